@@ -1,0 +1,78 @@
+"""Progress on the console: a bar on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final, TextIO
+
+import attrs
+
+from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
+
+_SECONDS_BETWEEN_LINES: Final = 5.0
+
+
+@attrs.define
+class Progress:
+    """textgen.protocols.Observer that writes to `console`."""
+
+    console: TextIO | None
+    _bar: Any = None
+    _start: int = 0
+    _begun: float = 0.0
+    _line_at: float = float("-inf")
+    _latest: StepDone | None = None
+    _postfix: dict[str, str] = attrs.field(factory=dict)
+
+    def observe(self, event: Event) -> None:
+        """Show it."""
+        if self.console is None:
+            return
+        if isinstance(event, RunStarted):
+            self._start, self._begun = event.step, time.monotonic()
+            self._say(
+                f"training on {event.device}: {event.parameters:,} parameters, {event.vocab_size} tokens in the "
+                f"vocabulary, {event.training_tokens:,} to train on, {event.validation_tokens:,} held out"
+            )
+        elif isinstance(event, StepDone):
+            self._step(event)
+        elif isinstance(event, Evaluation):
+            self._evaluation(event)
+        elif isinstance(event, RunFinished) and self._bar is not None:
+            self._bar.close()
+
+    def _step(self, event: StepDone) -> None:
+        self._latest = event
+        if not self._on_terminal():
+            return
+        if self._bar is None:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=event.steps, initial=self._start, file=self.console, unit="step", dynamic_ncols=True)
+        self._postfix["loss"] = f"{event.loss:.3f}"
+        self._bar.set_postfix(self._postfix, refresh=False)
+        self._bar.update(event.step - self._bar.n)
+
+    def _evaluation(self, event: Evaluation) -> None:
+        if event.validation_loss is not None:
+            self._postfix["validation"] = f"{event.validation_loss:.3f}"
+        self._postfix["char/s"] = f"{event.characters_per_second:,.0f}"
+        if self._on_terminal() or self._latest is None:
+            return
+        now, last = time.monotonic(), self._latest.step == self._latest.steps
+        if now - self._line_at < _SECONDS_BETWEEN_LINES and not last:
+            return
+        self._line_at = now
+        done = self._latest.step - self._start
+        left = (now - self._begun) / done * (self._latest.steps - self._latest.step)
+        held_out = "" if event.validation_loss is None else f", validation loss {event.validation_loss:.3f}"
+        self._say(
+            f"epoch {event.epoch}, step {event.step}/{self._latest.steps}: loss {event.training_loss:.3f}{held_out}, "
+            f"{event.characters_per_second:,.0f} characters/s, {left:.0f} s left"
+        )
+
+    def _on_terminal(self) -> bool:
+        return self.console is not None and self.console.isatty()
+
+    def _say(self, line: str) -> None:
+        print(line, file=self.console, flush=True)  # the console is this observer's purpose

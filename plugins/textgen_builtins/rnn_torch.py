@@ -1,0 +1,185 @@
+"""The recurrent network as a torch module, to train anywhere and to decode on a GPU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from textgen.protocols import Decoder, Ids, Tensors
+from textgen_builtins.rnn import RNNConfig
+from textgen_builtins.rnn_numpy import Folded, NumpyDecoder, check_shapes, expected_shapes
+
+State: TypeAlias = tuple[Tensor, ...]
+"""Per layer the hidden state, and for LSTMs the cell state after it, each (B, H)."""
+
+
+class TorchRNN(nn.Module):
+    """textgen.protocols.Model that trains by gradient.
+
+    Each layer is a module of its own, so that dropout between them can draw from a generator of ours: torch's stacked
+    RNNs draw from the global one, which belongs to the user.
+    """
+
+    def __init__(self, config: RNNConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        cells: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+        extra = {"nonlinearity": config.nonlinearity} if config.cell == "rnn" else {}
+        width = config.embedding_size or vocab_size
+        if config.embedding_size:
+            self.embedding = nn.Embedding(vocab_size, width)
+        else:
+            self.one_hot: Tensor
+            self.register_buffer("one_hot", torch.eye(vocab_size), persistent=False)
+        sizes = [width] + [config.hidden_size] * (config.layers - 1)
+        self.layers = nn.ModuleList(cells[config.cell](size, config.hidden_size, **extra) for size in sizes)
+        self.head = nn.Linear(config.hidden_size, vocab_size)
+        if config.tied_weights:
+            self.head.weight = self.embedding.weight
+        self._dropout_generator: torch.Generator | None = None
+
+    @classmethod
+    def create(cls, config: RNNConfig, vocab_size: int, *, seed: int, device: str) -> TorchRNN:
+        """A network with torch's usual initial weights, drawn from a generator of `seed` alone.
+
+        Uniform within 1/sqrt(hidden_size) for cells and head, standard normal for the embedding, times
+        1/sqrt(hidden_size) where it serves as the head.
+        """
+        with torch.device("meta"):  # draws nothing from the global generator
+            module = cls(config, vocab_size)
+        module.to_empty(device=device)
+        if not config.embedding_size:
+            module.one_hot = torch.eye(vocab_size, device=device)
+        generator = torch.Generator().manual_seed(seed)
+        bound = 1 / math.sqrt(config.hidden_size)
+        with torch.no_grad():
+            for name, parameter in module._named_tensors().items():
+                values = torch.empty(parameter.shape)
+                if name == "embedding.weight":
+                    values.normal_(generator=generator).mul_(bound if config.tied_weights else 1)
+                else:
+                    values.uniform_(-bound, bound, generator=generator)
+                parameter.copy_(values)
+        for layer in module.layers:
+            assert isinstance(layer, nn.RNNBase)
+            layer.flatten_parameters()
+        return module
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens (B, T) int64 to logits (B, T, V) and the state after them."""
+        return self.run(tokens, state, dropout=self.training)
+
+    def run(self, tokens: Tensor, state: State | None, *, dropout: bool) -> tuple[Tensor, State]:
+        """`forward`, with dropout or without whatever mode the module is in."""
+        # Time first, as the cells want it; the transposed result is a view, and costs nothing.
+        table = self.embedding.weight if self.config.embedding_size else self.one_hot
+        x = F.embedding(tokens.T, table)  # (T, B, E)
+        after: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            x, carried = layer(x, self._carried(state, i))  # (T, B, H)
+            after += [part[0] for part in (carried if isinstance(carried, tuple) else (carried,))]
+            x = self._dropout(x) if dropout else x
+        return self.head(x).transpose(0, 1), tuple(after)
+
+    def set_dropout_seed(self, seed: int) -> None:
+        """Make the dropout of the next step depend on `seed` alone."""
+        if self.config.dropout:
+            device = self.head.bias.device
+            self._dropout_generator = torch.Generator(device).manual_seed(seed)
+
+    def decoder(self, batch_size: int) -> Decoder:
+        """NumPy on a CPU, torch elsewhere. Weights that change later do not reach it on a CPU."""
+        if self.head.bias.device.type == "cpu":
+            return NumpyDecoder(Folded.of(self.config, self.tensors()), batch_size)
+        return TorchDecoder(self, batch_size)
+
+    def tensors(self) -> Tensors:
+        """The weights; on a CPU they share memory with the module."""
+        return {name: p.detach().cpu().numpy() for name, p in self._named_tensors().items()}
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Copy weights in. Raises ValueError where names or shapes differ."""
+        check_shapes(tensors, expected_shapes(self.config, self.vocab_size))
+        with torch.no_grad():
+            for name, parameter in self._named_tensors().items():
+                parameter.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
+
+    def _named_tensors(self) -> dict[str, nn.Parameter]:
+        """The parameters by the names of torch's own stacked cells, in the order of `expected_shapes`."""
+        named = {}
+        for name in expected_shapes(self.config, self.vocab_size):
+            if name.startswith("rnn."):
+                kind, _, index = name.removeprefix("rnn.").rpartition("_l")
+                named[name] = getattr(self.layers[int(index)], f"{kind}_l0")
+            else:
+                named[name] = self.get_parameter(name)
+        return named
+
+    def _carried(self, state: State | None, layer: int) -> Any:
+        """One layer's state as its module takes it: (1, B, H), or a pair of them."""
+        if state is None:
+            return None
+        if self.config.cell != "lstm":
+            return state[layer][None]
+        return state[2 * layer][None].contiguous(), state[2 * layer + 1][None].contiguous()
+
+    def _dropout(self, x: Tensor) -> Tensor:
+        p = self.config.dropout
+        if not p:
+            return x
+        mask = torch.empty_like(x).bernoulli_(1 - p, generator=self._dropout_generator)
+        return x * mask.div_(1 - p)
+
+
+class TorchDecoder:
+    """textgen.protocols.Decoder on the module's device, without dropout."""
+
+    def __init__(self, module: TorchRNN, batch_size: int) -> None:
+        self._module = module
+        self._device = module.head.bias.device
+        parts = module.config.layers * (2 if module.config.cell == "lstm" else 1)
+        self._state: State = tuple(
+            torch.zeros(batch_size, module.config.hidden_size, device=self._device) for _ in range(parts)
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self._state[0])
+
+    def extend(self, tokens: Ids) -> Tensor:
+        """Logits (B, V) after `tokens` (B, T)."""
+        if not tokens.shape[1]:
+            last = self._state[-2 if self._module.config.cell == "lstm" else -1]
+            with torch.inference_mode():
+                start: Tensor = self._module.head(last)
+            return start
+        return self.score(tokens)[:, -1]
+
+    def score(self, tokens: Ids) -> Tensor:
+        """Logits (B, T, V) after each of `tokens` (B, T)."""
+        with torch.inference_mode():
+            ids = torch.from_numpy(np.ascontiguousarray(tokens, np.int64)).to(self._device)
+            logits, self._state = self._module.run(ids, self._state, dropout=False)
+        return logits
+
+    def read_state(self) -> Tensors:
+        """As NumpyDecoder's, so that either goes on from the other's."""
+        step = len(self._state) // self._module.config.layers
+        state = {"hidden": torch.stack(self._state[::step], dim=1).cpu().numpy()}
+        if step == 2:
+            state["cell"] = torch.stack(self._state[1::2], dim=1).cpu().numpy()
+        return state
+
+    def write_state(self, state: Tensors) -> None:
+        """Go on from a state that `read_state` gave, or rows of one."""
+        parts = [state[name] for name in ("hidden", "cell") if name in state]
+        layers = range(self._module.config.layers)
+        self._state = tuple(
+            torch.from_numpy(part[:, layer].copy()).to(self._device) for layer in layers for part in parts
+        )

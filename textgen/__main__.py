@@ -1,0 +1,6 @@
+"""python -m textgen."""
+
+from textgen.cli import main
+
+if __name__ == "__main__":
+    main()

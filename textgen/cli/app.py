@@ -1,0 +1,153 @@
+"""The group of subcommands, and what becomes of errors: one line on stderr and the promised exit code."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import signal
+import sys
+import traceback
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from textgen.errors import PluginWarning, TextgenError
+from textgen.plugins import OWN_DISTRIBUTION, PluginSet
+
+COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "completion")
+
+
+class _Group(click.Group):
+    """Built-in subcommands, then those that plugins offer."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *sorted(set(self._offered(ctx)) - set(COMMANDS))]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            command = importlib.import_module(f"textgen.cli.{name}").command
+            assert isinstance(command, click.Command)
+            return command
+        offer = self._offered(ctx).get(name)
+        return None if offer is None else self._build(offer, ctx.obj)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from textgen.suggest import nearest
+
+            hint = nearest(args[0], self.list_commands(ctx)) if args else ""
+            if hint and "did you mean" not in error.message.lower():
+                raise click.UsageError(f"{error.message.rstrip('.')}; {hint}", ctx) from error
+            raise
+
+    def _offered(self, ctx: click.Context) -> dict[str, Any]:
+        plugins: PluginSet = ctx.obj.plugins()
+        names = {offer.component.name for offer in plugins.offers("command")}
+        found = {name: plugins.find("command", name) for name in names}
+        return {name: offer for name, offer in found.items() if hasattr(offer, "component")}
+
+    def _build(self, offer: Any, settings: Settings) -> click.Command:
+        from textgen import contracts
+        from textgen.component import BuildContext
+        from textgen.config import Choice
+
+        context = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=settings.plugins())
+        made = contracts.build(Choice(offer.component.name, offer, offer.component.config()), context)
+        if not isinstance(made, click.Command):
+            raise contracts.blame(offer, f"built {type(made).__name__}, and must build a click.Command")
+        return made
+
+
+class Settings:
+    """What the options before the subcommand say."""
+
+    def __init__(self) -> None:
+        self.disable: tuple[str, ...] = ()
+        self._plugins: PluginSet | None = None
+
+    def plugins(self) -> PluginSet:
+        """The plugins, discovered once per command."""
+        if self._plugins is None:
+            self._plugins = PluginSet.discover(disable=self.disable)
+        return self._plugins
+
+
+@click.command(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--no-plugin", "disable", multiple=True, metavar="NAME", help="Leave a plugin alone (its entry point's name)."
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(metadata.version(OWN_DISTRIBUTION), prog_name="textgen")
+@click.pass_context
+def group(ctx: click.Context, disable: tuple[str, ...], debug: bool) -> None:  # main reads --debug
+    """Train language models on text, and let them write.
+
+    \b
+    textgen init my.txt          write a pipeline for a text of yours
+    textgen run my.toml          train, then print what the model writes
+    textgen generate runs/my     let it write more
+    """
+    ctx.obj.disable = disable
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the run failed, 2 the command or pipeline is wrong, 130/143 a signal."""
+    arguments = sys.argv[1:] if args is None else args
+    _prepare_streams()
+    warnings.showwarning = _show_warning  # this process is ours
+    warnings.simplefilter("always", PluginWarning)
+    try:
+        group.main(arguments, prog_name="textgen", standalone_mode=False, obj=Settings())
+        sys.stdout.flush()
+        code = 0
+    except Exception as error:
+        code = _report(error, debug="--debug" in arguments)
+    except KeyboardInterrupt:
+        click.echo("textgen: interrupted", err=True)
+        code = 128 + signal.SIGINT
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    sys.exit(code)
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    """Say what went wrong and return the exit code. A bug keeps its traceback."""
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has enough of it. Nothing may be written there again, at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if debug and not isinstance(error, click.exceptions.Exit):
+        traceback.print_exception(error)
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.Abort):
+        click.echo("textgen: interrupted", err=True)
+        return 128 + signal.SIGINT
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, TextgenError):
+        if not debug:
+            click.echo(f"textgen: error: {error}", err=True)
+        return error.exit_code
+    if not debug:
+        traceback.print_exception(error)
+        click.echo("textgen: this is a bug in textgen or a plugin; the traceback above says where", err=True)
+    return 1
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    click.echo(f"textgen: warning: {message}", err=True)
+
+
+def _prepare_streams() -> None:
+    """UTF-8 out, whatever the platform's default; what a terminal cannot show is replaced, never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")

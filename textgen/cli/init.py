@@ -1,0 +1,25 @@
+"""textgen init."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("init")
+@click.argument("text", required=False, type=click.Path())
+@click.option(
+    "--pipeline", default=None, metavar="FILE", help="Where to write it; TEXT's name with .toml if not given."
+)
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+def command(text: str | None, pipeline: str | None, force: bool) -> None:
+    """Write a commented pipeline for your own text, to edit and run.
+
+    TEXT is a file or a folder; without it the pipeline trains on the story that comes with textgen.
+    """
+    from textgen.starter import starter_pipeline, write_new
+
+    path = Path(pipeline or (Path(text).with_suffix("").name + ".toml" if text else "pipeline.toml"))
+    write_new(path, starter_pipeline(text, path.parent), force=force)
+    click.echo(f"wrote {path}; now: textgen run {path}", err=True)

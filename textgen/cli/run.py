@@ -1,0 +1,90 @@
+"""textgen run."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import attrs
+import click
+
+from textgen.cli.options import device_override, set_option
+
+
+@click.command("run")
+@click.argument("pipeline", type=click.Path())
+@set_option
+@click.option("--output", "-o", metavar="DIR", help="The run directory, in place of the pipeline's.")
+@click.option("--device", metavar="NAME", help='"auto", "cpu", "cuda", "cuda:N" or "mps".')
+@click.option("--overwrite", is_flag=True, help="Replace a run of another pipeline, or train a finished one anew.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@click.pass_obj
+def command(
+    settings: Any,
+    pipeline: str,
+    overrides: tuple[str, ...],
+    output: str | None,
+    device: str | None,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Train the model of a pipeline, then print what it writes.
+
+    A finished run is not trained again, an interrupted one goes on where it stopped, and a run directory of another
+    pipeline is left alone unless --overwrite is given. The text goes to stdout, all else to stderr.
+    """
+    from textgen.engine import Engine
+    from textgen.errors import Interrupted
+
+    console = None if quiet else sys.stderr
+    switch = StopSwitch()
+    try:
+        run = Engine(disable=settings.disable).run(
+            pipeline,
+            [*overrides, *device_override(device)],
+            output=output,
+            overwrite=overwrite,
+            console=console,
+            observers=[switch],
+            cancelled=switch.is_on,
+        )
+    except Interrupted as stopped:
+        if switch.signal_number is not None:
+            stopped.exit_code = 128 + switch.signal_number
+        raise
+    if console is not None:
+        click.echo(f"{run.outcome}: {run.path}", err=True)
+    for generation in run.generations:
+        click.echo(str(generation) if run.pipeline.generate.echo else generation.text)
+
+
+@attrs.define
+class StopSwitch:
+    """While a model trains, a first SIGINT or SIGTERM asks for a checkpoint and an end; a second ends at once."""
+
+    signal_number: int | None = None
+    _previous: dict[int, Any] = attrs.field(factory=dict)
+
+    def is_on(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal_number is not None
+
+    def observe(self, event: Any) -> None:
+        """Take the signals over when training starts, and give them back when it ends."""
+        from textgen.events import RunFinished, RunStarted
+
+        if isinstance(event, RunStarted):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        elif isinstance(event, RunFinished):
+            self._give_back()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.signal_number = number
+        self._give_back()
+
+    def _give_back(self) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())

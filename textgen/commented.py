@@ -1,0 +1,63 @@
+"""A pipeline as TOML in which every key says what it does."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import tomli_w
+
+from textgen.config import TABLES, Choice, GeneralOptions, Pipeline
+from textgen.structure import phrase, plain
+
+_WIDTH = 100
+
+
+def commented_toml(pipeline: Pipeline) -> str:
+    """TOML with every default filled in. Reading it again gives the same pipeline."""
+    tables = pipeline.to_dict()
+    general = GeneralOptions(pipeline.name, pipeline.seed, pipeline.device, pipeline.output)
+    parts = [_keys(general)]
+    for kind in ("corpus", "tokenizer"):
+        parts.append(_component(f"[{kind}]", getattr(pipeline, kind)))
+    parts.append(_table("data", pipeline.data))
+    for kind in ("model", "trainer"):
+        parts.append(_component(f"[{kind}]", getattr(pipeline, kind)))
+    for kind, chain in (("sampler", pipeline.samplers), ("observer", pipeline.observers)):
+        parts += [_component(f"[[{kind}]]", choice) for choice in chain]
+        if not chain:
+            parts.insert(1, f"{kind} = []\n")
+    for name in ("checkpoint", "generate"):
+        parts.append(_table(name, getattr(pipeline, name)))
+    parts.append(_table("plugins", TABLES["plugins"](disable=tuple(tables["plugins"]["disable"]))))
+    return "\n".join(parts)
+
+
+def _component(header: str, choice: Choice) -> str:
+    summary = _comment(choice.offer.component.summary)
+    return f"{summary}{header}\n{tomli_w.dumps({'type': choice.name})}{_keys(choice.options)}"
+
+
+def _table(name: str, options: Any) -> str:
+    summary = _comment((type(options).__doc__ or "").strip().partition("\n")[0])
+    return f"{summary}[{name}]\n{_keys(options)}"
+
+
+def _keys(options: Any) -> str:
+    return "".join(_lines(options))
+
+
+def _lines(options: Any) -> Iterator[str]:
+    for field in attrs.fields(type(options)):
+        yield _comment(field.metadata.get("help", ""))
+        value = getattr(options, field.name)
+        if value is None:
+            yield f"# {field.name} = {phrase(field.type)}; not set\n"
+        else:
+            yield tomli_w.dumps({field.name: plain(value)})
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, _WIDTH))

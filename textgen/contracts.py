@@ -1,0 +1,99 @@
+"""Builds components, and holds them to their contracts: what breaks one is blamed by name."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NoReturn
+
+from textgen.component import BuildContext
+from textgen.config import Choice
+from textgen.errors import ContractError, TextgenError
+from textgen.plugins import Offer
+from textgen.protocols import Array, History, Ids, Sampler, Tokenizer
+
+_SAMPLE_CHARACTERS = 2000
+
+
+def build(choice: Choice, context: BuildContext) -> Any:
+    """Make the object of a component. What fails in it, other than on purpose, is the plugin's to mend."""
+    try:
+        return choice.offer.component.build(choice.options, context)
+    except (TextgenError, MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise blame(choice.offer, f"cannot be built: {type(error).__name__}: {error}") from error
+
+
+def blame(offer: Offer, cause: str) -> ContractError:
+    """The error that says which component of which package did what."""
+    return ContractError(
+        cause,
+        kind=offer.kind,
+        component=offer.component.name,
+        plugin=offer.plugin.name,
+        distribution=offer.plugin.distribution,
+        version=offer.plugin.version,
+    )
+
+
+def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
+    """Check ids and the round trip on the beginning of the corpus: decoded and encoded again, ids stay the same."""
+    import numpy as np
+
+    size = tokenizer.vocab_size
+    if not isinstance(size, int) or size < 1:
+        raise blame(offer, f"has vocab_size {size!r} after fit, and must have a positive int")
+    ids = np.asarray(tokenizer.encode(text[:_SAMPLE_CHARACTERS]))
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise blame(offer, f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)")
+    if ids.size and (ids.min() < 0 or ids.max() >= size):
+        raise blame(offer, f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}")
+    known = ids[ids != tokenizer.unknown_id] if tokenizer.unknown_id is not None else ids
+    decoded = tokenizer.decode(known)
+    if not isinstance(decoded, str):
+        raise blame(offer, f"decodes to {type(decoded).__name__}, and must give a str")
+    again = np.asarray(tokenizer.encode(decoded))
+    if not np.array_equal(again, known):
+        raise blame(offer, f"fails its round trip: {decoded[:40]!r} encodes to other ids than it was decoded from")
+
+
+def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:
+    """Check shape and dtype of what a model gave, (B, V) or (B, T, V)."""
+    given = tuple(getattr(logits, "shape", ()))
+    if given != shape:
+        raise blame(offer, f"gave logits of shape {given}, and must give {shape}")
+    dtype = str(logits.dtype).removeprefix("torch.")
+    if dtype not in ("float32", "float64"):
+        raise blame(offer, f"gave logits of dtype {dtype}, and must give float32 or float64")
+
+
+def explain_undrawable(logits: Array, chain: list[tuple[Choice, Sampler]], history: History, model: Offer) -> NoReturn:
+    """Find out who made logits that no token can be drawn from, and blame them."""
+    import numpy as np
+
+    def faulty(values: Array) -> str:
+        rows = np.asarray(values.cpu() if hasattr(values, "cpu") else values, np.float64)
+        if np.isnan(rows).any():
+            return "gave NaN logits"
+        if (rows == np.inf).any():
+            return "gave infinite logits"
+        return "forbade every token" if (rows == -np.inf).all(axis=-1).any() else ""
+
+    if cause := faulty(logits):
+        raise blame(model, cause)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for choice, sampler in chain:
+            before, logits = logits, sampler(logits, history)
+            check_logits(logits, tuple(before.shape), choice.offer)
+            if cause := faulty(logits):
+                raise blame(choice.offer, cause)
+    raise AssertionError("no token could be drawn, and no component is to blame")
+
+
+def check_ids(ids: Ids, offer: Offer, size: int) -> None:
+    """Check a piece of the encoded corpus."""
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise blame(offer, f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)")
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+        raise blame(offer, f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}")

@@ -1,0 +1,60 @@
+"""Which device to compute on, found without importing torch where there is nothing to find."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import re
+
+from textgen.errors import DeviceError
+
+NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def resolve(requested: str) -> str:
+    """The device to use for `requested`: "auto", "cpu", "mps", "cuda" or "cuda:N".
+
+    "auto" is CUDA where there is one, then MPS, then the CPU. A device that was asked for and is missing raises
+    DeviceError: never a silent switch.
+    """
+    if not NAMES.fullmatch(requested):
+        raise DeviceError(f"no device is called {requested!r}; use auto, cpu, cuda, cuda:N or mps", requested)
+    if requested == "cpu":
+        return "cpu"
+    if requested == "auto":
+        if _has_cuda_driver() and _cuda_count():
+            return "cuda"
+        return "mps" if _has_mps() else "cpu"
+    missing = None
+    if requested == "mps":
+        missing = None if _has_mps() else "this machine has no MPS device"
+    else:
+        count = _cuda_count() if _has_cuda_driver() else 0
+        if count <= int(requested.partition(":")[2] or 0):
+            missing = f"this machine has {count} CUDA devices" if count else "no CUDA device is to be had here"
+    if missing:
+        raise DeviceError(f"device {requested!r} was asked for, but {missing}; use --device cpu, or auto", requested)
+    return requested
+
+
+def _has_cuda_driver() -> bool:
+    """Whether the CUDA driver's library is on this machine; torch cannot use a GPU without it."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _cuda_count() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _has_mps() -> bool:
+    if platform.system() != "Darwin":
+        return False
+    import torch
+
+    return torch.backends.mps.is_available()

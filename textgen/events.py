@@ -1,0 +1,104 @@
+"""What happens in a run, as trainers yield it and observers see it.
+
+trainer yields    StepDone, Evaluated
+observers see     RunStarted, StepDone, Evaluation, Checkpointed, RunFinished
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class StepDone:
+    """One update of the weights.
+
+    step, steps     1-based number of this update, and how many there will be
+    epoch           1-based pass over the training data that it belongs to
+    loss            mean cross-entropy of its batch, in nats per token
+    tokens          how many tokens the batch held
+    learning_rate   of this update; None where there is no such thing
+    gradient_norm   global norm before clipping; None where it was not computed
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    tokens: int
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Evaluated:
+    """The trainer measured the model. Losses are in nats per token; `validation_loss` is None without held-out data."""
+
+    step: int
+    epoch: int
+    training_loss: float
+    validation_loss: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RunStarted:
+    """Training begins, or goes on from `step` with `evaluations` made before it.
+
+    parameters      numbers the model learns
+    training_tokens, validation_tokens   sizes of the split
+    """
+
+    step: int
+    evaluations: int
+    device: str
+    parameters: int
+    vocab_size: int
+    training_tokens: int
+    validation_tokens: int
+
+
+@attrs.frozen(kw_only=True)
+class Evaluation:
+    """An evaluation, with all that follows from it.
+
+    perplexity, bits_per_character   from the validation loss, or the training loss where nothing is held out
+    characters_per_second            trained on since the previous evaluation, its validation not counted
+    seconds                          of training so far, monotonic, earlier parts of a resumed run included
+    best                             whether the loss is the lowest so far
+    sample                           `sample(prompt, max_new_tokens)` continues a prompt with the model as it is now
+    """
+
+    step: int
+    epoch: int
+    training_loss: float
+    validation_loss: float | None
+    perplexity: float
+    bits_per_character: float
+    characters_per_second: float
+    seconds: float
+    best: bool
+    sample: Callable[[str, int], str] = attrs.field(repr=False, eq=False)
+
+
+@attrs.frozen(kw_only=True)
+class Checkpointed:
+    """A checkpoint was written, whole and durable, to the folder `path`."""
+
+    step: int
+    path: Path
+
+
+@attrs.frozen(kw_only=True)
+class RunFinished:
+    """Training ended: all of it ("finished"), by request ("interrupted") or by an error ("failed")."""
+
+    step: int
+    status: Literal["finished", "interrupted", "failed"]
+
+
+TrainingEvent: TypeAlias = StepDone | Evaluated
+Event: TypeAlias = RunStarted | StepDone | Evaluation | Checkpointed | RunFinished

@@ -1,0 +1,249 @@
+"""PluginSet: finds plugins, quarantines what is broken, and knows whose every component is."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+import pluggy
+
+from textgen import hookspecs
+from textgen.component import KINDS, Component
+from textgen.errors import Fault, PluginError, PluginWarning
+from textgen.suggest import nearest
+
+ENTRY_POINT_GROUP: Final = "textgen"
+OWN_DISTRIBUTION: Final = "textgen-engine"
+HOOKS: Final[Mapping[str, str]] = MappingProxyType(
+    {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
+)
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@attrs.frozen
+class Plugin:
+    """A plugin: the name of its entry point, and the distribution that brought it."""
+
+    name: str
+    distribution: str
+    version: str
+
+
+@attrs.frozen
+class Offer:
+    """A component, what kind it is, and whose."""
+
+    kind: str
+    component: Component
+    plugin: Plugin
+
+    @property
+    def qualified_name(self) -> str:
+        """`package:name`, which always means this one."""
+        return f"{self.plugin.distribution}:{self.component.name}"
+
+
+@attrs.frozen
+class Quarantined:
+    """A plugin that is left out, and why."""
+
+    plugin: Plugin
+    cause: str
+    error: BaseException | None = attrs.field(default=None, repr=False, eq=False)
+
+    def __str__(self) -> str:
+        return (
+            f"plugin {self.plugin.name!r} ({self.plugin.distribution} {self.plugin.version}) is left out: {self.cause}"
+        )
+
+
+class PluginSet:
+    """The plugins of one engine. Nothing here is shared with another set.
+
+    `disable` names entry points to leave alone. `TEXTGEN_STRICT_PLUGINS=1` in the environment (or `strict=True`)
+    raises PluginError where a plugin would be quarantined.
+    """
+
+    def __init__(self, *, disable: Iterable[str] = (), strict: bool | None = None) -> None:
+        self.disabled = frozenset(disable)
+        self.quarantined: list[Quarantined] = []
+        self._offers: list[Offer] = []
+        self._strict = os.environ.get("TEXTGEN_STRICT_PLUGINS") == "1" if strict is None else strict
+        self._manager = pluggy.PluginManager("textgen")
+        self._manager.add_hookspecs(hookspecs)
+
+    @classmethod
+    def discover(cls, *, disable: Iterable[str] = (), strict: bool | None = None) -> PluginSet:
+        """Every installed plugin, each loaded apart from the others.
+
+        With `TEXTGEN_DISABLE_PLUGIN_AUTOLOAD=1` in the environment, the built-in set alone.
+        """
+        plugins = cls(disable=disable, strict=strict)
+        only_own = os.environ.get("TEXTGEN_DISABLE_PLUGIN_AUTOLOAD") == "1"
+        for plugin, entry_point in _entry_points():
+            if plugin.name not in plugins.disabled and not (only_own and plugin.distribution != OWN_DISTRIBUTION):
+                plugins._load(plugin, entry_point)
+        return plugins
+
+    def register(self, module: object, name: str, *, distribution: str = "unpackaged", version: str = "0") -> None:
+        """Add a plugin that is no installed package: a module or any object with hook implementations."""
+        plugin = Plugin(name, distribution, version)
+        try:
+            self._offers += self._collect(plugin, module)
+        except Exception as error:
+            self._quarantine(plugin, _cause_of(error), error)
+
+    def offers(self, kind: str | None = None) -> list[Offer]:
+        """What is on offer, of one kind or of all, sorted by kind and name."""
+        chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
+        return sorted(chosen, key=lambda o: (KINDS.index(o.kind), o.component.name, o.plugin.distribution))
+
+    def find(self, kind: str, name: str) -> Offer | Fault:
+        """The component that `name` (or `package:name`) means, or what is wrong with the name.
+
+        Where several plugins offer one name, the built-in one keeps it; among others neither wins.
+        """
+        package, _, bare = name.rpartition(":")
+        same = [offer for offer in self.offers(kind) if offer.component.name == bare]
+        if package:
+            same = [offer for offer in same if offer.plugin.distribution == _normalize(package)]
+        elif own := [offer for offer in same if offer.plugin.distribution == OWN_DISTRIBUTION]:
+            same = own
+        if len(same) == 1:
+            return same[0]
+        if same:
+            names = " or ".join(repr(offer.qualified_name) for offer in same)
+            return Fault("", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}")
+        known = [offer.component.name for offer in self.offers(kind)]
+        hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}"
+        if self.quarantined:
+            hint += "; left out: " + ", ".join(sorted({q.plugin.distribution for q in self.quarantined}))
+        return Fault("", f"no {kind} is called {name!r}", "", hint)
+
+    def clashes(self) -> list[tuple[Offer, ...]]:
+        """The groups of components that share a kind and a name."""
+        groups: dict[tuple[str, str], list[Offer]] = {}
+        for offer in self.offers():
+            groups.setdefault((offer.kind, offer.component.name), []).append(offer)
+        return [tuple(group) for group in groups.values() if len(group) > 1]
+
+    def _load(self, plugin: Plugin, entry_point: metadata.EntryPoint) -> None:
+        try:
+            module = entry_point.load()
+        except (Exception, SystemExit) as error:
+            self._quarantine(plugin, f"importing {entry_point.value} failed: {_cause_of(error)}", error)
+            return
+        self.register(module, plugin.name, distribution=plugin.distribution, version=plugin.version)
+
+    def _collect(self, plugin: Plugin, module: object) -> list[Offer]:
+        """What one plugin offers; raises if anything about it is wrong, leaving nothing behind."""
+        wanted = getattr(module, "TEXTGEN_PLUGIN_API", 1)
+        if not isinstance(wanted, int) or wanted > hookspecs.PLUGIN_API_VERSION:
+            raise _UnfitError(
+                f"it needs plugin API {wanted}, and this textgen has {hookspecs.PLUGIN_API_VERSION}; "
+                f"upgrade {OWN_DISTRIBUTION}"
+            )
+        key = f"{plugin.distribution}:{plugin.name}"
+        try:
+            self._manager.register(module, key)
+            _check_hook_names(module)
+            offers = []
+            for caller in self._manager.get_hookcallers(module) or ():
+                for implementation in caller.get_hookimpls():
+                    if implementation.plugin is module:
+                        offers += _components(plugin, caller.name, implementation.function())
+            return offers
+        except BaseException:
+            if self._manager.has_plugin(key):
+                self._manager.unregister(name=key)
+            raise
+
+    def _quarantine(self, plugin: Plugin, cause: str, error: BaseException) -> None:
+        if self._strict:
+            raise PluginError(
+                cause, plugin=plugin.name, distribution=plugin.distribution, version=plugin.version
+            ) from error
+        quarantined = Quarantined(plugin, cause, error)
+        self.quarantined.append(quarantined)
+        warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
+
+
+class _UnfitError(Exception):
+    """A plugin does not meet the contract; the text says how."""
+
+
+def _entry_points() -> list[tuple[Plugin, metadata.EntryPoint]]:
+    """Each entry point once, in a stable order; of a distribution found twice on the path, the first counts."""
+    found: dict[tuple[str, str], tuple[Plugin, metadata.EntryPoint]] = {}
+    for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        distribution = entry_point.dist
+        name = _normalize(distribution.name) if distribution else "unknown"
+        version = distribution.version if distribution else "unknown"
+        found.setdefault((name, entry_point.name), (Plugin(entry_point.name, name, version), entry_point))
+    return [found[key] for key in sorted(found)]
+
+
+def _check_hook_names(module: object) -> None:
+    """Refuse misspelt hooks, and hooks whose marker was forgotten: pluggy would pass over both."""
+    for name in dir(module):
+        value = getattr(module, name, None)
+        if not callable(value):
+            continue
+        if hasattr(value, "textgen_impl"):
+            if name not in HOOKS:
+                raise _UnfitError(f"there is no hook {name!r}; {nearest(name, HOOKS) or 'see textgen.hookspecs'}")
+        elif name in HOOKS and not hasattr(value, "textgen_spec"):
+            raise _UnfitError(f"{name} is not marked with @textgen.hookimpl")
+
+
+def _components(plugin: Plugin, hook: str, result: Any) -> list[Offer]:
+    if not isinstance(result, list | tuple):
+        raise _UnfitError(f"{hook} must return a list of Component records, and returned {type(result).__name__}")
+    for component in result:
+        if not isinstance(component, Component):
+            raise _UnfitError(f"{hook} must return Component records, and one is of type {type(component).__name__}")
+        _check_component(hook, component)
+    names = [component.name for component in result]
+    if len(set(names)) < len(names):
+        raise _UnfitError(f"{hook} returned two components of one name: {', '.join(names)}")
+    return [Offer(HOOKS[hook], component, plugin) for component in result]
+
+
+def _check_component(hook: str, component: Component) -> None:
+    label = f"{hook}: component {component.name!r}"
+    if not isinstance(component.name, str) or not NAME.fullmatch(component.name):
+        raise _UnfitError(f"{label}: a name is lower-case words joined by hyphens")
+    config = component.config
+    if not isinstance(config, type) or not attrs.has(config):
+        raise _UnfitError(f"{label}: config must be an attrs class, and is {config!r}")
+    if not component.summary:
+        raise _UnfitError(f"{label}: its config class {config.__name__} has no docstring")
+    if not callable(component.build):
+        raise _UnfitError(f"{label}: build must be callable, and is {type(component.build).__name__}")
+    try:
+        attrs.resolve_types(config)
+    except Exception as error:
+        raise _UnfitError(f"{label}: the types of {config.__name__} cannot be read: {error}") from error
+    reserved = {"type"} & set(component.options())
+    if reserved:
+        raise _UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
+
+
+def _cause_of(error: BaseException) -> str:
+    if isinstance(error, _UnfitError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return (
+            f"it needs the module {error.name!r}, which is not installed (pip install {error.name.partition('.')[0]})"
+        )
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _normalize(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -1,0 +1,218 @@
+"""The contracts between the engine and its components. Structural: nothing has to be subclassed.
+
+Shapes: B sequences of a batch, T positions in time, V tokens of the vocabulary. Token ids are integers from 0 to
+V - 1. Logits are float32 or float64 and may hold -inf ("never"), but no NaN. An *array* is a NumPy array, or a torch
+tensor where the model is on a GPU; both follow the array API standard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
+
+import attrs
+
+from textgen.events import Event, TrainingEvent
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from textgen.data import Dataset
+
+
+Ids: TypeAlias = "npt.NDArray[np.integer[Any]]"
+"""Token ids."""
+Tensors: TypeAlias = "dict[str, npt.NDArray[Any]]"
+"""Arrays by name."""
+Array: TypeAlias = Any
+"""An array of the array API standard: NumPy on a CPU, torch on a GPU."""
+
+
+@runtime_checkable
+class Corpus(Protocol):
+    """A source of text."""
+
+    def read(self) -> Iterator[str]:
+        """Yield the text in pieces (of about a megabyte, say), so that a corpus may be larger than memory.
+
+        Called more than once; must give the same text each time. Raises CorpusError.
+        """
+        ...
+
+
+class IncrementalDecoder(Protocol):
+    """Turns ids into text as they come, for streams. Holds back what a later id may still change."""
+
+    def decode(self, ids: Ids, final: bool = False) -> str:
+        """The text that `ids` (T,) complete. `final` gives out whatever is held back."""
+        ...
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to token ids and back. `decode(encode(text))` is the text, up to the tokenizer's own normalisation."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V. Raises ValueError before `fit`."""
+        ...
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id that stands for what the vocabulary lacks; None when every text can be encoded."""
+        ...
+
+    def fit(self, pieces: Iterable[str]) -> None:
+        """Learn the vocabulary from a corpus. Deterministic; reads `pieces` once, in bounded memory."""
+        ...
+
+    def encode(self, text: str) -> Ids:
+        """(T,) ids of `text`. What the vocabulary lacks becomes `unknown_id`."""
+        ...
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        """Encode a corpus piece by piece: together what `encode` gives for the joined text, in bounded memory."""
+        ...
+
+    def decode(self, ids: Ids) -> str:
+        """The text of `ids` (T,)."""
+        ...
+
+    def incremental_decoder(self) -> IncrementalDecoder:
+        """A decoder for one stream. The pieces it gives, joined, are what `decode` gives."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that `from_dict` needs, as JSON values."""
+        ...
+
+    def from_dict(self, state: Mapping[str, Any]) -> Self:
+        """A fitted tokenizer with the configuration of this one and the vocabulary in `state`."""
+        ...
+
+
+class Decoder(Protocol):
+    """Incremental inference for a batch of B sequences, each with its own carried state.
+
+    What a row gives depends on its own tokens alone. Not shared between threads.
+    """
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        ...
+
+    def extend(self, tokens: Ids) -> Array:
+        """Feed `tokens` (B, T) and return the logits (B, V) of the token that follows.
+
+        T may be 0: the logits of what follows the tokens fed so far, which at the start is the first token. The
+        array may be reused by the next call.
+        """
+        ...
+
+    def score(self, tokens: Ids) -> Array:
+        """Feed `tokens` (B, T), T > 0, and return the logits (B, T, V) after each of them."""
+        ...
+
+    def read_state(self) -> Tensors:
+        """A copy of the carried state by name, each array with the batch as its first axis."""
+        ...
+
+    def write_state(self, state: Tensors) -> None:
+        """Replace the carried state. Its first axis sets the batch size, so picking rows forks or drops sequences."""
+        ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A language model: how likely each token is to come next.
+
+    One that trains by gradient is also a `torch.nn.Module` with `forward(tokens, state=None) -> (logits, state)`:
+    tokens (B, T) int64, logits (B, T, V), state a flat tuple of tensors with the batch as first axis, None at the
+    start; and `set_dropout_seed(seed)`, called before each training step, if it draws random numbers.
+    """
+
+    def decoder(self, batch_size: int) -> Decoder:
+        """The fastest decoder for this device, at the start state. Called from any thread."""
+        ...
+
+    def tensors(self) -> Tensors:
+        """Every weight by its stable name, as NumPy arrays."""
+        ...
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Take over weights of the same names, shapes and dtypes. Raises ValueError saying which differ."""
+        ...
+
+
+@attrs.frozen
+class TrainerState:
+    """Where training stands: arrays by name (optimizer moments, carried state), and JSON values (the position)."""
+
+    arrays: Tensors = attrs.field(factory=dict)
+    values: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class TrainingContext:
+    """What a trainer may know: the seed that all its random choices derive from, and the device as torch names it."""
+
+    seed: int
+    device: str
+
+
+class Trainer(Protocol):
+    """Fits a model to data. Knows nothing of files, progress bars or signals: it yields, the engine does the rest."""
+
+    def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
+        """Train, yielding a StepDone after each update and an Evaluated after each evaluation.
+
+        Wherever it has yielded, `state()` and the model's tensors are a consistent place to resume from. Goes on
+        from the loaded state, if there is one.
+        """
+        ...
+
+    def state(self) -> TrainerState:
+        """Where training stands."""
+        ...
+
+    def load_state(self, state: TrainerState) -> None:
+        """Make the next `train` go on from `state`, exactly."""
+        ...
+
+
+class History(Protocol):
+    """The tokens of each sequence so far, as samplers see them."""
+
+    @property
+    def tokens(self) -> list[list[int]]:
+        """For each of the B sequences its ids, prompt included."""
+        ...
+
+    @property
+    def prompt_lengths(self) -> list[int]:
+        """How many of them are prompt."""
+        ...
+
+
+class Sampler(Protocol):
+    """A link of the sampler chain. May set `uses_history = False` to spare the engine keeping one.
+
+    `deterministic = True` promises that only the most likely token of what comes in survives.
+    """
+
+    def __call__(self, logits: Array, history: History) -> Array:
+        """Changed logits (B, V), of the same dtype; -inf forbids a token. Must not write into `logits`.
+
+        Rows are independent: what a row gives does not depend on the others.
+        """
+        ...
+
+
+class Observer(Protocol):
+    """Sees the events of a run, in order, on the thread that trains."""
+
+    def observe(self, event: Event) -> None:
+        """Called with RunStarted first and RunFinished last; event classes it does not know are to be ignored."""
+        ...

@@ -1,0 +1,291 @@
+"""The run directory: layout, atomic writes, checksums, fingerprint and lock.
+
+    pipeline.toml  run.json  tokenizer.json  model.safetensors  metrics.jsonl  loss.svg  samples.txt
+    checkpoints/step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.json
+
+Only safetensors, JSON and TOML: nothing that is loaded can carry code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from textgen.errors import CorruptFileError, RunError, RunLockedError
+from textgen.protocols import Tensors, TrainerState
+
+FORMAT_VERSION: Final = 1
+_MANIFEST: Final = "manifest.json"
+_OWN: Final = (
+    *("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg", "samples.txt"),
+    *("tokens.bin", "checkpoints"),
+)
+
+
+@attrs.frozen
+class Checkpoint:
+    """A checkpoint as it was read back: verified."""
+
+    step: int
+    tensors: Tensors
+    trainer: TrainerState
+    progress: dict[str, Any]
+
+
+@attrs.frozen
+class RunDirectory:
+    """A run directory at `path`, which need not exist yet."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "run.json").is_file()
+
+    def prepare(self) -> None:
+        """Make the folder, and see that it can be written to. Raises RunError, before any work is lost."""
+        if self.path.is_dir() and not self.exists() and any(self._strangers()):
+            names = ", ".join(sorted(p.name for p in self._strangers())[:3])
+            raise RunError(
+                f"{self.path} is no run directory and is not empty ({names}); choose another --output", self.path
+            )
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe-{uuid.uuid4().hex}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunError(f"{self.path} cannot be written to: {reason}; choose another --output", self.path) from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out. The operating system drops the lock when this process ends, however it ends."""
+        import filelock
+
+        lock = filelock.FileLock(self.path / ".lock")
+        owner = self.path / ".lock-owner.json"
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            try:
+                pid = int(json.loads(owner.read_text(encoding="utf-8"))["pid"])
+            except (OSError, ValueError, KeyError, TypeError):
+                pid = None
+            raise RunLockedError(self.path, pid) from None
+        try:
+            write_json(owner, {"pid": os.getpid()})
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+    def read_run(self) -> dict[str, Any]:
+        """What run.json says. Raises RunError when it is not there, CorruptFileError when it cannot be used."""
+        path = self.inside("run.json")
+        if not path.is_file():
+            raise RunError(f"{self.path} is no run directory: it has no run.json", self.path)
+        record = read_json(path)
+        version = record.get("format_version")
+        if version != FORMAT_VERSION:
+            raise CorruptFileError(path, f"format version {version!r}, and this textgen reads {FORMAT_VERSION}")
+        return record
+
+    def write_run(self, record: Mapping[str, Any]) -> None:
+        """Replace run.json, in one piece."""
+        write_json(self.path / "run.json", {"format_version": FORMAT_VERSION, **record})
+
+    def write_artifact(self, name: str, data: bytes) -> str:
+        """Write a file of the run in one piece and return its SHA-256."""
+        write_atomic(self.path / name, data)
+        return hashlib.sha256(data).hexdigest()
+
+    def read_artifact(self, name: str, sha256: str) -> bytes:
+        """The bytes of a file of the run, checked against the checksum in run.json. No memory map stays behind."""
+        return _read_checked(self.inside(name), sha256)
+
+    def write_checkpoint(self, step: int, tensors: Tensors, trainer: TrainerState, progress: Mapping[str, Any]) -> Path:
+        """Write a checkpoint under another name, flush it to the disk, and move it into place whole."""
+        final = self.checkpoints / f"step-{step:06d}"
+        partial = self.checkpoints / f".partial-{uuid.uuid4().hex}"
+        partial.mkdir(parents=True)
+        files = {
+            "model.safetensors": dump_tensors(tensors),
+            "trainer.safetensors": dump_tensors(trainer.arrays),
+            "trainer.json": json.dumps({"trainer": trainer.values, "progress": dict(progress)}).encode(),
+        }
+        for name, data in files.items():
+            _write_durably(partial / name, data)
+        manifest = {
+            "step": step,
+            "files": {
+                name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+            },
+        }
+        _write_durably(partial / _MANIFEST, json.dumps(manifest, indent=2).encode())
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        _sync_folder(self.checkpoints)
+        return final
+
+    def read_checkpoint(self, step: int) -> Checkpoint:
+        """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
+        folder = self.inside(f"checkpoints/step-{step:06d}")
+        manifest = read_json(folder / _MANIFEST)
+        data = {}
+        for name in ("model.safetensors", "trainer.safetensors", "trainer.json"):
+            try:
+                sha256 = manifest["files"][name]["sha256"]
+            except (KeyError, TypeError):
+                raise CorruptFileError(folder / _MANIFEST, f"it does not list {name}") from None
+            data[name] = _read_checked(folder / name, sha256)
+        values = json.loads(data["trainer.json"])
+        arrays = load_tensors(folder / "trainer.safetensors", data["trainer.safetensors"])
+        return Checkpoint(
+            step,
+            load_tensors(folder / "model.safetensors", data["model.safetensors"]),
+            TrainerState(arrays, values["trainer"]),
+            values["progress"],
+        )
+
+    def checkpoint_steps(self) -> list[int]:
+        """The steps that have a checkpoint, in order."""
+        names = [p.name for p in self.checkpoints.glob("step-*") if p.name[5:].isdecimal()]
+        return sorted(int(name[5:]) for name in names)
+
+    def keep_checkpoints(self, steps: set[int]) -> None:
+        """Remove the checkpoints of other steps."""
+        for step in self.checkpoint_steps():
+            if step not in steps:
+                shutil.rmtree(self.checkpoints / f"step-{step:06d}")
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        for pattern in (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*", "tokens.bin"):
+            for leftover in self.path.glob(pattern):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    def clear(self, spare: Path) -> None:
+        """Remove the run that is here but for the file `spare`, and nothing that a run did not write."""
+        for path in self._own():
+            if path != spare:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def inside(self, name: str) -> Path:
+        """The file `name`, refused when a symbolic link leads out of the run directory."""
+        path = self.path / name
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise RunError(f"{path} leads out of the run directory; it is not followed", self.path)
+        return path
+
+    def _own(self) -> list[Path]:
+        return [self.path / name for name in _OWN if os.path.lexists(self.path / name)]
+
+    def _strangers(self) -> Iterator[Path]:
+        return (p for p in self.path.iterdir() if p.name not in _OWN and not p.name.startswith("."))
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds all of it or what it held before, even if the machine stops."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        _write_durably(temporary, data)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file in one piece."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises CorruptFileError."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CorruptFileError(path, f"it is not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CorruptFileError(path, "it holds no JSON object")
+    return value
+
+
+def dump_tensors(tensors: Tensors) -> bytes:
+    """Arrays by name in the safetensors format; the same arrays give the same bytes."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    return bytes(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
+
+
+def load_tensors(path: Path, data: bytes) -> Tensors:
+    """The arrays in safetensors bytes that came from `path`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return dict(load(data))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CorruptFileError(path, f"it is not a safetensors file ({error})") from error
+
+
+def _read_checked(path: Path, sha256: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        what = _looks_like(data)
+        raise CorruptFileError(
+            path,
+            f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{what}; restore the file from a copy",
+            expected=sha256,
+            actual=actual,
+        )
+    return data
+
+
+def _looks_like(data: bytes) -> str:
+    head = data[:100].lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return " (it is a Git LFS pointer: run `git lfs pull`)"
+    if head.startswith((b"<!doctype", b"<html")):
+        return " (it is an HTML page)"
+    return " (it is empty)" if not data else ""
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename in the folder durable, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,174 @@
+"""Strict values for typed fields: nothing is coerced, and every fault is collected with its dotted path.
+
+TOML knows its types, so a value is taken as it is or refused: `"12"`, `12.7` and `true` are no whole numbers. Two
+conversions lose nothing and are made: a whole number where a number is wanted, and a string where a path is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import attrs
+
+from textgen.errors import Fault
+from textgen.suggest import nearest
+
+_FAILED = object()  # in place of a value that was refused, so that one fault is reported once
+_PHRASES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "a string",
+    bool: "true or false",
+    Path: "a path",
+    type(None): "nothing",
+}
+
+
+def structure_table(cls: type, table: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
+    """An instance of the attrs class `cls` made of a TOML table, or None with the reasons added to `faults`."""
+    if not isinstance(table, Mapping):
+        faults.append(Fault(path, "expected a table", show(table)))
+        return None
+    before = len(faults)
+    attrs.resolve_types(cls)
+    fields = attrs.fields_dict(cls)
+    for key in table.keys() - fields.keys():
+        hint = nearest(key, fields) or f"its keys are {', '.join(fields) or 'none'}"
+        faults.append(Fault(_join(path, key), "unknown key", "", hint))
+    values = {}
+    for name, field in fields.items():
+        if name in table:
+            value = structure(field.type, table[name], _join(path, name), folder, faults)
+            if value is not _FAILED:
+                values[name] = value
+                _validate(field, value, _join(path, name), faults)
+        elif field.default is attrs.NOTHING:
+            faults.append(Fault(_join(path, name), f"required: {phrase(field.type)}", "nothing"))
+    if len(faults) > before:
+        return None
+    try:
+        return cls(**values)
+    except (ValueError, TypeError) as error:  # a validator that compares fields
+        faults.append(Fault(path, str(error.args[0])))
+        return None
+
+
+def structure(wanted: Any, value: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
+    """`value` as the type `wanted`; relative paths are resolved against `folder`."""
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if wanted is Any:
+        return value
+    if attrs.has(wanted):
+        made = structure_table(wanted, value, path, folder, faults)
+        return _FAILED if made is None else made
+    if origin in (Union, types.UnionType):
+        return _union(wanted, arguments, value, path, folder, faults)
+    if origin in (list, tuple) and isinstance(value, list | tuple):
+        items = [structure(arguments[0], item, f"{path}[{i}]", folder, faults) for i, item in enumerate(value)]
+        return _FAILED if any(item is _FAILED for item in items) else origin(items)
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        made = {k: structure(arguments[1], v, _join(path, k), folder, faults) for k, v in value.items()}
+        return _FAILED if any(item is _FAILED for item in made.values()) else made
+    if origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in arguments):
+            return value
+        hint = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
+        faults.append(Fault(path, f"expected {phrase(wanted)}", show(value), hint))
+        return _FAILED
+    return _scalar(wanted, value, path, folder, faults)
+
+
+def phrase(wanted: Any) -> str:
+    """A type in words: "a whole number", "a list of strings"."""
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if origin in (Union, types.UnionType):
+        return " or ".join(phrase(a) for a in arguments if a is not type(None))
+    if origin is Literal:
+        return "one of " + ", ".join(show(a, kind=False) for a in arguments)
+    if origin in (list, tuple):
+        return f"a list, each {phrase(arguments[0])}"
+    if origin in (dict, Mapping) or attrs.has(wanted):
+        return "a table"
+    return _PHRASES.get(wanted, getattr(wanted, "__name__", str(wanted)))
+
+
+def show(value: Any, *, kind: bool = True) -> str:
+    """A value as TOML would write it, with its type where that is what may be wrong."""
+    if isinstance(value, bool):
+        return ("true" if value else "false") + (" (a boolean)" if kind else "")
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False) + (" (a string)" if kind else "")
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, Mapping):
+        return "a table"
+    return str(value)
+
+
+def plain(value: Any) -> Any:
+    """A config instance or value as what TOML and JSON can hold. Keys without a value (None) are left out."""
+    if attrs.has(type(value)):
+        pairs = ((a.name, getattr(value, a.name)) for a in attrs.fields(type(value)))
+        return {name: plain(item) for name, item in pairs if item is not None}
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _union(wanted: Any, members: tuple[Any, ...], value: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
+    if value is None and type(None) in members:
+        return None
+    trials: list[list[Fault]] = []
+    for member in members:
+        if member is type(None):
+            continue
+        trial: list[Fault] = []
+        made = structure(member, value, path, folder, trial)
+        if made is not _FAILED:
+            return made
+        trials.append(trial)
+    # With one real member (X | None) its own faults say most; with several, what would have been right.
+    faults += trials[0] if len(trials) == 1 else [Fault(path, f"expected {phrase(wanted)}", show(value))]
+    return _FAILED
+
+
+def _scalar(wanted: Any, value: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
+    if wanted is float and type(value) in (int, float):
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(float(value)):
+                return float(value)
+    elif wanted is Path and isinstance(value, str | Path):
+        if "\0" not in str(value) and str(value):
+            return folder / Path(value).expanduser()
+    elif (wanted in _PHRASES and type(value) is wanted) or (
+        isinstance(wanted, type) and wanted not in _PHRASES and isinstance(value, wanted)
+    ):
+        return value
+    faults.append(Fault(path, f"expected {phrase(wanted)}", show(value)))
+    return _FAILED
+
+
+def _validate(field: attrs.Attribute[Any], value: Any, path: str, faults: list[Fault]) -> None:
+    """Run one field's validator alone, so that the other fields' faults are reported too."""
+    if field.validator is None:
+        return
+    try:
+        field.validator(None, field, value)
+    except ValueError as error:
+        # attrs words it "'epochs' must be >= 1: 0"; the path and the value are said in our own way.
+        text = str(error.args[0]).removeprefix(f"'{field.name}' ").removesuffix(f": {value}")
+        faults.append(Fault(path, text, show(value, kind=False)))
+    except AttributeError:
+        pass  # it compares fields, which the constructor will let it do
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

@@ -1,0 +1,202 @@
+"""Iterates a trainer: measures, tells observers, writes checkpoints, stops when asked."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+
+from textgen.data import Dataset
+from textgen.errors import DeviceError, Interrupted, RunError, TextgenError, TrainingError
+from textgen.events import (
+    Checkpointed,
+    Evaluated,
+    Evaluation,
+    Event,
+    RunFinished,
+    RunStarted,
+    StepDone,
+)
+from textgen.generation import perplexity
+from textgen.protocols import Observer, Tensors, Trainer, TrainerState, TrainingContext
+from textgen.rundir import RunDirectory
+
+
+@attrs.define(kw_only=True)
+class Progress:
+    """What the engine itself remembers from one part of a run to the next; kept in every checkpoint."""
+
+    step: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_loss: float | None = None
+
+
+@attrs.frozen
+class _Snapshot:
+    """All of a moment that a checkpoint holds, copied out of the living model."""
+
+    step: int
+    tensors: Tensors
+    trainer: TrainerState
+    progress: dict[str, Any]
+
+
+@attrs.define(kw_only=True)
+class TrainingLoop:
+    """One training of `model` by `trainer`, from wherever `progress` stands.
+
+    checkpoint_seconds   write a checkpoint when so long has passed since the last
+    cancelled            asked after every step; true stops the run after a checkpoint
+    sample               continues a prompt with the model as it is
+    """
+
+    directory: RunDirectory
+    model: Any
+    trainer: Trainer
+    data: Dataset
+    context: TrainingContext
+    observers: Iterable[Observer]
+    progress: Progress
+    checkpoint_seconds: float
+    cancelled: Callable[[], bool]
+    sample: Callable[[str, int], str]
+    _best: _Snapshot | None = None
+    _written: set[int] = attrs.field(factory=set)
+
+    def run(self, started: RunStarted) -> None:
+        """Train to the end. Raises Interrupted, TrainingError, or whatever the components raise."""
+        self._tell(started)
+        status: Any = "failed"
+        try:
+            self._iterate()
+            self._checkpoint()
+            status = "finished"
+        except Interrupted:
+            status = "interrupted"
+            raise
+        except Exception as error:
+            raise _explained(error, self.progress.step) from error
+        finally:
+            self._tell(RunFinished(step=self.progress.step, status=status))
+
+    def _iterate(self) -> None:
+        begun = earlier = time.perf_counter()
+        training_seconds, tokens = 0.0, 0
+        before = self.progress.seconds
+        written = begun
+        for event in self.trainer.train(self.model, self.data, self.context):
+            now = time.perf_counter()
+            self.progress.seconds = before + now - begun
+            if isinstance(event, StepDone):
+                self._check_loss(event)
+                self.progress.step = event.step
+                training_seconds += now - earlier
+                tokens += event.tokens
+                self._tell(event)
+            else:
+                speed = tokens * self.data.characters_per_token / max(training_seconds, 1e-9)
+                self._evaluated(event, speed)
+                training_seconds, tokens = 0.0, 0
+            if self.cancelled():
+                self._stop()
+            if time.perf_counter() - written >= self.checkpoint_seconds:
+                self._checkpoint()
+                written = time.perf_counter()
+            earlier = time.perf_counter()
+
+    def _check_loss(self, event: StepDone) -> None:
+        if math.isfinite(event.loss):
+            return
+        self._write_best()
+        rate = event.learning_rate
+        advice = f" with learning rate {rate:g}; lower it, or clip the gradient" if rate is not None else ""
+        raise TrainingError(
+            f"the loss is {event.loss} at step {event.step}{advice}; the last good checkpoint is kept",
+            step=event.step,
+            learning_rate=rate,
+        )
+
+    def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
+        loss = event.training_loss if event.validation_loss is None else event.validation_loss
+        self.progress.evaluations += 1
+        best = self.progress.best_loss is None or loss < self.progress.best_loss
+        if best:
+            self.progress.best_loss, self.progress.best_step = loss, event.step
+            self._best = self._snapshot()
+        self._tell(
+            Evaluation(
+                step=event.step,
+                epoch=event.epoch,
+                training_loss=event.training_loss,
+                validation_loss=event.validation_loss,
+                perplexity=perplexity(loss),
+                bits_per_character=loss / math.log(2) / self.data.characters_per_token,
+                characters_per_second=characters_per_second,
+                seconds=self.progress.seconds,
+                best=best,
+                sample=self.sample,
+            )
+        )
+
+    def _stop(self) -> None:
+        self._checkpoint()
+        step = self.progress.step
+        raise Interrupted(
+            f"stopped after step {step} and a checkpoint; the same command goes on from there", signal_number=2
+        )
+
+    def _snapshot(self) -> _Snapshot:
+        state = self.trainer.state()
+        return _Snapshot(
+            self.progress.step,
+            {name: array.copy() for name, array in self.model.tensors().items()},
+            TrainerState({name: array.copy() for name, array in state.arrays.items()}, dict(state.values)),
+            attrs.asdict(self.progress),
+        )
+
+    def _checkpoint(self) -> None:
+        """Make the best and the present state durable, and drop the checkpoints that are neither."""
+        self._write_best()
+        if self.progress.step not in self._written:
+            self._write(self._snapshot())
+        keep = {self.progress.step, self.progress.best_step}
+        self.directory.keep_checkpoints({step for step in keep if step is not None})
+
+    def _write_best(self) -> None:
+        if self._best is not None and self._best.step not in self._written:
+            self._write(self._best)
+
+    def _write(self, snapshot: _Snapshot) -> None:
+        try:
+            path = self.directory.write_checkpoint(snapshot.step, snapshot.tensors, snapshot.trainer, snapshot.progress)
+        except OSError as error:
+            raise RunError(
+                f"the checkpoint of step {snapshot.step} cannot be written to {self.directory.path}: "
+                f"{error.strerror or error}; earlier checkpoints are intact",
+                self.directory.path,
+            ) from error
+        self._written.add(snapshot.step)
+        self._tell(Checkpointed(step=snapshot.step, path=path))
+
+    def _tell(self, event: Event) -> None:
+        for observer in self.observers:
+            observer.observe(event)
+
+
+def _explained(error: Exception, step: int) -> Exception:
+    """Running out of memory said in terms of the pipeline; anything else as it is."""
+    if isinstance(error, TextgenError):
+        return error
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        explained = DeviceError(
+            f"out of memory after step {step}; lower trainer.batch_size, data.window_length or the model's size",
+            "memory",
+        )
+        explained.exit_code = 1
+        return explained
+    return error
