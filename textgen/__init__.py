@@ -35,8 +35,10 @@ from textgen.hookspecs import PLUGIN_API_VERSION, hookimpl
 from textgen.plugins import PluginSet
 
 if _TYPE_CHECKING:
+    from textgen.decoding import GenerationState
     from textgen.engine import Engine, Run, load, run
-    from textgen.generation import Generation, Generator, TextScore
+    from textgen.generation import Generation, Generator
+    from textgen.scoring import TextScore
 
 __all__ = [
     "PLUGIN_API_VERSION",
@@ -49,6 +51,7 @@ __all__ = [
     "Engine",
     "Fault",
     "Generation",
+    "GenerationState",
     "Generator",
     "Interrupted",
     "NoOptions",
@@ -75,7 +78,9 @@ __all__ = [
 # These need NumPy, which a plugin's import and `textgen --help` should not have to wait for.
 _LATER = {
     "textgen.engine": ("Engine", "Run", "load", "run"),
-    "textgen.generation": ("Generation", "Generator", "TextScore"),
+    "textgen.decoding": ("GenerationState",),
+    "textgen.generation": ("Generation", "Generator"),
+    "textgen.scoring": ("TextScore",),
 }
 
 

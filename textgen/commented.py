@@ -56,7 +56,20 @@ def _lines(options: Any) -> Iterator[str]:
         if value is None:
             yield f"# {field.name} = {phrase(field.type)}; not set\n"
         else:
-            yield tomli_w.dumps({field.name: plain(value)})
+            yield f"{_key(field.name)} = {_inline(plain(value))}\n"
+
+
+def _inline(value: Any) -> str:
+    """A value as TOML on the right of `=`, tables too: the header of one would take over the keys that follow."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_key(key)} = {_inline(item)}' for key, item in value.items())} }}" if value else "{}"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return f"[{', '.join(map(_inline, value))}]"
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
+
+
+def _key(name: str) -> str:
+    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
 
 
 def _comment(text: str) -> str:

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "command")
 
 
-def option(default: Any = attrs.NOTHING, *, help: str, validator: Any = None) -> Any:
+def option(default: Any = attrs.NOTHING, *, factory: Any = None, help: str, validator: Any = None) -> Any:
     """A field of a config class, which is a key of the component's TOML table.
 
     `help` is one phrase on what it does, with its unit; `textgen show`, `textgen plugins` and the reference
-    pages print it. Without `default` the key must be given. `validator` is an attrs validator.
+    pages print it. Without `default` or `factory` (of a default that can change) the key must be given. `validator` is
+    an attrs validator.
     """
+    if factory is not None:
+        return attrs.field(factory=factory, validator=validator, metadata={"help": help})
     return attrs.field(default=default, validator=validator, metadata={"help": help})
 
 
@@ -74,7 +77,8 @@ class Component:
     config    a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's first
               line is the summary
     build     `build(config, context)` makes the object; heavy imports belong inside it
-    default   of observers only: used by pipelines that list none
+    default   of observers: used by pipelines that list none; of samplers: the one that takes the sampling options of
+              `textgen generate` and of Generator.generate, of which there is one
     """
 
     name: str

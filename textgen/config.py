@@ -1,10 +1,9 @@
-"""TOML to a frozen Pipeline: strict, every fault reported at once, by dotted path."""
+"""A document to a frozen Pipeline: strict, every fault reported at once, by dotted path."""
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +12,9 @@ from attrs.validators import and_, ge, le, lt, optional
 
 from textgen import devices
 from textgen.component import option
-from textgen.errors import Fault, PipelineError
-from textgen.plugins import Offer, PluginSet
+from textgen.document import Document
+from textgen.errors import Fault, PipelineError, UsageError
+from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
 from textgen.structure import plain, show, structure_table
 from textgen.suggest import nearest
 
@@ -22,6 +22,21 @@ CHOICES = ("corpus", "tokenizer", "model", "trainer")
 CHAINS = ("sampler", "observer")
 MAX_SEED = 2**64
 MAX_NEW_TOKENS = 10**9
+MAX_N = 10**6
+MAX_STOPS = 1000
+MAX_STOP_LENGTH = 10_000
+
+
+def _check_length(_instance: Any, attribute: attrs.Attribute[Any], value: Sequence[Any]) -> None:
+    if len(value) > MAX_STOPS:
+        raise ValueError(f"'{attribute.name}' must be at most {MAX_STOPS} items long")
+
+
+def _check_stop(instance: Any, attribute: attrs.Attribute[Any], value: str | tuple[str, ...]) -> None:
+    texts = (value,) if isinstance(value, str) else value
+    _check_length(instance, attribute, texts)
+    if not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):
+        raise ValueError(f"'{attribute.name}' must hold texts of 1 to {MAX_STOP_LENGTH:,} characters")
 
 
 @attrs.frozen
@@ -47,22 +62,45 @@ class DataOptions:
     )
 
 
-@attrs.frozen
-class GenerateOptions:
-    """What is written once the model is trained."""
+@attrs.frozen(kw_only=True)
+class DecodingOptions:
+    """How long a text gets, where it ends, and what it depends on. Also keyword arguments of Generator.generate."""
 
-    prompt: str = option("", help="the text to continue; empty starts from the model's start state")
-    max_new_tokens: int = option(400, help="how many tokens to add", validator=and_(ge(0), le(MAX_NEW_TOKENS)))
-    n: int = option(1, help="how many continuations", validator=and_(ge(1), le(1_000_000)))
+    max_new_tokens: int | None = option(
+        400, help="how many tokens to add at most", validator=optional(and_(ge(0), le(MAX_NEW_TOKENS)))
+    )
+    min_new_tokens: int = option(
+        0, help="how many tokens to add before a stop counts", validator=and_(ge(0), le(MAX_NEW_TOKENS))
+    )
+    stop: tuple[str, ...] | str = option((), help="texts that end it, themselves left out", validator=_check_stop)
+    stop_tokens: tuple[int, ...] = option(
+        (), help="ids of tokens that end it, themselves kept", validator=_check_length
+    )
+    time_limit: float | None = option(None, help="seconds after which it ends", validator=optional(ge(0)))
     seed: int | None = option(
         None,
-        help="seed of the random draws; the pipeline's seed if not set",
+        help="seed of the random draws; the run's seed if not set",
         validator=optional(and_(ge(0), lt(MAX_SEED))),
     )
-    echo: bool = option(True, help="write the prompt before its continuation")
+    echo: bool = option(False, help="put the prompt before its continuation")
     unknown_characters: Literal["error", "skip", "unknown"] = option(
         "error", help="what to do about prompt characters outside the vocabulary: refuse, drop, or feed as <unk>"
     )
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """`stop` as a tuple."""
+        return (self.stop,) if isinstance(self.stop, str) else self.stop
+
+
+@attrs.frozen(kw_only=True)
+class GenerateOptions(DecodingOptions):
+    """What is written once the model is trained."""
+
+    prompt: str = option("", help="the text to continue; empty starts from the model's start state")
+    max_new_tokens: int = option(400, help="how many tokens to add at most", validator=and_(ge(0), le(MAX_NEW_TOKENS)))
+    n: int = option(1, help="how many continuations", validator=and_(ge(1), le(MAX_N)))
+    echo: bool = option(True, help="put the prompt before its continuation")
 
 
 @attrs.frozen
@@ -81,13 +119,26 @@ class PluginOptions:
     disable: tuple[str, ...] = option((), help="names of entry points to leave alone")
 
 
+def _folder_name(instance: Any, attribute: Any, value: str) -> None:
+    reserved = re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", value)
+    if not re.fullmatch(r"[^\W_][\w. +-]*", value) or ".." in value or reserved or len(value) > 100:
+        raise ValueError("must be a plain folder name (letters, digits, . _ - +)")
+
+
+def _device(instance: Any, attribute: Any, value: str) -> None:
+    if not devices.NAMES.fullmatch(value):
+        raise ValueError('must be "auto", "cpu", "cuda", "cuda:N" or "mps"')
+
+
 @attrs.frozen
 class GeneralOptions:
     """The keys outside any table."""
 
-    name: str | None = option(None, help="the run's name; the pipeline file's own if not set")
+    name: str | None = option(
+        None, help="the run's name; the pipeline file's own if not set", validator=optional(_folder_name)
+    )
     seed: int = option(0, help="all randomness derives from it", validator=and_(ge(0), lt(MAX_SEED)))
-    device: str = option("auto", help='where to compute: "auto", "cpu", "cuda", "cuda:N" or "mps"')
+    device: str = option("auto", help='where to compute: "auto", "cpu", "cuda", "cuda:N" or "mps"', validator=_device)
     output: Path | None = option(None, help="the run directory; runs/NAME under the current folder if not set")
 
 
@@ -157,56 +208,24 @@ class Pipeline:
         return (self.corpus, self.tokenizer, self.model, self.trainer, *self.samplers, *self.observers)
 
 
-@attrs.frozen
-class Document:
-    """A pipeline as it was written, not yet checked: its tables, where from, and the folder its paths start at."""
-
-    tables: Mapping[str, Any]
-    source: str
-    folder: Path
-    default_name: str
-
-    def disabled_plugins(self) -> tuple[str, ...]:
-        """The names in `[plugins] disable`, as far as they can be read; checking comes later."""
-        table = self.tables.get("plugins")
-        names = table.get("disable") if isinstance(table, Mapping) else None
-        return tuple(n for n in names if isinstance(n, str)) if isinstance(names, list | tuple) else ()
-
-
-def read_document(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Document:
-    """Read a pipeline from a TOML file, or take a mapping of the same shape; then apply `KEY=VALUE` overrides."""
-    if isinstance(source, Mapping):
-        tables, name, folder, stem = _copy(source), "pipeline", Path.cwd(), "pipeline"
-    else:
-        path = Path(source)
-        tables, name, folder, stem = _read_toml(path), str(source), path.absolute().parent, path.stem
-    faults: list[Fault] = []
-    for override in overrides:
-        _override(tables, override, faults)
-    if faults:
-        raise PipelineError(faults, "--set")
-    return Document(tables, name, folder, stem)
-
-
 def make_pipeline(document: Document, plugins: PluginSet) -> Pipeline:
     """Check a document against the components there are. Raises PipelineError with every fault."""
     faults: list[Fault] = []
     tables = dict(document.tables)
     folder = document.folder
     known = [*attrs.fields_dict(GeneralOptions), *CHOICES, *CHAINS, *TABLES]
-    for key in tables.keys() - set(known):
+    for key in (str(key) for key in tables if key not in known):
         faults.append(Fault(key, "unknown table or key", "", nearest(key, known) or f"there are {', '.join(known)}"))
     general_keys = attrs.fields_dict(GeneralOptions).keys() & tables.keys()
     general = structure_table(GeneralOptions, {k: tables[k] for k in general_keys}, "", folder, faults)
-    name = general.name if general and general.name is not None else document.default_name
-    _check_name(name, faults)
-    if general and not devices.NAMES.fullmatch(general.device):
-        faults.append(Fault("device", 'expected "auto", "cpu", "cuda", "cuda:N" or "mps"', show(general.device)))
+    if tables.get("name") is None:  # the file's name was not made for this, so it is checked like one that was given
+        structure_table(GeneralOptions, {"name": document.default_name}, "", folder, faults)
     made = {key: structure_table(cls, tables.get(key, {}), key, folder, faults) for key, cls in TABLES.items()}
     choices = {kind: _choice(kind, tables.get(kind), kind, plugins, folder, faults) for kind in CHOICES}
     chains = {kind: _chain(kind, tables.get(kind), plugins, folder, faults) for kind in CHAINS}
     if faults:
         raise PipelineError(faults, document.source)
+    name = document.default_name if general.name is None else general.name
     return Pipeline(
         name=name,
         seed=general.seed,
@@ -236,6 +255,20 @@ def make_choice(kind: str, table: Any, plugins: PluginSet, folder: Path, *, sour
     return choice
 
 
+def standard_sampler(options: Mapping[str, Any], plugins: PluginSet) -> Choice:
+    """The sampler that takes keyword arguments, with those. Raises UsageError with every fault."""
+    standard = [offer for offer in plugins.offers("sampler") if offer.component.default]
+    standard = [offer for offer in standard if offer.plugin.distribution == OWN_DISTRIBUTION] or standard
+    if len(standard) != 1:
+        names = ", ".join(offer.qualified_name for offer in standard) or "none"
+        raise UsageError(f"sampling options need one sampler that takes them, and there are: {names}")
+    faults: list[Fault] = []
+    made = structure_table(standard[0].component.config, options, "", Path.cwd(), faults)
+    if faults:
+        raise UsageError("; ".join(map(str, faults)))
+    return Choice(standard[0].component.name, standard[0], made)
+
+
 def _choice(kind: str, table: Any, path: str, plugins: PluginSet, folder: Path, faults: list[Fault]) -> Any:
     """A Choice, or None with the reasons in `faults`."""
     if not isinstance(table, Mapping) or not isinstance(table.get("type"), str):
@@ -262,71 +295,3 @@ def _chain(kind: str, tables: Any, plugins: PluginSet, folder: Path, faults: lis
         faults.append(Fault(kind, f"expected an array of tables, [[{kind}]]", show(tables)))
         return ()
     return tuple(_choice(kind, t, f"{kind}[{i}]", plugins, folder, faults) for i, t in enumerate(tables))
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise PipelineError([Fault("", f"cannot be read: {error.strerror or error}")], str(path)) from error
-    except ValueError as error:
-        if isinstance(error, UnicodeDecodeError):
-            fault = Fault("", f"not UTF-8 at byte {error.start}; TOML files are UTF-8")
-            raise PipelineError([fault], str(path)) from error
-        text = str(error)
-        place = re.search(r" \(at line (\d+), column (\d+)\)$", text)
-        where = f":{place[1]}:{place[2]}" if place else ""
-        text = text.removesuffix(place[0]) if place else text
-        raise PipelineError([Fault("", f"not valid TOML: {text}")], f"{path}{where}") from error
-
-
-def _override(tables: dict[str, Any], override: str, faults: list[Fault]) -> None:
-    """Set one dotted key in place. Numbers in the path index arrays of tables."""
-    key, equals, text = override.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
-        faults.append(Fault("", "expected KEY=VALUE, as in trainer.epochs=5", show(override, kind=False)))
-        return
-    value = _toml_value(text.strip())
-    if isinstance(value, Fault):
-        faults.append(attrs.evolve(value, path=key))
-        return
-    place: Any = tables
-    for part in parts[:-1]:
-        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
-            place = place[int(part)]
-        elif isinstance(place, dict):
-            place = place.setdefault(part, {})
-        else:
-            place = None
-    last = parts[-1]
-    if isinstance(place, dict):
-        place[last] = value
-    elif isinstance(place, list) and last.isdecimal() and int(last) < len(place):
-        place[int(last)] = value
-    else:
-        faults.append(Fault(key, "there is no such place in the pipeline"))
-
-
-def _toml_value(text: str) -> Any:
-    """`text` as a TOML value; what is none is a string, unless it looks like a broken list, table or string."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError as error:
-        if text[:1] in ("[", "{", '"', "'"):
-            return Fault("", f"not a TOML value: {error}", text)
-        return text
-    return parsed["value"] if len(parsed) == 1 else text
-
-
-def _check_name(name: str, faults: list[Fault]) -> None:
-    reserved = re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name)
-    if not re.fullmatch(r"[^\W_][\w. +-]*", name) or ".." in name or reserved or len(name) > 100:
-        faults.append(Fault("name", "expected a plain folder name (letters, digits, . _ - +)", show(name, kind=False)))
-
-
-def _copy(value: Any) -> Any:
-    """A deep copy of tables and lists, so that overrides leave the caller's mapping alone."""
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from textgen.component import BuildContext
 from textgen.config import Choice
 from textgen.errors import ContractError, TextgenError
 from textgen.plugins import Offer
-from textgen.protocols import Array, History, Ids, Sampler, Tokenizer
+from textgen.protocols import Array, History, Ids, Tokenizer
+
+if TYPE_CHECKING:
+    from textgen.sampling import Link
 
 _SAMPLE_CHARACTERS = 2000
 
@@ -67,7 +71,7 @@ def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:
         raise blame(offer, f"gave logits of dtype {dtype}, and must give float32 or float64")
 
 
-def explain_undrawable(logits: Array, chain: list[tuple[Choice, Sampler]], history: History, model: Offer) -> NoReturn:
+def explain_undrawable(logits: Array, links: Sequence[Link], history: History, model: Offer) -> NoReturn:
     """Find out who made logits that no token can be drawn from, and blame them."""
     import numpy as np
 
@@ -83,11 +87,11 @@ def explain_undrawable(logits: Array, chain: list[tuple[Choice, Sampler]], histo
         raise blame(model, cause)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for choice, sampler in chain:
-            before, logits = logits, sampler(logits, history)
-            check_logits(logits, tuple(before.shape), choice.offer)
+        for link in links:
+            before, logits = logits, link.sampler(logits, history)
+            check_logits(logits, tuple(before.shape), link.offer)
             if cause := faulty(logits):
-                raise blame(choice.offer, cause)
+                raise blame(link.offer, cause)
     raise AssertionError("no token could be drawn, and no component is to blame")
 
 

@@ -1,6 +1,7 @@
 """The engine: the flow of a run, from a pipeline to text.
 
-pipeline.toml -> Pipeline -> corpus -> tokenizer -> token array -> model <-> trainer -> run directory -> generator -> text
+pipeline.toml -> Pipeline -> corpus -> tokenizer -> token array -> model <-> trainer
+-> run directory -> generator -> text
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
@@ -19,14 +21,23 @@ import tomli_w
 
 from textgen import contracts, devices
 from textgen.component import BuildContext
-from textgen.config import Choice, Pipeline, make_choice, make_pipeline, read_document
+from textgen.config import (
+    Choice,
+    DecodingOptions,
+    Pipeline,
+    make_choice,
+    make_pipeline,
+    standard_sampler,
+)
 from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
+from textgen.document import read_document
 from textgen.errors import CorpusError, CorruptFileError, RunError, RunMismatchError
 from textgen.events import RunStarted
 from textgen.generation import Generation, Generator
 from textgen.plugins import PluginSet
-from textgen.protocols import Corpus, Observer, Tokenizer, TrainingContext
+from textgen.protocols import Corpus, Ids, Observer, Tokenizer, TrainingContext
 from textgen.rundir import Checkpoint, RunDirectory, dump_tensors, load_tensors, read_json, write_json
+from textgen.sampling import Chain
 from textgen.training import Progress, TrainingLoop
 
 logger = logging.getLogger("textgen")
@@ -153,13 +164,24 @@ class Engine:
         data = directory.read_artifact("model.safetensors", record["files"]["model.safetensors"])
         _load_model(model, model_choice, load_tensors(directory.path / "model.safetensors", data))
         chain = [choose("sampler", t) for t in (tables.get("sampler", []) if sampler is None else sampler)]
-        return Generator(
-            tokenizer=tokenizer,
-            model=model,
-            model_offer=model_choice.offer,
-            chain=tuple((choice, contracts.build(choice, context)) for choice in chain),
-            seed=record["seed"],
+        return attrs.evolve(
+            _generator(chain, model_choice, model, context),
+            path=directory.path,
+            model_id=record["files"]["model.safetensors"],
+            training_tokens=partial(self._training_tokens, directory, tokenizer),
         )
+
+    def _training_tokens(self, directory: RunDirectory, tokenizer: Tokenizer, file: Path) -> Ids:
+        """The tokens (N,) that the model of a run directory was trained on, written to `file`."""
+        document = read_document(directory.inside("pipeline.toml"))
+        pipeline = make_pipeline(document, self.plugins(document.disabled_plugins()))
+        context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=pipeline.plugins)
+        corpus = contracts.build(pipeline.corpus, context)
+        surveyor = Surveyor()
+        tokens = encode_corpus(surveyor.watch(corpus.read()), tokenizer, file)
+        if attrs.asdict(surveyor.result()) != directory.read_run()["fingerprint"]["corpus"]:
+            raise CorpusError("the corpus is no longer the one that the model was trained on")
+        return split_tokens(tokens, pipeline.data, tokenizer).training
 
 
 def _train(
@@ -374,7 +396,7 @@ def _finish(directory: RunDirectory, record: Mapping[str, Any], progress: Progre
 
 def _sampler(pipeline: Pipeline, context: BuildContext, model: Any) -> Callable[[str, int], str]:
     """Continues prompts with the model as it is at the moment of the call."""
-    generator = _generator(pipeline, attrs.evolve(context, training=False), model)
+    generator = _generator(pipeline.samplers, pipeline.model, model, attrs.evolve(context, training=False))
 
     def sample(prompt: str, max_new_tokens: int) -> str:
         return generator.generate(prompt, max_new_tokens=max_new_tokens, unknown_characters="skip").text
@@ -382,14 +404,20 @@ def _sampler(pipeline: Pipeline, context: BuildContext, model: Any) -> Callable[
     return sample
 
 
-def _generator(pipeline: Pipeline, context: BuildContext, model: Any) -> Generator:
-    assert context.tokenizer is not None
+def _generator(samplers: Iterable[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
+    tokenizer = context.tokenizer
+    assert tokenizer is not None
+
+    def chain_of(choices: Iterable[Choice]) -> Chain:
+        built = [(choice, contracts.build(choice, context)) for choice in choices]
+        return Chain.of(built, model_choice.offer, tokenizer.vocab_size, tokenizer.unknown_id)
+
+    def make_chain(options: Mapping[str, Any]) -> Chain:
+        assert context.plugins is not None
+        return chain_of([standard_sampler(options, context.plugins)])
+
     return Generator(
-        tokenizer=context.tokenizer,
-        model=model,
-        model_offer=pipeline.model.offer,
-        chain=tuple((choice, contracts.build(choice, context)) for choice in pipeline.samplers),
-        seed=pipeline.seed,
+        tokenizer=tokenizer, model=model, chain=chain_of(samplers), make_chain=make_chain, seed=context.seed
     )
 
 
@@ -410,15 +438,12 @@ def _needs(directory: RunDirectory, record: Mapping[str, Any], kind: str, table:
 
 
 def _generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
-    options = pipeline.generate
-    for index in range(options.n):
-        yield generator.generate(
-            options.prompt,
-            max_new_tokens=options.max_new_tokens,
-            seed=pipeline.seed if options.seed is None else options.seed,
-            index=index,
-            unknown_characters=options.unknown_characters,
-        )
+    options = {
+        field.name: getattr(pipeline.generate, field.name)
+        for field in attrs.fields(DecodingOptions)
+        if getattr(pipeline.generate, field.name) is not None
+    }
+    return generator.generate_many([pipeline.generate.prompt], n=pipeline.generate.n, **options)
 
 
 def run(

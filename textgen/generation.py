@@ -2,168 +2,263 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
-from typing import Any, Final, Literal
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
-from textgen import contracts
-from textgen.config import MAX_NEW_TOKENS, MAX_SEED, Choice
-from textgen.errors import PromptError, UsageError
-from textgen.plugins import Offer
-from textgen.protocols import Array, Decoder, Ids, Model, Sampler, Tokenizer
+from textgen.config import MAX_N, MAX_SEED, DecodingOptions
+from textgen.decoding import (
+    BatchDecoding,
+    FinishReason,
+    GenerationState,
+    Limits,
+    Request,
+    SequenceDecoding,
+    TokenLogprobs,
+    can_batch,
+)
+from textgen.errors import Fault, PromptError, UsageError
+from textgen.protocols import Ids, Model, Tokenizer
+from textgen.sampling import Chain
+from textgen.scoring import TextScore, TokenScores, score_pieces, score_tokens
+from textgen.stopping import StopText
+from textgen.structure import structure_table
 
-UnknownCharacters = Literal["error", "skip", "unknown"]
-_DRAWS_AT_ONCE: Final = 256
-_SCORE_TOKENS: Final = 4096
+if TYPE_CHECKING:
+    from textgen.novelty import CopyIndex
+
+_BATCH: Final = 256
+
+
+class GenerateArguments(TypedDict, total=False):
+    """Keyword arguments of Generator.generate and its kin.
+
+    The first group is that of the `[generate]` table (textgen.config.DecodingOptions); `cancelled` is a function, or
+    an event such as threading.Event, that another thread may use to end the text. The second group goes to the
+    standard sampler, which then stands in place of the run's own chain.
+    """
+
+    max_new_tokens: int | None
+    min_new_tokens: int
+    stop: str | Iterable[str]
+    stop_tokens: Iterable[int]
+    time_limit: float | None
+    seed: int | None
+    echo: bool
+    unknown_characters: Literal["error", "skip", "unknown"]
+    cancelled: Any
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    no_repeat_ngram: int
+    logit_bias: Mapping[str, float]
 
 
 @attrs.frozen(kw_only=True)
 class Generation:
-    """A continuation. `str()` of it is prompt and text together.
+    """A generated text. `str()` of it is prompt and continuation together.
 
-    text    what was added
-    tokens  its ids
-    seed, index   with the same of these, the same text comes again
+    text           the continuation; with `echo`, the prompt before it. What ended it is not in it
+    tokens         the generated ids
+    finish_reason  "length", "stop", "time" or "cancelled"
+    seed, index    with the same of these and the same prompt, the same text comes again
+    logprobs       if asked for, one entry per token (with `echo`, per prompt token before them)
+    state          if asked for, what `generate(state=...)` goes on from
     """
 
     prompt: str
     text: str
     tokens: tuple[int, ...]
+    finish_reason: FinishReason
     seed: int
     index: int = 0
+    echo: bool = False
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    state: GenerationState | None = attrs.field(default=None, repr=False, eq=False)
 
     def __str__(self) -> str:
-        return self.prompt + self.text
+        return self.text if self.echo else self.prompt + self.text
 
 
-@attrs.frozen(kw_only=True)
-class TextScore:
-    """How well a model predicts a text.
+@attrs.frozen
+class _Settings:
+    """Checked arguments of one call."""
 
-    tokens               predictions made: every token but the first
-    characters           of the text that they make up, after the tokenizer's normalisation
-    loss                 mean cross-entropy, nats per token
-    perplexity           exp(loss)
-    bits_per_character   the text's total cross-entropy in bits over its characters
-    unknown_tokens       how many tokens stood for text outside the vocabulary
-    """
+    options: DecodingOptions
+    chain: Chain
+    seed: int
+    cancelled: Callable[[], bool] | None
 
-    tokens: int
-    characters: int
-    loss: float
-    perplexity: float
-    bits_per_character: float
-    unknown_tokens: int
+    def limits(self) -> Limits:
+        """Limits whose clock starts now."""
+        options = self.options
+        return Limits(
+            max_new_tokens=options.max_new_tokens,
+            min_new_tokens=options.min_new_tokens,
+            stop_tokens=options.stop_tokens,
+            deadline=None if options.time_limit is None else time.monotonic() + options.time_limit,
+            cancelled=self.cancelled,
+        )
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class Generator:
     """Continues prompts. Immutable: any number of threads may use one at once. Made by textgen.load or Run.generator.
 
-    `seed` is the default seed. Each text depends on its prompt, seed and index alone.
+    Each text depends on its prompt, seed and index alone: not on the batch, the other texts, streaming or the thread.
+
+    path       the run directory it came from
+    model_id   the checksum of its weights, which saved states name
+    training_tokens   writes the training tokens to a file and maps them; for the copying report
     """
 
     tokenizer: Tokenizer
     model: Model
-    model_offer: Offer = attrs.field(repr=False)
-    chain: tuple[tuple[Choice, Sampler], ...] = attrs.field(repr=False)
+    chain: Chain = attrs.field(repr=False)
+    make_chain: Callable[[Mapping[str, Any]], Chain] = attrs.field(repr=False)
     seed: int = 0
+    path: Path | None = None
+    model_id: str = attrs.field(default="", repr=False)
+    training_tokens: Callable[[Path], Ids] | None = attrs.field(default=None, repr=False)
 
     def generate(
         self,
         prompt: str = "",
         *,
-        max_new_tokens: int = 400,
-        seed: int | None = None,
         index: int = 0,
-        unknown_characters: UnknownCharacters = "error",
+        logprobs: int | None = None,
+        state: GenerationState | None = None,
+        keep_state: bool = False,
+        **arguments: Unpack[GenerateArguments],
     ) -> Generation:
-        """Continue `prompt` by `max_new_tokens` tokens.
+        """Continue `prompt`.
 
-        seed, index         of the random draws; `index` tells the texts of one seed apart
-        unknown_characters  prompt characters outside the vocabulary are an error, skipped, or fed as <unk>
+        index       tells the texts of one seed apart
+        logprobs    also give the log-probability of each token, and of so many likeliest ones
+        state       go on from a kept state, as if it had never stopped; `prompt` is then added to what was there
+        keep_state  keep the state at the end in the result
+        arguments   see GenerateArguments
 
-        Raises PromptError, UsageError for arguments out of range, and ContractError where a plugin is to blame.
+        Raises PromptError for characters outside the vocabulary, UsageError for arguments out of range, ContractError
+        where a plugin is to blame.
         """
-        tokens = self._start(prompt, max_new_tokens, seed, index, unknown_characters)
-        ids = list(tokens)
+        settings = self._settings(arguments)
+        if logprobs is not None:
+            _check_whole("logprobs", logprobs, 0, self.tokenizer.vocab_size)
+        decoding = self._begin(prompt, settings, index, state)
+        if settings.options.max_new_tokens is None and not self._can_end(settings):
+            raise UsageError("max_new_tokens=None never ends; use stream, or give stop, time_limit or cancelled")
+        ids: list[int] = []
+        watcher = self._watcher(settings)
+        pieces: list[str] = []
+        reason: FinishReason | None = None
+        for token in decoding.tokens(settings.limits(), logprobs):
+            ids.append(token)
+            if watcher is not None:
+                pieces.append(watcher.feed(token))
+                if watcher.stopped:
+                    reason = "stop"
+                    break
+        text = self.tokenizer.decode(np.array(ids, np.int64)) if watcher is None else "".join([*pieces, watcher.rest()])
+        scored = tuple(decoding.logprobs) if logprobs is not None else None
+        if scored is not None and settings.options.echo and logprobs is not None:
+            scored = (*self._prompt_logprobs(prompt, settings, logprobs), *scored)
         return Generation(
             prompt=prompt,
-            text=self.tokenizer.decode(np.asarray(ids, np.int64)),
+            text=prompt + text if settings.options.echo else text,
             tokens=tuple(ids),
-            seed=self.seed if seed is None else seed,
+            finish_reason=reason or decoding.reason,
+            seed=settings.seed,
             index=index,
+            echo=settings.options.echo,
+            logprobs=scored,
+            state=decoding.state(self.model_id) if keep_state else None,
         )
 
     def stream(
         self,
         prompt: str = "",
         *,
-        max_new_tokens: int = 400,
-        seed: int | None = None,
         index: int = 0,
-        unknown_characters: UnknownCharacters = "error",
+        state: GenerationState | None = None,
+        **arguments: Unpack[GenerateArguments],
     ) -> Iterator[str]:
-        """The same text as `generate`, in pieces as they come. Arguments are checked before the first piece."""
-        tokens = self._start(prompt, max_new_tokens, seed, index, unknown_characters)
-        return self._pieces(tokens)
+        """The text of `generate` in pieces as they come, never split inside a character or a stop text.
 
-    def score(self, pieces: str | Iterable[str]) -> TextScore:
+        Arguments are checked at once. With max_new_tokens=None it goes on for ever, in constant memory as long as no
+        sampler asks for the whole history. A stream that is left does no more work.
+        """
+        settings = self._settings(arguments)
+        decoding = self._begin(prompt, settings, index, state)
+        pieces = self._pieces(decoding, settings)
+        return itertools.chain([prompt], pieces) if settings.options.echo and prompt else pieces
+
+    async def astream(
+        self, prompt: str = "", *, index: int = 0, **arguments: Unpack[GenerateArguments]
+    ) -> AsyncIterator[str]:
+        """`stream` for asyncio: pieces are made in a worker thread, and the event loop stays free."""
+        pieces = self.stream(prompt, index=index, **arguments)
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+
+    def generate_many(
+        self,
+        prompts: Iterable[str],
+        *,
+        n: int = 1,
+        batch_size: int = _BATCH,
+        **arguments: Unpack[GenerateArguments],
+    ) -> Iterator[Generation]:
+        """`n` continuations of each prompt, up to `batch_size` at once, in the order of the prompts.
+
+        The text of continuation j of prompt i is that of `generate(prompt, index=i * n + j)`. A time limit holds for
+        all of them together. Prompts are read and checked as their turn comes.
+        """
+        settings = self._settings(arguments)
+        _check_whole("n", n, 1, MAX_N)
+        _check_whole("batch_size", batch_size, 1, MAX_N)
+        if settings.options.max_new_tokens is None and not self._can_end(settings):
+            raise UsageError("max_new_tokens=None never ends; give a number, stop, time_limit or cancelled")
+        return self._many(prompts, n, batch_size, settings)
+
+    def score(self, text: str | Iterable[str]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
-        pieces = [pieces] if isinstance(pieces, str) else pieces
-        decoder = self.model.decoder(1)
-        total, count, characters, unknown = 0.0, 0, 0, 0
-        waiting: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        for ids in self.tokenizer.encode_pieces(pieces):
-            unknown += int((ids == self.tokenizer.unknown_id).sum()) if self.tokenizer.unknown_id is not None else 0
-            waiting = np.concatenate([waiting, ids.astype(np.int64)])
-            while len(waiting) > 1:
-                block = waiting[: _SCORE_TOKENS + 1]
-                losses = self._losses(decoder, block)
-                total += float(losses.sum())
-                count += len(losses)
-                characters += len(self.tokenizer.decode(block[1:]))
-                waiting = waiting[len(block) - 1 :]
-        if not count:
-            raise UsageError("there is nothing to score: the text has less than two tokens")
-        loss = total / count
-        return TextScore(
-            tokens=count,
-            characters=characters,
-            loss=loss,
-            perplexity=perplexity(loss),
-            bits_per_character=total / math.log(2) / max(characters, 1),
-            unknown_tokens=unknown,
-        )
+        return score_pieces(self.model, self.tokenizer, self.chain.model, [text] if isinstance(text, str) else text)
 
-    def _losses(self, decoder: Decoder, block: Ids) -> npt.NDArray[np.float64]:
-        """(T - 1,) cross-entropy, in nats, of each token of `block` (T,) given the ones before it."""
-        logits = decoder.score(block[None, :-1])
-        contracts.check_logits(logits, (1, len(block) - 1, self.tokenizer.vocab_size), self.model_offer)
-        rows = _to_numpy(logits)[0].astype(np.float64)
-        peak = rows.max(axis=-1, keepdims=True)
-        log_total = peak[:, 0] + np.log(np.exp(rows - peak).sum(axis=-1))
-        losses: npt.NDArray[np.float64] = log_total - rows[np.arange(len(rows)), block[1:]]
-        return losses
+    def score_tokens(self, text: str | Iterable[str]) -> Iterator[TokenScores]:
+        """The log-probability of each token of a text, in blocks, as one stream and in bounded memory."""
+        pieces = [text] if isinstance(text, str) else text
+        return score_tokens(self.model, self.tokenizer, self.chain.model, pieces)
 
-    def _start(
-        self, prompt: str, max_new_tokens: int, seed: int | None, index: int, unknown: UnknownCharacters
-    ) -> Iterator[int]:
-        """Check the arguments, then give the tokens as they are drawn."""
-        _check_whole("max_new_tokens", max_new_tokens, MAX_NEW_TOKENS)
-        _check_whole("seed", self.seed if seed is None else seed, MAX_SEED - 1)
-        _check_whole("index", index, MAX_SEED - 1)
-        if unknown not in ("error", "skip", "unknown"):
-            raise UsageError(f"unknown_characters must be 'error', 'skip' or 'unknown', and is {unknown!r}")
-        ids = self.encode_prompt(prompt, unknown)
-        return self._tokens(ids, max_new_tokens, self.seed if seed is None else seed, index)
+    def copy_index(self) -> CopyIndex:
+        """What tells how much of a text is copied from the training corpus: `copy_index().report(text)`.
 
-    def encode_prompt(self, prompt: str, unknown_characters: UnknownCharacters = "error") -> Ids:
-        """(T,) ids of a prompt, with what the vocabulary lacks treated as told. Raises PromptError."""
+        Made once per run directory, which takes a second per million characters and the corpus, and kept there.
+        Raises CorpusError when the corpus is no longer what the model was trained on.
+        """
+        from textgen.novelty import CopyIndex
+
+        if self.path is None or self.training_tokens is None:
+            raise UsageError("only a generator of a run directory knows its training corpus")
+        return CopyIndex.open(self.path, self.model_id, self.tokenizer, self.training_tokens)
+
+    def encode_prompt(self, prompt: str, unknown_characters: str = "error") -> Ids:
+        """(T,) ids of a prompt, with what the vocabulary lacks refused, dropped ("skip") or fed ("unknown").
+
+        Raises PromptError, naming the characters.
+        """
         ids = self.tokenizer.encode(prompt)
         unknown = self.tokenizer.unknown_id
         if unknown is None or unknown_characters == "unknown" or unknown not in ids:
@@ -171,86 +266,106 @@ class Generator:
         lacking = [c for c in dict.fromkeys(prompt) if unknown in self.tokenizer.encode(c)]
         if unknown_characters == "error":
             raise PromptError(lacking or [prompt])
-        kept = "".join(c for c in prompt if c not in lacking)
-        ids = self.tokenizer.encode(kept)
+        ids = self.tokenizer.encode("".join(c for c in prompt if c not in lacking))
         known: Ids = ids[ids != unknown]
         return known
 
-    def _tokens(self, prompt: Ids, max_new_tokens: int, seed: int, index: int) -> Iterator[int]:
-        decoder = self.model.decoder(1)
-        history = _History([prompt.tolist()])
-        draws = _uniforms(seed, index)
-        feed = np.asarray(prompt, np.int64)[None]
-        for _ in range(max_new_tokens):
-            logits = decoder.extend(feed)
-            contracts.check_logits(logits, (1, self.tokenizer.vocab_size), self.model_offer)
-            token = self._draw(logits, history, next(draws))
-            history.tokens[0].append(token)
-            feed = np.array([[token]], np.int64)
-            yield token
+    def _settings(self, arguments: Mapping[str, Any]) -> _Settings:
+        """Check keyword arguments. Raises UsageError with every fault."""
+        names = attrs.fields_dict(DecodingOptions)
+        given = {key: value for key, value in arguments.items() if key in names}
+        for key in ("stop", "stop_tokens"):
+            if key in given and not isinstance(given[key], str):
+                given[key] = tuple(given[key])
+        faults: list[Fault] = []
+        options = structure_table(DecodingOptions, given, "", Path(), faults)
+        if faults:
+            raise UsageError("; ".join(map(str, faults)))
+        if any(token >= self.tokenizer.vocab_size or token < 0 for token in options.stop_tokens):
+            raise UsageError(f"stop_tokens must be ids from 0 to {self.tokenizer.vocab_size - 1}")
+        if arguments.get("max_new_tokens", 0) is None:
+            options = attrs.evolve(options, max_new_tokens=None)
+        sampling = {k: v for k, v in arguments.items() if k not in names and k != "cancelled"}
+        cancelled = arguments.get("cancelled")
+        return _Settings(
+            options,
+            self.make_chain(sampling) if sampling else self.chain,
+            self.seed if options.seed is None else options.seed,
+            getattr(cancelled, "is_set", cancelled),
+        )
 
-    def _draw(self, logits: Array, history: _History, uniform: float) -> int:
-        """Send logits (1, V) through the chain and draw a token by inverse CDF."""
-        sampled = logits
-        for choice, sampler in self.chain:
-            given, sampled = sampled, sampler(sampled, history)
-            contracts.check_logits(sampled, tuple(given.shape), choice.offer)
-        token = _inverse_cdf(_to_numpy(sampled), np.array([uniform]))[0]
-        if token < 0:
-            contracts.explain_undrawable(logits, list(self.chain), history, self.model_offer)
-        return int(token)
+    def _begin(self, prompt: str, settings: _Settings, index: int, state: GenerationState | None) -> SequenceDecoding:
+        _check_whole("index", index, 0, MAX_SEED - 1)
+        if state is not None and state.values["model"] != self.model_id:
+            raise UsageError("the saved state belongs to another model; it goes on only with the run that made it")
+        ids = self.encode_prompt(prompt, settings.options.unknown_characters)
+        return SequenceDecoding(self.model, settings.chain, ids, seed=settings.seed, index=index, state=state)
 
-    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
-        decoder = self.tokenizer.incremental_decoder()
-        for token in tokens:
-            if piece := decoder.decode(np.array([token])):
+    def _can_end(self, settings: _Settings) -> bool:
+        options = settings.options
+        return bool(options.stops or options.stop_tokens or options.time_limit is not None or settings.cancelled)
+
+    def _watcher(self, settings: _Settings) -> StopText | None:
+        if not settings.options.stops:
+            return None
+        return StopText(self.tokenizer.incremental_decoder(), settings.options.stops, settings.options.min_new_tokens)
+
+    def _pieces(self, decoding: SequenceDecoding, settings: _Settings) -> Iterator[str]:
+        watcher = StopText(
+            self.tokenizer.incremental_decoder(), settings.options.stops, settings.options.min_new_tokens
+        )
+        for token in decoding.tokens(settings.limits()):
+            if piece := watcher.feed(token):
                 yield piece
-        if piece := decoder.decode(np.empty(0, np.int64), final=True):
+            if watcher.stopped:
+                return
+        if piece := watcher.rest():
             yield piece
 
+    def _many(self, prompts: Iterable[str], n: int, batch_size: int, settings: _Settings) -> Iterator[Generation]:
+        options = settings.options
+        texts: dict[int, str] = {}
+        watchers: dict[int, StopText] = {}
 
-def perplexity(loss: float) -> float:
-    """exp(loss), and infinity where that is too large for a float."""
-    return math.exp(loss) if loss < 700 else math.inf
+        def requests() -> Iterator[Request]:
+            numbers = itertools.count()
+            for prompt in prompts:
+                ids = self.encode_prompt(prompt, options.unknown_characters)
+                for number in itertools.islice(numbers, n):
+                    texts[number] = prompt
+                    watcher = self._watcher(settings)
+                    if watcher is not None:
+                        watchers[number] = watcher
+                    yield Request(number, ids, settings.seed, number, watcher.watch if watcher else None)
+
+        size = batch_size if can_batch(self.model) else 1
+        finished = BatchDecoding(self.model, settings.chain, settings.limits(), size).run(requests())
+        ready: dict[int, Generation] = {}
+        turn = 0
+        for done in finished:
+            number = done.request.number
+            prompt, watcher = texts.pop(number), watchers.pop(number, None)
+            text = self.tokenizer.decode(done.tokens) if watcher is None else watcher.text()
+            ready[number] = Generation(
+                prompt=prompt,
+                text=prompt + text if options.echo else text,
+                tokens=tuple(done.tokens.tolist()),
+                finish_reason=done.reason,
+                seed=settings.seed,
+                index=number,
+                echo=options.echo,
+            )
+            while turn in ready:
+                yield ready.pop(turn)
+                turn += 1
+
+    def _prompt_logprobs(self, prompt: str, settings: _Settings, top: int) -> list[TokenLogprobs]:
+        """Of the prompt's tokens, each given the ones before it; the first, given the start state."""
+        ids = self.encode_prompt(prompt, settings.options.unknown_characters)
+        decoding = SequenceDecoding(self.model, settings.chain, ids[:0], seed=0, index=0)
+        return decoding.forced_logprobs(ids, top)
 
 
-@attrs.frozen
-class _History:
-    """textgen.protocols.History for sequences whose tokens are all kept."""
-
-    tokens: list[list[int]]
-    prompt_lengths: list[int] = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "prompt_lengths", [len(row) for row in self.tokens])
-
-
-def _uniforms(seed: int, index: int) -> Iterator[float]:
-    """Numbers of [0, 1) that depend on seed and index alone: Philox is keyed by both (Salmon et al., 2011)."""
-    generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
-    while True:
-        yield from generator.random(_DRAWS_AT_ONCE).tolist()
-
-
-def _inverse_cdf(logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Draw a token for each row of logits (B, V); -1 where there is none to draw.
-
-    Token i is drawn when the cumulative weight of 0 to i is the first above the uniform number times the total, so a
-    token of weight zero never is. The factor keeps the product below the total when the number is next to 1.
-    """
-    with np.errstate(invalid="ignore"):
-        weights = np.exp(logits - logits.max(axis=-1, keepdims=True), dtype=np.float64)
-    cdf = weights.cumsum(axis=-1)
-    total = cdf[:, -1]
-    threshold = uniforms * (total * (1 - 2**-52))
-    drawn = (cdf <= threshold[:, None]).sum(axis=-1)
-    return np.where(np.isfinite(total), drawn, -1)
-
-
-def _to_numpy(values: Array) -> npt.NDArray[Any]:
-    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
-
-
-def _check_whole(name: str, value: Any, limit: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
-        raise UsageError(f"{name} must be a whole number from 0 to {limit:,}, and is {value!r}")
+def _check_whole(name: str, value: Any, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{name} must be a whole number from {low} to {high:,}, and is {value!r}")

@@ -107,7 +107,7 @@ class Decoder(Protocol):
         """Feed `tokens` (B, T) and return the logits (B, V) of the token that follows.
 
         T may be 0: the logits of what follows the tokens fed so far, which at the start is the first token. The
-        array may be reused by the next call.
+        caller may write into the array until the next call, which may use it again.
         """
         ...
 
@@ -120,7 +120,11 @@ class Decoder(Protocol):
         ...
 
     def write_state(self, state: Tensors) -> None:
-        """Replace the carried state. Its first axis sets the batch size, so picking rows forks or drops sequences."""
+        """Replace the carried state. Its first axis sets the batch size, so picking rows forks or drops sequences.
+
+        Where arrays keep their shape from step to step, rows of different decoders of the model can be put together,
+        and the engine generates in batches; where they grow, it generates one sequence after the other.
+        """
         ...
 
 
@@ -183,23 +187,28 @@ class Trainer(Protocol):
 
 
 class History(Protocol):
-    """The tokens of each sequence so far, as samplers see them."""
+    """The tokens of each of the B sequences so far, as samplers see them. Kept only as far as the samplers ask."""
 
     @property
-    def tokens(self) -> list[list[int]]:
-        """For each of the B sequences its ids, prompt included."""
+    def counts(self) -> npt.NDArray[np.int32]:
+        """(B, V) how often each token was generated. For samplers with `history` "counts" or "tokens"."""
         ...
 
     @property
-    def prompt_lengths(self) -> list[int]:
-        """How many of them are prompt."""
+    def prompt_counts(self) -> npt.NDArray[np.int32]:
+        """(B, V) how often each token occurs in the prompt. For samplers with `history` "counts" or "tokens"."""
+        ...
+
+    def tokens(self, row: int) -> Ids:
+        """(N,) the ids of one sequence, prompt and generated. For samplers with `history` "tokens"."""
         ...
 
 
 class Sampler(Protocol):
-    """A link of the sampler chain. May set `uses_history = False` to spare the engine keeping one.
+    """A link of the sampler chain. Two optional attributes spare work:
 
-    `deterministic = True` promises that only the most likely token of what comes in survives.
+    history         "none", "counts" or "tokens": what it reads of the History; "tokens" if not set
+    deterministic   True promises that only the most likely token of what comes in survives
     """
 
     def __call__(self, logits: Array, history: History) -> Array:

@@ -19,6 +19,8 @@ import attrs
 from textgen.errors import Fault
 from textgen.suggest import nearest
 
+_INTEGER_LIMIT = 2**64  # far beyond any option's range, and short enough to print
+_SHOWN = 100  # characters of a string that an error quotes
 _FAILED = object()  # in place of a value that was refused, so that one fault is reported once
 _PHRASES: dict[Any, str] = {
     int: "a whole number",
@@ -38,7 +40,7 @@ def structure_table(cls: type, table: Any, path: str, folder: Path, faults: list
     before = len(faults)
     attrs.resolve_types(cls)
     fields = attrs.fields_dict(cls)
-    for key in table.keys() - fields.keys():
+    for key in (str(key) for key in table if key not in fields):
         hint = nearest(key, fields) or f"its keys are {', '.join(fields) or 'none'}"
         faults.append(Fault(_join(path, key), "unknown key", "", hint))
     values = {}
@@ -55,7 +57,7 @@ def structure_table(cls: type, table: Any, path: str, folder: Path, faults: list
     try:
         return cls(**values)
     except (ValueError, TypeError) as error:  # a validator that compares fields
-        faults.append(Fault(path, str(error.args[0])))
+        faults.append(Fault(path, _reason(error)))
         return None
 
 
@@ -103,12 +105,19 @@ def show(value: Any, *, kind: bool = True) -> str:
     if isinstance(value, bool):
         return ("true" if value else "false") + (" (a boolean)" if kind else "")
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False) + (" (a string)" if kind else "")
+        return json.dumps(shorten(value), ensure_ascii=False) + (" (a string)" if kind else "")
+    if isinstance(value, int) and abs(value) >= _INTEGER_LIMIT**2:
+        return f"a whole number of {value.bit_length()} bits"
     if isinstance(value, list | tuple):
         return "a list"
     if isinstance(value, Mapping):
         return "a table"
     return str(value)
+
+
+def shorten(text: str) -> str:
+    """The beginning of a text that is too long for an error to quote."""
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def plain(value: Any) -> Any:
@@ -145,9 +154,20 @@ def _scalar(wanted: Any, value: Any, path: str, folder: Path, faults: list[Fault
         with contextlib.suppress(OverflowError):
             if math.isfinite(float(value)):
                 return float(value)
+    elif wanted is int and type(value) is int:
+        if abs(value) < _INTEGER_LIMIT:
+            return value
+        faults.append(Fault(path, "expected a whole number of at most 64 bits", show(value)))
+        return _FAILED
+    elif wanted is str and type(value) is str:
+        if _is_unicode(value):
+            return value
+        faults.append(Fault(path, "expected text that UTF-8 can hold: no lone surrogates", show(value)))
+        return _FAILED
     elif wanted is Path and isinstance(value, str | Path):
-        if "\0" not in str(value) and str(value):
-            return folder / Path(value).expanduser()
+        if "\0" not in str(value) and str(value) and _is_unicode(str(value)):
+            with contextlib.suppress(RuntimeError):  # the home folder of a user who is not there
+                return folder / Path(value).expanduser()
     elif (wanted in _PHRASES and type(value) is wanted) or (
         isinstance(wanted, type) and wanted not in _PHRASES and isinstance(value, wanted)
     ):
@@ -162,12 +182,25 @@ def _validate(field: attrs.Attribute[Any], value: Any, path: str, faults: list[F
         return
     try:
         field.validator(None, field, value)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         # attrs words it "'epochs' must be >= 1: 0"; the path and the value are said in our own way.
-        text = str(error.args[0]).removeprefix(f"'{field.name}' ").removesuffix(f": {value}")
+        text = _reason(error).removeprefix(f"'{field.name}' ").removesuffix(f": {value}")
         faults.append(Fault(path, text, show(value, kind=False)))
     except AttributeError:
         pass  # it compares fields, which the constructor will let it do
+
+
+def _reason(error: Exception) -> str:
+    """What a validator said. Those of attrs put the field, its type and the value after the text."""
+    return str(error.args[0]) if error.args else type(error).__name__
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _join(path: str, key: str) -> str:

@@ -20,9 +20,9 @@ from textgen.events import (
     RunStarted,
     StepDone,
 )
-from textgen.generation import perplexity
 from textgen.protocols import Observer, Tensors, Trainer, TrainerState, TrainingContext
 from textgen.rundir import RunDirectory
+from textgen.scoring import perplexity
 
 
 @attrs.define(kw_only=True)

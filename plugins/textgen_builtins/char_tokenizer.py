@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -94,13 +95,13 @@ class CharTokenizer:
         """Blocks of code points, normalised as if the pieces were one text."""
         if self.config.unicode_form != "none":
             pieces = _unicode_normalized(pieces, self.config.unicode_form)
+        if self.config.lower_case and not self.config.letters_only:
+            pieces = _lowered(pieces)
         after_space = False
         for piece in pieces:
             for start in range(0, len(piece), _BLOCK):
-                text = piece[start : start + _BLOCK]
-                if self.config.lower_case and not self.config.letters_only:
-                    text = text.lower()
-                codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+                block = piece[start : start + _BLOCK]
+                codes = np.frombuffer(block.encode("utf-32-le", "surrogatepass"), np.uint32)
                 if self.config.letters_only:
                     codes, after_space = _letters_only(codes, after_space)
                     if self.config.lower_case:
@@ -141,11 +142,58 @@ def _unicode_normalized(pieces: Iterable[str], form: Any) -> Iterator[str]:
 
 def _safe_cut(text: str, form: Any) -> int:
     """The last place where the text can be cut so that both sides normalise as they would together."""
+    decomposed: Any = "NFKD" if "K" in form else "NFD"
     for cut in range(len(text) - 1, 0, -1):
         if text[cut].isascii():  # the common case: nothing before an ASCII character combines with it
             return cut
-        left, right = text[cut - 1], text[cut]
-        apart = unicodedata.normalize(form, left) + unicodedata.normalize(form, right)
-        if unicodedata.combining(right) == 0 and unicodedata.normalize(form, left + right) == apart:
+        first = unicodedata.normalize(decomposed, text[cut])[0]
+        if unicodedata.combining(first) == 0 and first not in _second_halves():
             return cut
     return 0
+
+
+@functools.cache
+def _second_halves() -> frozenset[str]:
+    """Characters that may merge into one before them, vowel signs and Hangul jamo too (Unicode Annex 15, D114)."""
+    parts = (unicodedata.decomposition(chr(code)).split() for code in range(_CODE_POINTS))
+    seconds = {chr(int(p[1], 16)) for p in parts if len(p) == 2 and not p[0].startswith("<")}
+    return frozenset(seconds.union(map(chr, range(0x1161, 0x1176)), map(chr, range(0x11A8, 0x11C3))))
+
+
+def _lowered(pieces: Iterable[str]) -> Iterator[str]:
+    """Pieces in small letters, together what `lower` gives for the joined text.
+
+    Only a capital sigma depends on its neighbours: at the end of a word it becomes U+03C2 (Unicode Standard, 3.13,
+    Final_Sigma). So what came before is remembered, and a last sigma waits until it is known what follows.
+    """
+    after_letter, held = False, ""
+    for piece in pieces:
+        text = held + piece
+        cut = _last_open_sigma(text)
+        yield _lower(text[:cut], after_letter)
+        after_letter = _ends_in_letter(text[:cut], after_letter)
+        held = text[cut:]
+    yield _lower(held, after_letter)
+
+
+def _lower(text: str, after_letter: bool) -> str:
+    return ("a" + text).lower()[1:] if after_letter else text.lower()
+
+
+def _last_open_sigma(text: str) -> int:
+    """Where the last capital sigma is, if what follows the text may still decide its form; else the text's end."""
+    place = text.rfind("Σ")
+    if place < 0:
+        return len(text)
+    rest = "a" + text[place:]
+    return len(text) if rest.lower()[1] == (rest + "a").lower()[1] else place
+
+
+def _ends_in_letter(text: str, before: bool) -> bool:
+    """Whether a capital sigma after the text would come after a cased letter. Apostrophes and the like do not count."""
+    for character in reversed(text):
+        if (character + "Σ").lower()[-1] == "ς":
+            return True
+        if ("a" + character + "Σ").lower()[-1] != "ς":
+            return False
+    return before

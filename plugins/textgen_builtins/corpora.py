@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import attrs
@@ -12,12 +12,16 @@ from textgen.protocols import Corpus
 
 
 def _encoding(instance: Any, attribute: Any, value: str) -> None:
-    import codecs
-
     try:
-        codecs.lookup(value)
+        "a".encode(value)  # looks it up, and refuses codecs such as hex that are not for text
     except (LookupError, ValueError):
         raise ValueError("must be an encoding that Python knows, such as utf-8, cp1252 or latin-1") from None
+
+
+def _glob(instance: Any, attribute: Any, value: str) -> None:
+    parts = PurePath(value).parts
+    if not parts or PurePath(value).anchor or "\0" in value or any("**" in part and part != "**" for part in parts):
+        raise ValueError("must be a pattern for paths below the folder, such as *.md or **/*.txt")
 
 
 @attrs.frozen
@@ -29,7 +33,7 @@ class FileConfig:
     """
 
     path: Path | tuple[Path, ...] = option(help="a file, a list of files, or a folder")
-    glob: str = option("**/*.txt", help="which files of a folder")
+    glob: str = option("**/*.txt", help="which files of a folder", validator=_glob)
     encoding: str = option("utf-8", help="how the files are encoded", validator=_encoding)
     line_endings: Literal["lf", "keep"] = option("lf", help='"lf" turns CRLF and CR into LF; "keep" leaves all')
     byte_order_mark: Literal["strip", "keep"] = option("strip", help="what to do with U+FEFF at a file's start")

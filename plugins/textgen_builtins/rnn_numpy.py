@@ -2,8 +2,8 @@
 
 Three things make a step cheap. The one-hot or embedded token times the input matrix, biases added, is one row of a
 table made at load. A layer's recurrent matrix and the matrix that takes its output further up (the next layer's
-input matrix, or the head) stand side by side, so a layer is one product. And sigmoid(x) is (1 + tanh(x / 2)) / 2 with
-the inner half folded into the weights, so all gates of a cell are one tanh.
+input matrix, or the head) stand side by side, biases below them, so a layer is one product. And sigmoid(x) is
+(1 + tanh(x / 2)) / 2 with the inner half folded into the weights, so all gates of a cell are one tanh.
 
 A batch is a stack of vector-matrix products, not one matrix-matrix product: BLAS rounds the two differently, and a
 sequence must give the same text alone and in any batch.
@@ -11,7 +11,7 @@ sequence must give the same text alone and in any batch.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import attrs
 import numpy as np
@@ -20,52 +20,48 @@ import numpy.typing as npt
 from textgen.protocols import Ids, Tensors
 from textgen_builtins.rnn import RNNConfig
 
-Floats = npt.NDArray[np.floating[Any]]
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
-
-@attrs.frozen(eq=False)
-class _Layer:
-    """One layer's fused weights: `product` (H, G·H + out) gives the gates' recurrent part and what goes up.
-
-    bias_up   (out,) added to what goes up
-    bias_new  (H,) of the GRU's candidate, which the reset gate multiplies; None for other cells
-    """
-
-    product: Floats
-    bias_up: Floats
-    bias_new: Floats | None
+_COLUMN_MAJOR_FROM: Final = 384  # units from which BLAS multiplies a column-major matrix faster; measured
 
 
 @attrs.frozen(eq=False)
 class Folded:
-    """The weights of a network made ready for decoding. `table` (V, G·H) is the first layer's input per token."""
+    """The weights of a network made ready for decoding.
+
+    table     (V, G·H) the first layer's input for each token, biases added
+    products  per layer (H + 1, G·H + out): from its output, and a 1 for the biases, to the gates' recurrent part and
+              to what goes up: the next layer's input or the logits
+    """
 
     config: RNNConfig
     vocab_size: int
     table: Floats
-    layers: tuple[_Layer, ...]
+    products: tuple[Floats, ...]
 
     @classmethod
     def of(cls, config: RNNConfig, tensors: Tensors) -> Folded:
-        """Fold weights under the names of `TorchRNN.tensors`."""
+        """Fold weights under the names of `expected_shapes`."""
         head = tensors["embedding.weight" if config.tied_weights else "head.weight"]
-        vocab_size = len(head)
-        inputs = tensors["embedding.weight"] if config.embedding_size else np.eye(vocab_size, dtype=head.dtype)
-        halves = _half_gates(config, head.dtype)
-        table, layers = None, []
-        # From the bottom up: each layer's input matrix belongs to what lies below it.
-        ups = [tensors[f"rnn.weight_ih_l{i}"] * halves[:, None] for i in range(config.layers)]
-        biases = [_input_bias(config, tensors, i) * halves for i in range(config.layers)]
-        table = np.ascontiguousarray(inputs @ ups[0].T + biases[0])
+        dtype = head.dtype
+        halves = _half_gates(config, dtype)
+        # What each layer takes from below, and adds to it; the head stands above the last.
+        ups = [tensors[f"rnn.weight_ih_l{i}"] * halves[:, None] for i in range(config.layers)] + [head]
+        biases = [_input_bias(config, tensors, i) * halves for i in range(config.layers)] + [tensors["head.bias"]]
+        below = tensors["embedding.weight"] if config.embedding_size else np.eye(len(head), dtype=dtype)
+        table = np.ascontiguousarray(below @ ups[0].T + biases[0])
+        products = []
         for i in range(config.layers):
-            up, bias_up = (ups[i + 1], biases[i + 1]) if i + 1 < config.layers else (head, tensors["head.bias"])
             recurrent = tensors[f"rnn.weight_hh_l{i}"] * halves[:, None]
-            # Column-major: BLAS is faster with it from a few hundred units on.
-            product = np.asfortranarray(np.concatenate([recurrent.T, up.T], axis=1))
-            size = config.hidden_size
-            bias_new = tensors[f"rnn.bias_hh_l{i}"][2 * size :].copy() if config.cell == "gru" else None
-            layers.append(_Layer(product, bias_up.copy(), bias_new))
-        return cls(config, vocab_size, table, tuple(layers))
+            product = np.zeros((config.hidden_size + 1, len(recurrent) + len(ups[i + 1])), dtype)
+            product[:-1] = np.concatenate([recurrent, ups[i + 1]]).T
+            product[-1, len(recurrent) :] = biases[i + 1]
+            if config.cell == "gru":  # the candidate's recurrent bias stays inside the reset gate
+                product[-1, 2 * config.hidden_size : len(recurrent)] = tensors[f"rnn.bias_hh_l{i}"][
+                    -config.hidden_size :
+                ]
+            products.append(np.asfortranarray(product) if config.hidden_size > _COLUMN_MAJOR_FROM else product)
+        return cls(config, len(head), table, tuple(products))
 
 
 @attrs.define(eq=False)
@@ -98,8 +94,8 @@ class NumpyDecoder:
 
     def __init__(self, folded: Folded, batch_size: int) -> None:
         self._folded = folded
-        self._step = _STEPS[folded.config.cell]
-        self._relu = folded.config.nonlinearity == "relu"
+        self._step = _STEPS[folded.config.cell, folded.config.nonlinearity]
+        self._rows = list(folded.table)
         self._allocate(batch_size)
 
     @property
@@ -109,8 +105,13 @@ class NumpyDecoder:
 
     def extend(self, tokens: Ids) -> Floats:
         """Logits (B, V) after `tokens` (B, T). The array is used again by the next call."""
-        for column in tokens.T:
-            self._advance(column)
+        if tokens.shape == (1, 1):
+            self._advance_one(tokens.item())
+        elif tokens.shape[1]:
+            for column in tokens.T:
+                self._advance(column)
+        else:
+            self._multiply(len(self._hidden) - 1)  # the caller may have written into the logits
         return self._logits
 
     def score(self, tokens: Ids) -> Floats:
@@ -136,87 +137,118 @@ class NumpyDecoder:
             if "cell" in state:
                 self._cell[layer][:] = state["cell"][:, layer]
             self._multiply(layer)
-        self._read_out()
 
     def _allocate(self, batch_size: int) -> None:
-        folded, size = self._folded, self._folded.config.hidden_size
-        dtype = folded.table.dtype
-        gates = folded.table.shape[1]
-        self._input = np.zeros((batch_size, gates), dtype)
-        self._scratch = np.zeros((batch_size, size), dtype)
-        self._hidden = [np.zeros((batch_size, size), dtype) for _ in folded.layers]
-        self._cell = [np.zeros((batch_size, size), dtype) for _ in folded.layers]
-        products = [np.zeros((batch_size, layer.product.shape[1]), dtype) for layer in folded.layers]
-        self._products = products
-        self._recurrent = [product[:, :gates] for product in products]
-        self._up = [product[:, gates:] for product in products]
-        self._logits = np.zeros((batch_size, folded.vocab_size), dtype)
-        self._read_out()
+        """Arrays for a batch, at the start state. Those of a batch of one drop that axis: its steps are cheaper."""
+        folded, size, layers = self._folded, self._folded.config.hidden_size, len(self._folded.products)
+        dtype, gates = folded.table.dtype, folded.table.shape[1]
+        outputs = [np.zeros((batch_size, size + 1), dtype) for _ in range(layers)]
+        for output in outputs:
+            output[:, size] = 1
+        products = [np.zeros((batch_size, product.shape[1]), dtype) for product in folded.products]
+        self._hidden = [output[:, :size] for output in outputs]
+        self._cell = [np.zeros((batch_size, size), dtype) for _ in range(layers)]
+        self._logits = products[-1][:, gates:]
+        one = 0 if batch_size == 1 else slice(None)
+        self._gates = np.zeros((batch_size, gates), dtype)[one]
+        self._scratch = np.zeros((batch_size, size), dtype)[one]
+        self._places = [
+            _Place(
+                hidden=outputs[layer][:, :size][one],
+                cell=self._cell[layer][one],
+                recurrent=products[layer][:, :gates][one],
+                up=products[layer][:, gates:][one],
+                factor=outputs[layer][0] if batch_size == 1 else outputs[layer][:, None],
+                product=products[layer][0] if batch_size == 1 else products[layer][:, None],
+            )
+            for layer in range(layers)
+        ]
+        self._one = batch_size == 1
+        self._multiply(layers - 1)
 
     def _advance(self, tokens: Ids) -> None:
         """Feed one token to each sequence: `tokens` (B,)."""
-        gates = self._folded.table.take(tokens, axis=0, out=self._input, mode="clip")
-        for layer in range(len(self._hidden)):
-            if layer:
-                np.add(self._up[layer - 1], self._folded.layers[layer - 1].bias_up, out=gates)
-            self._step(self, layer, gates)
+        if self._one:
+            self._advance_one(tokens.item())
+            return
+        self._through_layers(self._folded.table.take(tokens, axis=0, out=self._gates, mode="clip"))
+
+    def _advance_one(self, token: int) -> None:
+        self._through_layers(self._rows[token])
+
+    def _through_layers(self, given: Floats) -> None:
+        for layer, place in enumerate(self._places):
+            self._step(self, place, given)
             self._multiply(layer)
-        self._read_out()
+            given = place.up
 
     def _multiply(self, layer: int) -> None:
         """The layer's output times its fused matrix, row by row."""
-        weights, hidden, product = self._folded.layers[layer].product, self._hidden[layer], self._products[layer]
-        if len(hidden) == 1:
-            np.dot(hidden[0], weights, out=product[0])
+        place = self._places[layer]
+        if self._one:
+            np.dot(place.factor, self._folded.products[layer], place.product)
         else:
-            np.matmul(hidden[:, None], weights, out=product[:, None])
+            np.matmul(place.factor, self._folded.products[layer], out=place.product)
 
-    def _read_out(self) -> None:
-        np.add(self._up[-1], self._folded.layers[-1].bias_up, out=self._logits)
+    def _tanh(self, place: _Place, given: Floats) -> None:
+        hidden = place.hidden
+        np.add(given, place.recurrent, hidden)
+        np.tanh(hidden, hidden)
 
-    def _rnn(self, layer: int, gates: Floats) -> None:
-        hidden = self._hidden[layer]
-        np.add(gates, self._recurrent[layer], out=hidden)
-        if self._relu:
-            np.maximum(hidden, 0, out=hidden)
-        else:
-            np.tanh(hidden, out=hidden)
+    def _relu(self, place: _Place, given: Floats) -> None:
+        hidden = place.hidden
+        np.add(given, place.recurrent, hidden)
+        np.maximum(hidden, 0, hidden)
 
-    def _gru(self, layer: int, gates: Floats) -> None:
-        hidden, recurrent, scratch = self._hidden[layer], self._recurrent[layer], self._scratch
-        size = hidden.shape[1]
-        bias_new = self._folded.layers[layer].bias_new
-        assert bias_new is not None
-        both = gates[:, : 2 * size]  # reset and update gate
-        both += recurrent[:, : 2 * size]
+    def _gru(self, place: _Place, given: Floats) -> None:
+        hidden, recurrent, scratch, gates = place.hidden, place.recurrent, self._scratch, self._gates
+        size = hidden.shape[-1]
+        both = gates[..., : 2 * size]  # reset and update gate
+        np.add(given[..., : 2 * size], recurrent[..., : 2 * size], both)
         _sigmoid_of_twice(both)
-        reset, update, new = gates[:, :size], gates[:, size : 2 * size], gates[:, 2 * size :]
-        np.add(recurrent[:, 2 * size :], bias_new, out=scratch)
-        scratch *= reset
-        new += scratch
-        np.tanh(new, out=new)
-        hidden -= new  # h' = n + z (h - n)
+        reset, update = gates[..., :size], gates[..., size : 2 * size]
+        np.multiply(recurrent[..., 2 * size :], reset, scratch)
+        scratch += given[..., 2 * size :]
+        np.tanh(scratch, scratch)
+        hidden -= scratch  # h' = n + z (h - n)
         hidden *= update
-        hidden += new
+        hidden += scratch
 
-    def _lstm(self, layer: int, gates: Floats) -> None:
-        hidden, cell, scratch = self._hidden[layer], self._cell[layer], self._scratch
-        size = hidden.shape[1]
-        gates += self._recurrent[layer]
-        np.tanh(gates, out=gates)
-        enter, keep = gates[:, :size], gates[:, size : 2 * size]
-        new, leave = gates[:, 2 * size : 3 * size], gates[:, 3 * size :]
-        for gate in (gates[:, : 2 * size], leave):
+    def _lstm(self, place: _Place, given: Floats) -> None:
+        hidden, cell, scratch, gates = place.hidden, place.cell, self._scratch, self._gates
+        size = hidden.shape[-1]
+        np.add(given, place.recurrent, gates)
+        np.tanh(gates, gates)
+        enter, keep = gates[..., :size], gates[..., size : 2 * size]
+        new, leave = gates[..., 2 * size : 3 * size], gates[..., 3 * size :]
+        for gate in (gates[..., : 2 * size], leave):
             gate *= 0.5
             gate += 0.5
         cell *= keep
-        np.multiply(enter, new, out=scratch)
+        np.multiply(enter, new, scratch)
         cell += scratch
-        np.tanh(cell, out=hidden)
+        np.tanh(cell, hidden)
         hidden *= leave
 
 
-_STEPS = {"rnn": NumpyDecoder._rnn, "gru": NumpyDecoder._gru, "lstm": NumpyDecoder._lstm}
+@attrs.frozen(eq=False)
+class _Place:
+    """One layer's arrays in a decoder: `factor` times its fused matrix is `product`, which the rest are views of."""
+
+    hidden: Floats
+    cell: Floats
+    recurrent: Floats
+    up: Floats
+    factor: Floats
+    product: Floats
+
+
+_STEPS = {
+    ("rnn", "tanh"): NumpyDecoder._tanh,
+    ("rnn", "relu"): NumpyDecoder._relu,
+    **dict.fromkeys([("gru", "tanh"), ("gru", "relu")], NumpyDecoder._gru),
+    **dict.fromkeys([("lstm", "tanh"), ("lstm", "relu")], NumpyDecoder._lstm),
+}
 
 
 def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:

@@ -38,13 +38,14 @@ class FileCorpus:
         paths = self.config.path if isinstance(self.config.path, tuple) else (self.config.path,)
         files = []
         for path in paths:
-            if path.is_dir():
-                found = sorted(p for p in path.glob(self.config.glob) if p.is_file())
-                if not found:
-                    raise CorpusError(f"{path} has no file that matches {self.config.glob!r}; see option glob", path)
-                files += found
-            else:
-                files.append(path)
+            try:
+                is_folder = path.is_dir()
+                found = sorted(p for p in path.glob(self.config.glob) if p.is_file()) if is_folder else [path]
+            except OSError as error:
+                raise CorpusError(f"{path} cannot be read: {error.strerror or error}", path) from error
+            if not found:
+                raise CorpusError(f"{path} has no file that matches {self.config.glob!r}; see option glob", path)
+            files += found
         if not files:
             raise CorpusError("no file is named: option path is an empty list")
         return files

@@ -22,7 +22,10 @@ def cached_book() -> Path:
     """The book's file, downloaded if it is not there yet. Raises CorpusError saying how to put a copy in place."""
     path = cache_directory() / "timemachine.txt"
     if path.exists():
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise CorpusError(f"{path} cannot be read: {error.strerror or error}", path) from error
         if not _is_the_book(data):
             raise CorpusError(
                 f"{path} is not the book: {len(data):,} bytes with SHA-256 {_sha256(data)[:12]}…, and it should be "

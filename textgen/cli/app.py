@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -100,7 +101,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 the command or pipeline is wrong, 130/143 a signal."""
     arguments = sys.argv[1:] if args is None else args
     _prepare_streams()
-    warnings.showwarning = _show_warning  # this process is ours
+    warnings.showwarning = _show_each_once()  # this process is ours
     warnings.simplefilter("always", PluginWarning)
     try:
         group.main(arguments, prog_name="textgen", standalone_mode=False, obj=Settings())
@@ -142,8 +143,16 @@ def _report(error: Exception, *, debug: bool) -> int:
     return 1
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    click.echo(f"textgen: warning: {message}", err=True)
+def _show_each_once() -> Callable[..., None]:
+    """Shows a warning the first time: a command may look for plugins more than once."""
+    shown = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            click.echo(f"textgen: warning: {message}", err=True)
+
+    return show
 
 
 def _prepare_streams() -> None:

@@ -6,18 +6,45 @@ from typing import Any
 
 import click
 
-from textgen.cli.options import device_option
+from textgen.cli.options import SamplingCommand, device_option
 
 
-@click.command("generate")
+def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int | None:
+    if value == "none":
+        return None
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is no whole number, nor 'none'")
+    return int(value)
+
+
+@click.command("generate", cls=SamplingCommand)
 @click.argument("run", type=click.Path())
-@click.option("--prompt", "-p", default="", help="The text to continue; none starts from the model's start state.")
-@click.option("--max-new-tokens", default=400, show_default=True, help="How many tokens to add.")
-@click.option("--temperature", type=float, help="In place of the run's samplers: 0 is greedy, 1 as the model is.")
-@click.option("--greedy", is_flag=True, help="In place of the run's samplers: always the most likely token.")
+@click.option("--prompt", "-p", help="The text to continue. On a terminal without one, a session opens.")
+@click.option("--prompts-file", type=click.Path(), help="Continue each line of a file; '-' is stdin.")
+@click.option(
+    "--max-new-tokens",
+    default="400",
+    show_default=True,
+    metavar="N",
+    callback=_number_or_none,
+    help="How many tokens to add at most; 'none' goes on until it is stopped.",
+)
+@click.option("--min-new-tokens", type=int, default=0, help="How many tokens to add before a stop counts.")
+@click.option("--stop", multiple=True, help="A text that ends the continuation. May be given several times.")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="End after so long.")
 @click.option("--seed", type=int, help="Seed of the random draws; the run's seed if not given.")
-@click.option("--n", default=1, show_default=True, help="How many continuations.")
+@click.option("--n", default=1, show_default=True, help="How many continuations of each prompt.")
+@click.option("--batch-size", default=256, show_default=True, help="How many texts to work on at once.")
+@click.option("--greedy", is_flag=True, help="Always the most likely token: --temperature 0.")
 @click.option("--echo/--no-echo", default=True, help="Print the prompt before its continuation.")
+@click.option("--stream", "as_stream", is_flag=True, help="Print the text as it comes.")
+@click.option(
+    "--output", "-o", "form", type=click.Choice(["text", "jsonl"]), default="text", help="Text, or JSON lines."
+)
+@click.option("--logprobs", type=int, metavar="K", help="With JSON lines: each token's and the K likeliest ones'.")
+@click.option("--novelty", is_flag=True, help="Report how much of the text is copied from the training corpus.")
+@click.option("--save-state", type=click.Path(), metavar="FILE", help="Save where the text ends, to go on from there.")
+@click.option("--load-state", type=click.Path(), metavar="FILE", help="Go on from a saved state.")
 @click.option(
     "--unknown-characters",
     type=click.Choice(["error", "skip", "unknown"]),
@@ -27,35 +54,18 @@ from textgen.cli.options import device_option
 )
 @device_option
 @click.pass_obj
-def command(
-    settings: Any,
-    run: str,
-    prompt: str,
-    max_new_tokens: int,
-    temperature: float | None,
-    greedy: bool,
-    seed: int | None,
-    n: int,
-    echo: bool,
-    unknown_characters: Any,
-    device: str,
-) -> None:
-    """Continue a prompt with the model of a run directory."""
+def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dict[str, Any], **arguments: Any) -> None:
+    """Continue a prompt with the model of a run directory.
+
+    The sampling options, where one is given, stand in place of the run's own samplers.
+    """
+    from textgen.cli import writing
     from textgen.engine import Engine
     from textgen.errors import UsageError
 
-    if greedy and temperature is not None:
-        raise UsageError("--greedy and --temperature exclude each other")
-    if n < 1:
-        raise UsageError(f"--n must be at least 1, and is {n}")
-    sampler: list[dict[str, Any]] | None = None
     if greedy:
-        sampler = [{"type": "greedy"}]
-    elif temperature is not None:
-        sampler = [{"type": "temperature", "temperature": temperature}]
-    generator = Engine(disable=settings.disable).load(run, device=device, sampler=sampler)
-    for index in range(n):
-        generation = generator.generate(
-            prompt, max_new_tokens=max_new_tokens, seed=seed, index=index, unknown_characters=unknown_characters
-        )
-        click.echo(str(generation) if echo else generation.text)
+        if "temperature" in sampling:
+            raise UsageError("--greedy and --temperature exclude each other")
+        sampling["temperature"] = 0.0
+    generator = Engine(disable=settings.disable).load(run, device=device)
+    writing.write(generator, sampling, **arguments)

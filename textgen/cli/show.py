@@ -19,7 +19,8 @@ def command(settings: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     The output is a pipeline again.
     """
     from textgen.commented import commented_toml
-    from textgen.config import make_pipeline, read_document
+    from textgen.config import make_pipeline
+    from textgen.document import read_document
     from textgen.plugins import PluginSet
 
     document = read_document(pipeline, overrides)

@@ -1,0 +1,115 @@
+"""What the samplers do to logits (B, V), as functions on the array API: the same for NumPy and for torch on a GPU.
+
+Every truncation keeps at least the most likely token. Where tokens tie at its border, the ones with lower ids are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from array_api_compat import array_namespace, device
+
+from textgen.protocols import Array
+
+_NEVER = -math.inf
+
+
+def greedy(logits: Array) -> Array:
+    """Keep the most likely token."""
+    xp = array_namespace(logits)
+    best = xp.argmax(logits, axis=-1, keepdims=True)
+    return _keep(xp, logits, xp.arange(logits.shape[-1], device=device(logits))[None, :] == best)
+
+
+def top_k(logits: Array, k: int) -> Array:
+    """Keep the k most likely tokens."""
+    xp = array_namespace(logits)
+    size = logits.shape[-1]
+    if k >= size:
+        return logits
+    border = xp.sort(logits, axis=-1)[:, size - k : size - k + 1]
+    kept = logits >= border
+    if int(xp.count_nonzero(kept)) == k * logits.shape[0]:  # no row has ties at its border: the common case
+        return _keep(xp, logits, kept)
+    above, ties = logits > border, logits == border
+    room = k - _count(xp, above)
+    return _keep(xp, logits, above | (ties & (xp.cumulative_sum(ties, axis=-1, dtype=xp.int64) <= room)))
+
+
+def top_p(logits: Array, p: float) -> Array:
+    """Keep the most likely tokens that together reach probability p (Holtzman et al., 2020)."""
+    xp = array_namespace(logits)
+    return _keep_until(xp, logits, -logits, probabilities(logits), p)
+
+
+def typical(logits: Array, p: float) -> Array:
+    """Keep the tokens whose surprise is nearest the expected, until they reach probability p (Meister et al., 2023)."""
+    xp = array_namespace(logits)
+    weights = probabilities(logits)
+    possible = weights > 0
+    surprise = xp.where(possible, -xp.log(xp.where(possible, weights, xp.ones_like(weights))), xp.zeros_like(weights))
+    entropy = xp.sum(weights * surprise, axis=-1, keepdims=True)
+    distance = xp.where(possible, xp.abs(surprise - entropy), xp.full_like(weights, math.inf))
+    return _keep_until(xp, logits, distance, weights, p)
+
+
+def min_p(logits: Array, p: float) -> Array:
+    """Keep the tokens at least p times as likely as the most likely one (Nguyen et al., 2024)."""
+    xp = array_namespace(logits)
+    return _keep(xp, logits, logits >= xp.max(logits, axis=-1, keepdims=True) + math.log(p))
+
+
+def repetition(logits: Array, seen: Array, penalty: float) -> Array:
+    """Divide positive logits of `seen` (B, V) tokens by the penalty, multiply negative ones (Keskar et al., 2019)."""
+    xp = array_namespace(logits)
+    punished = xp.where(logits > 0, logits / penalty, logits * penalty)
+    return xp.where(like(seen, logits), punished, logits)
+
+
+def presence(logits: Array, seen: Array, penalty: float) -> Array:
+    """Subtract the penalty from the logits of `seen` (B, V) tokens."""
+    xp = array_namespace(logits)
+    return xp.where(like(seen, logits), logits - penalty, logits)
+
+
+def frequency(logits: Array, counts: Array, penalty: float) -> Array:
+    """Subtract the penalty times the token's count (B, V)."""
+    xp = array_namespace(logits)
+    return logits - penalty * xp.astype(like(counts, logits), logits.dtype)
+
+
+def forbid(logits: Array, tokens: Any) -> Array:
+    """Forbid the tokens that the NumPy mask (B, V) marks."""
+    return _keep(array_namespace(logits), logits, like(~tokens, logits))
+
+
+def probabilities(logits: Array) -> Array:
+    """Softmax, (B, V)."""
+    xp = array_namespace(logits)
+    weights = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+    return weights / xp.sum(weights, axis=-1, keepdims=True)
+
+
+def like(values: Any, logits: Array) -> Array:
+    """NumPy values as an array of the same library and device as `logits`."""
+    return array_namespace(logits).asarray(values, device=device(logits))
+
+
+def _keep_until(xp: Any, logits: Array, order_by: Array, weights: Array, p: float) -> Array:
+    """Keep tokens in ascending order of `order_by` until their weights reach p; the one that reaches it is kept."""
+    order = xp.argsort(order_by, axis=-1, stable=True)
+    ordered = xp.take_along_axis(weights, order, axis=-1)
+    before = xp.cumulative_sum(ordered, axis=-1) - ordered
+    rank = xp.argsort(order, axis=-1, stable=True)  # where each token stands in the order
+    kept = _count(xp, before < p)
+    return _keep(xp, logits, rank < xp.maximum(kept, xp.ones_like(kept)))
+
+
+def _keep(xp: Any, logits: Array, kept: Array) -> Array:
+    return xp.where(kept, logits, _NEVER)
+
+
+def _count(xp: Any, mask: Array) -> Array:
+    """(B, 1) how many are true."""
+    return xp.sum(mask, axis=-1, keepdims=True, dtype=xp.int64)

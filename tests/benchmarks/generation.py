@@ -1,0 +1,131 @@
+"""Tokens a second against the seed's way: an nn.RNN step per character in a Python loop under torch.inference_mode.
+
+Usage: python tests/benchmarks/generation.py [--repeats 7]
+
+Both generate from the same weights in the same process, in turn. Prints ratios of time per token with their spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import textgen
+from pairs import ratios, show
+
+CASES = (  # cell, units, tokens, target greedy, target sampled
+    ("rnn", 32, 2000, 12, 4),
+    ("rnn", 256, 2000, 7, 3.5),
+    ("lstm", 512, 300, 8, 6),
+)
+
+
+def trained(folder: Path, cell: str, units: int) -> textgen.Generator:
+    """A run directory with a model of that size; how well it is trained does not matter here."""
+    pipeline = {
+        "seed": 0,
+        "device": "cpu",
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char", "letters_only": True, "lower_case": True},
+        "data": {"window_length": 32, "training_windows": 64, "validation_windows": 0},
+        "model": {"type": "rnn", "cell": cell, "hidden_size": units},
+        "trainer": {"type": "sgd", "epochs": 1},
+        "sampler": [{"type": "greedy"}],
+        "observer": [],
+        "generate": {"max_new_tokens": 1},
+    }
+    return textgen.run(pipeline, output=folder / f"{cell}-{units}").generator
+
+
+class SeedsWay:
+    """The seed's loop: one-hot input, the framework's layer called once a character."""
+
+    def __init__(self, generator: textgen.Generator, cell: str, units: int) -> None:
+        self.vocab_size = generator.tokenizer.vocab_size
+        self.generator = generator
+        self.rnn = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](self.vocab_size, units)
+        self.head = nn.Linear(units, self.vocab_size)
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in generator.model.tensors().items()}
+        with torch.no_grad():
+            for name, parameter in self.rnn.named_parameters():
+                parameter.copy_(tensors[f"rnn.{name}"])
+            self.head.weight.copy_(tensors["head.weight"])
+            self.head.bias.copy_(tensors["head.bias"])
+
+    @torch.inference_mode()
+    def generate(self, prompt: str, count: int, temperature: float = 0.0, top_k: int = 0) -> list[int]:
+        """Warm up on the prompt, then `count` tokens."""
+        state: Any = None
+        ids = self.generator.tokenizer.encode(prompt).tolist()
+        for token in ids:
+            logits, state = self.step(token, state)
+        made = []
+        for _ in range(count):
+            if temperature:
+                values, indices = torch.topk(logits / temperature, top_k)
+                token = int(indices[0, torch.multinomial(torch.softmax(values, -1), 1)[0, 0]])
+            else:
+                token = int(logits.argmax())
+            made.append(token)
+            logits, state = self.step(token, state)
+        return made
+
+    def step(self, token: int, state: Any) -> tuple[torch.Tensor, Any]:
+        """One character: (1, V) logits and the state."""
+        x = nn.functional.one_hot(torch.tensor([[token]]), self.vocab_size).float()
+        y, state = self.rnn(x, state)
+        return self.head(y[0]), state
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    repeats = parser.parse_args().repeats
+    torch.set_num_threads(1)  # a step is far too small to share out; more threads only slow the baseline
+    with tempfile.TemporaryDirectory() as folder:
+        for cell, units, count, greedy_target, sampled_target in CASES:
+            generator = trained(Path(folder), cell, units)
+            seed = SeedsWay(generator, cell, units)
+            same = list(generator.generate("it has", max_new_tokens=50).tokens) == seed.generate("it has", 50)
+            print(f"{cell} {units}: the first 50 greedy tokens are {'the same' if same else 'DIFFERENT'}")
+            show(
+                f"{cell} {units}, greedy, one sequence",
+                ratios(
+                    lambda: seed.generate("it has", count),
+                    lambda: generator.generate("it has", max_new_tokens=count),
+                    repeats,
+                ),
+                greedy_target,
+            )
+            show(
+                f"{cell} {units}, temperature 0.8 and top-k 10, one sequence",
+                ratios(
+                    lambda: seed.generate("it has", count, 0.8, 10),
+                    lambda: generator.generate("it has", max_new_tokens=count, temperature=0.8, top_k=10),
+                    repeats,
+                ),
+                sampled_target,
+            )
+        generator = trained(Path(folder), "rnn", 32)
+        seed = SeedsWay(generator, "rnn", 32)
+        low, median, high = ratios(
+            lambda: seed.generate("it has", 2000),
+            lambda: list(generator.generate_many(["it has"], n=1024, batch_size=1024, max_new_tokens=500)),
+            repeats,
+        )
+        scale = 1024 * 500 / 2000  # tokens of ours for each of the baseline's
+        show(
+            "rnn 32, greedy, 1,024 sequences, per token against one",
+            (low * scale, median * scale, high * scale),
+            250,
+        )
+
+
+if __name__ == "__main__":
+    main()

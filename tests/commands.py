@@ -1,0 +1,44 @@
+"""Runs `textgen` as a user does: in a process of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+
+def environment(site: Iterable[Path] = (), extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, less what is set for textgen, with the folders `site` on the path of imports."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("TEXTGEN_", "PYTHON"))}
+    # Models this small are slower with several threads, and far slower on a busy machine.
+    return inherited | {"PYTHONPATH": os.pathsep.join(map(str, site)), "OMP_NUM_THREADS": "1"} | dict(extra or {})
+
+
+def run_textgen(
+    *arguments: str | Path,
+    folder: Path,
+    site: Iterable[Path] = (),
+    extra: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """`textgen ARGUMENTS` in `folder`."""
+    return run_python("-m", "textgen", *arguments, folder=folder, site=site, extra=extra)
+
+
+def run_python(
+    *arguments: str | Path,
+    folder: Path,
+    site: Iterable[Path] = (),
+    extra: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS` in `folder`."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env=environment(site, extra),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )

@@ -1,0 +1,147 @@
+"""What the tests share: the command as a process, a pipeline that trains at once, and one run made of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import tomli_w
+from hypothesis import settings
+
+TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
+BOOK = Path(__file__).parents[1] / "../shared/data/timemachine.txt"
+
+# The same examples every time, on a machine of any speed.
+settings.register_profile("textgen", derandomize=True, deadline=None, database=None)
+settings.load_profile("textgen")
+
+
+@attrs.frozen
+class Finished:
+    """A process that has ended."""
+
+    stdout: str
+    stderr: str
+    code: int
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_user() -> Iterator[None]:
+    """Take the variables that would change what textgen does out of this process, and so out of its children."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith("TEXTGEN_") or name.lower() in ("http_proxy", "all_proxy", "no_proxy"):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., Finished]:
+    """Run this Python with arguments: `python("-c", "...", cwd=folder, env={"NAME": "value"})`."""
+
+    def run(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = "") -> Finished:
+        process = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
+        return Finished(process.stdout, process.stderr, process.returncode)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def textgen(python: Callable[..., Finished]) -> Callable[..., Finished]:
+    """Run the command: `textgen("show", "pipeline.toml", cwd=folder)`; gives its stdout, stderr and exit code."""
+
+    def run(*arguments: object, **options: Any) -> Finished:
+        return python("-m", "textgen", *arguments, **options)
+
+    return run
+
+
+def make_tiny_pipeline(folder: Path, *, text: str = TEXT, observers: bool = False, **changes: Any) -> dict[str, Any]:
+    """A pipeline as a mapping. A table among `changes` changes single keys, any other value replaces what is there."""
+    corpus = folder / "corpus.txt"
+    corpus.write_bytes(text.encode())
+    tables: dict[str, Any] = {
+        "name": "tiny",
+        "device": "cpu",
+        "output": str(folder / "run"),
+        "corpus": {"type": "file", "path": str(corpus)},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 16},
+        "model": {"type": "rnn", "hidden_size": 8},
+        "trainer": {"type": "sgd", "epochs": 2, "batch_size": 16},
+        "generate": {"max_new_tokens": 10},
+    }
+    if not observers:
+        tables["observer"] = []
+    for key, value in changes.items():
+        tables[key] = {**tables.get(key, {}), **value} if isinstance(value, Mapping) else value
+    return tables
+
+
+@pytest.fixture
+def tiny_pipeline(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """A pipeline that trains in well under a second: `tiny_pipeline(text=..., trainer={"epochs": 1})`.
+
+    Its corpus is written to tmp_path, its run directory is tmp_path / "run", and it has no observers unless
+    `observers=True` asks for the default ones.
+    """
+
+    def make(**changes: Any) -> dict[str, Any]:
+        return make_tiny_pipeline(tmp_path, **changes)
+
+    return make
+
+
+@pytest.fixture
+def write_pipeline(tmp_path: Path) -> Callable[..., Path]:
+    """Write a mapping as a TOML file in tmp_path: `write_pipeline(tables, "other.toml")`."""
+
+    def write(tables: Mapping[str, Any], name: str = "pipeline.toml") -> Path:
+        path = tmp_path / name
+        path.write_bytes(tomli_w.dumps(tables).encode())
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a tiny trained model. Shared: copy it to change it."""
+    from textgen import run
+
+    return run(make_tiny_pipeline(tmp_path_factory.mktemp("finished"), seed=7)).path
+
+
+@pytest.fixture(scope="session")
+def book() -> Path:
+    """The text of The Time Machine."""
+    if not BOOK.is_file():
+        pytest.skip("the text of The Time Machine is not at ../shared/data/timemachine.txt")
+    return BOOK.resolve()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none; torch is loaded only when there is something to decide."""
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in gpu:
+            item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))

@@ -1,0 +1,187 @@
+"""The character tokenizer: exact round trips, and a corpus in pieces encodes like the joined text."""
+
+from __future__ import annotations
+
+import json
+import re
+import tracemalloc
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from textgen import BuildContext, Engine
+from textgen.protocols import Tokenizer
+from textgen_builtins.char import CharConfig, build
+
+FORMS = ["none", "NFC", "NFD", "NFKC", "NFKD"]
+# What tends to go wrong: controls, line ends, emoji, combining marks of several classes, a vowel sign that merges into
+# a merged one, Hangul letters, letters whose small form is two characters or depends on its neighbours, ligatures,
+# half-width marks, lone surrogates, the last code point.
+HARD = (
+    "\0\r\n a'Z@[`{é\u0301\u0323\u0345\u0c46\u0cc6\u0cc2\u0cd5각가ㅏİΣςʰǅﬁｶﾞ😀👩\u200d\ud800\udc00\ufeff\ufffd\U0010ffff"
+)
+characters = st.sampled_from(HARD) | st.characters()
+texts = st.text(characters, max_size=40)
+configs = st.builds(
+    CharConfig,
+    unicode_form=st.sampled_from(FORMS),
+    letters_only=st.booleans(),
+    lower_case=st.booleans(),
+    min_frequency=st.integers(1, 3),
+)
+
+
+def tokenizer(text: str | None = None, **options: Any) -> Tokenizer:
+    return fitted(CharConfig(**options), text)
+
+
+def fitted(config: CharConfig, text: str | None) -> Tokenizer:
+    made = build(config, BuildContext(folder=Path()))
+    if text is not None:
+        made.fit([text])
+    return made
+
+
+def normalized(config: CharConfig, text: str) -> str:
+    """The options' meaning, said again in the plainest way."""
+    if config.unicode_form != "none":
+        text = unicodedata.normalize(config.unicode_form, text)
+    if config.letters_only:
+        text = re.sub("[^A-Za-z]+", " ", text)
+    return text.lower() if config.lower_case else text
+
+
+@st.composite
+def pieces(draw: st.DrawFn) -> list[str]:
+    """A text cut anywhere, empty pieces among them."""
+    text = draw(texts)
+    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    return [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+def joined(arrays: Iterator[Any]) -> list[int]:
+    return [int(i) for ids in arrays for i in ids]
+
+
+@given(texts)
+@example("\0😀e\u0301\ud800\udfff")
+def test_text_of_the_vocabulary_comes_back_exactly(text: str) -> None:
+    char = tokenizer(text)
+    ids = char.encode(text)
+    assert char.decode(ids) == text
+    assert len(ids) == len(text)
+    assert char.unknown_id not in ids
+    assert char.vocab_size == len(set(text)) + 1
+
+
+@given(pieces(), configs)
+@example(["ΛΣ", "'", "Λ"], CharConfig(lower_case=True))
+@example(["Λ", "Σ", ""], CharConfig(lower_case=True))
+@example(["Λ", "'", "Σ", " "], CharConfig(lower_case=True))
+@example(["ᄀ", "ᅡ", "ᆨ"], CharConfig(unicode_form="NFC"))
+@example(["\u0cc6", "\u0cc2", "\u0cd5"], CharConfig(unicode_form="NFC"))
+@example(["ｶ", "ﾞ"], CharConfig(unicode_form="NFKC"))
+@example(["e", "\u0323", "\u0301"], CharConfig(unicode_form="NFC"))
+def test_any_pieces_encode_like_the_joined_text(parts: list[str], config: CharConfig) -> None:
+    text = "".join(parts)
+    whole = fitted(config, text)
+    assert joined(whole.encode_pieces(parts)) == whole.encode(text).tolist()
+    in_parts = fitted(config, None)
+    in_parts.fit(parts)
+    assert in_parts.to_dict() == whole.to_dict()
+
+
+@given(texts, configs)
+def test_text_is_normalised_as_the_options_say(text: str, config: CharConfig) -> None:
+    expected = normalized(config, text)
+    char = fitted(config, text)
+    frequent = {c for c in expected if expected.count(c) >= config.min_frequency}
+    assert char.to_dict()["tokens"] == ["<unk>", *sorted(frequent)]
+    assert char.decode(char.encode(text)) == "".join(c if c in frequent else "\ufffd" for c in expected)
+
+
+@given(st.text(characters))
+def test_the_seeds_normalisation(text: str) -> None:
+    char = tokenizer("abcdefghijklmnopqrstuvwxyz ", letters_only=True, lower_case=True)
+    assert char.decode(char.encode(text)) == re.sub("[^A-Za-z]+", " ", text).lower()
+
+
+@pytest.mark.parametrize("config", [CharConfig(letters_only=True, lower_case=True), CharConfig(lower_case=True)])
+def test_long_texts_are_normalised_like_short_ones(config: CharConfig) -> None:
+    text = "X, Σ-" * 700_001  # several blocks, cut at every place of the pattern
+    char = fitted(config, text)
+    assert char.decode(char.encode(text)) == normalized(config, text)
+
+
+def test_rare_characters_become_unknown() -> None:
+    char = tokenizer("aaabbc", min_frequency=2)
+    assert char.vocab_size == 3
+    assert char.encode("abcz").tolist() == [1, 2, char.unknown_id, char.unknown_id]
+    assert char.decode(char.encode("abc")) == "ab\ufffd"
+
+
+def test_min_frequency_counts_after_normalisation() -> None:
+    assert tokenizer("Aa", lower_case=True, min_frequency=2).to_dict()["tokens"] == ["<unk>", "a"]
+
+
+@given(texts, configs)
+def test_the_vocabulary_survives_json(text: str, config: CharConfig) -> None:
+    char = fitted(config, text)
+    again = fitted(config, None).from_dict(json.loads(json.dumps(char.to_dict())))
+    assert again.vocab_size == char.vocab_size
+    assert again.encode(text).tolist() == char.encode(text).tolist()
+    assert again.decode(char.encode(text)) == char.decode(char.encode(text))
+
+
+@given(texts)
+def test_a_stream_decodes_like_the_whole(text: str) -> None:
+    char = tokenizer(text)
+    decoder = char.incremental_decoder()
+    streamed = [decoder.decode(np.array([i])) for i in char.encode(text)]
+    assert "".join(streamed) + decoder.decode(np.empty(0, np.int64), final=True) == text
+
+
+@pytest.mark.parametrize("ids", [[2], [-1]])
+def test_ids_outside_the_vocabulary_are_refused(ids: list[int]) -> None:
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        tokenizer("a").decode(np.array(ids))
+
+
+def test_nothing_is_encoded_before_the_vocabulary_is_known() -> None:
+    char = tokenizer()
+    with pytest.raises(ValueError, match="not fitted"):
+        char.encode("a")
+    with pytest.raises(ValueError, match="not fitted"):
+        _ = char.vocab_size
+
+
+def test_the_time_machine_as_the_seed_counted_it(book: Path) -> None:
+    char = tokenizer(letters_only=True, lower_case=True)
+    corpus = {"type": "file", "path": str(book)}
+    char.fit(Engine().read_corpus(corpus))
+    assert char.vocab_size == 28
+    assert sum(len(ids) for ids in char.encode_pieces(Engine().read_corpus(corpus))) == 173_428
+
+
+def test_a_large_corpus_is_encoded_in_bounded_memory() -> None:
+    line = "The Time Traveller (for so it will be convenient to speak of him) … é 😀\n"
+    piece = line * 14_000  # a million characters
+
+    def text() -> Iterator[str]:
+        for _ in range(100):
+            yield piece
+
+    char = tokenizer(unicode_form="NFC", lower_case=True)
+    tracemalloc.start()
+    try:
+        char.fit(text())
+        assert sum(len(ids) for ids in char.encode_pieces(text())) == 100 * len(piece)
+        assert tracemalloc.get_traced_memory()[1] < 64e6
+    finally:
+        tracemalloc.stop()

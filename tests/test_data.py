@@ -1,0 +1,153 @@
+"""Token arrays, their split, windows and shuffles; and corpora that are too small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from textgen import BuildContext, CorpusError, Engine
+from textgen.config import DataOptions
+from textgen.data import Dataset, Windows, encode_corpus, shuffled, split_tokens
+from textgen_builtins.char import CharConfig, build
+
+
+def split(tokens: Any, **options: Any) -> Dataset:
+    char = build(CharConfig(), BuildContext(folder=Path()))
+    char.fit(["abcdefg"])
+    return split_tokens(np.asarray(tokens) % char.vocab_size, DataOptions(**options), char)
+
+
+@given(st.integers(0, 60), st.integers(1, 8), st.integers(1, 10))
+def test_windows_hold_inputs_and_the_token_that_follows(size: int, length: int, stride: int) -> None:
+    tokens = np.arange(size, dtype=np.uint8)
+    windows = Windows(tokens, length, stride)
+    starts = [start for start in range(0, size, stride) if start + length + 1 <= size]
+    assert len(windows) == len(starts)
+    if starts:
+        taken = windows.take(np.arange(len(windows)))
+        assert taken.dtype == np.int64
+        assert taken.tolist() == [list(range(start, start + length + 1)) for start in starts]
+
+
+def test_a_fraction_of_the_end_is_held_out() -> None:
+    data = split(np.arange(1000), window_length=10, validation_fraction=0.2)
+    assert (len(data.training), len(data.validation)) == (800, 200)
+    assert data.window_stride == 10
+    assert data.training_windows().take([1])[0, 0] == 10 % data.vocab_size
+
+
+def test_nothing_is_held_out_when_asked() -> None:
+    data = split(np.arange(100), window_length=10, validation_fraction=0.0)
+    assert (len(data.training), len(data.validation_windows())) == (100, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        ({"training_windows": 50, "validation_windows": 30}, (50, 30)),
+        ({"training_windows": 50, "validation_windows": 0}, (50, 0)),
+        ({"validation_windows": 30}, (61, 30)),
+        ({"training_windows": 50, "validation_fraction": 0.5}, (50, 20)),
+    ],
+)
+def test_windows_are_counted(options: dict[str, Any], counts: tuple[int, int]) -> None:
+    data = split(np.arange(100), window_length=9, window_stride=1, **options)  # 91 windows in all
+    assert (len(data.training_windows()), len(data.validation_windows())) == counts
+    if counts[1]:
+        assert data.validation_windows().take([0])[0, 0] == counts[0] % data.vocab_size
+
+
+def test_the_seeds_split(book: Path, tmp_path: Path) -> None:
+    def text() -> Any:
+        return Engine().read_corpus({"type": "file", "path": str(book)})
+
+    char = build(CharConfig(letters_only=True, lower_case=True), BuildContext(folder=tmp_path))
+    char.fit(text())
+    tokens = encode_corpus(text(), char, tmp_path / "tokens.bin")
+    options = DataOptions(window_length=32, window_stride=1, training_windows=10_000, validation_windows=5_000)
+    data = split_tokens(tokens, options, char)
+    assert (len(tokens), data.vocab_size) == (173_428, 28)
+    assert (tokens.dtype, tokens.flags.writeable) == (np.uint8, False)
+    assert (len(data.training_windows()), len(data.validation_windows())) == (10_000, 5_000)
+    assert data.training.tolist() == tokens[:10_032].tolist()
+    assert data.validation_windows().take([0])[0].tolist() == tokens[10_000:10_033].tolist()
+
+
+@given(st.integers(1, 3000), st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=3), st.integers(1, 400))
+@example(1, [0], 1)
+@example(2, [0], 1)
+@example(4**5, [0], 7)
+@example(4**5 + 1, [0], 7)
+def test_a_shuffle_has_every_index_once_however_it_is_sliced(size: int, key: list[int], batch: int) -> None:
+    order = shuffled(size, *key)
+    drawn = np.concatenate([order(start, start + batch) for start in range(0, size, batch)])
+    assert np.array_equal(np.sort(drawn), np.arange(size))
+    assert np.array_equal(drawn, order(0, size))
+    assert np.array_equal(drawn, shuffled(size, *key)(0, size))
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 1000))
+def test_another_key_is_another_order(seed: int, epoch: int) -> None:
+    order = shuffled(1000, seed, epoch)(0, 1000)
+    assert not np.array_equal(order, shuffled(1000, seed, epoch + 1)(0, 1000))
+    assert not np.array_equal(order, shuffled(1000, (seed + 1) % 2**64, epoch)(0, 1000))
+    assert not np.array_equal(order, np.arange(1000))
+
+
+def test_a_shuffle_of_very_many_costs_no_memory() -> None:
+    order = shuffled(10**15, 1)
+    drawn = order(10**14, 10**14 + 1000)
+    assert len(np.unique(drawn)) == 1000
+    assert drawn.max() < 10**15
+    assert 0.4 < drawn.mean() / 10**15 < 0.6
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "sizes"),
+    [
+        ("", {}, ["0 characters"]),
+        ("too short", {"window_length": 16, "validation_fraction": 0.0}, ["9 training tokens", "needs 17"]),
+        ("a" * 100, {"window_length": 95}, ["90 training tokens", "needs 96"]),
+        ("a" * 100, {"window_length": 16, "validation_fraction": 0.1}, ["10 tokens", "needs 17"]),
+        (
+            "a" * 100,
+            {"window_length": 16, "training_windows": 5, "validation_windows": 2},
+            ["6 windows", "5 to", "2 to"],
+        ),
+        ("a" * 100, {"window_length": 16, "validation_windows": 6}, ["6 windows", "1 to train", "6 to validate"]),
+        ("a" * 100, {"window_length": 10**19}, ["90 training tokens", f"needs {10**19 + 1}"]),
+    ],
+)
+def test_a_corpus_that_is_too_small_is_an_error_before_there_is_a_model(
+    python: Callable[..., Any],
+    tiny_pipeline: Callable[..., Any],
+    write_pipeline: Callable[..., Path],
+    tmp_path: Path,
+    text: str,
+    data: dict[str, Any],
+    sizes: list[str],
+) -> None:
+    pipeline = write_pipeline(tiny_pipeline(text=text, data=data))
+    # -X importtime lists every module that is loaded: without torch there is no model.
+    failed = python("-X", "importtime", "-m", "textgen", "run", pipeline, cwd=tmp_path)
+    loaded = [line.rpartition("|")[2].strip() for line in failed.stderr.splitlines() if line.startswith("import time:")]
+    said = [line for line in failed.stderr.splitlines() if not line.startswith("import time:")]
+    assert (failed.code, failed.stdout, len(said)) == (1, "", 1)
+    assert all(size in said[0] for size in sizes), said[0]
+    assert "longer text" in said[0] or "needs at least" in said[0]
+    assert "textgen.data" in loaded
+    assert "torch" not in loaded
+    assert not list(tmp_path.glob("run/*.bin"))
+
+
+def test_a_corpus_without_tokens_is_empty(tmp_path: Path) -> None:
+    char = build(CharConfig(), BuildContext(folder=tmp_path))
+    char.fit(["a"])
+    with pytest.raises(CorpusError, match="the corpus is empty"):
+        encode_corpus(["", ""], char, tmp_path / "tokens.bin")

@@ -1,0 +1,68 @@
+"""The interactive session of `textgen generate` on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+import click
+
+from textgen.document import toml_value
+from textgen.errors import Fault, TextgenError
+from textgen.generation import Generator
+
+_HELP = """\
+Type a prompt, and the model goes on from it; Ctrl-C stops a text, Ctrl-D ends the session.
+  /set KEY=VALUE   change an option, as in /set temperature=0.5 or /set max_new_tokens=100
+  /unset KEY       back to the run's own
+  /options         show what is set
+  /help            this text"""
+
+
+class Session:
+    """Reads prompts with history and line editing, and streams their continuations."""
+
+    def __init__(self, generator: Generator, arguments: dict[str, Any]) -> None:
+        self._generator, self._arguments, self._index = generator, arguments, 0
+
+    def run(self) -> None:
+        """Until the end of input."""
+        with contextlib.suppress(ImportError):  # line editing and history, where the platform has them
+            import readline  # noqa: F401
+        click.echo(_HELP, err=True)
+        while True:
+            try:
+                line = input("> ")
+            except (EOFError, KeyboardInterrupt):
+                click.echo(err=True)
+                return
+            try:
+                self._command(line) if line.startswith("/") else self._continue(line)
+            except TextgenError as error:
+                click.echo(f"error: {error}", err=True)
+            except KeyboardInterrupt:
+                click.echo()
+
+    def _continue(self, prompt: str) -> None:
+        for piece in self._generator.stream(prompt, index=self._index, **self._arguments):
+            click.echo(piece, nl=False)
+            sys.stdout.flush()
+        click.echo()
+        self._index += 1  # another prompt, another text, even if it is the same prompt
+
+    def _command(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        key, equals, text = rest.partition("=")
+        if word == "/set" and equals:
+            value = toml_value(text.strip())
+            changed = {**self._arguments, key.strip(): str(value) if isinstance(value, Fault) else value}
+            self._generator.stream("", **changed)  # refuses what is wrong, and is never started
+            self._arguments = changed
+        elif word == "/unset" and key.strip() in self._arguments:
+            del self._arguments[key.strip()]
+        elif word == "/options":
+            for name, value in self._arguments.items():
+                click.echo(f"{name} = {value}", err=True)
+        else:
+            click.echo(_HELP, err=True)

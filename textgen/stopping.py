@@ -1,0 +1,60 @@
+"""Text as it comes, up to a stop text that may lie across token borders."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from textgen.protocols import IncrementalDecoder
+
+
+class StopText:
+    """Decodes one token after the other and holds back what may be the beginning of a stop text.
+
+    A stop text counts once `min_tokens` tokens have come; it is searched in what came after them.
+    """
+
+    def __init__(self, decoder: IncrementalDecoder, stops: tuple[str, ...], min_tokens: int = 0) -> None:
+        self._decoder, self._stops, self._min_tokens = decoder, stops, min_tokens
+        self._held = ""
+        self._shown: list[str] = []
+        self._tokens = 0
+        self.stopped = False
+
+    def feed(self, token: int) -> str:
+        """The text that can be shown now that `token` has come."""
+        self._tokens += 1
+        return self._advance(self._decoder.decode(np.array([token])))
+
+    def rest(self) -> str:
+        """What was held back, once no more tokens come."""
+        if self.stopped:
+            return ""
+        shown = self._advance(self._decoder.decode(np.empty(0, np.int64), final=True))
+        held, self._held = self._held, ""
+        return shown if self.stopped else shown + held
+
+    def watch(self, token: int) -> bool:
+        """`feed` for a text that is wanted as a whole: keeps what can be shown, and says whether to stop."""
+        self._shown.append(self.feed(token))
+        return self.stopped
+
+    def text(self) -> str:
+        """All that `watch` kept, and the rest."""
+        return "".join([*self._shown, self.rest()])
+
+    def _advance(self, piece: str) -> str:
+        if not self._stops or self._tokens <= self._min_tokens:
+            return piece
+        text = self._held + piece
+        places = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        if places:
+            self.stopped, self._held = True, ""
+            return text[: min(places)]
+        keep = max(_overlap(text, stop) for stop in self._stops)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """The length of the longest end of `text` that `stop` begins with."""
+    return next((k for k in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:k])), 0)
