@@ -1,0 +1,138 @@
+"""Counting n-grams, one order after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import numpy as np
+
+from textgen.data import Dataset
+from textgen.errors import UsageError
+from textgen.events import Evaluated, StepDone, TrainingEvent
+from textgen.protocols import Ids, Tensors, TrainerState, TrainingContext
+from textgen_ngram.ngram_model import NgramModel
+from textgen_ngram.smoothing import Floats, Ints, interpolation
+
+
+@attrs.define(eq=False)
+class CountTrainer:
+    """textgen.protocols.Trainer for an NgramModel: a step for each order, which leaves a whole model of that order.
+
+    Counting again is quicker than reading counts from a disk, so all that its state holds is how far it came.
+    """
+
+    _step: int = 0
+    _evaluated: bool = False
+
+    def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
+        """Count, yielding the exact loss of the training text after each order, then evaluate."""
+        if not isinstance(model, NgramModel):
+            raise UsageError(
+                f"the trainer 'count' fits the model 'ngram', and the pipeline's is a {type(model).__name__}; "
+                "choose another trainer.type or model.type"
+            )
+        if self._evaluated:
+            return
+        counter = Counter(data.training, data.vocab_size)
+        loss = float("nan")
+        for order in range(1, model.order + 1):
+            loss = counter.add_order()
+            if order <= self._step:
+                continue
+            model.load_tensors(counter.tensors())
+            self._step = order
+            yield StepDone(step=order, steps=model.order, epoch=order, loss=loss, tokens=len(data.training))
+        self._evaluated = True
+        yield Evaluated(
+            step=self._step,
+            epoch=self._step,
+            training_loss=loss,
+            validation_loss=model.trie.loss(data.validation),
+        )
+
+    def state(self) -> TrainerState:
+        """The orders counted, and whether the model was evaluated."""
+        return TrainerState({}, {"step": self._step, "evaluated": self._evaluated})
+
+    def load_state(self, state: TrainerState) -> None:
+        """Go on from `state` in the next `train`."""
+        self._step, self._evaluated = state.values["step"], state.values["evaluated"]
+
+
+@attrs.define(eq=False)
+class _Order:
+    """What is known of order n: keys and counts by n-gram, and the text (N,) in terms of them.
+
+    keys       (E,) context · V + last token, rising; contexts are numbered from 0 within the order
+    size       how many contexts there are
+    contexts   (N - n + 1,) the context of each position from n - 1 on
+    ngrams     (N - n + 1,) and the n-gram that ends there
+    """
+
+    n: int
+    keys: Ints
+    counts: Ints
+    size: int
+    contexts: Ints
+    ngrams: Ints
+
+    def interpolated(self, lower: Floats, vocab_size: int) -> Floats:
+        """(N,) the probability of each token of the text, given those by the orders below."""
+        own, freed = interpolation(self.counts, self.keys // vocab_size, self.size)
+        probabilities = lower.copy()  # the first n - 1 tokens have no context of n - 1
+        probabilities[self.n - 1 :] = own[self.ngrams] + freed[self.contexts] * lower[self.n - 1 :]
+        return probabilities
+
+
+class Counter:
+    """Counts the n-grams of a text, an order at a time. Takes about 100 bytes per token of the text meanwhile."""
+
+    def __init__(self, tokens: Ids, vocab_size: int) -> None:
+        self._tokens = np.asarray(tokens, np.int64)
+        self._vocab_size = vocab_size
+        self._orders: list[tuple[Ints, Ints]] = []  # keys and counts
+        self._top: _Order | None = None
+        self._lower = np.full(len(tokens), 1 / vocab_size)  # probabilities by the orders below the top
+
+    def add_order(self) -> float:
+        """Count the n-grams of the next order; return the mean loss of the text, in nats per token."""
+        below, n = self._top, len(self._orders) + 1
+        contexts = np.zeros(len(self._tokens), np.int64) if below is None else below.ngrams[:-1]
+        keys, places, ngrams, counts = np.unique(
+            contexts * self._vocab_size + self._tokens[n - 1 :],
+            return_index=True,
+            return_inverse=True,
+            return_counts=True,
+        )
+        if below is not None:
+            self._settle(below, places)
+        self._top = _Order(n, keys, counts, 1 if below is None else len(below.keys), contexts, ngrams)
+        self._orders.append((keys, counts))
+        return -float(np.log(self._top.interpolated(self._lower, self._vocab_size)[1:]).mean())
+
+    def tensors(self) -> Tensors:
+        """The weights of an NgramModel of the orders so far."""
+        sizes = np.array([len(keys) for keys, _ in self._orders], np.int64)
+        first_nodes = np.concatenate([[0], 1 + np.cumsum([0, *sizes[:-2]])])[: len(sizes)]
+        keys = [keys + first * self._vocab_size for (keys, _), first in zip(self._orders, first_nodes, strict=True)]
+        return {
+            "counts": np.concatenate([counts for _, counts in self._orders]),
+            "keys": np.concatenate(keys),
+            "sizes": sizes,
+        }
+
+    def _settle(self, below: _Order, places: Ints) -> None:
+        """Count what comes before the n-grams of the order below, now that another order is on top of it.
+
+        places   (E,) where the longer n-grams occur first, in positions from n - 1 of theirs
+
+        The beginning of the text counts as something that comes before, so that no count is 0.
+        """
+        counts = np.bincount(below.ngrams[places + 1], minlength=len(below.keys))
+        if len(below.ngrams):
+            counts[below.ngrams[0]] += 1
+        below.counts = counts
+        self._orders[-1] = (below.keys, counts)
+        self._lower = below.interpolated(self._lower, self._vocab_size)
