@@ -58,7 +58,7 @@ def test_there_are_hooks() -> None:
     assert len(hooks()) == 7
 
 
-@pytest.mark.parametrize("name", hooks())
+@pytest.mark.parametrize("name", list(hooks()))
 def test_every_hook_is_documented_with_its_signature(name: str) -> None:
     assert (DOCS / "hooks.md").is_file(), "docs/hooks.md is missing"
     assert hooks()[name] in (DOCS / "hooks.md").read_text(encoding="utf-8")
@@ -71,13 +71,11 @@ def components() -> Iterator[Any]:
             yield pytest.param(component, id=f"{component['kind']}-{component['name']}")
 
 
-@pytest.mark.parametrize("component", components())
+@pytest.mark.parametrize("component", list(components()))
 def test_every_built_in_component_and_option_is_described(component: dict[str, Any]) -> None:
     assert component["summary"].endswith("."), component["summary"]
     for option in component["options"]:
         assert option["help"].strip(), f"{component['kind']} {component['name']}: {option['name']} has no help"
-    if (DOCS / "pipelines.md").is_file() and component["kind"] != "command":
-        assert component["name"] in (DOCS / "pipelines.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("body", "run"), fences("toml"))

@@ -391,7 +391,7 @@ def test_resumed_after_every_event_is_as_if_never_interrupted(
             assert json.loads((folder / "parts/run.json").read_text())["status"] == "unfinished"
     steps = json.loads((folder / "whole/run.json").read_text())["step"]
     assert interruptions == steps + len(measured(whole))
-    assert steps > 6
+    assert steps >= 6
     assert (whole.outcome, resumed.outcome) == ("trained", "resumed")
     assert measured(resumed) == measured(whole)
     assert resumed.generations == whole.generations

@@ -35,10 +35,10 @@ from textgen.hookspecs import PLUGIN_API_VERSION, hookimpl
 from textgen.plugins import PluginSet
 
 if _TYPE_CHECKING:
-    from textgen.decoding import GenerationState
     from textgen.engine import Engine, Run, load, run
     from textgen.generation import Generation, Generator
     from textgen.scoring import TextScore
+    from textgen.state import GenerationState
 
 __all__ = [
     "PLUGIN_API_VERSION",
@@ -78,7 +78,7 @@ __all__ = [
 # These need NumPy, which a plugin's import and `textgen --help` should not have to wait for.
 _LATER = {
     "textgen.engine": ("Engine", "Run", "load", "run"),
-    "textgen.decoding": ("GenerationState",),
+    "textgen.state": ("GenerationState",),
     "textgen.generation": ("Generation", "Generator"),
     "textgen.scoring": ("TextScore",),
 }

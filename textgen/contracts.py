@@ -47,7 +47,10 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
     size = tokenizer.vocab_size
     if not isinstance(size, int) or size < 1:
         raise blame(offer, f"has vocab_size {size!r} after fit, and must have a positive int")
-    ids = np.asarray(tokenizer.encode(text[:_SAMPLE_CHARACTERS]))
+    sample = text[:_SAMPLE_CHARACTERS]
+    if len(text) > len(sample):  # cut where a token is likely to end too
+        sample = sample[: max(sample.rfind(" "), sample.rfind("\n")) + 1] or sample
+    ids = np.asarray(tokenizer.encode(sample))
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise blame(offer, f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)")
     if ids.size and (ids.min() < 0 or ids.max() >= size):

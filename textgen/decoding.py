@@ -6,10 +6,8 @@ rows of a decoder, of samplers and of draws are independent, so a sequence is th
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
@@ -17,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen import contracts
-from textgen.errors import CorruptFileError, UsageError
-from textgen.protocols import Array, Decoder, Ids, Model, Tensors
-from textgen.rundir import dump_tensors, load_tensors, write_atomic
+from textgen.errors import UsageError
+from textgen.protocols import Array, Decoder, Ids, Model
 from textgen.sampling import BLOCK, Chain, Uniforms, log_softmax, to_numpy, uniform_block
+from textgen.state import GenerationState
 
 FinishReason = Literal["length", "stop", "time", "cancelled"]
 _HISTORY: Final = "history."
@@ -47,36 +45,6 @@ class Limits:
     def watched(self) -> bool:
         """Whether `out_of_time` has to be asked at all."""
         return self.deadline is not None or self.cancelled is not None
-
-
-@attrs.frozen(eq=False)
-class GenerationState:
-    """Where a generation stands: all that continues it exactly, on any machine that has the run.
-
-    arrays  the decoder's state and the history, each for one sequence
-    values  the seed, the position in its random numbers, the ids not fed yet, and the checksum of the weights
-    """
-
-    arrays: Tensors
-    values: dict[str, Any]
-
-    def save(self, path: str | Path) -> None:
-        """Write it to a file, in one piece: safetensors, with `values` as JSON bytes."""
-        encoded = np.frombuffer(json.dumps(self.values).encode(), np.uint8)
-        write_atomic(Path(path), dump_tensors({**self.arrays, "values": encoded}))
-
-    @classmethod
-    def load(cls, path: str | Path) -> GenerationState:
-        """Read what `save` wrote. Raises CorruptFileError."""
-        path = Path(path)
-        try:
-            arrays = load_tensors(path, path.read_bytes())
-            values = json.loads(arrays.pop("values").tobytes())
-        except OSError as error:
-            raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
-        except (KeyError, ValueError) as error:
-            raise CorruptFileError(path, "it holds no state of a generation") from error
-        return cls(arrays, values)
 
 
 @attrs.define(eq=False)
@@ -324,6 +292,7 @@ class BatchDecoding:
             return
         start = self._model.decoder(len(new))
         first = start.extend(np.empty((len(new), 0), np.int64))
+        contracts.check_logits(first, (len(new), self._chain.vocab_size), self._chain.model)
         empty = np.array([not len(request.prompt) for request in new])
         if self._rows:
             assert self._decoder is not None

@@ -16,7 +16,6 @@ from textgen.config import MAX_N, MAX_SEED, DecodingOptions
 from textgen.decoding import (
     BatchDecoding,
     FinishReason,
-    GenerationState,
     Limits,
     Request,
     SequenceDecoding,
@@ -27,6 +26,7 @@ from textgen.errors import Fault, PromptError, UsageError
 from textgen.protocols import Ids, Model, Tokenizer
 from textgen.sampling import Chain
 from textgen.scoring import TextScore, TokenScores, score_pieces, score_tokens
+from textgen.state import GenerationState
 from textgen.stopping import StopText
 from textgen.structure import structure_table
 
@@ -119,6 +119,8 @@ class Generator:
 
     Each text depends on its prompt, seed and index alone: not on the batch, the other texts, streaming or the thread.
 
+    tables     the tables of its pipeline.toml
+    record     its run.json: sizes of the split, where each component came from
     path       the run directory it came from
     model_id   the checksum of its weights, which saved states name
     training_tokens   writes the training tokens to a file and maps them; for the copying report
@@ -131,6 +133,8 @@ class Generator:
     seed: int = 0
     path: Path | None = None
     model_id: str = attrs.field(default="", repr=False)
+    tables: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[Path], Ids] | None = attrs.field(default=None, repr=False)
 
     def generate(

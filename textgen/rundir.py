@@ -137,10 +137,12 @@ class RunDirectory:
             },
         }
         _write_durably(partial / _MANIFEST, json.dumps(manifest, indent=2).encode())
-        if final.exists():
-            shutil.rmtree(final)
+        aside = partial.with_name(f"{partial.name}-before")
+        if final.exists():  # a resumed run repeats the step that it resumed from
+            final.rename(aside)
         partial.rename(final)
         _sync_folder(self.checkpoints)
+        shutil.rmtree(aside, ignore_errors=True)
         return final
 
     def read_checkpoint(self, step: int) -> Checkpoint:
@@ -175,7 +177,12 @@ class RunDirectory:
                 shutil.rmtree(self.checkpoints / f"step-{step:06d}")
 
     def sweep(self) -> None:
-        """Remove what a killed process left half-written."""
+        """Remove what a killed process left half-written; put back a checkpoint it was just replacing."""
+        for partial in self.checkpoints.glob(f".partial-*/{_MANIFEST}"):
+            step = read_json(partial).get("step")  # the manifest is written last, so this one is whole
+            final = self.checkpoints / f"step-{step:06d}"
+            if not final.exists():
+                partial.parent.rename(final)
         for pattern in (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*", "tokens.bin"):
             for leftover in self.path.glob(pattern):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 from textgen.data import Dataset
-from textgen.errors import DeviceError, Interrupted, RunError, TextgenError, TrainingError
+from textgen.errors import DeviceError, Interrupted, PluginWarning, RunError, TextgenError, TrainingError
 from textgen.events import (
     Checkpointed,
     Evaluated,
@@ -20,6 +21,7 @@ from textgen.events import (
     RunStarted,
     StepDone,
 )
+from textgen.plugins import Offer
 from textgen.protocols import Observer, Tensors, Trainer, TrainerState, TrainingContext
 from textgen.rundir import RunDirectory
 from textgen.scoring import perplexity
@@ -46,10 +48,19 @@ class _Snapshot:
     progress: dict[str, Any]
 
 
+@attrs.frozen
+class Watcher:
+    """An observer, and whose it is; None for one of the caller's."""
+
+    observer: Observer
+    offer: Offer | None
+
+
 @attrs.define(kw_only=True)
 class TrainingLoop:
     """One training of `model` by `trainer`, from wherever `progress` stands.
 
+    blame                whose trainer and model they are
     checkpoint_seconds   write a checkpoint when so long has passed since the last
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
@@ -58,9 +69,10 @@ class TrainingLoop:
     directory: RunDirectory
     model: Any
     trainer: Trainer
+    blame: tuple[Offer, ...]
     data: Dataset
     context: TrainingContext
-    observers: Iterable[Observer]
+    watchers: list[Watcher]
     progress: Progress
     checkpoint_seconds: float
     cancelled: Callable[[], bool]
@@ -80,7 +92,10 @@ class TrainingLoop:
             status = "interrupted"
             raise
         except Exception as error:
-            raise _explained(error, self.progress.step) from error
+            if (explained := _explained(error, self.progress.step)) is not None:
+                raise explained from error
+            error.add_note("at work were " + " and ".join(_whose(offer) for offer in self.blame))
+            raise
         finally:
             self._tell(RunFinished(step=self.progress.step, status=status))
 
@@ -124,7 +139,8 @@ class TrainingLoop:
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
         loss = event.training_loss if event.validation_loss is None else event.validation_loss
         self.progress.evaluations += 1
-        best = self.progress.best_loss is None or loss < self.progress.best_loss
+        # One batch's training loss is too noisy to choose by: with nothing held out, the latest is the best.
+        best = event.validation_loss is None or self.progress.best_loss is None or loss < self.progress.best_loss
         if best:
             self.progress.best_loss, self.progress.best_step = loss, event.step
             self._best = self._snapshot()
@@ -184,14 +200,25 @@ class TrainingLoop:
         self._tell(Checkpointed(step=snapshot.step, path=path))
 
     def _tell(self, event: Event) -> None:
-        for observer in self.observers:
-            observer.observe(event)
+        for watcher in tuple(self.watchers):
+            try:
+                watcher.observer.observe(event)
+            except Exception as error:
+                if watcher.offer is None or isinstance(error, TextgenError):
+                    raise
+                # Hours of training are not lost to a spectator: it is dropped, and named.
+                self.watchers.remove(watcher)
+                cause = f"{type(error).__name__}: {error}"
+                warnings.warn(f"{_whose(watcher.offer)} failed and is left out: {cause}", PluginWarning, stacklevel=2)
 
 
-def _explained(error: Exception, step: int) -> Exception:
-    """Running out of memory said in terms of the pipeline; anything else as it is."""
-    if isinstance(error, TextgenError):
-        return error
+def _whose(offer: Offer) -> str:
+    plugin = offer.plugin
+    return f"{offer.kind} {offer.component.name!r} of plugin {plugin.name!r} ({plugin.distribution} {plugin.version})"
+
+
+def _explained(error: Exception, step: int) -> Exception | None:
+    """Running out of memory said in terms of the pipeline; None for anything else."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         explained = DeviceError(
             f"out of memory after step {step}; lower trainer.batch_size, data.window_length or the model's size",
@@ -199,4 +226,4 @@ def _explained(error: Exception, step: int) -> Exception:
         )
         explained.exit_code = 1
         return explained
-    return error
+    return None

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from textgen.data import Dataset, Windows, shuffled
-from textgen.errors import CorpusError
+from textgen.errors import CorpusError, UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.protocols import TrainerState, TrainingContext
 from textgen_builtins.sgd import GradientConfig
@@ -39,6 +39,8 @@ class GradientTrainer:
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
+        if not hasattr(model, "parameters"):
+            raise UsageError("this trainer trains by gradient, and the model has none; choose a trainer made for it")
         batches = _batches(self.config, data.training_windows(), context.seed)
         validation = _batches(self.config, data.validation_windows(), None)
         steps = self.config.epochs * batches.per_epoch

@@ -22,6 +22,10 @@ from textgen.plugins import OWN_DISTRIBUTION, PluginSet
 COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "completion")
 
 
+class _ReaderGone(Exception):
+    """Nobody reads stdout any more."""
+
+
 class _Group(click.Group):
     """Built-in subcommands, then those that plugins offer."""
 
@@ -35,6 +39,12 @@ class _Group(click.Group):
             return command
         offer = self._offered(ctx).get(name)
         return None if offer is None else self._build(offer, ctx.obj)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click would exit with 1
+            raise _ReaderGone from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         try:
@@ -119,7 +129,7 @@ def main(args: list[str] | None = None) -> None:
 
 def _report(error: Exception, *, debug: bool) -> int:
     """Say what went wrong and return the exit code. A bug keeps its traceback."""
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError | _ReaderGone):
         # Whoever read our output has enough of it. Nothing may be written there again, at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -78,7 +78,7 @@ def _single(
     save_state: str | None,
     arguments: Any,
 ) -> Generation:
-    from textgen.decoding import GenerationState
+    from textgen.state import GenerationState
 
     state = GenerationState.load(load_state) if load_state is not None else None
     generation = generator.generate(
@@ -92,7 +92,7 @@ def _single(
 def _stream(
     generator: Generator, prompt: str, load_state: str | None, save_state: str | None, form: str, arguments: Any
 ) -> None:
-    from textgen.decoding import GenerationState
+    from textgen.state import GenerationState
 
     if save_state is not None or form != "text":
         raise UsageError("--stream prints text as it comes; leave --save-state and --output out")

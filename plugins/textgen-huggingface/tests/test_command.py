@@ -1,0 +1,93 @@
+"""From the shell: export, the files of a run directory, and that listing loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import textgen
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def test_export_writes_a_folder_that_generates_the_same_text(run: Any, command: Any, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+    folder = tmp_path / "exported"
+    done = command("huggingface-export", run.path, folder)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert not [path for path in tmp_path.iterdir() if path != folder]
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    plain = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    ids = tokenizer("It's the café", return_tensors="pt")
+    assert plain("It's the café")["input_ids"] == ids["input_ids"][0].tolist()
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    made = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    assert run.generator.generate("It's the café", max_new_tokens=8).text == tokenizer.decode(made)
+
+
+def test_export_refuses_a_folder_in_use_and_another_model(command: Any, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("keep")
+    done = command("huggingface-export", tmp_path / "rnn", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is there already" in done.stderr
+    rnn = {
+        "corpus": {"type": "file", "path": str(corpus)},
+        "tokenizer": {"type": "char"},
+        "model": {"type": "rnn", "hidden_size": 4},
+        "trainer": {"type": "sgd", "epochs": 1},
+        "observer": [],
+        "generate": {"max_new_tokens": 0},
+    }
+    textgen.run(rnn, output=tmp_path / "rnn")
+    done = command("huggingface-export", tmp_path / "rnn", tmp_path / "new")
+    assert done.returncode == 2
+    assert "holds no model of type 'huggingface'" in done.stderr
+    with pytest.raises(textgen.UsageError, match="needs the model 'huggingface'"):
+        textgen.run(rnn | {"observer": [{"type": "huggingface-files"}]}, output=tmp_path / "other")
+
+
+def test_a_character_tokenizer_works_too(make_pipeline: Any, tmp_path: Path) -> None:
+    pipeline = make_pipeline() | {"tokenizer": {"type": "char", "letters_only": True}}
+    pipeline["trainer"]["epochs"] = 1
+    run = textgen.run(pipeline, output=tmp_path / "run")
+    assert len(run.generator.generate("The time", max_new_tokens=5).text) == 5
+    assert not (run.path / "tokenizer_config.json").exists()
+
+
+def test_the_pipeline_of_this_package_is_whole(command: Any, tmp_path: Path) -> None:
+    shown = command("show", PACKAGE / "pipeline.toml")
+    assert shown.returncode == 0, shown.stderr
+    (tmp_path / "shown.toml").write_text(shown.stdout, encoding="utf-8")
+    engine = textgen.Engine()
+    again = engine.pipeline(tmp_path / "shown.toml").to_dict()
+    first = engine.pipeline(PACKAGE / "pipeline.toml").to_dict()
+    assert again == first
+
+
+def test_listing_and_checking_load_no_torch() -> None:
+    script = (
+        "import sys, textgen\n"
+        "plugins = textgen.PluginSet.discover()\n"
+        "assert not plugins.quarantined\n"
+        "textgen.Engine(plugins).pipeline(sys.argv[1])\n"
+        "print([m for m in ('torch', 'transformers', 'tokenizers') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, PACKAGE / "pipeline.toml"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == []
+
+
+def test_the_readme_opens_a_run(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    block = (PACKAGE / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    block = block.replace("runs/pipeline", str(run.path)).replace("max_new_tokens=40", "max_new_tokens=12")
+    exec(block, {})
+    expected = run.generator.generate("The lamp", max_new_tokens=12)
+    assert capsys.readouterr().out == f"The lamp{expected.text}\n"

@@ -1,0 +1,333 @@
+"""The model: training, decoding, and what it refuses. transformers itself is the reference."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONTEXT
+
+import textgen
+from textgen import BuildContext, PipelineError
+
+PROMPT = "The time"
+
+
+def weights(path: Path) -> bytes:
+    return (path / "model.safetensors").read_bytes()
+
+
+def decoder(run: Any, batch_size: int = 1) -> Any:
+    return run.generator.model.decoder(batch_size)
+
+
+def tokens(*shape: int) -> Any:
+    return np.random.default_rng(0).integers(0, 256, shape)
+
+
+def reopened(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+
+
+def built(options: dict[str, Any], run: Any, **context: Any) -> Any:
+    """The model of other options with the tokenizer of a run."""
+    from textgen_huggingface.plugin import HuggingFaceConfig, build_model
+
+    context = {"folder": Path.cwd(), "requested_device": "cpu", "tokenizer": run.generator.tokenizer} | context
+    return build_model(HuggingFaceConfig(**options), BuildContext(**context))
+
+
+def test_training_lowers_the_loss(run: Any) -> None:
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["validation_loss"] < rows[0]["validation_loss"] < np.log(300)
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone(
+    make_pipeline: Any, tmp_path: Path
+) -> None:
+    def trained(name: str, **changes: Any) -> bytes:
+        return weights(textgen.run(make_pipeline() | changes, output=tmp_path / name).path)
+
+    first = trained("first")
+    torch.manual_seed(99)  # of no influence
+    before = torch.get_rng_state()
+    assert trained("again") == first
+    assert trained("other", seed=2) != first
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_initial_weights_are_those_of_transformers(run: Any) -> None:
+    """The same draws as transformers makes from a seeded global generator."""
+    options = run.pipeline.model.options
+    ours = built({"architecture": options.architecture, "config": options.config}, run, seed=5)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        theirs = type(ours.model)(ours.model.config)
+    for name, weight in theirs.state_dict().items():
+        assert torch.equal(weight, ours.model.state_dict()[name]), name
+
+
+def test_greedy_text_is_what_transformers_generates_from_the_run_directory(run: Any) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(run.path, local_files_only=True)
+    ids = tokenizer(PROMPT, return_tensors="pt")
+    count = CONTEXT - ids["input_ids"].shape[1]
+    made = reopened(run.path).generate(**ids, max_new_tokens=count, do_sample=False)[0, -count:]
+    ours = run.generator.generate(PROMPT, max_new_tokens=count)
+    assert list(ours.tokens) == made.tolist()
+    assert ours.text == tokenizer.decode(made)
+
+
+def test_a_run_directory_holds_the_best_weights_under_the_names_of_transformers(run: Any) -> None:
+    theirs = reopened(run.path).state_dict()
+    for name, array in run.generator.model.tensors().items():
+        assert np.array_equal(array, theirs[name].numpy()), name
+
+
+def test_prefill_steps_forward_and_score_agree(run: Any) -> None:
+    ids = tokens(3, CONTEXT)
+    whole = run.generator.model(torch.from_numpy(ids))[0].detach().numpy()
+    stepwise = decoder(run, 3)
+    steps = np.stack([stepwise.extend(ids[:, i : i + 1]).copy() for i in range(CONTEXT)], axis=1)
+    stepwise.extend(ids[:, :0])[:] = -np.inf  # the caller may
+    np.testing.assert_allclose(steps, whole, atol=1e-5)
+    np.testing.assert_allclose(decoder(run, 3).score(ids), whole, atol=1e-5)
+    np.testing.assert_allclose(decoder(run, 3).extend(ids), whole[:, -1], atol=1e-5)
+    np.testing.assert_array_equal(stepwise.extend(ids[:, :0]), steps[:, -1])
+    assert whole.dtype == steps.dtype == np.float32
+
+
+def test_forward_goes_on_from_its_state(run: Any) -> None:
+    ids = torch.from_numpy(tokens(2, 12))
+    model = run.generator.model
+    whole, _ = model(ids)
+    first, state = model(ids[:, :7])
+    second, after = model(ids[:, 7:], state)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole, atol=1e-5, rtol=1e-5)
+    assert all(part.shape[0] == 2 for part in after)
+
+
+def test_an_empty_prompt_starts_after_the_start_text(run: Any) -> None:
+    newline = run.generator.tokenizer.encode("\n")[None]
+    np.testing.assert_allclose(decoder(run).extend(tokens(1, 0)), decoder(run).extend(newline), atol=1e-6)
+    asked, unasked = decoder(run), decoder(run)
+    asked.extend(tokens(1, 0))  # leaves nothing behind
+    np.testing.assert_array_equal(asked.extend(tokens(1, 3)), unasked.extend(tokens(1, 3)))
+
+
+def test_without_a_known_start_text_every_token_is_as_likely(run: Any) -> None:
+    options = run.pipeline.model.options
+    model = built({"architecture": options.architecture, "config": options.config, "start_text": ""}, run)
+    assert not model.decoder(2).extend(tokens(2, 0)).any()
+
+
+def test_state_can_be_saved_restored_and_forked(run: Any) -> None:
+    ids = tokens(3, 12)
+    first = decoder(run, 3)
+    last = first.extend(ids[:, :8])
+    state = first.read_state()
+    kept = {name: array.copy() for name, array in state.items()}
+    for array in state.values():
+        array[:] = 0  # a copy, so this changes nothing
+    expected = first.extend(ids[:, 8:]).copy()
+    state = kept
+    other = decoder(run, 1)
+    other.extend(ids[:1, 4:])
+    other.write_state(state)
+    assert other.batch_size == 3
+    np.testing.assert_allclose(other.extend(ids[:, :0]), last, atol=1e-5)
+    np.testing.assert_allclose(other.extend(ids[:, 8:]), expected, atol=1e-5)
+    rows = [2, 0, 0, 2]
+    other.write_state({name: array[rows] for name, array in state.items()})
+    np.testing.assert_allclose(other.extend(ids[rows, 8:]), expected[rows], atol=1e-5)
+    other.write_state(decoder(run, 2).read_state())
+    np.testing.assert_allclose(other.extend(ids[:2]), decoder(run, 2).extend(ids[:2]), atol=1e-6)
+
+
+def test_rows_of_a_batch_are_independent(run: Any) -> None:
+    ids = tokens(4, 5)
+    together, alone = decoder(run, 4), [decoder(run) for _ in range(4)]
+    logits, feed = None, ids
+    for _ in range(30):  # over the border of the context
+        logits = together.extend(feed)
+        apart = np.concatenate([d.extend(feed[i : i + 1]) for i, d in enumerate(alone)])
+        np.testing.assert_allclose(logits, apart, atol=1e-5)
+        feed = logits.argmax(-1)[:, None]
+        assert (feed == apart.argmax(-1)[:, None]).all()
+
+
+def test_a_full_context_keeps_its_last_half(run: Any) -> None:
+    ids = tokens(2, 3 * CONTEXT)
+    stepwise = decoder(run, 2)
+    steps = np.stack([stepwise.extend(ids[:, i : i + 1]).copy() for i in range(ids.shape[1])], axis=1)
+    np.testing.assert_allclose(decoder(run, 2).score(ids), steps, atol=1e-5)
+    np.testing.assert_allclose(decoder(run, 2).extend(ids), steps[:, -1], atol=1e-5)
+    half = CONTEXT // 2
+    np.testing.assert_allclose(decoder(run, 2).extend(ids[:, half : CONTEXT + 1]), steps[:, CONTEXT], atol=1e-5)
+    assert stepwise.read_state()["tokens"].shape[1] <= CONTEXT
+
+
+def test_threads_get_what_each_would_get_alone(run: Any) -> None:
+    def write(seed: int) -> str:
+        return str(generator.generate(PROMPT, max_new_tokens=12, seed=seed).text)
+
+    generator = textgen.load(run.path, device="cpu", sampler=[])
+    expected = [write(seed) for seed in range(8)]
+    assert len(set(expected)) > 1
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(write, range(8))) == expected
+
+
+def test_streams_read_on_from_window_to_window(make_pipeline: Any, tmp_path: Path) -> None:
+    pipeline = make_pipeline()
+    pipeline["data"]["window_length"] = 8
+    pipeline["trainer"] |= {"order": "streams", "epochs": 1}
+    assert textgen.run(pipeline, output=tmp_path / "run").outcome == "trained"
+
+
+def test_dropout_is_repeatable_survives_an_interruption_and_draws_from_no_global_generator(
+    make_pipeline: Any, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(dropout=0.2)
+    pipeline["trainer"]["epochs"] = 1
+    before = torch.get_rng_state()
+    whole = textgen.run(pipeline, output=tmp_path / "whole")
+    steps = []
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(pipeline, output=tmp_path / "parts", cancelled=lambda: bool(steps.append(1)) or len(steps) == 3)
+    resumed = textgen.run(pipeline, output=tmp_path / "parts")
+    assert resumed.outcome == "resumed"
+    assert weights(resumed.path) == weights(whole.path)
+    assert torch.equal(torch.get_rng_state(), before)
+    dry = make_pipeline()
+    dry["trainer"]["epochs"] = 1
+    assert weights(textgen.run(dry, output=tmp_path / "dry").path) != weights(whole.path)
+
+
+def test_a_model_without_a_plain_cache_is_fed_its_whole_context(run: Any) -> None:
+    config = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "time_step_rank": 4}
+    model = built({"architecture": "mamba", "config": config}, run)
+    ids = tokens(2, 6)
+    whole, state = model(torch.from_numpy(ids))
+    steps = model.decoder(2)
+    stepwise = np.stack([steps.extend(ids[:, i : i + 1]).copy() for i in range(6)], axis=1)
+    np.testing.assert_allclose(stepwise, whole.detach().numpy(), atol=1e-5)
+    other = model.decoder(1)
+    other.write_state(steps.read_state())
+    np.testing.assert_allclose(other.extend(ids[:, :1]), steps.extend(ids[:, :1]), atol=1e-5)
+    more, _ = model(torch.from_numpy(ids[:, :1]), state)
+    np.testing.assert_allclose(more[:, 0].detach().numpy(), steps.extend(ids[:, :0]), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def folder(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model as transformers saves it, with a vocabulary padded beyond the tokenizer's, and its tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options = run.pipeline.model.options
+    path = tmp_path_factory.mktemp("folder")
+    config = AutoConfig.for_model(
+        options.architecture, vocab_size=320, **options.config, bos_token_id=7, eos_token_id=None
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    run.generator.tokenizer.tokenizer.save(str(path / "tokenizer.json"))
+    return path
+
+
+@pytest.fixture
+def quoting(folder: Path, make_pipeline: Any, tmp_path: Path) -> dict[str, Any]:
+    """A pipeline that trains the model of a copy of `folder` on."""
+    copy = Path(shutil.copytree(folder, tmp_path / "original"))
+    pipeline: dict[str, Any] = make_pipeline(None, path=str(copy), config=None)
+    pipeline["tokenizer"] = {"type": "huggingface-tokenizer", "path": str(copy)}
+    return pipeline
+
+
+def test_a_folder_is_loaded_trained_on_and_no_longer_needed(folder: Path, quoting: Any, tmp_path: Path) -> None:
+    theirs = reopened(folder)
+    model = textgen.Engine().pipeline(quoting).model.options
+    made = textgen.run(quoting, output=tmp_path / "run")
+    start = built({"path": model.path}, made)
+    ids = tokens(2, 9)
+    with torch.inference_mode():
+        expected = theirs(input_ids=torch.from_numpy(ids)).logits.numpy()
+    np.testing.assert_allclose(start.decoder(2).score(ids), expected[..., :300], atol=1e-5)
+    begin = start.decoder(1).extend(np.full((1, 1), 7))
+    np.testing.assert_allclose(start.decoder(1).extend(tokens(1, 0)), begin, atol=1e-6)
+    shutil.rmtree(model.path)
+    again = textgen.load(made.path, device="cpu").generate("", max_new_tokens=4)
+    assert again.tokens == made.generations[0].tokens
+    assert reopened(made.path).config.vocab_size == 320
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (shutil.rmtree, "model.path: there is no folder"),
+        (lambda path: (path / "config.json").unlink(), "has no config.json"),
+        (lambda path: (path / "config.json").write_text("{"), "cannot be used"),
+        (lambda path: (path / "model.safetensors").rename(path / "pytorch_model.bin"), "pickled files are not read"),
+        (lambda path: (path / "model.safetensors").write_bytes(b"no weights"), "cannot be loaded"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_refused(quoting: Any, tmp_path: Path, spoil: Any, said: str) -> None:
+    path = Path(quoting["model"]["path"])
+    quoting["tokenizer"]["path"] = shutil.copy(path / "tokenizer.json", tmp_path)
+    spoil(path)
+    with pytest.raises(PipelineError, match=said):
+        textgen.run(quoting, output=tmp_path / "run")
+
+
+def test_a_tokenizer_of_another_model_is_refused(quoting: Any, tmp_path: Path) -> None:
+    quoting["tokenizer"] = {"type": "huggingface-bpe", "vocab_size": 400, "min_frequency": 1}
+    with pytest.raises(PipelineError, match=r"knows 320 tokens, and the tokenizer has 3.."):
+        textgen.run(quoting, output=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"architecture": "gtp2"}, r"model.architecture: no causal language model.*did you mean 'gpt2'"),
+        ({"config": {"n_layrs": 2}}, r"model.config.n_layrs: unknown key.*did you mean 'n_layer'"),
+        ({"config": {"vocab_size": 9}}, "model.config.vocab_size: comes from the tokenizer"),
+        ({"config": {"n_embd": 33, "n_head": 2}}, "model.config: transformers refuses it"),
+        ({"config": {"n_layer": "two"}}, "model.config: transformers refuses it"),
+        ({"architecture": None}, "give either architecture"),
+        ({"path": "somewhere"}, "give either architecture"),
+        ({"dropout": 1.0}, "model.dropout"),
+    ],
+)
+def test_a_wrong_option_is_named(make_pipeline: Any, tmp_path: Path, model: dict[str, Any], said: str) -> None:
+    with pytest.raises(PipelineError, match=said):
+        textgen.run(make_pipeline(**model), output=tmp_path / "run")
+
+
+def test_a_window_longer_than_the_context_is_refused(make_pipeline: Any, tmp_path: Path) -> None:
+    pipeline = make_pipeline() | {"data": {"window_length": CONTEXT + 1}}
+    with pytest.raises(textgen.UsageError, match=r"25 tokens .* context of 24"):
+        textgen.run(pipeline, output=tmp_path / "run")
+
+
+def test_a_model_that_looks_at_later_tokens_is_refused(make_pipeline: Any, tmp_path: Path) -> None:
+    config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    with pytest.raises(textgen.ContractError, match="later tokens"):
+        textgen.run(make_pipeline("bert", config=config), output=tmp_path / "run")
+
+
+def test_weights_of_another_shape_are_refused(run: Any) -> None:
+    model = textgen.load(run.path, device="cpu").model
+    tensors = model.tensors()
+    name = next(iter(tensors))
+    with pytest.raises(ValueError, match=f"{name} is missing; other is not known"):
+        model.load_tensors({**{k: v for k, v in tensors.items() if k != name}, "other": tensors[name]})
+    with pytest.raises(ValueError, match=f"{name} is float64"):
+        model.load_tensors({**tensors, name: tensors[name].astype(np.float64)})

@@ -1,0 +1,215 @@
+"""A causal language model of transformers as a model of textgen."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from textgen import BuildContext, Fault, PipelineError, UsageError
+from textgen.protocols import Decoder, Tensors
+from textgen_huggingface.configuration import context_length, draws_while_training, make_config
+from textgen_huggingface.own_generator import OwnGenerator
+from textgen_huggingface.plugin import HuggingFaceConfig
+
+State: TypeAlias = tuple[Tensor, ...]
+"""Per layer keys and values, each (B, heads, T, size of a head); or the tokens (B, T) of an architecture without."""
+
+
+def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel:
+    """The model of `options`, on the device of `context`. Raises PipelineError."""
+    config = make_config(options, context)
+    generator = torch.Generator().manual_seed(context.seed)
+    model = _load(options, config) if options.path is not None and context.training else _make(config, generator)
+    made = HuggingFaceModel(model.to(context.device), context.vocab_size, _start(options, config, context))
+    made.set_dropout_seed(context.seed)
+    return made
+
+
+class HuggingFaceModel(nn.Module):
+    """textgen.protocols.Model around a model of transformers.
+
+    model           the model, as transformers made it
+    vocab_size      V of the tokenizer; logits of what the model knows beyond (padding of its vocabulary) are cut off
+    start_tokens    what is fed in place of nothing, for the logits of a first token; none gives equal logits
+    context_length  the tokens it can attend to at once, None without a limit
+    """
+
+    def __init__(self, model: Any, vocab_size: int, start_tokens: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.model, self.vocab_size, self.start_tokens = model, vocab_size, start_tokens
+        self.context_length = context_length(model.config)
+        accepted = inspect.signature(model.forward).parameters
+        self._cache_argument = next((name for name in ("cache", "past_key_values") if name in accepted), None)
+        self._keeps_last = "logits_to_keep" in accepted
+        self._draws = draws_while_training(model.config)
+        self._generator = torch.Generator(self.device).manual_seed(0)
+        self.caches = self._cache_argument is not None and not getattr(model, "_is_stateful", False)
+        self._examine()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens (B, T) int64 to logits (B, T, V) float32 and the state after them.
+
+        A state that would not leave room for the tokens in the context is let go: they are read from the start.
+        Raises UsageError when the tokens alone are more than the context holds.
+        """
+        if self.context_length is not None and tokens.shape[1] > self.context_length:
+            raise UsageError(
+                f"{tokens.shape[1]} tokens at once are more than the model's context of {self.context_length} holds; "
+                "lower data.window_length, or raise the positions in [model.config] (n_positions, "
+                "max_position_embeddings)"
+            )
+        past = state[0].shape[2 if self.caches else 1] if state else 0
+        if self.context_length is not None and past + tokens.shape[1] > self.context_length:
+            state = None
+        if not self.caches:
+            tokens = torch.cat([*(state or ()), tokens], dim=1)
+            return self.run(tokens)[:, past if state else 0 :], (tokens,)
+        cache = make_cache(state or ())
+        logits = self.run(tokens, cache)
+        return logits, cache_parts(cache)
+
+    def run(self, tokens: Tensor, cache: Any = None, *, last_only: bool = False) -> Tensor:
+        """Logits (B, T, V), or (B, 1, V) of the last token alone; `cache` takes in the keys and values."""
+        arguments: dict[str, Any] = {"use_cache": cache is not None}
+        if cache is not None:
+            arguments[str(self._cache_argument)] = cache
+        if last_only and self._keeps_last:
+            arguments["logits_to_keep"] = 1
+        if self._draws and self.training:
+            with OwnGenerator(self._generator):
+                logits = self.model(input_ids=tokens, **arguments).logits
+        else:
+            logits = self.model(input_ids=tokens, **arguments).logits
+        chosen: Tensor = logits[:, -1:, : self.vocab_size] if last_only else logits[..., : self.vocab_size]
+        return chosen.float()
+
+    def set_dropout_seed(self, seed: int) -> None:
+        """Make the dropout of the next step depend on `seed` alone."""
+        if self._draws:
+            self._generator.manual_seed(seed)
+
+    def decoder(self, batch_size: int) -> Decoder:
+        """A decoder that keeps keys and values."""
+        from textgen_huggingface.decoder import HuggingFaceDecoder
+
+        return HuggingFaceDecoder(self, batch_size)
+
+    def tensors(self) -> Tensors:
+        """The weights by the names of transformers, tied ones once; on a CPU they share memory with the module."""
+        return {name: tensor.detach().cpu().numpy() for name, tensor in self._named_tensors().items()}
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Copy weights in. Raises ValueError where names, shapes or dtypes differ."""
+        own = self._named_tensors()
+        differences = [f"{name} is missing" for name in own if name not in tensors]
+        differences += [f"{name} is not known" for name in tensors if name not in own]
+        for name in own.keys() & tensors.keys():
+            expected, given = own[name].detach().cpu().numpy(), tensors[name]
+            if expected.shape != given.shape or expected.dtype != given.dtype:
+                differences.append(
+                    f"{name} is {given.dtype} {given.shape}, and should be {expected.dtype} {expected.shape}"
+                )
+        if differences:
+            shown = "; ".join(differences[:5])
+            raise ValueError(shown + (f"; and {len(differences) - 5} more" if len(differences) > 5 else ""))
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
+
+    def _named_tensors(self) -> dict[str, Tensor]:
+        """What transformers would save: of weights that are one and the same, the first name."""
+        named: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                named[name] = tensor
+        return named
+
+    @torch.inference_mode()
+    def _examine(self) -> None:
+        """Find out whether the model fills a plain cache, and refuse one that looks at later tokens."""
+        self.eval()
+        length = min(2, self.context_length or 2)
+        tokens = torch.zeros((2, length), dtype=torch.int64, device=self.device)
+        tokens[1, -1] = self.vocab_size - 1
+        cache = make_cache(()) if self.caches else None
+        logits = self.run(tokens, cache)
+        if length == 2 and not torch.allclose(logits[0, 0], logits[1, 0], rtol=1e-4, atol=1e-5, equal_nan=True):
+            raise ValueError("its logits depend on later tokens, so it is no causal language model")
+        layers = getattr(cache, "layers", ())
+        self.caches = bool(layers) and all(
+            type(layer).__name__ == "DynamicLayer" and layer.get_seq_length() == length for layer in layers
+        )
+
+
+def make_cache(state: State) -> Any:
+    """A cache of transformers that holds the keys and values of `state`."""
+    from transformers import DynamicCache
+
+    return DynamicCache(list(zip(state[::2], state[1::2], strict=True)) or None)
+
+
+def cache_parts(cache: Any) -> State:
+    """The keys and values of each layer."""
+    return tuple(part for layer in cache.layers for part in (layer.keys, layer.values))
+
+
+def _make(config: Any, generator: torch.Generator) -> Any:
+    """A model with the initial weights of its architecture, drawn on the CPU so that every device starts alike."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("cpu"), OwnGenerator(generator):
+            return AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                config, dtype=torch.float32, attn_implementation=_attention(config)
+            )
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise PipelineError([Fault("model.config", f"transformers refuses it: {error}")]) from error
+
+
+def _load(options: HuggingFaceConfig, config: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    assert options.path is not None
+    if not any(options.path.glob("model*.safetensors*")):
+        raise PipelineError(
+            [Fault("model.path", f"{options.path} has no model.safetensors; weights in pickled files are not read")]
+        )
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            options.path,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation=_attention(config),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:
+        raise PipelineError([Fault("model.path", f"{options.path} cannot be loaded: {error}")]) from error
+
+
+def _attention(config: Any) -> str | None:
+    """Fused attention takes no generator for its dropout; the plain form does."""
+    return "eager" if draws_while_training(config) else None
+
+
+def _start(options: HuggingFaceConfig, config: Any, context: BuildContext) -> tuple[int, ...]:
+    """The ids that stand for an empty prompt: the model's beginning of text if it was loaded with one."""
+    begin = getattr(config, "bos_token_id", None)
+    if options.path is not None and isinstance(begin, int) and 0 <= begin < context.vocab_size:
+        return (begin,)
+    assert context.tokenizer is not None
+    ids = [int(token) for token in context.tokenizer.encode(options.start_text)]
+    known = [token for token in ids if token != context.tokenizer.unknown_id]
+    return tuple(known[-(context_length(config) or len(known) or 1) :])

@@ -1,0 +1,144 @@
+"""What this package offers. Nothing here imports torch, transformers or tokenizers before something is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+from attrs.validators import and_, ge, lt
+
+from textgen import BuildContext, Component, Fault, PipelineError, hookimpl, option
+from textgen.protocols import Observer, Tokenizer
+
+if TYPE_CHECKING:
+    import click
+
+
+@attrs.frozen(kw_only=True)
+class HuggingFaceConfig:
+    """Any causal language model of transformers, made from a config or loaded from a local folder.
+
+    Give `architecture` and `config`, or `path`. The vocabulary's size comes from the tokenizer. Nothing is ever
+    fetched from a network, only safetensors are read, and no code of a folder is run. Weights are float32.
+    """
+
+    architecture: str | None = option(None, help='the model type as transformers names it, such as "gpt2" or "llama"')
+    config: dict[str, Any] = option(
+        attrs.Factory(dict), help="values of the architecture's config, such as n_layer; its own defaults for the rest"
+    )
+    path: Path | None = option(None, help="a folder with config.json and model.safetensors, in place of architecture")
+    dropout: float = option(
+        0.0, help="every dropout of the architecture, unless config sets it apart", validator=and_(ge(0), lt(1))
+    )
+    start_text: str = option(
+        "\n", help="what an empty prompt stands for, in models that were not loaded with a beginning-of-text token"
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if (self.architecture is None) == (self.path is None):
+            raise ValueError("give either architecture (to make a new model) or path (to load one)")
+        if self.path is not None and self.config:
+            raise ValueError("config goes with architecture; a folder brings its own config.json")
+
+
+@attrs.frozen
+class BPEConfig:
+    """Byte-level byte-pair encoding, learnt from the corpus with the tokenizers library.
+
+    Every text can be encoded: the 256 bytes are the first tokens. Words are split as GPT-2 does (Radford et al.,
+    "Language models are unsupervised multitask learners", 2019). There are no special tokens.
+    """
+
+    vocab_size: int = option(2048, help="tokens to learn at most, the 256 bytes included", validator=ge(256))
+    min_frequency: int = option(2, help="pairs seen less often in the corpus are not merged", validator=ge(1))
+    lower_case: bool = option(False, help="turn capitals into small letters")
+    unicode_form: Literal["none", "NFC", "NFD", "NFKC", "NFKD"] = option(
+        "none", help="Unicode normalisation form, so that what looks alike is spelt alike"
+    )
+
+
+@attrs.frozen
+class FolderTokenizerConfig:
+    """A byte-level tokenizer loaded from a local folder, such as that of GPT-2, Llama 3 or Qwen.
+
+    No special token is added to a text; those that stand in it are encoded as such.
+    """
+
+    path: Path = option(help="a folder with a tokenizer.json, or the file itself")
+
+
+@attrs.frozen
+class FilesConfig:
+    """Writes config.json and tokenizer_config.json, with which transformers opens the run directory itself."""
+
+
+@attrs.frozen
+class ExportConfig:
+    """Writes a finished run of the model `huggingface` as a folder of transformers."""
+
+
+def build_model(config: HuggingFaceConfig, context: BuildContext) -> Any:
+    """A torch.nn.Module that trains and decodes."""
+    from textgen_huggingface.model import build
+
+    return build(config, context)
+
+
+def build_bpe(config: BPEConfig, context: BuildContext) -> Tokenizer:
+    """An unfitted tokenizer."""
+    from textgen_huggingface.tokenizers import bpe
+
+    return bpe(config)
+
+
+def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext) -> Tokenizer:
+    """A tokenizer that reads its file when it is fitted. Raises PipelineError when there is none."""
+    from textgen_huggingface.tokenizers import from_folder
+
+    file = config.path / "tokenizer.json" if config.path.is_dir() else config.path
+    # A run directory holds its tokenizer, so the file is only needed to train.
+    if context.training and not file.is_file():
+        raise PipelineError([Fault("tokenizer.path", f"there is no {file}", "", "nothing is fetched from a network")])
+    return from_folder(file)
+
+
+def build_files(config: FilesConfig, context: BuildContext) -> Observer:
+    """Writes into the run directory when training begins. Raises UsageError for another model than `huggingface`."""
+    from textgen_huggingface.export import RunFiles
+
+    return RunFiles.create(context)
+
+
+def build_export(config: ExportConfig, context: BuildContext) -> click.Command:
+    """`textgen huggingface-export RUN FOLDER`."""
+    from textgen_huggingface.command import make_command
+
+    return make_command(context)
+
+
+@hookimpl
+def textgen_models() -> list[Component]:
+    """Offer `huggingface`."""
+    return [Component("huggingface", HuggingFaceConfig, build_model)]
+
+
+@hookimpl
+def textgen_tokenizers() -> list[Component]:
+    """Offer `huggingface-bpe` and `huggingface-tokenizer`."""
+    return [
+        Component("huggingface-bpe", BPEConfig, build_bpe),
+        Component("huggingface-tokenizer", FolderTokenizerConfig, build_folder_tokenizer),
+    ]
+
+
+@hookimpl
+def textgen_observers() -> list[Component]:
+    """Offer `huggingface-files`."""
+    return [Component("huggingface-files", FilesConfig, build_files)]
+
+
+@hookimpl
+def textgen_commands() -> list[Component]:
+    """Offer `huggingface-export`."""
+    return [Component("huggingface-export", ExportConfig, build_export)]

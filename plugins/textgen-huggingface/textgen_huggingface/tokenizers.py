@@ -1,0 +1,227 @@
+"""Byte-level tokenizers of the tokenizers library, with corpora of any size and streams that split no character."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen import Fault, PipelineError
+from textgen.protocols import Ids, IncrementalDecoder
+from textgen_huggingface.plugin import BPEConfig
+
+_SEGMENT: Final = 1 << 16  # characters encoded at once, and the longest stretch without a space that stays whole
+
+
+@attrs.define(eq=False)
+class ByteLevelTokenizer:
+    """textgen.protocols.Tokenizer around a tokenizers.Tokenizer whose tokens are bytes.
+
+    A corpus is cut before spaces, where the cut changes nothing. A stretch of more than 65,536 characters without a
+    space is cut there too, in `encode` as in `encode_pieces`: both always agree, however the text comes in pieces.
+    """
+
+    learn: Callable[[Iterable[str]], Any]
+    tokenizer: Any = None
+    _bytes: list[bytes] = attrs.field(factory=list, repr=False)
+
+    @property
+    def vocab_size(self) -> int:
+        """The tokens, added ones included."""
+        self._fitted()
+        return len(self._bytes)
+
+    @property
+    def unknown_id(self) -> None:
+        """None: every byte is a token."""
+        return
+
+    def fit(self, pieces: Iterable[str]) -> None:
+        """Learn from a corpus, in memory that grows with its different words, not its length."""
+        self._take(self.learn(_segments(pieces)))
+
+    def encode(self, text: str) -> Ids:
+        """(T,) int32. Lone surrogates, which no bytes of UTF-8 stand for, become U+FFFD."""
+        return np.concatenate([np.empty(0, np.int32), *self.encode_pieces([text])])
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        """(T,) int32 for each segment of at most 65,536 characters."""
+        tokenizer = self._fitted()
+        for segment in _segments(pieces):
+            yield np.array(tokenizer.encode(segment, add_special_tokens=False).ids, np.int32)
+
+    def decode(self, ids: Ids) -> str:
+        """The text; bytes that are no UTF-8 are shown as U+FFFD. Raises ValueError for ids outside the vocabulary."""
+        return self._joined(ids).decode("utf-8", "replace")
+
+    def incremental_decoder(self) -> IncrementalDecoder:
+        """Holds back the first bytes of a character until its last one comes."""
+        return _Stream(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tokenizer.json that transformers reads."""
+        state: dict[str, Any] = json.loads(self._fitted().to_str())
+        return state
+
+    def from_dict(self, state: Mapping[str, Any]) -> ByteLevelTokenizer:
+        """A tokenizer of what `to_dict` gave."""
+        import tokenizers
+
+        made = ByteLevelTokenizer(self.learn)
+        made._take(tokenizers.Tokenizer.from_str(json.dumps(state)))
+        return made
+
+    def _joined(self, ids: Ids) -> bytes:
+        ids = np.asarray(ids)
+        if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
+            raise ValueError(f"ids must be from 0 to {self.vocab_size - 1}")
+        return b"".join([self._bytes[token] for token in ids.tolist()])
+
+    def _take(self, tokenizer: Any) -> None:
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self._bytes = [b""] * (max(vocabulary.values(), default=-1) + 1)
+        for token, index in vocabulary.items():
+            self._bytes[index] = _token_bytes(token)
+        self.tokenizer = tokenizer
+
+    def _fitted(self) -> Any:
+        if self.tokenizer is None:
+            raise ValueError("the tokenizer is not fitted yet")
+        return self.tokenizer
+
+
+class _Stream:
+    def __init__(self, tokenizer: ByteLevelTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def decode(self, ids: Ids, final: bool = False) -> str:
+        """The characters that `ids` complete."""
+        return self._decoder.decode(self._tokenizer._joined(ids), final)
+
+
+def bpe(config: BPEConfig) -> ByteLevelTokenizer:
+    """An unfitted tokenizer that learns merges from the corpus."""
+    return ByteLevelTokenizer(lambda pieces: _train(config, pieces))
+
+
+def from_folder(file: Path) -> ByteLevelTokenizer:
+    """A tokenizer that is read from `file` when it is fitted."""
+
+    def learn(pieces: Iterable[str]) -> Any:
+        tokenizer = _read(file)
+        for _ in pieces:  # the engine surveys the corpus as it is read here
+            pass
+        return tokenizer
+
+    return ByteLevelTokenizer(learn)
+
+
+def _train(config: BPEConfig, pieces: Iterable[str]) -> Any:
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer: Any = tokenizers.Tokenizer(models.BPE())
+    steps: list[Any] = [] if config.unicode_form == "none" else [getattr(normalizers, config.unicode_form)()]
+    steps += [normalizers.Lowercase()] if config.lower_case else []
+    if steps:
+        tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(pieces, trainer)
+    return tokenizer
+
+
+def _read(file: Path) -> Any:
+    """The tokenizer in `file`, which must be byte-level: others need the text before to decode a token."""
+    import tokenizers
+    from tokenizers import pre_tokenizers
+
+    try:
+        tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises Exception itself
+        raise PipelineError([Fault("tokenizer.path", f"{file} cannot be read: {error}")]) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    vocabulary = tokenizer.get_vocab()
+    if '"ByteLevel"' not in json.dumps(json.loads(tokenizer.to_str())["decoder"]) or any(
+        byte not in vocabulary for byte in pre_tokenizers.ByteLevel.alphabet()
+    ):
+        cause = "it is not byte-level (as those of GPT-2, Llama 3 and Qwen are)"
+    elif encode("a b") != encode("a") + encode(" b") or encode(" a") == encode("a"):
+        cause = "it puts a space before a text, so that a text cannot be encoded in pieces"
+    else:
+        return tokenizer
+    raise PipelineError([Fault("tokenizer.path", f"{file} cannot be used: {cause}")])
+
+
+def _segments(pieces: Iterable[str]) -> Iterator[str]:
+    """The text in segments of at most _SEGMENT characters, cut at places that depend on the text alone.
+
+    Cuts before a space change nothing, so any of them may be taken or left. Others are only made every _SEGMENT
+    characters after a space or such a cut.
+    """
+    held, start = "", 0
+    for piece in pieces:
+        held, start = held[start:] + _without_surrogates(piece), 0
+        while len(held) - start > _SEGMENT:
+            cut = _cut(held, start)
+            yield held[start:cut]
+            start = cut
+    if start < len(held):
+        yield held[start:]
+
+
+def _cut(text: str, start: int) -> int:
+    """Where to end the segment that begins at `start`.
+
+    A text can be cut before a space that follows something else: in the patterns of GPT-2, Llama 3, Qwen and GPT-4o
+    no match extends over that place, and no normalisation form joins what stands on its two sides.
+    """
+    end = start + _SEGMENT
+    while (place := text.rfind(" ", start + 1, end + 1)) > 0:
+        if not text[place - 1].isspace():
+            return place
+        end = place - 1
+    return start + _SEGMENT
+
+
+def _without_surrogates(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+    return text
+
+
+def _byte_values() -> dict[str, int]:
+    """The byte that each character of a byte-level token stands for: printable ones for themselves (GPT-2)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTES: Final = _byte_values()
+
+
+def _token_bytes(token: str) -> bytes:
+    """The bytes of a token; one that was added stands for its own text."""
+    values = [_BYTES.get(character) for character in token]
+    return token.encode() if None in values else bytes(value for value in values if value is not None)

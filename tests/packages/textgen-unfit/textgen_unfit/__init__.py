@@ -1,0 +1,1 @@
+"""Plugins that must be left out, each for a reason of its own."""

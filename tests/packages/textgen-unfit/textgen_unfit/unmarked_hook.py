@@ -1,0 +1,6 @@
+"""Forgets the marker."""
+
+
+def textgen_samplers():
+    """Without @hookimpl."""
+    return []

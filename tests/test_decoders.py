@@ -1,0 +1,224 @@
+"""Decoders of the recurrent model against the torch module's forward pass, and each row against itself alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from components import context, letters, make
+
+CELLS = [
+    pytest.param({"cell": "rnn"}, id="rnn-tanh"),
+    pytest.param({"cell": "rnn", "nonlinearity": "relu"}, id="rnn-relu"),
+    pytest.param({"cell": "gru"}, id="gru"),
+    pytest.param({"cell": "lstm"}, id="lstm"),
+]
+INPUTS = [
+    pytest.param({}, id="one-hot"),
+    pytest.param({"embedding_size": 7}, id="embedding"),
+    pytest.param({"embedding_size": 24, "tied_weights": True}, id="tied"),
+]
+VOCABULARY = letters(19)
+SIZE = len(VOCABULARY) + 1  # and <unk>
+
+
+def module(seed: int = 3, device: str = "cpu", **options: Any) -> Any:
+    """The model as it trains: a torch module with random weights."""
+    return make("model", "rnn", context(vocabulary=VOCABULARY, training=True, seed=seed, device=device), **options)
+
+
+def model(trained: Any, dtype: Any = np.float32, **options: Any) -> Any:
+    """The model as it generates on a CPU, with the module's weights."""
+    made = make("model", "rnn", context(vocabulary=VOCABULARY), **options)
+    made.load_tensors({name: array.astype(dtype) for name, array in trained.tensors().items()})
+    return made
+
+
+def fast(seed: int = 3, **options: Any) -> Any:
+    return model(module(seed, **options), **options)
+
+
+def ids(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, SIZE, shape)
+
+
+def log_softmax(logits: Any) -> Any:
+    rows = np.asarray(logits, np.float64)
+    rows = rows - rows.max(axis=-1, keepdims=True)
+    return rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_it_agrees_with_the_forward_pass(cell: dict[str, Any], inputs: dict[str, Any], layers: int, dtype: str) -> None:
+    import torch
+
+    options = {**cell, **inputs, "layers": layers, "hidden_size": 24}
+    trained = module(**options).to(getattr(torch, dtype)).eval()
+    length = 10_000 if dtype == "float32" else 1000
+    tokens = ids(1, length)
+    with torch.inference_mode():
+        logits, state = trained(torch.from_numpy(tokens))
+    decoder = model(trained, dtype, **options).decoder(1)
+    ours = decoder.score(tokens)
+    assert ours.dtype == dtype
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    assert np.abs(log_softmax(ours) - log_softmax(logits.numpy())).max() < tolerance
+    carried = decoder.read_state()
+    step = 2 if options["cell"] == "lstm" else 1
+    assert np.stack(state[::step], axis=1) == pytest.approx(carried["hidden"], abs=tolerance)
+    if step == 2:
+        assert np.stack(state[1::2], axis=1) == pytest.approx(carried["cell"], abs=tolerance * 10)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_all_at_once_and_step_by_step_agree_exactly(cell: dict[str, Any], layers: int, batch: int) -> None:
+    made = fast(**cell, layers=layers, hidden_size=33)
+    tokens = ids(batch, 40)
+    whole, steps, scored, mixed = (made.decoder(batch) for _ in range(4))
+    rows = [steps.extend(tokens[:, t : t + 1]).copy() for t in range(40)]
+    assert np.array_equal(scored.score(tokens), np.stack(rows, axis=1))
+    assert np.array_equal(whole.extend(tokens), rows[-1])
+    assert np.array_equal(mixed.extend(tokens[:, :7]), rows[6])
+    assert np.array_equal(mixed.extend(tokens[:, 7:]), rows[-1])
+    for name, array in whole.read_state().items():
+        assert np.array_equal(array, steps.read_state()[name])
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("cell", CELLS)
+def test_nothing_fed_gives_what_follows_so_far(cell: dict[str, Any], batch: int) -> None:
+    import torch
+
+    options = {**cell, "layers": 2, "hidden_size": 9}
+    trained = module(**options)
+    decoder = model(trained, **options).decoder(batch)
+    nothing = np.empty((batch, 0), np.int64)
+    start = decoder.extend(nothing)
+    with torch.no_grad():
+        head = trained.head(torch.zeros(batch, 9)).numpy()
+    assert start == pytest.approx(head, abs=1e-6)
+    kept = start.copy()
+    start[:] = np.nan  # the caller may write into it
+    assert np.array_equal(decoder.extend(nothing), kept)
+    later = decoder.extend(ids(batch, 5)).copy()
+    decoder.extend(nothing)[:] = -np.inf
+    assert np.array_equal(decoder.extend(nothing), later)
+    after = decoder.extend(ids(batch, 1, seed=9)).copy()
+    other = model(trained, **options).decoder(batch)
+    assert np.array_equal(other.extend(np.concatenate([ids(batch, 5), ids(batch, 1, seed=9)], axis=1)), after)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_state_is_a_copy_that_goes_on_anywhere(cell: dict[str, Any]) -> None:
+    made = fast(**cell, layers=2, hidden_size=16)
+    decoder = made.decoder(3)
+    decoder.extend(ids(3, 11))
+    state = decoder.read_state()
+    frozen = {name: array.copy() for name, array in state.items()}
+    expected = decoder.extend(ids(3, 6, seed=1)).copy()
+    assert all(np.array_equal(state[name], frozen[name]) for name in frozen), "the state is a view of the decoder's"
+    other = made.decoder(1)
+    other.write_state(state)
+    assert other.batch_size == 3
+    assert np.array_equal(other.extend(ids(3, 6, seed=1)), expected)
+    assert all(np.array_equal(state[name], frozen[name]) for name in frozen), "the decoder wrote into the state"
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_are_forked_dropped_and_reordered(cell: dict[str, Any]) -> None:
+    made = fast(**cell, layers=2, hidden_size=16)
+    decoder = made.decoder(3)
+    first = decoder.extend(ids(3, 11)).copy()
+    state = decoder.read_state()
+    for rows in ([0, 0, 0, 2], [2, 1, 0], [1], [2, 0]):
+        decoder.write_state({name: array[rows] for name, array in state.items()})
+        assert decoder.batch_size == len(rows)
+        assert np.array_equal(decoder.extend(np.empty((len(rows), 0), np.int64)), first[rows])
+        tokens = ids(len(rows), 5, seed=2)
+        given = decoder.extend(tokens).copy()
+        for place, row in enumerate(rows):
+            alone = made.decoder(1)
+            alone.extend(ids(3, 11)[row : row + 1])
+            assert np.array_equal(alone.extend(tokens[place : place + 1])[0], given[place])
+
+
+@pytest.mark.parametrize("hidden_size", [1, 5, 32, 33, 256, 400])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_row_is_the_same_in_any_batch_bit_for_bit(cell: dict[str, Any], hidden_size: int) -> None:
+    made = fast(**cell, layers=2, hidden_size=hidden_size)
+    tokens = ids(64, 12)
+    alone = np.stack([made.decoder(1).score(tokens[row : row + 1])[0] for row in range(64)])
+    for batch in (1, 2, 3, 7, 64):
+        assert np.array_equal(made.decoder(batch).score(tokens[:batch]), alone[:batch])
+        stepped = made.decoder(batch)
+        for t in range(12):
+            assert np.array_equal(stepped.extend(tokens[:batch, t : t + 1]), alone[:batch, t])
+
+
+def test_decoders_of_one_model_share_nothing() -> None:
+    made = fast(hidden_size=16)
+    one, other = made.decoder(1), made.decoder(1)
+    first = one.extend(ids(1, 9)).copy()
+    for _ in range(3):
+        other.extend(ids(1, 4, seed=5))
+    again = one.extend(np.empty((1, 0), np.int64))
+    assert np.array_equal(again, first)
+
+
+def test_weights_that_do_not_fit_are_refused_by_name() -> None:
+    options = {"cell": "gru", "hidden_size": 8}
+    tensors = module(**options).tensors()
+    made = make("model", "rnn", context(vocabulary=VOCABULARY), **options)
+    missing = {name: array for name, array in tensors.items() if name != "head.bias"}
+    for wrong, name in (
+        (missing, "head.bias"),
+        ({**tensors, "extra": np.zeros(1, np.float32)}, "extra"),
+        ({**tensors, "head.weight": np.zeros((3, 3), np.float32)}, "head.weight"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            made.load_tensors(wrong)
+        with pytest.raises(ValueError, match=name):
+            module(**options).load_tensors(wrong)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_module_hands_out_the_same_decoder_on_a_cpu(cell: dict[str, Any]) -> None:
+    options = {**cell, "layers": 2, "hidden_size": 16, "embedding_size": 4}
+    trained = module(**options)
+    tokens = ids(2, 20)
+    assert np.array_equal(trained.decoder(2).score(tokens), model(trained, **options).decoder(2).score(tokens))
+
+
+def greedy(made: Any, count: int) -> tuple[list[int], Any]:
+    """So many greedy tokens, and the log-probabilities (count, V) they were taken from."""
+    decoder = made.decoder(1)
+    logits = decoder.extend(np.array([[1, 2, 3]]))
+    tokens, rows = [], []
+    for _ in range(count):
+        row = np.array(logits.cpu() if hasattr(logits, "cpu") else logits)[0]
+        rows.append(log_softmax(row))
+        tokens.append(int(row.argmax()))
+        logits = decoder.extend(np.array([[tokens[-1]]]))
+    return tokens, np.stack(rows)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_gpu_gives_the_same_text(cell: dict[str, Any], layers: int) -> None:
+    options = {**cell, "layers": layers, "hidden_size": 32}
+    trained = module(**options)
+    on_gpu = make("model", "rnn", context(vocabulary=VOCABULARY, device="cuda"), **options)
+    on_gpu.load_tensors(trained.tensors())
+    tokens, logprobs = greedy(model(trained, **options), 200)
+    theirs, their_logprobs = greedy(on_gpu, 200)
+    assert theirs == tokens
+    assert their_logprobs == pytest.approx(logprobs, abs=1e-4)
+    state = on_gpu.decoder(2).read_state()
+    assert all(isinstance(array, np.ndarray) and len(array) == 2 for array in state.values())

@@ -1,0 +1,117 @@
+"""From a run directory back to a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from textgen import contracts
+from textgen.component import BuildContext
+from textgen.config import Choice, make_choice, make_pipeline, standard_sampler
+from textgen.data import Surveyor, encode_corpus, split_tokens
+from textgen.document import Document, read_document
+from textgen.errors import CorpusError, RunError
+from textgen.generation import Generator
+from textgen.plugins import PluginSet
+from textgen.protocols import Ids, Tokenizer
+from textgen.rundir import RunDirectory, load_tensors, read_json
+from textgen.sampling import Chain
+
+
+def load_generator(
+    directory: RunDirectory,
+    plugins_without: Callable[[Iterable[str]], PluginSet],
+    *,
+    device: str,
+    samplers: Iterable[Any] | None,
+) -> Generator:
+    """The generator of a finished run, with the run's own sampler chain or another's tables."""
+    record = directory.read_run()
+    if record["status"] != "finished":
+        raise RunError(
+            f"the run in {directory.path} is not finished ({record['status']}); `textgen run` goes on with it",
+            directory.path,
+        )
+    document = read_document(directory.inside("pipeline.toml"))
+    tables = document.tables
+    plugins = plugins_without(document.disabled_plugins())
+
+    def choose(kind: str, table: Any) -> Choice:
+        source = _source(directory, record, kind, table)
+        return make_choice(kind, table, plugins, document.folder, source=source)
+
+    context = BuildContext(
+        folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
+    )
+    unfitted = contracts.build(choose("tokenizer", tables["tokenizer"]), context)
+    directory.read_artifact("tokenizer.json", record["files"]["tokenizer.json"])
+    tokenizer = unfitted.from_dict(read_json(directory.inside("tokenizer.json")))
+    context = attrs.evolve(context, tokenizer=tokenizer)
+    model_choice = choose("model", tables["model"])
+    model = contracts.build(model_choice, context)
+    data = directory.read_artifact("model.safetensors", record["files"]["model.safetensors"])
+    load_weights(model, model_choice, load_tensors(directory.path / "model.safetensors", data))
+    chain = [choose("sampler", t) for t in (tables.get("sampler", []) if samplers is None else samplers)]
+    return attrs.evolve(
+        make_generator(chain, model_choice, model, context),
+        path=directory.path,
+        model_id=record["files"]["model.safetensors"],
+        tables=tables,
+        record=record,
+        training_tokens=partial(_training_tokens, document, plugins, record, tokenizer),
+    )
+
+
+def make_generator(samplers: Iterable[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
+    """A generator around a model that is there already."""
+    tokenizer = context.tokenizer
+    assert tokenizer is not None
+
+    def chain_of(choices: Iterable[Choice]) -> Chain:
+        built = [(choice, contracts.build(choice, context)) for choice in choices]
+        return Chain.of(built, model_choice.offer, tokenizer.vocab_size, tokenizer.unknown_id)
+
+    def make_chain(options: Mapping[str, Any]) -> Chain:
+        assert context.plugins is not None
+        return chain_of([standard_sampler(options, context.plugins)])
+
+    return Generator(
+        tokenizer=tokenizer, model=model, chain=chain_of(samplers), make_chain=make_chain, seed=context.seed
+    )
+
+
+def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) -> None:
+    """Give a model its weights; it is to blame if it refuses those that it wrote."""
+    try:
+        model.load_tensors(dict(tensors))
+    except ValueError as error:
+        raise contracts.blame(choice.offer, f"refuses the weights of the run: {error}") from error
+
+
+def _training_tokens(
+    document: Document, plugins: PluginSet, record: Mapping[str, Any], tokenizer: Tokenizer, file: Path
+) -> Ids:
+    """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
+    pipeline = make_pipeline(document, plugins)
+    context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
+    corpus = contracts.build(pipeline.corpus, context)
+    surveyor = Surveyor()
+    tokens = encode_corpus(surveyor.watch(corpus.read()), tokenizer, file)
+    if attrs.asdict(surveyor.result()) != record["fingerprint"]["corpus"]:
+        raise CorpusError("the corpus is no longer the one that the model was trained on")
+    return split_tokens(tokens, pipeline.data, tokenizer).training
+
+
+def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> str:
+    """Where a component of a run directory came from, to say what to install when it is missing."""
+    name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
+    for entry in record.get("components", ()):
+        if entry["kind"] == kind and entry["name"] == name:
+            package = f"{entry['distribution']}=={entry['version']}"
+            return f"{directory.path} (its {kind} came with {package}; if it is missing: pip install {package})"
+    return str(directory.path)

@@ -1,0 +1,44 @@
+"""Where a generation stands, as a small file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from textgen.errors import CorruptFileError
+from textgen.protocols import Tensors
+from textgen.rundir import dump_tensors, load_tensors, write_atomic
+
+
+@attrs.frozen(eq=False)
+class GenerationState:
+    """Where a generation stands: all that continues it exactly, on any machine that has the run.
+
+    arrays  the decoder's state and the history, each for one sequence
+    values  the seed, the position in its random numbers, the ids not fed yet, and the checksum of the weights
+    """
+
+    arrays: Tensors
+    values: dict[str, Any]
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file, in one piece: safetensors, with `values` as JSON bytes."""
+        encoded = np.frombuffer(json.dumps(self.values).encode(), np.uint8)
+        write_atomic(Path(path), dump_tensors({**self.arrays, "values": encoded}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> GenerationState:
+        """Read what `save` wrote. Raises CorruptFileError."""
+        path = Path(path)
+        try:
+            arrays = load_tensors(path, path.read_bytes())
+            values = json.loads(arrays.pop("values").tobytes())
+        except OSError as error:
+            raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+        except (KeyError, ValueError) as error:
+            raise CorruptFileError(path, "it holds no state of a generation") from error
+        return cls(arrays, values)
