@@ -19,10 +19,10 @@ def component(kind: str, name: str) -> Component:
     return offer.component
 
 
-def context(*, vocabulary: str = "", training: bool = False, device: str = "cpu", seed: int = 0) -> BuildContext:
+def context(*, vocabulary: str | None = None, training: bool = False, device: str = "cpu", seed: int = 0) -> BuildContext:
     """A context whose character tokenizer knows `vocabulary`; "<unk>" comes on top as id 0."""
     bare = BuildContext(folder=Path.cwd(), requested_device=device, seed=seed, training=training)
-    if not vocabulary:
+    if vocabulary is None:
         return bare
     char = component("tokenizer", "char")
     tokenizer = char.build(char.config(), bare)

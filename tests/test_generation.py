@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import collections
+import gc
 import itertools
 import math
-from collections.abc import Callable
+import threading
+import tracemalloc
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from textgen import Generator, PromptError, UsageError, load
+from textgen import (
+    Component,
+    CorruptFileError,
+    Engine,
+    GenerationState,
+    Generator,
+    NoOptions,
+    PluginSet,
+    PromptError,
+    UsageError,
+    hookimpl,
+    load,
+    run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +174,534 @@ def test_a_score_counts_what_the_vocabulary_lacks(generator: Generator) -> None:
 def test_there_must_be_something_to_score(generator: Generator, text: str) -> None:
     with pytest.raises(UsageError, match="less than two tokens"):
         generator.score(text)
+
+
+def cut(text: str, stops: tuple[str, ...], after: int = 0) -> tuple[str, bool]:
+    """What is left of a text, and whether a stop ended it: at the first moment when a stop stands whole in what came
+    after the first `after` characters, up to the earliest that does. One token is one character."""
+    for end in range(after, len(text) + 1):
+        places = [place for stop in stops if (place := text[:end].find(stop, after)) >= 0]
+        if places:
+            return text[: min(places)], True
+    return text, False
+
+
+@given(data=st.data())
+def test_a_stop_text_ends_it_wherever_token_borders_lie(generator: Generator, data: st.DataObject) -> None:
+    length = 60
+    whole = generator.generate("the ", max_new_tokens=length, seed=1).text
+    pieces = st.tuples(st.integers(0, length - 1), st.integers(1, 6)).map(lambda p: whole[p[0] : p[0] + p[1]])
+    other = st.text(alphabet="the clock", min_size=1, max_size=3)
+    stops = tuple(data.draw(st.lists(pieces | other, min_size=1, max_size=4)))
+    least = data.draw(st.sampled_from([0, 0, 10, length]))
+    arguments: dict[str, Any] = {"max_new_tokens": length, "seed": 1, "stop": stops, "min_new_tokens": least}
+    expected, stopped = cut(whole, stops, least)
+    made = generator.generate("the ", **arguments)
+    assert made.text == expected
+    assert made.finish_reason == ("stop" if stopped else "length")
+    assert whole.startswith(generator.tokenizer.decode(np.array(made.tokens)))
+    shown = ""
+    for piece in generator.stream("the ", **arguments):
+        shown += piece
+        assert expected.startswith(shown), "a stop text was shown in part"
+    assert shown == expected
+    assert list(generator.generate_many(["the "], **arguments)) == [made]
+
+
+def test_a_stop_may_be_one_string(generator: Generator) -> None:
+    assert generator.generate("the ", stop="e", seed=1) == generator.generate("the ", stop=["e"], seed=1)
+
+
+def test_what_overlaps_a_stop_is_shown_once_it_is_none(generator: Generator) -> None:
+    """The text goes on "aab": the stop "aac" is held back at "aa", and let go."""
+    arguments: dict[str, Any] = {"logit_bias": {"t": 1000.0}, "max_new_tokens": 5}
+    assert list(generator.stream("", stop=["ttth"], **arguments))[-1] == "ttt"
+    assert "".join(generator.stream("", stop=["ttth"], **arguments)) == "ttttt"
+    assert "".join(generator.stream("", stop=["ttth", "tt"], **arguments)) == ""
+    assert "".join(generator.stream("", stop=["tttt", "ttt"], min_new_tokens=1, **arguments)) == "t"
+
+
+def test_a_stop_token_ends_it_and_is_kept(generator: Generator) -> None:
+    whole = generator.generate("the ", max_new_tokens=200, seed=2)
+    token = whole.tokens[9]
+    made = generator.generate("the ", max_new_tokens=200, seed=2, stop_tokens=[token])
+    first = whole.tokens.index(token)
+    assert made.tokens == whole.tokens[: first + 1]
+    assert made.finish_reason == "stop"
+    assert list(generator.generate_many(["the "], max_new_tokens=200, seed=2, stop_tokens=[token])) == [made]
+    assert "".join(generator.stream("the ", max_new_tokens=200, seed=2, stop_tokens=[token])) == made.text
+
+
+def test_a_stop_token_is_not_drawn_before_its_time(generator: Generator) -> None:
+    stops = [int(token) for token in generator.encode_prompt("the ")]
+    for seed in range(5):
+        arguments: dict[str, Any] = {"seed": seed, "stop_tokens": stops, "min_new_tokens": 20, "max_new_tokens": 300}
+        made = generator.generate("the ", **arguments)
+        assert not set(made.tokens[:20]) & set(stops)
+        assert made.finish_reason == "stop"
+        assert made.tokens[-1] in stops
+        assert not set(made.tokens[:-1]) & set(stops)
+        assert list(generator.generate_many(["the "], **arguments)) == [made]
+
+
+def test_no_time_is_no_text(generator: Generator) -> None:
+    made = generator.generate("the ", time_limit=0)
+    assert (made.text, made.tokens, made.finish_reason) == ("", (), "time")
+    assert list(generator.stream("the ", time_limit=0)) == []
+    many = list(generator.generate_many(["the ", "", "a"], n=2, time_limit=0, batch_size=2))
+    assert [(m.prompt, m.text, m.finish_reason) for m in many] == [
+        (prompt, "", "time") for prompt in ("the ", "the ", "", "", "a", "a")
+    ]
+
+
+def test_a_time_limit_ends_what_would_not_end(generator: Generator) -> None:
+    made = generator.generate("the ", max_new_tokens=None, time_limit=0.05)
+    assert made.finish_reason == "time"
+    assert made.tokens
+
+
+def test_length_is_a_reason_too(generator: Generator) -> None:
+    assert generator.generate("the ", max_new_tokens=3).finish_reason == "length"
+    assert generator.generate("the ", max_new_tokens=0).finish_reason == "length"
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_another_thread_can_cancel(generator: Generator, many: bool) -> None:
+    begun, switch = threading.Event(), threading.Event()
+
+    def cancelled() -> bool:
+        begun.set()
+        return switch.is_set()
+
+    with ThreadPoolExecutor(1) as pool:
+        if many:
+            arguments: dict[str, Any] = {"max_new_tokens": None, "cancelled": cancelled}
+            future = pool.submit(lambda: list(generator.generate_many(["the ", ""], **arguments))[0])
+        else:
+            future = pool.submit(lambda: generator.generate("the ", max_new_tokens=None, cancelled=cancelled))
+        assert begun.wait(60)
+        switch.set()
+        made = future.result(60)
+    assert made.finish_reason == "cancelled"
+    assert made.text == generator.generate("the ", max_new_tokens=len(made.tokens)).text
+
+
+def test_an_event_cancels_a_stream_at_once(generator: Generator) -> None:
+    event = threading.Event()
+    stream = generator.stream("the ", max_new_tokens=None, cancelled=event)
+    assert len(list(itertools.islice(stream, 100))) == 100
+    canceller = threading.Thread(target=event.set)
+    canceller.start()
+    canceller.join()
+    assert list(stream) == []
+
+
+@given(
+    options=st.fixed_dictionaries(
+        {"seed": st.integers(0, 2**64 - 1), "max_new_tokens": st.integers(0, 80)},
+        optional={
+            "temperature": st.sampled_from([0, 0.5, 1.0, 3.0]),
+            "top_k": st.integers(0, 30),
+            "top_p": st.floats(0.1, 1),
+            "min_p": st.floats(0, 0.5),
+            "typical_p": st.floats(0.1, 1),
+            "repetition_penalty": st.sampled_from([0.8, 1.0, 1.5]),
+            "presence_penalty": st.sampled_from([-0.5, 0.7]),
+            "frequency_penalty": st.sampled_from([-0.1, 0.3]),
+            "no_repeat_ngram": st.integers(3, 6),
+            "logit_bias": st.sampled_from([{"e": 2.0}, {"t": -50.0, " ": 1.0}]),
+            "min_new_tokens": st.integers(0, 20),
+            "stop": st.sampled_from(["e", ["th", "the"], []]),
+            "stop_tokens": st.sampled_from([[3], [4, 5], []]),
+            "echo": st.booleans(),
+        },
+    ),
+    prompt=st.sampled_from(["", "t", "the time traveller smiled"]),
+    index=st.integers(0, 3),
+)
+def test_all_ways_give_the_same_text(generator: Generator, options: dict[str, Any], prompt: str, index: int) -> None:
+    alone = generator.generate(prompt, index=index, **options)
+    assert "".join(generator.stream(prompt, index=index, **options)) == alone.text
+    assert list(generator.generate_many([prompt], n=index + 1, **options))[index] == alone
+    assert len(alone.tokens) <= options["max_new_tokens"]
+
+
+PROMPTS = ("the ", "", "the time traveller smiled, and ", "t", "", "hour of the clock", "struck")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stop": ["e", " th"]},
+        {"repetition_penalty": 1.3, "frequency_penalty": 0.2, "presence_penalty": 0.1},
+        {"no_repeat_ngram": 3, "temperature": 0.5},
+        {"temperature": 0, "echo": True, "max_new_tokens": 100},
+        {"stop_tokens": [3, 4], "min_new_tokens": 5, "top_k": 9},
+    ],
+    ids=["plain", "stops", "penalties", "no-repeat", "greedy", "stop-tokens"],
+)
+def test_many_are_each_as_if_alone_and_in_order(generator: Generator, options: dict[str, Any], batch_size: int) -> None:
+    arguments: dict[str, Any] = {"max_new_tokens": 70, "seed": 11, **options}
+    many = list(generator.generate_many(PROMPTS, n=2, batch_size=batch_size, **arguments))
+    alone = [
+        generator.generate(prompt, index=2 * i + j, **arguments) for i, prompt in enumerate(PROMPTS) for j in range(2)
+    ]
+    assert many == alone
+
+
+def test_many_prompts_are_read_as_their_turn_comes(generator: Generator) -> None:
+    taken = itertools.count()
+
+    def prompts() -> Iterator[str]:
+        while True:
+            next(taken)
+            yield "the "
+
+    many = generator.generate_many(prompts(), batch_size=4, max_new_tokens=3)
+    assert [next(many).index for _ in range(10)] == list(range(10))
+    assert next(taken) < 40
+
+
+def test_a_prompt_among_many_outside_the_vocabulary_is_an_error(generator: Generator) -> None:
+    with pytest.raises(PromptError, match="é"):
+        list(generator.generate_many(["the", "é"]))
+
+
+def test_a_hundred_threads_get_what_each_would_have_got_alone(generator: Generator) -> None:
+    arguments: list[dict[str, Any]] = [
+        {"seed": i, "max_new_tokens": 40, "repetition_penalty": 1.1, "temperature": [0.0, 0.8][i % 2]}
+        for i in range(100)
+    ]
+    expected = [generator.generate(PROMPTS[i % 7], **a).text for i, a in enumerate(arguments)]
+    start = threading.Barrier(100)
+
+    def work(i: int) -> str:
+        start.wait(60)
+        if i % 3 == 0:
+            return "".join(generator.stream(PROMPTS[i % 7], **arguments[i]))
+        if i % 3 == 1:
+            return next(generator.generate_many([PROMPTS[i % 7]], **arguments[i])).text
+        return generator.generate(PROMPTS[i % 7], **arguments[i]).text
+
+    with ThreadPoolExecutor(100) as pool:
+        assert list(pool.map(work, range(100))) == expected
+
+
+@attrs.define(eq=False)
+class Watcher:
+    """A plugin with one sampler, which changes nothing, counts its calls and may be made to wait."""
+
+    calls: int = 0
+    histories: list[Any] = attrs.field(factory=list)
+    begun: threading.Event = attrs.field(factory=threading.Event)
+    gate: threading.Event | None = None
+
+    @hookimpl
+    def textgen_samplers(self) -> list[Component]:
+        def sample(logits: Any, history: Any) -> Any:
+            self.calls += 1
+            self.histories.append(weakref.ref(history))
+            self.begun.set()
+            if self.gate is not None:
+                assert self.gate.wait(60), "nobody opened the gate"
+            return logits
+
+        return [Component("watch", NoOptions, lambda config, context: sample)]
+
+
+def watched(run: Path, **options: Any) -> tuple[Watcher, Generator]:
+    watcher = Watcher(**options)
+    plugins = PluginSet.discover()
+    plugins.register(watcher, "watcher")
+    return watcher, Engine(plugins).load(run, sampler=[{"type": "watch"}])
+
+
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("echo", [False, True])
+def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(
+    finished_run: Path, close: bool, echo: bool
+) -> None:
+    watcher, generator = watched(finished_run)
+    stream = generator.stream("the ", max_new_tokens=None, echo=echo)
+    for _ in range(10 + echo):
+        next(stream)
+    assert watcher.calls == 10
+    if close and not echo:
+        stream.close()  # type: ignore[attr-defined]  # it is a generator
+    del stream
+    gc.collect()
+    assert watcher.calls == 10
+    assert all(history() is None for history in watcher.histories)
+
+
+def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_run: Path) -> None:
+    watcher, generator = watched(finished_run)
+    many = generator.generate_many(itertools.repeat("the "), batch_size=3, max_new_tokens=5)
+    next(many)
+    calls = watcher.calls
+    del many
+    gc.collect()
+    assert watcher.calls == calls <= 10
+    assert all(history() is None for history in watcher.histories)
+
+
+def test_an_async_stream_gives_the_same_text(generator: Generator) -> None:
+    async def collect() -> str:
+        return "".join([piece async for piece in generator.astream("the ", max_new_tokens=50, seed=3)])
+
+    assert asyncio.run(collect()) == generator.generate("the ", max_new_tokens=50, seed=3).text
+
+
+def test_the_event_loop_stays_free(finished_run: Path) -> None:
+    """Each token waits for a gate that only the event loop opens."""
+    watcher, generator = watched(finished_run, gate=threading.Event())
+
+    async def open_gate() -> None:
+        while not watcher.begun.is_set():
+            await asyncio.sleep(0)
+        assert watcher.gate is not None
+        watcher.gate.set()
+
+    async def read() -> list[str]:
+        return [piece async for piece in generator.astream("the ", max_new_tokens=5)]
+
+    async def both() -> list[str]:
+        return (await asyncio.gather(read(), open_gate()))[0]
+
+    assert len(asyncio.run(both())) == 5
+
+
+def test_an_async_stream_that_is_left_stops(finished_run: Path) -> None:
+    watcher, generator = watched(finished_run)
+
+    async def read() -> int:
+        stream = generator.astream("the ", max_new_tokens=None)
+        async for _ in stream:
+            if watcher.calls == 5:
+                break
+        await stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
+        return watcher.calls
+
+    assert asyncio.run(read()) == watcher.calls == 5
+    gc.collect()
+    assert all(history() is None for history in watcher.histories)
+
+
+def test_an_async_stream_refuses_what_generate_refuses(generator: Generator) -> None:
+    async def read(**arguments: Any) -> None:
+        async for _ in generator.astream("the ", **arguments):
+            pass
+
+    with pytest.raises(UsageError, match="temperature"):
+        asyncio.run(read(temperature=-1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_new_tokens", value) for value in (-1, 10**10, 2**63)),
+        *(("min_new_tokens", value) for value in (-1, 10**10)),
+        *(("n", value) for value in (0, -1, 10**6 + 1, 1.0, True)),
+        *(("batch_size", value) for value in (0, -1, 1.5)),
+        *(("stop", value) for value in (["a"] * 1001, "a" * 10_001, "", [""], ["a", 1], ["\ud800"])),
+        *(("stop_tokens", value) for value in ([-1], [10**6], [0.5], [1] * 1001, [True])),
+        *(("time_limit", value) for value in (-1, math.nan, math.inf, "1")),
+        ("echo", 1),
+    ],
+)
+def test_limits_are_checked_before_anything_is_read_or_made(generator: Generator, name: str, value: Any) -> None:
+    def prompts() -> Iterator[str]:
+        raise AssertionError("the prompts were read")
+        yield ""
+
+    with pytest.raises(UsageError, match=name):
+        generator.generate_many(prompts(), **{name: value})
+    if name not in ("n", "batch_size"):
+        with pytest.raises(UsageError, match=name):
+            generator.generate("the", **{name: value})
+        with pytest.raises(UsageError, match=name):
+            generator.stream("the", **{name: value})
+
+
+def test_what_would_never_end_is_refused_where_it_must_end(generator: Generator) -> None:
+    for call in (generator.generate, lambda prompt, **options: generator.generate_many([prompt], **options)):
+        with pytest.raises(UsageError, match="never ends"):
+            call("the ", max_new_tokens=None)
+    assert generator.generate("the ", max_new_tokens=None, stop="e").finish_reason == "stop"
+
+
+STATES = pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0},
+        {"seed": 5},
+        {"temperature": 0.8, "repetition_penalty": 1.3, "frequency_penalty": 0.3, "presence_penalty": 0.2},
+        {"no_repeat_ngram": 3, "temperature": 0.7},
+    ],
+    ids=["greedy", "sampled", "penalties", "no-repeat"],
+)
+
+
+@STATES
+@pytest.mark.parametrize("at", [0, 1, 37, 64, 65])
+def test_a_state_continues_exactly(generator: Generator, options: dict[str, Any], at: int) -> None:
+    whole = generator.generate("the ", max_new_tokens=150, index=4, **options)
+    first = generator.generate("the ", max_new_tokens=at, index=4, keep_state=True, **options)
+    rest = generator.generate(max_new_tokens=150 - at, state=first.state, **options)
+    assert first.text + rest.text == whole.text
+    streamed = "".join(generator.stream(max_new_tokens=150 - at, state=first.state, **options))
+    assert streamed == rest.text, "a state can be used twice"
+
+
+@STATES
+def test_a_state_continues_in_another_process(
+    python: Callable[..., Any], generator: Generator, finished_run: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    whole = generator.generate("the ", max_new_tokens=120, **options)
+    first = generator.generate("the ", max_new_tokens=50, keep_state=True, **options)
+    assert first.state is not None
+    first.state.save(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_size < 10_000
+    script = (
+        "import sys, textgen\n"
+        "state = textgen.GenerationState.load('state')\n"
+        f"made = textgen.load(sys.argv[1]).generate(max_new_tokens=70, state=state, **{options!r})\n"
+        "print(made.text, end='')\n"
+    )
+    done = python("-c", script, finished_run, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert first.text + done.stdout == whole.text
+
+
+def test_a_prompt_is_added_to_a_state(generator: Generator) -> None:
+    first = generator.generate("the ", max_new_tokens=30, keep_state=True, temperature=0)
+    added = generator.generate("clock", max_new_tokens=30, state=first.state, temperature=0)
+    assert added.tokens == generator.generate(f"{first}clock", max_new_tokens=30, temperature=0).tokens
+
+
+def test_a_state_says_what_the_samplers_lack(generator: Generator) -> None:
+    plain = generator.generate("the ", max_new_tokens=10, keep_state=True)
+    with pytest.raises(UsageError, match="same samplers"):
+        generator.generate(state=plain.state, repetition_penalty=1.2)
+
+
+def test_the_state_of_another_model_is_refused(
+    generator: Generator, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    other = run(tiny_pipeline(seed=8)).generator
+    state = other.generate("the ", max_new_tokens=5, keep_state=True).state
+    with pytest.raises(UsageError, match="another model"):
+        generator.generate(state=state)
+    with pytest.raises(UsageError, match="another model"):
+        generator.stream(state=state)
+
+
+def test_a_damaged_state_is_an_error_that_names_the_file(generator: Generator, tmp_path: Path) -> None:
+    state = generator.generate("the ", max_new_tokens=5, keep_state=True, repetition_penalty=1.1).state
+    assert state is not None
+    path = tmp_path / "state"
+    state.save(path)
+    good = path.read_bytes()
+    flips = [good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :] for at in range(0, len(good), 7)]
+    cuts = [good[:size] for size in (0, 1, 8, 100, len(good) - 1)]
+    for bad in [*flips, *cuts, b"version https://git-lfs.github.com/spec/v1\n", good + b"\0"]:
+        path.write_bytes(bad)
+        with pytest.raises(CorruptFileError, match="state"):
+            GenerationState.load(path)
+    path.write_bytes((generator.path / "model.safetensors").read_bytes())  # type: ignore[operator]
+    with pytest.raises(CorruptFileError, match="state"):
+        GenerationState.load(path)
+    with pytest.raises(CorruptFileError, match="cannot be read"):
+        GenerationState.load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [({}, (50_000, 200_000)), ({"stop": "\0never\0", "repetition_penalty": 1.1}, (10_000, 40_000))],
+    ids=["plain", "penalty"],
+)
+def test_an_endless_stream_takes_no_more_memory(
+    generator: Generator, options: dict[str, Any], sizes: tuple[int, int]
+) -> None:
+    stream = generator.stream("the ", max_new_tokens=None, **options)
+    collections.deque(itertools.islice(stream, 1000), maxlen=0)
+    tracemalloc.start()
+    try:
+        collections.deque(itertools.islice(stream, sizes[0]), maxlen=0)
+        early = tracemalloc.get_traced_memory()
+        collections.deque(itertools.islice(stream, sizes[1] - sizes[0]), maxlen=0)
+        late = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert late[0] - early[0] < 4096
+    assert late[1] - early[1] < 4096
+
+
+def test_logprobs_are_those_of_the_model_before_any_sampler(generator: Generator) -> None:
+    made = generator.generate("the ", max_new_tokens=20, logprobs=3, top_k=2, temperature=0.5)
+    assert made.logprobs is not None
+    decoder = generator.model.decoder(1)
+    logits = decoder.extend(generator.encode_prompt("the ")[None])
+    for token, entry in zip(made.tokens, made.logprobs, strict=True):
+        row = np.asarray(logits, np.float64)[0]
+        row = row - np.log(np.exp(row).sum())
+        assert entry.token == token
+        assert entry.logprob == pytest.approx(row[token], abs=1e-6)
+        assert [t for t, _ in entry.top] == np.argsort(-row, kind="stable")[:3].tolist()
+        assert [p for _, p in entry.top] == pytest.approx(sorted(row, reverse=True)[:3], abs=1e-6)
+        logits = decoder.extend(np.array([[token]]))
+    assert made.tokens == generator.generate("the ", max_new_tokens=20, top_k=2, temperature=0.5).tokens
+
+
+def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Generator) -> None:
+    prompt = "the clock"
+    plain = generator.generate(prompt, max_new_tokens=10, logprobs=0)
+    echoed = generator.generate(prompt, max_new_tokens=10, logprobs=0, echo=True)
+    assert echoed.text == str(echoed) == str(plain) == prompt + plain.text
+    assert plain.logprobs is not None
+    assert echoed.logprobs is not None
+    assert [entry.token for entry in echoed.logprobs] == [*generator.encode_prompt(prompt), *plain.tokens]
+    assert echoed.logprobs[len(prompt) :] == plain.logprobs
+    scores = np.concatenate([block.logprobs for block in generator.score_tokens(prompt)])
+    assert [entry.logprob for entry in echoed.logprobs[1 : len(prompt)]] == pytest.approx(list(scores[1:]), abs=1e-6)
+    assert next(iter(generator.stream(prompt, max_new_tokens=2, echo=True))) == prompt
+
+
+@pytest.mark.parametrize("value", [-1, 1000, 1.0, True])
+def test_logprobs_are_at_most_the_vocabulary(generator: Generator, value: Any) -> None:
+    with pytest.raises(UsageError, match="logprobs"):
+        generator.generate("the ", logprobs=value)
+
+
+def test_the_unknown_token_is_never_generated(generator: Generator) -> None:
+    made = generator.generate("the ", max_new_tokens=5000, temperature=100.0)  # all tokens are about equally likely
+    assert len(set(made.tokens)) == generator.tokenizer.vocab_size - 1
+    assert generator.tokenizer.unknown_id not in made.tokens
+    many = generator.generate_many([""] * 100, max_new_tokens=50, temperature=100.0)
+    assert all(generator.tokenizer.unknown_id not in m.tokens for m in many)
+
+
+def test_token_scores_say_which_token_is_how_likely(generator: Generator) -> None:
+    text = "the hour " * 1000
+    blocks = list(generator.score_tokens(text))
+    assert len(blocks) > 1
+    tokens = np.concatenate([block.tokens for block in blocks])
+    logprobs = np.concatenate([block.logprobs for block in blocks])
+    assert np.array_equal(tokens, generator.encode_prompt(text))
+    assert np.isnan(logprobs[0])
+    assert -logprobs[1:].mean() == pytest.approx(generator.score(text).loss)
+
+
+def test_a_long_text_is_scored_in_bounded_memory(generator: Generator) -> None:
+    def peak(characters: int) -> int:
+        piece = "the time traveller smiled, and the clock struck. " * 100
+        tracemalloc.start()
+        try:
+            generator.score(itertools.repeat(piece, characters // len(piece)))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(1_000_000) < peak(100_000) + 100_000

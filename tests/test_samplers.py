@@ -69,7 +69,7 @@ def cases(draw: st.DrawFn) -> tuple[Any, Past]:
 
 
 def sampler(name: str, size: int, **options: Any) -> Any:
-    return make("sampler", name, context(vocabulary=letters(max(size - 1, 1))), **options)
+    return make("sampler", name, context(vocabulary=letters(size - 1)), **options)
 
 
 def drawable(logits: Any) -> Any:

@@ -14,7 +14,7 @@ from textgen import devices
 from textgen.component import option
 from textgen.document import Document
 from textgen.errors import Fault, PipelineError, UsageError
-from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
+from textgen.plugins import Offer, PluginSet
 from textgen.structure import plain, show, structure_table
 from textgen.suggest import nearest
 
@@ -257,8 +257,7 @@ def make_choice(kind: str, table: Any, plugins: PluginSet, folder: Path, *, sour
 
 def standard_sampler(options: Mapping[str, Any], plugins: PluginSet) -> Choice:
     """The sampler that takes keyword arguments, with those. Raises UsageError with every fault."""
-    standard = [offer for offer in plugins.offers("sampler") if offer.component.default]
-    standard = [offer for offer in standard if offer.plugin.distribution == OWN_DISTRIBUTION] or standard
+    standard = plugins.defaults("sampler")
     if len(standard) != 1:
         names = ", ".join(offer.qualified_name for offer in standard) or "none"
         raise UsageError(f"sampling options need one sampler that takes them, and there are: {names}")
@@ -289,8 +288,7 @@ def _choice(kind: str, table: Any, path: str, plugins: PluginSet, folder: Path, 
 
 def _chain(kind: str, tables: Any, plugins: PluginSet, folder: Path, faults: list[Fault]) -> tuple[Any, ...]:
     if tables is None:  # only observers have defaults: a chain of no samplers means something
-        offers = [offer for offer in plugins.offers(kind) if offer.component.default]
-        return tuple(Choice(o.component.name, o, o.component.config()) for o in offers)
+        return tuple(Choice(o.component.name, o, o.component.config()) for o in plugins.defaults(kind))
     if not isinstance(tables, list | tuple):
         faults.append(Fault(kind, f"expected an array of tables, [[{kind}]]", show(tables)))
         return ()

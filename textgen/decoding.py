@@ -47,7 +47,7 @@ class Limits:
         return self.deadline is not None or self.cancelled is not None
 
 
-@attrs.define(eq=False)
+@attrs.frozen
 class TokenLogprobs:
     """Log-probabilities of one generated token, by the model before any sampler: its own and the likeliest ones'."""
 

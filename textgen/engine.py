@@ -21,7 +21,6 @@ from textgen.config import DecodingOptions, Pipeline, make_choice, make_pipeline
 from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
 from textgen.document import read_document
 from textgen.errors import CorpusError, CorruptFileError
-from textgen.events import RunStarted
 from textgen.generation import Generation, Generator
 from textgen.loading import load_generator, load_weights, make_generator
 from textgen.plugins import PluginSet
@@ -163,7 +162,8 @@ def _bring_to_finished(
         if overwrite:  # only now that nothing is left that could refuse the new run
             directory.clear(spare=directory.path / _TOKENS)
         checkpoint = _last_checkpoint(directory) if record is not None else None
-        _train(pipeline, directory, context, survey, data, checkpoint, observers, cancelled)
+        loop = _training_loop(pipeline, directory, context, data, checkpoint, observers, cancelled)
+        _train(pipeline, survey, context, directory, loop)
     return "trained" if checkpoint is None else "resumed"
 
 
@@ -207,58 +207,50 @@ def _encoded(
 
 
 def _train(
+    pipeline: Pipeline, survey: Survey, context: BuildContext, directory: RunDirectory, loop: TrainingLoop
+) -> None:
+    """Train to the end and publish the model."""
+    assert context.tokenizer is not None
+    record = provenance.begin(pipeline, directory, survey, context.tokenizer, loop.data, loop.context.device)
+    try:
+        loop.run()
+    except BaseException:
+        directory.write_run({**record, "status": "unfinished", "step": loop.progress.step})
+        raise
+    provenance.finish(directory, record, loop.progress)
+
+
+def _training_loop(
     pipeline: Pipeline,
     directory: RunDirectory,
     context: BuildContext,
-    survey: Survey,
     data: Dataset,
     checkpoint: Checkpoint | None,
     observers: Iterable[Observer],
     cancelled: Callable[[], bool],
-) -> None:
-    """Train the model to the end and publish it."""
-    assert context.tokenizer is not None
+) -> TrainingLoop:
+    """Model and trainer, where the checkpoint left them, and who watches."""
     model = contracts.build(pipeline.model, context)
     trainer = contracts.build(pipeline.trainer, context)
-    progress = Progress()
     if checkpoint is not None:
         load_weights(model, pipeline.model, checkpoint.tensors)
         trainer.load_state(checkpoint.trainer)
-        progress = Progress(**checkpoint.progress)
     # Without torch nothing computes on a GPU, and asking which there are would load it.
     device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
-    record = provenance.begin(pipeline, directory, survey, context.tokenizer, data, device)
-    loop = TrainingLoop(
+    own = [Watcher(contracts.build(choice, context), choice.offer) for choice in pipeline.observers]
+    return TrainingLoop(
         directory=directory,
         model=model,
         trainer=trainer,
         blame=(pipeline.trainer.offer, pipeline.model.offer),
         data=data,
         context=TrainingContext(seed=pipeline.seed, device=device),
-        watchers=[
-            *(Watcher(contracts.build(choice, context), choice.offer) for choice in pipeline.observers),
-            *(Watcher(observer, None) for observer in observers),
-        ],
-        progress=progress,
+        watchers=[*own, *(Watcher(observer, None) for observer in observers)],
+        progress=Progress(**checkpoint.progress) if checkpoint is not None else Progress(),
         checkpoint_seconds=pipeline.checkpoint.seconds,
         cancelled=cancelled,
         sample=_sample_with(pipeline, context, model),
     )
-    started = RunStarted(
-        step=progress.step,
-        evaluations=progress.evaluations,
-        device=device,
-        parameters=sum(array.size for array in model.tensors().values()),
-        vocab_size=context.vocab_size,
-        training_tokens=len(data.training),
-        validation_tokens=len(data.validation),
-    )
-    try:
-        loop.run(started)
-    except BaseException:
-        directory.write_run({**record, "status": "unfinished", "step": progress.step})
-        raise
-    provenance.finish(directory, record, progress)
 
 
 def _last_checkpoint(directory: RunDirectory) -> Checkpoint | None:

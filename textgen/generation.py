@@ -4,66 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import attrs
 import numpy as np
 
-from textgen.config import MAX_N, MAX_SEED, DecodingOptions
+from textgen.arguments import GenerateArguments, Settings
+from textgen.config import MAX_N, MAX_SEED
 from textgen.decoding import (
     BatchDecoding,
     FinishReason,
-    Limits,
     Request,
     SequenceDecoding,
     TokenLogprobs,
     can_batch,
 )
-from textgen.errors import Fault, PromptError, UsageError
+from textgen.errors import PromptError, UsageError
 from textgen.protocols import Ids, Model, Tokenizer
 from textgen.sampling import Chain
 from textgen.scoring import TextScore, TokenScores, score_pieces, score_tokens
 from textgen.state import GenerationState
 from textgen.stopping import StopText
-from textgen.structure import structure_table
 
 if TYPE_CHECKING:
     from textgen.novelty import CopyIndex
 
 _BATCH: Final = 256
-
-
-class GenerateArguments(TypedDict, total=False):
-    """Keyword arguments of Generator.generate and its kin.
-
-    The first group is that of the `[generate]` table (textgen.config.DecodingOptions); `cancelled` is a function, or
-    an event such as threading.Event, that another thread may use to end the text. The second group goes to the
-    standard sampler, which then stands in place of the run's own chain.
-    """
-
-    max_new_tokens: int | None
-    min_new_tokens: int
-    stop: str | Iterable[str]
-    stop_tokens: Iterable[int]
-    time_limit: float | None
-    seed: int | None
-    echo: bool
-    unknown_characters: Literal["error", "skip", "unknown"]
-    cancelled: Any
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    typical_p: float
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    no_repeat_ngram: int
-    logit_bias: Mapping[str, float]
 
 
 @attrs.frozen(kw_only=True)
@@ -90,27 +58,6 @@ class Generation:
 
     def __str__(self) -> str:
         return self.text if self.echo else self.prompt + self.text
-
-
-@attrs.frozen
-class _Settings:
-    """Checked arguments of one call."""
-
-    options: DecodingOptions
-    chain: Chain
-    seed: int
-    cancelled: Callable[[], bool] | None
-
-    def limits(self) -> Limits:
-        """Limits whose clock starts now."""
-        options = self.options
-        return Limits(
-            max_new_tokens=options.max_new_tokens,
-            min_new_tokens=options.min_new_tokens,
-            stop_tokens=options.stop_tokens,
-            deadline=None if options.time_limit is None else time.monotonic() + options.time_limit,
-            cancelled=self.cancelled,
-        )
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -161,33 +108,18 @@ class Generator:
         settings = self._settings(arguments)
         if logprobs is not None:
             _check_whole("logprobs", logprobs, 0, self.tokenizer.vocab_size)
+        settings.must_end()
         decoding = self._begin(prompt, settings, index, state)
-        if settings.options.max_new_tokens is None and not self._can_end(settings):
-            raise UsageError("max_new_tokens=None never ends; use stream, or give stop, time_limit or cancelled")
-        ids: list[int] = []
-        watcher = self._watcher(settings)
-        pieces: list[str] = []
-        reason: FinishReason | None = None
-        for token in decoding.tokens(settings.limits(), logprobs):
-            ids.append(token)
-            if watcher is not None:
-                pieces.append(watcher.feed(token))
-                if watcher.stopped:
-                    reason = "stop"
-                    break
-        text = self.tokenizer.decode(np.array(ids, np.int64)) if watcher is None else "".join([*pieces, watcher.rest()])
-        scored = tuple(decoding.logprobs) if logprobs is not None else None
-        if scored is not None and settings.options.echo and logprobs is not None:
-            scored = (*self._prompt_logprobs(prompt, settings, logprobs), *scored)
+        ids, text = self._collect(decoding, settings, logprobs)
         return Generation(
             prompt=prompt,
             text=prompt + text if settings.options.echo else text,
             tokens=tuple(ids),
-            finish_reason=reason or decoding.reason,
+            finish_reason=decoding.reason,
             seed=settings.seed,
             index=index,
             echo=settings.options.echo,
-            logprobs=scored,
+            logprobs=None if logprobs is None else self._logprobs(decoding, prompt, settings, logprobs),
             state=decoding.state(self.model_id) if keep_state else None,
         )
 
@@ -233,8 +165,7 @@ class Generator:
         settings = self._settings(arguments)
         _check_whole("n", n, 1, MAX_N)
         _check_whole("batch_size", batch_size, 1, MAX_N)
-        if settings.options.max_new_tokens is None and not self._can_end(settings):
-            raise UsageError("max_new_tokens=None never ends; give a number, stop, time_limit or cancelled")
+        settings.must_end()
         return self._many(prompts, n, batch_size, settings)
 
     def score(self, text: str | Iterable[str]) -> TextScore:
@@ -274,47 +205,47 @@ class Generator:
         known: Ids = ids[ids != unknown]
         return known
 
-    def _settings(self, arguments: Mapping[str, Any]) -> _Settings:
-        """Check keyword arguments. Raises UsageError with every fault."""
-        names = attrs.fields_dict(DecodingOptions)
-        given = {key: value for key, value in arguments.items() if key in names}
-        for key in ("stop", "stop_tokens"):
-            if key in given and not isinstance(given[key], str):
-                given[key] = tuple(given[key])
-        faults: list[Fault] = []
-        options = structure_table(DecodingOptions, given, "", Path(), faults)
-        if faults:
-            raise UsageError("; ".join(map(str, faults)))
-        if any(token >= self.tokenizer.vocab_size or token < 0 for token in options.stop_tokens):
-            raise UsageError(f"stop_tokens must be ids from 0 to {self.tokenizer.vocab_size - 1}")
-        if arguments.get("max_new_tokens", 0) is None:
-            options = attrs.evolve(options, max_new_tokens=None)
-        sampling = {k: v for k, v in arguments.items() if k not in names and k != "cancelled"}
-        cancelled = arguments.get("cancelled")
-        return _Settings(
-            options,
-            self.make_chain(sampling) if sampling else self.chain,
-            self.seed if options.seed is None else options.seed,
-            getattr(cancelled, "is_set", cancelled),
-        )
+    def _settings(self, arguments: Mapping[str, Any]) -> Settings:
+        return Settings.of(arguments, self.tokenizer.vocab_size, self.chain, self.make_chain, self.seed)
 
-    def _begin(self, prompt: str, settings: _Settings, index: int, state: GenerationState | None) -> SequenceDecoding:
+    def _begin(self, prompt: str, settings: Settings, index: int, state: GenerationState | None) -> SequenceDecoding:
         _check_whole("index", index, 0, MAX_SEED - 1)
         if state is not None and state.values["model"] != self.model_id:
             raise UsageError("the saved state belongs to another model; it goes on only with the run that made it")
         ids = self.encode_prompt(prompt, settings.options.unknown_characters)
         return SequenceDecoding(self.model, settings.chain, ids, seed=settings.seed, index=index, state=state)
 
-    def _can_end(self, settings: _Settings) -> bool:
-        options = settings.options
-        return bool(options.stops or options.stop_tokens or options.time_limit is not None or settings.cancelled)
+    def _collect(self, decoding: SequenceDecoding, settings: Settings, top: int | None) -> tuple[list[int], str]:
+        """All tokens of a decoding, and their text."""
+        watcher = self._watcher(settings)
+        tokens = decoding.tokens(settings.limits(), top)
+        if watcher is None:
+            ids = list(tokens)
+            return ids, self.tokenizer.decode(np.array(ids, np.int64))
+        ids = []
+        for token in tokens:
+            ids.append(token)
+            if watcher.watch(token):
+                decoding.reason = "stop"
+                break
+        return ids, watcher.text()
 
-    def _watcher(self, settings: _Settings) -> StopText | None:
+    def _logprobs(
+        self, decoding: SequenceDecoding, prompt: str, settings: Settings, top: int
+    ) -> tuple[TokenLogprobs, ...]:
+        """Of the generated tokens; with echo, of the prompt's before them, the first given the start state."""
+        if not settings.options.echo:
+            return tuple(decoding.logprobs)
+        ids = self.encode_prompt(prompt, settings.options.unknown_characters)
+        prompt_alone = SequenceDecoding(self.model, settings.chain, ids[:0], seed=0, index=0)
+        return (*prompt_alone.forced_logprobs(ids, top), *decoding.logprobs)
+
+    def _watcher(self, settings: Settings) -> StopText | None:
         if not settings.options.stops:
             return None
         return StopText(self.tokenizer.incremental_decoder(), settings.options.stops, settings.options.min_new_tokens)
 
-    def _pieces(self, decoding: SequenceDecoding, settings: _Settings) -> Iterator[str]:
+    def _pieces(self, decoding: SequenceDecoding, settings: Settings) -> Iterator[str]:
         watcher = StopText(
             self.tokenizer.incremental_decoder(), settings.options.stops, settings.options.min_new_tokens
         )
@@ -326,7 +257,7 @@ class Generator:
         if piece := watcher.rest():
             yield piece
 
-    def _many(self, prompts: Iterable[str], n: int, batch_size: int, settings: _Settings) -> Iterator[Generation]:
+    def _many(self, prompts: Iterable[str], n: int, batch_size: int, settings: Settings) -> Iterator[Generation]:
         options = settings.options
         texts: dict[int, str] = {}
         watchers: dict[int, StopText] = {}
@@ -362,12 +293,6 @@ class Generator:
             while turn in ready:
                 yield ready.pop(turn)
                 turn += 1
-
-    def _prompt_logprobs(self, prompt: str, settings: _Settings, top: int) -> list[TokenLogprobs]:
-        """Of the prompt's tokens, each given the ones before it; the first, given the start state."""
-        ids = self.encode_prompt(prompt, settings.options.unknown_characters)
-        decoding = SequenceDecoding(self.model, settings.chain, ids[:0], seed=0, index=0)
-        return decoding.forced_logprobs(ids, top)
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

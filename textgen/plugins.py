@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import warnings
-from collections.abc import Iterable, Mapping
-from importlib import metadata
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
 import pluggy
 
-from textgen import hookspecs
+from textgen import discovery, hookspecs
 from textgen.component import KINDS, Component
+from textgen.discovery import Found, Plugin
 from textgen.errors import Fault, PluginError, PluginWarning
 from textgen.suggest import nearest
 
-ENTRY_POINT_GROUP: Final = "textgen"
 OWN_DISTRIBUTION: Final = "textgen-engine"
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
 )
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-
-
-@attrs.frozen
-class Plugin:
-    """A plugin: the name of its entry point, and the distribution that brought it."""
-
-    name: str
-    distribution: str
-    version: str
 
 
 @attrs.frozen
@@ -64,45 +55,71 @@ class Quarantined:
 
 
 class PluginSet:
-    """The plugins of one engine. Nothing here is shared with another set.
+    """The plugins of one engine. Nothing here is shared with another set, and any thread may use it.
 
-    `disable` names entry points to leave alone. `TEXTGEN_STRICT_PLUGINS=1` in the environment (or `strict=True`)
-    raises PluginError where a plugin would be quarantined.
+    Which plugins are installed is known from their metadata; one is imported when something needs it: a component of
+    its package, a name that no built-in has, or a list of all there is.
+
+    disable   names of entry points to leave alone
+    strict    raise PluginError where a plugin would be quarantined; import all at once. `TEXTGEN_STRICT_PLUGINS=1` in
+              the environment is the same
+    patience  seconds that a list of all there is may wait for imports; what takes longer is named and left out of it
     """
 
-    def __init__(self, *, disable: Iterable[str] = (), strict: bool | None = None) -> None:
+    def __init__(
+        self, *, disable: Iterable[str] = (), strict: bool | None = None, patience: float | None = None
+    ) -> None:
         self.disabled = frozenset(disable)
         self.quarantined: list[Quarantined] = []
+        self._patience = patience
         self._offers: list[Offer] = []
+        self._waiting: list[Found] = []
+        self._lock = threading.RLock()
         self._strict = os.environ.get("TEXTGEN_STRICT_PLUGINS") == "1" if strict is None else strict
         self._manager = pluggy.PluginManager("textgen")
         self._manager.add_hookspecs(hookspecs)
 
     @classmethod
-    def discover(cls, *, disable: Iterable[str] = (), strict: bool | None = None) -> PluginSet:
-        """Every installed plugin, each loaded apart from the others.
+    def discover(
+        cls, *, disable: Iterable[str] = (), strict: bool | None = None, patience: float | None = None
+    ) -> PluginSet:
+        """Every installed plugin, each loaded apart from the others when it is needed.
 
         With `TEXTGEN_DISABLE_PLUGIN_AUTOLOAD=1` in the environment, the built-in set alone.
         """
-        plugins = cls(disable=disable, strict=strict)
+        plugins = cls(disable=disable, strict=strict, patience=patience)
         only_own = os.environ.get("TEXTGEN_DISABLE_PLUGIN_AUTOLOAD") == "1"
-        for plugin, entry_point in _entry_points():
-            if plugin.name not in plugins.disabled and not (only_own and plugin.distribution != OWN_DISTRIBUTION):
-                plugins._load(plugin, entry_point)
+        plugins._waiting = [
+            found
+            for found in discovery.installed()
+            if found.plugin.name not in plugins.disabled
+            and not (only_own and found.plugin.distribution != OWN_DISTRIBUTION)
+        ]
+        if plugins._strict:
+            plugins._load_all()
         return plugins
 
     def register(self, module: object, name: str, *, distribution: str = "unpackaged", version: str = "0") -> None:
         """Add a plugin that is no installed package: a module or any object with hook implementations."""
         plugin = Plugin(name, distribution, version)
-        try:
-            self._offers += self._collect(plugin, module)
-        except Exception as error:
-            self._quarantine(plugin, _cause_of(error), error)
+        with self._lock:
+            try:
+                self._offers += self._collect(plugin, module)
+            except Exception as error:
+                self._quarantine(plugin, _cause_of(error, plugin), error)
 
     def offers(self, kind: str | None = None) -> list[Offer]:
         """What is on offer, of one kind or of all, sorted by kind and name."""
-        chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
-        return sorted(chosen, key=lambda o: (KINDS.index(o.kind), o.component.name, o.plugin.distribution))
+        with self._lock:
+            self._load_all(self._patience)
+            return self._loaded(kind)
+
+    def defaults(self, kind: str) -> list[Offer]:
+        """The components of a kind that are used when none is named: the built-in ones, if there are any."""
+        with self._lock:
+            self._load(lambda plugin: plugin.distribution == OWN_DISTRIBUTION)
+            own = [offer for offer in self._loaded(kind) if offer.component.default]
+            return own or [offer for offer in self.offers(kind) if offer.component.default]
 
     def find(self, kind: str, name: str) -> Offer | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
@@ -110,17 +127,28 @@ class PluginSet:
         Where several plugins offer one name, the built-in one keeps it; among others neither wins.
         """
         package, _, bare = name.rpartition(":")
-        same = [offer for offer in self.offers(kind) if offer.component.name == bare]
-        if package:
-            same = [offer for offer in same if offer.plugin.distribution == _normalize(package)]
-        elif own := [offer for offer in same if offer.plugin.distribution == OWN_DISTRIBUTION]:
-            same = own
+        distribution = discovery.normalized(package) if package else OWN_DISTRIBUTION
+        with self._lock:
+            self._load(lambda plugin: plugin.distribution == distribution)
+            same = [offer for offer in self._loaded(kind) if offer.component.name == bare]
+            named = [offer for offer in same if offer.plugin.distribution == distribution]
+            if len(named) == 1:
+                return named[0]
+            self._load_all()
+            return self._find_anywhere(kind, name, bare, distribution if package else None)
+
+    def _find_anywhere(self, kind: str, name: str, bare: str, distribution: str | None) -> Offer | Fault:
+        same = [
+            offer
+            for offer in self._loaded(kind)
+            if offer.component.name == bare and distribution in (None, offer.plugin.distribution)
+        ]
         if len(same) == 1:
             return same[0]
         if same:
             names = " or ".join(repr(offer.qualified_name) for offer in same)
             return Fault("", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}")
-        known = [offer.component.name for offer in self.offers(kind)]
+        known = [offer.component.name for offer in self._loaded(kind)]
         hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}"
         if self.quarantined:
             hint += "; left out: " + ", ".join(sorted({q.plugin.distribution for q in self.quarantined}))
@@ -133,13 +161,28 @@ class PluginSet:
             groups.setdefault((offer.kind, offer.component.name), []).append(offer)
         return [tuple(group) for group in groups.values() if len(group) > 1]
 
-    def _load(self, plugin: Plugin, entry_point: metadata.EntryPoint) -> None:
-        try:
-            module = entry_point.load()
-        except (Exception, SystemExit) as error:
-            self._quarantine(plugin, f"importing {entry_point.value} failed: {_cause_of(error)}", error)
-            return
-        self.register(module, plugin.name, distribution=plugin.distribution, version=plugin.version)
+    def _loaded(self, kind: str | None) -> list[Offer]:
+        chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
+        return sorted(chosen, key=lambda o: (KINDS.index(o.kind), o.component.name, o.plugin.distribution))
+
+    def _load_all(self, patience: float | None = None) -> None:
+        self._load(lambda plugin: plugin.distribution == OWN_DISTRIBUTION)
+        self._load(lambda _: True, patience)
+
+    def _load(self, wanted: Callable[[Plugin], bool], patience: float | None = None) -> None:
+        """Import the plugins that are wanted and not imported yet, and collect what they offer."""
+        found = [each for each in self._waiting if wanted(each.plugin)]
+        self._waiting = [each for each in self._waiting if not wanted(each.plugin)]
+        for each, result in zip(found, discovery.imported(found, patience), strict=True):
+            plugin, place = each.plugin, each.entry_point.value
+            if not result.done:
+                cause = f"importing {place} takes longer than {patience:g} s"
+                self._quarantine(plugin, cause, TimeoutError(cause))
+            elif result.error is not None:
+                cause = f"importing {place} failed: {_cause_of(result.error, plugin)}"
+                self._quarantine(plugin, cause, result.error)
+            else:
+                self.register(result.module, plugin.name, distribution=plugin.distribution, version=plugin.version)
 
     def _collect(self, plugin: Plugin, module: object) -> list[Offer]:
         """What one plugin offers; raises if anything about it is wrong, leaving nothing behind."""
@@ -176,17 +219,6 @@ class PluginSet:
 
 class _UnfitError(Exception):
     """A plugin does not meet the contract; the text says how."""
-
-
-def _entry_points() -> list[tuple[Plugin, metadata.EntryPoint]]:
-    """Each entry point once, in a stable order; of a distribution found twice on the path, the first counts."""
-    found: dict[tuple[str, str], tuple[Plugin, metadata.EntryPoint]] = {}
-    for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        distribution = entry_point.dist
-        name = _normalize(distribution.name) if distribution else "unknown"
-        version = distribution.version if distribution else "unknown"
-        found.setdefault((name, entry_point.name), (Plugin(entry_point.name, name, version), entry_point))
-    return [found[key] for key in sorted(found)]
 
 
 def _check_hook_names(module: object) -> None:
@@ -235,15 +267,12 @@ def _check_component(hook: str, component: Component) -> None:
         raise _UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
 
 
-def _cause_of(error: BaseException) -> str:
+def _cause_of(error: BaseException, plugin: Plugin) -> str:
     if isinstance(error, _UnfitError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return (
-            f"it needs the module {error.name!r}, which is not installed (pip install {error.name.partition('.')[0]})"
-        )
+        package = error.name.partition(".")[0]
+        own = discovery.normalized(package) == plugin.distribution
+        advice = "the package is incomplete: install it anew" if own else f"pip install {package}"
+        return f"it needs the module {error.name!r}, which is not installed ({advice})"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _normalize(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -213,11 +213,11 @@ def uniform_block(seed: int, index: int, start: int) -> npt.NDArray[np.float64]:
 
 def draw_one(row: npt.NDArray[Any], uniform: float) -> int:
     """`inverse_cdf` for one row of logits (V,): the same steps with less around them."""
-    cdf = np.exp(row - row.max()).cumsum(dtype=np.float64)
-    total = cdf.item(-1)
-    if not isfinite(total):
+    peak = row.max()
+    if not isfinite(peak):
         return -1
-    return int(cdf.searchsorted(uniform * (total * (1 - 2**-52)), side="right"))
+    cdf = np.exp(row - peak).cumsum(dtype=np.float64)
+    return int(cdf.searchsorted(uniform * (cdf.item(-1) * (1 - 2**-52)), side="right"))
 
 
 def inverse_cdf(logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]) -> Ids:

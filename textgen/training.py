@@ -80,9 +80,19 @@ class TrainingLoop:
     _best: _Snapshot | None = None
     _written: set[int] = attrs.field(factory=set)
 
-    def run(self, started: RunStarted) -> None:
+    def run(self) -> None:
         """Train to the end. Raises Interrupted, TrainingError, or whatever the components raise."""
-        self._tell(started)
+        self._tell(
+            RunStarted(
+                step=self.progress.step,
+                evaluations=self.progress.evaluations,
+                device=self.context.device,
+                parameters=sum(array.size for array in self.model.tensors().values()),
+                vocab_size=self.data.vocab_size,
+                training_tokens=len(self.data.training),
+                validation_tokens=len(self.data.validation),
+            )
+        )
         status: Any = "failed"
         try:
             self._iterate()

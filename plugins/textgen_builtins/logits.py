@@ -13,6 +13,8 @@ from array_api_compat import array_namespace, device
 from textgen.protocols import Array
 
 _NEVER = -math.inf
+_COLD = 1e-6
+_COLDEST = 1e-30
 
 
 def greedy(logits: Array) -> Array:
@@ -20,6 +22,15 @@ def greedy(logits: Array) -> Array:
     xp = array_namespace(logits)
     best = xp.argmax(logits, axis=-1, keepdims=True)
     return _keep(xp, logits, xp.arange(logits.shape[-1], device=device(logits))[None, :] == best)
+
+
+def temperature(logits: Array, value: float) -> Array:
+    """Divide by the temperature, above 0."""
+    if value >= _COLD:
+        return logits / value
+    # The quotients could leave float32's range: take the distance from the best, and no more than float32 can hold.
+    xp = array_namespace(logits)
+    return (logits - xp.max(logits, axis=-1, keepdims=True)) / max(value, _COLDEST)
 
 
 def top_k(logits: Array, k: int) -> Array:
@@ -85,10 +96,12 @@ def forbid(logits: Array, tokens: Any) -> Array:
 
 
 def probabilities(logits: Array) -> Array:
-    """Softmax, (B, V)."""
+    """Softmax, (B, V); zeros where every token is forbidden."""
     xp = array_namespace(logits)
-    weights = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
-    return weights / xp.sum(weights, axis=-1, keepdims=True)
+    peak = xp.max(logits, axis=-1, keepdims=True)
+    weights = xp.exp(logits - xp.where(peak == _NEVER, 0.0, peak))
+    total = xp.sum(weights, axis=-1, keepdims=True)  # at least 1: the most likely token's weight
+    return weights / xp.where(total == 0, 1.0, total)
 
 
 def like(values: Any, logits: Array) -> Array:

@@ -164,7 +164,8 @@ class NumpyDecoder:
             for layer in range(layers)
         ]
         self._one = batch_size == 1
-        self._multiply(layers - 1)
+        for layer in range(layers):  # even the start state has a recurrent part: the biases
+            self._multiply(layer)
 
     def _advance(self, tokens: Ids) -> None:
         """Feed one token to each sequence: `tokens` (B,)."""
@@ -198,7 +199,7 @@ class NumpyDecoder:
     def _relu(self, place: _Place, given: Floats) -> None:
         hidden = place.hidden
         np.add(given, place.recurrent, hidden)
-        np.maximum(hidden, 0, hidden)
+        np.maximum(hidden, 0, out=hidden)
 
     def _gru(self, place: _Place, given: Floats) -> None:
         hidden, recurrent, scratch, gates = place.hidden, place.recurrent, self._scratch, self._gates

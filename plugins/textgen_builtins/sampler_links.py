@@ -14,6 +14,8 @@ from textgen.protocols import Array, History, Sampler
 from textgen_builtins import logits as ops
 from textgen_builtins import samplers as configs
 
+_MOST = 1e30  # as good as any larger bias, and float32 can hold it
+
 
 @attrs.frozen
 class Plain:
@@ -154,7 +156,7 @@ def standard(config: configs.StandardConfig, context: BuildContext) -> Sampler:
 
 
 def _temperature(value: float) -> Sampler:
-    return Plain(lambda logits: logits / value) if value else Plain(ops.greedy, deterministic=True)
+    return Plain(lambda logits: ops.temperature(logits, value)) if value else Plain(ops.greedy, deterministic=True)
 
 
 def _logit_bias(table: Mapping[str, float], context: BuildContext) -> Sampler:
@@ -164,7 +166,7 @@ def _logit_bias(table: Mapping[str, float], context: BuildContext) -> Sampler:
     for text, value in table.items():
         ids = context.tokenizer.encode(text)
         if len(ids) == 1 and ids[0] != context.tokenizer.unknown_id:
-            bias[0, ids[0]] = value
+            bias[0, ids[0]] = min(max(value, -_MOST), _MOST)
         else:
             faults.append(Fault(f"bias.{text}", "expected the text of one token of the vocabulary", repr(text)))
     if faults:

@@ -17,9 +17,11 @@ from typing import Any, Final
 import click
 
 from textgen.errors import PluginWarning, TextgenError
-from textgen.plugins import OWN_DISTRIBUTION, PluginSet
+from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
 
 COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "completion")
+
+_PATIENCE_SECONDS: Final = 0.5
 
 
 class _ReaderGone(Exception):
@@ -30,15 +32,16 @@ class _Group(click.Group):
     """Built-in subcommands, then those that plugins offer."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *sorted(set(self._offered(ctx)) - set(COMMANDS))]
+        offered = [offer.component.name for offer in ctx.obj.plugins().offers("command")]
+        return [*COMMANDS, *sorted(name for name in offered if name not in COMMANDS and offered.count(name) == 1)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
             command = importlib.import_module(f"textgen.cli.{name}").command
             assert isinstance(command, click.Command)
             return command
-        offer = self._offered(ctx).get(name)
-        return None if offer is None else self._build(offer, ctx.obj)
+        offer = ctx.obj.plugins().find("command", name)
+        return self._build(offer, ctx.obj) if isinstance(offer, Offer) else None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -57,13 +60,7 @@ class _Group(click.Group):
                 raise click.UsageError(f"{error.message.rstrip('.')}; {hint}", ctx) from error
             raise
 
-    def _offered(self, ctx: click.Context) -> dict[str, Any]:
-        plugins: PluginSet = ctx.obj.plugins()
-        names = {offer.component.name for offer in plugins.offers("command")}
-        found = {name: plugins.find("command", name) for name in names}
-        return {name: offer for name, offer in found.items() if hasattr(offer, "component")}
-
-    def _build(self, offer: Any, settings: Settings) -> click.Command:
+    def _build(self, offer: Offer, settings: Settings) -> click.Command:
         from textgen import contracts
         from textgen.component import BuildContext
         from textgen.config import Choice
@@ -80,12 +77,13 @@ class Settings:
 
     def __init__(self) -> None:
         self.disable: tuple[str, ...] = ()
+        self.patience = _PATIENCE_SECONDS
         self._plugins: PluginSet | None = None
 
     def plugins(self) -> PluginSet:
         """The plugins, discovered once per command."""
         if self._plugins is None:
-            self._plugins = PluginSet.discover(disable=self.disable)
+            self._plugins = PluginSet.discover(disable=self.disable, patience=self.patience)
         return self._plugins
 
 
@@ -93,10 +91,18 @@ class Settings:
 @click.option(
     "--no-plugin", "disable", multiple=True, metavar="NAME", help="Leave a plugin alone (its entry point's name)."
 )
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=_PATIENCE_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a list of all plugins waits for slow ones.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(metadata.version(OWN_DISTRIBUTION), prog_name="textgen")
 @click.pass_context
-def group(ctx: click.Context, disable: tuple[str, ...], debug: bool) -> None:  # main reads --debug
+def group(ctx: click.Context, disable: tuple[str, ...], patience: float, debug: bool) -> None:  # main reads --debug
     """Train language models on text, and let them write.
 
     \b
@@ -104,7 +110,7 @@ def group(ctx: click.Context, disable: tuple[str, ...], debug: bool) -> None:  #
     textgen run my.toml          train, then print what the model writes
     textgen generate runs/my     let it write more
     """
-    ctx.obj.disable = disable
+    ctx.obj.disable, ctx.obj.patience = disable, patience
 
 
 def main(args: list[str] | None = None) -> None:

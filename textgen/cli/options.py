@@ -42,7 +42,7 @@ class SamplingCommand(click.Command):
         return super().invoke(ctx)
 
     def _sampling(self, ctx: click.Context) -> list[click.Parameter]:
-        standard = [o for o in ctx.find_root().obj.plugins().offers("sampler") if o.component.default]
+        standard = ctx.find_root().obj.plugins().defaults("sampler")
         fields = standard[0].component.options().values() if standard else ()
         return [_option(field) for field in fields]
 

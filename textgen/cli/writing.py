@@ -13,94 +13,110 @@ import click
 
 from textgen.errors import UsageError
 from textgen.generation import Generation, Generator
+from textgen.state import GenerationState
 
 
-def write(
-    generator: Generator,
-    sampling: dict[str, Any],
-    *,
-    prompt: str | None,
-    prompts_file: str | None,
-    n: int,
-    batch_size: int,
-    as_stream: bool,
-    form: str,
-    logprobs: int | None,
-    novelty: bool,
-    save_state: str | None,
-    load_state: str | None,
-    **options: Any,
-) -> None:
-    """Generate as told and write to stdout."""
+def write(generator: Generator, sampling: dict[str, Any], **options: Any) -> None:
+    """Generate as the options of `textgen generate` say, and write to stdout."""
+    how = How(**{field.name: options.pop(field.name) for field in attrs.fields(How)})
+    how.check()
     arguments = {key: value for key, value in options.items() if value not in (None, ())} | sampling
     arguments["max_new_tokens"] = options["max_new_tokens"]
-    single = {"--stream": as_stream, "--logprobs": logprobs is not None, "--save-state": save_state is not None}
-    single |= {"--load-state": load_state is not None}
-    asked = [name for name, given in single.items() if given]
-    if asked and (n != 1 or prompts_file is not None):
-        raise UsageError(f"{', '.join(asked)} works on one text; leave --n and --prompts-file out")
-    if prompt is not None and prompts_file is not None:
-        raise UsageError("--prompt and --prompts-file exclude each other")
-    if prompt is None and prompts_file is None and load_state is None and sys.stdin.isatty() and sys.stdout.isatty():
+    if how.interactive():
         from textgen.cli.session import Session
 
         Session(generator, arguments).run()
-        return
-    if arguments["max_new_tokens"] is None and not asked:
-        as_stream = True
-    if as_stream:
-        _stream(generator, prompt or "", load_state, save_state, form, arguments)
-        return
-    if asked:
-        generations: Iterator[Generation] = iter(
-            [_single(generator, prompt or "", logprobs, load_state, save_state, arguments)]
-        )
+    elif how.as_stream or (options["max_new_tokens"] is None and not how.alone()):
+        _stream(generator, how, arguments)
     else:
-        prompts = [prompt or ""] if prompts_file is None else _lines(prompts_file)
-        generations = generator.generate_many(prompts, n=n, batch_size=batch_size, **arguments)
-        if prompts_file is not None and sys.stderr.isatty():
+        _all(generator, how, arguments)
+
+
+@attrs.frozen
+class How:
+    """What is written, and in which form."""
+
+    prompt: str | None
+    prompts_file: str | None
+    n: int
+    batch_size: int
+    as_stream: bool
+    form: str
+    logprobs: int | None
+    novelty: bool
+    save_state: str | None
+    load_state: str | None
+
+    def alone(self) -> list[str]:
+        """The options given that work on one text."""
+        given = {
+            "--stream": self.as_stream,
+            "--logprobs": self.logprobs is not None,
+            "--save-state": self.save_state is not None,
+            "--load-state": self.load_state is not None,
+        }
+        return [name for name, is_given in given.items() if is_given]
+
+    def check(self) -> None:
+        """Raise UsageError for options that exclude each other."""
+        alone = self.alone()
+        if alone and (self.n != 1 or self.prompts_file is not None):
+            raise UsageError(f"{', '.join(alone)} works on one text; leave --n and --prompts-file out")
+        if self.prompt is not None and self.prompts_file is not None:
+            raise UsageError("--prompt and --prompts-file exclude each other")
+        if self.as_stream and (self.save_state is not None or self.form != "text" or self.novelty):
+            raise UsageError("--stream prints text as it comes; leave --save-state, --output and --novelty out")
+        if self.logprobs is not None and self.form != "jsonl":
+            raise UsageError("--logprobs goes with --output jsonl")
+
+    def interactive(self) -> bool:
+        """Whether nothing says what to continue, and a person is there to ask."""
+        asked = self.prompt is not None or self.prompts_file is not None or self.load_state is not None
+        return not asked and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
+    """One text with all that can be known of it, or many in batches."""
+    if how.alone():
+        generations = iter([_single(generator, how, arguments)])
+    else:
+        prompts = [how.prompt or ""] if how.prompts_file is None else _lines(how.prompts_file)
+        generations = generator.generate_many(prompts, n=how.n, batch_size=how.batch_size, **arguments)
+        if how.prompts_file is not None and sys.stderr.isatty():
             from tqdm.auto import tqdm
 
             generations = iter(tqdm(generations, file=sys.stderr, unit="text"))
-    reporter = generator.copy_index() if novelty else None
+    index = generator.copy_index() if how.novelty else None
     for generation in generations:
-        report = reporter.report(generation.text.removeprefix(prompt or "")) if reporter else None
-        click.echo(_as_json(generation, report) if form == "jsonl" else generation.text)
-        if report is not None and form == "text":
+        added = generation.text[len(generation.prompt) if generation.echo else 0 :]
+        report = index.report(added) if index is not None else None
+        click.echo(_as_json(generation, report) if how.form == "jsonl" else generation.text)
+        if report is not None and how.form == "text":
             click.echo(report.describe(), err=True)
 
 
-def _single(
-    generator: Generator,
-    prompt: str,
-    logprobs: int | None,
-    load_state: str | None,
-    save_state: str | None,
-    arguments: Any,
-) -> Generation:
-    from textgen.state import GenerationState
-
-    state = GenerationState.load(load_state) if load_state is not None else None
+def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Generation:
     generation = generator.generate(
-        prompt, logprobs=logprobs, state=state, keep_state=save_state is not None, **arguments
+        how.prompt or "",
+        logprobs=how.logprobs,
+        state=_state(how),
+        keep_state=how.save_state is not None,
+        **arguments,
     )
-    if save_state is not None and generation.state is not None:
-        generation.state.save(save_state)
+    if how.save_state is not None and generation.state is not None:
+        generation.state.save(how.save_state)
     return generation
 
 
-def _stream(
-    generator: Generator, prompt: str, load_state: str | None, save_state: str | None, form: str, arguments: Any
-) -> None:
-    from textgen.state import GenerationState
-
-    if save_state is not None or form != "text":
-        raise UsageError("--stream prints text as it comes; leave --save-state and --output out")
-    state = GenerationState.load(load_state) if load_state is not None else None
-    for piece in generator.stream(prompt, state=state, **arguments):
+def _stream(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
+    for piece in generator.stream(how.prompt or "", state=_state(how), **arguments):
         click.echo(piece, nl=False)
         sys.stdout.flush()
     click.echo()
+
+
+def _state(how: How) -> GenerationState | None:
+    return GenerationState.load(how.load_state) if how.load_state is not None else None
 
 
 def _lines(path: str) -> Iterator[str]:

@@ -1,0 +1,106 @@
+"""The keyword arguments of Generator.generate and its kin, checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import attrs
+
+from textgen.config import DecodingOptions
+from textgen.decoding import Limits
+from textgen.errors import Fault, UsageError
+from textgen.sampling import Chain
+from textgen.structure import structure_table
+
+
+class GenerateArguments(TypedDict, total=False):
+    """Keyword arguments of Generator.generate and its kin.
+
+    The first group is that of the `[generate]` table (textgen.config.DecodingOptions); `cancelled` is a function, or
+    an event such as threading.Event, that another thread may use to end the text. The second group goes to the
+    standard sampler, which then stands in place of the run's own chain.
+    """
+
+    max_new_tokens: int | None
+    min_new_tokens: int
+    stop: str | Iterable[str]
+    stop_tokens: Iterable[int]
+    time_limit: float | None
+    seed: int | None
+    echo: bool
+    unknown_characters: Literal["error", "skip", "unknown"]
+    cancelled: Any
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    no_repeat_ngram: int
+    logit_bias: Mapping[str, float]
+
+
+@attrs.frozen
+class Settings:
+    """Checked arguments of one call."""
+
+    options: DecodingOptions
+    chain: Chain
+    seed: int
+    cancelled: Callable[[], bool] | None
+
+    def limits(self) -> Limits:
+        """Limits whose clock starts now."""
+        options = self.options
+        return Limits(
+            max_new_tokens=options.max_new_tokens,
+            min_new_tokens=options.min_new_tokens,
+            stop_tokens=options.stop_tokens,
+            deadline=None if options.time_limit is None else time.monotonic() + options.time_limit,
+            cancelled=self.cancelled,
+        )
+
+    def must_end(self) -> None:
+        """Raise UsageError when nothing would ever end the text."""
+        options = self.options
+        ends = options.stops or options.stop_tokens or options.time_limit is not None or self.cancelled
+        if options.max_new_tokens is None and not ends:
+            raise UsageError("max_new_tokens=None never ends; use stream, or give stop, time_limit or cancelled")
+
+    @classmethod
+    def of(
+        cls,
+        arguments: Mapping[str, Any],
+        vocab_size: int,
+        chain: Chain,
+        make_chain: Callable[[Mapping[str, Any]], Chain],
+        seed: int,
+    ) -> Settings:
+        """Check keyword arguments. Raises UsageError with every fault."""
+        names = attrs.fields_dict(DecodingOptions)
+        given = {key: value for key, value in arguments.items() if key in names}
+        for key in ("stop", "stop_tokens"):
+            if isinstance(given.get(key), Iterable) and not isinstance(given[key], str):
+                given[key] = tuple(given[key])
+        faults: list[Fault] = []
+        options = structure_table(DecodingOptions, given, "", Path(), faults)
+        if faults:
+            raise UsageError("; ".join(map(str, faults)))
+        if any(token >= vocab_size or token < 0 for token in options.stop_tokens):
+            raise UsageError(f"stop_tokens must be ids from 0 to {vocab_size - 1}")
+        if arguments.get("max_new_tokens", 0) is None:
+            options = attrs.evolve(options, max_new_tokens=None)
+        sampling = {k: v for k, v in arguments.items() if k not in names and k != "cancelled"}
+        cancelled = arguments.get("cancelled")
+        return cls(
+            options,
+            make_chain(sampling) if sampling else chain,
+            seed if options.seed is None else options.seed,
+            getattr(cancelled, "is_set", cancelled),
+        )

@@ -1,0 +1,86 @@
+"""Which plugins are installed, read from metadata alone, and their import, if need be with limited patience."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterable
+from importlib import metadata
+from typing import Any, Final
+
+import attrs
+
+ENTRY_POINT_GROUP: Final = "textgen"
+
+
+@attrs.frozen
+class Plugin:
+    """A plugin: the name of its entry point, and the distribution that brought it."""
+
+    name: str
+    distribution: str
+    version: str
+
+
+@attrs.frozen
+class Found:
+    """An installed plugin that may not be imported yet."""
+
+    plugin: Plugin
+    entry_point: metadata.EntryPoint
+
+
+@attrs.define
+class Import:
+    """How an import went: the module, or the error; neither while it is still running."""
+
+    module: Any = None
+    error: BaseException | None = None
+    done: bool = False
+
+    def run(self, entry_point: metadata.EntryPoint) -> None:
+        """Import, keeping whatever comes of it."""
+        try:
+            self.module = entry_point.load()
+        except (Exception, SystemExit) as error:
+            self.error = error
+        self.done = True
+
+
+def installed() -> list[Found]:
+    """Each entry point once, in a stable order; of a distribution found twice on the path, the first counts."""
+    found: dict[tuple[str, str], Found] = {}
+    for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        distribution = entry_point.dist
+        name = normalized(distribution.name) if distribution else "unknown"
+        version = distribution.version if distribution else "unknown"
+        found.setdefault((name, entry_point.name), Found(Plugin(entry_point.name, name, version), entry_point))
+    return [found[key] for key in sorted(found)]
+
+
+def imported(found: Iterable[Found], patience: float | None) -> list[Import]:
+    """Import plugins in order; with `patience`, side by side, and for so many seconds in all."""
+    if patience is None:
+        imports = []
+        for item in found:
+            imports.append(Import())
+            imports[-1].run(item.entry_point)
+        return imports
+    imports = [Import() for _ in found]
+    threads = [
+        # Daemons: an import that never ends must not keep the process.
+        threading.Thread(target=each.run, args=(item.entry_point,), daemon=True)
+        for each, item in zip(imports, found, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + patience
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return imports
+
+
+def normalized(distribution: str) -> str:
+    """A distribution's name as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()

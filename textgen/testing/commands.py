@@ -1,0 +1,119 @@
+"""The contract of commands."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from textgen.component import Component
+from textgen.plugins import PluginSet
+from textgen.testing import statements as st
+from textgen.testing.environment import Subject, required_options, subject
+from textgen.testing.general import general_checks, probe
+from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+
+
+def check_command(
+    component: Component,
+    *,
+    options: Mapping[str, Any] | None = None,
+    arguments: Sequence[str] | None = None,
+    plugin: object | str | None = None,
+    plugins: PluginSet | None = None,
+) -> tuple[Outcome, ...]:
+    """Hold a subcommand to its contract. Raises ContractFailure.
+
+    options     not for commands, which are built with their defaults
+    arguments   a command line, without the command's name, that must succeed
+    plugin      the module it comes from, or its name; found from the component if not given
+    plugins     what its context offers; the built-in set if not given
+    """
+    with subject("command", component, options, plugin, plugins) as made:
+        return raise_first(run_checks(command_checks(made, arguments), made.label))
+
+
+def command_checks(subject: Subject, arguments: Sequence[str] | None = None) -> list[Check]:
+    """The suite."""
+    suite = _Suite(subject, arguments)
+    general = general_checks(subject, suite.build)
+    return [
+        general[0],
+        Check(st.COMMAND_BUILD, suite.is_a_command),
+        *general[1:],
+        Check(st.COMMAND_LIGHT, suite.light),
+        Check(st.COMMAND_HELP, suite.help),
+        Check(st.COMMAND_USAGE, suite.usage),
+        Check(st.COMMAND_FILES, suite.files),
+        Check(st.COMMAND_AGAIN, suite.again),
+        Check(st.COMMAND_RUNS, suite.runs),
+    ]
+
+
+@attrs.frozen
+class _Suite:
+    subject: Subject
+    arguments: Sequence[str] | None
+
+    def build(self) -> Any:
+        return self.subject.build()
+
+    def is_a_command(self) -> None:
+        import click
+
+        if required := required_options(self.subject.component):
+            self.subject.fail(st.COMMAND_BUILD, f"nothing can fill in its option {required[0]}")
+        made = self.build()
+        if not isinstance(made, click.Command):
+            self.subject.fail(st.COMMAND_BUILD, f"build() gave {type(made).__name__}")
+
+    def light(self) -> None:
+        if self.subject.module is None:
+            raise Skip("the module that it comes from is not known; give it as `plugin`")
+        result = probe(self.subject.module, self.subject.component.name)
+        if "error" in result:
+            self.subject.fail(st.COMMAND_LIGHT, f"building it in a fresh interpreter failed: {result['error']}")
+        if result["heavy"]:
+            self.subject.fail(st.COMMAND_LIGHT, f"building it loads {' and '.join(result['heavy'])}")
+
+    def help(self) -> None:
+        made = self.build()
+        code, output = self._invoke(made, ["--help"])
+        if code != 0:
+            self.subject.fail(st.COMMAND_HELP, f"--help exits with {code}: {output[-200:]}")
+        if not made.get_short_help_str().strip():
+            self.subject.fail(st.COMMAND_HELP, "its help text is empty; give the function a docstring")
+
+    def usage(self) -> None:
+        code, output = self._invoke(self.build(), ["--no-such-option-at-all"])
+        if code != 2:
+            self.subject.fail(st.COMMAND_USAGE, f"--no-such-option-at-all exits with {code}: {output[-200:]}")
+
+    def files(self) -> None:
+        folder = self.subject.fresh_folder()
+        with contextlib.chdir(folder):
+            self._invoke(self.build(), ["--help"])
+        if written := sorted(path.name for path in folder.iterdir()):
+            self.subject.fail(st.COMMAND_FILES, f"it wrote {', '.join(written[:3])} into the current folder")
+
+    def again(self) -> None:
+        first, second = self.build(), self.build()
+        if self._invoke(first, ["--help"]) != self._invoke(second, ["--help"]):
+            self.subject.fail(st.COMMAND_AGAIN, "the second command has another help")
+
+    def runs(self) -> None:
+        if self.arguments is None:
+            raise Skip("no arguments were given that must succeed (argument arguments)")
+        code, output = self._invoke(self.build(), list(self.arguments))
+        if code != 0:
+            self.subject.fail(st.COMMAND_RUNS, f"{' '.join(self.arguments)} exits with {code}: {output[-300:]}")
+
+    def _invoke(self, command: Any, arguments: list[str]) -> tuple[int, str]:
+        """Exit code and output."""
+        from click.testing import CliRunner
+
+        done = CliRunner().invoke(command, arguments, prog_name=self.subject.component.name)
+        raised = "" if done.exception is None or isinstance(done.exception, SystemExit) else repr(done.exception)
+        return done.exit_code, done.output + raised

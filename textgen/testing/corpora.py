@@ -1,0 +1,135 @@
+"""The contract of corpora."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+
+from textgen.component import Component
+from textgen.errors import CorpusError
+from textgen.plugins import PluginSet
+from textgen.testing import statements as st
+from textgen.testing.environment import Subject, make_config, subject
+from textgen.testing.examples import in_threads
+from textgen.testing.general import general_checks
+from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+
+_LARGEST_PIECE: Final = 16_000_000
+_LARGEST_TEXT: Final = 50_000_000  # characters that are read of a corpus at most
+
+
+def check_corpus(
+    component: Component,
+    *,
+    options: Mapping[str, Any] | None = None,
+    unreadable: Mapping[str, Any] | None = None,
+    plugin: object | str | None = None,
+    plugins: PluginSet | None = None,
+) -> tuple[Outcome, ...]:
+    """Hold a corpus to its contract, by its first 50 million characters. Raises ContractFailure.
+
+    options      its TOML table; what has no default must be in it
+    unreadable   options that name a text which cannot be read, to see the error
+    plugin       the module it comes from, or its name; found from the component if not given
+    plugins      what its context offers; the built-in set if not given
+    """
+    with subject("corpus", component, options, plugin, plugins) as made:
+        return raise_first(run_checks(corpus_checks(made, unreadable), made.label))
+
+
+def corpus_checks(subject: Subject, unreadable: Mapping[str, Any] | None = None) -> list[Check]:
+    """The suite. A text that is not to be had on this machine is a reason to skip."""
+    suite = _Suite(subject, unreadable)
+    return [
+        *general_checks(subject, suite.build),
+        Check(st.CORPUS_PIECES, suite.pieces),
+        Check(st.CORPUS_TEXT, suite.text),
+        Check(st.CORPUS_AGAIN, suite.again),
+        Check(st.CORPUS_READERS, suite.readers),
+        Check(st.CORPUS_ERRORS, suite.errors),
+    ]
+
+
+@attrs.frozen
+class _Suite:
+    subject: Subject
+    unreadable: Mapping[str, Any] | None
+
+    def build(self) -> Any:
+        try:
+            return self.subject.build()
+        except CorpusError as error:
+            raise Skip(f"its text is not to be had here: {error}") from error
+
+    def pieces(self) -> None:
+        for piece in self._read(self.build()):
+            if not isinstance(piece, str):
+                self.subject.fail(st.CORPUS_PIECES, f"a piece is of type {type(piece).__name__}")
+            if len(piece) > _LARGEST_PIECE:
+                self.subject.fail(st.CORPUS_PIECES, f"a piece has {len(piece):,} characters")
+
+    def text(self) -> None:
+        characters = 0
+        for piece in self._read(self.build()):
+            characters += len(piece)
+            try:
+                piece.encode()
+            except UnicodeEncodeError as error:
+                lone = f"U+{ord(piece[error.start]):04X}"
+                self.subject.fail(st.CORPUS_TEXT, f"it gave the lone surrogate {lone}, which is no character")
+        if not characters:
+            self.subject.fail(st.CORPUS_TEXT, "it gave no character")
+
+    def again(self) -> None:
+        corpus = self.build()
+        first = self._digest(corpus)
+        for which, other in (("a second time", corpus), ("from a corpus built anew", self.build())):
+            if self._digest(other) != first:
+                self.subject.fail(st.CORPUS_AGAIN, f"read() gave another text {which}")
+
+    def readers(self) -> None:
+        corpus = self.build()
+        alone = self._digest(corpus)
+        abandoned = self._read(corpus)
+        next(abandoned, None)
+        if self._digest(corpus) != alone:
+            self.subject.fail(st.CORPUS_READERS, "it gave another text while a first reader was not done")
+        if set(in_threads(lambda _: self._digest(corpus), 4)) != {alone}:
+            self.subject.fail(st.CORPUS_READERS, "it gave another text while other threads read too")
+
+    def errors(self) -> None:
+        if self.unreadable is None:
+            raise Skip("no options were given that name an unreadable text (argument unreadable)")
+        config = make_config(self.subject.component, self.unreadable, self.subject.label)
+        try:
+            corpus = self.subject.component.build(config, self.subject.context())
+            for _ in corpus.read():
+                pass
+        except CorpusError as error:
+            if not str(error):
+                self.subject.fail(st.CORPUS_ERRORS, "the CorpusError says nothing")
+        except Exception as error:
+            self.subject.fail(st.CORPUS_ERRORS, f"it raised {type(error).__name__}: {error}")
+        else:
+            self.subject.fail(st.CORPUS_ERRORS, "it raised nothing")
+
+    def _read(self, corpus: Any) -> Iterator[Any]:
+        """The pieces, until there are enough."""
+        read = 0
+        try:
+            for piece in corpus.read():
+                yield piece
+                read += len(piece)
+                if read >= _LARGEST_TEXT:
+                    return
+        except CorpusError as error:
+            raise Skip(f"its text is not to be had here: {error}") from error
+
+    def _digest(self, corpus: Any) -> str:
+        digest = hashlib.sha256()
+        for piece in self._read(corpus):
+            digest.update(piece.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""What a component is checked in: an isolated set of plugins, contexts, small texts. Loads no NumPy."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib import import_module, metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, NoReturn
+
+import attrs
+
+from textgen.component import BuildContext, Component
+from textgen.errors import Fault, PipelineError
+from textgen.discovery import ENTRY_POINT_GROUP
+from textgen.plugins import OWN_DISTRIBUTION, PluginSet
+from textgen.structure import structure_table
+from textgen.testing.outcomes import fail
+from textgen.testing.statements import Statement
+
+TEXT: Final = (
+    "The ferry left at nine. On the far bank somebody had lit a lamp, and the river carried its light away in pieces.\n"
+    "“Wait,” said the boy – but there was nobody to wait for, only 3 crates of apples and the café’s old piano.\n"
+) * 8
+"""What tokenizers are fitted on unless told otherwise: about 1,800 characters, some of them not ASCII."""
+
+
+def isolated_plugins(*modules: object) -> PluginSet:
+    """The built-in set and the given plugins (modules, or anything with hooks); what else is installed is left out."""
+    plugins = PluginSet(strict=True)
+    own = metadata.distribution(OWN_DISTRIBUTION)
+    for entry_point in own.entry_points:
+        if entry_point.group == ENTRY_POINT_GROUP:
+            plugins.register(entry_point.load(), entry_point.name, distribution=OWN_DISTRIBUTION, version=own.version)
+    for module in modules:
+        plugins.register(module, getattr(module, "__name__", type(module).__name__))
+    return plugins
+
+
+@attrs.frozen(kw_only=True)
+class Subject:
+    """A component under test.
+
+    options   its TOML table, without `type`
+    module    the name of the module that is imported for it; None where that is not known
+    label     what failures call it
+    plugins   what it may find in its context
+    folder    an empty folder, its own
+    """
+
+    kind: str
+    component: Component
+    options: Mapping[str, Any]
+    module: str | None
+    label: str
+    plugins: PluginSet
+    folder: Path
+
+    def config(self) -> Any:
+        """The options as the component's config. Raises PipelineError where the caller gave the wrong ones."""
+        return make_config(self.component, self.options, self.label)
+
+    def context(self, **changes: Any) -> BuildContext:
+        """A context on the CPU, with nothing fitted."""
+        bare = BuildContext(folder=self.folder, requested_device="cpu", plugins=self.plugins)
+        return attrs.evolve(bare, **changes)
+
+    def build(self, context: BuildContext | None = None) -> Any:
+        """Build the component."""
+        return self.component.build(self.config(), self.context() if context is None else context)
+
+    def fail(self, statement: Statement, seen: str) -> NoReturn:
+        """Raise the ContractFailure."""
+        fail(statement, seen, self.label)
+
+    def fresh_folder(self) -> Path:
+        """A new folder below its own."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+
+@contextlib.contextmanager
+def subject(
+    kind: str,
+    component: Component,
+    options: Mapping[str, Any] | None,
+    plugin: object | str | None,
+    plugins: PluginSet | None,
+    label: str = "",
+) -> Iterator[Subject]:
+    """A Subject whose folder lasts as long as the block."""
+    with tempfile.TemporaryDirectory(prefix="textgen-testing-", ignore_cleanup_errors=True) as folder:
+        module = _module_name(component, plugin)
+        yield Subject(
+            kind=kind,
+            component=component,
+            options=dict(options or {}),
+            module=module,
+            label=label or f"{kind} {component.name!r}" + (f" of {module}" if module else ""),
+            plugins=isolated_plugins() if plugins is None else plugins,
+            folder=Path(folder).resolve(),
+        )
+
+
+def make_config(component: Component, options: Mapping[str, Any], label: str) -> Any:
+    """Options as a config. Raises PipelineError with every fault."""
+    faults: list[Fault] = []
+    made = structure_table(component.config, options, "", Path.cwd(), faults)
+    if faults:
+        raise PipelineError(faults, f"options of {label}")
+    return made
+
+
+def required_options(component: Component) -> list[str]:
+    """The options that have no default."""
+    return [name for name, field in component.options().items() if field.default is attrs.NOTHING]
+
+
+def build_built_in(plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
+    """Build a component from its table, as a pipeline has it. Raises PipelineError."""
+    offer = plugins.find(kind, table["type"])
+    if isinstance(offer, Fault):
+        raise PipelineError([offer], f"{kind} for a check")
+    options = {key: value for key, value in table.items() if key != "type"}
+    return offer.component.build(make_config(offer.component, options, offer.qualified_name), context)
+
+
+def fitted_tokenizer(plugins: PluginSet, context: BuildContext, text: str = TEXT) -> Any:
+    """The character tokenizer, fitted on `text`."""
+    tokenizer = build_built_in(plugins, "tokenizer", {"type": "char"}, context)
+    tokenizer.fit([text])
+    return tokenizer
+
+
+def load_module(module: object | str) -> object:
+    """The module of this name; anything else is taken as it is."""
+    return import_module(module) if isinstance(module, str) else module
+
+
+def _module_name(component: Component, plugin: object | str | None) -> str | None:
+    """What to import in a fresh interpreter to get the component; None where that cannot be known."""
+    if isinstance(plugin, str):
+        return plugin
+    if isinstance(plugin, ModuleType):
+        return plugin.__name__
+    for part in (component.build, component.config):
+        name = getattr(part, "__module__", None)
+        if isinstance(name, str) and name != "__main__" and getattr(sys.modules.get(name), "__spec__", None):
+            return name
+    return None

@@ -1,0 +1,63 @@
+"""Examples from hypothesis, the same ones every time, and calls from several threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as strategy
+from hypothesis.strategies import SearchStrategy
+
+_Result = TypeVar("_Result")
+
+# sampled_from, since a range of characters would make hypothesis keep a table of Unicode in the current folder
+ALPHABET: Final = "aeInotz 019.,;\n\t\r\0-_'\"<>/\\éßΣŁ–“”…ﬁ漢字é́‍👩🏽\u200b\ufeff\u2028한️"
+
+
+def for_all(examples: int, function: Callable[..., None], **strategies: SearchStrategy[Any]) -> None:
+    """Call `function` with so many examples; its first failure is shrunk and raised."""
+    made = settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        report_multiple_bugs=False,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )(given(**strategies)(function))
+    made()
+
+
+def texts(max_size: int = 40) -> SearchStrategy[str]:
+    """Text of many scripts, controls and combining characters among them; no lone surrogates."""
+    return strategy.text(strategy.sampled_from(ALPHABET), max_size=max_size)
+
+
+def cuts(size: int, most: int = 4) -> SearchStrategy[list[int]]:
+    """Where to cut something of this size, rising, up to `most` places."""
+    return strategy.lists(strategy.integers(0, size), max_size=most).map(sorted)
+
+
+def in_threads(call: Callable[[int], _Result], count: int = 6) -> list[_Result]:
+    """`call(i)` from so many threads at once. Raises what one of them raises."""
+    results: dict[int, _Result] = {}
+    errors: list[Exception] = []
+    together = threading.Barrier(count)
+
+    def work(index: int) -> None:
+        together.wait()
+        try:
+            results[index] = call(index)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [results[index] for index in range(count)]

@@ -1,0 +1,210 @@
+"""The contract of observers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from textgen.component import BuildContext, Component
+from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone
+from textgen.plugins import PluginSet
+from textgen.testing import statements as st
+from textgen.testing.environment import Subject, fitted_tokenizer, subject
+from textgen.testing.examples import in_threads
+from textgen.testing.general import general_checks
+from textgen.testing.outcomes import Check, Outcome, raise_first, run_checks
+from textgen.testing.statements import Statement
+
+_STEPS: Final = 12
+_ENGINE_FILES: Final = ("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "tokens.bin")
+
+
+def check_observer(
+    component: Component,
+    *,
+    options: Mapping[str, Any] | None = None,
+    plugin: object | str | None = None,
+    plugins: PluginSet | None = None,
+) -> tuple[Outcome, ...]:
+    """Hold an observer to its contract: show it runs, whole, resumed and failed. Raises ContractFailure.
+
+    options   its TOML table; what has no default must be in it
+    plugin    the module it comes from, or its name; found from the component if not given
+    plugins   what its context offers; the built-in set if not given
+    """
+    with subject("observer", component, options, plugin, plugins) as made:
+        return raise_first(run_checks(observer_checks(made), made.label))
+
+
+def observer_checks(subject: Subject) -> list[Check]:
+    """The suite."""
+    suite = _Suite(subject)
+    return [
+        *general_checks(subject, lambda: subject.build(suite.context(suite.run_directory()))),
+        Check(st.OBSERVER_RUN, suite.whole_run),
+        Check(st.OBSERVER_UNKNOWN, suite.unknown),
+        Check(st.OBSERVER_RESUMED, suite.resumed),
+        Check(st.OBSERVER_FAILED, suite.failed),
+        Check(st.OBSERVER_CONSOLE, suite.console),
+        Check(st.OBSERVER_FILES, suite.files),
+        Check(st.OBSERVER_APART, suite.apart),
+    ]
+
+
+@attrs.frozen
+class UnknownEvent:
+    """An event that a later textgen may have."""
+
+    step: int = 1
+
+
+def run_events(
+    directory: Path, *, first: int = 0, last: int = _STEPS, held_out: bool = True, status: Any = "finished"
+) -> Iterator[Any]:
+    """The events of a run from the step after `first` to the step `last`, an evaluation after every second step."""
+    yield RunStarted(
+        step=first,
+        evaluations=first // 2,
+        device="cpu",
+        parameters=100,
+        vocab_size=20,
+        training_tokens=900,
+        validation_tokens=100 if held_out else 0,
+    )
+    for step in range(first + 1, last + 1):
+        loss = 3.0 / step
+        rate = 0.5 if held_out else None
+        yield StepDone(
+            step=step, steps=_STEPS, epoch=step, loss=loss, tokens=64, learning_rate=rate, gradient_norm=rate
+        )
+        if step % 2 == 0:
+            yield _evaluation(step, loss, loss + 0.1 if held_out else None)
+            yield Checkpointed(step=step, path=directory / "checkpoints" / f"step-{step:06}")
+    yield RunFinished(step=last, status=status)
+
+
+def _evaluation(step: int, loss: float, validation_loss: float | None) -> Evaluation:
+    return Evaluation(
+        step=step,
+        epoch=step,
+        training_loss=loss,
+        validation_loss=validation_loss,
+        perplexity=2.0,
+        bits_per_character=1.0,
+        characters_per_second=1000.0,
+        seconds=step / 10,
+        best=True,
+        sample=lambda prompt, max_new_tokens: ("a sample – of text\n" * max_new_tokens)[:max_new_tokens],
+    )
+
+
+@attrs.define
+class _Suite:
+    subject: Subject
+    _tokenizer: Any = None
+
+    def context(self, directory: Path, **changes: Any) -> BuildContext:
+        context = self.subject.context(directory=directory, **changes)
+        if self._tokenizer is None:
+            self._tokenizer = fitted_tokenizer(self.subject.plugins, context)
+        return attrs.evolve(context, tokenizer=self._tokenizer)
+
+    def run_directory(self) -> Path:
+        """A run directory as the engine leaves it when training begins."""
+        directory = self.subject.fresh_folder() / "run"
+        (directory / "checkpoints").mkdir(parents=True)
+        for name in _ENGINE_FILES:
+            (directory / name).write_text("the engine's", encoding="utf-8")
+        return directory
+
+    def show(self, statement: Statement, events: Any, directory: Path, observer: Any = None, **changes: Any) -> Any:
+        """Show events to an observer, a new one if none is given."""
+        made = self.subject.build(self.context(directory, **changes)) if observer is None else observer
+        for event in events:
+            try:
+                made.observe(event)
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                self.subject.fail(statement, f"observe({type(event).__name__} of step {event.step}) raised {what}")
+        return made
+
+    def whole_run(self) -> None:
+        for held_out in (True, False):
+            directory = self.run_directory()
+            self.show(st.OBSERVER_RUN, run_events(directory, held_out=held_out), directory)
+
+    def unknown(self) -> None:
+        directory = self.run_directory()
+        started, *others = run_events(directory)
+        self.show(st.OBSERVER_UNKNOWN, [started, UnknownEvent(), *others, UnknownEvent()], directory)
+
+    def resumed(self) -> None:
+        directory = self.run_directory()
+        self.show(st.OBSERVER_RESUMED, run_events(directory, last=6, status="interrupted"), directory)
+        self.show(st.OBSERVER_RESUMED, run_events(directory, first=4), directory)
+        elsewhere = self.run_directory()
+        self.show(st.OBSERVER_RESUMED, run_events(elsewhere, first=4), elsewhere)
+
+    def failed(self) -> None:
+        directory = self.run_directory()
+        self.show(st.OBSERVER_FAILED, run_events(directory, last=0, status="failed"), directory)
+
+    def console(self) -> None:
+        for console in (None, io.StringIO()):
+            out, err = io.StringIO(), io.StringIO()
+            directory = self.run_directory()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                self.show(st.OBSERVER_CONSOLE, run_events(directory), directory, console=console)
+            for name, stream in (("stdout", out), ("stderr", err)):
+                if written := stream.getvalue():
+                    given = "no console" if console is None else "a console"
+                    self.subject.fail(
+                        st.OBSERVER_CONSOLE, f"with {given} it wrote {written[:60]!r} to {name}; use context.console"
+                    )
+
+    def files(self) -> None:
+        directory = self.run_directory()
+        elsewhere = directory.parent / "cwd"
+        elsewhere.mkdir()
+        with contextlib.chdir(elsewhere):
+            self.show(st.OBSERVER_FILES, run_events(directory), directory)
+        strangers = [path for path in directory.parent.rglob("*") if not path.is_relative_to(directory)]
+        strangers = [path for path in strangers if path != elsewhere]
+        if strangers:
+            names = ", ".join(str(path.relative_to(directory.parent)) for path in strangers[:3])
+            self.subject.fail(st.OBSERVER_FILES, f"it wrote {names}, outside the run directory")
+        for name in _ENGINE_FILES:
+            path = directory / name
+            if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != "the engine's":
+                self.subject.fail(st.OBSERVER_FILES, f"it changed {name}, which is the engine's")
+
+    def apart(self) -> None:
+        first, second = self.run_directory(), self.run_directory()
+        one, other = self.subject.build(self.context(first)), self.subject.build(self.context(second))
+        pairs = zip(run_events(first), run_events(second, held_out=False), strict=True)
+        for ours, theirs in pairs:
+            self.show(st.OBSERVER_APART, [ours], first, one)
+            self.show(st.OBSERVER_APART, [theirs], second, other)
+        alone = self.run_directory()
+        self.show(st.OBSERVER_APART, run_events(alone), alone)
+        expected = _kinds_of_files(alone)
+        for directory in (first, second):
+            if _kinds_of_files(directory) != expected:
+                seen = f"with another run beside it, it wrote {_kinds_of_files(directory)}, and alone {expected}"
+                self.subject.fail(st.OBSERVER_APART, seen)
+        folders = [self.run_directory() for _ in range(4)]
+        in_threads(lambda i: self.show(st.OBSERVER_APART, run_events(folders[i]), folders[i]), 4)
+
+
+def _kinds_of_files(directory: Path) -> dict[str, int]:
+    """How many files there are by ending: names may hold a time."""
+    found: dict[str, int] = {}
+    for path in directory.rglob("*"):
+        if path.is_file():
+            found[path.suffix] = found.get(path.suffix, 0) + 1
+    return dict(sorted(found.items()))

@@ -1,0 +1,258 @@
+"""The contract of samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+from hypothesis import strategies as strategy
+from hypothesis.extra import numpy as arrays
+
+from textgen.component import BuildContext, Component
+from textgen.plugins import PluginSet
+from textgen.protocols import Array, Ids
+from textgen.sampling import SequenceHistory, to_numpy
+from textgen.testing import statements as st
+from textgen.testing.environment import Subject, fitted_tokenizer, subject
+from textgen.testing.examples import for_all, in_threads
+from textgen.testing.general import general_checks
+from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+
+_EXAMPLES: Final = 25
+_LARGEST: Final = 1e4  # of a logit: beyond, float32 leaves no room to compute in
+_TOLERANCE: Final = 1e-4
+Logits = npt.NDArray[np.floating[Any]]
+
+
+def check_sampler(
+    component: Component,
+    *,
+    options: Mapping[str, Any] | None = None,
+    plugin: object | str | None = None,
+    plugins: PluginSet | None = None,
+) -> tuple[Outcome, ...]:
+    """Hold a sampler to its contract. Raises ContractFailure.
+
+    options   its TOML table; what has no default must be in it
+    plugin    the module it comes from, or its name; found from the component if not given
+    plugins   what its context offers; the built-in set if not given
+    """
+    with subject("sampler", component, options, plugin, plugins) as made:
+        return raise_first(run_checks(sampler_checks(made), made.label))
+
+
+def sampler_checks(subject: Subject) -> list[Check]:
+    """The suite."""
+    suite = _Suite(subject)
+    return [
+        *general_checks(subject, suite.build),
+        Check(st.SAMPLER_SHAPE, lambda: suite.each(suite.shape)),
+        Check(st.SAMPLER_DTYPE, lambda: suite.each(suite.dtype)),
+        Check(st.SAMPLER_INPUT, lambda: suite.each(suite.input)),
+        Check(st.SAMPLER_HISTORY, lambda: suite.each(suite.history)),
+        Check(st.SAMPLER_DETERMINISTIC, lambda: suite.each(suite.deterministic)),
+        Check(st.SAMPLER_FINITE, lambda: suite.each(suite.finite)),
+        Check(st.SAMPLER_POSSIBLE, lambda: suite.each(suite.possible)),
+        Check(st.SAMPLER_FORBIDDEN, lambda: suite.each(suite.forbidden)),
+        Check(st.SAMPLER_ROWS, lambda: suite.each(suite.rows)),
+        Check(st.SAMPLER_PROMISE, suite.promise),
+        Check(st.SAMPLER_TORCH, suite.torch),
+        Check(st.SAMPLER_THREADS, suite.threads),
+    ]
+
+
+@attrs.frozen
+class _Texts:
+    """What the rows of a batch hold so far, as a sampler reads it; what it did not announce it may not read."""
+
+    rows: SequenceHistory
+    level: str
+
+    @property
+    def counts(self) -> Any:
+        return self._at_least("counts", "counts").counts
+
+    @property
+    def prompt_counts(self) -> Any:
+        return self._at_least("counts", "prompt_counts").prompt_counts
+
+    def tokens(self, row: int) -> Ids:
+        return self._at_least("tokens", "tokens(row)").tokens(row)
+
+    def only(self, row: int) -> _Texts:
+        one = SequenceHistory(self.rows.vocab_size, "tokens")
+        one.append_row(self.rows.tokens(row)[:0])
+        one.load_row(self.rows.dump_row(row))
+        return _Texts(one, self.level)
+
+    def _at_least(self, level: str, name: str) -> SequenceHistory:
+        order = ("none", "counts", "tokens")
+        if order.index(self.level) < order.index(level):
+            raise _ReadTooMuch(f"it read history.{name}, and its attribute history is {self.level!r}")
+        return self.rows
+
+
+class _ReadTooMuch(Exception):
+    pass
+
+
+@attrs.define
+class _Suite:
+    subject: Subject
+    _made: Any = None
+    _context: BuildContext | None = None
+
+    def build(self) -> Any:
+        return self.subject.build(self.context())
+
+    def context(self) -> BuildContext:
+        if self._context is None:
+            bare = self.subject.context(training=False)
+            self._context = attrs.evolve(bare, tokenizer=fitted_tokenizer(self.subject.plugins, bare))
+        return self._context
+
+    @property
+    def sampler(self) -> Any:
+        if self._made is None:
+            self._made = self.build()
+        return self._made
+
+    def each(self, check: Callable[[Logits, _Texts], None]) -> None:
+        """Make a check with many logits (B, V) and histories."""
+        size = self.context().vocab_size
+        numbers = strategy.floats(-_LARGEST, _LARGEST, width=32) | strategy.just(-np.inf)
+
+        def one(values: Any, seed: int, length: int, wide: bool) -> None:
+            logits = values.astype(np.float64 if wide else np.float32)
+            impossible = (logits == -np.inf).all(axis=1)
+            logits[impossible, 0] = 0  # a model leaves something possible
+            check(logits, self._texts(len(logits), seed, length))
+
+        shapes = strategy.integers(1, 4).map(lambda batch: (batch, size))
+        values = arrays.arrays(np.float32, shapes, elements=numbers, fill=numbers)
+        for_all(
+            _EXAMPLES,
+            one,
+            values=values,
+            seed=strategy.integers(0, 99),
+            length=strategy.integers(0, 12),
+            wide=strategy.booleans(),
+        )
+
+    def _texts(self, batch: int, seed: int, length: int) -> _Texts:
+        rng = np.random.default_rng(seed)
+        size = self.context().vocab_size
+        rows = SequenceHistory(size, "tokens")
+        few = rng.integers(0, size, 3)  # so that tokens repeat
+        for _ in range(batch):
+            rows.append_row(rng.choice(few, length))
+        for _ in range(length):
+            rows.add(np.arange(batch), rng.choice(few, batch))
+        level = getattr(self.sampler, "history", "tokens")
+        if level not in ("none", "counts", "tokens"):
+            self.subject.fail(st.SAMPLER_HISTORY, f"history is {level!r}, and must be 'none', 'counts' or 'tokens'")
+        return _Texts(rows, level)
+
+    def shape(self, logits: Logits, texts: _Texts) -> None:
+        given = tuple(getattr(self.sampler(logits.copy(), texts), "shape", ()))
+        if given != logits.shape:
+            self.subject.fail(st.SAMPLER_SHAPE, f"logits {logits.shape} came back as {given}")
+
+    def dtype(self, logits: Logits, texts: _Texts) -> None:
+        given = self.sampler(logits.copy(), texts)
+        if not isinstance(given, np.ndarray) or given.dtype != logits.dtype:
+            kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
+            self.subject.fail(st.SAMPLER_DTYPE, f"a NumPy array of {logits.dtype} came back as {kind}")
+
+    def input(self, logits: Logits, texts: _Texts) -> None:
+        given = logits.copy()
+        self.sampler(given, texts)
+        if not np.array_equal(given, logits):
+            places = np.argwhere(given != logits)[0].tolist()
+            self.subject.fail(st.SAMPLER_INPUT, f"it wrote into the logits that came in, at {places}")
+
+    def history(self, logits: Logits, texts: _Texts) -> None:
+        try:
+            self.sampler(logits.copy(), texts)
+        except _ReadTooMuch as error:
+            self.subject.fail(st.SAMPLER_HISTORY, str(error))
+
+    def deterministic(self, logits: Logits, texts: _Texts) -> None:
+        first = to_numpy(self.sampler(logits.copy(), texts)).copy()
+        self.sampler(logits[::-1].copy() / 2, texts)
+        again = to_numpy(self.sampler(logits.copy(), texts))
+        anew = to_numpy(self.build()(logits.copy(), texts))
+        if not (np.array_equal(first, again) and np.array_equal(first, anew)):
+            self.subject.fail(st.SAMPLER_DETERMINISTIC, "the same logits and history gave other logits a second time")
+
+    def finite(self, logits: Logits, texts: _Texts) -> None:
+        given = to_numpy(self.sampler(logits.copy(), texts))
+        for name, wrong in (("NaN", np.isnan(given)), ("+inf", given == np.inf)):
+            if wrong.any():
+                row, token = np.argwhere(wrong)[0].tolist()
+                self.subject.fail(st.SAMPLER_FINITE, f"it made {name} of the logit {logits[row, token]:g}")
+
+    def possible(self, logits: Logits, texts: _Texts) -> None:
+        given = to_numpy(self.sampler(logits.copy(), texts))
+        if (given == -np.inf).all(axis=1).any():
+            self.subject.fail(st.SAMPLER_POSSIBLE, "it forbade every token of a row")
+
+    def forbidden(self, logits: Logits, texts: _Texts) -> None:
+        given = to_numpy(self.sampler(logits.copy(), texts))
+        if (given[logits == -np.inf] != -np.inf).any():
+            self.subject.fail(st.SAMPLER_FORBIDDEN, "a token of logit -inf came back possible")
+
+    def rows(self, logits: Logits, texts: _Texts) -> None:
+        together = to_numpy(self.sampler(logits.copy(), texts)).copy()
+        for row in range(len(logits)):
+            alone = to_numpy(self.sampler(logits[row : row + 1].copy(), texts.only(row)))[0]
+            if not np.allclose(alone, together[row], rtol=_TOLERANCE, atol=_TOLERANCE):
+                self.subject.fail(
+                    st.SAMPLER_ROWS, f"row {row} of {len(logits)} gives something else alone than in the batch"
+                )
+
+    def promise(self) -> None:
+        if not getattr(self.sampler, "deterministic", False):
+            raise Skip("it does not promise to be deterministic")
+        self.each(self._one_left)
+
+    def _one_left(self, logits: Logits, texts: _Texts) -> None:
+        given = to_numpy(self.sampler(logits.copy(), texts))
+        left = given > -np.inf
+        if (left.sum(axis=1) != 1).any() or (left.argmax(axis=1) != logits.argmax(axis=1)).any():
+            self.subject.fail(st.SAMPLER_PROMISE, f"it left the tokens {np.flatnonzero(left[0]).tolist()[:5]} in a row")
+
+    def torch(self) -> None:
+        try:
+            import torch
+        except ImportError:
+            raise Skip("torch is not installed") from None
+        self.each(lambda logits, texts: self._as_torch(torch, logits, texts))
+
+    def _as_torch(self, torch: Any, logits: Logits, texts: _Texts) -> None:
+        expected = to_numpy(self.sampler(logits.copy(), texts)).copy()
+        given: Array = self.sampler(torch.from_numpy(logits.copy()), texts)
+        if not isinstance(given, torch.Tensor) or str(given.dtype) != f"torch.{logits.dtype}":
+            kind = getattr(given, "dtype", type(given).__name__)
+            self.subject.fail(st.SAMPLER_TORCH, f"a tensor of torch.{logits.dtype} came back as {kind}")
+        if not np.allclose(to_numpy(given), expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+            self.subject.fail(st.SAMPLER_TORCH, "a tensor gave other logits than an array of the same numbers")
+
+    def threads(self) -> None:
+        rng = np.random.default_rng(0)
+        size = self.context().vocab_size
+        given = [rng.normal(0, 3, (2, size)) for _ in range(6)]
+        texts = [self._texts(2, seed, 6) for seed in range(6)]
+        alone = [to_numpy(self.sampler(x.copy(), t)).copy() for x, t in zip(given, texts, strict=True)]
+
+        def work(index: int) -> bool:
+            return all(
+                np.array_equal(to_numpy(self.sampler(given[index].copy(), texts[index])), alone[index])
+                for _ in range(30)
+            )
+
+        if not all(in_threads(work)):
+            self.subject.fail(st.SAMPLER_THREADS, "a call gave other logits while other threads called too")

@@ -1,0 +1,248 @@
+"""The contract of tokenizers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+import numpy as np
+from hypothesis import strategies as strategy
+
+from textgen.component import Component
+from textgen.errors import TextgenError
+from textgen.plugins import PluginSet
+from textgen.protocols import Ids
+from textgen.testing import statements as st
+from textgen.testing.environment import TEXT, Subject, subject
+from textgen.testing.examples import cuts, for_all, in_threads, texts
+from textgen.testing.general import general_checks
+from textgen.testing.outcomes import Check, Outcome, raise_first, run_checks
+
+_EXAMPLES: Final = 40
+_STRETCH: Final = 60  # characters of the sample that an example takes
+
+
+def check_tokenizer(
+    component: Component,
+    *,
+    options: Mapping[str, Any] | None = None,
+    text: str = TEXT,
+    plugin: object | str | None = None,
+    plugins: PluginSet | None = None,
+) -> tuple[Outcome, ...]:
+    """Hold a tokenizer to its contract. Raises ContractFailure.
+
+    options   its TOML table; what has no default must be in it
+    text      what it is fitted on, of a few hundred characters or more; examples are cut from it
+    plugin    the module it comes from, or its name; found from the component if not given
+    plugins   what its context offers; the built-in set if not given
+    """
+    with subject("tokenizer", component, options, plugin, plugins) as made:
+        return raise_first(run_checks(tokenizer_checks(made, text), made.label))
+
+
+def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
+    """The suite."""
+    suite = _Suite(subject, text)
+    return [
+        *general_checks(subject, subject.build),
+        Check(st.TOKENIZER_FIT, suite.fit),
+        Check(st.TOKENIZER_VOCABULARY, suite.vocabulary),
+        Check(st.TOKENIZER_IDS, suite.ids),
+        Check(st.TOKENIZER_DETERMINISTIC, suite.deterministic),
+        Check(st.TOKENIZER_ANY_TEXT, suite.any_text),
+        Check(st.TOKENIZER_DECODE, suite.decode),
+        Check(st.TOKENIZER_ROUND_TRIP, suite.round_trip),
+        Check(st.TOKENIZER_PIECES, suite.pieces),
+        Check(st.TOKENIZER_STREAM, suite.stream),
+        Check(st.TOKENIZER_SAVED, suite.saved),
+        Check(st.TOKENIZER_THREADS, suite.threads),
+    ]
+
+
+@attrs.define
+class _Suite:
+    subject: Subject
+    text: str
+    _fitted: Any = None
+
+    @property
+    def tokenizer(self) -> Any:
+        if self._fitted is None:
+            self._fitted = self._fit_new()
+        return self._fitted
+
+    def fit(self) -> None:
+        ended = []
+
+        def pieces() -> Iterator[str]:
+            yield from (self.text[:100], "", self.text[100:])
+            ended.append(True)
+
+        self.subject.build().fit(pieces())
+        if not ended:
+            self.subject.fail(st.TOKENIZER_FIT, "it left pieces unread")
+
+    def vocabulary(self) -> None:
+        size, unknown = self.tokenizer.vocab_size, self.tokenizer.unknown_id
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            self.subject.fail(st.TOKENIZER_VOCABULARY, f"vocab_size is {size!r} after fit()")
+        if unknown is not None and not (isinstance(unknown, int) and 0 <= unknown < size):
+            self.subject.fail(st.TOKENIZER_VOCABULARY, f"unknown_id is {unknown!r}, and vocab_size is {size}")
+        try:
+            before = self.subject.build().vocab_size
+        except ValueError:
+            return
+        except Exception as error:
+            self.subject.fail(st.TOKENIZER_VOCABULARY, f"before fit() it raised {type(error).__name__}: {error}")
+        if before != size:
+            self.subject.fail(st.TOKENIZER_VOCABULARY, f"vocab_size is {before!r} before fit() and {size} after")
+
+    def deterministic(self) -> None:
+        again = self._fit_new()
+        for tokenizer in (self.tokenizer, again):
+            if not np.array_equal(tokenizer.encode(self.text), self.tokenizer.encode(self.text)):
+                self.subject.fail(st.TOKENIZER_DETERMINISTIC, "the same text was encoded to other ids a second time")
+        if again.to_dict() != self.tokenizer.to_dict():
+            self.subject.fail(st.TOKENIZER_DETERMINISTIC, "to_dict() of a second tokenizer of the same corpus differs")
+
+    def ids(self) -> None:
+        def one(start: int, length: int) -> None:
+            self._check_ids(st.TOKENIZER_IDS, self.text[start : start + length])
+
+        self._stretches(one)
+
+    def any_text(self) -> None:
+        def one(text: str) -> None:
+            try:
+                self.tokenizer.encode(text)
+            except TextgenError:
+                return
+            except Exception as error:
+                self.subject.fail(st.TOKENIZER_ANY_TEXT, f"encode({text!r}) raised {type(error).__name__}: {error}")
+            self._check_ids(st.TOKENIZER_ANY_TEXT, text)
+
+        for text in ("", "\0", "\U0010ffff", "a" * 3000):
+            one(text)
+        for_all(_EXAMPLES, one, text=texts())
+
+    def decode(self) -> None:
+        dtypes = strategy.sampled_from([np.uint8, np.int32, np.int64])
+
+        def one(values: list[int], dtype: Any) -> None:
+            ids = np.array(values, np.int64)
+            if ids.size and ids.max() > np.iinfo(dtype).max:
+                return
+            given = ids.astype(dtype)
+            given.setflags(write=False)
+            text = self.tokenizer.decode(given)
+            if not isinstance(text, str):
+                self.subject.fail(st.TOKENIZER_DECODE, f"decode() gave {type(text).__name__}")
+            if text != self.tokenizer.decode(ids):
+                self.subject.fail(st.TOKENIZER_DECODE, f"the same ids gave other text as {np.dtype(dtype)}")
+
+        if self.tokenizer.decode(np.empty(0, np.int64)) != "":
+            self.subject.fail(st.TOKENIZER_DECODE, "no ids decode to some text")
+        for_all(_EXAMPLES, one, values=self._any_ids(), dtype=dtypes)
+
+    def round_trip(self) -> None:
+        def one(start: int, length: int) -> None:
+            text = self.text[start : start + length]
+            ids = np.asarray(self.tokenizer.encode(text))
+            if self.tokenizer.unknown_id is not None and (ids == self.tokenizer.unknown_id).any():
+                return
+            decoded = self.tokenizer.decode(ids)
+            again = np.asarray(self.tokenizer.encode(decoded))
+            if not np.array_equal(again, ids):
+                seen = f"{text!r} is {_short(ids)}, which decodes to {decoded!r}, which is {_short(again)}"
+                self.subject.fail(st.TOKENIZER_ROUND_TRIP, seen)
+
+        self._stretches(one)
+
+    def pieces(self) -> None:
+        def one(start: int, length: int, places: list[int]) -> None:
+            text = self.text[start : start + length]
+            pieces = [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+            parts = [np.asarray(part) for part in self.tokenizer.encode_pieces(iter(pieces))]
+            joined = np.concatenate([np.empty(0, np.int64), *parts])
+            if not np.array_equal(joined, self.tokenizer.encode(text)):
+                whole = np.asarray(self.tokenizer.encode(text))
+                self.subject.fail(st.TOKENIZER_PIECES, f"{pieces} gave {_short(joined)}, joined {_short(whole)}")
+
+        self._stretches(one, places=cuts(_STRETCH))
+
+    def stream(self) -> None:
+        def one(values: list[int], places: list[int], final_empty: bool) -> None:
+            ids = np.array(values, np.int64)
+            decoder = self.tokenizer.incremental_decoder()
+            places = [place for place in places if place < len(ids)]
+            parts = [ids[a:b] for a, b in zip([0, *places], [*places, len(ids)], strict=True)]
+            if final_empty:
+                parts.append(ids[:0])
+            last = len(parts) - 1
+            streamed = "".join(decoder.decode(part, final=i == last) for i, part in enumerate(parts))
+            if streamed != self.tokenizer.decode(ids):
+                seen = f"{_short(ids)} in {len(parts)} pieces gave {streamed!r}, at once {self.tokenizer.decode(ids)!r}"
+                self.subject.fail(st.TOKENIZER_STREAM, seen)
+
+        flags = strategy.booleans()
+        for_all(_EXAMPLES, one, values=self._any_ids(), places=cuts(20), final_empty=flags)
+        natural = np.asarray(self.tokenizer.encode(self.text[:300])).tolist()
+        one(natural, list(range(1, len(natural))), True)
+
+    def saved(self) -> None:
+        try:
+            state = json.loads(json.dumps(self.tokenizer.to_dict()))
+        except (TypeError, ValueError) as error:
+            self.subject.fail(st.TOKENIZER_SAVED, f"to_dict() holds what JSON cannot: {error}")
+        made = self.subject.build().from_dict(state)
+        for name in ("vocab_size", "unknown_id"):
+            before, after = getattr(self.tokenizer, name), getattr(made, name)
+            if before != after:
+                self.subject.fail(st.TOKENIZER_SAVED, f"{name} was {before!r} and came back as {after!r}")
+        ids = np.asarray(self.tokenizer.encode(self.text))
+        if not np.array_equal(made.encode(self.text), ids) or made.decode(ids) != self.tokenizer.decode(ids):
+            self.subject.fail(st.TOKENIZER_SAVED, "what came back encodes or decodes otherwise")
+
+    def threads(self) -> None:
+        stretches = [self.text[i * 40 : i * 40 + 200] for i in range(6)]
+        alone = [self._there_and_back(text) for text in stretches]
+        together = in_threads(lambda i: {self._there_and_back(stretches[i]) for _ in range(20)})
+        if together != [{expected} for expected in alone]:
+            self.subject.fail(st.TOKENIZER_THREADS, "a text came out otherwise while other threads encoded too")
+
+    def _there_and_back(self, text: str) -> tuple[bytes, str]:
+        ids = np.asarray(self.tokenizer.encode(text), np.int64)
+        decoder = self.tokenizer.incremental_decoder()
+        return ids.tobytes(), "".join([*(decoder.decode(ids[i : i + 1]) for i in range(len(ids)))])
+
+    def _fit_new(self) -> Any:
+        tokenizer = self.subject.build()
+        tokenizer.fit(iter([self.text[:70], self.text[70:]]))
+        return tokenizer
+
+    def _any_ids(self) -> Any:
+        return strategy.lists(strategy.integers(0, self.tokenizer.vocab_size - 1), max_size=20)
+
+    def _stretches(self, check: Callable[..., None], **more: Any) -> None:
+        """Make a check with stretches of the sample."""
+        start = strategy.integers(0, max(0, len(self.text) - _STRETCH))
+        for_all(_EXAMPLES, check, start=start, length=strategy.integers(0, _STRETCH), **more)
+
+    def _check_ids(self, statement: st.Statement, text: str) -> None:
+        size = self.tokenizer.vocab_size
+        ids: Ids = self.tokenizer.encode(text)
+        if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iu":
+            kind = f"{ids.dtype} {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
+            self.subject.fail(statement, f"encode({text[:30]!r}) gave {kind}")
+        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+            self.subject.fail(
+                statement, f"encode({text[:30]!r}) gave ids from {ids.min()} to {ids.max()}; vocab_size is {size}"
+            )
+
+
+def _short(ids: Ids) -> str:
+    shown = ", ".join(map(str, ids[:8].tolist()))
+    return f"[{shown}{', …' if len(ids) > 8 else ''}]"
