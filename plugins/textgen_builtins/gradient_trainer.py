@@ -194,6 +194,8 @@ def _batches(config: GradientConfig, windows: Windows, seed: int | None) -> _Bat
 def _streams(windows: Windows, size: int, *, training: bool) -> _Batches:
     """Batch k holds the k-th window of each of `size` equal stretches of the text."""
     tokens, length = windows.tokens, windows.length
+    if len(tokens) <= length:
+        return _Batches(0, lambda epoch, number: windows.take(np.arange(0)))  # nothing is held out
     size = size if training else max(1, min(size, (len(tokens) - 1) // length))
     stretch = (len(tokens) - 1) // size
     if training and stretch < length:
@@ -202,10 +204,9 @@ def _streams(windows: Windows, size: int, *, training: bool) -> _Batches:
             f"data.window_length is {length}; lower trainer.batch_size or data.window_length"
         )
     starts = np.arange(size) * stretch
-    view = np.lib.stride_tricks.sliding_window_view(tokens, length + 1) if len(tokens) > length else None
+    view = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)
 
     def batch(epoch: int, number: int) -> npt.NDArray[np.int64]:
-        assert view is not None
         return view[starts + number * length].astype(np.int64)
 
     return _Batches(stretch // length, batch)
