@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from textgen.protocols import Decoder, Ids, Tensors
 from textgen_builtins.rnn import RNNConfig
 from textgen_builtins.rnn_numpy import Folded, NumpyDecoder, check_shapes, expected_shapes
+
+_EAGER_STEPS: Final = 3  # single steps before a graph is worth its capture
 
 State: TypeAlias = tuple[Tensor, ...]
 """Per layer the hidden state, and for LSTMs the cell state after it, each (B, H)."""
@@ -137,7 +139,10 @@ class TorchRNN(nn.Module):
 
 
 class TorchDecoder:
-    """textgen.protocols.Decoder on the module's device, without dropout."""
+    """textgen.protocols.Decoder on the module's device, without dropout.
+
+    On CUDA a step of one token is launched as one graph: the kernels of so small a step are cheaper than their launch.
+    """
 
     def __init__(self, module: TorchRNN, batch_size: int) -> None:
         self._module = module
@@ -146,26 +151,37 @@ class TorchDecoder:
         self._state: State = tuple(
             torch.zeros(batch_size, module.config.hidden_size, device=self._device) for _ in range(parts)
         )
+        self._graph: StepGraph | None = None
+        self._single_steps = 0
 
     @property
     def batch_size(self) -> int:
         """B."""
         return len(self._state[0])
 
+    @torch.no_grad()
     def extend(self, tokens: Ids) -> Tensor:
         """Logits (B, V) after `tokens` (B, T)."""
         if not tokens.shape[1]:
             last = self._state[-2 if self._module.config.cell == "lstm" else -1]
-            with torch.inference_mode():
-                start: Tensor = self._module.head(last)
+            start: Tensor = self._module.head(last)
             return start
-        return self.score(tokens)[:, -1]
+        if tokens.shape[1] > 1 or self._device.type != "cuda":
+            return self.score(tokens)[:, -1]
+        self._single_steps += 1
+        if self._graph is None and self._single_steps > _EAGER_STEPS:
+            self._graph = StepGraph(self._module, self._state)
+        if self._graph is None:
+            return self.score(tokens)[:, -1]
+        return self._graph.step(torch.from_numpy(np.ascontiguousarray(tokens, np.int64)))
 
+    @torch.no_grad()
     def score(self, tokens: Ids) -> Tensor:
         """Logits (B, T, V) after each of `tokens` (B, T)."""
-        with torch.inference_mode():
-            ids = torch.from_numpy(np.ascontiguousarray(tokens, np.int64)).to(self._device)
-            logits, self._state = self._module.run(ids, self._state, dropout=False)
+        ids = torch.from_numpy(np.ascontiguousarray(tokens, np.int64)).to(self._device)
+        logits, after = self._module.run(ids, self._state, dropout=False)
+        for part, new in zip(self._state, after, strict=True):
+            part.copy_(new)  # in place: a captured graph goes on from these very tensors
         return logits
 
     def read_state(self) -> Tensors:
@@ -183,3 +199,32 @@ class TorchDecoder:
         self._state = tuple(
             torch.from_numpy(part[:, layer].copy()).to(self._device) for layer in layers for part in parts
         )
+        self._graph, self._single_steps = None, 0
+
+
+class StepGraph:
+    """A step of one token for each sequence, captured as a CUDA graph that reads and writes fixed tensors."""
+
+    def __init__(self, module: TorchRNN, state: State) -> None:
+        self._tokens = torch.zeros(len(state[0]), 1, dtype=torch.int64, device=state[0].device)
+        before = tuple(part.clone() for part in state)
+        stream = torch.cuda.Stream(state[0].device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(state[0].device))
+        with torch.cuda.stream(stream):  # libraries set themselves up in a first run, which a capture forbids
+            for _ in range(2):
+                module.run(self._tokens, state, dropout=False)
+        torch.cuda.current_stream(state[0].device).wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            logits, after = module.run(self._tokens, state, dropout=False)
+            for part, new in zip(state, after, strict=True):
+                part.copy_(new)
+            self._logits = logits[:, -1]
+        for part, kept in zip(state, before, strict=True):
+            part.copy_(kept)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Feed `tokens` (B, 1) and return logits (B, V), which the next step uses again."""
+        self._tokens.copy_(tokens)
+        self._graph.replay()
+        return self._logits
