@@ -19,7 +19,9 @@ def component(kind: str, name: str) -> Component:
     return offer.component
 
 
-def context(*, vocabulary: str | None = None, training: bool = False, device: str = "cpu", seed: int = 0) -> BuildContext:
+def context(
+    *, vocabulary: str | None = None, training: bool = False, device: str = "cpu", seed: int = 0
+) -> BuildContext:
     """A context whose character tokenizer knows `vocabulary`; "<unk>" comes on top as id 0."""
     bare = BuildContext(folder=Path.cwd(), requested_device=device, seed=seed, training=training)
     if vocabulary is None:

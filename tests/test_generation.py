@@ -276,7 +276,7 @@ def test_another_thread_can_cancel(generator: Generator, many: bool) -> None:
     with ThreadPoolExecutor(1) as pool:
         if many:
             arguments: dict[str, Any] = {"max_new_tokens": None, "cancelled": cancelled}
-            future = pool.submit(lambda: list(generator.generate_many(["the ", ""], **arguments))[0])
+            future = pool.submit(lambda: next(generator.generate_many(["the ", ""], **arguments)))
         else:
             future = pool.submit(lambda: generator.generate("the ", max_new_tokens=None, cancelled=cancelled))
         assert begun.wait(60)

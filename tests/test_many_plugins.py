@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import run_textgen
 
-GOOD = '''\
+GOOD = """\
 import attrs
 from textgen import Component, hookimpl
 
@@ -20,7 +20,7 @@ class Config:
 @hookimpl
 def textgen_samplers():
     return [Component("{name}", Config, lambda config, context: lambda logits, history: logits)]
-'''
+"""
 SLOW = "import time\ntime.sleep(600)\n"
 BROKEN = "raise RuntimeError('out of order')\n"
 

@@ -139,6 +139,9 @@ class GeneralOptions:
     )
     seed: int = option(0, help="all randomness derives from it", validator=and_(ge(0), lt(MAX_SEED)))
     device: str = option("auto", help='where to compute: "auto", "cpu", "cuda", "cuda:N" or "mps"', validator=_device)
+    threads: int | None = option(
+        None, help="CPU threads that train; as many as torch takes if not set", validator=optional(ge(1))
+    )
     output: Path | None = option(None, help="the run directory; runs/NAME under the current folder if not set")
 
 
@@ -170,6 +173,7 @@ class Pipeline:
     name: str
     seed: int
     device: str
+    threads: int | None
     output: Path
     folder: Path
     corpus: Choice
@@ -190,6 +194,7 @@ class Pipeline:
             "name": self.name,
             "seed": self.seed,
             "device": self.device,
+            **({} if self.threads is None else {"threads": self.threads}),
             "output": str(self.output),
             "corpus": self.corpus.table(),
             "tokenizer": self.tokenizer.table(),
@@ -230,6 +235,7 @@ def make_pipeline(document: Document, plugins: PluginSet) -> Pipeline:
         name=name,
         seed=general.seed,
         device=general.device,
+        threads=general.threads,
         output=(general.output or Path.cwd() / "runs" / name).absolute(),
         folder=folder,
         corpus=choices["corpus"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 import re
+from collections.abc import Iterator
 
 from textgen.errors import DeviceError
 
@@ -35,6 +37,22 @@ def resolve(requested: str) -> str:
     if missing:
         raise DeviceError(f"device {requested!r} was asked for, but {missing}; use --device cpu, or auto", requested)
     return requested
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` CPU threads for a while; None leaves them as they are, and torch unloaded."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _has_cuda_driver() -> bool:

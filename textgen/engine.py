@@ -99,7 +99,7 @@ class Engine:
             devices.resolve(pipeline.device)  # a missing device is an error before any work
         directory = RunDirectory(pipeline.output)
         directory.prepare()
-        with directory.locked():
+        with directory.locked(), devices.threads(pipeline.threads):
             directory.sweep()
             outcome = _bring_to_finished(pipeline, directory, overwrite, console, observers, cancelled)
         samplers = [choice.table() for choice in pipeline.samplers]

@@ -18,6 +18,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from textgen.errors import RunError
 from textgen.protocols import Ids, Tokenizer
 from textgen.rundir import read_json
 
@@ -71,23 +72,20 @@ class CopyIndex:
         header = read_json(folder / "index.json")
         self._tokenizer = tokenizer
         self._width, count = header["width"], header["tokens"]
-        self._text = np.memmap(folder / "tokens.bin", np.uint8, "r") if count else np.empty(0, np.uint8)
-        self._suffixes = np.memmap(folder / "suffixes.bin", np.uint32, "r", shape=(count,))
+        self._text = _map(folder / "tokens.bin", np.uint8, count * self._width)
+        self._suffixes = _map(folder / "suffixes.bin", np.uint32, count)
 
     @classmethod
     def open(cls, run: Path, model_id: str, tokenizer: Tokenizer, training_tokens: Callable[[Path], Ids]) -> CopyIndex:
         """The index of a run directory, made if it is not there: `training_tokens(file)` gives the tokens, (N,)."""
         folder = run / FOLDER
-        if not (folder / "index.json").exists() or read_json(folder / "index.json").get("model") != model_id:
-            partial = run / f".partial-{uuid.uuid4().hex}"
-            partial.mkdir()
+        if not _is_whole(folder, model_id):
             try:
-                _build(training_tokens(partial / "corpus.bin"), tokenizer.vocab_size, model_id, partial)
-                (partial / "corpus.bin").unlink(missing_ok=True)
-                shutil.rmtree(folder, ignore_errors=True)
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                _make(run, folder, model_id, tokenizer.vocab_size, training_tokens)
+            except OSError as error:
+                if not _is_whole(folder, model_id):  # or else another process was faster
+                    cause = f"the index of the corpus cannot be written: {error.strerror or error}"
+                    raise RunError(f"{run}: {cause}", run) from error
         return cls(folder, tokenizer)
 
     def report(self, text: str) -> CopyReport:
@@ -158,6 +156,34 @@ class CopyIndex:
 
     def _bytes(self, offset: int, length: int) -> bytes:
         return self._text[offset * self._width : (offset + length) * self._width].tobytes()
+
+
+def _map(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
+    return np.memmap(path, dtype, "r", shape=(count,)) if count else np.empty(0, dtype)
+
+
+def _is_whole(folder: Path, model_id: str) -> bool:
+    """Whether an index of this model is there, with as much in each file as its header says."""
+    try:
+        header = json.loads((folder / "index.json").read_bytes())
+        count, width = header["tokens"], header["width"]
+        sizes = [(folder / name).stat().st_size for name in ("tokens.bin", "suffixes.bin")]
+        return bool(header["model"] == model_id and sizes == [count * width, count * 4])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _make(run: Path, folder: Path, model_id: str, vocab_size: int, training_tokens: Callable[[Path], Ids]) -> None:
+    """Build the index beside its place, and put it there once it is whole."""
+    partial = run / f".partial-{uuid.uuid4().hex}"
+    partial.mkdir()
+    try:
+        _build(training_tokens(partial / "corpus.bin"), vocab_size, model_id, partial)
+        (partial / "corpus.bin").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:

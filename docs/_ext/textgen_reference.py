@@ -3,12 +3,17 @@
 components.md   every built-in component with its options
 tables.md       the tables of a pipeline that are no components
 errors.md       the tree of exceptions
+plugins.md      every plugin package that is installed or in plugins/, with its components
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
+import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ from textgen.config import TABLES, GeneralOptions
 from textgen.describe import describe, describe_option
 from textgen.plugins import OWN_DISTRIBUTION, PluginSet
 
+_PACKAGES = Path(__file__).parents[2] / "plugins"
 _COLUMNS = re.compile(r"(\S+(?:, \S+)*) {2,}(\S.*)")
 
 
@@ -33,7 +39,8 @@ def setup(app: Any) -> dict[str, bool]:
 def _generate(app: Any) -> None:
     folder = Path(app.srcdir) / "generated"
     folder.mkdir(exist_ok=True)
-    for name, text in (("components", _components()), ("tables", _tables()), ("errors", _errors())):
+    texts = {"components": _components(), "tables": _tables(), "errors": _errors(), "plugins": _plugins()}
+    for name, text in texts.items():
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
@@ -76,6 +83,42 @@ def _options(options: list[dict[str, Any]]) -> str:
         value, text = (_escape(option[key]) for key in ("type", "help"))
         rows.append(f"| `{option['name']}` | {value} | {_default(option)} | {text} |")
     return "\n".join(rows) + "\n"
+
+
+def _plugins() -> str:
+    """A section for each distribution: the built-in set, then the others by name."""
+    plugins = PluginSet.discover()
+    described = {OWN_DISTRIBUTION: metadata.metadata(OWN_DISTRIBUTION)["Summary"]}
+    for component in describe(plugins)["components"]:
+        name = component["distribution"]
+        described.setdefault(name, metadata.metadata(name)["Summary"])
+    for path in sorted(_PACKAGES.glob("textgen-*/pyproject.toml")):
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        if project["name"] not in described:  # not installed here: its modules tell what it offers all the same
+            _register(plugins, path.parent, project)
+        described[project["name"]] = project["description"]
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for component in describe(plugins)["components"]:
+        rows.setdefault(component["distribution"], []).append(component)
+    return "\n".join(_plugin(name, description, rows.get(name, [])) for name, description in described.items())
+
+
+def _register(plugins: PluginSet, folder: Path, project: dict[str, Any]) -> None:
+    sys.path.insert(0, str(folder))
+    try:
+        for name, module in project["entry-points"]["textgen"].items():
+            loaded = importlib.import_module(module)
+            plugins.register(loaded, name, distribution=project["name"], version=project["version"])
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _plugin(name: str, description: str, components: list[dict[str, Any]]) -> str:
+    table = ["| kind | name | what it is |", "| --- | --- | --- |"]
+    for component in components:
+        table.append(f"| {component['kind']} | `{component['name']}` | {_escape(component['summary'])} |")
+    version = f", version {components[0]['version']}" if components else ""
+    return f"## {name}\n\n{description}\n\n`pip install {name}`{version}.\n\n" + "\n".join(table) + "\n"
 
 
 def _escape(text: str) -> str:

@@ -55,6 +55,8 @@ class TorchRNN(nn.Module):
         with torch.device("meta"):  # draws nothing from the global generator
             module = cls(config, vocab_size)
         module.to_empty(device=device)
+        if config.tied_weights:  # which to_empty has untied
+            module.head.weight = module.embedding.weight
         if not config.embedding_size:
             module.one_hot = torch.eye(vocab_size, device=device)
         generator = torch.Generator().manual_seed(seed)

@@ -82,49 +82,49 @@ class SeedsWay:
         return self.head(y[0]), state
 
 
+def compare_one(folder: Path, case: tuple[str, int, int, float, float], repeats: int) -> None:
+    """One sequence, greedy and sampled."""
+    cell, units, count, greedy_target, sampled_target = case
+    generator = trained(folder, cell, units)
+    seed = SeedsWay(generator, cell, units)
+    same = list(generator.generate("it has", max_new_tokens=50).tokens) == seed.generate("it has", 50)
+    print(f"{cell} {units}: the first 50 greedy tokens are {'the same' if same else 'DIFFERENT'}")
+    greedy = ratios(
+        lambda: seed.generate("it has", count), lambda: generator.generate("it has", max_new_tokens=count), repeats
+    )
+    show(f"{cell} {units}, greedy, one sequence", greedy, greedy_target)
+    sampled = ratios(
+        lambda: seed.generate("it has", count, 0.8, 10),
+        lambda: generator.generate("it has", max_new_tokens=count, temperature=0.8, top_k=10),
+        repeats,
+    )
+    show(f"{cell} {units}, temperature 0.8 and top-k 10, one sequence", sampled, sampled_target)
+
+
+def compare_batch(folder: Path, repeats: int) -> None:
+    """1,024 sequences at once, per token, against the baseline's one."""
+    generator = trained(folder, "rnn", 32)
+    seed = SeedsWay(generator, "rnn", 32)
+    found = ratios(
+        lambda: seed.generate("it has", 2000),
+        lambda: list(generator.generate_many(["it has"], n=1024, batch_size=1024, max_new_tokens=500)),
+        repeats,
+    )
+    scale = 1024 * 500 / 2000  # tokens of ours for each of the baseline's
+    low, median, high = (ratio * scale for ratio in found)
+    show("rnn 32, greedy, 1,024 sequences, per token against one", (low, median, high), 250)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)  # a step is far too small to share out; more threads only slow the baseline
-    with tempfile.TemporaryDirectory() as folder:
-        for cell, units, count, greedy_target, sampled_target in CASES:
-            generator = trained(Path(folder), cell, units)
-            seed = SeedsWay(generator, cell, units)
-            same = list(generator.generate("it has", max_new_tokens=50).tokens) == seed.generate("it has", 50)
-            print(f"{cell} {units}: the first 50 greedy tokens are {'the same' if same else 'DIFFERENT'}")
-            show(
-                f"{cell} {units}, greedy, one sequence",
-                ratios(
-                    lambda: seed.generate("it has", count),
-                    lambda: generator.generate("it has", max_new_tokens=count),
-                    repeats,
-                ),
-                greedy_target,
-            )
-            show(
-                f"{cell} {units}, temperature 0.8 and top-k 10, one sequence",
-                ratios(
-                    lambda: seed.generate("it has", count, 0.8, 10),
-                    lambda: generator.generate("it has", max_new_tokens=count, temperature=0.8, top_k=10),
-                    repeats,
-                ),
-                sampled_target,
-            )
-        generator = trained(Path(folder), "rnn", 32)
-        seed = SeedsWay(generator, "rnn", 32)
-        low, median, high = ratios(
-            lambda: seed.generate("it has", 2000),
-            lambda: list(generator.generate_many(["it has"], n=1024, batch_size=1024, max_new_tokens=500)),
-            repeats,
-        )
-        scale = 1024 * 500 / 2000  # tokens of ours for each of the baseline's
-        show(
-            "rnn 32, greedy, 1,024 sequences, per token against one",
-            (low * scale, median * scale, high * scale),
-            250,
-        )
+    with tempfile.TemporaryDirectory() as name:
+        for case in CASES:
+            compare_one(Path(name), case, repeats)
+        compare_batch(Path(name), repeats)
 
 
 if __name__ == "__main__":

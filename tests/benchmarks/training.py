@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import seed_loop
 import torch
-from pairs import show
 
+import seed_loop
+from pairs import show
 from textgen import BuildContext, PluginSet
 from textgen.config import DataOptions
 from textgen.data import encode_corpus, split_tokens
@@ -42,7 +42,7 @@ def ours(corpus: Path, folder: Path) -> Iterator[tuple[float, float]]:
     context = BuildContext(folder=folder, requested_device="cpu", tokenizer=tokenizer)
     model = pipeline.model.offer.component.build(pipeline.model.options, context)
     trainer = pipeline.trainer.offer.component.build(pipeline.trainer.options, context)
-    start = time.perf_counter()
+    start = stepped = time.perf_counter()
     for event in trainer.train(model, data, TrainingContext(seed=0, device="cpu")):
         if isinstance(event, Evaluated):
             now = time.perf_counter()

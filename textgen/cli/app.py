@@ -19,7 +19,7 @@ import click
 from textgen.errors import PluginWarning, TextgenError
 from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
 
-COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "completion")
+COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "new-plugin", "doctor", "completion")
 
 _PATIENCE_SECONDS: Final = 0.5
 
@@ -37,7 +37,7 @@ class _Group(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
-            command = importlib.import_module(f"textgen.cli.{name}").command
+            command = importlib.import_module(f"textgen.cli.{name.replace('-', '_')}").command
             assert isinstance(command, click.Command)
             return command
         offer = ctx.obj.plugins().find("command", name)
@@ -120,9 +120,9 @@ def main(args: list[str] | None = None) -> None:
     warnings.showwarning = _show_each_once()  # this process is ours
     warnings.simplefilter("always", PluginWarning)
     try:
-        group.main(arguments, prog_name="textgen", standalone_mode=False, obj=Settings())
+        ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=Settings())
         sys.stdout.flush()
-        code = 0
+        code = ended if isinstance(ended, int) else 0  # what a command gave to click's Context.exit
     except Exception as error:
         code = _report(error, debug="--debug" in arguments)
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import click
 
-from textgen.cli.options import device_option, json_option
+from textgen.cli.options import check_folder, device_option, json_option
 
 
 @click.command("evaluate")
@@ -24,6 +24,7 @@ def command(settings: Any, run: str, file: str, encoding: str, page: str | None,
     """Measure how well the model of a run directory predicts a text file."""
     from textgen.engine import Engine
 
+    check_folder(page)
     engine = Engine(disable=settings.disable)
     generator = engine.load(run, device=device)
     corpus = {"type": "file", "path": file, "encoding": encoding}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import attrs
 import click
+
+from textgen.errors import UsageError
 
 set_option = click.option(
     "--set",
@@ -24,6 +27,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def device_override(device: str | None) -> list[str]:
     """`--device NAME` as an override of the pipeline."""
     return [] if device is None else [f"device={json.dumps(device)}"]
+
+
+def check_folder(file: str | None) -> None:
+    """Raise UsageError, before any work, when a file to write is in a folder that is not there."""
+    if file is not None and not Path(file).absolute().parent.is_dir():
+        raise UsageError(f"{file} cannot be written: there is no folder {Path(file).parent}")
 
 
 class SamplingCommand(click.Command):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import sys
 
 import click
 
 from textgen.cli.options import json_option
 
 
-@click.command("plugins")
+@click.group("plugins", invoke_without_command=True)
 @click.option("--kind", help="Only components of this kind.")
 @click.option("--options/--no-options", "with_options", default=False, help="Show what each component takes.")
 @json_option
-@click.pass_obj
-def command(settings: Any, kind: str | None, with_options: bool, as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: bool) -> None:
     """List components: kind, name, summary, package and version; then the plugins that are left out, and why."""
+    if ctx.invoked_subcommand is not None:
+        return
     from textgen.component import KINDS
     from textgen.describe import describe
     from textgen.errors import UsageError
@@ -25,7 +27,7 @@ def command(settings: Any, kind: str | None, with_options: bool, as_json: bool) 
     if kind is not None and kind not in KINDS:
         hint = nearest(kind, KINDS) or f"there are {', '.join(KINDS)}"
         raise UsageError(f"no kind of component is called {kind!r}; {hint}")
-    described = describe(settings.plugins(), kind)
+    described = describe(ctx.obj.plugins(), kind)
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
@@ -44,3 +46,30 @@ def command(settings: Any, kind: str | None, with_options: bool, as_json: bool) 
         click.echo(f"clash: {clash['kind']} {clash['name']!r} is offered by {', '.join(clash['qualified_names'])}")
     for row in described["quarantined"]:
         click.echo(f"left out: {row['plugin']} [{row['distribution']} {row['version']}]: {row['cause']}")
+
+
+@command.command("check")
+@click.argument("name")
+@click.option("--set", "values", multiple=True, metavar="NAME.KEY=VALUE", help="An option of a component.")
+@click.pass_context
+def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
+    """Hold the components of a plugin to their contracts; exit code 1 if one breaks its own.
+
+    NAME is an entry point, a distribution, or one component as package:component.
+    """
+    from textgen.errors import UsageError
+
+    try:
+        import hypothesis  # noqa: F401
+    except ImportError:
+        raise UsageError("checking plugins needs hypothesis; pip install 'textgen-engine[test]'") from None
+    from textgen.testing.command_line import check_named
+
+    plugins = ctx.obj.plugins()
+    counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
+    for status, line in check_named(name, plugins, values):
+        counts[status] += 1
+        click.echo(line)
+    click.echo(", ".join(f"{count} {status}" for status, count in counts.items()), err=True)
+    if counts["failed"]:
+        sys.exit(1)  # click would hand a code of its own to a caller that does not ask for it

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from textgen.document import toml_value
-from textgen.errors import Fault, TextgenError
+from textgen.errors import Fault, TextgenError, UsageError
 from textgen.generation import Generator
 
 _HELP = """\
@@ -55,8 +55,7 @@ class Session:
         word, _, rest = line.partition(" ")
         key, equals, text = rest.partition("=")
         if word == "/set" and equals:
-            value = toml_value(text.strip())
-            changed = {**self._arguments, key.strip(): str(value) if isinstance(value, Fault) else value}
+            changed = {**self._arguments, key.strip(): _value(text.strip())}
             self._generator.stream("", **changed)  # refuses what is wrong, and is never started
             self._arguments = changed
         elif word == "/unset" and key.strip() in self._arguments:
@@ -66,3 +65,12 @@ class Session:
                 click.echo(f"{name} = {value}", err=True)
         else:
             click.echo(_HELP, err=True)
+
+
+def _value(text: str) -> Any:
+    if text == "none":  # as in --max-new-tokens none
+        return None
+    value = toml_value(text)
+    if isinstance(value, Fault):
+        raise UsageError(str(value))
+    return value

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import click
 
+from textgen.cli.options import check_folder
 from textgen.errors import UsageError
 from textgen.generation import Generation, Generator
 from textgen.state import GenerationState
@@ -68,6 +69,7 @@ class How:
             raise UsageError("--stream prints text as it comes; leave --save-state, --output and --novelty out")
         if self.logprobs is not None and self.form != "jsonl":
             raise UsageError("--logprobs goes with --output jsonl")
+        check_folder(self.save_state)
 
     def interactive(self) -> bool:
         """Whether nothing says what to continue, and a person is there to ask."""

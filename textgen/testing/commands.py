@@ -38,11 +38,9 @@ def check_command(
 def command_checks(subject: Subject, arguments: Sequence[str] | None = None) -> list[Check]:
     """The suite."""
     suite = _Suite(subject, arguments)
-    general = general_checks(subject, suite.build)
     return [
-        general[0],
-        Check(st.COMMAND_BUILD, suite.is_a_command),
-        *general[1:],
+        Check(st.COMMAND_BUILD, suite.is_a_command),  # first: the others need a command
+        *general_checks(subject, suite.build),
         Check(st.COMMAND_LIGHT, suite.light),
         Check(st.COMMAND_HELP, suite.help),
         Check(st.COMMAND_USAGE, suite.usage),

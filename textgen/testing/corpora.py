@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -53,16 +54,20 @@ def corpus_checks(subject: Subject, unreadable: Mapping[str, Any] | None = None)
     ]
 
 
-@attrs.frozen
+@attrs.define
 class _Suite:
     subject: Subject
     unreadable: Mapping[str, Any] | None
+    _missing: str = ""
 
     def build(self) -> Any:
+        if self._missing:  # it is not tried again: a network may take long to fail
+            raise Skip(self._missing)
         try:
             return self.subject.build()
         except CorpusError as error:
-            raise Skip(f"its text is not to be had here: {error}") from error
+            self._missing = f"its text is not to be had here: {error}"
+            raise Skip(self._missing) from error
 
     def pieces(self) -> None:
         for piece in self._read(self.build()):
@@ -97,6 +102,8 @@ class _Suite:
         next(abandoned, None)
         if self._digest(corpus) != alone:
             self.subject.fail(st.CORPUS_READERS, "it gave another text while a first reader was not done")
+        if self._two_in_turn(corpus) != [alone, alone]:
+            self.subject.fail(st.CORPUS_READERS, "two readers took pieces in turn, and one of them got another text")
         if set(in_threads(lambda _: self._digest(corpus), 4)) != {alone}:
             self.subject.fail(st.CORPUS_READERS, "it gave another text while other threads read too")
 
@@ -128,8 +135,19 @@ class _Suite:
         except CorpusError as error:
             raise Skip(f"its text is not to be had here: {error}") from error
 
+    def _two_in_turn(self, corpus: Any) -> list[str]:
+        digests = [hashlib.sha256(), hashlib.sha256()]
+        for pieces in itertools.zip_longest(self._read(corpus), self._read(corpus), fillvalue=""):
+            for digest, piece in zip(digests, pieces, strict=True):
+                digest.update(_bytes(piece))
+        return [digest.hexdigest() for digest in digests]
+
     def _digest(self, corpus: Any) -> str:
         digest = hashlib.sha256()
         for piece in self._read(corpus):
-            digest.update(piece.encode("utf-8", "surrogatepass"))
+            digest.update(_bytes(piece))
         return digest.hexdigest()
+
+
+def _bytes(piece: str) -> bytes:
+    return piece.encode("utf-8", "surrogatepass")

@@ -6,16 +6,16 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
 import attrs
 
+from textgen import discovery
 from textgen.component import BuildContext, Component
 from textgen.errors import Fault, PipelineError
-from textgen.discovery import ENTRY_POINT_GROUP
 from textgen.plugins import OWN_DISTRIBUTION, PluginSet
 from textgen.structure import structure_table
 from textgen.testing.outcomes import fail
@@ -23,7 +23,7 @@ from textgen.testing.statements import Statement
 
 TEXT: Final = (
     "The ferry left at nine. On the far bank somebody had lit a lamp, and the river carried its light away in pieces.\n"
-    "“Wait,” said the boy – but there was nobody to wait for, only 3 crates of apples and the café’s old piano.\n"
+    "“Wait,” said the boy – but there was nobody to wait for, only 3 crates of apples and the café’s old piano.\n"  # noqa: RUF001
 ) * 8
 """What tokenizers are fitted on unless told otherwise: about 1,800 characters, some of them not ASCII."""
 
@@ -31,13 +31,20 @@ TEXT: Final = (
 def isolated_plugins(*modules: object) -> PluginSet:
     """The built-in set and the given plugins (modules, or anything with hooks); what else is installed is left out."""
     plugins = PluginSet(strict=True)
-    own = metadata.distribution(OWN_DISTRIBUTION)
-    for entry_point in own.entry_points:
-        if entry_point.group == ENTRY_POINT_GROUP:
-            plugins.register(entry_point.load(), entry_point.name, distribution=OWN_DISTRIBUTION, version=own.version)
+    for name, (module, version) in built_in_modules().items():
+        plugins.register(module, name, distribution=OWN_DISTRIBUTION, version=version)
     for module in modules:
         plugins.register(module, getattr(module, "__name__", type(module).__name__))
     return plugins
+
+
+def built_in_modules() -> dict[str, tuple[Any, str]]:
+    """The modules of the built-in set and their version, by the names of their entry points."""
+    return {
+        found.plugin.name: (found.entry_point.load(), found.plugin.version)
+        for found in discovery.installed()
+        if found.plugin.distribution == OWN_DISTRIBUTION
+    }
 
 
 @attrs.frozen(kw_only=True)
@@ -90,10 +97,10 @@ def subject(
     plugins: PluginSet | None,
     label: str = "",
 ) -> Iterator[Subject]:
-    """A Subject whose folder lasts as long as the block."""
+    """A Subject whose folder lasts as long as the block. Raises PipelineError where `options` do not fit."""
     with tempfile.TemporaryDirectory(prefix="textgen-testing-", ignore_cleanup_errors=True) as folder:
         module = _module_name(component, plugin)
-        yield Subject(
+        made = Subject(
             kind=kind,
             component=component,
             options=dict(options or {}),
@@ -102,6 +109,9 @@ def subject(
             plugins=isolated_plugins() if plugins is None else plugins,
             folder=Path(folder).resolve(),
         )
+        if options or (kind != "command" and attrs.has(component.config) and required_options(component)):
+            made.config()  # options that do not fit, or are missing, are the caller's fault
+        yield made
 
 
 def make_config(component: Component, options: Mapping[str, Any], label: str) -> Any:

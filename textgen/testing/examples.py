@@ -12,8 +12,8 @@ from hypothesis.strategies import SearchStrategy
 
 _Result = TypeVar("_Result")
 
-# sampled_from, since a range of characters would make hypothesis keep a table of Unicode in the current folder
-ALPHABET: Final = "aeInotz 019.,;\n\t\r\0-_'\"<>/\\éßΣŁ–“”…ﬁ漢字é́‍👩🏽\u200b\ufeff\u2028한️"
+# Sampled from, since a range of characters would make hypothesis keep a table of Unicode in the current folder
+ALPHABET: Final = "aeInotz 019.,;\n\t\r\0-_'\"<>/\\éßΣŁ–“”…ﬁ漢字é́‍👩🏽\u200b\ufeff\u2028한️"  # noqa: RUF001
 
 
 def for_all(examples: int, function: Callable[..., None], **strategies: SearchStrategy[Any]) -> None:

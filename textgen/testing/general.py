@@ -16,6 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
+import attrs
+
 from textgen.errors import Fault, PluginError
 from textgen.hookspecs import hookimpl
 from textgen.plugins import HOOKS, PluginSet
@@ -70,8 +72,12 @@ def _record(subject: Subject) -> None:
         subject.fail(st.COMPONENT_RECORD, error.cause)
     if silent := [name for name, field in component.options().items() if not field.metadata.get("help")]:
         subject.fail(st.COMPONENT_RECORD, f"no help for {', '.join(silent)}; declare it with textgen.option")
-    if component.config.__setattr__ is object.__setattr__:
-        subject.fail(st.COMPONENT_RECORD, f"{component.config.__name__} is not frozen; declare it with @attrs.frozen")
+    config = subject.config()
+    for name in component.options():
+        with contextlib.suppress(attrs.exceptions.FrozenInstanceError):
+            setattr(config, name, getattr(config, name))
+            seen = f"{component.config.__name__} can be changed; declare it with @attrs.frozen"
+            subject.fail(st.COMPONENT_RECORD, seen)
 
 
 def _import(subject: Subject) -> None:
@@ -134,15 +140,38 @@ def _build(subject: Subject, build: Callable[[], Any]) -> None:
 def leaves_alone(subject: Subject, statement: Statement) -> Iterator[None]:
     """Fail if the block prints, or leaves another global state behind."""
     out, err = io.StringIO(), io.StringIO()
-    before = _global_state()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        yield
-    after = _global_state()
+    with _stirred():
+        before = _global_state()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            yield
+        after = _global_state()
     for name, stream in (("stdout", out), ("stderr", err)):
         if written := stream.getvalue():
             subject.fail(statement, f"it wrote {written[:80]!r} to {name}")
     if changed := [name for name, value in before.items() if after[name] != value]:
         subject.fail(statement, f"it changed {', '.join(changed)}")
+
+
+@contextlib.contextmanager
+def _stirred() -> Iterator[None]:
+    """Random states that no seeding leaves behind, put back at the end."""
+    kept = random.getstate()
+    random.random()  # noqa: S311  # it is only to change the state
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    numpy_kept = numpy and numpy.random.get_state()
+    torch_kept = torch and torch.random.get_rng_state()
+    if numpy is not None:
+        numpy.random.random()
+    if torch is not None:
+        torch.rand(1)
+    try:
+        yield
+    finally:
+        random.setstate(kept)
+        if numpy is not None:
+            numpy.random.set_state(numpy_kept)
+        if torch is not None:
+            torch.random.set_rng_state(torch_kept)
 
 
 def _global_state() -> dict[str, Any]:

@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import tomli_w
 
 from textgen.component import BuildContext, Component
+from textgen.errors import TextgenError
 from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone
 from textgen.plugins import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import in_threads
 from textgen.testing.general import general_checks
-from textgen.testing.outcomes import Check, Outcome, raise_first, run_checks
+from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.statements import Statement
 
 _STEPS: Final = 12
+PIPELINE: Final[Mapping[str, Any]] = {
+    "device": "cpu",
+    "corpus": {"type": "story"},
+    "tokenizer": {"type": "char"},
+    "model": {"type": "rnn", "hidden_size": 8},
+    "trainer": {"type": "sgd"},
+}
 _ENGINE_FILES: Final = ("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "tokens.bin")
 
 
@@ -28,24 +37,26 @@ def check_observer(
     component: Component,
     *,
     options: Mapping[str, Any] | None = None,
+    pipeline: Mapping[str, Any] = PIPELINE,
     plugin: object | str | None = None,
     plugins: PluginSet | None = None,
 ) -> tuple[Outcome, ...]:
     """Hold an observer to its contract: show it runs, whole, resumed and failed. Raises ContractFailure.
 
     options   its TOML table; what has no default must be in it
+    pipeline  the pipeline that the run directory holds, for an observer that needs a certain one
     plugin    the module it comes from, or its name; found from the component if not given
     plugins   what its context offers; the built-in set if not given
     """
     with subject("observer", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(observer_checks(made), made.label))
+        return raise_first(run_checks(observer_checks(made, pipeline), made.label))
 
 
-def observer_checks(subject: Subject) -> list[Check]:
-    """The suite."""
-    suite = _Suite(subject)
+def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) -> list[Check]:
+    """The suite. An observer that refuses the run with an error of textgen is skipped."""
+    suite = _Suite(subject, tomli_w.dumps(pipeline))
     return [
-        *general_checks(subject, lambda: subject.build(suite.context(suite.run_directory()))),
+        *general_checks(subject, lambda: suite.build(suite.run_directory())),
         Check(st.OBSERVER_RUN, suite.whole_run),
         Check(st.OBSERVER_UNKNOWN, suite.unknown),
         Check(st.OBSERVER_RESUMED, suite.resumed),
@@ -99,13 +110,14 @@ def _evaluation(step: int, loss: float, validation_loss: float | None) -> Evalua
         characters_per_second=1000.0,
         seconds=step / 10,
         best=True,
-        sample=lambda prompt, max_new_tokens: ("a sample – of text\n" * max_new_tokens)[:max_new_tokens],
+        sample=lambda prompt, max_new_tokens: ("a sample, of text\n" * max_new_tokens)[:max_new_tokens],
     )
 
 
 @attrs.define
 class _Suite:
     subject: Subject
+    pipeline: str
     _tokenizer: Any = None
 
     def context(self, directory: Path, **changes: Any) -> BuildContext:
@@ -119,12 +131,23 @@ class _Suite:
         directory = self.subject.fresh_folder() / "run"
         (directory / "checkpoints").mkdir(parents=True)
         for name in _ENGINE_FILES:
-            (directory / name).write_text("the engine's", encoding="utf-8")
+            (directory / name).write_text(self.content(name), encoding="utf-8")
         return directory
+
+    def content(self, name: str) -> str:
+        """What one of the engine's files holds."""
+        return self.pipeline if name == "pipeline.toml" else "the engine's"
+
+    def build(self, directory: Path, **changes: Any) -> Any:
+        """An observer of the run in `directory`."""
+        try:
+            return self.subject.build(self.context(directory, **changes))
+        except TextgenError as error:
+            raise Skip(f"it refuses this run: {error}") from error
 
     def show(self, statement: Statement, events: Any, directory: Path, observer: Any = None, **changes: Any) -> Any:
         """Show events to an observer, a new one if none is given."""
-        made = self.subject.build(self.context(directory, **changes)) if observer is None else observer
+        made = self.build(directory, **changes) if observer is None else observer
         for event in events:
             try:
                 made.observe(event)
@@ -180,31 +203,25 @@ class _Suite:
             self.subject.fail(st.OBSERVER_FILES, f"it wrote {names}, outside the run directory")
         for name in _ENGINE_FILES:
             path = directory / name
-            if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != "the engine's":
+            if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != self.content(name):
                 self.subject.fail(st.OBSERVER_FILES, f"it changed {name}, which is the engine's")
 
     def apart(self) -> None:
         first, second = self.run_directory(), self.run_directory()
-        one, other = self.subject.build(self.context(first)), self.subject.build(self.context(second))
+        one, other = self.build(first), self.build(second)
         pairs = zip(run_events(first), run_events(second, held_out=False), strict=True)
         for ours, theirs in pairs:
             self.show(st.OBSERVER_APART, [ours], first, one)
             self.show(st.OBSERVER_APART, [theirs], second, other)
         alone = self.run_directory()
         self.show(st.OBSERVER_APART, run_events(alone), alone)
-        expected = _kinds_of_files(alone)
+        expected = _count_files(alone)
         for directory in (first, second):
-            if _kinds_of_files(directory) != expected:
-                seen = f"with another run beside it, it wrote {_kinds_of_files(directory)}, and alone {expected}"
-                self.subject.fail(st.OBSERVER_APART, seen)
+            if (count := _count_files(directory)) != expected:
+                self.subject.fail(st.OBSERVER_APART, f"alone it left {expected} files, and beside another run {count}")
         folders = [self.run_directory() for _ in range(4)]
         in_threads(lambda i: self.show(st.OBSERVER_APART, run_events(folders[i]), folders[i]), 4)
 
 
-def _kinds_of_files(directory: Path) -> dict[str, int]:
-    """How many files there are by ending: names may hold a time."""
-    found: dict[str, int] = {}
-    for path in directory.rglob("*"):
-        if path.is_file():
-            found[path.suffix] = found.get(path.suffix, 0) + 1
-    return dict(sorted(found.items()))
+def _count_files(directory: Path) -> int:
+    return sum(path.is_file() for path in directory.rglob("*"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterable
 from typing import Final, Literal, NoReturn
 
 import attrs
@@ -55,7 +56,7 @@ class Outcome:
     failure: ContractFailure | None = attrs.field(default=None, repr=False, eq=False)
 
 
-def run_checks(checks: Iterable[Check], component: str) -> Iterator[Outcome]:
+def run_checks(checks: Iterable[Check], component: str) -> Generator[Outcome, None, None]:
     """Make the checks one after the other; whatever a component raises in one is its failure."""
     for check in checks:
         try:
@@ -70,13 +71,14 @@ def run_checks(checks: Iterable[Check], component: str) -> Iterator[Outcome]:
             yield Outcome(component, check.statement, "ok")
 
 
-def raise_first(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
-    """The outcomes, unless one is a failure, which is raised."""
+def raise_first(outcomes: Generator[Outcome, None, None]) -> tuple[Outcome, ...]:
+    """The outcomes, unless one is a failure, which is raised; nothing is checked after it."""
     kept = []
-    for outcome in outcomes:
-        if outcome.failure is not None:
-            raise outcome.failure
-        kept.append(outcome)
+    with contextlib.closing(outcomes):
+        for outcome in outcomes:
+            if outcome.failure is not None:
+                raise outcome.failure
+            kept.append(outcome)
     return tuple(kept)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -49,12 +50,12 @@ def sampler_checks(subject: Subject) -> list[Check]:
     suite = _Suite(subject)
     return [
         *general_checks(subject, suite.build),
+        Check(st.SAMPLER_HISTORY, lambda: suite.each(suite.history)),
         Check(st.SAMPLER_SHAPE, lambda: suite.each(suite.shape)),
         Check(st.SAMPLER_DTYPE, lambda: suite.each(suite.dtype)),
         Check(st.SAMPLER_INPUT, lambda: suite.each(suite.input)),
-        Check(st.SAMPLER_HISTORY, lambda: suite.each(suite.history)),
-        Check(st.SAMPLER_DETERMINISTIC, lambda: suite.each(suite.deterministic)),
         Check(st.SAMPLER_FINITE, lambda: suite.each(suite.finite)),
+        Check(st.SAMPLER_DETERMINISTIC, lambda: suite.each(suite.deterministic)),
         Check(st.SAMPLER_POSSIBLE, lambda: suite.each(suite.possible)),
         Check(st.SAMPLER_FORBIDDEN, lambda: suite.each(suite.forbidden)),
         Check(st.SAMPLER_ROWS, lambda: suite.each(suite.rows)),
@@ -83,9 +84,8 @@ class _Texts:
         return self._at_least("tokens", "tokens(row)").tokens(row)
 
     def only(self, row: int) -> _Texts:
-        one = SequenceHistory(self.rows.vocab_size, "tokens")
-        one.append_row(self.rows.tokens(row)[:0])
-        one.load_row(self.rows.dump_row(row))
+        one = copy.deepcopy(self.rows)
+        one.keep_rows([row])
         return _Texts(one, self.level)
 
     def _at_least(self, level: str, name: str) -> SequenceHistory:

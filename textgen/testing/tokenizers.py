@@ -110,8 +110,9 @@ class _Suite:
 
     def ids(self) -> None:
         def one(start: int, length: int) -> None:
-            self._check_ids(st.TOKENIZER_IDS, self.text[start : start + length])
+            self._check_ids(st.TOKENIZER_IDS, self._stretch(start, length))
 
+        self._check_ids(st.TOKENIZER_IDS, self.text)
         self._stretches(one)
 
     def any_text(self) -> None:
@@ -149,7 +150,7 @@ class _Suite:
 
     def round_trip(self) -> None:
         def one(start: int, length: int) -> None:
-            text = self.text[start : start + length]
+            text = self._stretch(start, length)
             ids = np.asarray(self.tokenizer.encode(text))
             if self.tokenizer.unknown_id is not None and (ids == self.tokenizer.unknown_id).any():
                 return
@@ -163,7 +164,7 @@ class _Suite:
 
     def pieces(self) -> None:
         def one(start: int, length: int, places: list[int]) -> None:
-            text = self.text[start : start + length]
+            text = self._stretch(start, length)
             pieces = [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
             parts = [np.asarray(part) for part in self.tokenizer.encode_pieces(iter(pieces))]
             joined = np.concatenate([np.empty(0, np.int64), *parts])
@@ -230,6 +231,16 @@ class _Suite:
         """Make a check with stretches of the sample."""
         start = strategy.integers(0, max(0, len(self.text) - _STRETCH))
         for_all(_EXAMPLES, check, start=start, length=strategy.integers(0, _STRETCH), **more)
+
+    def _stretch(self, start: int, length: int) -> str:
+        """A stretch of the sample; its whole lines if the tokenizer refuses what does not end with one."""
+        end = start + length
+        try:
+            self.tokenizer.encode(self.text[start:end])
+        except TextgenError:
+            start, end = self.text.rfind("\n", 0, start) + 1, self.text.find("\n", end) + 1
+            return self.text[start : end or None]
+        return self.text[start:end]
 
     def _check_ids(self, statement: st.Statement, text: str) -> None:
         size = self.tokenizer.vocab_size

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from textgen_builtins import corpora
 from textgen_ngram.counting import CountTrainer
 from textgen_ngram.ngram_model import NgramModel
 
 from textgen import Engine, Run
 from textgen.data import Dataset
 from textgen.protocols import TrainingContext
+from textgen_builtins import corpora
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks here are too small for threads to help
 
@@ -79,7 +79,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subproces
 
     def run(*arguments: str | Path, program: str = "") -> subprocess.CompletedProcess[str]:
         start = ["-c", program] if program else ["-m", "textgen"]
-        return subprocess.run(  # noqa: S603  # this very interpreter
+        return subprocess.run(  # this very interpreter
             [sys.executable, *start, *map(str, arguments)],
             cwd=folder,
             env={**os.environ, "TEXTGEN_CACHE_DIR": str(cache)},

@@ -1,0 +1,150 @@
+"""textgen inside other programs: a web server, and processes that are spawned."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from textgen import Generator, load
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+REQUESTS: tuple[dict[str, Any], ...] = tuple(
+    {"prompt": prompt, "seed": seed, "max_new_tokens": 60, **options}
+    for seed, prompt in enumerate(["the ", "", "clock", "the hour"])
+    for options in (
+        {},
+        {"temperature": 0.7, "top_k": 8, "repetition_penalty": 1.2},
+        {"stop": ["e"], "temperature": 2.0},
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def generator(finished_run: Path) -> Generator:
+    return load(finished_run)
+
+
+@pytest.fixture(scope="module")
+def server(finished_run: Path) -> Iterator[httpx.Client]:
+    """The example of the documentation under uvicorn, on a port that the system chooses."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "serve:app", "--port", "0", "--app-dir", str(EXAMPLES)],
+        env={**os.environ, "TEXTGEN_RUN": str(finished_run), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if place := re.search(r"running on (http://\S+)", line):
+            break
+    else:
+        pytest.fail("the server did not start: " + "".join(seen))
+    try:
+        with httpx.Client(base_url=place[1], timeout=60, trust_env=False) as client:
+            yield client
+    finally:
+        process.terminate()
+        rest = process.stderr.read()
+        process.stderr.close()
+        process.wait(60)
+    assert "Traceback" not in rest
+
+
+def expected(generator: Generator, request: dict[str, Any]) -> str:
+    return generator.generate(request["prompt"], **{k: v for k, v in request.items() if k != "prompt"}).text
+
+
+def test_requests_at_once_get_what_each_would_have_got_alone(server: httpx.Client, generator: Generator) -> None:
+    def ask(request: dict[str, Any]) -> str:
+        response = server.post("/generate", json=request)
+        assert response.status_code == 200
+        return response.text
+
+    with ThreadPoolExecutor(len(REQUESTS)) as pool:
+        assert list(pool.map(ask, REQUESTS)) == [expected(generator, request) for request in REQUESTS]
+
+
+def test_the_text_comes_in_pieces(server: httpx.Client, generator: Generator) -> None:
+    request = {"prompt": "the ", "seed": 5, "max_new_tokens": 3000}
+    with server.stream("POST", "/generate", json=request) as response:
+        pieces = list(response.iter_text())
+    assert len(pieces) > 1
+    assert "".join(pieces) == expected(generator, request)
+
+
+def test_a_client_that_leaves_is_no_trouble(server: httpx.Client, generator: Generator) -> None:
+    for _ in range(3):
+        with server.stream("POST", "/generate", json={"prompt": "the ", "max_new_tokens": 10_000}) as response:
+            next(response.iter_text())
+    assert server.post("/generate", json=REQUESTS[0]).text == expected(generator, REQUESTS[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"prompt": "é"}', "U+00E9"),
+        ('{"prompt": 5}', "prompt"),
+        ('{"temperature": -1}', "temperature"),
+        ('{"temprature": 1}', "temprature"),
+        ('{"max_new_tokens": null}', "max_new_tokens"),
+        ('{"max_new_tokens": 1000000}', "max_new_tokens"),
+        ('{"max_new_tokens": -1}', "max_new_tokens"),
+        ('{"seed": 1e400}', "seed"),
+        ('{"time_limit": 5}', "time_limit"),
+        ("[1]", "JSON object"),
+        ("{", "JSON object"),
+        ("5", "JSON object"),
+    ],
+)
+def test_a_request_that_is_wrong_is_told_why(server: httpx.Client, content: str, said: str) -> None:
+    response = server.post("/generate", content=content)
+    assert response.status_code == 400
+    assert said in response.json()["error"]
+
+
+def test_spawned_processes_give_the_same_texts(
+    python: Callable[..., Any], generator: Generator, finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "many.py").write_text(
+        """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import textgen
+
+def start(path):
+    global generator
+    generator = textgen.load(path, device="cpu")
+
+def write(index):
+    assert "torch" not in sys.modules
+    return generator.generate("the ", max_new_tokens=20, seed=3, index=index).text
+
+if __name__ == "__main__":
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn, initializer=start, initargs=(sys.argv[1],)) as pool:
+        print(*map(repr, pool.map(write, range(6))), sep="\\n")
+""",
+        encoding="utf-8",
+    )
+    done = python("-W", "error", "many.py", finished_run, cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+    many = generator.generate_many(["the "], n=6, max_new_tokens=20, seed=3)
+    assert done.stdout.splitlines() == [repr(made.text) for made in many]
+
+
+def test_the_library_logs_and_prints_nothing(python: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    script = "import sys, textgen; textgen.load(sys.argv[1]).generate('the ', max_new_tokens=5)"
+    done = python("-W", "error", "-c", script, finished_run, cwd=tmp_path)
+    assert (done.code, done.stdout, done.stderr) == (0, "", "")

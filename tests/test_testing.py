@@ -1,0 +1,375 @@
+"""textgen.testing: the built-in set passes, what is broken is caught with the right sentence, and the doors to it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from broken_components import BROKEN, GOOD, Case, GoodSampler, RefusingTokenizer, RequiredConfig, offered
+from commands import run_textgen
+
+from textgen import Component, NoOptions, testing
+from textgen.errors import PipelineError, PluginError
+from textgen.testing import STATEMENTS, ContractFailure, isolated_plugins
+
+ROOT = Path(__file__).parents[1]
+CHECKS: dict[str, Callable[..., Any]] = {kind: getattr(testing, f"check_{kind}") for kind in GOOD}
+LIGHT = "textgen.component"  # what is imported for components that are made in this process
+SENTENCES = {statement.anchor: statement for statement in STATEMENTS}
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "char": [{}, {"letters_only": True, "lower_case": True}, {"unicode_form": "NFKD", "min_frequency": 3}],
+    "rnn": [
+        {"hidden_size": 6, "dropout": 0.2},
+        {"cell": "lstm", "hidden_size": 5, "layers": 2, "embedding_size": 4},
+        {"cell": "gru", "hidden_size": 6, "embedding_size": 6, "tied_weights": True},
+    ],
+    "sgd": [{"epochs": 2, "momentum": 0.9}, {"epochs": 2, "order": "streams", "batch_size": 8}],
+    "adamw": [{"epochs": 2, "learning_rate": 0.02, "evaluate_every": 1}],
+    "logit-bias": [{"bias": {"e": 2.0, "T": -50.0}}],
+    "temperature": [{"temperature": 0.3}, {"temperature": 0.0}],
+    "top-k": [{"k": 3}],
+    "standard": [{}, {"repetition_penalty": 1.3, "presence_penalty": 0.5, "no_repeat_ngram": 3, "top_p": 0.8}],
+    "file": [{"path": str(ROOT / "README.md")}, {"path": str(ROOT / "docs"), "glob": "*.md"}],
+    "samples": [{"every": 2}],
+}
+BUILT_IN = [
+    pytest.param(offer.kind, offer.component, options, id=f"{offer.kind}-{offer.component.name}-{number}")
+    for offer in isolated_plugins().offers()
+    for number, options in enumerate(OPTIONS.get(offer.component.name, [{}]))
+]
+
+
+@pytest.mark.parametrize(("kind", "component", "options"), BUILT_IN)
+def test_the_built_in_set_passes(
+    kind: str, component: Component, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more: dict[str, Any] = {}
+    if component.name == "time-machine":
+        book = ROOT / "../shared/data/timemachine.txt"
+        if not book.is_file():
+            pytest.skip("the text of The Time Machine is not at ../shared/data/timemachine.txt")
+        shutil.copy(book, tmp_path / "timemachine.txt")
+        monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path))
+    if component.name == "file":
+        more["unreadable"] = {"path": str(tmp_path / "nowhere.txt")}
+    outcomes = CHECKS[kind](component, options=options, **more)
+    assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
+    allowed = {"corpus-errors", "sampler-promise"}
+    assert {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"} <= allowed
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_the_components_that_are_broken_next_pass_while_whole(kind: str) -> None:
+    assert CHECKS[kind](GOOD[kind], plugin=LIGHT)
+
+
+def test_a_tokenizer_may_refuse_text_if_it_says_so() -> None:
+    assert testing.check_tokenizer(offered(RefusingTokenizer), plugin=LIGHT)
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.id)
+def test_what_is_broken_is_caught_with_the_right_sentence(case: Case) -> None:
+    with pytest.raises(ContractFailure) as caught:
+        CHECKS[case.kind](case.component, plugin=LIGHT, **case.arguments)
+    failure = caught.value
+    assert failure.statement == SENTENCES[case.statement]
+    assert case.seen in failure.seen
+    assert str(failure) == (
+        f"{case.kind} {case.component.name!r} of {LIGHT}: {failure.statement.sentence}\n"
+        f"  seen: {failure.seen}\n  see: testing-plugins.html#{case.statement}"
+    )
+
+
+def test_every_kind_is_broken_in_five_ways_at_least() -> None:
+    counts = Counter(case.kind for case in BROKEN)
+    assert all(counts[kind] >= 5 for kind in GOOD)
+    tried = {case.statement for case in BROKEN} | {"component-import", "component-build", "command-light"}
+    hard = {"model-forward", "model-dropout"} | {s.anchor for s in STATEMENTS if s.anchor.endswith("-threads")}
+    assert tried | hard == set(SENTENCES)
+
+
+@pytest.fixture(scope="module")
+def heavy_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A plugin's module that imports torch at its top, and a command that does when it is built."""
+    folder = tmp_path_factory.mktemp("heavy")
+    (folder / "heavy_at_import.py").write_text("import torch\n")
+    (folder / "heavy_when_built.py").write_text(
+        "from textgen import Component, NoOptions\n"
+        "def build(config, context):\n    import numpy\n"
+        "def textgen_commands():\n    return [Component('good', NoOptions, build)]\n"
+    )
+    (folder / "broken_at_import.py").write_text("raise RuntimeError('not today')\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield folder
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_torch_at_import_is_caught(heavy_module: Path, kind: str) -> None:
+    with pytest.raises(ContractFailure, match=r"importing heavy_at_import loads torch and numpy"):
+        CHECKS[kind](GOOD[kind], plugin="heavy_at_import")
+
+
+def test_other_costs_of_imports_are_caught(heavy_module: Path) -> None:
+    with pytest.raises(ContractFailure, match="building it loads numpy") as caught:
+        testing.check_command(GOOD["command"], plugin="heavy_when_built")
+    assert caught.value.statement.anchor == "command-light"
+    with pytest.raises(ContractFailure, match="RuntimeError: not today"):
+        testing.check_sampler(GOOD["sampler"], plugin="broken_at_import")
+
+
+def test_building_that_changes_the_process_is_caught() -> None:
+    import numpy as np
+
+    def build(config: Any, context: Any) -> Any:
+        np.random.seed(0)
+        return GoodSampler(context)
+
+    with pytest.raises(ContractFailure, match=r"(?s)leaves global.*changed the random state of NumPy") as caught:
+        testing.check_sampler(Component("seeding", NoOptions, build), plugin=LIGHT)
+    assert caught.value.statement.anchor == "component-build"
+
+
+class BrokenModule:
+    """A torch module, good but for what the tests below change."""
+
+    dropout = 0.0
+    seeded = True
+
+    @classmethod
+    def component(cls, **changes: Any) -> Component:
+        """A component around a module with other class attributes."""
+        rnn = isolated_plugins().find("model", "rnn")
+        assert not hasattr(rnn, "hint")
+        made = attrs.make_class("Config", [], bases=(), frozen=True)
+        made.__doc__ = "A module."
+
+        def build(config: Any, context: Any) -> Any:
+            model = rnn.component.build(rnn.component.config(hidden_size=4, layers=2, dropout=0.3), context)
+            if context.training:
+                model.__class__ = type("Changed", (type(model),), changes)
+            return model
+
+        return Component("changed", made, build)
+
+
+def test_a_forward_that_is_not_the_decoder_is_caught() -> None:
+    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+        logits, after = super(type(self), self).forward(tokens, state)
+        return logits * 2, after
+
+    with pytest.raises(ContractFailure, match=r"score\(\) of its own decoder gave logits that differ") as caught:
+        testing.check_model(BrokenModule.component(forward=forward), plugin=LIGHT)
+    assert caught.value.statement.anchor == "model-forward"
+
+
+def test_dropout_from_the_global_generator_is_caught() -> None:
+    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+        import torch
+
+        logits, after = super(type(self), self).forward(tokens, state)
+        return torch.nn.functional.dropout(logits, 0.1, self.training), after
+
+    with pytest.raises(ContractFailure, match=r"random state of torch|second training step") as caught:
+        testing.check_model(BrokenModule.component(forward=forward), plugin=LIGHT)
+    assert caught.value.statement.anchor in ("model-dropout", "model-seed")
+
+
+# The docs.
+
+
+def test_every_statement_has_its_place_in_the_docs() -> None:
+    page = (ROOT / "docs/testing-plugins.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^\((.+)\)=\n### .+\n\n\*\*(.+)\*\*", page, re.MULTILINE))
+    assert sections == {statement.anchor: statement.sentence for statement in STATEMENTS}
+
+
+# A whole plugin.
+
+
+PLUGIN = """
+import attrs
+from textgen import Component, NoOptions, hookimpl, option
+
+@attrs.frozen
+class NeedyConfig:
+    "Needs an option."
+    size: int = option(help="how many")
+
+class Halve:
+    history = "none"
+    def __call__(self, logits, history):
+        return logits * 0.5
+
+class Watch:
+    def observe(self, event):
+        pass
+
+@hookimpl
+def textgen_samplers():
+    return [Component(name, config, lambda config, context: Halve()) for name, config in
+            (("halve", NoOptions), ("needy", NeedyConfig))]
+
+@hookimpl
+def textgen_observers():
+    return [Component("watch", NoOptions, lambda config, context: Watch())]
+"""
+
+
+def test_check_plugin_checks_all_and_says_what_it_skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin_of_three.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    outcomes = testing.check_plugin("plugin_of_three")
+    assert [(o.component, o.status, o.reason) for o in outcomes if o.statement is None] == [
+        ("sampler 'needy' of unpackaged", "skipped", "it needs the option size; give a value to check it"),
+    ]
+    checked = {o.component.split()[1] for o in outcomes if o.status == "ok"}
+    assert checked == {"'halve'", "'watch'"}
+    given = testing.check_plugin("plugin_of_three", options={"needy": {"size": 3}})
+    assert {o.component.split()[1] for o in given if o.status == "ok"} == checked | {"'needy'"}
+
+
+def test_options_that_do_not_fit_are_the_callers_fault() -> None:
+    needy = Component("needy", RequiredConfig, lambda config, context: GoodSampler(context))
+    with pytest.raises(PipelineError, match="size: expected a whole number"):
+        testing.check_sampler(needy, options={"size": "many"}, plugin=LIGHT)
+    with pytest.raises(PipelineError, match="size: required"):
+        testing.check_sampler(needy, plugin=LIGHT)
+
+
+def test_check_plugin_takes_names_and_refuses_what_is_none() -> None:
+    assert {o.component for o in testing.check_plugin("textgen_builtins.observers")} == {
+        f"observer {name!r} of textgen-engine" for name in ("loss-plot", "metrics", "progress", "samples")
+    }
+    with pytest.raises(PluginError, match=r"not marked with @textgen.hookimpl"):
+        testing.check_plugin(type("Unmarked", (), {"textgen_samplers": staticmethod(list)}))
+
+
+# The command.
+
+
+def test_plugins_check_prints_a_line_for_each_check(tmp_path: Path) -> None:
+    done = run_textgen("plugins", "check", "observers", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "ok       observer 'metrics' of textgen-engine: observer-resumed" in lines
+    assert all(line.startswith("ok       observer ") for line in lines)
+    assert done.stderr == f"{len(lines)} ok, 0 failed, 0 skipped\n"
+    assert list(tmp_path.iterdir()) == []
+    one = run_textgen("plugins", "check", "Textgen_Engine:logit-bias", folder=tmp_path)
+    assert one.stdout == (
+        "skipped  sampler 'logit-bias' of textgen-engine: it needs the option bias; give a value to check it\n"
+    )
+
+
+def test_plugins_check_fails_with_sentence_and_link(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    (site / "textgen_bad-1.0.dist-info").mkdir(parents=True)
+    (site / "textgen_bad-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: textgen-bad\nVersion: 1.0\n")
+    (site / "textgen_bad-1.0.dist-info/entry_points.txt").write_text("[textgen]\nbad = textgen_bad\n")
+    (site / "textgen_bad.py").write_text(
+        "from textgen import Component, NoOptions, hookimpl\n"
+        "@hookimpl\ndef textgen_samplers():\n"
+        "    return [Component('bad', NoOptions, lambda config, context: lambda logits, history: logits[:, 1:])]\n"
+    )
+    done = run_textgen("plugins", "check", "bad", folder=tmp_path, site=[site])
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "sampler-shape" in line]
+    assert line.startswith(f"FAILED   sampler 'bad' of textgen-bad: {SENTENCES['sampler-shape'].sentence} Seen: logits")
+    assert line.endswith(" (testing-plugins.html#sampler-shape)")
+    (site / "textgen_bad.py").write_text("raise RuntimeError('not today')\n")
+    broken = run_textgen("plugins", "check", "textgen-bad", folder=tmp_path, site=[site])
+    assert broken.returncode == 1
+    assert broken.stdout.startswith("FAILED   plugin 'bad' (textgen-bad 1.0) is left out: importing textgen_bad failed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["observer"], "is called 'observer'; did you mean 'observers'?"),
+        (["observers", "--set", "every=3"], "--set takes NAME.KEY=VALUE"),
+        (["observers", "--set", "samples.every=no"], "every: expected a whole number"),
+    ],
+)
+def test_what_cannot_be_checked_is_a_usage_error(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = run_textgen("plugins", "check", *arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+# The pytest plugin.
+
+FIXTURES = """
+from pathlib import Path
+
+import attrs
+from textgen import Component, NoOptions, hookimpl
+
+
+@attrs.frozen
+class Plugin:
+    @staticmethod
+    @hookimpl
+    def textgen_samplers():
+        return [Component("first", NoOptions, lambda config, context: forbid_all_but_first)]
+
+
+def forbid_all_but_first(logits, history):
+    changed = logits.copy()
+    changed[:, 2:] = -float("inf")
+    return changed
+
+
+def test_runs(tiny_pipeline, run_pipeline, textgen_plugins, tiny_corpus, tmp_path, capfd):
+    assert {o.plugin.distribution for o in textgen_plugins.offers()} == {"textgen-engine"}
+    assert tiny_corpus.parent == tmp_path and len(tiny_corpus.read_text("utf-8")) > 1000
+    textgen_plugins.register(Plugin(), "mine")
+    tiny_pipeline["sampler"] = [{"type": "first"}]
+    run = run_pipeline(tiny_pipeline, ["generate.max_new_tokens=7"])
+    assert run.path == tmp_path / "run"
+    assert set(run.generations[0].tokens) <= {0, 1} and len(run.generations[0].tokens) == 7
+    assert capfd.readouterr() == ("", "")
+"""
+LOADED = "import sys\ndef test_light():\n    assert not {'torch', 'numpy', 'hypothesis'} & set(sys.modules)\n"
+
+
+def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path: Path) -> None:
+    (tmp_path / "test_a_light.py").write_text(LOADED)
+    (tmp_path / "test_fixtures.py").write_text(FIXTURES)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-W",
+            "error",
+            "-p",
+            "textgen.testing.pytest_plugin",
+            "-p",
+            "no:randomly",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+    assert "warning" not in done.stdout.lower()
+
+
+def test_pytest_finds_the_fixtures_by_itself() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert '[project.entry-points.pytest11]\ntextgen = "textgen.testing.pytest_plugin"\n' in project

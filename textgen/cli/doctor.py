@@ -1,0 +1,89 @@
+"""textgen doctor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from textgen.cli.options import json_option
+
+
+@click.command("doctor")
+@click.option(
+    "--torch", "import_torch", is_flag=True, help="Import torch to ask it, even where no GPU driver is found."
+)
+@json_option
+@click.pass_context
+def command(ctx: click.Context, import_torch: bool, as_json: bool) -> None:
+    """Examine this installation and this machine, and say what is wrong and what to do.
+
+    Versions, cores, memory, devices, threads, the cache, the current folder, and every plugin with the time its import
+    takes. Exits with 1 if something is so wrong that work will fail.
+    """
+    from textgen.doctor import examine
+
+    report = examine(disable=ctx.obj.disable, import_torch=import_torch)
+    if as_json:
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        for line in _lines(report):
+            click.echo(line)
+    if any(problem["serious"] for problem in report["problems"]):
+        raise SystemExit(1)  # click's own exit keeps its code to itself where errors are ours to report
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    versions = dict(report["versions"])
+    yield f"textgen   {versions.pop('textgen-engine')} for Python {versions.pop('python')} at {report['python']}"
+    yield f"platform  {versions.pop('platform')}"
+    yield "packages  " + ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
+    yield from (f"setting   {name}={value}" for name, value in report["settings"].items())
+    cores, memory = report["cores"], report["memory"]
+    load = "" if cores["load"] is None else f", load {cores['load']:.1f}"
+    yield f"cores     {cores['usable']} usable of {cores['present']}{load}"
+    yield f"memory    {_size(memory['available'])} available of {_size(memory['total'])}"
+    for device in report["devices"]:
+        room = "" if device["memory"] is None else f", {_size(device['free'])} free of {_size(device['memory'])}"
+        yield f"device    {device['name']}: {device['model']}{room}"
+    if not report["devices"]:
+        yield f"device    cpu ({'no GPU that torch can use' if report['driver'] else 'no driver for a GPU was found'})"
+    threads = dict(report["threads"])
+    of_torch = threads.pop("torch")
+    named = [f"{name}{' not set' if value is None else f'={value}'}" for name, value in threads.items()]
+    yield "threads   " + ", ".join([*named, *([] if of_torch is None else [f"torch {of_torch}"])])
+    cache, folder = report["cache"], report["folder"]
+    yield f"cache     {cache['path']}: {_writable(cache)}, {_size(cache['size'])}, The Time Machine is {cache['book']}"
+    yield f"folder    {folder['path']}: {_writable(folder)}, {_size(folder['free'])} free"
+    for plugin in report["plugins"]:
+        health = f"left out: {plugin['left_out']}" if plugin["left_out"] else ", ".join(plugin["components"])
+        who = f"{plugin['name']} [{plugin['distribution']} {plugin['version']}]"
+        yield f"plugin    {who} {plugin['milliseconds']:.0f} ms: {health}"
+    yield from _problem_lines(report["problems"])
+
+
+def _problem_lines(problems: list[Mapping[str, Any]]) -> Iterator[str]:
+    yield ""
+    if not problems:
+        yield "nothing is wrong"
+    for problem in problems:
+        yield f"{'SERIOUS' if problem['serious'] else 'note'}: {problem['what']}"
+        yield f"    {problem['advice']}"
+
+
+def _writable(folder: Mapping[str, Any]) -> str:
+    return "writable" if folder["writable"] else "not writable"
+
+
+def _size(count: int | None) -> str:
+    """Bytes as people say them."""
+    if count is None:
+        return "an unknown amount"
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

@@ -1,0 +1,62 @@
+"""What plugin authors test with: a contract suite for each kind of component, and a pytest plugin.
+
+check_sampler(Component("loud", LoudConfig, build), options={"factor": 2.0})
+check_plugin("textgen_loud")
+
+Every failure is a ContractFailure that says what the contract asks, in a sentence with a link into the docs, and what
+was seen. The suites need hypothesis; importing this package loads neither that nor NumPy or torch. The fixtures are in
+textgen.testing.pytest_plugin, which pytest finds by itself.
+"""
+
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
+from textgen.testing.environment import TEXT, isolated_plugins
+from textgen.testing.outcomes import ContractFailure, Outcome
+from textgen.testing.statements import STATEMENTS, Statement
+
+if _TYPE_CHECKING:
+    from textgen.testing.commands import check_command
+    from textgen.testing.corpora import check_corpus
+    from textgen.testing.models import check_model
+    from textgen.testing.observers import check_observer
+    from textgen.testing.plugin import check_plugin
+    from textgen.testing.samplers import check_sampler
+    from textgen.testing.tokenizers import check_tokenizer
+    from textgen.testing.trainers import check_trainer
+
+__all__ = [
+    "STATEMENTS",
+    "TEXT",
+    "ContractFailure",
+    "Outcome",
+    "Statement",
+    "check_command",
+    "check_corpus",
+    "check_model",
+    "check_observer",
+    "check_plugin",
+    "check_sampler",
+    "check_tokenizer",
+    "check_trainer",
+    "isolated_plugins",
+]
+
+# These need hypothesis and NumPy, which pytest's start should not have to wait for.
+_LATER = {
+    "check_command": "commands",
+    "check_corpus": "corpora",
+    "check_model": "models",
+    "check_observer": "observers",
+    "check_plugin": "plugin",
+    "check_sampler": "samplers",
+    "check_tokenizer": "tokenizers",
+    "check_trainer": "trainers",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _LATER:
+        return getattr(_importlib.import_module(f"textgen.testing.{_LATER[name]}"), name)
+    raise AttributeError(f"module 'textgen.testing' has no attribute {name!r}")

@@ -1,0 +1,289 @@
+"""The contract of decoders, which a model's suite holds its decoders to."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+from hypothesis import strategies as strategy
+
+from textgen.protocols import Ids
+from textgen.rundir import dump_tensors
+from textgen.sampling import to_numpy
+from textgen.testing import statements as st
+from textgen.testing.environment import Subject
+from textgen.testing.examples import cuts, for_all, in_threads
+
+_EXAMPLES: Final = 10
+_LONG: Final = 300  # tokens
+
+
+@attrs.frozen
+class DecoderSuite:
+    """The checks of the decoders of one model. `which` says how it came about."""
+
+    subject: Subject
+    model: Any
+    vocab_size: int
+    tolerance: float
+    which: str
+
+    def shape(self) -> None:
+        """Shapes for every batch size and length, the start state and no tokens included."""
+        for batch in (1, 2, 5):
+            decoder = self.model.decoder(batch)
+            if decoder.batch_size != batch:
+                self.fail(st.MODEL_SHAPE, f"decoder({batch}).batch_size is {decoder.batch_size}")
+            for length in (0, 1, 3, 0):
+                given = tuple(getattr(decoder.extend(self._tokens(batch, length)), "shape", ()))
+                if given != (batch, self.vocab_size):
+                    self.fail(st.MODEL_SHAPE, f"extend() of tokens ({batch}, {length}) gave {given}")
+            for length in (1, 4):
+                given = tuple(getattr(decoder.score(self._tokens(batch, length)), "shape", ()))
+                if given != (batch, length, self.vocab_size):
+                    self.fail(st.MODEL_SHAPE, f"score() of tokens ({batch}, {length}) gave {given}")
+
+    def dtype(self) -> None:
+        """float32 or float64."""
+        decoder = self.model.decoder(2)
+        for name, given in (
+            ("extend", decoder.extend(self._tokens(2, 0))),
+            ("extend", decoder.extend(self._tokens(2, 3))),
+            ("score", decoder.score(self._tokens(2, 3))),
+        ):
+            dtype = str(getattr(given, "dtype", type(given).__name__)).removeprefix("torch.")
+            if dtype not in ("float32", "float64"):
+                self.fail(st.MODEL_DTYPE, f"{name}() gave {dtype}")
+
+    def finite(self) -> None:
+        """No NaN or +inf, and something possible, at the start and after tokens, extreme ones too."""
+
+        def one(fed: Ids) -> None:
+            decoder = self.model.decoder(len(fed))
+            start = to_numpy(decoder.extend(fed[:, :0]))[:, None].copy()
+            given = np.concatenate([start, to_numpy(decoder.score(fed))], axis=1)
+            if np.isnan(given).any():
+                self.fail(st.MODEL_FINITE, f"NaN after {fed[0].tolist()[:8]}")
+            if (given == np.inf).any():
+                self.fail(st.MODEL_FINITE, f"+inf after {fed[0].tolist()[:8]}")
+            if (given == -np.inf).all(axis=-1).any():
+                self.fail(st.MODEL_FINITE, "every token is impossible")
+
+        one(np.zeros((1, 40), np.int64))
+        one(np.full((1, 40), self.vocab_size - 1))
+        self._each(one)
+
+    def input(self) -> None:
+        """Read-only tokens, and tokens left as they were."""
+        for name in ("extend", "score"):
+            fed = self._tokens(2, 4)
+            given = fed.copy()
+            getattr(self.model.decoder(2), name)(given)
+            if not np.array_equal(given, fed):
+                self.fail(st.MODEL_INPUT, f"{name}() changed the tokens it was fed")
+            given.setflags(write=False)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # torch's, of arrays that it could write into
+                    getattr(self.model.decoder(2), name)(given)
+            except ValueError as error:
+                self.fail(st.MODEL_INPUT, f"{name}() of read-only tokens raised ValueError: {error}")
+
+    def deterministic(self) -> None:
+        """The same each time, to the bit."""
+
+        def one(fed: Ids) -> None:
+            first, second = (to_numpy(self.model.decoder(len(fed)).score(fed)).copy() for _ in range(2))
+            if not np.array_equal(first, second):
+                self.fail(st.MODEL_DETERMINISTIC, f"a second decoder gave {difference(second, first, 0)}")
+
+        self._each(one)
+
+    def output(self) -> None:
+        """Logits that the caller has overwritten."""
+        fed = self._tokens(2, 6)
+        spoilt, expected = self.model.decoder(2), to_numpy(self.model.decoder(2).score(fed)).copy()
+        for place in range(5):
+            for tokens in (fed[:, place : place + 1], fed[:, :0]):
+                logits = spoilt.extend(tokens)
+                if apart := difference(to_numpy(logits), expected[:, place], self.tolerance):
+                    self.fail(st.MODEL_OUTPUT, f"after the caller wrote into the last logits, extend() gave {apart}")
+                try:
+                    logits[...] = -7.0
+                except (RuntimeError, ValueError, TypeError) as error:
+                    self.fail(st.MODEL_OUTPUT, f"the logits cannot be written into: {error}")
+
+    def stepwise(self) -> None:
+        """At once, one by one, in pieces, and scored."""
+
+        def one(fed: Ids, places: list[int]) -> None:
+            expected = to_numpy(self.model.decoder(len(fed)).score(fed)).copy()
+            whole = to_numpy(self.model.decoder(len(fed)).extend(fed))
+            if apart := difference(whole, expected[:, -1], self.tolerance):
+                self.fail(st.MODEL_STEPWISE, f"extend() of all {fed.shape[1]} tokens gave {apart} than score()")
+            places = [place for place in places if place <= fed.shape[1]]
+            for bounds in (range(1, fed.shape[1] + 1), [*places, fed.shape[1]]):
+                decoder, begin = self.model.decoder(len(fed)), 0
+                for end in bounds:
+                    given = to_numpy(decoder.extend(fed[:, begin:end]))
+                    if end and (apart := difference(given, expected[:, end - 1], self.tolerance)):
+                        self.fail(st.MODEL_STEPWISE, f"extend() from token {begin} to {end} gave {apart} than score()")
+                    begin = end
+
+        self._each(one, places=cuts(10))
+
+    def rows(self) -> None:
+        """A row alone and in the batch."""
+
+        def one(fed: Ids) -> None:
+            together, scored = self.model.decoder(len(fed)), to_numpy(self.model.decoder(len(fed)).score(fed)).copy()
+            extended = to_numpy(together.extend(fed)).copy()
+            for row in range(len(fed)):
+                alone = to_numpy(self.model.decoder(1).score(fed[row : row + 1]))[0]
+                for name, given in (("score", scored[row]), ("extend", extended[row][None])):
+                    if apart := difference(given, alone[-len(given) :], self.tolerance):
+                        self.fail(st.MODEL_ROWS, f"row {row} of {len(fed)}: {name}() gave {apart} than it gives alone")
+
+        self._each(one)
+
+    def state_form(self) -> None:
+        """Arrays with the batch first, that a file can hold."""
+        for fed in (0, 4):
+            decoder = self.model.decoder(3)
+            decoder.extend(self._tokens(3, fed))
+            state = decoder.read_state()
+            if not state:
+                self.fail(st.MODEL_STATE_FORM, "the state is empty, so that it cannot say how many rows there are")
+            for name, array in state.items():
+                if not isinstance(array, np.ndarray) or not array.ndim or len(array) != 3:
+                    what = str(array.shape) if isinstance(array, np.ndarray) else type(array).__name__
+                    self.fail(st.MODEL_STATE_FORM, f"{name} of a batch of 3 is {what}")
+            dump_tensors(state)
+
+    def state(self) -> None:
+        """Goes on in a new decoder."""
+
+        def one(fed: Ids, place: int) -> None:
+            place = min(place, fed.shape[1] - 1)
+            expected = to_numpy(self.model.decoder(len(fed)).score(fed)).copy()
+            decoder, other = self.model.decoder(len(fed)), self.model.decoder(len(fed))
+            other.extend(self._tokens(len(fed), 3))
+            decoder.extend(fed[:, :place])
+            other.write_state(decoder.read_state())
+            if place:
+                resumed = to_numpy(other.extend(fed[:, :0])).copy()
+                if apart := difference(resumed, expected[:, place - 1], self.tolerance):
+                    self.fail(st.MODEL_STATE, f"after write_state(), extend() of no tokens gave {apart}")
+            rest = to_numpy(other.score(fed[:, place:]))
+            if apart := difference(rest, expected[:, place:], self.tolerance):
+                self.fail(st.MODEL_STATE, f"after {place} tokens, a decoder that took the state over gave {apart}")
+
+        self._each(one, place=strategy.integers(0, 9))
+
+    def state_rows(self) -> None:
+        """Rows picked, repeated and dropped."""
+        fed = self._tokens(3, 8)
+        expected = to_numpy(self.model.decoder(3).score(fed)).copy()
+        for picked in ([2, 0, 2, 1], [1], [0, 1, 2]):
+            decoder = self.model.decoder(3)
+            decoder.extend(fed[:, :4])
+            decoder.write_state({name: array[picked] for name, array in decoder.read_state().items()})
+            if decoder.batch_size != len(picked):
+                seen = f"after a state of {len(picked)} rows was written, batch_size is {decoder.batch_size}"
+                self.fail(st.MODEL_STATE_ROWS, seen)
+            given = to_numpy(decoder.score(fed[picked, 4:]))
+            if apart := difference(given, expected[picked, 4:], self.tolerance):
+                self.fail(st.MODEL_STATE_ROWS, f"rows {picked} of a state gave {apart}")
+
+    def state_copy(self) -> None:
+        """Decoding leaves states alone that were read or written."""
+        fed = self._tokens(2, 6)
+        decoder = self.model.decoder(2)
+        decoder.extend(fed[:, :3])
+        state = decoder.read_state()
+        kept = {name: array.copy() for name, array in state.items()}
+        for what in ("read", "written"):
+            decoder.extend(fed[:, 3:])
+            if changed := [name for name in state if not np.array_equal(state[name], kept[name], equal_nan=True)]:
+                self.fail(st.MODEL_STATE_COPY, f"decoding on changed {changed[0]} of a state that had been {what}")
+            decoder.write_state(state)
+
+    def apart(self) -> None:
+        """Decoders in turn, and in threads."""
+        fed = [self._tokens(2, 8, seed=i) for i in range(4)]
+        alone = [to_numpy(self.model.decoder(2).score(tokens)).copy() for tokens in fed]
+        decoders = [self.model.decoder(2) for _ in fed]
+        for place in range(8):
+            for index, decoder in enumerate(decoders):
+                given = to_numpy(decoder.extend(fed[index][:, place : place + 1]))
+                if apart := difference(given, alone[index][:, place], self.tolerance):
+                    self.fail(st.MODEL_DECODERS, f"with other decoders at work between its steps, one gave {apart}")
+
+        def work(index: int) -> str:
+            for _ in range(5):
+                given = to_numpy(self.model.decoder(2).score(fed[index]))
+                if apart := difference(given, alone[index], self.tolerance):
+                    return apart
+            return ""
+
+        if apart := next(filter(None, in_threads(work, len(fed))), ""):
+            self.fail(st.MODEL_DECODERS, f"with other threads at work, a decoder gave {apart}")
+
+    def length(self) -> None:
+        """Many tokens, one by one and at once."""
+        fed = self._tokens(1, _LONG)
+        decoder = self.model.decoder(1)
+        for place in range(_LONG):
+            given = to_numpy(decoder.extend(fed[:, place : place + 1]))
+        scored = to_numpy(self.model.decoder(1).score(fed))
+        for name, values in (("extend", given), ("score", scored)):
+            if np.isnan(values).any():
+                self.fail(st.MODEL_LENGTH, f"{name}() gave NaN within {_LONG} tokens")
+        if apart := difference(scored[:, -1], given, 10 * self.tolerance):
+            self.fail(st.MODEL_LENGTH, f"after {_LONG} tokens score() gave {apart} than one by one")
+
+    def fail(self, statement: st.Statement, seen: str) -> None:
+        """Raise the ContractFailure."""
+        self.subject.fail(statement, f"{seen} (a model {self.which})")
+
+    def _each(self, check: Callable[..., None], **more: Any) -> None:
+        """Make a check with many tokens (B, T)."""
+        shape = strategy.tuples(strategy.integers(1, 3), strategy.integers(1, 10))
+        ids = strategy.integers(0, self.vocab_size - 1)
+
+        def one(shape: tuple[int, int], values: list[int], **others: Any) -> None:
+            check(np.resize(np.array(values, np.int64), shape), **others)
+
+        def with_these(shape: tuple[int, int], values: list[int]) -> None:
+            one(shape, values)
+
+        def with_places(shape: tuple[int, int], values: list[int], places: list[int]) -> None:
+            one(shape, values, places=places)
+
+        def with_place(shape: tuple[int, int], values: list[int], place: int) -> None:
+            one(shape, values, place=place)
+
+        chosen = with_places if "places" in more else with_place if "place" in more else with_these
+        for_all(_EXAMPLES, chosen, shape=shape, values=strategy.lists(ids, min_size=1, max_size=30), **more)
+
+    def _tokens(self, batch: int, length: int, seed: int = 0) -> Ids:
+        return np.random.default_rng(seed).integers(0, self.vocab_size, (batch, length))
+
+
+def difference(given: npt.NDArray[Any], expected: npt.NDArray[Any], tolerance: float) -> str:
+    """How logits differ, in words; nothing where they are close, relative to the largest."""
+    if given.shape != expected.shape:
+        return f"logits of shape {given.shape}, not {expected.shape}"
+    if not np.array_equal(np.isfinite(given), np.isfinite(expected)):
+        return "other tokens that are impossible"
+    known = np.isfinite(expected)
+    if not known.any():
+        return ""
+    apart = float(np.abs(given[known].astype(np.float64) - expected[known]).max())
+    if apart <= tolerance * max(1.0, float(np.abs(expected[known]).max())):
+        return ""
+    return f"logits that differ by up to {apart:.3g}"

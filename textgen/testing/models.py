@@ -1,0 +1,215 @@
+"""The contract of models: their weights, and what those that train by gradient have besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from textgen.component import BuildContext, Component
+from textgen.plugins import PluginSet
+from textgen.protocols import Ids, Tensors
+from textgen.rundir import dump_tensors, load_tensors
+from textgen.sampling import to_numpy
+from textgen.testing import statements as st
+from textgen.testing.decoders import DecoderSuite, difference
+from textgen.testing.environment import Subject, fitted_tokenizer, subject
+from textgen.testing.general import general_checks, leaves_alone
+from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.training_data import is_torch_module, train
+
+
+def check_model(
+    component: Component,
+    *,
+    options: Mapping[str, Any] | None = None,
+    trainer: Mapping[str, Any] | None = None,
+    tolerance: float = 1e-4,
+    plugin: object | str | None = None,
+    plugins: PluginSet | None = None,
+) -> tuple[Outcome, ...]:
+    """Hold a model to its contract, and its decoders to theirs. Raises ContractFailure.
+
+    options     its TOML table; what has no default must be in it. Small sizes make it quick
+    trainer     the table of a trainer that fits it; without one, a torch module is trained by `sgd`, others not
+    tolerance   how far logits may differ that are computed in another order, relative to the largest
+    plugin      the module it comes from, or its name; found from the component if not given
+    plugins     where `trainer` is found, and what the context offers; the built-in set if not given
+    """
+    with subject("model", component, options, plugin, plugins) as made:
+        return raise_first(run_checks(model_checks(made, trainer, tolerance), made.label))
+
+
+def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tolerance: float = 1e-4) -> list[Check]:
+    """The suite. Decoders are checked of a trained model, and of one that took over its weights to generate."""
+    suite = _Suite(subject, trainer, tolerance)
+
+    def decoders(check: Callable[[DecoderSuite], None]) -> Callable[[], None]:
+        return lambda: suite.with_decoders(check)
+
+    return [
+        *general_checks(subject, suite.build),
+        Check(st.MODEL_SHAPE, decoders(DecoderSuite.shape)),
+        Check(st.MODEL_DTYPE, decoders(DecoderSuite.dtype)),
+        Check(st.MODEL_FINITE, decoders(DecoderSuite.finite)),
+        Check(st.MODEL_INPUT, decoders(DecoderSuite.input)),
+        Check(st.MODEL_DETERMINISTIC, decoders(DecoderSuite.deterministic)),
+        Check(st.MODEL_DECODERS, decoders(DecoderSuite.apart)),
+        Check(st.MODEL_OUTPUT, decoders(DecoderSuite.output)),
+        Check(st.MODEL_STEPWISE, decoders(DecoderSuite.stepwise)),
+        Check(st.MODEL_ROWS, decoders(DecoderSuite.rows)),
+        Check(st.MODEL_STATE_FORM, decoders(DecoderSuite.state_form)),
+        Check(st.MODEL_STATE, decoders(DecoderSuite.state)),
+        Check(st.MODEL_STATE_ROWS, decoders(DecoderSuite.state_rows)),
+        Check(st.MODEL_STATE_COPY, decoders(DecoderSuite.state_copy)),
+        Check(st.MODEL_LENGTH, decoders(DecoderSuite.length)),
+        Check(st.MODEL_SEED, suite.seed),
+        Check(st.MODEL_SAVED, suite.saved),
+        Check(st.MODEL_REFUSES, suite.refuses),
+        Check(st.MODEL_FORWARD, suite.forward),
+        Check(st.MODEL_DROPOUT, suite.dropout),
+    ]
+
+
+@attrs.define
+class _Suite:
+    subject: Subject
+    trainer: Mapping[str, Any] | None
+    tolerance: float
+    _context: BuildContext | None = None
+    _trained: Any = None
+    _loaded: Any = None
+
+    def context(self, **changes: Any) -> BuildContext:
+        if self._context is None:
+            bare = self.subject.context()
+            self._context = attrs.evolve(bare, tokenizer=fitted_tokenizer(self.subject.plugins, bare))
+        return attrs.evolve(self._context, **changes)
+
+    def build(self, **changes: Any) -> Any:
+        return self.subject.build(self.context(**changes))
+
+    @property
+    def trained(self) -> Any:
+        if self._trained is None:
+            model = self.build()
+            train(self.subject, model, self.context(), self.trainer)
+            self._trained = model
+        return self._trained
+
+    @property
+    def loaded(self) -> Any:
+        """As the engine makes it from a run directory, to generate."""
+        if self._loaded is None:
+            model = self.build(training=False)
+            model.load_tensors(_written_and_read(self.trained.tensors()))
+            self._loaded = model
+        return self._loaded
+
+    def with_decoders(self, check: Callable[[DecoderSuite], None]) -> None:
+        for which, model in (("after training", self.trained), ("to generate with", self.loaded)):
+            check(DecoderSuite(self.subject, model, self.context().vocab_size, self.tolerance, which))
+
+    def seed(self) -> None:
+        first, second = self.build().tensors(), self.build().tensors()
+        for name, array in first.items():
+            if name not in second or not np.array_equal(array, second[name]):
+                self.subject.fail(st.MODEL_SEED, f"{name} of a second model of the same seed differs")
+
+    def saved(self) -> None:
+        tensors = self.trained.tensors()
+        for name, array in tensors.items():
+            if not isinstance(name, str) or not isinstance(array, np.ndarray):
+                self.subject.fail(st.MODEL_SAVED, f"tensors() has {name!r} of type {type(array).__name__}")
+        fed = self._tokens((2, 12))
+        expected = to_numpy(self.trained.decoder(2).score(fed)).copy()
+        for training in (True, False):
+            model = self.build(training=training, seed=1)
+            model.load_tensors(_written_and_read(tensors))
+            given = to_numpy(model.decoder(2).score(fed))
+            if apart := difference(given, expected, self.tolerance):
+                self.subject.fail(st.MODEL_SAVED, f"a model built with training={training} and loaded gives {apart}")
+            again = model.tensors()
+            if again.keys() != tensors.keys() or any(not np.array_equal(again[n], tensors[n]) for n in tensors):
+                self.subject.fail(
+                    st.MODEL_SAVED, f"tensors() of a model built with training={training} came back changed"
+                )
+
+    def refuses(self) -> None:
+        tensors = self.trained.tensors()
+        if not tensors:
+            raise Skip("it has no weights")
+        name = max(tensors, key=lambda n: tensors[n].size)
+        without = {n: array for n, array in tensors.items() if n != name}
+        wrong: dict[str, Tensors] = {
+            f"without {name}": without,
+            f"with {name} of shape {(1, *tensors[name].shape)}": {**tensors, name: tensors[name][None]},
+            f"with {name} called {name}-of-another": {**without, f"{name}-of-another": tensors[name]},
+        }
+        for training in (True, False):
+            for what, given in wrong.items():
+                model = self.build(training=training)
+                try:
+                    model.load_tensors(given)
+                except ValueError as error:
+                    if not str(error):
+                        self.subject.fail(st.MODEL_REFUSES, f"the ValueError for weights {what} says nothing")
+                except Exception as error:
+                    self.subject.fail(st.MODEL_REFUSES, f"weights {what} raised {type(error).__name__}: {error}")
+                else:
+                    self.subject.fail(st.MODEL_REFUSES, f"weights {what} were taken")
+
+    def forward(self) -> None:
+        torch, model = self._module()
+        fed = self._tokens((3, 12))
+        model.eval()
+        with torch.no_grad():
+            logits, _ = model(torch.from_numpy(fed))
+            first, state = model(torch.from_numpy(fed[:, :5]))
+            rest, _ = model(torch.from_numpy(fed[:, 5:]), state)
+        if tuple(logits.shape) != (3, 12, self.context().vocab_size):
+            self.subject.fail(st.MODEL_FORWARD, f"forward() of tokens (3, 12) gave logits {tuple(logits.shape)}")
+        parts_fit = isinstance(state, tuple) and all(isinstance(p, torch.Tensor) and len(p) == 3 for p in state)
+        if not parts_fit:
+            self.subject.fail(st.MODEL_FORWARD, "the state is no flat tuple of tensors with the batch as first axis")
+        if apart := difference(torch.cat([first, rest], dim=1).numpy(), logits.numpy(), self.tolerance):
+            self.subject.fail(st.MODEL_FORWARD, f"going on from a state gave {apart}")
+        for which, other in (("its own decoder", model), ("the decoder to generate with", self.loaded)):
+            scored = to_numpy(other.decoder(3).score(fed))
+            if apart := difference(scored, logits.numpy(), self.tolerance):
+                self.subject.fail(st.MODEL_FORWARD, f"score() of {which} gave {apart}")
+
+    def dropout(self) -> None:
+        torch, model = self._module()
+        fed = torch.from_numpy(self._tokens((2, 12)))
+        results = []
+        model.train()
+        try:
+            with leaves_alone(self.subject, st.MODEL_DROPOUT):
+                for _ in range(2):
+                    if hasattr(model, "set_dropout_seed"):
+                        model.set_dropout_seed(3)
+                    results.append(model(fed)[0].detach().numpy())
+        finally:
+            model.eval()
+        if not np.array_equal(*results):
+            seen = "with the same dropout seed" if hasattr(model, "set_dropout_seed") else "without set_dropout_seed()"
+            self.subject.fail(st.MODEL_DROPOUT, f"{seen}, a second training step gave other logits")
+
+    def _module(self) -> tuple[Any, Any]:
+        if not is_torch_module(self.trained):
+            raise Skip("it is no torch module")
+        import torch
+
+        return torch, self.trained
+
+    def _tokens(self, shape: tuple[int, int]) -> Ids:
+        return np.random.default_rng(1).integers(0, self.context().vocab_size, shape)
+
+
+def _written_and_read(tensors: Tensors) -> Tensors:
+    """As they come back from a file."""
+    return load_tensors(Path("model.safetensors"), dump_tensors(tensors))

@@ -1,0 +1,204 @@
+"""Every component of a plugin, each by the suite of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from textgen import discovery
+from textgen.component import Component
+from textgen.errors import TextgenError
+from textgen.plugins import Offer, PluginSet
+from textgen.testing.commands import command_checks
+from textgen.testing.corpora import corpus_checks
+from textgen.testing.environment import (
+    TEXT,
+    Subject,
+    built_in_modules,
+    fitted_tokenizer,
+    isolated_plugins,
+    load_module,
+    required_options,
+    subject,
+)
+from textgen.testing.models import model_checks
+from textgen.testing.observers import observer_checks
+from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.samplers import sampler_checks
+from textgen.testing.tokenizers import tokenizer_checks
+from textgen.testing.trainers import SMALL_RNN, trainer_checks
+from textgen.testing.training_data import TRAINING, is_torch_module, small_dataset
+
+Options = Mapping[str, Mapping[str, Any]]
+
+_SUITES: Mapping[str, Callable[[Subject], list[Check]]] = {
+    "corpus": corpus_checks,
+    "observer": observer_checks,
+    "command": command_checks,
+    "sampler": sampler_checks,
+}
+
+
+def check_plugin(plugin: object | str | metadata.EntryPoint, *, options: Options | None = None) -> tuple[Outcome, ...]:
+    """Run the fitting suite for every component that a plugin offers. Raises the first ContractFailure.
+
+    plugin    its module, the module's name, or its entry point
+    options   tables by the component's name, or `kind:name`. A component that has required options and none here is
+              skipped, and its outcome says so
+
+    A model that does not train by gradient, a trainer that does not train such a model, and a tokenizer that cannot be
+    fitted on plain text are checked with the trainers, models and corpora of the same plugin.
+
+    Raises PluginError where it is no plugin.
+    """
+    if isinstance(plugin, metadata.EntryPoint):
+        plugin = plugin.value
+    module = load_module(plugin)
+    own = {name: built_in for name, (built_in, _) in built_in_modules().items()}
+    names = {name for name, built_in in own.items() if built_in is module}
+    plugins = isolated_plugins(*([] if names else [module]))
+    offers = [o for o in plugins.offers() if (o.plugin.name in names if names else o.plugin.name not in own)]
+    return raise_first(check_offers(offers, plugins, options or {}, module=plugin))
+
+
+def check_offers(
+    offers: Iterable[Offer], plugins: PluginSet, options: Options, *, module: object | str | None = None
+) -> Generator[Outcome, None, None]:
+    """What comes of every check of every offer. `module` is what they come from; their entry points', if not given."""
+    for offer in offers:
+        component, label = offer.component, f"{offer.kind} {offer.component.name!r} of {offer.plugin.distribution}"
+        table = _options_of(offer, options)
+        missing = [name for name in required_options(component) if name not in table]
+        if missing and offer.kind != "command":
+            reason = f"it needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}; give a value to check it"
+            yield Outcome(label, None, "skipped", reason)
+            continue
+        source = _module_of(offer) if module is None else module
+        with subject(offer.kind, component, table, source, plugins, label) as made:
+            try:
+                checks = _checks(made, offer, options)
+            except Skip as skip:
+                yield Outcome(label, None, "skipped", str(skip))
+            else:
+                yield from run_checks(checks, label)
+
+
+def matching(name: str, plugins: PluginSet) -> list[Offer]:
+    """The offers that a name means: those of an entry point, of a distribution, or one as `package:component`."""
+    package, _, component = name.rpartition(":")
+    return [
+        offer
+        for offer in plugins.offers()
+        if (
+            offer.plugin.distribution == discovery.normalized(package) and offer.component.name == component
+            if package
+            else name == offer.plugin.name or discovery.normalized(name) == offer.plugin.distribution
+        )
+    ]
+
+
+def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:
+    """The suite of its kind, with something fitting beside it. Raises Skip where there is nothing."""
+    if offer.kind == "tokenizer":
+        return tokenizer_checks(subject, _fitting_text(subject, offer, options))
+    if offer.kind == "model":
+        return model_checks(subject, _fitting_trainer(subject, offer, options))
+    if offer.kind == "trainer":
+        return trainer_checks(subject, _fitting_model(subject, offer, options))
+    return _SUITES[offer.kind](subject)
+
+
+def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
+    """Plain text, or the beginning of a corpus of the same package where the tokenizer refuses that."""
+    for text in _texts(subject, offer, options):
+        try:
+            subject.build().fit(iter([text]))
+        except TextgenError:
+            continue
+        except Exception:  # the suite will say so
+            return TEXT
+        return text
+    raise Skip("it refuses plain text, and its package has no corpus that it takes; use check_tokenizer(text=...)")
+
+
+def _texts(subject: Subject, offer: Offer, options: Options) -> Iterator[str]:
+    yield TEXT
+    for other in _neighbours(subject, offer, "corpus", options):
+        corpus = _build(other, subject, options)
+        yield next(iter(corpus.read()), "")[:4000]
+
+
+def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any] | None:
+    """The table of a trainer of the same package that takes the model; None where none is needed or known."""
+    context = subject.context(tokenizer=fitted_tokenizer(subject.plugins, subject.context()))
+    try:
+        model = subject.build(context)
+    except TextgenError as error:
+        raise Skip(f"it cannot be built here: {error}") from error
+    except Exception:  # the suite will say so
+        return None
+    if is_torch_module(model):
+        return None
+    for other in _neighbours(subject, offer, "trainer", options):
+        if _trains(_build(other, subject, options), model, context):
+            return {"type": other.qualified_name, **_options_of(other, options)}
+    return None
+
+
+def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any]:
+    """The table of a model that the trainer takes: a small recurrent network, or one of the same package."""
+    context = subject.context(tokenizer=fitted_tokenizer(subject.plugins, subject.context()))
+    rnn = subject.plugins.find("model", str(SMALL_RNN["type"]))
+    candidates: list[tuple[Component, dict[str, Any], str]] = []
+    if isinstance(rnn, Offer):
+        candidates.append((rnn.component, {k: v for k, v in SMALL_RNN.items() if k != "type"}, str(SMALL_RNN["type"])))
+    for other in _neighbours(subject, offer, "model", options):
+        candidates.append((other.component, _options_of(other, options), other.qualified_name))
+    for component, table, name in candidates:
+        model = component.build(component.config(**table), context)
+        try:
+            trainer = subject.build(context)
+        except Exception:  # the suite will say so
+            return SMALL_RNN
+        if _trains(trainer, model, context):
+            return {"type": name, **table}
+    raise Skip("it trains neither a small rnn nor a model of its package; use check_trainer(model=...)")
+
+
+def _trains(trainer: Any, model: Any, context: Any) -> bool:
+    try:
+        next(iter(trainer.train(model, small_dataset(context), TRAINING)), None)
+    except TextgenError:
+        return False
+    except Exception:  # the suite will say so
+        return True
+    return True
+
+
+def _neighbours(subject: Subject, offer: Offer, kind: str, options: Options) -> Sequence[Offer]:
+    """The components of the same package that can be built."""
+    return [
+        other
+        for other in subject.plugins.offers(kind)
+        if other.plugin.distribution == offer.plugin.distribution
+        and set(required_options(other.component)) <= set(_options_of(other, options))
+    ]
+
+
+def _build(offer: Offer, subject: Subject, options: Options) -> Any:
+    context = subject.context(tokenizer=fitted_tokenizer(subject.plugins, subject.context()))
+    return offer.component.build(offer.component.config(**_options_of(offer, options)), context)
+
+
+def _options_of(offer: Offer, options: Options) -> dict[str, Any]:
+    name = offer.component.name
+    return dict(options.get(f"{offer.kind}:{name}") or options.get(name) or {})
+
+
+def _module_of(offer: Offer) -> str | None:
+    """The module of the offer's entry point."""
+    for found in discovery.installed():
+        if found.plugin == offer.plugin:
+            return found.entry_point.module
+    return None

@@ -1,0 +1,241 @@
+"""The contract of trainers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen.component import BuildContext, Component
+from textgen.data import Dataset
+from textgen.errors import TextgenError
+from textgen.events import Evaluated, StepDone
+from textgen.plugins import PluginSet
+from textgen.protocols import Tensors, TrainerState
+from textgen.rundir import dump_tensors, load_tensors
+from textgen.testing import statements as st
+from textgen.testing.environment import Subject, build_built_in, fitted_tokenizer, subject
+from textgen.testing.general import general_checks, leaves_alone
+from textgen.testing.outcomes import Check, Outcome, raise_first, run_checks
+from textgen.testing.training_data import TRAINING, small_dataset, text_loss
+
+SMALL_RNN: Final[Mapping[str, Any]] = {"type": "rnn", "hidden_size": 8}
+
+
+def check_trainer(
+    component: Component,
+    *,
+    options: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] = SMALL_RNN,
+    plugin: object | str | None = None,
+    plugins: PluginSet | None = None,
+) -> tuple[Outcome, ...]:
+    """Hold a trainer to its contract. Raises ContractFailure.
+
+    options   its TOML table; what has no default must be in it. Few epochs make it quick
+    model     the table of a model that it can train
+    plugin    the module it comes from, or its name; found from the component if not given
+    plugins   where `model` is found, and what the context offers; the built-in set if not given
+    """
+    with subject("trainer", component, options, plugin, plugins) as made:
+        return raise_first(run_checks(trainer_checks(made, model), made.label))
+
+
+def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> list[Check]:
+    """The suite."""
+    suite = _Suite(subject, model)
+    return [
+        *general_checks(subject, lambda: subject.build(suite.context())),
+        Check(st.TRAINER_DATA, suite.data),
+        Check(st.TRAINER_EVENTS, suite.events),
+        Check(st.TRAINER_STEPS, suite.steps),
+        Check(st.TRAINER_EVALUATES, suite.evaluates),
+        Check(st.TRAINER_LEARNS, suite.learns),
+        Check(st.TRAINER_QUIET, suite.quiet),
+        Check(st.TRAINER_DETERMINISTIC, suite.deterministic),
+        Check(st.TRAINER_STATE_FORM, suite.state_form),
+        Check(st.TRAINER_RESUMES, suite.resumes),
+        Check(st.TRAINER_FINISHED, suite.finished),
+        Check(st.TRAINER_REFUSES, suite.refuses),
+    ]
+
+
+@attrs.frozen(eq=False)
+class _Place:
+    """Where a trainer has yielded, as a checkpoint keeps it."""
+
+    tensors: Tensors
+    state: TrainerState
+
+
+@attrs.frozen(eq=False)
+class _Training:
+    """A training from beginning to end."""
+
+    events: list[Any]
+    places: list[_Place]
+    model: Any
+    loss_before: float
+
+
+@attrs.define
+class _Suite:
+    subject: Subject
+    model: Mapping[str, Any]
+    _context: BuildContext | None = None
+    _training: _Training | None = None
+
+    def context(self) -> BuildContext:
+        if self._context is None:
+            bare = self.subject.context()
+            self._context = attrs.evolve(bare, tokenizer=fitted_tokenizer(self.subject.plugins, bare))
+        return self._context
+
+    @property
+    def training(self) -> _Training:
+        if self._training is None:
+            self._training = self._train()
+        return self._training
+
+    def data(self) -> None:
+        try:
+            self._training = self._train()
+        except Exception as error:
+            statement = st.TRAINER_DATA if "read-only" in str(error) else st.TRAINER_EVENTS
+            self.subject.fail(statement, f"training raised {type(error).__name__}: {error}")
+
+    def events(self) -> None:
+        for event in self.training.events:
+            if not isinstance(event, StepDone | Evaluated):
+                self.subject.fail(st.TRAINER_EVENTS, f"it yielded {type(event).__name__}")
+        if not any(isinstance(event, StepDone) for event in self.training.events):
+            self.subject.fail(st.TRAINER_EVENTS, "it yielded no StepDone")
+
+    def steps(self) -> None:
+        done = [event for event in self.training.events if isinstance(event, StepDone)]
+        if (numbers := [event.step for event in done]) != list(range(1, len(done) + 1)):
+            self.subject.fail(st.TRAINER_STEPS, f"the steps are numbered {str(numbers[:6])[:-1]}, …]")
+        if (totals := {event.steps for event in done}) != {len(done)}:
+            self.subject.fail(st.TRAINER_STEPS, f"it announced {sorted(totals)} steps and did {len(done)}")
+        for event in done:
+            if event.epoch < 1 or event.tokens < 1:
+                self.subject.fail(st.TRAINER_STEPS, f"step {event.step} has epoch {event.epoch}, {event.tokens} tokens")
+            if not isinstance(event.loss, float) or not math.isfinite(event.loss):
+                self.subject.fail(st.TRAINER_STEPS, f"the loss of step {event.step} is {event.loss!r}")
+
+    def evaluates(self) -> None:
+        for held_out in (True, False):
+            events = self.training.events if held_out else self._train(held_out=False).events
+            last = events[-1]
+            steps = sum(isinstance(event, StepDone) for event in events)
+            if not isinstance(last, Evaluated) or last.step != steps:
+                self.subject.fail(st.TRAINER_EVALUATES, f"the last event is {last}")
+            loss = last.validation_loss
+            fits = isinstance(loss, float) and math.isfinite(loss) if held_out else loss is None
+            if not fits or not math.isfinite(last.training_loss):
+                which = "data" if held_out else "nothing"
+                self.subject.fail(st.TRAINER_EVALUATES, f"with {which} held out, the last event is {last}")
+
+    def learns(self) -> None:
+        after = text_loss(self.training.model, self._data())
+        if not after < self.training.loss_before:
+            before = self.training.loss_before
+            self.subject.fail(st.TRAINER_LEARNS, f"the loss was {before:.4f} nats per token, and is {after:.4f}")
+
+    def quiet(self) -> None:
+        with leaves_alone(self.subject, st.TRAINER_QUIET):
+            self._train()
+
+    def deterministic(self) -> None:
+        again = self._train()
+        if again.events != self.training.events:
+            pairs = zip(again.events, self.training.events, strict=False)
+            first = next((pair for pair in pairs if pair[0] != pair[1]), "their number")
+            self.subject.fail(st.TRAINER_DETERMINISTIC, f"a second training differs in {first}")
+        if name := _differing(again.model.tensors(), self.training.model.tensors()):
+            self.subject.fail(st.TRAINER_DETERMINISTIC, f"a second training gave another {name}")
+
+    def state_form(self) -> None:
+        for place in self.training.places:
+            if not isinstance(place.state, TrainerState):
+                self.subject.fail(st.TRAINER_STATE_FORM, f"state() gave {type(place.state).__name__}")
+            for name, array in place.state.arrays.items():
+                if not isinstance(array, np.ndarray):
+                    self.subject.fail(st.TRAINER_STATE_FORM, f"{name} is of type {type(array).__name__}")
+            try:
+                json.dumps(place.state.values)
+            except (TypeError, ValueError) as error:
+                self.subject.fail(st.TRAINER_STATE_FORM, f"its values are more than JSON can hold: {error}")
+            dump_tensors(place.state.arrays)
+
+    def resumes(self) -> None:
+        events, places = self.training.events, self.training.places
+        count = len(places)
+        for stop in sorted({1, 2, count // 2, count - 1} & set(range(1, count))):
+            rest, model = self._resume(places[stop - 1])
+            what = f"gone on from event {stop} of {count}, training"
+            if len(rest) != count - stop:
+                self.subject.fail(st.TRAINER_RESUMES, f"{what} yielded {len(rest)} events, and had {count - stop} left")
+            for number, (given, expected) in enumerate(zip(rest, events[stop:], strict=True), stop + 1):
+                if given != expected:
+                    self.subject.fail(st.TRAINER_RESUMES, f"{what} gave {given} as event {number}, not {expected}")
+            if name := _differing(model.tensors(), self.training.model.tensors()):
+                self.subject.fail(st.TRAINER_RESUMES, f"{what} gave another {name}")
+
+    def finished(self) -> None:
+        rest, _ = self._resume(self.training.places[-1])
+        if rest:
+            self.subject.fail(st.TRAINER_FINISHED, f"training that was done yielded {rest[0]}")
+
+    def refuses(self) -> None:
+        try:
+            next(iter(self.subject.build(self.context()).train(object(), self._data(), TRAINING)), None)
+        except TextgenError as error:
+            if not str(error):
+                self.subject.fail(st.TRAINER_REFUSES, "the error says nothing")
+        except Exception as error:
+            self.subject.fail(st.TRAINER_REFUSES, f"a model that is an object() raised {type(error).__name__}: {error}")
+        else:
+            self.subject.fail(st.TRAINER_REFUSES, "a model that is an object() was trained")
+
+    def _train(self, *, held_out: bool = True) -> _Training:
+        model = self._new_model()
+        trainer = self.subject.build(self.context())
+        training = _Training([], [], model, text_loss(model, self._data()))
+        for event in trainer.train(model, self._data(held_out), TRAINING):
+            training.events.append(event)
+            tensors = {name: array.copy() for name, array in model.tensors().items()}
+            state = trainer.state()
+            if isinstance(state, TrainerState):  # copied, as the engine does
+                state = TrainerState({n: copy.copy(array) for n, array in state.arrays.items()}, dict(state.values))
+            training.places.append(_Place(tensors, state))
+        return training
+
+    def _resume(self, place: _Place) -> tuple[list[Any], Any]:
+        """The events that are left, and the model, after a way through files."""
+        model, trainer = self._new_model(), self.subject.build(self.context())
+        model.load_tensors(_written_and_read(place.tensors))
+        values = json.loads(json.dumps(place.state.values))
+        trainer.load_state(TrainerState(_written_and_read(place.state.arrays), values))
+        return list(trainer.train(model, self._data(), TRAINING)), model
+
+    def _new_model(self) -> Any:
+        return build_built_in(self.subject.plugins, "model", self.model, self.context())
+
+    def _data(self, held_out: bool = True) -> Dataset:
+        return small_dataset(self.context(), held_out=held_out)
+
+
+def _written_and_read(tensors: Tensors) -> Tensors:
+    return load_tensors(Path("state.safetensors"), dump_tensors(tensors))
+
+
+def _differing(first: Tensors, second: Tensors) -> str:
+    """The name of a weight that is not the same; nothing if all are."""
+    return next((name for name in second if not np.array_equal(first.get(name, ()), second[name])), "")

@@ -1,0 +1,55 @@
+"""Small data sets to train on, and the training itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from textgen.component import BuildContext
+from textgen.data import Dataset
+from textgen.protocols import TrainingContext
+from textgen.sampling import log_softmax, to_numpy
+from textgen.testing.environment import TEXT, Subject, build_built_in
+
+_HELD_OUT: Final = 200
+_WINDOW: Final = 16
+TRAINING: Final = TrainingContext(seed=0, device="cpu")
+BY_GRADIENT: Final[Mapping[str, Any]] = {"type": "sgd", "epochs": 1, "batch_size": 16}
+
+
+def small_dataset(context: BuildContext, *, held_out: bool = True) -> Dataset:
+    """About 1,800 tokens of text, read-only as the engine's are."""
+    assert context.tokenizer is not None
+    tokens = np.array(context.tokenizer.encode(TEXT), np.min_scalar_type(context.vocab_size - 1))
+    tokens.setflags(write=False)
+    return Dataset(
+        training=tokens[:-_HELD_OUT],
+        validation=tokens[-_HELD_OUT:] if held_out else tokens[:0],
+        vocab_size=context.vocab_size,
+        window_length=_WINDOW,
+        window_stride=_WINDOW,
+    )
+
+
+def is_torch_module(model: Any) -> bool:
+    """Whether it trains by gradient, as far as can be told without torch."""
+    return callable(getattr(model, "forward", None)) and callable(getattr(model, "parameters", None))
+
+
+def train(subject: Subject, model: Any, context: BuildContext, trainer: Mapping[str, Any] | None) -> None:
+    """Train with the trainer of a table; without one, a torch module by gradient, and others not at all."""
+    table = trainer or (BY_GRADIENT if is_torch_module(model) else None)
+    if table is None:
+        return
+    made = build_built_in(subject.plugins, "trainer", table, context)
+    for _ in made.train(model, small_dataset(context), TRAINING):
+        pass
+
+
+def text_loss(model: Any, data: Dataset) -> float:
+    """Mean cross-entropy of the training text, in nats per token."""
+    tokens = np.asarray(data.training[:600], np.int64)
+    rows = log_softmax(to_numpy(model.decoder(1).score(tokens[None, :-1]))[0])
+    return -float(rows[np.arange(len(rows)), tokens[1:]].mean())
