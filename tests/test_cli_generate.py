@@ -7,6 +7,7 @@ import math
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,16 @@ import attrs
 import pytest
 
 from textgen import Generator, load
+
+# A test run that was started in the background ignores SIGINT, and would pass that on.
+HEEDING_SIGINT = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from textgen.cli import main
+main(sys.argv[1:])
+"""
+# Ctrl-C is for the processes whose controlling terminal it is typed on; a new session has none until it takes one.
+ON_ITS_TERMINAL = "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + HEEDING_SIGINT
 
 
 @pytest.fixture(scope="module")
@@ -150,9 +161,7 @@ def test_an_endless_text_ends_when_nobody_reads_on(finished_run: Path, tmp_path:
 
 
 def test_an_interrupt_ends_an_endless_text(finished_run: Path, tmp_path: Path) -> None:
-    import signal
-
-    command = [sys.executable, "-m", "textgen", "generate", str(finished_run), "--max-new-tokens", "none"]
+    command = [sys.executable, "-c", HEEDING_SIGINT, "generate", str(finished_run), "--max-new-tokens", "none"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.read(100)
@@ -315,7 +324,7 @@ class Terminal:
         self._end, other = pty.openpty()
         environment = {**os.environ, "TERM": "dumb", "HOME": str(cwd), "INPUTRC": os.devnull}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "textgen", *arguments],
+            [sys.executable, "-c", ON_ITS_TERMINAL, *arguments],
             cwd=cwd,
             stdin=other,
             stdout=other,
@@ -327,16 +336,17 @@ class Terminal:
 
     def read_to(self, mark: str) -> str:
         """What it wrote up to the next `mark`."""
-        seen = b""
+        seen = bytearray()
         while not seen.endswith(mark.encode()):
             ready, _, _ = select.select([self._end], [], [], 60)
-            assert ready, f"waited for {mark!r} after {seen!r}"
+            assert ready, f"waited for {mark!r} after {seen[-1000:]!r}"
             try:
                 data = os.read(self._end, 1)
             except OSError:  # the other end is closed
                 data = b""
-            assert data, f"ended before {mark!r}, after {seen!r}"
+            assert data, f"ended before {mark!r}, after {seen[-1000:]!r}"
             seen += data
+            assert len(seen) < 1_000_000, f"no {mark!r} in a megabyte that ends in {seen[-1000:]!r}"
         return seen.decode().replace("\r\n", "\n")
 
     def send(self, text: str) -> None:

@@ -97,6 +97,12 @@ def test_every_kind_is_broken_in_five_ways_at_least() -> None:
     assert tried | hard == set(SENTENCES)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of the broken components write where they are."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def heavy_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A plugin's module that imports torch at its top, and a command that does when it is built."""

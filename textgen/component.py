@@ -77,8 +77,8 @@ class Component:
     config    a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's first
               line is the summary
     build     `build(config, context)` makes the object; heavy imports belong inside it
-    default   of observers: used by pipelines that list none; of samplers: the one that takes the sampling options of
-              `textgen generate` and of Generator.generate, of which there is one
+    default   used where none is named: observers by a pipeline that lists none, a sampler for the sampling options of
+              `textgen generate`. Where the built-in set has defaults, only those count
     """
 
     name: str
