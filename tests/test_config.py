@@ -442,3 +442,21 @@ def test_the_saved_pipeline_is_the_same_run(
     for name in ("model.safetensors", "tokenizer.json", "pipeline.toml"):
         assert (elsewhere.path / name).read_bytes() == (first.path / name).read_bytes()
     assert elsewhere.generations == first.generations
+
+
+def test_threads_hold_for_the_run_alone(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    """The pipeline's `threads` is what torch uses while it trains, and is put back."""
+    import torch
+
+    before = torch.get_num_threads()
+    seen: list[int] = []
+
+    class Spy:
+        def observe(self, event: object) -> None:
+            seen.append(torch.get_num_threads())
+
+    tables = {**tiny_pipeline(), "threads": before + 1}
+    made = run(tables, output=tmp_path / "run", observers=[Spy()])
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+    assert "threads = " in (made.path / "pipeline.toml").read_text(encoding="utf-8")

@@ -115,6 +115,8 @@ def test_nobody_seeds_or_sets_threads_for_the_whole_process(path: Path) -> None:
         if isinstance(node, ast.Call)
     }
     forbidden = {"torch.manual_seed", "np.random.seed", "random.seed", "torch.set_num_threads", "logging.basicConfig"}
+    if named(path) == "textgen/devices.py":
+        forbidden -= {"torch.set_num_threads"}  # for a pipeline that sets `threads`, and put back after it
     assert not called & forbidden
 
 

@@ -94,6 +94,8 @@ class Settings:
             raise UsageError("; ".join(map(str, faults)))
         if any(token >= vocab_size or token < 0 for token in options.stop_tokens):
             raise UsageError(f"stop_tokens must be ids from 0 to {vocab_size - 1}")
+        if options.min_new_tokens and len(set(options.stop_tokens)) == vocab_size:
+            raise UsageError("stop_tokens are all tokens there are, so min_new_tokens leaves none to draw")
         if arguments.get("max_new_tokens", 0) is None:
             options = attrs.evolve(options, max_new_tokens=None)
         sampling = {k: v for k, v in arguments.items() if k not in names and k != "cancelled"}
