@@ -80,25 +80,26 @@ class SequenceDecoding:
         chain, history, uniforms, stop = self._chain, self._history, self._uniforms, limits.stop_tokens
         extend, pick, draws, noting = self._decoder.extend, chain.pick_one, chain.draws, history.level != "none"
         expected, fed = (1, chain.vocab_size), np.empty((1, 1), np.int64)
-        made, maximum, watched = 0, limits.max_new_tokens, limits.watched
-        checked = False
+        made, maximum, least, watched = 0, limits.max_new_tokens, limits.min_new_tokens, limits.watched
+        checked, feed = False, self._feed
         while maximum is None or made < maximum:
             if watched and (reason := limits.out_of_time()):
                 self.reason = reason
                 return
-            logits = extend(self._feed)
+            logits = extend(feed)
             if not checked or logits.shape != expected:
                 contracts.check_logits(logits, expected, chain.model)
                 checked = True
             kept = to_numpy(logits).copy() if top is not None else None
             uniform = uniforms.next() if draws else 0.0
-            token = pick(logits, history, uniform, stop if made < limits.min_new_tokens else ())
+            token = pick(logits, history, uniform, stop if made < least else ())
             if kept is not None and top is not None:
                 self.logprobs.append(_logprobs(kept, token, top))
             if noting:
                 history.add(np.zeros(1, np.int64), np.array([token]))
             fed[0, 0] = token
-            self._feed = fed
+            if feed is not fed:  # from the second token on, the same array
+                self._feed = feed = fed
             made += 1
             yield token
             if token in stop:

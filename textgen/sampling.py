@@ -140,14 +140,14 @@ class Chain:
 
     def pick_one(self, logits: Array, history: SequenceHistory, uniform: float, forbidden: tuple[int, ...]) -> int:
         """The token for logits (1, V). `forbidden` holds for this token alone. Writes into `logits`."""
-        for token in (*self.forbidden, *forbidden) if forbidden else self.forbidden:
+        for token in self.forbidden + forbidden if forbidden else self.forbidden:
             logits[0, token] = _NEVER
         sampled = logits
         for link in self._applied:
             sampled = link.sampler(sampled, history)
             if sampled.shape != logits.shape:
                 contracts.check_logits(sampled, (1, self.vocab_size), link.offer)
-        row = to_numpy(sampled)[0]
+        row = sampled[0] if type(sampled) is np.ndarray else to_numpy(sampled)[0]
         token = int(row.argmax()) if self._greedy else draw_one(row, uniform)
         # NaN passes through arg-max and draw alike, and so does a row of -inf through arg-max.
         if token < 0 or not isfinite(row.item(token)):
@@ -216,7 +216,7 @@ def draw_one(row: npt.NDArray[Any], uniform: float) -> int:
     peak = row.max()
     if not isfinite(peak):
         return -1
-    cdf = np.exp(row - peak).cumsum(dtype=np.float64)
+    cdf = np.add.accumulate(np.exp(row - peak), dtype=np.float64)
     return int(cdf.searchsorted(uniform * (cdf.item(-1) * (1 - 2**-52)), side="right"))
 
 

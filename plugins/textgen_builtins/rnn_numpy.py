@@ -23,6 +23,7 @@ from textgen_builtins.rnn import RNNConfig
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 _COLUMN_MAJOR_FROM: Final = 384  # units from which BLAS multiplies a column-major matrix faster; measured
+_ONE: Final = (1, 1)
 
 
 @attrs.frozen(eq=False)
@@ -105,13 +106,13 @@ class NumpyDecoder:
 
     def extend(self, tokens: Ids) -> Floats:
         """Logits (B, V) after `tokens` (B, T). The array is used again by the next call."""
-        if tokens.shape == (1, 1):
-            self._advance_one(tokens.item())
+        if tokens.shape == _ONE:
+            self._through_layers(self._rows[tokens.item()])
         elif tokens.shape[1]:
             for column in tokens.T:
                 self._advance(column)
         else:
-            self._multiply(len(self._hidden) - 1)  # the caller may have written into the logits
+            self._read_out()  # the caller may have written into the logits
         return self._logits
 
     def score(self, tokens: Ids) -> Floats:
@@ -136,7 +137,7 @@ class NumpyDecoder:
             self._hidden[layer][:] = state["hidden"][:, layer]
             if "cell" in state:
                 self._cell[layer][:] = state["cell"][:, layer]
-            self._multiply(layer)
+        self._read_out()
 
     def _allocate(self, batch_size: int) -> None:
         """Arrays for a batch, at the start state. Those of a batch of one drop that axis: its steps are cheaper."""
@@ -150,10 +151,14 @@ class NumpyDecoder:
         self._cell = [np.zeros((batch_size, size), dtype) for _ in range(layers)]
         self._logits = products[-1][:, gates:]
         one = 0 if batch_size == 1 else slice(None)
-        self._gates = np.zeros((batch_size, gates), dtype)[one]
-        self._scratch = np.zeros((batch_size, size), dtype)[one]
+        # Both give what the row alone would give: a stack of products, never one matrix product.
+        self._multiply = np.dot if batch_size == 1 else np.matmul
+        self._taken = np.zeros((batch_size, gates), dtype)
         self._places = [
             _Place(
+                weights=folded.products[layer],
+                gates=np.zeros((batch_size, gates), dtype)[one],
+                scratch=np.zeros((batch_size, size), dtype)[one],
                 hidden=outputs[layer][:, :size][one],
                 cell=self._cell[layer][one],
                 recurrent=products[layer][:, :gates][one],
@@ -164,91 +169,92 @@ class NumpyDecoder:
             for layer in range(layers)
         ]
         self._one = batch_size == 1
-        for layer in range(layers):  # even the start state has a recurrent part: the biases
-            self._multiply(layer)
+        self._read_out()
+
+    def _read_out(self) -> None:
+        """Multiply out every layer's state; even the start state has a recurrent part, the biases."""
+        for place in self._places:
+            self._multiply(place.factor, place.weights, place.product)
 
     def _advance(self, tokens: Ids) -> None:
         """Feed one token to each sequence: `tokens` (B,)."""
         if self._one:
-            self._advance_one(tokens.item())
-            return
-        self._through_layers(self._folded.table.take(tokens, axis=0, out=self._gates, mode="clip"))
-
-    def _advance_one(self, token: int) -> None:
-        self._through_layers(self._rows[token])
+            self._through_layers(self._rows[tokens.item()])
+        else:
+            self._through_layers(self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip"))
 
     def _through_layers(self, given: Floats) -> None:
-        for layer, place in enumerate(self._places):
-            self._step(self, place, given)
-            self._multiply(layer)
+        step, multiply = self._step, self._multiply
+        for place in self._places:
+            step(place, given)
+            multiply(place.factor, place.weights, place.product)
             given = place.up
-
-    def _multiply(self, layer: int) -> None:
-        """The layer's output times its fused matrix, row by row."""
-        place = self._places[layer]
-        if self._one:
-            np.dot(place.factor, self._folded.products[layer], place.product)
-        else:
-            np.matmul(place.factor, self._folded.products[layer], out=place.product)
-
-    def _tanh(self, place: _Place, given: Floats) -> None:
-        hidden = place.hidden
-        np.add(given, place.recurrent, hidden)
-        np.tanh(hidden, hidden)
-
-    def _relu(self, place: _Place, given: Floats) -> None:
-        hidden = place.hidden
-        np.add(given, place.recurrent, hidden)
-        np.maximum(hidden, 0, out=hidden)
-
-    def _gru(self, place: _Place, given: Floats) -> None:
-        hidden, recurrent, scratch, gates = place.hidden, place.recurrent, self._scratch, self._gates
-        size = hidden.shape[-1]
-        both = gates[..., : 2 * size]  # reset and update gate
-        np.add(given[..., : 2 * size], recurrent[..., : 2 * size], both)
-        _sigmoid_of_twice(both)
-        reset, update = gates[..., :size], gates[..., size : 2 * size]
-        np.multiply(recurrent[..., 2 * size :], reset, scratch)
-        scratch += given[..., 2 * size :]
-        np.tanh(scratch, scratch)
-        hidden -= scratch  # h' = n + z (h - n)
-        hidden *= update
-        hidden += scratch
-
-    def _lstm(self, place: _Place, given: Floats) -> None:
-        hidden, cell, scratch, gates = place.hidden, place.cell, self._scratch, self._gates
-        size = hidden.shape[-1]
-        np.add(given, place.recurrent, gates)
-        np.tanh(gates, gates)
-        enter, keep = gates[..., :size], gates[..., size : 2 * size]
-        new, leave = gates[..., 2 * size : 3 * size], gates[..., 3 * size :]
-        for gate in (gates[..., : 2 * size], leave):
-            gate *= 0.5
-            gate += 0.5
-        cell *= keep
-        np.multiply(enter, new, scratch)
-        cell += scratch
-        np.tanh(cell, hidden)
-        hidden *= leave
 
 
 @attrs.frozen(eq=False)
 class _Place:
-    """One layer's arrays in a decoder: `factor` times its fused matrix is `product`, which the rest are views of."""
+    """One layer's arrays in a decoder: `factor` times `weights` is `product`; `recurrent` and `up` are views of it."""
 
+    weights: Floats
     hidden: Floats
     cell: Floats
     recurrent: Floats
     up: Floats
     factor: Floats
     product: Floats
+    gates: Floats
+    scratch: Floats
+
+
+def _tanh(place: _Place, given: Floats) -> None:
+    hidden = place.hidden
+    np.add(given, place.recurrent, hidden)
+    np.tanh(hidden, hidden)
+
+
+def _relu(place: _Place, given: Floats) -> None:
+    hidden = place.hidden
+    np.add(given, place.recurrent, hidden)
+    np.maximum(hidden, 0, out=hidden)
+
+
+def _gru(place: _Place, given: Floats) -> None:
+    hidden, recurrent, scratch, gates = place.hidden, place.recurrent, place.scratch, place.gates
+    size = hidden.shape[-1]
+    both = gates[..., : 2 * size]  # reset and update gate
+    np.add(given[..., : 2 * size], recurrent[..., : 2 * size], both)
+    _sigmoid_of_twice(both)
+    reset, update = gates[..., :size], gates[..., size : 2 * size]
+    np.multiply(recurrent[..., 2 * size :], reset, scratch)
+    scratch += given[..., 2 * size :]
+    np.tanh(scratch, scratch)
+    hidden -= scratch  # h' = n + z (h - n)
+    hidden *= update
+    hidden += scratch
+
+
+def _lstm(place: _Place, given: Floats) -> None:
+    hidden, cell, scratch, gates = place.hidden, place.cell, place.scratch, place.gates
+    size = hidden.shape[-1]
+    np.add(given, place.recurrent, gates)
+    np.tanh(gates, gates)
+    enter, keep = gates[..., :size], gates[..., size : 2 * size]
+    new, leave = gates[..., 2 * size : 3 * size], gates[..., 3 * size :]
+    for gate in (gates[..., : 2 * size], leave):
+        gate *= 0.5
+        gate += 0.5
+    cell *= keep
+    np.multiply(enter, new, scratch)
+    cell += scratch
+    np.tanh(cell, hidden)
+    hidden *= leave
 
 
 _STEPS = {
-    ("rnn", "tanh"): NumpyDecoder._tanh,
-    ("rnn", "relu"): NumpyDecoder._relu,
-    **dict.fromkeys([("gru", "tanh"), ("gru", "relu")], NumpyDecoder._gru),
-    **dict.fromkeys([("lstm", "tanh"), ("lstm", "relu")], NumpyDecoder._lstm),
+    ("rnn", "tanh"): _tanh,
+    ("rnn", "relu"): _relu,
+    **dict.fromkeys([("gru", "tanh"), ("gru", "relu")], _gru),
+    **dict.fromkeys([("lstm", "tanh"), ("lstm", "relu")], _lstm),
 }
 
 
