@@ -230,6 +230,8 @@ def test_the_flow_of_a_run(tmp_path: Path) -> None:
         "build tokenizer",
         "tokenizer.fit",
         "corpus.read",
+        "tokenizer.to_dict",
+        "tokenizer.from_dict {'noted': True}",
         "tokenizer.encode_pieces",
         "corpus.read",
         "build model to train",

@@ -113,7 +113,7 @@ def test_a_third_party_sampler_and_tokenizer_shape_the_text(folder: Path, sites:
 
     gone = run_textgen("generate", "runs/p", folder=folder)
     assert gone.returncode == 2
-    assert "'shout'" in error_line(gone)
+    assert "shout'" in error_line(gone)
     assert "textgen-shout 1.2" in error_line(gone)
 
 
@@ -216,7 +216,10 @@ def test_a_pipeline_that_needs_what_was_left_out_says_so(folder: Path, sites: di
 
 
 UNFIT = {
-    "missing-dependency": ["'package_that_nobody_has", "is not installed (pip install package_that_nobody_has)"],
+    "missing-dependency": [
+        "'package_that_nobody_has",
+        "is not installed (textgen-unfit does not declare which package has it; ask its author)",
+    ],
     "misspelt-hook": ["there is no hook 'textgen_sampler'; did you mean 'textgen_samplers'?"],
     "unmarked-hook": ["textgen_samplers is not marked with @textgen.hookimpl"],
     "wrong-type": ["textgen_models must return a list of Component records, and returned str"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from textgen.component import BuildContext
 from textgen.config import Choice
 from textgen.errors import ContractError, TextgenError
+from textgen.guards import WatchedTokenizer
 from textgen.plugins import Offer
 from textgen.protocols import Array, History, Ids, Tokenizer
 
@@ -21,7 +23,8 @@ _SAMPLE_CHARACTERS = 2000
 def build(choice: Choice, context: BuildContext) -> Any:
     """Make the object of a component. What fails in it, other than on purpose, is the plugin's to mend."""
     try:
-        return choice.offer.component.build(choice.options, context)
+        made = choice.offer.component.build(choice.options, context)
+        return WatchedTokenizer(made, choice.offer) if choice.offer.kind == "tokenizer" else made
     except (TextgenError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -62,6 +65,12 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
     again = np.asarray(tokenizer.encode(decoded))
     if not np.array_equal(again, known):
         raise blame(offer, f"fails its round trip: {decoded[:40]!r} encodes to other ids than it was decoded from")
+    try:
+        saved = json.loads(json.dumps(tokenizer.to_dict()))
+    except (TypeError, ValueError) as error:
+        raise blame(offer, f"has a to_dict that is not JSON: {error}") from error
+    if not np.array_equal(np.asarray(tokenizer.from_dict(saved).encode(sample)), ids):
+        raise blame(offer, "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something")
 
 
 def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:

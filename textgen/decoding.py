@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from textgen import contracts
 from textgen.errors import UsageError
+from textgen.guards import failure
 from textgen.protocols import Array, Decoder, Ids, Model
 from textgen.sampling import BLOCK, Chain, Uniforms, log_softmax, to_numpy, uniform_block
 from textgen.state import GenerationState
@@ -86,8 +87,12 @@ class SequenceDecoding:
             if watched and (reason := limits.out_of_time()):
                 self.reason = reason
                 return
-            logits = extend(feed)
-            if not checked or logits.shape != expected:
+            try:
+                logits = extend(feed)
+                checked = checked and logits.shape == expected
+            except Exception as error:
+                raise failure(chain.model, "decoding", error) from error.__cause__
+            if not checked:
                 contracts.check_logits(logits, expected, chain.model)
                 checked = True
             kept = to_numpy(logits).copy() if top is not None else None
@@ -188,7 +193,10 @@ class BatchDecoding:
                 for request in waiting:
                     yield Finished(request, np.empty(0, np.int64), reason)
                 return
-            ended = self._step()
+            try:
+                ended = self._step()
+            except Exception as error:
+                raise failure(self._chain.model, "decoding", error) from error.__cause__
             if ended:
                 for reason, rows in ended.items():
                     yield from self._end(rows, reason)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -61,6 +63,12 @@ def installed() -> list[Found]:
 
 def imported(found: Iterable[Found], patience: float | None) -> list[Import]:
     """Import plugins in order; with `patience`, side by side, and for so many seconds in all."""
+    # What a module prints when it is imported is no part of this process's output.
+    with contextlib.redirect_stdout(sys.stderr):
+        return _imported(list(found), patience)
+
+
+def _imported(found: list[Found], patience: float | None) -> list[Import]:
     if patience is None:
         imports = []
         for item in found:
@@ -79,6 +87,15 @@ def imported(found: Iterable[Found], patience: float | None) -> list[Import]:
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return imports
+
+
+def requirements(distribution: str) -> set[str]:
+    """The names of the packages that an installed distribution declares it needs."""
+    try:
+        declared = metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:
+        return set()
+    return {normalized(re.split(r"[^\w.-]", requirement, maxsplit=1)[0]) for requirement in declared}
 
 
 def normalized(distribution: str) -> str:

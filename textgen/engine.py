@@ -22,6 +22,7 @@ from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
 from textgen.document import read_document
 from textgen.errors import CorpusError, CorruptFileError
 from textgen.generation import Generation, Generator
+from textgen.guards import watched
 from textgen.loading import load_generator, load_weights, make_generator
 from textgen.plugins import PluginSet
 from textgen.protocols import Corpus, Observer, Tokenizer, TrainingContext
@@ -172,13 +173,13 @@ def _fit(corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline) -> Survey:
     surveyor = Surveyor()
     beginning: list[str] = []
 
-    def watched() -> Iterator[str]:
-        for piece in surveyor.watch(corpus.read()):
+    def noted() -> Iterator[str]:
+        for piece in surveyor.watch(watched(pipeline.corpus.offer, "read", corpus.read())):
             if not beginning and piece:
                 beginning.append(piece)
             yield piece
 
-    pieces = watched()
+    pieces = noted()
     tokenizer.fit(pieces)
     for _ in pieces:  # what a tokenizer that needs no fitting has left unread counts too
         pass
@@ -197,7 +198,7 @@ def _encoded(
     path = directory.path / _TOKENS
     try:
         surveyor = Surveyor()
-        tokens = encode_corpus(surveyor.watch(corpus.read()), tokenizer, path)
+        tokens = encode_corpus(surveyor.watch(watched(pipeline.corpus.offer, "read", corpus.read())), tokenizer, path)
         if surveyor.result() != survey:
             raise CorpusError("the corpus changed while it was being read; run again once it is complete")
         yield split_tokens(tokens, pipeline.data, tokenizer)

@@ -77,8 +77,8 @@ class PromptError(UsageError):
         self.characters = tuple(characters)
         shown = ", ".join(f"{c!r} (U+{ord(c):04X})" if len(c) == 1 else repr(c) for c in self.characters)
         super().__init__(
-            f"the prompt has characters outside the vocabulary: {shown}; leave them out, or choose the policy "
-            "'skip' (drop them) or 'unknown' (feed them as <unk>)"
+            f"the prompt has characters outside the vocabulary: {shown}; leave them out, or set "
+            "unknown_characters (--unknown-characters) to 'skip' (drop them) or 'unknown' (feed them as <unk>)"
         )
 
 

@@ -162,6 +162,8 @@ class Generator:
         The text of continuation j of prompt i is that of `generate(prompt, index=i * n + j)`. A time limit holds for
         all of them together. Prompts are read and checked as their turn comes.
         """
+        if isinstance(prompts, str):
+            raise UsageError("generate_many takes prompts, several; for one, write generate(prompt), or [prompt]")
         settings = self._settings(arguments)
         _check_whole("n", n, 1, MAX_N)
         _check_whole("batch_size", batch_size, 1, MAX_N)

@@ -17,6 +17,7 @@ from textgen.data import Surveyor, encode_corpus, split_tokens
 from textgen.document import Document, read_document
 from textgen.errors import CorpusError, RunError
 from textgen.generation import Generator
+from textgen.guards import failure
 from textgen.plugins import PluginSet
 from textgen.protocols import Ids, Tokenizer
 from textgen.rundir import RunDirectory, load_tensors, read_json
@@ -37,7 +38,7 @@ def load_generator(
     plugins = plugins_without(document.disabled_plugins())
 
     def choose(kind: str, table: Any) -> Choice:
-        source = _source(directory, record, kind, table)
+        table, source = _recorded(directory, record, kind, table)
         return make_choice(kind, table, plugins, document.folder, source=source)
 
     context = BuildContext(
@@ -96,6 +97,8 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) 
         model.load_tensors(dict(tensors))
     except ValueError as error:
         raise contracts.blame(choice.offer, f"refuses the weights of the run: {error}") from error
+    except Exception as error:
+        raise failure(choice.offer, "load_tensors", error) from error.__cause__
 
 
 def _training_tokens(
@@ -112,12 +115,13 @@ def _training_tokens(
     return split_tokens(tokens, pipeline.data, tokenizer).training
 
 
-def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> str:
-    """Where a component of a run directory came from, to say what to install when it is missing."""
+def _recorded(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> tuple[Any, str]:
+    """A component's table with its name made `package:name`, as the run had it, and what to install if it is gone."""
     name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
     for entry in record.get("components", ()):
         if entry["kind"] == kind and entry["name"] == name:
             package = f"{entry['distribution']} {entry['version']}"
             install = f"pip install {entry['distribution']}=={entry['version']}"
-            return f"{directory.path} (its {kind} came with {package}; if it is missing: {install})"
-    return str(directory.path)
+            source = f"{directory.path} (its {kind} came with {package}; if it is missing: {install})"
+            return {**table, "type": f"{entry['distribution']}:{name}"}, source
+    return table, str(directory.path)

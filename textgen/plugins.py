@@ -176,7 +176,7 @@ class PluginSet:
         for each, result in zip(found, discovery.imported(found, patience), strict=True):
             plugin, place = each.plugin, each.entry_point.value
             if not result.done:
-                cause = f"importing {place} takes longer than {patience:g} s"
+                cause = f"importing {place} takes longer than {patience:g} s; --patience waits longer"
                 self._quarantine(plugin, cause, TimeoutError(cause))
             elif result.error is not None:
                 cause = f"importing {place} failed: {_cause_of(result.error, plugin)}"
@@ -271,8 +271,15 @@ def _cause_of(error: BaseException, plugin: Plugin) -> str:
     if isinstance(error, _UnfitError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
-        own = discovery.normalized(package) == plugin.distribution
-        advice = "the package is incomplete: install it anew" if own else f"pip install {package}"
-        return f"it needs the module {error.name!r}, which is not installed ({advice})"
+        return f"it needs the module {error.name!r}, which is not installed ({_advice(error.name, plugin)})"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _advice(module: str, plugin: Plugin) -> str:
+    """What to do about a module that is missing. A name is only suggested where the package itself declares it."""
+    name = discovery.normalized(module.partition(".")[0])
+    if name == plugin.distribution:
+        return "its entry point names a module that the package does not contain"
+    if name in discovery.requirements(plugin.distribution):
+        return f"pip install {name}"
+    return f"{plugin.distribution} does not declare which package has it; ask its author"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from textgen import contracts
 from textgen.config import Choice
+from textgen.guards import failure
 from textgen.plugins import Offer
 from textgen.protocols import Array, Ids, Sampler
 
@@ -114,7 +115,7 @@ class Chain:
     _greedy: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        levels = [getattr(link.sampler, "history", "tokens") for link in self.links]
+        levels = [_level(link) for link in self.links]
         object.__setattr__(self, "level", max(levels, key=_LEVELS.index, default="none"))
         # A last link that keeps only the best is an arg-max: the draw could give nothing else.
         greedy = bool(self.links) and getattr(self.links[-1].sampler, "deterministic", False)
@@ -144,8 +145,12 @@ class Chain:
             logits[0, token] = _NEVER
         sampled = logits
         for link in self._applied:
-            sampled = link.sampler(sampled, history)
-            if sampled.shape != logits.shape:
+            try:
+                sampled = link.sampler(sampled, history)
+                reshaped = sampled.shape != logits.shape
+            except Exception as error:
+                raise failure(link.offer, "sampling", error) from error.__cause__
+            if reshaped:
                 contracts.check_logits(sampled, (1, self.vocab_size), link.offer)
         row = sampled[0] if type(sampled) is np.ndarray else to_numpy(sampled)[0]
         token = int(row.argmax()) if self._greedy else draw_one(row, uniform)
@@ -163,7 +168,10 @@ class Chain:
             logits[:, token] = -np.inf
         sampled = logits
         for link in self._applied:
-            sampled = link.sampler(sampled, history)
+            try:
+                sampled = link.sampler(sampled, history)
+            except Exception as error:
+                raise failure(link.offer, "sampling", error) from error.__cause__
             contracts.check_logits(sampled, tuple(logits.shape), link.offer)
         values = to_numpy(sampled)
         if self._greedy:
@@ -178,6 +186,14 @@ class Chain:
 
     def _explain(self, logits: Array, history: SequenceHistory) -> None:
         contracts.explain_undrawable(logits, self.links, history, self.model)
+
+
+def _level(link: Link) -> str:
+    """What a sampler reads of the history. One that asks for less and reads more is found out when it reads it."""
+    level = getattr(link.sampler, "history", "tokens")
+    if level not in _LEVELS:
+        raise contracts.blame(link.offer, f"has history = {level!r}, and must have one of {', '.join(_LEVELS)}")
+    return str(level)
 
 
 class Uniforms:

@@ -21,7 +21,8 @@ from textgen.events import (
     RunStarted,
     StepDone,
 )
-from textgen.plugins import Offer
+from textgen.guards import failure
+from textgen.plugins import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Observer, Tensors, Trainer, TrainerState, TrainingContext
 from textgen.rundir import RunDirectory
 from textgen.scoring import perplexity
@@ -105,7 +106,10 @@ class TrainingLoop:
             if (explained := _explained(error, self.progress.step)) is not None:
                 raise explained from error
             error.add_note("at work were " + " and ".join(_whose(offer) for offer in self.blame))
-            raise
+            foreign = [offer for offer in self.blame if offer.plugin.distribution != OWN_DISTRIBUTION]
+            if not foreign:
+                raise
+            raise failure(foreign[0], "training", error) from error.__cause__
         finally:
             self._tell(RunFinished(step=self.progress.step, status=status))
 

@@ -32,8 +32,19 @@ class _Group(click.Group):
     """Built-in subcommands, then those that plugins offer."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        offered = [offer.component.name for offer in ctx.obj.plugins().offers("command")]
-        return [*COMMANDS, *sorted(name for name in offered if name not in COMMANDS and offered.count(name) == 1)]
+        offers = ctx.obj.plugins().offers("command")
+        names = [offer.component.name for offer in offers]
+        offered = []
+        for offer in offers:
+            bare = offer.component.name
+            name = bare if names.count(bare) == 1 and bare not in COMMANDS else offer.qualified_name
+            try:
+                self._build(offer, ctx.obj)
+            except TextgenError as error:  # a broken command is left out, like any broken plugin
+                warnings.warn(str(error), PluginWarning, stacklevel=2)
+            else:
+                offered.append(name)
+        return [*COMMANDS, *sorted(offered)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
@@ -41,7 +52,11 @@ class _Group(click.Group):
             assert isinstance(command, click.Command)
             return command
         offer = ctx.obj.plugins().find("command", name)
-        return self._build(offer, ctx.obj) if isinstance(offer, Offer) else None
+        if isinstance(offer, Offer):
+            return self._build(offer, ctx.obj)
+        if "plugins offer" in offer.expected:  # a clash says what to write instead
+            raise click.UsageError(f"{offer.expected}; {offer.hint}", ctx)
+        return None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -89,7 +104,14 @@ class Settings:
 
 @click.command(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
-    "--no-plugin", "disable", multiple=True, metavar="NAME", help="Leave a plugin alone (its entry point's name)."
+    "--no-plugin",
+    "disable",
+    multiple=True,
+    metavar="NAME",
+    is_eager=True,  # so that it counts for --help too
+    callback=lambda ctx, _, names: setattr(ctx.obj, "disable", names),
+    expose_value=False,
+    help="Leave a plugin alone (its entry point's name).",
 )
 @click.option(
     "--patience",
@@ -97,12 +119,14 @@ class Settings:
     default=_PATIENCE_SECONDS,
     show_default=True,
     metavar="SECONDS",
+    is_eager=True,
+    callback=lambda ctx, _, seconds: setattr(ctx.obj, "patience", seconds),
+    expose_value=False,
     help="How long a list of all plugins waits for slow ones.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(metadata.version(OWN_DISTRIBUTION), prog_name="textgen")
-@click.pass_context
-def group(ctx: click.Context, disable: tuple[str, ...], patience: float, debug: bool) -> None:  # main reads --debug
+def group(debug: bool) -> None:  # main reads --debug
     """Train language models on text, and let them write.
 
     \b
@@ -110,7 +134,6 @@ def group(ctx: click.Context, disable: tuple[str, ...], patience: float, debug: 
     textgen run my.toml          train, then print what the model writes
     textgen generate runs/my     let it write more
     """
-    ctx.obj.disable, ctx.obj.patience = disable, patience
 
 
 def main(args: list[str] | None = None) -> None:

@@ -67,5 +67,5 @@ def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dic
         if "temperature" in sampling:
             raise UsageError("--greedy and --temperature exclude each other")
         sampling["temperature"] = 0.0
-    generator = Engine(disable=settings.disable).load(run, device=device)
+    generator = Engine(disable=settings.disable).load(run, device=device, sampler=[] if sampling else None)
     writing.write(generator, sampling, **arguments)

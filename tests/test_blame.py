@@ -1,0 +1,158 @@
+"""What fails in a component is blamed on its plugin, as an error of the tree; what is broken harms nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from commands import run_textgen
+
+import textgen
+from textgen import Component, NoOptions, hookimpl
+from textgen_builtins.char import CharConfig
+from textgen_builtins.char_tokenizer import CharTokenizer
+
+BROKEN_COMMAND = """\
+import attrs
+from textgen import Component, hookimpl
+
+@attrs.frozen
+class Config:
+    "Counts something."
+
+def build(config, context):
+    import a_module_that_nobody_has
+
+@hookimpl
+def textgen_commands():
+    return [Component("tally", Config, build)]
+"""
+
+
+class Forgetful(CharTokenizer):
+    """Loads otherwise than it was saved."""
+
+    def from_dict(self, state: Any) -> CharTokenizer:
+        return CharTokenizer(self.config, "".join(sorted(state["tokens"][1:], reverse=True)))
+
+
+class Unwritable(CharTokenizer):
+    """Gives what JSON cannot hold."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"tokens": set("abc")}
+
+
+class Failing(CharTokenizer):
+    """Raises in the middle of the corpus."""
+
+    def fit(self, pieces: Any) -> None:
+        raise KeyError("lost")
+
+
+def engine(tokenizer: Any = CharTokenizer, sampler: Any = None) -> textgen.Engine:
+    """The built-in set and a plugin `odd` with a tokenizer and a sampler."""
+
+    class Odd:
+        @staticmethod
+        @hookimpl
+        def textgen_tokenizers() -> list[Component]:
+            return [Component("odd", CharConfig, lambda config, context: tokenizer(config))]
+
+        @staticmethod
+        @hookimpl
+        def textgen_samplers() -> list[Component]:
+            return [Component("odd", NoOptions, lambda config, context: sampler)]
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Odd, "odd", distribution="textgen-odd", version="2.1")
+    return textgen.Engine(plugins)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "said"),
+    [(Forgetful, "saved and loaded"), (Unwritable, "to_dict"), (Failing, "failed in fit: KeyError: 'lost'")],
+)
+def test_a_tokenizer_is_blamed(
+    tokenizer: Any, said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    tables = {**tiny_pipeline(), "tokenizer": {"type": "odd"}}
+    with pytest.raises(textgen.ContractError, match=r"textgen-odd 2\.1") as caught:
+        engine(tokenizer).run(tables, output=tmp_path / "run")
+    assert said in str(caught.value)
+    assert (caught.value.kind, caught.value.component) == ("tokenizer", "odd")
+
+
+def overreaching(logits: Any, history: Any) -> Any:
+    return logits + 0 * history.tokens(0)[0]
+
+
+def raising(logits: Any, history: Any) -> Any:
+    raise RuntimeError("out of order")
+
+
+@attrs.frozen
+class Misdeclared:
+    history = "everything"
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        return logits
+
+
+@attrs.frozen
+class Overreaching:
+    """Says that it reads no history, and reads it."""
+
+    history = "none"
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        return overreaching(logits, history)
+
+
+@pytest.mark.parametrize("sampler", [raising, Misdeclared(), Overreaching()])
+def test_a_sampler_is_blamed(sampler: Any, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    tables = {**tiny_pipeline(), "sampler": [{"type": "odd"}]}
+    with pytest.raises(textgen.ContractError, match="sampler 'odd'") as caught:
+        engine(sampler=sampler).run(tables, output=tmp_path / "run")
+    assert caught.value.distribution == "textgen-odd"
+
+
+def test_a_broken_command_is_left_out_of_the_help(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    info = site / "textgen_tally-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "textgen_tally.py").write_text("print('hello from tally')\n" + BROKEN_COMMAND, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: textgen-tally\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[textgen]\ntally = textgen_tally\n", encoding="utf-8")
+    shown = run_textgen("--help", folder=tmp_path, site=[site])
+    assert shown.returncode == 0
+    assert "Commands:" in shown.stdout
+    assert "tally" not in shown.stdout  # what it prints at import is kept off stdout, too
+    assert "textgen-tally 1.0" in shown.stderr
+    quiet = run_textgen("--no-plugin", "tally", "--help", folder=tmp_path, site=[site])
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    asked = run_textgen("tally", folder=tmp_path, site=[site])
+    assert asked.returncode == 1
+    assert "a_module_that_nobody_has" in asked.stderr.splitlines()[-1]
+
+
+def test_sampling_options_stand_in_for_a_sampler_that_is_gone(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    def unchanged(logits: Any, history: Any) -> Any:
+        return logits
+
+    run = engine(sampler=unchanged).run({**tiny_pipeline(), "sampler": [{"type": "odd"}]}, output=tmp_path / "run")
+    missing = run_textgen("generate", run.path, "--max-new-tokens", "5", folder=tmp_path)
+    assert missing.returncode == 2
+    assert "textgen-odd 2.1" in missing.stderr
+    instead = run_textgen("generate", run.path, "--max-new-tokens", "5", "--temperature", "0.5", folder=tmp_path)
+    assert (instead.returncode, instead.stderr) == (0, "")
+
+
+def test_many_prompts_are_not_one_string(finished_run: Path) -> None:
+    with pytest.raises(textgen.UsageError, match="several"):
+        textgen.load(finished_run).generate_many("The")

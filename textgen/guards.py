@@ -1,0 +1,123 @@
+"""Calls into components, watched: what fails in one is blamed on its plugin, not on whoever called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from textgen.errors import ContractError, TextgenError
+from textgen.plugins import OWN_DISTRIBUTION, Offer
+from textgen.protocols import Ids, IncrementalDecoder, Tokenizer
+
+
+def failure(offer: Offer, doing: str, error: Exception) -> Exception:
+    """What to raise for an error that came out of a component while it was `doing` something.
+
+    An expected error goes on as it is. So does a bug of the built-in set, which is ours and keeps its traceback; it is
+    noted where it happened. Anything else is a ContractError that names component and package.
+    """
+    if isinstance(error, TextgenError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return error
+    name, plugin = offer.component.name, offer.plugin
+    if plugin.distribution == OWN_DISTRIBUTION:
+        error.add_note(f"in {offer.kind} {name!r}, {doing}")
+        return error
+    made = ContractError(
+        f"failed in {doing}: {type(error).__name__}: {error} (textgen --debug shows where)",
+        kind=offer.kind,
+        component=name,
+        plugin=plugin.name,
+        distribution=plugin.distribution,
+        version=plugin.version,
+    )
+    made.__cause__ = error
+    return made
+
+
+def watched(offer: Offer, doing: str, items: Iterable[Any]) -> Iterator[Any]:
+    """The items of an iterator that a component makes."""
+    iterator = iter(items)
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise failure(offer, doing, error) from error.__cause__
+        yield item
+
+
+@attrs.frozen(eq=False)
+class WatchedTokenizer:
+    """A tokenizer whose every call is watched. What it has beyond the contract is reached through it."""
+
+    inner: Tokenizer
+    offer: Offer
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        size: int = self._call("vocab_size", lambda: self.inner.vocab_size)
+        return size
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of what the vocabulary lacks."""
+        unknown: int | None = self._call("unknown_id", lambda: self.inner.unknown_id)
+        return unknown
+
+    def fit(self, pieces: Iterable[str]) -> None:
+        """Learn the vocabulary."""
+        self._call("fit", lambda: self.inner.fit(pieces))
+
+    def encode(self, text: str) -> Ids:
+        """(T,) ids."""
+        ids: Ids = self._call("encode", lambda: self.inner.encode(text))
+        return ids
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        """Ids piece by piece."""
+        return watched(
+            self.offer, "encode_pieces", self._call("encode_pieces", lambda: self.inner.encode_pieces(pieces))
+        )
+
+    def decode(self, ids: Ids) -> str:
+        """The text."""
+        text: str = self._call("decode", lambda: self.inner.decode(ids))
+        return text
+
+    def incremental_decoder(self) -> IncrementalDecoder:
+        """A decoder for one stream."""
+        decoder = self._call("incremental_decoder", self.inner.incremental_decoder)
+        return _WatchedDecoder(decoder, self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The vocabulary as JSON values."""
+        state: dict[str, Any] = self._call("to_dict", self.inner.to_dict)
+        return state
+
+    def from_dict(self, state: Mapping[str, Any]) -> WatchedTokenizer:
+        """A fitted tokenizer, watched too."""
+        return WatchedTokenizer(self._call("from_dict", lambda: self.inner.from_dict(state)), self.offer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def _call(self, doing: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            raise failure(self.offer, doing, error) from error.__cause__
+
+
+@attrs.frozen(eq=False)
+class _WatchedDecoder:
+    inner: IncrementalDecoder
+    tokenizer: WatchedTokenizer
+
+    def decode(self, ids: Ids, final: bool = False) -> str:
+        """The text that `ids` complete."""
+        text: str = self.tokenizer._call("incremental decoding", lambda: self.inner.decode(ids, final))
+        return text
