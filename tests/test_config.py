@@ -207,14 +207,13 @@ def test_a_run_name_is_a_plain_folder_name(engine: Engine, name: str) -> None:
     assert found.startswith("name: must be a plain folder name")
 
 
-def test_the_files_own_name_must_do_too(engine: Engine, tmp_path: Path) -> None:
-    path = tmp_path / "my*run.toml"
-    path.write_text("seed = -1\n" + "".join(f"[{key}]\ntype = '{table['type']}'\n" for key, table in BASE.items()))
-    assert faults(engine, path) == [
-        "seed: must be >= 0, given -1",
-        'name: must be a plain folder name (letters, digits, . _ - +), given "my*run"',
-    ]
-    assert engine.pipeline(path, ["seed=0", "name=mine"]).name == "mine"
+def test_a_file_of_any_name_gives_a_run_name(engine: Engine, tmp_path: Path) -> None:
+    tables = "".join(f"[{key}]\ntype = '{table['type']}'\n" for key, table in BASE.items())
+    for stem, name in (("my*run", "my-run"), ("Tom & Ada (1)", "Tom-Ada-1"), ("..", "pipeline"), ("A b.c", "A b.c")):
+        path = tmp_path / f"{stem}.toml"
+        path.write_text(tables)
+        assert engine.pipeline(path).name == name
+    assert engine.pipeline(path, ["name=mine"]).name == "mine"
 
 
 def test_a_fault_does_not_print_pages(engine: Engine) -> None:

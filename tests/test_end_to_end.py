@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from commands import environment, run_textgen
+from commands import environment, run_python, run_textgen
 
 import textgen
 from textgen import devices
@@ -643,3 +643,43 @@ def test_a_loss_that_is_no_number_stops_the_run(folder: Path) -> None:
     assert "Traceback" not in done.stderr
     assert json.loads((folder / "runs/p/run.json").read_text())["status"] == "unfinished"
     assert os.listdir(folder / "runs/p/checkpoints") == []
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_stands_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the clock struck nine and nobody came. " * 60, encoding="utf-8")
+    (tmp_path / "p.toml").write_text(
+        '[corpus]\ntype = "file"\npath = "text.txt"\n[tokenizer]\ntype = "char"\n'
+        '[model]\ntype = "rnn"\nhidden_size = 8\n'
+        '[trainer]\ntype = "sgd"\nepochs = 1\norder = "streams"\nbatch_size = 500\n[generate]\nmax_new_tokens = 5\n',
+        encoding="utf-8",
+    )
+    failed = run_textgen("run", "p.toml", folder=tmp_path)
+    assert failed.returncode == 1
+    assert "too short for 500 streams" in failed.stderr
+    mended = run_textgen("run", "p.toml", "--set", "trainer.batch_size=4", folder=tmp_path)
+    assert mended.returncode == 0, mended.stderr
+    assert (tmp_path / "runs/p/samples.txt").read_text(encoding="utf-8").startswith("=== step ")
+
+
+def test_a_prompt_that_cannot_be_fed_is_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the clock struck nine and nobody came. " * 60, encoding="utf-8")
+    (tmp_path / "p.toml").write_text(
+        '[corpus]\ntype = "file"\npath = "text.txt"\n[tokenizer]\ntype = "char"\n[model]\ntype = "rnn"\n'
+        '[trainer]\ntype = "sgd"\n[generate]\nprompt = "Zoë"\n',
+        encoding="utf-8",
+    )
+    done = run_textgen("run", "p.toml", folder=tmp_path)
+    assert done.returncode == 2
+    assert "U+00EB" in done.stderr
+    assert "training on" not in done.stderr
+
+
+def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("/dev/full")
+    done = run_python(
+        "-c",
+        "import os, sys; os.dup2(os.open('out', os.O_WRONLY), 1); from textgen.cli import main; main(['plugins'])",
+        folder=tmp_path,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "textgen: error: cannot write the output: No space left on device\n"

@@ -12,7 +12,7 @@ from attrs.validators import and_, ge, le, lt, optional
 
 from textgen import devices
 from textgen.component import option
-from textgen.document import Document
+from textgen.document import NAME, Document
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.plugins import Offer, PluginSet
 from textgen.structure import plain, show, structure_table
@@ -121,8 +121,8 @@ class PluginOptions:
 
 def _folder_name(instance: Any, attribute: Any, value: str) -> None:
     reserved = re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", value)
-    if not re.fullmatch(r"[^\W_][\w. +-]*", value) or ".." in value or reserved or len(value) > 100:
-        raise ValueError("must be a plain folder name (letters, digits, . _ - +)")
+    if not NAME.fullmatch(value) or ".." in value or reserved or len(value) > 100:
+        raise ValueError("must be a plain folder name (letters, digits, spaces, . _ - +)")
 
 
 def _device(instance: Any, attribute: Any, value: str) -> None:

@@ -13,6 +13,9 @@ import attrs
 from textgen.errors import Fault, PipelineError
 from textgen.structure import shorten, show
 
+NAME = re.compile(r"[^\W_][\w. +-]*")
+"""What a run may be called: a plain folder name."""
+
 
 @attrs.frozen
 class Document:
@@ -38,7 +41,7 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Iterable[st
             tables, folder, stem = _copy(source), Path.cwd(), "pipeline"
         else:
             path = Path(source)
-            tables, folder, stem = _read_toml(path), path.absolute().parent, path.stem
+            tables, folder, stem = _read_toml(path), path.absolute().parent, _run_name(path.stem)
     except RecursionError:
         raise PipelineError([Fault("", "tables or arrays are nested too deeply")], name) from None
     faults: list[Fault] = []
@@ -47,6 +50,12 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Iterable[st
     if faults:
         raise PipelineError(faults, "--set")
     return Document(tables, name, folder, stem)
+
+
+def _run_name(stem: str) -> str:
+    """A run name for a pipeline file of any name."""
+    plain = re.sub(r"[^\w]+", "-", stem).strip("-_")
+    return stem if NAME.fullmatch(stem) and ".." not in stem else plain[:100] or "pipeline"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

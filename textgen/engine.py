@@ -21,7 +21,7 @@ from textgen.config import DecodingOptions, Pipeline, make_choice, make_pipeline
 from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
 from textgen.document import read_document
 from textgen.errors import CorpusError, CorruptFileError
-from textgen.generation import Generation, Generator
+from textgen.generation import Generation, Generator, check_prompt
 from textgen.guards import watched
 from textgen.loading import load_generator, load_weights, make_generator
 from textgen.plugins import PluginSet
@@ -142,6 +142,8 @@ def _bring_to_finished(
 ) -> Literal["trained", "resumed", "skipped"]:
     """Train from the start, from a checkpoint or not at all, as the run directory stands."""
     record = directory.read_run() if directory.exists() and not overwrite else None
+    if record is not None and record["status"] != "finished" and not directory.checkpoint_steps():
+        record = None  # it failed before there was anything to keep
     provenance.compare(directory, record, provenance.fingerprint(pipeline))
     context = BuildContext(
         folder=pipeline.folder,
@@ -159,10 +161,12 @@ def _bring_to_finished(
         provenance.write_pipeline(pipeline, directory)  # samplers and the like may have changed
         return "skipped"
     context = attrs.evolve(context, tokenizer=tokenizer)
+    check_prompt(tokenizer, pipeline.generate.prompt, pipeline.generate.unknown_characters)
     with _encoded(corpus, tokenizer, pipeline, survey, directory) as data:
         if overwrite:  # only now that nothing is left that could refuse the new run
             directory.clear(spare=directory.path / _TOKENS)
         checkpoint = _last_checkpoint(directory) if record is not None else None
+        provenance.write_pipeline(pipeline, directory)  # first of all: a component may look up what the run is
         loop = _training_loop(pipeline, directory, context, data, checkpoint, observers, cancelled)
         _train(pipeline, survey, context, directory, loop)
     return "trained" if checkpoint is None else "resumed"

@@ -196,16 +196,7 @@ class Generator:
 
         Raises PromptError, naming the characters.
         """
-        ids = self.tokenizer.encode(prompt)
-        unknown = self.tokenizer.unknown_id
-        if unknown is None or unknown_characters == "unknown" or unknown not in ids:
-            return ids
-        lacking = [c for c in dict.fromkeys(prompt) if unknown in self.tokenizer.encode(c)]
-        if unknown_characters == "error":
-            raise PromptError(lacking or [prompt])
-        ids = self.tokenizer.encode("".join(c for c in prompt if c not in lacking))
-        known: Ids = ids[ids != unknown]
-        return known
+        return check_prompt(self.tokenizer, prompt, unknown_characters)
 
     def _settings(self, arguments: Mapping[str, Any]) -> Settings:
         return Settings.of(arguments, self.tokenizer.vocab_size, self.chain, self.make_chain, self.seed)
@@ -295,6 +286,20 @@ class Generator:
             while turn in ready:
                 yield ready.pop(turn)
                 turn += 1
+
+
+def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: str) -> Ids:
+    """(T,) ids of a prompt, with what the vocabulary lacks treated as told. Raises PromptError."""
+    ids = tokenizer.encode(prompt)
+    unknown = tokenizer.unknown_id
+    if unknown is None or unknown_characters == "unknown" or unknown not in ids:
+        return ids
+    lacking = [c for c in dict.fromkeys(prompt) if unknown in tokenizer.encode(c)]
+    if unknown_characters == "error":
+        raise PromptError(lacking or [prompt])
+    ids = tokenizer.encode("".join(c for c in prompt if c not in lacking))
+    known: Ids = ids[ids != unknown]
+    return known
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

@@ -105,6 +105,11 @@ class WatchedTokenizer:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The tokenizer's own, so that `isinstance` sees through the watch."""
+        return type(self.inner)
+
     def _call(self, doing: str, call: Callable[[], Any]) -> Any:
         try:
             return call()

@@ -58,8 +58,7 @@ def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
 def begin(
     pipeline: Pipeline, directory: RunDirectory, survey: Survey, tokenizer: Tokenizer, data: Dataset, device: str
 ) -> dict[str, Any]:
-    """Write what the run is before it trains, and return the record in run.json."""
-    write_pipeline(pipeline, directory)
+    """Write what the run is made from before it trains, and return the record in run.json."""
     write_json(directory.path / "tokenizer.json", tokenizer.to_dict())
     record = {
         "status": "training",

@@ -9,6 +9,7 @@ Only safetensors, JSON and TOML: nothing that is loaded can carry code.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -209,6 +210,8 @@ class RunDirectory:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds all of it or what it held before, even if the machine stops."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         _write_durably(temporary, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import tomli_w
@@ -39,8 +40,8 @@ dropout = 0.2          # raise it when validation loss rises while training loss
 
 [trainer]
 type = "adamw"
-epochs = 20            # passes over the text
-batch_size = 64
+epochs = {epochs}            # passes over the text
+batch_size = {streams}        # places of the text read side by side; fewer make more steps
 order = "streams"      # read the text on from window to window
 learning_rate = 4e-3
 
@@ -53,6 +54,8 @@ prompt = ""            # text to continue
 max_new_tokens = 500
 """
 
+_SMALLEST_TEXT = 2000
+_STORY_BYTES = 87_000
 _STORY = """\
 type = "story"         # the story that comes with textgen; for your own text:
 # type = "file"
@@ -62,9 +65,9 @@ type = "story"         # the story that comes with textgen; for your own text:
 def starter_pipeline(text: str | None, folder: Path) -> str:
     """A commented pipeline for the file or folder `text`, to be put in `folder`; for the embedded story without one.
 
-    Raises UsageError when there is no such text.
+    Raises UsageError when there is no such text, or next to none.
     """
-    corpus = _STORY
+    corpus, size = _STORY, _STORY_BYTES
     if text is not None:
         path = Path(text)
         if not path.exists():
@@ -75,7 +78,20 @@ def starter_pipeline(text: str | None, folder: Path) -> str:
             relative = str(path.absolute())
         corpus = 'type = "file"\n' + tomli_w.dumps({"path": Path(relative).as_posix()}).strip()
         corpus += "           # a file, a list of files, or a folder of .txt files"
-    return _TEMPLATE.replace("{corpus}", corpus)
+        size = sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*.txt")))
+        if size < _SMALLEST_TEXT:
+            raise UsageError(
+                f"{text} has {size:,} bytes, which is too little to learn from; give some thousands at least"
+            )
+    streams, epochs = _schedule(size)
+    return _TEMPLATE.replace("{corpus}", corpus).replace("{streams}", str(streams)).replace("{epochs}", str(epochs))
+
+
+def _schedule(size: int) -> tuple[int, int]:
+    """Streams and epochs for a text of so many bytes: about 2,000 steps, and at least 20 windows in each stream."""
+    streams = max(4, min(64, size // (64 * 20)))
+    steps_an_epoch = max(1, size // (64 * streams))
+    return streams, max(3, min(100, 2000 // steps_an_epoch))
 
 
 def write_new(path: Path, text: str, *, force: bool) -> None:
@@ -83,6 +99,6 @@ def write_new(path: Path, text: str, *, force: bool) -> None:
     if path.exists() and not force:
         raise UsageError(f"{path} exists; choose another name with --pipeline, or replace it with --force")
     try:
-        write_atomic(path, text.replace("{file}", str(path)).encode())
+        write_atomic(path, text.replace("{file}", shlex.quote(str(path))).encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -69,13 +69,13 @@ class Samples:
     _seen: int = 0
 
     def observe(self, event: Event) -> None:
-        """Sample, if it is time to."""
+        """Sample, if it is time to; the first evaluation always is."""
         if isinstance(event, RunStarted):
             self._seen = event.evaluations
             self._keep_samples_up_to(event.step)
         elif isinstance(event, Evaluation):
             self._seen += 1
-            if self._seen % self.config.every == 0:
+            if self._seen == 1 or self._seen % self.config.every == 0:
                 self._sample(event)
 
     def _sample(self, event: Evaluation) -> None:

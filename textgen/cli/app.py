@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -172,6 +173,10 @@ def _report(error: Exception, *, debug: bool) -> int:
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EISDIR, errno.EACCES):
+        click.echo(f"textgen: error: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+        return 1
     if isinstance(error, TextgenError):
         if not debug:
             click.echo(f"textgen: error: {error}", err=True)

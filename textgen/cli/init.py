@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ def command(text: str | None, pipeline: str | None, force: bool) -> None:
     """
     from textgen.starter import starter_pipeline, write_new
 
-    path = Path(pipeline or (Path(text).with_suffix("").name + ".toml" if text else "pipeline.toml"))
+    stem = Path(text).resolve().stem if text else "pipeline"
+    path = Path(pipeline or f"{stem}.toml")
     write_new(path, starter_pipeline(text, path.parent), force=force)
-    click.echo(f"wrote {path}; now: textgen run {path}", err=True)
+    click.echo(f"wrote {path}; now: textgen run {shlex.quote(str(path))}", err=True)
