@@ -17,6 +17,7 @@ from textgen.protocols import Ids, Tokenizer
 
 _RATIO_SAMPLE: Final = 1 << 20  # tokens decoded to measure how many characters a token stands for
 _ROUNDS: Final = 6
+_ORDERED_AT_ONCE: Final = 1 << 16
 
 
 @attrs.frozen
@@ -161,13 +162,22 @@ def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]
             left, right = right, left ^ (_mix(right ^ round_key) & mask)
         return (left << shift) | right
 
-    def order(start: int, stop: int) -> npt.NDArray[np.int64]:
-        values = permute(np.arange(start, min(stop, size), dtype=np.uint64))
+    def compute(start: int, stop: int) -> npt.NDArray[np.int64]:
+        values = permute(np.arange(start, stop, dtype=np.uint64))
         outside = np.flatnonzero(values >= size)
         while len(outside):
             values[outside] = permute(values[outside])
             outside = outside[values[outside] >= size]
         return values.astype(np.int64)
+
+    first, block = 0, np.empty(0, np.int64)
+
+    def order(start: int, stop: int) -> npt.NDArray[np.int64]:
+        nonlocal first, block
+        stop = min(stop, size)
+        if start < first or stop > first + len(block):  # a block ahead costs little more than a batch
+            first, block = start, compute(start, min(max(stop, start + _ORDERED_AT_ONCE), size))
+        return block[start - first : stop - first]
 
     return order
 
