@@ -195,6 +195,13 @@ class NothingReadTokenizer(GoodTokenizer):
         self.characters = "abc"
 
 
+class CutTokenizer(GoodTokenizer):
+    """Learns the first character of each piece."""
+
+    def fit(self, pieces: Any) -> None:
+        self.characters = "".join(sorted({piece[0] for piece in pieces if piece}))
+
+
 class FloatSizeTokenizer(GoodTokenizer):
     @property
     def vocab_size(self) -> Any:
@@ -286,6 +293,7 @@ class WritingTokenizer(GoodTokenizer):
 
 TOKENIZERS = [
     Case("tokenizer", "tokenizer-fit", "left pieces unread", offered(NothingReadTokenizer)),
+    Case("tokenizer", "tokenizer-fit", "in pieces of 7 characters", offered(CutTokenizer, "cut")),
     Case("tokenizer", "tokenizer-vocabulary", "after fit()", offered(FloatSizeTokenizer)),
     Case("tokenizer", "tokenizer-ids", "gave float64", offered(FloatIdsTokenizer)),
     Case("tokenizer", "tokenizer-ids", "gave int64 (1, ", offered(MatrixTokenizer)),
@@ -920,6 +928,55 @@ RECORDS = [
     Case("model", "component-record", "words joined by hyphens", Component("Bad_Name", NoOptions, lambda c, x: None)),
     Case("trainer", "component-options", "a whole number", Component("late", ForgetfulConfig, lambda c, x: None)),
 ]
+
+
+# One fault that every call meets
+
+
+def unbuildable(config: Any, context: Any) -> Any:
+    return 1 / 0
+
+
+class RaisingSampler(GoodSampler):
+    def __call__(self, logits: Any, history: Any) -> Any:
+        return logits * (1 / 0)
+
+
+class NaNSampler(GoodSampler):
+    deterministic = True
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        return logits * float("nan")
+
+
+class AllNaNDecoder(GoodDecoder):
+    def extend(self, tokens: Any) -> Any:
+        return super().extend(tokens) * np.nan
+
+
+class RaisingDecoder(GoodDecoder):
+    def extend(self, tokens: Any) -> Any:
+        return super().extend(tokens) * (1 / 0)
+
+
+class RaisingModel(GoodModel):
+    decoder_class = RaisingDecoder
+
+
+class RaisingTokenizer(GoodTokenizer):
+    def encode(self, text: str) -> Any:
+        return np.full(len(text), 1 / 0)
+
+
+class RaisingTrainer(GoodTrainer):
+    def update(self, model: Any, goal: Any, context: Any) -> None:
+        self.rate = 1 / 0
+
+
+class RaisingCorpus(GoodCorpus):
+    def read(self) -> Any:
+        yield str(1 / 0)
+
 
 GOOD = {
     "corpus": offered(GoodCorpus),

@@ -59,6 +59,8 @@ def test_its_pipeline_runs_and_uses_it(packages: dict[str, Written], kind: str, 
     if kind == "command":
         done = run_textgen("first-command", "runs/pipeline", "--count", "3", folder=tmp_path, site=[package.site])
         assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr
+        source = (package.project / "textgen_first_command/command.py").read_text(encoding="utf-8")
+        assert "decode(np.array([token]))" in source  # ids are arrays, though some tokenizers take lists
     else:
         used = json.loads((tmp_path / "runs/pipeline/run.json").read_text())["components"]
         assert f"textgen-first-{kind}" in {component["distribution"] for component in used} or kind == "observer"
@@ -87,6 +89,14 @@ def test_what_is_written_is_clean(packages: dict[str, Written]) -> None:
     for command in (["check"], ["format", "--check"]):
         done = run_python("-m", "ruff", *command, "--no-cache", *folders, folder=folders[0].parent)
         assert done.returncode == 0, done.stdout
+
+
+def test_what_is_written_is_typed(packages: dict[str, Written]) -> None:
+    if run_python("-m", "mypy", "--version", folder=Path.cwd()).returncode:
+        pytest.skip("mypy is not installed")
+    folder = packages["model"].project.parent
+    done = run_python("-m", "mypy", "--strict", *(p.project for p in packages.values()), folder=folder)
+    assert done.returncode == 0, done.stdout
 
 
 @each_kind

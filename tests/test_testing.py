@@ -14,12 +14,31 @@ from typing import Any
 
 import attrs
 import pytest
-from broken_components import BROKEN, GOOD, Case, GoodSampler, RefusingTokenizer, RequiredConfig, offered
+from broken_components import (
+    BROKEN,
+    GOOD,
+    AllNaNDecoder,
+    Case,
+    GoodSampler,
+    NaNSampler,
+    RaisingCorpus,
+    RaisingModel,
+    RaisingSampler,
+    RaisingTokenizer,
+    RaisingTrainer,
+    RefusingTokenizer,
+    RequiredConfig,
+    offered,
+    unbuildable,
+    with_decoder,
+)
 from commands import run_textgen
 
 from textgen import Component, NoOptions, testing
 from textgen.errors import PipelineError, PluginError
+from textgen.plugins import Offer, Plugin
 from textgen.testing import STATEMENTS, ContractFailure, isolated_plugins
+from textgen.testing.plugin import check_offers
 
 ROOT = Path(__file__).parents[1]
 CHECKS: dict[str, Callable[..., Any]] = {kind: getattr(testing, f"check_{kind}") for kind in GOOD}
@@ -113,6 +132,7 @@ def heavy_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "def build(config, context):\n    import numpy\n"
         "def textgen_commands():\n    return [Component('good', NoOptions, build)]\n"
     )
+    (folder / "prints_at_import.py").write_text("print('hello')\n")
     (folder / "broken_at_import.py").write_text("raise RuntimeError('not today')\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
@@ -131,6 +151,9 @@ def test_other_costs_of_imports_are_caught(heavy_module: Path) -> None:
     assert caught.value.statement.anchor == "command-light"
     with pytest.raises(ContractFailure, match="RuntimeError: not today"):
         testing.check_sampler(GOOD["sampler"], plugin="broken_at_import")
+    with pytest.raises(ContractFailure, match=r"importing prints_at_import wrote 'hello\\n' to stdout") as caught:
+        testing.check_sampler(GOOD["sampler"], plugin="prints_at_import")
+    assert caught.value.statement.anchor == "component-import"
 
 
 def test_building_that_changes_the_process_is_caught() -> None:
@@ -190,7 +213,74 @@ def test_dropout_from_the_global_generator_is_caught() -> None:
     assert caught.value.statement.anchor in ("model-dropout", "model-seed")
 
 
+def failed_and_skipped(kind: str, component: Component) -> tuple[list[tuple[str, str]], set[str]]:
+    """What fails of a component, as anchor and what was seen, and the reasons for which other checks were skipped."""
+    offers = [Offer(kind, component, Plugin("under-test", "unpackaged", "0"))]
+    outcomes = list(check_offers(offers, isolated_plugins(), {}, module=LIGHT))
+    failed = [(o.statement.anchor, o.reason) for o in outcomes if o.statement and o.status == "failed"]
+    return failed, {o.reason for o in outcomes if o.status == "skipped"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "component", "anchor"),
+    [
+        *(
+            (kind, Component("unbuildable", NoOptions, unbuildable), "component-build")
+            for kind in GOOD
+            if kind != "command"
+        ),
+        ("command", Component("unbuildable", NoOptions, unbuildable), "command-build"),
+        ("sampler", offered(RaisingSampler), "sampler-shape"),
+        ("model", offered(RaisingModel), "model-shape"),
+        ("tokenizer", offered(RaisingTokenizer), "tokenizer-ids"),
+        ("trainer", offered(RaisingTrainer), "trainer-events"),
+        ("corpus", offered(RaisingCorpus), "corpus-pieces"),
+    ],
+)
+def test_one_fault_is_one_failure_and_says_where(kind: str, component: Component, anchor: str) -> None:
+    failed, skipped = failed_and_skipped(kind, component)
+    ((at, said),) = failed
+    assert at == anchor
+    assert "ZeroDivisionError" in said
+    broken = Path(__file__).with_name("broken_components.py")
+    place = re.search(r"\((.*):(\d+)\)$", said)
+    assert place
+    assert Path(place[1]).name == broken.name
+    assert "1 / 0" in broken.read_text(encoding="utf-8").splitlines()[int(place[2]) - 1]
+    assert f"not checked: see {anchor}" in skipped
+
+
+@pytest.mark.parametrize(
+    ("kind", "component"),
+    [("sampler", offered(NaNSampler)), ("model", with_decoder(AllNaNDecoder))],
+    ids=["sampler", "model"],
+)
+def test_nan_is_accused_of_nothing_but_nan(kind: str, component: Component) -> None:
+    failed, _ = failed_and_skipped(kind, component)
+    assert [anchor for anchor, _ in failed] == [f"{kind}-finite"]
+
+
+def test_a_forward_of_another_shape_is_one_failure() -> None:
+    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+        logits, after = super(type(self), self).forward(tokens, state)
+        return logits[:, -1], after
+
+    failed, skipped = failed_and_skipped("model", BrokenModule.component(forward=forward))
+    ((anchor, seen),) = failed
+    assert (anchor, "gave logits (3, " in seen) == ("model-forward", True)
+    assert "not checked: see model-forward" in skipped
+
+
 # The docs.
+
+
+def test_the_sampler_of_the_page_of_hooks_keeps_its_contract() -> None:
+    page = (ROOT / "docs/hooks.md").read_text(encoding="utf-8")
+    block = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
+    names: dict[str, Any] = {"__name__": "page_of_hooks"}
+    exec(block, names)
+    (component,) = names["Plugin"].textgen_samplers()
+    testing.check_sampler(component, plugin=LIGHT)
 
 
 def test_every_statement_has_its_place_in_the_docs() -> None:
@@ -277,19 +367,46 @@ def test_plugins_check_prints_a_line_for_each_check(tmp_path: Path) -> None:
     )
 
 
+def installed_sampler(site: Path, name: str, call: str, top: str = "", component: str = "bad") -> Path:
+    """A package textgen-NAME in `site` with one sampler; return its module."""
+    (site / f"textgen_{name}-1.0.dist-info").mkdir(parents=True)
+    metadata = f"Metadata-Version: 2.1\nName: textgen-{name}\nVersion: 1.0\n"
+    (site / f"textgen_{name}-1.0.dist-info/METADATA").write_text(metadata)
+    (site / f"textgen_{name}-1.0.dist-info/entry_points.txt").write_text(f"[textgen]\n{name} = textgen_{name}\n")
+    (site / f"textgen_{name}.py").write_text(
+        f"{top}\nfrom textgen import Component, NoOptions, hookimpl\n"
+        "@hookimpl\ndef textgen_samplers():\n"
+        f"    return [Component('{component}', NoOptions, lambda config, context: lambda logits, history: {call})]\n"
+    )
+    return site / f"textgen_{name}.py"
+
+
+def test_plugins_check_tells_a_slow_plugin_what_makes_it_slow(tmp_path: Path) -> None:
+    top = "import torch\nimport threading\nthreading.Event().wait(0.6)"  # longer than a list of plugins waits
+    installed_sampler(tmp_path / "site", "slow", "logits", top)
+    done = run_textgen("plugins", "check", "slow", folder=tmp_path, site=[tmp_path / "site"])
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    assert "importing textgen_slow loads torch and numpy; import it inside build" in line
+    assert done.returncode == 1
+
+
+def test_plugins_check_notes_a_clash(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        installed_sampler(tmp_path / "site", name, "logits / 2", component="shared")
+    done = run_textgen("plugins", "check", "one", folder=tmp_path, site=[tmp_path / "site"])
+    assert done.returncode == 0, done.stdout
+    notes = [line for line in done.stdout.splitlines() if not line.startswith(("ok", "skipped"))]
+    assert notes == ["note: sampler 'shared' is also offered by textgen-two; users write textgen-one:shared"]
+
+
 def test_plugins_check_fails_with_sentence_and_link(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    (site / "textgen_bad-1.0.dist-info").mkdir(parents=True)
-    (site / "textgen_bad-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: textgen-bad\nVersion: 1.0\n")
-    (site / "textgen_bad-1.0.dist-info/entry_points.txt").write_text("[textgen]\nbad = textgen_bad\n")
-    (site / "textgen_bad.py").write_text(
-        "from textgen import Component, NoOptions, hookimpl\n"
-        "@hookimpl\ndef textgen_samplers():\n"
-        "    return [Component('bad', NoOptions, lambda config, context: lambda logits, history: logits[:, 1:])]\n"
-    )
+    installed_sampler(site, "bad", "logits[:, 1:]")
     done = run_textgen("plugins", "check", "bad", folder=tmp_path, site=[site])
     assert done.returncode == 1, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if "sampler-shape" in line]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    skipped = "skipped  sampler 'bad' of textgen-bad: sampler-torch: not checked: see sampler-shape"
+    assert skipped in done.stdout.splitlines()
     assert line.startswith(f"FAILED   sampler 'bad' of textgen-bad: {SENTENCES['sampler-shape'].sentence} Seen: logits")
     assert line.endswith(" (testing-plugins.html#sampler-shape)")
     (site / "textgen_bad.py").write_text("raise RuntimeError('not today')\n")

@@ -65,10 +65,12 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
         raise UsageError("checking plugins needs hypothesis; pip install 'textgen-engine[test]'") from None
     from textgen.testing.command_line import check_named
 
+    ctx.obj.patience = None  # a plugin that is slow to import is to be checked, and told so
     plugins = ctx.obj.plugins()
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
     for status, line in check_named(name, plugins, values):
-        counts[status] += 1
+        if status in counts:
+            counts[status] += 1
         click.echo(line)
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items()), err=True)
     if counts["failed"]:

@@ -10,14 +10,14 @@ from typing import Any
 from textgen.discovery import normalized
 from textgen.document import toml_value
 from textgen.errors import Fault, UsageError
-from textgen.plugins import PluginSet
+from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
 from textgen.suggest import nearest
 from textgen.testing.outcomes import Outcome
 from textgen.testing.plugin import check_offers, matching
 
 
 def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The status and the line of every check of the components that a name means.
+    """The status and the line of every check of the components that a name means, after notes on them.
 
     values   options as NAME.KEY=VALUE
 
@@ -32,6 +32,9 @@ def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterato
             f"no plugin, package or package:component is called {name!r}; "
             + (nearest(name, known) or f"there are {', '.join(known)}")
         )
+    for offer in offers:
+        if line := _clash(offer, plugins):
+            yield "note", line
     for quarantined in left_out:
         yield "failed", f"FAILED   {quarantined}"
     with tempfile.TemporaryDirectory() as folder:
@@ -39,6 +42,19 @@ def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterato
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         for outcome in check_offers(offers, plugins, options):
             yield outcome.status, _line(outcome)
+
+
+def _clash(offer: Offer, plugins: PluginSet) -> str:
+    """A note where others offer its kind and name too; none for a built-in component, which keeps its bare name."""
+    others = [
+        other.plugin.distribution
+        for other in plugins.offers(offer.kind)
+        if other.component.name == offer.component.name and other.plugin != offer.plugin
+    ]
+    if not others or offer.plugin.distribution == OWN_DISTRIBUTION:
+        return ""
+    what = f"{offer.kind} {offer.component.name!r}"
+    return f"note: {what} is also offered by {', '.join(others)}; users write {offer.qualified_name}"
 
 
 def _line(outcome: Outcome) -> str:

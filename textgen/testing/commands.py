@@ -32,14 +32,15 @@ def check_command(
     plugins     what its context offers; the built-in set if not given
     """
     with subject("command", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(command_checks(made, arguments), made.label))
+        return raise_first(run_checks(command_checks(made, arguments), made.label, made.packages))
 
 
 def command_checks(subject: Subject, arguments: Sequence[str] | None = None) -> list[Check]:
     """The suite."""
     suite = _Suite(subject, arguments)
     return [
-        Check(st.COMMAND_BUILD, suite.is_a_command),  # first: the others need a command
+        Check(st.COMMAND_BUILD, suite.is_a_command, trial=True),
+        Check(st.COMMAND_BUILD, suite.is_a_command),
         *general_checks(subject, suite.build),
         Check(st.COMMAND_LIGHT, suite.light),
         Check(st.COMMAND_HELP, suite.help),

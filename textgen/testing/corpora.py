@@ -38,7 +38,7 @@ def check_corpus(
     plugins      what its context offers; the built-in set if not given
     """
     with subject("corpus", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(corpus_checks(made, unreadable), made.label))
+        return raise_first(run_checks(corpus_checks(made, unreadable), made.label, made.packages))
 
 
 def corpus_checks(subject: Subject, unreadable: Mapping[str, Any] | None = None) -> list[Check]:
@@ -46,6 +46,7 @@ def corpus_checks(subject: Subject, unreadable: Mapping[str, Any] | None = None)
     suite = _Suite(subject, unreadable)
     return [
         *general_checks(subject, suite.build),
+        Check(st.CORPUS_PIECES, suite.first_piece, trial=True),
         Check(st.CORPUS_PIECES, suite.pieces),
         Check(st.CORPUS_TEXT, suite.text),
         Check(st.CORPUS_AGAIN, suite.again),
@@ -69,10 +70,17 @@ class _Suite:
             self._missing = f"its text is not to be had here: {error}"
             raise Skip(self._missing) from error
 
+    def first_piece(self) -> None:
+        for piece in itertools.islice(self._read(self.build()), 1):
+            self._check_type(piece)
+
+    def _check_type(self, piece: Any) -> None:
+        if not isinstance(piece, str):
+            self.subject.fail(st.CORPUS_PIECES, f"a piece is of type {type(piece).__name__}")
+
     def pieces(self) -> None:
         for piece in self._read(self.build()):
-            if not isinstance(piece, str):
-                self.subject.fail(st.CORPUS_PIECES, f"a piece is of type {type(piece).__name__}")
+            self._check_type(piece)
             if len(piece) > _LARGEST_PIECE:
                 self.subject.fail(st.CORPUS_PIECES, f"a piece has {len(piece):,} characters")
 

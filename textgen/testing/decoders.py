@@ -98,7 +98,7 @@ class DecoderSuite:
 
         def one(fed: Ids) -> None:
             first, second = (to_numpy(self.model.decoder(len(fed)).score(fed)).copy() for _ in range(2))
-            if not np.array_equal(first, second):
+            if not np.array_equal(first, second, equal_nan=True):
                 self.fail(st.MODEL_DETERMINISTIC, f"a second decoder gave {difference(second, first, 0)}")
 
         self._each(one)
@@ -239,6 +239,8 @@ class DecoderSuite:
         decoder = self.model.decoder(1)
         for place in range(_LONG):
             given = to_numpy(decoder.extend(fed[:, place : place + 1]))
+            if place == 0 and np.isnan(given).any():
+                return  # no matter of length: model-finite says so
         scored = to_numpy(self.model.decoder(1).score(fed))
         for name, values in (("extend", given), ("score", scored)):
             if np.isnan(values).any():

@@ -66,6 +66,13 @@ class Subject:
     plugins: PluginSet
     folder: Path
 
+    @property
+    def packages(self) -> set[str]:
+        """The top-level modules that the component's own code is in."""
+        parts = (self.component.build, self.component.config)
+        names = {self.module, *(getattr(part, "__module__", None) for part in parts)}
+        return {name.partition(".")[0] for name in names if isinstance(name, str)} - {"textgen", "functools"}
+
     def config(self) -> Any:
         """The options as the component's config. Raises PipelineError where the caller gave the wrong ones."""
         return make_config(self.component, self.options, self.label)

@@ -30,6 +30,7 @@ from textgen.testing.statements import Statement
 HEAVY: Final = ("torch", "numpy")
 _IMPORT_SECONDS: Final = 1.0
 _TRIES: Final = 3  # the quickest counts: a busy machine is not the plugin's fault
+_MARK: Final = "what the probe of textgen found: "
 _PROBE: Final = """
 import json, sys, time
 import attrs, textgen
@@ -44,7 +45,7 @@ if command:
         if component.name == command:
             component.build(component.config(), BuildContext(folder=Path.cwd()))
 heavy = [name for name in ("torch", "numpy") if name in sys.modules]
-print(json.dumps({"seconds": seconds, "heavy": heavy}))
+sys.stdout.write(sys.argv[3] + json.dumps({"seconds": seconds, "heavy": heavy}) + "\\n")
 """
 
 
@@ -52,6 +53,7 @@ def general_checks(subject: Subject, build: Callable[[], Any]) -> list[Check]:
     """The checks of all kinds; `build` builds the component in a fitting context."""
     return [
         Check(st.COMPONENT_RECORD, lambda: _record(subject)),
+        Check(st.COMPONENT_BUILD, build, trial=True),
         Check(st.COMPONENT_IMPORT, lambda: _import(subject)),
         Check(st.COMPONENT_OPTIONS, lambda: _options(subject)),
         Check(st.COMPONENT_BUILD, lambda: _build(subject, build)),
@@ -89,6 +91,8 @@ def _import(subject: Subject) -> None:
     if result["heavy"]:
         loaded = " and ".join(result["heavy"])
         subject.fail(st.COMPONENT_IMPORT, f"importing {subject.module} loads {loaded}; import it inside build")
+    if printed := result["printed"]:
+        subject.fail(st.COMPONENT_IMPORT, f"importing {subject.module} wrote {printed[:80]!r} to stdout")
     if result["seconds"] > _IMPORT_SECONDS:
         subject.fail(st.COMPONENT_IMPORT, f"importing {subject.module} took {result['seconds']:.1f} s")
 
@@ -97,13 +101,14 @@ def _import(subject: Subject) -> None:
 def probe(module: str, command: str = "") -> dict[str, Any]:
     """Import a module in a fresh interpreter, and build the command of a name if one is given.
 
-    Returns `seconds` that the import took at best, and which `heavy` modules were loaded; or an `error`.
+    Returns `seconds` that the import took at best, which `heavy` modules were loaded, and what was `printed` to stdout;
+    or an `error`.
     """
     best: dict[str, Any] = {"seconds": float("inf")}
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     for _ in range(_TRIES):
         done = subprocess.run(  # noqa: S603  # this interpreter, and a program of our own
-            [sys.executable, "-c", _PROBE, module, command],
+            [sys.executable, "-c", _PROBE, module, command, _MARK],
             env=environment,
             capture_output=True,
             encoding="utf-8",
@@ -113,7 +118,8 @@ def probe(module: str, command: str = "") -> dict[str, Any]:
         if done.returncode:
             lines = done.stderr.strip().splitlines()
             return {"error": lines[-1] if lines else f"exit code {done.returncode}"}
-        result = json.loads(done.stdout.splitlines()[-1])
+        printed, _, found = done.stdout.partition(_MARK)
+        result = {**json.loads(found.splitlines()[0]), "printed": printed}
         best = min(best, result, key=lambda r: float(r["seconds"]))
         if best["heavy"] or best["seconds"] < _IMPORT_SECONDS:
             break

@@ -40,7 +40,7 @@ def check_model(
     plugins     where `trainer` is found, and what the context offers; the built-in set if not given
     """
     with subject("model", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(model_checks(made, trainer, tolerance), made.label))
+        return raise_first(run_checks(model_checks(made, trainer, tolerance), made.label, made.packages))
 
 
 def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tolerance: float = 1e-4) -> list[Check]:
@@ -52,6 +52,9 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
 
     return [
         *general_checks(subject, suite.build),
+        Check(st.MODEL_FORWARD, suite.plain_forward, trial=True),
+        Check(st.MODEL_SHAPE, suite.plain_call, trial=True),
+        Check(st.MODEL_SAVED, lambda: suite.loaded, trial=True),
         Check(st.MODEL_SHAPE, decoders(DecoderSuite.shape)),
         Check(st.MODEL_DTYPE, decoders(DecoderSuite.dtype)),
         Check(st.MODEL_FINITE, decoders(DecoderSuite.finite)),
@@ -116,7 +119,7 @@ class _Suite:
     def seed(self) -> None:
         first, second = self.build().tensors(), self.build().tensors()
         for name, array in first.items():
-            if name not in second or not np.array_equal(array, second[name]):
+            if name not in second or not np.array_equal(array, second[name], equal_nan=True):
                 self.subject.fail(st.MODEL_SEED, f"{name} of a second model of the same seed differs")
 
     def saved(self) -> None:
@@ -133,7 +136,9 @@ class _Suite:
             if apart := difference(given, expected, self.tolerance):
                 self.subject.fail(st.MODEL_SAVED, f"a model built with training={training} and loaded gives {apart}")
             again = model.tensors()
-            if again.keys() != tensors.keys() or any(not np.array_equal(again[n], tensors[n]) for n in tensors):
+            if again.keys() != tensors.keys() or not all(
+                np.array_equal(again[n], tensors[n], equal_nan=True) for n in tensors
+            ):
                 self.subject.fail(
                     st.MODEL_SAVED, f"tensors() of a model built with training={training} came back changed"
                 )
@@ -162,6 +167,35 @@ class _Suite:
                 else:
                     self.subject.fail(st.MODEL_REFUSES, f"weights {what} were taken")
 
+    def plain_forward(self) -> None:
+        """Before training, which needs it."""
+        model = self.build()
+        if not is_torch_module(model):
+            return
+        import torch
+
+        model.eval()
+        with torch.no_grad():
+            given = model(torch.from_numpy(self._tokens((3, 12))))
+        if not isinstance(given, tuple) or len(given) != 2:
+            self.subject.fail(
+                st.MODEL_FORWARD,
+                f"forward() gave {type(given).__name__}, and must give logits and the state after them",
+            )
+        self._check_forward_shape(given[0])
+
+    def plain_call(self) -> None:
+        """Before anything that compares logits."""
+        DecoderSuite(self.subject, self.trained, self.context().vocab_size, self.tolerance, "after training").shape()
+
+    def _check_forward_shape(self, logits: Any) -> None:
+        shape = tuple(getattr(logits, "shape", ()))
+        if shape != (3, 12, self.context().vocab_size):
+            self.subject.fail(
+                st.MODEL_FORWARD,
+                f"forward() of tokens (3, 12) gave logits {shape}, and the vocabulary has {self.context().vocab_size}",
+            )
+
     def forward(self) -> None:
         torch, model = self._module()
         fed = self._tokens((3, 12))
@@ -170,8 +204,7 @@ class _Suite:
             logits, _ = model(torch.from_numpy(fed))
             first, state = model(torch.from_numpy(fed[:, :5]))
             rest, _ = model(torch.from_numpy(fed[:, 5:]), state)
-        if tuple(logits.shape) != (3, 12, self.context().vocab_size):
-            self.subject.fail(st.MODEL_FORWARD, f"forward() of tokens (3, 12) gave logits {tuple(logits.shape)}")
+        self._check_forward_shape(logits)
         parts_fit = isinstance(state, tuple) and all(isinstance(p, torch.Tensor) and len(p) == 3 for p in state)
         if not parts_fit:
             self.subject.fail(st.MODEL_FORWARD, "the state is no flat tuple of tensors with the batch as first axis")
@@ -185,7 +218,7 @@ class _Suite:
     def dropout(self) -> None:
         torch, model = self._module()
         fed = torch.from_numpy(self._tokens((2, 12)))
-        results = []
+        results: list[Any] = []
         model.train()
         try:
             with leaves_alone(self.subject, st.MODEL_DROPOUT):
@@ -195,7 +228,7 @@ class _Suite:
                     results.append(model(fed)[0].detach().numpy())
         finally:
             model.eval()
-        if not np.array_equal(*results):
+        if not np.array_equal(results[0], results[1], equal_nan=True):
             seen = "with the same dropout seed" if hasattr(model, "set_dropout_seed") else "without set_dropout_seed()"
             self.subject.fail(st.MODEL_DROPOUT, f"{seen}, a second training step gave other logits")
 

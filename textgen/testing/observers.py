@@ -49,7 +49,7 @@ def check_observer(
     plugins   what its context offers; the built-in set if not given
     """
     with subject("observer", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(observer_checks(made, pipeline), made.label))
+        return raise_first(run_checks(observer_checks(made, pipeline), made.label, made.packages))
 
 
 def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) -> list[Check]:
@@ -57,6 +57,7 @@ def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) ->
     suite = _Suite(subject, tomli_w.dumps(pipeline))
     return [
         *general_checks(subject, lambda: suite.build(suite.run_directory())),
+        Check(st.OBSERVER_RUN, suite.whole_run, trial=True),
         Check(st.OBSERVER_RUN, suite.whole_run),
         Check(st.OBSERVER_UNKNOWN, suite.unknown),
         Check(st.OBSERVER_RESUMED, suite.resumed),

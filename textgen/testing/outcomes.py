@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable
+import traceback
+from collections.abc import Callable, Collection, Generator, Iterable
+from pathlib import Path
 from typing import Final, Literal, NoReturn
 
 import attrs
@@ -32,10 +34,15 @@ class Skip(Exception):
 
 @attrs.frozen
 class Check:
-    """One check of a suite: what it is about, and what raises ContractFailure or Skip."""
+    """One check of a suite: what it is about, and what raises ContractFailure or Skip.
+
+    trial   it only tries what every other check needs: where it fails nothing after it is checked, and where it does
+            not it leaves no outcome
+    """
 
     statement: Statement
-    run: Callable[[], None]
+    run: Callable[[], object]
+    trial: bool = attrs.field(default=False, kw_only=True)
 
 
 @attrs.frozen
@@ -56,19 +63,37 @@ class Outcome:
     failure: ContractFailure | None = attrs.field(default=None, repr=False, eq=False)
 
 
-def run_checks(checks: Iterable[Check], component: str) -> Generator[Outcome, None, None]:
-    """Make the checks one after the other; whatever a component raises in one is its failure."""
+def run_checks(
+    checks: Iterable[Check], component: str, packages: Collection[str] = ()
+) -> Generator[Outcome, None, None]:
+    """Make the checks one after the other; whatever a component raises in one is its failure.
+
+    packages   the top-level modules that are the component's own: what was seen says where in them it was raised
+    """
+    cause: Statement | None = None
     for check in checks:
-        try:
-            check.run()
-        except ContractFailure as failure:
-            yield _failed(failure)
-        except Skip as skip:
-            yield Outcome(component, check.statement, "skipped", str(skip))
-        except Exception as error:
-            yield _failed(_explained(error, check.statement, component))
-        else:
-            yield Outcome(component, check.statement, "ok")
+        if cause is not None:
+            if not check.trial and check.statement != cause:
+                yield Outcome(component, check.statement, "skipped", f"not checked: see {cause.anchor}")
+            continue
+        outcome = _made(check, component, packages)
+        if check.trial and outcome.failure is None:
+            continue
+        yield outcome
+        if check.trial and outcome.failure is not None:
+            cause = outcome.failure.statement
+
+
+def _made(check: Check, component: str, packages: Collection[str]) -> Outcome:
+    try:
+        check.run()
+    except ContractFailure as failure:
+        return _failed(_placed(failure, packages))
+    except Skip as skip:
+        return Outcome(component, check.statement, "skipped", str(skip))
+    except Exception as error:
+        return _failed(_placed(_explained(error, check.statement, component), packages))
+    return Outcome(component, check.statement, "ok")
 
 
 def raise_first(outcomes: Generator[Outcome, None, None]) -> tuple[Outcome, ...]:
@@ -94,6 +119,26 @@ def shorten(text: str) -> str:
 
 def _failed(failure: ContractFailure) -> Outcome:
     return Outcome(failure.component, failure.statement, "failed", failure.seen, failure)
+
+
+def _placed(failure: ContractFailure, packages: Collection[str]) -> ContractFailure:
+    """The failure, with the last line of the component's own code in what was seen if an exception led to it."""
+    error = failure.__cause__ or failure.__context__
+    places = [
+        f"{_shown_path(frame.f_code.co_filename)}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__ if error else None)
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in packages
+    ]
+    if not places:
+        return failure
+    placed = ContractFailure(failure.statement, f"{failure.seen} ({places[-1]})", failure.component)
+    placed.__cause__ = error
+    return placed.with_traceback(failure.__traceback__)
+
+
+def _shown_path(path: str) -> str:
+    """Relative to the current folder where it is below it."""
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def _explained(error: Exception, statement: Statement, component: str) -> ContractFailure:

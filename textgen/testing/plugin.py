@@ -81,7 +81,7 @@ def check_offers(
             except Skip as skip:
                 yield Outcome(label, None, "skipped", str(skip))
             else:
-                yield from run_checks(checks, label)
+                yield from run_checks(checks, label, made.packages)
 
 
 def matching(name: str, plugins: PluginSet) -> list[Offer]:

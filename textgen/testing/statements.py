@@ -27,7 +27,8 @@ COMPONENT_RECORD = Statement(
     "A component is a valid record whose config is a frozen attrs class with a docstring and a help phrase per option.",
 )
 COMPONENT_IMPORT = Statement(
-    "component-import", "Importing a plugin's module takes no time worth noticing and loads neither torch nor NumPy."
+    "component-import",
+    "Importing a plugin's module takes no time worth noticing, prints nothing, and loads neither torch nor NumPy.",
 )
 COMPONENT_OPTIONS = Statement(
     "component-options", "Options written to a pipeline with every default filled in give the same configuration again."
@@ -43,7 +44,9 @@ CORPUS_AGAIN = Statement("corpus-again", "read() gives the same text each time, 
 CORPUS_READERS = Statement("corpus-readers", "Readers of one corpus do not disturb each other, in other threads too.")
 CORPUS_ERRORS = Statement("corpus-errors", "A text that cannot be read is a CorpusError that says why.")
 
-TOKENIZER_FIT = Statement("tokenizer-fit", "fit() reads all of its pieces once, from an iterator that ends.")
+TOKENIZER_FIT = Statement(
+    "tokenizer-fit", "fit() reads all of its pieces once, and learns the same wherever the text is cut into them."
+)
 TOKENIZER_VOCABULARY = Statement(
     "tokenizer-vocabulary",
     "vocab_size is a positive int after fit(), a ValueError or that same int before, and unknown_id is an id or None.",

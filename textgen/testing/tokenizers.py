@@ -40,7 +40,7 @@ def check_tokenizer(
     plugins   what its context offers; the built-in set if not given
     """
     with subject("tokenizer", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(tokenizer_checks(made, text), made.label))
+        return raise_first(run_checks(tokenizer_checks(made, text), made.label, made.packages))
 
 
 def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
@@ -48,6 +48,10 @@ def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
     suite = _Suite(subject, text)
     return [
         *general_checks(subject, subject.build),
+        Check(st.TOKENIZER_FIT, lambda: suite.tokenizer, trial=True),
+        Check(st.TOKENIZER_VOCABULARY, suite.vocabulary, trial=True),
+        Check(st.TOKENIZER_IDS, lambda: suite.check_ids(st.TOKENIZER_IDS, suite.text), trial=True),
+        Check(st.TOKENIZER_DECODE, suite.plain_decode, trial=True),
         Check(st.TOKENIZER_FIT, suite.fit),
         Check(st.TOKENIZER_VOCABULARY, suite.vocabulary),
         Check(st.TOKENIZER_IDS, suite.ids),
@@ -84,6 +88,10 @@ class _Suite:
         self.subject.build().fit(pieces())
         if not ended:
             self.subject.fail(st.TOKENIZER_FIT, "it left pieces unread")
+        first, second = self._learnt(len(self.text)), self._learnt(7)
+        # What differs although the text is cut alike is no matter of the cuts.
+        if first != second and first == self._learnt(len(self.text)):
+            self.subject.fail(st.TOKENIZER_FIT, "to_dict() differs after the same text in pieces of 7 characters")
 
     def vocabulary(self) -> None:
         size, unknown = self.tokenizer.vocab_size, self.tokenizer.unknown_id
@@ -110,9 +118,9 @@ class _Suite:
 
     def ids(self) -> None:
         def one(start: int, length: int) -> None:
-            self._check_ids(st.TOKENIZER_IDS, self._stretch(start, length))
+            self.check_ids(st.TOKENIZER_IDS, self._stretch(start, length))
 
-        self._check_ids(st.TOKENIZER_IDS, self.text)
+        self.check_ids(st.TOKENIZER_IDS, self.text)
         self._stretches(one)
 
     def any_text(self) -> None:
@@ -123,7 +131,7 @@ class _Suite:
                 return
             except Exception as error:
                 self.subject.fail(st.TOKENIZER_ANY_TEXT, f"encode({text!r}) raised {type(error).__name__}: {error}")
-            self._check_ids(st.TOKENIZER_ANY_TEXT, text)
+            self.check_ids(st.TOKENIZER_ANY_TEXT, text)
 
         for text in ("", "\0", "\U0010ffff", "a" * 3000):
             one(text)
@@ -219,6 +227,15 @@ class _Suite:
         decoder = self.tokenizer.incremental_decoder()
         return ids.tobytes(), "".join([*(decoder.decode(ids[i : i + 1]) for i in range(len(ids)))])
 
+    def plain_decode(self) -> None:
+        self.tokenizer.decode(np.asarray(self.tokenizer.encode(self.text)))
+
+    def _learnt(self, size: int) -> str:
+        """What a new tokenizer has learnt from the text in pieces of this size."""
+        tokenizer = self.subject.build()
+        tokenizer.fit(self.text[start : start + size] for start in range(0, len(self.text), size))
+        return json.dumps(tokenizer.to_dict(), sort_keys=True, default=repr)
+
     def _fit_new(self) -> Any:
         tokenizer = self.subject.build()
         tokenizer.fit(iter([self.text[:70], self.text[70:]]))
@@ -242,7 +259,7 @@ class _Suite:
             return self.text[start : end or None]
         return self.text[start:end]
 
-    def _check_ids(self, statement: st.Statement, text: str) -> None:
+    def check_ids(self, statement: st.Statement, text: str) -> None:
         size = self.tokenizer.vocab_size
         ids: Ids = self.tokenizer.encode(text)
         if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iu":

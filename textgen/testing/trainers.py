@@ -44,7 +44,7 @@ def check_trainer(
     plugins   where `model` is found, and what the context offers; the built-in set if not given
     """
     with subject("trainer", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(trainer_checks(made, model), made.label))
+        return raise_first(run_checks(trainer_checks(made, model), made.label, made.packages))
 
 
 def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> list[Check]:
@@ -52,6 +52,7 @@ def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> li
     suite = _Suite(subject, model)
     return [
         *general_checks(subject, lambda: subject.build(suite.context())),
+        Check(st.TRAINER_DATA, suite.data, trial=True),
         Check(st.TRAINER_DATA, suite.data),
         Check(st.TRAINER_EVENTS, suite.events),
         Check(st.TRAINER_STEPS, suite.steps),
@@ -105,7 +106,7 @@ class _Suite:
 
     def data(self) -> None:
         try:
-            self._training = self._train()
+            assert self.training
         except Exception as error:
             statement = st.TRAINER_DATA if "read-only" in str(error) else st.TRAINER_EVENTS
             self.subject.fail(statement, f"training raised {type(error).__name__}: {error}")
