@@ -25,6 +25,7 @@ LOWEST, HIGHEST = 1.6, 3.0
 
 
 def main() -> None:
+    """Draw the picture from the two runs and the book's figures."""
     rows = list(csv.DictReader(TABLE.open(encoding="utf-8")))
     if len(sys.argv) == 3:
         for series, path in zip(("clipped", "normalized"), sys.argv[1:], strict=True):
@@ -40,6 +41,7 @@ def main() -> None:
 
 
 def draw(rows: list[dict[str, str]]) -> str:
+    """The picture as an SVG."""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         'font-family="sans-serif" font-size="13">',
@@ -70,10 +72,12 @@ def draw(rows: list[dict[str, str]]) -> str:
 
 
 def across(left: float, epoch: int) -> float:
+    """Where an epoch lies from left to right."""
     return left + (epoch - 1) / 99 * PANEL_WIDTH
 
 
 def height(loss: float) -> float:
+    """Where a loss lies from top to bottom."""
     return BOTTOM - (loss - LOWEST) / (HIGHEST - LOWEST) * (BOTTOM - TOP)
 
 

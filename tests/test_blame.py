@@ -156,3 +156,19 @@ def test_sampling_options_stand_in_for_a_sampler_that_is_gone(
 def test_many_prompts_are_not_one_string(finished_run: Path) -> None:
     with pytest.raises(textgen.UsageError, match="several"):
         textgen.load(finished_run).generate_many("The")
+
+
+def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    run = engine().run({**tiny_pipeline(), "tokenizer": {"type": "odd"}}, output=tmp_path / "run")
+
+    class Other:
+        @staticmethod
+        @hookimpl
+        def textgen_tokenizers() -> list[Component]:
+            return [Component("odd", CharConfig, lambda config, context: Failing(config))]
+
+    both = engine()
+    both.plugins().register(Other, "other", distribution="textgen-other", version="1.0")
+    assert both.load(run.path).generate("", max_new_tokens=5).text == run.generator.generate("", max_new_tokens=5).text

@@ -683,3 +683,55 @@ def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == "textgen: error: cannot write the output: No space left on device\n"
+
+
+def test_a_checkpoint_whose_replacement_was_cut_short_is_put_back(tmp_path: Path) -> None:
+    """Killed between moving the old checkpoint aside and moving the new one into place: one of them is whole."""
+    tables = {
+        "device": "cpu",
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 16, "training_windows": 40, "validation_windows": 4},
+        "model": {"type": "rnn", "hidden_size": 8},
+        "trainer": {"type": "sgd", "epochs": 4, "batch_size": 4},
+        "observer": [],
+        "generate": {"max_new_tokens": 5},
+    }
+    steps = iter(range(100))
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(tables, output=tmp_path / "run", cancelled=lambda: next(steps) == 6)
+    checkpoints = tmp_path / "run/checkpoints"
+    (last,) = sorted(checkpoints.glob("step-*"))
+    last.rename(checkpoints / ".partial-0123")
+    (checkpoints / ".partial-4567").mkdir()  # and one that never got its manifest
+    (checkpoints / ".partial-4567/model.safetensors").write_bytes(b"half")
+    run = textgen.run(tables, output=tmp_path / "run")
+    assert run.outcome == "resumed"
+    assert not list(checkpoints.glob(".partial-*"))
+    whole = textgen.run(tables, output=tmp_path / "whole")
+    assert (run.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+
+
+def test_a_model_too_large_for_memory_is_one_line(tmp_path: Path) -> None:
+    """A trillion weights: four terabytes, which no allocator grants."""
+    (tmp_path / "p.toml").write_text(
+        'device = "cpu"\n[corpus]\ntype = "story"\n[tokenizer]\ntype = "char"\n'
+        '[model]\ntype = "rnn"\nhidden_size = 1000000\n[trainer]\ntype = "sgd"\n',
+        encoding="utf-8",
+    )
+    done = run_textgen("run", "p.toml", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("textgen: error: out of memory building model 'rnn'; lower ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.gpu
+def test_a_model_too_large_for_the_gpu_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(
+        'device = "cuda"\n[corpus]\ntype = "story"\n[tokenizer]\ntype = "char"\n'
+        '[model]\ntype = "rnn"\nhidden_size = 1000000\n[trainer]\ntype = "sgd"\n',
+        encoding="utf-8",
+    )
+    done = run_textgen("run", "p.toml", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("textgen: error: out of memory building model 'rnn'; lower ")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from textgen.component import BuildContext
 from textgen.config import Choice
 from textgen.errors import ContractError, TextgenError
-from textgen.guards import WatchedTokenizer
+from textgen.guards import WatchedTokenizer, out_of_memory
 from textgen.plugins import Offer
 from textgen.protocols import Array, History, Ids, Tokenizer
 
@@ -25,9 +25,11 @@ def build(choice: Choice, context: BuildContext) -> Any:
     try:
         made = choice.offer.component.build(choice.options, context)
         return WatchedTokenizer(made, choice.offer) if choice.offer.kind == "tokenizer" else made
-    except (TextgenError, MemoryError, KeyboardInterrupt):
+    except TextgenError:
         raise
     except Exception as error:
+        if (explained := out_of_memory(error, f"building {choice.offer.kind} {choice.name!r}")) is not None:
+            raise explained from error
         raise blame(choice.offer, f"cannot be built: {type(error).__name__}: {error}") from error
 
 

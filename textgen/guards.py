@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from textgen.errors import ContractError, TextgenError
+from textgen.errors import ContractError, DeviceError, TextgenError
 from textgen.plugins import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Ids, IncrementalDecoder, Tokenizer
 
@@ -18,8 +18,11 @@ def failure(offer: Offer, doing: str, error: Exception) -> Exception:
     An expected error goes on as it is. So does a bug of the built-in set, which is ours and keeps its traceback; it is
     noted where it happened. Anything else is a ContractError that names component and package.
     """
-    if isinstance(error, TextgenError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, TextgenError):
         return error
+    if (explained := out_of_memory(error, f"in {offer.kind} {offer.component.name!r}, {doing}")) is not None:
+        explained.__cause__ = error
+        return explained
     name, plugin = offer.component.name, offer.plugin
     if plugin.distribution == OWN_DISTRIBUTION:
         error.add_note(f"in {offer.kind} {name!r}, {doing}")
@@ -34,6 +37,19 @@ def failure(offer: Offer, doing: str, error: Exception) -> Exception:
     )
     made.__cause__ = error
     return made
+
+
+def out_of_memory(error: Exception, where: str) -> DeviceError | None:
+    """Running out of memory, on a GPU or here, said in terms of the pipeline; None for any other error."""
+    # torch has a class of its own for GPUs, and a plain RuntimeError for the CPU.
+    on_cpu = isinstance(error, RuntimeError) and ("alloc_cpu" in str(error) or "not enough memory" in str(error))
+    if not (on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
+        return None
+    explained = DeviceError(
+        f"out of memory {where}; lower trainer.batch_size, data.window_length or the model's size", "memory"
+    )
+    explained.exit_code = 1  # the pipeline is well-formed; the run failed
+    return explained
 
 
 def watched(offer: Offer, doing: str, items: Iterable[Any]) -> Iterator[Any]:

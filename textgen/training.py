@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from textgen.data import Dataset
-from textgen.errors import DeviceError, Interrupted, PluginWarning, RunError, TextgenError, TrainingError
+from textgen.errors import Interrupted, PluginWarning, RunError, TextgenError, TrainingError
 from textgen.events import (
     Checkpointed,
     Evaluated,
@@ -21,7 +21,7 @@ from textgen.events import (
     RunStarted,
     StepDone,
 )
-from textgen.guards import failure
+from textgen.guards import failure, out_of_memory
 from textgen.plugins import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Observer, Tensors, Trainer, TrainerState, TrainingContext
 from textgen.rundir import RunDirectory
@@ -103,7 +103,7 @@ class TrainingLoop:
             status = "interrupted"
             raise
         except Exception as error:
-            if (explained := _explained(error, self.progress.step)) is not None:
+            if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
                 raise explained from error
             error.add_note("at work were " + " and ".join(_whose(offer) for offer in self.blame))
             foreign = [offer for offer in self.blame if offer.plugin.distribution != OWN_DISTRIBUTION]
@@ -229,15 +229,3 @@ class TrainingLoop:
 def _whose(offer: Offer) -> str:
     plugin = offer.plugin
     return f"{offer.kind} {offer.component.name!r} of plugin {plugin.name!r} ({plugin.distribution} {plugin.version})"
-
-
-def _explained(error: Exception, step: int) -> Exception | None:
-    """Running out of memory said in terms of the pipeline; None for anything else."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        explained = DeviceError(
-            f"out of memory after step {step}; lower trainer.batch_size, data.window_length or the model's size",
-            "memory",
-        )
-        explained.exit_code = 1
-        return explained
-    return None
