@@ -460,6 +460,31 @@ class AliasDecoder(GoodDecoder):
         return {"memory": self.memory}
 
 
+class SecondBestDecoder(GoodDecoder):
+    """Takes what is least likely."""
+
+    def continue_greedily(self, tokens: Any, steps: int, forbidden: Any) -> Any:
+        made = []
+        for _ in range(steps):
+            tokens = self.extend(tokens[:, None]).argmin(axis=-1)
+            made.append(tokens)
+        return np.stack(made, axis=1)
+
+
+class OverfedDecoder(GoodDecoder):
+    """Feeds the last token that it returns."""
+
+    def continue_greedily(self, tokens: Any, steps: int, forbidden: Any) -> Any:
+        made = []
+        logits = self.extend(tokens[:, None])
+        for _ in range(steps):
+            logits = logits.copy()
+            logits[:, forbidden] = -np.inf
+            made.append(logits.argmax(axis=-1))
+            logits = self.extend(made[-1][:, None])
+        return np.stack(made, axis=1)
+
+
 class SharedDecoder(GoodDecoder):
     """One memory for all decoders of a batch size, cleared when one begins."""
 
@@ -514,6 +539,8 @@ MODELS = [
     Case("model", "model-deterministic", "a second decoder", with_decoder(NoisyDecoder)),
     Case("model", "model-output", "after the caller wrote", with_decoder(SharedOutputDecoder)),
     Case("model", "model-stepwise", "than score()", with_decoder(LastTokenDecoder)),
+    Case("model", "model-greedy", "not the likeliest", with_decoder(SecondBestDecoder)),
+    Case("model", "model-greedy", "extend() gave logits", with_decoder(OverfedDecoder)),
     Case("model", "model-rows", "than it gives alone", with_decoder(MeanDecoder)),
     Case("model", "model-state-form", "is empty", with_decoder(StatelessDecoder)),
     Case("model", "model-state-form", "memory of a batch of 3 is (", with_decoder(TransposedDecoder)),

@@ -161,6 +161,62 @@ def test_a_row_is_the_same_in_any_batch_bit_for_bit(cell: dict[str, Any], hidden
             assert np.array_equal(stepped.extend(tokens[:batch, t : t + 1]), alone[:batch, t])
 
 
+@pytest.mark.parametrize("batch", [1, 3, 600])  # so many that threads share them
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_going_on_greedily_is_what_single_steps_give(cell: dict[str, Any], layers: int, batch: int) -> None:
+    made = fast(**cell, layers=layers, hidden_size=16)
+    ahead, steps = made.decoder(batch), made.decoder(batch)
+    tokens, forbidden = ids(batch, 3), [0, 4]
+    ahead.extend(tokens[:, :2])
+    steps.extend(tokens[:, :2])
+    chosen = ahead.continue_greedily(tokens[:, 2], 20, forbidden)
+    if cell.get("nonlinearity") == "relu":  # whose logits could grow beyond what a float holds
+        assert chosen.shape == (batch, 0)
+        return
+    assert chosen.shape == (batch, 20)
+    fed = tokens[:, 2:]
+    for column in chosen.T:
+        logits = steps.extend(fed).copy()
+        logits[:, forbidden] = -np.inf
+        assert np.array_equal(column, logits.argmax(axis=-1))
+        fed = column[:, None]
+    assert np.array_equal(ahead.extend(fed), steps.extend(fed))
+    for name, array in ahead.read_state().items():
+        assert np.array_equal(array, steps.read_state()[name])
+
+
+def test_it_goes_on_greedily_only_where_every_logit_is_finite() -> None:
+    made = fast(hidden_size=8)
+    decoder = made.decoder(1)
+    state = decoder.read_state()
+    state["hidden"][0, 0, 3] = np.nan
+    decoder.write_state(state)
+    assert decoder.continue_greedily(np.array([1]), 5, ()).shape == (1, 0)
+    tensors = made.tensors()
+    tensors["head.bias"] = tensors["head.bias"].copy()
+    tensors["head.bias"][2] = np.inf
+    made.load_tensors(tensors)
+    assert made.decoder(2).continue_greedily(np.array([1, 2]), 5, ()).shape == (2, 0)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_torch_decoder_goes_on_greedily_too(cell: dict[str, Any], device: str, batch: int) -> None:
+    from textgen_builtins.rnn_torch import TorchDecoder
+
+    options = {**cell, "layers": 2, "hidden_size": 16}
+    trained = module(device=device, **options)
+    there, here = TorchDecoder(trained, batch), model(trained, **options).decoder(batch)
+    chosen = there.continue_greedily(ids(batch), 30, [0])
+    expected = here.continue_greedily(ids(batch), 30, [0])
+    assert np.array_equal(chosen, expected)
+    assert chosen.shape[1] == (0 if cell.get("nonlinearity") == "relu" else 30)
+    for name, array in here.read_state().items():
+        assert there.read_state()[name] == pytest.approx(array, abs=1e-5)
+
+
 def test_decoders_of_one_model_share_nothing() -> None:
     made = fast(hidden_size=16)
     one, other = made.decoder(1), made.decoder(1)

@@ -42,6 +42,17 @@ def generator(finished_run: Path) -> Generator:
     return load(finished_run)
 
 
+@pytest.fixture(scope="module")
+def lively(finished_run: Path) -> Generator:
+    """One with large random weights, whose greedy text does not settle."""
+    made = load(finished_run)
+    draw = np.random.default_rng(5)
+    tensors = made.model.tensors()
+    made.model.load_tensors({n: draw.normal(0, 1.5, a.shape).astype(a.dtype) for n, a in tensors.items()})
+    assert len(set(made.generate("the ", max_new_tokens=100, temperature=0).tokens)) > 5
+    return made
+
+
 def test_a_prompt_outside_the_vocabulary_is_an_error_that_lists_it(generator: Generator) -> None:
     with pytest.raises(PromptError) as caught:
         generator.generate("thé 😀 é\0")
@@ -573,6 +584,47 @@ def test_a_state_continues_in_another_process(
     done = python("-c", script, finished_run, cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert first.text + done.stdout == whole.text
+
+
+@pytest.mark.parametrize("at", range(0, 60, 7))
+def test_a_state_at_a_stop_is_that_of_what_was_shown(lively: Generator, at: int) -> None:
+    """A greedy decoder runs ahead of the text; what it made beyond the stop must leave no trace."""
+    whole = lively.generate("the ", max_new_tokens=120, temperature=0)
+    stop = whole.tokens[at]
+    end = whole.tokens.index(stop) + 1
+    for arguments in ({"stop_tokens": [stop]}, {"stop": whole.text[:end]}):
+        made = lively.generate("the ", max_new_tokens=120, temperature=0, keep_state=True, **arguments)
+        assert (made.tokens, made.finish_reason) == (whole.tokens[:end], "stop")
+        exact = lively.generate("the ", max_new_tokens=end, temperature=0, keep_state=True).state
+        assert made.state is not None
+        assert exact is not None
+        assert made.state.values == exact.values
+        assert made.state.arrays.keys() == exact.arrays.keys()
+        assert all(np.array_equal(array, exact.arrays[name]) for name, array in made.state.arrays.items())
+
+
+@given(
+    length=st.integers(0, 150),
+    least=st.integers(0, 30),
+    stop_tokens=st.lists(st.integers(1, 12), max_size=2),
+    stops=st.sampled_from([[], ["the t"], ["e", "  "], ["ll"]]),
+    batch_size=st.sampled_from([1, 3, 64]),
+)
+def test_greedy_in_stretches_is_greedy_step_by_step(
+    lively: Generator, length: int, least: int, stop_tokens: list[int], stops: list[str], batch_size: int
+) -> None:
+    """A bias far below rounding changes no choice, but goes through the samplers token by token."""
+    arguments: dict[str, Any] = {
+        "max_new_tokens": length,
+        "min_new_tokens": least,
+        "stop_tokens": stop_tokens,
+        "stop": stops,
+        "temperature": 0,
+    }
+    steps = [lively.generate(prompt, index=i, logit_bias={"t": 1e-30}, **arguments) for i, prompt in enumerate(PROMPTS)]
+    assert [lively.generate(prompt, index=i, **arguments) for i, prompt in enumerate(PROMPTS)] == steps
+    assert list(lively.generate_many(PROMPTS, batch_size=batch_size, **arguments)) == steps
+    assert ["".join(lively.stream(prompt, **arguments)) for prompt in PROMPTS] == [made.text for made in steps]
 
 
 def test_a_prompt_is_added_to_a_state(generator: Generator) -> None:

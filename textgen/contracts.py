@@ -85,6 +85,18 @@ def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:
         raise blame(offer, f"gave logits of dtype {dtype}, and must give float32 or float64")
 
 
+def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: Offer) -> None:
+    """Check what continue_greedily gave: (B, n) ids, n at most what was asked."""
+    if ids.ndim != 2 or len(ids) != asked[0] or ids.shape[1] > asked[1] or ids.dtype.kind not in "iu":
+        raise blame(
+            offer,
+            f"gave {ids.dtype} of shape {ids.shape} from continue_greedily, and must give integers ({asked[0]}, n), "
+            f"n at most {asked[1]}",
+        )
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+        raise blame(offer, f"gave ids from {ids.min()} to {ids.max()} from continue_greedily, outside 0 to {size - 1}")
+
+
 def explain_undrawable(logits: Array, links: Sequence[Link], history: History, model: Offer) -> NoReturn:
     """Find out who made logits that no token can be drawn from, and blame them."""
     import numpy as np

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Literal
+from operator import length_hint
+from typing import Any, Final, Literal, cast
 
 import attrs
 import numpy as np
@@ -17,13 +18,15 @@ import numpy.typing as npt
 from textgen import contracts
 from textgen.errors import UsageError
 from textgen.guards import failure
-from textgen.protocols import Array, Decoder, Ids, Model
+from textgen.protocols import Array, Decoder, GreedyDecoder, Ids, Model, Tensors
 from textgen.sampling import BLOCK, Chain, Uniforms, log_softmax, to_numpy, uniform_block
 from textgen.state import GenerationState
 
 FinishReason = Literal["length", "stop", "time", "cancelled"]
 _HISTORY: Final = "history."
 _STATE: Final = "state."
+_FIRST_STRETCH, _LONGEST_STRETCH, _STRETCH_SECONDS = 4, 256, 0.01
+_STRETCH_TO_STOP: Final = 8  # with stops, what is generated beyond one is thrown away
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +72,7 @@ class SequenceDecoding:
         self._seed, self._index = seed, index
         self.reason: FinishReason = "length"
         self.logprobs: list[TokenLogprobs] = []
+        self._ahead: _Ahead | None = None
         if state is None:
             self._uniforms = Uniforms(seed, index)
             self._history.append_row(prompt)
@@ -83,10 +87,23 @@ class SequenceDecoding:
         expected, fed = (1, chain.vocab_size), np.empty((1, 1), np.int64)
         made, maximum, least, watched = 0, limits.max_new_tokens, limits.min_new_tokens, limits.watched
         checked, feed = False, self._feed
+        stretches = Stretches.of(self._decoder, chain) if top is None else None
         while maximum is None or made < maximum:
             if watched and (reason := limits.out_of_time()):
                 self.reason = reason
                 return
+            if stretches is not None and feed is fed and (made >= least or not stop):
+                if ahead := self._run_ahead(stretches, None if maximum is None else maximum - made):
+                    for token in ahead:
+                        yield token
+                        if token in stop:
+                            self.reason = "stop"
+                            return
+                    made += ahead.length
+                    fed[0, 0] = token
+                    self._ahead = None
+                    continue
+                stretches = None
             try:
                 logits = extend(feed)
                 checked = checked and logits.shape == expected
@@ -111,6 +128,13 @@ class SequenceDecoding:
                 self.reason = "stop"
                 return
 
+    def _run_ahead(self, stretches: Stretches, wanted: int | None) -> _Ahead | None:
+        """The next tokens, as many as the decoder gives by itself; None where it gives none."""
+        before = self._decoder.read_state()
+        tokens = stretches.next(self._feed[:, 0], wanted)[0].tolist()
+        self._ahead = _Ahead(before, self._feed[0].tolist(), tokens) if tokens else None
+        return self._ahead
+
     def forced_logprobs(self, ids: Ids, top: int) -> list[TokenLogprobs]:
         """Of given tokens (T,), fed one after the other."""
         noted = []
@@ -122,6 +146,12 @@ class SequenceDecoding:
 
     def state(self, model_id: str) -> GenerationState:
         """Where the sequence stands."""
+        if self._ahead is not None:  # left within a stretch: go back to its start, and as far as it was taken
+            taken = self._ahead.taken
+            self._decoder.write_state(self._ahead.before)
+            if len(taken) > 1:
+                self._decoder.extend(np.array([taken[:-1]], np.int64))
+            self._feed, self._ahead = np.array([taken[-1:]], np.int64), None
         arrays = {_STATE + name: array for name, array in self._decoder.read_state().items()}
         arrays |= {_HISTORY + name: array for name, array in self._history.dump_row(0).items()}
         values = {
@@ -147,6 +177,58 @@ class SequenceDecoding:
             ) from None
         self._history.extend_prompt(0, prompt)
         self._feed = np.concatenate([np.array(values["pending"], np.int64), prompt])[None]
+
+
+class _Ahead:
+    """Tokens that a decoder has run ahead to, given out one by one; and the state `before` the token that led there."""
+
+    def __init__(self, before: Tensors, fed: list[int], tokens: list[int]) -> None:
+        self.before, self.length = before, len(tokens)
+        self._fed, self._tokens, self._left = fed, tokens, iter(tokens)
+
+    def __iter__(self) -> Iterator[int]:
+        return self._left
+
+    @property
+    def taken(self) -> list[int]:
+        """The token that led there and those given out."""
+        return self._fed + self._tokens[: self.length - length_hint(self._left)]
+
+
+class Stretches:
+    """Greedy tokens in stretches, each from one call of a decoder that goes on by itself.
+
+    They grow for as long as one takes a hundredth of a second, after which the clock, the caller and the reader of a
+    stream have their turn.
+    """
+
+    def __init__(self, decoder: GreedyDecoder, chain: Chain, longest: int) -> None:
+        self._decoder, self._chain, self._longest = decoder, chain, longest
+        self._length = _FIRST_STRETCH
+
+    @classmethod
+    def of(cls, decoder: Decoder, chain: Chain, longest: int = _LONGEST_STRETCH) -> Stretches | None:
+        """None where the decoder cannot, or where a token is more than the likeliest."""
+        able = chain.plainly_greedy and len(chain.forbidden) < chain.vocab_size
+        return cls(cast("GreedyDecoder", decoder), chain, longest) if able and offers_greedy(decoder) else None
+
+    def next(self, tokens: Ids, wanted: int | None) -> Ids:
+        """The (B, n) tokens that follow `tokens` (B,), at most `wanted`; (B, 0) where the decoder gives none."""
+        asked = min(self._length, self._longest, self._length if wanted is None else wanted)
+        begun = time.perf_counter()
+        try:
+            ids = self._decoder.continue_greedily(tokens, asked, self._chain.forbidden)
+            contracts.check_greedy(ids, (len(tokens), asked), self._chain.vocab_size, self._chain.model)
+        except Exception as error:
+            raise failure(self._chain.model, "decoding", error) from error.__cause__
+        if time.perf_counter() - begun < _STRETCH_SECONDS / 2:
+            self._length = min(2 * self._length, self._longest)
+        return ids
+
+
+def offers_greedy(decoder: Decoder) -> bool:
+    """Whether it is a GreedyDecoder."""
+    return callable(getattr(decoder, "continue_greedily", None))
 
 
 @attrs.frozen(eq=False)
@@ -182,6 +264,7 @@ class BatchDecoding:
         self._made = np.empty(0, np.int64)
         self._numbers = np.empty((0, BLOCK))  # each row's next uniform numbers
         self._out = np.empty((0, 64), np.int64)
+        self._stretches: Stretches | None = None
 
     def run(self, requests: Iterable[Request]) -> Iterator[Finished]:
         """Generate all `requests`, giving each when it is done."""
@@ -194,14 +277,42 @@ class BatchDecoding:
                     yield Finished(request, np.empty(0, np.int64), reason)
                 return
             try:
-                ended = self._step()
+                ended = self._run_ahead() or self._step()
             except Exception as error:
                 raise failure(self._chain.model, "decoding", error) from error.__cause__
-            if ended:
+            if any(ended.values()):
                 for reason, rows in ended.items():
                     yield from self._end(rows, reason)
                 self._drop({row for rows in ended.values() for row in rows})
                 yield from self._admit(waiting)
+
+    def _run_ahead(self) -> dict[FinishReason, list[int]] | None:
+        """As many steps as the decoder takes by itself, and which rows are done; None where it takes none."""
+        limits = self._limits
+        if self._stretches is None or self._left.any():
+            return None
+        if limits.stop_tokens and int(self._made.min()) < limits.min_new_tokens:
+            return None
+        wanted = None if limits.max_new_tokens is None else limits.max_new_tokens - int(self._made.max())
+        ids = self._stretches.next(self._feed[:, 0], wanted)
+        if not ids.shape[1]:
+            self._stretches = None
+            return None
+        rows = np.arange(len(self._rows))
+        if not self._may_stop():
+            self._store(rows, ids)
+            return self._ended(rows, ids[:, -1])
+        ended: dict[FinishReason, list[int]] = {"stop": [], "length": []}
+        for tokens in ids.T:
+            self._store(rows, tokens[rows, None])
+            for reason, done in self._ended(rows, tokens[rows]).items():
+                ended[reason] += done
+                rows = np.setdiff1d(rows, done, assume_unique=True)
+        return ended
+
+    def _may_stop(self) -> bool:
+        """Whether a sequence may end before its length."""
+        return bool(self._limits.stop_tokens) or self._rows[0].stopped is not None
 
     def _step(self) -> dict[FinishReason, list[int]]:
         """Feed a token, or as many prompt tokens as all rows have left, and draw where the prompt is done."""
@@ -239,7 +350,7 @@ class BatchDecoding:
         tokens = chain.pick(logits, self._history, uniforms, rows)[rows]
         if self._history.level != "none":
             self._history.add(rows, tokens)
-        self._store(rows, tokens)
+        self._store(rows, tokens[:, None])
         return self._ended(rows, tokens)
 
     def _uniforms(self) -> npt.NDArray[np.float64]:
@@ -252,11 +363,13 @@ class BatchDecoding:
         return numbers
 
     def _store(self, rows: Ids, tokens: Ids) -> None:
-        if int(self._made.max()) >= self._out.shape[1]:
+        """Add tokens (len(rows), n) to what these rows have made."""
+        count = tokens.shape[1]
+        while int(self._made.max()) + count > self._out.shape[1]:
             self._out = np.concatenate([self._out, np.empty_like(self._out)], axis=1)
-        self._out[rows, self._made[rows]] = tokens
-        self._made[rows] += 1
-        self._feed[rows, 0] = tokens
+        self._out[rows[:, None], self._made[rows, None] + np.arange(count)] = tokens
+        self._made[rows] += count
+        self._feed[rows, 0] = tokens[:, -1]
 
     def _ended(self, rows: Ids, tokens: Ids) -> dict[FinishReason, list[int]]:
         ended: dict[FinishReason, list[int]] = {}
@@ -309,6 +422,9 @@ class BatchDecoding:
             self._decoder.write_state({name: np.concatenate([running[name], fresh[name]]) for name in fresh})
         else:
             self._decoder = start
+            # Where sequences may stop early, what a longer stretch makes beyond that would be for nothing.
+            early = self._limits.stop_tokens or new[0].stopped is not None
+            self._stretches = Stretches.of(start, self._chain, _STRETCH_TO_STOP if early else _LONGEST_STRETCH)
         before = len(self._rows)
         self._rows += new
         for request in new:

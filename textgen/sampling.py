@@ -139,6 +139,11 @@ class Chain:
         """Whether a token depends on a random number."""
         return not self._greedy
 
+    @property
+    def plainly_greedy(self) -> bool:
+        """Whether the token is the likeliest by the model, with no sampler changing the logits before."""
+        return self._greedy and not self._applied
+
     def pick_one(self, logits: Array, history: SequenceHistory, uniform: float, forbidden: tuple[int, ...]) -> int:
         """The token for logits (1, V). `forbidden` holds for this token alone. Writes into `logits`."""
         for token in self.forbidden + forbidden if forbidden else self.forbidden:

@@ -11,7 +11,8 @@ sequence must give the same text alone and in any batch.
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 import numpy as np
@@ -20,9 +21,14 @@ import numpy.typing as npt
 from textgen.protocols import Ids, Tensors
 from textgen_builtins.rnn import RNNConfig
 
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 _COLUMN_MAJOR_FROM: Final = 384  # units from which BLAS multiplies a column-major matrix faster; measured
+_LANES: Final = 16  # a product's width is a multiple of it: BLAS takes remainders one by one
+_ROWS_A_THREAD, _STEPS_A_THREAD, _SMALL_PRODUCT = 256, 4, 1 << 14
 _ONE: Final = (1, 1)
 
 
@@ -31,14 +37,16 @@ class Folded:
     """The weights of a network made ready for decoding.
 
     table     (V, G·H) the first layer's input for each token, biases added
-    products  per layer (H + 1, G·H + out): from its output, and a 1 for the biases, to the gates' recurrent part and
-              to what goes up: the next layer's input or the logits
+    products  per layer (H + 1, G·H + out, filled up): from its output, and a 1 for the biases, to the gates' recurrent
+              part and to what goes up: the next layer's input or the logits
+    bounded   whether logits are finite whatever is fed: cells whose output is, and weights whose sums are
     """
 
     config: RNNConfig
     vocab_size: int
     table: Floats
     products: tuple[Floats, ...]
+    bounded: bool
 
     @classmethod
     def of(cls, config: RNNConfig, tensors: Tensors) -> Folded:
@@ -54,15 +62,19 @@ class Folded:
         products = []
         for i in range(config.layers):
             recurrent = tensors[f"rnn.weight_hh_l{i}"] * halves[:, None]
-            product = np.zeros((config.hidden_size + 1, len(recurrent) + len(ups[i + 1])), dtype)
-            product[:-1] = np.concatenate([recurrent, ups[i + 1]]).T
-            product[-1, len(recurrent) :] = biases[i + 1]
+            used = len(recurrent) + len(ups[i + 1])
+            product = np.zeros((config.hidden_size + 1, -(-used // _LANES) * _LANES), dtype)
+            product[:-1, :used] = np.concatenate([recurrent, ups[i + 1]]).T
+            product[-1, len(recurrent) : used] = biases[i + 1]
             if config.cell == "gru":  # the candidate's recurrent bias stays inside the reset gate
                 product[-1, 2 * config.hidden_size : len(recurrent)] = tensors[f"rnn.bias_hh_l{i}"][
                     -config.hidden_size :
                 ]
             products.append(np.asfortranarray(product) if config.hidden_size > _COLUMN_MAJOR_FROM else product)
-        return cls(config, len(head), table, tuple(products))
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = sum(float(np.abs(weights).sum()) for weights in (table, *products))
+        bounded = (config.cell, config.nonlinearity) != ("rnn", "relu") and sums < np.finfo(dtype).max
+        return cls(config, len(head), table, tuple(products), bool(bounded))
 
 
 @attrs.define(eq=False)
@@ -96,7 +108,9 @@ class NumpyDecoder:
     def __init__(self, folded: Folded, batch_size: int) -> None:
         self._folded = folded
         self._step = _STEPS[folded.config.cell, folded.config.nonlinearity]
+        self._gives_one = np.inf if folded.config.nonlinearity == "tanh" else 1
         self._rows = list(folded.table)
+        self._pool: ThreadPoolExecutor | None = None
         self._allocate(batch_size)
 
     @property
@@ -107,7 +121,7 @@ class NumpyDecoder:
     def extend(self, tokens: Ids) -> Floats:
         """Logits (B, V) after `tokens` (B, T). The array is used again by the next call."""
         if tokens.shape == _ONE:
-            self._through_layers(self._rows[tokens.item()])
+            self._through_layers(self._places, self._rows[tokens.item()])
         elif tokens.shape[1]:
             for column in tokens.T:
                 self._advance(column)
@@ -123,6 +137,26 @@ class NumpyDecoder:
             logits[:, t] = self._logits
         return logits
 
+    def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
+        """The (B, steps) likeliest tokens to follow `tokens` (B,); none where a logit might not be finite."""
+        if not self._bounded:
+            return np.empty((len(tokens), 0), np.int64)
+        if self._one:
+            return self._follow_one(tokens.item(), steps, forbidden)
+        made = np.empty((len(tokens), steps), np.int64)
+        shares = self._shares(steps)
+        if len(shares) == 1:
+            self._follow(shares[0], tokens, made, forbidden)
+        else:
+            if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._pool = ThreadPoolExecutor(len(shares), "textgen-decoder")
+            followed = [self._pool.submit(self._follow, rows, tokens, made, forbidden) for rows in shares]
+            for share in followed:
+                share.result()
+        return made
+
     def read_state(self) -> Tensors:
         """`hidden` and, for LSTMs, `cell`: (B, layers, H)."""
         state = {"hidden": np.stack(self._hidden, axis=1)}
@@ -133,6 +167,7 @@ class NumpyDecoder:
     def write_state(self, state: Tensors) -> None:
         """Go on from a state that `read_state` gave, or rows of one."""
         self._allocate(len(state["hidden"]))
+        self._bounded = self._folded.bounded and all(np.isfinite(array).all() for array in state.values())
         for layer in range(len(self._hidden)):
             self._hidden[layer][:] = state["hidden"][:, layer]
             if "cell" in state:
@@ -146,10 +181,14 @@ class NumpyDecoder:
         outputs = [np.zeros((batch_size, size + 1), dtype) for _ in range(layers)]
         for output in outputs:
             output[:, size] = 1
+        # The plain cell's function takes its sums to its output whole, where the last column becomes the 1.
+        width = gates + (folded.config.cell == "rnn")
+        sums = [np.full((batch_size, width), self._gives_one, dtype) for _ in range(layers)]
         products = [np.zeros((batch_size, product.shape[1]), dtype) for product in folded.products]
         self._hidden = [output[:, :size] for output in outputs]
         self._cell = [np.zeros((batch_size, size), dtype) for _ in range(layers)]
-        self._logits = products[-1][:, gates:]
+        self._logits = products[-1][:, gates : gates + folded.vocab_size]
+        self._bounded = folded.bounded
         one = 0 if batch_size == 1 else slice(None)
         # Both give what the row alone would give: a stack of products, never one matrix product.
         self._multiply = np.dot if batch_size == 1 else np.matmul
@@ -157,12 +196,14 @@ class NumpyDecoder:
         self._places = [
             _Place(
                 weights=folded.products[layer],
-                gates=np.zeros((batch_size, gates), dtype)[one],
+                gates=sums[layer][:, :gates][one],
+                sums=sums[layer][one],
+                output=outputs[layer][one],
                 scratch=np.zeros((batch_size, size), dtype)[one],
                 hidden=outputs[layer][:, :size][one],
                 cell=self._cell[layer][one],
                 recurrent=products[layer][:, :gates][one],
-                up=products[layer][:, gates:][one],
+                up=(products[layer][:, gates : 2 * gates] if layer + 1 < layers else self._logits)[one],
                 factor=outputs[layer][0] if batch_size == 1 else outputs[layer][:, None],
                 product=products[layer][0] if batch_size == 1 else products[layer][:, None],
             )
@@ -179,21 +220,64 @@ class NumpyDecoder:
     def _advance(self, tokens: Ids) -> None:
         """Feed one token to each sequence: `tokens` (B,)."""
         if self._one:
-            self._through_layers(self._rows[tokens.item()])
+            self._through_layers(self._places, self._rows[tokens.item()])
         else:
-            self._through_layers(self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip"))
+            self._through_layers(self._places, self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip"))
 
-    def _through_layers(self, given: Floats) -> None:
+    def _through_layers(self, places: list[_Place], given: Floats) -> None:
         step, multiply = self._step, self._multiply
-        for place in self._places:
+        for place in places:
             step(place, given)
             multiply(place.factor, place.weights, place.product)
             given = place.up
 
+    def _follow_one(self, token: int, steps: int, forbidden: Sequence[int]) -> Ids:
+        """`continue_greedily` for a batch of one: the inner loop of `_through_layers`, with no call around it."""
+        rows, places, step, multiply = self._rows, self._places, self._step, self._multiply
+        made = []
+        for _ in range(steps):
+            given = rows[token]
+            for place in places:
+                step(place, given)
+                multiply(place.factor, place.weights, place.product)
+                given = place.up
+            for never in forbidden:
+                given[never] = -np.inf
+            token = given.argmax()
+            made.append(token)
+        return np.array(made, np.int64)[None]
+
+    def _shares(self, steps: int) -> list[slice]:
+        """Rows to be followed in threads of their own.
+
+        Worth it from some hundred rows on: NumPy lets go of the interpreter within its calls, not between them. And
+        BLAS sets threads of its own on products that are large enough.
+        """
+        rows = len(self._logits)
+        if rows < 2 * _ROWS_A_THREAD or steps < _STEPS_A_THREAD or self._places[0].weights.size > _SMALL_PRODUCT:
+            return [slice(None)]
+        return [slice(0, rows // 2), slice(rows // 2, rows)]
+
+    def _follow(self, rows: slice, tokens: Ids, made: Ids, forbidden: Sequence[int]) -> None:
+        """`continue_greedily` for some rows of a batch: `tokens` and `made` are those of the whole."""
+        places = [place.of(rows) for place in self._places]
+        table, taken, logits = self._folded.table, self._taken[rows], self._logits[rows]
+        tokens = tokens[rows]
+        for column in made[rows].T:
+            self._through_layers(places, table.take(tokens, axis=0, out=taken, mode="clip"))
+            for never in forbidden:
+                logits[:, never] = -np.inf
+            tokens = logits.argmax(axis=-1)
+            column[:] = tokens
+
 
 @attrs.frozen(eq=False)
 class _Place:
-    """One layer's arrays in a decoder: `factor` times `weights` is `product`; `recurrent` and `up` are views of it."""
+    """One layer's arrays in a decoder.
+
+    `factor` times `weights` is `product`; `recurrent` and `up` are views of it. `output` is `hidden` and the column of
+    ones, `factor` the same in another shape. `sums` is `gates`, and for the plain cell the column that gives the ones.
+    """
 
     weights: Floats
     hidden: Floats
@@ -202,20 +286,25 @@ class _Place:
     up: Floats
     factor: Floats
     product: Floats
+    sums: Floats
     gates: Floats
+    output: Floats
     scratch: Floats
+
+    def of(self, rows: slice) -> _Place:
+        """The same for some rows of the batch."""
+        views = {name: array[rows] for name, array in attrs.asdict(self, recurse=False).items() if name != "weights"}
+        return _Place(weights=self.weights, **views)
 
 
 def _tanh(place: _Place, given: Floats) -> None:
-    hidden = place.hidden
-    np.add(given, place.recurrent, hidden)
-    np.tanh(hidden, hidden)
+    np.add(given, place.recurrent, place.gates)
+    np.tanh(place.sums, place.output)
 
 
 def _relu(place: _Place, given: Floats) -> None:
-    hidden = place.hidden
-    np.add(given, place.recurrent, hidden)
-    np.maximum(hidden, 0, out=hidden)
+    np.add(given, place.recurrent, place.gates)
+    np.maximum(place.sums, 0, out=place.output)
 
 
 def _gru(place: _Place, given: Floats) -> None:

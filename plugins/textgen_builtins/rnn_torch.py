@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -155,6 +156,7 @@ class TorchDecoder:
         )
         self._graph: StepGraph | None = None
         self._single_steps = 0
+        self._bounded: bool | None = None  # whether logits are finite whatever is fed, once that was asked
 
     @property
     def batch_size(self) -> int:
@@ -168,20 +170,47 @@ class TorchDecoder:
             last = self._state[-2 if self._module.config.cell == "lstm" else -1]
             start: Tensor = self._module.head(last)
             return start
-        if tokens.shape[1] > 1 or self._device.type != "cuda":
-            return self.score(tokens)[:, -1]
-        self._single_steps += 1
-        if self._graph is None and self._single_steps > _EAGER_STEPS:
-            self._graph = StepGraph(self._module, self._state)
-        if self._graph is None:
-            return self.score(tokens)[:, -1]
-        return self._graph.step(torch.from_numpy(np.ascontiguousarray(tokens, np.int64)))
+        ids = torch.from_numpy(np.ascontiguousarray(tokens, np.int64))
+        return self._step(ids) if tokens.shape[1] == 1 else self._run(ids)[:, -1]
 
     @torch.no_grad()
     def score(self, tokens: Ids) -> Tensor:
         """Logits (B, T, V) after each of `tokens` (B, T)."""
-        ids = torch.from_numpy(np.ascontiguousarray(tokens, np.int64)).to(self._device)
-        logits, after = self._module.run(ids, self._state, dropout=False)
+        return self._run(torch.from_numpy(np.ascontiguousarray(tokens, np.int64)))
+
+    @torch.no_grad()
+    def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
+        """The (B, steps) likeliest tokens to follow `tokens` (B,); the CPU waits for the device once, at the end.
+
+        (B, 0) where a logit might not be finite.
+        """
+        if self._bounded is None:
+            finite = all(bool(part.isfinite().all()) for part in self._state)
+            self._bounded = finite and Folded.of(self._module.config, self._module.tensors()).bounded
+        if not self._bounded:
+            return np.empty((len(tokens), 0), np.int64)
+        made = torch.empty(steps, len(tokens), dtype=torch.int64, device=self._device)
+        never = torch.tensor(tuple(forbidden), dtype=torch.int64, device=self._device)
+        ids = torch.from_numpy(np.array(tokens, np.int64))[:, None]
+        for step in range(steps):
+            logits = self._step(ids).index_fill(1, never, -torch.inf)
+            torch.argmax(logits, dim=1, out=made[step])
+            ids = made[step, :, None]
+        return made.T.cpu().numpy()
+
+    def _step(self, ids: Tensor) -> Tensor:
+        """Logits (B, V) after one token for each sequence, `ids` (B, 1)."""
+        if self._device.type == "cuda":
+            self._single_steps += 1
+            if self._graph is None and self._single_steps > _EAGER_STEPS:
+                self._graph = StepGraph(self._module, self._state)
+            if self._graph is not None:
+                return self._graph.step(ids)
+        return self._run(ids)[:, -1]
+
+    def _run(self, ids: Tensor) -> Tensor:
+        """Logits (B, T, V) after each of `ids` (B, T)."""
+        logits, after = self._module.run(ids.to(self._device), self._state, dropout=False)
         for part, new in zip(self._state, after, strict=True):
             part.copy_(new)  # in place: a captured graph goes on from these very tensors
         return logits
@@ -201,7 +230,7 @@ class TorchDecoder:
         self._state = tuple(
             torch.from_numpy(part[:, layer].copy()).to(self._device) for layer in layers for part in parts
         )
-        self._graph, self._single_steps = None, 0
+        self._graph, self._single_steps, self._bounded = None, 0, None
 
 
 class StepGraph:

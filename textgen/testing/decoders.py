@@ -136,6 +136,39 @@ class DecoderSuite:
 
         self._each(one, places=cuts(10))
 
+    def greedy(self) -> None:
+        """Tokens that a decoder chooses by itself, if it offers to, and where it stands afterwards."""
+        follow = getattr(self.model.decoder(1), "continue_greedily", None)
+        if follow is None:
+            return
+
+        def one(fed: Ids, never: int) -> None:
+            forbidden = [never] if self.vocab_size > 1 else []
+            given, steps = self.model.decoder(len(fed)), self.model.decoder(len(fed))
+            for decoder in (given, steps):
+                decoder.extend(fed[:, :-1])
+            ids = np.asarray(given.continue_greedily(fed[:, -1].copy(), 6, forbidden))
+            if ids.ndim != 2 or len(ids) != len(fed) or ids.shape[1] > 6 or ids.dtype.kind not in "iu":
+                seen = f"asked for 6 tokens for each of {len(fed)}, continue_greedily() gave {ids.dtype} {ids.shape}"
+                self.fail(st.MODEL_GREEDY, seen)
+            last = fed[:, -1:]
+            for place, chosen in enumerate(ids.T):
+                logits = to_numpy(steps.extend(last)).copy()
+                logits[:, forbidden] = -np.inf
+                best = logits.max(axis=-1)
+                picked = logits[np.arange(len(fed)), chosen]
+                if (picked < best - self.tolerance * np.maximum(1.0, np.abs(best))).any():
+                    seen = f"token {place + 1} of continue_greedily() is not the likeliest of those allowed"
+                    self.fail(st.MODEL_GREEDY, seen)
+                last = chosen[:, None]
+            if not ids.shape[1]:
+                last = fed[:, -1:]
+            after, expected = to_numpy(given.extend(last)).copy(), to_numpy(steps.extend(last))
+            if apart := difference(after, expected, self.tolerance):
+                self.fail(st.MODEL_GREEDY, f"after {ids.shape[1]} tokens of continue_greedily(), extend() gave {apart}")
+
+        self._each(one, never=strategy.integers(0, self.vocab_size - 1))
+
     def rows(self) -> None:
         """A row alone and in the batch."""
 
@@ -266,10 +299,14 @@ class DecoderSuite:
         def with_places(shape: tuple[int, int], values: list[int], places: list[int]) -> None:
             one(shape, values, places=places)
 
+        def with_never(shape: tuple[int, int], values: list[int], never: int) -> None:
+            one(shape, values, never=never)
+
         def with_place(shape: tuple[int, int], values: list[int], place: int) -> None:
             one(shape, values, place=place)
 
-        chosen = with_places if "places" in more else with_place if "place" in more else with_these
+        takers: dict[str, Callable[..., None]] = {"places": with_places, "place": with_place, "never": with_never}
+        chosen = next((takers[name] for name in more), with_these)
         for_all(_EXAMPLES, chosen, shape=shape, values=strategy.lists(ids, min_size=1, max_size=30), **more)
 
     def _tokens(self, batch: int, length: int, seed: int = 0) -> Ids:

@@ -63,6 +63,7 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         Check(st.MODEL_DECODERS, decoders(DecoderSuite.apart)),
         Check(st.MODEL_OUTPUT, decoders(DecoderSuite.output)),
         Check(st.MODEL_STEPWISE, decoders(DecoderSuite.stepwise)),
+        Check(st.MODEL_GREEDY, decoders(DecoderSuite.greedy)),
         Check(st.MODEL_ROWS, decoders(DecoderSuite.rows)),
         Check(st.MODEL_STATE_FORM, decoders(DecoderSuite.state_form)),
         Check(st.MODEL_STATE, decoders(DecoderSuite.state)),

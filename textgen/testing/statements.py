@@ -78,6 +78,9 @@ MODEL_OUTPUT = Statement("model-output", "The caller may write into logits witho
 MODEL_STEPWISE = Statement(
     "model-stepwise", "Tokens fed at once, one by one, or to score() give the same logits at each place."
 )
+MODEL_GREEDY = Statement(
+    "model-greedy", "continue_greedily() gives the likeliest tokens, and leaves the state that extend() would have."
+)
 MODEL_ROWS = Statement("model-rows", "What a row of a batch gives depends on its own tokens alone.")
 MODEL_STATE_FORM = Statement(
     "model-state-form", "read_state() gives one NumPy array or more, each with the batch first, that can be saved."
