@@ -10,7 +10,7 @@ import math
 import threading
 import tracemalloc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from textgen import (
     GenerationState,
     Generator,
     NoOptions,
+    Piece,
     PluginSet,
     PromptError,
     UsageError,
@@ -46,9 +47,9 @@ def generator(finished_run: Path) -> Generator:
 def lively(finished_run: Path) -> Generator:
     """One with large random weights, whose greedy text does not settle."""
     made = load(finished_run)
-    draw = np.random.default_rng(5)
+    draw = np.random.default_rng(6)
     tensors = made.model.tensors()
-    made.model.load_tensors({n: draw.normal(0, 1.5, a.shape).astype(a.dtype) for n, a in tensors.items()})
+    made.model.load_tensors({n: draw.normal(0, 2, a.shape).astype(a.dtype) for n, a in sorted(tensors.items())})
     assert len(set(made.generate("the ", max_new_tokens=100, temperature=0).tokens)) > 5
     return made
 
@@ -465,6 +466,52 @@ def test_an_async_stream_gives_the_same_text(generator: Generator) -> None:
     assert asyncio.run(collect()) == generator.generate("the ", max_new_tokens=50, seed=3).text
 
 
+def joined(pieces: Iterable[Piece]) -> dict[int, tuple[str, str | None]]:
+    """By index the text and the reason it ended; what comes after an end is an error."""
+    texts: dict[int, tuple[str, str | None]] = {}
+    for piece in pieces:
+        text, reason = texts.get(piece.index, ("", None))
+        assert reason is None
+        assert piece.text or piece.finish_reason
+        texts[piece.index] = (text + piece.text, piece.finish_reason)
+    return texts
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("options", [{}, {"stop": ["e", " th"], "echo": True}, {"stop_tokens": [3, 4]}])
+def test_texts_stream_side_by_side(lively: Generator, options: dict[str, Any], temperature: float) -> None:
+    arguments: dict[str, Any] = {"n": 2, "max_new_tokens": 50, "seed": 3, "temperature": temperature, **options}
+    pieces = list(lively.stream_many(PROMPTS, batch_size=5, **arguments))
+    expected = {made.index: (made.text, made.finish_reason) for made in lively.generate_many(PROMPTS, **arguments)}
+    assert joined(pieces) == expected
+    first_end = next(i for i, piece in enumerate(pieces) if piece.finish_reason)
+    assert len({piece.index for piece in pieces[:first_end]}) > 1, "one text after the other"
+
+    async def collect() -> list[Piece]:
+        return [piece async for piece in lively.astream_many(PROMPTS, batch_size=5, **arguments)]
+
+    assert joined(asyncio.run(collect())) == expected
+
+
+def test_prompts_of_a_stream_are_read_as_their_turn_comes(generator: Generator) -> None:
+    read = []
+
+    def prompts() -> Iterator[str]:
+        for prompt in ["the ", "clock", "hour"]:
+            read.append(prompt)
+            yield prompt
+
+    pieces = generator.stream_many(prompts(), batch_size=2, max_new_tokens=5)
+    assert read == []
+    assert next(pieces).index in (0, 1)
+    assert read == ["the ", "clock"]
+    assert {piece.index for piece in pieces} == {0, 1, 2}
+    with pytest.raises(UsageError, match="several"):
+        generator.stream_many("the ")
+    with pytest.raises(UsageError, match="batch_size"):
+        generator.stream_many(["the "], batch_size=0)
+
+
 def test_the_event_loop_stays_free(finished_run: Path) -> None:
     """Each token waits for a gate that only the event loop opens."""
     watcher, generator = watched(finished_run, gate=threading.Event())
@@ -674,10 +721,13 @@ def test_a_damaged_state_is_an_error_that_names_the_file(generator: Generator, t
     [({}, (50_000, 200_000)), ({"stop": "\0never\0", "repetition_penalty": 1.1}, (10_000, 40_000))],
     ids=["plain", "penalty"],
 )
+@pytest.mark.parametrize("many", [False, True], ids=["one", "two"])
 def test_an_endless_stream_takes_no_more_memory(
-    generator: Generator, options: dict[str, Any], sizes: tuple[int, int]
+    generator: Generator, options: dict[str, Any], sizes: tuple[int, int], many: bool
 ) -> None:
-    stream = generator.stream("the ", max_new_tokens=None, **options)
+    stream: Iterator[Any] = generator.stream("the ", max_new_tokens=None, **options)
+    if many:
+        stream = generator.stream_many(["the ", "clock"], max_new_tokens=None, **options)
     collections.deque(itertools.islice(stream, 1000), maxlen=0)
     tracemalloc.start()
     try:

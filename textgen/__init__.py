@@ -36,9 +36,10 @@ from textgen.plugins import PluginSet
 
 if _TYPE_CHECKING:
     from textgen.engine import Engine, Run, load, run
-    from textgen.generation import Generation, Generator
+    from textgen.generation import Generator
     from textgen.scoring import TextScore
     from textgen.state import GenerationState
+    from textgen.texts import Generation, Piece
 
 __all__ = [
     "PLUGIN_API_VERSION",
@@ -55,6 +56,7 @@ __all__ = [
     "Generator",
     "Interrupted",
     "NoOptions",
+    "Piece",
     "Pipeline",
     "PipelineError",
     "PluginError",
@@ -79,7 +81,8 @@ __all__ = [
 _LATER = {
     "textgen.engine": ("Engine", "Run", "load", "run"),
     "textgen.state": ("GenerationState",),
-    "textgen.generation": ("Generation", "Generator"),
+    "textgen.generation": ("Generator",),
+    "textgen.texts": ("Generation", "Piece"),
     "textgen.scoring": ("TextScore",),
 }
 

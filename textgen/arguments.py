@@ -12,7 +12,9 @@ import attrs
 from textgen.config import DecodingOptions
 from textgen.decoding import Limits
 from textgen.errors import Fault, UsageError
+from textgen.protocols import Tokenizer
 from textgen.sampling import Chain
+from textgen.stopping import StopText
 from textgen.structure import structure_table
 
 
@@ -65,6 +67,10 @@ class Settings:
             deadline=None if options.time_limit is None else time.monotonic() + options.time_limit,
             cancelled=self.cancelled,
         )
+
+    def watcher(self, tokenizer: Tokenizer) -> StopText:
+        """What decodes a text as it comes, up to a stop."""
+        return StopText(tokenizer.incremental_decoder(), self.options.stops, self.options.min_new_tokens)
 
     def must_end(self) -> None:
         """Raise UsageError when nothing would ever end the text."""

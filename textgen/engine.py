@@ -21,12 +21,13 @@ from textgen.config import DecodingOptions, Pipeline, make_choice, make_pipeline
 from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
 from textgen.document import read_document
 from textgen.errors import CorpusError, CorruptFileError
-from textgen.generation import Generation, Generator, check_prompt
+from textgen.generation import Generator, check_prompt
 from textgen.guards import watched
 from textgen.loading import load_generator, load_weights, make_generator
 from textgen.plugins import PluginSet
 from textgen.protocols import Corpus, Observer, Tokenizer, TrainingContext
 from textgen.rundir import Checkpoint, RunDirectory
+from textgen.texts import Generation
 from textgen.training import Progress, TrainingLoop, Watcher
 
 logger = logging.getLogger("textgen")

@@ -6,58 +6,27 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 import attrs
 import numpy as np
 
 from textgen.arguments import GenerateArguments, Settings
 from textgen.config import MAX_N, MAX_SEED
-from textgen.decoding import (
-    BatchDecoding,
-    FinishReason,
-    Request,
-    SequenceDecoding,
-    TokenLogprobs,
-    can_batch,
-)
+from textgen.decoding import SequenceDecoding, TokenLogprobs
 from textgen.errors import PromptError, UsageError
+from textgen.many import ManyTexts
 from textgen.protocols import Ids, Model, Tokenizer
 from textgen.sampling import Chain
 from textgen.scoring import TextScore, TokenScores, score_pieces, score_tokens
 from textgen.state import GenerationState
-from textgen.stopping import StopText
+from textgen.texts import Generation, Piece
 
 if TYPE_CHECKING:
     from textgen.novelty import CopyIndex
 
 _BATCH: Final = 256
-
-
-@attrs.frozen(kw_only=True)
-class Generation:
-    """A generated text. `str()` of it is prompt and continuation together.
-
-    text           the continuation; with `echo`, the prompt before it. What ended it is not in it
-    tokens         the generated ids
-    finish_reason  "length", "stop", "time" or "cancelled"
-    seed, index    with the same of these and the same prompt, the same text comes again
-    logprobs       if asked for, one entry per token (with `echo`, per prompt token before them)
-    state          if asked for, what `generate(state=...)` goes on from
-    """
-
-    prompt: str
-    text: str
-    tokens: tuple[int, ...]
-    finish_reason: FinishReason
-    seed: int
-    index: int = 0
-    echo: bool = False
-    logprobs: tuple[TokenLogprobs, ...] | None = None
-    state: GenerationState | None = attrs.field(default=None, repr=False, eq=False)
-
-    def __str__(self) -> str:
-        return self.text if self.echo else self.prompt + self.text
+_Value = TypeVar("_Value")
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -145,8 +114,7 @@ class Generator:
         self, prompt: str = "", *, index: int = 0, **arguments: Unpack[GenerateArguments]
     ) -> AsyncIterator[str]:
         """`stream` for asyncio: pieces are made in a worker thread, and the event loop stays free."""
-        pieces = self.stream(prompt, index=index, **arguments)
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        async for piece in _in_threads(self.stream(prompt, index=index, **arguments)):
             yield piece
 
     def generate_many(
@@ -162,13 +130,35 @@ class Generator:
         The text of continuation j of prompt i is that of `generate(prompt, index=i * n + j)`. A time limit holds for
         all of them together. Prompts are read and checked as their turn comes.
         """
-        if isinstance(prompts, str):
-            raise UsageError("generate_many takes prompts, several; for one, write generate(prompt), or [prompt]")
-        settings = self._settings(arguments)
-        _check_whole("n", n, 1, MAX_N)
-        _check_whole("batch_size", batch_size, 1, MAX_N)
-        settings.must_end()
-        return self._many(prompts, n, batch_size, settings)
+        many = self._many(prompts, n, batch_size, arguments)
+        many.settings.must_end()
+        return many.whole(prompts)
+
+    def stream_many(
+        self,
+        prompts: Iterable[str],
+        *,
+        n: int = 1,
+        batch_size: int = _BATCH,
+        **arguments: Unpack[GenerateArguments],
+    ) -> Iterator[Piece]:
+        """The texts of `generate_many` side by side, in pieces as they come.
+
+        The pieces of index i * n + j, joined, are continuation j of prompt i; the last of them has the finish reason.
+        """
+        return self._many(prompts, n, batch_size, arguments).in_pieces(prompts)
+
+    async def astream_many(
+        self,
+        prompts: Iterable[str],
+        *,
+        n: int = 1,
+        batch_size: int = _BATCH,
+        **arguments: Unpack[GenerateArguments],
+    ) -> AsyncIterator[Piece]:
+        """`stream_many` for asyncio."""
+        async for piece in _in_threads(self.stream_many(prompts, n=n, batch_size=batch_size, **arguments)):
+            yield piece
 
     def score(self, text: str | Iterable[str]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
@@ -210,7 +200,7 @@ class Generator:
 
     def _collect(self, decoding: SequenceDecoding, settings: Settings, top: int | None) -> tuple[list[int], str]:
         """All tokens of a decoding, and their text."""
-        watcher = self._watcher(settings)
+        watcher = settings.watcher(self.tokenizer) if settings.options.stops else None
         tokens = decoding.tokens(settings.limits(), top)
         if watcher is None:
             ids = list(tokens)
@@ -233,15 +223,8 @@ class Generator:
         prompt_alone = SequenceDecoding(self.model, settings.chain, ids[:0], seed=0, index=0)
         return (*prompt_alone.forced_logprobs(ids, top), *decoding.logprobs)
 
-    def _watcher(self, settings: Settings) -> StopText | None:
-        if not settings.options.stops:
-            return None
-        return StopText(self.tokenizer.incremental_decoder(), settings.options.stops, settings.options.min_new_tokens)
-
     def _pieces(self, decoding: SequenceDecoding, settings: Settings) -> Iterator[str]:
-        watcher = StopText(
-            self.tokenizer.incremental_decoder(), settings.options.stops, settings.options.min_new_tokens
-        )
+        watcher = settings.watcher(self.tokenizer)
         for token in decoding.tokens(settings.limits()):
             if piece := watcher.feed(token):
                 yield piece
@@ -250,42 +233,19 @@ class Generator:
         if piece := watcher.rest():
             yield piece
 
-    def _many(self, prompts: Iterable[str], n: int, batch_size: int, settings: Settings) -> Iterator[Generation]:
-        options = settings.options
-        texts: dict[int, str] = {}
-        watchers: dict[int, StopText] = {}
+    def _many(self, prompts: Iterable[str], n: int, batch_size: int, arguments: Mapping[str, Any]) -> ManyTexts:
+        if isinstance(prompts, str):
+            raise UsageError("prompts are several; for one, write [prompt], or use generate or stream")
+        settings = self._settings(arguments)
+        _check_whole("n", n, 1, MAX_N)
+        _check_whole("batch_size", batch_size, 1, MAX_N)
+        return ManyTexts(self.model, self.tokenizer, self.encode_prompt, settings, n, batch_size)
 
-        def requests() -> Iterator[Request]:
-            numbers = itertools.count()
-            for prompt in prompts:
-                ids = self.encode_prompt(prompt, options.unknown_characters)
-                for number in itertools.islice(numbers, n):
-                    texts[number] = prompt
-                    watcher = self._watcher(settings)
-                    if watcher is not None:
-                        watchers[number] = watcher
-                    yield Request(number, ids, settings.seed, number, watcher.watch if watcher else None)
 
-        size = batch_size if can_batch(self.model) else 1
-        finished = BatchDecoding(self.model, settings.chain, settings.limits(), size).run(requests())
-        ready: dict[int, Generation] = {}
-        turn = 0
-        for done in finished:
-            number = done.request.number
-            prompt, watcher = texts.pop(number), watchers.pop(number, None)
-            text = self.tokenizer.decode(done.tokens) if watcher is None else watcher.text()
-            ready[number] = Generation(
-                prompt=prompt,
-                text=prompt + text if options.echo else text,
-                tokens=tuple(done.tokens.tolist()),
-                finish_reason=done.reason,
-                seed=settings.seed,
-                index=number,
-                echo=options.echo,
-            )
-            while turn in ready:
-                yield ready.pop(turn)
-                turn += 1
+async def _in_threads(values: Iterator[_Value]) -> AsyncIterator[_Value]:
+    """Values of an iterator, each made in a worker thread."""
+    while (value := await asyncio.to_thread(next, values, None)) is not None:
+        yield value
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: str) -> Ids:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from textgen.protocols import Decoder, Ids, Tensors
 from textgen_builtins.rnn import RNNConfig
-from textgen_builtins.rnn_numpy import Folded, NumpyDecoder, check_shapes, expected_shapes
+from textgen_builtins.rnn_numpy import NumpyDecoder
+from textgen_builtins.rnn_weights import Folded, check_shapes, expected_shapes
 
 _EAGER_STEPS: Final = 3  # single steps before a graph is worth its capture
 

@@ -1,0 +1,105 @@
+"""Many texts in one batch, whole or in pieces."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import attrs
+
+from textgen.arguments import Settings
+from textgen.batching import BatchDecoding, Finished, Request, can_batch
+from textgen.protocols import Ids, Model, Tokenizer
+from textgen.stopping import StopText
+from textgen.texts import Generation, Piece
+
+_Watch = Callable[[int], bool]
+
+
+@attrs.frozen(eq=False)
+class ManyTexts:
+    """`n` continuations of each prompt, up to `batch_size` at once. Continuation j of prompt i has index i * n + j."""
+
+    model: Model
+    tokenizer: Tokenizer
+    encode: Callable[[str, str], Ids]
+    settings: Settings
+    n: int
+    batch_size: int
+
+    def whole(self, prompts: Iterable[str]) -> Iterator[Generation]:
+        """The texts, in the order of their indices."""
+        given: dict[int, str] = {}
+        watchers: dict[int, StopText] = {}
+
+        def begin(index: int, prompt: str) -> _Watch | None:
+            given[index] = prompt
+            if not self.settings.options.stops:
+                return None
+            watchers[index] = self.settings.watcher(self.tokenizer)
+            return watchers[index].watch
+
+        ready: dict[int, Generation] = {}
+        turn = 0
+        for done in self._decode(prompts, begin, keep=True):
+            if done is None:
+                continue
+            index = done.request.index
+            watcher = watchers.pop(index, None)
+            text = self.tokenizer.decode(done.tokens) if watcher is None else watcher.text()
+            ready[index] = self._generation(given.pop(index), text, done)
+            while turn in ready:
+                yield ready.pop(turn)
+                turn += 1
+
+    def in_pieces(self, prompts: Iterable[str]) -> Iterator[Piece]:
+        """The texts side by side, as they come."""
+        come: list[Piece] = []
+        watchers: dict[int, StopText] = {}
+
+        def begin(index: int, prompt: str) -> _Watch:
+            watchers[index] = text = self.settings.watcher(self.tokenizer)
+            if self.settings.options.echo and prompt:
+                come.append(Piece(index, prompt))
+
+            def watch(token: int) -> bool:
+                if piece := text.feed(token):
+                    come.append(Piece(index, piece))
+                return text.stopped
+
+            return watch
+
+        for done in self._decode(prompts, begin, keep=False):
+            yield from come
+            come.clear()
+            if done is not None:
+                index = done.request.index
+                yield Piece(index, watchers.pop(index).rest(), done.reason)
+
+    def _decode(
+        self, prompts: Iterable[str], begin: Callable[[int, str], _Watch | None], *, keep: bool
+    ) -> Iterator[Finished | None]:
+        """The batch. `begin(index, prompt)` gives what is told each token, and ends the text by answering True."""
+        settings = self.settings
+
+        def requests() -> Iterator[Request]:
+            indices = itertools.count()
+            for prompt in prompts:
+                ids = self.encode(prompt, settings.options.unknown_characters)
+                for index in itertools.islice(indices, self.n):
+                    yield Request(ids, settings.seed, index, begin(index, prompt))
+
+        size = self.batch_size if can_batch(self.model) else 1
+        return BatchDecoding(self.model, settings.chain, settings.limits(), size, keep=keep).run(requests())
+
+    def _generation(self, prompt: str, text: str, done: Finished) -> Generation:
+        echo = self.settings.options.echo
+        return Generation(
+            prompt=prompt,
+            text=prompt + text if echo else text,
+            tokens=tuple(done.tokens.tolist()),
+            finish_reason=done.reason,
+            seed=done.request.seed,
+            index=done.request.index,
+            echo=echo,
+        )
