@@ -7,9 +7,11 @@ import math
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 import attrs
 import pytest
 
-from textgen import Generator, load
+from textgen import Engine, Generator, PromptError, load
 
 # A test run that was started in the background ignores SIGINT, and would pass that on.
 HEEDING_SIGINT = """
@@ -111,10 +113,29 @@ def test_each_line_of_a_file_is_continued(
     ]
 
 
-def test_n_texts_come_one_after_the_other(generate: Callable[..., Any], generator: Generator) -> None:
-    done = generate("-p", "the ", "--n", 3, "--max-new-tokens", 20)
+@pytest.mark.parametrize("option", ["--n", "-n"])
+def test_several_texts_are_told_apart(generate: Callable[..., Any], generator: Generator, option: str) -> None:
+    done = generate("-p", "the ", option, 3, "--max-new-tokens", 20)
     made = generator.generate_many(["the "], n=3, max_new_tokens=20)
-    assert done.stdout == "".join(f"{text}\n" for text in made)
+    assert done.stdout == "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1))
+
+
+def test_several_prompts_are_all_continued(generate: Callable[..., Any], generator: Generator) -> None:
+    done = generate("-p", "the ", "-p", "clock", "--max-new-tokens", 20)
+    made = generator.generate_many(["the ", "clock"], max_new_tokens=20)
+    assert done.stdout == "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1))
+    failed = generate("-p", "the ", "-p", "clock", "--stream")
+    assert (failed.code, failed.stdout, "--stream" in failed.stderr) == (2, "", True)
+
+
+def test_an_endless_text_is_one_text(generate: Callable[..., Any], generator: Generator) -> None:
+    for more in (("-n", 2), ("--output", "jsonl"), ("--novelty",)):
+        failed = generate("-p", "the ", "--max-new-tokens", "none", *more)
+        assert (failed.code, failed.stdout) == (2, "")
+        assert "--max-new-tokens none never ends" in failed.stderr
+    stopped = generate("-p", "the ", "--max-new-tokens", "none", "--stop", "e", "-n", 2)
+    made = generator.generate_many(["the "], n=2, max_new_tokens=None, stop="e")
+    assert stopped.stdout == "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1))
 
 
 def test_json_lines_hold_what_is_known_of_a_text(generate: Callable[..., Any], generator: Generator) -> None:
@@ -126,8 +147,10 @@ def test_json_lines_hold_what_is_known_of_a_text(generate: Callable[..., Any], g
     assert expected.logprobs is not None
     assert (row["text"], row["finish_reason"], row["tokens"]) == (expected.text, "length", 8)
     for entry, known in zip(row["logprobs"], expected.logprobs, strict=True):
-        assert entry["logprob"] == pytest.approx(known.logprob)
-        assert [token for token, _ in entry["top"]] == [token for token, _ in known.top]
+        assert (entry["token"], entry["logprob"]) == (known.token, pytest.approx(known.logprob))
+        assert [likely["token"] for likely in entry["top"]] == [token for token, _ in known.top]
+        assert all(likely["text"] == generator.tokenizer.decode([likely["token"]]) for likely in entry["top"])
+    assert "".join(entry["text"] for entry in row["logprobs"]) == expected.text
 
 
 @pytest.mark.parametrize("options", [("--greedy",), ("--temperature", "0.8", "--repetition-penalty", "1.2")])
@@ -203,6 +226,137 @@ def test_what_is_wrong_is_said_with_exit_code_2(
     assert "Traceback" not in failed.stderr
 
 
+@pytest.fixture(scope="module")
+def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text, a pipeline of the same name and its run, as somebody has it who has just begun."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "my.txt").write_text("the clock struck nine and nobody came.\n" * 90, encoding="utf-8")
+    (folder / "my.toml").write_bytes((finished_run / "pipeline.toml").read_bytes())
+    (folder / "other.toml").write_text("")
+    shutil.copytree(finished_run, folder / "runs/my")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("generate my.toml", "did you mean textgen generate runs/my?"),
+        ("generate other.toml", "textgen run other.toml trains its model"),
+        ("generate my", "did you mean textgen generate runs/my?"),
+        ("generate my.txt", "my.txt is a file, and the directory of a run is wanted"),
+        ("generate nowhere", "there is no run directory nowhere"),
+        ("evaluate my.toml my.txt", "did you mean textgen evaluate runs/my?"),
+        ("run my.txt", "textgen init my.txt writes a pipeline"),
+        ("show my.txt", "textgen init my.txt writes a pipeline"),
+        ("run runs/my", "runs/my/pipeline.toml"),
+        ("run runs", "textgen init runs writes a pipeline"),
+        ("run my", "did you mean my.toml?"),
+        ("init my.toml", "textgen run my.toml"),
+        ("my.toml", "did you mean 'textgen run my.toml'?"),
+        ("my.txt", "did you mean 'textgen init my.txt'?"),
+        ("runs/my", "did you mean 'textgen generate runs/my'?"),
+        ("train my.toml", "did you mean 'run'?"),
+        ("genrate runs/my", "did you mean 'generate'?"),
+        ("run my.toml --debug", "textgen --debug run"),
+        ("run", "missing argument 'PIPELINE'; see textgen run --help"),
+        ("run my.toml --set", "see textgen run --help"),
+        ("generate runs/my --lenght 3", "see textgen generate --help"),
+        ("generate runs/my the door", "--prompt TEXT"),
+        ("init my.txt my.txt", "give the folder"),
+        ("run my.toml --epochs 3", "--set KEY=VALUE"),
+        ("generate runs/my --top-k many", "see textgen generate --help"),
+        ("generate runs/my --logit-bias a", "--logit-bias expects TOKEN=VALUE"),
+        ("plugins --knd", "see textgen plugins --help"),
+        ("--nothing", "see textgen --help"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_was_meant(
+    textgen: Callable[..., Any], workplace: Path, command: str, said: str
+) -> None:
+    failed = textgen(*command.split(), cwd=workplace)
+    assert (failed.code, failed.stdout) == (2, ""), failed.stderr
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("textgen: error: ")
+    assert said in line
+
+
+def test_help_tells_what_every_command_does(textgen: Callable[..., Any], tmp_path: Path) -> None:
+    shown = textgen("--help", cwd=tmp_path, env={"COLUMNS": "80"})
+    assert shown.code == 0
+    assert "..." not in shown.stdout.partition("Commands:")[2]
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("module", ["click", "numpy"])
+def test_an_interrupt_during_imports_is_quiet(python: Callable[..., Any], finished_run: Path, module: str) -> None:
+    script = (
+        "import importlib.abc, os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Pressed(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "from textgen.cli import main\n"
+        "main(['generate', '.'])\n"
+    )
+    stopped = python("-c", script, cwd=finished_run)
+    assert (stopped.code, stopped.stdout) == (130, "")
+    assert stopped.stderr.strip() in ("", "textgen: interrupted")
+
+
+STORY = "the clock struck nine and nobody came.\n" * 90
+
+
+@pytest.mark.parametrize(
+    ("data", "written", "said"),
+    [
+        (STORY.encode(), None, ""),
+        (STORY.encode("utf-8-sig"), None, ""),
+        (STORY.encode("utf-16"), "utf-16", ""),
+        (b"\xfe\xff" + STORY.encode("utf-16-be"), "utf-16", ""),
+        (STORY.encode("utf-32"), "utf-32", ""),
+        ((STORY + "é").encode("cp1252"), None, "option encoding"),
+    ],
+    ids=["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "cp1252"],
+)
+def test_init_finds_out_how_a_text_is_encoded(
+    textgen: Callable[..., Any], tmp_path: Path, data: bytes, written: str | None, said: str
+) -> None:
+    (tmp_path / "my.txt").write_bytes(data)
+    done = textgen("init", "my.txt", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert len(done.stderr.splitlines()) == (2 if said else 1)
+    assert said in done.stderr
+    pipeline = (tmp_path / "my.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(pipeline)["corpus"].get("encoding") == written
+    assert ("# encoding" in pipeline) == bool(said)
+    if not said:
+        read = "".join(Engine().read_corpus({**tomllib.loads(pipeline)["corpus"], "path": str(tmp_path / "my.txt")}))
+        assert read == STORY
+
+
+def test_init_finds_the_one_file_that_is_encoded_otherwise(textgen: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for name, encoding in (("a.txt", "utf-8"), ("b.txt", "utf-16"), ("c.txt", "utf-8")):
+        (tmp_path / "texts" / name).write_text(STORY, encoding=encoding)
+    done = textgen("init", "texts", cwd=tmp_path)
+    assert (done.code, "texts/b.txt is utf-16" in done.stderr) == (0, True)
+    (tmp_path / "book.txt").write_bytes(b"%PDF-1.7\n" + b"x" * 5000)
+    refused = textgen("init", "book.txt", cwd=tmp_path)
+    assert (refused.code, "is a PDF" in refused.stderr) == (2, True)
+    assert not (tmp_path / "book.toml").exists()
+
+
+def test_the_python_api_names_its_arguments_and_the_command_its_options(
+    generate: Callable[..., Any], generator: Generator
+) -> None:
+    with pytest.raises(PromptError, match="`unknown_characters`") as raised:
+        generator.generate("é")
+    assert "--" not in str(raised.value)
+    assert "--unknown-characters to 'skip'" in generate("-p", "é").stderr
+
+
 @pytest.mark.parametrize("command", ["generate", "evaluate"])
 def test_a_missing_run_directory_is_an_error(textgen: Callable[..., Any], tmp_path: Path, command: str) -> None:
     failed = textgen(command, "nowhere", *(["text.txt"] if command == "evaluate" else []), cwd=tmp_path)
@@ -251,15 +405,30 @@ def test_evaluate_measures_a_file(textgen: Callable[..., Any], finished_run: Pat
     assert f"{score['loss'] / math.log(2):.4f}" in plain.stdout
 
 
-@pytest.mark.parametrize(("data", "code"), [(None, 1), (b"a\xff", 1), (b"", 2), (b"t", 2)])
+@pytest.mark.parametrize(
+    ("data", "code", "said"),
+    [(None, 1, "No such file"), (b"a\xff", 1, "--encoding"), (b"", 2, "two tokens"), (b"t", 2, "two tokens")],
+)
 def test_evaluate_says_what_is_wrong_with_a_file(
-    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, data: bytes | None, code: int
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, data: bytes | None, code: int, said: str
 ) -> None:
     if data is not None:
         (tmp_path / "text.txt").write_bytes(data)
     failed = textgen("evaluate", finished_run, "text.txt", cwd=tmp_path)
     assert (failed.code, failed.stdout) == (code, ""), failed.stderr
     assert len(failed.stderr.splitlines()) == 1
+    assert "text.txt" in failed.stderr
+    assert said in failed.stderr
+    assert "option encoding" not in failed.stderr
+
+
+def test_evaluate_reads_another_encoding(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the clock é", encoding="cp1252")
+    done = textgen("evaluate", finished_run, "text.txt", "--encoding", "cp1252", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["unknown_tokens"] == 1
+    failed = textgen("evaluate", finished_run, "text.txt", "--encoding", "cp9999", cwd=tmp_path)
+    assert (failed.code, failed.stdout) == (2, "")
+    assert "--encoding must be an encoding that Python knows" in failed.stderr
 
 
 class Page(HTMLParser):
@@ -270,12 +439,14 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.text = ""
         self.bits: list[str] = []
+        self.marked = ""
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         if tag != "meta":
             self.open.append(tag)
         if "pre" in self.open and tag == "span":
             self.bits.append(dict(attributes)["title"] or "")
+        self.marked += "" if tag != "u" else "|"
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -283,6 +454,28 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "pre" in self.open:
             self.text += data
+        if "u" in self.open:
+            self.marked += data
+
+
+@pytest.mark.parametrize("lower_case", [False, True])
+def test_a_page_shows_what_the_vocabulary_lacks_and_marks_it(
+    textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any, lower_case: bool
+) -> None:
+    from textgen import run
+
+    made = run(tiny_pipeline(text="the clock <b> struck nine\n" * 20, tokenizer={"lower_case": lower_case}))
+    text = "the clöck & the \U0001f570 struck <nine>\n"
+    written = text.title() if lower_case else text
+    (tmp_path / "text.txt").write_text(written, encoding="utf-8")
+    done = textgen("evaluate", made.path, "text.txt", "--html", "page.html", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    page = Page()
+    page.feed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    page.close()
+    assert page.open == []
+    assert page.text == text
+    assert page.marked == "|ö|&|\U0001f570"
 
 
 def test_evaluate_paints_a_page(textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any) -> None:
@@ -389,6 +582,34 @@ def test_a_session_continues_prompts_with_live_options(session: Terminal, genera
     session.send("the \n")
     assert f"{generator.generate('the ', max_new_tokens=12, index=2)}\n" in session.read_to("\n> ")
     session.send("\x04")
+    assert session.process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [("-n", "2"), ("--output", "jsonl"), ("--save-state", "state"), ("--novelty",), ("--logprobs", "1", "-o", "jsonl")],
+    ids=lambda options: options[0],
+)
+def test_a_session_refuses_what_it_cannot_do(finished_run: Path, tmp_path: Path, refused: tuple[str, ...]) -> None:
+    terminal = Terminal("generate", str(finished_run), *refused, cwd=tmp_path)
+    try:
+        said = terminal.read_to("\n")
+        assert terminal.process.wait(60) == 2
+    finally:
+        terminal.close()
+    assert said.startswith("textgen: error: --")
+    assert "--prompt" in said
+
+
+@pytest.mark.parametrize("word", ["/quit", "/exit"])
+def test_a_session_ends_by_a_word(session: Terminal, word: str) -> None:
+    session.send("/help\n")
+    assert "/quit" in session.read_to("\n> ")
+    session.send("/set temperature 0.5\n")
+    session.read_to("> ")
+    session.send("/options\n")
+    assert "temperature = 0.5" in session.read_to("\n> ")
+    session.send(f"{word}\n")
     assert session.process.wait(60) == 0
 
 

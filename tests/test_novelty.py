@@ -203,8 +203,25 @@ def test_the_command_reports_on_each_text(textgen: Callable[..., Any], copied_ru
         assert row["novelty"]["longest"] == report.longest
         assert row["novelty"]["longest_text"] == report.longest_text
         assert row["novelty"]["tokens"] == 40
-    (tmp_path / "corpus.txt").write_text("changed", encoding="utf-8")
-    shutil.rmtree(copied_run / "copy-index")
-    failed = textgen("generate", copied_run, "--novelty", cwd=tmp_path)
-    assert (failed.code, failed.stdout) == (1, "")
-    assert len(failed.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("form", ["text", "jsonl"])
+def test_a_corpus_that_is_gone_or_changed_costs_the_report_and_not_the_text(
+    textgen: Callable[..., Any], copied_run: Path, tmp_path: Path, form: str
+) -> None:
+    generator = load(copied_run)
+    text = str(generator.generate("the clock", max_new_tokens=20))
+    corpus = tmp_path / "corpus.txt"
+    size = len(corpus.read_text(encoding="utf-8"))
+    command = ("generate", copied_run, "-p", "the clock", "--novelty", "--max-new-tokens", 20, "--output", form)
+    corpus.write_text("the clock", encoding="utf-8")
+    changed = textgen(*command, cwd=tmp_path)
+    corpus.unlink()
+    gone = textgen(*command, cwd=tmp_path)
+    for done, said in ((changed, f"it had {size} characters, and has 9 now"), (gone, "No such file")):
+        shown = done.stdout if form == "text" else json.loads(done.stdout)["text"] + "\n"
+        assert (done.code, shown) == (1, text + "\n")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("textgen: error: there is no report on what is copied: ")
+        assert said in line
+    assert form == "text" or json.loads(gone.stdout)["novelty"] is None

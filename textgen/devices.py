@@ -35,7 +35,7 @@ def resolve(requested: str) -> str:
         if count <= int(requested.partition(":")[2] or 0):
             missing = f"this machine has {count} CUDA devices" if count else "no CUDA device is to be had here"
     if missing:
-        raise DeviceError(f"device {requested!r} was asked for, but {missing}; use --device cpu, or auto", requested)
+        raise DeviceError(f"device {requested!r} was asked for, but {missing}; set `device` to cpu or auto", requested)
     return requested
 
 

@@ -89,7 +89,8 @@ class Engine:
         """Train, resume or skip, as the run directory stands; then generate.
 
         output     the run directory, in place of the pipeline's
-        overwrite  replace a run of another pipeline
+        overwrite  train anew. A finished run that is there stays, and is what `load` gives with a warning, until the
+                   new one is finished
         console    where progress may be written; without it, silence
         observers  more spectators than the pipeline's own
         cancelled  asked after every step; once true, the run stops after a checkpoint and raises Interrupted
@@ -271,7 +272,7 @@ def _last_checkpoint(directory: RunDirectory) -> Checkpoint | None:
     if error is not None:
         raise CorruptFileError(
             error.path,
-            f"no checkpoint of this run is whole (the newest: {error}); start again with --overwrite",
+            f"no checkpoint of this run is whole (the newest: {error}); start again with `overwrite`",
             expected=error.expected,
             actual=error.actual,
         )

@@ -15,11 +15,13 @@
     ├── TrainingError            .step, .learning_rate: training cannot go on
     └── Interrupted              .signal_number, exit code 128 + signal
 
-Each is raised with the facts it carries as attributes, and its text says what was wrong, where, and what to do.
+Each is raised with the facts it carries as attributes, and its text says what was wrong, where, and what to do. An
+argument of the Python API stands between backticks in it; the command line shows its own option there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,7 +80,7 @@ class PromptError(UsageError):
         shown = ", ".join(f"{c!r} (U+{ord(c):04X})" if len(c) == 1 else repr(c) for c in self.characters)
         super().__init__(
             f"the prompt has characters outside the vocabulary: {shown}; leave them out, or set "
-            "unknown_characters (--unknown-characters) to 'skip' (drop them) or 'unknown' (feed them as <unk>)"
+            "`unknown_characters` to 'skip' (drop them) or 'unknown' (feed them as <unk>)"
         )
 
 
@@ -96,11 +98,27 @@ class RunMismatchError(UsageError):
     def __init__(self, path: Path, differences: Sequence[str]) -> None:
         self.path = path
         self.differences = tuple(differences)
-        rows = "".join(f"\n  {difference}" for difference in self.differences)
+        of_text = [difference.startswith("corpus.") for difference in self.differences]
+        made = "was trained on another text" if all(of_text) else "holds a run of another pipeline"
+        rows = "".join(f"\n  {row}" for row in _rows(self.differences))
         super().__init__(
-            f"{path} holds a run of another pipeline:{rows}\n"
-            "keep it and choose another folder with --output, or replace it with --overwrite"
+            f"{path} {made}:{rows}\nkeep it and choose another folder with `output`, or replace it with `overwrite`"
         )
+
+
+def _rows(differences: Sequence[str]) -> list[str]:
+    """Differences as they are shown: of a text, first how long it was and is, then the beginning of each checksum."""
+    rows = []
+    for difference in differences:
+        if not difference.startswith("corpus."):
+            rows.append(difference)
+        elif difference.startswith("corpus.sha256"):
+            rows.append(re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", difference))
+            if not any(other.startswith("corpus.characters") for other in differences):
+                rows.append("corpus.characters: as many there as here")
+        else:
+            rows.append(re.sub(r"\d+", lambda number: f"{int(number[0]):,}", difference))
+    return rows
 
 
 class CorpusError(TextgenError):
@@ -141,7 +159,7 @@ class RunLockedError(RunError):
     def __init__(self, path: Path, pid: int | None) -> None:
         self.pid = pid
         who = f"process {pid}" if pid else "another process"
-        super().__init__(f"{path} is in use by {who}; wait for it, stop it, or choose another --output", path)
+        super().__init__(f"{path} is in use by {who}; wait for it, stop it, or choose another `output`", path)
 
 
 class CorruptFileError(RunError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ def load_generator(
     samplers: Iterable[Any] | None,
 ) -> Generator:
     """The generator of a finished run, with the run's own sampler chain or another's tables."""
-    record = _finished_record(directory)
+    directory, record = _finished(directory)
     document = read_document(directory.inside("pipeline.toml"))
     tables = document.tables
     plugins = plugins_without(document.disabled_plugins())
@@ -63,14 +64,19 @@ def load_generator(
     )
 
 
-def _finished_record(directory: RunDirectory) -> dict[str, Any]:
-    record = directory.read_run()
+def _finished(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
+    """The run to load, and its run.json: the one that is here, or the one that it is about to replace."""
+    loadable = directory.loadable()
+    if loadable is not directory:
+        cause = f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
+        warnings.warn(cause, stacklevel=4)
+    record = loadable.read_run()
     if record["status"] != "finished":
         raise RunError(
             f"the run in {directory.path} is not finished ({record['status']}); `textgen run` goes on with it",
             directory.path,
         )
-    return record
+    return loadable, record
 
 
 def make_generator(samplers: Iterable[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
@@ -110,8 +116,10 @@ def _training_tokens(
     corpus = contracts.build(pipeline.corpus, context)
     surveyor = Surveyor()
     tokens = encode_corpus(surveyor.watch(corpus.read()), tokenizer, file)
-    if attrs.asdict(surveyor.result()) != record["fingerprint"]["corpus"]:
-        raise CorpusError("the corpus is no longer the one that the model was trained on")
+    now, then = attrs.asdict(surveyor.result()), record["fingerprint"]["corpus"]
+    if now != then:
+        sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
+        raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")
     return split_tokens(tokens, pipeline.data, tokenizer).training
 
 

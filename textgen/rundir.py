@@ -1,7 +1,8 @@
 """The run directory: layout, atomic writes, checksums, fingerprint and lock.
 
-    pipeline.toml  run.json  tokenizer.json  model.safetensors  metrics.jsonl  loss.svg  samples.txt
+    pipeline.toml  run.json  tokenizer.json  model.safetensors  metrics.jsonl  loss.svg  samples.txt  copy-index/
     checkpoints/step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.json
+    .previous/     the finished run that was here before, all of it, until the run that replaces it is finished
 
 Only safetensors, JSON and TOML: nothing that is loaded can carry code.
 """
@@ -15,12 +16,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from textgen.checksums import read_checked
 from textgen.errors import CorruptFileError, RunError, RunLockedError
 from textgen.protocols import Tensors, TrainerState
 
@@ -28,8 +30,9 @@ FORMAT_VERSION: Final = 1
 _MANIFEST: Final = "manifest.json"
 _OWN: Final = (
     *("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg", "samples.txt"),
-    *("tokens.bin", "checkpoints"),
+    *("tokens.bin", "checkpoints", "copy-index"),
 )
+_PREVIOUS: Final = ".previous"
 
 
 @attrs.frozen
@@ -62,7 +65,7 @@ class RunDirectory:
         if self.path.is_dir() and not self.exists() and any(self._strangers()):
             names = ", ".join(sorted(p.name for p in self._strangers())[:3])
             raise RunError(
-                f"{self.path} is no run directory and is not empty ({names}); choose another --output", self.path
+                f"{self.path} is no run directory and is not empty ({names}); choose another `output`", self.path
             )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -71,7 +74,7 @@ class RunDirectory:
             probe.unlink()
         except OSError as error:
             reason = error.strerror or error
-            raise RunError(f"{self.path} cannot be written to: {reason}; choose another --output", self.path) from error
+            raise RunError(f"{self.path} cannot be written to: {reason}; choose another `output`", self.path) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -92,6 +95,8 @@ class RunDirectory:
             write_json(owner, {"pid": os.getpid()})
             yield
         finally:
+            with contextlib.suppress(OSError):  # the next run tries again
+                self._settle()
             owner.unlink(missing_ok=True)
             lock.release()
 
@@ -117,7 +122,7 @@ class RunDirectory:
 
     def read_artifact(self, name: str, sha256: str) -> bytes:
         """The bytes of a file of the run, checked against the checksum in run.json. No memory map stays behind."""
-        return _read_checked(self.inside(name), sha256)
+        return read_checked(self.inside(name), sha256)
 
     def write_checkpoint(self, step: int, tensors: Tensors, trainer: TrainerState, progress: Mapping[str, Any]) -> Path:
         """Write a checkpoint under another name, flush it to the disk, and move it into place whole."""
@@ -156,7 +161,7 @@ class RunDirectory:
                 sha256 = manifest["files"][name]["sha256"]
             except (KeyError, TypeError):
                 raise CorruptFileError(folder / _MANIFEST, f"it does not list {name}") from None
-            data[name] = _read_checked(folder / name, sha256)
+            data[name] = read_checked(folder / name, sha256)
         values = json.loads(data["trainer.json"])
         arrays = load_tensors(folder / "trainer.safetensors", data["trainer.safetensors"])
         return Checkpoint(
@@ -178,7 +183,7 @@ class RunDirectory:
                 shutil.rmtree(self.checkpoints / f"step-{step:06d}")
 
     def sweep(self) -> None:
-        """Remove what a killed process left half-written; put back a checkpoint it was just replacing."""
+        """Remove what a killed process left half-written; put back what it was just replacing."""
         for partial in self.checkpoints.glob(f".partial-*/{_MANIFEST}"):
             step = read_json(partial).get("step")  # the manifest is written last, so this one is whole
             final = self.checkpoints / f"step-{step:06d}"
@@ -187,12 +192,28 @@ class RunDirectory:
         for pattern in (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*", "tokens.bin"):
             for leftover in self.path.glob(pattern):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self._settle()
 
     def clear(self, spare: Path) -> None:
-        """Remove the run that is here but for the file `spare`, and nothing that a run did not write."""
-        for path in self._own():
-            if path != spare:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        """Remove the run that is here but for the file `spare`, and nothing that a run did not write.
+
+        A finished run moves aside whole, and `loadable` gives it until the one that begins here is finished too.
+        """
+        if self._status() == "finished":
+            partial = self.path / f".partial-{uuid.uuid4().hex}"
+            partial.mkdir()
+            for path in self._own():
+                if path != spare:
+                    _link(path, partial / path.name)
+            shutil.rmtree(self.path / _PREVIOUS, ignore_errors=True)
+            partial.rename(self.path / _PREVIOUS)
+            _sync_folder(self.path)
+        self._remove(path for path in self._own() if path != spare)
+
+    def loadable(self) -> RunDirectory:
+        """This run, or the finished one that is kept aside for as long as this one is not finished."""
+        previous = RunDirectory(self.inside(_PREVIOUS))
+        return previous if self._status() != "finished" and previous._status() == "finished" else self
 
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""
@@ -201,11 +222,51 @@ class RunDirectory:
             raise RunError(f"{path} leads out of the run directory; it is not followed", self.path)
         return path
 
+    def _settle(self) -> None:
+        """Drop the run that was kept aside once its successor is finished; put it back where that left nothing."""
+        previous = self.path / _PREVIOUS
+        if previous.is_symlink() or not previous.is_dir():
+            return
+        if self._status() != "finished":
+            if self.exists() and self.checkpoint_steps():
+                return  # the successor goes on from there
+            self._remove(self._own())
+            for path in sorted(previous.iterdir(), key=lambda path: path.name == "run.json"):  # which makes it count
+                _link(path, self.path / path.name)
+            _sync_folder(self.path)
+        shutil.rmtree(previous)
+
+    def _status(self) -> Any:
+        try:
+            return self.read_run().get("status")
+        except RunError:
+            return None
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        """Remove what a run wrote, run.json first: without it nothing that is left counts."""
+        for path in sorted(paths, key=lambda path: path.name != "run.json"):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
     def _own(self) -> list[Path]:
         return [self.path / name for name in _OWN if os.path.lexists(self.path / name)]
 
     def _strangers(self) -> Iterator[Path]:
         return (p for p in self.path.iterdir() if p.name not in _OWN and not p.name.startswith("."))
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file or folder under another name, as a hard link where the file system has them. No symbolic links."""
+    if source.is_symlink():
+        return
+    if source.is_dir():
+        target.mkdir()
+        for path in source.iterdir():
+            _link(path, target / path.name)
+        return
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -256,32 +317,6 @@ def load_tensors(path: Path, data: bytes) -> Tensors:
         return dict(load(data))
     except (SafetensorError, KeyError, ValueError) as error:
         raise CorruptFileError(path, f"it is not a safetensors file ({error})") from error
-
-
-def _read_checked(path: Path, sha256: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != sha256:
-        what = _looks_like(data)
-        raise CorruptFileError(
-            path,
-            f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{what}; restore the file from a copy",
-            expected=sha256,
-            actual=actual,
-        )
-    return data
-
-
-def _looks_like(data: bytes) -> str:
-    head = data[:100].lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return " (it is a Git LFS pointer: run `git lfs pull`)"
-    if head.startswith((b"<!doctype", b"<html")):
-        return " (it is an HTML page)"
-    return " (it is empty)" if not data else ""
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shlex
 from pathlib import Path
@@ -60,31 +61,87 @@ _STORY = """\
 type = "story"         # the story that comes with textgen; for your own text:
 # type = "file"
 # path = "my.txt\""""
+_MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_NO_TEXTS = {
+    b"%PDF": "a PDF",
+    b"PK\3\4": "a ZIP archive, as DOCX, ODT and EPUB files are",
+    b"{\\rtf": "an RTF document",
+}
+_PIECE = 1 << 20
 
 
-def starter_pipeline(text: str | None, folder: Path) -> str:
+def starter_pipeline(text: str | None, folder: Path) -> tuple[str, str]:
     """A commented pipeline for the file or folder `text`, to be put in `folder`; for the embedded story without one.
 
-    Raises UsageError when there is no such text, or next to none.
+    With it comes a remark on how the text is encoded, or "" where there is nothing to say. Raises UsageError when there
+    is no such text, next to none, or something else than text.
     """
-    corpus, size = _STORY, _STORY_BYTES
+    corpus, remark, size = _STORY, "", _STORY_BYTES
     if text is not None:
         path = Path(text)
         if not path.exists():
             raise UsageError(f"{text} does not exist; give a text file, or a folder of them")
+        if path.suffix.lower() == ".toml":
+            raise UsageError(f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}")
         try:
             relative = os.path.relpath(path.absolute(), folder.absolute())
         except ValueError:  # another drive
             relative = str(path.absolute())
-        corpus = 'type = "file"\n' + tomli_w.dumps({"path": Path(relative).as_posix()}).strip()
-        corpus += "           # a file, a list of files, or a folder of .txt files"
-        size = sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*.txt")))
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*.txt") if file.is_file())
+        try:
+            size = sum(file.stat().st_size for file in files)
+            encoding, remark = _encoding(files)
+        except OSError as error:
+            raise UsageError(f"{error.filename or text} cannot be read: {error.strerror or error}") from error
         if size < _SMALLEST_TEXT:
             raise UsageError(
                 f"{text} has {size:,} bytes, which is too little to learn from; give some thousands at least"
             )
+        corpus = 'type = "file"\n' + tomli_w.dumps({"path": Path(relative).as_posix()}).strip()
+        corpus += "           # a file, a list of files, or a folder of .txt files" + encoding
     streams, epochs = _schedule(size)
-    return _TEMPLATE.replace("{corpus}", corpus).replace("{streams}", str(streams)).replace("{epochs}", str(epochs))
+    made = _TEMPLATE.replace("{corpus}", corpus).replace("{streams}", str(streams)).replace("{epochs}", str(epochs))
+    return made, remark
+
+
+def _encoding(files: list[Path]) -> tuple[str, str]:
+    """The pipeline's lines on how files are encoded, as far as that is sure, and a remark where it is not."""
+    found = {file: _encoding_of(file) for file in files}
+    names = set(found.values())
+    if names <= {"utf-8"}:
+        return "", ""
+    if len(names) == 1 and "" not in names:
+        return f'\nencoding = "{names.pop()}"', ""
+    odd = next(file for file, name in found.items() if name != "utf-8")
+    what = f"{odd} is not UTF-8" if not found[odd] else f"{odd} is {found[odd]}, and others are not"
+    line = '\n# encoding = "cp1252"     # say here how the text is encoded: it is not UTF-8'
+    return line, f"{what}; set the option encoding of [corpus], for example to cp1252 or latin-1"
+
+
+def _encoding_of(file: Path) -> str:
+    """ "utf-8", "utf-16" or "utf-32" where the file's bytes leave no doubt, else "". Raises UsageError for no text."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with file.open("rb") as opened:
+        data = opened.read(_PIECE)
+        for magic, what in _NO_TEXTS.items():
+            if data.startswith(magic):
+                raise UsageError(f"{file} is {what}, and no plain text; save it as text first")
+        for mark, name in _MARKS:
+            if data.startswith(mark):
+                return name
+        try:
+            while data:
+                decoder.decode(data)
+                data = opened.read(_PIECE)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return ""
+    return "utf-8"
 
 
 def _schedule(size: int) -> tuple[int, int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
-from textgen.protocols import Tokenizer
+from textgen.protocols import Ids, Tokenizer
 from textgen.scoring import TokenScores
 
 MAX_TOKENS = 50_000
@@ -21,7 +23,8 @@ _PAGE = """<!doctype html>
 body {{ font: 16px/1.7 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem;
   background: light-dark(#ffffff, #17191c); color: light-dark(#1c1c1c, #e4e4e4); }}
 pre {{ font: 15px/1.75 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }}
-.legend span {{ padding: 0.15em 0.5em; }} .note {{ color: light-dark(#555555, #a8a8a8); }}
+.legend span {{ padding: 0.15em 0.5em; }}
+u {{ text-decoration: underline wavy; }} .note {{ color: light-dark(#555555, #a8a8a8); }}
 {colours}
 </style></head><body>
 <h1>{title}</h1>
@@ -32,44 +35,80 @@ pre {{ font: 15px/1.75 ui-monospace, monospace; white-space: pre-wrap; overflow-
 """
 
 
-def surprise_page(blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: str) -> str:
-    """The page for scored tokens, at most MAX_TOKENS of them. Hovering a run shows its bits per token."""
-    parts: list[str] = []
-    run: list[tuple[int, float]] = []
-    count, total, level = 0, 0.0, 0
-    cut = False
+def surprise_page(
+    blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: str, text: Iterable[str] | None = None
+) -> str:
+    """The page for scored tokens, at most MAX_TOKENS of them. Hovering a run shows its bits per token.
+
+    `text`, in pieces, is what was scored: with it, characters outside the vocabulary are shown as they are and marked.
+    """
+    tokens, logprobs, cut = _beginning(blocks)
+    bits = -logprobs / math.log(2)
+    levels = np.searchsorted(_STEPS, np.nan_to_num(bits), side="right")
+    unknown = _unknown_characters(tokens, tokenizer, text)
+    borders = [0, *(np.flatnonzero(np.diff(levels)) + 1).tolist(), len(tokens)]
+    body = "".join(
+        _span(start, tokens[start:end], bits[start:end], int(levels[start]), tokenizer, unknown)
+        for start, end in itertools.pairwise(borders)
+        if start < end
+    )
+    note = f"{np.nansum(bits) / max(len(tokens) - 1, 1):.2f} bits per token on average over {len(tokens):,} tokens"
+    note += ", the first of the text" * cut + "; underlined: outside the vocabulary" * bool(unknown)
+    return _PAGE.format(title=html.escape(title), colours=_colours(), legend=_legend(), note=note, body=body)
+
+
+def _beginning(blocks: Iterable[TokenScores]) -> tuple[Ids, npt.NDArray[np.float64], bool]:
+    """At most MAX_TOKENS tokens and their log-probabilities, and whether there are more."""
+    tokens: list[Ids] = [np.empty(0, np.int64)]
+    logprobs, count = [np.empty(0)], 0
     for block in blocks:
-        levels = _levels(block)
-        for token, logprob, next_level in zip(block.tokens.tolist(), block.logprobs.tolist(), levels, strict=True):
-            if count == MAX_TOKENS:
-                cut = True
-                break
-            if run and next_level != level:
-                parts.append(_span(run, level, tokenizer))
-                run = []
-            level = next_level
-            run.append((token, logprob))
-            count += 1
-            total += 0.0 if math.isnan(logprob) else -logprob
-        if cut:
+        tokens.append(block.tokens[: MAX_TOKENS - count])
+        logprobs.append(block.logprobs[: MAX_TOKENS - count])
+        count += len(block.tokens)
+        if count > MAX_TOKENS:
             break
-    if run:
-        parts.append(_span(run, level, tokenizer))
-    mean = total / math.log(2) / max(count - 1, 1)
-    note = f"{mean:.2f} bits per token on average over {count:,} tokens" + (", the first of the text" if cut else "")
-    return _PAGE.format(title=html.escape(title), colours=_colours(), legend=_legend(), note=note, body="".join(parts))
+    return np.concatenate(tokens), np.concatenate(logprobs), count > MAX_TOKENS
 
 
-def _levels(block: TokenScores) -> list[int]:
-    bits = np.nan_to_num(-block.logprobs / math.log(2))
-    levels: list[int] = np.searchsorted(_STEPS, bits, side="right").tolist()
-    return levels
+def _unknown_characters(tokens: Ids, tokenizer: Tokenizer, text: Iterable[str] | None) -> dict[int, str]:
+    """The character of each unknown token by its place, where tokens and characters go side by side; else nothing.
+
+    They do if every known token is its character, up to the tokenizer's small letters.
+    """
+    places = np.flatnonzero(tokens == tokenizer.unknown_id) if tokenizer.unknown_id is not None else ()
+    if text is None or not len(places):
+        return {}
+    beginning = ""
+    for piece in text:
+        beginning += piece[: len(tokens) - len(beginning)]
+        if len(beginning) == len(tokens):
+            break
+    known, decoded = tokens != tokenizer.unknown_id, tokenizer.decode(tokens)
+    if not len(beginning) == len(decoded) == len(tokens):
+        return {}
+    pairs = zip(beginning, decoded, known.tolist(), strict=True)
+    if any(is_known and decoded_one not in (one, one.lower()) for one, decoded_one, is_known in pairs):
+        return {}
+    return {place: beginning[place] for place in map(int, places)}
 
 
-def _span(run: list[tuple[int, float]], level: int, tokenizer: Tokenizer) -> str:
-    text = html.escape(tokenizer.decode(np.array([token for token, _ in run])))
-    bits = ", ".join("-" if math.isnan(p) else f"{-p / math.log(2):.1f}" for _, p in run[:12])
-    return f'<span class="s{level}" title="{bits} bits">{text}</span>'
+def _span(
+    start: int,
+    tokens: Ids,
+    bits: npt.NDArray[np.float64],
+    level: int,
+    tokenizer: Tokenizer,
+    unknown: Mapping[int, str],
+) -> str:
+    """Tokens of one colour. Those at a place in `unknown` are each shown as that character."""
+    parts, done = [], 0
+    for place in (place for place in range(len(tokens)) if start + place in unknown):
+        parts.append(html.escape(tokenizer.decode(tokens[done:place])))
+        parts.append(f'<u title="outside the vocabulary">{html.escape(unknown[start + place])}</u>')
+        done = place + 1
+    parts.append(html.escape(tokenizer.decode(tokens[done:])))
+    shown = ", ".join("-" if math.isnan(bit) else f"{bit:.1f}" for bit in bits[:12].tolist())
+    return f'<span class="s{level}" title="{shown} bits">{"".join(parts)}</span>'
 
 
 def _colours() -> str:

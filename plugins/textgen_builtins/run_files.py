@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -90,11 +91,11 @@ class Samples:
             tqdm.write(f"step {event.step} writes: {shown}", file=self.console)
 
     def _keep_samples_up_to(self, step: int) -> None:
-        kept = ""
-        if self.path.exists() and step:
-            for part in self.path.read_text(encoding="utf-8").split("=== step ")[1:]:
-                if int(part.split(" ", 1)[0]) <= step:
-                    kept += "=== step " + part
+        kept = self.path.read_text(encoding="utf-8") if self.path.exists() and step else ""
+        for heading in re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE):
+            if int(heading[1]) > step:
+                kept = kept[: heading.start()]
+                break
         write_atomic(self.path, kept.encode())
 
 

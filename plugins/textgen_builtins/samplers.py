@@ -94,9 +94,11 @@ class StandardConfig:
     Penalties, bias, no-repeat, then top-k, typical, top-p, min-p, and temperature.
     """
 
-    repetition_penalty: float = option(1.0, help="1 is off", validator=gt(0))
-    presence_penalty: float = option(0.0, help="0 is off")
-    frequency_penalty: float = option(0.0, help="0 is off")
+    repetition_penalty: float = option(
+        1.0, help="make tokens that occurred less likely, prompt included; 1 is off", validator=gt(0)
+    )
+    presence_penalty: float = option(0.0, help="taken from the logits of generated tokens, once; 0 is off")
+    frequency_penalty: float = option(0.0, help="taken from the logits for each time a token was generated; 0 is off")
     logit_bias: dict[str, float] = option(
         factory=dict, help="a table of tokens, as text, and what is added to their logits"
     )

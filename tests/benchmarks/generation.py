@@ -1,6 +1,6 @@
 """Tokens a second against the seed's way: an nn.RNN step per character in a Python loop under torch.inference_mode.
 
-Usage: python tests/benchmarks/generation.py [--repeats 7]
+Usage: python tests/benchmarks/generation.py [--repeats 7] [--device cpu|cuda]
 
 Both generate from the same weights in the same process, in turn. Prints ratios of time per token with their spread.
 """
@@ -25,11 +25,11 @@ CASES = (  # cell, units, tokens, target greedy, target sampled
 )
 
 
-def trained(folder: Path, cell: str, units: int) -> textgen.Generator:
+def trained(folder: Path, cell: str, units: int, device: str = "cpu") -> textgen.Generator:
     """A run directory with a model of that size; how well it is trained does not matter here."""
     pipeline = {
         "seed": 0,
-        "device": "cpu",
+        "device": device,
         "corpus": {"type": "story"},
         "tokenizer": {"type": "char", "letters_only": True, "lower_case": True},
         "data": {"window_length": 32, "training_windows": 64, "validation_windows": 0},
@@ -45,11 +45,12 @@ def trained(folder: Path, cell: str, units: int) -> textgen.Generator:
 class SeedsWay:
     """The seed's loop: one-hot input, the framework's layer called once a character."""
 
-    def __init__(self, generator: textgen.Generator, cell: str, units: int) -> None:
+    def __init__(self, generator: textgen.Generator, cell: str, units: int, device: str) -> None:
+        self.device = device
         self.vocab_size = generator.tokenizer.vocab_size
         self.generator = generator
-        self.rnn = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](self.vocab_size, units)
-        self.head = nn.Linear(units, self.vocab_size)
+        self.rnn = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](self.vocab_size, units).to(device)
+        self.head = nn.Linear(units, self.vocab_size).to(device)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in generator.model.tensors().items()}
         with torch.no_grad():
             for name, parameter in self.rnn.named_parameters():
@@ -77,16 +78,16 @@ class SeedsWay:
 
     def step(self, token: int, state: Any) -> tuple[torch.Tensor, Any]:
         """One character: (1, V) logits and the state."""
-        x = nn.functional.one_hot(torch.tensor([[token]]), self.vocab_size).float()
+        x = nn.functional.one_hot(torch.tensor([[token]], device=self.device), self.vocab_size).float()
         y, state = self.rnn(x, state)
         return self.head(y[0]), state
 
 
-def compare_one(folder: Path, case: tuple[str, int, int, float, float], repeats: int) -> None:
+def compare_one(folder: Path, case: tuple[str, int, int, float, float], repeats: int, device: str) -> None:
     """One sequence, greedy and sampled."""
     cell, units, count, greedy_target, sampled_target = case
-    generator = trained(folder, cell, units)
-    seed = SeedsWay(generator, cell, units)
+    generator = trained(folder, cell, units, device)
+    seed = SeedsWay(generator, cell, units, device)
     same = list(generator.generate("it has", max_new_tokens=50).tokens) == seed.generate("it has", 50)
     print(f"{cell} {units}: the first 50 greedy tokens are {'the same' if same else 'DIFFERENT'}")
     greedy = ratios(
@@ -101,10 +102,10 @@ def compare_one(folder: Path, case: tuple[str, int, int, float, float], repeats:
     show(f"{cell} {units}, temperature 0.8 and top-k 10, one sequence", sampled, sampled_target)
 
 
-def compare_batch(folder: Path, repeats: int) -> None:
+def compare_batch(folder: Path, repeats: int, device: str) -> None:
     """1,024 sequences at once, per token, against the baseline's one."""
-    generator = trained(folder, "rnn", 32)
-    seed = SeedsWay(generator, "rnn", 32)
+    generator = trained(folder, "rnn", 32, device)
+    seed = SeedsWay(generator, "rnn", 32, device)
     found = ratios(
         lambda: seed.generate("it has", 2000),
         lambda: list(generator.generate_many(["it has"], n=1024, batch_size=1024, max_new_tokens=500)),
@@ -119,12 +120,14 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    repeats, device = arguments.repeats, arguments.device
     torch.set_num_threads(1)  # a step is far too small to share out; more threads only slow the baseline
     with tempfile.TemporaryDirectory() as name:
         for case in CASES:
-            compare_one(Path(name), case, repeats)
-        compare_batch(Path(name), repeats)
+            compare_one(Path(name), case, repeats, device)
+        compare_batch(Path(name), repeats, device)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -15,14 +16,29 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-import click
+try:
+    import click
 
-from textgen.errors import PluginWarning, TextgenError
-from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
+    from textgen.errors import PluginWarning, TextgenError
+    from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
+except KeyboardInterrupt:  # pressed so early that main is not there yet to answer it
+    sys.exit(128 + signal.SIGINT)
 
 COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "new-plugin", "doctor", "completion")
 
 _PATIENCE_SECONDS: Final = 0.5
+_ALSO_CALLED: Final = {
+    **dict.fromkeys(("train", "fit", "start", "resume", "continue"), "run"),
+    **dict.fromkeys(("sample", "write", "chat", "predict", "complete"), "generate"),
+    **dict.fromkeys(("test", "score", "perplexity"), "evaluate"),
+    **dict.fromkeys(("list", "components"), "plugins"),
+    **dict.fromkeys(("config", "validate", "options"), "show"),
+    **dict.fromkeys(("new", "create"), "init"),
+}
+_ONE_ARGUMENT: Final = {
+    "generate": "a prompt is given with --prompt TEXT, in quotes",
+    "init": "for several texts, give the folder that they are in",
+}
 
 
 class _ReaderGone(Exception):
@@ -69,12 +85,27 @@ class _Group(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from textgen.suggest import nearest
-
-            hint = nearest(args[0], self.list_commands(ctx)) if args else ""
+            hint = self._meant(ctx, args[0]) if args else ""
             if hint and "did you mean" not in error.message.lower():
                 raise click.UsageError(f"{error.message.rstrip('.')}; {hint}", ctx) from error
             raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(200)) for name, command in commands if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _meant(self, ctx: click.Context, word: str) -> str:
+        """What somebody may have meant who wrote `word` where a command stands."""
+        from textgen.suggest import nearest
+
+        if word.endswith(".toml") or Path(word).is_file():
+            return f"did you mean 'textgen {'run' if word.endswith('.toml') else 'init'} {word}'?"
+        if Path(word, "run.json").is_file():
+            return f"did you mean 'textgen generate {word}'?"
+        known = _ALSO_CALLED.get(word)
+        return f"did you mean {known!r}?" if known else nearest(word, self.list_commands(ctx))
 
     def _build(self, offer: Offer, settings: Settings) -> click.Command:
         from textgen import contracts
@@ -112,7 +143,7 @@ class Settings:
     is_eager=True,  # so that it counts for --help too
     callback=lambda ctx, _, names: setattr(ctx.obj, "disable", names),
     expose_value=False,
-    help="Leave a plugin alone (its entry point's name).",
+    help="Do without a plugin, given by the name of its entry point.",
 )
 @click.option(
     "--patience",
@@ -123,7 +154,7 @@ class Settings:
     is_eager=True,
     callback=lambda ctx, _, seconds: setattr(ctx.obj, "patience", seconds),
     expose_value=False,
-    help="How long a list of all plugins waits for slow ones.",
+    help="How long a list of all plugins waits for those that are slow to import.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(metadata.version(OWN_DISTRIBUTION), prog_name="textgen")
@@ -140,15 +171,15 @@ def group(debug: bool) -> None:  # main reads --debug
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 the command or pipeline is wrong, 130/143 a signal."""
     arguments = sys.argv[1:] if args is None else args
-    _prepare_streams()
-    warnings.showwarning = _show_each_once()  # this process is ours
-    warnings.simplefilter("always", PluginWarning)
     try:
+        _prepare_streams()
+        warnings.showwarning = _show_each_once()  # this process is ours
+        warnings.simplefilter("always", PluginWarning)
         ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=Settings())
         sys.stdout.flush()
         code = ended if isinstance(ended, int) else 0  # what a command gave to click's Context.exit
     except Exception as error:
-        code = _report(error, debug="--debug" in arguments)
+        code = _report(error, arguments)
     except KeyboardInterrupt:
         click.echo("textgen: interrupted", err=True)
         code = 128 + signal.SIGINT
@@ -157,21 +188,25 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _report(error: Exception, *, debug: bool) -> int:
+def _report(error: Exception, arguments: list[str]) -> int:
     """Say what went wrong and return the exit code. A bug keeps its traceback."""
+    debug = "--debug" in arguments
     if isinstance(error, BrokenPipeError | _ReaderGone):
         # Whoever read our output has enough of it. Nothing may be written there again, at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if debug and not isinstance(error, click.exceptions.Exit):
+    if debug and not isinstance(error, click.ClickException | click.exceptions.Exit):
         traceback.print_exception(error)
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.Abort):
         click.echo("textgen: interrupted", err=True)
         return 128 + signal.SIGINT
-    if isinstance(error, click.ClickException):
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        click.echo(f"textgen: error: {_usage(error, arguments)}", err=True)
         return error.exit_code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EISDIR, errno.EACCES):
         click.echo(f"textgen: error: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
@@ -179,12 +214,41 @@ def _report(error: Exception, *, debug: bool) -> int:
         return 1
     if isinstance(error, TextgenError):
         if not debug:
-            click.echo(f"textgen: error: {error}", err=True)
+            click.echo(f"textgen: error: {_with_options(str(error), arguments)}", err=True)
         return error.exit_code
     if not debug:
         traceback.print_exception(error)
         click.echo("textgen: this is a bug in textgen or a plugin; the traceback above says where", err=True)
     return 1
+
+
+def _usage(error: click.ClickException, arguments: list[str]) -> str:
+    """What click found wrong with the command line, in one line, and where to read on."""
+    command = next((argument for argument in arguments if argument in COMMANDS), "")
+    known = [name for parameter in group.params for name in parameter.opts]
+    if isinstance(error, click.NoSuchOption) and command and error.option_name in known:
+        return f"{error.option_name} goes before the command: textgen {error.option_name} {command} …"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    message = message[:1].lower() + message[1:]
+    if isinstance(error, click.NoSuchOption) and command in ("run", "show") and not message.endswith("?"):
+        message += "; a key of the pipeline is changed with --set KEY=VALUE"
+    if "unexpected extra argument" in message and command in _ONE_ARGUMENT:
+        message += f"; {_ONE_ARGUMENT[command]}"
+    ctx = getattr(error, "ctx", None)
+    where = ctx.command_path if ctx is not None else f"textgen {command}".rstrip()
+    return f"{message}{'' if message.endswith('?') else ';'} see {where} --help"
+
+
+def _with_options(text: str, arguments: list[str]) -> str:
+    """An error's text with the command's options where it names arguments of the Python API."""
+    of_prompt = "--unknown-characters" if "generate" in arguments else "generate.unknown_characters"
+    options = {
+        "device": "--device",
+        "output": "--output",
+        "overwrite": "--overwrite",
+        "unknown_characters": of_prompt,
+    }
+    return re.sub("`(" + "|".join(options) + ")`", lambda name: options[name[1]], text)
 
 
 def _show_each_once() -> Callable[..., None]:

@@ -18,7 +18,7 @@ from textgen.cli.options import json_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, import_torch: bool, as_json: bool) -> None:
-    """Examine this installation and this machine, and say what is wrong and what to do.
+    """Examine this installation and machine; say what is wrong.
 
     Versions, cores, memory, devices, threads, the cache, the current folder, and every plugin with the time its import
     takes. Exits with 1 if something is so wrong that work will fail.

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from textgen.cli.options import SamplingCommand, device_option
+from textgen.cli.options import SamplingCommand, check_run, device_option
 
 
 def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int | None:
@@ -19,8 +19,12 @@ def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str
 
 @click.command("generate", cls=SamplingCommand)
 @click.argument("run", type=click.Path())
-@click.option("--prompt", "-p", help="The text to continue. On a terminal without one, a session opens.")
-@click.option("--prompts-file", type=click.Path(), help="Continue each line of a file; '-' is stdin.")
+@click.option(
+    *("--prompt", "-p", "prompts"),
+    multiple=True,
+    help="The text to continue. May be given several times. Without one, a session opens on a terminal.",
+)
+@click.option("--prompts-file", type=click.Path(), metavar="FILE", help="Continue each line of a file; '-' is stdin.")
 @click.option(
     "--max-new-tokens",
     default="400",
@@ -33,15 +37,20 @@ def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str
 @click.option("--stop", multiple=True, help="A text that ends the continuation. May be given several times.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End after so long.")
 @click.option("--seed", type=int, help="Seed of the random draws; the run's seed if not given.")
-@click.option("--n", default=1, show_default=True, help="How many continuations of each prompt.")
+@click.option("--n", "-n", default=1, show_default=True, help="How many continuations of each prompt.")
 @click.option("--batch-size", default=256, show_default=True, help="How many texts to work on at once.")
 @click.option("--greedy", is_flag=True, help="Always the most likely token: --temperature 0.")
 @click.option("--echo/--no-echo", default=True, help="Print the prompt before its continuation.")
 @click.option("--stream", "as_stream", is_flag=True, help="Print the text as it comes.")
 @click.option(
-    "--output", "-o", "form", type=click.Choice(["text", "jsonl"]), default="text", help="Text, or JSON lines."
+    *("--output", "-o", "form"),
+    type=click.Choice(["text", "jsonl"]),
+    default="text",
+    help="Text, or JSON lines. For a file: > FILE",
 )
-@click.option("--logprobs", type=int, metavar="K", help="With JSON lines: each token's and the K likeliest ones'.")
+@click.option(
+    "--logprobs", type=int, metavar="K", help="With JSON lines: log-probabilities of each token and the K likeliest."
+)
 @click.option("--novelty", is_flag=True, help="Report how much of the text is copied from the training corpus.")
 @click.option("--save-state", type=click.Path(), metavar="FILE", help="Save where the text ends, to go on from there.")
 @click.option("--load-state", type=click.Path(), metavar="FILE", help="Go on from a saved state.")
@@ -57,8 +66,16 @@ def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str
 def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dict[str, Any], **arguments: Any) -> None:
     """Continue a prompt with the model of a run directory.
 
+    RUN is the directory that `textgen run` made, such as runs/my.
+
+    \b
+    textgen generate runs/my                                      a session: type prompts, read on
+    textgen generate runs/my -p "The door" --temperature 0.7
+    textgen generate runs/my -p "The door" -n 3 > three.txt
+
     The sampling options, where one is given, stand in place of the run's own samplers.
     """
+    check_run(run, "generate")
     from textgen.cli import writing
     from textgen.engine import Engine
     from textgen.errors import UsageError

@@ -17,11 +17,14 @@ import click
 def command(text: str | None, pipeline: str | None, force: bool) -> None:
     """Write a commented pipeline for your own text, to edit and run.
 
-    TEXT is a file or a folder; without it the pipeline trains on the story that comes with textgen.
+    TEXT is a text file or a folder of .txt files; without it the pipeline trains on the story that comes with textgen.
     """
     from textgen.starter import starter_pipeline, write_new
 
     stem = Path(text).resolve().stem if text else "pipeline"
     path = Path(pipeline or f"{stem}.toml")
-    write_new(path, starter_pipeline(text, path.parent), force=force)
+    made, remark = starter_pipeline(text, path.parent)
+    write_new(path, made, force=force)
+    if remark:
+        click.echo(f"textgen: warning: {remark}", err=True)
     click.echo(f"wrote {path}; now: textgen run {shlex.quote(str(path))}", err=True)

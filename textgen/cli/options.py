@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import attrs
 import click
 
 from textgen.errors import UsageError
+
+_TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".csv", ".html", ".pdf", ".epub", ".docx")
 
 set_option = click.option(
     "--set",
@@ -35,6 +38,40 @@ def check_folder(file: str | None) -> None:
         raise UsageError(f"{file} cannot be written: there is no folder {Path(file).parent}")
 
 
+def check_pipeline(given: str) -> None:
+    """Raise UsageError, saying what was meant, for a text or a run directory where a pipeline file is wanted."""
+    path, quoted = Path(given), shlex.quote(given)
+    if (path / "pipeline.toml").is_file():
+        raise UsageError(
+            f"{given} is a run directory, and a pipeline file is wanted; that of this run is {path / 'pipeline.toml'}; "
+            f"for more text: textgen generate {quoted}"
+        )
+    writes = f"textgen init {quoted} writes a pipeline for it"
+    if path.is_dir():
+        raise UsageError(f"{given}: cannot be read: it is a folder; if there are texts in it, {writes}")
+    if path.is_file() and path.suffix.lower() in _TEXT_SUFFIXES:
+        raise UsageError(f"{given} is a text, and a pipeline file is wanted; {writes}")
+    if not path.exists() and Path(f"{given}.toml").is_file():
+        raise UsageError(f"{given} does not exist; did you mean {given}.toml?")
+
+
+def check_run(given: str, command: str) -> None:
+    """Raise UsageError, saying what was meant, for anything but a folder where a run directory is wanted."""
+    path = Path(given)
+    if path.is_dir():
+        return
+    made = Path("runs", path.stem)
+    there = (made / "run.json").is_file()
+    meant = f"did you mean textgen {command} {shlex.quote(str(made))}?"
+    if not path.exists():
+        raise UsageError(f"there is no run directory {given}; {meant if there else 'textgen run makes one'}")
+    if path.suffix.lower() == ".toml" and not there:
+        meant = f"textgen run {shlex.quote(given)} trains its model, and says where it is"
+    elif not there:
+        meant = f"textgen {command} --help shows how"
+    raise UsageError(f"{given} is a file, and the directory of a run is wanted, such as runs/my; {meant}")
+
+
 class SamplingCommand(click.Command):
     """A command that also has an option for each key of the standard sampler, and gets those given as `sampling`."""
 
@@ -47,7 +84,7 @@ class SamplingCommand(click.Command):
         """Gather the sampling options into one argument."""
         names = [parameter.name for parameter in self._sampling(ctx)]
         given = {name: ctx.params.pop(name) for name in names if name is not None}
-        ctx.params["sampling"] = {name: _value(value) for name, value in given.items() if value not in (None, ())}
+        ctx.params["sampling"] = {name: _value(name, value) for name, value in given.items() if value not in (None, ())}
         return super().invoke(ctx)
 
     def _sampling(self, ctx: click.Context) -> list[click.Parameter]:
@@ -64,7 +101,7 @@ def _option(field: attrs.Attribute[Any]) -> click.Option:
     return click.Option([flag], multiple=True, metavar="TOKEN=VALUE", help=text)
 
 
-def _value(value: Any) -> Any:
+def _value(name: str, value: Any) -> Any:
     """Repeated TOKEN=VALUE as a table; anything else as it is."""
     if not isinstance(value, tuple):
         return value
@@ -76,5 +113,5 @@ def _value(value: Any) -> Any:
         except ValueError:
             equals = ""
         if not equals:
-            raise click.BadParameter(f"expected TOKEN=VALUE, given {item!r}")
+            raise UsageError(f"--{name.replace('_', '-')} expects TOKEN=VALUE, as in e=-2, and was given {item!r}")
     return table

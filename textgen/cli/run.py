@@ -5,20 +5,20 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import attrs
 import click
 
-from textgen.cli.options import device_override, set_option
+from textgen.cli.options import check_pipeline, device_override, set_option
 
 
 @click.command("run")
 @click.argument("pipeline", type=click.Path())
 @set_option
-@click.option("--output", "-o", metavar="DIR", help="The run directory, in place of the pipeline's.")
+@click.option("--output", "-o", metavar="DIR", help="The run directory to write, in place of the pipeline's.")
 @click.option("--device", metavar="NAME", help='"auto", "cpu", "cuda", "cuda:N" or "mps".')
-@click.option("--overwrite", is_flag=True, help="Replace a run of another pipeline, or train a finished one anew.")
+@click.option("--overwrite", is_flag=True, help="Train anew, and replace the run that is there once that is done.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_obj
 def command(
@@ -32,9 +32,14 @@ def command(
 ) -> None:
     """Train the model of a pipeline, then print what it writes.
 
+    PIPELINE is a TOML file; `textgen init my.txt` writes one for a text of yours. Without --output the model and all
+    about it go to the run directory runs/NAME, NAME being that of the file.
+
     A finished run is not trained again, an interrupted one goes on where it stopped, and a run directory of another
     pipeline is left alone unless --overwrite is given. The text goes to stdout, all else to stderr.
     """
+    check_pipeline(pipeline)
+    from textgen.cli.writing import print_texts
     from textgen.engine import Engine
     from textgen.errors import Interrupted
 
@@ -47,17 +52,34 @@ def command(
             output=output,
             overwrite=overwrite,
             console=console,
-            observers=[switch],
+            observers=[Announcement(console), switch],
             cancelled=switch.is_on,
         )
     except Interrupted as stopped:
         if switch.signal_number is not None:
             stopped.exit_code = 128 + switch.signal_number
+        if overwrite:  # which would begin anew
+            stopped.args = (str(stopped).replace("the same command", "the same command without --overwrite"),)
         raise
     if console is not None:
         click.echo(f"{run.outcome}: {run.path}", err=True)
-    for generation in run.generations:
-        click.echo(str(generation) if run.pipeline.generate.echo else generation.text)
+    echo = run.pipeline.generate.echo
+    texts = [str(generation) if echo else generation.text for generation in run.generations]
+    print_texts(texts, several=len(texts) > 1)
+
+
+@attrs.frozen
+class Announcement:
+    """Says that an interrupted run goes on, and from where."""
+
+    console: TextIO | None
+
+    def observe(self, event: Any) -> None:
+        """Speak when training starts."""
+        from textgen.events import RunStarted
+
+        if self.console is not None and isinstance(event, RunStarted) and event.step:
+            click.echo(f"going on with an interrupted run after step {event.step}", file=self.console)
 
 
 @attrs.define

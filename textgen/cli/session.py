@@ -13,11 +13,12 @@ from textgen.errors import Fault, TextgenError, UsageError
 from textgen.generation import Generator
 
 _HELP = """\
-Type a prompt, and the model goes on from it; Ctrl-C stops a text, Ctrl-D ends the session.
+Type a prompt, and the model goes on from it. Ctrl-C stops a text.
   /set KEY=VALUE   change an option, as in /set temperature=0.5 or /set max_new_tokens=100
   /unset KEY       back to the run's own
   /options         show what is set
-  /help            this text"""
+  /help            this text
+  /quit            end the session; so does Ctrl-D"""
 
 
 class Session:
@@ -37,6 +38,8 @@ class Session:
             except (EOFError, KeyboardInterrupt):
                 click.echo(err=True)
                 return
+            if line.strip() in ("/quit", "/exit"):
+                return
             try:
                 self._command(line) if line.startswith("/") else self._continue(line)
             except TextgenError as error:
@@ -53,17 +56,19 @@ class Session:
 
     def _command(self, line: str) -> None:
         word, _, rest = line.partition(" ")
-        key, equals, text = rest.partition("=")
-        if word == "/set" and equals:
+        key, given, text = rest.strip().partition("=" if "=" in rest else " ")
+        if word == "/set" and given:
             changed = {**self._arguments, key.strip(): _value(text.strip())}
             self._generator.stream("", **changed)  # refuses what is wrong, and is never started
             self._arguments = changed
-        elif word == "/unset" and key.strip() in self._arguments:
-            del self._arguments[key.strip()]
+        elif word == "/unset" and key:
+            self._arguments.pop(key.strip(), None)
         elif word == "/options":
             for name, value in self._arguments.items():
                 click.echo(f"{name} = {value}", err=True)
         else:
+            if word not in ("/help", "/set", "/unset"):
+                click.echo(f"there is no {word}; a prompt cannot begin with /", err=True)
             click.echo(_HELP, err=True)
 
 

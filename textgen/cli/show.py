@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from textgen.cli.options import set_option
+from textgen.cli.options import check_pipeline, set_option
 
 
 @click.command("show")
@@ -14,10 +14,11 @@ from textgen.cli.options import set_option
 @set_option
 @click.pass_obj
 def command(settings: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
-    """Print a pipeline with every default filled in, and what each key does.
+    """Print a pipeline with every default, and what each key does.
 
     The output is a pipeline again.
     """
+    check_pipeline(pipeline)
     from textgen.commented import commented_toml
     from textgen.config import make_pipeline
     from textgen.document import read_document

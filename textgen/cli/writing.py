@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
+import numpy as np
 
 from textgen.cli.options import check_folder
-from textgen.errors import UsageError
-from textgen.generation import Generation, Generator
+from textgen.errors import RunError, TextgenError, UsageError
+from textgen.generation import Generator
+from textgen.protocols import Tokenizer
 from textgen.state import GenerationState
+from textgen.texts import Generation
+
+if TYPE_CHECKING:
+    from textgen.novelty import CopyIndex, CopyReport
 
 
 def write(generator: Generator, sampling: dict[str, Any], **options: Any) -> None:
@@ -27,8 +33,10 @@ def write(generator: Generator, sampling: dict[str, Any], **options: Any) -> Non
         from textgen.cli.session import Session
 
         Session(generator, arguments).run()
-    elif how.as_stream or (options["max_new_tokens"] is None and not how.alone()):
+    elif how.as_stream or (options["max_new_tokens"] is None and how.plain()):
         _stream(generator, how, arguments)
+    elif options["max_new_tokens"] is None and not options["stop"] and options["time_limit"] is None:
+        raise UsageError("--max-new-tokens none never ends, so only one text can be streamed; give --stop or a number")
     else:
         _all(generator, how, arguments)
 
@@ -37,7 +45,7 @@ def write(generator: Generator, sampling: dict[str, Any], **options: Any) -> Non
 class How:
     """What is written, and in which form."""
 
-    prompt: str | None
+    prompts: tuple[str, ...]
     prompts_file: str | None
     n: int
     batch_size: int
@@ -58,12 +66,26 @@ class How:
         }
         return [name for name, is_given in given.items() if is_given]
 
+    def several(self) -> bool:
+        """Whether more than one text may come."""
+        return self.n != 1 or len(self.prompts) > 1 or self.prompts_file is not None
+
+    def plain(self) -> bool:
+        """Whether one text is asked for, and nothing about it."""
+        return not (self.alone() or self.several() or self.novelty or self.form != "text")
+
+    def prompt(self) -> str:
+        """The prompt of one text."""
+        return self.prompts[0] if self.prompts else ""
+
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
         alone = self.alone()
-        if alone and (self.n != 1 or self.prompts_file is not None):
-            raise UsageError(f"{', '.join(alone)} works on one text; leave --n and --prompts-file out")
-        if self.prompt is not None and self.prompts_file is not None:
+        if self.interactive():
+            self._check_session()
+        if alone and self.several():
+            raise UsageError(f"{', '.join(alone)} works on one text; leave --n, --prompts-file and more prompts out")
+        if self.prompts and self.prompts_file is not None:
             raise UsageError("--prompt and --prompts-file exclude each other")
         if self.as_stream and (self.save_state is not None or self.form != "text" or self.novelty):
             raise UsageError("--stream prints text as it comes; leave --save-state, --output and --novelty out")
@@ -73,8 +95,33 @@ class How:
 
     def interactive(self) -> bool:
         """Whether nothing says what to continue, and a person is there to ask."""
-        asked = self.prompt is not None or self.prompts_file is not None or self.load_state is not None
+        asked = self.prompts or self.prompts_file is not None or self.load_state is not None
         return not asked and sys.stdin.isatty() and sys.stdout.isatty()
+
+    def _check_session(self) -> None:
+        given = {
+            "--n": self.n != 1,
+            "--output": self.form != "text",
+            "--logprobs": self.logprobs is not None,
+            "--novelty": self.novelty,
+            "--save-state": self.save_state is not None,
+        }
+        refused = [name for name, is_given in given.items() if is_given]
+        if refused:
+            raise UsageError(
+                f"{', '.join(refused)} needs a prompt, and without one a session opens; "
+                "give --prompt TEXT, or --prompt '' to start from nothing"
+            )
+
+
+def print_texts(texts: Iterable[str], *, several: bool) -> None:
+    """Write texts to stdout; several of them under a line with the number of each, parted by an empty line."""
+    for number, text in enumerate(texts, 1):
+        click.echo(_heading(number, several) + text)
+
+
+def _heading(number: int, several: bool) -> str:
+    return "\n" * (number > 1) + f"=== text {number} ===\n" if several else ""
 
 
 def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
@@ -82,24 +129,37 @@ def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
     if how.alone():
         generations = iter([_single(generator, how, arguments)])
     else:
-        prompts = [how.prompt or ""] if how.prompts_file is None else _lines(how.prompts_file)
+        prompts = how.prompts or ("",) if how.prompts_file is None else _lines(how.prompts_file)
         generations = generator.generate_many(prompts, n=how.n, batch_size=how.batch_size, **arguments)
         if how.prompts_file is not None and sys.stderr.isatty():
             from tqdm.auto import tqdm
 
             generations = iter(tqdm(generations, file=sys.stderr, unit="text"))
-    index = generator.copy_index() if how.novelty else None
-    for generation in generations:
+    index, missing = _copy_index(generator) if how.novelty else (None, None)
+    for number, generation in enumerate(generations, 1):
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
         report = index.report(added) if index is not None else None
-        click.echo(_as_json(generation, report) if how.form == "jsonl" else generation.text)
-        if report is not None and how.form == "text":
+        if how.form == "jsonl":
+            click.echo(_as_json(generation, generator.tokenizer, novelty=report, with_novelty=how.novelty))
+            continue
+        click.echo(_heading(number, how.several()) + generation.text)
+        if report is not None:
             click.echo(report.describe(), err=True)
+    if missing is not None:
+        raise RunError(f"there is no report on what is copied: {missing}", generator.path or Path()) from missing
+
+
+def _copy_index(generator: Generator) -> tuple[CopyIndex | None, TextgenError | None]:
+    """What tells what is copied, or why there is nothing: the corpus may have stayed on another machine."""
+    try:
+        return generator.copy_index(), None
+    except TextgenError as error:
+        return None, error
 
 
 def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Generation:
     generation = generator.generate(
-        how.prompt or "",
+        how.prompt(),
         logprobs=how.logprobs,
         state=_state(how),
         keep_state=how.save_state is not None,
@@ -111,7 +171,7 @@ def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Genera
 
 
 def _stream(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
-    for piece in generator.stream(how.prompt or "", state=_state(how), **arguments):
+    for piece in generator.stream(how.prompt(), state=_state(how), **arguments):
         click.echo(piece, nl=False)
         sys.stdout.flush()
     click.echo()
@@ -129,8 +189,8 @@ def _lines(path: str) -> Iterator[str]:
     return iter(text.splitlines())
 
 
-def _as_json(generation: Generation, report: Any) -> str:
-    row = {
+def _as_json(generation: Generation, tokenizer: Tokenizer, *, novelty: CopyReport | None, with_novelty: bool) -> str:
+    row: dict[str, Any] = {
         "prompt": generation.prompt,
         "text": generation.text,
         "finish_reason": generation.finish_reason,
@@ -138,8 +198,15 @@ def _as_json(generation: Generation, report: Any) -> str:
         "seed": generation.seed,
         "index": generation.index,
     }
+
+    def named(token: int, logprob: float) -> dict[str, Any]:
+        return {"token": token, "text": tokenizer.decode(np.array([token])), "logprob": logprob}
+
     if generation.logprobs is not None:
-        row["logprobs"] = [attrs.asdict(entry) for entry in generation.logprobs]
-    if report is not None:
-        row["novelty"] = attrs.asdict(report)
+        row["logprobs"] = [
+            {**named(entry.token, entry.logprob), "top": [named(*likely) for likely in entry.top]}
+            for entry in generation.logprobs
+        ]
+    if with_novelty:
+        row["novelty"] = None if novelty is None else attrs.asdict(novelty)
     return json.dumps(row, ensure_ascii=False)
