@@ -7,7 +7,7 @@ sequence must give the same text alone and in any batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 import numpy as np
@@ -15,11 +15,8 @@ import numpy as np
 from textgen.protocols import Ids, Tensors
 from textgen_builtins.rnn import RNNConfig
 from textgen_builtins.rnn_weights import Floats, Folded, check_shapes, expected_shapes
+from textgen_builtins.row_threads import RowThreads
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
-_ROWS_A_THREAD, _STEPS_A_THREAD, _SMALL_PRODUCT = 256, 4, 1 << 14
 _ONE: Final = (1, 1)
 
 
@@ -56,7 +53,7 @@ class NumpyDecoder:
         self._step = _STEPS[folded.config.cell, folded.config.nonlinearity]
         self._gives_one = np.inf if folded.config.nonlinearity == "tanh" else 1
         self._rows = list(folded.table)
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads = RowThreads()
         self._allocate(batch_size)
 
     @property
@@ -96,17 +93,7 @@ class NumpyDecoder:
         if self._one:
             return self._follow_one(tokens.item(), steps, forbidden)
         made = np.empty((len(tokens), steps), np.int64)
-        shares = self._shares(steps)
-        if len(shares) == 1:
-            self._follow(shares[0], tokens, made, forbidden)
-        else:
-            if self._pool is None:
-                from concurrent.futures import ThreadPoolExecutor
-
-                self._pool = ThreadPoolExecutor(len(shares), "textgen-decoder")
-            followed = [self._pool.submit(self._follow, rows, tokens, made, forbidden) for rows in shares]
-            for share in followed:
-                share.result()
+        self._threads.run(lambda rows: self._follow(rows, tokens, made, forbidden), len(tokens), steps)
         return made
 
     def read_state(self) -> Tensors:
@@ -198,17 +185,6 @@ class NumpyDecoder:
             token = given.argmax()
             made.append(token)
         return np.array(made, np.int64)[None]
-
-    def _shares(self, steps: int) -> list[slice]:
-        """Rows to be followed in threads of their own.
-
-        Worth it from some hundred rows on: NumPy lets go of the interpreter within its calls, not between them. And
-        BLAS sets threads of its own on products that are large enough.
-        """
-        rows = len(self._logits)
-        if rows < 2 * _ROWS_A_THREAD or steps < _STEPS_A_THREAD or self._places[0].weights.size > _SMALL_PRODUCT:
-            return [slice(None)]
-        return [slice(0, rows // 2), slice(rows // 2, rows)]
 
     def _follow(self, rows: slice, tokens: Ids, made: Ids, forbidden: Sequence[int]) -> None:
         """`continue_greedily` for some rows of a batch: `tokens` and `made` are those of the whole."""

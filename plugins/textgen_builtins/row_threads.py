@@ -1,0 +1,47 @@
+"""The rows of a batch in one thread or in two, whichever is faster on this machine at this time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+_FEWEST_ROWS: Final = 128
+_TURNS: Final = 16  # after which the slower way is tried again
+
+
+@attrs.define(eq=False)
+class RowThreads:
+    """Runs work on rows that do not depend on each other, and times it.
+
+    NumPy lets go of the interpreter within its calls, not between them, so that a second thread is worth it for large
+    batches of small products on a free core, and a loss on a busy one. More than two wait for the interpreter.
+    """
+
+    _seconds: list[float] = attrs.field(factory=lambda: [0.0, 0.0])  # a step of a row, in one thread and in two
+    _turn: int = 0
+    _pool: ThreadPoolExecutor | None = None
+
+    def run(self, work: Callable[[slice], None], rows: int, steps: int) -> None:
+        """Call `work` with all rows at once, or with each half of them. `steps` says how much work it is."""
+        self._turn += 1
+        both = self._seconds[1] < self._seconds[0]  # what was never tried took no time yet
+        if self._turn % _TURNS == 0:
+            both = not both
+        begun = time.perf_counter()
+        if both and rows >= _FEWEST_ROWS:
+            if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._pool = ThreadPoolExecutor(1, "textgen-rows")
+            other = self._pool.submit(work, slice(rows // 2, rows))
+            work(slice(0, rows // 2))
+            other.result()
+        else:
+            work(slice(None))
+        self._seconds[both] = (time.perf_counter() - begun) / (rows * steps)
