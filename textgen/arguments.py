@@ -10,9 +10,9 @@ from typing import Any, Literal, TypedDict
 import attrs
 
 from textgen.config import DecodingOptions
+from textgen.continuing import Continuation
 from textgen.decoding import Limits
 from textgen.errors import Fault, UsageError
-from textgen.protocols import Tokenizer
 from textgen.sampling import Chain
 from textgen.stopping import StopText
 from textgen.structure import structure_table
@@ -68,9 +68,9 @@ class Settings:
             cancelled=self.cancelled,
         )
 
-    def watcher(self, tokenizer: Tokenizer) -> StopText:
+    def watcher(self, continuation: Continuation) -> StopText:
         """What decodes a text as it comes, up to a stop."""
-        return StopText(tokenizer.incremental_decoder(), self.options.stops, self.options.min_new_tokens)
+        return StopText(continuation.incremental_decoder(), self.options.stops, self.options.min_new_tokens)
 
     def must_end(self) -> None:
         """Raise UsageError when nothing would ever end the text."""

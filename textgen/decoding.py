@@ -69,6 +69,7 @@ class SequenceDecoding:
         self._history = chain.history()
         self._seed, self._index = seed, index
         self.reason: FinishReason = "length"
+        self.before = prompt  # the last tokens before those to come, or more
         self.logprobs: list[TokenLogprobs] = []
         self._ahead: Ahead | None = None
         if state is None:
@@ -183,6 +184,7 @@ class SequenceDecoding:
             ) from None
         self._history.extend_prompt(0, prompt)
         self._feed = np.concatenate([np.array(values["pending"], np.int64), prompt])[None]
+        self.before = self._feed[0]
 
 
 def _logprobs(logits: npt.NDArray[Any], token: int, top: int) -> TokenLogprobs:

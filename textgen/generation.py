@@ -13,6 +13,7 @@ import numpy as np
 
 from textgen.arguments import GenerateArguments, Settings
 from textgen.config import MAX_N, MAX_SEED
+from textgen.continuing import Continuation
 from textgen.decoding import SequenceDecoding, TokenLogprobs
 from textgen.errors import PromptError, UsageError
 from textgen.many import ManyTexts
@@ -200,11 +201,12 @@ class Generator:
 
     def _collect(self, decoding: SequenceDecoding, settings: Settings, top: int | None) -> tuple[list[int], str]:
         """All tokens of a decoding, and their text."""
-        watcher = settings.watcher(self.tokenizer) if settings.options.stops else None
+        continuation = Continuation.of(self.tokenizer, decoding.before)
+        watcher = settings.watcher(continuation) if settings.options.stops else None
         tokens = decoding.tokens(settings.limits(), top)
         if watcher is None:
             ids = list(tokens)
-            return ids, self.tokenizer.decode(np.array(ids, np.int64))
+            return ids, continuation.decode(np.array(ids, np.int64))
         ids = []
         for token in tokens:
             ids.append(token)
@@ -224,7 +226,7 @@ class Generator:
         return (*prompt_alone.forced_logprobs(ids, top), *decoding.logprobs)
 
     def _pieces(self, decoding: SequenceDecoding, settings: Settings) -> Iterator[str]:
-        watcher = settings.watcher(self.tokenizer)
+        watcher = settings.watcher(Continuation.of(self.tokenizer, decoding.before))
         for token in decoding.tokens(settings.limits()):
             if piece := watcher.feed(token):
                 yield piece

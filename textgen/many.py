@@ -9,6 +9,7 @@ import attrs
 
 from textgen.arguments import Settings
 from textgen.batching import BatchDecoding, Finished, Request, can_batch
+from textgen.continuing import Continuation
 from textgen.protocols import Ids, Model, Tokenizer
 from textgen.stopping import StopText
 from textgen.texts import Generation, Piece
@@ -29,14 +30,14 @@ class ManyTexts:
 
     def whole(self, prompts: Iterable[str]) -> Iterator[Generation]:
         """The texts, in the order of their indices."""
-        given: dict[int, str] = {}
+        given: dict[int, tuple[str, Continuation]] = {}
         watchers: dict[int, StopText] = {}
 
-        def begin(index: int, prompt: str) -> _Watch | None:
-            given[index] = prompt
+        def begin(index: int, prompt: str, continuation: Continuation) -> _Watch | None:
+            given[index] = prompt, continuation
             if not self.settings.options.stops:
                 return None
-            watchers[index] = self.settings.watcher(self.tokenizer)
+            watchers[index] = self.settings.watcher(continuation)
             return watchers[index].watch
 
         ready: dict[int, Generation] = {}
@@ -45,9 +46,10 @@ class ManyTexts:
             if done is None:
                 continue
             index = done.request.index
+            prompt, continuation = given.pop(index)
             watcher = watchers.pop(index, None)
-            text = self.tokenizer.decode(done.tokens) if watcher is None else watcher.text()
-            ready[index] = self._generation(given.pop(index), text, done)
+            text = continuation.decode(done.tokens) if watcher is None else watcher.text()
+            ready[index] = self._generation(prompt, text, done)
             while turn in ready:
                 yield ready.pop(turn)
                 turn += 1
@@ -57,8 +59,8 @@ class ManyTexts:
         come: list[Piece] = []
         watchers: dict[int, StopText] = {}
 
-        def begin(index: int, prompt: str) -> _Watch:
-            watchers[index] = text = self.settings.watcher(self.tokenizer)
+        def begin(index: int, prompt: str, continuation: Continuation) -> _Watch:
+            watchers[index] = text = self.settings.watcher(continuation)
             if self.settings.options.echo and prompt:
                 come.append(Piece(index, prompt))
 
@@ -77,17 +79,18 @@ class ManyTexts:
                 yield Piece(index, watchers.pop(index).rest(), done.reason)
 
     def _decode(
-        self, prompts: Iterable[str], begin: Callable[[int, str], _Watch | None], *, keep: bool
+        self, prompts: Iterable[str], begin: Callable[[int, str, Continuation], _Watch | None], *, keep: bool
     ) -> Iterator[Finished | None]:
-        """The batch. `begin(index, prompt)` gives what is told each token, and ends the text by answering True."""
+        """The batch. `begin` gives what is told each token of a text, and ends it by answering True."""
         settings = self.settings
 
         def requests() -> Iterator[Request]:
             indices = itertools.count()
             for prompt in prompts:
                 ids = self.encode(prompt, settings.options.unknown_characters)
+                continuation = Continuation.of(self.tokenizer, ids)
                 for index in itertools.islice(indices, self.n):
-                    yield Request(ids, settings.seed, index, begin(index, prompt))
+                    yield Request(ids, settings.seed, index, begin(index, prompt, continuation))
 
         size = self.batch_size if can_batch(self.model) else 1
         return BatchDecoding(self.model, settings.chain, settings.limits(), size, keep=keep).run(requests())

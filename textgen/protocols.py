@@ -42,7 +42,11 @@ class Corpus(Protocol):
 
 
 class IncrementalDecoder(Protocol):
-    """Turns ids into text as they come, for streams. Holds back what a later id may still change."""
+    """Turns ids into text as they come, for streams. Holds back what a later id may still change.
+
+    Before a continuation the engine feeds it the end of the prompt, and leaves that text out: what tokens stand for
+    may depend on those before them, as where words have spaces between them.
+    """
 
     def decode(self, ids: Ids, final: bool = False) -> str:
         """The text that `ids` (T,) complete. `final` gives out whatever is held back."""

@@ -1,0 +1,125 @@
+"""Text that depends on the tokens before it: a tokenizer of words, which puts a space between two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+
+from textgen import Component, Engine, Generator, NoOptions, PluginSet, hookimpl
+
+
+@attrs.define(eq=False)
+class Words:
+    """Words between spaces. Its incremental decoder may hold back the last word until the next one comes."""
+
+    hold_back: bool
+    words: list[str] = attrs.field(factory=list)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.words)
+
+    unknown_id = None
+
+    def fit(self, pieces: Iterable[str]) -> None:
+        self.words = sorted(set("".join(pieces).split()))
+
+    def encode(self, text: str) -> Any:
+        return np.array([self.words.index(word) for word in text.split()], np.int64)
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Any]:
+        yield self.encode("".join(pieces))
+
+    def decode(self, ids: Any) -> str:
+        return " ".join(self.words[int(token)] for token in ids)
+
+    def incremental_decoder(self) -> Any:
+        return Stream(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"words": self.words}
+
+    def from_dict(self, state: Mapping[str, Any]) -> Words:
+        return Words(self.hold_back, list(state["words"]))
+
+
+@attrs.define(eq=False)
+class Stream:
+    tokenizer: Words
+    ids: list[int] = attrs.field(factory=list)
+    shown: int = 0
+
+    def decode(self, ids: Any, final: bool = False) -> str:
+        self.ids += [int(token) for token in ids]
+        ready = self.ids[:-1] if self.tokenizer.hold_back and not final else self.ids
+        text = self.tokenizer.decode(ready)
+        piece, self.shown = text[self.shown :], len(text)
+        return piece
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["at-once", "held-back"])
+def generator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    class Plugin:
+        @hookimpl
+        def textgen_tokenizers(self) -> list[Component]:
+            return [Component("words", NoOptions, lambda config, context: Words(request.param))]
+
+    plugins = PluginSet.discover()
+    plugins.register(Plugin(), "words")
+    folder: Path = tmp_path_factory.mktemp("words")
+    (folder / "corpus.txt").write_text("the clock struck and the traveller smiled at the clock " * 40)
+    pipeline = {
+        "device": "cpu",
+        "corpus": {"type": "file", "path": str(folder / "corpus.txt")},
+        "tokenizer": {"type": "words"},
+        "data": {"window_length": 8},
+        "model": {"type": "rnn", "hidden_size": 8},
+        "trainer": {"type": "sgd", "epochs": 1, "batch_size": 8},
+        "generate": {"max_new_tokens": 10},
+        "observer": [],
+    }
+    return Engine(plugins).run(pipeline, output=folder / "run").generator
+
+
+WAYS: dict[str, Callable[[Generator, str, dict[str, Any]], str]] = {
+    "generate": lambda g, prompt, options: g.generate(prompt, **options).text,
+    "stream": lambda g, prompt, options: "".join(g.stream(prompt, **options)),
+    "many": lambda g, prompt, options: next(iter(g.generate_many([prompt], **options))).text,
+    "stream_many": lambda g, prompt, options: "".join(piece.text for piece in g.stream_many([prompt], **options)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("prompt", ["the clock", "clock", "the clock struck and " * 20])
+def test_a_continuation_begins_with_the_space_that_parts_it_from_the_prompt(
+    generator: Generator, prompt: str, way: str
+) -> None:
+    prompt = prompt.strip()
+    made = generator.generate(prompt, max_new_tokens=6, seed=3)
+    whole = generator.tokenizer.decode(np.array([*generator.encode_prompt(prompt), *made.tokens]))
+    assert str(made) == whole
+    assert prompt + WAYS[way](generator, prompt, {"max_new_tokens": 6, "seed": 3}) == whole
+    first = whole[len(prompt) :].split()[0]
+    for stop in (f" {first}", first):  # a stop text may begin with that space
+        cut = whole[: whole.index(stop, len(prompt))]
+        assert prompt + WAYS[way](generator, prompt, {"max_new_tokens": 6, "seed": 3, "stop": stop}) == cut
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_follows_nothing_begins_without_a_space(generator: Generator, way: str) -> None:
+    made = generator.generate("", max_new_tokens=4, seed=3)
+    assert made.text == generator.tokenizer.decode(np.array(made.tokens))
+    assert WAYS[way](generator, "", {"max_new_tokens": 4, "seed": 3}) == made.text
+
+
+def test_a_state_goes_on_with_the_space_too(generator: Generator) -> None:
+    whole = generator.generate("the clock", max_new_tokens=8, seed=4)
+    first = generator.generate("the clock", max_new_tokens=3, seed=4, keep_state=True)
+    rest = generator.generate(max_new_tokens=5, state=first.state)
+    assert first.text + rest.text == whole.text
+    assert "".join(generator.stream(max_new_tokens=5, state=first.state)) == rest.text
