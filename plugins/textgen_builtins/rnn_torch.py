@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from textgen.protocols import Decoder, Ids, Tensors
 from textgen_builtins.rnn import RNNConfig
 from textgen_builtins.rnn_numpy import NumpyDecoder
-from textgen_builtins.rnn_weights import Folded, check_shapes, expected_shapes
+from textgen_builtins.rnn_weights import Folded, check_shapes, expected_shapes, is_bounded
 
 _EAGER_STEPS: Final = 3  # single steps before a graph is worth its capture
 
@@ -187,7 +187,8 @@ class TorchDecoder:
         """
         if self._bounded is None:
             finite = all(bool(part.isfinite().all()) for part in self._state)
-            self._bounded = finite and Folded.of(self._module.config, self._module.tensors()).bounded
+            magnitude = float(sum(weights.abs().sum(dtype=torch.float64) for weights in self._module.parameters()))
+            self._bounded = finite and is_bounded(self._module.config, magnitude)
         if not self._bounded:
             return np.empty((len(tokens), 0), np.int64)
         made = torch.empty(steps, len(tokens), dtype=torch.int64, device=self._device)

@@ -20,6 +20,7 @@ from textgen_builtins.rnn import RNNConfig
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 _COLUMN_MAJOR_FROM: Final = 384  # units from which BLAS multiplies a column-major matrix faster; measured
+_LARGEST_SUM: Final = 1e18
 _LANES: Final = 16  # a product's width is a multiple of it: BLAS takes remainders one by one
 
 
@@ -30,7 +31,7 @@ class Folded:
     table     (V, G·H) the first layer's input for each token, biases added
     products  per layer (H + 1, G·H + out, filled up): from its output, and a 1 for the biases, to the gates' recurrent
               part and to what goes up: the next layer's input or the logits
-    bounded   whether logits are finite whatever is fed: cells whose output is, and weights whose sums are
+    bounded   whether logits are finite whatever is fed
     """
 
     config: RNNConfig
@@ -63,9 +64,16 @@ class Folded:
                 ]
             products.append(np.asfortranarray(product) if config.hidden_size > _COLUMN_MAJOR_FROM else product)
         with np.errstate(over="ignore", invalid="ignore"):
-            sums = sum(float(np.abs(weights).sum()) for weights in (table, *products))
-        bounded = (config.cell, config.nonlinearity) != ("rnn", "relu") and sums < np.finfo(dtype).max
-        return cls(config, len(head), table, tuple(products), bool(bounded))
+            magnitude = sum(float(np.abs(weights).sum()) for weights in tensors.values())
+        return cls(config, len(head), table, tuple(products), is_bounded(config, magnitude))
+
+
+def is_bounded(config: RNNConfig, magnitude: float) -> bool:
+    """Whether logits are finite whatever is fed, given the sum of all weights' magnitudes.
+
+    Cells whose output lies between -1 and 1, and weights whose products float32 can hold.
+    """
+    return (config.cell, config.nonlinearity) != ("rnn", "relu") and magnitude < _LARGEST_SUM
 
 
 def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
