@@ -190,6 +190,13 @@ class Stream:
         return str(self.tokenizer.decode(ids))
 
 
+class HashOrderedTokenizer(GoodTokenizer):
+    """Numbers a set, in an order that holds as long as the process."""
+
+    def fit(self, pieces: Any) -> None:
+        self.characters = "".join(sorted(set("".join(pieces)), key=hash))
+
+
 class NothingReadTokenizer(GoodTokenizer):
     def fit(self, pieces: Any) -> None:
         self.characters = "abc"
@@ -969,6 +976,21 @@ class RaisingSampler(GoodSampler):
         return logits * (1 / 0)
 
 
+class SeldomRaisingSampler(GoodSampler):
+    """Takes everyday logits, and not those that an earlier sampler has thinned out."""
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        if (np.asarray(logits) == -np.inf).sum() > 1:
+            return logits * (1 / 0)
+        return super().__call__(logits, history)
+
+
+class PrintingSampler(GoodSampler):
+    def __call__(self, logits: Any, history: Any) -> Any:
+        print("here")
+        return super().__call__(logits, history)
+
+
 class NaNSampler(GoodSampler):
     deterministic = True
 
@@ -998,6 +1020,12 @@ class RaisingTokenizer(GoodTokenizer):
 class RaisingTrainer(GoodTrainer):
     def update(self, model: Any, goal: Any, context: Any) -> None:
         self.rate = 1 / 0
+
+
+class PrintingCorpus(GoodCorpus):
+    def read(self) -> Any:
+        print("here")
+        return super().read()
 
 
 class RaisingCorpus(GoodCorpus):

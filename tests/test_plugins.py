@@ -115,6 +115,7 @@ def test_a_third_party_sampler_and_tokenizer_shape_the_text(folder: Path, sites:
     assert gone.returncode == 2
     assert "shout'" in error_line(gone)
     assert "textgen-shout 1.2" in error_line(gone)
+    assert "textgen-shout is not installed" in error_line(gone)
 
 
 def test_its_options_are_checked_like_any_others(folder: Path, sites: dict[str, Path]) -> None:
@@ -227,6 +228,12 @@ UNFIT = {
     "unreadable-config": ["textgen_samplers: component 'unreadable'", "types of Config cannot be read", "Sise"],
     "untyped-config": ["textgen_samplers: component 'untyped'", "config must be an attrs class", "dict"],
     "newer-api": ["needs plugin API 99, and this textgen has 1; upgrade textgen-engine"],
+    "newer-api-again": ["needs plugin API 99, and this textgen has 1; upgrade textgen-engine"],
+    "written-api": ["its TEXTGEN_PLUGIN_API is '1', and must be a whole number such as 1"],
+    "absent-module": [
+        "importing textgen_unfitt.absent failed: it needs the module 'textgen_unfitt', which is not installed",
+        "(its entry point names a module that the package does not contain)",
+    ],
 }
 
 
@@ -325,9 +332,22 @@ def test_the_built_in_set_keeps_its_bare_names(folder: Path, sites: dict[str, Pa
         (['sampler=[{type="not-a-number"}, {type="greedy"}]'], "sampler 'not-a-number' gave NaN logits"),
         (
             ['sampler=[{type="cannot-be-built"}]'],
-            "sampler 'cannot-be-built' cannot be built: ZeroDivisionError: integer division or modulo by zero",
+            "sampler 'cannot-be-built' cannot be built: ZeroDivisionError: integer division or modulo by zero "
+            "(textgen --debug shows where)",
         ),
-        (['tokenizer={type="reword"}'], "tokenizer 'reword' fails its round trip"),
+        (
+            ['sampler=[{type="needs-a-module"}]'],
+            "sampler 'needs-a-module' cannot be built: it needs the module 'package_that_nobody_has', which is not "
+            "installed (textgen-offender does not declare",
+        ),
+        (["model.dtype=none"], "model 'uniform' gave None, and must give logits of shape (1, 15)"),
+        (['sampler=[{type="built-as-none"}]'], "sampler 'built-as-none' was built as None"),
+        (['model={type="unsaved"}'], "model 'unsaved' has no method 'tensors', which its contract asks for"),
+        (
+            ['tokenizer={type="reword"}'],
+            "tokenizer 'reword' fails its round trip: what ids decode to encodes to other ids, in 'thi quick ': "
+            "id 2 is 101, and is 105 afterwards",
+        ),
     ],
 )
 def test_what_breaks_a_contract_is_blamed(
@@ -415,6 +435,19 @@ def test_a_bad_in_process_plugin_is_left_out_and_leaves_nothing_behind() -> None
         warnings.simplefilter("error")
         plugins.register(module, "notebook")
     assert [offer.qualified_name for offer in plugins.offers()] == ["unpackaged:fixed"]
+
+
+def test_one_module_and_one_name_are_offered_once_by_a_package() -> None:
+    plugins = textgen.PluginSet()
+    module, other = fixed_corpus(), fixed_corpus()
+    plugins.register(module, "one", distribution="textgen-fixed", version="1")
+    with pytest.warns(textgen.PluginWarning, match="it is the module of textgen-fixed:one too; one of the two entry"):
+        plugins.register(module, "again", distribution="textgen-fixed", version="1")
+    with pytest.warns(textgen.PluginWarning, match="offers the corpus 'fixed' already, by its plugin 'one'; one of"):
+        plugins.register(other, "two", distribution="textgen-fixed", version="1")
+    assert [offer.plugin.name for offer in plugins.offers()] == ["one"]
+    plugins.register(other, "two", distribution="textgen-other", version="1")
+    assert {offer.qualified_name for offer in plugins.offers()} == {"textgen-fixed:fixed", "textgen-other:fixed"}
 
 
 def test_a_strict_set_raises_with_the_facts() -> None:

@@ -19,8 +19,11 @@ from broken_components import (
     GOOD,
     AllNaNDecoder,
     Case,
+    GoodModel,
     GoodSampler,
     NaNSampler,
+    PrintingCorpus,
+    PrintingSampler,
     RaisingCorpus,
     RaisingModel,
     RaisingSampler,
@@ -28,16 +31,17 @@ from broken_components import (
     RaisingTrainer,
     RefusingTokenizer,
     RequiredConfig,
+    SeldomRaisingSampler,
     offered,
     unbuildable,
     with_decoder,
 )
 from commands import run_textgen
 
-from textgen import Component, NoOptions, testing
-from textgen.errors import PipelineError, PluginError
+from textgen import Component, NoOptions, option, testing
+from textgen.errors import PipelineError, PluginError, UsageError
 from textgen.plugins import Offer, Plugin
-from textgen.testing import STATEMENTS, ContractFailure, isolated_plugins
+from textgen.testing import STATEMENTS, ContractFailure, isolated_plugins, statements
 from textgen.testing.plugin import check_offers
 
 ROOT = Path(__file__).parents[1]
@@ -102,17 +106,19 @@ def test_what_is_broken_is_caught_with_the_right_sentence(case: Case) -> None:
     failure = caught.value
     assert failure.statement == SENTENCES[case.statement]
     assert case.seen in failure.seen
-    assert str(failure) == (
-        f"{case.kind} {case.component.name!r} of {LIGHT}: {failure.statement.sentence}\n"
-        f"  seen: {failure.seen}\n  see: testing-plugins.html#{case.statement}"
-    )
+    said, seen, advice = re.split(r"\n  (?:seen|help): ", str(failure))
+    assert said == f"{case.kind} {case.component.name!r} of {LIGHT}: {failure.statement.sentence}"
+    assert seen == failure.seen
+    assert " ".join(advice.split()) == failure.statement.advice
 
 
 def test_every_kind_is_broken_in_five_ways_at_least() -> None:
     counts = Counter(case.kind for case in BROKEN)
     assert all(counts[kind] >= 5 for kind in GOOD)
     tried = {case.statement for case in BROKEN} | {"component-import", "component-build", "command-light"}
-    hard = {"model-forward", "model-dropout"} | {s.anchor for s in STATEMENTS if s.anchor.endswith("-threads")}
+    hard = {"component-raises", "component-quiet", "model-forward", "model-dropout"} | {
+        s.anchor for s in STATEMENTS if s.anchor.endswith("-threads")
+    }
     assert tried | hard == set(SENTENCES)
 
 
@@ -154,6 +160,20 @@ def test_other_costs_of_imports_are_caught(heavy_module: Path) -> None:
     with pytest.raises(ContractFailure, match=r"importing prints_at_import wrote 'hello\\n' to stdout") as caught:
         testing.check_sampler(GOOD["sampler"], plugin="prints_at_import")
     assert caught.value.statement.anchor == "component-import"
+
+
+def test_an_order_that_each_process_has_for_itself_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin_of_sets.py").write_text(
+        "from textgen import Component, NoOptions, hookimpl\n"
+        "def build(config, context):\n"
+        "    from broken_components import HashOrderedTokenizer\n"
+        "    return HashOrderedTokenizer()\n"
+        "@hookimpl\ndef textgen_tokenizers():\n    return [Component('hashed', NoOptions, build)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ContractFailure, match="differs from one process to the next") as caught:
+        testing.check_plugin("plugin_of_sets")
+    assert caught.value.statement.anchor == "tokenizer-deterministic"
 
 
 def test_building_that_changes_the_process_is_caught() -> None:
@@ -222,32 +242,112 @@ def failed_and_skipped(kind: str, component: Component) -> tuple[list[tuple[str,
 
 
 @pytest.mark.parametrize(
-    ("kind", "component", "anchor"),
+    ("kind", "component"),
     [
-        *(
-            (kind, Component("unbuildable", NoOptions, unbuildable), "component-build")
-            for kind in GOOD
-            if kind != "command"
-        ),
-        ("command", Component("unbuildable", NoOptions, unbuildable), "command-build"),
-        ("sampler", offered(RaisingSampler), "sampler-shape"),
-        ("model", offered(RaisingModel), "model-shape"),
-        ("tokenizer", offered(RaisingTokenizer), "tokenizer-ids"),
-        ("trainer", offered(RaisingTrainer), "trainer-events"),
-        ("corpus", offered(RaisingCorpus), "corpus-pieces"),
+        *((kind, Component("unbuildable", NoOptions, unbuildable)) for kind in GOOD),
+        ("sampler", offered(RaisingSampler)),
+        ("sampler", offered(SeldomRaisingSampler)),
+        ("model", offered(RaisingModel)),
+        ("tokenizer", offered(RaisingTokenizer)),
+        ("trainer", offered(RaisingTrainer)),
+        ("corpus", offered(RaisingCorpus)),
     ],
 )
-def test_one_fault_is_one_failure_and_says_where(kind: str, component: Component, anchor: str) -> None:
+def test_one_fault_is_one_failure_and_says_where(kind: str, component: Component) -> None:
     failed, skipped = failed_and_skipped(kind, component)
     ((at, said),) = failed
-    assert at == anchor
+    assert at == "component-raises"
     assert "ZeroDivisionError" in said
     broken = Path(__file__).with_name("broken_components.py")
     place = re.search(r"\((.*):(\d+)\)$", said)
     assert place
     assert Path(place[1]).name == broken.name
     assert "1 / 0" in broken.read_text(encoding="utf-8").splitlines()[int(place[2]) - 1]
-    assert f"not checked: see {anchor}" in skipped
+    assert "not checked: see component-raises" in skipped
+
+
+def test_a_method_that_is_missing_is_named() -> None:
+    (failed,), _ = failed_and_skipped("model", offered(type("Unloadable", (GoodModel,), {"load_tensors": None})))
+    assert failed[0] == "component-raises"
+    assert "TypeError: 'NoneType' object is not callable" in failed[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "component"),
+    [("sampler", offered(PrintingSampler)), ("corpus", offered(PrintingCorpus))],
+    ids=["sampler", "corpus"],
+)
+def test_printing_is_caught_and_kept_off_stdout(
+    kind: str, component: Component, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed, _ = failed_and_skipped(kind, component)
+    ((anchor, said),) = failed
+    assert anchor == "component-quiet"
+    assert said.startswith("it wrote 'here\\nhere\\n")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("given", "said"), [(None, "None"), ([[0.0]], "a list")])
+def test_what_is_no_array_is_called_what_it_is(given: Any, said: str) -> None:
+    def build(config: Any, context: Any) -> Any:
+        return lambda logits, history: given
+
+    failed, _ = failed_and_skipped("sampler", Component("odd", NoOptions, build))
+    assert failed == [("sampler-shape", f"logits (2, 36) came back as {said}")]
+
+
+@attrs.frozen
+class RefusedConfig:
+    """Its default is refused by its own validator."""
+
+    size: int = option(0, help="how many", validator=attrs.validators.ge(1))
+
+
+@attrs.frozen
+class UntypedConfig:
+    """One option has no type."""
+
+    size = option(8, help="how many")
+
+
+@pytest.mark.parametrize(
+    ("config", "anchor", "said"),
+    [
+        (RefusedConfig, "component-options", "must be >= 1"),
+        (UntypedConfig, "component-record", "size has no type; declare it as in `size: int = option(…)`"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_one_failure(config: type, anchor: str, said: str) -> None:
+    failed, _ = failed_and_skipped("sampler", Component("odd", config, lambda config, context: GoodSampler(context)))
+    assert failed[0][0] == anchor
+    assert said in failed[0][1]
+    assert {at for at, _ in failed} <= {anchor, "component-options"}
+
+
+def test_a_trainer_that_leaves_dropout_to_the_global_generator_is_caught() -> None:
+    def build(config: Any, context: Any) -> Any:
+        offer = isolated_plugins().find("trainer", "sgd")
+        assert isinstance(offer, Offer)
+        trainer = offer.component.build(offer.component.config(epochs=2), context)
+        return Undropped(trainer)
+
+    with pytest.raises(ContractFailure, match="it changed the random state of torch") as caught:
+        testing.check_trainer(Component("undropped", NoOptions, build), plugin=LIGHT)
+    assert caught.value.statement.anchor == "trainer-quiet"
+
+
+@attrs.frozen
+class Undropped:
+    """A trainer that never tells the model where its dropout begins."""
+
+    inner: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def train(self, model: Any, data: Any, context: Any) -> Any:
+        model.set_dropout_seed = lambda seed: None
+        return self.inner.train(model, data, context)
 
 
 @pytest.mark.parametrize(
@@ -285,8 +385,14 @@ def test_the_sampler_of_the_page_of_hooks_keeps_its_contract() -> None:
 
 def test_every_statement_has_its_place_in_the_docs() -> None:
     page = (ROOT / "docs/testing-plugins.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^\((.+)\)=\n### .+\n\n\*\*(.+)\*\*", page, re.MULTILINE))
-    assert sections == {statement.anchor: statement.sentence for statement in STATEMENTS}
+    (included,) = re.findall(r"^```{include} (.+)\n", page, re.MULTILINE)
+    contracts = (ROOT / "docs" / included).read_text(encoding="utf-8")
+    sections = re.findall(r"^\((.+)\)=\n### .+\n\n\*\*(.+)\*\*", contracts, re.MULTILINE)
+    assert sections == [(statement.anchor, statement.sentence) for statement in STATEMENTS]
+    assert len(sections) == contracts.count("\n### ")
+    assert all(statement.advice.endswith((".", "`")) for statement in STATEMENTS)
+    checked = {value for value in vars(statements).values() if isinstance(value, testing.Statement)}
+    assert checked == set(STATEMENTS)
 
 
 # A whole plugin.
@@ -326,12 +432,25 @@ def test_check_plugin_checks_all_and_says_what_it_skips(tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     outcomes = testing.check_plugin("plugin_of_three")
     assert [(o.component, o.status, o.reason) for o in outcomes if o.statement is None] == [
-        ("sampler 'needy' of unpackaged", "skipped", "it needs the option size; give a value to check it"),
+        (
+            "sampler 'needy' of plugin_of_three",
+            "skipped",
+            "it has no default for needy.size; give a value to check it",
+        ),
     ]
     checked = {o.component.split()[1] for o in outcomes if o.status == "ok"}
     assert checked == {"'halve'", "'watch'"}
     given = testing.check_plugin("plugin_of_three", options={"needy": {"size": 3}})
     assert {o.component.split()[1] for o in given if o.status == "ok"} == checked | {"'needy'"}
+    with pytest.raises(UsageError, match=r"'neady', and no component is called so; did you mean 'needy'\?"):
+        testing.check_plugin("plugin_of_three", options={"neady": {"size": 3}})
+    with pytest.raises(PipelineError, match=r"'needy' of plugin_of_three: 2 faults\n.*sise: unknown key; did you mean"):
+        testing.check_plugin("plugin_of_three", options={"needy": {"sise": 3}})
+
+
+def test_a_list_is_no_component() -> None:
+    with pytest.raises(TypeError, match=r"takes a textgen.Component, and got a list; take the one"):
+        testing.check_sampler([GOOD["sampler"]], plugin=LIGHT)  # type: ignore[arg-type]
 
 
 def test_options_that_do_not_fit_are_the_callers_fault() -> None:
@@ -363,7 +482,8 @@ def test_plugins_check_prints_a_line_for_each_check(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     one = run_textgen("plugins", "check", "Textgen_Engine:logit-bias", folder=tmp_path)
     assert one.stdout == (
-        "skipped  sampler 'logit-bias' of textgen-engine: it needs the option bias; give a value to check it\n"
+        "skipped  sampler 'logit-bias' of textgen-engine: it has no default for logit-bias.bias; give a value to check "
+        "it\n"
     )
 
 
@@ -407,18 +527,56 @@ def test_plugins_check_fails_with_sentence_and_link(tmp_path: Path) -> None:
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     skipped = "skipped  sampler 'bad' of textgen-bad: sampler-torch: not checked: see sampler-shape"
     assert skipped in done.stdout.splitlines()
-    assert line.startswith(f"FAILED   sampler 'bad' of textgen-bad: {SENTENCES['sampler-shape'].sentence} Seen: logits")
-    assert line.endswith(" (testing-plugins.html#sampler-shape)")
+    statement = SENTENCES["sampler-shape"]
+    assert line.startswith(f"FAILED   sampler 'bad' of textgen-bad: sampler-shape: {statement.sentence} Seen: logits")
+    after = done.stdout.split(line)[1].partition("\nskipped")[0]
+    assert " ".join(after.split()) == statement.advice
     (site / "textgen_bad.py").write_text("raise RuntimeError('not today')\n")
     broken = run_textgen("plugins", "check", "textgen-bad", folder=tmp_path, site=[site])
     assert broken.returncode == 1
     assert broken.stdout.startswith("FAILED   plugin 'bad' (textgen-bad 1.0) is left out: importing textgen_bad failed")
+    assert broken.stderr == "0 ok, 1 failed, 0 skipped\n"  # which is said once
+
+
+def test_plugins_check_names_who_warned_and_keeps_what_is_printed(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    installed_sampler(site, "loud", "print('here') or __import__('warnings').warn('too loud') or logits")
+    done = run_textgen("plugins", "check", "loud", folder=tmp_path, site=[site])
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    (note,) = [line for line in lines if line.startswith("note: ")]
+    assert note.startswith("note: sampler 'bad' of textgen-loud warned: UserWarning: too loud (")
+    assert re.search(r"textgen_loud\.py:\d+\)$", note)
+    assert "component-quiet: A component prints nothing" in next(line for line in lines if line.startswith("FAILED"))
+    assert "here" not in lines
+    assert done.stderr == f"{sum(line.startswith('ok') for line in lines)} ok, 1 failed, 1 skipped\n"
+
+
+def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    module = installed_sampler(site, "mute", "logits")
+    module.write_text("from textgen import Component\n")
+    empty = run_textgen("plugins", "check", "mute", folder=tmp_path, site=[site])
+    assert (empty.returncode, empty.stdout) == (
+        1,
+        "FAILED   plugin 'mute' (textgen-mute 1.0) offers nothing: its entry point textgen_mute has no hook in it\n",
+    )
+    (site / "textgen_mute-1.0.dist-info/entry_points.txt").unlink()
+    for name in ("mute", "textgen_mute"):
+        forgotten = run_textgen("plugins", "check", name, folder=tmp_path, site=[site])
+        assert forgotten.returncode == 2
+        assert "textgen-mute is installed and is no plugin: it has no entry point in the group 'textgen'; add one" in (
+            forgotten.stderr
+        )
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["observer"], "is called 'observer'; did you mean 'observers'?"),
+        (["textgen-engine:samples2"], "is called 'textgen-engine:samples2'; did you mean 'textgen-engine:samples'?"),
+        (["observers", "--set", "sample.every=3"], "given for 'sample', and no component is called so; did you mean"),
+        (["corpora", "--set", "file.pth=x"], "pth: unknown key; did you mean 'path'?"),
         (["observers", "--set", "every=3"], "--set takes NAME.KEY=VALUE"),
         (["observers", "--set", "samples.every=no"], "every: expected a whole number"),
     ],

@@ -11,6 +11,7 @@ from commands import run_python, run_textgen
 from installing import install
 
 PAGE = Path(__file__).parents[1] / "docs/writing-plugins.md"
+TESTING = Path(__file__).parents[1] / "docs/testing-plugins.md"
 NEW_PLUGIN = re.compile(r"^\$ textgen (new-plugin (textgen-\S+) --kind \S+)$", re.MULTILINE)
 FILE = re.compile(r"^```\w+\n# file: (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -51,18 +52,26 @@ def test_the_page_makes_a_sampler_and_a_model() -> None:
     }
 
 
-def test_the_sampler_works(tmp_path: Path) -> None:
-    """With the option that the page adds, whose two lines it gives as a fragment."""
-    name = "textgen-steady"
+def sampler_with_option() -> str:
+    """sampler.py with the field and the fragment that the page gives for it."""
     page = PAGE.read_text(encoding="utf-8")
     (fragment,) = re.findall(r"^```python\n( +for age, token .*?)^```", page, re.MULTILINE | re.DOTALL)
-    sampler = chapters()[name][1]["textgen_steady/sampler.py"]
-    first_line = fragment.splitlines(keepends=True)[0]
-    start = sampler.index(first_line)
+    (field,) = re.findall(r"a field `(.+?)` comes after `penalty`", page)
+    sampler = chapters()["textgen-steady"][1]["textgen_steady/sampler.py"]
+    start = sampler.index(fragment.splitlines(keepends=True)[0])
     edited = sampler[:start] + fragment + sampler[sampler.index("        return changed") :]
+    return edited.replace("    penalty: float\n", f"    penalty: float\n    {field}\n")
+
+
+def test_the_sampler_works(tmp_path: Path) -> None:
+    """With the option that the page adds, and with the examples of the page on testing."""
+    name = "textgen-steady"
     project, _ = follow(name, tmp_path)
-    path = project / "textgen_steady/sampler.py"
-    path.write_text(edited.replace("    penalty: float\n", "    penalty: float\n    fading: float\n"), encoding="utf-8")
+    (project / "textgen_steady/sampler.py").write_text(sampler_with_option(), encoding="utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```", TESTING.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for number, example in enumerate(examples):
+        (project / f"tests/test_page_{number}.py").write_text(example, encoding="utf-8")
+    assert len(examples) == 3
     site = install(project, tmp_path / "again")
     plain = check(project, site)
     harsh = run_textgen(
@@ -75,13 +84,24 @@ def test_the_sampler_works(tmp_path: Path) -> None:
     assert all(text[i] not in text[i - 10 : i] for i in range(10, len(text)))
 
 
-def test_the_sampler_works_before_the_option_is_added(tmp_path: Path) -> None:
-    name = "textgen-steady"
-    arguments, files = chapters()[name]
+def test_every_step_of_the_sampler_runs_and_is_typed(tmp_path: Path) -> None:
+    typed = not run_python("-m", "mypy", "--version", folder=Path.cwd()).returncode
+    arguments, files = chapters()["textgen-steady"]
     assert run_textgen(*arguments.split(), folder=tmp_path).returncode == 0
-    (tmp_path / name / "textgen_steady/sampler.py").write_text(files["textgen_steady/sampler.py"], encoding="utf-8")
-    done = run_textgen("run", "pipeline.toml", folder=tmp_path / name, site=[install(tmp_path / name, tmp_path)])
-    assert done.returncode == 0, done.stderr
+    project = tmp_path / "textgen-steady"
+    steps = [
+        ("textgen_steady/sampler.py", files["textgen_steady/sampler.py"]),
+        ("textgen_steady/sampler.py", sampler_with_option()),
+        ("textgen_steady/__init__.py", files["textgen_steady/__init__.py"]),
+    ]
+    for number, (path, text) in enumerate(steps):
+        (project / path).write_text(text, encoding="utf-8")
+        site = install(project, tmp_path / str(number))
+        done = run_textgen("run", "pipeline.toml", folder=project, site=[site])
+        assert done.returncode == 0, done.stderr
+        if typed:
+            checked = run_python("-m", "mypy", "--strict", "textgen_steady", "tests", folder=project, site=[])
+            assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.parametrize("name", ["textgen-lookback"])

@@ -11,26 +11,43 @@ from textgen.component import BuildContext
 from textgen.config import Choice
 from textgen.errors import ContractError, TextgenError
 from textgen.guards import WatchedTokenizer, out_of_memory
-from textgen.plugins import Offer
+from textgen.plugins import Offer, cause_of
 from textgen.protocols import Array, History, Ids, Tokenizer
 
 if TYPE_CHECKING:
     from textgen.sampling import Link
 
 _SAMPLE_CHARACTERS = 2000
+_METHODS = {
+    "corpus": ("read",),
+    "model": ("decoder", "tensors", "load_tensors"),
+    "trainer": ("train", "state", "load_state"),
+    "sampler": ("__call__",),
+    "observer": ("observe",),
+}
 
 
 def build(choice: Choice, context: BuildContext) -> Any:
     """Make the object of a component. What fails in it, other than on purpose, is the plugin's to mend."""
     try:
         made = choice.offer.component.build(choice.options, context)
+        _check_methods(made, choice.offer)
         return WatchedTokenizer(made, choice.offer) if choice.offer.kind == "tokenizer" else made
     except TextgenError:
         raise
     except Exception as error:
         if (explained := out_of_memory(error, f"building {choice.offer.kind} {choice.name!r}")) is not None:
             raise explained from error
-        raise blame(choice.offer, f"cannot be built: {type(error).__name__}: {error}") from error
+        cause = f"cannot be built: {cause_of(error, choice.offer.plugin)} (textgen --debug shows where)"
+        raise blame(choice.offer, cause) from error
+
+
+def _check_methods(made: Any, offer: Offer) -> None:
+    """Blame what lacks a method of its contract, before a run gets as far as calling it."""
+    for name in _METHODS.get(offer.kind, ()):
+        if not callable(getattr(made, name, None)):
+            what = "was built as None" if made is None else f"has no method {name!r}, which its contract asks for"
+            raise blame(offer, what)
 
 
 def blame(offer: Offer, cause: str) -> ContractError:
@@ -66,7 +83,15 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
         raise blame(offer, f"decodes to {type(decoded).__name__}, and must give a str")
     again = np.asarray(tokenizer.encode(decoded))
     if not np.array_equal(again, known):
-        raise blame(offer, f"fails its round trip: {decoded[:40]!r} encodes to other ids than it was decoded from")
+        same = [a == b for a, b in zip(known.tolist(), again.tolist(), strict=False)]
+        place = same.index(False) if False in same else len(same)
+        around = tokenizer.decode(known[max(0, place - 8) : place + 8])
+        was, came = (f"is {ids[place]}" if place < len(ids) else "is none" for ids in (known, again))
+        raise blame(
+            offer,
+            f"fails its round trip: what ids decode to encodes to other ids, in {around!r}: id {place} {was}, and "
+            f"{came} afterwards",
+        )
     try:
         saved = json.loads(json.dumps(tokenizer.to_dict()))
     except (TypeError, ValueError) as error:
@@ -77,9 +102,12 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
 
 def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:
     """Check shape and dtype of what a model gave, (B, V) or (B, T, V)."""
-    given = tuple(getattr(logits, "shape", ()))
-    if given != shape:
-        raise blame(offer, f"gave logits of shape {given}, and must give {shape}")
+    given = getattr(logits, "shape", None)
+    if given is None:
+        what = "None" if logits is None else f"a {type(logits).__name__}"
+        raise blame(offer, f"gave {what}, and must give logits of shape {shape}")
+    if tuple(given) != shape:
+        raise blame(offer, f"gave logits of shape {tuple(given)}, and must give {shape}")
     dtype = str(logits.dtype).removeprefix("torch.")
     if dtype not in ("float32", "float64"):
         raise blame(offer, f"gave logits of dtype {dtype}, and must give float32 or float64")

@@ -106,7 +106,7 @@ class PluginSet:
             try:
                 self._offers += self._collect(plugin, module)
             except Exception as error:
-                self._quarantine(plugin, _cause_of(error, plugin), error)
+                self._quarantine(plugin, cause_of(error, plugin), error)
 
     def offers(self, kind: str | None = None) -> list[Offer]:
         """What is on offer, of one kind or of all, sorted by kind and name."""
@@ -150,6 +150,10 @@ class PluginSet:
             return Fault("", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}")
         known = [offer.component.name for offer in self._loaded(kind)]
         hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}"
+        here = {offer.plugin.distribution for offer in self._offers}
+        here |= {found.plugin.distribution for found in discovery.installed()}
+        if distribution is not None and distribution not in here:
+            hint = f"{distribution} is not installed"
         if self.quarantined:
             hint += "; left out: " + ", ".join(sorted({q.plugin.distribution for q in self.quarantined}))
         return Fault("", f"no {kind} is called {name!r}", "", hint)
@@ -175,11 +179,12 @@ class PluginSet:
         self._waiting = [each for each in self._waiting if not wanted(each.plugin)]
         for each, result in zip(found, discovery.imported(found, patience), strict=True):
             plugin, place = each.plugin, each.entry_point.value
+            module = each.entry_point.module
             if not result.done:
                 cause = f"importing {place} takes longer than {patience:g} s; --patience waits longer"
                 self._quarantine(plugin, cause, TimeoutError(cause))
             elif result.error is not None:
-                cause = f"importing {place} failed: {_cause_of(result.error, plugin)}"
+                cause = f"importing {place} failed: {cause_of(result.error, plugin, module)}"
                 self._quarantine(plugin, cause, result.error)
             else:
                 self.register(result.module, plugin.name, distribution=plugin.distribution, version=plugin.version)
@@ -187,11 +192,15 @@ class PluginSet:
     def _collect(self, plugin: Plugin, module: object) -> list[Offer]:
         """What one plugin offers; raises if anything about it is wrong, leaving nothing behind."""
         wanted = getattr(module, "TEXTGEN_PLUGIN_API", 1)
-        if not isinstance(wanted, int) or wanted > hookspecs.PLUGIN_API_VERSION:
+        if not isinstance(wanted, int):
+            raise _UnfitError(f"its TEXTGEN_PLUGIN_API is {wanted!r}, and must be a whole number such as 1")
+        if wanted > hookspecs.PLUGIN_API_VERSION:
             raise _UnfitError(
                 f"it needs plugin API {wanted}, and this textgen has {hookspecs.PLUGIN_API_VERSION}; "
                 f"upgrade {OWN_DISTRIBUTION}"
             )
+        if (other := self._manager.get_name(module)) is not None:
+            raise _UnfitError(f"it is the module of {other} too; one of the two entry points is enough")
         key = f"{plugin.distribution}:{plugin.name}"
         try:
             self._manager.register(module, key)
@@ -201,11 +210,22 @@ class PluginSet:
                 for implementation in caller.get_hookimpls():
                     if implementation.plugin is module:
                         offers += _components(plugin, caller.name, implementation.function())
+            self._check_apart(offers)
             return offers
         except BaseException:
             if self._manager.has_plugin(key):
                 self._manager.unregister(name=key)
             raise
+
+    def _check_apart(self, offers: Iterable[Offer]) -> None:
+        """Refuse a name that its own package has already: neither the name nor `package:name` would mean one."""
+        for offer in offers:
+            for other in self._offers:
+                if (other.kind, other.qualified_name) == (offer.kind, offer.qualified_name):
+                    raise _UnfitError(
+                        f"{offer.plugin.distribution} offers the {offer.kind} {offer.component.name!r} already, by its "
+                        f"plugin {other.plugin.name!r}; one of the two needs another name"
+                    )
 
     def _quarantine(self, plugin: Plugin, cause: str, error: BaseException) -> None:
         if self._strict:
@@ -267,19 +287,22 @@ def _check_component(hook: str, component: Component) -> None:
         raise _UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
 
 
-def _cause_of(error: BaseException, plugin: Plugin) -> str:
+def cause_of(error: BaseException, plugin: Plugin, entry: str = "") -> str:
+    """What went wrong in a plugin, in a phrase. `entry` is the module that was being imported for its entry point."""
     if isinstance(error, _UnfitError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"it needs the module {error.name!r}, which is not installed ({_advice(error.name, plugin)})"
+        return f"it needs the module {error.name!r}, which is not installed ({_advice(error.name, plugin, entry)})"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _advice(module: str, plugin: Plugin) -> str:
+def _advice(module: str, plugin: Plugin, entry: str) -> str:
     """What to do about a module that is missing. A name is only suggested where the package itself declares it."""
+    if entry == module or entry.startswith(f"{module}."):
+        return "its entry point names a module that the package does not contain"
     name = discovery.normalized(module.partition(".")[0])
     if name == plugin.distribution:
-        return "its entry point names a module that the package does not contain"
+        return f"{plugin.distribution} does not contain it"
     if name in discovery.requirements(plugin.distribution):
         return f"pip install {name}"
     return f"{plugin.distribution} does not declare which package has it; ask its author"

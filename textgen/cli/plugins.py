@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 
 import click
 
@@ -57,7 +58,7 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
 
     NAME is an entry point, a distribution, or one component as package:component.
     """
-    from textgen.errors import UsageError
+    from textgen.errors import PluginWarning, UsageError
 
     try:
         import hypothesis  # noqa: F401
@@ -66,6 +67,7 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
     from textgen.testing.command_line import check_named
 
     ctx.obj.patience = None  # a plugin that is slow to import is to be checked, and told so
+    warnings.simplefilter("ignore", PluginWarning)  # it is the first line of what is printed, or not what was asked
     plugins = ctx.obj.plugins()
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
     for status, line in check_named(name, plugins, values):

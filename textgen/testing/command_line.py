@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
 from typing import Any
 
-from textgen.discovery import normalized
+from textgen.discovery import ENTRY_POINT_GROUP, Found, Plugin, installed, normalized
 from textgen.document import toml_value
 from textgen.errors import Fault, UsageError
 from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
 from textgen.suggest import nearest
-from textgen.testing.outcomes import Outcome
+from textgen.testing.outcomes import Outcome, shown_path
 from textgen.testing.plugin import check_offers, matching
 
 
 def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The status and the line of every check of the components that a name means, after notes on them.
+    """The status and the line of every check of the components that a name means, with notes on them.
 
     values   options as NAME.KEY=VALUE
 
@@ -25,23 +29,64 @@ def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterato
     """
     options = _options(values)
     offers = matching(name, plugins)
-    left_out = [q for q in plugins.quarantined if name == q.plugin.name or normalized(name) == q.plugin.distribution]
-    if not offers and not left_out:
-        known = sorted({n for offer in plugins.offers() for n in (offer.plugin.name, offer.plugin.distribution)})
-        raise UsageError(
-            f"no plugin, package or package:component is called {name!r}; "
-            + (nearest(name, known) or f"there are {', '.join(known)}")
-        )
+    left_out = [q for q in plugins.quarantined if _is_called(q.plugin, name)]
+    without = [found for found in installed() if _is_called(found.plugin, name) and _offers_nothing(found, plugins)]
+    if not offers and not left_out and not without:
+        raise UsageError(_unknown(name, plugins))
     for offer in offers:
         if line := _clash(offer, plugins):
             yield "note", line
     for quarantined in left_out:
         yield "failed", f"FAILED   {quarantined}"
-    with tempfile.TemporaryDirectory() as folder:
+    for found in without:
+        plugin = found.plugin
+        whose = f"plugin {plugin.name!r} ({plugin.distribution} {plugin.version})"
+        yield "failed", f"FAILED   {whose} offers nothing: its entry point {found.entry_point.value} has no hook in it"
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
         # This process is the command's own, and hypothesis would keep its notes in the current folder.
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
+        noted = set()
         for outcome in check_offers(offers, plugins, options):
+            for line in (_warning(outcome.component, warning) for warning in warned):
+                if line not in noted:
+                    noted.add(line)
+                    yield "note", line
+            warned.clear()
             yield outcome.status, _line(outcome)
+
+
+def _is_called(plugin: Plugin, name: str) -> bool:
+    return name == plugin.name or normalized(name) == plugin.distribution
+
+
+def _offers_nothing(found: Found, plugins: PluginSet) -> bool:
+    taken = [*(offer.plugin for offer in plugins.offers()), *(q.plugin for q in plugins.quarantined)]
+    return found.plugin not in taken and found.plugin.name not in plugins.disabled
+
+
+def _unknown(name: str, plugins: PluginSet) -> str:
+    """What to say where nothing that is installed as a plugin has a name."""
+    for distribution in (normalized(name), f"textgen-{normalized(name)}"):
+        with contextlib.suppress(metadata.PackageNotFoundError, ValueError):
+            metadata.distribution(distribution)
+            return (
+                f"{distribution} is installed and is no plugin: it has no entry point in the group "
+                f"{ENTRY_POINT_GROUP!r}; add one under [project.entry-points.{ENTRY_POINT_GROUP}] in its "
+                "pyproject.toml, and install it again"
+            )
+    offers = plugins.offers()
+    if ":" in name:
+        known = sorted({offer.qualified_name for offer in offers})
+        return f"no component is called {name!r}; {nearest(name, known) or '`textgen plugins` lists them'}"
+    known = sorted({n for offer in offers for n in (offer.plugin.name, offer.plugin.distribution)})
+    hint = nearest(name, known) or f"there are {', '.join(known)}"
+    return f"no plugin, package or package:component is called {name!r}; {hint}"
+
+
+def _warning(component: str, warning: warnings.WarningMessage) -> str:
+    text = " ".join(str(warning.message).split())
+    place = f"{shown_path(warning.filename)}:{warning.lineno}"
+    return f"note: {component} warned: {warning.category.__name__}: {text} ({place})"
 
 
 def _clash(offer: Offer, plugins: PluginSet) -> str:
@@ -61,10 +106,11 @@ def _line(outcome: Outcome) -> str:
     statement = outcome.statement
     if statement is None:
         return f"skipped  {outcome.component}: {outcome.reason}"
+    place = f"{outcome.component}: {statement.anchor}"
     if outcome.status == "failed":
         seen = " ".join(outcome.reason.split())
-        return f"FAILED   {outcome.component}: {statement.sentence} Seen: {seen} ({statement.link})"
-    place = f"{outcome.component}: {statement.anchor}"
+        advice = textwrap.fill(statement.advice, 110, initial_indent=" " * 9, subsequent_indent=" " * 9)
+        return f"FAILED   {place}: {statement.sentence} Seen: {seen}\n{advice}"
     return f"ok       {place}" if outcome.status == "ok" else f"skipped  {place}: {outcome.reason}"
 
 

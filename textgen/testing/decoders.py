@@ -17,6 +17,7 @@ from textgen.sampling import to_numpy
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject
 from textgen.testing.examples import cuts, for_all, in_threads
+from textgen.testing.outcomes import shown
 
 _EXAMPLES: Final = 10
 _LONG: Final = 300  # tokens
@@ -39,13 +40,13 @@ class DecoderSuite:
             if decoder.batch_size != batch:
                 self.fail(st.MODEL_SHAPE, f"decoder({batch}).batch_size is {decoder.batch_size}")
             for length in (0, 1, 3, 0):
-                given = tuple(getattr(decoder.extend(self._tokens(batch, length)), "shape", ()))
-                if given != (batch, self.vocab_size):
-                    self.fail(st.MODEL_SHAPE, f"extend() of tokens ({batch}, {length}) gave {given}")
+                given = decoder.extend(self._tokens(batch, length))
+                if getattr(given, "shape", None) != (batch, self.vocab_size):
+                    self.fail(st.MODEL_SHAPE, f"extend() of tokens ({batch}, {length}) gave {shown(given)}")
             for length in (1, 4):
-                given = tuple(getattr(decoder.score(self._tokens(batch, length)), "shape", ()))
-                if given != (batch, length, self.vocab_size):
-                    self.fail(st.MODEL_SHAPE, f"score() of tokens ({batch}, {length}) gave {given}")
+                given = decoder.score(self._tokens(batch, length))
+                if getattr(given, "shape", None) != (batch, length, self.vocab_size):
+                    self.fail(st.MODEL_SHAPE, f"score() of tokens ({batch}, {length}) gave {shown(given)}")
 
     def dtype(self) -> None:
         """float32 or float64."""

@@ -104,7 +104,14 @@ def subject(
     plugins: PluginSet | None,
     label: str = "",
 ) -> Iterator[Subject]:
-    """A Subject whose folder lasts as long as the block. Raises PipelineError where `options` do not fit."""
+    """A Subject whose folder lasts as long as the block.
+
+    Raises TypeError where there is no component, and PipelineError where `options` do not fit.
+    """
+    given: object = component
+    if not isinstance(given, Component):
+        hint = "; take the one that is in it, as in `(component,) = …`" if isinstance(given, list | tuple) else ""
+        raise TypeError(f"check_{kind} takes a textgen.Component, and got a {type(given).__name__}{hint}")
     with tempfile.TemporaryDirectory(prefix="textgen-testing-", ignore_cleanup_errors=True) as folder:
         module = _module_name(component, plugin)
         made = Subject(

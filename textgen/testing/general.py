@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.errors import Fault, PluginError
+from textgen.errors import Fault, PipelineError, PluginError
 from textgen.hookspecs import hookimpl
 from textgen.plugins import HOOKS, PluginSet
 from textgen.structure import plain, structure_table
@@ -53,6 +53,7 @@ def general_checks(subject: Subject, build: Callable[[], Any]) -> list[Check]:
     """The checks of all kinds; `build` builds the component in a fitting context."""
     return [
         Check(st.COMPONENT_RECORD, lambda: _record(subject)),
+        Check(st.COMPONENT_OPTIONS, lambda: _defaults(subject), trial=True),
         Check(st.COMPONENT_BUILD, build, trial=True),
         Check(st.COMPONENT_IMPORT, lambda: _import(subject)),
         Check(st.COMPONENT_OPTIONS, lambda: _options(subject)),
@@ -74,12 +75,25 @@ def _record(subject: Subject) -> None:
         subject.fail(st.COMPONENT_RECORD, error.cause)
     if silent := [name for name, field in component.options().items() if not field.metadata.get("help")]:
         subject.fail(st.COMPONENT_RECORD, f"no help for {', '.join(silent)}; declare it with textgen.option")
-    config = subject.config()
+    if untyped := [name for name, field in component.options().items() if field.type is None]:
+        name = untyped[0]
+        subject.fail(st.COMPONENT_RECORD, f"{name} has no type; declare it as in `{name}: int = option(…)`")
+    try:
+        config = subject.config()
+    except PipelineError:  # component-options says so
+        return
     for name in component.options():
         with contextlib.suppress(attrs.exceptions.FrozenInstanceError):
             setattr(config, name, getattr(config, name))
             seen = f"{component.config.__name__} can be changed; declare it with @attrs.frozen"
             subject.fail(st.COMPONENT_RECORD, seen)
+
+
+def _defaults(subject: Subject) -> None:
+    try:
+        subject.config()
+    except PipelineError as error:
+        subject.fail(st.COMPONENT_OPTIONS, "; ".join(map(str, error.faults)))
 
 
 def _import(subject: Subject) -> None:

@@ -18,7 +18,7 @@ from textgen.testing import statements as st
 from textgen.testing.decoders import DecoderSuite, difference
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.general import general_checks, leaves_alone
-from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
 from textgen.testing.training_data import is_torch_module, train
 
 
@@ -190,12 +190,10 @@ class _Suite:
         DecoderSuite(self.subject, self.trained, self.context().vocab_size, self.tolerance, "after training").shape()
 
     def _check_forward_shape(self, logits: Any) -> None:
-        shape = tuple(getattr(logits, "shape", ()))
-        if shape != (3, 12, self.context().vocab_size):
-            self.subject.fail(
-                st.MODEL_FORWARD,
-                f"forward() of tokens (3, 12) gave logits {shape}, and the vocabulary has {self.context().vocab_size}",
-            )
+        size = self.context().vocab_size
+        if getattr(logits, "shape", None) != (3, 12, size):
+            seen = f"forward() of tokens (3, 12) gave logits {shown(logits)}, and the vocabulary has {size}"
+            self.subject.fail(st.MODEL_FORWARD, seen)
 
     def forward(self) -> None:
         torch, model = self._module()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import textwrap
 import traceback
 from collections.abc import Callable, Collection, Generator, Iterable
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Final, Literal, NoReturn
 
 import attrs
 
-from textgen.testing.statements import Statement
+from textgen.testing.statements import COMPONENT_QUIET, COMPONENT_RAISES, Statement
 
 _SHOWN: Final = 500  # characters of what was seen
 
@@ -18,14 +20,15 @@ _SHOWN: Final = 500  # characters of what was seen
 class ContractFailure(AssertionError):
     """A component does not do what its contract asks.
 
-    statement   what the contract asks: a sentence, and its place in the docs
+    statement   what the contract asks, and what helps
     seen        what was seen instead
     component   whose it is, as "sampler 'loud' of textgen-shout"
     """
 
     def __init__(self, statement: Statement, seen: str, component: str) -> None:
         self.statement, self.seen, self.component = statement, seen, component
-        super().__init__(f"{component}: {statement.sentence}\n  seen: {seen}\n  see: {statement.link}")
+        advice = textwrap.fill(statement.advice, 110, initial_indent="  help: ", subsequent_indent="        ")
+        super().__init__(f"{component}: {statement.sentence}\n  seen: {seen}\n{advice}")
 
 
 class Skip(Exception):
@@ -37,7 +40,7 @@ class Check:
     """One check of a suite: what it is about, and what raises ContractFailure or Skip.
 
     trial   it only tries what every other check needs: where it fails nothing after it is checked, and where it does
-            not it leaves no outcome
+            not it leaves no outcome. An exception in it breaks no sentence but the one that nothing is raised
     """
 
     statement: Statement
@@ -69,19 +72,30 @@ def run_checks(
     """Make the checks one after the other; whatever a component raises in one is its failure.
 
     packages   the top-level modules that are the component's own: what was seen says where in them it was raised
+
+    What it prints to stdout meanwhile is kept, and is a failure of its own where nothing else was.
     """
     cause: Statement | None = None
+    printed, failed = io.StringIO(), False
     for check in checks:
         if cause is not None:
             if not check.trial and check.statement != cause:
                 yield Outcome(component, check.statement, "skipped", f"not checked: see {cause.anchor}")
             continue
-        outcome = _made(check, component, packages)
+        with contextlib.redirect_stdout(printed):
+            outcome = _made(check, component, packages)
         if check.trial and outcome.failure is None:
             continue
+        failed = failed or outcome.failure is not None
         yield outcome
         if check.trial and outcome.failure is not None:
             cause = outcome.failure.statement
+    if failed:
+        yield Outcome(component, COMPONENT_QUIET, "skipped", "not checked: something else failed")
+    elif written := printed.getvalue():
+        yield _failed(ContractFailure(COMPONENT_QUIET, f"it wrote {written[:80]!r} to stdout", component))
+    else:
+        yield Outcome(component, COMPONENT_QUIET, "ok")
 
 
 def _made(check: Check, component: str, packages: Collection[str]) -> Outcome:
@@ -92,7 +106,8 @@ def _made(check: Check, component: str, packages: Collection[str]) -> Outcome:
     except Skip as skip:
         return Outcome(component, check.statement, "skipped", str(skip))
     except Exception as error:
-        return _failed(_placed(_explained(error, check.statement, component), packages))
+        statement = COMPONENT_RAISES if check.trial else check.statement
+        return _failed(_placed(_explained(error, statement, component), packages))
     return Outcome(component, check.statement, "ok")
 
 
@@ -112,6 +127,12 @@ def fail(statement: Statement, seen: str, component: str) -> NoReturn:
     raise ContractFailure(statement, shorten(seen), component)
 
 
+def shown(given: object) -> str:
+    """The shape of an array, or what was given in place of one."""
+    shape = getattr(given, "shape", None)
+    return "None" if given is None else f"a {type(given).__name__}" if shape is None else str(tuple(shape))
+
+
 def shorten(text: str) -> str:
     """The beginning of a text that is too long to show."""
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
@@ -125,7 +146,7 @@ def _placed(failure: ContractFailure, packages: Collection[str]) -> ContractFail
     """The failure, with the last line of the component's own code in what was seen if an exception led to it."""
     error = failure.__cause__ or failure.__context__
     places = [
-        f"{_shown_path(frame.f_code.co_filename)}:{line}"
+        f"{shown_path(frame.f_code.co_filename)}:{line}"
         for frame, line in traceback.walk_tb(error.__traceback__ if error else None)
         if str(frame.f_globals.get("__name__", "")).partition(".")[0] in packages
     ]
@@ -136,7 +157,7 @@ def _placed(failure: ContractFailure, packages: Collection[str]) -> ContractFail
     return placed.with_traceback(failure.__traceback__)
 
 
-def _shown_path(path: str) -> str:
+def shown_path(path: str) -> str:
     """Relative to the current folder where it is below it."""
     return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from textgen import discovery
 from textgen.component import Component
-from textgen.errors import TextgenError
+from textgen.errors import TextgenError, UsageError
 from textgen.plugins import Offer, PluginSet
+from textgen.suggest import nearest
 from textgen.testing.commands import command_checks
 from textgen.testing.corpora import corpus_checks
 from textgen.testing.environment import (
@@ -19,6 +20,7 @@ from textgen.testing.environment import (
     fitted_tokenizer,
     isolated_plugins,
     load_module,
+    make_config,
     required_options,
     subject,
 )
@@ -65,14 +67,21 @@ def check_plugin(plugin: object | str | metadata.EntryPoint, *, options: Options
 def check_offers(
     offers: Iterable[Offer], plugins: PluginSet, options: Options, *, module: object | str | None = None
 ) -> Generator[Outcome, None, None]:
-    """What comes of every check of every offer. `module` is what they come from; their entry points', if not given."""
+    """What comes of every check of every offer. `module` is what they come from; their entry points', if not given.
+
+    Raises UsageError where `options` has a name that none of their packages' components has.
+    """
+    offers = list(offers)
+    _check_names(options, offers, plugins)
     for offer in offers:
-        component, label = offer.component, f"{offer.kind} {offer.component.name!r} of {offer.plugin.distribution}"
+        component, label = offer.component, f"{offer.kind} {offer.component.name!r} of {_owner(offer, module)}"
         table = _options_of(offer, options)
         missing = [name for name in required_options(component) if name not in table]
         if missing and offer.kind != "command":
-            reason = f"it needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}; give a value to check it"
-            yield Outcome(label, None, "skipped", reason)
+            if set(table) - set(component.options()):
+                make_config(component, table, label)  # raises, and says what they may have meant
+            wanted = " and ".join(f"{component.name}.{name}" for name in missing)
+            yield Outcome(label, None, "skipped", f"it has no default for {wanted}; give a value to check it")
             continue
         source = _module_of(offer) if module is None else module
         with subject(offer.kind, component, table, source, plugins, label) as made:
@@ -96,6 +105,24 @@ def matching(name: str, plugins: PluginSet) -> list[Offer]:
             else name == offer.plugin.name or discovery.normalized(name) == offer.plugin.distribution
         )
     ]
+
+
+def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) -> None:
+    packages = {offer.plugin.distribution for offer in offers}
+    near = [offer for offer in plugins.offers() if offer.plugin.distribution in packages] + list(offers)
+    names = {name for offer in near for name in (offer.component.name, f"{offer.kind}:{offer.component.name}")}
+    for name in options:
+        if name not in names:
+            known = sorted({offer.component.name for offer in offers})
+            hint = nearest(name, known) or f"there are {', '.join(known) or 'none'}"
+            raise UsageError(f"options are given for {name!r}, and no component is called so; {hint}")
+
+
+def _owner(offer: Offer, module: object | str | None) -> str:
+    """What failures call the package: its name, or its module's where it is no package."""
+    if offer.plugin.version != "0" or module is None:
+        return offer.plugin.distribution
+    return module if isinstance(module, str) else getattr(module, "__name__", offer.plugin.distribution)
 
 
 def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:

@@ -20,7 +20,7 @@ from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import for_all, in_threads
 from textgen.testing.general import general_checks
-from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
 
 _EXAMPLES: Final = 25
 _LARGEST: Final = 1e4  # of a logit: beyond, float32 leaves no room to compute in
@@ -52,6 +52,7 @@ def sampler_checks(subject: Subject) -> list[Check]:
         *general_checks(subject, suite.build),
         Check(st.SAMPLER_HISTORY, suite.level, trial=True),
         Check(st.SAMPLER_SHAPE, suite.plain_call, trial=True),
+        Check(st.COMPONENT_RAISES, lambda: suite.each(suite.any_call), trial=True),
         Check(st.SAMPLER_HISTORY, lambda: suite.each(suite.history)),
         Check(st.SAMPLER_SHAPE, lambda: suite.each(suite.shape)),
         Check(st.SAMPLER_DTYPE, lambda: suite.each(suite.dtype)),
@@ -169,10 +170,13 @@ class _Suite:
         with np.errstate(invalid="ignore"):
             self.shape(logits, self._texts(2, 0, 6))
 
+    def any_call(self, logits: Logits, texts: _Texts) -> None:
+        self.sampler(logits.copy(), texts)
+
     def shape(self, logits: Logits, texts: _Texts) -> None:
-        given = tuple(getattr(self.sampler(logits.copy(), texts), "shape", ()))
-        if given != logits.shape:
-            self.subject.fail(st.SAMPLER_SHAPE, f"logits {logits.shape} came back as {given}")
+        given = self.sampler(logits.copy(), texts)
+        if getattr(given, "shape", None) != logits.shape:
+            self.subject.fail(st.SAMPLER_SHAPE, f"logits {logits.shape} came back as {shown(given)}")
 
     def dtype(self, logits: Logits, texts: _Texts) -> None:
         given = self.sampler(logits.copy(), texts)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -21,6 +24,20 @@ from textgen.testing.general import general_checks
 from textgen.testing.outcomes import Check, Outcome, raise_first, run_checks
 
 _EXAMPLES: Final = 40
+_LEARN: Final = """
+import contextlib, importlib, json, sys
+from pathlib import Path
+from textgen.component import BuildContext
+from textgen.testing.environment import make_config
+module, name, options, text, folder = json.load(sys.stdin)
+with contextlib.redirect_stdout(sys.stderr):
+    (component,) = (c for c in importlib.import_module(module).textgen_tokenizers() if c.name == name)
+    context = BuildContext(folder=Path(folder), requested_device="cpu")
+    tokenizer = component.build(make_config(component, options, name), context)
+    tokenizer.fit(iter([text]))
+    learnt = json.dumps(tokenizer.to_dict(), sort_keys=True)
+print(learnt)
+"""
 _STRETCH: Final = 60  # characters of the sample that an example takes
 
 
@@ -115,6 +132,35 @@ class _Suite:
                 self.subject.fail(st.TOKENIZER_DETERMINISTIC, "the same text was encoded to other ids a second time")
         if again.to_dict() != self.tokenizer.to_dict():
             self.subject.fail(st.TOKENIZER_DETERMINISTIC, "to_dict() of a second tokenizer of the same corpus differs")
+        learnt = [self._learnt_elsewhere(hash_seed) for hash_seed in (1, 2)]
+        if None not in learnt and learnt[0] != learnt[1]:
+            seen = "to_dict() differs from one process to the next, as the order of a set of str does"
+            self.subject.fail(st.TOKENIZER_DETERMINISTIC, seen)
+
+    def _learnt_elsewhere(self, hash_seed: int) -> str | None:
+        """What a tokenizer learns in a process of its own, where sets of str have an order of their own.
+
+        None where that process cannot get at the component, by its name from the hook of its module.
+        """
+        module, name = self.subject.module, self.subject.component.name
+        if module is None or not hasattr(sys.modules.get(module), "textgen_tokenizers"):
+            return None
+        given = [module, name, dict(self.subject.options), self.text, str(self.subject.folder)]
+        try:
+            text = json.dumps(given)
+        except TypeError:
+            return None
+        path = os.pathsep.join(path for path in sys.path if path)
+        done = subprocess.run(  # noqa: S603  # this interpreter, and a program of our own
+            [sys.executable, "-c", _LEARN],
+            input=text,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": str(hash_seed)},
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
+        return done.stdout if done.returncode == 0 else None
 
     def ids(self) -> None:
         def one(start: int, length: int) -> None:

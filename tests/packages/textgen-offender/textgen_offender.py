@@ -13,7 +13,7 @@ class UniformConfig:
     """Every token is as likely as any other."""
 
     extra: int = option(0, help="logits too many")
-    dtype: str = option("float32", help="dtype of the logits")
+    dtype: str = option("float32", help="dtype of the logits, or none for no logits")
 
 
 @attrs.frozen
@@ -50,6 +50,12 @@ class Uniform:
         """Nothing to take over."""
 
 
+class Unsaved:
+    """A model whose weights cannot be had."""
+
+    decoder = load_tensors = len
+
+
 @attrs.frozen
 class UniformDecoder:
     """textgen.protocols.Decoder."""
@@ -59,6 +65,8 @@ class UniformDecoder:
 
     def extend(self, tokens):
         """(B, V), or not quite."""
+        if self.model.config.dtype == "none":
+            return None
         return np.zeros((self.batch_size, self.model.vocab_size + self.model.config.extra), self.model.config.dtype)
 
     def score(self, tokens):
@@ -122,10 +130,18 @@ def spoil(value):
     return lambda config, context: lambda logits, history: np.full_like(logits, value)
 
 
+def needy(config, context):
+    """A build function that imports what is not there."""
+    import package_that_nobody_has  # noqa: F401
+
+
 @hookimpl
 def textgen_models():
-    """Offer `uniform`, honest unless told otherwise."""
-    return [Component("uniform", UniformConfig, lambda config, context: Uniform(config, context.vocab_size))]
+    """Offer `uniform`, honest unless told otherwise, and `unsaved`, which lacks a method."""
+    return [
+        Component("uniform", UniformConfig, lambda config, context: Uniform(config, context.vocab_size)),
+        Component("unsaved", SpoilConfig, lambda config, context: Unsaved()),
+    ]
 
 
 @hookimpl
@@ -136,11 +152,13 @@ def textgen_trainers():
 
 @hookimpl
 def textgen_samplers():
-    """Offer `mask-all`, `not-a-number` and `cannot-be-built`."""
+    """Offer what cannot be built, cannot be called, or gives what no token can be drawn from."""
     return [
         Component("mask-all", SpoilConfig, spoil(-np.inf)),
         Component("not-a-number", SpoilConfig, spoil(np.nan)),
         Component("cannot-be-built", SpoilConfig, lambda config, context: 1 // 0),
+        Component("needs-a-module", SpoilConfig, needy),
+        Component("built-as-none", SpoilConfig, lambda config, context: None),
     ]
 
 
