@@ -261,6 +261,28 @@ def test_the_flow_of_a_run(tmp_path: Path) -> None:
 # What a run directory makes of the next run.
 
 
+def test_what_an_observer_left_when_it_failed_is_in_nobodys_way(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    class Plugin:
+        @textgen.hookimpl
+        def textgen_observers(self) -> list[textgen.Component]:
+            return [textgen.Component("hasty", textgen.NoOptions, self.build)]
+
+        def build(self, config: Any, context: textgen.BuildContext) -> Any:
+            assert context.directory is not None
+            (context.directory / "notes.csv").write_text("step,loss")
+            raise RuntimeError("no")
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Plugin(), "hasty")
+    with pytest.raises(textgen.ContractError, match="hasty"):
+        textgen.Engine(plugins).run(tiny_pipeline(observer=[{"type": "hasty"}]))
+    run = textgen.run(tiny_pipeline())
+    assert run.outcome == "trained"
+    assert (run.path / "notes.csv").read_text() == "step,loss"
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A folder with a finished run in it, and what its command printed. Not to be changed."""

@@ -62,7 +62,7 @@ class RunDirectory:
 
     def prepare(self) -> None:
         """Make the folder, and see that it can be written to. Raises RunError, before any work is lost."""
-        if self.path.is_dir() and not self.exists() and any(self._strangers()):
+        if self.path.is_dir() and not self._was_prepared() and any(self._strangers()):
             names = ", ".join(sorted(p.name for p in self._strangers())[:3])
             raise RunError(
                 f"{self.path} is no run directory and is not empty ({names}); choose another `output`", self.path
@@ -249,6 +249,10 @@ class RunDirectory:
 
     def _own(self) -> list[Path]:
         return [self.path / name for name in _OWN if os.path.lexists(self.path / name)]
+
+    def _was_prepared(self) -> bool:
+        """Whether a run got as far as its lock here; an observer may have written before run.json was."""
+        return self.exists() or ((self.path / ".lock").is_file() and self.checkpoints.is_dir())
 
     def _strangers(self) -> Iterator[Path]:
         return (p for p in self.path.iterdir() if p.name not in _OWN and not p.name.startswith("."))
