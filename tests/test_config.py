@@ -403,6 +403,31 @@ def test_broken_overrides_through_the_command(
     assert "trainer.epochs: must be >= 1, given 0" in failed.stderr
 
 
+USUAL = ["loss-plot", "metrics", "progress", "samples"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, USUAL),
+        ({"observer": []}, []),
+        ({"default_observers": False}, []),
+        ({"observer": [{"type": "samples", "every": 3}]}, USUAL),
+        ({"observer": [{"type": "metrics"}], "default_observers": False}, ["metrics"]),
+    ],
+)
+def test_observers_come_beside_the_usual_ones(
+    engine: Engine, tiny_pipeline: Make, changes: dict[str, Any], expected: list[str]
+) -> None:
+    pipeline = engine.pipeline(tiny_pipeline(observers=True, **changes))
+    assert [choice.name for choice in pipeline.observers] == expected
+    if "samples" in expected:
+        every = changes.get("observer", [{}])[0].get("every", 10)
+        assert next(choice for choice in pipeline.observers if choice.name == "samples").options.every == every
+    again = engine.pipeline(pipeline.to_dict())
+    assert again.observers == pipeline.observers
+
+
 # Pipelines that are written -------------------------------------------------------------------------------------------
 
 

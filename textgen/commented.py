@@ -18,7 +18,9 @@ _WIDTH = 100
 def commented_toml(pipeline: Pipeline) -> str:
     """TOML with every default filled in. Reading it again gives the same pipeline."""
     tables = pipeline.to_dict()
-    general = GeneralOptions(pipeline.name, pipeline.seed, pipeline.device, pipeline.threads, pipeline.output)
+    general = GeneralOptions(
+        pipeline.name, pipeline.seed, pipeline.device, pipeline.threads, pipeline.output, default_observers=False
+    )
     parts = [_keys(general)]
     for kind in ("corpus", "tokenizer"):
         parts.append(_component(f"[{kind}]", getattr(pipeline, kind)))

@@ -143,6 +143,7 @@ class GeneralOptions:
         None, help="CPU threads that train; as many as torch takes if not set", validator=optional(ge(1))
     )
     output: Path | None = option(None, help="the run directory; runs/NAME under the current folder if not set")
+    default_observers: bool = option(True, help="whether the usual observers watch beside those listed here")
 
 
 TABLES: Mapping[str, type] = {
@@ -196,6 +197,7 @@ class Pipeline:
             "device": self.device,
             **({} if self.threads is None else {"threads": self.threads}),
             "output": str(self.output),
+            "default_observers": False,  # they are listed with all others
             "corpus": self.corpus.table(),
             "tokenizer": self.tokenizer.table(),
             "data": plain(self.data),
@@ -227,10 +229,12 @@ def make_pipeline(document: Document, plugins: PluginSet) -> Pipeline:
         structure_table(GeneralOptions, {"name": document.default_name}, "", folder, faults)
     made = {key: structure_table(cls, tables.get(key, {}), key, folder, faults) for key, cls in TABLES.items()}
     choices = {kind: _choice(kind, tables.get(kind), kind, plugins, folder, faults) for kind in CHOICES}
-    chains = {kind: _chain(kind, tables.get(kind), plugins, folder, faults) for kind in CHAINS}
+    chains = {kind: _chain(kind, tables.get(kind, ()), plugins, folder, faults) for kind in CHAINS}
     if faults:
         raise PipelineError(faults, document.source)
     name = document.default_name if general.name is None else general.name
+    if general.default_observers and tables.get("observer") not in ([], ()):
+        chains["observer"] = _with_defaults(chains["observer"], plugins)
     return Pipeline(
         name=name,
         seed=general.seed,
@@ -293,9 +297,14 @@ def _choice(kind: str, table: Any, path: str, plugins: PluginSet, folder: Path, 
 
 
 def _chain(kind: str, tables: Any, plugins: PluginSet, folder: Path, faults: list[Fault]) -> tuple[Any, ...]:
-    if tables is None:  # only observers have defaults: a chain of no samplers means something
-        return tuple(Choice(o.component.name, o, o.component.config()) for o in plugins.defaults(kind))
     if not isinstance(tables, list | tuple):
         faults.append(Fault(kind, f"expected an array of tables, [[{kind}]]", show(tables)))
         return ()
     return tuple(_choice(kind, t, f"{kind}[{i}]", plugins, folder, faults) for i, t in enumerate(tables))
+
+
+def _with_defaults(observers: tuple[Choice, ...], plugins: PluginSet) -> tuple[Choice, ...]:
+    """The default observers that are not listed, then those that are."""
+    listed = [choice.offer for choice in observers]
+    defaults = [offer for offer in plugins.defaults("observer") if offer not in listed]
+    return (*(Choice(offer.component.name, offer, offer.component.config()) for offer in defaults), *observers)
