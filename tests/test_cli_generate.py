@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import tomllib
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -91,6 +92,55 @@ def test_greedy_is_temperature_zero(generate: Callable[..., Any], generator: Gen
 def test_a_stream_prints_the_same(generate: Callable[..., Any], generator: Generator) -> None:
     done = generate("-p", "the ", "--max-new-tokens", 50, "--stream")
     assert (done.code, done.stdout) == (0, f"{generator.generate('the ', max_new_tokens=50)}\n")
+
+
+def test_only_the_end_of_a_line_ends_a_prompt(
+    generate: Callable[..., Any], generator: Generator, tmp_path: Path
+) -> None:
+    prompts = ["the\fclock", "the\u2028hour", "", "t"]
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(prompts).encode())
+    skip = ("--unknown-characters", "skip", "--max-new-tokens", 5, "-o", "jsonl")
+    done = generate("--prompts-file", "prompts.txt", *skip)
+    assert [json.loads(line)["prompt"] for line in done.stdout.split("\n")[:-1]] == prompts
+
+
+@pytest.mark.parametrize("place", ["file", "stdin"])
+def test_a_prompt_outside_the_vocabulary_is_named_with_its_line_before_any_text(
+    generate: Callable[..., Any], tmp_path: Path, place: str
+) -> None:
+    text = "the \n" * 700 + "thé\n"
+    (tmp_path / "prompts.txt").write_text(text, encoding="utf-8")
+    source = "prompts.txt" if place == "file" else "-"
+    failed = generate("--prompts-file", source, "--max-new-tokens", 5, stdin=text if place == "stdin" else "")
+    assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
+    assert f"{source}:701: " in failed.stderr
+    assert "U+00E9" in failed.stderr
+    assert "--unknown-characters" in failed.stderr
+
+
+@pytest.mark.parametrize("arguments", [("-p", "the ", "-n", "40"), ("--prompts-file", "prompts.txt", "-n", "20")])
+def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(
+    finished_run: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "prompts.txt").write_text("the \nclock\n", encoding="utf-8")
+    end, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    command = [sys.executable, "-m", "textgen", "generate", str(finished_run), "--max-new-tokens", "3", *arguments]
+    with (tmp_path / "texts").open("wb") as texts:
+        done = subprocess.run(
+            [*command, "-o", "jsonl"],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=texts,
+            stderr=terminal,
+            check=False,
+        )
+    os.close(terminal)
+    shown = os.read(end, 100_000).decode()
+    os.close(end)
+    assert done.returncode == 0, shown
+    assert "40/40" in shown
+    assert len((tmp_path / "texts").read_text(encoding="utf-8").splitlines()) == 40
 
 
 @pytest.mark.parametrize("place", ["file", "stdin"])
@@ -583,6 +633,17 @@ def test_a_session_continues_prompts_with_live_options(session: Terminal, genera
     assert f"{generator.generate('the ', max_new_tokens=12, index=2)}\n" in session.read_to("\n> ")
     session.send("\x04")
     assert session.process.wait(60) == 0
+
+
+def test_a_session_takes_the_names_of_the_command(session: Terminal) -> None:
+    session.send("/set max-new-tokens=12\n")
+    session.read_to("> ")
+    session.send("/unset top-k\n")
+    assert "error: top_k is not set" in session.read_to("\n> ")
+    session.send("/options\n")
+    shown = session.read_to("\n> ")
+    assert "max_new_tokens = 12" in shown
+    assert "top_p" in shown.partition("not set: ")[2]
 
 
 @pytest.mark.parametrize(

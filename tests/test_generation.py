@@ -7,6 +7,8 @@ import collections
 import gc
 import itertools
 import math
+import os
+import shutil
 import threading
 import tracemalloc
 import weakref
@@ -377,7 +379,7 @@ def test_many_prompts_are_read_as_their_turn_comes(generator: Generator) -> None
 
 
 def test_a_prompt_among_many_outside_the_vocabulary_is_an_error(generator: Generator) -> None:
-    with pytest.raises(PromptError, match="é"):
+    with pytest.raises(PromptError, match=r"prompts\[1\].*é"):
         list(generator.generate_many(["the", "é"]))
 
 
@@ -493,6 +495,23 @@ def test_texts_stream_side_by_side(lively: Generator, options: dict[str, Any], t
     assert joined(asyncio.run(collect())) == expected
 
 
+def test_the_pieces_of_a_step_take_one_turn_of_a_thread(generator: Generator) -> None:
+    class Counting(ThreadPoolExecutor):
+        submitted = 0
+
+        def submit(self, *arguments: Any, **named: Any) -> Any:
+            self.submitted += 1
+            return super().submit(*arguments, **named)
+
+    async def read(pool: Counting) -> int:
+        asyncio.get_running_loop().set_default_executor(pool)
+        return len([piece async for piece in generator.astream_many(["the "] * 50, max_new_tokens=20)])
+
+    pool = Counting(1)
+    assert asyncio.run(read(pool)) >= 50 * 20
+    assert pool.submitted < 200
+
+
 def test_prompts_of_a_stream_are_read_as_their_turn_comes(generator: Generator) -> None:
     read = []
 
@@ -581,6 +600,62 @@ def test_limits_are_checked_before_anything_is_read_or_made(generator: Generator
             generator.generate("the", **{name: value})
         with pytest.raises(UsageError, match=name):
             generator.stream("the", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"cancelled": 5}, "cancelled must be a function or an event"),
+        ({"prompt": None}, "a prompt must be a string"),
+        ({"prompt": ["the"]}, "a prompt must be a string"),
+        ({"max_tokens": 5}, "did you mean 'max_new_tokens'"),
+        ({"temprature": 1.0}, "did you mean 'temperature'"),
+        ({"n": 2}, "n is an argument of other methods"),
+        ({"logit_bias": {5: 1.0}}, "logit_bias: expected the text of one token"),
+        ({"logit_bias": {"the": 1.0}}, "logit_bias: expected the text of one token"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(generator: Generator, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        generator.generate(**{"prompt": "the ", **arguments})
+    with pytest.raises(UsageError, match=said):
+        generator.stream(**{"prompt": "the ", **arguments})
+    with pytest.raises(UsageError, match="logprobs is an argument of other methods"):
+        generator.generate_many(["the "], logprobs=1)  # type: ignore[call-arg]
+
+
+def test_numbers_may_be_those_of_numpy(generator: Generator) -> None:
+    plain = generator.generate("the ", seed=3, index=2, max_new_tokens=50, top_k=5, temperature=0.5, stop_tokens=[3, 4])
+    stops = generator.encode_prompt(generator.tokenizer.decode(np.array([3, 4])))
+    made = generator.generate(
+        "the ",
+        seed=np.uint64(3),  # type: ignore[arg-type]
+        index=np.int64(2),  # type: ignore[arg-type]
+        max_new_tokens=np.int32(50),  # type: ignore[arg-type]
+        top_k=np.int8(5),  # type: ignore[arg-type]
+        temperature=np.float32(0.5),  # type: ignore[arg-type]
+        stop_tokens=stops,
+    )
+    assert made == plain
+    assert type(made.index) is type(made.seed) is int
+    with pytest.raises(UsageError, match="max_new_tokens"):
+        generator.generate("the ", max_new_tokens=np.float64(5.0))  # type: ignore[arg-type]
+
+
+def test_no_stop_may_be_none(generator: Generator) -> None:
+    assert generator.generate("the ", stop=None, stop_tokens=None) == generator.generate("the ")
+
+
+def test_weights_that_change_on_disk_change_nothing_that_is_loaded(finished_run: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(finished_run, tmp_path / "run") / "model.safetensors"
+    made = load(path.parent)
+    text, score = made.generate("the ").text, made.score("the clock")
+    for size, data in ((100, b""), (0, b"\xff" * path.stat().st_size)):
+        os.truncate(path, size)
+        with path.open("r+b") as file:
+            file.write(data)
+        assert made.generate("the ").text == text
+        assert made.score("the clock") == score
 
 
 def test_what_would_never_end_is_refused_where_it_must_end(generator: Generator) -> None:
@@ -684,6 +759,48 @@ def test_a_state_says_what_the_samplers_lack(generator: Generator) -> None:
     plain = generator.generate("the ", max_new_tokens=10, keep_state=True)
     with pytest.raises(UsageError, match="same samplers"):
         generator.generate(state=plain.state, repetition_penalty=1.2)
+
+
+def test_a_state_keeps_its_seed_and_index_and_takes_another_seed(generator: Generator) -> None:
+    first = generator.generate("the ", seed=9, index=4, max_new_tokens=20, keep_state=True)
+    rest = generator.generate(state=first.state, max_new_tokens=50)
+    assert (rest.seed, rest.index) == (9, 4)
+    assert generator.generate(state=first.state, max_new_tokens=50, seed=9, index=4) == rest
+    other = generator.generate(state=first.state, max_new_tokens=50, seed=10)
+    assert (other.seed, other.index) == (10, 4)
+    assert other.text != rest.text
+    with pytest.raises(UsageError, match="index"):
+        generator.generate(state=first.state, index=3)
+    with pytest.raises(UsageError, match="GenerationState"):
+        generator.generate(state="state.safetensors")  # type: ignore[arg-type]
+
+
+def test_a_prompt_added_to_a_state_has_the_logprobs_of_the_whole(generator: Generator) -> None:
+    before = generator.generate("the ", max_new_tokens=0, keep_state=True).state
+    added = generator.generate("clock", state=before, max_new_tokens=5, echo=True, logprobs=1).logprobs
+    whole = generator.generate("the clock", max_new_tokens=5, echo=True, logprobs=1).logprobs
+    assert added is not None
+    assert whole is not None
+    assert added == whole[4:]
+
+
+@pytest.mark.parametrize("ways", ["generate", "stream", "generate_many"])
+def test_a_long_prompt_can_be_cancelled_while_it_is_fed(generator: Generator, ways: str) -> None:
+    """Asked between blocks of the prompt, which takes more than one token's time; nothing is drawn before its end."""
+    asked = itertools.count()
+    arguments: dict[str, Any] = {"max_new_tokens": 20, "cancelled": lambda: next(asked) == 5}
+    prompt = "the time traveller " * 1000
+    if ways == "stream":
+        assert "".join(generator.stream(prompt, **arguments)) == ""
+    else:
+        made = generator.generate(prompt, keep_state=True, **arguments) if ways == "generate" else None
+        if made is None:
+            (made,) = generator.generate_many([prompt], **arguments)
+        assert (made.tokens, made.finish_reason) == ((), "cancelled")
+        if made.state is not None:  # left in the middle of the prompt
+            rest = generator.generate(state=made.state, max_new_tokens=20)
+            assert rest.text == generator.generate(prompt, max_new_tokens=20).text
+    assert next(asked) == 6
 
 
 def test_the_state_of_another_model_is_refused(

@@ -143,6 +143,28 @@ def test_a_temperature_next_to_zero_still_gives_a_distribution(case: tuple[Any, 
         assert set(np.flatnonzero(row == row.max())) == set(np.flatnonzero(given_row == given_row.max()))
 
 
+EXTREMES = [
+    *[("temperature", {"temperature": value}) for value in (1e31, 1e39, 1.7e308)],
+    *[("repetition-penalty", {"penalty": value}) for value in (1e39, 1.7e308, 1e-39, 5e-324)],
+    *[(f"{kind}-penalty", {"penalty": v}) for kind in ("presence", "frequency") for v in (1e39, -1e39, -1.7e308)],
+    *[("logit-bias", {"bias": {"a": value}}) for value in (1e39, -1.7e308)],
+]
+
+
+@pytest.mark.parametrize(("name", "options"), EXTREMES)
+@given(case=cases())
+def test_a_value_beyond_float32_still_gives_a_distribution(
+    case: tuple[Any, Past], name: str, options: dict[str, Any]
+) -> None:
+    logits, past = case
+    if name == "logit-bias":
+        options = {"bias": {letters(1)[0]: options["bias"]["a"]}}
+    out = sampler(name, max(2, logits.shape[1]), **options)(logits, past) if logits.shape[1] > 1 else logits
+    assert not np.isnan(out).any()
+    assert not (out == np.inf).any()
+    assert np.array_equal(np.isfinite(out), np.isfinite(logits))
+
+
 @given(case=cases(), k=st.integers(1, 14))
 def test_top_k_keeps_the_k_best(case: tuple[Any, Past], k: int) -> None:
     logits, past = case

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import attrs
+import numpy as np
 
 from textgen.config import DecodingOptions
 from textgen.continuing import Continuation
@@ -16,6 +17,9 @@ from textgen.errors import Fault, UsageError
 from textgen.sampling import Chain
 from textgen.stopping import StopText
 from textgen.structure import structure_table
+from textgen.suggest import nearest
+
+_ELSEWHERE: Final = ("index", "logprobs", "state", "keep_state", "n", "batch_size")
 
 
 class GenerateArguments(TypedDict, total=False):
@@ -28,8 +32,8 @@ class GenerateArguments(TypedDict, total=False):
 
     max_new_tokens: int | None
     min_new_tokens: int
-    stop: str | Iterable[str]
-    stop_tokens: Iterable[int]
+    stop: str | Iterable[str] | None
+    stop_tokens: Iterable[int] | None
     time_limit: float | None
     seed: int | None
     echo: bool
@@ -90,10 +94,13 @@ class Settings:
     ) -> Settings:
         """Check keyword arguments. Raises UsageError with every fault."""
         names = attrs.fields_dict(DecodingOptions)
+        arguments = {key: _plain(value) for key, value in arguments.items()}
         given = {key: value for key, value in arguments.items() if key in names}
         for key in ("stop", "stop_tokens"):
-            if isinstance(given.get(key), Iterable) and not isinstance(given[key], str):
-                given[key] = tuple(given[key])
+            if key in given and given[key] is None:
+                given[key] = ()
+            elif isinstance(given.get(key), Iterable) and not isinstance(given[key], str):
+                given[key] = tuple(map(_plain, given[key]))
         faults: list[Fault] = []
         options = structure_table(DecodingOptions, given, "", Path(), faults)
         if faults:
@@ -106,9 +113,32 @@ class Settings:
             options = attrs.evolve(options, max_new_tokens=None)
         sampling = {k: v for k, v in arguments.items() if k not in names and k != "cancelled"}
         cancelled = arguments.get("cancelled")
+        cancelled = getattr(cancelled, "is_set", cancelled)
+        if cancelled is not None and not callable(cancelled):
+            raise UsageError(f"cancelled must be a function or an event, and is {cancelled!r}")
         return cls(
             options,
-            make_chain(sampling) if sampling else chain,
+            _sampler(sampling, make_chain) if sampling else chain,
             seed if options.seed is None else options.seed,
-            getattr(cancelled, "is_set", cancelled),
+            cancelled,
         )
+
+
+def _sampler(sampling: Mapping[str, Any], make_chain: Callable[[Mapping[str, Any]], Chain]) -> Chain:
+    """The chain for what no other argument takes, and may be misspelt instead."""
+    try:
+        return make_chain(sampling)
+    except UsageError:
+        for key in sampling:
+            if key in _ELSEWHERE:
+                raise UsageError(f"{key} is an argument of other methods, and not of this one") from None
+            if key not in GenerateArguments.__annotations__ and (
+                hint := nearest(key, GenerateArguments.__annotations__)
+            ):
+                raise UsageError(f"{key}: unknown argument; {hint}") from None
+        raise
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's: ids and seeds often come as such."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen import contracts
-from textgen.decoding import FinishReason, Limits
+from textgen.decoding import PREFILL, FinishReason, Limits
 from textgen.guards import failure
 from textgen.protocols import Array, Decoder, Ids, Model
 from textgen.sampling import BLOCK, Chain, to_numpy, uniform_block
@@ -112,7 +112,7 @@ class BatchDecoding:
         if not self._left.any():
             logits, drawing = self._decoder.extend(self._feed), None
         else:
-            width = max(1, int(self._left.min()))
+            width = min(max(1, int(self._left.min())), PREFILL)
             logits = self._decoder.extend(self._forced(width))
             self._left = np.maximum(self._left - width, 0)
             drawing = self._left == 0

@@ -25,6 +25,7 @@ from textgen.stretches import Ahead, Stretches
 FinishReason = Literal["length", "stop", "time", "cancelled"]
 _HISTORY: Final = "history."
 _STATE: Final = "state."
+PREFILL: Final = 1024  # prompt tokens fed at once, after which clock and caller have their turn
 
 
 @attrs.frozen(kw_only=True)
@@ -67,13 +68,13 @@ class SequenceDecoding:
         self._chain = chain
         self._decoder: Decoder = model.decoder(1)
         self._history = chain.history()
-        self._seed, self._index = seed, index
+        self.seed, self.index = seed, index
+        self._uniforms = Uniforms(seed, index, 0 if state is None else state.values["position"])
         self.reason: FinishReason = "length"
         self.before = prompt  # the last tokens before those to come, or more
         self.logprobs: list[TokenLogprobs] = []
         self._ahead: Ahead | None = None
         if state is None:
-            self._uniforms = Uniforms(seed, index)
             self._history.append_row(prompt)
             self._feed = np.asarray(prompt, np.int64)[None]
         else:
@@ -83,13 +84,13 @@ class SequenceDecoding:
         """Draw until a limit is reached. Between two of them it can be left for good."""
         chain, history, uniforms, stop = self._chain, self._history, self._uniforms, limits.stop_tokens
         extend, pick, draws, noting = self._decoder.extend, chain.pick_one, chain.draws, history.level != "none"
-        expected, fed = (1, chain.vocab_size), np.empty((1, 1), np.int64)
+        expected, fed, checked = (1, chain.vocab_size), np.empty((1, 1), np.int64), False
         made, maximum, least, watched = 0, limits.max_new_tokens, limits.min_new_tokens, limits.watched
-        checked, feed = False, self._feed
-        stretches = Stretches.of(self._decoder, chain) if top is None else None
+        if maximum != 0 and not self._feed_prompt(limits):
+            return
+        stretches, feed = Stretches.of(self._decoder, chain) if top is None else None, self._feed
         while maximum is None or made < maximum:
-            if watched and (reason := limits.out_of_time()):
-                self.reason = reason
+            if watched and self._is_over(limits):
                 return
             if stretches is not None and feed is fed and (made >= least or not stop):
                 made = yield from self._in_stretches(stretches, limits, made)
@@ -120,12 +121,29 @@ class SequenceDecoding:
                 self.reason = "stop"
                 return
 
+    def _is_over(self, limits: Limits) -> bool:
+        """Whether the clock or the caller ends it now."""
+        reason = limits.out_of_time()
+        self.reason = reason or self.reason
+        return reason is not None
+
+    def _feed_prompt(self, limits: Limits) -> bool:
+        """Feed a long prompt but for its last tokens. Whether there is time to go on."""
+        while self._feed.shape[1] > PREFILL:
+            if self._is_over(limits):
+                return False
+            try:
+                self._decoder.extend(self._feed[:, :PREFILL])
+            except Exception as error:
+                raise failure(self._chain.model, "decoding", error) from error.__cause__
+            self._feed = self._feed[:, PREFILL:]
+        return True
+
     def _in_stretches(self, stretches: Stretches, limits: Limits, made: int) -> Generator[int, None, int]:
         """Tokens for as long as the decoder goes on by itself; how many there are then, `made` of them before."""
         maximum, stop, feed = limits.max_new_tokens, limits.stop_tokens, self._feed
         while maximum is None or made < maximum:
-            if limits.watched and (reason := limits.out_of_time()):
-                self.reason = reason
+            if limits.watched and self._is_over(limits):
                 break
             before = self._decoder.read_state()
             tokens = stretches.next(feed[:, 0], None if maximum is None else maximum - made)[0].tolist()
@@ -162,8 +180,8 @@ class SequenceDecoding:
         arrays = {_STATE + name: array for name, array in self._decoder.read_state().items()}
         arrays |= {_HISTORY + name: array for name, array in self._history.dump_row(0).items()}
         values = {
-            "seed": self._seed,
-            "index": self._index,
+            "seed": self.seed,
+            "index": self.index,
             "position": self._uniforms.position,
             "pending": self._feed[0].tolist(),
             "model": model_id,
@@ -172,8 +190,6 @@ class SequenceDecoding:
 
     def _restore(self, state: GenerationState, prompt: Ids) -> None:
         values, arrays = state.values, state.arrays
-        self._seed, self._index = values["seed"], values["index"]
-        self._uniforms = Uniforms(self._seed, self._index, values["position"])
         named = {name: array for name, array in arrays.items() if name.startswith(_STATE)}
         self._decoder.write_state({name.removeprefix(_STATE): array for name, array in named.items()})
         try:

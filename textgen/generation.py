@@ -68,7 +68,8 @@ class Generator:
 
         index       tells the texts of one seed apart
         logprobs    also give the log-probability of each token, and of so many likeliest ones
-        state       go on from a kept state, as if it had never stopped; `prompt` is then added to what was there
+        state       go on from a kept state, as if it had never stopped; `prompt` is then added to what was there. Its
+                    seed and index are kept; another `seed` takes the text elsewhere from there
         keep_state  keep the state at the end in the result
         arguments   see GenerateArguments
 
@@ -86,10 +87,10 @@ class Generator:
             text=prompt + text if settings.options.echo else text,
             tokens=tuple(ids),
             finish_reason=decoding.reason,
-            seed=settings.seed,
-            index=index,
+            seed=decoding.seed,
+            index=decoding.index,
             echo=settings.options.echo,
-            logprobs=None if logprobs is None else self._logprobs(decoding, prompt, settings, logprobs),
+            logprobs=None if logprobs is None else self._logprobs(decoding, prompt, settings, state, logprobs),
             state=decoding.state(self.model_id) if keep_state else None,
         )
 
@@ -147,7 +148,8 @@ class Generator:
 
         The pieces of index i * n + j, joined, are continuation j of prompt i; the last of them has the finish reason.
         """
-        return self._many(prompts, n, batch_size, arguments).in_pieces(prompts)
+        steps = self._many(prompts, n, batch_size, arguments).in_pieces(prompts)
+        return (piece for pieces in steps for piece in pieces)
 
     async def astream_many(
         self,
@@ -158,8 +160,10 @@ class Generator:
         **arguments: Unpack[GenerateArguments],
     ) -> AsyncIterator[Piece]:
         """`stream_many` for asyncio."""
-        async for piece in _in_threads(self.stream_many(prompts, n=n, batch_size=batch_size, **arguments)):
-            yield piece
+        many = self._many(prompts, n, batch_size, arguments)
+        async for pieces in _in_threads(many.in_pieces(prompts)):  # of one step: no thread for each of them
+            for piece in pieces:
+                yield piece
 
     def score(self, text: str | Iterable[str]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
@@ -194,10 +198,24 @@ class Generator:
 
     def _begin(self, prompt: str, settings: Settings, index: int, state: GenerationState | None) -> SequenceDecoding:
         _check_whole("index", index, 0, MAX_SEED - 1)
-        if state is not None and state.values["model"] != self.model_id:
-            raise UsageError("the saved state belongs to another model; it goes on only with the run that made it")
+        seed, index = settings.seed, int(index)
+        if state is not None:
+            seed, index = self._resume(state, settings.options.seed, index)
         ids = self.encode_prompt(prompt, settings.options.unknown_characters)
-        return SequenceDecoding(self.model, settings.chain, ids, seed=settings.seed, index=index, state=state)
+        return SequenceDecoding(self.model, settings.chain, ids, seed=seed, index=index, state=state)
+
+    def _resume(self, state: GenerationState, seed: int | None, index: int) -> tuple[int, int]:
+        """Seed and index with which a state goes on."""
+        if not isinstance(state, GenerationState):
+            raise UsageError(f"state must be a GenerationState, and is {state!r}")
+        values = state.values
+        if values["model"] != self.model_id:
+            raise UsageError("the saved state belongs to another model; it goes on only with the run that made it")
+        if index not in (0, values["index"]):
+            raise UsageError(
+                f"the saved state goes on with its own index, {values['index']}; give another seed instead"
+            )
+        return values["seed"] if seed is None else seed, values["index"]
 
     def _collect(self, decoding: SequenceDecoding, settings: Settings, top: int | None) -> tuple[list[int], str]:
         """All tokens of a decoding, and their text."""
@@ -216,13 +234,13 @@ class Generator:
         return ids, watcher.text()
 
     def _logprobs(
-        self, decoding: SequenceDecoding, prompt: str, settings: Settings, top: int
+        self, decoding: SequenceDecoding, prompt: str, settings: Settings, state: GenerationState | None, top: int
     ) -> tuple[TokenLogprobs, ...]:
-        """Of the generated tokens; with echo, of the prompt's before them, the first given the start state."""
+        """Of the generated tokens; with echo, of the prompt's before them, given `state` or the start state."""
         if not settings.options.echo:
             return tuple(decoding.logprobs)
         ids = self.encode_prompt(prompt, settings.options.unknown_characters)
-        prompt_alone = SequenceDecoding(self.model, settings.chain, ids[:0], seed=0, index=0)
+        prompt_alone = SequenceDecoding(self.model, settings.chain, ids[:0], seed=0, index=0, state=state)
         return (*prompt_alone.forced_logprobs(ids, top), *decoding.logprobs)
 
     def _pieces(self, decoding: SequenceDecoding, settings: Settings) -> Iterator[str]:
@@ -252,6 +270,8 @@ async def _in_threads(values: Iterator[_Value]) -> AsyncIterator[_Value]:
 
 def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: str) -> Ids:
     """(T,) ids of a prompt, with what the vocabulary lacks treated as told. Raises PromptError."""
+    if not isinstance(prompt, str):
+        raise UsageError(f"a prompt must be a string, and is {prompt!r}")
     ids = tokenizer.encode(prompt)
     unknown = tokenizer.unknown_id
     if unknown is None or unknown_characters == "unknown" or unknown not in ids:
@@ -265,5 +285,5 @@ def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: str) -> 
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not low <= value <= high:
         raise UsageError(f"{name} must be a whole number from {low} to {high:,}, and is {value!r}")

@@ -10,6 +10,7 @@ import attrs
 from textgen.arguments import Settings
 from textgen.batching import BatchDecoding, Finished, Request, can_batch
 from textgen.continuing import Continuation
+from textgen.errors import UsageError
 from textgen.protocols import Ids, Model, Tokenizer
 from textgen.stopping import StopText
 from textgen.texts import Generation, Piece
@@ -54,8 +55,8 @@ class ManyTexts:
                 yield ready.pop(turn)
                 turn += 1
 
-    def in_pieces(self, prompts: Iterable[str]) -> Iterator[Piece]:
-        """The texts side by side, as they come."""
+    def in_pieces(self, prompts: Iterable[str]) -> Iterator[list[Piece]]:
+        """The texts side by side, as they come: what each step gives."""
         come: list[Piece] = []
         watchers: dict[int, StopText] = {}
 
@@ -72,11 +73,12 @@ class ManyTexts:
             return watch
 
         for done in self._decode(prompts, begin, keep=False):
-            yield from come
-            come.clear()
             if done is not None:
                 index = done.request.index
-                yield Piece(index, watchers.pop(index).rest(), done.reason)
+                come.append(Piece(index, watchers.pop(index).rest(), done.reason))
+            if come:
+                yield come.copy()
+                come.clear()
 
     def _decode(
         self, prompts: Iterable[str], begin: Callable[[int, str, Continuation], _Watch | None], *, keep: bool
@@ -86,8 +88,12 @@ class ManyTexts:
 
         def requests() -> Iterator[Request]:
             indices = itertools.count()
-            for prompt in prompts:
-                ids = self.encode(prompt, settings.options.unknown_characters)
+            for place, prompt in enumerate(prompts):
+                try:
+                    ids = self.encode(prompt, settings.options.unknown_characters)
+                except UsageError as error:
+                    error.args = (f"prompts[{place}]: {error}",)
+                    raise
                 continuation = Continuation.of(self.tokenizer, ids)
                 for index in itertools.islice(indices, self.n):
                     yield Request(ids, settings.seed, index, begin(index, prompt, continuation))

@@ -1,6 +1,6 @@
 """What the samplers do to logits (B, V), as functions on the array API: the same for NumPy and for torch on a GPU.
 
-Every truncation keeps at least the most likely token. Where tokens tie at its border, the ones with lower ids are kept.
+Every truncation keeps at least one token. Where tokens tie at its border, the ones with lower ids are kept.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from textgen.protocols import Array
 _NEVER = -math.inf
 _COLD = 1e-6
 _COLDEST = 1e-30
+_HOTTEST = 1e30  # flat already, and float32 can hold it
 
 
 def array_namespace(array: Array) -> Any:
@@ -34,7 +35,7 @@ def greedy(logits: Array) -> Array:
 def temperature(logits: Array, value: float) -> Array:
     """Divide by the temperature, above 0."""
     if value >= _COLD:
-        return logits / value
+        return logits / min(value, _HOTTEST)
     # The quotients could leave float32's range: take the distance from the best, and no more than float32 can hold.
     xp = array_namespace(logits)
     return (logits - xp.max(logits, axis=-1, keepdims=True)) / max(value, _COLDEST)

@@ -14,7 +14,8 @@ from textgen.protocols import Array, History, Sampler
 from textgen_builtins import logits as ops
 from textgen_builtins import samplers as configs
 
-_MOST = 1e30  # as good as any larger bias, and float32 can hold it
+_MOST = 1e30  # as good as any larger bias or penalty, and float32 can hold it and what it is multiplied by
+_MOST_REPETITION = 1e6  # of a factor, even after such a bias
 
 
 @attrs.frozen
@@ -106,22 +107,25 @@ def typical(config: configs.TypicalConfig, context: BuildContext) -> Sampler:
 
 def repetition_penalty(config: configs.RepetitionPenaltyConfig, context: BuildContext) -> Sampler:
     """Counts prompt and text."""
-    return Counting(lambda x, h: ops.repetition(x, (h.counts + h.prompt_counts) > 0, config.penalty))
+    penalty = min(max(config.penalty, 1 / _MOST_REPETITION), _MOST_REPETITION)
+    return Counting(lambda x, h: ops.repetition(x, (h.counts + h.prompt_counts) > 0, penalty))
 
 
 def presence_penalty(config: configs.PresencePenaltyConfig, context: BuildContext) -> Sampler:
     """Counts the text."""
-    return Counting(lambda x, h: ops.presence(x, h.counts > 0, config.penalty))
+    penalty = _bounded(config.penalty)
+    return Counting(lambda x, h: ops.presence(x, h.counts > 0, penalty))
 
 
 def frequency_penalty(config: configs.FrequencyPenaltyConfig, context: BuildContext) -> Sampler:
     """Counts the text."""
-    return Counting(lambda x, h: ops.frequency(x, h.counts, config.penalty))
+    penalty = _bounded(config.penalty)
+    return Counting(lambda x, h: ops.frequency(x, h.counts, penalty))
 
 
 def logit_bias(config: configs.LogitBiasConfig, context: BuildContext) -> Sampler:
     """Raises PipelineError for a text that is not one token."""
-    return _logit_bias(config.bias, context)
+    return _logit_bias(config.bias, context, "bias")
 
 
 def no_repeat_ngram(config: configs.NoRepeatNgramConfig, context: BuildContext) -> Sampler:
@@ -139,7 +143,7 @@ def standard(config: configs.StandardConfig, context: BuildContext) -> Sampler:
     if config.frequency_penalty:
         links.append(frequency_penalty(configs.FrequencyPenaltyConfig(config.frequency_penalty), context))
     if config.logit_bias:
-        links.append(_logit_bias(config.logit_bias, context))
+        links.append(_logit_bias(config.logit_bias, context, "logit_bias"))
     if config.no_repeat_ngram:
         links.append(NoRepeatNgram(config.no_repeat_ngram))
     if config.top_k:
@@ -159,18 +163,22 @@ def _temperature(value: float) -> Sampler:
     return Plain(lambda logits: ops.temperature(logits, value)) if value else Plain(ops.greedy, deterministic=True)
 
 
-def _logit_bias(table: Mapping[str, float], context: BuildContext) -> Sampler:
+def _bounded(value: float) -> float:
+    return min(max(value, -_MOST), _MOST)
+
+
+def _logit_bias(table: Mapping[str, float], context: BuildContext, key: str) -> Sampler:
     assert context.tokenizer is not None
     bias = np.zeros((1, context.vocab_size), np.float32)
     faults = []
     for text, value in table.items():
-        ids = context.tokenizer.encode(text)
+        ids = context.tokenizer.encode(text) if isinstance(text, str) else ()  # from Python, keys may be anything
         if len(ids) == 1 and ids[0] != context.tokenizer.unknown_id:
-            bias[0, ids[0]] = min(max(value, -_MOST), _MOST)
+            bias[0, ids[0]] = _bounded(value)
         else:
-            faults.append(Fault(f"bias.{text}", "expected the text of one token of the vocabulary", repr(text)))
+            faults.append(Fault(key, "expected the text of one token of the vocabulary", repr(text)))
     if faults:
-        raise PipelineError(faults, "logit bias")
+        raise PipelineError(faults, "sampler")
 
     def change(logits: Any) -> Any:
         return logits + ops.like(bias, logits)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from textgen.arguments import GenerateArguments
 from textgen.document import toml_value
 from textgen.errors import Fault, TextgenError, UsageError
 from textgen.generation import Generator
@@ -16,7 +17,7 @@ _HELP = """\
 Type a prompt, and the model goes on from it. Ctrl-C stops a text.
   /set KEY=VALUE   change an option, as in /set temperature=0.5 or /set max_new_tokens=100
   /unset KEY       back to the run's own
-  /options         show what is set
+  /options         show what is set, and what else can be
   /help            this text
   /quit            end the session; so does Ctrl-D"""
 
@@ -57,15 +58,20 @@ class Session:
     def _command(self, line: str) -> None:
         word, _, rest = line.partition(" ")
         key, given, text = rest.strip().partition("=" if "=" in rest else " ")
+        key = key.strip().replace("-", "_")  # as the command writes it, or as the API does
         if word == "/set" and given:
-            changed = {**self._arguments, key.strip(): _value(text.strip())}
+            changed = {**self._arguments, key: _value(text.strip())}
             self._generator.stream("", **changed)  # refuses what is wrong, and is never started
             self._arguments = changed
         elif word == "/unset" and key:
-            self._arguments.pop(key.strip(), None)
+            if key not in self._arguments:
+                raise UsageError(f"{key} is not set")
+            del self._arguments[key]
         elif word == "/options":
             for name, value in self._arguments.items():
                 click.echo(f"{name} = {value}", err=True)
+            others = [name for name in GenerateArguments.__annotations__ if name not in {*self._arguments, "cancelled"}]
+            click.echo(f"not set: {', '.join(others)}", err=True)
         else:
             if word not in ("/help", "/set", "/unset"):
                 click.echo(f"there is no {word}; a prompt cannot begin with /", err=True)

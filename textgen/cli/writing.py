@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,11 +130,12 @@ def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
         generations = iter([_single(generator, how, arguments)])
     else:
         prompts = how.prompts or ("",) if how.prompts_file is None else _lines(how.prompts_file)
+        _check_prompts(generator, how, prompts, arguments.get("unknown_characters", "error"))
         generations = generator.generate_many(prompts, n=how.n, batch_size=how.batch_size, **arguments)
-        if how.prompts_file is not None and sys.stderr.isatty():
+        if how.several() and sys.stderr.isatty() and not sys.stdout.isatty():
             from tqdm.auto import tqdm
 
-            generations = iter(tqdm(generations, file=sys.stderr, unit="text"))
+            generations = iter(tqdm(generations, total=len(prompts) * how.n, file=sys.stderr, unit="text"))
     index, missing = _copy_index(generator) if how.novelty else (None, None)
     for number, generation in enumerate(generations, 1):
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
@@ -181,12 +182,25 @@ def _state(how: How) -> GenerationState | None:
     return GenerationState.load(how.load_state) if how.load_state is not None else None
 
 
-def _lines(path: str) -> Iterator[str]:
+def _lines(path: str) -> Sequence[str]:
+    """The lines of a file. Only a line's end ends one: a form feed, say, is a character like any other."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    return iter(text.splitlines())
+    lines = text.removeprefix("\ufeff").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _check_prompts(generator: Generator, how: How, prompts: Sequence[str], unknown_characters: str) -> None:
+    """Refuse what the vocabulary lacks before any text is made, and say in which line of a file it is."""
+    for number, prompt in enumerate(prompts, 1):
+        try:
+            generator.encode_prompt(prompt, unknown_characters)
+        except UsageError as error:
+            if how.prompts_file is not None:
+                error.args = (f"{how.prompts_file}:{number}: {error}",)
+            raise
 
 
 def _as_json(generation: Generation, tokenizer: Tokenizer, *, novelty: CopyReport | None, with_novelty: bool) -> str:
