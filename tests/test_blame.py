@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 from commands import run_textgen
 
@@ -112,12 +113,85 @@ class Overreaching:
         return overreaching(logits, history)
 
 
-@pytest.mark.parametrize("sampler", [raising, Misdeclared(), Overreaching()])
+def forgetting_to_return(logits: Any, history: Any) -> Any:
+    logits = logits + 1
+
+
+@pytest.mark.parametrize("sampler", [raising, Misdeclared(), Overreaching(), forgetting_to_return])
 def test_a_sampler_is_blamed(sampler: Any, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
     tables = {**tiny_pipeline(), "sampler": [{"type": "odd"}]}
     with pytest.raises(textgen.ContractError, match="sampler 'odd'") as caught:
         engine(sampler=sampler).run(tables, output=tmp_path / "run")
     assert caught.value.distribution == "textgen-odd"
+
+
+def test_a_sampler_that_reads_what_it_has_not_announced_is_told_so(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    tables = {**tiny_pipeline(), "sampler": [{"type": "odd"}]}
+    with pytest.raises(textgen.ContractError, match="set its attribute history"):
+        engine(sampler=Overreaching()).run(tables, output=tmp_path / "run")
+
+
+def half_a_decoder(lacking: str) -> type:
+    """A decoder without one of its methods."""
+
+    class Half:
+        def __init__(self, size: int, batch_size: int) -> None:
+            self.size, self.batch_size = size, batch_size
+
+        def extend(self, tokens: Any) -> Any:
+            return np.zeros((self.batch_size, self.size), np.float32)
+
+        def score(self, tokens: Any) -> Any:
+            return np.zeros((*tokens.shape, self.size), np.float32)
+
+        def read_state(self) -> Any:
+            return {"nothing": np.zeros((self.batch_size, 0), np.float32)}
+
+        def write_state(self, state: Any) -> None:
+            self.batch_size = len(state["nothing"])
+
+    delattr(Half, lacking)
+    return Half
+
+
+@pytest.mark.parametrize("lacking", ["extend", "score", "read_state", "write_state"])
+def test_a_decoder_that_lacks_a_method_is_blamed(lacking: str, finished_run: Path) -> None:
+    half = half_a_decoder(lacking)
+
+    class Model:
+        def decoder(self, batch_size: int) -> Any:
+            return half(vocab_size, batch_size)
+
+        def tensors(self) -> Any:
+            return {}
+
+        def load_tensors(self, tensors: Any) -> None:
+            pass
+
+    class Odd:
+        @staticmethod
+        @hookimpl
+        def textgen_models() -> list[Component]:
+            return [Component("halved", NoOptions, lambda config, context: Model())]
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Odd, "odd", distribution="textgen-odd", version="2.1")
+    generator = textgen.load(finished_run)
+    vocab_size = generator.tokenizer.vocab_size
+    chain = attrs.evolve(generator.chain, model=plugins.find("model", "halved"))
+    generator = attrs.evolve(generator, model=Model(), chain=chain)
+
+    def use_all() -> None:
+        list(generator.generate_many(["the ", "a"], max_new_tokens=3, stop_tokens=[0], batch_size=2))
+        state = generator.generate("the ", max_new_tokens=3, keep_state=True).state
+        generator.generate(max_new_tokens=3, state=state)
+        generator.score("the traveller")
+
+    with pytest.raises(textgen.ContractError, match=rf"textgen-odd 2\.1.*{lacking}") as caught:
+        use_all()
+    assert (caught.value.kind, caught.value.component) == ("model", "halved")
 
 
 def test_a_broken_command_is_left_out_of_the_help(tmp_path: Path) -> None:

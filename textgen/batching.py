@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from textgen import contracts
 from textgen.decoding import PREFILL, FinishReason, Limits
-from textgen.guards import failure
+from textgen.guards import begin_decoding, failure
+from textgen.plugins import Offer
 from textgen.protocols import Array, Decoder, Ids, Model
 from textgen.sampling import BLOCK, Chain, to_numpy, uniform_block
 from textgen.stretches import LONGEST, TO_STOP, Stretches
@@ -206,7 +207,7 @@ class BatchDecoding:
                 new.append(request)
         if not new:
             return
-        start = self._model.decoder(len(new))
+        start = begin_decoding(self._model, len(new), self._chain.model)
         first = start.extend(np.empty((len(new), 0), np.int64))
         contracts.check_logits(first, (len(new), self._chain.vocab_size), self._chain.model)
         empty = np.array([not len(request.prompt) for request in new])
@@ -245,9 +246,12 @@ class BatchDecoding:
         self._out = np.concatenate([self._out, np.empty((size, self._out.shape[1]), np.int64)])
 
 
-def can_batch(model: Model) -> bool:
+def can_batch(model: Model, offer: Offer) -> bool:
     """Whether the decoder's state keeps its shape from step to step, so that rows can come and go."""
-    decoder = model.decoder(1)
+    decoder = begin_decoding(model, 1, offer)
     before = {name: array.shape for name, array in decoder.read_state().items()}
-    decoder.extend(np.zeros((1, 1), np.int64))
+    try:
+        decoder.extend(np.zeros((1, 1), np.int64))
+    except Exception as error:
+        raise failure(offer, "decoding", error) from error.__cause__
     return before == {name: array.shape for name, array in decoder.read_state().items()}

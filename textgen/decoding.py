@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from textgen import contracts
 from textgen.errors import UsageError
-from textgen.guards import failure
-from textgen.protocols import Decoder, Ids, Model
+from textgen.guards import begin_decoding, failure
+from textgen.protocols import Ids, Model
 from textgen.sampling import Chain, Uniforms, log_softmax, to_numpy
 from textgen.state import GenerationState
 from textgen.stretches import Ahead, Stretches
@@ -66,7 +66,7 @@ class SequenceDecoding:
         self, model: Model, chain: Chain, prompt: Ids, *, seed: int, index: int, state: GenerationState | None = None
     ) -> None:
         self._chain = chain
-        self._decoder: Decoder = model.decoder(1)
+        self._decoder = begin_decoding(model, 1, chain.model)
         self._history = chain.history()
         self.seed, self.index = seed, index
         self._uniforms = Uniforms(seed, index, 0 if state is None else state.values["position"])

@@ -9,7 +9,7 @@ import attrs
 
 from textgen.errors import ContractError, DeviceError, TextgenError
 from textgen.plugins import OWN_DISTRIBUTION, Offer
-from textgen.protocols import Ids, IncrementalDecoder, Tokenizer
+from textgen.protocols import Array, Decoder, Ids, IncrementalDecoder, Model, Tensors, Tokenizer
 
 
 def failure(offer: Offer, doing: str, error: Exception) -> Exception:
@@ -63,6 +63,52 @@ def watched(offer: Offer, doing: str, items: Iterable[Any]) -> Iterator[Any]:
         except Exception as error:
             raise failure(offer, doing, error) from error.__cause__
         yield item
+
+
+def begin_decoding(model: Model, batch_size: int, offer: Offer) -> Decoder:
+    """A decoder of the model whose every call but `extend` is watched; loops that call it for each token watch that."""
+    try:
+        inner = model.decoder(batch_size)
+        return WatchedDecoder(inner, offer, inner.extend)
+    except Exception as error:
+        raise failure(offer, "decoding", error) from error.__cause__
+
+
+@attrs.define(eq=False)
+class WatchedDecoder:
+    """A decoder, and whose it is. What it has beyond the contract is reached through it."""
+
+    inner: Decoder
+    offer: Offer
+    extend: Callable[[Ids], Array]
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        size: int = self._call("batch_size", lambda: self.inner.batch_size)
+        return size
+
+    def score(self, tokens: Ids) -> Array:
+        """Logits (B, T, V)."""
+        return self._call("scoring", lambda: self.inner.score(tokens))
+
+    def read_state(self) -> Tensors:
+        """A copy of the carried state."""
+        state: Tensors = self._call("read_state", lambda: self.inner.read_state())
+        return state
+
+    def write_state(self, state: Tensors) -> None:
+        """Replace the carried state."""
+        self._call("write_state", lambda: self.inner.write_state(state))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def _call(self, doing: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            raise failure(self.offer, doing, error) from error.__cause__
 
 
 @attrs.frozen(eq=False)

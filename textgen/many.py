@@ -98,7 +98,7 @@ class ManyTexts:
                 for index in itertools.islice(indices, self.n):
                     yield Request(ids, settings.seed, index, begin(index, prompt, continuation))
 
-        size = self.batch_size if can_batch(self.model) else 1
+        size = self.batch_size if can_batch(self.model, settings.chain.model) else 1
         return BatchDecoding(self.model, settings.chain, settings.limits(), size, keep=keep).run(requests())
 
     def _generation(self, prompt: str, text: str, done: Finished) -> Generation:

@@ -46,6 +46,8 @@ class SequenceHistory:
 
     def tokens(self, row: int) -> Ids:
         """(N,) ids of a row."""
+        if self.level != "tokens":
+            raise LookupError("no sampler has announced that it reads tokens: set its attribute history to 'tokens'")
         return np.array(self._tokens[row], np.int64)
 
     def append_row(self, prompt: Ids) -> None:
@@ -152,10 +154,9 @@ class Chain:
         for link in self._applied:
             try:
                 sampled = link.sampler(sampled, history)
-                reshaped = sampled.shape != logits.shape
             except Exception as error:
                 raise failure(link.offer, "sampling", error) from error.__cause__
-            if reshaped:
+            if getattr(sampled, "shape", None) != logits.shape:
                 contracts.check_logits(sampled, (1, self.vocab_size), link.offer)
         row = sampled[0] if type(sampled) is np.ndarray else to_numpy(sampled)[0]
         token = int(row.argmax()) if self._greedy else draw_one(row, uniform)

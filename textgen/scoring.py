@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from textgen import contracts
 from textgen.errors import UsageError
+from textgen.guards import begin_decoding
 from textgen.plugins import Offer
 from textgen.protocols import Ids, Model, Tokenizer
 from textgen.sampling import log_softmax, to_numpy
@@ -72,7 +73,7 @@ def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Itera
 
 def score_tokens(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[str]) -> Iterator[TokenScores]:
     """Score a text given in pieces as one stream, a block of it at a time."""
-    decoder = model.decoder(1)
+    decoder = begin_decoding(model, 1, offer)
     last: Ids | None = None
     for ids in tokenizer.encode_pieces(pieces):
         for start in range(0, len(ids), _BLOCK):

@@ -98,9 +98,12 @@ def frequency(logits: Array, counts: Array, penalty: float) -> Array:
     return logits - penalty * xp.astype(like(counts, logits), logits.dtype)
 
 
-def forbid(logits: Array, tokens: Any) -> Array:
-    """Forbid the tokens that the NumPy mask (B, V) marks."""
-    return _keep(array_namespace(logits), logits, like(~tokens, logits))
+def forbid_unless_all(logits: Array, tokens: Any) -> Array:
+    """Forbid the tokens that the NumPy mask (B, V) marks; none in a row where nothing would be left."""
+    xp = array_namespace(logits)
+    kept = like(~tokens, logits)
+    left = xp.any(kept & (logits > _NEVER), axis=-1, keepdims=True)
+    return _keep(xp, logits, kept | ~left)
 
 
 def probabilities(logits: Array) -> Array:

@@ -45,7 +45,10 @@ class Counting:
 
 @attrs.frozen
 class NoRepeatNgram:
-    """Forbids what would repeat a sequence of n tokens. Keeps every token of the text, so memory grows with it."""
+    """Forbids what would repeat a sequence of n tokens, for as long as something else is left.
+
+    Keeps every token of the text, so memory grows with it.
+    """
 
     n: int
     history = "tokens"
@@ -59,7 +62,7 @@ class NoRepeatNgram:
                 grams = np.lib.stride_tricks.sliding_window_view(tokens, self.n)
                 tail = tokens[len(tokens) - self.n + 1 :]
                 forbidden[row, grams[(grams[:, :-1] == tail).all(axis=1), -1]] = True
-        return ops.forbid(logits, forbidden)
+        return ops.forbid_unless_all(logits, forbidden)
 
 
 @attrs.frozen

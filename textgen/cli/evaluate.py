@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ def command(settings: Any, run: str, file: str, encoding: str, page: str | None,
     generator = engine.load(run, device=device)
     pieces = partial(_read, engine, file, encoding)
     try:
-        score = generator.score(pieces())
+        score = generator.score(_with_progress(pieces(), file, encoding))
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
     if page is not None:
@@ -55,6 +56,20 @@ def command(settings: Any, run: str, file: str, encoding: str, page: str | None,
     click.echo(f"perplexity          {score.perplexity:.4f}")
     click.echo(f"bits per character  {score.bits_per_character:.4f}")
     click.echo(f"tokens              {score.tokens:,} ({score.unknown_tokens:,} outside the vocabulary)")
+
+
+def _with_progress(pieces: Iterator[str], file: str, encoding: str) -> Iterator[str]:
+    """The same pieces, with a bar on a terminal."""
+    if not sys.stderr.isatty():
+        yield from pieces
+        return
+    from tqdm.auto import tqdm
+
+    size = Path(file).stat().st_size if Path(file).is_file() else None
+    with tqdm(total=size, file=sys.stderr, unit="B", unit_scale=True, leave=False) as bar:
+        for piece in pieces:
+            yield piece
+            bar.update(len(piece.encode(encoding, "replace")))
 
 
 def _read(engine: Engine, file: str, encoding: str) -> Iterator[str]:
