@@ -444,7 +444,7 @@ def test_check_plugin_checks_all_and_says_what_it_skips(tmp_path: Path, monkeypa
     assert {o.component.split()[1] for o in given if o.status == "ok"} == checked | {"'needy'"}
     with pytest.raises(UsageError, match=r"'neady', and no component is called so; did you mean 'needy'\?"):
         testing.check_plugin("plugin_of_three", options={"neady": {"size": 3}})
-    with pytest.raises(PipelineError, match=r"'needy' of plugin_of_three: 2 faults\n.*sise: unknown key; did you mean"):
+    with pytest.raises(PipelineError, match=r"'needy': 2 faults\n.*sise: unknown key; did you mean"):
         testing.check_plugin("plugin_of_three", options={"needy": {"sise": 3}})
 
 

@@ -125,11 +125,20 @@ class Engine:
         """
         return load_generator(RunDirectory(Path(path)), self.plugins, device=device, samplers=sampler)
 
+    def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
+        """A component from its table, as a pipeline holds it; for programs, and components, made of others.
+
+        kind     "corpus", "tokenizer", "model", "trainer", "sampler" or "observer"
+        table    `type` and options; paths are relative to `context.folder`
+        context  what the component is told
+
+        Raises PipelineError for a table that is wrong, ContractError where the plugin is.
+        """
+        return contracts.build(make_choice(kind, table, self.plugins(), context.folder, source=kind), context)
+
     def read_corpus(self, table: Mapping[str, Any]) -> Iterator[str]:
         """The text of a corpus given as a `[corpus]` table, piece by piece. Raises PipelineError and CorpusError."""
-        plugins = self.plugins()
-        choice = make_choice("corpus", table, plugins, Path.cwd(), source="corpus")
-        corpus = contracts.build(choice, BuildContext(folder=Path.cwd(), plugins=plugins))
+        corpus = self.build("corpus", table, BuildContext(folder=Path.cwd(), plugins=self.plugins()))
         pieces: Iterator[str] = corpus.read()
         return pieces
 

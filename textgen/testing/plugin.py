@@ -116,6 +116,9 @@ def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) 
             known = sorted({offer.component.name for offer in offers})
             hint = nearest(name, known) or f"there are {', '.join(known) or 'none'}"
             raise UsageError(f"options are given for {name!r}, and no component is called so; {hint}")
+        takers = [offer.component for offer in near if offer.component.name == name]
+        if takers and set(options[name]) - {key for component in takers for key in component.options()}:
+            make_config(takers[0], options[name], repr(name))  # raises, and says what they may have meant
 
 
 def _owner(offer: Offer, module: object | str | None) -> str:
@@ -183,7 +186,10 @@ def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[
     for other in _neighbours(subject, offer, "model", options):
         candidates.append((other.component, _options_of(other, options), other.qualified_name))
     for component, table, name in candidates:
-        model = component.build(component.config(**table), context)
+        try:
+            model = component.build(make_config(component, table, name), context)
+        except TextgenError:
+            continue
         try:
             trainer = subject.build(context)
         except Exception:  # the suite will say so
@@ -204,7 +210,7 @@ def _trains(trainer: Any, model: Any, context: Any) -> bool:
 
 
 def _neighbours(subject: Subject, offer: Offer, kind: str, options: Options) -> Sequence[Offer]:
-    """The components of the same package that can be built."""
+    """The components of the same package whose options are all known."""
     return [
         other
         for other in subject.plugins.offers(kind)
@@ -215,12 +221,15 @@ def _neighbours(subject: Subject, offer: Offer, kind: str, options: Options) -> 
 
 def _build(offer: Offer, subject: Subject, options: Options) -> Any:
     context = subject.context(tokenizer=fitted_tokenizer(subject.plugins, subject.context()))
-    return offer.component.build(offer.component.config(**_options_of(offer, options)), context)
+    config = make_config(offer.component, _options_of(offer, options), offer.qualified_name)
+    return offer.component.build(config, context)
 
 
 def _options_of(offer: Offer, options: Options) -> dict[str, Any]:
-    name = offer.component.name
-    return dict(options.get(f"{offer.kind}:{name}") or options.get(name) or {})
+    """What is given under `kind:name`, or under the name for the kind that has such options."""
+    name, known = offer.component.name, offer.component.options()
+    qualified, plain = options.get(f"{offer.kind}:{name}"), options.get(name) or {}
+    return dict(qualified if qualified is not None else {key: plain[key] for key in plain if key in known})
 
 
 def _module_of(offer: Offer) -> str | None:

@@ -79,11 +79,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the `textgen` command."""
+    """Runs the `textgen` command, with the progress bars of transformers as a user has them."""
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"}
 
     def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "textgen", *map(str, arguments)], capture_output=True, text=True, encoding="utf-8"
-        )
+        line = [sys.executable, "-m", "textgen", *map(str, arguments)]
+        return subprocess.run(line, capture_output=True, text=True, encoding="utf-8", env=environment)
 
     return call

@@ -21,6 +21,7 @@ def test_export_writes_a_folder_that_generates_the_same_text(run: Any, command: 
     folder = tmp_path / "exported"
     done = command("huggingface-export", run.path, folder)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr.count("\n") == 1
     assert not [path for path in tmp_path.iterdir() if path != folder]
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     plain = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -284,6 +287,54 @@ def test_a_folder_that_is_no_model_is_refused(quoting: Any, tmp_path: Path, spoi
     quoting["tokenizer"]["path"] = shutil.copy(path / "tokenizer.json", tmp_path)
     spoil(path)
     with pytest.raises(PipelineError, match=said):
+        textgen.run(quoting, output=tmp_path / "run")
+
+
+def test_a_folder_that_lacks_weights_is_refused_and_none_are_made_up(quoting: Any, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    file = Path(quoting["model"]["path"]) / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 2 and "mlp" in name)
+    save_file({key: tensor for key, tensor in tensors.items() if key != name}, file, metadata={"format": "pt"})
+    before = torch.get_rng_state()
+    with pytest.raises(PipelineError, match=f"model.path: .* its weights lack {name}"):
+        textgen.run(quoting, output=tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_loading_a_folder_is_silent_and_leaves_the_settings_of_transformers(quoting: Any, tmp_path: Path) -> None:
+    program = """
+import json, sys, textgen
+from transformers.utils import logging
+settings = logging.is_progress_bar_enabled(), logging.get_verbosity()
+textgen.run(json.loads(sys.argv[1]), output=sys.argv[2])
+assert (logging.is_progress_bar_enabled(), logging.get_verbosity()) == settings
+assert settings[0]
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    line = [sys.executable, "-c", program, json.dumps(quoting), str(tmp_path / "run")]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_folder_counts_by_what_is_in_it_and_not_by_its_place(quoting: Any, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    textgen.run(quoting, output=tmp_path / "run")
+    first, second = Path(quoting["model"]["path"]), tmp_path / "moved"
+    first.rename(second)
+    with pytest.raises(PipelineError, match=r"model.path: there is no folder .*original"):
+        textgen.run(quoting | {"tokenizer": {**quoting["tokenizer"], "path": str(second)}}, output=tmp_path / "run")
+    quoting["model"]["path"] = quoting["tokenizer"]["path"] = str(second)
+    assert textgen.run(quoting, output=tmp_path / "run").outcome == "skipped"
+    tensors = load_file(second / "model.safetensors")
+    save_file({k: v + 1 for k, v in tensors.items()}, second / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(textgen.RunMismatchError, match=r"model.files.model.safetensors: "):
+        textgen.run(quoting, output=tmp_path / "run")
+    save_file(tensors, second / "model.safetensors", metadata={"format": "pt"})
+    (second / "tokenizer.json").write_text((second / "tokenizer.json").read_text() + " ")
+    with pytest.raises(textgen.RunMismatchError, match=r"tokenizer.file: "):
         textgen.run(quoting, output=tmp_path / "run")
 
 

@@ -73,7 +73,9 @@ def _loaded(path: Path, context: BuildContext) -> Any:
     if not context.training and (context.folder / "config.json").is_file():
         folder = context.folder  # the run directory has a copy, wherever the original is now
     if not folder.is_dir():
-        raise PipelineError([Fault("model.path", f"there is no folder {folder}; nothing is fetched from a network")])
+        raise PipelineError(
+            [Fault("model.path", f"there is no folder {folder}", "", "nothing is fetched from a network")]
+        )
     if not (folder / "config.json").is_file():
         raise PipelineError([Fault("model.path", f"{folder} has no config.json, so it is no model of transformers")])
     try:

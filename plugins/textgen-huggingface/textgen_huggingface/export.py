@@ -15,6 +15,7 @@ from textgen.events import Event, RunStarted
 from textgen.protocols import Tokenizer
 from textgen_huggingface.configuration import context_length, make_config
 from textgen_huggingface.plugin import HuggingFaceConfig
+from textgen_huggingface.quiet import quietly
 from textgen_huggingface.tokenizers import ByteLevelTokenizer
 
 
@@ -62,7 +63,8 @@ def export(context: BuildContext, run: Path, folder: Path) -> None:
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        generator.model.model.save_pretrained(partial)
+        with quietly():
+            generator.model.model.save_pretrained(partial)
         if isinstance(generator.tokenizer, ByteLevelTokenizer):
             generator.tokenizer.tokenizer.save(str(partial / "tokenizer.json"))
             write_tokenizer_config(partial, generator.tokenizer, generator.model.model.config)

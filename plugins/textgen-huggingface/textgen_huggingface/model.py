@@ -14,6 +14,7 @@ from textgen.protocols import Decoder, Tensors
 from textgen_huggingface.configuration import context_length, draws_while_training, make_config
 from textgen_huggingface.own_generator import OwnGenerator
 from textgen_huggingface.plugin import HuggingFaceConfig
+from textgen_huggingface.quiet import quietly
 
 State: TypeAlias = tuple[Tensor, ...]
 """Per layer keys and values, each (B, heads, T, size of a head); or the tokens (B, T) of an architecture without."""
@@ -23,7 +24,8 @@ def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel
     """The model of `options`, on the device of `context`. Raises PipelineError."""
     config = make_config(options, context)
     generator = torch.Generator().manual_seed(context.seed)
-    model = _load(options, config) if options.path is not None and context.training else _make(config, generator)
+    loads = options.path is not None and context.training
+    model = _load(options, config, generator) if loads else _make(config, generator)
     made = HuggingFaceModel(model.to(context.device), context.vocab_size, _start(options, config, context))
     made.set_dropout_seed(context.seed)
     return made
@@ -177,7 +179,7 @@ def _make(config: Any, generator: torch.Generator) -> Any:
         raise PipelineError([Fault("model.config", f"transformers refuses it: {error}")]) from error
 
 
-def _load(options: HuggingFaceConfig, config: Any) -> Any:
+def _load(options: HuggingFaceConfig, config: Any, generator: torch.Generator) -> Any:
     from transformers import AutoModelForCausalLM
 
     assert options.path is not None
@@ -185,18 +187,26 @@ def _load(options: HuggingFaceConfig, config: Any) -> Any:
         raise PipelineError(
             [Fault("model.path", f"{options.path} has no model.safetensors; weights in pickled files are not read")]
         )
+    loaded: Any  # typed as the model alone
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            options.path,
-            config=config,
-            dtype=torch.float32,
-            attn_implementation=_attention(config),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
+        with quietly(), OwnGenerator(generator):
+            loaded = AutoModelForCausalLM.from_pretrained(
+                options.path,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=_attention(config),
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except Exception as error:
         raise PipelineError([Fault("model.path", f"{options.path} cannot be loaded: {error}")]) from error
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):  # which transformers has made up
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise PipelineError([Fault("model.path", f"{options.path} cannot be loaded: its weights lack {shown}")])
+    return model
 
 
 def _attention(config: Any) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,6 +43,19 @@ class HuggingFaceConfig:
         if self.path is not None and self.config:
             raise ValueError("config goes with architecture; a folder brings its own config.json")
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What shapes the model: the options, with what is in the folder in place of where it lies.
+
+        Raises PipelineError where there is no folder.
+        """
+        options = {key: value for key, value in attrs.asdict(self).items() if value is not None and key != "path"}
+        if self.path is None:
+            return options
+        if not self.path.is_dir():
+            raise PipelineError([_absent("model.path", f"folder {self.path}")])
+        files = [self.path / "config.json", *sorted(self.path.glob("model*.safetensors*"))]
+        return {**options, "files": {file.name: _checksum(file) for file in files if file.is_file()}}
+
 
 @attrs.frozen
 class BPEConfig:
@@ -66,6 +81,17 @@ class FolderTokenizerConfig:
     """
 
     path: Path = option(help="a folder with a tokenizer.json, or the file itself")
+
+    @property
+    def file(self) -> Path:
+        """The tokenizer.json."""
+        return self.path / "tokenizer.json" if self.path.is_dir() else self.path
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What shapes the tokenizer: the content of its file. Raises PipelineError where there is none."""
+        if not self.file.is_file():
+            raise PipelineError([_absent("tokenizer.path", str(self.file))])
+        return {"file": _checksum(self.file)}
 
 
 @attrs.frozen
@@ -96,11 +122,10 @@ def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext)
     """A tokenizer that reads its file when it is fitted. Raises PipelineError when there is none."""
     from textgen_huggingface.tokenizers import from_folder
 
-    file = config.path / "tokenizer.json" if config.path.is_dir() else config.path
     # A run directory holds its tokenizer, so the file is only needed to train.
-    if context.training and not file.is_file():
-        raise PipelineError([Fault("tokenizer.path", f"there is no {file}", "", "nothing is fetched from a network")])
-    return from_folder(file)
+    if context.training and not config.file.is_file():
+        raise PipelineError([_absent("tokenizer.path", str(config.file))])
+    return from_folder(config.file)
 
 
 def build_files(config: FilesConfig, context: BuildContext) -> Observer:
@@ -115,6 +140,22 @@ def build_export(config: ExportConfig, context: BuildContext) -> click.Command:
     from textgen_huggingface.command import make_command
 
     return make_command(context)
+
+
+def _absent(key: str, what: str) -> Fault:
+    return Fault(key, f"there is no {what}", "", "nothing is fetched from a network")
+
+
+def _checksum(file: Path) -> str:
+    """SHA-256. Weights can be gigabytes, so a file that is unchanged by its size and time is read once."""
+    status = file.stat()
+    return _checksum_of(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _checksum_of(file: Path, size: int, time: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @hookimpl

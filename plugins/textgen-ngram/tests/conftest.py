@@ -18,12 +18,11 @@ from textgen_ngram.ngram_model import NgramModel
 from textgen import Engine, Run
 from textgen.data import Dataset
 from textgen.protocols import TrainingContext
-from textgen_builtins import corpora
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks here are too small for threads to help
 
 PACKAGE = Path(__file__).parents[1]
-STORY = Path(corpora.__file__).with_name("story.txt").read_text(encoding="utf-8")
+STORY = "".join(Engine().read_corpus({"type": "story"}))
 TEXT = STORY[:20_000]
 HELD_OUT = TEXT[-2_000:]
 BOOK = PACKAGE.parents[1] / "../shared/data/timemachine.txt"

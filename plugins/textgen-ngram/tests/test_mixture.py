@@ -9,11 +9,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
-from conftest import HELD_OUT, TEXT, pipeline
+from conftest import HELD_OUT, TEXT, count, dataset, pipeline
+from textgen_ngram.mixture_model import Mixture, Part
+from textgen_ngram.mixture_trainer import WeightTrainer
+from textgen_ngram.ngram_model import NgramModel
 
-from textgen import CorpusError, Engine, Interrupted, PipelineError, PluginSet, Run, UsageError
+from textgen import (
+    BuildContext,
+    CorpusError,
+    Engine,
+    Interrupted,
+    PipelineError,
+    PluginSet,
+    Run,
+    RunMismatchError,
+    UsageError,
+)
+from textgen.protocols import TrainingContext
 
 RNN = {"type": "rnn", "hidden_size": 32, "cell": "gru"}
 ADAMW = {"type": "adamw", "epochs": 4, "batch_size": 8, "order": "streams", "learning_rate": 0.01}
@@ -128,6 +143,88 @@ def test_an_interrupted_fit_ends_as_one_that_was_not(
     assert run.outcome == "resumed"
     name = "model.safetensors"
     assert (run.path / name).read_bytes() == (mixture_run.path / name).read_bytes()
+
+
+def test_a_part_that_was_trained_anew_is_noticed_and_one_that_was_moved_is_the_same(tmp_path: Path) -> None:
+    def train(order: int, **arguments: Any) -> Run:
+        return Engine().run(
+            pipeline(tmp_path, {"type": "ngram", "order": order}, {"type": "count"}), output=part, **arguments
+        )
+
+    part = tmp_path / "part"
+    run = train(2)
+    tables = mixture_of(tmp_path, run, run, checkpoint={"seconds": 0})
+    asked = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        Engine().run(tables, output=tmp_path / "run", cancelled=lambda: next(asked))
+    train(3, overwrite=True)
+    with pytest.raises(RunMismatchError, match=r"model\.first\.model\.order: 2 there, 3 here"):
+        Engine().run(tables, output=tmp_path / "run")
+    Engine().run(tables, output=tmp_path / "run", overwrite=True)
+    train(2, overwrite=True)
+    with pytest.raises(RunMismatchError, match=r"model\.second\.weights: "):  # a finished run is no answer either
+        Engine().run(tables, output=tmp_path / "run")
+    train(3, overwrite=True)
+    part.rename(tmp_path / "moved")
+    tables["model"] |= {"first": str(tmp_path / "moved"), "second": str(tmp_path / "moved")}
+    assert Engine().run(tables, output=tmp_path / "run").outcome == "skipped"
+
+
+@pytest.mark.parametrize("damage", ["gone", "unfinished", "garbled"])
+def test_a_part_that_is_no_finished_run_is_named(tmp_path: Path, ngram_run: Run, damage: str) -> None:
+    part = Path(shutil.copytree(ngram_run.path, tmp_path / "part"))
+    if damage == "gone":
+        shutil.rmtree(part)
+    else:
+        text = json.dumps({"status": "training", "fingerprint": {"model": {}}}) if damage == "unfinished" else "[]"
+        (part / "run.json").write_text(text)
+    tables = mixture_of(tmp_path, ngram_run, ngram_run)
+    tables["model"]["second"] = str(part)
+    with pytest.raises(UsageError, match=r"there is no finished run in .*part"):
+        Engine().run(tables, output=tmp_path / "run")
+
+
+def fitted(tokens: Any, vocab_size: int, *models: Any) -> Mixture:
+    """The mixture of models that lie in no run directory, weighed by the last tenth of `tokens`."""
+    mixture = Mixture(BuildContext(folder=Path()), tuple(Part(model, {}) for model in models))
+    data = dataset(tokens, vocab_size)
+    for _ in WeightTrainer().train(mixture, data, TrainingContext(seed=0, device="cpu")):
+        pass
+    return mixture
+
+
+def test_a_part_that_is_never_better_gets_no_weight_at_all() -> None:
+    tokens = np.arange(400) % 4
+    good, none = count(tokens, 4, 3), NgramModel(3, 4)  # no counts: every token is as likely
+    assert fitted(tokens, 4, good, none).weight == 1
+    assert fitted(tokens, 4, none, good).weight == 0
+
+
+@attrs.define
+class Watched:
+    """A model that notes how many probabilities it was asked for at once."""
+
+    model: NgramModel
+    vocab_size: int
+    most: int = 0
+
+    def decoder(self, batch_size: int) -> Any:
+        decoder = self.model.decoder(batch_size)
+        score = decoder.score
+
+        def watched(tokens: Any) -> Any:
+            self.most = max(self.most, tokens.size * self.vocab_size)
+            return score(tokens)
+
+        decoder.score = watched  # type: ignore[method-assign]
+        return decoder
+
+
+def test_weighing_takes_bounded_memory_whatever_the_vocabulary() -> None:
+    size, tokens = 30_000, np.arange(4_000) % 7
+    watched = Watched(count(tokens, size, 2), size)
+    fitted(tokens, size, watched, watched)
+    assert 1_000_000 < watched.most <= 1 << 22
 
 
 def test_other_vocabularies_are_refused(tmp_path: Path, ngram_run: Run) -> None:

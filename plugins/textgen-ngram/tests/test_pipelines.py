@@ -12,10 +12,9 @@ from conftest import BOOK, PACKAGE
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 WITHOUT_TORCH = """
-import sys
-from textgen.cli import main
+import runpy, sys
 try:
-    main(sys.argv[1:])
+    runpy.run_module("textgen", run_name="__main__")
 except SystemExit as stop:
     assert not stop.code, stop.code
 assert "textgen_ngram.counting" in sys.modules

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 import numpy as np
 
+from textgen import UsageError
 from textgen.data import Dataset
-from textgen.errors import UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.protocols import Ids, Tensors, TrainerState, TrainingContext
 from textgen_ngram.ngram_model import NgramModel

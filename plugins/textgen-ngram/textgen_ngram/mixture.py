@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import attrs
 
-from textgen import BuildContext, Component, NoOptions, hookimpl, option
+from textgen import BuildContext, Component, NoOptions, UsageError, hookimpl, option
 from textgen.protocols import Model, Trainer
 
 
@@ -20,6 +22,13 @@ class MixtureConfig:
 
     first: Path = option(help="the run directory of the model that the weight w counts for")
     second: Path = option(help="the run directory of the other, with the same vocabulary")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What shapes the mixture: the weights in both runs and how their models were made, not where they lie.
+
+        Raises UsageError where one is no finished run.
+        """
+        return {"first": _identity(self.first), "second": _identity(self.second)}
 
 
 @attrs.frozen
@@ -39,6 +48,18 @@ def build_weight(config: WeightConfig, context: BuildContext) -> Trainer:
     from textgen_ngram.mixture_trainer import WeightTrainer
 
     return WeightTrainer()
+
+
+def _identity(run: Path) -> dict[str, Any]:
+    """The checksum of a finished run's weights, and its model's table."""
+    try:
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        return {"model": record["fingerprint"]["model"], "weights": record["files"]["model.safetensors"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"there is no finished run in {run}, and a mixture is made of two; train it first. A mixture that is "
+            "trained needs its parts no more: `textgen generate` writes with it"
+        ) from error
 
 
 @hookimpl

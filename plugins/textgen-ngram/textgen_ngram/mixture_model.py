@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +10,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen import BuildContext, Engine, Generator, UsageError, contracts
-from textgen.config import make_choice
+from textgen import BuildContext, Engine, Generator, PipelineError, UsageError
 from textgen.protocols import Array, Decoder, Ids, Model, Tensors
 from textgen_ngram.mixture import MixtureConfig
 from textgen_ngram.smoothing import Floats
@@ -75,9 +73,10 @@ class Mixture:
         record = json.loads(tensors[f"{name}.record"].tobytes())
         source = f"the {name} model of the mixture (it came with {record['distribution']} {record['version']})"
         context = attrs.evolve(self.context, training=False, seed=record["seed"])
-        assert context.plugins is not None
-        choice = make_choice("model", record["table"], context.plugins, context.folder, source=source)
-        model = contracts.build(choice, context)
+        try:
+            model: Model = Engine(context.plugins).build("model", record["table"], context)
+        except PipelineError as error:
+            raise PipelineError(error.faults, source) from None
         prefix = f"{name}.weights."
         try:
             model.load_tensors({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
@@ -135,13 +134,12 @@ def log_softmax(logits: Array) -> Floats:
 def _load_run(engine: Engine, path: Path, context: BuildContext) -> Part:
     generator = engine.load(path, device=context.requested_device)
     _check_vocabulary(generator, path, context)
-    table = tomllib.loads((path / "pipeline.toml").read_text(encoding="utf-8"))["model"]
-    plugin = make_choice("model", table, engine.plugins(), path, source=str(path)).offer.plugin
+    origin = next(component for component in generator.record["components"] if component["kind"] == "model")
     record = {
-        "table": table,
+        "table": {**generator.tables["model"], "type": f"{origin['distribution']}:{origin['name']}"},
         "seed": generator.seed,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
+        "distribution": origin["distribution"],
+        "version": origin["version"],
     }
     return Part(generator.model, record)
 

@@ -8,15 +8,15 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
+from textgen import CorpusError, UsageError
 from textgen.data import Dataset
-from textgen.errors import CorpusError, UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.protocols import Ids, Model, TrainerState, TrainingContext
 from textgen_ngram.mixture_model import Mixture, log_softmax
 from textgen_ngram.smoothing import Floats
 
 _STEPS: Final = 30  # halvings: the weight is known to a part in a thousand million
-_BLOCK: Final = 4096  # tokens scored at once
+_BLOCK: Final = 1 << 22  # probabilities held at once, of all tokens of the vocabulary: 32 MiB an array
 
 
 @attrs.define(eq=False)
@@ -45,7 +45,7 @@ class WeightTrainer:
             )
         if self._evaluated:
             return
-        first, second = (_token_log_probabilities(part.model, data.validation) for part in model.parts)
+        first, second = (_token_log_probabilities(part.model, data.validation, data.vocab_size) for part in model.parts)
         while self._step < _STEPS:
             middle = (self._low + self._high) / 2
             if _slope(first, second, middle) < 0:
@@ -57,6 +57,8 @@ class WeightTrainer:
             loss = _loss(first, second, model.weight)
             yield StepDone(step=self._step, steps=_STEPS, epoch=1, loss=loss, tokens=len(data.validation))
         self._evaluated = True
+        # Where one part is better at every token, halving only comes near the end of the interval.
+        model.weight = min(model.weight, 0.0, 1.0, key=lambda weight: _loss(first, second, weight))
         loss = _loss(first, second, model.weight)
         yield Evaluated(step=self._step, epoch=1, training_loss=loss, validation_loss=loss)
 
@@ -72,11 +74,12 @@ class WeightTrainer:
         self._low, self._high = values["low"], values["high"]
 
 
-def _token_log_probabilities(model: Model, tokens: Ids) -> Floats:
+def _token_log_probabilities(model: Model, tokens: Ids, vocab_size: int) -> Floats:
     """(N - 1,) log P, in nats, of each of `tokens` (N,) from the second on, read as one stream."""
     decoder, found = model.decoder(1), []
-    for start in range(0, len(tokens) - 1, _BLOCK):
-        block = tokens[start : start + _BLOCK + 1].astype(np.int64)
+    size = max(1, _BLOCK // vocab_size)
+    for start in range(0, len(tokens) - 1, size):
+        block = tokens[start : start + size + 1].astype(np.int64)
         rows = log_softmax(decoder.score(block[None, :-1]))[0]
         found.append(rows[np.arange(len(rows)), block[1:]])
     return np.concatenate(found)

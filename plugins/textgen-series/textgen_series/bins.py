@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.errors import CorpusError
+from textgen import CorpusError
 from textgen.protocols import Ids
 from textgen_series import BinsConfig
 from textgen_series.numbers import read_blocks, to_text

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import numpy as np
 
-from textgen.errors import CorpusError
+from textgen import CorpusError
 from textgen_series import SeriesConfig
 from textgen_series.numbers import parse, to_text
 

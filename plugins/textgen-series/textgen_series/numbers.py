@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from textgen.errors import CorpusError
+from textgen import CorpusError
 
 _LONGEST_LINE: Final = 1000  # characters; Python itself writes no float in more than 24
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +97,10 @@ def make_report(engine: Engine, run: Path, settings: Settings, device: str = "au
     tokenizer = generator.tokenizer
     if not isinstance(tokenizer, BinsTokenizer):
         raise UsageError(f"the tokenizer of {run} must be 'bins' of textgen-series, whose tokens are numbers")
-    pipeline = engine.pipeline(run / "pipeline.toml")
-    pieces = engine.read_corpus(pipeline.corpus.table())
+    pieces = engine.read_corpus(generator.tables["corpus"])
     values = np.concatenate(list(read_blocks(pieces)))
-    record: Mapping[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    training: int = record["data"]["training_tokens"]  # a token is a value
-    context = pipeline.data.window_length if settings.context is None else settings.context
+    training: int = generator.record["data"]["training_tokens"]  # a token is a value
+    context = generator.tables["data"]["window_length"] if settings.context is None else settings.context
     _check(len(values), training, context, settings)
     # Each origin is the last value known. The first forecast is of the first value not trained on.
     origins = np.arange(training - 1, len(values) - min(settings.steps))

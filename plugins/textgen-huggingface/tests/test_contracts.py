@@ -1,0 +1,73 @@
+"""What every plugin is held to, by textgen's own suites; and that the package uses nothing private."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CONFIGS
+
+from textgen import Component, PluginSet
+from textgen.testing import check_command, check_model, check_observer, check_plugin, check_tokenizer
+from textgen_huggingface import plugin
+
+PACKAGE = Path(__file__).parents[1]
+PUBLIC = {"textgen", "textgen.events", "textgen.protocols"}
+SET = PluginSet.discover()
+SKIPPED = {"give a value to check it", "give either architecture", "needs the model 'huggingface'", "no arguments"}
+
+
+def offered(components: list[Component], name: str) -> Component:
+    return next(component for component in components if component.name == name)
+
+
+def all_ok(outcomes: Any) -> None:
+    assert not [outcome for outcome in outcomes if outcome.status != "ok"]
+
+
+def test_what_needs_no_options_keeps_its_contracts() -> None:
+    outcomes = check_plugin(plugin)
+    reasons = {outcome.reason for outcome in outcomes if outcome.status == "skipped"}
+    assert not [reason for reason in reasons if not any(known in reason for known in SKIPPED)]
+    assert {outcome.status for outcome in outcomes if "'huggingface-bpe'" in outcome.component} == {"ok"}
+
+
+@pytest.mark.parametrize("architecture", [*CONFIGS])
+def test_models_keep_their_contract(architecture: str) -> None:
+    options = {"architecture": architecture, "config": {**CONFIGS[architecture]}, "dropout": 0.1}
+    options["config"] |= {"n_positions" if architecture == "gpt2" else "max_position_embeddings": 64}
+    all_ok(check_model(offered(plugin.textgen_models(), "huggingface"), options=options))
+
+
+def test_a_tokenizer_from_a_folder_keeps_its_contract(run: Any) -> None:
+    component = offered(plugin.textgen_tokenizers(), "huggingface-tokenizer")
+    all_ok(check_tokenizer(component, options={"path": str(run.path)}))
+
+
+def test_the_observer_keeps_its_contract_in_a_run_of_this_model(make_pipeline: Any) -> None:
+    pipeline = {key: value for key, value in make_pipeline().items() if key != "observer"}
+    all_ok(check_observer(offered(plugin.textgen_observers(), "huggingface-files"), pipeline=pipeline, plugins=SET))
+
+
+def test_the_command_keeps_its_contract(run: Any, tmp_path: Path) -> None:
+    component = offered(plugin.textgen_commands(), "huggingface-export")
+    all_ok(check_command(component, arguments=[str(run.path), str(tmp_path / "exported")], plugins=SET))
+
+
+def test_the_package_imports_of_textgen_what_its_documentation_names() -> None:
+    for file in sorted((PACKAGE / "textgen_huggingface").glob("*.py")):
+        assert imported(file) <= PUBLIC, file
+
+
+def imported(file: Path) -> set[str]:
+    """The modules of textgen that a file imports, and each name with an underscore that it takes from one."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_")}
+    return {name for name in found if name.partition(".")[0] in ("textgen", "textgen_builtins")}
