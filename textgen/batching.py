@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import attrs
 import numpy as np
@@ -15,6 +16,8 @@ from textgen.plugins import Offer
 from textgen.protocols import Array, Decoder, Ids, Model
 from textgen.sampling import BLOCK, Chain, to_numpy, uniform_block
 from textgen.stretches import LONGEST, TO_STOP, Stretches
+
+_WIDTH: Final = 1024  # tokens that there is room for at first
 
 
 @attrs.frozen(eq=False)
@@ -29,7 +32,7 @@ class Request:
 
 @attrs.frozen(eq=False)
 class Finished:
-    """A generated sequence."""
+    """A generated sequence. Its tokens are a view that the next steps write into."""
 
     request: Request
     tokens: Ids
@@ -52,7 +55,8 @@ class BatchDecoding:
         self._left = np.empty(0, np.int64)  # prompt tokens still to be fed, by row
         self._made = np.empty(0, np.int64)
         self._numbers = np.empty((0, BLOCK))  # each row's next uniform numbers
-        self._out = np.empty((0, 64), np.int64)
+        width = _WIDTH if limits.max_new_tokens is None else min(limits.max_new_tokens, _WIDTH)
+        self._out = np.empty((0, max(1, width)), np.int64)
         self._stretches: Stretches | None = None
 
     def run(self, requests: Iterable[Request]) -> Iterator[Finished | None]:
@@ -159,9 +163,13 @@ class BatchDecoding:
         """Add tokens (len(rows), n) to what these rows have made."""
         count = tokens.shape[1]
         if self._keep:
-            while int(self._made.max()) + count > self._out.shape[1]:
+            least, most = int(self._made.min()), int(self._made.max())
+            while most + count > self._out.shape[1]:
                 self._out = np.concatenate([self._out, np.empty_like(self._out)], axis=1)
-            self._out[rows[:, None], self._made[rows, None] + np.arange(count)] = tokens
+            if least == most and len(rows) == len(self._rows):  # as often, and much faster
+                self._out[:, most : most + count] = tokens
+            else:
+                self._out[rows[:, None], self._made[rows, None] + np.arange(count)] = tokens
         self._made[rows] += count
         self._feed[rows, 0] = tokens[:, -1]
 
@@ -185,7 +193,7 @@ class BatchDecoding:
     def _end(self, rows: Iterable[int], reason: FinishReason) -> Iterator[Finished]:
         for row in rows:
             made = int(self._made[row]) if self._keep else 0
-            yield Finished(self._rows[row], self._out[row, :made].copy(), reason)
+            yield Finished(self._rows[row], self._out[row, :made], reason)
 
     def _drop(self, gone: set[int]) -> None:
         kept = [row for row in range(len(self._rows)) if row not in gone]
@@ -242,8 +250,9 @@ class BatchDecoding:
         self._feed = np.concatenate([self._feed, np.zeros((size, 1), np.int64)])
         self._left = np.concatenate([self._left, [len(request.prompt) for request in new]]).astype(np.int64)
         self._made = np.concatenate([self._made, np.zeros(size, np.int64)])
-        self._numbers = np.concatenate([self._numbers, np.empty((size, BLOCK))])
-        self._out = np.concatenate([self._out, np.empty((size, self._out.shape[1]), np.int64)])
+        numbers, out = np.empty((size, BLOCK)), np.empty((size, self._out.shape[1]), np.int64)
+        self._numbers = np.concatenate([self._numbers, numbers]) if len(self._numbers) else numbers
+        self._out = np.concatenate([self._out, out]) if len(self._out) else out
 
 
 def can_batch(model: Model, offer: Offer) -> bool:

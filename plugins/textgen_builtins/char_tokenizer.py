@@ -64,7 +64,8 @@ class CharTokenizer:
     def decode(self, ids: Ids) -> str:
         """The characters; `<unk>` is shown as U+FFFD. Raises ValueError for ids outside the vocabulary."""
         ids = np.asarray(ids)
-        if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
+        # Negative ids are large ones when they are read without their sign: one pass finds both.
+        if ids.size and ids.view(f"u{ids.itemsize}").max() >= self.vocab_size:
             raise ValueError(f"ids must be from 0 to {self.vocab_size - 1}")
         return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
 

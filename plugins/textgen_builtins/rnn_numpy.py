@@ -28,12 +28,13 @@ class NumpyRNN:
     vocab_size: int
     _tensors: Tensors = attrs.field(factory=dict)
     _folded: Folded | None = None
+    _threads: RowThreads = attrs.field(factory=RowThreads)
 
     def decoder(self, batch_size: int) -> NumpyDecoder:
         """A decoder at the start state. Raises ValueError before weights are loaded."""
         if self._folded is None:
             raise ValueError("the model has no weights yet")
-        return NumpyDecoder(self._folded, batch_size)
+        return NumpyDecoder(self._folded, batch_size, self._threads)
 
     def tensors(self) -> Tensors:
         """The loaded weights."""
@@ -48,12 +49,12 @@ class NumpyRNN:
 class NumpyDecoder:
     """textgen.protocols.Decoder for a batch, in preallocated arrays."""
 
-    def __init__(self, folded: Folded, batch_size: int) -> None:
+    def __init__(self, folded: Folded, batch_size: int, threads: RowThreads | None = None) -> None:
         self._folded = folded
         self._step = _STEPS[folded.config.cell, folded.config.nonlinearity]
         self._gives_one = np.inf if folded.config.nonlinearity == "tanh" else 1
         self._rows = list(folded.table)
-        self._threads = RowThreads()
+        self._threads = RowThreads() if threads is None else threads
         self._allocate(batch_size)
 
     @property
@@ -92,9 +93,9 @@ class NumpyDecoder:
             return np.empty((len(tokens), 0), np.int64)
         if self._one:
             return self._follow_one(tokens.item(), steps, forbidden)
-        made = np.empty((len(tokens), steps), np.int64)
+        made = np.empty((steps, len(tokens)), np.int64)  # a step's tokens side by side
         self._threads.run(lambda rows: self._follow(rows, tokens, made, forbidden), len(tokens), steps)
-        return made
+        return made.T
 
     def read_state(self) -> Tensors:
         """`hidden` and, for LSTMs, `cell`: (B, layers, H)."""
@@ -187,16 +188,15 @@ class NumpyDecoder:
         return np.array(made, np.int64)[None]
 
     def _follow(self, rows: slice, tokens: Ids, made: Ids, forbidden: Sequence[int]) -> None:
-        """`continue_greedily` for some rows of a batch: `tokens` and `made` are those of the whole."""
+        """`continue_greedily` for some rows of a batch: `tokens` (B,) and `made` (steps, B) are those of the whole."""
         places = [place.of(rows) for place in self._places]
         table, taken, logits = self._folded.table, self._taken[rows], self._logits[rows]
         tokens = tokens[rows]
-        for column in made[rows].T:
+        for chosen in made[:, rows]:
             self._through_layers(places, table.take(tokens, axis=0, out=taken, mode="clip"))
             for never in forbidden:
                 logits[:, never] = -np.inf
-            tokens = logits.argmax(axis=-1)
-            column[:] = tokens
+            tokens = logits.argmax(axis=-1, out=chosen)
 
 
 @attrs.frozen(eq=False)

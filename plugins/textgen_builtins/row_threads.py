@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 _FEWEST_ROWS: Final = 128
-_TURNS: Final = 16  # after which the slower way is tried again
+_FEWEST_STEPS: Final = 16  # fewer are over before another core is awake
+_EARLY: Final = (3, 5)  # turns in which the slower way is tried again, as in every one of _TURNS
+_TURNS: Final = 16
+_FADING: Final = 1.25  # a time counts for less with each later one
 
 
 @attrs.define(eq=False)
 class RowThreads:
-    """Runs work on rows that do not depend on each other, and times it.
+    """Runs work on rows that do not depend on each other, and times it. The decoders of a model may share one.
 
     NumPy lets go of the interpreter within its calls, not between them, so that a second thread is worth it for large
     batches of small products on a free core, and a loss on a busy one. More than two wait for the interpreter.
@@ -29,12 +32,15 @@ class RowThreads:
 
     def run(self, work: Callable[[slice], None], rows: int, steps: int) -> None:
         """Call `work` with all rows at once, or with each half of them. `steps` says how much work it is."""
+        if rows < _FEWEST_ROWS or steps < _FEWEST_STEPS:
+            work(slice(None))
+            return
         self._turn += 1
         both = self._seconds[1] < self._seconds[0]  # what was never tried took no time yet
-        if self._turn % _TURNS == 0:
+        if self._turn in _EARLY or self._turn % _TURNS == 0:
             both = not both
         begun = time.perf_counter()
-        if both and rows >= _FEWEST_ROWS:
+        if both:
             if self._pool is None:
                 from concurrent.futures import ThreadPoolExecutor
 
@@ -44,4 +50,5 @@ class RowThreads:
             other.result()
         else:
             work(slice(None))
-        self._seconds[both] = (time.perf_counter() - begun) / (rows * steps)
+        taken = (time.perf_counter() - begun) / (rows * steps)
+        self._seconds[both] = min(taken, self._seconds[both] * _FADING or taken)
