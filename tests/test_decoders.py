@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from components import context, letters, make
+
+import textgen
+from textgen import BuildContext
 
 CELLS = [
     pytest.param({"cell": "rnn"}, id="rnn-tanh"),
@@ -71,6 +75,39 @@ def test_it_agrees_with_the_forward_pass(cell: dict[str, Any], inputs: dict[str,
     assert np.stack(state[::step], axis=1) == pytest.approx(carried["hidden"], abs=tolerance)
     if step == 2:
         assert np.stack(state[1::2], axis=1) == pytest.approx(carried["cell"], abs=tolerance * 10)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_trained_it_is_as_close_to_the_truth_as_the_forward_pass(cell: str, tmp_path: Path) -> None:
+    """Training makes weights larger and gates that hardly move: rounding counts for more than with random weights."""
+    import torch
+
+    options = {"cell": cell, "layers": 2, "hidden_size": 48}
+    pipeline = {
+        "device": "cpu",
+        "threads": 1,
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 32},
+        "model": {"type": "rnn", **options},
+        "trainer": {"type": "adamw", "learning_rate": 0.01, "epochs": 4},
+        "generate": {"max_new_tokens": 1},
+        "observer": [],
+    }
+    generator = textgen.run(pipeline, output=tmp_path / "run").generator
+    story = "".join(textgen.Engine().read_corpus({"type": "story"}))
+    tokens = generator.encode_prompt(story[:10_000])[None].astype(np.int64)
+    bare = BuildContext(folder=tmp_path, tokenizer=generator.tokenizer, training=True, requested_device="cpu")
+    trained = make("model", "rnn", bare, **options).eval()
+    trained.load_tensors(generator.model.tensors())
+    ours = log_softmax(generator.model.decoder(1).score(tokens))
+    with torch.inference_mode():
+        theirs, _ = trained(torch.from_numpy(tokens))
+        exactly, _ = trained.double()(torch.from_numpy(tokens))
+    theirs, exactly = log_softmax(theirs.numpy()), log_softmax(exactly.numpy())
+    assert np.abs(ours - theirs).max() < 1e-5
+    off, torchs = (np.sqrt(np.square(given - exactly).mean()) for given in (ours, theirs))
+    assert off < 1.2 * torchs
 
 
 @pytest.mark.parametrize("batch", [1, 3])

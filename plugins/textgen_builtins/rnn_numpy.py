@@ -17,6 +17,7 @@ from textgen_builtins.rnn import RNNConfig
 from textgen_builtins.rnn_weights import Floats, Folded, check_shapes, expected_shapes
 from textgen_builtins.row_threads import RowThreads
 
+_ALL_BUT_SHUT: Final = 80.0  # where exp is far from overflow, and a gate is 1e-35
 _ONE: Final = (1, 1)
 
 
@@ -240,7 +241,7 @@ def _gru(place: _Place, given: Floats) -> None:
     size = hidden.shape[-1]
     both = gates[..., : 2 * size]  # reset and update gate
     np.add(given[..., : 2 * size], recurrent[..., : 2 * size], both)
-    _sigmoid_of_twice(both)
+    _sigmoid_of_negative(both)
     reset, update = gates[..., :size], gates[..., size : 2 * size]
     np.multiply(recurrent[..., 2 * size :], reset, scratch)
     scratch += given[..., 2 * size :]
@@ -275,8 +276,9 @@ _STEPS = {
 }
 
 
-def _sigmoid_of_twice(values: Floats) -> None:
-    """sigmoid(2 x) = (1 + tanh(x)) / 2, in place."""
-    np.tanh(values, out=values)
-    values *= 0.5
-    values += 0.5
+def _sigmoid_of_negative(values: Floats) -> None:
+    """sigmoid(-x) = 1 / (1 + exp(x)), in place."""
+    np.minimum(values, _ALL_BUT_SHUT, out=values)
+    np.exp(values, values)
+    values += 1
+    np.reciprocal(values, values)

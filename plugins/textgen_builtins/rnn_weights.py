@@ -2,8 +2,9 @@
 
 Three things make a step cheap. The one-hot or embedded token times the input matrix, biases added, is one row of a
 table made at load. A layer's recurrent matrix and the matrix that takes its output further up (the next layer's
-input matrix, or the head) stand side by side, biases below them, so a layer is one product. And sigmoid(x) is
-(1 + tanh(x / 2)) / 2 with the inner half folded into the weights, so all gates of a cell are one tanh.
+input matrix, or the head) stand side by side, biases below them, so a layer is one product. And what a sigmoid does
+to its argument first is folded into the weights: the half of (1 + tanh(x / 2)) / 2 in an LSTM, whose gates are then one
+tanh, and the minus of 1 / (1 + exp(-x)) in a GRU, whose update gate has to be exact near 0.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ class Folded:
         """Fold weights under the names of `expected_shapes`."""
         head = tensors["embedding.weight" if config.tied_weights else "head.weight"]
         dtype = head.dtype
-        halves = _half_gates(config, dtype)
+        factors = _gate_factors(config, dtype)
         # What each layer takes from below, and adds to it; the head stands above the last.
-        ups = [tensors[f"rnn.weight_ih_l{i}"] * halves[:, None] for i in range(config.layers)] + [head]
-        biases = [_input_bias(config, tensors, i) * halves for i in range(config.layers)] + [tensors["head.bias"]]
+        ups = [tensors[f"rnn.weight_ih_l{i}"] * factors[:, None] for i in range(config.layers)] + [head]
+        biases = [_input_bias(config, tensors, i) * factors for i in range(config.layers)] + [tensors["head.bias"]]
         below = tensors["embedding.weight"] if config.embedding_size else np.eye(len(head), dtype=dtype)
         table = np.ascontiguousarray(below @ ups[0].T + biases[0])
         products = []
         for i in range(config.layers):
-            recurrent = tensors[f"rnn.weight_hh_l{i}"] * halves[:, None]
+            recurrent = tensors[f"rnn.weight_hh_l{i}"] * factors[:, None]
             used = len(recurrent) + len(ups[i + 1])
             product = np.zeros((config.hidden_size + 1, -(-used // _LANES) * _LANES), dtype)
             product[:-1, :used] = np.concatenate([recurrent, ups[i + 1]]).T
@@ -103,9 +104,9 @@ def check_shapes(tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> None
         raise ValueError("; ".join(wrong))
 
 
-def _half_gates(config: RNNConfig, dtype: Any) -> Floats:
-    """(G·H,) factors: one half for the gates that a sigmoid is applied to."""
-    factors = {"rnn": [1.0], "gru": [0.5, 0.5, 1.0], "lstm": [0.5, 0.5, 1.0, 0.5]}[config.cell]
+def _gate_factors(config: RNNConfig, dtype: Any) -> Floats:
+    """(G·H,) what the gates that a sigmoid is applied to are multiplied by beforehand."""
+    factors = {"rnn": [1.0], "gru": [-1.0, -1.0, 1.0], "lstm": [0.5, 0.5, 1.0, 0.5]}[config.cell]
     return np.repeat(np.asarray(factors, dtype), config.hidden_size)
 
 
