@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,28 +63,69 @@ class Stream:
         return piece
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["at-once", "held-back"])
-def generator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator:
+class Bytes:
+    """Bytes of UTF-8: several make one character."""
+
+    vocab_size = 256
+    unknown_id = None
+
+    def fit(self, pieces: Iterable[str]) -> None:
+        for _ in pieces:
+            pass
+
+    def encode(self, text: str) -> Any:
+        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64)
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Any]:
+        return map(self.encode, pieces)
+
+    def decode(self, ids: Any) -> str:
+        return bytes(np.asarray(ids).tolist()).decode("utf-8", "replace")
+
+    def incremental_decoder(self) -> Any:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+        class Pieces:
+            def decode(self, ids: Any, final: bool = False) -> str:
+                return decoder.decode(bytes(np.asarray(ids).tolist()), final)
+
+        return Pieces()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {}
+
+    def from_dict(self, state: Mapping[str, Any]) -> Bytes:
+        return self
+
+
+def trained(tokenizer: Any, text: str, folder: Path, epochs: int = 1) -> Generator:
+    """A generator with that tokenizer, trained a little on a text."""
+
     class Plugin:
         @hookimpl
         def textgen_tokenizers(self) -> list[Component]:
-            return [Component("words", NoOptions, lambda config, context: Words(request.param))]
+            return [Component("odd", NoOptions, lambda config, context: tokenizer())]
 
     plugins = PluginSet.discover()
-    plugins.register(Plugin(), "words")
-    folder: Path = tmp_path_factory.mktemp("words")
-    (folder / "corpus.txt").write_text("the clock struck and the traveller smiled at the clock " * 40)
+    plugins.register(Plugin(), "odd")
+    (folder / "corpus.txt").write_text(text, encoding="utf-8")
     pipeline = {
         "device": "cpu",
         "corpus": {"type": "file", "path": str(folder / "corpus.txt")},
-        "tokenizer": {"type": "words"},
+        "tokenizer": {"type": "odd"},
         "data": {"window_length": 8},
-        "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "epochs": 1, "batch_size": 8},
+        "model": {"type": "rnn", "hidden_size": 24},
+        "trainer": {"type": "adamw", "learning_rate": 0.01, "epochs": epochs, "batch_size": 8},
         "generate": {"max_new_tokens": 10},
         "observer": [],
     }
     return Engine(plugins).run(pipeline, output=folder / "run").generator
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["at-once", "held-back"])
+def generator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    text = "the clock struck and the traveller smiled at the clock " * 40
+    return trained(lambda: Words(request.param), text, tmp_path_factory.mktemp("words"))
 
 
 WAYS: dict[str, Callable[[Generator, str, dict[str, Any]], str]] = {
@@ -123,3 +165,17 @@ def test_a_state_goes_on_with_the_space_too(generator: Generator) -> None:
     rest = generator.generate(max_new_tokens=5, state=first.state)
     assert first.text + rest.text == whole.text
     assert "".join(generator.stream(max_new_tokens=5, state=first.state)) == rest.text
+
+
+def test_a_state_may_lie_within_a_character(tmp_path: Path) -> None:
+    generator = trained(Bytes, "čas ďas řas €uro 😀😀 " * 60, tmp_path, epochs=20)
+    options: dict[str, Any] = {"temperature": 0.7}
+    for seed in range(4):
+        whole = generator.generate("ča", max_new_tokens=60, seed=seed, **options)
+        assert any(character in whole.text for character in "čďř€😀")
+        for cut in range(60):
+            first = generator.generate("ča", max_new_tokens=cut, seed=seed, keep_state=True, **options)
+            rest = generator.generate(max_new_tokens=60 - cut, state=first.state, **options)
+            assert first.tokens + rest.tokens == whole.tokens
+            assert first.text + rest.text == whole.text
+            assert "".join(generator.stream(max_new_tokens=60 - cut, state=first.state, **options)) == rest.text

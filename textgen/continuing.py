@@ -7,7 +7,7 @@ import numpy as np
 
 from textgen.protocols import Ids, IncrementalDecoder, Tokenizer
 
-_TAIL = 32  # tokens before, of which tokenizers look at the last one or few
+TAIL = 32  # tokens before, of which tokenizers look at the last one or few
 
 
 @attrs.frozen(eq=False)
@@ -23,13 +23,18 @@ class Continuation:
     before: str
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, ids: Ids) -> Continuation:
-        """A continuation of `ids` (T,)."""
-        tail = ids[-_TAIL:]
-        return cls(tokenizer, tail, tokenizer.decode(tail) if len(tail) else "")
+    def of(cls, tokenizer: Tokenizer, ids: Ids, *, held_back: bool = False) -> Continuation:
+        """A continuation of `ids` (T,). With `held_back` it begins with what the last of these left unfinished."""
+        tail = ids[-TAIL:]
+        if not len(tail):
+            return cls(tokenizer, tail, "")
+        shown = tokenizer.incremental_decoder().decode(tail) if held_back else tokenizer.decode(tail)
+        return cls(tokenizer, tail, shown)
 
-    def decode(self, ids: Ids) -> str:
-        """The text that all of `ids` (T,) add."""
+    def decode(self, ids: Ids, *, hold_back: bool = False) -> str:
+        """The text that all of `ids` (T,) add. With `hold_back`, without a last character that is not finished."""
+        if hold_back:
+            return self.incremental_decoder().decode(ids)
         if not len(self.tail):
             return self.tokenizer.decode(ids)
         return self.tokenizer.decode(np.concatenate([self.tail, ids]))[len(self.before) :]

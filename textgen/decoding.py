@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen import contracts
+from textgen.continuing import TAIL
 from textgen.errors import UsageError
 from textgen.guards import begin_decoding, failure
 from textgen.protocols import Ids, Model
@@ -71,7 +72,7 @@ class SequenceDecoding:
         self.seed, self.index = seed, index
         self._uniforms = Uniforms(seed, index, 0 if state is None else state.values["position"])
         self.reason: FinishReason = "length"
-        self.before = prompt  # the last tokens before those to come, or more
+        self.before = np.asarray(prompt, np.int64)  # the tokens before those to come, or the last of them
         self.logprobs: list[TokenLogprobs] = []
         self._ahead: Ahead | None = None
         if state is None:
@@ -169,8 +170,8 @@ class SequenceDecoding:
             self._feed = np.array([[token]], np.int64)
         return noted
 
-    def state(self, model_id: str) -> GenerationState:
-        """Where the sequence stands."""
+    def state(self, model_id: str, made: list[int]) -> GenerationState:
+        """Where the sequence stands after the tokens that it `made`."""
         if self._ahead is not None:  # left within a stretch: go back to its start, and as far as it was taken
             taken = self._ahead.taken
             self._decoder.write_state(self._ahead.before)
@@ -184,6 +185,7 @@ class SequenceDecoding:
             "index": self.index,
             "position": self._uniforms.position,
             "pending": self._feed[0].tolist(),
+            "tail": [*self.before.tolist(), *made][-TAIL:],
             "model": model_id,
         }
         return GenerationState(arrays, values)
@@ -200,7 +202,7 @@ class SequenceDecoding:
             ) from None
         self._history.extend_prompt(0, prompt)
         self._feed = np.concatenate([np.array(values["pending"], np.int64), prompt])[None]
-        self.before = self._feed[0]
+        self.before = np.concatenate([np.array(values["tail"], np.int64), prompt])
 
 
 def _logprobs(logits: npt.NDArray[Any], token: int, top: int) -> TokenLogprobs:

@@ -70,7 +70,8 @@ class Generator:
         logprobs    also give the log-probability of each token, and of so many likeliest ones
         state       go on from a kept state, as if it had never stopped; `prompt` is then added to what was there. Its
                     seed and index are kept; another `seed` takes the text elsewhere from there
-        keep_state  keep the state at the end in the result
+        keep_state  keep the state at the end in the result. A character that is not finished there belongs to the
+                    text that goes on
         arguments   see GenerateArguments
 
         Raises PromptError for characters outside the vocabulary, UsageError for arguments out of range, ContractError
@@ -81,7 +82,8 @@ class Generator:
             _check_whole("logprobs", logprobs, 0, self.tokenizer.vocab_size)
         settings.must_end()
         decoding = self._begin(prompt, settings, index, state)
-        ids, text = self._collect(decoding, settings, logprobs)
+        continuation = self._continuation(decoding, prompt, state)
+        ids, text = self._collect(decoding, continuation, settings, logprobs, keep_state)
         return Generation(
             prompt=prompt,
             text=prompt + text if settings.options.echo else text,
@@ -91,7 +93,7 @@ class Generator:
             index=decoding.index,
             echo=settings.options.echo,
             logprobs=None if logprobs is None else self._logprobs(decoding, prompt, settings, state, logprobs),
-            state=decoding.state(self.model_id) if keep_state else None,
+            state=decoding.state(self.model_id, ids) if keep_state else None,
         )
 
     def stream(
@@ -109,7 +111,7 @@ class Generator:
         """
         settings = self._settings(arguments)
         decoding = self._begin(prompt, settings, index, state)
-        pieces = self._pieces(decoding, settings)
+        pieces = self._pieces(decoding, self._continuation(decoding, prompt, state), settings)
         return itertools.chain([prompt], pieces) if settings.options.echo and prompt else pieces
 
     async def astream(
@@ -217,21 +219,31 @@ class Generator:
             )
         return values["seed"] if seed is None else seed, values["index"]
 
-    def _collect(self, decoding: SequenceDecoding, settings: Settings, top: int | None) -> tuple[list[int], str]:
+    def _continuation(self, decoding: SequenceDecoding, prompt: str, state: GenerationState | None) -> Continuation:
+        """What a text begins with that goes on from a prompt, or from the middle of a character."""
+        return Continuation.of(self.tokenizer, decoding.before, held_back=state is not None and not prompt)
+
+    def _collect(
+        self,
+        decoding: SequenceDecoding,
+        continuation: Continuation,
+        settings: Settings,
+        top: int | None,
+        hold_back: bool,
+    ) -> tuple[list[int], str]:
         """All tokens of a decoding, and their text."""
-        continuation = Continuation.of(self.tokenizer, decoding.before)
         watcher = settings.watcher(continuation) if settings.options.stops else None
         tokens = decoding.tokens(settings.limits(), top)
         if watcher is None:
             ids = list(tokens)
-            return ids, continuation.decode(np.array(ids, np.int64))
+            return ids, continuation.decode(np.array(ids, np.int64), hold_back=hold_back)
         ids = []
         for token in tokens:
             ids.append(token)
             if watcher.watch(token):
                 decoding.reason = "stop"
                 break
-        return ids, watcher.text()
+        return ids, watcher.text(hold_back=hold_back)
 
     def _logprobs(
         self, decoding: SequenceDecoding, prompt: str, settings: Settings, state: GenerationState | None, top: int
@@ -243,8 +255,8 @@ class Generator:
         prompt_alone = SequenceDecoding(self.model, settings.chain, ids[:0], seed=0, index=0, state=state)
         return (*prompt_alone.forced_logprobs(ids, top), *decoding.logprobs)
 
-    def _pieces(self, decoding: SequenceDecoding, settings: Settings) -> Iterator[str]:
-        watcher = settings.watcher(Continuation.of(self.tokenizer, decoding.before))
+    def _pieces(self, decoding: SequenceDecoding, continuation: Continuation, settings: Settings) -> Iterator[str]:
+        watcher = settings.watcher(continuation)
         for token in decoding.tokens(settings.limits()):
             if piece := watcher.feed(token):
                 yield piece

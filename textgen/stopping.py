@@ -25,11 +25,11 @@ class StopText:
         self._tokens += 1
         return self._advance(self._decoder.decode(np.array([token])))
 
-    def rest(self) -> str:
-        """What was held back, once no more tokens come."""
+    def rest(self, *, hold_back: bool = False) -> str:
+        """What was held back, once no more tokens come; but for an unfinished character, with `hold_back`."""
         if self.stopped:
             return ""
-        shown = self._advance(self._decoder.decode(np.empty(0, np.int64), final=True))
+        shown = self._advance(self._decoder.decode(np.empty(0, np.int64), final=not hold_back))
         held, self._held = self._held, ""
         return shown if self.stopped else shown + held
 
@@ -38,9 +38,9 @@ class StopText:
         self._shown.append(self.feed(token))
         return self.stopped
 
-    def text(self) -> str:
+    def text(self, *, hold_back: bool = False) -> str:
         """All that `watch` kept, and the rest."""
-        return "".join([*self._shown, self.rest()])
+        return "".join([*self._shown, self.rest(hold_back=hold_back)])
 
     def _advance(self, piece: str) -> str:
         if not self._stops or self._tokens <= self._min_tokens:
