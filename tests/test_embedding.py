@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -14,7 +16,24 @@ from typing import Any
 import httpx
 import pytest
 
-from textgen import Generator, load
+from textgen import (
+    ContractError,
+    CorpusError,
+    CorruptFileError,
+    DeviceError,
+    Fault,
+    Generator,
+    Interrupted,
+    PipelineError,
+    PluginError,
+    PromptError,
+    RunError,
+    RunLockedError,
+    RunMismatchError,
+    TextgenError,
+    TrainingError,
+    load,
+)
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 REQUESTS: tuple[dict[str, Any], ...] = tuple(
@@ -142,6 +161,34 @@ if __name__ == "__main__":
     assert (done.code, done.stderr) == (0, "")
     many = generator.generate_many(["the "], n=6, max_new_tokens=20, seed=3)
     assert done.stdout.splitlines() == [repr(made.text) for made in many]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TextgenError("so"),
+        PipelineError([Fault("model.cell", "expected one of three", "5"), Fault("seed", "must be >= 0")], "a.toml"),
+        PromptError(["é", "ß"]),
+        DeviceError("no such device", "cuda"),
+        RunMismatchError(Path("runs/a"), ["seed: 1 there, 2 here"]),
+        CorpusError("too short", Path("a.txt")),
+        PluginError("raised KeyError", plugin="p", distribution="d", version="1"),
+        ContractError("gave None", kind="model", component="c", plugin="p", distribution="d", version="1"),
+        RunError("no run", Path("runs/a")),
+        RunLockedError(Path("runs/a"), 7),
+        CorruptFileError(Path("a"), "it changed", expected="1", actual="2"),
+        TrainingError("the loss is no number", step=3, learning_rate=0.1),
+        Interrupted("stopped", signal_number=15),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_comes_from_another_process_as_it_was_raised(error: TextgenError) -> None:
+    """Pools of processes pickle it; one that cannot be made again breaks the pool."""
+    error.args = (f"prompts[3]: {error}",)  # as it is when its place is added
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (type(again), again.args, str(again)) == (type(error), error.args, str(error))
+        assert vars(again) == vars(error)
+        assert again.exit_code == error.exit_code
 
 
 def test_the_library_logs_and_prints_nothing(python: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:

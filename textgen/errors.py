@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -32,6 +33,16 @@ class TextgenError(Exception):
     """Base class of every expected error. A bug is never one of these."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Text and facts as they are: Exception would make it anew from its text, and break a pool of processes."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[TextgenError], texts: tuple[Any, ...], facts: dict[str, Any]) -> TextgenError:
+    error = kind.__new__(kind, *texts)
+    error.__dict__.update(facts)
+    return error
 
 
 class UsageError(TextgenError):
