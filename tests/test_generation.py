@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import attrs
 import numpy as np
@@ -38,6 +38,7 @@ from textgen import (
     load,
     run,
 )
+from textgen.arguments import GenerateArguments
 
 
 @pytest.fixture(scope="module")
@@ -558,7 +559,7 @@ def test_an_async_stream_that_is_left_stops(finished_run: Path) -> None:
         async for _ in stream:
             if watcher.calls == 5:
                 break
-        await stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
+        await stream.aclose()
         return watcher.calls
 
     assert asyncio.run(read()) == watcher.calls == 5
@@ -566,13 +567,35 @@ def test_an_async_stream_that_is_left_stops(finished_run: Path) -> None:
     assert all(history() is None for history in watcher.histories)
 
 
-def test_an_async_stream_refuses_what_generate_refuses(generator: Generator) -> None:
-    async def read(**arguments: Any) -> None:
-        async for _ in generator.astream("the ", **arguments):
-            pass
-
+@pytest.mark.parametrize("name", ["stream", "astream", "stream_many", "astream_many", "generate_many"])
+def test_what_is_wrong_is_refused_before_the_first_piece_is_asked_for(generator: Generator, name: str) -> None:
+    """So that a server knows it while there is still a status code to send."""
+    begin, many = getattr(generator, name), name.endswith("many")
     with pytest.raises(UsageError, match="temperature"):
-        asyncio.run(read(temperature=-1))
+        begin(["the "] if many else "the ", temperature=-1)
+    with pytest.raises(PromptError, match=r"prompts\[1\].*é" if many else "é"):
+        begin(["the ", "é"] if many else "é")
+
+
+def test_an_async_stream_goes_on_from_a_state(generator: Generator) -> None:
+    whole = generator.generate("the ", max_new_tokens=30, seed=3)
+    first = generator.generate("the ", max_new_tokens=10, seed=3, keep_state=True)
+
+    async def rest() -> str:
+        return "".join([piece async for piece in generator.astream(state=first.state, max_new_tokens=20)])
+
+    assert first.text + asyncio.run(rest()) == whole.text
+
+
+def test_a_generator_and_a_state_are_shown_in_a_line_without_their_arrays(generator: Generator) -> None:
+    state = generator.generate("the ", max_new_tokens=3, keep_state=True).state
+    assert str(generator.path) in repr(generator)
+    assert len(repr(generator)) < 300
+    assert "array" not in repr(state)
+
+
+def test_every_argument_has_a_type() -> None:
+    assert Any not in get_type_hints(GenerateArguments).values()
 
 
 @pytest.mark.parametrize(

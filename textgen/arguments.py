@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, Protocol, TypedDict
 
 import attrs
 import numpy as np
@@ -20,6 +20,13 @@ from textgen.structure import structure_table
 from textgen.suggest import nearest
 
 _ELSEWHERE: Final = ("index", "logprobs", "state", "keep_state", "n", "batch_size")
+
+
+class Event(Protocol):
+    """What threading.Event, asyncio.Event and those of multiprocessing have in common."""
+
+    def is_set(self) -> bool:
+        """Whether it has happened."""
 
 
 class GenerateArguments(TypedDict, total=False):
@@ -38,7 +45,7 @@ class GenerateArguments(TypedDict, total=False):
     seed: int | None
     echo: bool
     unknown_characters: Literal["error", "skip", "unknown"]
-    cancelled: Any
+    cancelled: Callable[[], bool] | Event | None
 
     temperature: float
     top_k: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
@@ -43,8 +43,8 @@ class Generator:
     training_tokens   writes the training tokens to a file and maps them; for the copying report
     """
 
-    tokenizer: Tokenizer
-    model: Model
+    tokenizer: Tokenizer = attrs.field(repr=False)
+    model: Model = attrs.field(repr=False)  # all weights are in it
     chain: Chain = attrs.field(repr=False)
     make_chain: Callable[[Mapping[str, Any]], Chain] = attrs.field(repr=False)
     seed: int = 0
@@ -114,12 +114,19 @@ class Generator:
         pieces = self._pieces(decoding, self._continuation(decoding, prompt, state), settings)
         return itertools.chain([prompt], pieces) if settings.options.echo and prompt else pieces
 
-    async def astream(
-        self, prompt: str = "", *, index: int = 0, **arguments: Unpack[GenerateArguments]
-    ) -> AsyncIterator[str]:
-        """`stream` for asyncio: pieces are made in a worker thread, and the event loop stays free."""
-        async for piece in _in_threads(self.stream(prompt, index=index, **arguments)):
-            yield piece
+    def astream(
+        self,
+        prompt: str = "",
+        *,
+        index: int = 0,
+        state: GenerationState | None = None,
+        **arguments: Unpack[GenerateArguments],
+    ) -> AsyncGenerator[str]:
+        """`stream` for asyncio: pieces are made in a worker thread, and the event loop stays free.
+
+        Arguments are checked at once, before the first piece is waited for.
+        """
+        return _in_threads(self.stream(prompt, index=index, state=state, **arguments))
 
     def generate_many(
         self,
@@ -132,7 +139,8 @@ class Generator:
         """`n` continuations of each prompt, up to `batch_size` at once, in the order of the prompts.
 
         The text of continuation j of prompt i is that of `generate(prompt, index=i * n + j)`. A time limit holds for
-        all of them together. Prompts are read and checked as their turn comes.
+        all of them together. Prompts in a list or a tuple are checked at once; others are read and checked as their
+        turn comes.
         """
         many = self._many(prompts, n, batch_size, arguments)
         many.settings.must_end()
@@ -153,19 +161,16 @@ class Generator:
         steps = self._many(prompts, n, batch_size, arguments).in_pieces(prompts)
         return (piece for pieces in steps for piece in pieces)
 
-    async def astream_many(
+    def astream_many(
         self,
         prompts: Iterable[str],
         *,
         n: int = 1,
         batch_size: int = _BATCH,
         **arguments: Unpack[GenerateArguments],
-    ) -> AsyncIterator[Piece]:
-        """`stream_many` for asyncio."""
-        many = self._many(prompts, n, batch_size, arguments)
-        async for pieces in _in_threads(many.in_pieces(prompts)):  # of one step: no thread for each of them
-            for piece in pieces:
-                yield piece
+    ) -> AsyncGenerator[Piece]:
+        """`stream_many` for asyncio. Arguments are checked at once, before the first piece is waited for."""
+        return _one_by_one(_in_threads(self._many(prompts, n, batch_size, arguments).in_pieces(prompts)))
 
     def score(self, text: str | Iterable[str]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
@@ -271,13 +276,24 @@ class Generator:
         settings = self._settings(arguments)
         _check_whole("n", n, 1, MAX_N)
         _check_whole("batch_size", batch_size, 1, MAX_N)
-        return ManyTexts(self.model, self.tokenizer, self.encode_prompt, settings, n, batch_size)
+        many = ManyTexts(self.model, self.tokenizer, self.encode_prompt, settings, n, batch_size)
+        if isinstance(prompts, (list, tuple)):
+            for place, prompt in enumerate(prompts):
+                many.encoded(place, prompt)
+        return many
 
 
-async def _in_threads(values: Iterator[_Value]) -> AsyncIterator[_Value]:
+async def _in_threads(values: Iterator[_Value]) -> AsyncGenerator[_Value]:
     """Values of an iterator, each made in a worker thread."""
     while (value := await asyncio.to_thread(next, values, None)) is not None:
         yield value
+
+
+async def _one_by_one(steps: AsyncIterator[list[Piece]]) -> AsyncGenerator[Piece]:
+    """The pieces of each step: no turn of a thread for each of them."""
+    async for pieces in steps:
+        for piece in pieces:
+            yield piece
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: str) -> Ids:

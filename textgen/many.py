@@ -80,6 +80,14 @@ class ManyTexts:
                 yield come.copy()
                 come.clear()
 
+    def encoded(self, place: int, prompt: str) -> Ids:
+        """(T,) ids of a prompt. Raises UsageError with its place among the others."""
+        try:
+            return self.encode(prompt, self.settings.options.unknown_characters)
+        except UsageError as error:
+            error.args = (f"prompts[{place}]: {error}",)
+            raise
+
     def _decode(
         self, prompts: Iterable[str], begin: Callable[[int, str, Continuation], _Watch | None], *, keep: bool
     ) -> Iterator[Finished | None]:
@@ -89,11 +97,7 @@ class ManyTexts:
         def requests() -> Iterator[Request]:
             indices = itertools.count()
             for place, prompt in enumerate(prompts):
-                try:
-                    ids = self.encode(prompt, settings.options.unknown_characters)
-                except UsageError as error:
-                    error.args = (f"prompts[{place}]: {error}",)
-                    raise
+                ids = self.encoded(place, prompt)
                 continuation = Continuation.of(self.tokenizer, ids)
                 for index in itertools.islice(indices, self.n):
                     yield Request(ids, settings.seed, index, begin(index, prompt, continuation))

@@ -25,7 +25,7 @@ class GenerationState:
             weights
     """
 
-    arrays: Tensors
+    arrays: Tensors = attrs.field(repr=False)
     values: dict[str, Any]
 
     def save(self, path: str | Path) -> None:
