@@ -852,6 +852,12 @@ class PrintingObserver(GoodObserver):
         print(type(event).__name__)
 
 
+class ConsoleObserver(GoodObserver):
+    def observe(self, event: Any) -> None:
+        if self.console is not None:
+            self.console.write(event)
+
+
 class StrayObserver(GoodObserver):
     def observe(self, event: Any) -> None:
         Path("seen.txt").write_text("here")
@@ -878,6 +884,7 @@ class OneFileObserver(GoodObserver):
 
 OBSERVERS = [
     Case("observer", "observer-run", "observe(Evaluation of step 2) raised TypeError", offered(HeldOutObserver)),
+    Case("observer", "observer-run", "observe(RunStarted of step 0) raised TypeError", offered(ConsoleObserver)),
     Case("observer", "observer-unknown", "observe(UnknownEvent", offered(KnowingObserver)),
     Case("observer", "observer-resumed", "raised FileNotFoundError", offered(FromTheStartObserver)),
     Case("observer", "observer-failed", "raised ZeroDivisionError", offered(DividingObserver)),
@@ -960,7 +967,37 @@ RECORDS = [
     Case("sampler", "component-record", "no help for size", Component("silent", SilentConfig, lambda c, x: None)),
     Case("corpus", "component-record", "can be changed", Component("changing", ChangingConfig, lambda c, x: None)),
     Case("model", "component-record", "words joined by hyphens", Component("Bad_Name", NoOptions, lambda c, x: None)),
-    Case("trainer", "component-options", "a whole number", Component("late", ForgetfulConfig, lambda c, x: None)),
+    Case(
+        "trainer",
+        "component-options",
+        "a whole number",
+        Component("late", ForgetfulConfig, lambda c, x: GoodTrainer(x)),
+    ),
+    Case("sampler", "component-methods", "what is built is None", offered(None)),
+    Case(
+        "tokenizer",
+        "component-methods",
+        "a Speechless, has no method 'to_dict'",
+        offered(type("Speechless", (GoodTokenizer,), {"to_dict": None})),
+    ),
+    Case(
+        "model",
+        "component-methods",
+        "has no method 'load_tensors'",
+        offered(type("Unloadable", (GoodModel,), {"load_tensors": None})),
+    ),
+    Case(
+        "model",
+        "component-methods",
+        "its decoder, a Fixed, has no method 'read_state'",
+        with_decoder(type("Fixed", (GoodDecoder,), {"read_state": None})),
+    ),
+    Case(
+        "model",
+        "component-methods",
+        "its decoder is None",
+        offered(type("Decoderless", (GoodModel,), {"decoder": lambda self, batch_size: None})),
+    ),
 ]
 
 

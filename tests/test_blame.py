@@ -54,6 +54,20 @@ class Failing(CharTokenizer):
         raise KeyError("lost")
 
 
+class Speechless(CharTokenizer):
+    """Lacks a method that is called once the corpus is read."""
+
+    to_dict = None  # type: ignore[assignment]
+
+
+class Narrow(CharTokenizer):
+    """Knows one character less than it gives ids to, which the beginning of the corpus does not show."""
+
+    @property
+    def vocab_size(self) -> int:
+        return super().vocab_size - 1
+
+
 def engine(tokenizer: Any = CharTokenizer, sampler: Any = None) -> textgen.Engine:
     """The built-in set and a plugin `odd` with a tokenizer and a sampler."""
 
@@ -75,7 +89,12 @@ def engine(tokenizer: Any = CharTokenizer, sampler: Any = None) -> textgen.Engin
 
 @pytest.mark.parametrize(
     ("tokenizer", "said"),
-    [(Forgetful, "saved and loaded"), (Unwritable, "to_dict"), (Failing, "failed in fit: KeyError: 'lost'")],
+    [
+        (Forgetful, "saved and loaded"),
+        (Unwritable, "to_dict"),
+        (Failing, "failed in fit: KeyError: 'lost'"),
+        (Speechless, "has no method 'to_dict'"),
+    ],
 )
 def test_a_tokenizer_is_blamed(
     tokenizer: Any, said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
@@ -85,6 +104,31 @@ def test_a_tokenizer_is_blamed(
         engine(tokenizer).run(tables, output=tmp_path / "run")
     assert said in str(caught.value)
     assert (caught.value.kind, caught.value.component) == ("tokenizer", "odd")
+
+
+def test_a_tokenizer_that_cannot_decode_bit_by_bit_is_blamed_where_that_is_needed(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    class Whole(CharTokenizer):
+        incremental_decoder = property(lambda self: self.not_there)  # type: ignore[assignment]
+
+        def from_dict(self, state: Any) -> CharTokenizer:
+            return Whole(self.config, "".join(state["tokens"][1:]))
+
+    generator = engine(Whole).run({**tiny_pipeline(), "tokenizer": {"type": "odd"}}, output=tmp_path / "run").generator
+    assert len(generator.generate("", max_new_tokens=5).tokens) == 5
+    with pytest.raises(textgen.ContractError, match=r"textgen-odd 2\.1.*failed in incremental_decoder") as caught:
+        generator.generate("", max_new_tokens=5, stop=["traveller"])
+    assert caught.value.component == "odd"
+
+
+def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    tables = {**tiny_pipeline(text="a quick model\n" * 300 + "zzz\n"), "tokenizer": {"type": "odd"}}
+    with pytest.raises(textgen.ContractError, match=r"'odd' encodes to ids from 1 to 14, outside 0 to 13$") as caught:
+        engine(Narrow).run(tables, output=tmp_path / "run")
+    assert (caught.value.distribution, caught.value.component) == ("textgen-odd", "odd")
 
 
 def overreaching(logits: Any, history: Any) -> Any:
@@ -191,6 +235,9 @@ def test_a_decoder_that_lacks_a_method_is_blamed(lacking: str, finished_run: Pat
 
     with pytest.raises(textgen.ContractError, match=rf"textgen-odd 2\.1.*{lacking}") as caught:
         use_all()
+    if lacking != "score":  # any use finds it, and not the first that calls it
+        with pytest.raises(textgen.ContractError, match=f"'halved' made a decoder without the method '{lacking}'"):
+            generator.score("the traveller")
     assert (caught.value.kind, caught.value.component) == ("model", "halved")
 
 

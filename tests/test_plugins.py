@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -180,6 +181,19 @@ def test_a_plugin_can_be_switched_off(folder: Path, sites: dict[str, Path], how:
     assert "no tokenizer is called 'shout'" in done.stderr
     assert "warning" not in done.stderr
     assert "left out" not in done.stderr
+    assert ("; disabled: broken, shout" in error_line(done)) == (how != "autoload")
+
+
+def test_a_package_without_an_entry_point_is_told_so(folder: Path, sites: dict[str, Path], tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(sites["shout"], site)
+    (entry_points,) = site.glob("*.dist-info/entry_points.txt")
+    entry_points.unlink()
+    for written in ("shout", "textgen-shout:shout"):
+        name = pipeline(folder, f'[tokenizer]\ntype = "{written}"\n', TINY)
+        done = run_textgen("show", name, folder=folder, site=[site])
+        said = f"no tokenizer is called '{written}'; textgen-shout is installed and is no plugin: it has no entry point"
+        assert said in error_line(done)
 
 
 def test_built_in_modules_can_be_switched_off_alone(folder: Path) -> None:
@@ -341,7 +355,7 @@ def test_the_built_in_set_keeps_its_bare_names(folder: Path, sites: dict[str, Pa
             "installed (textgen-offender does not declare",
         ),
         (["model.dtype=none"], "model 'uniform' gave None, and must give logits of shape (1, 15)"),
-        (['sampler=[{type="built-as-none"}]'], "sampler 'built-as-none' was built as None"),
+        (['sampler=[{type="built-as-none"}]'], "sampler 'built-as-none' was built as None; `build` lacks a return"),
         (['model={type="unsaved"}'], "model 'unsaved' has no method 'tensors', which its contract asks for"),
         (
             ['tokenizer={type="reword"}'],

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from textgen.component import BuildContext
 from textgen.config import Choice
-from textgen.errors import ContractError, TextgenError
-from textgen.guards import WatchedTokenizer, out_of_memory
+from textgen.errors import TextgenError
+from textgen.guards import WatchedTokenizer, check_ids, lacking, out_of_memory
+from textgen.guards import blame as blame  # for those who find a fault elsewhere
 from textgen.plugins import Offer, cause_of
 from textgen.protocols import Array, History, Ids, Tokenizer
 
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
     from textgen.sampling import Link
 
 _SAMPLE_CHARACTERS = 2000
-_METHODS = {
-    "corpus": ("read",),
-    "model": ("decoder", "tensors", "load_tensors"),
-    "trainer": ("train", "state", "load_state"),
-    "sampler": ("__call__",),
-    "observer": ("observe",),
-}
 
 
 def build(choice: Choice, context: BuildContext) -> Any:
@@ -44,22 +38,10 @@ def build(choice: Choice, context: BuildContext) -> Any:
 
 def _check_methods(made: Any, offer: Offer) -> None:
     """Blame what lacks a method of its contract, before a run gets as far as calling it."""
-    for name in _METHODS.get(offer.kind, ()):
-        if not callable(getattr(made, name, None)):
-            what = "was built as None" if made is None else f"has no method {name!r}, which its contract asks for"
-            raise blame(offer, what)
-
-
-def blame(offer: Offer, cause: str) -> ContractError:
-    """The error that says which component of which package did what."""
-    return ContractError(
-        cause,
-        kind=offer.kind,
-        component=offer.component.name,
-        plugin=offer.plugin.name,
-        distribution=offer.plugin.distribution,
-        version=offer.plugin.version,
-    )
+    if name := lacking(made, offer.kind):
+        if made is None:
+            raise blame(offer, "was built as None; `build` lacks a return")
+        raise blame(offer, f"has no method {name!r}, which its contract asks for")
 
 
 def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
@@ -73,10 +55,7 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
     if len(text) > len(sample):  # cut where a token is likely to end too
         sample = sample[: max(sample.rfind(" "), sample.rfind("\n")) + 1] or sample
     ids = np.asarray(tokenizer.encode(sample))
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise blame(offer, f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)")
-    if ids.size and (ids.min() < 0 or ids.max() >= size):
-        raise blame(offer, f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}")
+    check_ids(ids, offer, size)
     known = ids[ids != tokenizer.unknown_id] if tokenizer.unknown_id is not None else ids
     decoded = tokenizer.decode(known)
     if not isinstance(decoded, str):
@@ -147,11 +126,3 @@ def explain_undrawable(logits: Array, links: Sequence[Link], history: History, m
             if cause := faulty(logits):
                 raise blame(link.offer, cause)
     raise AssertionError("no token could be drawn, and no component is to blame")
-
-
-def check_ids(ids: Ids, offer: Offer, size: int) -> None:
-    """Check a piece of the encoded corpus."""
-    if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise blame(offer, f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)")
-    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
-        raise blame(offer, f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}")

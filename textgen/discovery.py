@@ -98,6 +98,20 @@ def requirements(distribution: str) -> set[str]:
     return {normalized(re.split(r"[^\w.-]", requirement, maxsplit=1)[0]) for requirement in declared}
 
 
+def unmarked(distribution: str) -> str:
+    """What is missing of a distribution that is installed and has no plugin; "" for any other."""
+    try:
+        installed = metadata.distribution(distribution)
+    except (metadata.PackageNotFoundError, ValueError):
+        return ""
+    if any(entry_point.group == ENTRY_POINT_GROUP for entry_point in installed.entry_points):
+        return ""
+    return (
+        f"{distribution} is installed and is no plugin: it has no entry point in the group {ENTRY_POINT_GROUP!r}; add "
+        f"one under [project.entry-points.{ENTRY_POINT_GROUP}] in its pyproject.toml, and install it again"
+    )
+
+
 def normalized(distribution: str) -> str:
     """A distribution's name as package indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -3,13 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import attrs
 
 from textgen.errors import ContractError, DeviceError, TextgenError
 from textgen.plugins import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Array, Decoder, Ids, IncrementalDecoder, Model, Tensors, Tokenizer
+
+# What a run calls, of each kind of object. An incremental decoder is only needed to stop at a text, and `score` to
+# evaluate: who lacks one is blamed there.
+_METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "corpus": ("read",),
+        "tokenizer": ("fit", "encode", "encode_pieces", "decode", "to_dict", "from_dict"),
+        "model": ("decoder", "tensors", "load_tensors"),
+        "decoder": ("extend", "read_state", "write_state"),
+        "trainer": ("train", "state", "load_state"),
+        "sampler": ("__call__",),
+        "observer": ("observe",),
+    }
+)
+
+
+def blame(offer: Offer, cause: str) -> ContractError:
+    """The error that says which component of which package did what."""
+    return ContractError(
+        cause,
+        kind=offer.kind,
+        component=offer.component.name,
+        plugin=offer.plugin.name,
+        distribution=offer.plugin.distribution,
+        version=offer.plugin.version,
+    )
+
+
+def lacking(made: Any, kind: str) -> str:
+    """The first method of its contract that a component, or a "decoder", does not have; "" where it has all."""
+    return next((name for name in _METHODS.get(kind, ()) if not callable(getattr(made, name, None))), "")
+
+
+def check_ids(ids: Ids, offer: Offer, size: int) -> None:
+    """Check ids that a tokenizer of `size` tokens gave: integers (T,), each within the vocabulary."""
+    import numpy as np
+
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise blame(offer, f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)")
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+        raise blame(offer, f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}")
 
 
 def failure(offer: Offer, doing: str, error: Exception) -> Exception:
@@ -23,18 +66,10 @@ def failure(offer: Offer, doing: str, error: Exception) -> Exception:
     if (explained := out_of_memory(error, f"in {offer.kind} {offer.component.name!r}, {doing}")) is not None:
         explained.__cause__ = error
         return explained
-    name, plugin = offer.component.name, offer.plugin
-    if plugin.distribution == OWN_DISTRIBUTION:
-        error.add_note(f"in {offer.kind} {name!r}, {doing}")
+    if offer.plugin.distribution == OWN_DISTRIBUTION:
+        error.add_note(f"in {offer.kind} {offer.component.name!r}, {doing}")
         return error
-    made = ContractError(
-        f"failed in {doing}: {type(error).__name__}: {error} (textgen --debug shows where)",
-        kind=offer.kind,
-        component=name,
-        plugin=plugin.name,
-        distribution=plugin.distribution,
-        version=plugin.version,
-    )
+    made = blame(offer, f"failed in {doing}: {type(error).__name__}: {error} (textgen --debug shows where)")
     made.__cause__ = error
     return made
 
@@ -69,6 +104,9 @@ def begin_decoding(model: Model, batch_size: int, offer: Offer) -> Decoder:
     """A decoder of the model whose every call but `extend` is watched; loops that call it for each token watch that."""
     try:
         inner = model.decoder(batch_size)
+        if name := lacking(inner, "decoder"):  # said now, and not by the first text that needs it
+            what = "made None in place of a decoder" if inner is None else f"made a decoder without the method {name!r}"
+            raise blame(offer, f"{what}, which its contract asks for")
         return WatchedDecoder(inner, offer, inner.extend)
     except Exception as error:
         raise failure(offer, "decoding", error) from error.__cause__
@@ -140,10 +178,12 @@ class WatchedTokenizer:
         return ids
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """Ids piece by piece."""
-        return watched(
-            self.offer, "encode_pieces", self._call("encode_pieces", lambda: self.inner.encode_pieces(pieces))
-        )
+        """Ids piece by piece, checked: a corpus is kept in a dtype that turns ids beyond the vocabulary into others."""
+        size = self.vocab_size
+        made = self._call("encode_pieces", lambda: self.inner.encode_pieces(pieces))
+        for ids in watched(self.offer, "encode_pieces", made):
+            check_ids(ids, self.offer, size)
+            yield ids
 
     def decode(self, ids: Ids) -> str:
         """The text."""
@@ -152,12 +192,12 @@ class WatchedTokenizer:
 
     def incremental_decoder(self) -> IncrementalDecoder:
         """A decoder for one stream."""
-        decoder = self._call("incremental_decoder", self.inner.incremental_decoder)
+        decoder = self._call("incremental_decoder", lambda: self.inner.incremental_decoder())
         return _WatchedDecoder(decoder, self)
 
     def to_dict(self) -> dict[str, Any]:
         """The vocabulary as JSON values."""
-        state: dict[str, Any] = self._call("to_dict", self.inner.to_dict)
+        state: dict[str, Any] = self._call("to_dict", lambda: self.inner.to_dict())
         return state
 
     def from_dict(self, state: Mapping[str, Any]) -> WatchedTokenizer:

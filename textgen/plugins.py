@@ -150,10 +150,13 @@ class PluginSet:
             return Fault("", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}")
         known = [offer.component.name for offer in self._loaded(kind)]
         hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}"
-        here = {offer.plugin.distribution for offer in self._offers}
-        here |= {found.plugin.distribution for found in discovery.installed()}
-        if distribution is not None and distribution not in here:
-            hint = f"{distribution} is not installed"
+        installed = [found.plugin for found in discovery.installed()]
+        here = {offer.plugin.distribution for offer in self._offers} | {plugin.distribution for plugin in installed}
+        missing = discovery.unmarked(distribution or f"textgen-{bare}")
+        if missing or (distribution is not None and distribution not in here):
+            hint = missing or f"{distribution} is not installed"
+        if disabled := sorted({plugin.name for plugin in installed if plugin.name in self.disabled}):
+            hint += "; disabled: " + ", ".join(disabled)
         if self.quarantined:
             hint += "; left out: " + ", ".join(sorted({q.plugin.distribution for q in self.quarantined}))
         return Fault("", f"no {kind} is called {name!r}", "", hint)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import metadata
 from typing import Any
 
-from textgen.discovery import ENTRY_POINT_GROUP, Found, Plugin, installed, normalized
+from textgen.discovery import Found, Plugin, installed, normalized, unmarked
 from textgen.document import toml_value
 from textgen.errors import Fault, UsageError
 from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
@@ -67,13 +65,8 @@ def _offers_nothing(found: Found, plugins: PluginSet) -> bool:
 def _unknown(name: str, plugins: PluginSet) -> str:
     """What to say where nothing that is installed as a plugin has a name."""
     for distribution in (normalized(name), f"textgen-{normalized(name)}"):
-        with contextlib.suppress(metadata.PackageNotFoundError, ValueError):
-            metadata.distribution(distribution)
-            return (
-                f"{distribution} is installed and is no plugin: it has no entry point in the group "
-                f"{ENTRY_POINT_GROUP!r}; add one under [project.entry-points.{ENTRY_POINT_GROUP}] in its "
-                "pyproject.toml, and install it again"
-            )
+        if missing := unmarked(distribution):
+            return missing
     offers = plugins.offers()
     if ":" in name:
         known = sorted({offer.qualified_name for offer in offers})

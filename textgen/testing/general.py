@@ -19,6 +19,7 @@ from typing import Any, Final
 import attrs
 
 from textgen.errors import Fault, PipelineError, PluginError
+from textgen.guards import lacking
 from textgen.hookspecs import hookimpl
 from textgen.plugins import HOOKS, PluginSet
 from textgen.structure import plain, structure_table
@@ -54,11 +55,19 @@ def general_checks(subject: Subject, build: Callable[[], Any]) -> list[Check]:
     return [
         Check(st.COMPONENT_RECORD, lambda: _record(subject)),
         Check(st.COMPONENT_OPTIONS, lambda: _defaults(subject), trial=True),
-        Check(st.COMPONENT_BUILD, build, trial=True),
+        Check(st.COMPONENT_METHODS, lambda: check_methods(subject, build(), subject.kind), trial=True),
         Check(st.COMPONENT_IMPORT, lambda: _import(subject)),
         Check(st.COMPONENT_OPTIONS, lambda: _options(subject)),
         Check(st.COMPONENT_BUILD, lambda: _build(subject, build)),
     ]
+
+
+def check_methods(subject: Subject, made: Any, kind: str) -> None:
+    """Fail where what was built, or a "decoder" that it made, lacks a method."""
+    if name := lacking(made, kind):
+        what = "its decoder" if kind == "decoder" else "what is built"
+        seen = f"{what} is None" if made is None else f"{what}, a {type(made).__name__}, has no method {name!r}"
+        subject.fail(st.COMPONENT_METHODS, seen)
 
 
 def _record(subject: Subject) -> None:

@@ -17,7 +17,7 @@ from textgen.sampling import to_numpy
 from textgen.testing import statements as st
 from textgen.testing.decoders import DecoderSuite, difference
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
-from textgen.testing.general import general_checks, leaves_alone
+from textgen.testing.general import check_methods, general_checks, leaves_alone
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
 from textgen.testing.training_data import is_torch_module, train
 
@@ -53,6 +53,7 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
     return [
         *general_checks(subject, suite.build),
         Check(st.MODEL_FORWARD, suite.plain_forward, trial=True),
+        Check(st.COMPONENT_METHODS, suite.methods, trial=True),
         Check(st.MODEL_SHAPE, suite.plain_call, trial=True),
         Check(st.MODEL_SAVED, lambda: suite.loaded, trial=True),
         Check(st.MODEL_SHAPE, decoders(DecoderSuite.shape)),
@@ -184,6 +185,10 @@ class _Suite:
                 f"forward() gave {type(given).__name__}, and must give logits and the state after them",
             )
         self._check_forward_shape(given[0])
+
+    def methods(self) -> None:
+        """Of its decoders."""
+        check_methods(self.subject, self.build().decoder(1), "decoder")
 
     def plain_call(self) -> None:
         """Before anything that compares logits."""

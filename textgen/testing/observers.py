@@ -159,8 +159,9 @@ class _Suite:
 
     def whole_run(self) -> None:
         for held_out in (True, False):
-            directory = self.run_directory()
-            self.show(st.OBSERVER_RUN, run_events(directory, held_out=held_out), directory)
+            for console in (None, io.StringIO()):
+                directory = self.run_directory()
+                self.show(st.OBSERVER_RUN, run_events(directory, held_out=held_out), directory, console=console)
 
     def unknown(self) -> None:
         directory = self.run_directory()

@@ -129,8 +129,10 @@ def fail(statement: Statement, seen: str, component: str) -> NoReturn:
 
 def shown(given: object) -> str:
     """The shape of an array, or what was given in place of one."""
+    if given is None:
+        return "None; is a `return` missing?"
     shape = getattr(given, "shape", None)
-    return "None" if given is None else f"a {type(given).__name__}" if shape is None else str(tuple(shape))
+    return f"a {type(given).__name__}" if shape is None else str(tuple(shape))
 
 
 def shorten(text: str) -> str:

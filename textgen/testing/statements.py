@@ -36,6 +36,7 @@ COMPONENT_RECORD = _STATEMENTS["component-record"]
 COMPONENT_IMPORT = _STATEMENTS["component-import"]
 COMPONENT_OPTIONS = _STATEMENTS["component-options"]
 COMPONENT_BUILD = _STATEMENTS["component-build"]
+COMPONENT_METHODS = _STATEMENTS["component-methods"]
 COMPONENT_RAISES = _STATEMENTS["component-raises"]
 COMPONENT_QUIET = _STATEMENTS["component-quiet"]
 

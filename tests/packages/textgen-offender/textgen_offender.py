@@ -124,6 +124,10 @@ class Reword:
         """Nothing learnt."""
         return {}
 
+    def from_dict(self, state):
+        """Another of them."""
+        return Reword()
+
 
 def spoil(value):
     """A build function for a sampler that puts `value` everywhere."""
