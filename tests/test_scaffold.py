@@ -125,6 +125,15 @@ def test_the_commands_that_it_names_are_said(packages: dict[str, Written]) -> No
         assert command.strip() in readme
 
 
+def test_its_readme_says_what_a_list_of_observers_does(packages: dict[str, Written]) -> None:
+    project = packages["observer"].project
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert readme.splitlines()[2].startswith("An observer for textgen")
+    assert packages["model"].project.joinpath("README.md").read_text(encoding="utf-8").splitlines()[2][:7] == "A model"
+    for text in (readme, (project / "pipeline.toml").read_text(encoding="utf-8")):
+        assert text.count("[[observer]]") == 1  # one more beside the built-in ones, which need not be named
+
+
 # Names.
 
 

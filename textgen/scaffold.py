@@ -152,6 +152,7 @@ def _files(names: Names, kind: str) -> Iterator[tuple[str, str]]:
 def _values(names: Names, kind: str, templates: dict[str, Traversable]) -> dict[str, str]:
     values = {
         "Class": names.cls,
+        "article": "An" if kind[0] in "aeiou" else "A",
         "component": names.component,
         "dependencies": ", ".join(json.dumps(requirement) for requirement in _dependencies(kind)),
         "distribution": names.distribution,
