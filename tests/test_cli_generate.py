@@ -118,6 +118,53 @@ def test_a_prompt_outside_the_vocabulary_is_named_with_its_line_before_any_text(
     assert "--unknown-characters" in failed.stderr
 
 
+@pytest.mark.parametrize("place", ["file", "stdin"])
+def test_prompts_that_are_not_utf_8_are_refused_with_their_line(finished_run: Path, tmp_path: Path, place: str) -> None:
+    data = b"the \n" * 6 + b"th\xe9\n"
+    (tmp_path / "prompts.txt").write_bytes(data)
+    source = "prompts.txt" if place == "file" else "-"
+    failed = subprocess.run(
+        [sys.executable, "-m", "textgen", "generate", finished_run, "--prompts-file", source],
+        cwd=tmp_path,
+        input=data,
+        capture_output=True,
+        check=False,
+    )
+    assert (failed.returncode, failed.stdout) == (2, b"")
+    assert failed.stderr.decode() == f"textgen: error: {source}:7: not UTF-8; save the prompts as UTF-8 text\n"
+
+
+def test_a_prompt_that_is_piped_to_nobody_is_a_warning(
+    generate: Callable[..., Any], generator: Generator, finished_run: Path, tmp_path: Path
+) -> None:
+    expected = f"{generator.generate(max_new_tokens=5)}\n"
+    done = generate("--max-new-tokens", 5, stdin="the clock\n")
+    assert (done.code, done.stdout) == (0, expected)
+    assert "--prompts-file -" in done.stderr
+    assert generate("--max-new-tokens", 5).stderr == ""
+    assert generate("--max-new-tokens", 5, "-p", "", stdin="the clock\n").stderr == ""
+    closed = subprocess.run(
+        [
+            "sh",
+            "-c",
+            'exec "$@" <&-',
+            "sh",
+            sys.executable,
+            "-m",
+            "textgen",
+            "generate",
+            finished_run,
+            "--max-new-tokens",
+            "5",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, expected, "")
+
+
 @pytest.mark.parametrize("arguments", [("-p", "the ", "-n", "40"), ("--prompts-file", "prompts.txt", "-n", "20")])
 def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(
     finished_run: Path, tmp_path: Path, arguments: tuple[str, ...]
@@ -255,13 +302,15 @@ def test_an_interrupt_ends_an_endless_text(finished_run: Path, tmp_path: Path) -
         (("--prompts-file", "nowhere.txt"), "nowhere.txt"),
         (("--max-new-tokens", "-1"), "max-new-tokens"),
         (("--max-new-tokens", "some"), "none"),
-        (("--max-new-tokens", "10000000000"), "max_new_tokens"),
-        (("--n", "0"), "n must be"),
-        (("--batch-size", "0"), "batch_size must be"),
-        (("--stop", ""), "stop"),
-        (("--seed", "-1"), "seed"),
-        (("--time-limit", "nan"), "time_limit"),
+        (("--max-new-tokens", "10000000000"), "--max-new-tokens"),
+        (("--n", "0"), "--n must be"),
+        (("--batch-size", "0"), "--batch-size must be"),
+        (("--stop", ""), "--stop"),
+        (("--seed", "-1"), "--seed"),
+        (("--time-limit", "nan"), "--time-limit"),
+        (("--top-p", "50", "--temperature", "-1"), "given 50.0; --temperature: must be"),
         (("--output", "xml"), "jsonl"),
+        (("--output", "text.txt"), "> FILE"),
         (("--device", "gpu"), "device"),
         (("--save-state", "missing/state", "--max-new-tokens", "2"), "missing"),
     ],
@@ -295,12 +344,17 @@ def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         ("generate my", "did you mean textgen generate runs/my?"),
         ("generate my.txt", "my.txt is a file, and the directory of a run is wanted"),
         ("generate nowhere", "there is no run directory nowhere"),
+        ("generate runs/mi", "did you mean 'runs/my'?"),
+        ("generate mi", "did you mean 'runs/my'?"),
+        ("generate runs", "those in it are runs/my"),
         ("evaluate my.toml my.txt", "did you mean textgen evaluate runs/my?"),
         ("run my.txt", "textgen init my.txt writes a pipeline"),
         ("show my.txt", "textgen init my.txt writes a pipeline"),
         ("run runs/my", "runs/my/pipeline.toml"),
         ("run runs", "textgen init runs writes a pipeline"),
         ("run my", "did you mean my.toml?"),
+        ("run mi.toml", "did you mean 'my.toml'?"),
+        ("run my.toml --set trainer.epochs 3", "--set KEY=VALUE"),
         ("init my.toml", "textgen run my.toml"),
         ("my.toml", "did you mean 'textgen run my.toml'?"),
         ("my.txt", "did you mean 'textgen init my.txt'?"),
@@ -543,6 +597,7 @@ def test_evaluate_paints_a_page(textgen: Callable[..., Any], tmp_path: Path, tin
     assert page.open == []
     assert page.text == text
     assert page.bits[0].startswith("-")  # nothing foretells the first
+    assert f"over {json.loads(done.stdout)['tokens']:,} tokens" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert all(bits.endswith(" bits") for bits in page.bits)
     assert "<script>" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -591,6 +646,12 @@ class Terminal:
             seen += data
             assert len(seen) < 1_000_000, f"no {mark!r} in a megabyte that ends in {seen[-1000:]!r}"
         return seen.decode().replace("\r\n", "\n")
+
+    def until_it_waits(self) -> None:
+        """Until its process sleeps. Does nothing where there is no /proc."""
+        state = Path(f"/proc/{self.process.pid}/stat")
+        while state.exists() and state.read_text().rpartition(") ")[2][0] != "S":
+            pass
 
     def send(self, text: str) -> None:
         os.write(self._end, text.encode())
@@ -694,5 +755,12 @@ def test_a_session_survives_mistakes(session: Terminal) -> None:
     session.read_to("e")  # it writes, and would go on for ever
     session.send("\x03")
     session.read_to("\n> ")
+    session.send("half a prompt")
+    session.read_to("half a prompt")
+    session.until_it_waits()  # input() sleeps through a signal that comes just before it waits for a key
+    session.send("\x03")
+    assert "/quit" in session.read_to("\n> ")
+    session.send("/options\n")
+    assert "max_new_tokens = None" in session.read_to("\n> ")
     session.send("\x04")
     assert session.process.wait(60) == 0

@@ -306,7 +306,10 @@ def test_train(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     written = {path.name for path in (folder / "runs/p").iterdir() if not path.name.startswith(".")}
     assert {"pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg"} <= written
     assert "tokens.bin" not in written
-    assert json.loads((folder / "runs/p/run.json").read_text())["status"] == "finished"
+    record = json.loads((folder / "runs/p/run.json").read_text())
+    assert record["status"] == "finished"
+    assert f"step {record['best_step']} of {record['step']}, with" in done.stderr
+    assert f"validation loss: {record['best_loss']:.3f}" in done.stderr
 
 
 def test_stdout_holds_the_text_alone(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

@@ -52,7 +52,8 @@ def surprise_page(
         for start, end in itertools.pairwise(borders)
         if start < end
     )
-    note = f"{np.nansum(bits) / max(len(tokens) - 1, 1):.2f} bits per token on average over {len(tokens):,} tokens"
+    scored = max(len(tokens) - 1, 1)  # nothing comes before the first
+    note = f"{np.nansum(bits) / scored:.2f} bits per token on average over {scored:,} tokens"
     note += ", the first of the text" * cut + "; underlined: outside the vocabulary" * bool(unknown)
     return _PAGE.format(title=html.escape(title), colours=_colours(), legend=_legend(), note=note, body=body)
 

@@ -38,7 +38,9 @@ _ALSO_CALLED: Final = {
 _ONE_ARGUMENT: Final = {
     "generate": "a prompt is given with --prompt TEXT, in quotes",
     "init": "for several texts, give the folder that they are in",
+    **dict.fromkeys(("run", "show"), "a key of the pipeline is changed with --set KEY=VALUE"),
 }
+_NO_OPTIONS: Final = {"echo", "cancelled", "stop_tokens"}  # what only the Python API takes, or takes otherwise
 
 
 class _ReaderGone(Exception):
@@ -234,6 +236,8 @@ def _usage(error: click.ClickException, arguments: list[str]) -> str:
         message += "; a key of the pipeline is changed with --set KEY=VALUE"
     if "unexpected extra argument" in message and command in _ONE_ARGUMENT:
         message += f"; {_ONE_ARGUMENT[command]}"
+    if isinstance(error, click.BadParameter) and command == "generate" and "'--output'" in message:
+        message += "; the text goes to a file by > FILE"
     ctx = getattr(error, "ctx", None)
     where = ctx.command_path if ctx is not None else f"textgen {command}".rstrip()
     return f"{message}{'' if message.endswith('?') else ';'} see {where} --help"
@@ -248,7 +252,15 @@ def _with_options(text: str, arguments: list[str]) -> str:
         "overwrite": "--overwrite",
         "unknown_characters": of_prompt,
     }
-    return re.sub("`(" + "|".join(options) + ")`", lambda name: options[name[1]], text)
+    text = re.sub("`(" + "|".join(options) + ")`", lambda name: options[name[1]], text)
+    if "generate" not in arguments or "numpy" not in sys.modules:
+        return text
+    from textgen.arguments import GenerateArguments
+
+    known = {"n", "batch_size", "logprobs", *GenerateArguments.__annotations__} - _NO_OPTIONS
+    return re.sub(
+        rf"(^|; )({'|'.join(known)})(?=: | must )", lambda name: name[1] + "--" + name[2].replace("_", "-"), text
+    )
 
 
 def _show_each_once() -> Callable[..., None]:

@@ -11,6 +11,7 @@ import attrs
 import click
 
 from textgen.errors import UsageError
+from textgen.suggest import nearest
 
 _TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".csv", ".html", ".pdf", ".epub", ".docx")
 
@@ -53,23 +54,33 @@ def check_pipeline(given: str) -> None:
         raise UsageError(f"{given} is a text, and a pipeline file is wanted; {writes}")
     if not path.exists() and Path(f"{given}.toml").is_file():
         raise UsageError(f"{given} does not exist; did you mean {given}.toml?")
+    if not path.exists() and (hint := nearest(str(path), map(str, path.parent.glob("*.toml")))):
+        raise UsageError(f"{given} does not exist; {hint}")
 
 
 def check_run(given: str, command: str) -> None:
     """Raise UsageError, saying what was meant, for anything but a folder where a run directory is wanted."""
     path = Path(given)
     if path.is_dir():
+        inside = [] if (path / "run.json").exists() else _runs_in(path)
+        if inside:
+            raise UsageError(f"{given} is no run directory; those in it are {', '.join(inside)}")
         return
     made = Path("runs", path.stem)
     there = (made / "run.json").is_file()
     meant = f"did you mean textgen {command} {shlex.quote(str(made))}?"
     if not path.exists():
-        raise UsageError(f"there is no run directory {given}; {meant if there else 'textgen run makes one'}")
+        near = "" if there else nearest(str(path), _runs_in(path.parent)) or nearest(str(made), _runs_in(made.parent))
+        raise UsageError(f"there is no run directory {given}; {meant if there else near or 'textgen run makes one'}")
     if path.suffix.lower() == ".toml" and not there:
         meant = f"textgen run {shlex.quote(given)} trains its model, and says where it is"
     elif not there:
         meant = f"textgen {command} --help shows how"
     raise UsageError(f"{given} is a file, and the directory of a run is wanted, such as runs/my; {meant}")
+
+
+def _runs_in(folder: Path) -> list[str]:
+    return sorted(str(found.parent) for found in folder.glob("*/run.json"))
 
 
 class SamplingCommand(click.Command):

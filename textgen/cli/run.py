@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any, TextIO
 
@@ -62,10 +63,18 @@ def command(
             stopped.args = (str(stopped).replace("the same command", "the same command without --overwrite"),)
         raise
     if console is not None:
-        click.echo(f"{run.outcome}: {run.path}", err=True)
+        click.echo(f"{run.outcome}: {run.path}{_kept(run.generator.record)}", err=True)
     echo = run.pipeline.generate.echo
     texts = [str(generation) if echo else generation.text for generation in run.generations]
     print_texts(texts, several=len(texts) > 1)
+
+
+def _kept(record: Mapping[str, Any]) -> str:
+    """Of which step the weights are, where the progress that was shown ends in another one's loss."""
+    step, loss = record.get("best_step"), record.get("best_loss")
+    if step is None or loss is None or not record["data"]["validation_tokens"]:
+        return ""
+    return f" (step {step} of {record['step']}, with the lowest validation loss: {loss:.3f})"
 
 
 @attrs.frozen

@@ -36,9 +36,12 @@ class Session:
         while True:
             try:
                 line = input("> ")
-            except (EOFError, KeyboardInterrupt):
+            except EOFError:
                 click.echo(err=True)
                 return
+            except KeyboardInterrupt:  # often the second of two that were meant for the text
+                click.echo("\n/quit or Ctrl-D ends the session", err=True)
+                continue
             if line.strip() in ("/quit", "/exit"):
                 return
             try:

@@ -33,7 +33,10 @@ def write(generator: Generator, sampling: dict[str, Any], **options: Any) -> Non
         from textgen.cli.session import Session
 
         Session(generator, arguments).run()
-    elif how.as_stream or (options["max_new_tokens"] is None and how.plain()):
+        return
+    if how.unasked() and _waiting_on_stdin():
+        click.echo("textgen: warning: stdin is not read; --prompts-file - continues each line of it", err=True)
+    if how.as_stream or (options["max_new_tokens"] is None and how.plain()):
         _stream(generator, how, arguments)
     elif options["max_new_tokens"] is None and not options["stop"] and options["time_limit"] is None:
         raise UsageError("--max-new-tokens none never ends, so only one text can be streamed; give --stop or a number")
@@ -95,8 +98,11 @@ class How:
 
     def interactive(self) -> bool:
         """Whether nothing says what to continue, and a person is there to ask."""
-        asked = self.prompts or self.prompts_file is not None or self.load_state is not None
-        return not asked and sys.stdin.isatty() and sys.stdout.isatty()
+        return self.unasked() and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+    def unasked(self) -> bool:
+        """Whether nothing says what to continue."""
+        return not self.prompts and self.prompts_file is None and self.load_state is None
 
     def _check_session(self) -> None:
         given = {
@@ -112,6 +118,20 @@ class How:
                 f"{', '.join(refused)} needs a prompt, and without one a session opens; "
                 "give --prompt TEXT, or --prompt '' to start from nothing"
             )
+
+
+def _waiting_on_stdin() -> bool:
+    """Whether somebody piped something here."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return False
+    try:
+        import fcntl
+        import termios
+
+        count = fcntl.ioctl(sys.stdin.fileno(), termios.FIONREAD, bytes(4))
+    except (ImportError, OSError):  # no such platform, or nothing that can be asked
+        return False
+    return int.from_bytes(count, sys.byteorder) > 0
 
 
 def print_texts(texts: Iterable[str], *, several: bool) -> None:
@@ -131,7 +151,7 @@ def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
     else:
         prompts = how.prompts or ("",) if how.prompts_file is None else _lines(how.prompts_file)
         _check_prompts(generator, how, prompts, arguments.get("unknown_characters", "error"))
-        generations = generator.generate_many(prompts, n=how.n, batch_size=how.batch_size, **arguments)
+        generations = generator.generate_many(iter(prompts), n=how.n, batch_size=how.batch_size, **arguments)
         if how.several() and sys.stderr.isatty() and not sys.stdout.isatty():
             from tqdm.auto import tqdm
 
@@ -185,11 +205,21 @@ def _state(how: How) -> GenerationState | None:
 def _lines(path: str) -> Sequence[str]:
     """The lines of a file. Only a line's end ends one: a form feed, say, is a character like any other."""
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    lines = text.removeprefix("\ufeff").split("\n")
+        data = _stdin() if path == "-" else Path(path).read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: not UTF-8; save the prompts as UTF-8 text") from error
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
+
+
+def _stdin() -> bytes:
+    if sys.stdin is None:  # it was closed before the process began
+        raise UsageError("--prompts-file - reads stdin, which is closed")
+    return sys.stdin.buffer.read()
 
 
 def _check_prompts(generator: Generator, how: How, prompts: Sequence[str], unknown_characters: str) -> None:
