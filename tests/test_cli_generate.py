@@ -250,6 +250,18 @@ def test_json_lines_hold_what_is_known_of_a_text(generate: Callable[..., Any], g
     assert "".join(entry["text"] for entry in row["logprobs"]) == expected.text
 
 
+def test_many_json_lines_have_log_probabilities_too(generate: Callable[..., Any], generator: Generator) -> None:
+    options = ("--max-new-tokens", 8, "--output", "jsonl", "--logprobs", 1)
+    done = generate("-p", "the ", "-p", "a clock", "-n", 2, *options)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["prompt"], row["index"]) for row in rows] == [("the ", 0), ("the ", 1), ("a clock", 2), ("a clock", 3)]
+    for row in rows:
+        made = generator.generate(row["prompt"], index=row["index"], max_new_tokens=8, logprobs=1, echo=True)
+        assert made.logprobs is not None
+        assert "".join(entry["text"] for entry in row["logprobs"]) == row["text"] == made.text
+        assert [entry["logprob"] for entry in row["logprobs"]] == [entry.logprob for entry in made.logprobs]
+
+
 @pytest.mark.parametrize("options", [("--greedy",), ("--temperature", "0.8", "--repetition-penalty", "1.2")])
 def test_a_saved_state_goes_on(
     generate: Callable[..., Any], generator: Generator, tmp_path: Path, options: tuple[str, ...]
@@ -291,6 +303,32 @@ def test_an_interrupt_ends_an_endless_text(finished_run: Path, tmp_path: Path) -
     assert b"Traceback" not in errors
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("options", [("--greedy",), ("--temperature", "0.7"), ("--stop", "the clock the clock")])
+def test_a_signal_ends_a_text_and_saves_where_it_stands(
+    generate: Callable[..., Any], finished_run: Path, tmp_path: Path, options: tuple[str, ...], number: signal.Signals
+) -> None:
+    asked = ("generate", str(finished_run), "-p", "the ", *options, "--max-new-tokens", "none", "--save-state", "state")
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEEDING_SIGINT, *asked],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        begun = process.stdout.read(100)
+        process.send_signal(number)
+        text = (begun + process.stdout.read()).removesuffix("\n")
+        assert process.stderr.read() == "textgen: error: stopped; --load-state state goes on from there\n"
+    assert process.returncode == 128 + number
+    later = generate("--load-state", "state", *options, "--max-new-tokens", 30).stdout
+    whole = generate("-p", "the ", *options, "--max-new-tokens", len(text) - len("the ") + 30).stdout
+    assert text + later == whole
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -298,7 +336,7 @@ def test_an_interrupt_ends_an_endless_text(finished_run: Path, tmp_path: Path) -
         (("-p", "the", "--prompts-file", "-"), "--prompts-file"),
         (("--stream", "--n", "2"), "--stream"),
         (("--stream", "--output", "jsonl"), "--output"),
-        (("--logprobs", "1", "--n", "2", "--output", "jsonl"), "--logprobs"),
+        (("--logprobs", "1", "--n", "2"), "--output jsonl"),
         (("--prompts-file", "nowhere.txt"), "nowhere.txt"),
         (("--max-new-tokens", "-1"), "max-new-tokens"),
         (("--max-new-tokens", "some"), "none"),

@@ -366,6 +366,24 @@ def test_many_are_each_as_if_alone_and_in_order(generator: Generator, options: d
     assert many == alone
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0}, {"top_k": 3, "stop": "e"}, {"echo": True, "min_new_tokens": 2}]
+)
+def test_many_have_the_log_probabilities_of_each_alone(
+    generator: Generator, options: dict[str, Any], batch_size: int
+) -> None:
+    prompts = ["", "the ", "the time traveller", "t"]
+    many = list(generator.generate_many(prompts, n=2, batch_size=batch_size, max_new_tokens=20, logprobs=2, **options))
+    alone = [
+        generator.generate(prompt, index=2 * place + j, max_new_tokens=20, logprobs=2, **options)
+        for place, prompt in enumerate(prompts)
+        for j in range(2)
+    ]
+    assert many == alone
+    assert all(len(made.logprobs or ()) >= len(made.tokens) for made in many)
+
+
 def test_many_prompts_are_read_as_their_turn_comes(generator: Generator) -> None:
     taken = itertools.count()
 
@@ -443,8 +461,10 @@ def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(
     for _ in range(10 + echo):
         next(stream)
     assert watcher.calls == 10
-    if close and not echo:
-        stream.close()  # type: ignore[attr-defined]  # it is a generator
+    if close:
+        stream.close()
+        assert list(stream) == []
+        assert stream.finish_reason is None
     del stream
     gc.collect()
     assert watcher.calls == 10
@@ -644,7 +664,7 @@ def test_what_cannot_be_meant_is_a_usage_error(generator: Generator, arguments: 
     with pytest.raises(UsageError, match=said):
         generator.stream(**{"prompt": "the ", **arguments})
     with pytest.raises(UsageError, match="logprobs is an argument of other methods"):
-        generator.generate_many(["the "], logprobs=1)  # type: ignore[call-arg]
+        generator.stream_many(["the "], logprobs=1)  # type: ignore[call-arg]
 
 
 def test_numbers_may_be_those_of_numpy(generator: Generator) -> None:
@@ -709,6 +729,61 @@ def test_a_state_continues_exactly(generator: Generator, options: dict[str, Any]
     assert first.text + rest.text == whole.text
     streamed = "".join(generator.stream(max_new_tokens=150 - at, state=first.state, **options))
     assert streamed == rest.text, "a state can be used twice"
+
+
+@STATES
+@pytest.mark.parametrize("at", [0, 1, 37, 64, 65])
+def test_the_state_of_a_stream_continues_exactly(generator: Generator, options: dict[str, Any], at: int) -> None:
+    whole = generator.generate("the ", max_new_tokens=150, index=4, **options)
+    stream = generator.stream("the ", max_new_tokens=at, index=4, keep_state=True, **options)
+    assert (stream.finish_reason, stream.state) == (None, None)
+    first = "".join(stream)
+    assert stream.finish_reason == "length"
+    assert first + generator.generate(max_new_tokens=150 - at, state=stream.state, **options).text == whole.text
+    same = generator.generate("the ", max_new_tokens=at, index=4, keep_state=True, **options).state
+    assert stream.state is not None
+    assert same is not None
+    assert stream.state.values == same.values
+
+
+@STATES
+def test_an_endless_stream_is_cancelled_and_gone_on_with(generator: Generator, options: dict[str, Any]) -> None:
+    stream = generator.stream("the ", max_new_tokens=None, keep_state=True, stop=["the time machine"], **options)
+    text = ""
+    for piece in stream:
+        text += piece
+        if len(text) > 40:
+            stream.cancel()
+    assert stream.finish_reason == "cancelled"
+    rest = generator.generate(max_new_tokens=50, state=stream.state, **options)
+    assert text + rest.text == generator.generate("the ", max_new_tokens=len(text) + 50, **options).text
+
+
+def test_a_stream_says_why_it_ended(generator: Generator) -> None:
+    stop = generator.generate("the ", max_new_tokens=20).text[10:14]
+    for arguments, reason in (
+        ({"max_new_tokens": 3}, "length"),
+        ({"max_new_tokens": 30, "stop": stop}, "stop"),
+        ({"max_new_tokens": None, "time_limit": 0.01}, "time"),
+        ({"max_new_tokens": None, "cancelled": lambda: True}, "cancelled"),
+    ):
+        stream = generator.stream("the ", **arguments)
+        assert stream.finish_reason is None
+        assert "".join(stream) == generator.generate("the ", **arguments).text or reason == "time"
+        assert (stream.finish_reason, stream.state) == (reason, None)
+
+
+def test_another_thread_can_cancel_a_stream(finished_run: Path) -> None:
+    watcher, generator = watched(finished_run, gate=threading.Event())
+    assert watcher.gate is not None
+    stream = generator.stream("the ", max_new_tokens=None)
+    with ThreadPoolExecutor(1) as pool:
+        pieces = pool.submit(list, stream)
+        assert watcher.begun.wait(60)
+        stream.cancel()
+        watcher.gate.set()
+        assert len(pieces.result(60)) == watcher.calls == 1
+    assert stream.finish_reason == "cancelled"
 
 
 @STATES

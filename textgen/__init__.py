@@ -39,6 +39,7 @@ if _TYPE_CHECKING:
     from textgen.generation import Generator
     from textgen.scoring import TextScore
     from textgen.state import GenerationState
+    from textgen.text_stream import TextStream
     from textgen.texts import Generation, Piece
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "RunLockedError",
     "RunMismatchError",
     "TextScore",
+    "TextStream",
     "TextgenError",
     "TrainingError",
     "UsageError",
@@ -84,6 +86,7 @@ _LATER = {
     "textgen.generation": ("Generator",),
     "textgen.texts": ("Generation", "Piece"),
     "textgen.scoring": ("TextScore",),
+    "textgen.text_stream": ("TextStream",),
 }
 
 

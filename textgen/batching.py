@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen import contracts
-from textgen.decoding import PREFILL, FinishReason, Limits
+from textgen.decoding import PREFILL, FinishReason, Limits, TokenLogprobs
 from textgen.guards import begin_decoding, failure
 from textgen.plugins import Offer
 from textgen.protocols import Array, Decoder, Ids, Model
@@ -37,18 +37,30 @@ class Finished:
     request: Request
     tokens: Ids
     reason: FinishReason
+    logprobs: Sequence[TokenLogprobs] = ()
 
 
 class BatchDecoding:
     """Many sequences, up to `batch_size` at once. Prompts are fed as forced tokens, so lengths may differ.
 
     Without `keep`, the tokens of what is finished are left out, and endless sequences take no more and more memory.
+    With `top`, log-probabilities are noted.
     """
 
-    def __init__(self, model: Model, chain: Chain, limits: Limits, batch_size: int, *, keep: bool = True) -> None:
+    def __init__(
+        self,
+        model: Model,
+        chain: Chain,
+        limits: Limits,
+        batch_size: int,
+        *,
+        keep: bool = True,
+        top: int | None = None,
+    ) -> None:
         self._model, self._chain, self._limits, self._batch_size = model, chain, limits, batch_size
-        self._keep = keep
+        self._keep, self._top = keep, top
         self._rows: list[Request] = []
+        self._logprobs: list[list[TokenLogprobs]] = []  # by row
         self._history = chain.history()
         self._decoder: Decoder | None = None
         self._feed = np.empty((0, 1), np.int64)
@@ -139,12 +151,16 @@ class BatchDecoding:
         chain = self._chain
         contracts.check_logits(logits, (len(self._rows), chain.vocab_size), chain.model)
         rows = np.arange(len(self._rows)) if drawing is None else np.flatnonzero(drawing)
+        kept = None if self._top is None else to_numpy(logits).copy()  # what follows writes into it
         if self._limits.min_new_tokens and self._limits.stop_tokens:
             early = rows[self._made[rows] < self._limits.min_new_tokens]
             for token in self._limits.stop_tokens:
                 logits[early, token] = -np.inf
         uniforms = self._uniforms() if chain.draws else self._made.astype(np.float64)
         tokens = chain.pick(logits, self._history, uniforms, rows)[rows]
+        if kept is not None and self._top is not None:
+            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+                self._logprobs[row].append(TokenLogprobs.of(kept[row], token, self._top))
         if self._history.level != "none":
             self._history.add(rows, tokens)
         self._store(rows, tokens[:, None])
@@ -193,7 +209,7 @@ class BatchDecoding:
     def _end(self, rows: Iterable[int], reason: FinishReason) -> Iterator[Finished]:
         for row in rows:
             made = int(self._made[row]) if self._keep else 0
-            yield Finished(self._rows[row], self._out[row, :made], reason)
+            yield Finished(self._rows[row], self._out[row, :made], reason, self._logprobs[row])
 
     def _drop(self, gone: set[int]) -> None:
         kept = [row for row in range(len(self._rows)) if row not in gone]
@@ -201,6 +217,7 @@ class BatchDecoding:
         state = self._decoder.read_state()
         self._decoder.write_state({name: array[kept] for name, array in state.items()})
         self._rows = [self._rows[row] for row in kept]
+        self._logprobs = [self._logprobs[row] for row in kept]
         self._history.keep_rows(kept)
         self._feed, self._left, self._made = self._feed[kept], self._left[kept], self._made[kept]
         self._out, self._numbers = self._out[kept], self._numbers[kept]
@@ -227,7 +244,8 @@ class BatchDecoding:
             self._decoder = start
             # Where sequences may stop early, what a longer stretch makes beyond that would be for nothing.
             early = self._limits.stop_tokens or new[0].stopped is not None
-            self._stretches = Stretches.of(start, self._chain, TO_STOP if early else LONGEST)
+            stretches = Stretches.of(start, self._chain, TO_STOP if early else LONGEST)
+            self._stretches = stretches if self._top is None else None
         before, size = len(self._rows), len(new)
         self._add(new)
         if empty.any():  # what follows nothing is drawn from the start state, before anything is fed
@@ -244,6 +262,7 @@ class BatchDecoding:
     def _add(self, new: list[Request]) -> None:
         """Rows for sequences whose prompts are still to be fed."""
         self._rows += new
+        self._logprobs += [[] for _ in new]
         for request in new:
             self._history.append_row(request.prompt)
         size = len(new)

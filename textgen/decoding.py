@@ -7,7 +7,7 @@ samplers and of draws are independent, so a sequence is the same in either.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import attrs
@@ -58,6 +58,13 @@ class TokenLogprobs:
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def of(cls, logits: npt.NDArray[Any], token: int, top: int) -> TokenLogprobs:
+        """From logits (V,): those of `token` and of the `top` likeliest, the first of equals first."""
+        row = log_softmax(logits)
+        best = np.argsort(-row, kind="stable")[:top]
+        return cls(token, float(row[token]), tuple((int(i), float(row[i])) for i in best))
 
 
 class SequenceDecoding:
@@ -110,7 +117,7 @@ class SequenceDecoding:
             kept = to_numpy(logits).copy() if top is not None else None
             token = pick(logits, history, uniforms.next() if draws else 0.0, stop if made < least else ())
             if kept is not None and top is not None:
-                self.logprobs.append(_logprobs(kept, token, top))
+                self.logprobs.append(TokenLogprobs.of(kept[0], token, top))
             if noting:
                 history.add(np.zeros(1, np.int64), np.array([token]))
             fed[0, 0] = token
@@ -161,14 +168,12 @@ class SequenceDecoding:
             self._ahead = None
         return made
 
-    def forced_logprobs(self, ids: Ids, top: int) -> list[TokenLogprobs]:
+    def forced_logprobs(self, ids: Ids, top: int) -> Iterator[TokenLogprobs]:
         """Of given tokens (T,), fed one after the other."""
-        noted = []
         for token in ids.tolist():
             logits = self._decoder.extend(self._feed)
-            noted.append(_logprobs(to_numpy(logits), token, top))
+            yield TokenLogprobs.of(to_numpy(logits)[0], token, top)
             self._feed = np.array([[token]], np.int64)
-        return noted
 
     def state(self, model_id: str, made: list[int]) -> GenerationState:
         """Where the sequence stands after the tokens that it `made`."""
@@ -205,7 +210,12 @@ class SequenceDecoding:
         self.before = np.concatenate([np.array(values["tail"], np.int64), prompt])
 
 
-def _logprobs(logits: npt.NDArray[Any], token: int, top: int) -> TokenLogprobs:
-    row = log_softmax(logits)[0]
-    best = np.argsort(-row, kind="stable")[:top]
-    return TokenLogprobs(token, float(row[token]), tuple((int(i), float(row[i])) for i in best))
+def prompt_logprobs(
+    model: Model, chain: Chain, ids: Ids, top: int, state: GenerationState | None = None
+) -> Sequence[TokenLogprobs]:
+    """Of each token of a prompt (T,), given those before it and the `state`, or the start state."""
+    nothing = SequenceDecoding(model, chain, ids[:0], seed=0, index=0, state=state)
+    try:
+        return tuple(nothing.forced_logprobs(ids, top))
+    except Exception as error:
+        raise failure(chain.model, "decoding", error) from error.__cause__

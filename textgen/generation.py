@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
@@ -14,13 +13,14 @@ import numpy as np
 from textgen.arguments import GenerateArguments, Settings
 from textgen.config import MAX_N, MAX_SEED
 from textgen.continuing import Continuation
-from textgen.decoding import SequenceDecoding, TokenLogprobs
+from textgen.decoding import SequenceDecoding, TokenLogprobs, prompt_logprobs
 from textgen.errors import PromptError, UsageError
 from textgen.many import ManyTexts
 from textgen.protocols import Ids, Model, Tokenizer
 from textgen.sampling import Chain
 from textgen.scoring import TextScore, TokenScores, score_pieces, score_tokens
 from textgen.state import GenerationState
+from textgen.text_stream import TextStream
 from textgen.texts import Generation, Piece
 
 if TYPE_CHECKING:
@@ -102,17 +102,24 @@ class Generator:
         *,
         index: int = 0,
         state: GenerationState | None = None,
+        keep_state: bool = False,
         **arguments: Unpack[GenerateArguments],
-    ) -> Iterator[str]:
+    ) -> TextStream:
         """The text of `generate` in pieces as they come, never split inside a character or a stop text.
 
         Arguments are checked at once. With max_new_tokens=None it goes on for ever, in constant memory as long as no
-        sampler asks for the whole history. A stream that is left does no more work.
+        sampler asks for the whole history; `cancel()` of what is returned ends it, and its `state` goes on from there
+        if `keep_state` was given.
         """
         settings = self._settings(arguments)
         decoding = self._begin(prompt, settings, index, state)
-        pieces = self._pieces(decoding, self._continuation(decoding, prompt, state), settings)
-        return itertools.chain([prompt], pieces) if settings.options.echo and prompt else pieces
+        return TextStream(
+            decoding,
+            self._continuation(decoding, prompt, state),
+            settings,
+            first=prompt if settings.options.echo else "",
+            keep_for=self.model_id if keep_state else None,
+        )
 
     def astream(
         self,
@@ -134,15 +141,18 @@ class Generator:
         *,
         n: int = 1,
         batch_size: int = _BATCH,
+        logprobs: int | None = None,
         **arguments: Unpack[GenerateArguments],
     ) -> Iterator[Generation]:
         """`n` continuations of each prompt, up to `batch_size` at once, in the order of the prompts.
 
-        The text of continuation j of prompt i is that of `generate(prompt, index=i * n + j)`. A time limit holds for
+        Continuation j of prompt i is `generate(prompt, index=i * n + j, logprobs=logprobs)`. A time limit holds for
         all of them together. Prompts in a list or a tuple are checked at once; others are read and checked as their
         turn comes.
         """
-        many = self._many(prompts, n, batch_size, arguments)
+        if logprobs is not None:
+            _check_whole("logprobs", logprobs, 0, self.tokenizer.vocab_size)
+        many = self._many(prompts, n, batch_size, arguments, logprobs)
         many.settings.must_end()
         return many.whole(prompts)
 
@@ -257,26 +267,22 @@ class Generator:
         if not settings.options.echo:
             return tuple(decoding.logprobs)
         ids = self.encode_prompt(prompt, settings.options.unknown_characters)
-        prompt_alone = SequenceDecoding(self.model, settings.chain, ids[:0], seed=0, index=0, state=state)
-        return (*prompt_alone.forced_logprobs(ids, top), *decoding.logprobs)
+        return (*prompt_logprobs(self.model, settings.chain, ids, top, state), *decoding.logprobs)
 
-    def _pieces(self, decoding: SequenceDecoding, continuation: Continuation, settings: Settings) -> Iterator[str]:
-        watcher = settings.watcher(continuation)
-        for token in decoding.tokens(settings.limits()):
-            if piece := watcher.feed(token):
-                yield piece
-            if watcher.stopped:
-                return
-        if piece := watcher.rest():
-            yield piece
-
-    def _many(self, prompts: Iterable[str], n: int, batch_size: int, arguments: Mapping[str, Any]) -> ManyTexts:
+    def _many(
+        self,
+        prompts: Iterable[str],
+        n: int,
+        batch_size: int,
+        arguments: Mapping[str, Any],
+        logprobs: int | None = None,
+    ) -> ManyTexts:
         if isinstance(prompts, str):
             raise UsageError("prompts are several; for one, write [prompt], or use generate or stream")
         settings = self._settings(arguments)
         _check_whole("n", n, 1, MAX_N)
         _check_whole("batch_size", batch_size, 1, MAX_N)
-        many = ManyTexts(self.model, self.tokenizer, self.encode_prompt, settings, n, batch_size)
+        many = ManyTexts(self.model, self.tokenizer, self.encode_prompt, settings, n, batch_size, logprobs)
         if isinstance(prompts, (list, tuple)):
             for place, prompt in enumerate(prompts):
                 many.encoded(place, prompt)

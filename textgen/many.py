@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
 from textgen.arguments import Settings
 from textgen.batching import BatchDecoding, Finished, Request, can_batch
 from textgen.continuing import Continuation
+from textgen.decoding import TokenLogprobs, prompt_logprobs
 from textgen.errors import UsageError
 from textgen.protocols import Ids, Model, Tokenizer
 from textgen.stopping import StopText
@@ -19,8 +20,20 @@ _Watch = Callable[[int], bool]
 
 
 @attrs.frozen(eq=False)
+class _Given:
+    """A prompt, the text that begins after it, and the log-probabilities of its own tokens where they are wanted."""
+
+    prompt: str
+    continuation: Continuation
+    logprobs: Sequence[TokenLogprobs]
+
+
+@attrs.frozen(eq=False)
 class ManyTexts:
-    """`n` continuations of each prompt, up to `batch_size` at once. Continuation j of prompt i has index i * n + j."""
+    """`n` continuations of each prompt, up to `batch_size` at once. Continuation j of prompt i has index i * n + j.
+
+    With `top`, whole texts have log-probabilities.
+    """
 
     model: Model
     tokenizer: Tokenizer
@@ -28,17 +41,18 @@ class ManyTexts:
     settings: Settings
     n: int
     batch_size: int
+    top: int | None = None
 
     def whole(self, prompts: Iterable[str]) -> Iterator[Generation]:
         """The texts, in the order of their indices."""
-        given: dict[int, tuple[str, Continuation]] = {}
+        begun: dict[int, _Given] = {}
         watchers: dict[int, StopText] = {}
 
-        def begin(index: int, prompt: str, continuation: Continuation) -> _Watch | None:
-            given[index] = prompt, continuation
+        def begin(index: int, given: _Given) -> _Watch | None:
+            begun[index] = given
             if not self.settings.options.stops:
                 return None
-            watchers[index] = self.settings.watcher(continuation)
+            watchers[index] = self.settings.watcher(given.continuation)
             return watchers[index].watch
 
         ready: dict[int, Generation] = {}
@@ -47,10 +61,10 @@ class ManyTexts:
             if done is None:
                 continue
             index = done.request.index
-            prompt, continuation = given.pop(index)
+            given = begun.pop(index)
             watcher = watchers.pop(index, None)
-            text = continuation.decode(done.tokens) if watcher is None else watcher.text()
-            ready[index] = self._generation(prompt, text, done)
+            text = given.continuation.decode(done.tokens) if watcher is None else watcher.text()
+            ready[index] = self._generation(given, text, done)
             while turn in ready:
                 yield ready.pop(turn)
                 turn += 1
@@ -60,10 +74,10 @@ class ManyTexts:
         come: list[Piece] = []
         watchers: dict[int, StopText] = {}
 
-        def begin(index: int, prompt: str, continuation: Continuation) -> _Watch:
-            watchers[index] = text = self.settings.watcher(continuation)
-            if self.settings.options.echo and prompt:
-                come.append(Piece(index, prompt))
+        def begin(index: int, given: _Given) -> _Watch:
+            watchers[index] = text = self.settings.watcher(given.continuation)
+            if self.settings.options.echo and given.prompt:
+                come.append(Piece(index, given.prompt))
 
             def watch(token: int) -> bool:
                 if piece := text.feed(token):
@@ -89,7 +103,7 @@ class ManyTexts:
             raise
 
     def _decode(
-        self, prompts: Iterable[str], begin: Callable[[int, str, Continuation], _Watch | None], *, keep: bool
+        self, prompts: Iterable[str], begin: Callable[[int, _Given], _Watch | None], *, keep: bool
     ) -> Iterator[Finished | None]:
         """The batch. `begin` gives what is told each token of a text, and ends it by answering True."""
         settings = self.settings
@@ -98,21 +112,25 @@ class ManyTexts:
             indices = itertools.count()
             for place, prompt in enumerate(prompts):
                 ids = self.encoded(place, prompt)
-                continuation = Continuation.of(self.tokenizer, ids)
+                echoed = self.top is not None and settings.options.echo
+                logprobs = prompt_logprobs(self.model, settings.chain, ids, self.top or 0) if echoed else ()
+                given = _Given(prompt, Continuation.of(self.tokenizer, ids), logprobs)
                 for index in itertools.islice(indices, self.n):
-                    yield Request(ids, settings.seed, index, begin(index, prompt, continuation))
+                    yield Request(ids, settings.seed, index, begin(index, given))
 
         size = self.batch_size if can_batch(self.model, settings.chain.model) else 1
-        return BatchDecoding(self.model, settings.chain, settings.limits(), size, keep=keep).run(requests())
+        decoding = BatchDecoding(self.model, settings.chain, settings.limits(), size, keep=keep, top=self.top)
+        return decoding.run(requests())
 
-    def _generation(self, prompt: str, text: str, done: Finished) -> Generation:
+    def _generation(self, given: _Given, text: str, done: Finished) -> Generation:
         echo = self.settings.options.echo
         return Generation(
-            prompt=prompt,
-            text=prompt + text if echo else text,
+            prompt=given.prompt,
+            text=given.prompt + text if echo else text,
             tokens=tuple(done.tokens.tolist()),
             finish_reason=done.reason,
             seed=done.request.seed,
             index=done.request.index,
             echo=echo,
+            logprobs=None if self.top is None else (*given.logprobs, *done.logprobs),
         )

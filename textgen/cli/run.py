@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Mapping
-from types import FrameType
 from typing import Any, TextIO
 
 import attrs
 import click
 
 from textgen.cli.options import check_pipeline, device_override, set_option
+from textgen.cli.stop_switch import StopSwitch
 
 
 @click.command("run")
@@ -53,7 +52,7 @@ def command(
             output=output,
             overwrite=overwrite,
             console=console,
-            observers=[Announcement(console), switch],
+            observers=[Announcement(console), WhileTraining(switch)],
             cancelled=switch.is_on,
         )
     except Interrupted as stopped:
@@ -91,31 +90,17 @@ class Announcement:
             click.echo(f"going on with an interrupted run after step {event.step}", file=self.console)
 
 
-@attrs.define
-class StopSwitch:
-    """While a model trains, a first SIGINT or SIGTERM asks for a checkpoint and an end; a second ends at once."""
+@attrs.frozen
+class WhileTraining:
+    """Lets signals turn a switch on while a model trains."""
 
-    signal_number: int | None = None
-    _previous: dict[int, Any] = attrs.field(factory=dict)
-
-    def is_on(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal_number is not None
+    switch: StopSwitch
 
     def observe(self, event: Any) -> None:
         """Take the signals over when training starts, and give them back when it ends."""
         from textgen.events import RunFinished, RunStarted
 
         if isinstance(event, RunStarted):
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+            self.switch.take_over()
         elif isinstance(event, RunFinished):
-            self._give_back()
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        self.signal_number = number
-        self._give_back()
-
-    def _give_back(self) -> None:
-        while self._previous:
-            signal.signal(*self._previous.popitem())
+            self.switch.give_back()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,8 @@ import click
 import numpy as np
 
 from textgen.cli.options import check_folder
-from textgen.errors import RunError, TextgenError, UsageError
+from textgen.cli.stop_switch import StopSwitch
+from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation import Generator
 from textgen.protocols import Tokenizer
 from textgen.state import GenerationState
@@ -36,7 +39,7 @@ def write(generator: Generator, sampling: dict[str, Any], **options: Any) -> Non
         return
     if how.unasked() and _waiting_on_stdin():
         click.echo("textgen: warning: stdin is not read; --prompts-file - continues each line of it", err=True)
-    if how.as_stream or (options["max_new_tokens"] is None and how.plain()):
+    if how.as_stream or (options["max_new_tokens"] is None and how.streams_alone()):
         _stream(generator, how, arguments)
     elif options["max_new_tokens"] is None and not options["stop"] and options["time_limit"] is None:
         raise UsageError("--max-new-tokens none never ends, so only one text can be streamed; give --stop or a number")
@@ -63,7 +66,6 @@ class How:
         """The options given that work on one text."""
         given = {
             "--stream": self.as_stream,
-            "--logprobs": self.logprobs is not None,
             "--save-state": self.save_state is not None,
             "--load-state": self.load_state is not None,
         }
@@ -73,9 +75,9 @@ class How:
         """Whether more than one text may come."""
         return self.n != 1 or len(self.prompts) > 1 or self.prompts_file is not None
 
-    def plain(self) -> bool:
-        """Whether one text is asked for, and nothing about it."""
-        return not (self.alone() or self.several() or self.novelty or self.form != "text")
+    def streams_alone(self) -> bool:
+        """Whether one text is asked for, and nothing that only a whole one has."""
+        return not (self.several() or self.novelty or self.form != "text")
 
     def prompt(self) -> str:
         """The prompt of one text."""
@@ -90,8 +92,8 @@ class How:
             raise UsageError(f"{', '.join(alone)} works on one text; leave --n, --prompts-file and more prompts out")
         if self.prompts and self.prompts_file is not None:
             raise UsageError("--prompt and --prompts-file exclude each other")
-        if self.as_stream and (self.save_state is not None or self.form != "text" or self.novelty):
-            raise UsageError("--stream prints text as it comes; leave --save-state, --output and --novelty out")
+        if self.as_stream and (self.form != "text" or self.novelty):
+            raise UsageError("--stream prints text as it comes; leave --output and --novelty out")
         if self.logprobs is not None and self.form != "jsonl":
             raise UsageError("--logprobs goes with --output jsonl")
         check_folder(self.save_state)
@@ -147,11 +149,13 @@ def _heading(number: int, several: bool) -> str:
 def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
     """One text with all that can be known of it, or many in batches."""
     if how.alone():
-        generations = iter([_single(generator, how, arguments)])
+        generations = _single(generator, how, arguments)
     else:
         prompts = how.prompts or ("",) if how.prompts_file is None else _lines(how.prompts_file)
         _check_prompts(generator, how, prompts, arguments.get("unknown_characters", "error"))
-        generations = generator.generate_many(iter(prompts), n=how.n, batch_size=how.batch_size, **arguments)
+        generations = generator.generate_many(
+            iter(prompts), n=how.n, batch_size=how.batch_size, logprobs=how.logprobs, **arguments
+        )
         if how.several() and sys.stderr.isatty() and not sys.stdout.isatty():
             from tqdm.auto import tqdm
 
@@ -178,24 +182,48 @@ def _copy_index(generator: Generator) -> tuple[CopyIndex | None, TextgenError | 
         return None, error
 
 
-def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Generation:
-    generation = generator.generate(
-        how.prompt(),
-        logprobs=how.logprobs,
-        state=_state(how),
-        keep_state=how.save_state is not None,
-        **arguments,
-    )
-    if how.save_state is not None and generation.state is not None:
-        generation.state.save(how.save_state)
-    return generation
+def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Iterator[Generation]:
+    with _saving(how, arguments) as save:
+        generation = generator.generate(
+            how.prompt(),
+            logprobs=how.logprobs,
+            state=_state(how),
+            keep_state=how.save_state is not None,
+            **arguments,
+        )
+        save(generation.state)
+        yield generation
 
 
 def _stream(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
-    for piece in generator.stream(how.prompt(), state=_state(how), **arguments):
-        click.echo(piece, nl=False)
-        sys.stdout.flush()
-    click.echo()
+    with _saving(how, arguments) as save:
+        stream = generator.stream(how.prompt(), state=_state(how), keep_state=how.save_state is not None, **arguments)
+        for piece in stream:
+            click.echo(piece, nl=False)
+            sys.stdout.flush()
+        click.echo()
+        save(stream.state)
+
+
+@contextlib.contextmanager
+def _saving(how: How, arguments: dict[str, Any]) -> Iterator[Callable[[GenerationState | None], None]]:
+    """Something to save the state with, where that is asked for. A signal then ends the text, and loses nothing."""
+    path = how.save_state
+    if path is None:
+        yield lambda state: None
+        return
+    with StopSwitch() as switch:
+        arguments["cancelled"] = switch.is_on
+
+        def save(state: GenerationState | None) -> None:
+            assert state is not None
+            state.save(path)
+
+        yield save
+    if switch.signal_number is not None:
+        raise Interrupted(
+            f"stopped; --load-state {shlex.quote(path)} goes on from there", signal_number=switch.signal_number
+        )
 
 
 def _state(how: How) -> GenerationState | None:

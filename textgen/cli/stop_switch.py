@@ -1,0 +1,44 @@
+"""Signals that ask for an end in good order."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any, Final
+
+import attrs
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@attrs.define
+class StopSwitch:
+    """Turned on by a first SIGINT or SIGTERM; a second ends the process at once. Within `with`, or as told."""
+
+    signal_number: int | None = None
+    _previous: dict[int, Any] = attrs.field(factory=dict)
+
+    def is_on(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal_number is not None
+
+    def take_over(self) -> None:
+        """Listen."""
+        for number in _SIGNALS:
+            self._previous[number] = signal.signal(number, self._handle)
+
+    def give_back(self) -> None:
+        """Let signals do again what they did before."""
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def __enter__(self) -> StopSwitch:
+        self.take_over()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.signal_number = number
+        self.give_back()
