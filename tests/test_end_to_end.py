@@ -233,6 +233,7 @@ def test_the_flow_of_a_run(tmp_path: Path) -> None:
         "corpus.read",
         "tokenizer.to_dict",
         "tokenizer.from_dict {'noted': True}",
+        "build sampler",
         "tokenizer.encode_pieces",
         "corpus.read",
         "build model to train",

@@ -855,7 +855,7 @@ def test_a_prompt_is_added_to_a_state(generator: Generator) -> None:
 
 def test_a_state_says_what_the_samplers_lack(generator: Generator) -> None:
     plain = generator.generate("the ", max_new_tokens=10, keep_state=True)
-    with pytest.raises(UsageError, match="same samplers"):
+    with pytest.raises(UsageError, match="sampling options that the text was begun with"):
         generator.generate(state=plain.state, repetition_penalty=1.2)
 
 

@@ -32,9 +32,10 @@ class Event(Protocol):
 class GenerateArguments(TypedDict, total=False):
     """Keyword arguments of Generator.generate and its kin.
 
-    The first group is that of the `[generate]` table (textgen.config.DecodingOptions); `cancelled` is a function, or
-    an event such as threading.Event, that another thread may use to end the text. The second group goes to the
-    standard sampler, which then stands in place of the run's own chain.
+    The first group is that of the `[generate]` table (textgen.config.DecodingOptions), and what is not given is as the
+    run's own pipeline has it there, but for `echo`. `cancelled` is a function, or an event such as threading.Event,
+    that another thread may use to end the text. The second group goes to the standard sampler, which then stands in
+    place of the run's own chain.
     """
 
     max_new_tokens: int | None
@@ -61,12 +62,13 @@ class GenerateArguments(TypedDict, total=False):
 
 @attrs.frozen
 class Settings:
-    """Checked arguments of one call."""
+    """Checked arguments of one call. `sampling` are those that `chain` was made of, if it is not the run's own."""
 
     options: DecodingOptions
     chain: Chain
     seed: int
     cancelled: Callable[[], bool] | None
+    sampling: Mapping[str, Any]
 
     def limits(self) -> Limits:
         """Limits whose clock starts now."""
@@ -94,15 +96,17 @@ class Settings:
     def of(
         cls,
         arguments: Mapping[str, Any],
+        defaults: Mapping[str, Any],
         vocab_size: int,
         chain: Chain,
         make_chain: Callable[[Mapping[str, Any]], Chain],
         seed: int,
+        kept: Mapping[str, Any] | None = None,
     ) -> Settings:
-        """Check keyword arguments. Raises UsageError with every fault."""
+        """Check keyword arguments. `kept` sampling is gone on with where none is given. Raises UsageError."""
         names = attrs.fields_dict(DecodingOptions)
         arguments = {key: _plain(value) for key, value in arguments.items()}
-        given = {key: value for key, value in arguments.items() if key in names}
+        given = {key: value for key, value in {**defaults, **arguments}.items() if key in names}
         for key in ("stop", "stop_tokens"):
             if key in given and given[key] is None:
                 given[key] = ()
@@ -112,13 +116,8 @@ class Settings:
         options = structure_table(DecodingOptions, given, "", Path(), faults)
         if faults:
             raise UsageError("; ".join(map(str, faults)))
-        if any(token >= vocab_size or token < 0 for token in options.stop_tokens):
-            raise UsageError(f"stop_tokens must be ids from 0 to {vocab_size - 1}")
-        if options.min_new_tokens and len(set(options.stop_tokens)) == vocab_size:
-            raise UsageError("stop_tokens are all tokens there are, so min_new_tokens leaves none to draw")
-        if arguments.get("max_new_tokens", 0) is None:
-            options = attrs.evolve(options, max_new_tokens=None)
-        sampling = {k: v for k, v in arguments.items() if k not in names and k != "cancelled"}
+        check_decoding(options, vocab_size)
+        sampling = {k: v for k, v in arguments.items() if k not in names and k != "cancelled"} or dict(kept or {})
         cancelled = arguments.get("cancelled")
         cancelled = getattr(cancelled, "is_set", cancelled)
         if cancelled is not None and not callable(cancelled):
@@ -128,7 +127,16 @@ class Settings:
             _sampler(sampling, make_chain) if sampling else chain,
             seed if options.seed is None else options.seed,
             cancelled,
+            {k: dict(v) if isinstance(v, Mapping) else v for k, v in sampling.items()},
         )
+
+
+def check_decoding(options: DecodingOptions, vocab_size: int) -> None:
+    """Check what depends on the vocabulary, or on more than one option. Raises UsageError."""
+    if any(token >= vocab_size or token < 0 for token in options.stop_tokens):
+        raise UsageError(f"stop_tokens must be ids from 0 to {vocab_size - 1}")
+    if options.min_new_tokens and len(set(options.stop_tokens)) == vocab_size:
+        raise UsageError("stop_tokens are all tokens there are, so min_new_tokens leaves none to draw")
 
 
 def _sampler(sampling: Mapping[str, Any], make_chain: Callable[[Mapping[str, Any]], Chain]) -> Chain:

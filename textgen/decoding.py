@@ -7,7 +7,7 @@ samplers and of draws are independent, so a sequence is the same in either.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import attrs
@@ -175,8 +175,8 @@ class SequenceDecoding:
             yield TokenLogprobs.of(to_numpy(logits)[0], token, top)
             self._feed = np.array([[token]], np.int64)
 
-    def state(self, model_id: str, made: list[int]) -> GenerationState:
-        """Where the sequence stands after the tokens that it `made`."""
+    def state(self, model_id: str, made: list[int], sampling: Mapping[str, Any]) -> GenerationState:
+        """Where the sequence stands after the tokens that it `made`, with the `sampling` that its chain is made of."""
         if self._ahead is not None:  # left within a stretch: go back to its start, and as far as it was taken
             taken = self._ahead.taken
             self._decoder.write_state(self._ahead.before)
@@ -192,6 +192,7 @@ class SequenceDecoding:
             "pending": self._feed[0].tolist(),
             "tail": [*self.before.tolist(), *made][-TAIL:],
             "model": model_id,
+            "sampling": dict(sampling),
         }
         return GenerationState(arrays, values)
 
@@ -203,7 +204,8 @@ class SequenceDecoding:
             self._history.load_row({n.removeprefix(_HISTORY): a for n, a in arrays.items() if n.startswith(_HISTORY)})
         except KeyError:
             raise UsageError(
-                "the saved state keeps no history of its tokens, and a sampler needs it; save it with the same samplers"
+                "the saved state keeps no history of its tokens, and a sampler needs it; give the sampling options "
+                "that the text was begun with, or none"
             ) from None
         self._history.extend_prompt(0, prompt)
         self._feed = np.concatenate([np.array(values["pending"], np.int64), prompt])[None]

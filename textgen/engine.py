@@ -16,11 +16,12 @@ from typing import Any, Final, Literal, TextIO, TypeAlias
 import attrs
 
 from textgen import contracts, devices, provenance
+from textgen.arguments import check_decoding
 from textgen.component import BuildContext
 from textgen.config import DecodingOptions, Pipeline, make_choice, make_pipeline
 from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
 from textgen.document import read_document
-from textgen.errors import CorpusError, CorruptFileError
+from textgen.errors import CorpusError, CorruptFileError, Fault, PipelineError, UsageError
 from textgen.generation import Generator, check_prompt
 from textgen.guards import watched
 from textgen.loading import load_generator, load_weights, make_generator
@@ -168,11 +169,11 @@ def _bring_to_finished(
     tokenizer = contracts.build(pipeline.tokenizer, context)
     survey = _fit(corpus, tokenizer, pipeline)
     provenance.compare(directory, record, provenance.fingerprint(pipeline, survey))
+    context = attrs.evolve(context, tokenizer=tokenizer)
+    _check_generation(pipeline, context)
     if record is not None and record["status"] == "finished":
         provenance.write_pipeline(pipeline, directory)  # samplers and the like may have changed
         return "skipped"
-    context = attrs.evolve(context, tokenizer=tokenizer)
-    check_prompt(tokenizer, pipeline.generate.prompt, pipeline.generate.unknown_characters)
     with _encoded(corpus, tokenizer, pipeline, survey, directory) as data:
         if overwrite:  # only now that nothing is left that could refuse the new run
             directory.clear(spare=directory.path / _TOKENS)
@@ -203,6 +204,25 @@ def _fit(corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline) -> Survey:
         raise CorpusError("the corpus is empty: it has 0 characters, and training needs at least a window of text")
     contracts.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning[0])
     return survey
+
+
+def _check_generation(pipeline: Pipeline, context: BuildContext) -> None:
+    """See that what is wanted once the model is trained can be done, before anything is written or trained."""
+    tokenizer, options = context.tokenizer, pipeline.generate
+    assert tokenizer is not None
+    faults: list[Fault] = []
+    for place, choice in enumerate(pipeline.samplers):
+        try:
+            contracts.build(choice, attrs.evolve(context, training=False))
+        except PipelineError as error:
+            faults += [attrs.evolve(fault, path=f"sampler[{place}].{fault.path}") for fault in error.faults]
+    try:
+        check_decoding(options, tokenizer.vocab_size)
+    except UsageError as error:
+        faults.append(Fault("generate", str(error)))
+    if faults:
+        raise PipelineError(faults, pipeline.name)
+    check_prompt(tokenizer, options.prompt, options.unknown_characters)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ class Generator:
 
     tables     the tables of its pipeline.toml
     record     its run.json: sizes of the split, where each component came from
+    defaults   the run's `[generate]` table: what a call's arguments are where they are not given
     path       the run directory it came from
     model_id   the checksum of its weights, which saved states name
     training_tokens   writes the training tokens to a file and maps them; for the copying report
@@ -48,6 +49,7 @@ class Generator:
     chain: Chain = attrs.field(repr=False)
     make_chain: Callable[[Mapping[str, Any]], Chain] = attrs.field(repr=False)
     seed: int = 0
+    defaults: dict[str, Any] = attrs.field(factory=dict, repr=False)
     path: Path | None = None
     model_id: str = attrs.field(default="", repr=False)
     tables: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
@@ -69,7 +71,7 @@ class Generator:
         index       tells the texts of one seed apart
         logprobs    also give the log-probability of each token, and of so many likeliest ones
         state       go on from a kept state, as if it had never stopped; `prompt` is then added to what was there. Its
-                    seed and index are kept; another `seed` takes the text elsewhere from there
+                    seed, index and sampling arguments are kept; another `seed` takes the text elsewhere from there
         keep_state  keep the state at the end in the result. A character that is not finished there belongs to the
                     text that goes on
         arguments   see GenerateArguments
@@ -77,7 +79,7 @@ class Generator:
         Raises PromptError for characters outside the vocabulary, UsageError for arguments out of range, ContractError
         where a plugin is to blame.
         """
-        settings = self._settings(arguments)
+        settings = self._settings(arguments, state)
         if logprobs is not None:
             _check_whole("logprobs", logprobs, 0, self.tokenizer.vocab_size)
         settings.must_end()
@@ -93,7 +95,7 @@ class Generator:
             index=decoding.index,
             echo=settings.options.echo,
             logprobs=None if logprobs is None else self._logprobs(decoding, prompt, settings, state, logprobs),
-            state=decoding.state(self.model_id, ids) if keep_state else None,
+            state=decoding.state(self.model_id, ids, settings.sampling) if keep_state else None,
         )
 
     def stream(
@@ -111,7 +113,7 @@ class Generator:
         sampler asks for the whole history; `cancel()` of what is returned ends it, and its `state` goes on from there
         if `keep_state` was given.
         """
-        settings = self._settings(arguments)
+        settings = self._settings(arguments, state)
         decoding = self._begin(prompt, settings, index, state)
         return TextStream(
             decoding,
@@ -140,19 +142,20 @@ class Generator:
         prompts: Iterable[str],
         *,
         n: int = 1,
+        index: int = 0,
         batch_size: int = _BATCH,
         logprobs: int | None = None,
         **arguments: Unpack[GenerateArguments],
     ) -> Iterator[Generation]:
         """`n` continuations of each prompt, up to `batch_size` at once, in the order of the prompts.
 
-        Continuation j of prompt i is `generate(prompt, index=i * n + j, logprobs=logprobs)`. A time limit holds for
-        all of them together. Prompts in a list or a tuple are checked at once; others are read and checked as their
-        turn comes.
+        Continuation j of prompt i is `generate(prompt, index=index + i * n + j, logprobs=logprobs)`. A time limit holds
+        for all of them together. Prompts in a list or a tuple are checked at once; others are read and checked as
+        their turn comes.
         """
         if logprobs is not None:
             _check_whole("logprobs", logprobs, 0, self.tokenizer.vocab_size)
-        many = self._many(prompts, n, batch_size, arguments, logprobs)
+        many = self._many(prompts, n, index, batch_size, arguments, logprobs)
         many.settings.must_end()
         return many.whole(prompts)
 
@@ -161,14 +164,15 @@ class Generator:
         prompts: Iterable[str],
         *,
         n: int = 1,
+        index: int = 0,
         batch_size: int = _BATCH,
         **arguments: Unpack[GenerateArguments],
     ) -> Iterator[Piece]:
         """The texts of `generate_many` side by side, in pieces as they come.
 
-        The pieces of index i * n + j, joined, are continuation j of prompt i; the last of them has the finish reason.
+        The pieces of index + i * n + j, joined, are continuation j of prompt i; the last of them has the finish reason.
         """
-        steps = self._many(prompts, n, batch_size, arguments).in_pieces(prompts)
+        steps = self._many(prompts, n, index, batch_size, arguments).in_pieces(prompts)
         return (piece for pieces in steps for piece in pieces)
 
     def astream_many(
@@ -176,11 +180,12 @@ class Generator:
         prompts: Iterable[str],
         *,
         n: int = 1,
+        index: int = 0,
         batch_size: int = _BATCH,
         **arguments: Unpack[GenerateArguments],
     ) -> AsyncGenerator[Piece]:
         """`stream_many` for asyncio. Arguments are checked at once, before the first piece is waited for."""
-        return _one_by_one(_in_threads(self._many(prompts, n, batch_size, arguments).in_pieces(prompts)))
+        return _one_by_one(_in_threads(self._many(prompts, n, index, batch_size, arguments).in_pieces(prompts)))
 
     def score(self, text: str | Iterable[str]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
@@ -210,8 +215,12 @@ class Generator:
         """
         return check_prompt(self.tokenizer, prompt, unknown_characters)
 
-    def _settings(self, arguments: Mapping[str, Any]) -> Settings:
-        return Settings.of(arguments, self.tokenizer.vocab_size, self.chain, self.make_chain, self.seed)
+    def _settings(self, arguments: Mapping[str, Any], state: GenerationState | None = None) -> Settings:
+        if state is not None and not isinstance(state, GenerationState):
+            raise UsageError(f"state must be a GenerationState, and is {state!r}")
+        kept = None if state is None else state.values["sampling"]
+        size, chain, seed = self.tokenizer.vocab_size, self.chain, self.seed
+        return Settings.of(arguments, self.defaults, size, chain, self.make_chain, seed, kept)
 
     def _begin(self, prompt: str, settings: Settings, index: int, state: GenerationState | None) -> SequenceDecoding:
         _check_whole("index", index, 0, MAX_SEED - 1)
@@ -223,8 +232,6 @@ class Generator:
 
     def _resume(self, state: GenerationState, seed: int | None, index: int) -> tuple[int, int]:
         """Seed and index with which a state goes on."""
-        if not isinstance(state, GenerationState):
-            raise UsageError(f"state must be a GenerationState, and is {state!r}")
         values = state.values
         if values["model"] != self.model_id:
             raise UsageError("the saved state belongs to another model; it goes on only with the run that made it")
@@ -273,6 +280,7 @@ class Generator:
         self,
         prompts: Iterable[str],
         n: int,
+        index: int,
         batch_size: int,
         arguments: Mapping[str, Any],
         logprobs: int | None = None,
@@ -281,8 +289,9 @@ class Generator:
             raise UsageError("prompts are several; for one, write [prompt], or use generate or stream")
         settings = self._settings(arguments)
         _check_whole("n", n, 1, MAX_N)
+        _check_whole("index", index, 0, MAX_SEED - 1)
         _check_whole("batch_size", batch_size, 1, MAX_N)
-        many = ManyTexts(self.model, self.tokenizer, self.encode_prompt, settings, n, batch_size, logprobs)
+        many = ManyTexts(self.model, self.tokenizer, self.encode_prompt, settings, n, int(index), batch_size, logprobs)
         if isinstance(prompts, (list, tuple)):
             for place, prompt in enumerate(prompts):
                 many.encoded(place, prompt)

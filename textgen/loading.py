@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import numpy as np
 
 from textgen import contracts
 from textgen.component import BuildContext
-from textgen.config import Choice, make_choice, make_pipeline, standard_sampler
+from textgen.config import Choice, DecodingOptions, make_choice, make_pipeline, standard_sampler
 from textgen.data import Surveyor, encode_corpus, split_tokens
 from textgen.document import Document, read_document
 from textgen.errors import CorpusError, RunError
@@ -23,6 +23,9 @@ from textgen.plugins import PluginSet
 from textgen.protocols import Ids, Tokenizer
 from textgen.rundir import RunDirectory, load_tensors, read_json
 from textgen.sampling import Chain
+
+# Whether the prompt is in the text is not the run's to say, but the caller's.
+_DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"echo"}
 
 
 def load_generator(
@@ -58,6 +61,7 @@ def load_generator(
         make_generator(chain, model_choice, model, context),
         path=directory.path,
         model_id=record["files"]["model.safetensors"],
+        defaults={key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS},
         tables=tables,
         record=record,
         training_tokens=partial(_training_tokens, document, plugins, record, tokenizer),

@@ -30,7 +30,7 @@ class _Given:
 
 @attrs.frozen(eq=False)
 class ManyTexts:
-    """`n` continuations of each prompt, up to `batch_size` at once. Continuation j of prompt i has index i * n + j.
+    """`n` continuations of each prompt, up to `batch_size` at once, with indices from `first` on in that order.
 
     With `top`, whole texts have log-probabilities.
     """
@@ -40,6 +40,7 @@ class ManyTexts:
     encode: Callable[[str, str], Ids]
     settings: Settings
     n: int
+    first: int
     batch_size: int
     top: int | None = None
 
@@ -56,7 +57,7 @@ class ManyTexts:
             return watchers[index].watch
 
         ready: dict[int, Generation] = {}
-        turn = 0
+        turn = self.first
         for done in self._decode(prompts, begin, keep=True):
             if done is None:
                 continue
@@ -109,7 +110,7 @@ class ManyTexts:
         settings = self.settings
 
         def requests() -> Iterator[Request]:
-            indices = itertools.count()
+            indices = itertools.count(self.first)
             for place, prompt in enumerate(prompts):
                 ids = self.encoded(place, prompt)
                 echoed = self.top is not None and settings.options.echo

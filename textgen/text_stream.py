@@ -78,7 +78,7 @@ class TextStream(Iterator[str]):
                 break
         rest = self._text.rest(hold_back=self._keep_for is not None)
         if self._keep_for is not None:
-            self.state = self._decoding.state(self._keep_for, list(self._made))
+            self.state = self._decoding.state(self._keep_for, list(self._made), self._settings.sampling)
         self.finish_reason = "stop" if self._text.stopped else self._decoding.reason
         return rest
 

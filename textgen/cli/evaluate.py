@@ -37,7 +37,7 @@ def command(settings: Any, run: str, file: str, encoding: str, page: str | None,
     from textgen.engine import Engine
 
     engine = Engine(disable=settings.disable)
-    generator = engine.load(run, device=device)
+    generator = engine.load(run, device=device, sampler=[])  # a score is the model's own
     pieces = partial(_read, engine, file, encoding)
     try:
         score = generator.score(_with_progress(pieces(), file, encoding))

@@ -9,9 +9,9 @@ import click
 from textgen.cli.options import SamplingCommand, check_run, device_option
 
 
-def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int | None:
-    if value == "none":
-        return None
+def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
+    if value in (None, "none"):
+        return value
     if not value.isdecimal():
         raise click.BadParameter(f"{value!r} is no whole number, nor 'none'")
     return int(value)
@@ -27,20 +27,24 @@ def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str
 @click.option("--prompts-file", type=click.Path(), metavar="FILE", help="Continue each line of a file; '-' is stdin.")
 @click.option(
     "--max-new-tokens",
-    default="400",
-    show_default=True,
     metavar="N",
     callback=_number_or_none,
     help="How many tokens to add at most; 'none' goes on until it is stopped.",
 )
-@click.option("--min-new-tokens", type=int, default=0, help="How many tokens to add before a stop counts.")
+@click.option("--min-new-tokens", type=int, metavar="N", help="How many tokens to add before a stop counts.")
 @click.option("--stop", multiple=True, help="A text that ends the continuation. May be given several times.")
-@click.option("--time-limit", type=float, metavar="SECONDS", help="End after so long.")
-@click.option("--seed", type=int, help="Seed of the random draws; the run's seed if not given.")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="End after so long, all texts together.")
+@click.option("--seed", type=int, help="Seed of the random draws.")
 @click.option("--n", "-n", default=1, show_default=True, help="How many continuations of each prompt.")
+@click.option(
+    "--index",
+    default=0,
+    show_default=True,
+    help="Index of the first text, as JSON lines have it: of the texts of one seed, which.",
+)
 @click.option("--batch-size", default=256, show_default=True, help="How many texts to work on at once.")
 @click.option("--greedy", is_flag=True, help="Always the most likely token: --temperature 0.")
-@click.option("--echo/--no-echo", default=True, help="Print the prompt before its continuation.")
+@click.option("--echo/--no-echo", default=None, help="Print the prompt before its continuation.")
 @click.option("--stream", "as_stream", is_flag=True, help="Print the text as it comes.")
 @click.option(
     *("--output", "-o", "form"),
@@ -57,8 +61,6 @@ def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str
 @click.option(
     "--unknown-characters",
     type=click.Choice(["error", "skip", "unknown"]),
-    default="error",
-    show_default=True,
     help="What to do about prompt characters outside the vocabulary.",
 )
 @device_option
@@ -73,7 +75,8 @@ def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dic
     textgen generate runs/my -p "The door" --temperature 0.7
     textgen generate runs/my -p "The door" -n 3 > three.txt
 
-    The sampling options, where one is given, stand in place of the run's own samplers.
+    What is not given is as the run's pipeline has it in [generate]. The sampling options, where one is given, stand in
+    place of the run's own samplers.
     """
     check_run(run, "generate")
     from textgen.cli import writing

@@ -31,7 +31,9 @@ def write(generator: Generator, sampling: dict[str, Any], **options: Any) -> Non
     how = How(**{field.name: options.pop(field.name) for field in attrs.fields(How)})
     how.check()
     arguments = {key: value for key, value in options.items() if value not in (None, ())} | sampling
-    arguments["max_new_tokens"] = options["max_new_tokens"]
+    if options["max_new_tokens"] == "none":
+        arguments["max_new_tokens"] = None
+    arguments.setdefault("echo", generator.tables.get("generate", {}).get("echo", True))
     if how.interactive():
         from textgen.cli.session import Session
 
@@ -39,10 +41,12 @@ def write(generator: Generator, sampling: dict[str, Any], **options: Any) -> Non
         return
     if how.unasked() and _waiting_on_stdin():
         click.echo("textgen: warning: stdin is not read; --prompts-file - continues each line of it", err=True)
-    if how.as_stream or (options["max_new_tokens"] is None and how.streams_alone()):
+    endless = arguments.get("max_new_tokens", 0) is None
+    if how.as_stream or (endless and how.streams_alone()):
         _stream(generator, how, arguments)
-    elif options["max_new_tokens"] is None and not options["stop"] and options["time_limit"] is None:
-        raise UsageError("--max-new-tokens none never ends, so only one text can be streamed; give --stop or a number")
+    elif endless and not any((generator.defaults | arguments).get(key) for key in ("stop", "time_limit")):
+        never = "--max-new-tokens none never ends, so only the text of one prompt can be streamed"
+        raise UsageError(f"{never}; give --stop, --time-limit or a number")
     else:
         _all(generator, how, arguments)
 
@@ -54,6 +58,7 @@ class How:
     prompts: tuple[str, ...]
     prompts_file: str | None
     n: int
+    index: int
     batch_size: int
     as_stream: bool
     form: str
@@ -154,7 +159,7 @@ def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
         prompts = how.prompts or ("",) if how.prompts_file is None else _lines(how.prompts_file)
         _check_prompts(generator, how, prompts, arguments.get("unknown_characters", "error"))
         generations = generator.generate_many(
-            iter(prompts), n=how.n, batch_size=how.batch_size, logprobs=how.logprobs, **arguments
+            iter(prompts), n=how.n, index=how.index, batch_size=how.batch_size, logprobs=how.logprobs, **arguments
         )
         if how.several() and sys.stderr.isatty() and not sys.stdout.isatty():
             from tqdm.auto import tqdm
@@ -186,6 +191,7 @@ def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Iterat
     with _saving(how, arguments) as save:
         generation = generator.generate(
             how.prompt(),
+            index=how.index,
             logprobs=how.logprobs,
             state=_state(how),
             keep_state=how.save_state is not None,
@@ -197,7 +203,8 @@ def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Iterat
 
 def _stream(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
     with _saving(how, arguments) as save:
-        stream = generator.stream(how.prompt(), state=_state(how), keep_state=how.save_state is not None, **arguments)
+        keep_state = how.save_state is not None
+        stream = generator.stream(how.prompt(), index=how.index, state=_state(how), keep_state=keep_state, **arguments)
         for piece in stream:
             click.echo(piece, nl=False)
             sys.stdout.flush()
