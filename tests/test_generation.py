@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import attrs
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 
 from textgen import (
     Component,
+    ContractError,
     CorruptFileError,
     Engine,
     GenerationState,
@@ -451,6 +453,36 @@ def watched(run: Path, **options: Any) -> tuple[Watcher, Generator]:
     return watcher, Engine(plugins).load(run, sampler=[{"type": "watch"}])
 
 
+@attrs.define(eq=False)
+class Counter:
+    """Counts what a decoder is fed, and waits once it has been fed something."""
+
+    fed: int = 0
+    begun: threading.Event = attrs.field(factory=threading.Event)
+    gate: threading.Event = attrs.field(factory=threading.Event)
+
+
+def counting(run: Path) -> tuple[Counter, Generator]:
+    """A generator whose model is that of a run, counted."""
+    counter, inner = Counter(), load(run)
+
+    class Model:
+        def decoder(self, batch_size: int) -> Any:
+            decoder = inner.model.decoder(batch_size)
+            extend = decoder.extend
+
+            def counted(tokens: Any) -> Any:
+                if tokens.size:
+                    counter.fed += tokens.size
+                    counter.begun.set()
+                    assert counter.gate.wait(60), "nobody opened the gate"
+                return extend(tokens)
+
+            return SimpleNamespace(extend=counted, read_state=decoder.read_state, write_state=decoder.write_state)
+
+    return counter, attrs.evolve(inner, model=Model())
+
+
 @pytest.mark.parametrize("close", [False, True])
 @pytest.mark.parametrize("echo", [False, True])
 def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(
@@ -577,14 +609,113 @@ def test_an_async_stream_that_is_left_stops(finished_run: Path) -> None:
     async def read() -> int:
         stream = generator.astream("the ", max_new_tokens=None)
         async for _ in stream:
-            if watcher.calls == 5:
+            if watcher.calls >= 5:
                 break
         await stream.aclose()
-        return watcher.calls
+        calls = watcher.calls
+        assert [piece async for piece in stream] == []
+        return calls
 
-    assert asyncio.run(read()) == watcher.calls == 5
+    assert asyncio.run(read()) == watcher.calls
     gc.collect()
     assert all(history() is None for history in watcher.histories)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(finished_run: Path, many: bool) -> None:
+    """Or a server would go on reading for a client that has gone."""
+    counter, generator = counting(finished_run)
+    prompt = "the " * 10_000
+
+    async def read() -> None:
+        stream = generator.astream_many([prompt], max_new_tokens=1) if many else generator.astream(prompt)
+        async for _ in stream:
+            pass
+
+    async def leave() -> None:
+        task = asyncio.create_task(read())
+        while not counter.begun.is_set():
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        counter.gate.set()
+
+    asyncio.run(leave())
+    for thread in threading.enumerate():
+        if thread.name.startswith("textgen-stream"):
+            thread.join(60)
+    assert counter.fed < len(prompt) / 2
+
+
+def test_a_stream_is_closed_by_another_thread(finished_run: Path) -> None:
+    counter, generator = counting(finished_run)
+    stream = generator.stream("the " * 10_000)
+    with ThreadPoolExecutor(1) as pool:
+        pieces = pool.submit(list, stream)
+        assert counter.begun.wait(60)
+        stream.close()
+        counter.gate.set()
+        assert pieces.result(60) == []
+    assert counter.fed < 20_000
+
+
+def test_streams_leave_the_event_loops_own_threads_alone(finished_run: Path) -> None:
+    watcher, generator = watched(finished_run, gate=threading.Event())
+
+    async def both() -> list[str]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        reading = asyncio.create_task(anext(generator.astream("the ")))
+        while not watcher.begun.is_set():
+            await asyncio.sleep(0)
+        assert watcher.gate is not None
+        await asyncio.to_thread(watcher.gate.set)  # which a stream must not keep waiting
+        return [await reading]
+
+    assert len(asyncio.run(both())) == 1
+
+
+def test_an_async_stream_ends_as_a_stream_does(generator: Generator) -> None:
+    async def read(at: int) -> tuple[str, str | None, Any]:
+        stream = generator.astream("the ", max_new_tokens=at, keep_state=True)
+        assert (stream.finish_reason, stream.state) == (None, None)
+        text = "".join([piece async for piece in stream])
+        return text, stream.finish_reason, stream.state
+
+    text, reason, state = asyncio.run(read(20))
+    assert reason == "length"
+    assert (
+        text + generator.generate(state=state, max_new_tokens=30).text
+        == generator.generate("the ", max_new_tokens=50).text
+    )
+
+
+def test_an_async_stream_gives_what_came_before_a_failure(finished_run: Path) -> None:
+    class Failing:
+        @hookimpl
+        def textgen_samplers(self) -> list[Component]:
+            calls = itertools.count()
+
+            def sample(logits: Any, history: Any) -> Any:
+                if next(calls) == 3:
+                    raise KeyError("lost")
+                return logits
+
+            return [Component("failing", NoOptions, lambda config, context: sample)]
+
+    plugins = PluginSet.discover()
+    plugins.register(Failing(), "failing")
+    generator = Engine(plugins).load(finished_run, sampler=[{"type": "failing"}])
+    pieces: list[str] = []
+
+    async def read() -> None:
+        async for piece in generator.astream("the ", max_new_tokens=10):
+            pieces.append(piece)
+
+    with pytest.raises(ContractError, match="'failing' failed in sampling: KeyError: 'lost'") as caught:
+        asyncio.run(read())
+    assert len(pieces) == 3
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 @pytest.mark.parametrize("name", ["stream", "astream", "stream_many", "astream_many", "generate_many"])

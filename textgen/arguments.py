@@ -85,6 +85,11 @@ class Settings:
         """What decodes a text as it comes, up to a stop."""
         return StopText(continuation.incremental_decoder(), self.options.stops, self.options.min_new_tokens)
 
+    def also_ended_by(self, switch: Event) -> Settings:
+        """The same for a text that `switch` ends too."""
+        here, theirs = switch.is_set, self.cancelled
+        return attrs.evolve(self, cancelled=here if theirs is None else lambda: here() or theirs())
+
     def must_end(self) -> None:
         """Raise UsageError when nothing would ever end the text."""
         options = self.options

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from textgen import contracts
 from textgen.decoding import PREFILL, FinishReason, Limits, TokenLogprobs
-from textgen.guards import begin_decoding, failure
+from textgen.guards import begin_decoding, raise_failure
 from textgen.plugins import Offer
 from textgen.protocols import Array, Decoder, Ids, Model
 from textgen.sampling import BLOCK, Chain, to_numpy, uniform_block
@@ -86,7 +86,7 @@ class BatchDecoding:
                 if ended is None:
                     ended = self._step()
             except Exception as error:
-                raise failure(self._chain.model, "decoding", error) from error.__cause__
+                raise_failure(self._chain.model, "decoding", error)
             if any(ended.values()):
                 for reason, rows in ended.items():
                     yield from self._end(rows, reason)
@@ -281,5 +281,5 @@ def can_batch(model: Model, offer: Offer) -> bool:
     try:
         decoder.extend(np.zeros((1, 1), np.int64))
     except Exception as error:
-        raise failure(offer, "decoding", error) from error.__cause__
+        raise_failure(offer, "decoding", error)
     return before == {name: array.shape for name, array in decoder.read_state().items()}

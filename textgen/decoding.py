@@ -17,7 +17,7 @@ import numpy.typing as npt
 from textgen import contracts
 from textgen.continuing import TAIL
 from textgen.errors import UsageError
-from textgen.guards import begin_decoding, failure
+from textgen.guards import begin_decoding, raise_failure
 from textgen.protocols import Ids, Model
 from textgen.sampling import Chain, Uniforms, log_softmax, to_numpy
 from textgen.state import GenerationState
@@ -110,7 +110,7 @@ class SequenceDecoding:
                 logits = extend(feed)
                 checked = checked and logits.shape == expected
             except Exception as error:
-                raise failure(chain.model, "decoding", error) from error.__cause__
+                raise_failure(chain.model, "decoding", error)
             if not checked:
                 contracts.check_logits(logits, expected, chain.model)
                 checked = True
@@ -143,7 +143,7 @@ class SequenceDecoding:
             try:
                 self._decoder.extend(self._feed[:, :PREFILL])
             except Exception as error:
-                raise failure(self._chain.model, "decoding", error) from error.__cause__
+                raise_failure(self._chain.model, "decoding", error)
             self._feed = self._feed[:, PREFILL:]
         return True
 
@@ -220,4 +220,4 @@ def prompt_logprobs(
     try:
         return tuple(nothing.forced_logprobs(ids, top))
     except Exception as error:
-        raise failure(chain.model, "decoding", error) from error.__cause__
+        raise_failure(chain.model, "decoding", error)

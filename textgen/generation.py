@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import attrs
 import numpy as np
@@ -24,10 +24,10 @@ from textgen.text_stream import TextStream
 from textgen.texts import Generation, Piece
 
 if TYPE_CHECKING:
+    from textgen.async_stream import AsyncTextStream
     from textgen.novelty import CopyIndex
 
 _BATCH: Final = 256
-_Value = TypeVar("_Value")
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -129,13 +129,16 @@ class Generator:
         *,
         index: int = 0,
         state: GenerationState | None = None,
+        keep_state: bool = False,
         **arguments: Unpack[GenerateArguments],
-    ) -> AsyncGenerator[str]:
-        """`stream` for asyncio: pieces are made in a worker thread, and the event loop stays free.
+    ) -> AsyncTextStream:
+        """`stream` for asyncio: pieces are made in a thread of its own, and the event loop stays free.
 
         Arguments are checked at once, before the first piece is waited for.
         """
-        return _in_threads(self.stream(prompt, index=index, state=state, **arguments))
+        from textgen.async_stream import AsyncTextStream
+
+        return AsyncTextStream(self.stream(prompt, index=index, state=state, keep_state=keep_state, **arguments))
 
     def generate_many(
         self,
@@ -185,7 +188,12 @@ class Generator:
         **arguments: Unpack[GenerateArguments],
     ) -> AsyncGenerator[Piece]:
         """`stream_many` for asyncio. Arguments are checked at once, before the first piece is waited for."""
-        return _one_by_one(_in_threads(self._many(prompts, n, index, batch_size, arguments).in_pieces(prompts)))
+        from textgen.async_stream import in_thread, one_by_one
+
+        switch = threading.Event()
+        many = self._many(prompts, n, index, batch_size, arguments)
+        many = attrs.evolve(many, settings=many.settings.also_ended_by(switch))
+        return one_by_one(in_thread(many.in_pieces(prompts), switch.set))
 
     def score(self, text: str | Iterable[str]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
@@ -296,19 +304,6 @@ class Generator:
             for place, prompt in enumerate(prompts):
                 many.encoded(place, prompt)
         return many
-
-
-async def _in_threads(values: Iterator[_Value]) -> AsyncGenerator[_Value]:
-    """Values of an iterator, each made in a worker thread."""
-    while (value := await asyncio.to_thread(next, values, None)) is not None:
-        yield value
-
-
-async def _one_by_one(steps: AsyncIterator[list[Piece]]) -> AsyncGenerator[Piece]:
-    """The pieces of each step: no turn of a thread for each of them."""
-    async for pieces in steps:
-        for piece in pieces:
-            yield piece
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: str) -> Ids:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import attrs
 
@@ -55,6 +55,12 @@ def check_ids(ids: Ids, offer: Offer, size: int) -> None:
         raise blame(offer, f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}")
 
 
+def raise_failure(offer: Offer, doing: str, error: Exception) -> NoReturn:
+    """Raise what there is to say of an error that came out of a component while it was `doing` something."""
+    made = failure(offer, doing, error)
+    raise made from made.__cause__
+
+
 def failure(offer: Offer, doing: str, error: Exception) -> Exception:
     """What to raise for an error that came out of a component while it was `doing` something.
 
@@ -96,7 +102,7 @@ def watched(offer: Offer, doing: str, items: Iterable[Any]) -> Iterator[Any]:
         except StopIteration:
             return
         except Exception as error:
-            raise failure(offer, doing, error) from error.__cause__
+            raise_failure(offer, doing, error)
         yield item
 
 
@@ -109,7 +115,7 @@ def begin_decoding(model: Model, batch_size: int, offer: Offer) -> Decoder:
             raise blame(offer, f"{what}, which its contract asks for")
         return WatchedDecoder(inner, offer, inner.extend)
     except Exception as error:
-        raise failure(offer, "decoding", error) from error.__cause__
+        raise_failure(offer, "decoding", error)
 
 
 @attrs.define(eq=False)
@@ -146,7 +152,7 @@ class WatchedDecoder:
         try:
             return call()
         except Exception as error:
-            raise failure(self.offer, doing, error) from error.__cause__
+            raise_failure(self.offer, doing, error)
 
 
 @attrs.frozen(eq=False)
@@ -216,7 +222,7 @@ class WatchedTokenizer:
         try:
             return call()
         except Exception as error:
-            raise failure(self.offer, doing, error) from error.__cause__
+            raise_failure(self.offer, doing, error)
 
 
 @attrs.frozen(eq=False)

@@ -18,7 +18,7 @@ from textgen.data import Surveyor, encode_corpus, split_tokens
 from textgen.document import Document, read_document
 from textgen.errors import CorpusError, RunError
 from textgen.generation import Generator
-from textgen.guards import failure
+from textgen.guards import raise_failure
 from textgen.plugins import PluginSet
 from textgen.protocols import Ids, Tokenizer
 from textgen.rundir import RunDirectory, load_tensors, read_json
@@ -108,7 +108,7 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) 
     except ValueError as error:
         raise contracts.blame(choice.offer, f"refuses the weights of the run: {error}") from error
     except Exception as error:
-        raise failure(choice.offer, "load_tensors", error) from error.__cause__
+        raise_failure(choice.offer, "load_tensors", error)
 
 
 def _training_tokens(

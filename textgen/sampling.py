@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from textgen import contracts
 from textgen.config import Choice
-from textgen.guards import failure
+from textgen.guards import raise_failure
 from textgen.plugins import Offer
 from textgen.protocols import Array, Ids, Sampler
 
@@ -155,7 +155,7 @@ class Chain:
             try:
                 sampled = link.sampler(sampled, history)
             except Exception as error:
-                raise failure(link.offer, "sampling", error) from error.__cause__
+                raise_failure(link.offer, "sampling", error)
             if getattr(sampled, "shape", None) != logits.shape:
                 contracts.check_logits(sampled, (1, self.vocab_size), link.offer)
         row = sampled[0] if type(sampled) is np.ndarray else to_numpy(sampled)[0]
@@ -177,7 +177,7 @@ class Chain:
             try:
                 sampled = link.sampler(sampled, history)
             except Exception as error:
-                raise failure(link.offer, "sampling", error) from error.__cause__
+                raise_failure(link.offer, "sampling", error)
             contracts.check_logits(sampled, tuple(logits.shape), link.offer)
         values = to_numpy(sampled)
         if self._greedy:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-
-import attrs
+from collections.abc import Iterator
 
 from textgen.arguments import Settings
 from textgen.continuing import TAIL, Continuation
@@ -33,11 +31,12 @@ class TextStream(Iterator[str]):
         """`first` comes before all else. The state is kept for the model with the id `keep_for`, if given."""
         self.finish_reason: FinishReason | None = None
         self.state: GenerationState | None = None
-        self._decoding, self._settings, self._first, self._keep_for = decoding, settings, first, keep_for
+        self._switch = threading.Event()
+        self._settings = settings.also_ended_by(self._switch)
+        self._decoding, self._first, self._keep_for = decoding, first, keep_for
         self._text = settings.watcher(continuation)
         self._made: deque[int] = deque(maxlen=TAIL)
         self._tokens: Iterator[int] | None = None
-        self._switch = threading.Event()
         self._closed = False
 
     def __next__(self) -> str:
@@ -51,25 +50,26 @@ class TextStream(Iterator[str]):
         except BaseException:  # what failed has no end to tell of
             self.close()
             raise
-        if piece:
-            return piece
-        self.close()
-        raise StopIteration
+        if not piece or self._closed:  # by another thread, say
+            self.close()
+            raise StopIteration
+        return piece
 
     def cancel(self) -> None:
         """End the text, from any thread, as `cancelled` does: what was held back still comes, as the last piece."""
         self._switch.set()
 
     def close(self) -> None:
-        """Leave it: nothing more comes."""
+        """Leave it, from any thread: nothing more comes."""
         self._closed, self._tokens = True, iter(())
+        self._switch.set()
 
     def _next_piece(self) -> str:
         """The next piece; "" after the last."""
         if self.finish_reason is not None:
             return ""
         if self._tokens is None:  # the clock starts with the first piece
-            self._tokens = self._decoding.tokens(attrs.evolve(self._settings.limits(), cancelled=self._either()))
+            self._tokens = self._decoding.tokens(self._settings.limits())
         for token in () if self._text.stopped else self._tokens:
             self._made.append(token)
             if piece := self._text.feed(token):
@@ -81,8 +81,3 @@ class TextStream(Iterator[str]):
             self.state = self._decoding.state(self._keep_for, list(self._made), self._settings.sampling)
         self.finish_reason = "stop" if self._text.stopped else self._decoding.reason
         return rest
-
-    def _either(self) -> Callable[[], bool]:
-        """Whether this stream or the caller's own switch was told to end."""
-        here, theirs = self._switch.is_set, self._settings.cancelled
-        return here if theirs is None else lambda: here() or theirs()

@@ -21,7 +21,7 @@ from textgen.events import (
     RunStarted,
     StepDone,
 )
-from textgen.guards import failure, out_of_memory
+from textgen.guards import out_of_memory, raise_failure
 from textgen.plugins import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Observer, Tensors, Trainer, TrainerState, TrainingContext
 from textgen.rundir import RunDirectory
@@ -109,7 +109,7 @@ class TrainingLoop:
             foreign = [offer for offer in self.blame if offer.plugin.distribution != OWN_DISTRIBUTION]
             if not foreign:
                 raise
-            raise failure(foreign[0], "training", error) from error.__cause__
+            raise_failure(foreign[0], "training", error)
         finally:
             self._tell(RunFinished(step=self.progress.step, status=status))
 

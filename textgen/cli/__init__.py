@@ -1,5 +1,10 @@
 """The command `textgen`: one module per subcommand, no logic of its own."""
 
-from textgen.cli.app import main
+import sys
+
+try:
+    from textgen.cli.app import main
+except KeyboardInterrupt:  # pressed so early that main is not there yet to answer it
+    sys.exit(130)
 
 __all__ = ["main"]

@@ -16,13 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-try:
-    import click
+import click
 
-    from textgen.errors import PluginWarning, TextgenError
-    from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
-except KeyboardInterrupt:  # pressed so early that main is not there yet to answer it
-    sys.exit(128 + signal.SIGINT)
+from textgen.errors import PluginWarning, TextgenError
+from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
 
 COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "new-plugin", "doctor", "completion")
 
