@@ -35,6 +35,7 @@ from textgen import (
     Piece,
     PluginSet,
     PromptError,
+    RunError,
     UsageError,
     hookimpl,
     load,
@@ -1058,8 +1059,11 @@ def test_a_damaged_state_is_an_error_that_names_the_file(generator: Generator, t
     path.write_bytes((generator.path / "model.safetensors").read_bytes())  # type: ignore[operator]
     with pytest.raises(CorruptFileError, match="state"):
         GenerationState.load(path)
-    with pytest.raises(CorruptFileError, match="cannot be read"):
+    with pytest.raises(RunError, match="cannot be read") as caught:
         GenerationState.load(tmp_path / "missing")
+    assert not isinstance(caught.value, CorruptFileError)
+    with pytest.raises(RunError, match="missing/state cannot be written: No such file"):
+        state.save(tmp_path / "missing/state")
 
 
 @pytest.mark.parametrize(

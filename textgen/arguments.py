@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypedDict
+from typing import Any, Final, Protocol, TypedDict
 
 import attrs
 import numpy as np
 
-from textgen.config import DecodingOptions
+from textgen.config import DecodingOptions, UnknownCharacters
 from textgen.continuing import Continuation
 from textgen.decoding import Limits
 from textgen.errors import Fault, UsageError
@@ -19,6 +19,7 @@ from textgen.stopping import StopText
 from textgen.structure import structure_table
 from textgen.suggest import nearest
 
+_MAY_BE_NONE: Final = ("max_new_tokens", "seed", "stop", "stop_tokens", "time_limit")
 _ELSEWHERE: Final = ("index", "logprobs", "state", "keep_state", "n", "batch_size")
 
 
@@ -32,10 +33,11 @@ class Event(Protocol):
 class GenerateArguments(TypedDict, total=False):
     """Keyword arguments of Generator.generate and its kin.
 
-    The first group is that of the `[generate]` table (textgen.config.DecodingOptions), and what is not given is as the
-    run's own pipeline has it there, but for `echo`. `cancelled` is a function, or an event such as threading.Event,
-    that another thread may use to end the text. The second group goes to the standard sampler, which then stands in
-    place of the run's own chain.
+    The first group is that of the `[generate]` table (textgen.config.DecodingOptions). What is not given, or None, is
+    as the run's own pipeline has it there, but for `echo`; only `max_new_tokens` None makes it endless, and `seed`,
+    `stop`, `stop_tokens` and `time_limit` None leave those out. `cancelled` is a function, or an event such as
+    threading.Event, that another thread may use to end the text. The second group goes to the standard sampler, which
+    then stands in place of the run's own chain.
     """
 
     max_new_tokens: int | None
@@ -45,7 +47,7 @@ class GenerateArguments(TypedDict, total=False):
     time_limit: float | None
     seed: int | None
     echo: bool
-    unknown_characters: Literal["error", "skip", "unknown"]
+    unknown_characters: UnknownCharacters
     cancelled: Callable[[], bool] | Event | None
 
     temperature: float
@@ -110,7 +112,7 @@ class Settings:
     ) -> Settings:
         """Check keyword arguments. `kept` sampling is gone on with where none is given. Raises UsageError."""
         names = attrs.fields_dict(DecodingOptions)
-        arguments = {key: _plain(value) for key, value in arguments.items()}
+        arguments = {key: _plain(v) for key, v in arguments.items() if v is not None or key in _MAY_BE_NONE}
         given = {key: value for key, value in {**defaults, **arguments}.items() if key in names}
         for key in ("stop", "stop_tokens"):
             if key in given and given[key] is None:
@@ -149,12 +151,12 @@ def _sampler(sampling: Mapping[str, Any], make_chain: Callable[[Mapping[str, Any
     try:
         return make_chain(sampling)
     except UsageError:
+        known = GenerateArguments.__annotations__
         for key in sampling:
             if key in _ELSEWHERE:
                 raise UsageError(f"{key} is an argument of other methods, and not of this one") from None
-            if key not in GenerateArguments.__annotations__ and (
-                hint := nearest(key, GenerateArguments.__annotations__)
-            ):
+            if key not in known:
+                hint = nearest(key, known) or f"there are {', '.join(known)}"
                 raise UsageError(f"{key}: unknown argument; {hint}") from None
         raise
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import attrs
 from attrs.validators import and_, ge, le, lt, optional
@@ -20,6 +20,7 @@ from textgen.suggest import nearest
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
 CHAINS = ("sampler", "observer")
+UnknownCharacters: TypeAlias = Literal["error", "skip", "unknown"]
 MAX_SEED = 2**64
 MAX_NEW_TOKENS = 10**9
 MAX_N = 10**6
@@ -83,7 +84,7 @@ class DecodingOptions:
         validator=optional(and_(ge(0), lt(MAX_SEED))),
     )
     echo: bool = option(False, help="put the prompt before its continuation")
-    unknown_characters: Literal["error", "skip", "unknown"] = option(
+    unknown_characters: UnknownCharacters = option(
         "error", help="what to do about prompt characters outside the vocabulary: refuse, drop, or feed as <unk>"
     )
 

@@ -6,10 +6,25 @@ import contextlib
 import ctypes
 import platform
 import re
+import threading
 from collections.abc import Iterator
+from typing import Final
+
+import attrs
 
 from textgen.errors import DeviceError
 
+
+@attrs.define
+class _Threads:
+    """Who has changed torch's number of threads, and what it was before."""
+
+    lock: threading.Lock = attrs.field(factory=threading.Lock)
+    users: int = 0
+    before: int = 0
+
+
+_THREADS: Final = _Threads()  # for torch has one number for the process
 NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -19,8 +34,7 @@ def resolve(requested: str) -> str:
     "auto" is CUDA where there is one, then MPS, then the CPU. A device that was asked for and is missing raises
     DeviceError: never a silent switch.
     """
-    if not NAMES.fullmatch(requested):
-        raise DeviceError(f"no device is called {requested!r}; use auto, cpu, cuda, cuda:N or mps", requested)
+    check_name(requested)
     if requested == "cpu":
         return "cpu"
     if requested == "auto":
@@ -39,20 +53,36 @@ def resolve(requested: str) -> str:
     return requested
 
 
+def check_name(requested: str) -> None:
+    """Raise DeviceError for what is no name of a device, whether or not there is one."""
+    if not isinstance(requested, str) or not NAMES.fullmatch(requested):
+        raise DeviceError(f"no device is called {requested!r}; use auto, cpu, cuda, cuda:N or mps", str(requested))
+
+
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` CPU threads for a while; None leaves them as they are, and torch unloaded."""
+    """Let torch use `count` CPU threads for a while; None leaves them as they are, and torch unloaded.
+
+    The number is one for the whole process, so of several at a time the latest counts. The last to end puts back what
+    the first found.
+    """
     if count is None:
         yield
         return
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    with _THREADS.lock:
+        if not _THREADS.users:
+            _THREADS.before = torch.get_num_threads()
+        _THREADS.users += 1
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _THREADS.lock:
+            _THREADS.users -= 1
+            if not _THREADS.users:
+                torch.set_num_threads(_THREADS.before)
 
 
 def _has_cuda_driver() -> bool:

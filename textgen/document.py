@@ -82,8 +82,11 @@ def _end_of(path: Path) -> str:
     return f"{len(lines)}:{len(lines[-1]) + 1}"
 
 
-def _override(tables: dict[str, Any], override: str, faults: list[Fault]) -> None:
+def _override(tables: dict[str, Any], override: Any, faults: list[Fault]) -> None:
     """Set one dotted key in place. Numbers in the path index arrays of tables."""
+    if not isinstance(override, str):
+        faults.append(Fault("", "expected KEY=VALUE as a string", show(override)))
+        return
     key, equals, text = override.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):

@@ -9,24 +9,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO, TypeAlias
 
 import attrs
 
 from textgen import contracts, devices, provenance
-from textgen.arguments import check_decoding
+from textgen.arguments import Event
 from textgen.component import BuildContext
-from textgen.config import DecodingOptions, Pipeline, make_choice, make_pipeline
+from textgen.config import Pipeline, make_choice, make_pipeline
 from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
 from textgen.document import read_document
-from textgen.errors import CorpusError, CorruptFileError, Fault, PipelineError, UsageError
-from textgen.generation import Generator, check_prompt
+from textgen.errors import CorpusError, CorruptFileError, UsageError
+from textgen.generation import Generator
 from textgen.guards import watched
-from textgen.loading import load_generator, load_weights, make_generator
+from textgen.loading import load_generator, load_weights
 from textgen.plugins import PluginSet
 from textgen.protocols import Corpus, Observer, Tokenizer, TrainingContext
+from textgen.run_texts import check_generation, generate, sample_with
 from textgen.rundir import Checkpoint, RunDirectory
 from textgen.texts import Generation
 from textgen.training import Progress, TrainingLoop, Watcher
@@ -65,7 +67,12 @@ class Engine:
 
     def pipeline(self, source: Source, overrides: Iterable[str] = ()) -> Pipeline:
         """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError."""
+        if isinstance(overrides, str):
+            raise UsageError(f"overrides are several; for one, write [{overrides!r}]")
+        overrides = list(overrides)
         if isinstance(source, Pipeline):
+            if overrides:
+                raise UsageError("a checked Pipeline takes no overrides; give what it was made from")
             return source
         document = read_document(source, overrides)
         return make_pipeline(document, self.plugins(document.disabled_plugins()))
@@ -85,7 +92,7 @@ class Engine:
         overwrite: bool = False,
         console: TextIO | None = None,
         observers: Iterable[Observer] = (),
-        cancelled: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] | Event = lambda: False,
     ) -> Run:
         """Train, resume or skip, as the run directory stands; then generate.
 
@@ -93,19 +100,31 @@ class Engine:
         overwrite  train anew. A finished run that is there stays, and is what `load` gives with a warning, until the
                    new one is finished
         console    where progress may be written; without it, silence
-        observers  more spectators than the pipeline's own
-        cancelled  asked after every step; once true, the run stops after a checkpoint and raises Interrupted
+        observers  more spectators than the pipeline's own. What they raise ends the run
+        cancelled  a function that is asked after every step, or an event such as threading.Event; once true, the run
+                   stops after a checkpoint and raises Interrupted
+
+        A finished run that is skipped is only read, so any number of threads and processes may do so at once.
         """
+        observers, stop = _checked(observers, cancelled)
         pipeline = self.pipeline(source, overrides)
         if output is not None:
             pipeline = attrs.evolve(pipeline, output=Path(output).absolute())
         if pipeline.device != "auto":
             devices.resolve(pipeline.device)  # a missing device is an error before any work
         directory = RunDirectory(pipeline.output)
-        directory.prepare()
-        with directory.locked(), devices.threads(pipeline.threads):
-            directory.sweep()
-            outcome = _bring_to_finished(pipeline, directory, overwrite, console, observers, cancelled)
+        bring = partial(_bring_to_finished, pipeline, directory, overwrite, console, observers, stop)
+        if not overwrite and directory.is_settled() and provenance.is_written(pipeline, directory):
+            outcome = bring()
+        else:
+            made = directory.prepare()
+            try:
+                with directory.locked(), devices.threads(pipeline.threads):
+                    directory.sweep()
+                    outcome = bring()
+            except BaseException:
+                directory.abandon(made)
+                raise
         samplers = [choice.table() for choice in pipeline.samplers]
         generator = load_generator(directory, lambda _: pipeline.plugins, device=pipeline.device, samplers=samplers)
         return Run(
@@ -113,10 +132,12 @@ class Engine:
             pipeline=pipeline,
             outcome=outcome,
             generator=generator,
-            generations=tuple(_generate(pipeline, generator)),
+            generations=tuple(generate(pipeline, generator)),
         )
 
-    def load(self, path: str | Path, *, device: str = "auto", sampler: Any = None) -> Generator:
+    def load(
+        self, path: str | Path, *, device: str = "auto", sampler: Sequence[Mapping[str, Any]] | None = None
+    ) -> Generator:
         """The generator of a finished run directory.
 
         sampler  a list of tables as `[[sampler]]` has them, in place of the run's own chain
@@ -124,7 +145,10 @@ class Engine:
         Raises RunError when there is no finished run, CorruptFileError when a file is not what the run wrote, and
         PipelineError when a component's plugin is missing.
         """
-        return load_generator(RunDirectory(Path(path)), self.plugins, device=device, samplers=sampler)
+        devices.check_name(device)
+        if not isinstance(sampler, list | tuple | None):
+            raise UsageError(f"sampler must be a list of tables, and is {sampler!r}")
+        return load_generator(RunDirectory(Path(path).absolute()), self.plugins, device=device, samplers=sampler)
 
     def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
         """A component from its table, as a pipeline holds it; for programs, and components, made of others.
@@ -142,6 +166,20 @@ class Engine:
         corpus = self.build("corpus", table, BuildContext(folder=Path.cwd(), plugins=self.plugins()))
         pieces: Iterator[str] = corpus.read()
         return pieces
+
+
+def _checked(
+    observers: Iterable[Observer], cancelled: Callable[[], bool] | Event
+) -> tuple[tuple[Observer, ...], Callable[[], bool]]:
+    """Arguments of `run` that would fail only in the middle of it."""
+    observers = tuple(observers)
+    for observer in observers:
+        if not callable(getattr(observer, "observe", None)):
+            raise UsageError(f"an observer has a method observe(event), and {observer!r} has none")
+    stop = getattr(cancelled, "is_set", cancelled)
+    if not callable(stop):
+        raise UsageError(f"cancelled must be a function or an event, and is {cancelled!r}")
+    return observers, stop
 
 
 def _bring_to_finished(
@@ -170,9 +208,10 @@ def _bring_to_finished(
     survey = _fit(corpus, tokenizer, pipeline)
     provenance.compare(directory, record, provenance.fingerprint(pipeline, survey))
     context = attrs.evolve(context, tokenizer=tokenizer)
-    _check_generation(pipeline, context)
+    check_generation(pipeline, context)
     if record is not None and record["status"] == "finished":
-        provenance.write_pipeline(pipeline, directory)  # samplers and the like may have changed
+        if not provenance.is_written(pipeline, directory):  # samplers and the like have changed
+            provenance.write_pipeline(pipeline, directory)
         return "skipped"
     with _encoded(corpus, tokenizer, pipeline, survey, directory) as data:
         if overwrite:  # only now that nothing is left that could refuse the new run
@@ -204,25 +243,6 @@ def _fit(corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline) -> Survey:
         raise CorpusError("the corpus is empty: it has 0 characters, and training needs at least a window of text")
     contracts.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning[0])
     return survey
-
-
-def _check_generation(pipeline: Pipeline, context: BuildContext) -> None:
-    """See that what is wanted once the model is trained can be done, before anything is written or trained."""
-    tokenizer, options = context.tokenizer, pipeline.generate
-    assert tokenizer is not None
-    faults: list[Fault] = []
-    for place, choice in enumerate(pipeline.samplers):
-        try:
-            contracts.build(choice, attrs.evolve(context, training=False))
-        except PipelineError as error:
-            faults += [attrs.evolve(fault, path=f"sampler[{place}].{fault.path}") for fault in error.faults]
-    try:
-        check_decoding(options, tokenizer.vocab_size)
-    except UsageError as error:
-        faults.append(Fault("generate", str(error)))
-    if faults:
-        raise PipelineError(faults, pipeline.name)
-    check_prompt(tokenizer, options.prompt, options.unknown_characters)
 
 
 @contextlib.contextmanager
@@ -285,7 +305,7 @@ def _training_loop(
         progress=Progress(**checkpoint.progress) if checkpoint is not None else Progress(),
         checkpoint_seconds=pipeline.checkpoint.seconds,
         cancelled=cancelled,
-        sample=_sample_with(pipeline, context, model),
+        sample=sample_with(pipeline, context, model),
     )
 
 
@@ -308,25 +328,6 @@ def _last_checkpoint(directory: RunDirectory) -> Checkpoint | None:
     return None
 
 
-def _sample_with(pipeline: Pipeline, context: BuildContext, model: Any) -> Callable[[str, int], str]:
-    """Continues prompts with the model as it is at the moment of the call."""
-    generator = make_generator(pipeline.samplers, pipeline.model, model, attrs.evolve(context, training=False))
-
-    def sample(prompt: str, max_new_tokens: int) -> str:
-        return generator.generate(prompt, max_new_tokens=max_new_tokens, unknown_characters="skip").text
-
-    return sample
-
-
-def _generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
-    options = {
-        field.name: getattr(pipeline.generate, field.name)
-        for field in attrs.fields(DecodingOptions)
-        if getattr(pipeline.generate, field.name) is not None
-    }
-    return generator.generate_many([pipeline.generate.prompt], n=pipeline.generate.n, **options)
-
-
 def run(
     source: Source,
     overrides: Iterable[str] = (),
@@ -334,12 +335,12 @@ def run(
     output: str | Path | None = None,
     overwrite: bool = False,
     observers: Iterable[Observer] = (),
-    cancelled: Callable[[], bool] = lambda: False,
+    cancelled: Callable[[], bool] | Event = lambda: False,
 ) -> Run:
     """Run a pipeline with the installed plugins, silently: `Engine().run`, whose arguments it takes."""
     return Engine().run(source, overrides, output=output, overwrite=overwrite, observers=observers, cancelled=cancelled)
 
 
-def load(path: str | Path, *, device: str = "auto", sampler: Any = None) -> Generator:
+def load(path: str | Path, *, device: str = "auto", sampler: Sequence[Mapping[str, Any]] | None = None) -> Generator:
     """The generator of a finished run directory: `Engine().load`, whose arguments it takes."""
     return Engine().load(path, device=device, sampler=sampler)

@@ -21,7 +21,9 @@ argument of the Python API stands between backticks in it; the command line show
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -169,7 +171,7 @@ class RunLockedError(RunError):
 
     def __init__(self, path: Path, pid: int | None) -> None:
         self.pid = pid
-        who = f"process {pid}" if pid else "another process"
+        who = "another run of this process" if pid == os.getpid() else f"process {pid}" if pid else "another run"
         super().__init__(f"{path} is in use by {who}; wait for it, stop it, or choose another `output`", path)
 
 
@@ -190,11 +192,11 @@ class TrainingError(TextgenError):
 
 
 class Interrupted(TextgenError):
-    """The run was asked to stop, and stopped after writing a checkpoint."""
+    """The run was asked to stop, and stopped after writing a checkpoint. `signal_number` is None without a signal."""
 
-    def __init__(self, message: str, *, signal_number: int) -> None:
+    def __init__(self, message: str, *, signal_number: int | None = None) -> None:
         self.signal_number = signal_number
-        self.exit_code = 128 + signal_number
+        self.exit_code = 128 + (signal_number or signal.SIGINT)
         super().__init__(message)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Unpack, get_args
 
 import attrs
 import numpy as np
 
 from textgen.arguments import GenerateArguments, Settings
-from textgen.config import MAX_N, MAX_SEED
+from textgen.config import MAX_N, MAX_SEED, UnknownCharacters
 from textgen.continuing import Continuation
 from textgen.decoding import SequenceDecoding, TokenLogprobs, prompt_logprobs
 from textgen.errors import PromptError, UsageError
@@ -55,6 +55,10 @@ class Generator:
     tables: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[Path], Ids] | None = attrs.field(default=None, repr=False)
+
+    def __reduce__(self) -> NoReturn:
+        """Not to be pickled: it holds memory maps, locks and functions."""
+        raise TypeError("a Generator is not pickled; give the other process its path, and let it call textgen.load")
 
     def generate(
         self,
@@ -197,12 +201,11 @@ class Generator:
 
     def score(self, text: str | Iterable[str]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
-        return score_pieces(self.model, self.tokenizer, self.chain.model, [text] if isinstance(text, str) else text)
+        return score_pieces(self.model, self.tokenizer, self.chain.model, _pieces(text))
 
     def score_tokens(self, text: str | Iterable[str]) -> Iterator[TokenScores]:
         """The log-probability of each token of a text, in blocks, as one stream and in bounded memory."""
-        pieces = [text] if isinstance(text, str) else text
-        return score_tokens(self.model, self.tokenizer, self.chain.model, pieces)
+        return score_tokens(self.model, self.tokenizer, self.chain.model, _pieces(text))
 
     def copy_index(self) -> CopyIndex:
         """What tells how much of a text is copied from the training corpus: `copy_index().report(text)`.
@@ -216,7 +219,7 @@ class Generator:
             raise UsageError("only a generator of a run directory knows its training corpus")
         return CopyIndex.open(self.path, self.model_id, self.tokenizer, self.training_tokens)
 
-    def encode_prompt(self, prompt: str, unknown_characters: str = "error") -> Ids:
+    def encode_prompt(self, prompt: str, unknown_characters: UnknownCharacters = "error") -> Ids:
         """(T,) ids of a prompt, with what the vocabulary lacks refused, dropped ("skip") or fed ("unknown").
 
         Raises PromptError, naming the characters.
@@ -295,6 +298,8 @@ class Generator:
     ) -> ManyTexts:
         if isinstance(prompts, str):
             raise UsageError("prompts are several; for one, write [prompt], or use generate or stream")
+        if not isinstance(prompts, Iterable):
+            raise UsageError(f"prompts must be a list or another iterable of strings, and is {prompts!r}")
         settings = self._settings(arguments)
         _check_whole("n", n, 1, MAX_N)
         _check_whole("index", index, 0, MAX_SEED - 1)
@@ -306,10 +311,13 @@ class Generator:
         return many
 
 
-def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: str) -> Ids:
+def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: UnknownCharacters) -> Ids:
     """(T,) ids of a prompt, with what the vocabulary lacks treated as told. Raises PromptError."""
     if not isinstance(prompt, str):
         raise UsageError(f"a prompt must be a string, and is {prompt!r}")
+    if unknown_characters not in get_args(UnknownCharacters):
+        policies = ", ".join(get_args(UnknownCharacters))
+        raise UsageError(f"unknown_characters must be one of {policies}, and is {unknown_characters!r}")
     ids = tokenizer.encode(prompt)
     unknown = tokenizer.unknown_id
     if unknown is None or unknown_characters == "unknown" or unknown not in ids:
@@ -320,6 +328,16 @@ def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: str) -> 
     ids = tokenizer.encode("".join(c for c in prompt if c not in lacking))
     known: Ids = ids[ids != unknown]
     return known
+
+
+def _pieces(text: str | Iterable[str]) -> Iterator[str]:
+    """The pieces of a text, which may be one."""
+    if not isinstance(text, Iterable):
+        raise UsageError(f"a text must be a string, or pieces of one, and is {text!r}")
+    for piece in [text] if isinstance(text, str) else text:
+        if not isinstance(piece, str):
+            raise UsageError(f"a piece of a text must be a string, and is {piece!r}")
+        yield piece
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

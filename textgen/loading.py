@@ -17,11 +17,12 @@ from textgen.config import Choice, DecodingOptions, make_choice, make_pipeline, 
 from textgen.data import Surveyor, encode_corpus, split_tokens
 from textgen.document import Document, read_document
 from textgen.errors import CorpusError, RunError
+from textgen.files import load_tensors, read_json
 from textgen.generation import Generator
 from textgen.guards import raise_failure
 from textgen.plugins import PluginSet
 from textgen.protocols import Ids, Tokenizer
-from textgen.rundir import RunDirectory, load_tensors, read_json
+from textgen.rundir import RunDirectory
 from textgen.sampling import Chain
 
 # Whether the prompt is in the text is not the run's to say, but the caller's.

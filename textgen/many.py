@@ -9,6 +9,7 @@ import attrs
 
 from textgen.arguments import Settings
 from textgen.batching import BatchDecoding, Finished, Request, can_batch
+from textgen.config import UnknownCharacters
 from textgen.continuing import Continuation
 from textgen.decoding import TokenLogprobs, prompt_logprobs
 from textgen.errors import UsageError
@@ -37,7 +38,7 @@ class ManyTexts:
 
     model: Model
     tokenizer: Tokenizer
-    encode: Callable[[str, str], Ids]
+    encode: Callable[[str, UnknownCharacters], Ids]
     settings: Settings
     n: int
     first: int

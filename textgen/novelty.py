@@ -7,8 +7,10 @@ bounded memory, and mapped from disk.
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.errors import RunError
+from textgen.files import read_json
 from textgen.protocols import Ids, Tokenizer
-from textgen.rundir import read_json
 
 FOLDER: Final = "copy-index"
 LONGEST: Final = 10_000  # a run is followed so far; each block knows so much of the text after it
@@ -69,6 +71,7 @@ class CopyIndex:
     """The index of one run. Reports may be made from any thread."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
+        self._place: tempfile.TemporaryDirectory[str] | None = None
         header = read_json(folder / "index.json")
         self._tokenizer = tokenizer
         self._width, count = header["width"], header["tokens"]
@@ -84,9 +87,28 @@ class CopyIndex:
                 _make(run, folder, model_id, tokenizer.vocab_size, training_tokens)
             except OSError as error:
                 if not _is_whole(folder, model_id):  # or else another process was faster
-                    cause = f"the index of the corpus cannot be written: {error.strerror or error}"
-                    raise RunError(f"{run}: {cause}", run) from error
+                    return cls._aside(run, model_id, tokenizer, training_tokens, error)
         return cls(folder, tokenizer)
+
+    @classmethod
+    def _aside(
+        cls,
+        run: Path,
+        model_id: str,
+        tokenizer: Tokenizer,
+        training_tokens: Callable[[Path], Ids],
+        refused: OSError,
+    ) -> CopyIndex:
+        """An index for this object alone, where the run directory cannot be written to."""
+        if refused.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            cause = f"the index of the corpus cannot be written: {refused.strerror or refused}"
+            raise RunError(f"{run}: {cause}", run) from refused
+        place = tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True)
+        folder = Path(place.name, FOLDER)
+        _make(Path(place.name), folder, model_id, tokenizer.vocab_size, training_tokens)
+        index = cls(folder, tokenizer)
+        index._place = place  # which goes with it
+        return index
 
     def report(self, text: str) -> CopyReport:
         """What `text` shares with the training corpus."""

@@ -14,8 +14,9 @@ import tomli_w
 from textgen.config import Choice, Pipeline
 from textgen.data import Dataset, Survey
 from textgen.errors import RunMismatchError
+from textgen.files import dump_tensors, write_json
 from textgen.protocols import Tokenizer
-from textgen.rundir import RunDirectory, dump_tensors, write_json
+from textgen.rundir import RunDirectory
 from textgen.training import Progress
 
 
@@ -51,8 +52,15 @@ def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Ma
 
 def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
     """Write the pipeline, every default filled in, so that it runs in this very directory."""
-    tables = {**pipeline.to_dict(), "output": "."}
-    directory.write_artifact("pipeline.toml", tomli_w.dumps(tables).encode())
+    directory.write_artifact("pipeline.toml", _text(pipeline))
+
+
+def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
+    """Whether the pipeline that lies there is this one, key for key."""
+    try:
+        return directory.inside("pipeline.toml").read_bytes() == _text(pipeline)
+    except OSError:
+        return False
 
 
 def begin(
@@ -115,3 +123,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def _text(pipeline: Pipeline) -> bytes:
+    return tomli_w.dumps({**pipeline.to_dict(), "output": "."}).encode()

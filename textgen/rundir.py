@@ -1,4 +1,4 @@
-"""The run directory: layout, atomic writes, checksums, fingerprint and lock.
+"""The run directory: layout, lock, checkpoints, and the run that was there before.
 
     pipeline.toml  run.json  tokenizer.json  model.safetensors  metrics.jsonl  loss.svg  samples.txt  copy-index/
     checkpoints/step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.json
@@ -10,7 +10,6 @@ Only safetensors, JSON and TOML: nothing that is loaded can carry code.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -22,8 +21,17 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.checksums import read_checked
 from textgen.errors import CorruptFileError, RunError, RunLockedError
+from textgen.files import (
+    dump_tensors,
+    load_tensors,
+    read_checked,
+    read_json,
+    sync_folder,
+    write_atomic,
+    write_durably,
+    write_json,
+)
 from textgen.protocols import Tensors, TrainerState
 
 FORMAT_VERSION: Final = 1
@@ -33,6 +41,7 @@ _OWN: Final = (
     *("tokens.bin", "checkpoints", "copy-index"),
 )
 _PREVIOUS: Final = ".previous"
+_LEFTOVERS: Final = (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*", "tokens.bin")
 
 
 @attrs.frozen
@@ -60,8 +69,17 @@ class RunDirectory:
         """Whether a run was begun here."""
         return (self.path / "run.json").is_file()
 
-    def prepare(self) -> None:
-        """Make the folder, and see that it can be written to. Raises RunError, before any work is lost."""
+    def is_settled(self) -> bool:
+        """Whether a finished run is here, and nothing beside it that a process left half-written."""
+        leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
+        return self._status() == "finished" and not any(any(found) for found in leftovers)
+
+    def prepare(self) -> Path | None:
+        """Make the folder, and see that it can be written to. Raises RunError, before any work is lost.
+
+        Gives the uppermost folder that had to be made, for `abandon`.
+        """
+        made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self._was_prepared() and any(self._strangers()):
             names = ", ".join(sorted(p.name for p in self._strangers())[:3])
             raise RunError(
@@ -75,6 +93,19 @@ class RunDirectory:
         except OSError as error:
             reason = error.strerror or error
             raise RunError(f"{self.path} cannot be written to: {reason}; choose another `output`", self.path) from error
+        return made
+
+    def abandon(self, made: Path | None) -> None:
+        """Remove what `prepare` made for a run that was refused before it began. Nothing else is ever removed."""
+        if made is None or self.exists() or any(self.checkpoints.iterdir()) or any(self._strangers()):
+            return
+        with contextlib.suppress(OSError):  # another process may have come
+            (self.path / ".lock").unlink(missing_ok=True)
+            self.checkpoints.rmdir()
+            for folder in (self.path, *self.path.parents):
+                folder.rmdir()
+                if folder == made:
+                    break
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -135,19 +166,19 @@ class RunDirectory:
             "trainer.json": json.dumps({"trainer": trainer.values, "progress": dict(progress)}).encode(),
         }
         for name, data in files.items():
-            _write_durably(partial / name, data)
+            write_durably(partial / name, data)
         manifest = {
             "step": step,
             "files": {
                 name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
             },
         }
-        _write_durably(partial / _MANIFEST, json.dumps(manifest, indent=2).encode())
+        write_durably(partial / _MANIFEST, json.dumps(manifest, indent=2).encode())
         aside = partial.with_name(f"{partial.name}-before")
         if final.exists():  # a resumed run repeats the step that it resumed from
             final.rename(aside)
         partial.rename(final)
-        _sync_folder(self.checkpoints)
+        sync_folder(self.checkpoints)
         shutil.rmtree(aside, ignore_errors=True)
         return final
 
@@ -189,7 +220,7 @@ class RunDirectory:
             final = self.checkpoints / f"step-{step:06d}"
             if not final.exists():
                 partial.parent.rename(final)
-        for pattern in (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*", "tokens.bin"):
+        for pattern in _LEFTOVERS:
             for leftover in self.path.glob(pattern):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         self._settle()
@@ -207,7 +238,7 @@ class RunDirectory:
                     _link(path, partial / path.name)
             shutil.rmtree(self.path / _PREVIOUS, ignore_errors=True)
             partial.rename(self.path / _PREVIOUS)
-            _sync_folder(self.path)
+            sync_folder(self.path)
         self._remove(path for path in self._own() if path != spare)
 
     def loadable(self) -> RunDirectory:
@@ -233,7 +264,7 @@ class RunDirectory:
             self._remove(self._own())
             for path in sorted(previous.iterdir(), key=lambda path: path.name == "run.json"):  # which makes it count
                 _link(path, self.path / path.name)
-            _sync_folder(self.path)
+            sync_folder(self.path)
         shutil.rmtree(previous)
 
     def _status(self) -> Any:
@@ -271,70 +302,3 @@ def _link(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:
         shutil.copy2(source, target)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds all of it or what it held before, even if the machine stops."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        _write_durably(temporary, data)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one piece."""
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CorruptFileError."""
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise CorruptFileError(path, f"it is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CorruptFileError(path, "it holds no JSON object")
-    return value
-
-
-def dump_tensors(tensors: Tensors) -> bytes:
-    """Arrays by name in the safetensors format; the same arrays give the same bytes."""
-    import numpy as np
-    from safetensors.numpy import save
-
-    return bytes(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
-
-
-def load_tensors(path: Path, data: bytes) -> Tensors:
-    """The arrays in safetensors bytes that came from `path`."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return dict(load(data))
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CorruptFileError(path, f"it is not a safetensors file ({error})") from error
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename in the folder durable, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -156,7 +156,7 @@ class Chain:
                 sampled = link.sampler(sampled, history)
             except Exception as error:
                 raise_failure(link.offer, "sampling", error)
-            if getattr(sampled, "shape", None) != logits.shape:
+            if getattr(sampled, "shape", None) != logits.shape or sampled.dtype != logits.dtype:
                 contracts.check_logits(sampled, (1, self.vocab_size), link.offer)
         row = sampled[0] if type(sampled) is np.ndarray else to_numpy(sampled)[0]
         token = int(row.argmax()) if self._greedy else draw_one(row, uniform)

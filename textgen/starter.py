@@ -10,7 +10,7 @@ from pathlib import Path
 import tomli_w
 
 from textgen.errors import UsageError
-from textgen.rundir import write_atomic
+from textgen.files import write_atomic
 
 _TEMPLATE = """\
 # A textgen pipeline. Run it with:     textgen run {file}

@@ -11,9 +11,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.errors import CorruptFileError
+from textgen.errors import CorruptFileError, RunError
+from textgen.files import dump_tensors, load_tensors, write_atomic
 from textgen.protocols import Tensors
-from textgen.rundir import dump_tensors, load_tensors, write_atomic
 
 
 @attrs.frozen(eq=False)
@@ -29,23 +29,29 @@ class GenerationState:
     values: dict[str, Any]
 
     def save(self, path: str | Path) -> None:
-        """Write it to a file, in one piece: safetensors, with `values` as JSON bytes."""
+        """Write it to a file, in one piece: safetensors, with `values` as JSON bytes. Raises RunError."""
         encoded = np.frombuffer(json.dumps(self.values).encode(), np.uint8)
         kept = {**self.arrays, "values": encoded}
-        write_atomic(Path(path), dump_tensors({**kept, "checksum": _checksum(kept)}))
+        data = dump_tensors({**kept, "checksum": _checksum(kept)})
+        try:
+            write_atomic(Path(path), data)
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror or error}", Path(path)) from error
 
     @classmethod
     def load(cls, path: str | Path) -> GenerationState:
-        """Read what `save` wrote. Raises CorruptFileError for any other file, and for one that changed since."""
+        """Read what `save` wrote. Raises RunError, which is CorruptFileError for any other file, and a changed one."""
         path = Path(path)
         try:
-            arrays = load_tensors(path, path.read_bytes())
+            data = path.read_bytes()
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror or error}", path) from error
+        try:
+            arrays = load_tensors(path, data)
             checksum = arrays.pop("checksum")
             if not np.array_equal(checksum, _checksum(arrays)):
                 raise CorruptFileError(path, "it is not as it was saved: its checksum differs")
             values = json.loads(arrays.pop("values").tobytes())
-        except OSError as error:
-            raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
         except (KeyError, ValueError) as error:
             raise CorruptFileError(path, "it holds no state of a generation") from error
         return cls(arrays, values)

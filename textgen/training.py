@@ -176,9 +176,7 @@ class TrainingLoop:
     def _stop(self) -> None:
         self._checkpoint()
         step = self.progress.step
-        raise Interrupted(
-            f"stopped after step {step} and a checkpoint; the same command goes on from there", signal_number=2
-        )
+        raise Interrupted(f"stopped after step {step} and a checkpoint; the same command goes on from there")
 
     def _snapshot(self) -> _Snapshot:
         state = self.trainer.state()

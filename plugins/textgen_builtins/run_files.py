@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import attrs
 
 from textgen.events import Evaluation, Event, RunFinished, RunStarted
-from textgen.rundir import write_atomic
+from textgen.files import write_atomic
 from textgen_builtins.loss_plot import draw
 from textgen_builtins.observers import SamplesConfig
 

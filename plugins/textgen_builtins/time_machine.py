@@ -10,7 +10,7 @@ from typing import Final
 
 from textgen.cache import BOOK, cache_directory
 from textgen.errors import CorpusError
-from textgen.rundir import write_atomic
+from textgen.files import write_atomic
 
 URL: Final = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
 _TIMEOUT_SECONDS: Final = 30

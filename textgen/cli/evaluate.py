@@ -44,7 +44,7 @@ def command(settings: Any, run: str, file: str, encoding: str, page: str | None,
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
     if page is not None:
-        from textgen.rundir import write_atomic
+        from textgen.files import write_atomic
         from textgen.surprise import surprise_page
 
         blocks = generator.score_tokens(pieces())

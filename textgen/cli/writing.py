@@ -257,7 +257,7 @@ def _stdin() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _check_prompts(generator: Generator, how: How, prompts: Sequence[str], unknown_characters: str) -> None:
+def _check_prompts(generator: Generator, how: How, prompts: Sequence[str], unknown_characters: Any) -> None:
     """Refuse what the vocabulary lacks before any text is made, and say in which line of a file it is."""
     for number, prompt in enumerate(prompts, 1):
         try:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as strategy
 
+from textgen.files import dump_tensors
 from textgen.protocols import Ids
-from textgen.rundir import dump_tensors
 from textgen.sampling import to_numpy
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject

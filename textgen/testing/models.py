@@ -10,9 +10,9 @@ import attrs
 import numpy as np
 
 from textgen.component import BuildContext, Component
+from textgen.files import dump_tensors, load_tensors
 from textgen.plugins import PluginSet
 from textgen.protocols import Ids, Tensors
-from textgen.rundir import dump_tensors, load_tensors
 from textgen.sampling import to_numpy
 from textgen.testing import statements as st
 from textgen.testing.decoders import DecoderSuite, difference

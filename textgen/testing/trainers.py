@@ -16,9 +16,9 @@ from textgen.component import BuildContext, Component
 from textgen.data import Dataset
 from textgen.errors import TextgenError
 from textgen.events import Evaluated, StepDone
+from textgen.files import dump_tensors, load_tensors
 from textgen.plugins import PluginSet
 from textgen.protocols import Tensors, TrainerState
-from textgen.rundir import dump_tensors, load_tensors
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, build_built_in, fitted_tokenizer, subject
 from textgen.testing.general import general_checks, leaves_alone

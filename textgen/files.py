@@ -1,0 +1,109 @@
+"""Files that are written whole or not at all, and read back against what was noted when they were written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from textgen.errors import CorruptFileError
+from textgen.protocols import Tensors
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds all of it or what it held before, even if the machine stops."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        write_durably(temporary, data)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file in one piece."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises CorruptFileError."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CorruptFileError(path, f"it is not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CorruptFileError(path, "it holds no JSON object")
+    return value
+
+
+def dump_tensors(tensors: Tensors) -> bytes:
+    """Arrays by name in the safetensors format; the same arrays give the same bytes."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    return bytes(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
+
+
+def load_tensors(path: Path, data: bytes) -> Tensors:
+    """The arrays in safetensors bytes that came from `path`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return dict(load(data))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CorruptFileError(path, f"it is not a safetensors file ({error})") from error
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename in the folder durable, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_checked(path: Path, sha256: str) -> bytes:
+    """The bytes of a file. Raises CorruptFileError when the checksum is another, saying what they look like."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        what = _looks_like(data)
+        raise CorruptFileError(
+            path,
+            f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{what}; restore the file from a copy",
+            expected=sha256,
+            actual=actual,
+        )
+    return data
+
+
+def _looks_like(data: bytes) -> str:
+    head = data[:100].lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return " (it is a Git LFS pointer: run `git lfs pull`)"
+    if head.startswith((b"<!doctype", b"<html")):
+        return " (it is an HTML page)"
+    return " (it is empty)" if not data else ""
