@@ -863,6 +863,30 @@ def test_a_state_continues_exactly(generator: Generator, options: dict[str, Any]
     assert streamed == rest.text, "a state can be used twice"
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_stop_text_is_found_across_a_saved_state(generator: Generator, streamed: bool) -> None:
+    """What was shown of it cannot be taken back, but it ends the text where it would have ended."""
+    whole = generator.generate("the ", max_new_tokens=80).text
+    for end in (30, 47, 60):
+        stop, begin = whole[end - 4 : end], whole.index(whole[end - 4 : end])
+        for cut in range(begin + 1, begin + 4):
+            stops = ["zzz", stop]
+            first = generator.generate("the ", max_new_tokens=cut, stop=stops, keep_state=True)
+            assert first.text == whole[:cut]
+            state = first.state
+            for _ in range(2):  # nothing generated leaves it as it was
+                state = generator.generate(state=state, max_new_tokens=0, stop=stops, keep_state=True).state
+            if streamed:
+                stream = generator.stream(state=state, max_new_tokens=30, stop=stops)
+                assert ("".join(stream), stream.finish_reason) == ("", "stop")
+            else:
+                rest = generator.generate(state=state, max_new_tokens=30, stop=stops)
+                assert (rest.text, rest.finish_reason) == ("", "stop")
+            assert len(generator.generate(state=state, max_new_tokens=9, stop=None).tokens) == 9
+            other = generator.generate(state=state, max_new_tokens=30, stop=stop, min_new_tokens=10)
+            assert len(other.tokens) >= 10
+
+
 @STATES
 @pytest.mark.parametrize("at", [0, 1, 37, 64, 65])
 def test_the_state_of_a_stream_continues_exactly(generator: Generator, options: dict[str, Any], at: int) -> None:

@@ -83,9 +83,9 @@ class Settings:
             cancelled=self.cancelled,
         )
 
-    def watcher(self, continuation: Continuation) -> StopText:
-        """What decodes a text as it comes, up to a stop."""
-        return StopText(continuation.incremental_decoder(), self.options.stops, self.options.min_new_tokens)
+    def watcher(self, continuation: Continuation, open_end: str = "") -> StopText:
+        """What decodes a text as it comes, up to a stop, which may begin in the `open_end` of what was shown before."""
+        return StopText(continuation.incremental_decoder(), self.options.stops, self.options.min_new_tokens, open_end)
 
     def also_ended_by(self, switch: Event) -> Settings:
         """The same for a text that `switch` ends too."""

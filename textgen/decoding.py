@@ -175,8 +175,11 @@ class SequenceDecoding:
             yield TokenLogprobs.of(to_numpy(logits)[0], token, top)
             self._feed = np.array([[token]], np.int64)
 
-    def state(self, model_id: str, made: list[int], sampling: Mapping[str, Any]) -> GenerationState:
-        """Where the sequence stands after the tokens that it `made`, with the `sampling` that its chain is made of."""
+    def state(self, model_id: str, made: list[int], sampling: Mapping[str, Any], open_end: str) -> GenerationState:
+        """Where the sequence stands after the tokens that it `made`.
+
+        Its chain is made of `sampling`, and its text ends in `open_end`, which a stop text may begin with.
+        """
         if self._ahead is not None:  # left within a stretch: go back to its start, and as far as it was taken
             taken = self._ahead.taken
             self._decoder.write_state(self._ahead.before)
@@ -193,6 +196,7 @@ class SequenceDecoding:
             "tail": [*self.before.tolist(), *made][-TAIL:],
             "model": model_id,
             "sampling": dict(sampling),
+            "open_end": open_end,
         }
         return GenerationState(arrays, values)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Unpack
 
 import attrs
 import numpy as np
@@ -14,12 +14,14 @@ from textgen.arguments import GenerateArguments, Settings
 from textgen.config import MAX_N, MAX_SEED, UnknownCharacters
 from textgen.continuing import Continuation
 from textgen.decoding import SequenceDecoding, TokenLogprobs, prompt_logprobs
-from textgen.errors import PromptError, UsageError
+from textgen.errors import UsageError
 from textgen.many import ManyTexts
+from textgen.prompts import check_prompt, text_pieces
 from textgen.protocols import Ids, Model, Tokenizer
 from textgen.sampling import Chain
 from textgen.scoring import TextScore, TokenScores, score_pieces, score_tokens
 from textgen.state import GenerationState
+from textgen.stopping import StopText
 from textgen.text_stream import TextStream
 from textgen.texts import Generation, Piece
 
@@ -89,7 +91,9 @@ class Generator:
         settings.must_end()
         decoding = self._begin(prompt, settings, index, state)
         continuation = self._continuation(decoding, prompt, state)
-        ids, text = self._collect(decoding, continuation, settings, logprobs, keep_state)
+        open_end = _open_end(prompt, state)
+        watcher = settings.watcher(continuation, open_end) if settings.options.stops else None
+        ids, text = _collect(decoding, continuation, settings, watcher, logprobs, keep_state)
         return Generation(
             prompt=prompt,
             text=prompt + text if settings.options.echo else text,
@@ -99,7 +103,11 @@ class Generator:
             index=decoding.index,
             echo=settings.options.echo,
             logprobs=None if logprobs is None else self._logprobs(decoding, prompt, settings, state, logprobs),
-            state=decoding.state(self.model_id, ids, settings.sampling) if keep_state else None,
+            state=None
+            if not keep_state
+            else decoding.state(
+                self.model_id, ids, settings.sampling, open_end if watcher is None else watcher.open_end
+            ),
         )
 
     def stream(
@@ -124,6 +132,7 @@ class Generator:
             self._continuation(decoding, prompt, state),
             settings,
             first=prompt if settings.options.echo else "",
+            open_end=_open_end(prompt, state),
             keep_for=self.model_id if keep_state else None,
         )
 
@@ -201,11 +210,11 @@ class Generator:
 
     def score(self, text: str | Iterable[str]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
-        return score_pieces(self.model, self.tokenizer, self.chain.model, _pieces(text))
+        return score_pieces(self.model, self.tokenizer, self.chain.model, text_pieces(text))
 
     def score_tokens(self, text: str | Iterable[str]) -> Iterator[TokenScores]:
         """The log-probability of each token of a text, in blocks, as one stream and in bounded memory."""
-        return score_tokens(self.model, self.tokenizer, self.chain.model, _pieces(text))
+        return score_tokens(self.model, self.tokenizer, self.chain.model, text_pieces(text))
 
     def copy_index(self) -> CopyIndex:
         """What tells how much of a text is copied from the training corpus: `copy_index().report(text)`.
@@ -256,28 +265,6 @@ class Generator:
         """What a text begins with that goes on from a prompt, or from the middle of a character."""
         return Continuation.of(self.tokenizer, decoding.before, held_back=state is not None and not prompt)
 
-    def _collect(
-        self,
-        decoding: SequenceDecoding,
-        continuation: Continuation,
-        settings: Settings,
-        top: int | None,
-        hold_back: bool,
-    ) -> tuple[list[int], str]:
-        """All tokens of a decoding, and their text."""
-        watcher = settings.watcher(continuation) if settings.options.stops else None
-        tokens = decoding.tokens(settings.limits(), top)
-        if watcher is None:
-            ids = list(tokens)
-            return ids, continuation.decode(np.array(ids, np.int64), hold_back=hold_back)
-        ids = []
-        for token in tokens:
-            ids.append(token)
-            if watcher.watch(token):
-                decoding.reason = "stop"
-                break
-        return ids, watcher.text(hold_back=hold_back)
-
     def _logprobs(
         self, decoding: SequenceDecoding, prompt: str, settings: Settings, state: GenerationState | None, top: int
     ) -> tuple[TokenLogprobs, ...]:
@@ -311,33 +298,31 @@ class Generator:
         return many
 
 
-def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: UnknownCharacters) -> Ids:
-    """(T,) ids of a prompt, with what the vocabulary lacks treated as told. Raises PromptError."""
-    if not isinstance(prompt, str):
-        raise UsageError(f"a prompt must be a string, and is {prompt!r}")
-    if unknown_characters not in get_args(UnknownCharacters):
-        policies = ", ".join(get_args(UnknownCharacters))
-        raise UsageError(f"unknown_characters must be one of {policies}, and is {unknown_characters!r}")
-    ids = tokenizer.encode(prompt)
-    unknown = tokenizer.unknown_id
-    if unknown is None or unknown_characters == "unknown" or unknown not in ids:
-        return ids
-    lacking = [c for c in dict.fromkeys(prompt) if unknown in tokenizer.encode(c)]
-    if unknown_characters == "error":
-        raise PromptError(lacking or [prompt])
-    ids = tokenizer.encode("".join(c for c in prompt if c not in lacking))
-    known: Ids = ids[ids != unknown]
-    return known
+def _open_end(prompt: str, state: GenerationState | None) -> str:
+    """The end of what was generated before, where the text goes straight on from it."""
+    return "" if state is None or prompt else str(state.values["open_end"])
 
 
-def _pieces(text: str | Iterable[str]) -> Iterator[str]:
-    """The pieces of a text, which may be one."""
-    if not isinstance(text, Iterable):
-        raise UsageError(f"a text must be a string, or pieces of one, and is {text!r}")
-    for piece in [text] if isinstance(text, str) else text:
-        if not isinstance(piece, str):
-            raise UsageError(f"a piece of a text must be a string, and is {piece!r}")
-        yield piece
+def _collect(
+    decoding: SequenceDecoding,
+    continuation: Continuation,
+    settings: Settings,
+    watcher: StopText | None,
+    top: int | None,
+    hold_back: bool,
+) -> tuple[list[int], str]:
+    """All tokens of a decoding, and their text."""
+    tokens = decoding.tokens(settings.limits(), top)
+    if watcher is None:
+        ids = list(tokens)
+        return ids, continuation.decode(np.array(ids, np.int64), hold_back=hold_back)
+    ids = []
+    for token in tokens:
+        ids.append(token)
+        if watcher.watch(token):
+            decoding.reason = "stop"
+            break
+    return ids, watcher.text(hold_back=hold_back)
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

@@ -12,8 +12,9 @@ from textgen.arguments import check_decoding
 from textgen.component import BuildContext
 from textgen.config import DecodingOptions, Pipeline
 from textgen.errors import Fault, PipelineError, UsageError
-from textgen.generation import Generator, check_prompt
+from textgen.generation import Generator
 from textgen.loading import make_generator
+from textgen.prompts import check_prompt
 from textgen.texts import Generation
 
 

@@ -21,8 +21,8 @@ class GenerationState:
     """Where a generation stands: all that continues it exactly, on any machine that has the run.
 
     arrays  the decoder's state and the history, each for one sequence
-    values  the seed, the position in its random numbers, the sampling arguments, the ids not fed yet, the last ids, and
-            the checksum of the weights
+    values  the seed, the position in its random numbers, the sampling arguments, the ids not fed yet, the last ids, the
+            text that a stop text may have begun with, and the checksum of the weights
     """
 
     arrays: Tensors = attrs.field(repr=False)

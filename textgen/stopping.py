@@ -10,12 +10,17 @@ from textgen.protocols import IncrementalDecoder
 class StopText:
     """Decodes one token after the other and holds back what may be the beginning of a stop text.
 
-    A stop text counts once `min_tokens` tokens have come; it is searched in what came after them.
+    A stop text counts once `min_tokens` tokens have come; it is searched in what came after them, and in `open_end`:
+    the text before, already shown, that may be the beginning of one.
     """
 
-    def __init__(self, decoder: IncrementalDecoder, stops: tuple[str, ...], min_tokens: int = 0) -> None:
+    def __init__(
+        self, decoder: IncrementalDecoder, stops: tuple[str, ...], min_tokens: int = 0, open_end: str = ""
+    ) -> None:
         self._decoder, self._stops, self._min_tokens = decoder, stops, min_tokens
-        self._held = ""
+        self.open_end = open_end
+        self._before = len(open_end)  # characters of what is held back that were shown already
+        self._held = open_end
         self._shown: list[str] = []
         self._tokens = 0
         self.stopped = False
@@ -30,8 +35,8 @@ class StopText:
         if self.stopped:
             return ""
         shown = self._advance(self._decoder.decode(np.empty(0, np.int64), final=not hold_back))
-        held, self._held = self._held, ""
-        return shown if self.stopped else shown + held
+        self.open_end, self._held = self._held, ""
+        return shown if self.stopped else shown + self.open_end[self._before :]
 
     def watch(self, token: int) -> bool:
         """`feed` for a text that is wanted as a whole: keeps what can be shown, and says whether to stop."""
@@ -44,15 +49,18 @@ class StopText:
 
     def _advance(self, piece: str) -> str:
         if not self._stops or self._tokens <= self._min_tokens:
+            if self._tokens:  # too early to count, and so is what stands before it
+                self._held, self._before = "", 0
             return piece
         text = self._held + piece
         places = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        before = self._before
         if places:
-            self.stopped, self._held = True, ""
-            return text[: min(places)]
+            self.stopped, self._held, self._before = True, "", 0
+            return text[before : min(places)]
         keep = max(_overlap(text, stop) for stop in self._stops)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        self._held, self._before = text[len(text) - keep :], max(0, before - (len(text) - keep))
+        return text[before : len(text) - keep]
 
 
 def _overlap(text: str, stop: str) -> int:

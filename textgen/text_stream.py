@@ -26,15 +26,16 @@ class TextStream(Iterator[str]):
         settings: Settings,
         *,
         first: str = "",
+        open_end: str = "",
         keep_for: str | None = None,
     ) -> None:
-        """`first` comes before all else. The state is kept for the model with the id `keep_for`, if given."""
+        """`first` comes before all else, `open_end` came before. The state is kept for the model `keep_for`, if given."""
         self.finish_reason: FinishReason | None = None
         self.state: GenerationState | None = None
         self._switch = threading.Event()
         self._settings = settings.also_ended_by(self._switch)
         self._decoding, self._first, self._keep_for = decoding, first, keep_for
-        self._text = settings.watcher(continuation)
+        self._text = settings.watcher(continuation, open_end)
         self._made: deque[int] = deque(maxlen=TAIL)
         self._tokens: Iterator[int] | None = None
         self._closed = False
@@ -78,6 +79,8 @@ class TextStream(Iterator[str]):
                 break
         rest = self._text.rest(hold_back=self._keep_for is not None)
         if self._keep_for is not None:
-            self.state = self._decoding.state(self._keep_for, list(self._made), self._settings.sampling)
+            self.state = self._decoding.state(
+                self._keep_for, list(self._made), self._settings.sampling, self._text.open_end
+            )
         self.finish_reason = "stop" if self._text.stopped else self._decoding.reason
         return rest
