@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -162,7 +163,7 @@ class Generator:
         batch_size: int = _BATCH,
         logprobs: int | None = None,
         **arguments: Unpack[GenerateArguments],
-    ) -> Iterator[Generation]:
+    ) -> collections.abc.Generator[Generation, None, None]:
         """`n` continuations of each prompt, up to `batch_size` at once, in the order of the prompts.
 
         Continuation j of prompt i is `generate(prompt, index=index + i * n + j, logprobs=logprobs)`. A time limit holds
@@ -183,7 +184,7 @@ class Generator:
         index: int = 0,
         batch_size: int = _BATCH,
         **arguments: Unpack[GenerateArguments],
-    ) -> Iterator[Piece]:
+    ) -> collections.abc.Generator[Piece, None, None]:
         """The texts of `generate_many` side by side, in pieces as they come.
 
         The pieces of index + i * n + j, joined, are continuation j of prompt i; the last of them has the finish reason.

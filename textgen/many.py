@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -45,7 +45,7 @@ class ManyTexts:
     batch_size: int
     top: int | None = None
 
-    def whole(self, prompts: Iterable[str]) -> Iterator[Generation]:
+    def whole(self, prompts: Iterable[str]) -> Generator[Generation, None, None]:
         """The texts, in the order of their indices."""
         begun: dict[int, _Given] = {}
         watchers: dict[int, StopText] = {}

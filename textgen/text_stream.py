@@ -29,7 +29,7 @@ class TextStream(Iterator[str]):
         open_end: str = "",
         keep_for: str | None = None,
     ) -> None:
-        """`first` comes before all else, `open_end` came before. The state is kept for the model `keep_for`, if given."""
+        """`first` comes before all else, `open_end` came before. With `keep_for`, a state of that model is kept."""
         self.finish_reason: FinishReason | None = None
         self.state: GenerationState | None = None
         self._switch = threading.Event()
