@@ -6,14 +6,13 @@ import json
 import math
 import os
 import pty
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import termios
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from textgen.cli import main
 main(sys.argv[1:])
 """
-# Ctrl-C is for the processes whose controlling terminal it is typed on; a new session has none until it takes one.
-ON_ITS_TERMINAL = "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + HEEDING_SIGINT
 
 
 @pytest.fixture(scope="module")
@@ -651,154 +648,3 @@ def test_a_page_shows_the_beginning_of_a_long_text(
     assert page.text == "the clock " * 5000
     failed = textgen("evaluate", finished_run, "text.txt", "--html", "missing/page.html", cwd=tmp_path)
     assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
-
-
-class Terminal:
-    """A session of the command on a terminal of its own."""
-
-    def __init__(self, *arguments: str, cwd: Path) -> None:
-        self._end, other = pty.openpty()
-        environment = {**os.environ, "TERM": "dumb", "HOME": str(cwd), "INPUTRC": os.devnull}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ON_ITS_TERMINAL, *arguments],
-            cwd=cwd,
-            stdin=other,
-            stdout=other,
-            stderr=other,
-            env=environment,
-            start_new_session=True,
-        )
-        os.close(other)
-
-    def read_to(self, mark: str) -> str:
-        """What it wrote up to the next `mark`."""
-        seen = bytearray()
-        while not seen.endswith(mark.encode()):
-            ready, _, _ = select.select([self._end], [], [], 60)
-            assert ready, f"waited for {mark!r} after {seen[-1000:]!r}"
-            try:
-                data = os.read(self._end, 1)
-            except OSError:  # the other end is closed
-                data = b""
-            assert data, f"ended before {mark!r}, after {seen[-1000:]!r}"
-            seen += data
-            assert len(seen) < 1_000_000, f"no {mark!r} in a megabyte that ends in {seen[-1000:]!r}"
-        return seen.decode().replace("\r\n", "\n")
-
-    def until_it_waits(self) -> None:
-        """Until its process sleeps. Does nothing where there is no /proc."""
-        state = Path(f"/proc/{self.process.pid}/stat")
-        while state.exists() and state.read_text().rpartition(") ")[2][0] != "S":
-            pass
-
-    def send(self, text: str) -> None:
-        os.write(self._end, text.encode())
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._end)
-
-
-@pytest.fixture
-def session(finished_run: Path, tmp_path: Path) -> Iterator[Terminal]:
-    """A session with 30 tokens for each text, at its first prompt."""
-    terminal = Terminal("generate", str(finished_run), "--max-new-tokens", "30", "--greedy", cwd=tmp_path)
-    try:
-        assert "/set KEY=VALUE" in terminal.read_to("> ")
-        yield terminal
-    finally:
-        terminal.close()
-
-
-def test_a_session_continues_prompts_with_live_options(session: Terminal, generator: Generator) -> None:
-    session.send("the \n")
-    expected = generator.generate("the ", max_new_tokens=30, temperature=0)
-    assert f"{expected}\n" in session.read_to("\n> ")
-    session.send("/set temperature=0.5\n")
-    session.read_to("> ")
-    session.send("/set max_new_tokens=12\n")
-    session.read_to("> ")
-    session.send("/options\n")
-    shown = session.read_to("\n> ")
-    assert "temperature = 0.5" in shown
-    assert "max_new_tokens = 12" in shown
-    session.send("the \n")
-    expected = generator.generate("the ", max_new_tokens=12, temperature=0.5, index=1)
-    assert f"{expected}\n" in session.read_to("\n> ")
-    session.send("/unset temperature\n")
-    session.read_to("> ")
-    session.send("the \n")
-    assert f"{generator.generate('the ', max_new_tokens=12, index=2)}\n" in session.read_to("\n> ")
-    session.send("\x04")
-    assert session.process.wait(60) == 0
-
-
-def test_a_session_takes_the_names_of_the_command(session: Terminal) -> None:
-    session.send("/set max-new-tokens=12\n")
-    session.read_to("> ")
-    session.send("/unset top-k\n")
-    assert "error: top_k is not set" in session.read_to("\n> ")
-    session.send("/options\n")
-    shown = session.read_to("\n> ")
-    assert "max_new_tokens = 12" in shown
-    assert "top_p" in shown.partition("not set: ")[2]
-
-
-@pytest.mark.parametrize(
-    "refused",
-    [("-n", "2"), ("--output", "jsonl"), ("--save-state", "state"), ("--novelty",), ("--logprobs", "1", "-o", "jsonl")],
-    ids=lambda options: options[0],
-)
-def test_a_session_refuses_what_it_cannot_do(finished_run: Path, tmp_path: Path, refused: tuple[str, ...]) -> None:
-    terminal = Terminal("generate", str(finished_run), *refused, cwd=tmp_path)
-    try:
-        said = terminal.read_to("\n")
-        assert terminal.process.wait(60) == 2
-    finally:
-        terminal.close()
-    assert said.startswith("textgen: error: --")
-    assert "--prompt" in said
-
-
-@pytest.mark.parametrize("word", ["/quit", "/exit"])
-def test_a_session_ends_by_a_word(session: Terminal, word: str) -> None:
-    session.send("/help\n")
-    assert "/quit" in session.read_to("\n> ")
-    session.send("/set temperature 0.5\n")
-    session.read_to("> ")
-    session.send("/options\n")
-    assert "temperature = 0.5" in session.read_to("\n> ")
-    session.send(f"{word}\n")
-    assert session.process.wait(60) == 0
-
-
-def test_a_session_survives_mistakes(session: Terminal) -> None:
-    for line, said in (
-        ("/set temperature=-1", "temperature"),
-        ("/set temprature=1", "temperature"),
-        ("/set temperature", "/set KEY=VALUE"),
-        ("/nonsense", "/set KEY=VALUE"),
-        ("/set stop=[", "TOML"),
-        ("é", "U+00E9"),
-    ):
-        session.send(f"{line}\n")
-        shown = session.read_to("\n> ").partition(line)[2] or ""
-        assert said in shown, line
-        assert "Traceback" not in shown
-    session.send("/set max_new_tokens=none\n")
-    session.read_to("> ")
-    session.send("the \n")
-    session.read_to("the ")
-    session.read_to("e")  # it writes, and would go on for ever
-    session.send("\x03")
-    session.read_to("\n> ")
-    session.send("half a prompt")
-    session.read_to("half a prompt")
-    session.until_it_waits()  # input() sleeps through a signal that comes just before it waits for a key
-    session.send("\x03")
-    assert "/quit" in session.read_to("\n> ")
-    session.send("/options\n")
-    assert "max_new_tokens = None" in session.read_to("\n> ")
-    session.send("\x04")
-    assert session.process.wait(60) == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,15 @@ def check_folder(file: str | None) -> None:
     """Raise UsageError, before any work, when a file to write is in a folder that is not there."""
     if file is not None and not Path(file).absolute().parent.is_dir():
         raise UsageError(f"{file} cannot be written: there is no folder {Path(file).parent}")
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise UsageError for a prompt with bytes that are no UTF-8: Python has put surrogates in their place."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        byte = ord(prompt[error.start]) & 0xFF
+        raise UsageError(f"the prompt is not valid UTF-8: byte 0x{byte:02x} after {prompt[: error.start]!r}") from error
 
 
 def check_pipeline(given: str) -> None:
@@ -109,20 +120,29 @@ def _option(field: attrs.Attribute[Any]) -> click.Option:
     text = f"Sampling: {field.metadata['help']}."
     if field.type in (int, float):
         return click.Option([flag], type=field.type, help=text)
+    text += " As in e=-2; a line break is written $'\\n=-2'. May be given several times."
     return click.Option([flag], multiple=True, metavar="TOKEN=VALUE", help=text)
+
+
+def token_table(option: str, items: Iterable[str]) -> dict[str, float]:
+    """Repeated TOKEN=VALUE as a table. Raises UsageError, naming the option."""
+    table: dict[str, float] = {}
+    for item in items:
+        token, equals, number = item.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UsageError(f"{option} expects TOKEN=VALUE, as in e=-2, and was given {item!r}")
+        if not math.isfinite(value):
+            raise UsageError(f"{option} {item!r}: expected a finite number; -100 forbids a token")
+        if token in table:
+            raise UsageError(f"{option} gives the token {token!r} more than once; leave one out")
+        table[token] = value
+    return table
 
 
 def _value(name: str, value: Any) -> Any:
     """Repeated TOKEN=VALUE as a table; anything else as it is."""
-    if not isinstance(value, tuple):
-        return value
-    table = {}
-    for item in value:
-        token, equals, number = item.rpartition("=")
-        try:
-            table[token] = float(number)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise UsageError(f"--{name.replace('_', '-')} expects TOKEN=VALUE, as in e=-2, and was given {item!r}")
-    return table
+    return token_table(f"--{name.replace('_', '-')}", value) if isinstance(value, tuple) else value

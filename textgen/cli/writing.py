@@ -26,19 +26,18 @@ if TYPE_CHECKING:
     from textgen.novelty import CopyIndex, CopyReport
 
 
-def write(generator: Generator, sampling: dict[str, Any], **options: Any) -> None:
+def write(generator: Generator, how: How, sampling: dict[str, Any], **options: Any) -> None:
     """Generate as the options of `textgen generate` say, and write to stdout."""
-    how = How(**{field.name: options.pop(field.name) for field in attrs.fields(How)})
-    how.check()
     arguments = {key: value for key, value in options.items() if value not in (None, ())} | sampling
     if options["max_new_tokens"] == "none":
         arguments["max_new_tokens"] = None
-    arguments.setdefault("echo", generator.tables.get("generate", {}).get("echo", True))
+    echo = generator.tables.get("generate", {}).get("echo", True)
     if how.interactive():
         from textgen.cli.session import Session
 
-        Session(generator, arguments).run()
+        Session(generator, arguments, echo=echo, index=how.index).run()
         return
+    arguments.setdefault("echo", echo)
     if how.unasked() and _waiting_on_stdin():
         click.echo("textgen: warning: stdin is not read; --prompts-file - continues each line of it", err=True)
     endless = arguments.get("max_new_tokens", 0) is None
@@ -66,6 +65,11 @@ class How:
     novelty: bool
     save_state: str | None
     load_state: str | None
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> How:
+        """Take what is of this kind out of the options of the command."""
+        return cls(**{field.name: options.pop(field.name) for field in attrs.fields(cls)})
 
     def alone(self) -> list[str]:
         """The options given that work on one text."""
