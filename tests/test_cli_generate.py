@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -546,7 +548,14 @@ def test_evaluate_measures_a_file(textgen: Callable[..., Any], finished_run: Pat
 
 @pytest.mark.parametrize(
     ("data", "code", "said"),
-    [(None, 1, "No such file"), (b"a\xff", 1, "--encoding"), (b"", 2, "two tokens"), (b"t", 2, "two tokens")],
+    [
+        (None, 2, "text.txt does not exist"),
+        (b"a\xff", 1, "--encoding cp1252"),
+        ("the clock".encode("utf-16"), 1, "begins with the mark of utf-16: give --encoding utf-16"),
+        ("the clock".encode("utf-32"), 1, "--encoding utf-32"),
+        (b"", 2, "two tokens"),
+        (b"t", 2, "two tokens"),
+    ],
 )
 def test_evaluate_says_what_is_wrong_with_a_file(
     textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, data: bytes | None, code: int, said: str
@@ -559,6 +568,90 @@ def test_evaluate_says_what_is_wrong_with_a_file(
     assert "text.txt" in failed.stderr
     assert said in failed.stderr
     assert "option encoding" not in failed.stderr
+
+
+def test_a_corpus_with_a_mark_says_its_encoding(
+    textgen: Callable[..., Any], write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    pipeline = write_pipeline(tiny_pipeline())
+    (tmp_path / "corpus.txt").write_text(STORY, encoding="utf-16")
+    failed = textgen("run", pipeline, cwd=tmp_path)
+    assert (failed.code, failed.stdout) == (1, "")
+    assert "set the corpus's option encoding to utf-16" in failed.stderr
+    assert textgen("run", pipeline, "--set", "corpus.encoding=utf-16", cwd=tmp_path).code == 0
+
+
+def test_evaluate_counts_what_is_outside_the_vocabulary_among_the_predicted(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("éééé", encoding="utf-8")
+    done = textgen("evaluate", finished_run, "text.txt", cwd=tmp_path)
+    assert "tokens              3 (3 outside the vocabulary)\n" in done.stdout
+
+
+def test_evaluate_reads_stdin_and_pipes(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    text = "the clock struck the hour, and the hall was é.\n" * 30
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    of_a_file = textgen("evaluate", finished_run, "text.txt", "--json", "--html", "a.html", cwd=tmp_path)
+    piped = textgen("evaluate", finished_run, "-", "--json", "--html", "b.html", cwd=tmp_path, stdin=text)
+    named = textgen("evaluate", finished_run, "/dev/stdin", "--json", "--html", "c.html", cwd=tmp_path, stdin=text)
+    assert piped.stdout == named.stdout == of_a_file.stdout
+    pages = [(tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in "abc"]
+    assert [page.partition("<pre>")[2] for page in pages] == [pages[0].partition("<pre>")[2]] * 3
+    assert "<h1>stdin</h1>" in pages[1]
+    failed = textgen("evaluate", finished_run, "-", cwd=tmp_path)
+    assert (failed.code, failed.stderr.startswith("textgen: error: stdin: ")) == (2, True)
+
+
+def test_evaluate_takes_the_texts_of_a_folder(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    for name, text in (("a.txt", "the clock\n"), ("b.txt", "the hall\n"), ("c.md", "no\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = textgen("evaluate", finished_run, ".", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == pytest.approx(attrs.asdict(load(finished_run).score("the clock\nthe hall\n")))
+    assert "a folder of .txt files" in textgen("evaluate", "--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("evaluate runs/my my.txt --html my.txt", "my.txt is there and is no page"),
+        ("evaluate runs/my my.txt --html ./my.toml", "is no page of textgen evaluate"),
+        ("evaluate runs/my old.html --html old.html", "old.html is the text itself"),
+        ("evaluate runs/my my.txt --html runs/my/tokenizer.json", "is no page"),
+        ("evaluate runs/my my.txt --html runs/my/page.html", "among the files of the run"),
+        ("evaluate runs/my my.txt --html runs/my/checkpoints/page.html", "among the files of the run"),
+        ("evaluate runs/my my.txt --html runs", "runs names no file"),
+        ("evaluate runs/my my.txt --html missing/page.html", "there is no folder missing"),
+        ("generate runs/my -p t --save-state my.txt", "my.txt is there and is no saved state"),
+        ("generate runs/my -p t --save-state runs/my/model.safetensors", "is no saved state"),
+        ("generate runs/my -p t --save-state runs/my/checkpoints/state", "among the files of the run"),
+        ("generate runs/my -p t --save-state runs", "runs names no file"),
+        ("generate runs/my -p t --save-state=", "--save-state is empty"),
+        ("generate runs/my -p t --load-state=", "--load-state is empty"),
+        ("generate runs/my -p t --load-state nowhere", "nowhere does not exist"),
+        ("generate runs/my -p t --load-state runs", "runs is a folder"),
+        ("generate runs/my --prompts-file nowhere", "nowhere does not exist"),
+        ("evaluate runs/my nowhere", "nowhere does not exist"),
+    ],
+)
+def test_no_file_is_lost_and_none_is_missed(
+    textgen: Callable[..., Any], workplace: Path, command: str, said: str
+) -> None:
+    page = textgen("evaluate", "runs/my", "my.txt", "--html", "old.html", cwd=workplace)
+    assert page.code == 0, page.stderr  # its own page it replaces
+    before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
+    failed = textgen(*command.split(), cwd=workplace)
+    assert (failed.code, failed.stdout) == (2, ""), failed.stderr
+    (line,) = failed.stderr.splitlines()
+    assert said in line
+    assert {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()} == before
+
+
+def test_a_saved_state_may_be_replaced(textgen: Callable[..., Any], workplace: Path) -> None:
+    for _ in range(2):
+        done = textgen("generate", "runs/my", "-p", "t", "--save-state", "runs/my/state", cwd=workplace)
+        assert done.code == 0, done.stderr
+    (workplace / "runs/my/state").unlink()
 
 
 def test_evaluate_reads_another_encoding(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
@@ -579,6 +672,7 @@ class Page(HTMLParser):
         self.text = ""
         self.bits: list[str] = []
         self.marked = ""
+        self.breaks = 0
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         if tag != "meta":
@@ -586,6 +680,7 @@ class Page(HTMLParser):
         if "pre" in self.open and tag == "span":
             self.bits.append(dict(attributes)["title"] or "")
         self.marked += "" if tag != "u" else "|"
+        self.breaks += tag == "i"
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -631,10 +726,39 @@ def test_evaluate_paints_a_page(textgen: Callable[..., Any], tmp_path: Path, tin
     page.close()
     assert page.open == []
     assert page.text == text
-    assert page.bits[0].startswith("-")  # nothing foretells the first
+    assert page.bits[0].startswith("< -")  # nothing foretells the first
+    paired = [pair.rsplit(" ", 1) for bits in page.bits for pair in bits.removesuffix(" bits").split(" · ")]
+    assert "".join(token for token, _ in paired) == text.translate({10: "⏎", 32: "␣"})
+    assert all(float(bits) >= 0 for _, bits in paired[1:])
+    assert page.breaks == text.count("\n")
     assert f"over {json.loads(done.stdout)['tokens']:,} tokens" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert all(bits.endswith(" bits") for bits in page.bits)
     assert "<script>" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 has it."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_colours_of_a_page_tell_steps_apart_and_leave_the_text_readable(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("the clock", encoding="utf-8")
+    assert textgen("evaluate", finished_run, "text.txt", "--html", "page.html", cwd=tmp_path).code == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    letters, darker = re.findall(r"[^-]color: light-dark\((#\w+), (#\w+)\)", page)[0]
+    steps = re.findall(r"\.s\d \{ background: light-dark\((#\w+), (#\w+)\)", page)
+    for text, colours in ((letters, [light for light, _ in steps]), (darker, [dark for _, dark in steps])):
+        there = [luminance(colour) for colour in colours]
+        assert len(there) == 7
+        contrasts = [(max(one, luminance(text)) + 0.05) / (min(one, luminance(text)) + 0.05) for one in there]
+        assert min(contrasts) >= 4.5
+        assert sorted(contrasts, reverse=True) == contrasts
+        assert all(before / after > 1.09 for before, after in itertools.pairwise(contrasts))
+    assert "white-space: nowrap" in page
 
 
 def test_a_page_shows_the_beginning_of_a_long_text(

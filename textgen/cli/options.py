@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import click
 from textgen.errors import UsageError
 from textgen.suggest import nearest
 
+_BEGINNING = 1 << 16  # bytes that tell what a file is
 _TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".csv", ".html", ".pdf", ".epub", ".docx")
 
 set_option = click.option(
@@ -35,10 +37,43 @@ def device_override(device: str | None) -> list[str]:
     return [] if device is None else [f"device={json.dumps(device)}"]
 
 
-def check_folder(file: str | None) -> None:
-    """Raise UsageError, before any work, when a file to write is in a folder that is not there."""
-    if file is not None and not Path(file).absolute().parent.is_dir():
-        raise UsageError(f"{file} cannot be written: there is no folder {Path(file).parent}")
+def check_file(option: str, given: str, *, folder: bool = False) -> None:
+    """Raise UsageError when there is no file to read, nor a folder where one will do."""
+    if not given:
+        raise UsageError(f"{option} is empty; give the name of a file")
+    if not os.path.exists(given):  # False, too, for what cannot be a name
+        raise UsageError(f"{given} does not exist")
+    if not folder and Path(given).is_dir():
+        raise UsageError(f"{given} is a folder, and {option} reads a file")
+
+
+def check_output(option: str, given: str, what: str, is_one: Callable[[bytes], bool], *, in_run: bool) -> None:
+    """Raise UsageError, before any work, where a file cannot be written or would destroy something.
+
+    A file that is there is replaced only if its beginning is that of `what`. A new one stays out of the folders of a
+    run directory, and of the run directory itself unless `in_run`.
+    """
+    path = Path(given)
+    if not given or path.is_dir():
+        raise UsageError(f"{option} {given or 'is empty and'} names no file; give the name of one")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"{given} cannot be written: there is no folder {path.parent}")
+    if os.path.exists(given):
+        if not (path.is_file() and is_one(_beginning(path))):
+            raise UsageError(f"{given} is there and is no {what}; {option} leaves it alone: give another name")
+        return
+    for run in (folder, *folder.parents):
+        if (run / "run.json").is_file() and not (in_run and run == folder):
+            raise UsageError(f"{given} would be among the files of the run {run}; give {option} another place")
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_BEGINNING)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def check_prompt(prompt: str) -> None:

@@ -14,7 +14,7 @@ import attrs
 import click
 import numpy as np
 
-from textgen.cli.options import check_folder
+from textgen.cli.options import check_file, check_output
 from textgen.cli.stop_switch import StopSwitch
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation import Generator
@@ -105,7 +105,12 @@ class How:
             raise UsageError("--stream prints text as it comes; leave --output and --novelty out")
         if self.logprobs is not None and self.form != "jsonl":
             raise UsageError("--logprobs goes with --output jsonl")
-        check_folder(self.save_state)
+        if self.load_state is not None:
+            check_file("--load-state", self.load_state)
+        if self.prompts_file not in (None, "-"):
+            check_file("--prompts-file", self.prompts_file)
+        if self.save_state is not None:
+            check_output("--save-state", self.save_state, "saved state", _is_state, in_run=True)
 
     def interactive(self) -> bool:
         """Whether nothing says what to continue, and a person is there to ask."""
@@ -129,6 +134,12 @@ class How:
                 f"{', '.join(refused)} needs a prompt, and without one a session opens; "
                 "give --prompt TEXT, or --prompt '' to start from nothing"
             )
+
+
+def _is_state(beginning: bytes) -> bool:
+    """Whether a file begins as a saved state does: with a safetensors header that has its two arrays."""
+    header = beginning[8 : 8 + int.from_bytes(beginning[:8], "little")]
+    return header.startswith(b"{") and b'"checksum":' in header and b'"values":' in header
 
 
 def _waiting_on_stdin() -> bool:
