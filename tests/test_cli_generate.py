@@ -117,6 +117,20 @@ def test_a_prompt_outside_the_vocabulary_is_named_with_its_line_before_any_text(
     assert "--unknown-characters" in failed.stderr
 
 
+def test_the_tokens_of_a_prompt_are_counted_as_it_is_fed(
+    generate: Callable[..., Any], textgen: Callable[..., Any], tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    from textgen import run
+
+    options = ("-p", "thé ", "--max-new-tokens", 2, "-o", "jsonl")
+    for treatment, count in (("skip", 3), ("unknown", 4)):
+        row = json.loads(generate(*options, "--unknown-characters", treatment).stdout)
+        assert row["prompt_tokens"] == count
+    made = run(tiny_pipeline(generate={"unknown_characters": "skip"}))
+    done = textgen("generate", made.path, *options, cwd=tmp_path)  # as the run itself has it
+    assert (done.code, json.loads(done.stdout)["prompt_tokens"]) == (0, 3)
+
+
 @pytest.mark.parametrize("place", ["file", "stdin"])
 def test_prompts_that_are_not_utf_8_are_refused_with_their_line(finished_run: Path, tmp_path: Path, place: str) -> None:
     data = b"the \n" * 6 + b"th\xe9\n"
@@ -189,6 +203,61 @@ def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(
     assert len((tmp_path / "texts").read_text(encoding="utf-8").splitlines()) == 40
 
 
+def test_a_file_without_prompts_is_a_warning(generate: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("")
+    done = generate("--prompts-file", "prompts.txt")
+    assert (done.code, done.stdout) == (0, "")
+    assert done.stderr == "textgen: warning: prompts.txt has no line, so there is nothing to continue\n"
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "said"), [(">&-", 1, "textgen: error: stdout is closed"), ("2>&-", 0, ""), (">&- 2>&-", 1, "")]
+)
+def test_closed_streams_are_no_bug(finished_run: Path, tmp_path: Path, closed: str, code: int, said: str) -> None:
+    command = [sys.executable, "-m", "textgen", "generate", str(finished_run), "-p", "the ", "--max-new-tokens", "3"]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == bool(said)
+
+
+def test_a_bar_for_training_fits_80_columns(write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path) -> None:
+    pipeline = write_pipeline(tiny_pipeline(observers=True, trainer={"epochs": 12}))
+    end, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    command = [sys.executable, "-m", "textgen", "run", str(pipeline)]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal):
+        os.close(terminal)
+        shown = read_all(end)
+    os.close(end)
+    drawn = [line for line in re.split(r"[\r\n]+", shown) if "%|" in line]
+    assert drawn
+    assert max(map(len, drawn)) < 80
+    assert all(line.rstrip().endswith("]") for line in drawn)
+    assert len(drawn[-1].split("|")[1]) >= 8
+    assert re.search(r"loss \d\.\d{3}, val \d\.\d{3}, \S+ char/s\]", drawn[-1])
+
+
+def read_all(end: int) -> str:
+    """What comes out of a terminal until its other end is closed."""
+    seen = b""
+    while True:
+        try:
+            data = os.read(end, 65_536)
+        except OSError:  # as Linux says that it is
+            data = b""
+        if not data:
+            return seen.decode()
+        seen += data
+
+
 @pytest.mark.parametrize("place", ["file", "stdin"])
 def test_each_line_of_a_file_is_continued(
     generate: Callable[..., Any], generator: Generator, tmp_path: Path, place: str
@@ -258,6 +327,8 @@ def test_many_json_lines_have_log_probabilities_too(generate: Callable[..., Any]
         made = generator.generate(row["prompt"], index=row["index"], max_new_tokens=8, logprobs=1, echo=True)
         assert made.logprobs is not None
         assert "".join(entry["text"] for entry in row["logprobs"]) == row["text"] == made.text
+        prompt = row["logprobs"][: row["prompt_tokens"]]
+        assert "".join(entry["text"] for entry in prompt) == row["prompt"]
         assert [entry["logprob"] for entry in row["logprobs"]] == [entry.logprob for entry in made.logprobs]
 
 
@@ -321,7 +392,7 @@ def test_a_signal_ends_a_text_and_saves_where_it_stands(
         begun = process.stdout.read(100)
         process.send_signal(number)
         text = (begun + process.stdout.read()).removesuffix("\n")
-        assert process.stderr.read() == "textgen: error: stopped; --load-state state goes on from there\n"
+        assert process.stderr.read() == "textgen: stopped; --load-state state goes on from there\n"
     assert process.returncode == 128 + number
     later = generate("--load-state", "state", *options, "--max-new-tokens", 30).stdout
     whole = generate("-p", "the ", *options, "--max-new-tokens", len(text) - len("the ") + 30).stdout
@@ -342,7 +413,14 @@ def test_a_signal_ends_a_text_and_saves_where_it_stands(
         (("--max-new-tokens", "10000000000"), "--max-new-tokens"),
         (("--n", "0"), "--n must be"),
         (("--batch-size", "0"), "--batch-size must be"),
-        (("--stop", ""), "--stop"),
+        (("--stop", "e", "--stop", ""), "--stop was given an empty text"),
+        (("-p", "the \udcff"), "not valid UTF-8: byte 0xff after 'the '"),
+        (("--temp", "0.5"), "there is no option --temp; did you mean '--temperature'? see textgen generate --help\n"),
+        (("--no-ech",), "there is no option --no-ech; did you mean '--no-echo'? see"),
+        (("--logit-bias", "e=-inf"), "--logit-bias 'e=-inf': expected a finite number; -100 forbids a token"),
+        (("--logit-bias", "e=1", "--logit-bias", "e=2"), "--logit-bias gives the token 'e' more than once"),
+        (("--logit-bias", "zz=1"), "error: --logit-bias: expected the text of one token"),
+        (("--logit-bias", "zz=1", "--logit-bias", "yy=1"), "\n  --logit-bias: expected the text of one token"),
         (("--seed", "-1"), "--seed"),
         (("--time-limit", "nan"), "--time-limit"),
         (("--top-p", "50", "--temperature", "-1"), "given 50.0; --temperature: must be"),
@@ -401,7 +479,8 @@ def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         ("run my.toml --debug", "textgen --debug run"),
         ("run", "missing argument 'PIPELINE'; see textgen run --help"),
         ("run my.toml --set", "see textgen run --help"),
-        ("generate runs/my --lenght 3", "see textgen generate --help"),
+        ("generate runs/my --lenght 3", "there is no option --lenght; see textgen generate --help"),
+        ("run my.toml --over", "did you mean '--overwrite'? see textgen run --help"),
         ("generate runs/my the door", "--prompt TEXT"),
         ("init my.txt my.txt", "give the folder"),
         ("run my.toml --epochs 3", "--set KEY=VALUE"),

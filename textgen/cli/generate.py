@@ -87,6 +87,8 @@ def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dic
         if "temperature" in sampling:
             raise UsageError("--greedy and --temperature exclude each other")
         sampling["temperature"] = 0.0
+    if "" in arguments["stop"]:
+        raise UsageError("--stop was given an empty text, which is nothing to stop at; give one character at least")
     how = How.of(arguments)
     how.check()
     # A session can go back to the run's own samplers; elsewhere those need not even be installed.

@@ -14,7 +14,7 @@ import attrs
 import click
 import numpy as np
 
-from textgen.cli.options import check_file, check_output
+from textgen.cli.options import check_file, check_output, check_prompt
 from textgen.cli.stop_switch import StopSwitch
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation import Generator
@@ -23,7 +23,7 @@ from textgen.state import GenerationState
 from textgen.texts import Generation
 
 if TYPE_CHECKING:
-    from textgen.novelty import CopyIndex, CopyReport
+    from textgen.novelty import CopyIndex
 
 
 def write(generator: Generator, how: How, sampling: dict[str, Any], **options: Any) -> None:
@@ -105,6 +105,8 @@ class How:
             raise UsageError("--stream prints text as it comes; leave --output and --novelty out")
         if self.logprobs is not None and self.form != "jsonl":
             raise UsageError("--logprobs goes with --output jsonl")
+        for prompt in self.prompts:
+            check_prompt(prompt)
         if self.load_state is not None:
             check_file("--load-state", self.load_state)
         if self.prompts_file not in (None, "-"):
@@ -168,11 +170,14 @@ def _heading(number: int, several: bool) -> str:
 
 def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
     """One text with all that can be known of it, or many in batches."""
+    unknown_characters = (generator.defaults | arguments).get("unknown_characters", "error")
     if how.alone():
         generations = _single(generator, how, arguments)
     else:
         prompts = how.prompts or ("",) if how.prompts_file is None else _lines(how.prompts_file)
-        _check_prompts(generator, how, prompts, arguments.get("unknown_characters", "error"))
+        if not prompts:
+            click.echo(f"textgen: warning: {how.prompts_file} has no line, so there is nothing to continue", err=True)
+        _check_prompts(generator, how, prompts, unknown_characters)
         generations = generator.generate_many(
             iter(prompts), n=how.n, index=how.index, batch_size=how.batch_size, logprobs=how.logprobs, **arguments
         )
@@ -185,7 +190,11 @@ def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
         report = index.report(added) if index is not None else None
         if how.form == "jsonl":
-            click.echo(_as_json(generation, generator.tokenizer, novelty=report, with_novelty=how.novelty))
+            prompt_tokens = len(generator.encode_prompt(generation.prompt, unknown_characters))
+            row = _as_row(generation, prompt_tokens, generator.tokenizer)
+            if how.novelty:
+                row["novelty"] = None if report is None else attrs.asdict(report)
+            click.echo(json.dumps(row, ensure_ascii=False))
             continue
         click.echo(_heading(number, how.several()) + generation.text)
         if report is not None:
@@ -283,11 +292,12 @@ def _check_prompts(generator: Generator, how: How, prompts: Sequence[str], unkno
             raise
 
 
-def _as_json(generation: Generation, tokenizer: Tokenizer, *, novelty: CopyReport | None, with_novelty: bool) -> str:
+def _as_row(generation: Generation, prompt_tokens: int, tokenizer: Tokenizer) -> dict[str, Any]:
     row: dict[str, Any] = {
         "prompt": generation.prompt,
         "text": generation.text,
         "finish_reason": generation.finish_reason,
+        "prompt_tokens": prompt_tokens,
         "tokens": len(generation.tokens),
         "seed": generation.seed,
         "index": generation.index,
@@ -301,6 +311,4 @@ def _as_json(generation: Generation, tokenizer: Tokenizer, *, novelty: CopyRepor
             {**named(entry.token, entry.logprob), "top": [named(*likely) for likely in entry.top]}
             for entry in generation.logprobs
         ]
-    if with_novelty:
-        row["novelty"] = None if novelty is None else attrs.asdict(novelty)
-    return json.dumps(row, ensure_ascii=False)
+    return row
