@@ -332,6 +332,26 @@ def test_many_json_lines_have_log_probabilities_too(generate: Callable[..., Any]
         assert [entry["logprob"] for entry in row["logprobs"]] == [entry.logprob for entry in made.logprobs]
 
 
+def test_a_json_line_is_made_again_alone_by_its_index(generate: Callable[..., Any]) -> None:
+    options = ("--max-new-tokens", 8, "--output", "jsonl")
+    lines = generate("-p", "the ", "-p", "a clock", "-n", 3, *options).stdout.splitlines()
+    assert [generate("-p", "a clock", "--index", index, *options).stdout for index in (3, 5)] == [
+        f"{lines[3]}\n",
+        f"{lines[5]}\n",
+    ]
+
+
+def test_what_a_run_was_given_by_set_holds_for_later_texts(
+    textgen: Callable[..., Any], write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    pipeline = write_pipeline(tiny_pipeline())
+    changes = ("--set", "generate.max_new_tokens=3", "--set", "generate.seed=5", "--set", 'sampler=[{type="greedy"}]')
+    for given, expected in ((), {}), (changes, {"max_new_tokens": 3, "seed": 5, "temperature": 0}):
+        assert textgen("run", pipeline, *given, cwd=tmp_path).code == 0
+        made = load(tmp_path / "run").generate("the ", **expected)
+        assert textgen("generate", "run", "-p", "the ", cwd=tmp_path).stdout == f"{made}\n"
+
+
 @pytest.mark.parametrize("options", [("--greedy",), ("--temperature", "0.8", "--repetition-penalty", "1.2")])
 def test_a_saved_state_goes_on(
     generate: Callable[..., Any], generator: Generator, tmp_path: Path, options: tuple[str, ...]
