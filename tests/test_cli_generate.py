@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import pty
-import select
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import termios
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from textgen.cli import main
 main(sys.argv[1:])
 """
-# Ctrl-C is for the processes whose controlling terminal it is typed on; a new session has none until it takes one.
-ON_ITS_TERMINAL = "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + HEEDING_SIGINT
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +117,20 @@ def test_a_prompt_outside_the_vocabulary_is_named_with_its_line_before_any_text(
     assert "--unknown-characters" in failed.stderr
 
 
+def test_the_tokens_of_a_prompt_are_counted_as_it_is_fed(
+    generate: Callable[..., Any], textgen: Callable[..., Any], tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    from textgen import run
+
+    options = ("-p", "thé ", "--max-new-tokens", 2, "-o", "jsonl")
+    for treatment, count in (("skip", 3), ("unknown", 4)):
+        row = json.loads(generate(*options, "--unknown-characters", treatment).stdout)
+        assert row["prompt_tokens"] == count
+    made = run(tiny_pipeline(generate={"unknown_characters": "skip"}))
+    done = textgen("generate", made.path, *options, cwd=tmp_path)  # as the run itself has it
+    assert (done.code, json.loads(done.stdout)["prompt_tokens"]) == (0, 3)
+
+
 @pytest.mark.parametrize("place", ["file", "stdin"])
 def test_prompts_that_are_not_utf_8_are_refused_with_their_line(finished_run: Path, tmp_path: Path, place: str) -> None:
     data = b"the \n" * 6 + b"th\xe9\n"
@@ -190,6 +203,61 @@ def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(
     assert len((tmp_path / "texts").read_text(encoding="utf-8").splitlines()) == 40
 
 
+def test_a_file_without_prompts_is_a_warning(generate: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("")
+    done = generate("--prompts-file", "prompts.txt")
+    assert (done.code, done.stdout) == (0, "")
+    assert done.stderr == "textgen: warning: prompts.txt has no line, so there is nothing to continue\n"
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "said"), [(">&-", 1, "textgen: error: stdout is closed"), ("2>&-", 0, ""), (">&- 2>&-", 1, "")]
+)
+def test_closed_streams_are_no_bug(finished_run: Path, tmp_path: Path, closed: str, code: int, said: str) -> None:
+    command = [sys.executable, "-m", "textgen", "generate", str(finished_run), "-p", "the ", "--max-new-tokens", "3"]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == bool(said)
+
+
+def test_a_bar_for_training_fits_80_columns(write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path) -> None:
+    pipeline = write_pipeline(tiny_pipeline(observers=True, trainer={"epochs": 12}))
+    end, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    command = [sys.executable, "-m", "textgen", "run", str(pipeline)]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal):
+        os.close(terminal)
+        shown = read_all(end)
+    os.close(end)
+    drawn = [line for line in re.split(r"[\r\n]+", shown) if "%|" in line]
+    assert drawn
+    assert max(map(len, drawn)) < 80
+    assert all(line.rstrip().endswith("]") for line in drawn)
+    assert len(drawn[-1].split("|")[1]) >= 8
+    assert re.search(r"loss \d\.\d{3}, val \d\.\d{3}, \S+ char/s\]", drawn[-1])
+
+
+def read_all(end: int) -> str:
+    """What comes out of a terminal until its other end is closed."""
+    seen = b""
+    while True:
+        try:
+            data = os.read(end, 65_536)
+        except OSError:  # as Linux says that it is
+            data = b""
+        if not data:
+            return seen.decode()
+        seen += data
+
+
 @pytest.mark.parametrize("place", ["file", "stdin"])
 def test_each_line_of_a_file_is_continued(
     generate: Callable[..., Any], generator: Generator, tmp_path: Path, place: str
@@ -259,7 +327,29 @@ def test_many_json_lines_have_log_probabilities_too(generate: Callable[..., Any]
         made = generator.generate(row["prompt"], index=row["index"], max_new_tokens=8, logprobs=1, echo=True)
         assert made.logprobs is not None
         assert "".join(entry["text"] for entry in row["logprobs"]) == row["text"] == made.text
+        prompt = row["logprobs"][: row["prompt_tokens"]]
+        assert "".join(entry["text"] for entry in prompt) == row["prompt"]
         assert [entry["logprob"] for entry in row["logprobs"]] == [entry.logprob for entry in made.logprobs]
+
+
+def test_a_json_line_is_made_again_alone_by_its_index(generate: Callable[..., Any]) -> None:
+    options = ("--max-new-tokens", 8, "--output", "jsonl")
+    lines = generate("-p", "the ", "-p", "a clock", "-n", 3, *options).stdout.splitlines()
+    assert [generate("-p", "a clock", "--index", index, *options).stdout for index in (3, 5)] == [
+        f"{lines[3]}\n",
+        f"{lines[5]}\n",
+    ]
+
+
+def test_what_a_run_was_given_by_set_holds_for_later_texts(
+    textgen: Callable[..., Any], write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    pipeline = write_pipeline(tiny_pipeline())
+    changes = ("--set", "generate.max_new_tokens=3", "--set", "generate.seed=5", "--set", 'sampler=[{type="greedy"}]')
+    for given, expected in ((), {}), (changes, {"max_new_tokens": 3, "seed": 5, "temperature": 0}):
+        assert textgen("run", pipeline, *given, cwd=tmp_path).code == 0
+        made = load(tmp_path / "run").generate("the ", **expected)
+        assert textgen("generate", "run", "-p", "the ", cwd=tmp_path).stdout == f"{made}\n"
 
 
 @pytest.mark.parametrize("options", [("--greedy",), ("--temperature", "0.8", "--repetition-penalty", "1.2")])
@@ -322,7 +412,7 @@ def test_a_signal_ends_a_text_and_saves_where_it_stands(
         begun = process.stdout.read(100)
         process.send_signal(number)
         text = (begun + process.stdout.read()).removesuffix("\n")
-        assert process.stderr.read() == "textgen: error: stopped; --load-state state goes on from there\n"
+        assert process.stderr.read() == "textgen: stopped; --load-state state goes on from there\n"
     assert process.returncode == 128 + number
     later = generate("--load-state", "state", *options, "--max-new-tokens", 30).stdout
     whole = generate("-p", "the ", *options, "--max-new-tokens", len(text) - len("the ") + 30).stdout
@@ -343,7 +433,14 @@ def test_a_signal_ends_a_text_and_saves_where_it_stands(
         (("--max-new-tokens", "10000000000"), "--max-new-tokens"),
         (("--n", "0"), "--n must be"),
         (("--batch-size", "0"), "--batch-size must be"),
-        (("--stop", ""), "--stop"),
+        (("--stop", "e", "--stop", ""), "--stop was given an empty text"),
+        (("-p", "the \udcff"), "not valid UTF-8: byte 0xff after 'the '"),
+        (("--temp", "0.5"), "there is no option --temp; did you mean '--temperature'? see textgen generate --help\n"),
+        (("--no-ech",), "there is no option --no-ech; did you mean '--no-echo'? see"),
+        (("--logit-bias", "e=-inf"), "--logit-bias 'e=-inf': expected a finite number; -100 forbids a token"),
+        (("--logit-bias", "e=1", "--logit-bias", "e=2"), "--logit-bias gives the token 'e' more than once"),
+        (("--logit-bias", "zz=1"), "error: --logit-bias: expected the text of one token"),
+        (("--logit-bias", "zz=1", "--logit-bias", "yy=1"), "\n  --logit-bias: expected the text of one token"),
         (("--seed", "-1"), "--seed"),
         (("--time-limit", "nan"), "--time-limit"),
         (("--top-p", "50", "--temperature", "-1"), "given 50.0; --temperature: must be"),
@@ -402,7 +499,8 @@ def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         ("run my.toml --debug", "textgen --debug run"),
         ("run", "missing argument 'PIPELINE'; see textgen run --help"),
         ("run my.toml --set", "see textgen run --help"),
-        ("generate runs/my --lenght 3", "see textgen generate --help"),
+        ("generate runs/my --lenght 3", "there is no option --lenght; see textgen generate --help"),
+        ("run my.toml --over", "did you mean '--overwrite'? see textgen run --help"),
         ("generate runs/my the door", "--prompt TEXT"),
         ("init my.txt my.txt", "give the folder"),
         ("run my.toml --epochs 3", "--set KEY=VALUE"),
@@ -549,7 +647,14 @@ def test_evaluate_measures_a_file(textgen: Callable[..., Any], finished_run: Pat
 
 @pytest.mark.parametrize(
     ("data", "code", "said"),
-    [(None, 1, "No such file"), (b"a\xff", 1, "--encoding"), (b"", 2, "two tokens"), (b"t", 2, "two tokens")],
+    [
+        (None, 2, "text.txt does not exist"),
+        (b"a\xff", 1, "--encoding cp1252"),
+        ("the clock".encode("utf-16"), 1, "begins with the mark of utf-16: give --encoding utf-16"),
+        ("the clock".encode("utf-32"), 1, "--encoding utf-32"),
+        (b"", 2, "two tokens"),
+        (b"t", 2, "two tokens"),
+    ],
 )
 def test_evaluate_says_what_is_wrong_with_a_file(
     textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, data: bytes | None, code: int, said: str
@@ -562,6 +667,90 @@ def test_evaluate_says_what_is_wrong_with_a_file(
     assert "text.txt" in failed.stderr
     assert said in failed.stderr
     assert "option encoding" not in failed.stderr
+
+
+def test_a_corpus_with_a_mark_says_its_encoding(
+    textgen: Callable[..., Any], write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    pipeline = write_pipeline(tiny_pipeline())
+    (tmp_path / "corpus.txt").write_text(STORY, encoding="utf-16")
+    failed = textgen("run", pipeline, cwd=tmp_path)
+    assert (failed.code, failed.stdout) == (1, "")
+    assert "set the corpus's option encoding to utf-16" in failed.stderr
+    assert textgen("run", pipeline, "--set", "corpus.encoding=utf-16", cwd=tmp_path).code == 0
+
+
+def test_evaluate_counts_what_is_outside_the_vocabulary_among_the_predicted(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("éééé", encoding="utf-8")
+    done = textgen("evaluate", finished_run, "text.txt", cwd=tmp_path)
+    assert "tokens              3 (3 outside the vocabulary)\n" in done.stdout
+
+
+def test_evaluate_reads_stdin_and_pipes(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    text = "the clock struck the hour, and the hall was é.\n" * 30
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    of_a_file = textgen("evaluate", finished_run, "text.txt", "--json", "--html", "a.html", cwd=tmp_path)
+    piped = textgen("evaluate", finished_run, "-", "--json", "--html", "b.html", cwd=tmp_path, stdin=text)
+    named = textgen("evaluate", finished_run, "/dev/stdin", "--json", "--html", "c.html", cwd=tmp_path, stdin=text)
+    assert piped.stdout == named.stdout == of_a_file.stdout
+    pages = [(tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in "abc"]
+    assert [page.partition("<pre>")[2] for page in pages] == [pages[0].partition("<pre>")[2]] * 3
+    assert "<h1>stdin</h1>" in pages[1]
+    failed = textgen("evaluate", finished_run, "-", cwd=tmp_path)
+    assert (failed.code, failed.stderr.startswith("textgen: error: stdin: ")) == (2, True)
+
+
+def test_evaluate_takes_the_texts_of_a_folder(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    for name, text in (("a.txt", "the clock\n"), ("b.txt", "the hall\n"), ("c.md", "no\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = textgen("evaluate", finished_run, ".", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == pytest.approx(attrs.asdict(load(finished_run).score("the clock\nthe hall\n")))
+    assert "a folder of .txt files" in textgen("evaluate", "--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("evaluate runs/my my.txt --html my.txt", "my.txt is there and is no page"),
+        ("evaluate runs/my my.txt --html ./my.toml", "is no page of textgen evaluate"),
+        ("evaluate runs/my old.html --html old.html", "old.html is the text itself"),
+        ("evaluate runs/my my.txt --html runs/my/tokenizer.json", "is no page"),
+        ("evaluate runs/my my.txt --html runs/my/page.html", "among the files of the run"),
+        ("evaluate runs/my my.txt --html runs/my/checkpoints/page.html", "among the files of the run"),
+        ("evaluate runs/my my.txt --html runs", "runs names no file"),
+        ("evaluate runs/my my.txt --html missing/page.html", "there is no folder missing"),
+        ("generate runs/my -p t --save-state my.txt", "my.txt is there and is no saved state"),
+        ("generate runs/my -p t --save-state runs/my/model.safetensors", "is no saved state"),
+        ("generate runs/my -p t --save-state runs/my/checkpoints/state", "among the files of the run"),
+        ("generate runs/my -p t --save-state runs", "runs names no file"),
+        ("generate runs/my -p t --save-state=", "--save-state is empty"),
+        ("generate runs/my -p t --load-state=", "--load-state is empty"),
+        ("generate runs/my -p t --load-state nowhere", "nowhere does not exist"),
+        ("generate runs/my -p t --load-state runs", "runs is a folder"),
+        ("generate runs/my --prompts-file nowhere", "nowhere does not exist"),
+        ("evaluate runs/my nowhere", "nowhere does not exist"),
+    ],
+)
+def test_no_file_is_lost_and_none_is_missed(
+    textgen: Callable[..., Any], workplace: Path, command: str, said: str
+) -> None:
+    page = textgen("evaluate", "runs/my", "my.txt", "--html", "old.html", cwd=workplace)
+    assert page.code == 0, page.stderr  # its own page it replaces
+    before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
+    failed = textgen(*command.split(), cwd=workplace)
+    assert (failed.code, failed.stdout) == (2, ""), failed.stderr
+    (line,) = failed.stderr.splitlines()
+    assert said in line
+    assert {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()} == before
+
+
+def test_a_saved_state_may_be_replaced(textgen: Callable[..., Any], workplace: Path) -> None:
+    for _ in range(2):
+        done = textgen("generate", "runs/my", "-p", "t", "--save-state", "runs/my/state", cwd=workplace)
+        assert done.code == 0, done.stderr
+    (workplace / "runs/my/state").unlink()
 
 
 def test_evaluate_reads_another_encoding(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
@@ -582,6 +771,7 @@ class Page(HTMLParser):
         self.text = ""
         self.bits: list[str] = []
         self.marked = ""
+        self.breaks = 0
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         if tag != "meta":
@@ -589,6 +779,7 @@ class Page(HTMLParser):
         if "pre" in self.open and tag == "span":
             self.bits.append(dict(attributes)["title"] or "")
         self.marked += "" if tag != "u" else "|"
+        self.breaks += tag == "i"
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -634,10 +825,39 @@ def test_evaluate_paints_a_page(textgen: Callable[..., Any], tmp_path: Path, tin
     page.close()
     assert page.open == []
     assert page.text == text
-    assert page.bits[0].startswith("-")  # nothing foretells the first
+    assert page.bits[0].startswith("< -")  # nothing foretells the first
+    paired = [pair.rsplit(" ", 1) for bits in page.bits for pair in bits.removesuffix(" bits").split(" · ")]
+    assert "".join(token for token, _ in paired) == text.translate({10: "⏎", 32: "␣"})
+    assert all(float(bits) >= 0 for _, bits in paired[1:])
+    assert page.breaks == text.count("\n")
     assert f"over {json.loads(done.stdout)['tokens']:,} tokens" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert all(bits.endswith(" bits") for bits in page.bits)
     assert "<script>" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 has it."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_colours_of_a_page_tell_steps_apart_and_leave_the_text_readable(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("the clock", encoding="utf-8")
+    assert textgen("evaluate", finished_run, "text.txt", "--html", "page.html", cwd=tmp_path).code == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    letters, darker = re.findall(r"[^-]color: light-dark\((#\w+), (#\w+)\)", page)[0]
+    steps = re.findall(r"\.s\d \{ background: light-dark\((#\w+), (#\w+)\)", page)
+    for text, colours in ((letters, [light for light, _ in steps]), (darker, [dark for _, dark in steps])):
+        there = [luminance(colour) for colour in colours]
+        assert len(there) == 7
+        contrasts = [(max(one, luminance(text)) + 0.05) / (min(one, luminance(text)) + 0.05) for one in there]
+        assert min(contrasts) >= 4.5
+        assert sorted(contrasts, reverse=True) == contrasts
+        assert all(before / after > 1.09 for before, after in itertools.pairwise(contrasts))
+    assert "white-space: nowrap" in page
 
 
 def test_a_page_shows_the_beginning_of_a_long_text(
@@ -651,154 +871,3 @@ def test_a_page_shows_the_beginning_of_a_long_text(
     assert page.text == "the clock " * 5000
     failed = textgen("evaluate", finished_run, "text.txt", "--html", "missing/page.html", cwd=tmp_path)
     assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
-
-
-class Terminal:
-    """A session of the command on a terminal of its own."""
-
-    def __init__(self, *arguments: str, cwd: Path) -> None:
-        self._end, other = pty.openpty()
-        environment = {**os.environ, "TERM": "dumb", "HOME": str(cwd), "INPUTRC": os.devnull}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ON_ITS_TERMINAL, *arguments],
-            cwd=cwd,
-            stdin=other,
-            stdout=other,
-            stderr=other,
-            env=environment,
-            start_new_session=True,
-        )
-        os.close(other)
-
-    def read_to(self, mark: str) -> str:
-        """What it wrote up to the next `mark`."""
-        seen = bytearray()
-        while not seen.endswith(mark.encode()):
-            ready, _, _ = select.select([self._end], [], [], 60)
-            assert ready, f"waited for {mark!r} after {seen[-1000:]!r}"
-            try:
-                data = os.read(self._end, 1)
-            except OSError:  # the other end is closed
-                data = b""
-            assert data, f"ended before {mark!r}, after {seen[-1000:]!r}"
-            seen += data
-            assert len(seen) < 1_000_000, f"no {mark!r} in a megabyte that ends in {seen[-1000:]!r}"
-        return seen.decode().replace("\r\n", "\n")
-
-    def until_it_waits(self) -> None:
-        """Until its process sleeps. Does nothing where there is no /proc."""
-        state = Path(f"/proc/{self.process.pid}/stat")
-        while state.exists() and state.read_text().rpartition(") ")[2][0] != "S":
-            pass
-
-    def send(self, text: str) -> None:
-        os.write(self._end, text.encode())
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._end)
-
-
-@pytest.fixture
-def session(finished_run: Path, tmp_path: Path) -> Iterator[Terminal]:
-    """A session with 30 tokens for each text, at its first prompt."""
-    terminal = Terminal("generate", str(finished_run), "--max-new-tokens", "30", "--greedy", cwd=tmp_path)
-    try:
-        assert "/set KEY=VALUE" in terminal.read_to("> ")
-        yield terminal
-    finally:
-        terminal.close()
-
-
-def test_a_session_continues_prompts_with_live_options(session: Terminal, generator: Generator) -> None:
-    session.send("the \n")
-    expected = generator.generate("the ", max_new_tokens=30, temperature=0)
-    assert f"{expected}\n" in session.read_to("\n> ")
-    session.send("/set temperature=0.5\n")
-    session.read_to("> ")
-    session.send("/set max_new_tokens=12\n")
-    session.read_to("> ")
-    session.send("/options\n")
-    shown = session.read_to("\n> ")
-    assert "temperature = 0.5" in shown
-    assert "max_new_tokens = 12" in shown
-    session.send("the \n")
-    expected = generator.generate("the ", max_new_tokens=12, temperature=0.5, index=1)
-    assert f"{expected}\n" in session.read_to("\n> ")
-    session.send("/unset temperature\n")
-    session.read_to("> ")
-    session.send("the \n")
-    assert f"{generator.generate('the ', max_new_tokens=12, index=2)}\n" in session.read_to("\n> ")
-    session.send("\x04")
-    assert session.process.wait(60) == 0
-
-
-def test_a_session_takes_the_names_of_the_command(session: Terminal) -> None:
-    session.send("/set max-new-tokens=12\n")
-    session.read_to("> ")
-    session.send("/unset top-k\n")
-    assert "error: top_k is not set" in session.read_to("\n> ")
-    session.send("/options\n")
-    shown = session.read_to("\n> ")
-    assert "max_new_tokens = 12" in shown
-    assert "top_p" in shown.partition("not set: ")[2]
-
-
-@pytest.mark.parametrize(
-    "refused",
-    [("-n", "2"), ("--output", "jsonl"), ("--save-state", "state"), ("--novelty",), ("--logprobs", "1", "-o", "jsonl")],
-    ids=lambda options: options[0],
-)
-def test_a_session_refuses_what_it_cannot_do(finished_run: Path, tmp_path: Path, refused: tuple[str, ...]) -> None:
-    terminal = Terminal("generate", str(finished_run), *refused, cwd=tmp_path)
-    try:
-        said = terminal.read_to("\n")
-        assert terminal.process.wait(60) == 2
-    finally:
-        terminal.close()
-    assert said.startswith("textgen: error: --")
-    assert "--prompt" in said
-
-
-@pytest.mark.parametrize("word", ["/quit", "/exit"])
-def test_a_session_ends_by_a_word(session: Terminal, word: str) -> None:
-    session.send("/help\n")
-    assert "/quit" in session.read_to("\n> ")
-    session.send("/set temperature 0.5\n")
-    session.read_to("> ")
-    session.send("/options\n")
-    assert "temperature = 0.5" in session.read_to("\n> ")
-    session.send(f"{word}\n")
-    assert session.process.wait(60) == 0
-
-
-def test_a_session_survives_mistakes(session: Terminal) -> None:
-    for line, said in (
-        ("/set temperature=-1", "temperature"),
-        ("/set temprature=1", "temperature"),
-        ("/set temperature", "/set KEY=VALUE"),
-        ("/nonsense", "/set KEY=VALUE"),
-        ("/set stop=[", "TOML"),
-        ("é", "U+00E9"),
-    ):
-        session.send(f"{line}\n")
-        shown = session.read_to("\n> ").partition(line)[2] or ""
-        assert said in shown, line
-        assert "Traceback" not in shown
-    session.send("/set max_new_tokens=none\n")
-    session.read_to("> ")
-    session.send("the \n")
-    session.read_to("the ")
-    session.read_to("e")  # it writes, and would go on for ever
-    session.send("\x03")
-    session.read_to("\n> ")
-    session.send("half a prompt")
-    session.read_to("half a prompt")
-    session.until_it_waits()  # input() sleeps through a signal that comes just before it waits for a key
-    session.send("\x03")
-    assert "/quit" in session.read_to("\n> ")
-    session.send("/options\n")
-    assert "max_new_tokens = None" in session.read_to("\n> ")
-    session.send("\x04")
-    assert session.process.wait(60) == 0

@@ -58,15 +58,19 @@ def _lines(options: Any) -> Iterator[str]:
         if value is None:
             yield f"# {field.name} = {phrase(field.type)}; not set\n"
         else:
-            yield f"{_key(field.name)} = {_inline(plain(value))}\n"
+            yield f"{_key(field.name)} = {inline_toml(plain(value))}\n"
 
 
-def _inline(value: Any) -> str:
-    """A value as TOML on the right of `=`, tables too: the header of one would take over the keys that follow."""
+def inline_toml(value: Any) -> str:
+    """A value as TOML on the right of `=`, in one line.
+
+    Tables too: the header of one would take over the keys that follow.
+    """
     if isinstance(value, dict):
-        return f"{{ {', '.join(f'{_key(key)} = {_inline(item)}' for key, item in value.items())} }}" if value else "{}"
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return f"[{', '.join(map(_inline, value))}]"
+        pairs = ", ".join(f"{_key(key)} = {inline_toml(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if value else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(inline_toml, value))}]"
     return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
 
 

@@ -29,7 +29,7 @@ class TextScore:
     loss                 mean cross-entropy, nats per token
     perplexity           exp(loss)
     bits_per_character   the text's total cross-entropy in bits over its characters
-    unknown_tokens       how many tokens stood for text outside the vocabulary
+    unknown_tokens       how many of those tokens stood for text outside the vocabulary
     """
 
     tokens: int
@@ -57,7 +57,7 @@ def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Itera
         count += int(predicted.sum())
         characters += len(tokenizer.decode(block.tokens[predicted]))
         if tokenizer.unknown_id is not None:
-            unknown += int((block.tokens == tokenizer.unknown_id).sum())
+            unknown += int((block.tokens[predicted] == tokenizer.unknown_id).sum())
     if not count:
         raise UsageError("there is nothing to score: the text has less than two tokens")
     loss = total / count

@@ -123,6 +123,11 @@ def _encoding(files: list[Path]) -> tuple[str, str]:
     return line, f"{what}; set the option encoding of [corpus], for example to cp1252 or latin-1"
 
 
+def encoding_of_mark(beginning: bytes) -> str:
+    """ "utf-16" or "utf-32" where a file begins with the mark of one, else ""."""
+    return next((name for mark, name in _MARKS if beginning.startswith(mark)), "")
+
+
 def _encoding_of(file: Path) -> str:
     """ "utf-8", "utf-16" or "utf-32" where the file's bytes leave no doubt, else "". Raises UsageError for no text."""
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -131,9 +136,8 @@ def _encoding_of(file: Path) -> str:
         for magic, what in _NO_TEXTS.items():
             if data.startswith(magic):
                 raise UsageError(f"{file} is {what}, and no plain text; save it as text first")
-        for mark, name in _MARKS:
-            if data.startswith(mark):
-                return name
+        if name := encoding_of_mark(data):
+            return name
         try:
             while data:
                 decoder.decode(data)

@@ -15,16 +15,24 @@ from textgen.scoring import TokenScores
 
 MAX_TOKENS = 50_000
 _STEPS = (0.5, 1, 2, 3, 4.5, 6, 8)  # bits at which the colour changes
+# Backgrounds from there on. In OKLab each differs from the one before by about as much, and the text keeps a contrast
+# of at least 4.5 on all: light pages darken from yellow to red, dark ones brighten from blue over purple to orange.
+_LIGHT = ("#faf5cf", "#f8e899", "#fed25f", "#ffb84f", "#fe9a42", "#fd7441", "#ee5459")
+_DARK = ("#23223a", "#342556", "#4d2368", "#6d1b60", "#8a1842", "#9c2c20", "#9d5004")
+_RUN = 12  # tokens whose bits one tooltip shows
+_VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
+_MARK = '<meta name="generator" content="textgen">'
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<html lang="en"><head><meta charset="utf-8">{mark}<title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root {{ color-scheme: light dark; }}
 body {{ font: 16px/1.7 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem;
   background: light-dark(#ffffff, #17191c); color: light-dark(#1c1c1c, #e4e4e4); }}
 pre {{ font: 15px/1.75 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }}
-.legend span {{ padding: 0.15em 0.5em; }}
-u {{ text-decoration: underline wavy; }} .note {{ color: light-dark(#555555, #a8a8a8); }}
+.legend span {{ padding: 0.15em 0.5em; display: inline-block; white-space: nowrap; }}
+u {{ text-decoration: underline wavy; }} i::before {{ content: "⏎"; font-style: normal; opacity: 0.45; }}
+.note {{ color: light-dark(#555555, #a8a8a8); }}
 {colours}
 </style></head><body>
 <h1>{title}</h1>
@@ -38,7 +46,7 @@ u {{ text-decoration: underline wavy; }} .note {{ color: light-dark(#555555, #a8
 def surprise_page(
     blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: str, text: Iterable[str] | None = None
 ) -> str:
-    """The page for scored tokens, at most MAX_TOKENS of them. Hovering a run shows its bits per token.
+    """The page for scored tokens, at most MAX_TOKENS of them. Hovering shows tokens with the bits of each.
 
     `text`, in pieces, is what was scored: with it, characters outside the vocabulary are shown as they are and marked.
     """
@@ -46,16 +54,23 @@ def surprise_page(
     bits = -logprobs / math.log(2)
     levels = np.searchsorted(_STEPS, np.nan_to_num(bits), side="right")
     unknown = _unknown_characters(tokens, tokenizer, text)
-    borders = [0, *(np.flatnonzero(np.diff(levels)) + 1).tolist(), len(tokens)]
+    names = {token: tokenizer.decode(np.array([token])) for token in np.unique(tokens).tolist()}
+    borders = sorted({*range(0, len(tokens), _RUN), *(np.flatnonzero(np.diff(levels)) + 1).tolist(), len(tokens)})
     body = "".join(
-        _span(start, tokens[start:end], bits[start:end], int(levels[start]), tokenizer, unknown)
+        _span(start, tokens[start:end], bits[start:end], int(levels[start]), tokenizer, names, unknown)
         for start, end in itertools.pairwise(borders)
-        if start < end
     )
     scored = max(len(tokens) - 1, 1)  # nothing comes before the first
     note = f"{np.nansum(bits) / scored:.2f} bits per token on average over {scored:,} tokens"
     note += ", the first of the text" * cut + "; underlined: outside the vocabulary" * bool(unknown)
-    return _PAGE.format(title=html.escape(title), colours=_colours(), legend=_legend(), note=note, body=body)
+    return _PAGE.format(
+        mark=_MARK, title=html.escape(title), colours=_colours(), legend=_legend(), note=note, body=body
+    )
+
+
+def is_page(beginning: bytes) -> bool:
+    """Whether a file that begins so is such a page."""
+    return _MARK.encode() in beginning[:200]
 
 
 def _beginning(blocks: Iterable[TokenScores]) -> tuple[Ids, npt.NDArray[np.float64], bool]:
@@ -99,28 +114,32 @@ def _span(
     bits: npt.NDArray[np.float64],
     level: int,
     tokenizer: Tokenizer,
+    names: Mapping[int, str],
     unknown: Mapping[int, str],
 ) -> str:
     """Tokens of one colour. Those at a place in `unknown` are each shown as that character."""
-    parts, done = [], 0
-    for place in (place for place in range(len(tokens)) if start + place in unknown):
-        parts.append(html.escape(tokenizer.decode(tokens[done:place])))
-        parts.append(f'<u title="outside the vocabulary">{html.escape(unknown[start + place])}</u>')
-        done = place + 1
-    parts.append(html.escape(tokenizer.decode(tokens[done:])))
-    shown = ", ".join("-" if math.isnan(bit) else f"{bit:.1f}" for bit in bits[:12].tolist())
-    return f'<span class="s{level}" title="{shown} bits">{"".join(parts)}</span>'
+    parts, done, shown = [], 0, []
+    for place, (token, bit) in enumerate(zip(tokens.tolist(), bits.tolist(), strict=True)):
+        character = unknown.get(start + place)
+        name = (names[token] if character is None else character).translate(_VISIBLE)
+        shown.append(f"{name} {'-' if math.isnan(bit) else f'{bit:.1f}'}")
+        if character is not None:
+            title = html.escape(f"{shown[-1]} bits, outside the vocabulary")
+            parts += [_text(tokenizer.decode(tokens[done:place])), f'<u title="{title}">{_text(character)}</u>']
+            done = place + 1
+    parts.append(_text(tokenizer.decode(tokens[done:])))
+    return f'<span class="s{level}" title="{html.escape(" · ".join(shown))} bits">{"".join(parts)}</span>'
+
+
+def _text(text: str) -> str:
+    """Text with an element around each line break, so that style can put a mark there which is no text."""
+    return html.escape(text).replace("\n", "<i>\n</i>")
 
 
 def _colours() -> str:
-    """From no colour to a full one; the text keeps its contrast on every step, on light pages and on dark ones."""
-    rules = []
-    for level in range(len(_STEPS) + 1):
-        share = 100 * level / len(_STEPS)
-        light = f"color-mix(in srgb, #ffb066 {share:.0f}%, transparent)"
-        dark = f"color-mix(in srgb, #a3480b {share:.0f}%, transparent)"
-        rules.append(f".s{level} {{ background: light-dark({light}, {dark}); }}")
-    return "\n".join(rules)
+    """No colour on the least surprising tokens, then one for each step, on light pages and on dark ones."""
+    pairs = enumerate(zip(_LIGHT, _DARK, strict=True), 1)
+    return "\n".join(f".s{level} {{ background: light-dark({light}, {dark}); }}" for level, (light, dark) in pairs)
 
 
 def _legend() -> str:

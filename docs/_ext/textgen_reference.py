@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import tomli_w
 
 from textgen import errors
+from textgen.commented import inline_toml
 from textgen.config import TABLES, GeneralOptions
 from textgen.describe import describe, describe_option
 from textgen.plugins import OWN_DISTRIBUTION, PluginSet
@@ -131,7 +131,7 @@ def _default(option: dict[str, Any]) -> str:
         return "required"
     if option["default"] is None:
         return "not set"
-    return f"`{tomli_w.dumps({'x': option['default']}).removeprefix('x = ').strip()}`"
+    return f"`{inline_toml(option['default'])}`"
 
 
 def _errors() -> str:

@@ -10,6 +10,8 @@ import attrs
 from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
+# As tqdm has it, less the steps a second: with them 80 columns leave no room for the bar.
+_BAR: Final = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
 @attrs.define
@@ -22,7 +24,7 @@ class Progress:
     _begun: float = 0.0
     _line_at: float = float("-inf")
     _latest: StepDone | None = None
-    _postfix: dict[str, str] = attrs.field(factory=dict)
+    _measured: str = ""
 
     def observe(self, event: Event) -> None:
         """Show it."""
@@ -48,15 +50,15 @@ class Progress:
         if self._bar is None:
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=event.steps, initial=self._start, file=self.console, unit="step", dynamic_ncols=True)
-        self._postfix["loss"] = f"{event.loss:.3f}"
-        self._bar.set_postfix(self._postfix, refresh=False)
+            self._bar = tqdm(
+                total=event.steps, initial=self._start, file=self.console, bar_format=_BAR, dynamic_ncols=True
+            )
+        self._bar.set_postfix_str(f"loss {event.loss:.3f}{self._measured}", refresh=False)
         self._bar.update(event.step - self._bar.n)
 
     def _evaluation(self, event: Evaluation) -> None:
-        if event.validation_loss is not None:
-            self._postfix["validation"] = f"{event.validation_loss:.3f}"
-        self._postfix["char/s"] = f"{event.characters_per_second:,.0f}"
+        val = "" if event.validation_loss is None else f", val {event.validation_loss:.3f}"
+        self._measured = f"{val}, {_short(event.characters_per_second)} char/s"
         if self._on_terminal() or self._latest is None:
             return
         now, last = time.monotonic(), self._latest.step == self._latest.steps
@@ -76,3 +78,11 @@ class Progress:
 
     def _say(self, line: str) -> None:
         print(line, file=self.console, flush=True)  # the console is this observer's purpose
+
+
+def _short(number: float) -> str:
+    """A number of at most four places: 87, 12k, 3.4M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.{1 if number < 10 * size else 0}f}{letter}"
+    return f"{number:.0f}"

@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from textgen.errors import CorpusError
+from textgen.starter import encoding_of_mark
 from textgen_builtins.corpora import FileConfig
 
 _PIECE: Final = 1 << 20
@@ -83,8 +84,11 @@ class FileCorpus:
         # The decoder reports places in what it held back from earlier pieces plus this one.
         place = offset + len(data) - len(error.object) + error.start
         byte = f"0x{error.object[error.start]:02x}"
+        marked = "" if offset else encoding_of_mark(data)
+        if marked and not codecs.lookup(self.config.encoding).name.startswith(marked):
+            advice = f"it begins with the mark of {marked}: set the corpus's option encoding to {marked}"
+        else:
+            advice = "set the corpus's option encoding, for example to cp1252 or latin-1"
         return CorpusError(
-            f"{path} is not {self.config.encoding}: byte {byte} at offset {place} ({error.reason}); "
-            "set the corpus's option encoding, for example to cp1252 or latin-1",
-            path,
+            f"{path} is not {self.config.encoding}: byte {byte} at offset {place} ({error.reason}); {advice}", path
         )

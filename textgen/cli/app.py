@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import click
 
-from textgen.errors import PluginWarning, TextgenError
+from textgen.errors import Interrupted, PluginWarning, TextgenError
 from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
 
 COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "new-plugin", "doctor", "completion")
@@ -212,8 +212,9 @@ def _report(error: Exception, arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
         return 1
     if isinstance(error, TextgenError):
+        kind = "" if isinstance(error, Interrupted) else "error: "  # it did what it was asked to
         if not debug:
-            click.echo(f"textgen: error: {_with_options(str(error), arguments)}", err=True)
+            click.echo(f"textgen: {kind}{_with_options(str(error), arguments)}", err=True)
         return error.exit_code
     if not debug:
         traceback.print_exception(error)
@@ -229,6 +230,8 @@ def _usage(error: click.ClickException, arguments: list[str]) -> str:
         return f"{error.option_name} goes before the command: textgen {error.option_name} {command} …"
     message = " ".join(error.format_message().split()).rstrip(".")
     message = message[:1].lower() + message[1:]
+    if isinstance(error, click.NoSuchOption):
+        message = _no_such_option(error)
     if isinstance(error, click.NoSuchOption) and command in ("run", "show") and not message.endswith("?"):
         message += "; a key of the pipeline is changed with --set KEY=VALUE"
     if "unexpected extra argument" in message and command in _ONE_ARGUMENT:
@@ -238,6 +241,21 @@ def _usage(error: click.ClickException, arguments: list[str]) -> str:
     ctx = getattr(error, "ctx", None)
     where = ctx.command_path if ctx is not None else f"textgen {command}".rstrip()
     return f"{message}{'' if message.endswith('?') else ';'} see {where} --help"
+
+
+def _no_such_option(error: click.NoSuchOption) -> str:
+    """Which option there is not, and the one that may have been meant: click's own list of those is no sentence."""
+    from textgen.suggest import nearest
+
+    message, ctx = f"there is no option {error.option_name}", error.ctx
+    if ctx is None:
+        return message
+    options = [
+        name for parameter in ctx.command.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)
+    ]
+    known = [name.removeprefix("--") for name in options if name.startswith("--")]
+    hint = nearest(error.option_name.lstrip("-"), known).replace("'", "'--", 1)
+    return f"{message}; {hint}" if hint else message
 
 
 def _with_options(text: str, arguments: list[str]) -> str:
@@ -254,10 +272,9 @@ def _with_options(text: str, arguments: list[str]) -> str:
         return text
     from textgen.arguments import GenerateArguments
 
-    known = {"n", "batch_size", "logprobs", *GenerateArguments.__annotations__} - _NO_OPTIONS
-    return re.sub(
-        rf"(^|; )({'|'.join(known)})(?=: | must )", lambda name: name[1] + "--" + name[2].replace("_", "-"), text
-    )
+    known = "|".join({"n", "batch_size", "logprobs", *GenerateArguments.__annotations__} - _NO_OPTIONS)
+    text = re.sub(rf"^sampler: (?=(\d+ faults\n  )?({known}): )", "", text)
+    return re.sub(rf"(^|; |\n  )({known})(?=: | must )", lambda name: name[1] + "--" + name[2].replace("_", "-"), text)
 
 
 def _show_each_once() -> Callable[..., None]:
@@ -273,7 +290,14 @@ def _show_each_once() -> Callable[..., None]:
 
 
 def _prepare_streams() -> None:
-    """UTF-8 out, whatever the platform's default; what a terminal cannot show is replaced, never an error."""
+    """UTF-8 out, whatever the platform's default; what a terminal cannot show is replaced, never an error.
+
+    Raises TextgenError where stdout was closed before the process began: a file might come to stand in its place.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
+    if sys.stdout is None:
+        raise TextgenError("stdout is closed, so there is nowhere to write to; to write nothing: > /dev/null")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")

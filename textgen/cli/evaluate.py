@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from textgen.cli.options import check_folder, check_run, device_option, json_option
+from textgen.cli.options import check_file, check_output, check_run, device_option, json_option
 from textgen.errors import CorpusError, PipelineError, UsageError
 
 if TYPE_CHECKING:
@@ -30,25 +33,28 @@ if TYPE_CHECKING:
 def command(settings: Any, run: str, file: str, encoding: str, page: str | None, as_json: bool, device: str) -> None:
     """Measure how well the model of a run predicts a text file.
 
-    RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on.
+    RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a folder of .txt files,
+    which are read one after the other, or - for stdin.
     """
     check_run(run, "evaluate")
-    check_folder(page)
+    _check(file, page)
     from textgen.engine import Engine
 
     engine = Engine(disable=settings.disable)
     generator = engine.load(run, device=device, sampler=[])  # a score is the model's own
-    pieces = partial(_read, engine, file, encoding)
-    try:
-        score = generator.score(_with_progress(pieces(), file, encoding))
-    except UsageError as error:
-        raise UsageError(f"{file}: {error}") from error
-    if page is not None:
-        from textgen.files import write_atomic
-        from textgen.surprise import surprise_page
+    name = "stdin" if file == "-" else file
+    with _readable_twice(file) as path:
+        pieces = partial(_read, engine, path, name, encoding)
+        try:
+            score = generator.score(_with_progress(pieces(), path, encoding))
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from error
+        if page is not None:
+            from textgen.files import write_atomic
+            from textgen.surprise import surprise_page
 
-        blocks = generator.score_tokens(pieces())
-        write_atomic(Path(page), surprise_page(blocks, generator.tokenizer, Path(file).name, pieces()).encode())
+            blocks = generator.score_tokens(pieces())
+            write_atomic(Path(page), surprise_page(blocks, generator.tokenizer, Path(name).name, pieces()).encode())
     if as_json:
         click.echo(json.dumps(attrs.asdict(score)))
         return
@@ -56,6 +62,38 @@ def command(settings: Any, run: str, file: str, encoding: str, page: str | None,
     click.echo(f"perplexity          {score.perplexity:.4f}")
     click.echo(f"bits per character  {score.bits_per_character:.4f}")
     click.echo(f"tokens              {score.tokens:,} ({score.unknown_tokens:,} outside the vocabulary)")
+
+
+def _check(file: str, page: str | None) -> None:
+    """Raise UsageError for a text that is not there, and for a page that would take the place of something else."""
+    if file != "-":
+        check_file("FILE", file, folder=True)
+    elif sys.stdin is None:  # it was closed before the process began
+        raise UsageError("- reads stdin, which is closed")
+    if page is None:
+        return
+    from textgen.surprise import is_page
+
+    check_output("--html", page, "page of textgen evaluate", is_page, in_run=False)
+    if file != "-" and Path(page).exists() and Path(page).samefile(file):
+        raise UsageError(f"--html {page} is the text itself; give another name")
+
+
+@contextlib.contextmanager
+def _readable_twice(file: str) -> Iterator[str]:
+    """A file or folder itself; of stdin or a pipe, a copy, since a page reads the text again."""
+    if file != "-" and (Path(file).is_file() or Path(file).is_dir()):
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+        copy = Path(folder, "text")
+        with copy.open("wb") as written, _open(file) as read:
+            shutil.copyfileobj(read, written)
+        yield str(copy)
+
+
+def _open(file: str) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")
 
 
 def _with_progress(pieces: Iterator[str], file: str, encoding: str) -> Iterator[str]:
@@ -72,15 +110,19 @@ def _with_progress(pieces: Iterator[str], file: str, encoding: str) -> Iterator[
             bar.update(len(piece.encode(encoding, "replace")))
 
 
-def _read(engine: Engine, file: str, encoding: str) -> Iterator[str]:
-    """The text of a file in pieces, with errors that name the options of this command."""
+def _read(engine: Engine, path: str, name: str, encoding: str) -> Iterator[str]:
+    """The text at a path in pieces, with errors that name what was given and the options of this command."""
     try:
-        yield from engine.read_corpus({"type": "file", "path": file, "encoding": encoding})
+        yield from engine.read_corpus({"type": "file", "path": path, "encoding": encoding})
     except PipelineError as error:
         faults = "; ".join(f"--encoding {fault.expected}, given {fault.given}" for fault in error.faults)
         raise UsageError(faults) from error
     except CorpusError as error:
-        if not isinstance(error.__cause__, UnicodeDecodeError):
-            raise
-        where = str(error).rpartition(";")[0]
-        raise CorpusError(f"{where}; say how it is encoded, as in --encoding cp1252", error.path) from error
+        text = str(error).replace(path, name)
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            where, _, advice = text.rpartition(";")
+            mark, _, marked = advice.partition(": set the corpus's option encoding to ")
+            text = f"{where};{mark}: give --encoding {marked}"
+            if not marked:
+                text = f"{where}; say how it is encoded, as in --encoding cp1252"
+        raise CorpusError(text, error.path) from error

@@ -79,7 +79,7 @@ def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dic
     place of the run's own samplers.
     """
     check_run(run, "generate")
-    from textgen.cli import writing
+    from textgen.cli.writing import How, write
     from textgen.engine import Engine
     from textgen.errors import UsageError
 
@@ -87,5 +87,10 @@ def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dic
         if "temperature" in sampling:
             raise UsageError("--greedy and --temperature exclude each other")
         sampling["temperature"] = 0.0
-    generator = Engine(disable=settings.disable).load(run, device=device, sampler=[] if sampling else None)
-    writing.write(generator, sampling, **arguments)
+    if "" in arguments["stop"]:
+        raise UsageError("--stop was given an empty text, which is nothing to stop at; give one character at least")
+    how = How.of(arguments)
+    how.check()
+    # A session can go back to the run's own samplers; elsewhere those need not even be installed.
+    sampler: list[Any] | None = None if how.interactive() or not sampling else []
+    write(Engine(disable=settings.disable).load(run, device=device, sampler=sampler), how, sampling, **arguments)

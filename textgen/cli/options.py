@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import click
 from textgen.errors import UsageError
 from textgen.suggest import nearest
 
+_BEGINNING = 1 << 16  # bytes that tell what a file is
 _TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".csv", ".html", ".pdf", ".epub", ".docx")
 
 set_option = click.option(
@@ -33,10 +37,52 @@ def device_override(device: str | None) -> list[str]:
     return [] if device is None else [f"device={json.dumps(device)}"]
 
 
-def check_folder(file: str | None) -> None:
-    """Raise UsageError, before any work, when a file to write is in a folder that is not there."""
-    if file is not None and not Path(file).absolute().parent.is_dir():
-        raise UsageError(f"{file} cannot be written: there is no folder {Path(file).parent}")
+def check_file(option: str, given: str, *, folder: bool = False) -> None:
+    """Raise UsageError when there is no file to read, nor a folder where one will do."""
+    if not given:
+        raise UsageError(f"{option} is empty; give the name of a file")
+    if not os.path.exists(given):  # False, too, for what cannot be a name
+        raise UsageError(f"{given} does not exist")
+    if not folder and Path(given).is_dir():
+        raise UsageError(f"{given} is a folder, and {option} reads a file")
+
+
+def check_output(option: str, given: str, what: str, is_one: Callable[[bytes], bool], *, in_run: bool) -> None:
+    """Raise UsageError, before any work, where a file cannot be written or would destroy something.
+
+    A file that is there is replaced only if its beginning is that of `what`. A new one stays out of the folders of a
+    run directory, and of the run directory itself unless `in_run`.
+    """
+    path = Path(given)
+    if not given or path.is_dir():
+        raise UsageError(f"{option} {given or 'is empty and'} names no file; give the name of one")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"{given} cannot be written: there is no folder {path.parent}")
+    if os.path.exists(given):
+        if not (path.is_file() and is_one(_beginning(path))):
+            raise UsageError(f"{given} is there and is no {what}; {option} leaves it alone: give another name")
+        return
+    for run in (folder, *folder.parents):
+        if (run / "run.json").is_file() and not (in_run and run == folder):
+            raise UsageError(f"{given} would be among the files of the run {run}; give {option} another place")
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_BEGINNING)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise UsageError for a prompt with bytes that are no UTF-8: Python has put surrogates in their place."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        byte = ord(prompt[error.start]) & 0xFF
+        raise UsageError(f"the prompt is not valid UTF-8: byte 0x{byte:02x} after {prompt[: error.start]!r}") from error
 
 
 def check_pipeline(given: str) -> None:
@@ -109,20 +155,29 @@ def _option(field: attrs.Attribute[Any]) -> click.Option:
     text = f"Sampling: {field.metadata['help']}."
     if field.type in (int, float):
         return click.Option([flag], type=field.type, help=text)
+    text += " As in e=-2; a line break is written $'\\n=-2'. May be given several times."
     return click.Option([flag], multiple=True, metavar="TOKEN=VALUE", help=text)
+
+
+def token_table(option: str, items: Iterable[str]) -> dict[str, float]:
+    """Repeated TOKEN=VALUE as a table. Raises UsageError, naming the option."""
+    table: dict[str, float] = {}
+    for item in items:
+        token, equals, number = item.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UsageError(f"{option} expects TOKEN=VALUE, as in e=-2, and was given {item!r}")
+        if not math.isfinite(value):
+            raise UsageError(f"{option} {item!r}: expected a finite number; -100 forbids a token")
+        if token in table:
+            raise UsageError(f"{option} gives the token {token!r} more than once; leave one out")
+        table[token] = value
+    return table
 
 
 def _value(name: str, value: Any) -> Any:
     """Repeated TOKEN=VALUE as a table; anything else as it is."""
-    if not isinstance(value, tuple):
-        return value
-    table = {}
-    for item in value:
-        token, equals, number = item.rpartition("=")
-        try:
-            table[token] = float(number)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise UsageError(f"--{name.replace('_', '-')} expects TOKEN=VALUE, as in e=-2, and was given {item!r}")
-    return table
+    return token_table(f"--{name.replace('_', '-')}", value) if isinstance(value, tuple) else value

@@ -2,89 +2,168 @@
 
 from __future__ import annotations
 
-import contextlib
+import re
 import sys
-from typing import Any
+from typing import Any, Final
 
+import attrs
 import click
 
 from textgen.arguments import GenerateArguments
+from textgen.cli.line_editing import line_editing
+from textgen.cli.options import check_prompt, token_table
+from textgen.commented import inline_toml
+from textgen.config import DecodingOptions
 from textgen.document import toml_value
 from textgen.errors import Fault, TextgenError, UsageError
 from textgen.generation import Generator
+from textgen.structure import plain
+from textgen.suggest import nearest
 
-_HELP = """\
+OPTIONS: Final = tuple(name for name in GenerateArguments.__annotations__ if name != "cancelled")
+COMMANDS: Final = ("/set", "/unset", "/options", "/help", "/quit", "/exit")
+_SAMPLING: Final = frozenset(OPTIONS) - attrs.fields_dict(DecodingOptions).keys()
+
+_HELP: Final = """\
 Type a prompt, and the model goes on from it. Ctrl-C stops a text.
-  /set KEY=VALUE   change an option, as in /set temperature=0.5 or /set max_new_tokens=100
+  /set KEY=VALUE   change an option: /set temperature=0.5, /set stop="\\n"
+  /set seed=N      another seed; each prompt gets the next index of the seed,
+                   and /set seed=N begins at the first
   /unset KEY       back to the run's own
-  /options         show what is set, and what else can be
+  /options         show what is set, what is the run's own, and what else can be
   /help            this text
   /quit            end the session; so does Ctrl-D"""
+_INSTEAD: Final = {
+    "greedy": "/set temperature=0 is greedy",
+    "n": "a session writes one text per prompt; for several, give --n with a --prompt",
+    "index": "each prompt gets the next index; /set seed=N begins at the first",
+    "prompt": "type the prompt itself",
+}
 
 
 class Session:
     """Reads prompts with history and line editing, and streams their continuations."""
 
-    def __init__(self, generator: Generator, arguments: dict[str, Any]) -> None:
-        self._generator, self._arguments, self._index = generator, arguments, 0
+    def __init__(self, generator: Generator, arguments: dict[str, Any], *, echo: bool, index: int) -> None:
+        """`echo` holds where it is not set, and `index` is that of a seed's first text."""
+        self._generator, self._arguments, self._echo, self._first = generator, arguments, echo, index
+        self._index = index
 
     def run(self) -> None:
-        """Until the end of input."""
-        with contextlib.suppress(ImportError):  # line editing and history, where the platform has them
-            import readline  # noqa: F401
-        click.echo(_HELP, err=True)
-        while True:
-            try:
-                line = input("> ")
-            except EOFError:
-                click.echo(err=True)
-                return
-            except KeyboardInterrupt:  # often the second of two that were meant for the text
-                click.echo("\n/quit or Ctrl-D ends the session", err=True)
-                continue
-            if line.strip() in ("/quit", "/exit"):
-                return
-            try:
-                self._command(line) if line.startswith("/") else self._continue(line)
-            except TextgenError as error:
-                click.echo(f"error: {error}", err=True)
-            except KeyboardInterrupt:
-                click.echo()
+        """Until the end of input. Raises UsageError at once for arguments that are wrong."""
+        self._check(self._arguments)
+        with line_editing(COMMANDS, OPTIONS):
+            click.echo(_HELP, err=True)
+            while True:
+                try:
+                    line = input("> ")
+                except EOFError:
+                    click.echo(err=True)
+                    return
+                except KeyboardInterrupt:  # often the second of two that were meant for the text
+                    click.echo("\n/quit or Ctrl-D ends the session", err=True)
+                    continue
+                except UnicodeDecodeError:
+                    click.echo("error: what was typed is not valid UTF-8", err=True)
+                    continue
+                if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]):
+                    return
+                self._answer(line)
+
+    def _answer(self, line: str) -> None:
+        try:
+            if line.startswith("/"):
+                self._command(line)
+            elif line:  # Enter alone asks for nothing
+                self._continue(line)
+        except TextgenError as error:
+            click.echo(f"error: {str(error).removeprefix('sampler: ')}", err=True)
+        except KeyboardInterrupt:
+            click.echo()
 
     def _continue(self, prompt: str) -> None:
-        for piece in self._generator.stream(prompt, index=self._index, **self._arguments):
+        check_prompt(prompt)
+        stream = self._generator.stream(prompt, index=self._index, **{"echo": self._echo, **self._arguments})
+        self._index += 1  # another prompt, another text, even if it is the same prompt
+        for piece in stream:
             click.echo(piece, nl=False)
             sys.stdout.flush()
         click.echo()
-        self._index += 1  # another prompt, another text, even if it is the same prompt
 
     def _command(self, line: str) -> None:
-        word, _, rest = line.partition(" ")
-        key, given, text = rest.strip().partition("=" if "=" in rest else " ")
-        key = key.strip().replace("-", "_")  # as the command writes it, or as the API does
-        if word == "/set" and given:
-            changed = {**self._arguments, key: _value(text.strip())}
-            self._generator.stream("", **changed)  # refuses what is wrong, and is never started
-            self._arguments = changed
-        elif word == "/unset" and key:
-            if key not in self._arguments:
-                raise UsageError(f"{key} is not set")
-            del self._arguments[key]
+        word, rest = (*line.split(maxsplit=1), "")[:2]
+        if word == "/set":
+            self._set(rest)
+        elif word == "/unset":
+            self._unset(rest.strip())
         elif word == "/options":
-            for name, value in self._arguments.items():
-                click.echo(f"{name} = {value}", err=True)
-            others = [name for name in GenerateArguments.__annotations__ if name not in {*self._arguments, "cancelled"}]
-            click.echo(f"not set: {', '.join(others)}", err=True)
-        else:
-            if word not in ("/help", "/set", "/unset"):
-                click.echo(f"there is no {word}; a prompt cannot begin with /", err=True)
+            self._show()
+        elif word == "/help":
             click.echo(_HELP, err=True)
+        else:
+            raise UsageError(f"there is no {word}; /help lists the commands")
+
+    def _set(self, rest: str) -> None:
+        given = re.fullmatch(r"([\w-]+)(?:\s*=\s*|\s+)(\S.*)", rest.strip())
+        if given is None:
+            raise UsageError("expected /set KEY=VALUE, as in /set temperature=0.5")
+        name = _option(given[1])
+        changed = {**self._arguments, name: _value(name, given[2])}
+        self._check(changed)
+        self._change(name, changed)
+
+    def _unset(self, key: str) -> None:
+        if not key:
+            raise UsageError("expected /unset KEY, as in /unset temperature")
+        name = _option(key)
+        if name not in self._arguments:
+            raise UsageError(f"{name} is not set")
+        self._change(name, {key: value for key, value in self._arguments.items() if key != name})
+
+    def _check(self, arguments: dict[str, Any]) -> None:
+        self._generator.stream("", index=self._first, **arguments)  # refuses what is wrong, and is never started
+
+    def _change(self, name: str, arguments: dict[str, Any]) -> None:
+        self._arguments = arguments
+        if name == "seed":
+            self._index = self._first
+
+    def _show(self) -> None:
+        generator, arguments = self._generator, self._arguments
+        own = {"seed": generator.seed, **generator.defaults, "echo": self._echo}
+        samplers = generator.tables.get("sampler", [])
+        lines = ["set here:" if arguments else "nothing is set here"]
+        lines += [f"  {name} = {_shown(value)}" for name, value in arguments.items()]
+        lines += ["the run's own:"]
+        lines += [f"  {name} = {_shown(value)}" for name, value in own.items() if name not in arguments]
+        lines += [f"  samplers: {_shown(samplers) if samplers else 'none'}"]
+        lines[-1] += ", left out while a sampling option is set" * bool(samplers and _SAMPLING & arguments.keys())
+        lines += [f"not set: {', '.join(name for name in OPTIONS if name not in {**own, **arguments})}"]
+        lines += [f"the next text: --seed {arguments.get('seed', own['seed'])} --index {self._index}"]
+        click.echo("\n".join(lines), err=True)
 
 
-def _value(text: str) -> Any:
+def _option(key: str) -> str:
+    """The name of an option as the API has it, given as that or as the command writes it. Raises UsageError."""
+    name = key.lstrip("-").replace("-", "_")
+    if name in OPTIONS:
+        return name
+    raise UsageError(
+        f"there is no option {key}; {_INSTEAD.get(name) or nearest(name, OPTIONS) or '/options lists what can be set'}"
+    )
+
+
+def _value(name: str, text: str) -> Any:
     if text == "none":  # as in --max-new-tokens none
         return None
+    if name == "logit_bias" and not text.startswith("{"):
+        return token_table("logit_bias", [text])
     value = toml_value(text)
     if isinstance(value, Fault):
-        raise UsageError(str(value))
+        raise UsageError(f"{name}: {value}" + "; write {e = -5}" * (name == "logit_bias"))
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value as it can be typed after /set."""
+    return "none" if value is None else inline_toml(plain(value))

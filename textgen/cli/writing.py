@@ -14,7 +14,7 @@ import attrs
 import click
 import numpy as np
 
-from textgen.cli.options import check_folder
+from textgen.cli.options import check_file, check_output, check_prompt
 from textgen.cli.stop_switch import StopSwitch
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation import Generator
@@ -23,22 +23,21 @@ from textgen.state import GenerationState
 from textgen.texts import Generation
 
 if TYPE_CHECKING:
-    from textgen.novelty import CopyIndex, CopyReport
+    from textgen.novelty import CopyIndex
 
 
-def write(generator: Generator, sampling: dict[str, Any], **options: Any) -> None:
+def write(generator: Generator, how: How, sampling: dict[str, Any], **options: Any) -> None:
     """Generate as the options of `textgen generate` say, and write to stdout."""
-    how = How(**{field.name: options.pop(field.name) for field in attrs.fields(How)})
-    how.check()
     arguments = {key: value for key, value in options.items() if value not in (None, ())} | sampling
     if options["max_new_tokens"] == "none":
         arguments["max_new_tokens"] = None
-    arguments.setdefault("echo", generator.tables.get("generate", {}).get("echo", True))
+    echo = generator.tables.get("generate", {}).get("echo", True)
     if how.interactive():
         from textgen.cli.session import Session
 
-        Session(generator, arguments).run()
+        Session(generator, arguments, echo=echo, index=how.index).run()
         return
+    arguments.setdefault("echo", echo)
     if how.unasked() and _waiting_on_stdin():
         click.echo("textgen: warning: stdin is not read; --prompts-file - continues each line of it", err=True)
     endless = arguments.get("max_new_tokens", 0) is None
@@ -66,6 +65,11 @@ class How:
     novelty: bool
     save_state: str | None
     load_state: str | None
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> How:
+        """Take what is of this kind out of the options of the command."""
+        return cls(**{field.name: options.pop(field.name) for field in attrs.fields(cls)})
 
     def alone(self) -> list[str]:
         """The options given that work on one text."""
@@ -101,7 +105,14 @@ class How:
             raise UsageError("--stream prints text as it comes; leave --output and --novelty out")
         if self.logprobs is not None and self.form != "jsonl":
             raise UsageError("--logprobs goes with --output jsonl")
-        check_folder(self.save_state)
+        for prompt in self.prompts:
+            check_prompt(prompt)
+        if self.load_state is not None:
+            check_file("--load-state", self.load_state)
+        if self.prompts_file not in (None, "-"):
+            check_file("--prompts-file", self.prompts_file)
+        if self.save_state is not None:
+            check_output("--save-state", self.save_state, "saved state", _is_state, in_run=True)
 
     def interactive(self) -> bool:
         """Whether nothing says what to continue, and a person is there to ask."""
@@ -125,6 +136,12 @@ class How:
                 f"{', '.join(refused)} needs a prompt, and without one a session opens; "
                 "give --prompt TEXT, or --prompt '' to start from nothing"
             )
+
+
+def _is_state(beginning: bytes) -> bool:
+    """Whether a file begins as a saved state does: with a safetensors header that has its two arrays."""
+    header = beginning[8 : 8 + int.from_bytes(beginning[:8], "little")]
+    return header.startswith(b"{") and b'"checksum":' in header and b'"values":' in header
 
 
 def _waiting_on_stdin() -> bool:
@@ -153,11 +170,14 @@ def _heading(number: int, several: bool) -> str:
 
 def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
     """One text with all that can be known of it, or many in batches."""
+    unknown_characters = (generator.defaults | arguments).get("unknown_characters", "error")
     if how.alone():
         generations = _single(generator, how, arguments)
     else:
         prompts = how.prompts or ("",) if how.prompts_file is None else _lines(how.prompts_file)
-        _check_prompts(generator, how, prompts, arguments.get("unknown_characters", "error"))
+        if not prompts:
+            click.echo(f"textgen: warning: {how.prompts_file} has no line, so there is nothing to continue", err=True)
+        _check_prompts(generator, how, prompts, unknown_characters)
         generations = generator.generate_many(
             iter(prompts), n=how.n, index=how.index, batch_size=how.batch_size, logprobs=how.logprobs, **arguments
         )
@@ -170,7 +190,11 @@ def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
         report = index.report(added) if index is not None else None
         if how.form == "jsonl":
-            click.echo(_as_json(generation, generator.tokenizer, novelty=report, with_novelty=how.novelty))
+            prompt_tokens = len(generator.encode_prompt(generation.prompt, unknown_characters))
+            row = _as_row(generation, prompt_tokens, generator.tokenizer)
+            if how.novelty:
+                row["novelty"] = None if report is None else attrs.asdict(report)
+            click.echo(json.dumps(row, ensure_ascii=False))
             continue
         click.echo(_heading(number, how.several()) + generation.text)
         if report is not None:
@@ -268,11 +292,12 @@ def _check_prompts(generator: Generator, how: How, prompts: Sequence[str], unkno
             raise
 
 
-def _as_json(generation: Generation, tokenizer: Tokenizer, *, novelty: CopyReport | None, with_novelty: bool) -> str:
+def _as_row(generation: Generation, prompt_tokens: int, tokenizer: Tokenizer) -> dict[str, Any]:
     row: dict[str, Any] = {
         "prompt": generation.prompt,
         "text": generation.text,
         "finish_reason": generation.finish_reason,
+        "prompt_tokens": prompt_tokens,
         "tokens": len(generation.tokens),
         "seed": generation.seed,
         "index": generation.index,
@@ -286,6 +311,4 @@ def _as_json(generation: Generation, tokenizer: Tokenizer, *, novelty: CopyRepor
             {**named(entry.token, entry.logprob), "top": [named(*likely) for likely in entry.top]}
             for entry in generation.logprobs
         ]
-    if with_novelty:
-        row["novelty"] = None if novelty is None else attrs.asdict(novelty)
-    return json.dumps(row, ensure_ascii=False)
+    return row
