@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import html
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from textgen import Component, Engine, Generator, NoOptions, PluginSet, hookimpl
+from textgen.surprise import surprise_page
 
 
 @attrs.define(eq=False)
@@ -179,3 +182,16 @@ def test_a_state_may_lie_within_a_character(tmp_path: Path) -> None:
             assert first.tokens + rest.tokens == whole.tokens
             assert first.text + rest.text == whole.text
             assert "".join(generator.stream(max_new_tokens=60 - cut, state=first.state, **options)) == rest.text
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [Bytes, lambda: Words(False), lambda: Words(True)], ids=["bytes", "words", "held"]
+)
+def test_a_page_of_surprise_shows_the_text_whole(tokenizer: Any, tmp_path: Path) -> None:
+    """Its colours change in the middle of characters, and between words that a space parts."""
+    text = "čas ďas řas €uro 😀😀 " * 20
+    generator = trained(tokenizer, text, tmp_path)
+    page = surprise_page(generator.score_tokens(text), generator.tokenizer, "a text")
+    shown = html.unescape(re.sub(r"<[^>]+>", "", page[page.index("<pre>") : page.index("</pre>")]))
+    assert shown == generator.tokenizer.decode(generator.encode_prompt(text))
+    assert "\N{REPLACEMENT CHARACTER}" not in page

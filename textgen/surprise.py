@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -54,10 +54,10 @@ def surprise_page(
     bits = -logprobs / math.log(2)
     levels = np.searchsorted(_STEPS, np.nan_to_num(bits), side="right")
     unknown = _unknown_characters(tokens, tokenizer, text)
-    names = {token: tokenizer.decode(np.array([token])) for token in np.unique(tokens).tolist()}
+    texts = _texts(tokens, tokenizer)
     borders = sorted({*range(0, len(tokens), _RUN), *(np.flatnonzero(np.diff(levels)) + 1).tolist(), len(tokens)})
     body = "".join(
-        _span(start, tokens[start:end], bits[start:end], int(levels[start]), tokenizer, names, unknown)
+        _span(start, texts[start:end], bits[start:end], int(levels[start]), unknown)
         for start, end in itertools.pairwise(borders)
     )
     scored = max(len(tokens) - 1, 1)  # nothing comes before the first
@@ -108,26 +108,29 @@ def _unknown_characters(tokens: Ids, tokenizer: Tokenizer, text: Iterable[str] |
     return {place: beginning[place] for place in map(int, places)}
 
 
+def _texts(tokens: Ids, tokenizer: Tokenizer) -> list[str]:
+    """What each token adds to the text: a character of several tokens stands at the last of them."""
+    decoder = tokenizer.incremental_decoder()
+    texts = [decoder.decode(tokens[place : place + 1]) for place in range(len(tokens))]
+    if texts:
+        texts[-1] += decoder.decode(tokens[:0], final=True)
+    return texts
+
+
 def _span(
-    start: int,
-    tokens: Ids,
-    bits: npt.NDArray[np.float64],
-    level: int,
-    tokenizer: Tokenizer,
-    names: Mapping[int, str],
-    unknown: Mapping[int, str],
+    start: int, texts: Sequence[str], bits: npt.NDArray[np.float64], level: int, unknown: Mapping[int, str]
 ) -> str:
     """Tokens of one colour. Those at a place in `unknown` are each shown as that character."""
-    parts, done, shown = [], 0, []
-    for place, (token, bit) in enumerate(zip(tokens.tolist(), bits.tolist(), strict=True)):
-        character = unknown.get(start + place)
-        name = (names[token] if character is None else character).translate(_VISIBLE)
+    parts, shown = [], []
+    for place, (text, bit) in enumerate(zip(texts, bits.tolist(), strict=True), start):
+        character = unknown.get(place)
+        name = ((text or "…") if character is None else character).translate(_VISIBLE)
         shown.append(f"{name} {'-' if math.isnan(bit) else f'{bit:.1f}'}")
-        if character is not None:
+        if character is None:
+            parts.append(_text(text))
+        else:
             title = html.escape(f"{shown[-1]} bits, outside the vocabulary")
-            parts += [_text(tokenizer.decode(tokens[done:place])), f'<u title="{title}">{_text(character)}</u>']
-            done = place + 1
-    parts.append(_text(tokenizer.decode(tokens[done:])))
+            parts.append(f'<u title="{title}">{_text(character)}</u>')
     return f'<span class="s{level}" title="{html.escape(" · ".join(shown))} bits">{"".join(parts)}</span>'
 
 
