@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import run_python
 from components import context, letters, make
 
 import textgen
@@ -195,6 +196,30 @@ def test_a_row_is_the_same_in_any_batch_bit_for_bit(cell: dict[str, Any], hidden
         stepped = made.decoder(batch)
         for t in range(6):
             assert np.array_equal(stepped.extend(tokens[:batch, t : t + 1]), alone[:batch, t])
+
+
+LARGE = """
+import hashlib, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_decoders import fast, ids
+made = fast(cell="lstm", layers=2, hidden_size=400)
+tokens = ids(3, 80)
+alone = np.stack([made.decoder(1).score(tokens[row : row + 1])[0] for row in range(3)])
+assert np.array_equal(made.decoder(3).score(tokens), alone)
+print(hashlib.sha256(alone.tobytes()).hexdigest())
+"""
+
+
+def test_a_large_network_gives_the_same_however_many_threads_multiply() -> None:
+    """BLAS shares its products among threads, which is tried every now and then, and may be slow or fast."""
+    here = Path(__file__).parent
+    given = set()
+    for threads in ("1", "2", "3"):
+        done = run_python("-c", LARGE, here, folder=here, extra={"OPENBLAS_NUM_THREADS": threads})
+        assert done.returncode == 0, done.stderr
+        given.add(done.stdout)
+    assert len(given) == 1
 
 
 @pytest.mark.parametrize("batch", [1, 3, 600])  # so many that a second thread is tried

@@ -6,13 +6,14 @@ sequence must give the same text alone and in any batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import attrs
 import numpy as np
 
 from textgen.protocols import Ids, Tensors
+from textgen_builtins.large_products import SHARED_FROM, LargeProducts, multiply_in_parts
 from textgen_builtins.rnn import RNNConfig
 from textgen_builtins.rnn_weights import Floats, Folded, check_shapes, expected_shapes
 from textgen_builtins.row_threads import RowThreads
@@ -30,12 +31,13 @@ class NumpyRNN:
     _tensors: Tensors = attrs.field(factory=dict)
     _folded: Folded | None = None
     _threads: RowThreads = attrs.field(factory=RowThreads)
+    _large: LargeProducts = attrs.field(factory=LargeProducts)
 
     def decoder(self, batch_size: int) -> NumpyDecoder:
         """A decoder at the start state. Raises ValueError before weights are loaded."""
         if self._folded is None:
             raise ValueError("the model has no weights yet")
-        return NumpyDecoder(self._folded, batch_size, self._threads)
+        return NumpyDecoder(self._folded, batch_size, self._threads, self._large)
 
     def tensors(self) -> Tensors:
         """The loaded weights."""
@@ -50,12 +52,19 @@ class NumpyRNN:
 class NumpyDecoder:
     """textgen.protocols.Decoder for a batch, in preallocated arrays."""
 
-    def __init__(self, folded: Folded, batch_size: int, threads: RowThreads | None = None) -> None:
+    def __init__(
+        self,
+        folded: Folded,
+        batch_size: int,
+        threads: RowThreads | None = None,
+        large: LargeProducts | None = None,
+    ) -> None:
         self._folded = folded
         self._step = _STEPS[folded.config.cell, folded.config.nonlinearity]
         self._gives_one = np.inf if folded.config.nonlinearity == "tanh" else 1
         self._rows = list(folded.table)
         self._threads = RowThreads() if threads is None else threads
+        self._large = LargeProducts() if large is None else large
         self._allocate(batch_size)
 
     @property
@@ -132,7 +141,11 @@ class NumpyDecoder:
         self._bounded = folded.bounded
         one = 0 if batch_size == 1 else slice(None)
         # Both give what the row alone would give: a stack of products, never one matrix product.
-        self._multiply = np.dot if batch_size == 1 else np.matmul
+        self._multiply: Callable[[Any, Any, Any], object]
+        if any(product.size >= SHARED_FROM for product in folded.products):
+            self._multiply = self._large.dot if batch_size == 1 else multiply_in_parts
+        else:
+            self._multiply = np.dot if batch_size == 1 else np.matmul
         self._taken = np.zeros((batch_size, gates), dtype)
         self._places = [
             _Place(

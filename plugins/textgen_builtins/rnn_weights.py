@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.protocols import Tensors
+from textgen_builtins.large_products import SHARED_FROM
 from textgen_builtins.rnn import RNNConfig
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -63,7 +64,8 @@ class Folded:
                 product[-1, 2 * config.hidden_size : len(recurrent)] = tensors[f"rnn.bias_hh_l{i}"][
                     -config.hidden_size :
                 ]
-            products.append(np.asfortranarray(product) if config.hidden_size > _COLUMN_MAJOR_FROM else product)
+            column_major = config.hidden_size > _COLUMN_MAJOR_FROM or product.size >= SHARED_FROM
+            products.append(np.asfortranarray(product) if column_major else product)
         with np.errstate(over="ignore", invalid="ignore"):
             magnitude = sum(float(np.abs(weights).sum()) for weights in tensors.values())
         return cls(config, len(head), table, tuple(products), is_bounded(config, magnitude))
