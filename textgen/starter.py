@@ -19,6 +19,7 @@ _TEMPLATE = """\
 
 seed = 0           # another seed gives another model
 device = "auto"    # "cpu", "cuda", "cuda:1", "mps"
+# threads = 1      # of the CPU; where other programs use its cores, one is far faster than several
 
 [corpus]
 {corpus}
