@@ -288,6 +288,19 @@ def _check_component(hook: str, component: Component) -> None:
     reserved = {"type"} & set(component.options())
     if reserved:
         raise _UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
+    if HOOKS.get(hook) == "command":
+        _check_defaults(label, component)
+
+
+def _check_defaults(label: str, component: Component) -> None:
+    """Refuse a command that its defaults cannot make: no table sets its options, and --help builds every command."""
+    for name, field in component.options().items():
+        if field.default is attrs.NOTHING:
+            raise _UnfitError(f"{label}: its option {name!r} has no default, and nothing sets a command's; give it one")
+    try:
+        component.config()
+    except Exception as error:
+        raise _UnfitError(f"{label}: {component.config.__name__} refuses its own defaults: {error}") from error
 
 
 def cause_of(error: BaseException, plugin: Plugin, entry: str = "") -> str:
