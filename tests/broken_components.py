@@ -977,7 +977,7 @@ RECORDS = [
     Case(
         "tokenizer",
         "component-methods",
-        "a Speechless, has no method 'to_dict'",
+        "of type Speechless, which has no method 'to_dict'",
         offered(type("Speechless", (GoodTokenizer,), {"to_dict": None})),
     ),
     Case(
@@ -989,7 +989,7 @@ RECORDS = [
     Case(
         "model",
         "component-methods",
-        "its decoder, a Fixed, has no method 'read_state'",
+        "its decoder is of type Fixed, which has no method 'read_state'",
         with_decoder(type("Fixed", (GoodDecoder,), {"read_state": None})),
     ),
     Case(

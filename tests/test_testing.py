@@ -268,7 +268,7 @@ def test_one_fault_is_one_failure_and_says_where(kind: str, component: Component
 
 def test_a_method_that_is_missing_is_named() -> None:
     (failed,), _ = failed_and_skipped("model", offered(type("Unloadable", (GoodModel,), {"load_tensors": None})))
-    assert failed == ("component-methods", "what is built, a Unloadable, has no method 'load_tensors'")
+    assert failed == ("component-methods", "what is built is of type Unloadable, which has no method 'load_tensors'")
 
 
 @pytest.mark.parametrize(

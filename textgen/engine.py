@@ -23,7 +23,7 @@ from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
 from textgen.document import read_document
 from textgen.errors import CorpusError, CorruptFileError, Fault, PipelineError, UsageError
 from textgen.generation import Generator, check_prompt
-from textgen.guards import watched
+from textgen.guards import changed_text, read_pieces
 from textgen.loading import load_generator, load_weights, make_generator
 from textgen.plugins import PluginSet
 from textgen.protocols import Corpus, Observer, Tokenizer, TrainingContext
@@ -190,7 +190,7 @@ def _fit(corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline) -> Survey:
     beginning: list[str] = []
 
     def noted() -> Iterator[str]:
-        for piece in surveyor.watch(watched(pipeline.corpus.offer, "read", corpus.read())):
+        for piece in surveyor.watch(read_pieces(corpus, pipeline.corpus.offer)):
             if not beginning and piece:
                 beginning.append(piece)
             yield piece
@@ -233,9 +233,9 @@ def _encoded(
     path = directory.path / _TOKENS
     try:
         surveyor = Surveyor()
-        tokens = encode_corpus(surveyor.watch(watched(pipeline.corpus.offer, "read", corpus.read())), tokenizer, path)
+        tokens = encode_corpus(surveyor.watch(read_pieces(corpus, pipeline.corpus.offer)), tokenizer, path)
         if surveyor.result() != survey:
-            raise CorpusError("the corpus changed while it was being read; run again once it is complete")
+            raise CorpusError(changed_text(pipeline.corpus.offer))
         yield split_tokens(tokens, pipeline.data, tokenizer)
     finally:
         with contextlib.suppress(PermissionError):  # Windows keeps what is still mapped; the next run sweeps it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import threading
@@ -105,7 +106,7 @@ class PluginSet:
         with self._lock:
             try:
                 self._offers += self._collect(plugin, module)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._quarantine(plugin, cause_of(error, plugin), error)
 
     def offers(self, kind: str | None = None) -> list[Offer]:
@@ -205,9 +206,9 @@ class PluginSet:
         if (other := self._manager.get_name(module)) is not None:
             raise _UnfitError(f"it is the module of {other} too; one of the two entry points is enough")
         key = f"{plugin.distribution}:{plugin.name}"
+        _check_hooks(module)
         try:
             self._manager.register(module, key)
-            _check_hook_names(module)
             offers = []
             for caller in self._manager.get_hookcallers(module) or ():
                 for implementation in caller.get_hookimpls():
@@ -244,7 +245,7 @@ class _UnfitError(Exception):
     """A plugin does not meet the contract; the text says how."""
 
 
-def _check_hook_names(module: object) -> None:
+def _check_hooks(module: object) -> None:
     """Refuse misspelt hooks, and hooks whose marker was forgotten: pluggy would pass over both."""
     for name in dir(module):
         value = getattr(module, name, None)
@@ -253,8 +254,20 @@ def _check_hook_names(module: object) -> None:
         if hasattr(value, "textgen_impl"):
             if name not in HOOKS:
                 raise _UnfitError(f"there is no hook {name!r}; {nearest(name, HOOKS) or 'see textgen.hookspecs'}")
+            if asked := _arguments(value):
+                raise _UnfitError(f"{name} asks for {', '.join(asked)}, and hooks take no arguments; `build` gets them")
         elif name in HOOKS and not hasattr(value, "textgen_spec"):
             raise _UnfitError(f"{name} is not marked with @textgen.hookimpl")
+
+
+def _arguments(hook: Callable[..., Any]) -> list[str]:
+    """The names of the arguments that a hook cannot be called without."""
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except (TypeError, ValueError):  # it is called all the same
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in optional]
 
 
 def _components(plugin: Plugin, hook: str, result: Any) -> list[Offer]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from textgen import contracts
 from textgen.config import Choice
-from textgen.guards import raise_failure
+from textgen.guards import FAILURES, raise_failure
 from textgen.plugins import Offer
 from textgen.protocols import Array, Ids, Sampler
 
@@ -154,7 +154,7 @@ class Chain:
         for link in self._applied:
             try:
                 sampled = link.sampler(sampled, history)
-            except Exception as error:
+            except FAILURES as error:
                 raise_failure(link.offer, "sampling", error)
             if getattr(sampled, "shape", None) != logits.shape:
                 contracts.check_logits(sampled, (1, self.vocab_size), link.offer)
@@ -176,7 +176,7 @@ class Chain:
         for link in self._applied:
             try:
                 sampled = link.sampler(sampled, history)
-            except Exception as error:
+            except FAILURES as error:
                 raise_failure(link.offer, "sampling", error)
             contracts.check_logits(sampled, tuple(logits.shape), link.offer)
         values = to_numpy(sampled)

@@ -12,9 +12,10 @@ from typing import Any
 from textgen.discovery import Found, Plugin, installed, normalized, unmarked
 from textgen.document import toml_value
 from textgen.errors import Fault, UsageError
+from textgen.places import shown_path
 from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
 from textgen.suggest import nearest
-from textgen.testing.outcomes import Outcome, shown_path
+from textgen.testing.outcomes import Outcome
 from textgen.testing.plugin import check_offers, matching
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 
 from textgen.errors import Fault, PipelineError, PluginError
-from textgen.guards import lacking
+from textgen.guards import unfit
 from textgen.hookspecs import hookimpl
 from textgen.plugins import HOOKS, PluginSet
 from textgen.structure import plain, structure_table
@@ -64,10 +64,9 @@ def general_checks(subject: Subject, build: Callable[[], Any]) -> list[Check]:
 
 def check_methods(subject: Subject, made: Any, kind: str) -> None:
     """Fail where what was built, or a "decoder" that it made, lacks a method."""
-    if name := lacking(made, kind):
+    if fault := unfit(made, kind):
         what = "its decoder" if kind == "decoder" else "what is built"
-        seen = f"{what} is None" if made is None else f"{what}, a {type(made).__name__}, has no method {name!r}"
-        subject.fail(st.COMPONENT_METHODS, seen)
+        subject.fail(st.COMPONENT_METHODS, f"{what} {fault}")
 
 
 def _record(subject: Subject) -> None:

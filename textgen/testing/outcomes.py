@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import textwrap
-import traceback
 from collections.abc import Callable, Collection, Generator, Iterable
-from pathlib import Path
 from typing import Final, Literal, NoReturn
 
 import attrs
 
+from textgen.places import last_line
 from textgen.testing.statements import COMPONENT_QUIET, COMPONENT_RAISES, Statement
 
 _SHOWN: Final = 500  # characters of what was seen
@@ -147,21 +146,12 @@ def _failed(failure: ContractFailure) -> Outcome:
 def _placed(failure: ContractFailure, packages: Collection[str]) -> ContractFailure:
     """The failure, with the last line of the component's own code in what was seen if an exception led to it."""
     error = failure.__cause__ or failure.__context__
-    places = [
-        f"{shown_path(frame.f_code.co_filename)}:{line}"
-        for frame, line in traceback.walk_tb(error.__traceback__ if error else None)
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in packages
-    ]
-    if not places:
+    place = last_line(error, packages)
+    if not place:
         return failure
-    placed = ContractFailure(failure.statement, f"{failure.seen} ({places[-1]})", failure.component)
+    placed = ContractFailure(failure.statement, f"{failure.seen} ({place})", failure.component)
     placed.__cause__ = error
     return placed.with_traceback(failure.__traceback__)
-
-
-def shown_path(path: str) -> str:
-    """Relative to the current folder where it is below it."""
-    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def _explained(error: Exception, statement: Statement, component: str) -> ContractFailure:
