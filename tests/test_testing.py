@@ -19,9 +19,20 @@ from broken_components import (
     GOOD,
     AllNaNDecoder,
     Case,
+    DeviceSampler,
+    DictStateTrainer,
+    GoodCorpus,
     GoodModel,
+    GoodObserver,
     GoodSampler,
+    GoodTokenizer,
+    HalfDecoder,
+    MeanDecoder,
     NaNSampler,
+    NoisyDecoder,
+    NoisyExtendDecoder,
+    NoisySampler,
+    OtherEachTimeCorpus,
     PrintingCorpus,
     PrintingSampler,
     RaisingCorpus,
@@ -41,7 +52,7 @@ from commands import run_textgen
 from textgen import Component, NoOptions, option, testing
 from textgen.errors import PipelineError, PluginError, UsageError
 from textgen.plugins import Offer, Plugin
-from textgen.testing import STATEMENTS, ContractFailure, isolated_plugins, statements
+from textgen.testing import STATEMENTS, ContractFailure, Outcome, isolated_plugins, statements
 from textgen.testing.plugin import check_offers
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +104,10 @@ def test_the_built_in_set_passes(
 @pytest.mark.parametrize("kind", GOOD)
 def test_the_components_that_are_broken_next_pass_while_whole(kind: str) -> None:
     assert CHECKS[kind](GOOD[kind], plugin=LIGHT)
+
+
+def test_a_sampler_may_look_at_numbers_on_another_device() -> None:
+    assert testing.check_sampler(offered(DeviceSampler), plugin=LIGHT)
 
 
 def test_a_tokenizer_may_refuse_text_if_it_says_so() -> None:
@@ -233,10 +248,19 @@ def test_dropout_from_the_global_generator_is_caught() -> None:
     assert caught.value.statement.anchor in ("model-dropout", "model-seed")
 
 
+def outcomes_of(kind: str, component: Component) -> list[Outcome]:
+    offers = [Offer(kind, component, Plugin("under-test", "unpackaged", "0"))]
+    return list(check_offers(offers, isolated_plugins(), {}, module=LIGHT))
+
+
+def unchecked(kind: str, component: Component) -> set[str]:
+    """The anchors of what was skipped."""
+    return {o.statement.anchor for o in outcomes_of(kind, component) if o.statement and o.status == "skipped"}
+
+
 def failed_and_skipped(kind: str, component: Component) -> tuple[list[tuple[str, str]], set[str]]:
     """What fails of a component, as anchor and what was seen, and the reasons for which other checks were skipped."""
-    offers = [Offer(kind, component, Plugin("under-test", "unpackaged", "0"))]
-    outcomes = list(check_offers(offers, isolated_plugins(), {}, module=LIGHT))
+    outcomes = outcomes_of(kind, component)
     failed = [(o.statement.anchor, o.reason) for o in outcomes if o.statement and o.status == "failed"]
     return failed, {o.reason for o in outcomes if o.status == "skipped"}
 
@@ -357,6 +381,39 @@ class Undropped:
 def test_nan_is_accused_of_nothing_but_nan(kind: str, component: Component) -> None:
     failed, _ = failed_and_skipped(kind, component)
     assert [anchor for anchor, _ in failed] == [f"{kind}-finite"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "component", "anchor", "unasked"),
+    [
+        ("sampler", offered(NoisySampler), "sampler-deterministic", {"rows", "torch", "threads"}),
+        ("model", with_decoder(NoisyDecoder), "model-deterministic", {"rows", "decoders", "stepwise", "state"}),
+        ("model", with_decoder(NoisyExtendDecoder), "model-deterministic", {"rows", "decoders", "stepwise"}),
+        ("model", with_decoder(MeanDecoder), "model-rows", {"decoders", "state-rows"}),
+        ("model", with_decoder(HalfDecoder), "model-dtype", {"rows", "decoders", "saved", "finite"}),
+        ("trainer", offered(DictStateTrainer), "trainer-state-form", {"resumes", "finished"}),
+        ("corpus", offered(OtherEachTimeCorpus), "corpus-again", {"readers"}),
+    ],
+)
+def test_what_depends_on_what_failed_is_not_checked(
+    kind: str, component: Component, anchor: str, unasked: set[str]
+) -> None:
+    failed, skipped = failed_and_skipped(kind, component)
+    assert [at for at, _ in failed] == [anchor]
+    assert f"not checked: see {anchor}" in skipped
+    assert {f"{kind}-{name}" for name in unasked} <= unchecked(kind, component)
+
+
+@pytest.mark.parametrize("kind", ["sampler", "corpus", "observer", "tokenizer"])
+def test_a_component_that_exits_fails_its_check(kind: str) -> None:
+    def leave(*_: Any) -> Any:
+        sys.exit()
+
+    methods = {"sampler": "__call__", "corpus": "read", "observer": "observe", "tokenizer": "encode"}
+    base = {"sampler": GoodSampler, "corpus": GoodCorpus, "observer": GoodObserver, "tokenizer": GoodTokenizer}[kind]
+    failed, _ = failed_and_skipped(kind, offered(type("Leaving", (base,), {methods[kind]: leave})))
+    ((_, seen),) = failed
+    assert "SystemExit" in seen
 
 
 def test_a_forward_of_another_shape_is_one_failure() -> None:

@@ -164,14 +164,27 @@ def _build(subject: Subject, build: Callable[[], Any]) -> None:
         build()
 
 
+def calls_check(subject: Subject, call: Callable[[], Any]) -> Check:
+    """The check that calls of what was built, which `call` makes, leave global states alone."""
+
+    def run() -> None:
+        call()  # what it imports may do as it likes
+        with leaves_alone(subject, st.COMPONENT_CALLS, quietly=False):
+            call()
+
+    return Check(st.COMPONENT_CALLS, run)
+
+
 @contextlib.contextmanager
-def leaves_alone(subject: Subject, statement: Statement) -> Iterator[None]:
-    """Fail if the block prints, or leaves another global state behind."""
+def leaves_alone(subject: Subject, statement: Statement, *, quietly: bool = True) -> Iterator[None]:
+    """Fail if the block leaves another global state behind, or, with `quietly`, prints."""
     out, err = io.StringIO(), io.StringIO()
-    with _stirred():
+    with _stirred(), contextlib.ExitStack() as stack:
         before = _global_state()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            yield
+        if quietly:
+            stack.enter_context(contextlib.redirect_stdout(out))
+            stack.enter_context(contextlib.redirect_stderr(err))
+        yield
         after = _global_state()
     for name, stream in (("stdout", out), ("stderr", err)):
         if written := stream.getvalue():
