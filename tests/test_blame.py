@@ -201,7 +201,8 @@ def half_a_decoder(lacking: str) -> type:
         def write_state(self, state: Any) -> None:
             self.batch_size = len(state["nothing"])
 
-    delattr(Half, lacking)
+    if lacking:
+        delattr(Half, lacking)
     return Half
 
 
@@ -506,3 +507,80 @@ def test_a_hook_that_asks_for_an_argument_is_told_that_it_gets_none() -> None:
     plugins = textgen.PluginSet()
     with pytest.warns(textgen.PluginWarning, match="textgen_samplers asks for config, and hooks take no arguments"):
         plugins.register(types.SimpleNamespace(textgen_samplers=hookimpl(textgen_samplers)), "asking")
+
+
+class Decoding:
+    """A model whose decoder `extend` is what the tests give."""
+
+    def __init__(self, extend: Any, size: int) -> None:
+        self.make = type("Decoder", (half_a_decoder(""),), {"extend": extend})
+        self.size = size
+
+    def decoder(self, batch_size: int) -> Any:
+        return self.make(self.size, batch_size)
+
+    def tensors(self) -> Any:
+        return {}
+
+    def load_tensors(self, tensors: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "said"),
+    [
+        ("sampler", lambda context: raising, "sampler 'odd' failed in sampling: RuntimeError: out of order"),
+        ("sampler", lambda context: forgetting_to_return, "sampler 'odd' gave None, and must give logits"),
+        (
+            "model",
+            lambda context: Decoding(lambda self, tokens: np.zeros((1, 2), np.float32), context.vocab_size),
+            "model 'odd' gave logits of shape (1, 2), and must give (1, ",
+        ),
+        ("model", lambda context: Decoding(leaving, context.vocab_size), "model 'odd' failed in decoding: SystemExit"),
+    ],
+)
+def test_what_cannot_generate_is_blamed_before_a_step_is_trained(
+    kind: str, made: Any, said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    events: list[Any] = []
+    odd: Any = [{"type": "odd"}] if kind == "sampler" else {"type": "odd"}
+    with pytest.raises(textgen.ContractError) as caught:
+        engine_with(kind, made).run(
+            {**tiny_pipeline(), kind: odd},
+            output=tmp_path / "run",
+            observers=[types.SimpleNamespace(observe=events.append)],
+        )
+    assert said in str(caught.value)
+    assert events == []
+
+
+def test_a_model_may_want_to_be_trained_before_it_generates(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    trained: list[bool] = []
+
+    def extend(decoder: Any, tokens: Any) -> Any:
+        if not trained:
+            raise textgen.UsageError("train it first")
+        return np.zeros((decoder.batch_size, decoder.size), np.float32)
+
+    class Tally(Training):
+        def train(self, model: Any, data: Any, context: Any) -> Any:
+            trained.append(True)
+            yield from super().train(model, data, context)
+
+    class Odd:
+        @staticmethod
+        @hookimpl
+        def textgen_models() -> list[Component]:
+            return [Component("odd", NoOptions, lambda config, context: Decoding(extend, context.vocab_size))]
+
+        @staticmethod
+        @hookimpl
+        def textgen_trainers() -> list[Component]:
+            return [Component("odd", NoOptions, lambda config, context: Tally(context))]
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Odd, "odd", distribution="textgen-odd", version="2.1")
+    tables = {**tiny_pipeline(), "model": {"type": "odd"}, "trainer": {"type": "odd"}}
+    assert textgen.Engine(plugins).run(tables, output=tmp_path / "run").outcome == "trained"

@@ -360,7 +360,7 @@ def test_the_built_in_set_keeps_its_bare_names(folder: Path, sites: dict[str, Pa
         ),
         (
             ['model={type="unsaved"}'],
-            "model 'unsaved' cannot be used: what `build` made is of type function, which has no method 'tensors'",
+            "model 'unsaved' cannot be used: what `build` made is of type Unsaved, which has no method 'tensors'",
         ),
         (
             ['tokenizer={type="reword"}'],

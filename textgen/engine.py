@@ -271,6 +271,8 @@ def _training_loop(
     if checkpoint is not None:
         load_weights(model, pipeline.model, checkpoint.tensors)
         trainer.load_state(checkpoint.trainer)
+    generator = make_generator(pipeline.samplers, pipeline.model, model, attrs.evolve(context, training=False))
+    generator.chain.try_on(model)  # what cannot generate is found before training, and not by its first sample
     # Without torch nothing computes on a GPU, and asking which there are would load it.
     device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
     own = [Watcher(contracts.build(choice, context), choice.offer) for choice in pipeline.observers]
@@ -285,7 +287,7 @@ def _training_loop(
         progress=Progress(**checkpoint.progress) if checkpoint is not None else Progress(),
         checkpoint_seconds=pipeline.checkpoint.seconds,
         cancelled=cancelled,
-        sample=_sample_with(pipeline, context, model),
+        sample=_sample_with(generator),
     )
 
 
@@ -308,9 +310,8 @@ def _last_checkpoint(directory: RunDirectory) -> Checkpoint | None:
     return None
 
 
-def _sample_with(pipeline: Pipeline, context: BuildContext, model: Any) -> Callable[[str, int], str]:
+def _sample_with(generator: Generator) -> Callable[[str, int], str]:
     """Continues prompts with the model as it is at the moment of the call."""
-    generator = make_generator(pipeline.samplers, pipeline.model, model, attrs.evolve(context, training=False))
 
     def sample(prompt: str, max_new_tokens: int) -> str:
         return generator.generate(prompt, max_new_tokens=max_new_tokens, unknown_characters="skip").text
