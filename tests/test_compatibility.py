@@ -98,9 +98,17 @@ def test_what_the_first_plugin_made_still_loads(
 @pytest.mark.parametrize("number", [0, 1, None])
 def test_a_plugin_of_this_api_or_an_earlier_one_is_taken(number: int | None) -> None:
     module = types.ModuleType("old")
+    module.textgen_samplers = textgen.hookimpl(_nothing)  # type: ignore[attr-defined]
     if number is not None:
         module.TEXTGEN_PLUGIN_API = number  # type: ignore[attr-defined]
     textgen.PluginSet(strict=True).register(module, "old")
+
+
+def _nothing() -> list[textgen.Component]:
+    return []
+
+
+_nothing.__name__ = "textgen_samplers"
 
 
 def test_a_plugin_of_the_next_api_is_left_out_with_the_sentence() -> None:

@@ -615,7 +615,8 @@ def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None
     empty = run_textgen("plugins", "check", "mute", folder=tmp_path, site=[site])
     assert (empty.returncode, empty.stdout) == (
         1,
-        "FAILED   plugin 'mute' (textgen-mute 1.0) offers nothing: its entry point textgen_mute has no hook in it\n",
+        "FAILED   plugin 'mute' (textgen-mute 1.0) is left out: it offers nothing: there is no hook in it, marked with "
+        "@textgen.hookimpl\n",
     )
     (site / "textgen_mute-1.0.dist-info/entry_points.txt").unlink()
     for name in ("mute", "textgen_mute"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -61,7 +62,7 @@ class PluginSet:
     Which plugins are installed is known from their metadata; one is imported when something needs it: a component of
     its package, a name that no built-in has, or a list of all there is.
 
-    disable   names of entry points to leave alone
+    disable   plugins to leave alone: names of entry points, of distributions, or `distribution:entry-point`
     strict    raise PluginError where a plugin would be quarantined; import all at once. `TEXTGEN_STRICT_PLUGINS=1` in
               the environment is the same
     patience  seconds that a list of all there is may wait for imports; what takes longer is named and left out of it
@@ -93,7 +94,7 @@ class PluginSet:
         plugins._waiting = [
             found
             for found in discovery.installed()
-            if found.plugin.name not in plugins.disabled
+            if not discovery.is_among(found.plugin, plugins.disabled)
             and not (only_own and found.plugin.distribution != OWN_DISTRIBUTION)
         ]
         if plugins._strict:
@@ -156,10 +157,14 @@ class PluginSet:
         missing = discovery.unmarked(distribution or f"textgen-{bare}")
         if missing or (distribution is not None and distribution not in here):
             hint = missing or f"{distribution} is not installed"
-        if disabled := sorted({plugin.name for plugin in installed if plugin.name in self.disabled}):
+        meant = {distribution, bare, f"textgen-{bare}"}
+        left_out = [q for q in self.quarantined if q.plugin.distribution in meant or q.plugin.name == bare]
+        if left_out:  # a name like it would only mislead
+            hint = "; ".join(f"{q.plugin.distribution} is left out: {q.cause}" for q in left_out)
+        if disabled := sorted({plugin.name for plugin in installed if discovery.is_among(plugin, self.disabled)}):
             hint += "; disabled: " + ", ".join(disabled)
-        if self.quarantined:
-            hint += "; left out: " + ", ".join(sorted({q.plugin.distribution for q in self.quarantined}))
+        if others := sorted({q.plugin.distribution for q in self.quarantined if q not in left_out}):
+            hint += "; left out: " + ", ".join(others)
         return Fault("", f"no {kind} is called {name!r}", "", hint)
 
     def clashes(self) -> list[tuple[Offer, ...]]:
@@ -210,7 +215,10 @@ class PluginSet:
         try:
             self._manager.register(module, key)
             offers = []
-            for caller in self._manager.get_hookcallers(module) or ():
+            callers = self._manager.get_hookcallers(module)
+            if not callers:
+                raise _UnfitError("it offers nothing: there is no hook in it, marked with @textgen.hookimpl")
+            for caller in callers:
                 for implementation in caller.get_hookimpls():
                     if implementation.plugin is module:
                         offers += _components(plugin, caller.name, implementation.function())
@@ -290,7 +298,7 @@ def _check_component(hook: str, component: Component) -> None:
     config = component.config
     if not isinstance(config, type) or not attrs.has(config):
         raise _UnfitError(f"{label}: config must be an attrs class, and is {config!r}")
-    if not component.summary:
+    if not component.summary and sys.flags.optimize < 2:  # python -OO leaves docstrings out
         raise _UnfitError(f"{label}: its config class {config.__name__} has no docstring")
     if not callable(component.build):
         raise _UnfitError(f"{label}: build must be callable, and is {type(component.build).__name__}")

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from textgen.discovery import Found, Plugin, installed, normalized, unmarked
+from textgen.discovery import Plugin, normalized, unmarked
 from textgen.document import toml_value
 from textgen.errors import Fault, UsageError
 from textgen.places import shown_path
@@ -29,18 +29,13 @@ def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterato
     options = _options(values)
     offers = matching(name, plugins)
     left_out = [q for q in plugins.quarantined if _is_called(q.plugin, name)]
-    without = [found for found in installed() if _is_called(found.plugin, name) and _offers_nothing(found, plugins)]
-    if not offers and not left_out and not without:
+    if not offers and not left_out:
         raise UsageError(_unknown(name, plugins))
     for offer in offers:
         if line := _clash(offer, plugins):
             yield "note", line
     for quarantined in left_out:
         yield "failed", f"FAILED   {quarantined}"
-    for found in without:
-        plugin = found.plugin
-        whose = f"plugin {plugin.name!r} ({plugin.distribution} {plugin.version})"
-        yield "failed", f"FAILED   {whose} offers nothing: its entry point {found.entry_point.value} has no hook in it"
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
         # This process is the command's own, and hypothesis would keep its notes in the current folder.
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
@@ -56,11 +51,6 @@ def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterato
 
 def _is_called(plugin: Plugin, name: str) -> bool:
     return name == plugin.name or normalized(name) == plugin.distribution
-
-
-def _offers_nothing(found: Found, plugins: PluginSet) -> bool:
-    taken = [*(offer.plugin for offer in plugins.offers()), *(q.plugin for q in plugins.quarantined)]
-    return found.plugin not in taken and found.plugin.name not in plugins.disabled
 
 
 def _unknown(name: str, plugins: PluginSet) -> str:
