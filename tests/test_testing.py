@@ -581,8 +581,13 @@ def test_plugins_check_fails_with_sentence_and_link(tmp_path: Path) -> None:
     done = run_textgen("plugins", "check", "bad", folder=tmp_path, site=[site])
     assert done.returncode == 1, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    skipped = "skipped  sampler 'bad' of textgen-bad: sampler-torch: not checked: see sampler-shape"
-    assert skipped in done.stdout.splitlines()
+    skipped = [line for line in done.stdout.splitlines() if line.startswith("skipped")]
+    (line_of_skipped,) = skipped
+    found = re.fullmatch(
+        r".+ of textgen-bad: (\d+) checks that mean nothing before sampler-shape holds", line_of_skipped
+    )
+    assert found
+    assert done.stderr.endswith(f" ok, 1 failed, {found[1]} skipped\n")
     statement = SENTENCES["sampler-shape"]
     assert line.startswith(f"FAILED   sampler 'bad' of textgen-bad: sampler-shape: {statement.sentence} Seen: logits")
     after = done.stdout.split(line)[1].partition("\nskipped")[0]
@@ -606,6 +611,23 @@ def test_plugins_check_names_who_warned_and_keeps_what_is_printed(tmp_path: Path
     assert "component-quiet: A component prints nothing" in next(line for line in lines if line.startswith("FAILED"))
     assert "here" not in lines
     assert done.stderr == f"{sum(line.startswith('ok') for line in lines)} ok, 1 failed, 1 skipped\n"
+
+
+def test_plugins_check_notes_what_goes_away_and_a_name_of_textgens_own(tmp_path: Path) -> None:
+    module = installed_sampler(tmp_path / "site", "old", "logits")
+    module.write_text(
+        "import click\nimport datetime\nimport attrs\nfrom textgen import Component, NoOptions, hookimpl\n"
+        "from textgen.deprecation import deprecated\n"
+        "def build(config, context):\n"
+        "    deprecated('the command run', since='1.4', removed=datetime.date(2027, 6, 1), instead='that of textgen',\n"
+        "               distribution='textgen-old')\n"
+        "    return click.Command('run', help='Runs.')\n"
+        "@hookimpl\ndef textgen_commands():\n    return [Component('run', NoOptions, build)]\n"
+    )
+    done = run_textgen("plugins", "check", "old", folder=tmp_path, site=[tmp_path / "site"])
+    own, old = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
+    assert own == "note: command 'run' has the name of one of textgen's own; users write textgen textgen-old:run"
+    assert "warned: DeprecationWarning: the command run is deprecated since textgen-old 1.4 and may be gone" in old
 
 
 def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None:

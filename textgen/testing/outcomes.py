@@ -100,7 +100,8 @@ def run_checks(
         if check.trial and outcome.failure is not None:
             cause = outcome.failure.statement
     if causes:
-        yield Outcome(component, COMPONENT_QUIET, "skipped", "not checked: something else failed")
+        first = next(iter(causes.values()))
+        yield Outcome(component, COMPONENT_QUIET, "skipped", f"{NOT_CHECKED}{first.anchor}")
     elif written := printed.getvalue():
         yield _failed(ContractFailure(COMPONENT_QUIET, f"it wrote {written[:80]!r} to stdout", component))
     else:
