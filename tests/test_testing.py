@@ -733,3 +733,13 @@ def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path: Path) -> 
 def test_pytest_finds_the_fixtures_by_itself() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert '[project.entry-points.pytest11]\ntextgen = "textgen.testing.pytest_plugin"\n' in project
+
+
+def test_pytest_shows_the_test_and_the_component_and_not_the_suite(tmp_path: Path) -> None:
+    (tmp_path / "plugin_of_one.py").write_text(PLUGIN.replace("logits * 0.5", "logits[:, 1:]"))
+    test = "from textgen.testing import check_plugin\ndef test_contracts():\n    check_plugin('plugin_of_one')\n"
+    (tmp_path / "test_one.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_one.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    assert "seen: logits (2, 36) came back as (2, 35)" in done.stdout
+    assert len(done.stdout.splitlines()) < 20

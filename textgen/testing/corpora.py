@@ -19,6 +19,8 @@ from textgen.testing.examples import in_threads
 from textgen.testing.general import calls_check, general_checks
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 _LARGEST_PIECE: Final = 16_000_000
 _LARGEST_TEXT: Final = 50_000_000  # characters that are read of a corpus at most
 

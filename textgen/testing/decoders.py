@@ -19,6 +19,8 @@ from textgen.testing.environment import Subject
 from textgen.testing.examples import cuts, for_all, in_threads
 from textgen.testing.outcomes import shown
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 _EXAMPLES: Final = 10
 _LONG: Final = 300  # tokens
 

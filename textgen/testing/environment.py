@@ -22,6 +22,8 @@ from textgen.structure import structure_table
 from textgen.testing.outcomes import fail
 from textgen.testing.statements import Statement
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 TEXT: Final = (
     "The ferry left at nine. On the far bank somebody had lit a lamp, and the river carried its light away in pieces.\n"
     "“Wait,” said the boy – but there was nobody to wait for, only 3 crates of apples and the café’s old piano.\n"  # noqa: RUF001

@@ -12,6 +12,8 @@ from hypothesis.strategies import SearchStrategy
 
 from textgen.guards import FAILURES
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 _Result = TypeVar("_Result")
 
 # Sampled from, since a range of characters would make hypothesis keep a table of Unicode in the current folder

@@ -35,6 +35,8 @@ _MARK: Final = "what the probe of textgen found: "
 _PROBE: Final = """
 import json, sys, time
 import attrs, textgen
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 module, command = sys.argv[1], sys.argv[2]
 begun = time.perf_counter()
 imported = __import__(module, fromlist=["*"])

@@ -22,6 +22,8 @@ from textgen.testing.general import calls_check, check_methods, general_checks, 
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
 from textgen.testing.training_data import is_torch_module, train
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 
 def check_model(
     component: Component,

@@ -18,13 +18,15 @@ from textgen.component import BuildContext, Component
 from textgen.errors import TextgenError
 from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone
 from textgen.guards import FAILURES
-from textgen.plugins import PluginSet
+from textgen.plugins import OWN_DISTRIBUTION, PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import in_threads
 from textgen.testing.general import calls_check, general_checks
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.statements import Statement
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _STEPS: Final = 12
 PIPELINE: Final[Mapping[str, Any]] = {
@@ -236,10 +238,15 @@ class _Suite:
             if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != self.content(name):
                 self.subject.fail(st.OBSERVER_FILES, f"it changed {name}, which is the engine's")
         theirs = {name for name in _names(directory) - before if name.startswith("checkpoints/")}
-        if "textgen_builtins" not in self.subject.packages:
+        if not self._is_built_in():
             theirs |= _names(directory) & set(_BUILT_IN_FILES)
         if theirs:
             self.subject.fail(st.OBSERVER_FILES, f"it wrote {min(theirs)}, a name that textgen itself writes to")
+
+    def _is_built_in(self) -> bool:
+        offers = self.subject.plugins.offers("observer")
+        own = [offer.component for offer in offers if offer.plugin.distribution == OWN_DISTRIBUTION]
+        return self.subject.component in own
 
     def apart(self) -> None:
         first, second = self.run_directory(), self.run_directory()

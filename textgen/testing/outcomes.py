@@ -14,6 +14,8 @@ from textgen.guards import FAILURES
 from textgen.places import last_line
 from textgen.testing.statements import COMPONENT_QUIET, COMPONENT_RAISES, Statement
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 NOT_CHECKED: Final = "not checked: see "
 _SHOWN: Final = 500  # characters of what was seen
 

@@ -33,6 +33,8 @@ from textgen.testing.tokenizers import tokenizer_checks
 from textgen.testing.trainers import SMALL_RNN, trainer_checks
 from textgen.testing.training_data import TRAINING, is_torch_module, small_dataset
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 Options = Mapping[str, Mapping[str, Any]]
 
 _SUITES: Mapping[str, Callable[[Subject], list[Check]]] = {

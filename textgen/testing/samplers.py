@@ -24,6 +24,8 @@ from textgen.testing.examples import for_all, in_threads
 from textgen.testing.general import calls_check, general_checks
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 _EXAMPLES: Final = 25
 _LARGEST: Final = 1e4  # of a logit: beyond, float32 leaves no room to compute in
 _TOLERANCE: Final = 1e-4

@@ -30,6 +30,8 @@ import contextlib, importlib, json, sys
 from pathlib import Path
 from textgen.component import BuildContext
 from textgen.testing.environment import make_config
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 module, name, options, text, folder = json.load(sys.stdin)
 with contextlib.redirect_stdout(sys.stderr):
     (component,) = (c for c in importlib.import_module(module).textgen_tokenizers() if c.name == name)

@@ -26,6 +26,8 @@ from textgen.testing.general import general_checks, leaves_alone
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.training_data import TRAINING, small_dataset, text_loss
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 SMALL_RNN: Final[Mapping[str, Any]] = {"type": "rnn", "hidden_size": 8, "dropout": 0.1}
 
 
