@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import attrs
 import click
 import numpy as np
+from array_api_compat import array_namespace, device
 
 from textgen import Component, NoOptions, PromptError, UsageError, option
 from textgen.events import Evaluated, Evaluation, RunFinished, RunStarted, StepDone
@@ -128,7 +129,26 @@ def unreadable(config: Any, context: Any) -> Any:
     raise FileNotFoundError(2, "No such file", "nowhere.txt")
 
 
+class StrCorpus(GoodCorpus):
+    def read(self) -> Any:
+        return "one character per piece"
+
+
+class NoneCorpus(GoodCorpus):
+    def read(self) -> Any:
+        pass
+
+
+class SeedingCorpus(GoodCorpus):
+    def read(self) -> Any:
+        random.seed(3)
+        yield f"{random.random()}"
+
+
 CORPORA = [
+    Case("corpus", "corpus-pieces", "read() gave a str", offered(StrCorpus)),
+    Case("corpus", "corpus-pieces", "read() gave None", offered(NoneCorpus)),
+    Case("corpus", "component-calls", "it changed the random state of `random`", offered(SeedingCorpus)),
     Case("corpus", "corpus-pieces", "of type bytes", offered(BytesCorpus)),
     Case("corpus", "corpus-pieces", "20,000,000 characters", offered(HugePieceCorpus)),
     Case("corpus", "corpus-text", "no character", offered(EmptyCorpus)),
@@ -298,7 +318,20 @@ class WritingTokenizer(GoodTokenizer):
         return super().decode(ids)
 
 
+class SeedingTokenizer(GoodTokenizer):
+    def fit(self, pieces: Any) -> None:
+        np.random.seed(0)
+        super().fit(pieces)
+
+
+class ForgetfulTokenizer(GoodTokenizer):
+    def from_dict(self, state: Any) -> Any:
+        super().from_dict(state)
+
+
 TOKENIZERS = [
+    Case("tokenizer", "component-calls", "it changed the random state of NumPy", offered(SeedingTokenizer)),
+    Case("tokenizer", "tokenizer-saved", "what from_dict() gave is None", offered(ForgetfulTokenizer)),
     Case("tokenizer", "tokenizer-fit", "left pieces unread", offered(NothingReadTokenizer)),
     Case("tokenizer", "tokenizer-fit", "in pieces of 7 characters", offered(CutTokenizer, "cut")),
     Case("tokenizer", "tokenizer-vocabulary", "after fit()", offered(FloatSizeTokenizer)),
@@ -538,7 +571,44 @@ class UnseededModel(GoodModel):
         self.weights = np.random.default_rng().normal(size=self.weights.shape)
 
 
+class NoisyExtendDecoder(GoodDecoder):
+    """Scores well, and draws only where it is fed."""
+
+    noise = np.random.default_rng()
+
+    def extend(self, tokens: Any) -> Any:
+        logits = super().extend(tokens)
+        return logits + self.noise.normal(size=logits.shape)
+
+    def score(self, tokens: Any) -> Any:
+        return np.stack([GoodDecoder.extend(self, tokens[:, t : t + 1]) for t in range(tokens.shape[1])], axis=1)
+
+
+class GlobalDecoder(GoodDecoder):
+    def extend(self, tokens: Any) -> Any:
+        np.random.normal()
+        return super().extend(tokens)
+
+
+class TensorDecoder(GoodDecoder):
+    """Gives tensors, on a CPU too."""
+
+    def extend(self, tokens: Any) -> Any:
+        import torch
+
+        return torch.from_numpy(super().extend(tokens))
+
+    def score(self, tokens: Any) -> Any:
+        import torch
+
+        steps = [GoodDecoder.extend(self, tokens[:, t : t + 1]) for t in range(tokens.shape[1])]
+        return torch.from_numpy(np.stack(steps, axis=1))
+
+
 MODELS = [
+    Case("model", "model-deterministic", "extend() of a second decoder", with_decoder(NoisyExtendDecoder)),
+    Case("model", "component-calls", "it changed the random state of NumPy", with_decoder(GlobalDecoder)),
+    Case("model", "model-dtype", "extend() gave a Tensor on a CPU", with_decoder(TensorDecoder)),
     Case("model", "model-shape", "extend() of tokens (1, 0) gave (1, 1, ", with_decoder(LastOnlyDecoder)),
     Case("model", "model-dtype", "extend() gave float16", with_decoder(HalfDecoder)),
     Case("model", "model-finite", "NaN after", with_decoder(NaNDecoder)),
@@ -685,7 +755,26 @@ class StumblingTrainer(GoodTrainer):
         yield from super().train(model, data, context)
 
 
+class YieldlessTrainer(GoodTrainer):
+    def train(self, model: Any, data: Any, context: Any) -> Any:
+        for _ in super().train(model, data, context):
+            pass
+
+
+class FloatTrainer(GoodTrainer):
+    def done(self, data: Any) -> Any:
+        return 2.0
+
+
+class DictStateTrainer(GoodTrainer):
+    def state(self) -> Any:
+        return {"step": self.step}
+
+
 TRAINERS = [
+    Case("trainer", "trainer-events", "train() gave None; is a `yield` missing?", offered(YieldlessTrainer)),
+    Case("trainer", "trainer-events", "it yielded float", offered(FloatTrainer)),
+    Case("trainer", "trainer-state-form", "state() gave dict", offered(DictStateTrainer)),
     Case("trainer", "trainer-events", "yielded dict", offered(DictTrainer)),
     Case("trainer", "trainer-data", "read-only", offered(WritingTrainer)),
     Case("trainer", "trainer-steps", "[0, 1, 2, 3", offered(FromZeroTrainer)),
@@ -790,7 +879,42 @@ class NumpySampler(GoodSampler):
         return np.asarray(logits) * np.asarray(logits).dtype.type(0.5)
 
 
+class SeedingSampler(GoodSampler):
+    def __call__(self, logits: Any, history: Any) -> Any:
+        np.random.seed(0)
+        return logits * float(np.random.uniform(0.5, 1))
+
+
+class ThroughNumpySampler(GoodSampler):
+    """Computes in NumPy, and gives back what it got."""
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        changed = np.asarray(logits) * np.asarray(logits).dtype.type(0.5)
+        return changed if isinstance(logits, np.ndarray) else type(logits)(changed).to(logits.dtype)
+
+
+class DevicelessSampler(GoodSampler):
+    """Makes a new array where torch makes one by itself."""
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        xp = array_namespace(logits)
+        return xp.where(xp.arange(logits.shape[1]) == 0, logits * 0.5, logits)
+
+
+class DeviceSampler(GoodSampler):
+    """Keeps the contract: it makes a new array on the device, and looks at a number."""
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        xp = array_namespace(logits)
+        places = xp.arange(logits.shape[1], device=device(logits))
+        changed = xp.where(places == 0, logits * 0.5, logits)
+        return changed if bool(xp.any(places > 0)) else logits
+
+
 SAMPLERS = [
+    Case("sampler", "component-calls", "it changed the random state of NumPy", offered(SeedingSampler)),
+    Case("sampler", "sampler-device", "can't convert meta device", offered(ThroughNumpySampler)),
+    Case("sampler", "sampler-device", "is not on the expected device", offered(DevicelessSampler)),
     Case("sampler", "sampler-shape", "came back as (", offered(ShortSampler)),
     Case("sampler", "sampler-dtype", "of float32 came back as float64", offered(WideSampler)),
     Case("sampler", "sampler-input", "it wrote into the logits", offered(WritingSampler)),
@@ -816,9 +940,15 @@ class GoodObserver:
         self.console = context.console
 
     def observe(self, event: Any) -> None:
+        if isinstance(event, RunStarted):
+            rows = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+            self.path.write_text("".join(row for row in rows if int(row.split()[0]) <= event.step))
         if isinstance(event, Evaluation):
             with self.path.open("a") as file:
-                file.write(f"{event.step} {event.training_loss}\n")
+                file.write(self.row(event))
+
+    def row(self, event: Any) -> str:
+        return f"{event.step} {event.training_loss}\n"
 
 
 class HeldOutObserver(GoodObserver):
@@ -882,7 +1012,64 @@ class OneFileObserver(GoodObserver):
             OneFileObserver.file = None
 
 
+class AppendingObserver(GoodObserver):
+    """Keeps what it wrote after the step where the run goes on."""
+
+    def observe(self, event: Any) -> None:
+        if isinstance(event, Evaluation):
+            with self.path.open("a") as file:
+                file.write(self.row(event))
+
+
+class MetricsObserver(GoodObserver):
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self.path = context.directory / "metrics.jsonl"
+
+
+class EarlyObserver(GoodObserver):
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self.path.touch()
+
+
+class CountingObserver(GoodObserver):
+    """Numbers its rows for as long as the process lives."""
+
+    count: ClassVar[int] = 0
+
+    def row(self, event: Any) -> str:
+        CountingObserver.count += 1
+        return f"{event.step} {CountingObserver.count}\n"
+
+
+class SharedCountObserver(GoodObserver):
+    """Numbers its rows from the beginning of whichever run began last."""
+
+    count: ClassVar[int] = 0
+
+    def observe(self, event: Any) -> None:
+        if isinstance(event, RunStarted):
+            SharedCountObserver.count = event.step
+        super().observe(event)
+
+    def row(self, event: Any) -> str:
+        SharedCountObserver.count += 1
+        return f"{event.step} {SharedCountObserver.count}\n"
+
+
+class SeedingObserver(GoodObserver):
+    def observe(self, event: Any) -> None:
+        random.seed(0)
+
+
 OBSERVERS = [
+    Case("observer", "observer-resumed", "has the line '6 0.5' twice", offered(AppendingObserver)),
+    Case("observer", "observer-files", "it wrote metrics.jsonl, a name that textgen", offered(MetricsObserver)),
+    Case("observer", "observer-files", "build made seen.txt", offered(EarlyObserver)),
+    Case("observer", "observer-apart", "CountingObserver.count had changed", offered(CountingObserver, "counting")),
+    Case("observer", "observer-apart", "seen.txt came out otherwise than alone", offered(SharedCountObserver)),
+    Case("observer", "component-calls", "the random state of `random`", offered(SeedingObserver)),
     Case("observer", "observer-run", "observe(Evaluation of step 2) raised TypeError", offered(HeldOutObserver)),
     Case("observer", "observer-run", "observe(RunStarted of step 0) raised TypeError", offered(ConsoleObserver)),
     Case("observer", "observer-unknown", "observe(UnknownEvent", offered(KnowingObserver)),
@@ -977,7 +1164,13 @@ RECORDS = [
     Case(
         "tokenizer",
         "component-methods",
-        "a Speechless, has no method 'to_dict'",
+        "what is built is the class GoodTokenizer itself",
+        Component("good", NoOptions, lambda config, context: GoodTokenizer),
+    ),
+    Case(
+        "tokenizer",
+        "component-methods",
+        "of type Speechless, which has no method 'to_dict'",
         offered(type("Speechless", (GoodTokenizer,), {"to_dict": None})),
     ),
     Case(
@@ -989,7 +1182,7 @@ RECORDS = [
     Case(
         "model",
         "component-methods",
-        "its decoder, a Fixed, has no method 'read_state'",
+        "its decoder is of type Fixed, which has no method 'read_state'",
         with_decoder(type("Fixed", (GoodDecoder,), {"read_state": None})),
     ),
     Case(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from commands import run_textgen
 
 import textgen
 from textgen import Component, NoOptions, hookimpl
+from textgen.events import Evaluated, StepDone
+from textgen.plugins import Offer
+from textgen.protocols import TrainerState
 from textgen_builtins.char import CharConfig
 from textgen_builtins.char_tokenizer import CharTokenizer
 
@@ -93,7 +98,7 @@ def engine(tokenizer: Any = CharTokenizer, sampler: Any = None) -> textgen.Engin
         (Forgetful, "saved and loaded"),
         (Unwritable, "to_dict"),
         (Failing, "failed in fit: KeyError: 'lost'"),
-        (Speechless, "has no method 'to_dict'"),
+        (Speechless, "cannot be used: what `build` made is of type Speechless, which has no method 'to_dict'"),
     ],
 )
 def test_a_tokenizer_is_blamed(
@@ -196,7 +201,8 @@ def half_a_decoder(lacking: str) -> type:
         def write_state(self, state: Any) -> None:
             self.batch_size = len(state["nothing"])
 
-    delattr(Half, lacking)
+    if lacking:
+        delattr(Half, lacking)
     return Half
 
 
@@ -236,18 +242,26 @@ def test_a_decoder_that_lacks_a_method_is_blamed(lacking: str, finished_run: Pat
     with pytest.raises(textgen.ContractError, match=rf"textgen-odd 2\.1.*{lacking}") as caught:
         use_all()
     if lacking != "score":  # any use finds it, and not the first that calls it
-        with pytest.raises(textgen.ContractError, match=f"'halved' made a decoder without the method '{lacking}'"):
+        with pytest.raises(
+            textgen.ContractError,
+            match=f"'halved' made a decoder that is of type Half, which has no method '{lacking}'",
+        ):
             generator.score("the traveller")
     assert (caught.value.kind, caught.value.component) == ("model", "halved")
 
 
-def test_a_broken_command_is_left_out_of_the_help(tmp_path: Path) -> None:
-    site = tmp_path / "site"
+def installed_tally(site: Path, source: str) -> None:
+    """A package textgen-tally in `site` whose module is `source`."""
     info = site / "textgen_tally-1.0.dist-info"
     info.mkdir(parents=True)
-    (site / "textgen_tally.py").write_text("print('hello from tally')\n" + BROKEN_COMMAND, encoding="utf-8")
+    (site / "textgen_tally.py").write_text(source, encoding="utf-8")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: textgen-tally\nVersion: 1.0\n", encoding="utf-8")
     (info / "entry_points.txt").write_text("[textgen]\ntally = textgen_tally\n", encoding="utf-8")
+
+
+def test_a_broken_command_is_left_out_of_the_help(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    installed_tally(site, "print('hello from tally')\n" + BROKEN_COMMAND)
     shown = run_textgen("--help", folder=tmp_path, site=[site])
     assert shown.returncode == 0
     assert "Commands:" in shown.stdout
@@ -258,6 +272,29 @@ def test_a_broken_command_is_left_out_of_the_help(tmp_path: Path) -> None:
     asked = run_textgen("tally", folder=tmp_path, site=[site])
     assert asked.returncode == 1
     assert "a_module_that_nobody_has" in asked.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("k: int", "component 'tally': its option 'k' has no default, and nothing sets a command's; give it one"),
+        ("k: int = attrs.field(default=0, validator=attrs.validators.ge(1))", "Config refuses its own defaults"),
+    ],
+)
+def test_a_command_that_its_defaults_cannot_make_spoils_no_help(tmp_path: Path, field: str, said: str) -> None:
+    site = tmp_path / "site"
+    installed_tally(site, BROKEN_COMMAND.replace('"Counts something."', f'"Counts something."\n    {field}'))
+    for arguments, code in ((["--help"], 0), (["tally"], 2), (["plugins"], 0), (["--help", "tally"], 0)):
+        done = run_textgen(*arguments, folder=tmp_path, site=[site])
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+        assert "plugin 'tally' (textgen-tally 1.0) is left out: textgen_commands:" in done.stderr
+        assert said in done.stderr
+    listed = run_textgen("plugins", folder=tmp_path, site=[site])
+    assert "left out: tally [textgen-tally 1.0]" in listed.stdout
+    examined = run_textgen("doctor", folder=tmp_path, site=[site])
+    assert "SERIOUS: plugin 'tally' (textgen-tally 1.0) is left out" in examined.stdout
+    checked = run_textgen("plugins", "check", "tally", folder=tmp_path, site=[site])
+    assert checked.stdout.startswith("FAILED   plugin 'tally'")
 
 
 def test_sampling_options_stand_in_for_a_sampler_that_is_gone(
@@ -293,3 +330,257 @@ def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
     both = engine()
     both.plugins().register(Other, "other", distribution="textgen-other", version="1.0")
     assert both.load(run.path).generate("", max_new_tokens=5).text == run.generator.generate("", max_new_tokens=5).text
+
+
+# What authors forget first.
+
+HOOKS = {"corpus": "textgen_corpora"} | {
+    kind: f"textgen_{kind}s" for kind in ("tokenizer", "model", "trainer", "sampler", "observer")
+}
+
+
+def engine_with(kind: str, made: Any) -> textgen.Engine:
+    """The built-in set and textgen-odd, whose one component `odd` builds what `made(context)` gives."""
+
+    def offer() -> list[Component]:
+        return [Component("odd", NoOptions, lambda config, context: made(context))]
+
+    offer.__name__ = HOOKS[kind]
+    plugins = textgen.PluginSet.discover()
+    module = types.SimpleNamespace(**{HOOKS[kind]: hookimpl(offer)})
+    plugins.register(module, "odd", distribution="textgen-odd", version="2.1")
+    return textgen.Engine(plugins)
+
+
+def run_with(kind: str, made: Any, tables: dict[str, Any], tmp_path: Path, **more: Any) -> textgen.Run:
+    """Run `tables` with `odd` as their component of a kind."""
+    odd: Any = [{"type": "odd"}] if kind in ("sampler", "observer") else {"type": "odd"}
+    return engine_with(kind, made).run({**tables, **more, kind: odd}, output=tmp_path / "run")
+
+
+@attrs.frozen
+class Reading:
+    """A corpus that reads what a function gives."""
+
+    give: Any
+
+    def read(self) -> Any:
+        return self.give()
+
+
+PIECE = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
+
+
+@pytest.mark.parametrize(
+    ("give", "said"),
+    [
+        (lambda: iter([PIECE.encode()]), "corpus 'odd' yielded bytes from read, and must yield pieces of str"),
+        (lambda: None, "corpus 'odd' gave None from read; is a `yield` or `return` missing?"),
+        (lambda: PIECE, "corpus 'odd' gave a str from read, and must yield pieces; write `yield` in place of `return`"),
+        (lambda: 1 / 0, "corpus 'odd' failed in read: ZeroDivisionError: division by zero (tests/test_blame.py:"),
+        (lambda: sys.exit("enough"), "corpus 'odd' failed in read: SystemExit: enough (tests/test_blame.py:"),
+    ],
+)
+def test_a_corpus_is_blamed_for_what_it_reads(
+    give: Any, said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    with pytest.raises(textgen.ContractError) as caught:
+        run_with("corpus", lambda context: Reading(give), tiny_pipeline(), tmp_path)
+    assert f"plugin 'odd' (textgen-odd 2.1): {said}" in str(caught.value)
+
+
+def test_a_corpus_that_draws_another_text_each_time_is_named(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    numbers = iter(range(100))
+    with pytest.raises(textgen.CorpusError, match=r"corpus 'odd' of textgen-odd 2\.1 gave another text when it was"):
+        run_with(
+            "corpus", lambda context: Reading(lambda: iter([PIECE, f"{next(numbers)}"])), tiny_pipeline(), tmp_path
+        )
+
+
+class Training:
+    """A trainer of two steps, but for what the tests change."""
+
+    def __init__(self, context: Any) -> None:
+        pass
+
+    def train(self, model: Any, data: Any, context: Any) -> Any:
+        for step in (1, 2):
+            yield StepDone(step=step, steps=2, epoch=1, loss=1.0, tokens=10)
+        yield Evaluated(step=2, epoch=1, training_loss=1.0)
+
+    def state(self) -> Any:
+        return TrainerState()
+
+    def load_state(self, state: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"train": lambda *_: None}, "gave None from train; is a `yield` missing?"),
+        ({"train": lambda *_: iter([2.5])}, "yielded float from train, and must yield StepDone and Evaluated"),
+        ({"train": lambda *_: iter([None])}, "yielded NoneType from train, and must yield StepDone and Evaluated"),
+        ({"state": lambda _: {"step": 2}}, "gave dict from state, and must give a TrainerState"),
+        ({"train": lambda *_: sys.exit(3)}, "failed in training: SystemExit: 3 ("),
+    ],
+)
+def test_a_trainer_is_told_what_it_forgot(
+    changed: dict[str, Any], said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    with pytest.raises(textgen.ContractError) as caught:
+        run_with("trainer", type("Changed", (Training,), changed), tiny_pipeline(), tmp_path)
+    assert f"plugin 'odd' (textgen-odd 2.1): trainer 'odd' {said}" in str(caught.value)
+
+
+def test_a_from_dict_without_a_return_is_named(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    forgetful = type("Forgetful", (CharTokenizer,), {"from_dict": lambda self, state: None})
+    said = "'odd' gave from from_dict what is None; is a `return` missing"
+    with pytest.raises(textgen.ContractError, match=said):
+        run_with("tokenizer", lambda context: forgetful(CharConfig()), tiny_pipeline(), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "sampler", "trainer", "corpus"])
+def test_a_class_is_no_instance(kind: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    classes = {"tokenizer": CharTokenizer, "sampler": Overreaching, "trainer": Training, "corpus": Reading}
+    name = classes[kind].__name__
+    said = rf"what `build` made is the class {name} itself, and must be an instance; is `{name}\(…\)` meant\?"
+    with pytest.raises(textgen.ContractError, match=said):
+        run_with(kind, lambda context: classes[kind], tiny_pipeline(), tmp_path)
+
+
+def test_a_forward_that_gives_no_state_is_named(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    rnn = textgen.PluginSet.discover().find("model", "rnn")
+    assert isinstance(rnn, Offer)
+
+    def build(context: Any) -> Any:
+        model = rnn.component.build(rnn.component.config(hidden_size=4), context)
+
+        def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+            return super(type(self), self).forward(tokens, state)[0]
+
+        model.__class__ = type("Stateless", (type(model),), {"forward": forward})
+        return model
+
+    with pytest.raises(textgen.ContractError) as caught:
+        run_with("model", build, tiny_pipeline(), tmp_path)
+    assert "model 'odd' gave Tensor from forward, and must give logits and the state after them" in str(caught.value)
+
+
+def leaving(*_: Any) -> Any:
+    sys.exit()
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "doing"),
+    [
+        ("tokenizer", lambda context: type("Leaving", (CharTokenizer,), {"encode": leaving})(CharConfig()), "encode"),
+        ("sampler", lambda context: leaving, "sampling"),
+        ("corpus", leaving, ""),
+    ],
+)
+def test_a_component_that_exits_is_blamed(
+    kind: str, made: Any, doing: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    said = f"{kind} 'odd' failed in {doing}: SystemExit" if doing else "corpus 'odd' cannot be built: SystemExit"
+    with pytest.raises(textgen.ContractError, match=said):
+        run_with(kind, made, tiny_pipeline(), tmp_path)
+
+
+def test_an_observer_that_exits_is_left_out(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    watching = types.SimpleNamespace(observe=leaving)
+    with pytest.warns(
+        textgen.PluginWarning, match=r"\(textgen-odd 2\.1\) failed and is left out: SystemExit"
+    ) as warned:
+        run = run_with("observer", lambda context: watching, tiny_pipeline(), tmp_path)
+    assert run.outcome == "trained"
+    assert "test_blame.py:" in str(warned[0].message)
+
+
+def test_a_hook_that_asks_for_an_argument_is_told_that_it_gets_none() -> None:
+    def textgen_samplers(config: Any) -> list[Component]:
+        return []
+
+    plugins = textgen.PluginSet()
+    with pytest.warns(textgen.PluginWarning, match="textgen_samplers asks for config, and hooks take no arguments"):
+        plugins.register(types.SimpleNamespace(textgen_samplers=hookimpl(textgen_samplers)), "asking")
+
+
+class Decoding:
+    """A model whose decoder `extend` is what the tests give."""
+
+    def __init__(self, extend: Any, size: int) -> None:
+        self.make = type("Decoder", (half_a_decoder(""),), {"extend": extend})
+        self.size = size
+
+    def decoder(self, batch_size: int) -> Any:
+        return self.make(self.size, batch_size)
+
+    def tensors(self) -> Any:
+        return {}
+
+    def load_tensors(self, tensors: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "said"),
+    [
+        ("sampler", lambda context: raising, "sampler 'odd' failed in sampling: RuntimeError: out of order"),
+        ("sampler", lambda context: forgetting_to_return, "sampler 'odd' gave None, and must give logits"),
+        (
+            "model",
+            lambda context: Decoding(lambda self, tokens: np.zeros((1, 2), np.float32), context.vocab_size),
+            "model 'odd' gave logits of shape (1, 2), and must give (1, ",
+        ),
+        ("model", lambda context: Decoding(leaving, context.vocab_size), "model 'odd' failed in decoding: SystemExit"),
+    ],
+)
+def test_what_cannot_generate_is_blamed_before_a_step_is_trained(
+    kind: str, made: Any, said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    events: list[Any] = []
+    odd: Any = [{"type": "odd"}] if kind == "sampler" else {"type": "odd"}
+    with pytest.raises(textgen.ContractError) as caught:
+        engine_with(kind, made).run(
+            {**tiny_pipeline(), kind: odd},
+            output=tmp_path / "run",
+            observers=[types.SimpleNamespace(observe=events.append)],
+        )
+    assert said in str(caught.value)
+    assert events == []
+
+
+def test_a_model_may_want_to_be_trained_before_it_generates(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    trained: list[bool] = []
+
+    def extend(decoder: Any, tokens: Any) -> Any:
+        if not trained:
+            raise textgen.UsageError("train it first")
+        return np.zeros((decoder.batch_size, decoder.size), np.float32)
+
+    class Tally(Training):
+        def train(self, model: Any, data: Any, context: Any) -> Any:
+            trained.append(True)
+            yield from super().train(model, data, context)
+
+    class Odd:
+        @staticmethod
+        @hookimpl
+        def textgen_models() -> list[Component]:
+            return [Component("odd", NoOptions, lambda config, context: Decoding(extend, context.vocab_size))]
+
+        @staticmethod
+        @hookimpl
+        def textgen_trainers() -> list[Component]:
+            return [Component("odd", NoOptions, lambda config, context: Tally(context))]
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Odd, "odd", distribution="textgen-odd", version="2.1")
+    tables = {**tiny_pipeline(), "model": {"type": "odd"}, "trainer": {"type": "odd"}}
+    assert textgen.Engine(plugins).run(tables, output=tmp_path / "run").outcome == "trained"

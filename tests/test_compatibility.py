@@ -98,9 +98,17 @@ def test_what_the_first_plugin_made_still_loads(
 @pytest.mark.parametrize("number", [0, 1, None])
 def test_a_plugin_of_this_api_or_an_earlier_one_is_taken(number: int | None) -> None:
     module = types.ModuleType("old")
+    module.textgen_samplers = textgen.hookimpl(_nothing)  # type: ignore[attr-defined]
     if number is not None:
         module.TEXTGEN_PLUGIN_API = number  # type: ignore[attr-defined]
     textgen.PluginSet(strict=True).register(module, "old")
+
+
+def _nothing() -> list[textgen.Component]:
+    return []
+
+
+_nothing.__name__ = "textgen_samplers"
 
 
 def test_a_plugin_of_the_next_api_is_left_out_with_the_sentence() -> None:
@@ -124,5 +132,14 @@ def test_what_goes_away_is_warned_of_where_it_is_used() -> None:
     (warning,) = warned
     assert warning.filename == __file__
     assert str(warning.message) == (
-        "old_function is deprecated since textgen 0.3 and may be gone from 2027-06-01 on; use new_function"
+        "old_function is deprecated since textgen-engine 0.3 and may be gone from 2027-06-01 on; use new_function"
     )
+
+
+def test_a_plugin_deprecates_by_its_own_version() -> None:
+    def build() -> None:
+        day = datetime.date(2027, 6, 1)
+        deprecated("'hush'", since="1.4", removed=day, instead="'whisper'", distribution="textgen-whisper")
+
+    with pytest.warns(DeprecationWarning, match=r"'hush' is deprecated since textgen-whisper 1\.4 and may be gone"):
+        build()

@@ -150,6 +150,7 @@ def test_a_plugin_that_is_slow_to_import_is_named_with_its_time(tmp_path: Path) 
     (site / "textgen_slow.py").write_text("import time\nuntil = time.perf_counter() + 0.5\n")
     with (site / "textgen_slow.py").open("a") as file:
         file.write("while time.perf_counter() < until:\n    pass\n")
+        file.write("import textgen\n@textgen.hookimpl\ndef textgen_samplers():\n    return []\n")
     report = examined(tmp_path, site=[site])
     (slow,) = [plugin for plugin in report["plugins"] if plugin["name"] == "slow"]
     assert slow["milliseconds"] >= 500
@@ -235,3 +236,19 @@ def test_its_help_says_when_it_fails(tmp_path: Path) -> None:
     done: subprocess.CompletedProcess[str] = run_textgen("doctor", "--help", folder=tmp_path)
     assert done.returncode == 0
     assert "Exits with 1" in done.stdout
+
+
+def test_a_broken_plugin_whose_files_are_edited_is_to_be_mended(tmp_path: Path) -> None:
+    for package in ("one", "two"):
+        info = tmp_path / f"site/textgen_{package}-2.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: textgen-{package}\nVersion: 2.0\n")
+        (info / "entry_points.txt").write_text(f"[textgen]\nsame = textgen_{package}\n")
+    edited = tmp_path / "site/textgen_one-2.0.dist-info/direct_url.json"
+    edited.write_text(json.dumps({"url": (tmp_path / "my work").as_uri(), "dir_info": {"editable": True}}))
+    report = examined(tmp_path, site=[tmp_path / "site"], code=1)
+    advice = [problem["advice"] for problem in report["problems"] if "is left out" in problem["what"]]
+    assert advice == [
+        f"mend it in {tmp_path / 'my work'}, remove it, or leave it out with --no-plugin textgen-one:same",
+        "upgrade or remove textgen-two, or leave it out with --no-plugin textgen-two:same",
+    ]

@@ -48,6 +48,34 @@ def test_its_own_tests_pass(packages: dict[str, Written], kind: str) -> None:
     assert "2 passed" in done.stdout
 
 
+def changed(package: Written, folder: Path, *changes: tuple[str, str]) -> str:
+    """What its contract test says of a copy whose `__init__.py` is changed."""
+    project = shutil.copytree(package.project, folder / "changed")
+    module = next(project.glob("*/__init__.py"))
+    text = module.read_text(encoding="utf-8")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    module.write_text(text, encoding="utf-8")
+    done = run_python(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "contracts", folder=project, site=[project, package.site]
+    )
+    return done.stdout
+
+
+def test_a_second_component_is_checked_too(packages: dict[str, Written], tmp_path: Path) -> None:
+    first = '[Component("first-sampler", FirstSamplerConfig, build)]'
+    more = f'{first[:-1]}, Component("other", FirstSamplerConfig, build)]'
+    assert "1 passed" in changed(packages["sampler"], tmp_path, (first, more))
+    wrong = f'{first[:-1]}, Component("other", FirstSamplerConfig, lambda c, x: lambda logits, history: None)]'
+    assert "sampler 'other' of textgen_first_sampler" in changed(packages["sampler"], tmp_path / "b", (first, wrong))
+
+
+def test_a_hook_without_its_mark_fails_the_test(packages: dict[str, Written], tmp_path: Path) -> None:
+    said = changed(packages["sampler"], tmp_path, ("@hookimpl\n", ""))
+    assert "textgen_samplers is not marked with @textgen.hookimpl" in said
+
+
 @each_kind
 def test_its_pipeline_runs_and_uses_it(packages: dict[str, Written], kind: str, tmp_path: Path) -> None:
     package = packages[kind]

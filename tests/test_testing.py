@@ -19,9 +19,20 @@ from broken_components import (
     GOOD,
     AllNaNDecoder,
     Case,
+    DeviceSampler,
+    DictStateTrainer,
+    GoodCorpus,
     GoodModel,
+    GoodObserver,
     GoodSampler,
+    GoodTokenizer,
+    HalfDecoder,
+    MeanDecoder,
     NaNSampler,
+    NoisyDecoder,
+    NoisyExtendDecoder,
+    NoisySampler,
+    OtherEachTimeCorpus,
     PrintingCorpus,
     PrintingSampler,
     RaisingCorpus,
@@ -41,7 +52,7 @@ from commands import run_textgen
 from textgen import Component, NoOptions, option, testing
 from textgen.errors import PipelineError, PluginError, UsageError
 from textgen.plugins import Offer, Plugin
-from textgen.testing import STATEMENTS, ContractFailure, isolated_plugins, statements
+from textgen.testing import STATEMENTS, ContractFailure, Outcome, isolated_plugins, statements
 from textgen.testing.plugin import check_offers
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +104,10 @@ def test_the_built_in_set_passes(
 @pytest.mark.parametrize("kind", GOOD)
 def test_the_components_that_are_broken_next_pass_while_whole(kind: str) -> None:
     assert CHECKS[kind](GOOD[kind], plugin=LIGHT)
+
+
+def test_a_sampler_may_look_at_numbers_on_another_device() -> None:
+    assert testing.check_sampler(offered(DeviceSampler), plugin=LIGHT)
 
 
 def test_a_tokenizer_may_refuse_text_if_it_says_so() -> None:
@@ -233,10 +248,19 @@ def test_dropout_from_the_global_generator_is_caught() -> None:
     assert caught.value.statement.anchor in ("model-dropout", "model-seed")
 
 
+def outcomes_of(kind: str, component: Component) -> list[Outcome]:
+    offers = [Offer(kind, component, Plugin("under-test", "unpackaged", "0"))]
+    return list(check_offers(offers, isolated_plugins(), {}, module=LIGHT))
+
+
+def unchecked(kind: str, component: Component) -> set[str]:
+    """The anchors of what was skipped."""
+    return {o.statement.anchor for o in outcomes_of(kind, component) if o.statement and o.status == "skipped"}
+
+
 def failed_and_skipped(kind: str, component: Component) -> tuple[list[tuple[str, str]], set[str]]:
     """What fails of a component, as anchor and what was seen, and the reasons for which other checks were skipped."""
-    offers = [Offer(kind, component, Plugin("under-test", "unpackaged", "0"))]
-    outcomes = list(check_offers(offers, isolated_plugins(), {}, module=LIGHT))
+    outcomes = outcomes_of(kind, component)
     failed = [(o.statement.anchor, o.reason) for o in outcomes if o.statement and o.status == "failed"]
     return failed, {o.reason for o in outcomes if o.status == "skipped"}
 
@@ -268,7 +292,7 @@ def test_one_fault_is_one_failure_and_says_where(kind: str, component: Component
 
 def test_a_method_that_is_missing_is_named() -> None:
     (failed,), _ = failed_and_skipped("model", offered(type("Unloadable", (GoodModel,), {"load_tensors": None})))
-    assert failed == ("component-methods", "what is built, a Unloadable, has no method 'load_tensors'")
+    assert failed == ("component-methods", "what is built is of type Unloadable, which has no method 'load_tensors'")
 
 
 @pytest.mark.parametrize(
@@ -357,6 +381,39 @@ class Undropped:
 def test_nan_is_accused_of_nothing_but_nan(kind: str, component: Component) -> None:
     failed, _ = failed_and_skipped(kind, component)
     assert [anchor for anchor, _ in failed] == [f"{kind}-finite"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "component", "anchor", "unasked"),
+    [
+        ("sampler", offered(NoisySampler), "sampler-deterministic", {"rows", "torch", "threads"}),
+        ("model", with_decoder(NoisyDecoder), "model-deterministic", {"rows", "decoders", "stepwise", "state"}),
+        ("model", with_decoder(NoisyExtendDecoder), "model-deterministic", {"rows", "decoders", "stepwise"}),
+        ("model", with_decoder(MeanDecoder), "model-rows", {"decoders", "state-rows"}),
+        ("model", with_decoder(HalfDecoder), "model-dtype", {"rows", "decoders", "saved", "finite"}),
+        ("trainer", offered(DictStateTrainer), "trainer-state-form", {"resumes", "finished"}),
+        ("corpus", offered(OtherEachTimeCorpus), "corpus-again", {"readers"}),
+    ],
+)
+def test_what_depends_on_what_failed_is_not_checked(
+    kind: str, component: Component, anchor: str, unasked: set[str]
+) -> None:
+    failed, skipped = failed_and_skipped(kind, component)
+    assert [at for at, _ in failed] == [anchor]
+    assert f"not checked: see {anchor}" in skipped
+    assert {f"{kind}-{name}" for name in unasked} <= unchecked(kind, component)
+
+
+@pytest.mark.parametrize("kind", ["sampler", "corpus", "observer", "tokenizer"])
+def test_a_component_that_exits_fails_its_check(kind: str) -> None:
+    def leave(*_: Any) -> Any:
+        sys.exit()
+
+    methods = {"sampler": "__call__", "corpus": "read", "observer": "observe", "tokenizer": "encode"}
+    base = {"sampler": GoodSampler, "corpus": GoodCorpus, "observer": GoodObserver, "tokenizer": GoodTokenizer}[kind]
+    failed, _ = failed_and_skipped(kind, offered(type("Leaving", (base,), {methods[kind]: leave})))
+    ((_, seen),) = failed
+    assert "SystemExit" in seen
 
 
 def test_a_forward_of_another_shape_is_one_failure() -> None:
@@ -524,8 +581,13 @@ def test_plugins_check_fails_with_sentence_and_link(tmp_path: Path) -> None:
     done = run_textgen("plugins", "check", "bad", folder=tmp_path, site=[site])
     assert done.returncode == 1, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    skipped = "skipped  sampler 'bad' of textgen-bad: sampler-torch: not checked: see sampler-shape"
-    assert skipped in done.stdout.splitlines()
+    skipped = [line for line in done.stdout.splitlines() if line.startswith("skipped")]
+    (line_of_skipped,) = skipped
+    found = re.fullmatch(
+        r".+ of textgen-bad: (\d+) checks that mean nothing before sampler-shape holds", line_of_skipped
+    )
+    assert found
+    assert done.stderr.endswith(f" ok, 1 failed, {found[1]} skipped\n")
     statement = SENTENCES["sampler-shape"]
     assert line.startswith(f"FAILED   sampler 'bad' of textgen-bad: sampler-shape: {statement.sentence} Seen: logits")
     after = done.stdout.split(line)[1].partition("\nskipped")[0]
@@ -551,6 +613,23 @@ def test_plugins_check_names_who_warned_and_keeps_what_is_printed(tmp_path: Path
     assert done.stderr == f"{sum(line.startswith('ok') for line in lines)} ok, 1 failed, 1 skipped\n"
 
 
+def test_plugins_check_notes_what_goes_away_and_a_name_of_textgens_own(tmp_path: Path) -> None:
+    module = installed_sampler(tmp_path / "site", "old", "logits")
+    module.write_text(
+        "import click\nimport datetime\nimport attrs\nfrom textgen import Component, NoOptions, hookimpl\n"
+        "from textgen.deprecation import deprecated\n"
+        "def build(config, context):\n"
+        "    deprecated('the command run', since='1.4', removed=datetime.date(2027, 6, 1), instead='that of textgen',\n"
+        "               distribution='textgen-old')\n"
+        "    return click.Command('run', help='Runs.')\n"
+        "@hookimpl\ndef textgen_commands():\n    return [Component('run', NoOptions, build)]\n"
+    )
+    done = run_textgen("plugins", "check", "old", folder=tmp_path, site=[tmp_path / "site"])
+    own, old = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
+    assert own == "note: command 'run' has the name of one of textgen's own; users write textgen textgen-old:run"
+    assert "warned: DeprecationWarning: the command run is deprecated since textgen-old 1.4 and may be gone" in old
+
+
 def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None:
     site = tmp_path / "site"
     module = installed_sampler(site, "mute", "logits")
@@ -558,7 +637,8 @@ def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None
     empty = run_textgen("plugins", "check", "mute", folder=tmp_path, site=[site])
     assert (empty.returncode, empty.stdout) == (
         1,
-        "FAILED   plugin 'mute' (textgen-mute 1.0) offers nothing: its entry point textgen_mute has no hook in it\n",
+        "FAILED   plugin 'mute' (textgen-mute 1.0) is left out: it offers nothing: there is no hook in it, marked with "
+        "@textgen.hookimpl\n",
     )
     (site / "textgen_mute-1.0.dist-info/entry_points.txt").unlink()
     for name in ("mute", "textgen_mute"):
@@ -653,3 +733,13 @@ def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path: Path) -> 
 def test_pytest_finds_the_fixtures_by_itself() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert '[project.entry-points.pytest11]\ntextgen = "textgen.testing.pytest_plugin"\n' in project
+
+
+def test_pytest_shows_the_test_and_the_component_and_not_the_suite(tmp_path: Path) -> None:
+    (tmp_path / "plugin_of_one.py").write_text(PLUGIN.replace("logits * 0.5", "logits[:, 1:]"))
+    test = "from textgen.testing import check_plugin\ndef test_contracts():\n    check_plugin('plugin_of_one')\n"
+    (tmp_path / "test_one.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_one.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    assert "seen: logits (2, 36) came back as (2, 35)" in done.stdout
+    assert len(done.stdout.splitlines()) < 20

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from textgen import contracts
 from textgen.decoding import PREFILL, FinishReason, Limits, TokenLogprobs
-from textgen.guards import begin_decoding, raise_failure
+from textgen.guards import FAILURES, begin_decoding, raise_failure
 from textgen.plugins import Offer
 from textgen.protocols import Array, Decoder, Ids, Model
 from textgen.sampling import BLOCK, Chain, to_numpy, uniform_block
@@ -85,7 +85,7 @@ class BatchDecoding:
                 ended = self._run_ahead()
                 if ended is None:
                     ended = self._step()
-            except Exception as error:
+            except FAILURES as error:
                 raise_failure(self._chain.model, "decoding", error)
             if any(ended.values()):
                 for reason, rows in ended.items():
@@ -280,6 +280,6 @@ def can_batch(model: Model, offer: Offer) -> bool:
     before = {name: array.shape for name, array in decoder.read_state().items()}
     try:
         decoder.extend(np.zeros((1, 1), np.int64))
-    except Exception as error:
+    except FAILURES as error:
         raise_failure(offer, "decoding", error)
     return before == {name: array.shape for name, array in decoder.read_state().items()}

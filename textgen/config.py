@@ -117,7 +117,7 @@ class CheckpointOptions:
 class PluginOptions:
     """Which plugins take part."""
 
-    disable: tuple[str, ...] = option((), help="names of entry points to leave alone")
+    disable: tuple[str, ...] = option((), help="plugins to leave alone, by entry point, package or package:entry-point")
 
 
 def _folder_name(instance: Any, attribute: Any, value: str) -> None:

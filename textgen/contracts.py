@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from textgen.component import BuildContext
 from textgen.config import Choice
-from textgen.errors import TextgenError
-from textgen.guards import WatchedTokenizer, check_ids, lacking, out_of_memory
+from textgen.errors import ContractError, TextgenError
+from textgen.guards import FAILURES, WatchedTokenizer, check_ids, out_of_memory, shown_where, unfit
 from textgen.guards import blame as blame  # for those who find a fault elsewhere
-from textgen.plugins import Offer, cause_of
+from textgen.plugins import OWN_DISTRIBUTION, Offer, cause_of
 from textgen.protocols import Array, History, Ids, Tokenizer
 
 if TYPE_CHECKING:
@@ -25,23 +25,16 @@ def build(choice: Choice, context: BuildContext) -> Any:
     """Make the object of a component. What fails in it, other than on purpose, is the plugin's to mend."""
     try:
         made = choice.offer.component.build(choice.options, context)
-        _check_methods(made, choice.offer)
+        if fault := unfit(made, choice.offer.kind):  # before a run gets as far as calling what is missing
+            raise blame(choice.offer, f"cannot be used: what `build` made {fault}")
         return WatchedTokenizer(made, choice.offer) if choice.offer.kind == "tokenizer" else made
     except TextgenError:
         raise
-    except Exception as error:
+    except FAILURES as error:
         if (explained := out_of_memory(error, f"building {choice.offer.kind} {choice.name!r}")) is not None:
             raise explained from error
-        cause = f"cannot be built: {cause_of(error, choice.offer.plugin)} (textgen --debug shows where)"
+        cause = f"cannot be built: {cause_of(error, choice.offer.plugin)} {shown_where(error, choice.offer)}"
         raise blame(choice.offer, cause) from error
-
-
-def _check_methods(made: Any, offer: Offer) -> None:
-    """Blame what lacks a method of its contract, before a run gets as far as calling it."""
-    if name := lacking(made, offer.kind):
-        if made is None:
-            raise blame(offer, "was built as None; `build` lacks a return")
-        raise blame(offer, f"has no method {name!r}, which its contract asks for")
 
 
 def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
@@ -102,6 +95,28 @@ def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: Offer) -> N
         )
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
         raise blame(offer, f"gave ids from {ids.min()} to {ids.max()} from continue_greedily, outside 0 to {size - 1}")
+
+
+def explain_training(model: Any, offer: Offer, size: int, device: str, error: BaseException) -> None:
+    """Where training broke off over what `forward` of a torch module gives, blame the model, in its contract's words.
+
+    It is called again only now, with one token, so that a training that goes well is not slowed down.
+    """
+    if offer.plugin.distribution == OWN_DISTRIBUTION or not callable(getattr(model, "forward", None)):
+        return
+    import torch
+
+    try:
+        given = model(torch.zeros((1, 1), dtype=torch.int64, device=device))
+    except Exception:  # the error that is there says more
+        return
+    if not isinstance(given, tuple) or len(given) != 2:
+        cause = f"gave {type(given).__name__} from forward, and must give logits and the state after them"
+        raise blame(offer, cause) from error
+    try:
+        check_logits(given[0], (1, 1, size), offer)
+    except ContractError as wrong:
+        raise wrong from error
 
 
 def explain_undrawable(logits: Array, links: Sequence[Link], history: History, model: Offer) -> NoReturn:

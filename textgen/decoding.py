@@ -17,7 +17,7 @@ import numpy.typing as npt
 from textgen import contracts
 from textgen.continuing import TAIL
 from textgen.errors import UsageError
-from textgen.guards import begin_decoding, raise_failure
+from textgen.guards import FAILURES, begin_decoding, raise_failure
 from textgen.protocols import Ids, Model
 from textgen.sampling import Chain, Uniforms, log_softmax, to_numpy
 from textgen.state import GenerationState
@@ -109,7 +109,7 @@ class SequenceDecoding:
             try:
                 logits = extend(feed)
                 checked = checked and logits.shape == expected
-            except Exception as error:
+            except FAILURES as error:
                 raise_failure(chain.model, "decoding", error)
             if not checked:
                 contracts.check_logits(logits, expected, chain.model)
@@ -142,7 +142,7 @@ class SequenceDecoding:
                 return False
             try:
                 self._decoder.extend(self._feed[:, :PREFILL])
-            except Exception as error:
+            except FAILURES as error:
                 raise_failure(self._chain.model, "decoding", error)
             self._feed = self._feed[:, PREFILL:]
         return True
@@ -223,5 +223,5 @@ def prompt_logprobs(
     nothing = SequenceDecoding(model, chain, ids[:0], seed=0, index=0, state=state)
     try:
         return tuple(nothing.forced_logprobs(ids, top))
-    except Exception as error:
+    except FAILURES as error:
         raise_failure(chain.model, "decoding", error)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import metadata
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import attrs
 
@@ -110,6 +113,33 @@ def unmarked(distribution: str) -> str:
         f"{distribution} is installed and is no plugin: it has no entry point in the group {ENTRY_POINT_GROUP!r}; add "
         f"one under [project.entry-points.{ENTRY_POINT_GROUP}] in its pyproject.toml, and install it again"
     )
+
+
+def is_among(plugin: Plugin, names: Collection[str]) -> bool:
+    """Whether one of the names means it: its entry point's, its distribution's, or both as `distribution:entry-point`.
+
+    Two packages may have an entry point of the same name.
+    """
+    for name in names:
+        package, _, entry_point = name.rpartition(":")
+        if package:
+            if (normalized(package), entry_point) == (plugin.distribution, plugin.name):
+                return True
+        elif name == plugin.name or normalized(name) == plugin.distribution:
+            return True
+    return False
+
+
+def editable(distribution: str) -> str:
+    """The folder that a distribution is installed from where its files are edited; "" for any other."""
+    try:
+        text = metadata.distribution(distribution).read_text("direct_url.json") or "{}"
+        source = json.loads(text)
+    except (metadata.PackageNotFoundError, ValueError):
+        return ""
+    if not source.get("dir_info", {}).get("editable"):
+        return ""
+    return url2pathname(urlsplit(source["url"]).path)
 
 
 def normalized(distribution: str) -> str:

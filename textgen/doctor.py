@@ -38,7 +38,7 @@ class Problem:
 def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[str, Any]:
     """The report, as JSON values; `problems` lists what is wrong, the serious first.
 
-    disable       entry points to leave alone
+    disable       plugins to leave alone, as a PluginSet takes them
     import_torch  ask torch for devices and threads even where no driver for a GPU is found
     """
     versions = _versions()
@@ -102,7 +102,7 @@ def _cache() -> dict[str, Any]:
 
 def _plugins(disable: frozenset[str]) -> dict[str, Any]:
     """Each plugin with its import time, its components, or why it is left out; and the clashes of names."""
-    found = [each for each in discovery.installed() if each.plugin.name not in disable]
+    found = [each for each in discovery.installed() if not discovery.is_among(each.plugin, disable)]
     # One after the other, so that each pays for what it is the first to import.
     milliseconds = {each.plugin: _import_milliseconds(each) for each in found}
     plugins = PluginSet.discover(disable=disable, strict=False, patience=_PATIENCE_SECONDS)
@@ -207,7 +207,11 @@ def _plugin_problems(report: Mapping[str, Any]) -> list[Problem]:
     for plugin in report["plugins"]:
         name = f"plugin {plugin['name']!r} ({plugin['distribution']} {plugin['version']})"
         if plugin["left_out"]:
-            advice = f"upgrade or remove {plugin['distribution']}, or leave it out with --no-plugin {plugin['name']}"
+            folder = discovery.editable(plugin["distribution"])
+            mend = f"mend it in {folder}, remove it" if folder else f"upgrade or remove {plugin['distribution']}"
+            same = [other for other in report["plugins"] if other["name"] == plugin["name"]]
+            short = plugin["name"] if len(same) == 1 else f"{plugin['distribution']}:{plugin['name']}"
+            advice = f"{mend}, or leave it out with --no-plugin {short}"
             problems.append(Problem(f"{name} is left out: {plugin['left_out']}", advice, True))
         if plugin["milliseconds"] > _SLOW_MILLISECONDS:
             what = f"{name} takes {plugin['milliseconds'] / 1000:.1f} s to import, and lists of components wait for it"

@@ -24,8 +24,8 @@ from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
 from textgen.document import read_document
 from textgen.errors import CorpusError, CorruptFileError, UsageError
 from textgen.generation import Generator
-from textgen.guards import watched
-from textgen.loading import load_generator, load_weights
+from textgen.guards import changed_text, read_pieces
+from textgen.loading import load_generator, load_weights, make_generator
 from textgen.plugins import PluginSet
 from textgen.protocols import Corpus, Observer, Tokenizer, TrainingContext
 from textgen.run_texts import check_generation, generate, sample_with
@@ -163,9 +163,9 @@ class Engine:
 
     def read_corpus(self, table: Mapping[str, Any]) -> Iterator[str]:
         """The text of a corpus given as a `[corpus]` table, piece by piece. Raises PipelineError and CorpusError."""
-        corpus = self.build("corpus", table, BuildContext(folder=Path.cwd(), plugins=self.plugins()))
-        pieces: Iterator[str] = corpus.read()
-        return pieces
+        plugins = self.plugins()
+        choice = make_choice("corpus", table, plugins, Path.cwd(), source="corpus")
+        return read_pieces(contracts.build(choice, BuildContext(folder=Path.cwd(), plugins=plugins)), choice.offer)
 
 
 def _checked(
@@ -229,7 +229,7 @@ def _fit(corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline) -> Survey:
     beginning: list[str] = []
 
     def noted() -> Iterator[str]:
-        for piece in surveyor.watch(watched(pipeline.corpus.offer, "read", corpus.read())):
+        for piece in surveyor.watch(read_pieces(corpus, pipeline.corpus.offer)):
             if not beginning and piece:
                 beginning.append(piece)
             yield piece
@@ -253,9 +253,9 @@ def _encoded(
     path = directory.path / _TOKENS
     try:
         surveyor = Surveyor()
-        tokens = encode_corpus(surveyor.watch(watched(pipeline.corpus.offer, "read", corpus.read())), tokenizer, path)
+        tokens = encode_corpus(surveyor.watch(read_pieces(corpus, pipeline.corpus.offer)), tokenizer, path)
         if surveyor.result() != survey:
-            raise CorpusError("the corpus changed while it was being read; run again once it is complete")
+            raise CorpusError(changed_text(pipeline.corpus.offer))
         yield split_tokens(tokens, pipeline.data, tokenizer)
     finally:
         with contextlib.suppress(PermissionError):  # Windows keeps what is still mapped; the next run sweeps it
@@ -291,6 +291,8 @@ def _training_loop(
     if checkpoint is not None:
         load_weights(model, pipeline.model, checkpoint.tensors)
         trainer.load_state(checkpoint.trainer)
+    generator = make_generator(pipeline.samplers, pipeline.model, model, attrs.evolve(context, training=False))
+    generator.chain.try_on(model)  # what cannot generate is found before training, and not by its first sample
     # Without torch nothing computes on a GPU, and asking which there are would load it.
     device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
     own = [Watcher(contracts.build(choice, context), choice.offer) for choice in pipeline.observers]
@@ -305,7 +307,7 @@ def _training_loop(
         progress=Progress(**checkpoint.progress) if checkpoint is not None else Progress(),
         checkpoint_seconds=pipeline.checkpoint.seconds,
         cancelled=cancelled,
-        sample=sample_with(pipeline, context, model),
+        sample=sample_with(generator),
     )
 
 

@@ -9,8 +9,12 @@ from typing import Any, Final, NoReturn
 import attrs
 
 from textgen.errors import ContractError, DeviceError, TextgenError
+from textgen.places import last_line, packages_of
 from textgen.plugins import OWN_DISTRIBUTION, Offer
-from textgen.protocols import Array, Decoder, Ids, IncrementalDecoder, Model, Tensors, Tokenizer
+from textgen.protocols import Array, Corpus, Decoder, Ids, IncrementalDecoder, Model, Tensors, Tokenizer
+
+# What a component may raise and be blamed for: one that calls sys.exit() would end a run without a word.
+FAILURES: Final = (Exception, SystemExit)
 
 # What a run calls, of each kind of object. An incremental decoder is only needed to stop at a text, and `score` to
 # evaluate: who lacks one is blamed there.
@@ -39,9 +43,14 @@ def blame(offer: Offer, cause: str) -> ContractError:
     )
 
 
-def lacking(made: Any, kind: str) -> str:
-    """The first method of its contract that a component, or a "decoder", does not have; "" where it has all."""
-    return next((name for name in _METHODS.get(kind, ()) if not callable(getattr(made, name, None))), "")
+def unfit(made: Any, kind: str) -> str:
+    """What is wrong with what was built for a kind of component, or as a "decoder"; "" if it has every method."""
+    if made is None:
+        return "is None; is a `return` missing?"
+    if isinstance(made, type) and kind in _METHODS:
+        return f"is the class {made.__name__} itself, and must be an instance; is `{made.__name__}(…)` meant?"
+    name = next((name for name in _METHODS.get(kind, ()) if not callable(getattr(made, name, None))), "")
+    return f"is of type {type(made).__name__}, which has no method {name!r}" if name else ""
 
 
 def check_ids(ids: Ids, offer: Offer, size: int) -> None:
@@ -55,13 +64,13 @@ def check_ids(ids: Ids, offer: Offer, size: int) -> None:
         raise blame(offer, f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}")
 
 
-def raise_failure(offer: Offer, doing: str, error: Exception) -> NoReturn:
+def raise_failure(offer: Offer, doing: str, error: BaseException) -> NoReturn:
     """Raise what there is to say of an error that came out of a component while it was `doing` something."""
     made = failure(offer, doing, error)
     raise made from made.__cause__
 
 
-def failure(offer: Offer, doing: str, error: Exception) -> Exception:
+def failure(offer: Offer, doing: str, error: BaseException) -> BaseException:
     """What to raise for an error that came out of a component while it was `doing` something.
 
     An expected error goes on as it is. So does a bug of the built-in set, which is ours and keeps its traceback; it is
@@ -75,12 +84,19 @@ def failure(offer: Offer, doing: str, error: Exception) -> Exception:
     if offer.plugin.distribution == OWN_DISTRIBUTION:
         error.add_note(f"in {offer.kind} {offer.component.name!r}, {doing}")
         return error
-    made = blame(offer, f"failed in {doing}: {type(error).__name__}: {error} (textgen --debug shows where)")
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    made = blame(offer, f"failed in {doing}: {what} {shown_where(error, offer)}")
     made.__cause__ = error
     return made
 
 
-def out_of_memory(error: Exception, where: str) -> DeviceError | None:
+def shown_where(error: BaseException, offer: Offer) -> str:
+    """In parentheses, the last line of the component's own code on the way to an error, and how to see all of them."""
+    place = last_line(error, packages_of(offer.component))
+    return f"({place}; textgen --debug shows the way there)" if place else "(textgen --debug shows where)"
+
+
+def out_of_memory(error: BaseException, where: str) -> DeviceError | None:
     """Running out of memory, on a GPU or here, said in terms of the pipeline; None for any other error."""
     # torch has a class of its own for GPUs, and a plain RuntimeError for the CPU.
     on_cpu = isinstance(error, RuntimeError) and ("alloc_cpu" in str(error) or "not enough memory" in str(error))
@@ -93,28 +109,58 @@ def out_of_memory(error: Exception, where: str) -> DeviceError | None:
     return explained
 
 
-def watched(offer: Offer, doing: str, items: Iterable[Any]) -> Iterator[Any]:
-    """The items of an iterator that a component makes."""
-    iterator = iter(items)
+def watched(offer: Offer, doing: str, make: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    """The items of an iterator that a component makes when `make` is called."""
+    try:
+        items = make()
+        if items is None:
+            raise blame(offer, f"gave None from {doing}; is a `yield` or `return` missing?")
+        iterator = iter(items)
+    except FAILURES as error:
+        raise_failure(offer, doing, error)
     while True:
         try:
             item = next(iterator)
         except StopIteration:
             return
-        except Exception as error:
+        except FAILURES as error:
             raise_failure(offer, doing, error)
         yield item
+
+
+def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[str]:
+    """The pieces of a corpus, each seen to be a str: whoever takes them is not to be blamed for what they are."""
+
+    def read() -> Iterable[str]:
+        pieces = corpus.read()
+        if isinstance(pieces, str | bytes):
+            what = type(pieces).__name__
+            raise blame(offer, f"gave a {what} from read, and must yield pieces; write `yield` in place of `return`")
+        return pieces
+
+    for piece in watched(offer, "read", read):
+        if not isinstance(piece, str):
+            raise blame(offer, f"yielded {type(piece).__name__} from read, and must yield pieces of str")
+        yield piece
+
+
+def changed_text(offer: Offer) -> str:
+    """What to say where a corpus gave another text when it was read again."""
+    text = "the corpus changed while it was being read; run again once it is complete"
+    if offer.plugin.distribution == OWN_DISTRIBUTION:
+        return text
+    whose = f"corpus {offer.component.name!r} of {offer.plugin.distribution} {offer.plugin.version}"
+    return f"{text} ({whose} gave another text when it was read again; what it draws must follow from context.seed)"
 
 
 def begin_decoding(model: Model, batch_size: int, offer: Offer) -> Decoder:
     """A decoder of the model whose every call but `extend` is watched; loops that call it for each token watch that."""
     try:
         inner = model.decoder(batch_size)
-        if name := lacking(inner, "decoder"):  # said now, and not by the first text that needs it
-            what = "made None in place of a decoder" if inner is None else f"made a decoder without the method {name!r}"
-            raise blame(offer, f"{what}, which its contract asks for")
+        if fault := unfit(inner, "decoder"):  # said now, and not by the first text that needs it
+            raise blame(offer, f"made a decoder that {fault}")
         return WatchedDecoder(inner, offer, inner.extend)
-    except Exception as error:
+    except FAILURES as error:
         raise_failure(offer, "decoding", error)
 
 
@@ -151,7 +197,7 @@ class WatchedDecoder:
     def _call(self, doing: str, call: Callable[[], Any]) -> Any:
         try:
             return call()
-        except Exception as error:
+        except FAILURES as error:
             raise_failure(self.offer, doing, error)
 
 
@@ -186,8 +232,7 @@ class WatchedTokenizer:
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """Ids piece by piece, checked: a corpus is kept in a dtype that turns ids beyond the vocabulary into others."""
         size = self.vocab_size
-        made = self._call("encode_pieces", lambda: self.inner.encode_pieces(pieces))
-        for ids in watched(self.offer, "encode_pieces", made):
+        for ids in watched(self.offer, "encode_pieces", lambda: self.inner.encode_pieces(pieces)):
             check_ids(ids, self.offer, size)
             yield ids
 
@@ -208,7 +253,10 @@ class WatchedTokenizer:
 
     def from_dict(self, state: Mapping[str, Any]) -> WatchedTokenizer:
         """A fitted tokenizer, watched too."""
-        return WatchedTokenizer(self._call("from_dict", lambda: self.inner.from_dict(state)), self.offer)
+        made = self._call("from_dict", lambda: self.inner.from_dict(state))
+        if fault := unfit(made, "tokenizer"):
+            raise blame(self.offer, f"gave from from_dict what {fault}")
+        return WatchedTokenizer(made, self.offer)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -221,7 +269,7 @@ class WatchedTokenizer:
     def _call(self, doing: str, call: Callable[[], Any]) -> Any:
         try:
             return call()
-        except Exception as error:
+        except FAILURES as error:
             raise_failure(self.offer, doing, error)
 
 

@@ -19,7 +19,7 @@ from textgen.document import Document, read_document
 from textgen.errors import CorpusError, RunError
 from textgen.files import load_tensors, read_json
 from textgen.generation import Generator
-from textgen.guards import raise_failure
+from textgen.guards import FAILURES, raise_failure, read_pieces
 from textgen.plugins import PluginSet
 from textgen.protocols import Ids, Tokenizer
 from textgen.rundir import RunDirectory
@@ -108,7 +108,7 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) 
         model.load_tensors(dict(tensors))
     except ValueError as error:
         raise contracts.blame(choice.offer, f"refuses the weights of the run: {error}") from error
-    except Exception as error:
+    except FAILURES as error:
         raise_failure(choice.offer, "load_tensors", error)
 
 
@@ -120,7 +120,8 @@ def _training_tokens(
     context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
     corpus = contracts.build(pipeline.corpus, context)
     surveyor = Surveyor()
-    tokens = encode_corpus(surveyor.watch(corpus.read()), tokenizer, file)
+    pieces = read_pieces(corpus, pipeline.corpus.offer)
+    tokens = encode_corpus(surveyor.watch(pieces), tokenizer, file)
     now, then = attrs.asdict(surveyor.result()), record["fingerprint"]["corpus"]
     if now != then:
         sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"

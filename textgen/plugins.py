@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -60,7 +62,7 @@ class PluginSet:
     Which plugins are installed is known from their metadata; one is imported when something needs it: a component of
     its package, a name that no built-in has, or a list of all there is.
 
-    disable   names of entry points to leave alone
+    disable   plugins to leave alone: names of entry points, of distributions, or `distribution:entry-point`
     strict    raise PluginError where a plugin would be quarantined; import all at once. `TEXTGEN_STRICT_PLUGINS=1` in
               the environment is the same
     patience  seconds that a list of all there is may wait for imports; what takes longer is named and left out of it
@@ -92,7 +94,7 @@ class PluginSet:
         plugins._waiting = [
             found
             for found in discovery.installed()
-            if found.plugin.name not in plugins.disabled
+            if not discovery.is_among(found.plugin, plugins.disabled)
             and not (only_own and found.plugin.distribution != OWN_DISTRIBUTION)
         ]
         if plugins._strict:
@@ -105,7 +107,7 @@ class PluginSet:
         with self._lock:
             try:
                 self._offers += self._collect(plugin, module)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._quarantine(plugin, cause_of(error, plugin), error)
 
     def offers(self, kind: str | None = None) -> list[Offer]:
@@ -155,10 +157,14 @@ class PluginSet:
         missing = discovery.unmarked(distribution or f"textgen-{bare}")
         if missing or (distribution is not None and distribution not in here):
             hint = missing or f"{distribution} is not installed"
-        if disabled := sorted({plugin.name for plugin in installed if plugin.name in self.disabled}):
+        meant = {distribution, bare, f"textgen-{bare}"}
+        left_out = [q for q in self.quarantined if q.plugin.distribution in meant or q.plugin.name == bare]
+        if left_out:  # a name like it would only mislead
+            hint = "; ".join(f"{q.plugin.distribution} is left out: {q.cause}" for q in left_out)
+        if disabled := sorted({plugin.name for plugin in installed if discovery.is_among(plugin, self.disabled)}):
             hint += "; disabled: " + ", ".join(disabled)
-        if self.quarantined:
-            hint += "; left out: " + ", ".join(sorted({q.plugin.distribution for q in self.quarantined}))
+        if others := sorted({q.plugin.distribution for q in self.quarantined if q not in left_out}):
+            hint += "; left out: " + ", ".join(others)
         return Fault("", f"no {kind} is called {name!r}", "", hint)
 
     def clashes(self) -> list[tuple[Offer, ...]]:
@@ -205,11 +211,14 @@ class PluginSet:
         if (other := self._manager.get_name(module)) is not None:
             raise _UnfitError(f"it is the module of {other} too; one of the two entry points is enough")
         key = f"{plugin.distribution}:{plugin.name}"
+        _check_hooks(module)
         try:
             self._manager.register(module, key)
-            _check_hook_names(module)
             offers = []
-            for caller in self._manager.get_hookcallers(module) or ():
+            callers = self._manager.get_hookcallers(module)
+            if not callers:
+                raise _UnfitError("it offers nothing: there is no hook in it, marked with @textgen.hookimpl")
+            for caller in callers:
                 for implementation in caller.get_hookimpls():
                     if implementation.plugin is module:
                         offers += _components(plugin, caller.name, implementation.function())
@@ -244,7 +253,7 @@ class _UnfitError(Exception):
     """A plugin does not meet the contract; the text says how."""
 
 
-def _check_hook_names(module: object) -> None:
+def _check_hooks(module: object) -> None:
     """Refuse misspelt hooks, and hooks whose marker was forgotten: pluggy would pass over both."""
     for name in dir(module):
         value = getattr(module, name, None)
@@ -253,8 +262,20 @@ def _check_hook_names(module: object) -> None:
         if hasattr(value, "textgen_impl"):
             if name not in HOOKS:
                 raise _UnfitError(f"there is no hook {name!r}; {nearest(name, HOOKS) or 'see textgen.hookspecs'}")
+            if asked := _arguments(value):
+                raise _UnfitError(f"{name} asks for {', '.join(asked)}, and hooks take no arguments; `build` gets them")
         elif name in HOOKS and not hasattr(value, "textgen_spec"):
             raise _UnfitError(f"{name} is not marked with @textgen.hookimpl")
+
+
+def _arguments(hook: Callable[..., Any]) -> list[str]:
+    """The names of the arguments that a hook cannot be called without."""
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except (TypeError, ValueError):  # it is called all the same
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in optional]
 
 
 def _components(plugin: Plugin, hook: str, result: Any) -> list[Offer]:
@@ -277,7 +298,7 @@ def _check_component(hook: str, component: Component) -> None:
     config = component.config
     if not isinstance(config, type) or not attrs.has(config):
         raise _UnfitError(f"{label}: config must be an attrs class, and is {config!r}")
-    if not component.summary:
+    if not component.summary and sys.flags.optimize < 2:  # python -OO leaves docstrings out
         raise _UnfitError(f"{label}: its config class {config.__name__} has no docstring")
     if not callable(component.build):
         raise _UnfitError(f"{label}: build must be callable, and is {type(component.build).__name__}")
@@ -288,6 +309,19 @@ def _check_component(hook: str, component: Component) -> None:
     reserved = {"type"} & set(component.options())
     if reserved:
         raise _UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
+    if HOOKS.get(hook) == "command":
+        _check_defaults(label, component)
+
+
+def _check_defaults(label: str, component: Component) -> None:
+    """Refuse a command that its defaults cannot make: no table sets its options, and --help builds every command."""
+    for name, field in component.options().items():
+        if field.default is attrs.NOTHING:
+            raise _UnfitError(f"{label}: its option {name!r} has no default, and nothing sets a command's; give it one")
+    try:
+        component.config()
+    except Exception as error:
+        raise _UnfitError(f"{label}: {component.config.__name__} refuses its own defaults: {error}") from error
 
 
 def cause_of(error: BaseException, plugin: Plugin, entry: str = "") -> str:

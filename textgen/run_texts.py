@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import attrs
 
@@ -13,7 +12,6 @@ from textgen.component import BuildContext
 from textgen.config import DecodingOptions, Pipeline
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.generation import Generator
-from textgen.loading import make_generator
 from textgen.prompts import check_prompt
 from textgen.texts import Generation
 
@@ -37,9 +35,8 @@ def check_generation(pipeline: Pipeline, context: BuildContext) -> None:
     check_prompt(tokenizer, options.prompt, options.unknown_characters)
 
 
-def sample_with(pipeline: Pipeline, context: BuildContext, model: Any) -> Callable[[str, int], str]:
+def sample_with(generator: Generator) -> Callable[[str, int], str]:
     """Continues prompts with the model as it is at the moment of the call."""
-    generator = make_generator(pipeline.samplers, pipeline.model, model, attrs.evolve(context, training=False))
 
     def sample(prompt: str, max_new_tokens: int) -> str:
         return generator.generate(prompt, max_new_tokens=max_new_tokens, unknown_characters="skip").text

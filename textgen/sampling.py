@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from textgen import contracts
 from textgen.config import Choice
-from textgen.guards import raise_failure
+from textgen.errors import ContractError, TextgenError
+from textgen.guards import FAILURES, begin_decoding, raise_failure
 from textgen.plugins import Offer
-from textgen.protocols import Array, Ids, Sampler
+from textgen.protocols import Array, Ids, Model, Sampler
 
 BLOCK: Final = 64  # uniform numbers made at once for a sequence
 _NEVER: Final = -np.inf
@@ -154,7 +155,7 @@ class Chain:
         for link in self._applied:
             try:
                 sampled = link.sampler(sampled, history)
-            except Exception as error:
+            except FAILURES as error:
                 raise_failure(link.offer, "sampling", error)
             if getattr(sampled, "shape", None) != logits.shape or sampled.dtype != logits.dtype:
                 contracts.check_logits(sampled, (1, self.vocab_size), link.offer)
@@ -176,7 +177,7 @@ class Chain:
         for link in self._applied:
             try:
                 sampled = link.sampler(sampled, history)
-            except Exception as error:
+            except FAILURES as error:
                 raise_failure(link.offer, "sampling", error)
             contracts.check_logits(sampled, tuple(logits.shape), link.offer)
         values = to_numpy(sampled)
@@ -189,6 +190,24 @@ class Chain:
         if (tokens[rows] < 0).any():
             self._explain(logits, history)
         return tokens
+
+    def try_on(self, model: Model) -> None:
+        """One step for nothing, of a model that may not be trained yet: what has another shape or raises is blamed."""
+        try:
+            decoder = begin_decoding(model, 1, self.model)
+            logits = decoder.extend(np.empty((1, 0), np.int64))
+        except FAILURES as error:
+            if isinstance(error, TextgenError) and not isinstance(error, ContractError):
+                return  # it may say that it is to be trained first
+            raise_failure(self.model, "decoding", error)
+        contracts.check_logits(logits, (1, self.vocab_size), self.model)
+        for token in self.forbidden:
+            logits[0, token] = _NEVER
+        if not isfinite(to_numpy(logits).max()):
+            return  # what is not trained may give no number yet, which is no matter of the samplers
+        history = self.history()
+        history.append_row(np.empty(0, np.int64))
+        self.pick_one(logits, history, 0.0, ())
 
     def _explain(self, logits: Array, history: SequenceHistory) -> None:
         contracts.explain_undrawable(logits, self.links, history, self.model)

@@ -8,7 +8,7 @@ from operator import length_hint
 from typing import Final, cast
 
 from textgen import contracts
-from textgen.guards import raise_failure
+from textgen.guards import FAILURES, raise_failure
 from textgen.protocols import Decoder, GreedyDecoder, Ids, Tensors
 from textgen.sampling import Chain
 
@@ -58,7 +58,7 @@ class Stretches:
         try:
             ids = self._decoder.continue_greedily(tokens, asked, self._chain.forbidden)
             contracts.check_greedy(ids, (len(tokens), asked), self._chain.vocab_size, self._chain.model)
-        except Exception as error:
+        except FAILURES as error:
             raise_failure(self._chain.model, "decoding", error)
         if time.perf_counter() - begun < _SECONDS / 2:
             self._length = min(2 * self._length, self._longest)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import attrs
 
+from textgen.contracts import explain_training
 from textgen.data import Dataset
 from textgen.errors import Interrupted, PluginWarning, RunError, TextgenError, TrainingError
 from textgen.events import (
@@ -21,7 +22,7 @@ from textgen.events import (
     RunStarted,
     StepDone,
 )
-from textgen.guards import out_of_memory, raise_failure
+from textgen.guards import FAILURES, blame, out_of_memory, raise_failure, shown_where
 from textgen.plugins import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Observer, Tensors, Trainer, TrainerState, TrainingContext
 from textgen.rundir import RunDirectory
@@ -103,22 +104,39 @@ class TrainingLoop:
             status = "interrupted"
             raise
         except Exception as error:
-            if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
-                raise explained from error
-            error.add_note("at work were " + " and ".join(_whose(offer) for offer in self.blame))
-            foreign = [offer for offer in self.blame if offer.plugin.distribution != OWN_DISTRIBUTION]
-            if not foreign:
-                raise
-            raise_failure(foreign[0], "training", error)
+            self._explain(error)
         finally:
             self._tell(RunFinished(step=self.progress.step, status=status))
+
+    def _explain(self, error: BaseException) -> NoReturn:
+        """Raise what there is to say of an error that came out of trainer or model."""
+        if isinstance(error, TextgenError):
+            raise error
+        if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
+            raise explained from error
+        error.add_note("at work were " + " and ".join(_whose(offer) for offer in self.blame))
+        foreign = [offer for offer in self.blame if offer.plugin.distribution != OWN_DISTRIBUTION]
+        if not foreign:
+            raise error
+        explain_training(self.model, self.blame[1], self.data.vocab_size, self.context.device, error)
+        raise_failure(foreign[0], "training", error)
+
+    def _events(self) -> Iterator[Any]:
+        """What the trainer yields. A SystemExit is its own only here: those who watch may raise one on purpose."""
+        try:
+            events = self.trainer.train(self.model, self.data, self.context)
+            if events is None:
+                raise blame(self.blame[0], "gave None from train; is a `yield` missing?")
+            yield from events
+        except SystemExit as error:
+            self._explain(error)
 
     def _iterate(self) -> None:
         begun = earlier = time.perf_counter()
         training_seconds, tokens = 0.0, 0
         before = self.progress.seconds
         written = begun
-        for event in self.trainer.train(self.model, self.data, self.context):
+        for event in self._events():
             now = time.perf_counter()
             self.progress.seconds = before + now - begun
             if isinstance(event, StepDone):
@@ -127,6 +145,9 @@ class TrainingLoop:
                 training_seconds += now - earlier
                 tokens += event.tokens
                 self._tell(event)
+            elif not isinstance(event, Evaluated):
+                what = type(event).__name__
+                raise blame(self.blame[0], f"yielded {what} from train, and must yield StepDone and Evaluated")
             else:
                 speed = tokens * self.data.characters_per_token / max(training_seconds, 1e-9)
                 self._evaluated(event, speed)
@@ -180,6 +201,8 @@ class TrainingLoop:
 
     def _snapshot(self) -> _Snapshot:
         state = self.trainer.state()
+        if not isinstance(state, TrainerState):
+            raise blame(self.blame[0], f"gave {type(state).__name__} from state, and must give a TrainerState")
         return _Snapshot(
             self.progress.step,
             {name: array.copy() for name, array in self.model.tensors().items()},
@@ -215,12 +238,12 @@ class TrainingLoop:
         for watcher in tuple(self.watchers):
             try:
                 watcher.observer.observe(event)
-            except Exception as error:
+            except FAILURES as error:
                 if watcher.offer is None or isinstance(error, TextgenError):
                     raise
                 # Hours of training are not lost to a spectator: it is dropped, and named.
                 self.watchers.remove(watcher)
-                cause = f"{type(error).__name__}: {error}"
+                cause = f"{type(error).__name__}: {error} {shown_where(error, watcher.offer)}"
                 warnings.warn(f"{_whose(watcher.offer)} failed and is left out: {cause}", PluginWarning, stacklevel=2)
 
 

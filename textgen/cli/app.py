@@ -142,7 +142,7 @@ class Settings:
     is_eager=True,  # so that it counts for --help too
     callback=lambda ctx, _, names: setattr(ctx.obj, "disable", names),
     expose_value=False,
-    help="Do without a plugin, given by the name of its entry point.",
+    help="Do without a plugin: the name of its entry point, its package, or package:entry-point.",
 )
 @click.option(
     "--patience",

@@ -70,10 +70,10 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
     warnings.simplefilter("ignore", PluginWarning)  # it is the first line of what is printed, or not what was asked
     plugins = ctx.obj.plugins()
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
-    for status, line in check_named(name, plugins, values):
+    for status, count, line in check_named(name, plugins, values):
         if status in counts:
-            counts[status] += 1
-        click.echo(line)
+            counts[status] += count
+        click.echo(click.style(line, fg="red", bold=True) if status == "failed" else line)  # plain where it is a file
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items()), err=True)
     if counts["failed"]:
         sys.exit(1)  # click would hand a code of its own to a caller that does not ask for it

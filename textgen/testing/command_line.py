@@ -6,20 +6,24 @@ import os
 import tempfile
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from textgen.discovery import Found, Plugin, installed, normalized, unmarked
+from textgen.discovery import Plugin, normalized, unmarked
 from textgen.document import toml_value
 from textgen.errors import Fault, UsageError
+from textgen.places import shown_path
 from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
 from textgen.suggest import nearest
-from textgen.testing.outcomes import Outcome, shown_path
+from textgen.testing.outcomes import NOT_CHECKED, Outcome
 from textgen.testing.plugin import check_offers, matching
 
 
-def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The status and the line of every check of the components that a name means, with notes on them.
+def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterator[tuple[str, int, str]]:
+    """Lines on the checks of the components that a name means, with their status and of how many checks they tell.
+
+    What was not checked for one reason is one line, after what was; a status "note" is no check.
 
     values   options as NAME.KEY=VALUE
 
@@ -28,38 +32,37 @@ def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterato
     options = _options(values)
     offers = matching(name, plugins)
     left_out = [q for q in plugins.quarantined if _is_called(q.plugin, name)]
-    without = [found for found in installed() if _is_called(found.plugin, name) and _offers_nothing(found, plugins)]
-    if not offers and not left_out and not without:
+    if not offers and not left_out:
         raise UsageError(_unknown(name, plugins))
     for offer in offers:
         if line := _clash(offer, plugins):
-            yield "note", line
+            yield "note", 0, line
     for quarantined in left_out:
-        yield "failed", f"FAILED   {quarantined}"
-    for found in without:
-        plugin = found.plugin
-        whose = f"plugin {plugin.name!r} ({plugin.distribution} {plugin.version})"
-        yield "failed", f"FAILED   {whose} offers nothing: its entry point {found.entry_point.value} has no hook in it"
+        yield "failed", 1, f"FAILED   {quarantined}"
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", DeprecationWarning)  # pytest shows them too
         # This process is the command's own, and hypothesis would keep its notes in the current folder.
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         noted = set()
+        unchecked: Counter[tuple[str, str]] = Counter()
         for outcome in check_offers(offers, plugins, options):
             for line in (_warning(outcome.component, warning) for warning in warned):
                 if line not in noted:
                     noted.add(line)
-                    yield "note", line
+                    yield "note", 0, line
             warned.clear()
-            yield outcome.status, _line(outcome)
+            if unchecked and next(iter(unchecked))[0] != outcome.component:
+                yield from _unchecked_lines(unchecked)
+                unchecked.clear()
+            if outcome.status == "skipped" and outcome.reason.startswith(NOT_CHECKED):
+                unchecked[outcome.component, outcome.reason.removeprefix(NOT_CHECKED)] += 1
+            else:
+                yield outcome.status, 1, _line(outcome)
+        yield from _unchecked_lines(unchecked)
 
 
 def _is_called(plugin: Plugin, name: str) -> bool:
     return name == plugin.name or normalized(name) == plugin.distribution
-
-
-def _offers_nothing(found: Found, plugins: PluginSet) -> bool:
-    taken = [*(offer.plugin for offer in plugins.offers()), *(q.plugin for q in plugins.quarantined)]
-    return found.plugin not in taken and found.plugin.name not in plugins.disabled
 
 
 def _unknown(name: str, plugins: PluginSet) -> str:
@@ -76,6 +79,12 @@ def _unknown(name: str, plugins: PluginSet) -> str:
     return f"no plugin, package or package:component is called {name!r}; {hint}"
 
 
+def _unchecked_lines(unchecked: Mapping[tuple[str, str], int]) -> Iterator[tuple[str, int, str]]:
+    for (component, cause), count in unchecked.items():
+        checks = "1 check" if count == 1 else f"{count} checks"
+        yield "skipped", count, f"skipped  {component}: {checks} that mean nothing before {cause} holds"
+
+
 def _warning(component: str, warning: warnings.WarningMessage) -> str:
     text = " ".join(str(warning.message).split())
     place = f"{shown_path(warning.filename)}:{warning.lineno}"
@@ -84,6 +93,11 @@ def _warning(component: str, warning: warnings.WarningMessage) -> str:
 
 def _clash(offer: Offer, plugins: PluginSet) -> str:
     """A note where others offer its kind and name too; none for a built-in component, which keeps its bare name."""
+    from textgen.cli.app import COMMANDS
+
+    if offer.kind == "command" and offer.component.name in COMMANDS:
+        what = f"command {offer.component.name!r}"
+        return f"note: {what} has the name of one of textgen's own; users write textgen {offer.qualified_name}"
     others = [
         other.plugin.distribution
         for other in plugins.offers(offer.kind)

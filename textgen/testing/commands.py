@@ -15,6 +15,8 @@ from textgen.testing.environment import Subject, required_options, subject
 from textgen.testing.general import general_checks, probe
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 
 def check_command(
     component: Component,

@@ -11,12 +11,15 @@ import attrs
 
 from textgen.component import Component
 from textgen.errors import CorpusError
+from textgen.guards import FAILURES
 from textgen.plugins import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, make_config, subject
 from textgen.testing.examples import in_threads
-from textgen.testing.general import general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _LARGEST_PIECE: Final = 16_000_000
 _LARGEST_TEXT: Final = 50_000_000  # characters that are read of a corpus at most
@@ -48,9 +51,10 @@ def corpus_checks(subject: Subject, unreadable: Mapping[str, Any] | None = None)
         *general_checks(subject, suite.build),
         Check(st.CORPUS_PIECES, suite.first_piece, trial=True),
         Check(st.CORPUS_PIECES, suite.pieces),
-        Check(st.CORPUS_TEXT, suite.text),
-        Check(st.CORPUS_AGAIN, suite.again),
-        Check(st.CORPUS_READERS, suite.readers),
+        Check(st.CORPUS_TEXT, suite.text, after=(st.CORPUS_PIECES,)),
+        calls_check(subject, suite.calls),
+        Check(st.CORPUS_AGAIN, suite.again, after=(st.COMPONENT_CALLS,)),
+        Check(st.CORPUS_READERS, suite.readers, after=(st.CORPUS_AGAIN,)),
         Check(st.CORPUS_ERRORS, suite.errors),
     ]
 
@@ -83,6 +87,10 @@ class _Suite:
             self._check_type(piece)
             if len(piece) > _LARGEST_PIECE:
                 self.subject.fail(st.CORPUS_PIECES, f"a piece has {len(piece):,} characters")
+
+    def calls(self) -> None:
+        for _ in self._read(self.build()):
+            pass
 
     def text(self) -> None:
         characters = 0
@@ -126,7 +134,7 @@ class _Suite:
         except CorpusError as error:
             if not str(error):
                 self.subject.fail(st.CORPUS_ERRORS, "the CorpusError says nothing")
-        except Exception as error:
+        except FAILURES as error:
             self.subject.fail(st.CORPUS_ERRORS, f"it raised {type(error).__name__}: {error}")
         else:
             self.subject.fail(st.CORPUS_ERRORS, "it raised nothing")
@@ -135,7 +143,13 @@ class _Suite:
         """The pieces, until there are enough."""
         read = 0
         try:
-            for piece in corpus.read():
+            pieces = corpus.read()
+            if pieces is None:
+                self.subject.fail(st.CORPUS_PIECES, "read() gave None; is a `yield` missing?")
+            if isinstance(pieces, str | bytes):
+                seen = f"read() gave a {type(pieces).__name__}, and its pieces would be single ones; `yield` it"
+                self.subject.fail(st.CORPUS_PIECES, seen)
+            for piece in pieces:
                 yield piece
                 read += len(piece)
                 if read >= _LARGEST_TEXT:

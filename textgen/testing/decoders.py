@@ -19,6 +19,8 @@ from textgen.testing.environment import Subject
 from textgen.testing.examples import cuts, for_all, in_threads
 from textgen.testing.outcomes import shown
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 _EXAMPLES: Final = 10
 _LONG: Final = 300  # tokens
 
@@ -48,6 +50,12 @@ class DecoderSuite:
                 if getattr(given, "shape", None) != (batch, length, self.vocab_size):
                     self.fail(st.MODEL_SHAPE, f"score() of tokens ({batch}, {length}) gave {shown(given)}")
 
+    def plain_call(self) -> None:
+        """Tokens fed and scored."""
+        decoder = self.model.decoder(2)
+        decoder.extend(self._tokens(2, 3))
+        decoder.score(self._tokens(2, 3))
+
     def dtype(self) -> None:
         """float32 or float64."""
         decoder = self.model.decoder(2)
@@ -59,6 +67,8 @@ class DecoderSuite:
             dtype = str(getattr(given, "dtype", type(given).__name__)).removeprefix("torch.")
             if dtype not in ("float32", "float64"):
                 self.fail(st.MODEL_DTYPE, f"{name}() gave {dtype}")
+            if not isinstance(given, np.ndarray):  # the context says "cpu"
+                self.fail(st.MODEL_DTYPE, f"{name}() gave a {type(given).__name__} on a CPU, not a NumPy array")
 
     def finite(self) -> None:
         """No NaN or +inf, and something possible, at the start and after tokens, extreme ones too."""
@@ -98,9 +108,11 @@ class DecoderSuite:
         """The same each time, to the bit."""
 
         def one(fed: Ids) -> None:
-            first, second = (to_numpy(self.model.decoder(len(fed)).score(fed)).copy() for _ in range(2))
-            if not np.array_equal(first, second, equal_nan=True):
-                self.fail(st.MODEL_DETERMINISTIC, f"a second decoder gave {difference(second, first, 0)}")
+            for name in ("score", "extend"):
+                first, second = (to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy() for _ in range(2))
+                if not np.array_equal(first, second, equal_nan=True):
+                    apart = difference(second, first, 0)
+                    self.fail(st.MODEL_DETERMINISTIC, f"{name}() of a second decoder gave {apart}")
 
         self._each(one)
 
@@ -174,13 +186,13 @@ class DecoderSuite:
         """A row alone and in the batch."""
 
         def one(fed: Ids) -> None:
-            together, scored = self.model.decoder(len(fed)), to_numpy(self.model.decoder(len(fed)).score(fed)).copy()
-            extended = to_numpy(together.extend(fed)).copy()
-            for row in range(len(fed)):
-                alone = to_numpy(self.model.decoder(1).score(fed[row : row + 1]))[0]
-                for name, given in (("score", scored[row]), ("extend", extended[row][None])):
-                    if apart := difference(given, alone[-len(given) :], self.tolerance):
-                        self.fail(st.MODEL_ROWS, f"row {row} of {len(fed)}: {name}() gave {apart} than it gives alone")
+            for name in ("score", "extend"):  # a decoder at a time: whether they disturb each other is asked later
+                together = to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy()
+                for row in range(len(fed)):
+                    alone = to_numpy(getattr(self.model.decoder(1), name)(fed[row : row + 1]))
+                    if apart := difference(together[row], alone[0], self.tolerance):
+                        seen = f"row {row} of {len(fed)}: {name}() gave {apart} than it gives alone"
+                        self.fail(st.MODEL_ROWS, seen)
 
         self._each(one)
 

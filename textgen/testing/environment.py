@@ -16,10 +16,13 @@ import attrs
 from textgen import discovery
 from textgen.component import BuildContext, Component
 from textgen.errors import Fault, PipelineError
+from textgen.places import packages_of
 from textgen.plugins import OWN_DISTRIBUTION, PluginSet
 from textgen.structure import structure_table
 from textgen.testing.outcomes import fail
 from textgen.testing.statements import Statement
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 TEXT: Final = (
     "The ferry left at nine. On the far bank somebody had lit a lamp, and the river carried its light away in pieces.\n"
@@ -69,9 +72,7 @@ class Subject:
     @property
     def packages(self) -> set[str]:
         """The top-level modules that the component's own code is in."""
-        parts = (self.component.build, self.component.config)
-        names = {self.module, *(getattr(part, "__module__", None) for part in parts)}
-        return {name.partition(".")[0] for name in names if isinstance(name, str)} - {"textgen", "functools"}
+        return packages_of(self.component, self.module)
 
     def config(self) -> Any:
         """The options as the component's config. Raises PipelineError where the caller gave the wrong ones."""

@@ -10,6 +10,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as strategy
 from hypothesis.strategies import SearchStrategy
 
+from textgen.guards import FAILURES
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 _Result = TypeVar("_Result")
 
 # Sampled from, since a range of characters would make hypothesis keep a table of Unicode in the current folder
@@ -43,14 +47,14 @@ def cuts(size: int, most: int = 4) -> SearchStrategy[list[int]]:
 def in_threads(call: Callable[[int], _Result], count: int = 6) -> list[_Result]:
     """`call(i)` from so many threads at once. Raises what one of them raises."""
     results: dict[int, _Result] = {}
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     together = threading.Barrier(count)
 
     def work(index: int) -> None:
         together.wait()
         try:
             results[index] = call(index)
-        except Exception as error:
+        except FAILURES as error:
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]

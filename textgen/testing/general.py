@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 
 from textgen.errors import Fault, PipelineError, PluginError
-from textgen.guards import lacking
+from textgen.guards import unfit
 from textgen.hookspecs import hookimpl
 from textgen.plugins import HOOKS, PluginSet
 from textgen.structure import plain, structure_table
@@ -35,6 +35,8 @@ _MARK: Final = "what the probe of textgen found: "
 _PROBE: Final = """
 import json, sys, time
 import attrs, textgen
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 module, command = sys.argv[1], sys.argv[2]
 begun = time.perf_counter()
 imported = __import__(module, fromlist=["*"])
@@ -64,10 +66,9 @@ def general_checks(subject: Subject, build: Callable[[], Any]) -> list[Check]:
 
 def check_methods(subject: Subject, made: Any, kind: str) -> None:
     """Fail where what was built, or a "decoder" that it made, lacks a method."""
-    if name := lacking(made, kind):
+    if fault := unfit(made, kind):
         what = "its decoder" if kind == "decoder" else "what is built"
-        seen = f"{what} is None" if made is None else f"{what}, a {type(made).__name__}, has no method {name!r}"
-        subject.fail(st.COMPONENT_METHODS, seen)
+        subject.fail(st.COMPONENT_METHODS, f"{what} {fault}")
 
 
 def _record(subject: Subject) -> None:
@@ -165,14 +166,27 @@ def _build(subject: Subject, build: Callable[[], Any]) -> None:
         build()
 
 
+def calls_check(subject: Subject, call: Callable[[], Any]) -> Check:
+    """The check that calls of what was built, which `call` makes, leave global states alone."""
+
+    def run() -> None:
+        call()  # what it imports may do as it likes
+        with leaves_alone(subject, st.COMPONENT_CALLS, quietly=False):
+            call()
+
+    return Check(st.COMPONENT_CALLS, run)
+
+
 @contextlib.contextmanager
-def leaves_alone(subject: Subject, statement: Statement) -> Iterator[None]:
-    """Fail if the block prints, or leaves another global state behind."""
+def leaves_alone(subject: Subject, statement: Statement, *, quietly: bool = True) -> Iterator[None]:
+    """Fail if the block leaves another global state behind, or, with `quietly`, prints."""
     out, err = io.StringIO(), io.StringIO()
-    with _stirred():
+    with _stirred(), contextlib.ExitStack() as stack:
         before = _global_state()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            yield
+        if quietly:
+            stack.enter_context(contextlib.redirect_stdout(out))
+            stack.enter_context(contextlib.redirect_stderr(err))
+        yield
         after = _global_state()
     for name, stream in (("stdout", out), ("stderr", err)):
         if written := stream.getvalue():

@@ -11,15 +11,18 @@ import numpy as np
 
 from textgen.component import BuildContext, Component
 from textgen.files import dump_tensors, load_tensors
+from textgen.guards import FAILURES
 from textgen.plugins import PluginSet
 from textgen.protocols import Ids, Tensors
 from textgen.sampling import to_numpy
 from textgen.testing import statements as st
 from textgen.testing.decoders import DecoderSuite, difference
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
-from textgen.testing.general import check_methods, general_checks, leaves_alone
+from textgen.testing.general import calls_check, check_methods, general_checks, leaves_alone
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
 from textgen.testing.training_data import is_torch_module, train
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 
 def check_model(
@@ -50,6 +53,7 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
     def decoders(check: Callable[[DecoderSuite], None]) -> Callable[[], None]:
         return lambda: suite.with_decoders(check)
 
+    comparable = (st.MODEL_DTYPE, st.COMPONENT_CALLS, st.MODEL_DETERMINISTIC)  # what comparing logits asks for
     return [
         *general_checks(subject, suite.build),
         Check(st.MODEL_FORWARD, suite.plain_forward, trial=True),
@@ -58,23 +62,24 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         Check(st.MODEL_SAVED, lambda: suite.loaded, trial=True),
         Check(st.MODEL_SHAPE, decoders(DecoderSuite.shape)),
         Check(st.MODEL_DTYPE, decoders(DecoderSuite.dtype)),
-        Check(st.MODEL_FINITE, decoders(DecoderSuite.finite)),
+        Check(st.MODEL_FINITE, decoders(DecoderSuite.finite), after=(st.MODEL_DTYPE,)),
         Check(st.MODEL_INPUT, decoders(DecoderSuite.input)),
-        Check(st.MODEL_DETERMINISTIC, decoders(DecoderSuite.deterministic)),
-        Check(st.MODEL_DECODERS, decoders(DecoderSuite.apart)),
-        Check(st.MODEL_OUTPUT, decoders(DecoderSuite.output)),
-        Check(st.MODEL_STEPWISE, decoders(DecoderSuite.stepwise)),
-        Check(st.MODEL_GREEDY, decoders(DecoderSuite.greedy)),
-        Check(st.MODEL_ROWS, decoders(DecoderSuite.rows)),
+        calls_check(subject, lambda: suite.with_decoders(DecoderSuite.plain_call)),
+        Check(st.MODEL_DETERMINISTIC, decoders(DecoderSuite.deterministic), after=comparable[:2]),
+        Check(st.MODEL_ROWS, decoders(DecoderSuite.rows), after=comparable),
+        Check(st.MODEL_DECODERS, decoders(DecoderSuite.apart), after=(*comparable, st.MODEL_ROWS)),
+        Check(st.MODEL_OUTPUT, decoders(DecoderSuite.output), after=comparable),
+        Check(st.MODEL_STEPWISE, decoders(DecoderSuite.stepwise), after=comparable),
+        Check(st.MODEL_GREEDY, decoders(DecoderSuite.greedy), after=comparable),
         Check(st.MODEL_STATE_FORM, decoders(DecoderSuite.state_form)),
-        Check(st.MODEL_STATE, decoders(DecoderSuite.state)),
-        Check(st.MODEL_STATE_ROWS, decoders(DecoderSuite.state_rows)),
+        Check(st.MODEL_STATE, decoders(DecoderSuite.state), after=comparable),
+        Check(st.MODEL_STATE_ROWS, decoders(DecoderSuite.state_rows), after=(*comparable, st.MODEL_ROWS)),
         Check(st.MODEL_STATE_COPY, decoders(DecoderSuite.state_copy)),
-        Check(st.MODEL_LENGTH, decoders(DecoderSuite.length)),
+        Check(st.MODEL_LENGTH, decoders(DecoderSuite.length), after=comparable),
         Check(st.MODEL_SEED, suite.seed),
-        Check(st.MODEL_SAVED, suite.saved),
+        Check(st.MODEL_SAVED, suite.saved, after=comparable),
         Check(st.MODEL_REFUSES, suite.refuses),
-        Check(st.MODEL_FORWARD, suite.forward),
+        Check(st.MODEL_FORWARD, suite.forward, after=comparable),
         Check(st.MODEL_DROPOUT, suite.dropout),
     ]
 
@@ -164,7 +169,7 @@ class _Suite:
                 except ValueError as error:
                     if not str(error):
                         self.subject.fail(st.MODEL_REFUSES, f"the ValueError for weights {what} says nothing")
-                except Exception as error:
+                except FAILURES as error:
                     self.subject.fail(st.MODEL_REFUSES, f"weights {what} raised {type(error).__name__}: {error}")
                 else:
                     self.subject.fail(st.MODEL_REFUSES, f"weights {what} were taken")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import attrs
@@ -14,13 +17,16 @@ import tomli_w
 from textgen.component import BuildContext, Component
 from textgen.errors import TextgenError
 from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone
-from textgen.plugins import PluginSet
+from textgen.guards import FAILURES
+from textgen.plugins import OWN_DISTRIBUTION, PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import in_threads
-from textgen.testing.general import general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.statements import Statement
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _STEPS: Final = 12
 PIPELINE: Final[Mapping[str, Any]] = {
@@ -31,6 +37,7 @@ PIPELINE: Final[Mapping[str, Any]] = {
     "trainer": {"type": "sgd"},
 }
 _ENGINE_FILES: Final = ("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "tokens.bin")
+_BUILT_IN_FILES: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
 
 
 def check_observer(
@@ -60,10 +67,11 @@ def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) ->
         Check(st.OBSERVER_RUN, suite.whole_run, trial=True),
         Check(st.OBSERVER_RUN, suite.whole_run),
         Check(st.OBSERVER_UNKNOWN, suite.unknown),
-        Check(st.OBSERVER_RESUMED, suite.resumed),
         Check(st.OBSERVER_FAILED, suite.failed),
+        Check(st.OBSERVER_RESUMED, suite.resumed, after=(st.OBSERVER_FAILED,)),
         Check(st.OBSERVER_CONSOLE, suite.console),
         Check(st.OBSERVER_FILES, suite.files),
+        calls_check(subject, suite.calls),
         Check(st.OBSERVER_APART, suite.apart),
     ]
 
@@ -152,7 +160,7 @@ class _Suite:
         for event in events:
             try:
                 made.observe(event)
-            except Exception as error:
+            except FAILURES as error:
                 what = f"{type(error).__name__}: {error}"
                 self.subject.fail(statement, f"observe({type(event).__name__} of step {event.step}) raised {what}")
         return made
@@ -174,6 +182,20 @@ class _Suite:
         self.show(st.OBSERVER_RESUMED, run_events(directory, first=4), directory)
         elsewhere = self.run_directory()
         self.show(st.OBSERVER_RESUMED, run_events(elsewhere, first=4), elsewhere)
+        self._rows_dropped(_texts(directory))
+
+    def _rows_dropped(self, resumed: dict[str, str]) -> None:
+        """See that no row of the steps 5 and 6, which came twice, is there twice."""
+        whole, bare = self.run_directory(), self.run_directory()
+        self.show(st.OBSERVER_RESUMED, run_events(whole), whole)
+        self.show(st.OBSERVER_RESUMED, run_events(bare, last=0), bare)
+        for name, text in self._reproducible(st.OBSERVER_RESUMED, whole).items():
+            once = Counter(text.splitlines())
+            for line, count in Counter(resumed.get(name, "").splitlines()).items():
+                # What is written of beginning and end comes twice by right.
+                if line.strip() and once[line] == 1 < count and line not in _texts(bare).get(name, "").splitlines():
+                    seen = f"{name} has the line {line!r} twice, once from before the run went on from step 4"
+                    self.subject.fail(st.OBSERVER_RESUMED, seen)
 
     def failed(self) -> None:
         directory = self.run_directory()
@@ -192,12 +214,20 @@ class _Suite:
                         st.OBSERVER_CONSOLE, f"with {given} it wrote {written[:60]!r} to {name}; use context.console"
                     )
 
+    def calls(self) -> None:
+        directory = self.run_directory()
+        self.show(st.COMPONENT_CALLS, run_events(directory), directory)
+
     def files(self) -> None:
         directory = self.run_directory()
         elsewhere = directory.parent / "cwd"
         elsewhere.mkdir()
         with contextlib.chdir(elsewhere):
-            self.show(st.OBSERVER_FILES, run_events(directory), directory)
+            before = _names(directory)
+            observer = self.build(directory)
+            if early := sorted(_names(directory) - before):
+                self.subject.fail(st.OBSERVER_FILES, f"build made {', '.join(early[:3])}, before RunStarted came")
+            self.show(st.OBSERVER_FILES, run_events(directory), directory, observer)
         strangers = [path for path in directory.parent.rglob("*") if not path.is_relative_to(directory)]
         strangers = [path for path in strangers if path != elsewhere]
         if strangers:
@@ -207,6 +237,16 @@ class _Suite:
             path = directory / name
             if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != self.content(name):
                 self.subject.fail(st.OBSERVER_FILES, f"it changed {name}, which is the engine's")
+        theirs = {name for name in _names(directory) - before if name.startswith("checkpoints/")}
+        if not self._is_built_in():
+            theirs |= _names(directory) & set(_BUILT_IN_FILES)
+        if theirs:
+            self.subject.fail(st.OBSERVER_FILES, f"it wrote {min(theirs)}, a name that textgen itself writes to")
+
+    def _is_built_in(self) -> bool:
+        offers = self.subject.plugins.offers("observer")
+        own = [offer.component for offer in offers if offer.plugin.distribution == OWN_DISTRIBUTION]
+        return self.subject.component in own
 
     def apart(self) -> None:
         first, second = self.run_directory(), self.run_directory()
@@ -215,15 +255,63 @@ class _Suite:
         for ours, theirs in pairs:
             self.show(st.OBSERVER_APART, [ours], first, one)
             self.show(st.OBSERVER_APART, [theirs], second, other)
-        alone = self.run_directory()
+        alone, kept = self.run_directory(), _globals(self.subject.packages)
         self.show(st.OBSERVER_APART, run_events(alone), alone)
-        expected = _count_files(alone)
+        expected = len(_names(alone))
         for directory in (first, second):
-            if (count := _count_files(directory)) != expected:
+            if (count := len(_names(directory))) != expected:
                 self.subject.fail(st.OBSERVER_APART, f"alone it left {expected} files, and beside another run {count}")
+        changed = next((name for name, value in _globals(self.subject.packages).items() if kept[name] != value), "")
+        for name, text in self._reproducible(st.OBSERVER_APART, alone, changed).items():
+            if _texts(first).get(name, text) != text:
+                self.subject.fail(st.OBSERVER_APART, f"beside another run, {name} came out otherwise than alone")
         folders = [self.run_directory() for _ in range(4)]
         in_threads(lambda i: self.show(st.OBSERVER_APART, run_events(folders[i]), folders[i]), 4)
 
+    def _reproducible(self, statement: Statement, directory: Path, changed: str = "") -> dict[str, str]:
+        """The files of a whole run in `directory` that come out the same of another one; a clock may be in others.
 
-def _count_files(directory: Path) -> int:
-    return sum(path.is_file() for path in directory.rglob("*"))
+        Where one does not, and a global that each run changes is there (its name in `changed`), that is a fault.
+        """
+        again = self.run_directory()
+        self.show(statement, run_events(again), again)
+        texts, others = _texts(directory), _texts(again)
+        for name, text in texts.items():
+            if changed and name in others and others[name] != text:
+                seen = f"a second run gave another {name}, and {changed} had changed: a global is shared by all runs"
+                self.subject.fail(statement, seen)
+        return {name: text for name, text in texts.items() if others.get(name) == text}
+
+
+def _names(directory: Path) -> set[str]:
+    """The files below a folder."""
+    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+
+
+def _texts(directory: Path) -> dict[str, str]:
+    """The text files below a folder that are not the engine's."""
+    texts = {}
+    for name in sorted(_names(directory) - set(_ENGINE_FILES)):
+        with contextlib.suppress(UnicodeDecodeError):
+            texts[name] = (directory / name).read_text(encoding="utf-8").replace(str(directory), "")
+    return texts
+
+
+def _globals(packages: Collection[str]) -> dict[str, str]:
+    """What the modules of these packages, and their classes, hold of numbers, texts and collections."""
+    kept: dict[str, str] = {}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in packages:
+            holders = {name: module, **{f"{name}.{key}": value for key, value in _own_classes(module)}}
+            for path, holder in holders.items():
+                values = {f"{path}.{key}": value for key, value in vars(holder).items() if not key.startswith("__")}
+                kept |= {
+                    key: repr(v) for key, v in values.items() if isinstance(v, int | float | str | list | dict | set)
+                }
+    return kept
+
+
+def _own_classes(module: ModuleType) -> Iterator[tuple[str, type]]:
+    for key, value in list(vars(module).items()):
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            yield key, value

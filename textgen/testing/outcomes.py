@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import textwrap
-import traceback
 from collections.abc import Callable, Collection, Generator, Iterable
-from pathlib import Path
 from typing import Final, Literal, NoReturn
 
 import attrs
 
+from textgen.guards import FAILURES
+from textgen.places import last_line
 from textgen.testing.statements import COMPONENT_QUIET, COMPONENT_RAISES, Statement
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
+NOT_CHECKED: Final = "not checked: see "
 _SHOWN: Final = 500  # characters of what was seen
 
 
@@ -41,11 +44,13 @@ class Check:
 
     trial   it only tries what every other check needs: where it fails nothing after it is checked, and where it does
             not it leaves no outcome. An exception in it breaks no sentence but the one that nothing is raised
+    after   what has to hold for it to mean anything; where one of these failed, or was not checked, neither is it
     """
 
     statement: Statement
     run: Callable[[], object]
     trial: bool = attrs.field(default=False, kw_only=True)
+    after: tuple[Statement, ...] = attrs.field(default=(), kw_only=True)
 
 
 @attrs.frozen
@@ -76,22 +81,29 @@ def run_checks(
     What it prints to stdout meanwhile is kept, and is a failure of its own where nothing else was.
     """
     cause: Statement | None = None
-    printed, failed = io.StringIO(), False
+    causes: dict[Statement, Statement] = {}  # of what failed, and of what was not checked for that reason
+    printed = io.StringIO()
     for check in checks:
-        if cause is not None:
-            if not check.trial and check.statement != cause:
-                yield Outcome(component, check.statement, "skipped", f"not checked: see {cause.anchor}")
+        if cause is not None and check.trial:
+            continue
+        root = cause or next((causes[statement] for statement in check.after if statement in causes), None)
+        if root is not None:
+            if check.statement != root:
+                causes.setdefault(check.statement, root)
+                yield Outcome(component, check.statement, "skipped", f"{NOT_CHECKED}{root.anchor}")
             continue
         with contextlib.redirect_stdout(printed):
             outcome = _made(check, component, packages)
         if check.trial and outcome.failure is None:
             continue
-        failed = failed or outcome.failure is not None
         yield outcome
+        if outcome.failure is not None:
+            causes[check.statement] = causes[outcome.failure.statement] = outcome.failure.statement
         if check.trial and outcome.failure is not None:
             cause = outcome.failure.statement
-    if failed:
-        yield Outcome(component, COMPONENT_QUIET, "skipped", "not checked: something else failed")
+    if causes:
+        first = next(iter(causes.values()))
+        yield Outcome(component, COMPONENT_QUIET, "skipped", f"{NOT_CHECKED}{first.anchor}")
     elif written := printed.getvalue():
         yield _failed(ContractFailure(COMPONENT_QUIET, f"it wrote {written[:80]!r} to stdout", component))
     else:
@@ -105,7 +117,7 @@ def _made(check: Check, component: str, packages: Collection[str]) -> Outcome:
         return _failed(_placed(failure, packages))
     except Skip as skip:
         return Outcome(component, check.statement, "skipped", str(skip))
-    except Exception as error:
+    except FAILURES as error:
         statement = COMPONENT_RAISES if check.trial else check.statement
         return _failed(_placed(_explained(error, statement, component), packages))
     return Outcome(component, check.statement, "ok")
@@ -147,24 +159,15 @@ def _failed(failure: ContractFailure) -> Outcome:
 def _placed(failure: ContractFailure, packages: Collection[str]) -> ContractFailure:
     """The failure, with the last line of the component's own code in what was seen if an exception led to it."""
     error = failure.__cause__ or failure.__context__
-    places = [
-        f"{shown_path(frame.f_code.co_filename)}:{line}"
-        for frame, line in traceback.walk_tb(error.__traceback__ if error else None)
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in packages
-    ]
-    if not places:
+    place = last_line(error, packages)
+    if not place:
         return failure
-    placed = ContractFailure(failure.statement, f"{failure.seen} ({places[-1]})", failure.component)
+    placed = ContractFailure(failure.statement, f"{failure.seen} ({place})", failure.component)
     placed.__cause__ = error
     return placed.with_traceback(failure.__traceback__)
 
 
-def shown_path(path: str) -> str:
-    """Relative to the current folder where it is below it."""
-    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
-
-
-def _explained(error: Exception, statement: Statement, component: str) -> ContractFailure:
+def _explained(error: BaseException, statement: Statement, component: str) -> ContractFailure:
     """The failure that `error` stands for."""
     if isinstance(error, ExceptionGroup):  # hypothesis, when a component gives one thing now and another then
         for inner in error.exceptions:

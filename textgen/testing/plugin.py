@@ -9,6 +9,7 @@ from typing import Any
 from textgen import discovery
 from textgen.component import Component
 from textgen.errors import TextgenError, UsageError
+from textgen.guards import FAILURES
 from textgen.plugins import Offer, PluginSet
 from textgen.suggest import nearest
 from textgen.testing.commands import command_checks
@@ -31,6 +32,8 @@ from textgen.testing.samplers import sampler_checks
 from textgen.testing.tokenizers import tokenizer_checks
 from textgen.testing.trainers import SMALL_RNN, trainer_checks
 from textgen.testing.training_data import TRAINING, is_torch_module, small_dataset
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -146,7 +149,7 @@ def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
             subject.build().fit(iter([text]))
         except TextgenError:
             continue
-        except Exception:  # the suite will say so
+        except FAILURES:  # the suite will say so
             return TEXT
         return text
     raise Skip("it refuses plain text, and its package has no corpus that it takes; use check_tokenizer(text=...)")
@@ -166,7 +169,7 @@ def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mappin
         model = subject.build(context)
     except TextgenError as error:
         raise Skip(f"it cannot be built here: {error}") from error
-    except Exception:  # the suite will say so
+    except FAILURES:  # the suite will say so
         return None
     if is_torch_module(model):
         return None
@@ -192,7 +195,7 @@ def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[
             continue
         try:
             trainer = subject.build(context)
-        except Exception:  # the suite will say so
+        except FAILURES:  # the suite will say so
             return SMALL_RNN
         if _trains(trainer, model, context):
             return {"type": name, **table}
@@ -204,7 +207,7 @@ def _trains(trainer: Any, model: Any, context: Any) -> bool:
         next(iter(trainer.train(model, small_dataset(context), TRAINING)), None)
     except TextgenError:
         return False
-    except Exception:  # the suite will say so
+    except FAILURES:  # the suite will say so
         return True
     return True
 

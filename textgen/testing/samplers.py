@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -19,12 +21,16 @@ from textgen.sampling import SequenceHistory, to_numpy
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import for_all, in_threads
-from textgen.testing.general import general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _EXAMPLES: Final = 25
 _LARGEST: Final = 1e4  # of a logit: beyond, float32 leaves no room to compute in
 _TOLERANCE: Final = 1e-4
+# What torch says where tensors of two devices meet, or one that is not on the CPU meets NumPy.
+_IS_ELSEWHERE: Final = re.compile(r"expected device|same device|to have \w+ device|convert meta|ndarray", re.IGNORECASE)
 Logits = npt.NDArray[np.floating[Any]]
 
 
@@ -58,13 +64,15 @@ def sampler_checks(subject: Subject) -> list[Check]:
         Check(st.SAMPLER_DTYPE, lambda: suite.each(suite.dtype)),
         Check(st.SAMPLER_INPUT, lambda: suite.each(suite.input)),
         Check(st.SAMPLER_FINITE, lambda: suite.each(suite.finite)),
-        Check(st.SAMPLER_DETERMINISTIC, lambda: suite.each(suite.deterministic)),
+        calls_check(subject, suite.calls),
+        Check(st.SAMPLER_DETERMINISTIC, lambda: suite.each(suite.deterministic), after=(st.COMPONENT_CALLS,)),
         Check(st.SAMPLER_POSSIBLE, lambda: suite.each(suite.possible)),
         Check(st.SAMPLER_FORBIDDEN, lambda: suite.each(suite.forbidden)),
-        Check(st.SAMPLER_ROWS, lambda: suite.each(suite.rows)),
+        Check(st.SAMPLER_ROWS, lambda: suite.each(suite.rows), after=(st.SAMPLER_DETERMINISTIC,)),
         Check(st.SAMPLER_PROMISE, suite.promise),
-        Check(st.SAMPLER_TORCH, suite.torch),
-        Check(st.SAMPLER_THREADS, suite.threads),
+        Check(st.SAMPLER_TORCH, suite.torch, after=(st.SAMPLER_DETERMINISTIC, st.SAMPLER_DTYPE)),
+        Check(st.SAMPLER_DEVICE, suite.device, after=(st.SAMPLER_TORCH,)),
+        Check(st.SAMPLER_THREADS, suite.threads, after=(st.SAMPLER_DETERMINISTIC,)),
     ]
 
 
@@ -191,6 +199,16 @@ class _Suite:
             places = np.argwhere(given != logits)[0].tolist()
             self.subject.fail(st.SAMPLER_INPUT, f"it wrote into the logits that came in, at {places}")
 
+    def calls(self) -> None:
+        rng = np.random.default_rng(0)
+        for libraries in ("NumPy", "torch"):
+            logits: Array = rng.normal(0, 3, (2, self.context().vocab_size))
+            if libraries == "torch":
+                with contextlib.suppress(Skip):
+                    logits = _torch().from_numpy(logits)
+            with contextlib.suppress(Exception):  # sampler-torch says so
+                self.sampler(logits, self._texts(2, 0, 6))
+
     def history(self, logits: Logits, texts: _Texts) -> None:
         try:
             self.sampler(logits.copy(), attrs.evolve(texts, level=self.level()))
@@ -245,10 +263,7 @@ class _Suite:
             self.subject.fail(st.SAMPLER_PROMISE, f"it left the tokens {np.flatnonzero(left[0]).tolist()[:5]} in a row")
 
     def torch(self) -> None:
-        try:
-            import torch
-        except ImportError:
-            raise Skip("torch is not installed") from None
+        torch = _torch()
         self.each(lambda logits, texts: self._as_torch(torch, logits, texts))
 
     def _as_torch(self, torch: Any, logits: Logits, texts: _Texts) -> None:
@@ -259,6 +274,19 @@ class _Suite:
             self.subject.fail(st.SAMPLER_TORCH, f"a tensor of torch.{logits.dtype} came back as {kind}")
         if not np.allclose(to_numpy(given), expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
             self.subject.fail(st.SAMPLER_TORCH, "a tensor gave other logits than an array of the same numbers")
+
+    def device(self) -> None:
+        """Tensors of torch's device "meta", which have shapes and no numbers: all of a GPU that no machine lacks."""
+        torch = _torch()
+        logits = torch.empty((2, self.context().vocab_size), device="meta")
+        try:
+            given = self.sampler(logits, self._texts(2, 0, 6))
+        except Exception as error:
+            if _IS_ELSEWHERE.search(str(error)):
+                raise
+            return  # it looks at a number, which is not there to be looked at
+        if given.device != logits.device:
+            self.subject.fail(st.SAMPLER_DEVICE, f"a tensor on another device came back on {given.device}")
 
     def threads(self) -> None:
         rng = np.random.default_rng(0)
@@ -275,3 +303,11 @@ class _Suite:
 
         if not all(in_threads(work)):
             self.subject.fail(st.SAMPLER_THREADS, "a call gave other logits while other threads called too")
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise Skip("torch is not installed") from None
+    return torch

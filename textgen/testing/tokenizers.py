@@ -15,12 +15,13 @@ from hypothesis import strategies as strategy
 
 from textgen.component import Component
 from textgen.errors import TextgenError
+from textgen.guards import FAILURES, unfit
 from textgen.plugins import PluginSet
 from textgen.protocols import Ids
 from textgen.testing import statements as st
 from textgen.testing.environment import TEXT, Subject, subject
 from textgen.testing.examples import cuts, for_all, in_threads, texts
-from textgen.testing.general import general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.outcomes import Check, Outcome, raise_first, run_checks
 
 _EXAMPLES: Final = 40
@@ -29,6 +30,8 @@ import contextlib, importlib, json, sys
 from pathlib import Path
 from textgen.component import BuildContext
 from textgen.testing.environment import make_config
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 module, name, options, text, folder = json.load(sys.stdin)
 with contextlib.redirect_stdout(sys.stderr):
     (component,) = (c for c in importlib.import_module(module).textgen_tokenizers() if c.name == name)
@@ -69,10 +72,11 @@ def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
         Check(st.TOKENIZER_VOCABULARY, suite.vocabulary, trial=True),
         Check(st.TOKENIZER_IDS, lambda: suite.check_ids(st.TOKENIZER_IDS, suite.text), trial=True),
         Check(st.TOKENIZER_DECODE, suite.plain_decode, trial=True),
+        calls_check(subject, suite.calls),
         Check(st.TOKENIZER_FIT, suite.fit),
         Check(st.TOKENIZER_VOCABULARY, suite.vocabulary),
         Check(st.TOKENIZER_IDS, suite.ids),
-        Check(st.TOKENIZER_DETERMINISTIC, suite.deterministic),
+        Check(st.TOKENIZER_DETERMINISTIC, suite.deterministic, after=(st.COMPONENT_CALLS,)),
         Check(st.TOKENIZER_ANY_TEXT, suite.any_text),
         Check(st.TOKENIZER_DECODE, suite.decode),
         Check(st.TOKENIZER_ROUND_TRIP, suite.round_trip),
@@ -94,6 +98,10 @@ class _Suite:
         if self._fitted is None:
             self._fitted = self._fit_new()
         return self._fitted
+
+    def calls(self) -> None:
+        tokenizer = self._fit_new()
+        tokenizer.decode(np.asarray(tokenizer.encode(self.text)))
 
     def fit(self) -> None:
         ended = []
@@ -120,7 +128,7 @@ class _Suite:
             before = self.subject.build().vocab_size
         except ValueError:
             return
-        except Exception as error:
+        except FAILURES as error:
             self.subject.fail(st.TOKENIZER_VOCABULARY, f"before fit() it raised {type(error).__name__}: {error}")
         if before != size:
             self.subject.fail(st.TOKENIZER_VOCABULARY, f"vocab_size is {before!r} before fit() and {size} after")
@@ -175,7 +183,7 @@ class _Suite:
                 self.tokenizer.encode(text)
             except TextgenError:
                 return
-            except Exception as error:
+            except FAILURES as error:
                 self.subject.fail(st.TOKENIZER_ANY_TEXT, f"encode({text!r}) raised {type(error).__name__}: {error}")
             self.check_ids(st.TOKENIZER_ANY_TEXT, text)
 
@@ -253,6 +261,8 @@ class _Suite:
         except (TypeError, ValueError) as error:
             self.subject.fail(st.TOKENIZER_SAVED, f"to_dict() holds what JSON cannot: {error}")
         made = self.subject.build().from_dict(state)
+        if fault := unfit(made, "tokenizer"):
+            self.subject.fail(st.TOKENIZER_SAVED, f"what from_dict() gave {fault}")
         for name in ("vocab_size", "unknown_id"):
             before, after = getattr(self.tokenizer, name), getattr(made, name)
             if before != after:

@@ -17,6 +17,7 @@ from textgen.data import Dataset
 from textgen.errors import TextgenError
 from textgen.events import Evaluated, StepDone
 from textgen.files import dump_tensors, load_tensors
+from textgen.guards import FAILURES
 from textgen.plugins import PluginSet
 from textgen.protocols import Tensors, TrainerState
 from textgen.testing import statements as st
@@ -24,6 +25,8 @@ from textgen.testing.environment import Subject, build_built_in, fitted_tokenize
 from textgen.testing.general import general_checks, leaves_alone
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.training_data import TRAINING, small_dataset, text_loss
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 SMALL_RNN: Final[Mapping[str, Any]] = {"type": "rnn", "hidden_size": 8, "dropout": 0.1}
 
@@ -55,14 +58,14 @@ def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> li
         Check(st.TRAINER_DATA, suite.data, trial=True),
         Check(st.TRAINER_DATA, suite.data),
         Check(st.TRAINER_EVENTS, suite.events),
-        Check(st.TRAINER_STEPS, suite.steps),
-        Check(st.TRAINER_EVALUATES, suite.evaluates),
+        Check(st.TRAINER_STEPS, suite.steps, after=(st.TRAINER_EVENTS,)),
+        Check(st.TRAINER_EVALUATES, suite.evaluates, after=(st.TRAINER_EVENTS,)),
         Check(st.TRAINER_LEARNS, suite.learns),
         Check(st.TRAINER_QUIET, suite.quiet),
-        Check(st.TRAINER_DETERMINISTIC, suite.deterministic),
+        Check(st.TRAINER_DETERMINISTIC, suite.deterministic, after=(st.TRAINER_QUIET,)),
         Check(st.TRAINER_STATE_FORM, suite.state_form),
-        Check(st.TRAINER_RESUMES, suite.resumes),
-        Check(st.TRAINER_FINISHED, suite.finished),
+        Check(st.TRAINER_RESUMES, suite.resumes, after=(st.TRAINER_DETERMINISTIC, st.TRAINER_STATE_FORM)),
+        Check(st.TRAINER_FINISHED, suite.finished, after=(st.TRAINER_STATE_FORM,)),
         Check(st.TRAINER_REFUSES, suite.refuses),
     ]
 
@@ -107,7 +110,7 @@ class _Suite:
     def data(self) -> None:
         try:
             assert self.training
-        except Exception as error:
+        except FAILURES as error:
             if "read-only" not in str(error):
                 raise
             self.subject.fail(st.TRAINER_DATA, f"training raised {type(error).__name__}: {error}")
@@ -204,7 +207,7 @@ class _Suite:
         except TextgenError as error:
             if not str(error):
                 self.subject.fail(st.TRAINER_REFUSES, "the error says nothing")
-        except Exception as error:
+        except FAILURES as error:
             self.subject.fail(st.TRAINER_REFUSES, f"a model that is an object() raised {type(error).__name__}: {error}")
         else:
             self.subject.fail(st.TRAINER_REFUSES, "a model that is an object() was trained")
@@ -213,7 +216,10 @@ class _Suite:
         model = self._new_model()
         trainer = self.subject.build(self.context())
         training = _Training([], [], model, text_loss(model, self._data()))
-        for event in trainer.train(model, self._data(held_out), TRAINING):
+        events = trainer.train(model, self._data(held_out), TRAINING)
+        if events is None:
+            self.subject.fail(st.TRAINER_EVENTS, "train() gave None; is a `yield` missing?")
+        for event in events:
             training.events.append(event)
             tensors = {name: array.copy() for name, array in model.tensors().items()}
             state = trainer.state()

@@ -13,6 +13,8 @@ from textgen.protocols import TrainingContext
 from textgen.sampling import log_softmax, to_numpy
 from textgen.testing.environment import TEXT, Subject, build_built_in
 
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
 _HELD_OUT: Final = 200
 _WINDOW: Final = 16
 TRAINING: Final = TrainingContext(seed=0, device="cpu")
