@@ -140,12 +140,7 @@ class NumpyDecoder:
         self._logits = products[-1][:, gates : gates + folded.vocab_size]
         self._bounded = folded.bounded
         one = 0 if batch_size == 1 else slice(None)
-        # Both give what the row alone would give: a stack of products, never one matrix product.
-        self._multiply: Callable[[Any, Any, Any], object]
-        if any(product.size >= SHARED_FROM for product in folded.products):
-            self._multiply = self._large.dot if batch_size == 1 else multiply_in_parts
-        else:
-            self._multiply = np.dot if batch_size == 1 else np.matmul
+        self._multiply = self._product(batch_size)
         self._taken = np.zeros((batch_size, gates), dtype)
         self._places = [
             _Place(
@@ -165,6 +160,12 @@ class NumpyDecoder:
         ]
         self._one = batch_size == 1
         self._read_out()
+
+    def _product(self, batch_size: int) -> Callable[[Any, Any, Any], object]:
+        """What multiplies. Each gives what the row alone would give: a stack of products, never one matrix product."""
+        if any(product.size >= SHARED_FROM for product in self._folded.products):
+            return self._large.dot if batch_size == 1 else multiply_in_parts
+        return np.dot if batch_size == 1 else np.matmul
 
     def _read_out(self) -> None:
         """Multiply out every layer's state; even the start state has a recurrent part, the biases."""
