@@ -8,6 +8,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+# A test run that was started in the background ignores SIGINT, and would pass that on.
+HEEDING_SIGINT = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from textgen.cli import main
+main(sys.argv[1:])
+"""
+
 
 def environment(site: Iterable[Path] = (), extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment, less what is set for textgen, with the folders `site` on the path of imports."""

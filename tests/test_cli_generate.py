@@ -21,16 +21,9 @@ from typing import Any
 
 import attrs
 import pytest
+from commands import HEEDING_SIGINT
 
 from textgen import Engine, Generator, PromptError, load
-
-# A test run that was started in the background ignores SIGINT, and would pass that on.
-HEEDING_SIGINT = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from textgen.cli import main
-main(sys.argv[1:])
-"""
 
 
 @pytest.fixture(scope="module")

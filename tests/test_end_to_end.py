@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from commands import environment, run_python, run_textgen
+from commands import HEEDING_SIGINT, environment, run_python, run_textgen
 
 import textgen
 from textgen import devices
@@ -592,7 +592,7 @@ def test_the_seed_decides(folder: Path) -> None:
 def running(*arguments: str, folder: Path, site: Iterable[Path] = ()) -> Iterator[subprocess.Popen[str]]:
     """`textgen ARGUMENTS` with a pipe to each of its streams; ended at the end, whatever has happened."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "textgen", *arguments],
+        [sys.executable, "-c", HEEDING_SIGINT, *arguments],
         cwd=folder,
         env=environment(site),
         stdin=subprocess.PIPE,
