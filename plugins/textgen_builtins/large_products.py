@@ -18,9 +18,11 @@ import numpy as np
 SHARED_FROM: Final = 400_000  # numbers in a matrix; OpenBLAS shares vector products from 460,800 on
 _LANES: Final = 64  # columns that BLAS takes together, at most
 _FASTER: Final = 0.8  # of the time of one thread, from which sharing is worth it
+_DEAR: Final = 8.0  # of it, from which sharing is not to be tried often: a thread that slept takes some of it to wake
 _FADING: Final = 1.01  # a time counts for less with each later product
-_SOON: Final = 32  # products until sharing is tried for the first time, and again where it has paid
-_LATE: Final = 16_384  # and in the end, where it does not
+_AT_ONCE: Final = 2  # products until sharing is tried again where it was not dear
+_SOON: Final = 32  # until it is tried for the first time, and again where it was dear for the first time
+_LATE: Final = 16_384  # and in the end, where it always is
 
 
 @attrs.define(eq=False)
@@ -63,10 +65,13 @@ class LargeProducts:
             return
         begun = time.perf_counter()
         np.dot(vector, matrix, out)
-        self._shares = (time.perf_counter() - begun) / matrix.size < _FASTER * self._alone
-        if not self._shares:
-            self._trial = self._turn + self._wait
-        self._wait = _SOON if self._shares else min(2 * self._wait, _LATE)
+        taken = (time.perf_counter() - begun) / matrix.size / self._alone
+        self._shares = taken < _FASTER
+        self._trial = self._turn + (_AT_ONCE if taken < _DEAR else self._wait)
+        if taken >= _DEAR:
+            self._wait = min(2 * self._wait, _LATE)
+        elif self._shares:
+            self._wait = _SOON
 
 
 def multiply_in_parts(vectors: Any, matrix: Any, out: Any) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pairs import seconds
 
-IMPORTS = [sys.executable, "-c", "import attrs, cattrs, pluggy, tqdm, click"]
+IMPORTS = [sys.executable, "-c", "import attrs, pluggy, tqdm, click"]
 TORCH = [sys.executable, "-c", "import torch"]
 TEXTGEN = [sys.executable, "-m", "textgen"]
 
