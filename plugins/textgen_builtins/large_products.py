@@ -1,6 +1,6 @@
 """Products of vectors and a large matrix, with BLAS's own threads or without, whichever is faster at this time.
 
-BLAS shares a large product among threads and waits for all of them. On idle cores that is up to twice as fast. Where
+BLAS shares a large product among threads and waits for all of them. On idle cores that is faster. Where
 another program has one of the cores it is a hundred times slower, since the system takes milliseconds to give the core
 back. A product in parts, each below the size from which BLAS shares, takes what one thread needs, whatever else the
 machine does.
