@@ -221,8 +221,10 @@ def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Iterat
             keep_state=how.save_state is not None,
             **arguments,
         )
-        save(generation.state)
-        yield generation
+        try:
+            yield generation
+        finally:  # after the text, which a state that cannot be written must not cost
+            save(generation.state)
 
 
 def _stream(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
