@@ -16,10 +16,10 @@ from commands import run_textgen
 import textgen
 from textgen import Component, NoOptions, hookimpl
 from textgen.events import Evaluated, StepDone
-from textgen.plugins import Offer
+from textgen.plugin.registry import Offer
 from textgen.protocols import TrainerState
-from textgen_builtins.char import CharConfig
-from textgen_builtins.char_tokenizer import CharTokenizer
+from textgen_builtins.tokenizers.char import CharTokenizer
+from textgen_builtins.tokenizers.plugin import CharConfig
 
 BROKEN_COMMAND = """\
 import attrs

@@ -14,8 +14,8 @@ from commands import run_python, run_textgen
 from installing import install
 
 import textgen
-from textgen.component import KINDS
 from textgen.deprecation import deprecated
+from textgen.plugin.component import KINDS
 
 PIPELINE = """
 device = "cpu"

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from textgen import Engine, PipelineError, PluginSet, run
-from textgen.commented import commented_toml
-from textgen.config import CHAINS, CHOICES, TABLES, GeneralOptions
+from textgen.pipeline.pipeline import CHAINS, CHOICES, TABLES, GeneralOptions
+from textgen.tools.commented import commented_toml
 
 Make = Callable[..., dict[str, Any]]
 BASE: dict[str, Any] = {

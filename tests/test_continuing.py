@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from textgen import Component, Engine, Generator, NoOptions, PluginSet, hookimpl
-from textgen.surprise import surprise_page
+from textgen.tools.surprise import surprise_page
 
 
 @attrs.define(eq=False)

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from textgen import BuildContext, CorpusError, Engine
-from textgen.config import DataOptions
 from textgen.data import Dataset, Windows, encode_corpus, shuffled, split_tokens
-from textgen_builtins.char import CharConfig, build
+from textgen.pipeline.pipeline import DataOptions
+from textgen_builtins.tokenizers.plugin import CharConfig, build
 
 
 def split(tokens: Any, **options: Any) -> Dataset:

@@ -269,7 +269,7 @@ def test_it_goes_on_greedily_only_where_every_logit_is_finite() -> None:
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_torch_decoder_goes_on_greedily_too(cell: dict[str, Any], device: str, batch: int) -> None:
-    from textgen_builtins.rnn_torch import TorchDecoder
+    from textgen_builtins.models.rnn.torch_model import TorchDecoder
 
     options = {**cell, "layers": 2, "hidden_size": 16}
     trained = module(device=device, **options)

@@ -13,8 +13,9 @@ import pluggy
 import pytest
 from commands import run_python
 
-from textgen import Engine, PluginSet, hookspecs
-from textgen.describe import describe
+from textgen import Engine, PluginSet
+from textgen.plugin import hookspecs
+from textgen.tools.describe import describe
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = (

@@ -178,7 +178,7 @@ def test_cores_are_those_that_the_process_may_use(tmp_path: Path) -> None:
     core = min(os.sched_getaffinity(0))
     code = (
         f"import os; os.sched_setaffinity(0, {{{core}}}); "
-        "from textgen.machine import cores; assert cores()['usable'] == 1, cores()"
+        "from textgen.tools.machine import cores; assert cores()['usable'] == 1, cores()"
     )
     done = run_python("-c", code, folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -451,7 +451,7 @@ KILLED = """
 import itertools, os, shutil, sys
 from pathlib import Path
 import textgen
-from textgen.rundir import RunDirectory
+from textgen.runs.directory import RunDirectory
 
 finished, work = Path(sys.argv[1]), Path(sys.argv[2])
 old = textgen.load(finished).generate("Once", max_new_tokens=30).text

@@ -41,7 +41,7 @@ from textgen import (
     load,
     run,
 )
-from textgen.arguments import GenerateArguments
+from textgen.generation.arguments import GenerateArguments
 
 
 @pytest.fixture(scope="module")

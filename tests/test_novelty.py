@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import CorpusError, Generator, UsageError, load, novelty, run
-from textgen.novelty import NGRAMS, CopyIndex, CopyReport, suffix_array
+from textgen import CorpusError, Generator, UsageError, load, run
+from textgen.generation import novelty
+from textgen.generation.novelty import NGRAMS, CopyIndex, CopyReport, suffix_array
 
 LETTERS = "abcd"
 texts = st.text(alphabet=LETTERS, max_size=60)

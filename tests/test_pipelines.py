@@ -13,7 +13,7 @@ import textgen
 
 ROOT = Path(__file__).parents[1]
 PIPELINES = ROOT / "docs/pipelines"
-STORY = ROOT / "plugins/textgen_builtins/story.txt"
+STORY = ROOT / "plugins/textgen_builtins/corpora/story.txt"
 
 
 def metrics(run: textgen.Run) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 from commands import run_python, run_textgen
 from installing import install
 
-from textgen.component import KINDS
+from textgen.plugin.component import KINDS
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 

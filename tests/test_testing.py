@@ -51,13 +51,13 @@ from commands import run_textgen
 
 from textgen import Component, NoOptions, option, testing
 from textgen.errors import PipelineError, PluginError, UsageError
-from textgen.plugins import Offer, Plugin
+from textgen.plugin.registry import Offer, Plugin
 from textgen.testing import STATEMENTS, ContractFailure, Outcome, isolated_plugins, statements
 from textgen.testing.plugin import check_offers
 
 ROOT = Path(__file__).parents[1]
 CHECKS: dict[str, Callable[..., Any]] = {kind: getattr(testing, f"check_{kind}") for kind in GOOD}
-LIGHT = "textgen.component"  # what is imported for components that are made in this process
+LIGHT = "textgen.plugin.component"  # what is imported for components that are made in this process
 SENTENCES = {statement.anchor: statement for statement in STATEMENTS}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "char": [{}, {"letters_only": True, "lower_case": True}, {"unicode_form": "NFKD", "min_frequency": 3}],
@@ -518,7 +518,7 @@ def test_options_that_do_not_fit_are_the_callers_fault() -> None:
 
 
 def test_check_plugin_takes_names_and_refuses_what_is_none() -> None:
-    assert {o.component for o in testing.check_plugin("textgen_builtins.observers")} == {
+    assert {o.component for o in testing.check_plugin("textgen_builtins.observers.plugin")} == {
         f"observer {name!r} of textgen-engine" for name in ("loss-plot", "metrics", "progress", "samples")
     }
     with pytest.raises(PluginError, match=r"not marked with @textgen.hookimpl"):

@@ -12,11 +12,6 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
-    from textgen.arguments import GenerateArguments
-    from textgen.async_stream import AsyncTextStream
-    from textgen.component import BuildContext, Component, NoOptions, option
-    from textgen.config import Pipeline
-    from textgen.decoding import TokenLogprobs
     from textgen.engine import Engine, Run, load, run
     from textgen.errors import (
         ContractError,
@@ -36,14 +31,19 @@ if _TYPE_CHECKING:
         TrainingError,
         UsageError,
     )
-    from textgen.generation import Generator
-    from textgen.hookspecs import PLUGIN_API_VERSION, hookimpl
-    from textgen.novelty import CopyIndex, CopyReport
-    from textgen.plugins import PluginSet
-    from textgen.scoring import TextScore, TokenScores
-    from textgen.state import GenerationState
-    from textgen.text_stream import TextStream
-    from textgen.texts import Generation, Piece
+    from textgen.generation.arguments import GenerateArguments
+    from textgen.generation.async_streams import AsyncTextStream
+    from textgen.generation.decoding import TokenLogprobs
+    from textgen.generation.generator import Generator
+    from textgen.generation.novelty import CopyIndex, CopyReport
+    from textgen.generation.results import Generation, Piece
+    from textgen.generation.scoring import TextScore, TokenScores
+    from textgen.generation.state import GenerationState
+    from textgen.generation.streams import TextStream
+    from textgen.pipeline.pipeline import Pipeline
+    from textgen.plugin.component import BuildContext, Component, NoOptions, option
+    from textgen.plugin.hookspecs import PLUGIN_API_VERSION, hookimpl
+    from textgen.plugin.registry import PluginSet
 
 __all__ = [
     "PLUGIN_API_VERSION",
@@ -91,25 +91,25 @@ __all__ = [
 # Each is imported when it is first asked for: a plugin's import and `textgen --help` wait for no NumPy, and a Ctrl-C
 # in the first moments of the command finds something there to answer it.
 _WHERE = {
-    "arguments": ("GenerateArguments",),
-    "async_stream": ("AsyncTextStream",),
-    "component": ("BuildContext", "Component", "NoOptions", "option"),
-    "config": ("Pipeline",),
-    "decoding": ("TokenLogprobs",),
     "engine": ("Engine", "Run", "load", "run"),
     "errors": (
         *("ContractError", "CorpusError", "CorruptFileError", "DeviceError", "Fault", "Interrupted", "PipelineError"),
         *("PluginError", "PluginWarning", "PromptError", "RunError", "RunLockedError", "RunMismatchError"),
         *("TextgenError", "TrainingError", "UsageError"),
     ),
-    "generation": ("Generator",),
-    "hookspecs": ("PLUGIN_API_VERSION", "hookimpl"),
-    "novelty": ("CopyIndex", "CopyReport"),
-    "plugins": ("PluginSet",),
-    "scoring": ("TextScore", "TokenScores"),
-    "state": ("GenerationState",),
-    "text_stream": ("TextStream",),
-    "texts": ("Generation", "Piece"),
+    "generation.arguments": ("GenerateArguments",),
+    "generation.async_streams": ("AsyncTextStream",),
+    "generation.decoding": ("TokenLogprobs",),
+    "generation.generator": ("Generator",),
+    "generation.novelty": ("CopyIndex", "CopyReport"),
+    "generation.results": ("Generation", "Piece"),
+    "generation.scoring": ("TextScore", "TokenScores"),
+    "generation.state": ("GenerationState",),
+    "generation.streams": ("TextStream",),
+    "pipeline.pipeline": ("Pipeline",),
+    "plugin.component": ("BuildContext", "Component", "NoOptions", "option"),
+    "plugin.hookspecs": ("PLUGIN_API_VERSION", "hookimpl"),
+    "plugin.registry": ("PluginSet",),
 }
 
 

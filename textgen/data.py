@@ -11,8 +11,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.config import DataOptions
 from textgen.errors import CorpusError
+from textgen.pipeline.pipeline import DataOptions
 from textgen.protocols import Ids, Tokenizer
 
 _RATIO_SAMPLE: Final = 1 << 20  # tokens decoded to measure how many characters a token stands for

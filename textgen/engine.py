@@ -16,22 +16,24 @@ from typing import Any, Final, Literal, TextIO, TypeAlias
 
 import attrs
 
-from textgen import contracts, devices, provenance
-from textgen.arguments import Event
-from textgen.component import BuildContext
-from textgen.config import Pipeline, make_choice, make_pipeline
+from textgen import devices
+from textgen.contracts import checks
+from textgen.contracts.guards import changed_text, read_pieces
 from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
-from textgen.document import read_document
 from textgen.errors import CorpusError, CorruptFileError, UsageError
-from textgen.generation import Generator
-from textgen.guards import changed_text, read_pieces
-from textgen.loading import load_generator, load_weights, make_generator
-from textgen.plugins import PluginSet
+from textgen.generation.arguments import Event
+from textgen.generation.generator import Generator
+from textgen.generation.results import Generation
+from textgen.pipeline.document import read_document
+from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
+from textgen.plugin.component import BuildContext
+from textgen.plugin.registry import PluginSet
 from textgen.protocols import Corpus, Observer, Tokenizer, TrainingContext
-from textgen.run_texts import check_generation, generate, sample_with
-from textgen.rundir import Checkpoint, RunDirectory
-from textgen.texts import Generation
-from textgen.training import Progress, TrainingLoop, Watcher
+from textgen.runs import record as run_record
+from textgen.runs.directory import Checkpoint, RunDirectory
+from textgen.runs.loading import load_generator, load_weights, make_generator
+from textgen.runs.run_texts import check_generation, generate, sample_with
+from textgen.runs.training import Progress, TrainingLoop, Watcher
 
 logger = logging.getLogger("textgen")
 _TOKENS: Final = "tokens.bin"
@@ -114,7 +116,7 @@ class Engine:
             devices.resolve(pipeline.device)  # a missing device is an error before any work
         directory = RunDirectory(pipeline.output)
         bring = partial(_bring_to_finished, pipeline, directory, overwrite, console, observers, stop)
-        if not overwrite and directory.is_settled() and provenance.is_written(pipeline, directory):
+        if not overwrite and directory.is_settled() and run_record.is_written(pipeline, directory):
             outcome = bring()
         else:
             made = directory.prepare()
@@ -159,13 +161,13 @@ class Engine:
 
         Raises PipelineError for a table that is wrong, ContractError where the plugin is.
         """
-        return contracts.build(make_choice(kind, table, self.plugins(), context.folder, source=kind), context)
+        return checks.build(make_choice(kind, table, self.plugins(), context.folder, source=kind), context)
 
     def read_corpus(self, table: Mapping[str, Any]) -> Iterator[str]:
         """The text of a corpus given as a `[corpus]` table, piece by piece. Raises PipelineError and CorpusError."""
         plugins = self.plugins()
         choice = make_choice("corpus", table, plugins, Path.cwd(), source="corpus")
-        return read_pieces(contracts.build(choice, BuildContext(folder=Path.cwd(), plugins=plugins)), choice.offer)
+        return read_pieces(checks.build(choice, BuildContext(folder=Path.cwd(), plugins=plugins)), choice.offer)
 
 
 def _checked(
@@ -194,7 +196,7 @@ def _bring_to_finished(
     record = directory.read_run() if directory.exists() and not overwrite else None
     if record is not None and record["status"] != "finished" and not directory.checkpoint_steps():
         record = None  # it failed before there was anything to keep
-    provenance.compare(directory, record, provenance.fingerprint(pipeline))
+    run_record.compare(directory, record, run_record.fingerprint(pipeline))
     context = BuildContext(
         folder=pipeline.folder,
         requested_device=pipeline.device,
@@ -203,21 +205,21 @@ def _bring_to_finished(
         console=console,
         plugins=pipeline.plugins,
     )
-    corpus = contracts.build(pipeline.corpus, context)
-    tokenizer = contracts.build(pipeline.tokenizer, context)
+    corpus = checks.build(pipeline.corpus, context)
+    tokenizer = checks.build(pipeline.tokenizer, context)
     survey = _fit(corpus, tokenizer, pipeline)
-    provenance.compare(directory, record, provenance.fingerprint(pipeline, survey))
+    run_record.compare(directory, record, run_record.fingerprint(pipeline, survey))
     context = attrs.evolve(context, tokenizer=tokenizer)
     check_generation(pipeline, context)
     if record is not None and record["status"] == "finished":
-        if not provenance.is_written(pipeline, directory):  # samplers and the like have changed
-            provenance.write_pipeline(pipeline, directory)
+        if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
+            run_record.write_pipeline(pipeline, directory)
         return "skipped"
     with _encoded(corpus, tokenizer, pipeline, survey, directory) as data:
         if overwrite:  # only now that nothing is left that could refuse the new run
             directory.clear(spare=directory.path / _TOKENS)
         checkpoint = _last_checkpoint(directory) if record is not None else None
-        provenance.write_pipeline(pipeline, directory)  # first of all: a component may look up what the run is
+        run_record.write_pipeline(pipeline, directory)  # first of all: a component may look up what the run is
         loop = _training_loop(pipeline, directory, context, data, checkpoint, observers, cancelled)
         _train(pipeline, survey, context, directory, loop)
     return "trained" if checkpoint is None else "resumed"
@@ -241,7 +243,7 @@ def _fit(corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline) -> Survey:
     survey = surveyor.result()
     if not survey.characters:
         raise CorpusError("the corpus is empty: it has 0 characters, and training needs at least a window of text")
-    contracts.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning[0])
+    checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning[0])
     return survey
 
 
@@ -267,13 +269,13 @@ def _train(
 ) -> None:
     """Train to the end and publish the model."""
     assert context.tokenizer is not None
-    record = provenance.begin(pipeline, directory, survey, context.tokenizer, loop.data, loop.context.device)
+    record = run_record.begin(pipeline, directory, survey, context.tokenizer, loop.data, loop.context.device)
     try:
         loop.run()
     except BaseException:
         directory.write_run({**record, "status": "unfinished", "step": loop.progress.step})
         raise
-    provenance.finish(directory, record, loop.progress)
+    run_record.finish(directory, record, loop.progress)
 
 
 def _training_loop(
@@ -286,8 +288,8 @@ def _training_loop(
     cancelled: Callable[[], bool],
 ) -> TrainingLoop:
     """Model and trainer, where the checkpoint left them, and who watches."""
-    model = contracts.build(pipeline.model, context)
-    trainer = contracts.build(pipeline.trainer, context)
+    model = checks.build(pipeline.model, context)
+    trainer = checks.build(pipeline.trainer, context)
     if checkpoint is not None:
         load_weights(model, pipeline.model, checkpoint.tensors)
         trainer.load_state(checkpoint.trainer)
@@ -295,7 +297,7 @@ def _training_loop(
     generator.chain.try_on(model)  # what cannot generate is found before training, and not by its first sample
     # Without torch nothing computes on a GPU, and asking which there are would load it.
     device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
-    own = [Watcher(contracts.build(choice, context), choice.offer) for choice in pipeline.observers]
+    own = [Watcher(checks.build(choice, context), choice.offer) for choice in pipeline.observers]
     return TrainingLoop(
         directory=directory,
         model=model,

@@ -20,10 +20,10 @@ from typing import Any
 import attrs
 
 from textgen import errors
-from textgen.commented import inline_toml
-from textgen.config import TABLES, GeneralOptions
-from textgen.describe import describe, describe_option
-from textgen.plugins import OWN_DISTRIBUTION, PluginSet
+from textgen.pipeline.pipeline import TABLES, GeneralOptions
+from textgen.plugin.registry import OWN_DISTRIBUTION, PluginSet
+from textgen.tools.commented import inline_toml
+from textgen.tools.describe import describe, describe_option
 
 _PACKAGES = Path(__file__).parents[2] / "plugins"
 _COLUMNS = re.compile(r"(\S+(?:, \S+)*) {2,}(\S.*)")

@@ -20,16 +20,16 @@ import torch
 import seed_loop
 from pairs import show
 from textgen import BuildContext, PluginSet
-from textgen.config import DataOptions
 from textgen.data import encode_corpus, split_tokens
-from textgen.document import read_document
 from textgen.events import Evaluated
+from textgen.pipeline.document import read_document
+from textgen.pipeline.pipeline import DataOptions
 from textgen.protocols import TrainingContext
 
 
 def ours(corpus: Path, folder: Path) -> Iterator[tuple[float, float]]:
     """(seconds of an epoch's steps, seconds of its validation) for the pipeline docs/pipelines/seed.toml."""
-    from textgen.config import make_pipeline
+    from textgen.pipeline.pipeline import make_pipeline
 
     document = read_document(Path(__file__).parents[2] / "docs/pipelines/seed.toml", ["trainer.epochs=1000"])
     pipeline = make_pipeline(document, PluginSet.discover())

@@ -19,7 +19,7 @@ from typing import Any, Final
 import click
 
 from textgen.errors import Interrupted, PluginWarning, TextgenError
-from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
+from textgen.plugin.registry import OWN_DISTRIBUTION, Offer, PluginSet
 
 COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "new-plugin", "doctor", "completion")
 
@@ -107,14 +107,14 @@ class _Group(click.Group):
         return f"did you mean {known!r}?" if known else nearest(word, self.list_commands(ctx))
 
     def _build(self, offer: Offer, settings: Settings) -> click.Command:
-        from textgen import contracts
-        from textgen.component import BuildContext
-        from textgen.config import Choice
+        from textgen.contracts import checks
+        from textgen.pipeline.pipeline import Choice
+        from textgen.plugin.component import BuildContext
 
         context = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=settings.plugins())
-        made = contracts.build(Choice(offer.component.name, offer, offer.component.config()), context)
+        made = checks.build(Choice(offer.component.name, offer, offer.component.config()), context)
         if not isinstance(made, click.Command):
-            raise contracts.blame(offer, f"built {type(made).__name__}, and must build a click.Command")
+            raise checks.blame(offer, f"built {type(made).__name__}, and must build a click.Command")
         return made
 
 
@@ -270,7 +270,7 @@ def _with_options(text: str, arguments: list[str]) -> str:
     text = re.sub("`(" + "|".join(options) + ")`", lambda name: options[name[1]], text)
     if "generate" not in arguments or "numpy" not in sys.modules:
         return text
-    from textgen.arguments import GenerateArguments
+    from textgen.generation.arguments import GenerateArguments
 
     known = "|".join({"n", "batch_size", "logprobs", *GenerateArguments.__annotations__} - _NO_OPTIONS)
     text = re.sub(rf"^sampler: (?=(\d+ faults\n  )?({known}): )", "", text)

@@ -23,7 +23,7 @@ def command(ctx: click.Context, import_torch: bool, as_json: bool) -> None:
     Versions, cores, memory, devices, threads, the cache, the current folder, and every plugin with the time its import
     takes. Exits with 1 if something is so wrong that work will fail.
     """
-    from textgen.doctor import examine
+    from textgen.tools.doctor import examine
 
     report = examine(disable=ctx.obj.disable, import_torch=import_torch)
     if as_json:

@@ -51,7 +51,7 @@ def command(settings: Any, run: str, file: str, encoding: str, page: str | None,
             raise UsageError(f"{name}: {error}") from error
         if page is not None:
             from textgen.files import write_atomic
-            from textgen.surprise import surprise_page
+            from textgen.tools.surprise import surprise_page
 
             blocks = generator.score_tokens(pieces())
             write_atomic(Path(page), surprise_page(blocks, generator.tokenizer, Path(name).name, pieces()).encode())
@@ -72,7 +72,7 @@ def _check(file: str, page: str | None) -> None:
         raise UsageError("- reads stdin, which is closed")
     if page is None:
         return
-    from textgen.surprise import is_page
+    from textgen.tools.surprise import is_page
 
     check_output("--html", page, "page of textgen evaluate", is_page, in_run=False)
     if file != "-" and Path(page).exists() and Path(page).samefile(file):

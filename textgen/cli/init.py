@@ -19,7 +19,7 @@ def command(text: str | None, pipeline: str | None, force: bool) -> None:
 
     TEXT is a text file or a folder of .txt files; without it the pipeline trains on the story that comes with textgen.
     """
-    from textgen.starter import starter_pipeline, write_new
+    from textgen.tools.starter import starter_pipeline, write_new
 
     stem = Path(text).resolve().stem if text else "pipeline"
     path = Path(pipeline or f"{stem}.toml")

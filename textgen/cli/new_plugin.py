@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from textgen.component import KINDS
+from textgen.plugin.component import KINDS
 
 
 @click.command("new-plugin")
@@ -20,7 +20,7 @@ def command(settings: Any, name: str, kind: str | None) -> None:
     NAME is the name of the distribution, such as textgen-whisper. The component is called what comes after textgen-.
     """
     from textgen.errors import UsageError
-    from textgen.scaffold import write_package
+    from textgen.tools.scaffold import write_package
 
     if kind is None:
         raise UsageError(f"say what it offers, with --kind and one of {', '.join(KINDS)}")

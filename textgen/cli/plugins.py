@@ -20,10 +20,10 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
     """List components: kind, name, summary, package and version; then the plugins that are left out, and why."""
     if ctx.invoked_subcommand is not None:
         return
-    from textgen.component import KINDS
-    from textgen.describe import describe
     from textgen.errors import UsageError
+    from textgen.plugin.component import KINDS
     from textgen.suggest import nearest
+    from textgen.tools.describe import describe
 
     if kind is not None and kind not in KINDS:
         hint = nearest(kind, KINDS) or f"there are {', '.join(KINDS)}"

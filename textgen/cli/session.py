@@ -9,16 +9,16 @@ from typing import Any, Final
 import attrs
 import click
 
-from textgen.arguments import GenerateArguments
 from textgen.cli.line_editing import line_editing
 from textgen.cli.options import check_prompt, token_table
-from textgen.commented import inline_toml
-from textgen.config import DecodingOptions
-from textgen.document import toml_value
 from textgen.errors import Fault, TextgenError, UsageError
-from textgen.generation import Generator
-from textgen.structure import plain
+from textgen.generation.arguments import GenerateArguments
+from textgen.generation.generator import Generator
+from textgen.pipeline.document import toml_value
+from textgen.pipeline.pipeline import DecodingOptions
+from textgen.pipeline.structure import plain
 from textgen.suggest import nearest
+from textgen.tools.commented import inline_toml
 
 OPTIONS: Final = tuple(name for name in GenerateArguments.__annotations__ if name != "cancelled")
 COMMANDS: Final = ("/set", "/unset", "/options", "/help", "/quit", "/exit")

@@ -19,10 +19,10 @@ def command(settings: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     The output is a pipeline again.
     """
     check_pipeline(pipeline)
-    from textgen.commented import commented_toml
-    from textgen.config import make_pipeline
-    from textgen.document import read_document
-    from textgen.plugins import PluginSet
+    from textgen.pipeline.document import read_document
+    from textgen.pipeline.pipeline import make_pipeline
+    from textgen.plugin.registry import PluginSet
+    from textgen.tools.commented import commented_toml
 
     document = read_document(pipeline, overrides)
     plugins = PluginSet.discover(disable={*settings.disable, *document.disabled_plugins()})

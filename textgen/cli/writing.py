@@ -17,13 +17,13 @@ import numpy as np
 from textgen.cli.options import check_file, check_output, check_prompt
 from textgen.cli.stop_switch import StopSwitch
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
-from textgen.generation import Generator
+from textgen.generation.generator import Generator
+from textgen.generation.results import Generation
+from textgen.generation.state import GenerationState
 from textgen.protocols import Tokenizer
-from textgen.state import GenerationState
-from textgen.texts import Generation
 
 if TYPE_CHECKING:
-    from textgen.novelty import CopyIndex
+    from textgen.generation.novelty import CopyIndex
 
 
 def write(generator: Generator, how: How, sampling: dict[str, Any], **options: Any) -> None:

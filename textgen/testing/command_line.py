@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from textgen.discovery import Plugin, normalized, unmarked
-from textgen.document import toml_value
+from textgen.contracts.tracebacks import shown_path
 from textgen.errors import Fault, UsageError
-from textgen.places import shown_path
-from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
+from textgen.pipeline.document import toml_value
+from textgen.plugin.discovery import Plugin, normalized, unmarked
+from textgen.plugin.registry import OWN_DISTRIBUTION, Offer, PluginSet
 from textgen.suggest import nearest
 from textgen.testing.outcomes import NOT_CHECKED, Outcome
 from textgen.testing.plugin import check_offers, matching

@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from textgen.component import Component
-from textgen.plugins import PluginSet
+from textgen.plugin.component import Component
+from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, required_options, subject
 from textgen.testing.general import general_checks, probe

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.component import Component
+from textgen.contracts.guards import FAILURES
 from textgen.errors import CorpusError
-from textgen.guards import FAILURES
-from textgen.plugins import PluginSet
+from textgen.plugin.component import Component
+from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, make_config, subject
 from textgen.testing.examples import in_threads

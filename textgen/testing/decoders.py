@@ -12,8 +12,8 @@ import numpy.typing as npt
 from hypothesis import strategies as strategy
 
 from textgen.files import dump_tensors
+from textgen.generation.sampling import to_numpy
 from textgen.protocols import Ids
-from textgen.sampling import to_numpy
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject
 from textgen.testing.examples import cuts, for_all, in_threads

@@ -13,12 +13,12 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
-from textgen import discovery
-from textgen.component import BuildContext, Component
+from textgen.contracts.tracebacks import packages_of
 from textgen.errors import Fault, PipelineError
-from textgen.places import packages_of
-from textgen.plugins import OWN_DISTRIBUTION, PluginSet
-from textgen.structure import structure_table
+from textgen.pipeline.structure import structure_table
+from textgen.plugin import discovery
+from textgen.plugin.component import BuildContext, Component
+from textgen.plugin.registry import OWN_DISTRIBUTION, PluginSet
 from textgen.testing.outcomes import fail
 from textgen.testing.statements import Statement
 

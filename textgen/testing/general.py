@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import attrs
 
+from textgen.contracts.guards import unfit
 from textgen.errors import Fault, PipelineError, PluginError
-from textgen.guards import unfit
-from textgen.hookspecs import hookimpl
-from textgen.plugins import HOOKS, PluginSet
-from textgen.structure import plain, structure_table
+from textgen.pipeline.structure import plain, structure_table
+from textgen.plugin.hookspecs import hookimpl
+from textgen.plugin.registry import HOOKS, PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject
 from textgen.testing.outcomes import Check, Skip
@@ -43,7 +43,7 @@ imported = __import__(module, fromlist=["*"])
 seconds = time.perf_counter() - begun
 if command:
     from pathlib import Path
-    from textgen.component import BuildContext
+    from textgen.plugin.component import BuildContext
     for component in getattr(imported, "textgen_commands", list)():
         if component.name == command:
             component.build(component.config(), BuildContext(folder=Path.cwd()))

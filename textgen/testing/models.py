@@ -9,12 +9,12 @@ from typing import Any
 import attrs
 import numpy as np
 
-from textgen.component import BuildContext, Component
+from textgen.contracts.guards import FAILURES
 from textgen.files import dump_tensors, load_tensors
-from textgen.guards import FAILURES
-from textgen.plugins import PluginSet
+from textgen.generation.sampling import to_numpy
+from textgen.plugin.component import BuildContext, Component
+from textgen.plugin.registry import PluginSet
 from textgen.protocols import Ids, Tensors
-from textgen.sampling import to_numpy
 from textgen.testing import statements as st
 from textgen.testing.decoders import DecoderSuite, difference
 from textgen.testing.environment import Subject, fitted_tokenizer, subject

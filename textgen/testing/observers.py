@@ -14,11 +14,11 @@ from typing import Any, Final
 import attrs
 import tomli_w
 
-from textgen.component import BuildContext, Component
+from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError
 from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone
-from textgen.guards import FAILURES
-from textgen.plugins import OWN_DISTRIBUTION, PluginSet
+from textgen.plugin.component import BuildContext, Component
+from textgen.plugin.registry import OWN_DISTRIBUTION, PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import in_threads

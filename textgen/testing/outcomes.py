@@ -10,8 +10,8 @@ from typing import Final, Literal, NoReturn
 
 import attrs
 
-from textgen.guards import FAILURES
-from textgen.places import last_line
+from textgen.contracts.guards import FAILURES
+from textgen.contracts.tracebacks import last_line
 from textgen.testing.statements import COMPONENT_QUIET, COMPONENT_RAISES, Statement
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component

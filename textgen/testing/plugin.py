@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from importlib import metadata
 from typing import Any
 
-from textgen import discovery
-from textgen.component import Component
+from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError, UsageError
-from textgen.guards import FAILURES
-from textgen.plugins import Offer, PluginSet
+from textgen.plugin import discovery
+from textgen.plugin.component import Component
+from textgen.plugin.registry import Offer, PluginSet
 from textgen.suggest import nearest
 from textgen.testing.commands import command_checks
 from textgen.testing.corpora import corpus_checks

@@ -10,7 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from textgen.engine import Run
-    from textgen.plugins import PluginSet
+    from textgen.plugin.registry import PluginSet
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from hypothesis import strategies as strategy
 from hypothesis.extra import numpy as arrays
 
-from textgen.component import BuildContext, Component
-from textgen.plugins import PluginSet
+from textgen.generation.sampling import SequenceHistory, to_numpy
+from textgen.plugin.component import BuildContext, Component
+from textgen.plugin.registry import PluginSet
 from textgen.protocols import Array, Ids
-from textgen.sampling import SequenceHistory, to_numpy
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import for_all, in_threads

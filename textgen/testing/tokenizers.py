@@ -13,10 +13,10 @@ import attrs
 import numpy as np
 from hypothesis import strategies as strategy
 
-from textgen.component import Component
+from textgen.contracts.guards import FAILURES, unfit
 from textgen.errors import TextgenError
-from textgen.guards import FAILURES, unfit
-from textgen.plugins import PluginSet
+from textgen.plugin.component import Component
+from textgen.plugin.registry import PluginSet
 from textgen.protocols import Ids
 from textgen.testing import statements as st
 from textgen.testing.environment import TEXT, Subject, subject
@@ -28,7 +28,7 @@ _EXAMPLES: Final = 40
 _LEARN: Final = """
 import contextlib, importlib, json, sys
 from pathlib import Path
-from textgen.component import BuildContext
+from textgen.plugin.component import BuildContext
 from textgen.testing.environment import make_config
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component

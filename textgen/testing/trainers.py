@@ -12,13 +12,13 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen.component import BuildContext, Component
+from textgen.contracts.guards import FAILURES
 from textgen.data import Dataset
 from textgen.errors import TextgenError
 from textgen.events import Evaluated, StepDone
 from textgen.files import dump_tensors, load_tensors
-from textgen.guards import FAILURES
-from textgen.plugins import PluginSet
+from textgen.plugin.component import BuildContext, Component
+from textgen.plugin.registry import PluginSet
 from textgen.protocols import Tensors, TrainerState
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, build_built_in, fitted_tokenizer, subject

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from textgen.component import BuildContext
 from textgen.data import Dataset
+from textgen.generation.sampling import log_softmax, to_numpy
+from textgen.plugin.component import BuildContext
 from textgen.protocols import TrainingContext
-from textgen.sampling import log_softmax, to_numpy
 from textgen.testing.environment import TEXT, Subject, build_built_in
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component

@@ -1,0 +1,94 @@
+"""Reads text files in pieces, with errors that say which byte."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from textgen.errors import CorpusError
+from textgen.tools.starter import encoding_of_mark
+from textgen_builtins.corpora.plugin import FileConfig
+
+_PIECE: Final = 1 << 20
+
+
+@attrs.frozen
+class FileCorpus:
+    """textgen.protocols.Corpus over files, in pieces of about a megabyte."""
+
+    config: FileConfig
+
+    def read(self) -> Iterator[str]:
+        """Yield the files' text. Raises CorpusError for what is missing, unreadable or wrongly encoded."""
+        files = self.files()
+        several = len(files) > 1
+        for path in files:
+            last = ""
+            for piece in self._read_file(path):
+                last = piece or last
+                yield piece
+            if last and not last.endswith(("\n", "\r")) and several:
+                yield "\n"
+
+    def files(self) -> list[Path]:
+        """The files there are, in reading order."""
+        paths = self.config.path if isinstance(self.config.path, tuple) else (self.config.path,)
+        files = []
+        for path in paths:
+            try:
+                is_folder = path.is_dir()
+                found = sorted(p for p in path.glob(self.config.glob) if p.is_file()) if is_folder else [path]
+            except OSError as error:
+                raise CorpusError(f"{path} cannot be read: {error.strerror or error}", path) from error
+            if not found:
+                raise CorpusError(f"{path} has no file that matches {self.config.glob!r}; see option glob", path)
+            files += found
+        if not files:
+            raise CorpusError("no file is named: option path is an empty list")
+        return files
+
+    def _read_file(self, path: Path) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder(self.config.encoding)()
+        first, pending_cr, offset = True, False, 0
+        try:
+            with path.open("rb") as file:
+                while True:
+                    data = file.read(_PIECE)
+                    try:
+                        text = decoder.decode(data, final=not data)
+                    except UnicodeDecodeError as error:
+                        raise self._undecodable(path, offset, data, error) from error
+                    offset += len(data)
+                    if first and text:
+                        first = False
+                        if self.config.byte_order_mark == "strip":
+                            text = text.removeprefix("\ufeff")
+                    if self.config.line_endings == "lf":
+                        # A CR at the end of a piece may be half of a CRLF: it waits for the next.
+                        text = "\r" * pending_cr + text
+                        pending_cr = bool(data) and text.endswith("\r")
+                        text = text[:-1] if pending_cr else text
+                        text = text.replace("\r\n", "\n").replace("\r", "\n")
+                    if text:
+                        yield text
+                    if not data:
+                        return
+        except OSError as error:
+            raise CorpusError(f"{path} cannot be read: {error.strerror or error}", path) from error
+
+    def _undecodable(self, path: Path, offset: int, data: bytes, error: UnicodeDecodeError) -> CorpusError:
+        # The decoder reports places in what it held back from earlier pieces plus this one.
+        place = offset + len(data) - len(error.object) + error.start
+        byte = f"0x{error.object[error.start]:02x}"
+        marked = "" if offset else encoding_of_mark(data)
+        if marked and not codecs.lookup(self.config.encoding).name.startswith(marked):
+            advice = f"it begins with the mark of {marked}: set the corpus's option encoding to {marked}"
+        else:
+            advice = "set the corpus's option encoding, for example to cp1252 or latin-1"
+        return CorpusError(
+            f"{path} is not {self.config.encoding}: byte {byte} at offset {place} ({error.reason}); {advice}", path
+        )

@@ -1,0 +1,298 @@
+"""Decoding a recurrent network with NumPy: no torch, no allocation in a step, and each row as if it were alone.
+
+A batch is a stack of vector-matrix products, not one matrix-matrix product: BLAS rounds the two differently, and a
+sequence must give the same text alone and in any batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen.protocols import Ids, Tensors
+from textgen_builtins.models.rnn.large_products import SHARED_FROM, LargeProducts, multiply_in_parts
+from textgen_builtins.models.rnn.plugin import RNNConfig
+from textgen_builtins.models.rnn.row_threads import RowThreads
+from textgen_builtins.models.rnn.weights import Floats, Folded, check_shapes, expected_shapes
+
+_ALL_BUT_SHUT: Final = 80.0  # where exp is far from overflow, and a gate is 1e-35
+_ONE: Final = (1, 1)
+
+
+@attrs.define(eq=False)
+class NumpyRNN:
+    """textgen.protocols.Model that only decodes."""
+
+    config: RNNConfig
+    vocab_size: int
+    _tensors: Tensors = attrs.field(factory=dict)
+    _folded: Folded | None = None
+    _threads: RowThreads = attrs.field(factory=RowThreads)
+    _large: LargeProducts = attrs.field(factory=LargeProducts)
+
+    def decoder(self, batch_size: int) -> NumpyDecoder:
+        """A decoder at the start state. Raises ValueError before weights are loaded."""
+        if self._folded is None:
+            raise ValueError("the model has no weights yet")
+        return NumpyDecoder(self._folded, batch_size, self._threads, self._large)
+
+    def tensors(self) -> Tensors:
+        """The loaded weights."""
+        return dict(self._tensors)
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Take over weights. Raises ValueError where names or shapes differ."""
+        check_shapes(tensors, expected_shapes(self.config, self.vocab_size))
+        self._tensors, self._folded = dict(tensors), Folded.of(self.config, tensors)
+
+
+class NumpyDecoder:
+    """textgen.protocols.Decoder for a batch, in preallocated arrays."""
+
+    def __init__(
+        self,
+        folded: Folded,
+        batch_size: int,
+        threads: RowThreads | None = None,
+        large: LargeProducts | None = None,
+    ) -> None:
+        self._folded = folded
+        self._step = _STEPS[folded.config.cell, folded.config.nonlinearity]
+        self._gives_one = np.inf if folded.config.nonlinearity == "tanh" else 1
+        self._rows = list(folded.table)
+        self._threads = RowThreads() if threads is None else threads
+        self._large = LargeProducts() if large is None else large
+        self._allocate(batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self._logits)
+
+    def extend(self, tokens: Ids) -> Floats:
+        """Logits (B, V) after `tokens` (B, T). The array is used again by the next call."""
+        if tokens.shape == _ONE:
+            self._through_layers(self._places, self._rows[tokens.item()])
+        elif tokens.shape[1]:
+            for column in tokens.T:
+                self._advance(column)
+        else:
+            self._read_out()  # the caller may have written into the logits
+        return self._logits
+
+    def score(self, tokens: Ids) -> Floats:
+        """Logits (B, T, V) after each of `tokens` (B, T)."""
+        logits = np.empty((*tokens.shape, self._folded.vocab_size), self._logits.dtype)
+        if self._one:
+            rows, places, after, last = self._rows, self._places, logits[0], self._logits[0]
+            for t, token in enumerate(tokens[0].tolist()):
+                self._through_layers(places, rows[token])
+                after[t] = last
+        else:
+            for t, column in enumerate(tokens.T):
+                self._advance(column)
+                logits[:, t] = self._logits
+        return logits
+
+    def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
+        """The (B, steps) likeliest tokens to follow `tokens` (B,); none where a logit might not be finite."""
+        if not self._bounded:
+            return np.empty((len(tokens), 0), np.int64)
+        if self._one:
+            return self._follow_one(tokens.item(), steps, forbidden)
+        made = np.empty((steps, len(tokens)), np.int64)  # a step's tokens side by side
+        self._threads.run(lambda rows: self._follow(rows, tokens, made, forbidden), len(tokens), steps)
+        return made.T
+
+    def read_state(self) -> Tensors:
+        """`hidden` and, for LSTMs, `cell`: (B, layers, H)."""
+        state = {"hidden": np.stack(self._hidden, axis=1)}
+        if self._folded.config.cell == "lstm":
+            state["cell"] = np.stack(self._cell, axis=1)
+        return state
+
+    def write_state(self, state: Tensors) -> None:
+        """Go on from a state that `read_state` gave, or rows of one."""
+        self._allocate(len(state["hidden"]))
+        self._bounded = self._folded.bounded and all(np.isfinite(array).all() for array in state.values())
+        for layer in range(len(self._hidden)):
+            self._hidden[layer][:] = state["hidden"][:, layer]
+            if "cell" in state:
+                self._cell[layer][:] = state["cell"][:, layer]
+        self._read_out()
+
+    def _allocate(self, batch_size: int) -> None:
+        """Arrays for a batch, at the start state. Those of a batch of one drop that axis: its steps are cheaper."""
+        folded, size, layers = self._folded, self._folded.config.hidden_size, len(self._folded.products)
+        dtype, gates = folded.table.dtype, folded.table.shape[1]
+        outputs = [np.zeros((batch_size, size + 1), dtype) for _ in range(layers)]
+        for output in outputs:
+            output[:, size] = 1
+        # The plain cell's function takes its sums to its output whole, where the last column becomes the 1.
+        width = gates + (folded.config.cell == "rnn")
+        sums = [np.full((batch_size, width), self._gives_one, dtype) for _ in range(layers)]
+        products = [np.zeros((batch_size, product.shape[1]), dtype) for product in folded.products]
+        self._hidden = [output[:, :size] for output in outputs]
+        self._cell = [np.zeros((batch_size, size), dtype) for _ in range(layers)]
+        self._logits = products[-1][:, gates : gates + folded.vocab_size]
+        self._bounded = folded.bounded
+        one = 0 if batch_size == 1 else slice(None)
+        self._multiply = self._product(batch_size)
+        self._taken = np.zeros((batch_size, gates), dtype)
+        self._places = [
+            _Place(
+                weights=folded.products[layer],
+                gates=sums[layer][:, :gates][one],
+                sums=sums[layer][one],
+                output=outputs[layer][one],
+                scratch=np.zeros((batch_size, size), dtype)[one],
+                hidden=outputs[layer][:, :size][one],
+                cell=self._cell[layer][one],
+                recurrent=products[layer][:, :gates][one],
+                up=(products[layer][:, gates : 2 * gates] if layer + 1 < layers else self._logits)[one],
+                factor=outputs[layer][0] if batch_size == 1 else outputs[layer][:, None],
+                product=products[layer][0] if batch_size == 1 else products[layer][:, None],
+            )
+            for layer in range(layers)
+        ]
+        self._one = batch_size == 1
+        self._read_out()
+
+    def _product(self, batch_size: int) -> Callable[[Any, Any, Any], object]:
+        """What multiplies. Each gives what the row alone would give: a stack of products, never one matrix product."""
+        if any(product.size >= SHARED_FROM for product in self._folded.products):
+            return self._large.dot if batch_size == 1 else multiply_in_parts
+        return np.dot if batch_size == 1 else np.matmul
+
+    def _read_out(self) -> None:
+        """Multiply out every layer's state; even the start state has a recurrent part, the biases."""
+        for place in self._places:
+            self._multiply(place.factor, place.weights, place.product)
+
+    def _advance(self, tokens: Ids) -> None:
+        """Feed one token to each sequence: `tokens` (B,)."""
+        if self._one:
+            self._through_layers(self._places, self._rows[tokens.item()])
+        else:
+            self._through_layers(self._places, self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip"))
+
+    def _through_layers(self, places: list[_Place], given: Floats) -> None:
+        step, multiply = self._step, self._multiply
+        for place in places:
+            step(place, given)
+            multiply(place.factor, place.weights, place.product)
+            given = place.up
+
+    def _follow_one(self, token: int, steps: int, forbidden: Sequence[int]) -> Ids:
+        """`continue_greedily` for a batch of one: the inner loop of `_through_layers`, with no call around it."""
+        rows, places, step, multiply = self._rows, self._places, self._step, self._multiply
+        made = []
+        for _ in range(steps):
+            given = rows[token]
+            for place in places:
+                step(place, given)
+                multiply(place.factor, place.weights, place.product)
+                given = place.up
+            for never in forbidden:
+                given[never] = -np.inf
+            token = given.argmax()
+            made.append(token)
+        return np.array(made, np.int64)[None]
+
+    def _follow(self, rows: slice, tokens: Ids, made: Ids, forbidden: Sequence[int]) -> None:
+        """`continue_greedily` for some rows of a batch: `tokens` (B,) and `made` (steps, B) are those of the whole."""
+        places = [place.of(rows) for place in self._places]
+        table, taken, logits = self._folded.table, self._taken[rows], self._logits[rows]
+        tokens = tokens[rows]
+        for chosen in made[:, rows]:
+            self._through_layers(places, table.take(tokens, axis=0, out=taken, mode="clip"))
+            for never in forbidden:
+                logits[:, never] = -np.inf
+            tokens = logits.argmax(axis=-1, out=chosen)
+
+
+@attrs.frozen(eq=False)
+class _Place:
+    """One layer's arrays in a decoder.
+
+    `factor` times `weights` is `product`; `recurrent` and `up` are views of it. `output` is `hidden` and the column of
+    ones, `factor` the same in another shape. `sums` is `gates`, and for the plain cell the column that gives the ones.
+    """
+
+    weights: Floats
+    hidden: Floats
+    cell: Floats
+    recurrent: Floats
+    up: Floats
+    factor: Floats
+    product: Floats
+    sums: Floats
+    gates: Floats
+    output: Floats
+    scratch: Floats
+
+    def of(self, rows: slice) -> _Place:
+        """The same for some rows of the batch."""
+        views = {name: array[rows] for name, array in attrs.asdict(self, recurse=False).items() if name != "weights"}
+        return _Place(weights=self.weights, **views)
+
+
+def _tanh(place: _Place, given: Floats) -> None:
+    np.add(given, place.recurrent, place.gates)
+    np.tanh(place.sums, place.output)
+
+
+def _relu(place: _Place, given: Floats) -> None:
+    np.add(given, place.recurrent, place.gates)
+    np.maximum(place.sums, 0, out=place.output)
+
+
+def _gru(place: _Place, given: Floats) -> None:
+    hidden, recurrent, scratch, gates = place.hidden, place.recurrent, place.scratch, place.gates
+    size = hidden.shape[-1]
+    both = gates[..., : 2 * size]  # reset and update gate
+    np.add(given[..., : 2 * size], recurrent[..., : 2 * size], both)
+    _sigmoid_of_negative(both)
+    reset, update = gates[..., :size], gates[..., size : 2 * size]
+    np.multiply(recurrent[..., 2 * size :], reset, scratch)
+    scratch += given[..., 2 * size :]
+    np.tanh(scratch, scratch)
+    hidden -= scratch  # h' = n + z (h - n)
+    hidden *= update
+    hidden += scratch
+
+
+def _lstm(place: _Place, given: Floats) -> None:
+    hidden, cell, scratch, gates = place.hidden, place.cell, place.scratch, place.gates
+    size = hidden.shape[-1]
+    np.add(given, place.recurrent, gates)
+    np.tanh(gates, gates)
+    enter, keep = gates[..., :size], gates[..., size : 2 * size]
+    new, leave = gates[..., 2 * size : 3 * size], gates[..., 3 * size :]
+    for gate in (gates[..., : 2 * size], leave):
+        gate *= 0.5
+        gate += 0.5
+    cell *= keep
+    np.multiply(enter, new, scratch)
+    cell += scratch
+    np.tanh(cell, hidden)
+    hidden *= leave
+
+
+_STEPS = {
+    ("rnn", "tanh"): _tanh,
+    ("rnn", "relu"): _relu,
+    **dict.fromkeys([("gru", "tanh"), ("gru", "relu")], _gru),
+    **dict.fromkeys([("lstm", "tanh"), ("lstm", "relu")], _lstm),
+}
+
+
+def _sigmoid_of_negative(values: Floats) -> None:
+    """sigmoid(-x) = 1 / (1 + exp(x)), in place."""
+    np.minimum(values, _ALL_BUT_SHUT, out=values)
+    np.exp(values, values)
+    values += 1
+    np.reciprocal(values, values)

@@ -1,0 +1,263 @@
+"""The recurrent network as a torch module, to train anywhere and to decode on a GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from textgen.protocols import Decoder, Ids, Tensors
+from textgen_builtins.models.rnn.numpy_decoder import NumpyDecoder
+from textgen_builtins.models.rnn.plugin import RNNConfig
+from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes, is_bounded
+
+_EAGER_STEPS: Final = 3  # single steps before a graph is worth its capture
+
+State: TypeAlias = tuple[Tensor, ...]
+"""Per layer the hidden state, and for LSTMs the cell state after it, each (B, H)."""
+
+
+class TorchRNN(nn.Module):
+    """textgen.protocols.Model that trains by gradient.
+
+    Each layer is a module of its own, so that dropout between them can draw from a generator of ours: torch's stacked
+    RNNs draw from the global one, which belongs to the user.
+    """
+
+    def __init__(self, config: RNNConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        cells: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+        extra = {"nonlinearity": config.nonlinearity} if config.cell == "rnn" else {}
+        width = config.embedding_size or vocab_size
+        if config.embedding_size:
+            self.embedding = nn.Embedding(vocab_size, width)
+        else:
+            self.one_hot: Tensor
+            self.register_buffer("one_hot", torch.eye(vocab_size), persistent=False)
+        sizes = [width] + [config.hidden_size] * (config.layers - 1)
+        self.layers = nn.ModuleList(cells[config.cell](size, config.hidden_size, **extra) for size in sizes)
+        self.head = nn.Linear(config.hidden_size, vocab_size)
+        if config.tied_weights:
+            self.head.weight = self.embedding.weight
+        self._dropout_generator: torch.Generator | None = None
+
+    @classmethod
+    def create(cls, config: RNNConfig, vocab_size: int, *, seed: int, device: str) -> TorchRNN:
+        """A network with torch's usual initial weights, drawn from a generator of `seed` alone.
+
+        Uniform within 1/sqrt(hidden_size) for cells and head, standard normal for the embedding, times
+        1/sqrt(hidden_size) where it serves as the head.
+        """
+        with torch.device("meta"):  # draws nothing from the global generator
+            module = cls(config, vocab_size)
+        module.to_empty(device=device)
+        if config.tied_weights:  # which to_empty has untied
+            module.head.weight = module.embedding.weight
+        if not config.embedding_size:
+            module.one_hot = torch.eye(vocab_size, device=device)
+        generator = torch.Generator().manual_seed(seed)
+        bound = 1 / math.sqrt(config.hidden_size)
+        with torch.no_grad():
+            for name, parameter in module._named_tensors().items():
+                values = torch.empty(parameter.shape)
+                if name == "embedding.weight":
+                    values.normal_(generator=generator).mul_(bound if config.tied_weights else 1)
+                else:
+                    values.uniform_(-bound, bound, generator=generator)
+                parameter.copy_(values)
+        for layer in module.layers:
+            assert isinstance(layer, nn.RNNBase)
+            layer.flatten_parameters()
+        return module
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens (B, T) int64 to logits (B, T, V) and the state after them."""
+        return self.run(tokens, state, dropout=self.training)
+
+    def run(self, tokens: Tensor, state: State | None, *, dropout: bool) -> tuple[Tensor, State]:
+        """`forward`, with dropout or without whatever mode the module is in."""
+        # Time first, as the cells want it; the transposed result is a view, and costs nothing.
+        table = self.embedding.weight if self.config.embedding_size else self.one_hot
+        x = F.embedding(tokens.T, table)  # (T, B, E)
+        after: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            x, carried = layer(x, self._carried(state, i))  # (T, B, H)
+            after += [part[0] for part in (carried if isinstance(carried, tuple) else (carried,))]
+            x = self._dropout(x) if dropout else x
+        return self.head(x).transpose(0, 1), tuple(after)
+
+    def set_dropout_seed(self, seed: int) -> None:
+        """Make the dropout of the next step depend on `seed` alone."""
+        if self.config.dropout:
+            device = self.head.bias.device
+            self._dropout_generator = torch.Generator(device).manual_seed(seed)
+
+    def decoder(self, batch_size: int) -> Decoder:
+        """NumPy on a CPU, torch elsewhere. Weights that change later do not reach it on a CPU."""
+        if self.head.bias.device.type == "cpu":
+            return NumpyDecoder(Folded.of(self.config, self.tensors()), batch_size)
+        return TorchDecoder(self, batch_size)
+
+    def tensors(self) -> Tensors:
+        """The weights; on a CPU they share memory with the module."""
+        return {name: p.detach().cpu().numpy() for name, p in self._named_tensors().items()}
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Copy weights in. Raises ValueError where names or shapes differ."""
+        check_shapes(tensors, expected_shapes(self.config, self.vocab_size))
+        with torch.no_grad():
+            for name, parameter in self._named_tensors().items():
+                parameter.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
+
+    def _named_tensors(self) -> dict[str, nn.Parameter]:
+        """The parameters by the names of torch's own stacked cells, in the order of `expected_shapes`."""
+        named = {}
+        for name in expected_shapes(self.config, self.vocab_size):
+            if name.startswith("rnn."):
+                kind, _, index = name.removeprefix("rnn.").rpartition("_l")
+                named[name] = getattr(self.layers[int(index)], f"{kind}_l0")
+            else:
+                named[name] = self.get_parameter(name)
+        return named
+
+    def _carried(self, state: State | None, layer: int) -> Any:
+        """One layer's state as its module takes it: (1, B, H), or a pair of them."""
+        if state is None:
+            return None
+        if self.config.cell != "lstm":
+            return state[layer][None]
+        return state[2 * layer][None].contiguous(), state[2 * layer + 1][None].contiguous()
+
+    def _dropout(self, x: Tensor) -> Tensor:
+        p = self.config.dropout
+        if not p:
+            return x
+        mask = torch.empty_like(x).bernoulli_(1 - p, generator=self._dropout_generator)
+        return x * mask.div_(1 - p)
+
+
+class TorchDecoder:
+    """textgen.protocols.Decoder on the module's device, without dropout.
+
+    On CUDA a step of one token is launched as one graph: the kernels of so small a step are cheaper than their launch.
+    """
+
+    def __init__(self, module: TorchRNN, batch_size: int) -> None:
+        self._module = module
+        self._device = module.head.bias.device
+        parts = module.config.layers * (2 if module.config.cell == "lstm" else 1)
+        self._state: State = tuple(
+            torch.zeros(batch_size, module.config.hidden_size, device=self._device) for _ in range(parts)
+        )
+        self._graph: StepGraph | None = None
+        self._single_steps = 0
+        self._bounded: bool | None = None  # whether logits are finite whatever is fed, once that was asked
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self._state[0])
+
+    @torch.no_grad()
+    def extend(self, tokens: Ids) -> Tensor:
+        """Logits (B, V) after `tokens` (B, T)."""
+        if not tokens.shape[1]:
+            last = self._state[-2 if self._module.config.cell == "lstm" else -1]
+            start: Tensor = self._module.head(last)
+            return start
+        ids = torch.from_numpy(np.ascontiguousarray(tokens, np.int64))
+        return self._step(ids) if tokens.shape[1] == 1 else self._run(ids)[:, -1]
+
+    @torch.no_grad()
+    def score(self, tokens: Ids) -> Tensor:
+        """Logits (B, T, V) after each of `tokens` (B, T)."""
+        return self._run(torch.from_numpy(np.ascontiguousarray(tokens, np.int64)))
+
+    @torch.no_grad()
+    def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
+        """The (B, steps) likeliest tokens to follow `tokens` (B,); the CPU waits for the device once, at the end.
+
+        (B, 0) where a logit might not be finite.
+        """
+        if self._bounded is None:
+            finite = all(bool(part.isfinite().all()) for part in self._state)
+            magnitude = float(sum(weights.abs().sum(dtype=torch.float64) for weights in self._module.parameters()))
+            self._bounded = finite and is_bounded(self._module.config, magnitude)
+        if not self._bounded:
+            return np.empty((len(tokens), 0), np.int64)
+        made = torch.empty(steps, len(tokens), dtype=torch.int64, device=self._device)
+        never = torch.tensor(tuple(forbidden), dtype=torch.int64, device=self._device)
+        ids = torch.from_numpy(np.array(tokens, np.int64))[:, None]
+        for step in range(steps):
+            logits = self._step(ids).index_fill(1, never, -torch.inf)
+            torch.argmax(logits, dim=1, out=made[step])
+            ids = made[step, :, None]
+        return made.T.cpu().numpy()
+
+    def _step(self, ids: Tensor) -> Tensor:
+        """Logits (B, V) after one token for each sequence, `ids` (B, 1)."""
+        if self._device.type == "cuda":
+            self._single_steps += 1
+            if self._graph is None and self._single_steps > _EAGER_STEPS:
+                self._graph = StepGraph(self._module, self._state)
+            if self._graph is not None:
+                return self._graph.step(ids)
+        return self._run(ids)[:, -1]
+
+    def _run(self, ids: Tensor) -> Tensor:
+        """Logits (B, T, V) after each of `ids` (B, T)."""
+        logits, after = self._module.run(ids.to(self._device), self._state, dropout=False)
+        for part, new in zip(self._state, after, strict=True):
+            part.copy_(new)  # in place: a captured graph goes on from these very tensors
+        return logits
+
+    def read_state(self) -> Tensors:
+        """As NumpyDecoder's, so that either goes on from the other's."""
+        step = len(self._state) // self._module.config.layers
+        state = {"hidden": torch.stack(self._state[::step], dim=1).cpu().numpy()}
+        if step == 2:
+            state["cell"] = torch.stack(self._state[1::2], dim=1).cpu().numpy()
+        return state
+
+    def write_state(self, state: Tensors) -> None:
+        """Go on from a state that `read_state` gave, or rows of one."""
+        parts = [state[name] for name in ("hidden", "cell") if name in state]
+        layers = range(self._module.config.layers)
+        self._state = tuple(
+            torch.from_numpy(part[:, layer].copy()).to(self._device) for layer in layers for part in parts
+        )
+        self._graph, self._single_steps, self._bounded = None, 0, None
+
+
+class StepGraph:
+    """A step of one token for each sequence, captured as a CUDA graph that reads and writes fixed tensors."""
+
+    def __init__(self, module: TorchRNN, state: State) -> None:
+        self._tokens = torch.zeros(len(state[0]), 1, dtype=torch.int64, device=state[0].device)
+        before = tuple(part.clone() for part in state)
+        stream = torch.cuda.Stream(state[0].device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(state[0].device))
+        with torch.cuda.stream(stream):  # libraries set themselves up in a first run, which a capture forbids
+            for _ in range(2):
+                module.run(self._tokens, state, dropout=False)
+        torch.cuda.current_stream(state[0].device).wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            logits, after = module.run(self._tokens, state, dropout=False)
+            for part, new in zip(state, after, strict=True):
+                part.copy_(new)
+            self._logits = logits[:, -1]
+        for part, kept in zip(state, before, strict=True):
+            part.copy_(kept)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Feed `tokens` (B, 1) and return logits (B, V), which the next step uses again."""
+        self._tokens.copy_(tokens)
+        self._graph.replay()
+        return self._logits

@@ -1,0 +1,121 @@
+"""The recurrent network's weights: their shapes by name, and as decoding wants them.
+
+Three things make a step cheap. The one-hot or embedded token times the input matrix, biases added, is one row of a
+table made at load. A layer's recurrent matrix and the matrix that takes its output further up (the next layer's
+input matrix, or the head) stand side by side, biases below them, so a layer is one product. And what a sigmoid does
+to its argument first is folded into the weights: the half of (1 + tanh(x / 2)) / 2 in an LSTM, whose gates are then one
+tanh, and the minus of 1 / (1 + exp(-x)) in a GRU, whose update gate has to be exact near 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from textgen.protocols import Tensors
+from textgen_builtins.models.rnn.large_products import SHARED_FROM
+from textgen_builtins.models.rnn.plugin import RNNConfig
+
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+
+_COLUMN_MAJOR_FROM: Final = 384  # units from which BLAS multiplies a column-major matrix faster; measured
+_LARGEST_SUM: Final = 1e18
+_LANES: Final = 16  # a product's width is a multiple of it: BLAS takes remainders one by one
+
+
+@attrs.frozen(eq=False)
+class Folded:
+    """The weights of a network made ready for decoding.
+
+    table     (V, G·H) the first layer's input for each token, biases added
+    products  per layer (H + 1, G·H + out, filled up): from its output, and a 1 for the biases, to the gates' recurrent
+              part and to what goes up: the next layer's input or the logits
+    bounded   whether logits are finite whatever is fed
+    """
+
+    config: RNNConfig
+    vocab_size: int
+    table: Floats
+    products: tuple[Floats, ...]
+    bounded: bool
+
+    @classmethod
+    def of(cls, config: RNNConfig, tensors: Tensors) -> Folded:
+        """Fold weights under the names of `expected_shapes`."""
+        head = tensors["embedding.weight" if config.tied_weights else "head.weight"]
+        dtype = head.dtype
+        factors = _gate_factors(config, dtype)
+        # What each layer takes from below, and adds to it; the head stands above the last.
+        ups = [tensors[f"rnn.weight_ih_l{i}"] * factors[:, None] for i in range(config.layers)] + [head]
+        biases = [_input_bias(config, tensors, i) * factors for i in range(config.layers)] + [tensors["head.bias"]]
+        below = tensors["embedding.weight"] if config.embedding_size else np.eye(len(head), dtype=dtype)
+        table = np.ascontiguousarray(below @ ups[0].T + biases[0])
+        products = []
+        for i in range(config.layers):
+            recurrent = tensors[f"rnn.weight_hh_l{i}"] * factors[:, None]
+            used = len(recurrent) + len(ups[i + 1])
+            product = np.zeros((config.hidden_size + 1, -(-used // _LANES) * _LANES), dtype)
+            product[:-1, :used] = np.concatenate([recurrent, ups[i + 1]]).T
+            product[-1, len(recurrent) : used] = biases[i + 1]
+            if config.cell == "gru":  # the candidate's recurrent bias stays inside the reset gate
+                product[-1, 2 * config.hidden_size : len(recurrent)] = tensors[f"rnn.bias_hh_l{i}"][
+                    -config.hidden_size :
+                ]
+            column_major = config.hidden_size > _COLUMN_MAJOR_FROM or product.size >= SHARED_FROM
+            products.append(np.asfortranarray(product) if column_major else product)
+        with np.errstate(over="ignore", invalid="ignore"):
+            magnitude = sum(float(np.abs(weights).sum()) for weights in tensors.values())
+        return cls(config, len(head), table, tuple(products), is_bounded(config, magnitude))
+
+
+def is_bounded(config: RNNConfig, magnitude: float) -> bool:
+    """Whether logits are finite whatever is fed, given the sum of all weights' magnitudes.
+
+    Cells whose output lies between -1 and 1, and weights whose products float32 can hold.
+    """
+    return (config.cell, config.nonlinearity) != ("rnn", "relu") and magnitude < _LARGEST_SUM
+
+
+def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight by name."""
+    gates = {"rnn": 1, "gru": 3, "lstm": 4}[config.cell] * config.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    if config.embedding_size:
+        shapes["embedding.weight"] = (vocab_size, config.embedding_size)
+    for i in range(config.layers):
+        below = config.hidden_size if i else config.embedding_size or vocab_size
+        shapes |= {f"rnn.weight_ih_l{i}": (gates, below), f"rnn.weight_hh_l{i}": (gates, config.hidden_size)}
+        shapes |= {f"rnn.bias_ih_l{i}": (gates,), f"rnn.bias_hh_l{i}": (gates,)}
+    if not config.tied_weights:
+        shapes["head.weight"] = (vocab_size, config.hidden_size)
+    return shapes | {"head.bias": (vocab_size,)}
+
+
+def check_shapes(tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
+    """Raise ValueError saying which names or shapes are not as expected."""
+    given = {name: tuple(array.shape) for name, array in tensors.items()}
+    wrong = [
+        f"{name} is {given.get(name, 'missing')}, and should be {expected.get(name, 'absent')}"
+        for name in sorted({*expected, *given})
+        if expected.get(name) != given.get(name)
+    ]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def _gate_factors(config: RNNConfig, dtype: Any) -> Floats:
+    """(G·H,) what the gates that a sigmoid is applied to are multiplied by beforehand."""
+    factors = {"rnn": [1.0], "gru": [-1.0, -1.0, 1.0], "lstm": [0.5, 0.5, 1.0, 0.5]}[config.cell]
+    return np.repeat(np.asarray(factors, dtype), config.hidden_size)
+
+
+def _input_bias(config: RNNConfig, tensors: Tensors, layer: int) -> Floats:
+    """(G·H,) both biases, but for the GRU's candidate, whose recurrent bias stays inside the reset gate."""
+    bias = np.array(tensors[f"rnn.bias_ih_l{layer}"])
+    recurrent = tensors[f"rnn.bias_hh_l{layer}"]
+    added = 2 * config.hidden_size if config.cell == "gru" else len(bias)
+    bias[:added] += recurrent[:added]
+    return bias

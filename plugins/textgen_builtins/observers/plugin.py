@@ -1,0 +1,80 @@
+"""Observers: progress on the terminal, and the files that tell how training went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+from attrs.validators import ge
+
+from textgen import BuildContext, Component, hookimpl, option
+from textgen.protocols import Observer
+
+
+@attrs.frozen
+class ProgressConfig:
+    """A progress bar with losses, rate and time left; plain lines where there is no terminal."""
+
+
+@attrs.frozen
+class MetricsConfig:
+    """Writes metrics.jsonl: one JSON object per evaluation."""
+
+
+@attrs.frozen
+class LossPlotConfig:
+    """Draws loss.svg: training and validation loss by step."""
+
+
+@attrs.frozen
+class SamplesConfig:
+    """Writes a short sample of the model's text to samples.txt now and then, and shows it."""
+
+    every: int = option(10, help="evaluations from one sample to the next", validator=ge(1))
+    prompt: str = option("", help="what the samples continue")
+    max_new_tokens: int = option(80, help="length of a sample", validator=ge(1))
+
+
+def build_progress(config: ProgressConfig, context: BuildContext) -> Observer:
+    """Writes to the context's console; does nothing without one."""
+    from textgen_builtins.observers.progress import Progress
+
+    return Progress(context.console)
+
+
+def build_metrics(config: MetricsConfig, context: BuildContext) -> Observer:
+    """Writes into the run directory."""
+    from textgen_builtins.observers.run_files import MetricsFile
+
+    return MetricsFile(_directory(context) / "metrics.jsonl")
+
+
+def build_loss_plot(config: LossPlotConfig, context: BuildContext) -> Observer:
+    """Writes into the run directory, when training ends or pauses."""
+    from textgen_builtins.observers.run_files import LossPlot
+
+    return LossPlot(_directory(context) / "loss.svg")
+
+
+def build_samples(config: SamplesConfig, context: BuildContext) -> Observer:
+    """Writes into the run directory and to the console."""
+    from textgen_builtins.observers.run_files import Samples
+
+    return Samples(config, _directory(context) / "samples.txt", context.console)
+
+
+@hookimpl
+def textgen_observers() -> list[Component]:
+    """Offer `progress`, `metrics`, `loss-plot` and `samples`, which a pipeline has unless it lists its own."""
+    return [
+        Component("progress", ProgressConfig, build_progress, default=True),
+        Component("metrics", MetricsConfig, build_metrics, default=True),
+        Component("loss-plot", LossPlotConfig, build_loss_plot, default=True),
+        Component("samples", SamplesConfig, build_samples, default=True),
+    ]
+
+
+def _directory(context: BuildContext) -> Path:
+    if context.directory is None:
+        raise ValueError("there is no run directory to write to")
+    return context.directory

@@ -1,0 +1,115 @@
+"""Observers that write files into the run directory. A resumed run keeps what was written up to its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, TextIO
+
+import attrs
+
+from textgen.events import Evaluation, Event, RunFinished, RunStarted
+from textgen.files import write_atomic
+from textgen_builtins.observers.loss_plot import draw
+from textgen_builtins.observers.plugin import SamplesConfig
+
+_FIELDS = (
+    "step",
+    "epoch",
+    "training_loss",
+    "validation_loss",
+    "perplexity",
+    "bits_per_character",
+    "characters_per_second",
+    "seconds",
+)
+
+
+@attrs.define
+class MetricsFile:
+    """One JSON object per evaluation, written as it happens."""
+
+    path: Path
+
+    def observe(self, event: Event) -> None:
+        """Append an evaluation; drop those after the checkpoint that a resumed run starts from."""
+        if isinstance(event, RunStarted):
+            kept = [json.dumps(row) for row in read_metrics(self.path)[: event.evaluations]]
+            write_atomic(self.path, "".join(line + "\n" for line in kept).encode())
+        elif isinstance(event, Evaluation):
+            row = {name: getattr(event, name) for name in _FIELDS}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+@attrs.define
+class LossPlot:
+    """The curve of both losses, drawn whenever training ends or pauses. Earlier parts come from metrics.jsonl."""
+
+    path: Path
+    _rows: list[dict[str, Any]] = attrs.field(factory=list)
+
+    def observe(self, event: Event) -> None:
+        """Collect evaluations; draw at the end."""
+        if isinstance(event, RunStarted):
+            self._rows = read_metrics(self.path.with_name("metrics.jsonl"))[: event.evaluations]
+        elif isinstance(event, Evaluation):
+            self._rows.append({name: getattr(event, name) for name in _FIELDS})
+        elif isinstance(event, RunFinished) and self._rows:
+            write_atomic(self.path, draw(self._rows).encode())
+
+
+@attrs.define
+class Samples:
+    """A sample of the model's text every so many evaluations, in a file and on the console."""
+
+    config: SamplesConfig
+    path: Path
+    console: TextIO | None
+    _seen: int = 0
+
+    def observe(self, event: Event) -> None:
+        """Sample, if it is time to; the first evaluation always is."""
+        if isinstance(event, RunStarted):
+            self._seen = event.evaluations
+            self._keep_samples_up_to(event.step)
+        elif isinstance(event, Evaluation):
+            self._seen += 1
+            if self._seen == 1 or self._seen % self.config.every == 0:
+                self._sample(event)
+
+    def _sample(self, event: Evaluation) -> None:
+        prompt = self.config.prompt
+        text = prompt + event.sample(prompt, self.config.max_new_tokens)
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(f"{_heading(event.step)}\n{text}\n\n")
+        if self.console is not None:
+            from tqdm.auto import tqdm
+
+            shown = " ".join(text.split())
+            tqdm.write(f"step {event.step} writes: {shown}", file=self.console)
+
+    def _keep_samples_up_to(self, step: int) -> None:
+        kept = self.path.read_text(encoding="utf-8") if self.path.exists() and step else ""
+        for heading in re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE):
+            if int(heading[1]) > step:
+                kept = kept[: heading.start()]
+                break
+        write_atomic(self.path, kept.encode())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line that a crash cut short is left out."""
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
+
+
+def _heading(step: int) -> str:
+    return f"=== step {step} ==="

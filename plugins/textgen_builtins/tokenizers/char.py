@@ -1,0 +1,200 @@
+"""Characters to ids and back, a table look-up for megabytes at a time."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from textgen.protocols import Ids
+from textgen_builtins.tokenizers.plugin import CharConfig
+
+UNKNOWN: Final = 0
+_UNKNOWN_CHARACTER: Final = "\N{REPLACEMENT CHARACTER}"
+_CODE_POINTS: Final = 0x110000
+_BLOCK: Final = 1 << 20  # characters worked on at once: the scratch arrays take a few times 4 MB
+
+
+@attrs.define(eq=False)
+class CharTokenizer:
+    """textgen.protocols.Tokenizer with one id per character: 0 is `<unk>`, then the characters in code-point order."""
+
+    config: CharConfig
+    characters: str | None = None
+    _codes: npt.NDArray[np.uint32] = attrs.field(init=False, repr=False)
+    _table: npt.NDArray[np.int32] = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.characters is not None:
+            self._index(self.characters)
+
+    @property
+    def vocab_size(self) -> int:
+        """The characters of the vocabulary, and `<unk>`."""
+        return len(self._fitted()) + 1
+
+    @property
+    def unknown_id(self) -> int:
+        """0."""
+        return UNKNOWN
+
+    def fit(self, pieces: Iterable[str]) -> None:
+        """Take the characters that occur at least `min_frequency` times after normalisation."""
+        counts = np.zeros(_CODE_POINTS, np.int64)
+        for codes in self._normalized(pieces):
+            found = np.bincount(codes)
+            counts[: len(found)] += found
+        self._index("".join(map(chr, np.flatnonzero(counts >= self.config.min_frequency))))
+
+    def encode(self, text: str) -> Ids:
+        """(T,) int32."""
+        return np.concatenate([np.empty(0, np.int32), *self.encode_pieces([text])])
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        """(T,) int32 for each block of about a million characters."""
+        self._fitted()
+        for codes in self._normalized(pieces):
+            yield self._table[codes]
+
+    def decode(self, ids: Ids) -> str:
+        """The characters; `<unk>` is shown as U+FFFD. Raises ValueError for ids outside the vocabulary."""
+        ids = np.asarray(ids)
+        # Negative ids are large ones when they are read without their sign: one pass finds both.
+        if ids.size and ids.view(f"u{ids.itemsize}").max() >= self.vocab_size:
+            raise ValueError(f"ids must be from 0 to {self.vocab_size - 1}")
+        return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+
+    def incremental_decoder(self) -> _Stateless:
+        """One character per id, so nothing is ever held back."""
+        return _Stateless(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The vocabulary, with the reserved token by name. Lone surrogates survive JSON as escapes."""
+        return {"type": "char", "tokens": ["<unk>", *self._fitted()]}
+
+    def from_dict(self, state: Mapping[str, Any]) -> CharTokenizer:
+        """A tokenizer with the vocabulary of `to_dict`."""
+        return CharTokenizer(self.config, "".join(state["tokens"][1:]))
+
+    def _index(self, characters: str) -> None:
+        codes = np.array([ord(_UNKNOWN_CHARACTER), *map(ord, characters)], np.uint32)
+        table = np.full(_CODE_POINTS, UNKNOWN, np.int32)
+        table[codes[1:]] = np.arange(1, len(codes))
+        self.characters, self._codes, self._table = characters, codes, table
+
+    def _fitted(self) -> str:
+        if self.characters is None:
+            raise ValueError("the tokenizer is not fitted yet")
+        return self.characters
+
+    def _normalized(self, pieces: Iterable[str]) -> Iterator[npt.NDArray[np.uint32]]:
+        """Blocks of code points, normalised as if the pieces were one text."""
+        if self.config.unicode_form != "none":
+            pieces = _unicode_normalized(pieces, self.config.unicode_form)
+        if self.config.lower_case and not self.config.letters_only:
+            pieces = _lowered(pieces)
+        after_space = False
+        for piece in pieces:
+            for start in range(0, len(piece), _BLOCK):
+                block = piece[start : start + _BLOCK]
+                codes = np.frombuffer(block.encode("utf-32-le", "surrogatepass"), np.uint32)
+                if self.config.letters_only:
+                    codes, after_space = _letters_only(codes, after_space)
+                    if self.config.lower_case:
+                        codes = np.where(codes < ord("a"), codes | 32, codes)  # a space stays a space
+                yield codes
+
+
+@attrs.frozen
+class _Stateless:
+    tokenizer: CharTokenizer
+
+    def decode(self, ids: Ids, final: bool = False) -> str:
+        """The characters of `ids`."""
+        return self.tokenizer.decode(ids)
+
+
+def _letters_only(codes: npt.NDArray[np.uint32], after_space: bool) -> tuple[npt.NDArray[np.uint32], bool]:
+    """Every run of other characters than A-Z and a-z as one space, across the borders of blocks too."""
+    letters = ((codes | 32) - ord("a") < 26) & (codes < 128)
+    keep = letters.copy()
+    keep[1:] |= letters[:-1]  # the first other character after a letter stands for its run
+    if len(codes):
+        keep[0] |= not after_space
+        after_space = not letters[-1]
+    return np.where(letters, codes, np.uint32(ord(" ")))[keep], after_space
+
+
+def _unicode_normalized(pieces: Iterable[str], form: Any) -> Iterator[str]:
+    """Normalised pieces, cut only where a character cannot combine with what follows."""
+    held = ""
+    for piece in pieces:
+        text = held + piece
+        cut = _safe_cut(text, form)
+        yield unicodedata.normalize(form, text[:cut])
+        held = text[cut:]
+    yield unicodedata.normalize(form, held)
+
+
+def _safe_cut(text: str, form: Any) -> int:
+    """The last place where the text can be cut so that both sides normalise as they would together."""
+    decomposed: Any = "NFKD" if "K" in form else "NFD"
+    for cut in range(len(text) - 1, 0, -1):
+        if text[cut].isascii():  # the common case: nothing before an ASCII character combines with it
+            return cut
+        first = unicodedata.normalize(decomposed, text[cut])[0]
+        if unicodedata.combining(first) == 0 and first not in _second_halves():
+            return cut
+    return 0
+
+
+@functools.cache
+def _second_halves() -> frozenset[str]:
+    """Characters that may merge into one before them, vowel signs and Hangul jamo too (Unicode Annex 15, D114)."""
+    parts = (unicodedata.decomposition(chr(code)).split() for code in range(_CODE_POINTS))
+    seconds = {chr(int(p[1], 16)) for p in parts if len(p) == 2 and not p[0].startswith("<")}
+    return frozenset(seconds.union(map(chr, range(0x1161, 0x1176)), map(chr, range(0x11A8, 0x11C3))))
+
+
+def _lowered(pieces: Iterable[str]) -> Iterator[str]:
+    """Pieces in small letters, together what `lower` gives for the joined text.
+
+    Only a capital sigma depends on its neighbours: at the end of a word it becomes U+03C2 (Unicode Standard, 3.13,
+    Final_Sigma). So what came before is remembered, and a last sigma waits until it is known what follows.
+    """
+    after_letter, held = False, ""
+    for piece in pieces:
+        text = held + piece
+        cut = _last_open_sigma(text)
+        yield _lower(text[:cut], after_letter)
+        after_letter = _ends_in_letter(text[:cut], after_letter)
+        held = text[cut:]
+    yield _lower(held, after_letter)
+
+
+def _lower(text: str, after_letter: bool) -> str:
+    return ("a" + text).lower()[1:] if after_letter else text.lower()
+
+
+def _last_open_sigma(text: str) -> int:
+    """Where the last capital sigma is, if what follows the text may still decide its form; else the text's end."""
+    place = text.rfind("Σ")
+    if place < 0:
+        return len(text)
+    rest = "a" + text[place:]
+    return len(text) if rest.lower()[1] == (rest + "a").lower()[1] else place
+
+
+def _ends_in_letter(text: str, before: bool) -> bool:
+    """Whether a capital sigma after the text would come after a cased letter. Apostrophes and the like do not count."""
+    for character in reversed(text):
+        if (character + "Σ").lower()[-1] == "ς":
+            return True
+        if ("a" + character + "Σ").lower()[-1] != "ς":
+            return False
+    return before

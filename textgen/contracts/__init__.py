@@ -1,0 +1,1 @@
+"""Holds components to their contracts, and says whose fault it is."""

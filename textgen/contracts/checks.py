@@ -1,0 +1,143 @@
+"""Builds components, and holds them to their contracts: what breaks one is blamed by name."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from textgen.contracts.guards import FAILURES, WatchedTokenizer, check_ids, out_of_memory, shown_where, unfit
+from textgen.contracts.guards import blame as blame  # for those who find a fault elsewhere
+from textgen.errors import ContractError, TextgenError
+from textgen.pipeline.pipeline import Choice
+from textgen.plugin.component import BuildContext
+from textgen.plugin.registry import OWN_DISTRIBUTION, Offer, cause_of
+from textgen.protocols import Array, History, Ids, Tokenizer
+
+if TYPE_CHECKING:
+    from textgen.generation.sampling import Link
+
+_SAMPLE_CHARACTERS = 2000
+
+
+def build(choice: Choice, context: BuildContext) -> Any:
+    """Make the object of a component. What fails in it, other than on purpose, is the plugin's to mend."""
+    try:
+        made = choice.offer.component.build(choice.options, context)
+        if fault := unfit(made, choice.offer.kind):  # before a run gets as far as calling what is missing
+            raise blame(choice.offer, f"cannot be used: what `build` made {fault}")
+        return WatchedTokenizer(made, choice.offer) if choice.offer.kind == "tokenizer" else made
+    except TextgenError:
+        raise
+    except FAILURES as error:
+        if (explained := out_of_memory(error, f"building {choice.offer.kind} {choice.name!r}")) is not None:
+            raise explained from error
+        cause = f"cannot be built: {cause_of(error, choice.offer.plugin)} {shown_where(error, choice.offer)}"
+        raise blame(choice.offer, cause) from error
+
+
+def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
+    """Check ids and the round trip on the beginning of the corpus: decoded and encoded again, ids stay the same."""
+    import numpy as np
+
+    size = tokenizer.vocab_size
+    if not isinstance(size, int) or size < 1:
+        raise blame(offer, f"has vocab_size {size!r} after fit, and must have a positive int")
+    sample = text[:_SAMPLE_CHARACTERS]
+    if len(text) > len(sample):  # cut where a token is likely to end too
+        sample = sample[: max(sample.rfind(" "), sample.rfind("\n")) + 1] or sample
+    ids = np.asarray(tokenizer.encode(sample))
+    check_ids(ids, offer, size)
+    known = ids[ids != tokenizer.unknown_id] if tokenizer.unknown_id is not None else ids
+    decoded = tokenizer.decode(known)
+    if not isinstance(decoded, str):
+        raise blame(offer, f"decodes to {type(decoded).__name__}, and must give a str")
+    again = np.asarray(tokenizer.encode(decoded))
+    if not np.array_equal(again, known):
+        same = [a == b for a, b in zip(known.tolist(), again.tolist(), strict=False)]
+        place = same.index(False) if False in same else len(same)
+        around = tokenizer.decode(known[max(0, place - 8) : place + 8])
+        was, came = (f"is {ids[place]}" if place < len(ids) else "is none" for ids in (known, again))
+        raise blame(
+            offer,
+            f"fails its round trip: what ids decode to encodes to other ids, in {around!r}: id {place} {was}, and "
+            f"{came} afterwards",
+        )
+    try:
+        saved = json.loads(json.dumps(tokenizer.to_dict()))
+    except (TypeError, ValueError) as error:
+        raise blame(offer, f"has a to_dict that is not JSON: {error}") from error
+    if not np.array_equal(np.asarray(tokenizer.from_dict(saved).encode(sample)), ids):
+        raise blame(offer, "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something")
+
+
+def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:
+    """Check shape and dtype of what a model gave, (B, V) or (B, T, V)."""
+    given = getattr(logits, "shape", None)
+    if given is None:
+        what = "None" if logits is None else f"a {type(logits).__name__}"
+        raise blame(offer, f"gave {what}, and must give logits of shape {shape}")
+    if tuple(given) != shape:
+        raise blame(offer, f"gave logits of shape {tuple(given)}, and must give {shape}")
+    dtype = str(logits.dtype).removeprefix("torch.")
+    if dtype not in ("float32", "float64"):
+        raise blame(offer, f"gave logits of dtype {dtype}, and must give float32 or float64")
+
+
+def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: Offer) -> None:
+    """Check what continue_greedily gave: (B, n) ids, n at most what was asked."""
+    if ids.ndim != 2 or len(ids) != asked[0] or ids.shape[1] > asked[1] or ids.dtype.kind not in "iu":
+        raise blame(
+            offer,
+            f"gave {ids.dtype} of shape {ids.shape} from continue_greedily, and must give integers ({asked[0]}, n), "
+            f"n at most {asked[1]}",
+        )
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+        raise blame(offer, f"gave ids from {ids.min()} to {ids.max()} from continue_greedily, outside 0 to {size - 1}")
+
+
+def explain_training(model: Any, offer: Offer, size: int, device: str, error: BaseException) -> None:
+    """Where training broke off over what `forward` of a torch module gives, blame the model, in its contract's words.
+
+    It is called again only now, with one token, so that a training that goes well is not slowed down.
+    """
+    if offer.plugin.distribution == OWN_DISTRIBUTION or not callable(getattr(model, "forward", None)):
+        return
+    import torch
+
+    try:
+        given = model(torch.zeros((1, 1), dtype=torch.int64, device=device))
+    except Exception:  # the error that is there says more
+        return
+    if not isinstance(given, tuple) or len(given) != 2:
+        cause = f"gave {type(given).__name__} from forward, and must give logits and the state after them"
+        raise blame(offer, cause) from error
+    try:
+        check_logits(given[0], (1, 1, size), offer)
+    except ContractError as wrong:
+        raise wrong from error
+
+
+def explain_undrawable(logits: Array, links: Sequence[Link], history: History, model: Offer) -> NoReturn:
+    """Find out who made logits that no token can be drawn from, and blame them."""
+    import numpy as np
+
+    def faulty(values: Array) -> str:
+        rows = np.asarray(values.cpu() if hasattr(values, "cpu") else values, np.float64)
+        if np.isnan(rows).any():
+            return "gave NaN logits"
+        if (rows == np.inf).any():
+            return "gave infinite logits"
+        return "forbade every token" if (rows == -np.inf).all(axis=-1).any() else ""
+
+    if cause := faulty(logits):
+        raise blame(model, cause)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for link in links:
+            before, logits = logits, link.sampler(logits, history)
+            check_logits(logits, tuple(before.shape), link.offer)
+            if cause := faulty(logits):
+                raise blame(link.offer, cause)
+    raise AssertionError("no token could be drawn, and no component is to blame")

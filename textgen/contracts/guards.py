@@ -1,0 +1,284 @@
+"""Calls into components, watched: what fails in one is blamed on its plugin, not on whoever called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NoReturn
+
+import attrs
+
+from textgen.contracts.tracebacks import last_line, packages_of
+from textgen.errors import ContractError, DeviceError, TextgenError
+from textgen.plugin.registry import OWN_DISTRIBUTION, Offer
+from textgen.protocols import Array, Corpus, Decoder, Ids, IncrementalDecoder, Model, Tensors, Tokenizer
+
+# What a component may raise and be blamed for: one that calls sys.exit() would end a run without a word.
+FAILURES: Final = (Exception, SystemExit)
+
+# What a run calls, of each kind of object. An incremental decoder is only needed to stop at a text, and `score` to
+# evaluate: who lacks one is blamed there.
+_METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "corpus": ("read",),
+        "tokenizer": ("fit", "encode", "encode_pieces", "decode", "to_dict", "from_dict"),
+        "model": ("decoder", "tensors", "load_tensors"),
+        "decoder": ("extend", "read_state", "write_state"),
+        "trainer": ("train", "state", "load_state"),
+        "sampler": ("__call__",),
+        "observer": ("observe",),
+    }
+)
+
+
+def blame(offer: Offer, cause: str) -> ContractError:
+    """The error that says which component of which package did what."""
+    return ContractError(
+        cause,
+        kind=offer.kind,
+        component=offer.component.name,
+        plugin=offer.plugin.name,
+        distribution=offer.plugin.distribution,
+        version=offer.plugin.version,
+    )
+
+
+def unfit(made: Any, kind: str) -> str:
+    """What is wrong with what was built for a kind of component, or as a "decoder"; "" if it has every method."""
+    if made is None:
+        return "is None; is a `return` missing?"
+    if isinstance(made, type) and kind in _METHODS:
+        return f"is the class {made.__name__} itself, and must be an instance; is `{made.__name__}(…)` meant?"
+    name = next((name for name in _METHODS.get(kind, ()) if not callable(getattr(made, name, None))), "")
+    return f"is of type {type(made).__name__}, which has no method {name!r}" if name else ""
+
+
+def check_ids(ids: Ids, offer: Offer, size: int) -> None:
+    """Check ids that a tokenizer of `size` tokens gave: integers (T,), each within the vocabulary."""
+    import numpy as np
+
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise blame(offer, f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)")
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+        raise blame(offer, f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}")
+
+
+def raise_failure(offer: Offer, doing: str, error: BaseException) -> NoReturn:
+    """Raise what there is to say of an error that came out of a component while it was `doing` something."""
+    made = failure(offer, doing, error)
+    raise made from made.__cause__
+
+
+def failure(offer: Offer, doing: str, error: BaseException) -> BaseException:
+    """What to raise for an error that came out of a component while it was `doing` something.
+
+    An expected error goes on as it is. So does a bug of the built-in set, which is ours and keeps its traceback; it is
+    noted where it happened. Anything else is a ContractError that names component and package.
+    """
+    if isinstance(error, TextgenError):
+        return error
+    if (explained := out_of_memory(error, f"in {offer.kind} {offer.component.name!r}, {doing}")) is not None:
+        explained.__cause__ = error
+        return explained
+    if offer.plugin.distribution == OWN_DISTRIBUTION:
+        error.add_note(f"in {offer.kind} {offer.component.name!r}, {doing}")
+        return error
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    made = blame(offer, f"failed in {doing}: {what} {shown_where(error, offer)}")
+    made.__cause__ = error
+    return made
+
+
+def shown_where(error: BaseException, offer: Offer) -> str:
+    """In parentheses, the last line of the component's own code on the way to an error, and how to see all of them."""
+    place = last_line(error, packages_of(offer.component))
+    return f"({place}; textgen --debug shows the way there)" if place else "(textgen --debug shows where)"
+
+
+def out_of_memory(error: BaseException, where: str) -> DeviceError | None:
+    """Running out of memory, on a GPU or here, said in terms of the pipeline; None for any other error."""
+    # torch has a class of its own for GPUs, and a plain RuntimeError for the CPU.
+    on_cpu = isinstance(error, RuntimeError) and ("alloc_cpu" in str(error) or "not enough memory" in str(error))
+    if not (on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
+        return None
+    explained = DeviceError(
+        f"out of memory {where}; lower trainer.batch_size, data.window_length or the model's size", "memory"
+    )
+    explained.exit_code = 1  # the pipeline is well-formed; the run failed
+    return explained
+
+
+def watched(offer: Offer, doing: str, make: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    """The items of an iterator that a component makes when `make` is called."""
+    try:
+        items = make()
+        if items is None:
+            raise blame(offer, f"gave None from {doing}; is a `yield` or `return` missing?")
+        iterator = iter(items)
+    except FAILURES as error:
+        raise_failure(offer, doing, error)
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        except FAILURES as error:
+            raise_failure(offer, doing, error)
+        yield item
+
+
+def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[str]:
+    """The pieces of a corpus, each seen to be a str: whoever takes them is not to be blamed for what they are."""
+
+    def read() -> Iterable[str]:
+        pieces = corpus.read()
+        if isinstance(pieces, str | bytes):
+            what = type(pieces).__name__
+            raise blame(offer, f"gave a {what} from read, and must yield pieces; write `yield` in place of `return`")
+        return pieces
+
+    for piece in watched(offer, "read", read):
+        if not isinstance(piece, str):
+            raise blame(offer, f"yielded {type(piece).__name__} from read, and must yield pieces of str")
+        yield piece
+
+
+def changed_text(offer: Offer) -> str:
+    """What to say where a corpus gave another text when it was read again."""
+    text = "the corpus changed while it was being read; run again once it is complete"
+    if offer.plugin.distribution == OWN_DISTRIBUTION:
+        return text
+    whose = f"corpus {offer.component.name!r} of {offer.plugin.distribution} {offer.plugin.version}"
+    return f"{text} ({whose} gave another text when it was read again; what it draws must follow from context.seed)"
+
+
+def begin_decoding(model: Model, batch_size: int, offer: Offer) -> Decoder:
+    """A decoder of the model whose every call but `extend` is watched; loops that call it for each token watch that."""
+    try:
+        inner = model.decoder(batch_size)
+        if fault := unfit(inner, "decoder"):  # said now, and not by the first text that needs it
+            raise blame(offer, f"made a decoder that {fault}")
+        return WatchedDecoder(inner, offer, inner.extend)
+    except FAILURES as error:
+        raise_failure(offer, "decoding", error)
+
+
+@attrs.define(eq=False)
+class WatchedDecoder:
+    """A decoder, and whose it is. What it has beyond the contract is reached through it."""
+
+    inner: Decoder
+    offer: Offer
+    extend: Callable[[Ids], Array]
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        size: int = self._call("batch_size", lambda: self.inner.batch_size)
+        return size
+
+    def score(self, tokens: Ids) -> Array:
+        """Logits (B, T, V)."""
+        return self._call("scoring", lambda: self.inner.score(tokens))
+
+    def read_state(self) -> Tensors:
+        """A copy of the carried state."""
+        state: Tensors = self._call("read_state", lambda: self.inner.read_state())
+        return state
+
+    def write_state(self, state: Tensors) -> None:
+        """Replace the carried state."""
+        self._call("write_state", lambda: self.inner.write_state(state))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def _call(self, doing: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except FAILURES as error:
+            raise_failure(self.offer, doing, error)
+
+
+@attrs.frozen(eq=False)
+class WatchedTokenizer:
+    """A tokenizer whose every call is watched. What it has beyond the contract is reached through it."""
+
+    inner: Tokenizer
+    offer: Offer
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        size: int = self._call("vocab_size", lambda: self.inner.vocab_size)
+        return size
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of what the vocabulary lacks."""
+        unknown: int | None = self._call("unknown_id", lambda: self.inner.unknown_id)
+        return unknown
+
+    def fit(self, pieces: Iterable[str]) -> None:
+        """Learn the vocabulary."""
+        self._call("fit", lambda: self.inner.fit(pieces))
+
+    def encode(self, text: str) -> Ids:
+        """(T,) ids."""
+        ids: Ids = self._call("encode", lambda: self.inner.encode(text))
+        return ids
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        """Ids piece by piece, checked: a corpus is kept in a dtype that turns ids beyond the vocabulary into others."""
+        size = self.vocab_size
+        for ids in watched(self.offer, "encode_pieces", lambda: self.inner.encode_pieces(pieces)):
+            check_ids(ids, self.offer, size)
+            yield ids
+
+    def decode(self, ids: Ids) -> str:
+        """The text."""
+        text: str = self._call("decode", lambda: self.inner.decode(ids))
+        return text
+
+    def incremental_decoder(self) -> IncrementalDecoder:
+        """A decoder for one stream."""
+        decoder = self._call("incremental_decoder", lambda: self.inner.incremental_decoder())
+        return _WatchedDecoder(decoder, self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The vocabulary as JSON values."""
+        state: dict[str, Any] = self._call("to_dict", lambda: self.inner.to_dict())
+        return state
+
+    def from_dict(self, state: Mapping[str, Any]) -> WatchedTokenizer:
+        """A fitted tokenizer, watched too."""
+        made = self._call("from_dict", lambda: self.inner.from_dict(state))
+        if fault := unfit(made, "tokenizer"):
+            raise blame(self.offer, f"gave from from_dict what {fault}")
+        return WatchedTokenizer(made, self.offer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The tokenizer's own, so that `isinstance` sees through the watch."""
+        return type(self.inner)
+
+    def _call(self, doing: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except FAILURES as error:
+            raise_failure(self.offer, doing, error)
+
+
+@attrs.frozen(eq=False)
+class _WatchedDecoder:
+    inner: IncrementalDecoder
+    tokenizer: WatchedTokenizer
+
+    def decode(self, ids: Ids, final: bool = False) -> str:
+        """The text that `ids` complete."""
+        text: str = self.tokenizer._call("incremental decoding", lambda: self.inner.decode(ids, final))
+        return text

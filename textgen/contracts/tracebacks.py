@@ -1,0 +1,31 @@
+"""Where in a plugin's own code an error came from."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Collection
+from pathlib import Path
+
+from textgen.plugin.component import Component
+
+
+def packages_of(component: Component, module: str | None = None) -> set[str]:
+    """The top-level modules that a component's own code is in. `module` is what its entry point names, if known."""
+    parts = (component.build, component.config)
+    names = {module, *(getattr(part, "__module__", None) for part in parts)}
+    return {name.partition(".")[0] for name in names if isinstance(name, str)} - {"textgen", "functools"}
+
+
+def last_line(error: BaseException | None, packages: Collection[str]) -> str:
+    """The last line of these packages on the way to an error, as file:line; "" where there is none."""
+    places = [
+        f"{shown_path(frame.f_code.co_filename)}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__ if error else None)
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in packages
+    ]
+    return places[-1] if places else ""
+
+
+def shown_path(path: str) -> str:
+    """Relative to the current folder where it is below it."""
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path

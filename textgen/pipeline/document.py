@@ -1,0 +1,131 @@
+"""A pipeline as it is written: read from TOML or a mapping, with `KEY=VALUE` overrides applied, not yet checked."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from textgen.errors import Fault, PipelineError
+from textgen.pipeline.structure import shorten, show
+
+NAME = re.compile(r"[^\W_][\w. +-]*")
+"""What a run may be called: a plain folder name."""
+
+
+@attrs.frozen
+class Document:
+    """A pipeline as it was written, not yet checked: its tables, where from, and the folder its paths start at."""
+
+    tables: Mapping[str, Any]
+    source: str
+    folder: Path
+    default_name: str
+
+    def disabled_plugins(self) -> tuple[str, ...]:
+        """The names in `[plugins] disable`, as far as they can be read; checking comes later."""
+        table = self.tables.get("plugins")
+        names = table.get("disable") if isinstance(table, Mapping) else None
+        return tuple(n for n in names if isinstance(n, str)) if isinstance(names, list | tuple) else ()
+
+
+def read_document(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Document:
+    """Read a pipeline from a TOML file, or take a mapping of the same shape; then apply `KEY=VALUE` overrides."""
+    name = "pipeline" if isinstance(source, Mapping) else str(source)
+    try:
+        if isinstance(source, Mapping):
+            tables, folder, stem = _copy(source), Path.cwd(), "pipeline"
+        else:
+            path = Path(source)
+            tables, folder, stem = _read_toml(path), path.absolute().parent, _run_name(path.stem)
+    except RecursionError:
+        raise PipelineError([Fault("", "tables or arrays are nested too deeply")], name) from None
+    faults: list[Fault] = []
+    for override in overrides:
+        _override(tables, override, faults)
+    if faults:
+        raise PipelineError(faults, "--set")
+    return Document(tables, name, folder, stem)
+
+
+def _run_name(stem: str) -> str:
+    """A run name for a pipeline file of any name."""
+    plain = re.sub(r"[^\w]+", "-", stem).strip("-_")
+    return stem if NAME.fullmatch(stem) and ".." not in stem else plain[:100] or "pipeline"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise PipelineError([Fault("", f"cannot be read: {error.strerror or error}")], str(path)) from error
+    except ValueError as error:
+        if isinstance(error, UnicodeDecodeError):
+            fault = Fault("", f"not UTF-8 at byte {error.start}; TOML files are UTF-8")
+            raise PipelineError([fault], str(path)) from error
+        text = str(error)
+        place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", text)
+        where = ""
+        if place:
+            text = text.removesuffix(place[0])
+            where = f":{place[1]}:{place[2]}" if place[1] else ":" + _end_of(path)
+        raise PipelineError([Fault("", f"not valid TOML: {text}")], f"{path}{where}") from error
+
+
+def _end_of(path: Path) -> str:
+    """LINE:COLUMN just past the last character of a text file."""
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    return f"{len(lines)}:{len(lines[-1]) + 1}"
+
+
+def _override(tables: dict[str, Any], override: Any, faults: list[Fault]) -> None:
+    """Set one dotted key in place. Numbers in the path index arrays of tables."""
+    if not isinstance(override, str):
+        faults.append(Fault("", "expected KEY=VALUE as a string", show(override)))
+        return
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        faults.append(Fault("", "expected KEY=VALUE, as in trainer.epochs=5", show(override, kind=False)))
+        return
+    value = toml_value(text.strip())
+    if isinstance(value, Fault):
+        faults.append(attrs.evolve(value, path=key))
+        return
+    place: Any = tables
+    for part in parts[:-1]:
+        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
+            place = place[int(part)]
+        elif isinstance(place, dict):
+            place = place.setdefault(part, {})
+        else:
+            place = None
+    last = parts[-1]
+    if isinstance(place, dict):
+        place[last] = value
+    elif isinstance(place, list) and last.isdecimal() and int(last) < len(place):
+        place[int(last)] = value
+    else:
+        faults.append(Fault(key, "there is no such place in the pipeline"))
+
+
+def toml_value(text: str) -> Any:
+    """`text` as a TOML value; what is none is a string, unless it looks like a broken list, table or string."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError) as error:
+        if text[:1] in ("[", "{", '"', "'"):
+            return Fault("", f"not a TOML value: {error}", shorten(text))
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _copy(value: Any) -> Any:
+    """A deep copy of tables and lists, so that overrides leave the caller's mapping alone."""
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -1,0 +1,96 @@
+"""What a plugin hands to the engine: Component records, and the options of their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import attrs
+
+from textgen import devices
+
+if TYPE_CHECKING:
+    from textgen.plugin.registry import PluginSet
+    from textgen.protocols import Tokenizer
+
+KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "command")
+
+
+def option(default: Any = attrs.NOTHING, *, factory: Any = None, help: str, validator: Any = None) -> Any:
+    """A field of a config class, which is a key of the component's TOML table.
+
+    `help` is one phrase on what it does, with its unit; `textgen show`, `textgen plugins` and the reference
+    pages print it. Without `default` or `factory` (of a default that can change) the key must be given. `validator` is
+    an attrs validator.
+    """
+    if factory is not None:
+        return attrs.field(factory=factory, validator=validator, metadata={"help": help})
+    return attrs.field(default=default, validator=validator, metadata={"help": help})
+
+
+@attrs.frozen
+class NoOptions:
+    """Takes no options."""
+
+
+@attrs.frozen(kw_only=True)
+class BuildContext:
+    """What a component may know when it is built.
+
+    folder      relative paths in the pipeline are relative to it (`Path` options arrive resolved)
+    seed        the pipeline's seed
+    tokenizer   the fitted tokenizer; None while corpus and tokenizer are being built
+    training    False when the component will only generate: a model then needs no gradients, and no torch on a CPU
+    directory   the run directory, for observers; None outside a run
+    console     where progress may be written; None when the caller wants silence
+    plugins     the components of this engine, for one that is made of others
+    """
+
+    folder: Path
+    requested_device: str = "auto"
+    seed: int = 0
+    tokenizer: Tokenizer | None = None
+    training: bool = True
+    directory: Path | None = None
+    console: TextIO | None = None
+    plugins: PluginSet | None = None
+
+    @property
+    def device(self) -> str:
+        """The device to use, as torch names it. Resolved when first asked, so what needs no device loads no torch."""
+        return devices.resolve(self.requested_device)
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens of the fitted tokenizer."""
+        if self.tokenizer is None:
+            raise ValueError("there is no fitted tokenizer yet when this component is built")
+        return self.tokenizer.vocab_size
+
+
+@attrs.frozen
+class Component:
+    """One thing a plugin offers, under the name that a pipeline's `type` gives.
+
+    name      lower case, words joined by hyphens
+    config    a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's first
+              line is the summary
+    build     `build(config, context)` makes the object; heavy imports belong inside it
+    default   used where none is named: observers by a pipeline that lists none, a sampler for the sampling options of
+              `textgen generate`. Where the built-in set has defaults, only those count
+    """
+
+    name: str
+    config: type
+    build: Callable[[Any, BuildContext], Any]
+    default: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The first line of the config class's docstring."""
+        return (self.config.__doc__ or "").strip().partition("\n")[0].strip()
+
+    def options(self) -> Mapping[str, attrs.Attribute[Any]]:
+        """The keys of the TOML table, in order."""
+        return attrs.fields_dict(self.config)

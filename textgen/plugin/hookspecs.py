@@ -1,0 +1,74 @@
+"""The hooks a plugin may implement. Each takes nothing and returns a list of Component records.
+
+A plugin is a module named by an entry point of the group `textgen`:
+
+    import attrs
+    from textgen import Component, hookimpl, option
+
+    @attrs.frozen
+    class ShoutConfig:
+        "Prefers what is loud."
+        factor: float = option(2.0, help="by how much")
+
+    @hookimpl
+    def textgen_samplers():
+        return [Component("shout", ShoutConfig, build)]
+
+No hook is called while a model trains or a token is drawn, and the order across plugins is undefined. A plugin that
+needs a newer textgen says so with a module attribute, `TEXTGEN_PLUGIN_API = 2`.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+from textgen.plugin.component import Component
+
+PLUGIN_API_VERSION = 1
+"""The version of these hooks and of textgen.protocols. Rises only when a working plugin would have to change."""
+
+hookspec = pluggy.HookspecMarker("textgen")
+hookimpl = pluggy.HookimplMarker("textgen")
+"""Marks a function of a plugin as the implementation of the hook of the same name."""
+
+
+@hookspec
+def textgen_corpora() -> list[Component]:
+    """Offer sources of text: `build` returns a `textgen.protocols.Corpus`."""
+    raise NotImplementedError
+
+
+@hookspec
+def textgen_tokenizers() -> list[Component]:
+    """Offer ways to turn text into token ids and back: `build` returns an unfitted `textgen.protocols.Tokenizer`."""
+    raise NotImplementedError
+
+
+@hookspec
+def textgen_models() -> list[Component]:
+    """Offer language models: `build` returns a `textgen.protocols.Model`. Torch is imported inside `build`."""
+    raise NotImplementedError
+
+
+@hookspec
+def textgen_trainers() -> list[Component]:
+    """Offer ways to fit a model to a corpus: `build` returns a `textgen.protocols.Trainer`."""
+    raise NotImplementedError
+
+
+@hookspec
+def textgen_samplers() -> list[Component]:
+    """Offer links of the sampler chain: `build` returns a `textgen.protocols.Sampler`."""
+    raise NotImplementedError
+
+
+@hookspec
+def textgen_observers() -> list[Component]:
+    """Offer spectators of a run: `build` returns a `textgen.protocols.Observer`."""
+    raise NotImplementedError
+
+
+@hookspec
+def textgen_commands() -> list[Component]:
+    """Offer subcommands of `textgen`: `build` returns a `click.Command`. Its config class has no required fields."""
+    raise NotImplementedError

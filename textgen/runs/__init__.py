@@ -1,0 +1,1 @@
+"""Run directories: training, checkpoints, loading."""

@@ -1,0 +1,141 @@
+"""From a run directory back to a generator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen.contracts import checks
+from textgen.contracts.guards import FAILURES, raise_failure, read_pieces
+from textgen.data import Surveyor, encode_corpus, split_tokens
+from textgen.errors import CorpusError, RunError
+from textgen.files import load_tensors, read_json
+from textgen.generation.generator import Generator
+from textgen.generation.sampling import Chain
+from textgen.pipeline.document import Document, read_document
+from textgen.pipeline.pipeline import Choice, DecodingOptions, make_choice, make_pipeline, standard_sampler
+from textgen.plugin.component import BuildContext
+from textgen.plugin.registry import PluginSet
+from textgen.protocols import Ids, Tokenizer
+from textgen.runs.directory import RunDirectory
+
+# Whether the prompt is in the text is not the run's to say, but the caller's.
+_DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"echo"}
+
+
+def load_generator(
+    directory: RunDirectory,
+    plugins_without: Callable[[Iterable[str]], PluginSet],
+    *,
+    device: str,
+    samplers: Iterable[Any] | None,
+) -> Generator:
+    """The generator of a finished run, with the run's own sampler chain or another's tables."""
+    directory, record = _finished(directory)
+    document = read_document(directory.inside("pipeline.toml"))
+    tables = document.tables
+    plugins = plugins_without(document.disabled_plugins())
+
+    def choose(kind: str, table: Any) -> Choice:
+        table, source = _recorded(directory, record, kind, table)
+        return make_choice(kind, table, plugins, document.folder, source=source)
+
+    context = BuildContext(
+        folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
+    )
+    unfitted = checks.build(choose("tokenizer", tables["tokenizer"]), context)
+    directory.read_artifact("tokenizer.json", record["files"]["tokenizer.json"])
+    tokenizer = unfitted.from_dict(read_json(directory.inside("tokenizer.json")))
+    context = attrs.evolve(context, tokenizer=tokenizer)
+    model_choice = choose("model", tables["model"])
+    model = checks.build(model_choice, context)
+    data = directory.read_artifact("model.safetensors", record["files"]["model.safetensors"])
+    load_weights(model, model_choice, load_tensors(directory.path / "model.safetensors", data))
+    chain = [choose("sampler", t) for t in (tables.get("sampler", []) if samplers is None else samplers)]
+    return attrs.evolve(
+        make_generator(chain, model_choice, model, context),
+        path=directory.path,
+        model_id=record["files"]["model.safetensors"],
+        defaults={key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS},
+        tables=tables,
+        record=record,
+        training_tokens=partial(_training_tokens, document, plugins, record, tokenizer),
+    )
+
+
+def _finished(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
+    """The run to load, and its run.json: the one that is here, or the one that it is about to replace."""
+    loadable = directory.loadable()
+    if loadable is not directory:
+        cause = f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
+        warnings.warn(cause, stacklevel=4)
+    record = loadable.read_run()
+    if record["status"] != "finished":
+        raise RunError(
+            f"the run in {directory.path} is not finished ({record['status']}); `textgen run` goes on with it",
+            directory.path,
+        )
+    return loadable, record
+
+
+def make_generator(samplers: Iterable[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
+    """A generator around a model that is there already."""
+    tokenizer = context.tokenizer
+    assert tokenizer is not None
+
+    def chain_of(choices: Iterable[Choice]) -> Chain:
+        built = [(choice, checks.build(choice, context)) for choice in choices]
+        return Chain.of(built, model_choice.offer, tokenizer.vocab_size, tokenizer.unknown_id)
+
+    def make_chain(options: Mapping[str, Any]) -> Chain:
+        assert context.plugins is not None
+        return chain_of([standard_sampler(options, context.plugins)])
+
+    return Generator(
+        tokenizer=tokenizer, model=model, chain=chain_of(samplers), make_chain=make_chain, seed=context.seed
+    )
+
+
+def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) -> None:
+    """Give a model its weights; it is to blame if it refuses those that it wrote."""
+    try:
+        model.load_tensors(dict(tensors))
+    except ValueError as error:
+        raise checks.blame(choice.offer, f"refuses the weights of the run: {error}") from error
+    except FAILURES as error:
+        raise_failure(choice.offer, "load_tensors", error)
+
+
+def _training_tokens(
+    document: Document, plugins: PluginSet, record: Mapping[str, Any], tokenizer: Tokenizer, file: Path
+) -> Ids:
+    """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
+    pipeline = make_pipeline(document, plugins)
+    context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
+    corpus = checks.build(pipeline.corpus, context)
+    surveyor = Surveyor()
+    pieces = read_pieces(corpus, pipeline.corpus.offer)
+    tokens = encode_corpus(surveyor.watch(pieces), tokenizer, file)
+    now, then = attrs.asdict(surveyor.result()), record["fingerprint"]["corpus"]
+    if now != then:
+        sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
+        raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")
+    return split_tokens(tokens, pipeline.data, tokenizer).training
+
+
+def _recorded(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> tuple[Any, str]:
+    """A component's table with its name made `package:name`, as the run had it, and what to install if it is gone."""
+    name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
+    for entry in record.get("components", ()):
+        if entry["kind"] == kind and entry["name"] == name:
+            package = f"{entry['distribution']} {entry['version']}"
+            install = f"pip install {entry['distribution']}=={entry['version']}"
+            source = f"{directory.path} (its {kind} came with {package}; if it is missing: {install})"
+            return {**table, "type": f"{entry['distribution']}:{name}"}, source
+    return table, str(directory.path)

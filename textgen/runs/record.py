@@ -1,0 +1,129 @@
+"""What a run was made from: its fingerprint, and the record of it in run.json."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import attrs
+import tomli_w
+
+from textgen.data import Dataset, Survey
+from textgen.errors import RunMismatchError
+from textgen.files import dump_tensors, write_json
+from textgen.pipeline.pipeline import Choice, Pipeline
+from textgen.protocols import Tokenizer
+from textgen.runs.directory import RunDirectory
+from textgen.runs.training import Progress
+
+
+def fingerprint(pipeline: Pipeline, survey: Survey | None = None) -> dict[str, Any]:
+    """All that shapes the model. The corpus counts by its text, not by where it lies; None leaves it out.
+
+    A config class with a method `fingerprint() -> dict` says itself what counts of its options.
+    """
+    tables = pipeline.to_dict()
+    shape = {key: tables[key] for key in ("seed", "tokenizer", "data", "model", "trainer")}
+    for key in ("tokenizer", "model", "trainer"):
+        choice: Choice = getattr(pipeline, key)
+        if hasattr(choice.options, "fingerprint"):
+            shape[key] = {"type": choice.name, **choice.options.fingerprint()}
+    return shape if survey is None else {**shape, "corpus": attrs.asdict(survey)}
+
+
+def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Mapping[str, Any]) -> None:
+    """Refuse to go on in a run directory that another pipeline made. Raises RunMismatchError."""
+    if record is None:
+        return
+    before, now = _flat(record["fingerprint"]), _flat(shape)
+    if "corpus.sha256" not in now:
+        before = {key: value for key, value in before.items() if not key.startswith("corpus.")}
+    differences = [
+        f"{key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]
+    if differences:
+        raise RunMismatchError(directory.path, differences)
+
+
+def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
+    """Write the pipeline, every default filled in, so that it runs in this very directory."""
+    directory.write_artifact("pipeline.toml", _text(pipeline))
+
+
+def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
+    """Whether the pipeline that lies there is this one, key for key."""
+    try:
+        return directory.inside("pipeline.toml").read_bytes() == _text(pipeline)
+    except OSError:
+        return False
+
+
+def begin(
+    pipeline: Pipeline, directory: RunDirectory, survey: Survey, tokenizer: Tokenizer, data: Dataset, device: str
+) -> dict[str, Any]:
+    """Write what the run is made from before it trains, and return the record in run.json."""
+    write_json(directory.path / "tokenizer.json", tokenizer.to_dict())
+    record = {
+        "status": "training",
+        "step": 0,
+        "seed": pipeline.seed,
+        "fingerprint": fingerprint(pipeline, survey),
+        "data": {
+            "training_tokens": len(data.training),
+            "validation_tokens": len(data.validation),
+            "vocab_size": tokenizer.vocab_size,
+        },
+        "components": [_origin(choice) for choice in pipeline.choices()],
+        "environment": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": device,
+            **{name: metadata.version(name) for name in ("textgen-engine", "numpy", "torch")},
+        },
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    directory.write_run(record)
+    return record
+
+
+def finish(directory: RunDirectory, record: Mapping[str, Any], progress: Progress) -> None:
+    """Publish the best weights and mark the run finished, last of all."""
+    step = progress.best_step if progress.best_step is not None else progress.step
+    tensors = directory.read_checkpoint(step).tensors
+    tokenizer = directory.inside("tokenizer.json").read_bytes()
+    files = {
+        "model.safetensors": directory.write_artifact("model.safetensors", dump_tensors(tensors)),
+        "tokenizer.json": directory.write_artifact("tokenizer.json", tokenizer),
+    }
+    directory.write_run({**record, "status": "finished", **attrs.asdict(progress), "files": files})
+
+
+def _origin(choice: Choice) -> dict[str, str]:
+    """Which package a component came from."""
+    plugin = choice.offer.plugin
+    return {
+        "kind": choice.offer.kind,
+        "name": choice.offer.component.name,
+        "plugin": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+    }
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _text(pipeline: Pipeline) -> bytes:
+    return tomli_w.dumps({**pipeline.to_dict(), "output": "."}).encode()

@@ -1,0 +1,82 @@
+"""A pipeline as TOML in which every key says what it does."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import tomli_w
+
+from textgen.pipeline.pipeline import TABLES, Choice, GeneralOptions, Pipeline
+from textgen.pipeline.structure import phrase, plain
+
+_WIDTH = 100
+
+
+def commented_toml(pipeline: Pipeline) -> str:
+    """TOML with every default filled in. Reading it again gives the same pipeline."""
+    tables = pipeline.to_dict()
+    general = GeneralOptions(
+        pipeline.name, pipeline.seed, pipeline.device, pipeline.threads, pipeline.output, default_observers=False
+    )
+    parts = [_keys(general)]
+    for kind in ("corpus", "tokenizer"):
+        parts.append(_component(f"[{kind}]", getattr(pipeline, kind)))
+    parts.append(_table("data", pipeline.data))
+    for kind in ("model", "trainer"):
+        parts.append(_component(f"[{kind}]", getattr(pipeline, kind)))
+    for kind, chain in (("sampler", pipeline.samplers), ("observer", pipeline.observers)):
+        parts += [_component(f"[[{kind}]]", choice) for choice in chain]
+        if not chain:
+            parts.insert(1, f"{kind} = []\n")
+    for name in ("checkpoint", "generate"):
+        parts.append(_table(name, getattr(pipeline, name)))
+    parts.append(_table("plugins", TABLES["plugins"](disable=tuple(tables["plugins"]["disable"]))))
+    return "\n".join(parts)
+
+
+def _component(header: str, choice: Choice) -> str:
+    summary = _comment(choice.offer.component.summary)
+    return f"{summary}{header}\n{tomli_w.dumps({'type': choice.name})}{_keys(choice.options)}"
+
+
+def _table(name: str, options: Any) -> str:
+    summary = _comment((type(options).__doc__ or "").strip().partition("\n")[0])
+    return f"{summary}[{name}]\n{_keys(options)}"
+
+
+def _keys(options: Any) -> str:
+    return "".join(_lines(options))
+
+
+def _lines(options: Any) -> Iterator[str]:
+    for field in attrs.fields(type(options)):
+        yield _comment(field.metadata.get("help", ""))
+        value = getattr(options, field.name)
+        if value is None:
+            yield f"# {field.name} = {phrase(field.type)}; not set\n"
+        else:
+            yield f"{_key(field.name)} = {inline_toml(plain(value))}\n"
+
+
+def inline_toml(value: Any) -> str:
+    """A value as TOML on the right of `=`, in one line.
+
+    Tables too: the header of one would take over the keys that follow.
+    """
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{_key(key)} = {inline_toml(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if value else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(inline_toml, value))}]"
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
+
+
+def _key(name: str) -> str:
+    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, _WIDTH))

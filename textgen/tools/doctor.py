@@ -1,0 +1,225 @@
+"""Examines this installation and this machine: what is there, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from textgen.cache import BOOK, cache_directory
+from textgen.errors import PluginWarning
+from textgen.plugin import discovery
+from textgen.plugin.registry import OWN_DISTRIBUTION, Offer, PluginSet
+from textgen.tools import machine
+
+_PATIENCE_SECONDS: Final = 10.0  # for the import of one plugin
+_SLOW_MILLISECONDS: Final = 300
+_LITTLE_DISK: Final = 200 << 20
+_LITTLE_MEMORY: Final = 512 << 20
+
+
+@attrs.frozen
+class Problem:
+    """Something wrong, what to do about it, and whether work will fail because of it (or only be slower)."""
+
+    what: str
+    advice: str
+    serious: bool
+
+
+def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[str, Any]:
+    """The report, as JSON values; `problems` lists what is wrong, the serious first.
+
+    disable       plugins to leave alone, as a PluginSet takes them
+    import_torch  ask torch for devices and threads even where no driver for a GPU is found
+    """
+    versions = _versions()
+    driver = machine.gpu_driver()
+    torch, torch_error = _torch() if import_torch or driver else (None, None)
+    report: dict[str, Any] = {
+        "versions": versions,
+        "python": sys.executable,
+        "settings": {name: value for name, value in sorted(os.environ.items()) if name.startswith("TEXTGEN_")},
+        "cores": machine.cores(),
+        "memory": machine.memory(),
+        "driver": driver,
+        "torch_error": torch_error,
+        "devices": [] if torch is None else machine.devices(torch),
+        "threads": machine.threads(os.environ, torch),
+        "cache": _cache(),
+        "folder": machine.folder(Path.cwd()),
+        **_plugins(frozenset(disable)),
+    }
+    problems = sorted(_problems(report), key=lambda problem: not problem.serious)
+    return {**report, "problems": [attrs.asdict(problem) for problem in problems]}
+
+
+def _versions() -> dict[str, str | None]:
+    """Of Python, textgen and all that it requires; None for what is not installed. Nothing is imported."""
+    names = [OWN_DISTRIBUTION]
+    for requirement in metadata.requires(OWN_DISTRIBUTION) or ():
+        if "extra ==" not in requirement:
+            names.append(re.split(r"[^\w.-]", requirement)[0])
+    found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _torch() -> tuple[Any, str | None]:
+    """torch, or why it cannot be imported."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library that it needs is not there
+        return None, f"{type(error).__name__}: {error}"
+    return torch, None
+
+
+def _cache() -> dict[str, Any]:
+    """The cache's folder, its size, and how the book in it is: "there", "missing" or "damaged"."""
+    path = cache_directory()
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
+    book = path / BOOK.name
+    state = "missing"
+    if book.is_file():
+        try:
+            state = "there" if BOOK.matches(book.read_bytes()) else "damaged"
+        except OSError:
+            state = "damaged"
+    return {**machine.folder(path), "size": size, "book": state}
+
+
+def _plugins(disable: frozenset[str]) -> dict[str, Any]:
+    """Each plugin with its import time, its components, or why it is left out; and the clashes of names."""
+    found = [each for each in discovery.installed() if not discovery.is_among(each.plugin, disable)]
+    # One after the other, so that each pays for what it is the first to import.
+    milliseconds = {each.plugin: _import_milliseconds(each) for each in found}
+    plugins = PluginSet.discover(disable=disable, strict=False, patience=_PATIENCE_SECONDS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # the report says it
+        offers = plugins.offers()
+    causes = {quarantined.plugin: quarantined.cause for quarantined in plugins.quarantined}
+    return {
+        "plugins": [
+            {
+                "name": each.plugin.name,
+                "distribution": each.plugin.distribution,
+                "version": each.plugin.version,
+                "milliseconds": milliseconds[each.plugin],
+                "components": _names(offers, each.plugin),
+                "left_out": causes.get(each.plugin),
+            }
+            for each in found
+        ],
+        "clashes": [
+            {"kind": group[0].kind, "name": group[0].component.name, "offered_by": [o.qualified_name for o in group]}
+            for group in plugins.clashes()
+        ],
+    }
+
+
+def _import_milliseconds(found: discovery.Found) -> float:
+    begun = time.perf_counter()
+    discovery.imported([found], _PATIENCE_SECONDS)
+    return round(1000 * (time.perf_counter() - begun), 1)
+
+
+def _names(offers: Iterable[Offer], plugin: discovery.Plugin) -> list[str]:
+    return [f"{offer.kind} {offer.component.name}" for offer in offers if offer.plugin == plugin]
+
+
+def _problems(report: Mapping[str, Any]) -> list[Problem]:
+    return [*_installation(report), *_compute(report), *_storage(report), *_plugin_problems(report)]
+
+
+def _installation(report: Mapping[str, Any]) -> list[Problem]:
+    problems = []
+    for name, version in report["versions"].items():
+        if version is None:
+            problems.append(Problem(f"{name} is not installed", f"pip install {name}", True))
+    if report["torch_error"]:
+        advice = "install a build of torch for this machine: https://pytorch.org/get-started"
+        problems.append(Problem(f"torch cannot be imported: {report['torch_error']}", advice, True))
+    elif report["driver"] and not report["devices"]:
+        version = report["versions"]["torch"]
+        what = f"there is a {report['driver']} driver, and torch {version} cannot use it: training runs on the CPU"
+        advice = "install a build of torch for this driver, and see that the GPU is not hidden (CUDA_VISIBLE_DEVICES)"
+        problems.append(Problem(what, advice, False))
+    return problems
+
+
+def _compute(report: Mapping[str, Any]) -> list[Problem]:
+    problems = []
+    usable, load = report["cores"]["usable"], report["cores"]["load"]
+    for name, value in report["threads"].items():
+        if name == "torch":
+            if value is not None and value > usable:
+                advice = f"set OMP_NUM_THREADS={usable}"
+                problems.append(Problem(f"torch computes with {value} threads on {usable} cores", advice, False))
+        elif value is not None and not (value.isdigit() and int(value)):
+            problems.append(Problem(f"{name}={value!r} is no number of threads", f"set it to {usable}", False))
+        elif value is not None and int(value) > usable:
+            what = f"{name}={value}, and this process may use {usable} cores: threads wait for each other"
+            problems.append(Problem(what, f"set {name}={usable}", False))
+    if load is not None and load >= usable and report["threads"]["OMP_NUM_THREADS"] != "1":
+        what = f"the cores are busy: {load:.1f} processes want to run on {usable} cores"
+        advice = "set OMP_NUM_THREADS=1: a small model's threads would wait for each other"
+        problems.append(Problem(what, advice, False))
+    available = report["memory"]["available"]
+    if available is not None and available < _LITTLE_MEMORY:
+        advice = "end other programs, or lower trainer.batch_size and the model's size"
+        problems.append(Problem(f"only {available >> 20} MiB of memory are available", advice, True))
+    return problems
+
+
+def _storage(report: Mapping[str, Any]) -> list[Problem]:
+    problems = []
+    folder, cache = report["folder"], report["cache"]
+    if not folder["writable"]:
+        advice = "run in another folder, or choose another with --output"
+        problems.append(Problem(f"{folder['path']} cannot be written to, and runs go there", advice, True))
+    elif folder["free"] is not None and folder["free"] < _LITTLE_DISK:
+        what = f"only {folder['free'] >> 20} MiB are free in {folder['path']}"
+        problems.append(Problem(what, "make room for checkpoints, or choose another disk with --output", True))
+    if not cache["writable"]:
+        what = f"the cache {cache['path']} cannot be written to: the corpus 'time-machine' cannot be kept"
+        problems.append(Problem(what, "set TEXTGEN_CACHE_DIR to a folder that can", False))
+    if cache["book"] == "damaged":
+        path = Path(cache["path"]) / BOOK.name
+        advice = "remove it, and the corpus 'time-machine' downloads it again"
+        problems.append(Problem(f"{path} is not the book that it should be", advice, True))
+    return problems
+
+
+def _plugin_problems(report: Mapping[str, Any]) -> list[Problem]:
+    problems = []
+    for plugin in report["plugins"]:
+        name = f"plugin {plugin['name']!r} ({plugin['distribution']} {plugin['version']})"
+        if plugin["left_out"]:
+            folder = discovery.editable(plugin["distribution"])
+            mend = f"mend it in {folder}, remove it" if folder else f"upgrade or remove {plugin['distribution']}"
+            same = [other for other in report["plugins"] if other["name"] == plugin["name"]]
+            short = plugin["name"] if len(same) == 1 else f"{plugin['distribution']}:{plugin['name']}"
+            advice = f"{mend}, or leave it out with --no-plugin {short}"
+            problems.append(Problem(f"{name} is left out: {plugin['left_out']}", advice, True))
+        if plugin["milliseconds"] > _SLOW_MILLISECONDS:
+            what = f"{name} takes {plugin['milliseconds'] / 1000:.1f} s to import, and lists of components wait for it"
+            advice = f"ask the authors of {plugin['distribution']} to import what is heavy inside build"
+            problems.append(Problem(what, advice, False))
+    for clash in report["clashes"]:
+        names = ", ".join(clash["offered_by"])
+        what = f"{clash['kind']} {clash['name']!r} is offered by {names}"
+        problems.append(Problem(what, "write the one you mean with its package, as it stands here", False))
+    return problems
