@@ -14,7 +14,7 @@ from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
 from textgen.generation.decoding import PREFILL, FinishReason, Limits, TokenLogprobs
 from textgen.generation.greedy import LONGEST, TO_STOP, Stretches
 from textgen.generation.sampling import BLOCK, Chain, to_numpy, uniform_block
-from textgen.plugin.registry import Offer
+from textgen.plugin.component import Offer
 from textgen.protocols import Array, Decoder, Ids, Model
 
 _WIDTH: Final = 1024  # tokens that there is room for at first

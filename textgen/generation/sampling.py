@@ -14,7 +14,7 @@ from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
 from textgen.errors import ContractError, TextgenError
 from textgen.pipeline.pipeline import Choice
-from textgen.plugin.registry import Offer
+from textgen.plugin.component import Offer
 from textgen.protocols import Array, Ids, Model, Sampler
 
 BLOCK: Final = 64  # uniform numbers made at once for a sequence

@@ -14,7 +14,7 @@ from textgen.contracts import checks
 from textgen.contracts.guards import begin_decoding
 from textgen.errors import UsageError
 from textgen.generation.sampling import log_softmax, to_numpy
-from textgen.plugin.registry import Offer
+from textgen.plugin.component import Offer
 from textgen.protocols import Ids, Model, Tokenizer
 
 _BLOCK: Final = 4096  # tokens scored at once
