@@ -16,7 +16,7 @@ from commands import run_textgen
 import textgen
 from textgen import Component, NoOptions, hookimpl
 from textgen.events import Evaluated, StepDone
-from textgen.plugin.registry import Offer
+from textgen.plugin.component import Offer
 from textgen.protocols import TrainerState
 from textgen_builtins.tokenizers.char import CharTokenizer
 from textgen_builtins.tokenizers.plugin import CharConfig
@@ -328,7 +328,9 @@ def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
             return [Component("odd", CharConfig, lambda config, context: Failing(config))]
 
     both = engine()
-    both.plugins().register(Other, "other", distribution="textgen-other", version="1.0")
+    plugins = both.plugins()
+    assert isinstance(plugins, textgen.PluginSet)
+    plugins.register(Other, "other", distribution="textgen-other", version="1.0")
     assert both.load(run.path).generate("", max_new_tokens=5).text == run.generator.generate("", max_new_tokens=5).text
 
 
@@ -500,12 +502,12 @@ def test_an_observer_that_exits_is_left_out(tmp_path: Path, tiny_pipeline: Calla
     assert "test_blame.py:" in str(warned[0].message)
 
 
-def test_a_hook_that_asks_for_an_argument_is_told_that_it_gets_none() -> None:
+def test_a_hook_that_asks_for_an_argument_is_refused_as_pluggy_words_it() -> None:
     def textgen_samplers(config: Any) -> list[Component]:
         return []
 
     plugins = textgen.PluginSet()
-    with pytest.warns(textgen.PluginWarning, match="textgen_samplers asks for config, and hooks take no arguments"):
+    with pytest.warns(textgen.PluginWarning, match="declared in the hookimpl but can not be found"):
         plugins.register(types.SimpleNamespace(textgen_samplers=hookimpl(textgen_samplers)), "asking")
 
 

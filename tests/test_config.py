@@ -261,7 +261,7 @@ def test_all_faults_are_reported_at_once(
 # Anything at all ------------------------------------------------------------------------------------------------------
 
 _OFFERS = PluginSet.discover().offers()
-_NAMES = sorted({offer.component.name for offer in _OFFERS})
+_NAMES = sorted({offer.name for offer in _OFFERS})
 _KEYS = sorted(
     {name for offer in _OFFERS for name in offer.component.options()}
     | {name for table in [*TABLES.values(), GeneralOptions] for name in attrs.fields_dict(table)}

@@ -286,7 +286,7 @@ def links(size: int) -> dict[str, Any]:
 
 
 def test_no_sampler_is_left_out() -> None:
-    offered = {offer.component.name for offer in Engine().plugins().offers("sampler")}
+    offered = {offer.name for offer in Engine().plugins().offers("sampler")}
     assert {*links(5), "standard"} <= offered
 
 

@@ -51,7 +51,7 @@ from commands import run_textgen
 
 from textgen import Component, NoOptions, option, testing
 from textgen.errors import PipelineError, PluginError, UsageError
-from textgen.plugin.registry import Offer, Plugin
+from textgen.plugin.component import Offer, Plugin
 from textgen.testing import STATEMENTS, ContractFailure, Outcome, isolated_plugins, statements
 from textgen.testing.plugin import check_offers
 
@@ -76,9 +76,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "samples": [{"every": 2}],
 }
 BUILT_IN = [
-    pytest.param(offer.kind, offer.component, options, id=f"{offer.kind}-{offer.component.name}-{number}")
+    pytest.param(offer.kind, offer.component, options, id=f"{offer.kind}-{offer.name}-{number}")
     for offer in isolated_plugins().offers()
-    for number, options in enumerate(OPTIONS.get(offer.component.name, [{}]))
+    for number, options in enumerate(OPTIONS.get(offer.name, [{}]))
 ]
 
 
@@ -690,7 +690,7 @@ def forbid_all_but_first(logits, history):
 
 
 def test_runs(tiny_pipeline, run_pipeline, textgen_plugins, tiny_corpus, tmp_path, capfd):
-    assert {o.plugin.distribution for o in textgen_plugins.offers()} == {"textgen-engine"}
+    assert {o.distribution for o in textgen_plugins.offers()} == {"textgen-engine"}
     assert tiny_corpus.parent == tmp_path and len(tiny_corpus.read_text("utf-8")) > 1000
     textgen_plugins.register(Plugin(), "mine")
     tiny_pipeline["sampler"] = [{"type": "first"}]

@@ -26,7 +26,7 @@ from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
 from textgen.pipeline.document import read_document
 from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
-from textgen.plugin.component import BuildContext
+from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Corpus, Observer, Tokenizer, TrainingContext
 from textgen.runs import record as run_record
@@ -60,10 +60,10 @@ class Run:
 class Engine:
     """Runs pipelines with one set of plugins. Engines share nothing, and any thread may use one.
 
-    Without `plugins`, all installed ones are discovered, less those that `disable` or the pipeline names.
+    Without `plugins`, all installed ones are discovered. Those that `disable` or the pipeline names take no part.
     """
 
-    def __init__(self, plugins: PluginSet | None = None, *, disable: Iterable[str] = ()) -> None:
+    def __init__(self, plugins: ComponentSource | None = None, *, disable: Iterable[str] = ()) -> None:
         self._plugins = plugins
         self._disable = frozenset(disable)
 
@@ -79,11 +79,12 @@ class Engine:
         document = read_document(source, overrides)
         return make_pipeline(document, self.plugins(document.disabled_plugins()))
 
-    def plugins(self, disable: Iterable[str] = ()) -> PluginSet:
+    def plugins(self, disable: Iterable[str] = ()) -> ComponentSource:
         """The plugins this engine uses, less those of the given names."""
+        names = self._disable | set(disable)
         if self._plugins is not None:
-            return self._plugins
-        return PluginSet.discover(disable=self._disable | set(disable))
+            return self._plugins.without(names) if names else self._plugins
+        return PluginSet.discover(disable=names)
 
     def run(
         self,

@@ -21,7 +21,8 @@ import attrs
 
 from textgen import errors
 from textgen.pipeline.pipeline import TABLES, GeneralOptions
-from textgen.plugin.registry import OWN_DISTRIBUTION, PluginSet
+from textgen.plugin.component import OWN_DISTRIBUTION
+from textgen.plugin.registry import PluginSet
 from textgen.tools.commented import inline_toml
 from textgen.tools.describe import describe, describe_option
 
@@ -51,7 +52,7 @@ def _components() -> str:
     kind = ""
     # Plugins that happen to be installed have documentation of their own.
     described = describe(PluginSet.discover())["components"]
-    classes = {(o.kind, o.component.name): o.component.config for o in PluginSet.discover().offers()}
+    classes = {(o.kind, o.name): o.component.config for o in PluginSet.discover().offers()}
     for component in (c for c in described if c["distribution"] == OWN_DISTRIBUTION):
         if component["kind"] != kind:
             kind = component["kind"]

@@ -19,9 +19,8 @@ from typing import Any, Final
 import click
 
 from textgen.errors import Interrupted, PluginWarning, TextgenError
-from textgen.plugin.registry import OWN_DISTRIBUTION, Offer, PluginSet
-
-COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "new-plugin", "doctor", "completion")
+from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
+from textgen.plugin.registry import PluginSet
 
 _PATIENCE_SECONDS: Final = 0.5
 _ALSO_CALLED: Final = {
@@ -49,10 +48,10 @@ class _Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         offers = ctx.obj.plugins().offers("command")
-        names = [offer.component.name for offer in offers]
+        names = [offer.name for offer in offers]
         offered = []
         for offer in offers:
-            bare = offer.component.name
+            bare = offer.name
             name = bare if names.count(bare) == 1 and bare not in COMMANDS else offer.qualified_name
             try:
                 self._build(offer, ctx.obj)
@@ -112,7 +111,7 @@ class _Group(click.Group):
         from textgen.plugin.component import BuildContext
 
         context = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=settings.plugins())
-        made = checks.build(Choice(offer.component.name, offer, offer.component.config()), context)
+        made = checks.build(Choice(offer.name, offer, offer.component.config()), context)
         if not isinstance(made, click.Command):
             raise checks.blame(offer, f"built {type(made).__name__}, and must build a click.Command")
         return made

@@ -11,8 +11,8 @@ from textgen.contracts.guards import FAILURES, WatchedTokenizer, check_ids, out_
 from textgen.contracts.guards import blame as blame  # for those who find a fault elsewhere
 from textgen.errors import ContractError, TextgenError
 from textgen.pipeline.pipeline import Choice
-from textgen.plugin.component import BuildContext
-from textgen.plugin.registry import OWN_DISTRIBUTION, Offer, cause_of
+from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Offer
+from textgen.plugin.validation import cause_of
 from textgen.protocols import Array, History, Ids, Tokenizer
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def explain_training(model: Any, offer: Offer, size: int, device: str, error: Ba
 
     It is called again only now, with one token, so that a training that goes well is not slowed down.
     """
-    if offer.plugin.distribution == OWN_DISTRIBUTION or not callable(getattr(model, "forward", None)):
+    if offer.distribution == OWN_DISTRIBUTION or not callable(getattr(model, "forward", None)):
         return
     import torch
 

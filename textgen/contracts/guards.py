@@ -10,7 +10,7 @@ import attrs
 
 from textgen.contracts.tracebacks import last_line, packages_of
 from textgen.errors import ContractError, DeviceError, TextgenError
-from textgen.plugin.registry import OWN_DISTRIBUTION, Offer
+from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Array, Corpus, Decoder, Ids, IncrementalDecoder, Model, Tensors, Tokenizer
 
 # What a component may raise and be blamed for: one that calls sys.exit() would end a run without a word.
@@ -36,9 +36,9 @@ def blame(offer: Offer, cause: str) -> ContractError:
     return ContractError(
         cause,
         kind=offer.kind,
-        component=offer.component.name,
+        component=offer.name,
         plugin=offer.plugin.name,
-        distribution=offer.plugin.distribution,
+        distribution=offer.distribution,
         version=offer.plugin.version,
     )
 
@@ -78,11 +78,11 @@ def failure(offer: Offer, doing: str, error: BaseException) -> BaseException:
     """
     if isinstance(error, TextgenError):
         return error
-    if (explained := out_of_memory(error, f"in {offer.kind} {offer.component.name!r}, {doing}")) is not None:
+    if (explained := out_of_memory(error, f"in {offer.kind} {offer.name!r}, {doing}")) is not None:
         explained.__cause__ = error
         return explained
-    if offer.plugin.distribution == OWN_DISTRIBUTION:
-        error.add_note(f"in {offer.kind} {offer.component.name!r}, {doing}")
+    if offer.distribution == OWN_DISTRIBUTION:
+        error.add_note(f"in {offer.kind} {offer.name!r}, {doing}")
         return error
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     made = blame(offer, f"failed in {doing}: {what} {shown_where(error, offer)}")
@@ -147,9 +147,9 @@ def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[str]:
 def changed_text(offer: Offer) -> str:
     """What to say where a corpus gave another text when it was read again."""
     text = "the corpus changed while it was being read; run again once it is complete"
-    if offer.plugin.distribution == OWN_DISTRIBUTION:
+    if offer.distribution == OWN_DISTRIBUTION:
         return text
-    whose = f"corpus {offer.component.name!r} of {offer.plugin.distribution} {offer.plugin.version}"
+    whose = f"corpus {offer.name!r} of {offer.distribution} {offer.plugin.version}"
     return f"{text} ({whose} gave another text when it was read again; what it draws must follow from context.seed)"
 
 

@@ -15,7 +15,7 @@ from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
 from textgen.errors import UsageError
 from textgen.generation.results import GenerationState, TokenLogprobs
 from textgen.generation.sampling import log_softmax, to_numpy
-from textgen.plugin.registry import Offer
+from textgen.plugin.component import Offer
 from textgen.protocols import Ids, Model, Tokenizer
 
 _BLOCK: Final = 4096  # tokens scored at once

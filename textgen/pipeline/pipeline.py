@@ -14,8 +14,7 @@ from textgen import devices
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.pipeline.document import NAME, Document
 from textgen.pipeline.structure import plain, show, structure_table
-from textgen.plugin.component import option
-from textgen.plugin.registry import Offer, PluginSet
+from textgen.plugin.component import ComponentSource, Offer, option
 from textgen.suggest import nearest
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
@@ -191,7 +190,7 @@ class Pipeline:
     checkpoint: CheckpointOptions
     generate: GenerateOptions
     disabled_plugins: tuple[str, ...] = ()
-    plugins: PluginSet = attrs.field(repr=False, eq=False)
+    plugins: ComponentSource = attrs.field(repr=False, eq=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The pipeline as TOML would hold it, every default filled in. Paths are absolute."""
@@ -219,7 +218,7 @@ class Pipeline:
         return (self.corpus, self.tokenizer, self.model, self.trainer, *self.samplers, *self.observers)
 
 
-def make_pipeline(document: Document, plugins: PluginSet) -> Pipeline:
+def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     """Check a document against the components there are. Raises PipelineError with every fault."""
     faults: list[Fault] = []
     tables = dict(document.tables)
@@ -260,7 +259,7 @@ def make_pipeline(document: Document, plugins: PluginSet) -> Pipeline:
     )
 
 
-def make_choice(kind: str, table: Any, plugins: PluginSet, folder: Path, *, source: str) -> Choice:
+def make_choice(kind: str, table: Any, plugins: ComponentSource, folder: Path, *, source: str) -> Choice:
     """One component from its table, as a run directory or a caller gives it. Raises PipelineError."""
     faults: list[Fault] = []
     choice: Choice = _choice(kind, table, kind, plugins, folder, faults)
@@ -269,7 +268,7 @@ def make_choice(kind: str, table: Any, plugins: PluginSet, folder: Path, *, sour
     return choice
 
 
-def standard_sampler(options: Mapping[str, Any], plugins: PluginSet) -> Choice:
+def standard_sampler(options: Mapping[str, Any], plugins: ComponentSource) -> Choice:
     """The sampler that takes keyword arguments, with those. Raises UsageError with every fault."""
     standard = plugins.defaults("sampler")
     if len(standard) != 1:
@@ -279,13 +278,13 @@ def standard_sampler(options: Mapping[str, Any], plugins: PluginSet) -> Choice:
     made = structure_table(standard[0].component.config, options, "", Path.cwd(), faults)
     if faults:
         raise UsageError("; ".join(map(str, faults)))
-    return Choice(standard[0].component.name, standard[0], made)
+    return Choice(standard[0].name, standard[0], made)
 
 
-def _choice(kind: str, table: Any, path: str, plugins: PluginSet, folder: Path, faults: list[Fault]) -> Any:
+def _choice(kind: str, table: Any, path: str, plugins: ComponentSource, folder: Path, faults: list[Fault]) -> Any:
     """A Choice, or None with the reasons in `faults`."""
     if not isinstance(table, Mapping) or not isinstance(table.get("type"), str):
-        names = ", ".join(sorted({offer.component.name for offer in plugins.offers(kind)}))
+        names = ", ".join(sorted({offer.name for offer in plugins.offers(kind)}))
         given = "nothing" if table is None else show(table)
         if isinstance(table, Mapping):
             path, given = f"{path}.type", show(table["type"]) if "type" in table else "nothing"
@@ -300,15 +299,15 @@ def _choice(kind: str, table: Any, path: str, plugins: PluginSet, folder: Path, 
     return None if made is None else Choice(table["type"], offer, made)
 
 
-def _chain(kind: str, tables: Any, plugins: PluginSet, folder: Path, faults: list[Fault]) -> tuple[Any, ...]:
+def _chain(kind: str, tables: Any, plugins: ComponentSource, folder: Path, faults: list[Fault]) -> tuple[Any, ...]:
     if not isinstance(tables, list | tuple):
         faults.append(Fault(kind, f"expected an array of tables, [[{kind}]]", show(tables)))
         return ()
     return tuple(_choice(kind, t, f"{kind}[{i}]", plugins, folder, faults) for i, t in enumerate(tables))
 
 
-def _with_defaults(observers: tuple[Choice, ...], plugins: PluginSet) -> tuple[Choice, ...]:
+def _with_defaults(observers: tuple[Choice, ...], plugins: ComponentSource) -> tuple[Choice, ...]:
     """The default observers that are not listed, then those that are."""
     listed = [choice.offer for choice in observers]
     defaults = [offer for offer in plugins.defaults("observer") if offer not in listed]
-    return (*(Choice(offer.component.name, offer, offer.component.config()) for offer in defaults), *observers)
+    return (*(Choice(offer.name, offer, offer.component.config()) for offer in defaults), *observers)

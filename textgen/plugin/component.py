@@ -1,20 +1,26 @@
-"""What a plugin hands to the engine: Component records, and the options of their tables."""
+"""What a plugin hands to the engine: Component records, the options of their tables, and whose they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from types import MappingProxyType
+from typing import Any, Final, Protocol, TextIO
 
 import attrs
 
 from textgen import devices
+from textgen.errors import Fault
+from textgen.protocols import Tokenizer
 
-if TYPE_CHECKING:
-    from textgen.plugin.registry import PluginSet
-    from textgen.protocols import Tokenizer
-
+OWN_DISTRIBUTION: Final = "textgen-engine"
 KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "command")
+HOOKS: Final[Mapping[str, str]] = MappingProxyType(
+    {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
+)
+COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "new-plugin", "doctor", "completion")
+NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def option(default: Any = attrs.NOTHING, *, factory: Any = None, help: str, validator: Any = None) -> Any:
@@ -54,7 +60,7 @@ class BuildContext:
     training: bool = True
     directory: Path | None = None
     console: TextIO | None = None
-    plugins: PluginSet | None = None
+    plugins: ComponentSource | None = None
 
     @property
     def device(self) -> str:
@@ -94,3 +100,56 @@ class Component:
     def options(self) -> Mapping[str, attrs.Attribute[Any]]:
         """The keys of the TOML table, in order."""
         return attrs.fields_dict(self.config)
+
+
+@attrs.frozen
+class Plugin:
+    """A plugin: the name of its entry point, and the distribution that it is part of."""
+
+    name: str
+    distribution: str
+    version: str
+
+
+@attrs.frozen
+class Offer:
+    """A component, what kind it is, and whose."""
+
+    kind: str
+    component: Component
+    plugin: Plugin
+
+    @property
+    def name(self) -> str:
+        """The component's name."""
+        return self.component.name
+
+    @property
+    def distribution(self) -> str:
+        """The distribution that the component is part of."""
+        return self.plugin.distribution
+
+    @property
+    def qualified_name(self) -> str:
+        """`package:name`, which always means this one."""
+        return f"{self.distribution}:{self.name}"
+
+
+class ComponentSource(Protocol):
+    """Where components are looked up: a PluginSet, as far as a component made of others needs it."""
+
+    def offers(self, kind: str | None = None) -> list[Offer]:
+        """All components, or those of one kind."""
+        ...
+
+    def defaults(self, kind: str) -> list[Offer]:
+        """The components of a kind that are used when none is named."""
+        ...
+
+    def find(self, kind: str, name: str) -> Offer | Fault:
+        """The component that `name` (or `package:name`) means, or what is wrong with the name."""
+        ...
+
+    def without(self, names: Iterable[str]) -> ComponentSource:
+        """The same less the plugins of these names."""
+        ...

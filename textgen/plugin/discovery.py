@@ -16,20 +16,13 @@ from urllib.request import url2pathname
 
 import attrs
 
+from textgen.plugin.component import Plugin
+
 ENTRY_POINT_GROUP: Final = "textgen"
 
 
 @attrs.frozen
-class Plugin:
-    """A plugin: the name of its entry point, and the distribution that brought it."""
-
-    name: str
-    distribution: str
-    version: str
-
-
-@attrs.frozen
-class Found:
+class InstalledPlugin:
     """An installed plugin that may not be imported yet."""
 
     plugin: Plugin
@@ -37,7 +30,7 @@ class Found:
 
 
 @attrs.define
-class Import:
+class ImportResult:
     """How an import went: the module, or the error; neither while it is still running."""
 
     module: Any = None
@@ -53,32 +46,34 @@ class Import:
         self.done = True
 
 
-def installed() -> list[Found]:
+def installed() -> list[InstalledPlugin]:
     """Each entry point once, in a stable order; of a distribution found twice on the path, the first counts."""
-    found: dict[tuple[str, str], Found] = {}
+    found: dict[tuple[str, str], InstalledPlugin] = {}
     for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
         distribution = entry_point.dist
         name = normalized(distribution.name) if distribution else "unknown"
         version = distribution.version if distribution else "unknown"
-        found.setdefault((name, entry_point.name), Found(Plugin(entry_point.name, name, version), entry_point))
+        found.setdefault(
+            (name, entry_point.name), InstalledPlugin(Plugin(entry_point.name, name, version), entry_point)
+        )
     return [found[key] for key in sorted(found)]
 
 
-def imported(found: Iterable[Found], patience: float | None) -> list[Import]:
+def imported(found: Iterable[InstalledPlugin], patience: float | None) -> list[ImportResult]:
     """Import plugins in order; with `patience`, side by side, and for so many seconds in all."""
     # What a module prints when it is imported is no part of this process's output.
     with contextlib.redirect_stdout(sys.stderr):
         return _imported(list(found), patience)
 
 
-def _imported(found: list[Found], patience: float | None) -> list[Import]:
+def _imported(found: list[InstalledPlugin], patience: float | None) -> list[ImportResult]:
     if patience is None:
         imports = []
         for item in found:
-            imports.append(Import())
+            imports.append(ImportResult())
             imports[-1].run(item.entry_point)
         return imports
-    imports = [Import() for _ in found]
+    imports = [ImportResult() for _ in found]
     threads = [
         # Daemons: an import that never ends must not keep the process.
         threading.Thread(target=each.run, args=(item.entry_point,), daemon=True)

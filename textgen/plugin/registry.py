@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
-import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
-from typing import Any, Final
+from collections.abc import Callable, Iterable
 
 import attrs
-import pluggy
 
 from textgen.errors import Fault, PluginError, PluginWarning
-from textgen.plugin import discovery, hookspecs
-from textgen.plugin.component import KINDS, Component
-from textgen.plugin.discovery import Found, Plugin
+from textgen.plugin import discovery
+from textgen.plugin.component import KINDS, OWN_DISTRIBUTION, Offer, Plugin
+from textgen.plugin.discovery import InstalledPlugin
+from textgen.plugin.validation import UnfitError, cause_of, offers_of
 from textgen.suggest import nearest
-
-OWN_DISTRIBUTION: Final = "textgen-engine"
-HOOKS: Final[Mapping[str, str]] = MappingProxyType(
-    {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
-)
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-
-
-@attrs.frozen
-class Offer:
-    """A component, what kind it is, and whose."""
-
-    kind: str
-    component: Component
-    plugin: Plugin
-
-    @property
-    def qualified_name(self) -> str:
-        """`package:name`, which always means this one."""
-        return f"{self.plugin.distribution}:{self.component.name}"
 
 
 @attrs.frozen
@@ -75,11 +50,10 @@ class PluginSet:
         self.quarantined: list[Quarantined] = []
         self._patience = patience
         self._offers: list[Offer] = []
-        self._waiting: list[Found] = []
+        self._modules: list[tuple[Plugin, object]] = []
+        self._waiting: list[InstalledPlugin] = []
         self._lock = threading.RLock()
         self._strict = os.environ.get("TEXTGEN_STRICT_PLUGINS") == "1" if strict is None else strict
-        self._manager = pluggy.PluginManager("textgen")
-        self._manager.add_hookspecs(hookspecs)
 
     @classmethod
     def discover(
@@ -101,12 +75,23 @@ class PluginSet:
             plugins._load_all()
         return plugins
 
+    def without(self, names: Iterable[str]) -> PluginSet:
+        """The same plugins less those of the given names, as `disable` has them. What is imported stays imported."""
+        names = frozenset(names)
+        with self._lock:
+            fewer = PluginSet(disable=self.disabled | names, strict=self._strict, patience=self._patience)
+            fewer.quarantined = [each for each in self.quarantined if not discovery.is_among(each.plugin, names)]
+            fewer._modules = [each for each in self._modules if not discovery.is_among(each[0], names)]
+            fewer._offers = [each for each in self._offers if not discovery.is_among(each.plugin, names)]
+            fewer._waiting = [each for each in self._waiting if not discovery.is_among(each.plugin, names)]
+        return fewer
+
     def register(self, module: object, name: str, *, distribution: str = "unpackaged", version: str = "0") -> None:
         """Add a plugin that is no installed package: a module or any object with hook implementations."""
         plugin = Plugin(name, distribution, version)
         with self._lock:
             try:
-                self._offers += self._collect(plugin, module)
+                self._collect(plugin, module)
             except (Exception, SystemExit) as error:
                 self._quarantine(plugin, cause_of(error, plugin), error)
 
@@ -132,8 +117,8 @@ class PluginSet:
         distribution = discovery.normalized(package) if package else OWN_DISTRIBUTION
         with self._lock:
             self._load(lambda plugin: plugin.distribution == distribution)
-            same = [offer for offer in self._loaded(kind) if offer.component.name == bare]
-            named = [offer for offer in same if offer.plugin.distribution == distribution]
+            same = [offer for offer in self._loaded(kind) if offer.name == bare]
+            named = [offer for offer in same if offer.distribution == distribution]
             if len(named) == 1:
                 return named[0]
             self._load_all()
@@ -141,19 +126,17 @@ class PluginSet:
 
     def _find_anywhere(self, kind: str, name: str, bare: str, distribution: str | None) -> Offer | Fault:
         same = [
-            offer
-            for offer in self._loaded(kind)
-            if offer.component.name == bare and distribution in (None, offer.plugin.distribution)
+            offer for offer in self._loaded(kind) if offer.name == bare and distribution in (None, offer.distribution)
         ]
         if len(same) == 1:
             return same[0]
         if same:
             names = " or ".join(repr(offer.qualified_name) for offer in same)
             return Fault("", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}")
-        known = [offer.component.name for offer in self._loaded(kind)]
+        known = [offer.name for offer in self._loaded(kind)]
         hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}"
         installed = [found.plugin for found in discovery.installed()]
-        here = {offer.plugin.distribution for offer in self._offers} | {plugin.distribution for plugin in installed}
+        here = {offer.distribution for offer in self._offers} | {plugin.distribution for plugin in installed}
         missing = discovery.unmarked(distribution or f"textgen-{bare}")
         if missing or (distribution is not None and distribution not in here):
             hint = missing or f"{distribution} is not installed"
@@ -171,12 +154,12 @@ class PluginSet:
         """The groups of components that share a kind and a name."""
         groups: dict[tuple[str, str], list[Offer]] = {}
         for offer in self.offers():
-            groups.setdefault((offer.kind, offer.component.name), []).append(offer)
+            groups.setdefault((offer.kind, offer.name), []).append(offer)
         return [tuple(group) for group in groups.values() if len(group) > 1]
 
     def _loaded(self, kind: str | None) -> list[Offer]:
         chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
-        return sorted(chosen, key=lambda o: (KINDS.index(o.kind), o.component.name, o.plugin.distribution))
+        return sorted(chosen, key=lambda o: (KINDS.index(o.kind), o.name, o.distribution))
 
     def _load_all(self, patience: float | None = None) -> None:
         self._load(lambda plugin: plugin.distribution == OWN_DISTRIBUTION)
@@ -198,44 +181,24 @@ class PluginSet:
             else:
                 self.register(result.module, plugin.name, distribution=plugin.distribution, version=plugin.version)
 
-    def _collect(self, plugin: Plugin, module: object) -> list[Offer]:
-        """What one plugin offers; raises if anything about it is wrong, leaving nothing behind."""
-        wanted = getattr(module, "TEXTGEN_PLUGIN_API", 1)
-        if not isinstance(wanted, int):
-            raise _UnfitError(f"its TEXTGEN_PLUGIN_API is {wanted!r}, and must be a whole number such as 1")
-        if wanted > hookspecs.PLUGIN_API_VERSION:
-            raise _UnfitError(
-                f"it needs plugin API {wanted}, and this textgen has {hookspecs.PLUGIN_API_VERSION}; "
-                f"upgrade {OWN_DISTRIBUTION}"
+    def _collect(self, plugin: Plugin, module: object) -> None:
+        """Add what one plugin offers; raises if anything about it is wrong, leaving nothing behind."""
+        for other in (other for other, registered in self._modules if registered is module):
+            raise UnfitError(
+                f"it is the module of {other.distribution}:{other.name} too; one of the two entry points is enough"
             )
-        if (other := self._manager.get_name(module)) is not None:
-            raise _UnfitError(f"it is the module of {other} too; one of the two entry points is enough")
-        key = f"{plugin.distribution}:{plugin.name}"
-        _check_hooks(module)
-        try:
-            self._manager.register(module, key)
-            offers = []
-            callers = self._manager.get_hookcallers(module)
-            if not callers:
-                raise _UnfitError("it offers nothing: there is no hook in it, marked with @textgen.hookimpl")
-            for caller in callers:
-                for implementation in caller.get_hookimpls():
-                    if implementation.plugin is module:
-                        offers += _components(plugin, caller.name, implementation.function())
-            self._check_apart(offers)
-            return offers
-        except BaseException:
-            if self._manager.has_plugin(key):
-                self._manager.unregister(name=key)
-            raise
+        offers = offers_of(plugin, module)
+        self._check_apart(offers)
+        self._modules.append((plugin, module))
+        self._offers += offers
 
     def _check_apart(self, offers: Iterable[Offer]) -> None:
         """Refuse a name that its own package has already: neither the name nor `package:name` would mean one."""
         for offer in offers:
             for other in self._offers:
                 if (other.kind, other.qualified_name) == (offer.kind, offer.qualified_name):
-                    raise _UnfitError(
-                        f"{offer.plugin.distribution} offers the {offer.kind} {offer.component.name!r} already, by its "
+                    raise UnfitError(
+                        f"{offer.distribution} offers the {offer.kind} {offer.name!r} already, by its "
                         f"plugin {other.plugin.name!r}; one of the two needs another name"
                     )
 
@@ -247,99 +210,3 @@ class PluginSet:
         quarantined = Quarantined(plugin, cause, error)
         self.quarantined.append(quarantined)
         warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
-
-
-class _UnfitError(Exception):
-    """A plugin does not meet the contract; the text says how."""
-
-
-def _check_hooks(module: object) -> None:
-    """Refuse misspelt hooks, and hooks whose marker was forgotten: pluggy would pass over both."""
-    for name in dir(module):
-        value = getattr(module, name, None)
-        if not callable(value):
-            continue
-        if hasattr(value, "textgen_impl"):
-            if name not in HOOKS:
-                raise _UnfitError(f"there is no hook {name!r}; {nearest(name, HOOKS) or 'see docs/hooks.md'}")
-            if asked := _arguments(value):
-                raise _UnfitError(f"{name} asks for {', '.join(asked)}, and hooks take no arguments; `build` gets them")
-        elif name in HOOKS and not hasattr(value, "textgen_spec"):
-            raise _UnfitError(f"{name} is not marked with @textgen.hookimpl")
-
-
-def _arguments(hook: Callable[..., Any]) -> list[str]:
-    """The names of the arguments that a hook cannot be called without."""
-    try:
-        parameters = inspect.signature(hook).parameters.values()
-    except (TypeError, ValueError):  # it is called all the same
-        return []
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [each.name for each in parameters if each.default is each.empty and each.kind not in optional]
-
-
-def _components(plugin: Plugin, hook: str, result: Any) -> list[Offer]:
-    if not isinstance(result, list | tuple):
-        raise _UnfitError(f"{hook} must return a list of Component records, and returned {type(result).__name__}")
-    for component in result:
-        if not isinstance(component, Component):
-            raise _UnfitError(f"{hook} must return Component records, and one is of type {type(component).__name__}")
-        _check_component(hook, component)
-    names = [component.name for component in result]
-    if len(set(names)) < len(names):
-        raise _UnfitError(f"{hook} returned two components of one name: {', '.join(names)}")
-    return [Offer(HOOKS[hook], component, plugin) for component in result]
-
-
-def _check_component(hook: str, component: Component) -> None:
-    label = f"{hook}: component {component.name!r}"
-    if not isinstance(component.name, str) or not NAME.fullmatch(component.name):
-        raise _UnfitError(f"{label}: a name is lower-case words joined by hyphens")
-    config = component.config
-    if not isinstance(config, type) or not attrs.has(config):
-        raise _UnfitError(f"{label}: config must be an attrs class, and is {config!r}")
-    if not component.summary and sys.flags.optimize < 2:  # python -OO leaves docstrings out
-        raise _UnfitError(f"{label}: its config class {config.__name__} has no docstring")
-    if not callable(component.build):
-        raise _UnfitError(f"{label}: build must be callable, and is {type(component.build).__name__}")
-    try:
-        attrs.resolve_types(config)
-    except Exception as error:
-        raise _UnfitError(f"{label}: the types of {config.__name__} cannot be read: {error}") from error
-    reserved = {"type"} & set(component.options())
-    if reserved:
-        raise _UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
-    if HOOKS.get(hook) == "command":
-        _check_defaults(label, component)
-
-
-def _check_defaults(label: str, component: Component) -> None:
-    """Refuse a command that its defaults cannot make: no table sets its options, and --help builds every command."""
-    for name, field in component.options().items():
-        if field.default is attrs.NOTHING:
-            raise _UnfitError(f"{label}: its option {name!r} has no default, and nothing sets a command's; give it one")
-    try:
-        component.config()
-    except Exception as error:
-        raise _UnfitError(f"{label}: {component.config.__name__} refuses its own defaults: {error}") from error
-
-
-def cause_of(error: BaseException, plugin: Plugin, entry: str = "") -> str:
-    """What went wrong in a plugin, in a phrase. `entry` is the module that was being imported for its entry point."""
-    if isinstance(error, _UnfitError):
-        return str(error)
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"it needs the module {error.name!r}, which is not installed ({_advice(error.name, plugin, entry)})"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _advice(module: str, plugin: Plugin, entry: str) -> str:
-    """What to do about a module that is missing. A name is only suggested where the package itself declares it."""
-    if entry == module or entry.startswith(f"{module}."):
-        return "its entry point names a module that the package does not contain"
-    name = discovery.normalized(module.partition(".")[0])
-    if name == plugin.distribution:
-        return f"{plugin.distribution} does not contain it"
-    if name in discovery.requirements(plugin.distribution):
-        return f"pip install {name}"
-    return f"{plugin.distribution} does not declare which package has it; ask its author"

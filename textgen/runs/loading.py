@@ -20,8 +20,7 @@ from textgen.generation.generator import Generator
 from textgen.generation.sampling import Chain
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.pipeline import Choice, DecodingOptions, make_choice, make_pipeline, standard_sampler
-from textgen.plugin.component import BuildContext
-from textgen.plugin.registry import PluginSet
+from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs.directory import RunDirectory
 
@@ -31,7 +30,7 @@ _DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"e
 
 def load_generator(
     directory: RunDirectory,
-    plugins_without: Callable[[Iterable[str]], PluginSet],
+    plugins_without: Callable[[Iterable[str]], ComponentSource],
     *,
     device: str,
     samplers: Iterable[Any] | None,
@@ -113,7 +112,7 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) 
 
 
 def _training_tokens(
-    document: Document, plugins: PluginSet, record: Mapping[str, Any], tokenizer: Tokenizer, file: Path
+    document: Document, plugins: ComponentSource, record: Mapping[str, Any], tokenizer: Tokenizer, file: Path
 ) -> Ids:
     """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
     pipeline = make_pipeline(document, plugins)

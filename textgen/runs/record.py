@@ -108,7 +108,7 @@ def _origin(choice: Choice) -> dict[str, str]:
     plugin = choice.offer.plugin
     return {
         "kind": choice.offer.kind,
-        "name": choice.offer.component.name,
+        "name": choice.offer.name,
         "plugin": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,

@@ -24,7 +24,7 @@ from textgen.events import (
     StepDone,
 )
 from textgen.generation.scoring import perplexity
-from textgen.plugin.registry import OWN_DISTRIBUTION, Offer
+from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Observer, Tensors, Trainer, TrainerState, TrainingContext
 from textgen.runs.directory import RunDirectory
 
@@ -115,7 +115,7 @@ class TrainingLoop:
         if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
             raise explained from error
         error.add_note("at work were " + " and ".join(_whose(offer) for offer in self.blame))
-        foreign = [offer for offer in self.blame if offer.plugin.distribution != OWN_DISTRIBUTION]
+        foreign = [offer for offer in self.blame if offer.distribution != OWN_DISTRIBUTION]
         if not foreign:
             raise error
         explain_training(self.model, self.blame[1], self.data.vocab_size, self.context.device, error)
@@ -249,4 +249,4 @@ class TrainingLoop:
 
 def _whose(offer: Offer) -> str:
     plugin = offer.plugin
-    return f"{offer.kind} {offer.component.name!r} of plugin {plugin.name!r} ({plugin.distribution} {plugin.version})"
+    return f"{offer.kind} {offer.name!r} of plugin {plugin.name!r} ({plugin.distribution} {plugin.version})"

@@ -13,8 +13,9 @@ from typing import Any
 from textgen.contracts.tracebacks import shown_path
 from textgen.errors import Fault, UsageError
 from textgen.pipeline.document import toml_value
-from textgen.plugin.discovery import Plugin, normalized, unmarked
-from textgen.plugin.registry import OWN_DISTRIBUTION, Offer, PluginSet
+from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer, Plugin
+from textgen.plugin.discovery import normalized, unmarked
+from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 from textgen.testing.outcomes import NOT_CHECKED, Outcome
 from textgen.testing.plugin import check_offers, matching
@@ -74,7 +75,7 @@ def _unknown(name: str, plugins: PluginSet) -> str:
     if ":" in name:
         known = sorted({offer.qualified_name for offer in offers})
         return f"no component is called {name!r}; {nearest(name, known) or '`textgen plugins` lists them'}"
-    known = sorted({n for offer in offers for n in (offer.plugin.name, offer.plugin.distribution)})
+    known = sorted({n for offer in offers for n in (offer.plugin.name, offer.distribution)})
     hint = nearest(name, known) or f"there are {', '.join(known)}"
     return f"no plugin, package or package:component is called {name!r}; {hint}"
 
@@ -93,19 +94,17 @@ def _warning(component: str, warning: warnings.WarningMessage) -> str:
 
 def _clash(offer: Offer, plugins: PluginSet) -> str:
     """A note where others offer its kind and name too; none for a built-in component, which keeps its bare name."""
-    from textgen.cli.app import COMMANDS
-
-    if offer.kind == "command" and offer.component.name in COMMANDS:
-        what = f"command {offer.component.name!r}"
+    if offer.kind == "command" and offer.name in COMMANDS:
+        what = f"command {offer.name!r}"
         return f"note: {what} has the name of one of textgen's own; users write textgen {offer.qualified_name}"
     others = [
-        other.plugin.distribution
+        other.distribution
         for other in plugins.offers(offer.kind)
-        if other.component.name == offer.component.name and other.plugin != offer.plugin
+        if other.name == offer.name and other.plugin != offer.plugin
     ]
-    if not others or offer.plugin.distribution == OWN_DISTRIBUTION:
+    if not others or offer.distribution == OWN_DISTRIBUTION:
         return ""
-    what = f"{offer.kind} {offer.component.name!r}"
+    what = f"{offer.kind} {offer.name!r}"
     return f"note: {what} is also offered by {', '.join(others)}; users write {offer.qualified_name}"
 
 

@@ -17,8 +17,8 @@ from textgen.contracts.tracebacks import packages_of
 from textgen.errors import Fault, PipelineError
 from textgen.pipeline.structure import structure_table
 from textgen.plugin import discovery
-from textgen.plugin.component import BuildContext, Component
-from textgen.plugin.registry import OWN_DISTRIBUTION, PluginSet
+from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
+from textgen.plugin.registry import PluginSet
 from textgen.testing.outcomes import fail
 from textgen.testing.statements import Statement
 

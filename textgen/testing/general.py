@@ -21,8 +21,9 @@ import attrs
 from textgen.contracts.guards import unfit
 from textgen.errors import Fault, PipelineError, PluginError
 from textgen.pipeline.structure import plain, structure_table
+from textgen.plugin.component import HOOKS
 from textgen.plugin.hookspecs import hookimpl
-from textgen.plugin.registry import HOOKS, PluginSet
+from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject
 from textgen.testing.outcomes import Check, Skip

@@ -17,8 +17,8 @@ import tomli_w
 from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError
 from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone
-from textgen.plugin.component import BuildContext, Component
-from textgen.plugin.registry import OWN_DISTRIBUTION, PluginSet
+from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
+from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import in_threads
@@ -245,7 +245,7 @@ class _Suite:
 
     def _is_built_in(self) -> bool:
         offers = self.subject.plugins.offers("observer")
-        own = [offer.component for offer in offers if offer.plugin.distribution == OWN_DISTRIBUTION]
+        own = [offer.component for offer in offers if offer.distribution == OWN_DISTRIBUTION]
         return self.subject.component in own
 
     def apart(self) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import Component
-from textgen.plugin.registry import Offer, PluginSet
+from textgen.plugin.component import Component, Offer
+from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 from textgen.testing.commands import command_checks
 from textgen.testing.corpora import corpus_checks
@@ -77,7 +77,7 @@ def check_offers(
     offers = list(offers)
     _check_names(options, offers, plugins)
     for offer in offers:
-        component, label = offer.component, f"{offer.kind} {offer.component.name!r} of {_owner(offer, module)}"
+        component, label = offer.component, f"{offer.kind} {offer.name!r} of {_owner(offer, module)}"
         table = _options_of(offer, options)
         missing = [name for name in required_options(component) if name not in table]
         if missing and offer.kind != "command":
@@ -103,23 +103,23 @@ def matching(name: str, plugins: PluginSet) -> list[Offer]:
         offer
         for offer in plugins.offers()
         if (
-            offer.plugin.distribution == discovery.normalized(package) and offer.component.name == component
+            offer.distribution == discovery.normalized(package) and offer.name == component
             if package
-            else name == offer.plugin.name or discovery.normalized(name) == offer.plugin.distribution
+            else name == offer.plugin.name or discovery.normalized(name) == offer.distribution
         )
     ]
 
 
 def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) -> None:
-    packages = {offer.plugin.distribution for offer in offers}
-    near = [offer for offer in plugins.offers() if offer.plugin.distribution in packages] + list(offers)
-    names = {name for offer in near for name in (offer.component.name, f"{offer.kind}:{offer.component.name}")}
+    packages = {offer.distribution for offer in offers}
+    near = [offer for offer in plugins.offers() if offer.distribution in packages] + list(offers)
+    names = {name for offer in near for name in (offer.name, f"{offer.kind}:{offer.name}")}
     for name in options:
         if name not in names:
-            known = sorted({offer.component.name for offer in offers})
+            known = sorted({offer.name for offer in offers})
             hint = nearest(name, known) or f"there are {', '.join(known) or 'none'}"
             raise UsageError(f"options are given for {name!r}, and no component is called so; {hint}")
-        takers = [offer.component for offer in near if offer.component.name == name]
+        takers = [offer.component for offer in near if offer.name == name]
         if takers and set(options[name]) - {key for component in takers for key in component.options()}:
             make_config(takers[0], options[name], repr(name))  # raises, and says what they may have meant
 
@@ -127,8 +127,8 @@ def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) 
 def _owner(offer: Offer, module: object | str | None) -> str:
     """What failures call the package: its name, or its module's where it is no package."""
     if offer.plugin.version != "0" or module is None:
-        return offer.plugin.distribution
-    return module if isinstance(module, str) else getattr(module, "__name__", offer.plugin.distribution)
+        return offer.distribution
+    return module if isinstance(module, str) else getattr(module, "__name__", offer.distribution)
 
 
 def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:
@@ -217,7 +217,7 @@ def _neighbours(subject: Subject, offer: Offer, kind: str, options: Options) -> 
     return [
         other
         for other in subject.plugins.offers(kind)
-        if other.plugin.distribution == offer.plugin.distribution
+        if other.distribution == offer.distribution
         and set(required_options(other.component)) <= set(_options_of(other, options))
     ]
 
@@ -230,7 +230,7 @@ def _build(offer: Offer, subject: Subject, options: Options) -> Any:
 
 def _options_of(offer: Offer, options: Options) -> dict[str, Any]:
     """What is given under `kind:name`, or under the name for the kind that has such options."""
-    name, known = offer.component.name, offer.component.options()
+    name, known = offer.name, offer.component.options()
     qualified, plain = options.get(f"{offer.kind}:{name}"), options.get(name) or {}
     return dict(qualified if qualified is not None else {key: plain[key] for key in plain if key in known})
 

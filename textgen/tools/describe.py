@@ -17,11 +17,11 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
         "components": [
             {
                 "kind": offer.kind,
-                "name": offer.component.name,
+                "name": offer.name,
                 "qualified_name": offer.qualified_name,
                 "summary": offer.component.summary,
                 "plugin": offer.plugin.name,
-                "distribution": offer.plugin.distribution,
+                "distribution": offer.distribution,
                 "version": offer.plugin.version,
                 "options": describe_options(offer.component),
             }
@@ -30,7 +30,7 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
         "clashes": [
             {
                 "kind": group[0].kind,
-                "name": group[0].component.name,
+                "name": group[0].name,
                 "qualified_names": [offer.qualified_name for offer in group],
             }
             for group in plugins.clashes()

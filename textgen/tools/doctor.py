@@ -18,7 +18,8 @@ import attrs
 from textgen.cache import BOOK, cache_directory
 from textgen.errors import PluginWarning
 from textgen.plugin import discovery
-from textgen.plugin.registry import OWN_DISTRIBUTION, Offer, PluginSet
+from textgen.plugin.component import OWN_DISTRIBUTION, Offer, Plugin
+from textgen.plugin.registry import PluginSet
 from textgen.tools import machine
 
 _PATIENCE_SECONDS: Final = 10.0  # for the import of one plugin
@@ -124,20 +125,20 @@ def _plugins(disable: frozenset[str]) -> dict[str, Any]:
             for each in found
         ],
         "clashes": [
-            {"kind": group[0].kind, "name": group[0].component.name, "offered_by": [o.qualified_name for o in group]}
+            {"kind": group[0].kind, "name": group[0].name, "offered_by": [o.qualified_name for o in group]}
             for group in plugins.clashes()
         ],
     }
 
 
-def _import_milliseconds(found: discovery.Found) -> float:
+def _import_milliseconds(found: discovery.InstalledPlugin) -> float:
     begun = time.perf_counter()
     discovery.imported([found], _PATIENCE_SECONDS)
     return round(1000 * (time.perf_counter() - begun), 1)
 
 
-def _names(offers: Iterable[Offer], plugin: discovery.Plugin) -> list[str]:
-    return [f"{offer.kind} {offer.component.name}" for offer in offers if offer.plugin == plugin]
+def _names(offers: Iterable[Offer], plugin: Plugin) -> list[str]:
+    return [f"{offer.kind} {offer.name}" for offer in offers if offer.plugin == plugin]
 
 
 def _problems(report: Mapping[str, Any]) -> list[Problem]:

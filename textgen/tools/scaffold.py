@@ -19,9 +19,9 @@ from typing import Final
 import attrs
 
 from textgen.errors import UsageError
-from textgen.plugin.component import KINDS
+from textgen.plugin.component import COMMANDS, HOOKS, KINDS, OWN_DISTRIBUTION
 from textgen.plugin.discovery import normalized
-from textgen.plugin.registry import HOOKS, OWN_DISTRIBUTION, PluginSet
+from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 
 _DISTRIBUTION: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -118,17 +118,11 @@ def _check(names: Names, kind: str, plugins: PluginSet) -> None:
         raise UsageError(f"a distribution called {name!r} is installed; choose another name")
     if util.find_spec(names.module) is not None:
         raise UsageError(f"a module called {names.module!r} can be imported already; choose another name")
-    taken = [offer.plugin.distribution for offer in plugins.offers(kind) if offer.component.name == names.component]
-    if kind == "command" and names.component in _own_commands():
+    taken = [offer.distribution for offer in plugins.offers(kind) if offer.name == names.component]
+    if kind == "command" and names.component in COMMANDS:
         taken.append(OWN_DISTRIBUTION)
     if taken:
         raise UsageError(f"a {kind} called {names.component!r} is in {taken[0]}; choose another name")
-
-
-def _own_commands() -> tuple[str, ...]:
-    from textgen.cli.app import COMMANDS
-
-    return COMMANDS
 
 
 def _files(names: Names, kind: str) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,131 @@
+"""What a module must be to count as a plugin: what it offers, checked, or what is wrong with it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import attrs
+import pluggy
+
+from textgen.plugin import discovery, hookspecs
+from textgen.plugin.component import HOOKS, NAME, OWN_DISTRIBUTION, Component, Offer, Plugin
+from textgen.suggest import nearest
+
+
+class UnfitError(Exception):
+    """A plugin does not meet the contract; the text says how."""
+
+
+def offers_of(plugin: Plugin, module: object) -> list[Offer]:
+    """What one plugin offers. Raises whatever is wrong with it; `cause_of` words it.
+
+    Each plugin has a pluggy manager of its own, so that every hook call asks this plugin alone.
+    """
+    _check_api(module)
+    _check_markers(module)
+    manager = pluggy.PluginManager("textgen")
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, plugin.name)
+    callers = manager.get_hookcallers(module)
+    if not callers:
+        raise UnfitError("it offers nothing: there is no hook in it, marked with @textgen.hookimpl")
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        name = next(caller.name for caller in callers if not caller.has_spec())
+        raise UnfitError(f"there is no hook {name!r}; {nearest(name, HOOKS) or 'see docs/hooks.md'}") from error
+    offers = []
+    for caller in callers:
+        results = caller()
+        for result in results or [None]:  # pluggy leaves out what a hook returns without a value
+            offers += _components(plugin, caller.name, result)
+    return offers
+
+
+def _check_api(module: object) -> None:
+    wanted = getattr(module, "TEXTGEN_PLUGIN_API", 1)
+    if not isinstance(wanted, int):
+        raise UnfitError(f"its TEXTGEN_PLUGIN_API is {wanted!r}, and must be an integer such as 1")
+    if wanted > hookspecs.PLUGIN_API_VERSION:
+        raise UnfitError(
+            f"it needs plugin API {wanted}, and this textgen has {hookspecs.PLUGIN_API_VERSION}; "
+            f"upgrade {OWN_DISTRIBUTION}"
+        )
+
+
+def _check_markers(module: object) -> None:
+    """Refuse hooks whose marker was forgotten: pluggy would pass over them."""
+    for name in HOOKS:
+        hook = getattr(module, name, None)
+        if callable(hook) and not hasattr(hook, "textgen_impl") and not hasattr(hook, "textgen_spec"):
+            raise UnfitError(f"{name} is not marked with @textgen.hookimpl")
+
+
+def _components(plugin: Plugin, hook: str, result: Any) -> list[Offer]:
+    if not isinstance(result, list | tuple):
+        raise UnfitError(f"{hook} must return a list of Component records, and returned {type(result).__name__}")
+    for component in result:
+        if not isinstance(component, Component):
+            raise UnfitError(f"{hook} must return Component records, and one is of type {type(component).__name__}")
+        _check_component(hook, component)
+    names = [component.name for component in result]
+    if len(set(names)) < len(names):
+        raise UnfitError(f"{hook} returned two components of one name: {', '.join(names)}")
+    return [Offer(HOOKS[hook], component, plugin) for component in result]
+
+
+def _check_component(hook: str, component: Component) -> None:
+    label = f"{hook}: component {component.name!r}"
+    if not isinstance(component.name, str) or not NAME.fullmatch(component.name):
+        raise UnfitError(f"{label}: a name is lower-case words joined by hyphens")
+    config = component.config
+    if not isinstance(config, type) or not attrs.has(config):
+        raise UnfitError(f"{label}: config must be an attrs class, and is {config!r}")
+    if not component.summary and sys.flags.optimize < 2:  # python -OO leaves docstrings out
+        raise UnfitError(f"{label}: its config class {config.__name__} has no docstring")
+    if not callable(component.build):
+        raise UnfitError(f"{label}: build must be callable, and is {type(component.build).__name__}")
+    try:
+        attrs.resolve_types(config)
+    except Exception as error:
+        raise UnfitError(f"{label}: the types of {config.__name__} cannot be read: {error}") from error
+    reserved = {"type"} & set(component.options())
+    if reserved:
+        raise UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
+    if HOOKS.get(hook) == "command":
+        _check_defaults(label, component)
+
+
+def _check_defaults(label: str, component: Component) -> None:
+    """Refuse a command that its defaults cannot make: no table sets its options, and --help builds every command."""
+    for name, field in component.options().items():
+        if field.default is attrs.NOTHING:
+            raise UnfitError(f"{label}: its option {name!r} has no default, and nothing sets a command's; give it one")
+    try:
+        component.config()
+    except Exception as error:
+        raise UnfitError(f"{label}: {component.config.__name__} refuses its own defaults: {error}") from error
+
+
+def cause_of(error: BaseException, plugin: Plugin, entry: str = "") -> str:
+    """What went wrong in a plugin, in a phrase. `entry` is the module that was being imported for its entry point."""
+    if isinstance(error, UnfitError):
+        return str(error)
+    if isinstance(error, pluggy.PluginValidationError):
+        return "; ".join(str(error).splitlines())
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"it needs the module {error.name!r}, which is not installed ({_advice(error.name, plugin, entry)})"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _advice(module: str, plugin: Plugin, entry: str) -> str:
+    """What to do about a module that is missing. A name is only suggested where the package itself declares it."""
+    if entry == module or entry.startswith(f"{module}."):
+        return "its entry point names a module that the package does not contain"
+    name = discovery.normalized(module.partition(".")[0])
+    if name == plugin.distribution:
+        return f"{plugin.distribution} does not contain it"
+    if name in discovery.requirements(plugin.distribution):
+        return f"pip install {name}"
+    return f"{plugin.distribution} does not declare which package has it; ask its author"
