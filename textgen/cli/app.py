@@ -269,9 +269,11 @@ def _with_options(text: str, arguments: list[str]) -> str:
     text = re.sub("`(" + "|".join(options) + ")`", lambda name: options[name[1]], text)
     if "generate" not in arguments or "numpy" not in sys.modules:
         return text
-    from textgen.generation.arguments import GenerateArguments
+    import attrs
 
-    known = "|".join({"n", "batch_size", "logprobs", *GenerateArguments.__annotations__} - _NO_OPTIONS)
+    from textgen.generation.arguments import ManyOptions
+
+    known = "|".join(set(attrs.fields_dict(ManyOptions)) - _NO_OPTIONS)
     text = re.sub(rf"^sampler: (?=(\d+ faults\n  )?({known}): )", "", text)
     return re.sub(rf"(^|; |\n  )({known})(?=: | must )", lambda name: name[1] + "--" + name[2].replace("_", "-"), text)
 

@@ -91,6 +91,4 @@ def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dic
         raise UsageError("--stop was given an empty text, which is nothing to stop at; give one character at least")
     how = How.of(arguments)
     how.check()
-    # A session can go back to the run's own samplers; elsewhere those need not even be installed.
-    sampler: list[Any] | None = None if how.interactive() or not sampling else []
-    write(Engine(disable=settings.disable).load(run, device=device, sampler=sampler), how, sampling, **arguments)
+    write(Engine(disable=settings.disable).load(run, device=device), how, sampling, **arguments)

@@ -130,7 +130,7 @@ def _runs_in(folder: Path) -> list[str]:
 
 
 class SamplingCommand(click.Command):
-    """A command that also has an option for each key of the standard sampler, and gets those given as `sampling`."""
+    """A command that also has an option that samplers take from a request, and gets those given as `sampling`."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then the sampler's."""
@@ -145,13 +145,12 @@ class SamplingCommand(click.Command):
         return super().invoke(ctx)
 
     def _sampling(self, ctx: click.Context) -> list[click.Parameter]:
-        standard = ctx.find_root().obj.plugins().defaults("sampler")
-        fields = standard[0].component.options().values() if standard else ()
-        return [_option(field) for field in fields]
+        taken = ctx.find_root().obj.plugins().sampling_options()
+        return [_option(name, offer.component.options()[key]) for name, (offer, key) in taken.items()]
 
 
-def _option(field: attrs.Attribute[Any]) -> click.Option:
-    flag = "--" + field.name.replace("_", "-")
+def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
+    flag = "--" + name.replace("_", "-")
     text = f"Sampling: {field.metadata['help']}."
     if field.type in (int, float):
         return click.Option([flag], type=field.type, help=text)

@@ -18,8 +18,7 @@ from textgen.cli.options import check_file, check_output, check_prompt
 from textgen.cli.stop_switch import StopSwitch
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation.generator import Generator
-from textgen.generation.results import Generation
-from textgen.generation.state import GenerationState
+from textgen.generation.results import Generation, GenerationState
 from textgen.protocols import Tokenizer
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
         if not prompts:
             click.echo(f"textgen: warning: {how.prompts_file} has no line, so there is nothing to continue", err=True)
         _check_prompts(generator, how, prompts, unknown_characters)
-        generations = generator.generate_many(
+        generations = generator.generate_each(
             iter(prompts), n=how.n, index=how.index, batch_size=how.batch_size, logprobs=how.logprobs, **arguments
         )
         if how.several() and sys.stderr.isatty() and not sys.stdout.isatty():

@@ -7,7 +7,7 @@ import inspect
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
@@ -47,7 +47,7 @@ class AsRun(enum.Enum):
 
 
 AS_RUN: Final = AsRun.AS_RUN
-Prompt: TypeAlias = str | Sequence[int] | Ids
+Prompt: TypeAlias = "str | Sequence[int] | Ids"
 """What to continue: text, or token ids (T,)."""
 
 
@@ -99,7 +99,7 @@ class Options:
     frequency_penalty: float | None = None
     no_repeat_ngram: int | None = None
     logit_bias: Mapping[str | int, float] | None = None
-    sampling: Mapping[str, Any] = attrs.field(factory=dict)
+    sampling: Mapping[str, Any] | None = None
 
 
 @attrs.frozen
@@ -158,7 +158,8 @@ def takes(options: Callable[_P, _O]) -> Callable[[Callable[[_S, _O], _T]], Calla
         def call(self: _S, /, *arguments: _P.args, **named: _P.kwargs) -> _T:
             return method(self, _made(options, arguments, named))
 
-        return _signed(call, method, options)
+        _sign(call, method, options)
+        return call
 
     return decorate
 
@@ -173,7 +174,8 @@ def takes_prompts(
         def call(self: _S, prompts: _A, /, *arguments: _P.args, **named: _P.kwargs) -> _T:
             return method(self, prompts, _made(options, arguments, named))
 
-        return _signed(call, method, options)
+        _sign(call, method, options)
+        return call
 
     return decorate
 
@@ -187,12 +189,13 @@ def _made(options: Callable[..., _O], arguments: tuple[Any, ...], named: dict[st
     return options(*arguments, **named)
 
 
-def _signed(call: Any, method: Callable[..., Any], options: Callable[..., Any]) -> Any:
-    """`call` with the parameters of `options` in place of the method's last."""
+def _sign(call: Any, method: Callable[..., Any], options: Callable[..., Any]) -> None:
+    """Give `call` the parameters of `options` in place of the method's last."""
     own = inspect.signature(method)
     first = [parameter.replace(kind=parameter.POSITIONAL_ONLY) for parameter in list(own.parameters.values())[:-1]]
     call.__signature__ = own.replace(parameters=[*first, *inspect.signature(options).parameters.values()])
-    return call
+    described = [kind.__doc__ for kind in reversed(getattr(options, "__mro__", ())) if issubclass(kind, Options)]
+    call.__doc__ = "\n\n".join(map(inspect.cleandoc, filter(None, [method.__doc__, *described])))
 
 
 @attrs.frozen(eq=False)
@@ -247,7 +250,7 @@ class Settings:
         given = {name: value for name, value in given.items() if value is not None or name in _MAY_BE_NONE}
         decoding = _decoding({**run.table, **given}, run.vocab_size)
         sampling = {name: value for name in SAMPLING if (value := _plain(getattr(options, name))) is not None}
-        sampling |= {name: _plain(value) for name, value in options.sampling.items()}
+        sampling |= {name: _plain(value) for name, value in (options.sampling or {}).items()}
         sampling = sampling or _unpacked(kept or {})
         cancelled = getattr(options.cancelled, "is_set", options.cancelled)
         if cancelled is not None and not callable(cancelled):
@@ -287,6 +290,18 @@ def _decoding(table: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
             given[name] = ()
         elif isinstance(given.get(name), Iterable) and not isinstance(given[name], str):
             given[name] = tuple(map(_plain, given[name]))
+    if all(isinstance(value, str | int | float | None) or value == () for value in given.values()):
+        return _checked_once(tuple((name, type(value), value) for name, value in given.items()), vocab_size)
+    return _checked(given, vocab_size)
+
+
+@lru_cache(256)
+def _checked_once(given: tuple[tuple[str, type, Any], ...], vocab_size: int) -> DecodingOptions:
+    """`_checked`, for what has been checked before. The types count: True is not 1 here."""
+    return _checked({name: value for name, _, value in given}, vocab_size)
+
+
+def _checked(given: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
     faults: list[Fault] = []
     options: DecodingOptions = structure_table(DecodingOptions, given, "", Path(), faults)
     if faults:

@@ -118,9 +118,7 @@ class AsyncTextStream(AsyncIterator[str]):
     The text ends by `aclose`, where a task is cancelled that waits for a piece, and where the stream is dropped.
     """
 
-    def __init__(
-        self, background: BackgroundLoop, text: Continuation, time_limit: float | None, model_id: str
-    ) -> None:
+    def __init__(self, background: BackgroundLoop, text: Continuation, time_limit: float | None, model_id: str) -> None:
         self.finish_reason: FinishReason | None = None
         self.state: GenerationState | None = None
         self.seed, self.index = text.row.seed, text.row.index

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import attrs
 import numpy as np
@@ -16,101 +15,13 @@ from textgen.contracts.guards import FAILURES
 from textgen.generation.chain import Chain
 from textgen.generation.greedy import LONGEST, TO_STOP, GreedyChunks
 from textgen.generation.results import FinishReason, TokenLogprobs
+from textgen.generation.row import ENDLESS, Row, RowState
 from textgen.generation.rows import DecoderRows, logits_of
 from textgen.generation.sampling import SequenceHistory, to_numpy, uniform_numbers
 from textgen.protocols import Array, Ids, Tensors
 
 BLOCK: Final = 64  # steps whose random numbers and tokens are kept side by side
-_ENDLESS: Final = 1 << 60
 _ONE_STEP: Final = 0.0
-
-
-@attrs.frozen(eq=False)
-class RowState:
-    """Where a row stands: the decoder's state and the history, its place in the random numbers, and ids not fed yet."""
-
-    decoder: Tensors
-    history: dict[str, Any]
-    position: int
-    pending: Ids
-
-
-@attrs.define(eq=False, kw_only=True)
-class Row:
-    """A sequence to generate, and what has come of it.
-
-    prompt       (T,) ids to feed, after those that `start` has pending
-    chain        the samplers; rows of one chain are sampled together
-    deadline     a time of time.monotonic
-    stop_at      is told each token, and says whether the text ends with it
-    top          note log-probabilities, with so many likeliest tokens
-    exact        never share a batch in which the last bit may differ from a row alone
-    """
-
-    prompt: Ids
-    chain: Chain
-    seed: int = 0
-    index: int = 0
-    max_new_tokens: int | None = None
-    min_new_tokens: int = 0
-    stop_tokens: tuple[int, ...] = ()
-    deadline: float | None = None
-    cancelled: Callable[[], bool] | None = None
-    stop_at: Callable[[int], bool] | None = None
-    top: int | None = None
-    keep_state: bool = False
-    start: RowState | None = None
-    exact: bool = False
-    made: int = 0
-    reason: FinishReason | None = None
-    error: BaseException | None = None
-    end: RowState | None = None
-    logprobs: deque[TokenLogprobs] = attrs.field(factory=deque)
-    base: int = 0  # the place of column 0 of the present block in the random numbers
-    paused: bool = False
-    taken: int = 0
-    _parts: deque[Ids] = attrs.field(factory=deque)  # appended to by one thread, emptied by another
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more comes."""
-        return self.reason is not None or self.error is not None
-
-    def to_feed(self) -> Ids:
-        """(T,) ids that the decoder needs before the first token can be drawn."""
-        return self.prompt if self.start is None else np.concatenate([self.start.pending, self.prompt])
-
-    def add(self, ids: Ids) -> None:
-        """Note generated tokens."""
-        self._parts.append(ids)
-        self.made += len(ids)
-
-    def take(self) -> Ids:
-        """The tokens that were not taken yet."""
-        parts = [self._parts.popleft() for _ in range(len(self._parts))]
-        ids: Ids = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, np.int64)
-        self.taken += len(ids)
-        return ids
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._parts) or self.ended
-
-    def resumes(self) -> bool:
-        """Whether a row that paused because nobody read it is to be submitted again."""
-        resumes, self.paused = self.paused, False
-        return resumes
-
-    def out_of_time(self) -> FinishReason | None:
-        """Why to end now, if the clock or the caller says so."""
-        if self.cancelled is not None and self.cancelled():
-            return "cancelled"
-        return "time" if self.deadline is not None and time.monotonic() >= self.deadline else None
-
-    def ends_with(self, token: int) -> bool:
-        """Whether the text ends with this token."""
-        return token in self.stop_tokens or (self.stop_at is not None and self.stop_at(token))
 
 
 @attrs.define(eq=False)
@@ -244,8 +155,8 @@ class Batch:
     def _plan(self) -> None:
         """What the next steps have to look at, found once for as long as no row comes or goes."""
         rows = self.rows
-        self._left = min((row.max_new_tokens - row.made for row in rows if row.max_new_tokens is not None), default=_ENDLESS)
-        self._watched = [(i, row) for i, row in enumerate(rows) if row.deadline is not None or row.cancelled is not None]
+        self._left = min((row.left for row in rows), default=ENDLESS)
+        self._watched = [(i, row) for i, row in enumerate(rows) if row.deadline is not None or row.cancelled]
         self._stopping = [(i, row) for i, row in enumerate(rows) if row.stop_tokens or row.stop_at is not None]
         self._early = [(i, row) for i, row in self._stopping if row.stop_tokens and row.made < row.min_new_tokens]
         self._noting = [(i, row) for i, row in enumerate(rows) if row.top is not None]
@@ -303,7 +214,7 @@ class Batch:
         if self._left <= 0:
             self.flush()
             for i, row in enumerate(self.rows):
-                if row.max_new_tokens is not None and row.made >= row.max_new_tokens:
+                if row.left <= 0:
                     ended.setdefault(i, "length")
         return ended
 
@@ -326,7 +237,8 @@ class Batch:
                 if not checked or logits.shape != expected:
                     checks.check_logits(logits, expected, chain.model)
                     checked = True
-                token = pick(logits, history, number(step) if draws else 0.0, stop if made + step - column < least else ())
+                early = stop if made + step - column < least else ()
+                token = pick(logits, history, number(step) if draws else 0.0, early)
                 if noting:
                     history.add(np.array([token]))
                 feed[0, 0] = token
@@ -357,13 +269,13 @@ class Batch:
             return None
         self._left -= count
         self._feed[:, 0] = ids[:, -1]
-        used = dict.fromkeys(range(len(self.rows)), count)
+        used = [count] * len(self.rows)
         ended: dict[int, FinishReason | None] = {}
         for i, row in self._stopping:
             place = next((j for j, token in enumerate(ids[i].tolist()) if row.ends_with(token)), None)
             if place is not None:
                 ended[i], used[i] = "stop", place + 1
-        for (i, number), row in zip(used.items(), self.rows, strict=True):
+        for i, (number, row) in enumerate(zip(used, self.rows, strict=True)):
             row.add(ids[i, :number])
             if row.keep_state and number < count:
                 assert before is not None
@@ -385,8 +297,10 @@ class Batch:
             row.reason = reason
             gone.append(row)
         kept = [i for i in range(len(self.rows)) if i not in ended]
-        if kept:
-            self.decoder.keep(kept)
+        if not kept:
+            self.rows = []
+            return gone
+        self.decoder.keep(kept)
         places = {old: new for new, old in enumerate(kept)}
         self._groups = [group for group in self._groups if group.keep(places)]
         self.rows = [self.rows[i] for i in kept]

@@ -10,9 +10,9 @@ import numpy as np
 
 from textgen.errors import UsageError
 from textgen.generation.arguments import Settings
-from textgen.generation.batch import Row, RowState
-from textgen.generation.detokenise import TAIL, Detokeniser
+from textgen.generation.detokenise import NO_IDS, TAIL, Detokeniser
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
+from textgen.generation.row import Row, RowState
 from textgen.protocols import Ids, Tokenizer
 
 _HISTORY: Final = "history."
@@ -80,7 +80,8 @@ class Continuation:
             exact=settings.exact,
         )
         shown = text if decoding.echo else ""
-        return cls(row, text, ids, shown, decoding.echo, dict(settings.sampling), detokeniser, deque(before[-TAIL:].tolist(), TAIL))
+        last = deque(before[-TAIL:].tolist(), TAIL)
+        return cls(row, text, ids, shown, decoding.echo, dict(settings.sampling), detokeniser, last)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -93,12 +94,13 @@ class Continuation:
         """Text and tokens that came since they were last taken. What the row was ended by is raised after all text."""
         ended = self.row.ended  # before the tokens are taken: another thread may be adding some
         ids = self.row.take()
-        if not self._text.searches:
-            self._text.feed(ids)
+        unseen = NO_IDS if self._text.searches else ids  # where it searches, it has seen each token as it was drawn
         self._last.extend(ids[-TAIL:].tolist())
         if ended and not self._finished:
             self._finished = True
-            self._text.finish(hold_back=self.row.keep_state)
+            self._text.finish(unseen, hold_back=self.row.keep_state)
+        else:
+            self._text.feed(unseen)
         shown, self.shown = self.shown, ""
         return shown + self._text.take(), ids
 

@@ -10,7 +10,7 @@ import numpy as np
 from textgen.protocols import Ids, Tokenizer
 
 TAIL: Final = 32  # tokens before a continuation that tokenizers get to see; they look at the last one or few
-_NO_IDS: Final = np.empty(0, np.int64)
+NO_IDS: Final = np.empty(0, np.int64)
 
 
 class Detokeniser:
@@ -55,12 +55,8 @@ class Detokeniser:
         return bool(self._stops)
 
     def feed(self, ids: Ids) -> None:
-        """Decode tokens; `take` gives their text."""
-        if self._stops:
-            for token in ids.tolist():
-                if self.stop_at(token):
-                    return
-        elif len(ids):
+        """Decode tokens of a text that is not searched for stops; `take` gives their text."""
+        if len(ids):
             self._ready.append(self._decode(ids))
 
     def stop_at(self, token: int) -> bool:
@@ -73,11 +69,11 @@ class Detokeniser:
         """The text that can be shown, without what was taken before."""
         return "".join([self._ready.popleft() for _ in range(len(self._ready))])
 
-    def finish(self, *, hold_back: bool = False) -> None:
-        """No more tokens come: release what was held back, except an unfinished character with `hold_back`."""
+    def finish(self, ids: Ids, *, hold_back: bool = False) -> None:
+        """No more tokens come after `ids`: release what was held back, but no unfinished character if `hold_back`."""
         if self.stopped:
             return
-        shown = self._search(self._decode(_NO_IDS, final=not hold_back))
+        shown = self._search(self._decode(ids, final=not hold_back))
         self.open_end, self._held = self._held, ""
         self._ready.append(shown if self.stopped else shown + self.open_end[self._before :])
 

@@ -201,7 +201,7 @@ class Generator:
 
         Raises UsageError where the model is not such a module.
         """
-        made = self.model if self.make_module is None else self.make_module(device)
+        made: Any = self.model if self.make_module is None else self.make_module(device)
         if not callable(getattr(made, "eval", None)):
             raise UsageError("the model of this run is not a torch module")
         return made.eval()

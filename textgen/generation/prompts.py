@@ -13,7 +13,10 @@ from textgen.protocols import Ids, Tokenizer
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownCharacters) -> Ids:
-    """(T,) ids of a prompt, given as text or ids, with what the vocabulary lacks treated as told. Raises PromptError."""
+    """(T,) ids of a prompt, given as text or ids, with what the vocabulary lacks treated as told.
+
+    Raises PromptError, naming what it lacks; UsageError for ids out of range.
+    """
     if unknown_characters not in get_args(UnknownCharacters):
         policies = ", ".join(get_args(UnknownCharacters))
         raise UsageError(f"unknown_characters must be one of {policies}, and is {unknown_characters!r}")

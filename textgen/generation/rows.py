@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from textgen.contracts.guards import FAILURES, WatchedDecoder, begin_decoding, raise_failure
 from textgen.plugin.component import Offer
-from textgen.protocols import Array, Ids, Model, Tensors
+from textgen.protocols import Array, Ids, Model, RowDecoder, Tensors
 
 
 class DecoderRows:
@@ -28,8 +28,8 @@ class DecoderRows:
 
     def take(self, rows: Sequence[int]) -> DecoderRows:
         """Another decoder with these rows, in this order; a row may be taken twice."""
-        if offers_rows(self.decoder.inner):
-            return self._of(self.decoder.inner.take(rows))
+        if (inner := row_decoder(self.decoder)) is not None:
+            return self._of(inner.take(rows))
         state = self.decoder.read_state()
         taken = DecoderRows.begin(self._model, self._offer, len(rows))
         taken.write({name: array[rows] for name, array in state.items()})
@@ -37,24 +37,24 @@ class DecoderRows:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these."""
-        if offers_rows(self.decoder.inner):
-            self.decoder = self._of(self.decoder.inner.take(rows)).decoder
+        if (inner := row_decoder(self.decoder)) is not None:
+            self.decoder = self._of(inner.take(rows)).decoder
             self.extend = self.decoder.extend
         else:
             self.write({name: array[rows] for name, array in self.decoder.read_state().items()})
 
     def join(self, other: DecoderRows) -> None:
         """Append the rows of another decoder of the same model, which is not used any more."""
-        if offers_rows(self.decoder.inner):
-            self.decoder.inner.join(other.decoder.inner)
+        if (inner := row_decoder(self.decoder)) is not None:
+            inner.join(cast("RowDecoder", other.decoder.inner))
         else:
             ours, theirs = self.decoder.read_state(), other.decoder.read_state()
             self.write({name: np.concatenate([ours[name], theirs[name]]) for name in theirs})
 
     def row_state(self, row: int) -> Tensors:
         """The state of one row, as a decoder of one has it."""
-        if offers_rows(self.decoder.inner):
-            return self._of(self.decoder.inner.take([row])).decoder.read_state()
+        if (inner := row_decoder(self.decoder)) is not None:
+            return self._of(inner.take([row])).decoder.read_state()
         return {name: array[row : row + 1] for name, array in self.decoder.read_state().items()}
 
     def write(self, state: Tensors) -> None:
@@ -73,16 +73,17 @@ class DecoderRows:
         return DecoderRows(self._model, self._offer, WatchedDecoder(inner, self._offer, inner.extend))
 
 
-def offers_rows(decoder: Any) -> bool:
-    """Whether it is a RowDecoder."""
-    return callable(getattr(decoder, "take", None)) and callable(getattr(decoder, "join", None))
+def row_decoder(decoder: WatchedDecoder) -> RowDecoder | None:
+    """A model's own decoder where it is a RowDecoder."""
+    offers = all(callable(getattr(decoder.inner, name, None)) for name in ("take", "join"))
+    return cast("RowDecoder", decoder.inner) if offers else None
 
 
 def can_share(model: Model, offer: Offer) -> tuple[bool, bool]:
     """Whether rows of this model can share a batch, and whether they are then the same bit for bit as alone."""
     decoder = begin_decoding(model, 1, offer)
-    if offers_rows(decoder.inner):
-        return True, bool(getattr(decoder.inner, "exact_rows", True))
+    if (inner := row_decoder(decoder)) is not None:
+        return True, bool(getattr(inner, "exact_rows", True))
     before = _shapes(decoder.read_state())
     try:
         decoder.extend(np.zeros((1, 1), np.int64))

@@ -11,8 +11,9 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, failure
-from textgen.generation.batch import Batch, Row, RowState, begun
+from textgen.generation.batch import Batch, begun
 from textgen.generation.results import FinishReason
+from textgen.generation.row import Row, RowState
 from textgen.generation.rows import DecoderRows, can_share, logits_of
 from textgen.plugin.component import Offer
 from textgen.protocols import Array, Ids, Model
@@ -72,7 +73,7 @@ class Prefill:
         places = [i for i, rows in enumerate(self._members[:done]) for _ in rows]
         rows = [row for rows in self._members[:done] for row in rows]
         rest = range(done, len(self._members))
-        if len(places) == len(self._members):
+        if places == list(range(len(self._members))):
             decoder = self._decoder
         else:
             logits = logits_of(logits, np.array(places))
@@ -114,7 +115,7 @@ class Scheduler:
     @property
     def free(self) -> int:
         """How many more rows it would take in at once."""
-        return self._capacity - self._running() - len(self._waiting)
+        return self._capacity - len(self._rows()) - len(self._waiting)
 
     def run(self, until: float = 0.0) -> None:
         """Advance every row by a step, and more until one ends or time.perf_counter() reaches `until`."""
@@ -124,6 +125,8 @@ class Scheduler:
         running = tuple(self._batches)
         if self._prefills:
             self._feed(self._prefills[0])
+        if until:
+            running = tuple(self._batches)  # without, newcomers have made their step
         if self._prefills or len(running) > 1:
             until = 0.0
         for batch in running:
@@ -145,23 +148,23 @@ class Scheduler:
 
     def abort(self, error: BaseException) -> None:
         """End every row with an error."""
-        parts = (*self._batches, *self._prefills)
-        for row in [*self._waiting, *(row for part in parts for row in part.rows)]:
+        for row in [*self._waiting, *self._rows()]:
             row.error = error
         self._waiting.clear()
         self._prefills.clear()
         self._batches.clear()
 
-    def _running(self) -> int:
-        return sum(len(part.rows) for part in (*self._batches, *self._prefills))
+    def _rows(self) -> list[Row]:
+        batches = [row for batch in self._batches for row in batch.rows]
+        return batches + [row for prefill in self._prefills for row in prefill.rows]
 
     def _admit(self) -> None:
         """Begin to feed the prompts of waiting rows, as far as there is room."""
         newcomers: list[Row] = []
-        alone = sum(self._is_alone(row) for part in (*self._batches, *self._prefills) for row in part.rows[:1])
-        while self._waiting and self._running() + len(newcomers) < self._capacity:
+        alone = sum(int(self._is_alone(row)) for row in self._rows())
+        while self._waiting and len(self._rows()) + len(newcomers) < self._capacity:
             row = self._waiting[0]
-            if not row.ended and row.max_new_tokens is not None and row.made >= row.max_new_tokens:
+            if not row.ended and row.left <= 0:
                 self._guarded([row], partial(self._end_unfed, row, "length"))
             elif not row.ended:
                 alone += self._is_alone(row)

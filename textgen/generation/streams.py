@@ -14,7 +14,8 @@ from textgen.generation.results import FinishReason, GenerationState, Piece, Tok
 from textgen.generation.scheduler import Scheduler
 from textgen.protocols import Ids
 
-GATHER: Final = 0.005  # seconds for which several texts are gathered: handing over a piece costs more than a token
+GATHER: Final = 0.005  # seconds for which pieces of several texts are gathered: each costs more than a token
+GATHER_ONE: Final = 0.001  # and of one
 
 
 class TextStream(Iterator[str]):
@@ -38,6 +39,7 @@ class TextStream(Iterator[str]):
         self._scheduler, self._text, self._model_id = scheduler, text, model_id
         self._time_limit = time_limit
         self._begun = self._closed = False
+        self._gather = 0.0  # the first piece comes at once
 
     def __next__(self) -> str:
         if self._closed or self.finish_reason is not None:
@@ -80,7 +82,8 @@ class TextStream(Iterator[str]):
                 shown, text.shown = text.shown, ""
                 return shown
         while True:
-            self._scheduler.run()
+            self._scheduler.run(self._gather and time.perf_counter() + self._gather)
+            self._gather = GATHER_ONE
             self._scheduler.flush()
             piece, ids = text.take()
             logprobs = text.logprobs()

@@ -150,6 +150,29 @@ class PluginSet:
             hint += "; left out: " + ", ".join(others)
         return Fault("", f"no {kind} is called {name!r}", "", hint)
 
+    def sampling_options(self) -> dict[str, tuple[Offer, str]]:
+        """The built-in samplers' options of a request: which sampler takes each, and its key."""
+        with self._lock:
+            self._load(lambda plugin: plugin.distribution == OWN_DISTRIBUTION)
+            own = [offer for offer in self._loaded("sampler") if offer.distribution == OWN_DISTRIBUTION]
+        own.sort(key=lambda offer: offer.component.place or 0)
+        return {name: (offer, key) for offer in own for name, key in offer.component.arguments().items()}
+
+    def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
+        """The sampler that takes an option of a request, and its key; or what is wrong with the name."""
+        own = self.sampling_options()
+        if name in own:
+            return own[name]
+        others = [
+            (offer, names[name]) for offer in self.offers("sampler") if name in (names := offer.component.arguments())
+        ]
+        if len(others) == 1:
+            return others[0]
+        if others:
+            whose = " and ".join(offer.qualified_name for offer, _ in others)
+            return Fault(name, f"samplers of {len(others)} plugins take this option: {whose}")
+        return Fault(name, "no sampler takes this option", "", nearest(name, own) or f"there are {', '.join(own)}")
+
     def clashes(self) -> list[tuple[Offer, ...]]:
         """The groups of components that share a kind and a name."""
         groups: dict[tuple[str, str], list[Offer]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,12 +14,13 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure, read_pieces
 from textgen.data import Surveyor, encode_corpus, split_tokens
-from textgen.errors import CorpusError, RunError
+from textgen.errors import CorpusError, PipelineError, RunError, UsageError
 from textgen.files import load_tensors, read_json
+from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
-from textgen.generation.sampling import Chain
 from textgen.pipeline.document import Document, read_document
-from textgen.pipeline.pipeline import Choice, DecodingOptions, make_choice, make_pipeline, standard_sampler
+from textgen.pipeline.pipeline import Choice, DecodingOptions, make_choice, make_pipeline
+from textgen.pipeline.sampling import changed, named
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs.directory import RunDirectory
@@ -83,7 +84,7 @@ def _finished(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
     return loadable, record
 
 
-def make_generator(samplers: Iterable[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
+def make_generator(samplers: Sequence[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
     """A generator around a model that is there already."""
     tokenizer = context.tokenizer
     assert tokenizer is not None
@@ -94,10 +95,25 @@ def make_generator(samplers: Iterable[Choice], model_choice: Choice, model: Any,
 
     def make_chain(options: Mapping[str, Any]) -> Chain:
         assert context.plugins is not None
-        return chain_of([standard_sampler(options, context.plugins)])
+        choices = changed(samplers, options, context.plugins)
+        try:
+            return chain_of(choices)
+        except PipelineError as error:
+            faults = named(error.faults, [choice.offer for choice in choices])
+            raise UsageError("; ".join(map(str, faults))) from error
+
+    def make_module(device: str) -> Any:
+        made = checks.build(model_choice, attrs.evolve(context, training=True, requested_device=device))
+        load_weights(made, model_choice, model.tensors())
+        return made
 
     return Generator(
-        tokenizer=tokenizer, model=model, chain=chain_of(samplers), make_chain=make_chain, seed=context.seed
+        tokenizer=tokenizer,
+        model=model,
+        chain=chain_of(samplers),
+        make_chain=make_chain,
+        make_module=make_module,
+        seed=context.seed,
     )
 
 

@@ -51,4 +51,4 @@ def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
         for field in attrs.fields(DecodingOptions)
         if getattr(pipeline.generate, field.name) is not None
     }
-    return generator.generate_many([pipeline.generate.prompt], n=pipeline.generate.n, **options)
+    return generator.generate_each([pipeline.generate.prompt], n=pipeline.generate.n, **options)

@@ -1,121 +1,15 @@
-"""Samplers: links of the chain that logits pass on their way to the draw."""
+"""The built-in samplers: links of the chain that logits pass on their way to the draw."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import attrs
-from attrs.validators import and_, ge, gt, le
-
-from textgen import BuildContext, Component, NoOptions, hookimpl, option
-
-_SHARE = and_(gt(0), le(1))
-
-
-@attrs.frozen
-class GreedyConfig(NoOptions):
-    """Always the most likely token; the first of equals."""
-
-
-@attrs.frozen
-class TemperatureConfig:
-    """Sharper below 1, flatter above: probabilities to the power of 1 / temperature."""
-
-    temperature: float = option(1.0, help="what logits are divided by; 0 is greedy", validator=ge(0))
-
-
-@attrs.frozen
-class TopKConfig:
-    """Only the k most likely tokens."""
-
-    k: int = option(40, help="how many", validator=ge(1))
-
-
-@attrs.frozen
-class TopPConfig:
-    """Only the most likely tokens that together reach a probability (nucleus sampling)."""
-
-    p: float = option(0.9, help="the probability to reach", validator=_SHARE)
-
-
-@attrs.frozen
-class MinPConfig:
-    """Only tokens not too much less likely than the most likely one."""
-
-    p: float = option(0.05, help="at least this share of the highest probability", validator=_SHARE)
-
-
-@attrs.frozen
-class TypicalConfig:
-    """Only tokens about as surprising as the model expects to be surprised."""
-
-    p: float = option(0.9, help="the probability that they reach together", validator=_SHARE)
-
-
-@attrs.frozen
-class RepetitionPenaltyConfig:
-    """Makes tokens of the prompt and the text so far less likely, by a factor on their logits."""
-
-    penalty: float = option(1.1, help="the factor; above 1 discourages, below encourages", validator=gt(0))
-
-
-@attrs.frozen
-class PresencePenaltyConfig:
-    """Makes tokens that were generated already less likely, however often."""
-
-    penalty: float = option(0.5, help="what their logits lose; below 0 encourages")
-
-
-@attrs.frozen
-class FrequencyPenaltyConfig:
-    """Makes tokens less likely the more often they were generated."""
-
-    penalty: float = option(0.2, help="what a logit loses each time; below 0 encourages")
-
-
-@attrs.frozen
-class LogitBiasConfig:
-    """Makes chosen tokens more or less likely."""
-
-    bias: dict[str, float] = option(help="a table of tokens, as text, and what is added to their logits")
-
-
-@attrs.frozen
-class NoRepeatNgramConfig:
-    """Never the token that would complete a sequence of tokens which prompt or text hold already."""
-
-    n: int = option(8, help="length of the sequences in tokens", validator=ge(1))
-
-
-@attrs.frozen(kw_only=True)
-class StandardConfig:
-    """The usual samplers in the usual order, each off unless asked for.
-
-    Penalties, bias, no-repeat, then top-k, typical, top-p, min-p, and temperature.
-    """
-
-    repetition_penalty: float = option(
-        1.0, help="make tokens that occurred less likely, prompt included; 1 is off", validator=gt(0)
-    )
-    presence_penalty: float = option(0.0, help="taken from the logits of generated tokens, once; 0 is off")
-    frequency_penalty: float = option(0.0, help="taken from the logits for each time a token was generated; 0 is off")
-    logit_bias: dict[str, float] = option(
-        factory=dict, help="a table of tokens, as text, and what is added to their logits"
-    )
-    no_repeat_ngram: int = option(0, help="length of sequences never to repeat; 0 is off", validator=ge(0))
-    top_k: int = option(0, help="keep the k most likely tokens; 0 is off", validator=ge(0))
-    typical_p: float = option(1.0, help="keep typical tokens up to this probability; 1 is off", validator=_SHARE)
-    top_p: float = option(1.0, help="keep the most likely tokens up to this probability; 1 is off", validator=_SHARE)
-    min_p: float = option(
-        0.0,
-        help="keep tokens of at least this share of the highest probability; 0 is off",
-        validator=and_(ge(0), le(1)),
-    )
-    temperature: float = option(1.0, help="what logits are divided by; 0 is greedy", validator=ge(0))
+from textgen import BuildContext, Component, hookimpl
+from textgen_builtins.samplers import config as configs
 
 
 def _builder(name: str) -> Any:
-    """`build` of the component that the class `name` implements; what it imports waits until then."""
+    """`build` of the component that a function of the implementation makes; what it imports waits until then."""
 
     def build(config: Any, context: BuildContext) -> Any:
         from textgen_builtins.samplers import links
@@ -127,18 +21,17 @@ def _builder(name: str) -> Any:
 
 @hookimpl
 def textgen_samplers() -> list[Component]:
-    """Offer the usual samplers, and `standard`, which combines them."""
+    """Offer the usual samplers, in their usual order."""
     return [
-        Component("greedy", GreedyConfig, _builder("greedy")),
-        Component("temperature", TemperatureConfig, _builder("temperature")),
-        Component("top-k", TopKConfig, _builder("top_k")),
-        Component("top-p", TopPConfig, _builder("top_p")),
-        Component("min-p", MinPConfig, _builder("min_p")),
-        Component("typical", TypicalConfig, _builder("typical")),
-        Component("repetition-penalty", RepetitionPenaltyConfig, _builder("repetition_penalty")),
-        Component("presence-penalty", PresencePenaltyConfig, _builder("presence_penalty")),
-        Component("frequency-penalty", FrequencyPenaltyConfig, _builder("frequency_penalty")),
-        Component("logit-bias", LogitBiasConfig, _builder("logit_bias")),
-        Component("no-repeat-ngram", NoRepeatNgramConfig, _builder("no_repeat_ngram")),
-        Component("standard", StandardConfig, _builder("standard"), default=True),
+        Component("repetition-penalty", configs.RepetitionPenaltyConfig, _builder("repetition_penalty"), place=10),
+        Component("presence-penalty", configs.PresencePenaltyConfig, _builder("presence_penalty"), place=11),
+        Component("frequency-penalty", configs.FrequencyPenaltyConfig, _builder("frequency_penalty"), place=12),
+        Component("logit-bias", configs.LogitBiasConfig, _builder("logit_bias"), place=20),
+        Component("no-repeat-ngram", configs.NoRepeatNgramConfig, _builder("no_repeat_ngram"), place=30),
+        Component("top-k", configs.TopKConfig, _builder("top_k"), place=40),
+        Component("typical", configs.TypicalConfig, _builder("typical"), place=50),
+        Component("top-p", configs.TopPConfig, _builder("top_p"), place=60),
+        Component("min-p", configs.MinPConfig, _builder("min_p"), place=70),
+        Component("temperature", configs.TemperatureConfig, _builder("temperature"), place=80),
+        Component("greedy", configs.GreedyConfig, _builder("greedy"), place=90, gives_way_to=("temperature",)),
     ]
