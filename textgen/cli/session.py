@@ -15,7 +15,7 @@ from textgen.errors import Fault, TextgenError, UsageError
 from textgen.generation.arguments import GenerateArguments
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import toml_value
-from textgen.pipeline.pipeline import DecodingOptions
+from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.structure import plain
 from textgen.suggest import nearest
 from textgen.tools.commented import inline_toml

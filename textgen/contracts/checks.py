@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from textgen.contracts.guards import FAILURES, WatchedTokenizer, check_ids, out_of_memory, shown_where, unfit
 from textgen.contracts.guards import blame as blame  # for those who find a fault elsewhere
@@ -13,10 +11,7 @@ from textgen.errors import ContractError, TextgenError
 from textgen.pipeline.pipeline import Choice
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Offer
 from textgen.plugin.validation import cause_of
-from textgen.protocols import Array, History, Ids, Tokenizer
-
-if TYPE_CHECKING:
-    from textgen.generation.sampling import Link
+from textgen.protocols import Array, Ids, Tokenizer
 
 _SAMPLE_CHARACTERS = 2000
 
@@ -117,27 +112,3 @@ def explain_training(model: Any, offer: Offer, size: int, device: str, error: Ba
         check_logits(given[0], (1, 1, size), offer)
     except ContractError as wrong:
         raise wrong from error
-
-
-def explain_undrawable(logits: Array, links: Sequence[Link], history: History, model: Offer) -> NoReturn:
-    """Find out who made logits that no token can be drawn from, and blame them."""
-    import numpy as np
-
-    def faulty(values: Array) -> str:
-        rows = np.asarray(values.cpu() if hasattr(values, "cpu") else values, np.float64)
-        if np.isnan(rows).any():
-            return "gave NaN logits"
-        if (rows == np.inf).any():
-            return "gave infinite logits"
-        return "forbade every token" if (rows == -np.inf).all(axis=-1).any() else ""
-
-    if cause := faulty(logits):
-        raise blame(model, cause)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for link in links:
-            before, logits = logits, link.sampler(logits, history)
-            check_logits(logits, tuple(before.shape), link.offer)
-            if cause := faulty(logits):
-                raise blame(link.offer, cause)
-    raise AssertionError("no token could be drawn, and no component is to blame")

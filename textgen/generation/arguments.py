@@ -15,7 +15,7 @@ from textgen.generation.continuing import Continuation
 from textgen.generation.decoding import Limits
 from textgen.generation.detokenise import StopText
 from textgen.generation.sampling import Chain
-from textgen.pipeline.pipeline import DecodingOptions, UnknownCharacters
+from textgen.pipeline.options import DecodingOptions, UnknownCharacters
 from textgen.pipeline.structure import structure_table
 from textgen.suggest import nearest
 

@@ -23,7 +23,7 @@ from textgen.generation.sampling import Chain
 from textgen.generation.scoring import TextScore, TokenScores, score_pieces, score_tokens
 from textgen.generation.state import GenerationState
 from textgen.generation.streams import TextStream
-from textgen.pipeline.pipeline import MAX_N, MAX_SEED, UnknownCharacters
+from textgen.pipeline.options import MAX_N, MAX_SEED, UnknownCharacters
 from textgen.protocols import Ids, Model, Tokenizer
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from textgen.generation.continuing import Continuation
 from textgen.generation.decoding import TokenLogprobs, prompt_logprobs
 from textgen.generation.detokenise import StopText
 from textgen.generation.results import Generation, Piece
-from textgen.pipeline.pipeline import UnknownCharacters
+from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Ids, Model, Tokenizer
 
 _Watch = Callable[[int], bool]

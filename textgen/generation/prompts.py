@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import get_args
 
 from textgen.errors import PromptError, UsageError
-from textgen.pipeline.pipeline import UnknownCharacters
+from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Ids, Tokenizer
 
 

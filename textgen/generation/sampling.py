@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import attrs
 import numpy as np
@@ -15,7 +16,7 @@ from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
 from textgen.errors import ContractError, TextgenError
 from textgen.pipeline.pipeline import Choice
 from textgen.plugin.component import Offer
-from textgen.protocols import Array, Ids, Model, Sampler
+from textgen.protocols import Array, History, Ids, Model, Sampler
 
 BLOCK: Final = 64  # uniform numbers made at once for a sequence
 _NEVER: Final = -np.inf
@@ -210,7 +211,30 @@ class Chain:
         self.pick_one(logits, history, 0.0, ())
 
     def _explain(self, logits: Array, history: SequenceHistory) -> None:
-        checks.explain_undrawable(logits, self.links, history, self.model)
+        _explain_undrawable(logits, self.links, history, self.model)
+
+
+def _explain_undrawable(logits: Array, links: Sequence[Link], history: History, model: Offer) -> NoReturn:
+    """Find out who made logits that no token can be drawn from, and blame them."""
+
+    def faulty(values: Array) -> str:
+        rows = to_numpy(values).astype(np.float64)
+        if np.isnan(rows).any():
+            return "gave NaN logits"
+        if (rows == np.inf).any():
+            return "gave infinite logits"
+        return "forbade every token" if (rows == -np.inf).all(axis=-1).any() else ""
+
+    if cause := faulty(logits):
+        raise checks.blame(model, cause)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for link in links:
+            before, logits = logits, link.sampler(logits, history)
+            checks.check_logits(logits, tuple(before.shape), link.offer)
+            if cause := faulty(logits):
+                raise checks.blame(link.offer, cause)
+    raise AssertionError("no token could be drawn, and no component is to blame")
 
 
 def _level(link: Link) -> str:

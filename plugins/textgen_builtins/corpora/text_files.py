@@ -10,8 +10,8 @@ from typing import Final
 import attrs
 
 from textgen.errors import CorpusError
-from textgen.tools.starter import encoding_of_mark
-from textgen_builtins.corpora.plugin import FileConfig
+from textgen.files import encoding_of_mark
+from textgen_builtins.corpora.config import FileConfig
 
 _PIECE: Final = 1 << 20
 

@@ -11,8 +11,8 @@ import numpy as np
 from textgen import BuildContext
 from textgen.errors import Fault, PipelineError
 from textgen.protocols import Array, History, Sampler
+from textgen_builtins.samplers import config as configs
 from textgen_builtins.samplers import logits as ops
-from textgen_builtins.samplers import plugin as configs
 
 _MOST = 1e30  # as good as any larger bias or penalty, and float32 can hold it and what it is multiplied by
 _MOST_REPETITION = 1e6  # of a factor, even after such a bias
