@@ -36,6 +36,7 @@ from textgen.protocols import Tensors, TrainerState
 
 FORMAT_VERSION: Final = 1
 _MANIFEST: Final = "manifest.json"
+_PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 _OWN: Final = (
     *("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg", "samples.txt"),
     *("tokens.bin", "checkpoints", "copy-index"),
@@ -159,21 +160,13 @@ class RunDirectory:
         """Write a checkpoint under another name, flush it to the disk, and move it into place whole."""
         final = self.checkpoints / f"step-{step:06d}"
         partial = self.checkpoints / f".partial-{uuid.uuid4().hex}"
-        partial.mkdir(parents=True)
-        files = {
-            "model.safetensors": dump_tensors(tensors),
-            "trainer.safetensors": dump_tensors(trainer.arrays),
-            "trainer.json": json.dumps({"trainer": trainer.values, "progress": dict(progress)}).encode(),
-        }
-        for name, data in files.items():
-            write_durably(partial / name, data)
-        manifest = {
-            "step": step,
-            "files": {
-                name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
-            },
-        }
-        write_durably(partial / _MANIFEST, json.dumps(manifest, indent=2).encode())
+        values = json.dumps({"trainer": trainer.values, "progress": dict(progress)}).encode()
+        parts = zip(_PARTS, (dump_tensors(tensors), dump_tensors(trainer.arrays), values), strict=True)
+        try:
+            _write_parts(partial, step, dict(parts))
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         aside = partial.with_name(f"{partial.name}-before")
         if final.exists():  # a resumed run repeats the step that it resumed from
             final.rename(aside)
@@ -187,7 +180,7 @@ class RunDirectory:
         folder = self.inside(f"checkpoints/step-{step:06d}")
         manifest = read_json(folder / _MANIFEST)
         data = {}
-        for name in ("model.safetensors", "trainer.safetensors", "trainer.json"):
+        for name in _PARTS:
             try:
                 sha256 = manifest["files"][name]["sha256"]
             except (KeyError, TypeError):
@@ -215,11 +208,10 @@ class RunDirectory:
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written; put back what it was just replacing."""
-        for partial in self.checkpoints.glob(f".partial-*/{_MANIFEST}"):
-            step = read_json(partial).get("step")  # the manifest is written last, so this one is whole
-            final = self.checkpoints / f"step-{step:06d}"
-            if not final.exists():
-                partial.parent.rename(final)
+        for partial in self.checkpoints.glob(".partial-*"):
+            step = _step_of(partial)
+            if step is not None and not os.path.lexists(final := self.checkpoints / f"step-{step:06d}"):
+                partial.rename(final)
         for pattern in _LEFTOVERS:
             for leftover in self.path.glob(pattern):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -287,6 +279,29 @@ class RunDirectory:
 
     def _strangers(self) -> Iterator[Path]:
         return (p for p in self.path.iterdir() if p.name not in _OWN and not p.name.startswith("."))
+
+
+def _write_parts(folder: Path, step: int, parts: Mapping[str, bytes]) -> None:
+    """Write the files of a checkpoint into a new folder, the manifest last, and wait until the disk has them."""
+    folder.mkdir(parents=True)
+    for name, data in parts.items():
+        write_durably(folder / name, data)
+    files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in parts.items()}
+    write_durably(folder / _MANIFEST, json.dumps({"step": step, "files": files}, indent=2).encode())
+    sync_folder(folder)
+
+
+def _step_of(folder: Path) -> int | None:
+    """The step of a checkpoint that lacks only its name; None where its writer was killed before it was whole."""
+    if folder.is_symlink() or not (folder / _MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_json(folder / _MANIFEST)
+        step, files = manifest["step"], manifest["files"]
+        whole = all((folder / name).stat().st_size == files[name]["bytes"] for name in _PARTS)
+    except (CorruptFileError, OSError, KeyError, TypeError, RecursionError):
+        return None
+    return step if whole and type(step) is int and 0 <= step < 10**18 else None  # a bool is no step
 
 
 def _link(source: Path, target: Path) -> None:
