@@ -88,3 +88,64 @@ def test_what_cannot_be_read_of_a_checkpoint_is_a_leftover(tmp_path: Path, tiny_
     assert len(list(checkpoints.iterdir())) <= 2
     whole = textgen.run(tables, output=tmp_path / "whole")
     assert (run.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+
+
+# Links.
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def foreign(folder: Path) -> Path:
+    """A folder that is none of a run's business, with names in it that a run would remove."""
+    for name in ("step-000001", ".partial-mine", "mine"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model.safetensors").write_bytes(b"the only copy")
+    return folder
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["again", "overwrite"])
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        *((name, ".") for name in ("checkpoints", "checkpoints/step-000009", ".previous", "copy-index")),
+        *((name, "mine/model.safetensors") for name in ("metrics.jsonl", ".lock", ".lock-owner.json")),
+    ],
+)
+def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
+    tmp_path: Path, tiny_pipeline: Tables, name: str, target: str, overwrite: bool
+) -> None:
+    tables = tiny_pipeline()
+    run = interrupt(tables).parent
+    outside = foreign(tmp_path / "outside")
+    if (run / name).is_dir():
+        shutil.move(run / name, tmp_path / "moved")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(outside / target)
+    before, inside = tree(outside), tree(run)
+    with pytest.raises(textgen.RunError, match=f"run/{name} leads out of the run directory"):
+        textgen.run(tables, overwrite=overwrite)
+    assert (tree(outside), tree(run)) == (before, inside)
+    (run / name).unlink()
+    assert textgen.run(tables, overwrite=overwrite).outcome in ("trained", "resumed")
+
+
+def test_links_that_lead_nowhere_else_are_in_nobodys_way(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    """A run directory that is reached through a link, and links where a killed process may have left a folder."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+    tables = tiny_pipeline()
+    checkpoints = interrupt(tables)
+    outside = foreign(tmp_path / "outside")
+    shutil.copy(next(checkpoints.glob("step-*/manifest.json")), outside / "mine")
+    before = tree(outside)
+    for folder in (tmp_path / "run", checkpoints):
+        (folder / ".partial-link").symlink_to(outside / "mine")
+        (folder / ".partial-dangling").symlink_to(outside / "nothing")
+    (checkpoints / "step-000001").symlink_to(next(checkpoints.glob("step-*")))
+    assert textgen.run(tables).outcome == "resumed"
+    assert tree(outside) == before
+    assert not [path for path in tmp_path.rglob("elsewhere/**/*") if path.is_symlink()]
+    assert textgen.run(tables).outcome == "skipped"
+    assert textgen.run(tables, overwrite=True).outcome == "trained"

@@ -42,6 +42,8 @@ _OWN: Final = (
     *("tokens.bin", "checkpoints", "copy-index"),
 )
 _PREVIOUS: Final = ".previous"
+_LOCK: Final = ".lock"
+_OWNER: Final = ".lock-owner.json"
 _LEFTOVERS: Final = (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*", "tokens.bin")
 
 
@@ -80,6 +82,10 @@ class RunDirectory:
 
         Gives the uppermost folder that had to be made, for `abandon`.
         """
+        for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER):
+            self.inside(name)
+        for path in self.checkpoints.glob("step-*"):
+            self.inside(f"checkpoints/{path.name}")
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self._was_prepared() and any(self._strangers()):
             names = ", ".join(sorted(p.name for p in self._strangers())[:3])
@@ -101,7 +107,7 @@ class RunDirectory:
         if made is None or self.exists() or any(self.checkpoints.iterdir()) or any(self._strangers()):
             return
         with contextlib.suppress(OSError):  # another process may have come
-            (self.path / ".lock").unlink(missing_ok=True)
+            (self.path / _LOCK).unlink(missing_ok=True)
             self.checkpoints.rmdir()
             for folder in (self.path, *self.path.parents):
                 folder.rmdir()
@@ -113,8 +119,8 @@ class RunDirectory:
         """Keep other processes out. The operating system drops the lock when this process ends, however it ends."""
         import filelock
 
-        lock = filelock.FileLock(self.path / ".lock")
-        owner = self.path / ".lock-owner.json"
+        lock = filelock.FileLock(self.path / _LOCK)
+        owner = self.path / _OWNER
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -204,7 +210,7 @@ class RunDirectory:
         """Remove the checkpoints of other steps."""
         for step in self.checkpoint_steps():
             if step not in steps:
-                shutil.rmtree(self.checkpoints / f"step-{step:06d}")
+                self._remove([self.checkpoints / f"step-{step:06d}"])
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written; put back what it was just replacing."""
@@ -212,9 +218,7 @@ class RunDirectory:
             step = _step_of(partial)
             if step is not None and not os.path.lexists(final := self.checkpoints / f"step-{step:06d}"):
                 partial.rename(final)
-        for pattern in _LEFTOVERS:
-            for leftover in self.path.glob(pattern):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self._remove(leftover for pattern in _LEFTOVERS for leftover in self.path.glob(pattern))
         self._settle()
 
     def clear(self, spare: Path) -> None:
@@ -242,7 +246,8 @@ class RunDirectory:
         """The file `name`, refused when a symbolic link leads out of the run directory."""
         path = self.path / name
         if not path.resolve().is_relative_to(self.path.resolve()):
-            raise RunError(f"{path} leads out of the run directory; it is not followed", self.path)
+            cause = f"{path} leads out of the run directory; it is not followed"
+            raise RunError(f"{cause}: put what it leads to in its place, or remove it", self.path)
         return path
 
     def _settle(self) -> None:
@@ -266,7 +271,7 @@ class RunDirectory:
             return None
 
     def _remove(self, paths: Iterable[Path]) -> None:
-        """Remove what a run wrote, run.json first: without it nothing that is left counts."""
+        """Remove what a run wrote, run.json first: without it nothing that is left counts. No link is followed."""
         for path in sorted(paths, key=lambda path: path.name != "run.json"):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
@@ -275,7 +280,7 @@ class RunDirectory:
 
     def _was_prepared(self) -> bool:
         """Whether a run got as far as its lock here; an observer may have written before run.json was."""
-        return self.exists() or ((self.path / ".lock").is_file() and self.checkpoints.is_dir())
+        return self.exists() or ((self.path / _LOCK).is_file() and self.checkpoints.is_dir())
 
     def _strangers(self) -> Iterator[Path]:
         return (p for p in self.path.iterdir() if p.name not in _OWN and not p.name.startswith("."))
