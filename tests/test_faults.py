@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -149,3 +150,110 @@ def test_links_that_lead_nowhere_else_are_in_nobodys_way(tmp_path: Path, tiny_pi
     assert not [path for path in tmp_path.rglob("elsewhere/**/*") if path.is_symlink()]
     assert textgen.run(tables).outcome == "skipped"
     assert textgen.run(tables, overwrite=True).outcome == "trained"
+
+
+# A folder that was never a run.
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["again", "overwrite"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.safetensors", "samples.txt", "tokens.bin", "pipeline.toml", "checkpoints/step-000100/weights"),
+        *("checkpoints/mine", "copy-index/mine", ".partial-mine/mine", ".probe-mine", ".letter.tmp", ".lock"),
+        *(".previous/run.json", ".bashrc"),
+    ],
+)
+def test_a_folder_that_was_never_a_run_is_left_alone(
+    tmp_path: Path, tiny_pipeline: Tables, name: str, overwrite: bool
+) -> None:
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    (tmp_path / "run" / name).write_text('the = "only copy"')
+    before = tree(tmp_path / "run")
+    said = re.escape(f"run is no run directory and is not empty ({Path(name).parts[0]}); choose another")
+    with pytest.raises(textgen.RunError, match=said):
+        textgen.run(tiny_pipeline(), overwrite=overwrite)
+    assert tree(tmp_path / "run") == before
+
+
+def test_a_pipeline_copied_out_of_a_run_runs_where_it_lies(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    first = textgen.run(tiny_pipeline())
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/.gitkeep").touch()
+    shutil.copy(first.path / "pipeline.toml", tmp_path / "again")
+    assert textgen.run(tmp_path / "again/pipeline.toml").outcome == "trained"
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (first.path / "model.safetensors").read_bytes()
+
+
+KILLED = """
+import itertools, json, os, shutil, sys
+from pathlib import Path
+import torch._dynamo  # once, and not in every child
+import textgen
+from textgen.events import RunStarted
+
+tables, begun = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+work, started = Path(tables["output"]), Path("started")
+
+class Look:
+    def observe(self, event):
+        if isinstance(event, RunStarted):
+            assert not list(work.glob("checkpoints/step-*")), "another run's checkpoints"
+
+class Build:
+    def observe(self, event):
+        os._exit(3)
+
+def apart(act):  # torch hangs in the child of a process that has trained
+    child = os.fork()
+    if not child:
+        act()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def dies(last):
+    changes = itertools.count(1)
+    def hook(event, arguments):
+        removal = event in ("os.remove", "os.rmdir")
+        change = removal or event == "os.mkdir" or event == "os.rename" or (event == "open" and arguments[2] & 3)
+        if change and (removal or str(work) in str(arguments[0])) and next(changes) == last:
+            os._exit(9)
+    sys.addaudithook(hook)
+    textgen.run(tables, overwrite=True, observers=[Build()])
+
+def fails():
+    try:
+        textgen.run({**tables, "corpus": {"type": "file", "path": "missing"}})
+    except textgen.CorpusError:
+        pass
+
+for last in itertools.count(1):
+    shutil.rmtree(work, ignore_errors=True)
+    if begun:
+        shutil.copytree("begun", work)
+    code = apart(lambda: dies(last))
+    if code == 3:
+        break
+    assert code == 9, code
+    if begun and (work / "run.json").exists() and "unfinished" in (work / "run.json").read_text():
+        continue
+    def go_on():
+        fails()
+        textgen.run(tables, observers=[Look()])
+    assert apart(go_on) == 0, last
+print(last)
+"""
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "unfinished"])
+def test_killed_at_any_change_before_there_is_a_run(
+    tmp_path: Path, tiny_pipeline: Tables, python: Any, begun: bool
+) -> None:
+    """A new run, or one that overwrites an unfinished one; the next run fails, and the one after that has its way."""
+    if begun:
+        interrupt(tiny_pipeline(model={"hidden_size": 5}))
+        shutil.move(tmp_path / "run", tmp_path / "begun")
+    tables = tiny_pipeline(trainer={"type": "sgd", "epochs": 1})
+    done = python("-c", KILLED, json.dumps(tables), json.dumps(begun), cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
+    assert done.code == 0, done.stderr
+    assert int(done.stdout) > 20

@@ -16,6 +16,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,9 @@ _OWN: Final = (
 _PREVIOUS: Final = ".previous"
 _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
+_EMPTY: Final = ("checkpoints", _LOCK, ".probe-*")
+_OWNER_TO_BE: Final = f".{_OWNER}.*.tmp"
+_NOBODYS: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that their owners call empty
 _LEFTOVERS: Final = (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*", "tokens.bin")
 
 
@@ -77,8 +81,10 @@ class RunDirectory:
         leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
 
-    def prepare(self) -> Path | None:
+    def prepare(self, *, described: bool = False) -> Path | None:
         """Make the folder, and see that it can be written to. Raises RunError, before any work is lost.
+
+        described  whether the pipeline.toml that lies there is the one that the run would write
 
         Gives the uppermost folder that had to be made, for `abandon`.
         """
@@ -87,11 +93,11 @@ class RunDirectory:
         for path in self.checkpoints.glob("step-*"):
             self.inside(f"checkpoints/{path.name}")
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
-        if self.path.is_dir() and not self._was_prepared() and any(self._strangers()):
-            names = ", ".join(sorted(p.name for p in self._strangers())[:3])
-            raise RunError(
-                f"{self.path} is no run directory and is not empty ({names}); choose another `output`", self.path
-            )
+        if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
+            strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
+            if strangers:
+                cause = f"is no run directory and is not empty ({', '.join(sorted(strangers)[:3])})"
+                raise RunError(f"{self.path} {cause}; choose another `output`", self.path)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe-{uuid.uuid4().hex}"
@@ -104,7 +110,7 @@ class RunDirectory:
 
     def abandon(self, made: Path | None) -> None:
         """Remove what `prepare` made for a run that was refused before it began. Nothing else is ever removed."""
-        if made is None or self.exists() or any(self.checkpoints.iterdir()) or any(self._strangers()):
+        if made is None or self.exists() or any(self._strangers()):
             return
         with contextlib.suppress(OSError):  # another process may have come
             (self.path / _LOCK).unlink(missing_ok=True)
@@ -135,7 +141,9 @@ class RunDirectory:
         finally:
             with contextlib.suppress(OSError):  # the next run tries again
                 self._settle()
-            owner.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if self.exists() or all(path == owner for path in self._strangers()):
+                    owner.unlink()  # where it stays, it says that what is here comes from a run
             lock.release()
 
     def read_run(self) -> dict[str, Any]:
@@ -220,6 +228,8 @@ class RunDirectory:
                 partial.rename(final)
         self._remove(leftover for pattern in _LEFTOVERS for leftover in self.path.glob(pattern))
         self._settle()
+        if not self.exists():  # killed while it removed a run
+            self.keep_checkpoints(set())
 
     def clear(self, spare: Path) -> None:
         """Remove the run that is here but for the file `spare`, and nothing that a run did not write.
@@ -278,12 +288,13 @@ class RunDirectory:
     def _own(self) -> list[Path]:
         return [self.path / name for name in _OWN if os.path.lexists(self.path / name)]
 
-    def _was_prepared(self) -> bool:
-        """Whether a run got as far as its lock here; an observer may have written before run.json was."""
-        return self.exists() or ((self.path / _LOCK).is_file() and self.checkpoints.is_dir())
-
     def _strangers(self) -> Iterator[Path]:
-        return (p for p in self.path.iterdir() if p.name not in _OWN and not p.name.startswith("."))
+        """What is here besides that which a run leaves that is killed before it says whose the lock is."""
+        for path in self.path.iterdir():
+            is_empty = not any(path.iterdir()) if path.is_dir() else not path.lstat().st_size
+            known = (*_NOBODYS, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))
+            if not any(fnmatch(path.name, name) for name in known):
+                yield path
 
 
 def _write_parts(folder: Path, step: int, parts: Mapping[str, bytes]) -> None:
