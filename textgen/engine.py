@@ -121,7 +121,7 @@ class Engine:
         if not overwrite and directory.is_settled() and run_record.is_written(pipeline, directory):
             outcome = bring()
         else:
-            made = directory.prepare()
+            made = directory.prepare(described=provenance.is_written(pipeline, directory))
             try:
                 with directory.locked(), devices.threads(pipeline.threads):
                     directory.sweep()
