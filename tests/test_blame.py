@@ -19,7 +19,7 @@ from textgen.events import Evaluated, StepDone
 from textgen.plugin.component import Offer
 from textgen.protocols import TrainerState
 from textgen_builtins.tokenizers.char import CharTokenizer
-from textgen_builtins.tokenizers.plugin import CharConfig
+from textgen_builtins.tokenizers.config import CharConfig
 
 BROKEN_COMMAND = """\
 import attrs

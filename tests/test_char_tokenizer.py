@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from textgen import BuildContext, Engine
 from textgen.protocols import Tokenizer
-from textgen_builtins.tokenizers.plugin import CharConfig, build
+from textgen_builtins.tokenizers.config import CharConfig
+from textgen_builtins.tokenizers.plugin import build
 
 FORMS = ["none", "NFC", "NFD", "NFKC", "NFKD"]
 # What tends to go wrong: controls, line ends, emoji, combining marks of several classes, a vowel sign that merges into

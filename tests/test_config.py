@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from textgen import Engine, PipelineError, PluginSet, run
-from textgen.pipeline.pipeline import CHAINS, CHOICES, TABLES, GeneralOptions
+from textgen.pipeline.options import TABLES, GeneralOptions
+from textgen.pipeline.pipeline import CHAINS, CHOICES
 from textgen.tools.commented import commented_toml
 
 Make = Callable[..., dict[str, Any]]

@@ -12,9 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from textgen import BuildContext, CorpusError, Engine
-from textgen.data import Dataset, Windows, encode_corpus, shuffled, split_tokens
-from textgen.pipeline.pipeline import DataOptions
-from textgen_builtins.tokenizers.plugin import CharConfig, build
+from textgen.data import Dataset, Windows, shuffled
+from textgen.pipeline.options import DataOptions
+from textgen.runs.corpus import encode_corpus, split_tokens
+from textgen_builtins.tokenizers.config import CharConfig
+from textgen_builtins.tokenizers.plugin import build
 
 
 def split(tokens: Any, **options: Any) -> Dataset:

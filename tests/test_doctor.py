@@ -53,7 +53,7 @@ def test_it_says_what_is_there(tmp_path: Path) -> None:
     assert report["folder"]["path"] == str(tmp_path)
     assert report["folder"]["writable"]
     assert report["cache"]["path"] == str(tmp_path / "cache")
-    assert (report["cache"]["size"], report["cache"]["book"]) == (0, "missing")
+    assert report["cache"]["size"] == 0
     assert report["settings"] == {"TEXTGEN_CACHE_DIR": str(tmp_path / "cache")}
     plugins = {plugin["name"]: plugin for plugin in report["plugins"]}
     assert {"char", "corpora", "rnn", "samplers"} <= set(plugins)
@@ -184,21 +184,11 @@ def test_cores_are_those_that_the_process_may_use(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_book_is_checked(tmp_path: Path, book: Path) -> None:
-    (tmp_path / "cache").mkdir()
-    shutil.copy(book, tmp_path / "cache/timemachine.txt")
-    cache = examined(tmp_path)["cache"]
-    assert (cache["book"], cache["size"]) == ("there", 178_979)
-
-
-def test_a_damaged_book_is_serious(tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/timemachine.txt").write_text("The Time Traveller")
-    report = examined(tmp_path, code=1)
-    assert report["cache"]["book"] == "damaged"
-    found = problem(report, str(tmp_path / "cache/timemachine.txt"))
-    assert found["serious"]
-    assert "remove it" in found["advice"]
+def test_the_size_of_the_cache_counts_all_its_files(tmp_path: Path) -> None:
+    (tmp_path / "cache/folder").mkdir(parents=True)
+    (tmp_path / "cache/one.txt").write_text("12345")
+    (tmp_path / "cache/folder/two.txt").write_text("678")
+    assert examined(tmp_path)["cache"]["size"] == 8
 
 
 def test_a_cache_that_cannot_be_is_a_problem(tmp_path: Path) -> None:

@@ -38,16 +38,16 @@ def resolve(requested: str) -> str:
     if requested == "cpu":
         return "cpu"
     if requested == "auto":
-        if _has_cuda_driver() and _cuda_count():
+        if has_cuda_driver() and _cuda_count():
             return "cuda"
         return "mps" if _has_mps() else "cpu"
     missing = None
     if requested == "mps":
         missing = None if _has_mps() else "this machine has no MPS device"
     else:
-        count = _cuda_count() if _has_cuda_driver() else 0
+        count = _cuda_count() if has_cuda_driver() else 0
         if count <= int(requested.partition(":")[2] or 0):
-            missing = f"this machine has {count} CUDA devices" if count else "no CUDA device is to be had here"
+            missing = f"this machine has {count} CUDA devices" if count else "no CUDA device is available"
     if missing:
         raise DeviceError(f"device {requested!r} was asked for, but {missing}; set `device` to cpu or auto", requested)
     return requested
@@ -85,7 +85,7 @@ def threads(count: int | None) -> Iterator[None]:
                 torch.set_num_threads(_THREADS.before)
 
 
-def _has_cuda_driver() -> bool:
+def has_cuda_driver() -> bool:
     """Whether the CUDA driver's library is on this machine; torch cannot use a GPU without it."""
     try:
         ctypes.CDLL("nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1")

@@ -19,7 +19,7 @@ import attrs
 from textgen import devices
 from textgen.contracts import checks
 from textgen.contracts.guards import changed_text, read_pieces
-from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
+from textgen.data import Dataset
 from textgen.errors import CorpusError, CorruptFileError, UsageError
 from textgen.generation.arguments import Event
 from textgen.generation.generator import Generator
@@ -30,6 +30,7 @@ from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Corpus, Observer, Tokenizer, TrainingContext
 from textgen.runs import record as run_record
+from textgen.runs.corpus import CorpusDigest, CorpusHasher, encode_corpus, split_tokens
 from textgen.runs.directory import Checkpoint, RunDirectory
 from textgen.runs.loading import load_generator, load_weights, make_generator
 from textgen.runs.run_texts import check_generation, generate, sample_with
@@ -120,7 +121,7 @@ class Engine:
         if not overwrite and directory.is_settled() and run_record.is_written(pipeline, directory):
             outcome = bring()
         else:
-            made = directory.prepare()
+            made = directory.prepare(described=run_record.is_written(pipeline, directory))
             try:
                 with directory.locked(), devices.threads(pipeline.threads):
                     directory.sweep()
@@ -208,31 +209,31 @@ def _bring_to_finished(
     )
     corpus = checks.build(pipeline.corpus, context)
     tokenizer = checks.build(pipeline.tokenizer, context)
-    survey = _fit(corpus, tokenizer, pipeline)
-    run_record.compare(directory, record, run_record.fingerprint(pipeline, survey))
+    digest = _fit(corpus, tokenizer, pipeline)
+    run_record.compare(directory, record, run_record.fingerprint(pipeline, digest))
     context = attrs.evolve(context, tokenizer=tokenizer)
     check_generation(pipeline, context)
     if record is not None and record["status"] == "finished":
         if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
             run_record.write_pipeline(pipeline, directory)
         return "skipped"
-    with _encoded(corpus, tokenizer, pipeline, survey, directory) as data:
+    with _encoded(corpus, tokenizer, pipeline, digest, directory) as data:
         if overwrite:  # only now that nothing is left that could refuse the new run
             directory.clear(spare=directory.path / _TOKENS)
         checkpoint = _last_checkpoint(directory) if record is not None else None
         run_record.write_pipeline(pipeline, directory)  # first of all: a component may look up what the run is
         loop = _training_loop(pipeline, directory, context, data, checkpoint, observers, cancelled)
-        _train(pipeline, survey, context, directory, loop)
+        _train(pipeline, digest, context, directory, loop)
     return "trained" if checkpoint is None else "resumed"
 
 
-def _fit(corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline) -> Survey:
-    """Fit the tokenizer, and survey the text on the way."""
-    surveyor = Surveyor()
+def _fit(corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline) -> CorpusDigest:
+    """Fit the tokenizer, and compute the digest of the text on the way."""
+    hasher = CorpusHasher()
     beginning: list[str] = []
 
     def noted() -> Iterator[str]:
-        for piece in surveyor.watch(read_pieces(corpus, pipeline.corpus.offer)):
+        for piece in hasher.update(read_pieces(corpus, pipeline.corpus.offer)):
             if not beginning and piece:
                 beginning.append(piece)
             yield piece
@@ -241,23 +242,23 @@ def _fit(corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline) -> Survey:
     tokenizer.fit(pieces)
     for _ in pieces:  # what a tokenizer that needs no fitting has left unread counts too
         pass
-    survey = surveyor.result()
-    if not survey.characters:
+    digest = hasher.digest()
+    if not digest.characters:
         raise CorpusError("the corpus is empty: it has 0 characters, and training needs at least a window of text")
     checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning[0])
-    return survey
+    return digest
 
 
 @contextlib.contextmanager
 def _encoded(
-    corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline, survey: Survey, directory: RunDirectory
+    corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline, digest: CorpusDigest, directory: RunDirectory
 ) -> Iterator[Dataset]:
     """The corpus as tokens in a file, mapped into memory, for as long as training needs it."""
     path = directory.path / _TOKENS
     try:
-        surveyor = Surveyor()
-        tokens = encode_corpus(surveyor.watch(read_pieces(corpus, pipeline.corpus.offer)), tokenizer, path)
-        if surveyor.result() != survey:
+        hasher = CorpusHasher()
+        tokens = encode_corpus(hasher.update(read_pieces(corpus, pipeline.corpus.offer)), tokenizer, path)
+        if hasher.digest() != digest:
             raise CorpusError(changed_text(pipeline.corpus.offer))
         yield split_tokens(tokens, pipeline.data, tokenizer)
     finally:
@@ -266,11 +267,11 @@ def _encoded(
 
 
 def _train(
-    pipeline: Pipeline, survey: Survey, context: BuildContext, directory: RunDirectory, loop: TrainingLoop
+    pipeline: Pipeline, digest: CorpusDigest, context: BuildContext, directory: RunDirectory, loop: TrainingLoop
 ) -> None:
     """Train to the end and publish the model."""
     assert context.tokenizer is not None
-    record = run_record.begin(pipeline, directory, survey, context.tokenizer, loop.data, loop.context.device)
+    record = run_record.begin(pipeline, directory, digest, context.tokenizer, loop.data, loop.context.device)
     try:
         loop.run()
     except BaseException:

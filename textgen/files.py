@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all, and read back against what was noted when they were written."""
+"""Files that are written whole or not at all, and read back against their checksums; and where the cache is."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
@@ -12,6 +13,13 @@ from typing import Any
 
 from textgen.errors import CorruptFileError
 from textgen.protocols import Tensors
+
+_MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -98,6 +106,20 @@ def read_checked(path: Path, sha256: str) -> bytes:
             actual=actual,
         )
     return data
+
+
+def encoding_of_mark(beginning: bytes) -> str:
+    """ "utf-16" or "utf-32" where a file begins with the mark of one, else ""."""
+    return next((name for mark, name in _MARKS if beginning.startswith(mark)), "")
+
+
+def cache_directory() -> Path:
+    """TEXTGEN_CACHE_DIR, or the platform's place for caches."""
+    if directory := os.environ.get("TEXTGEN_CACHE_DIR"):
+        return Path(directory)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("textgen", appauthor=False))
 
 
 def _looks_like(data: bytes) -> str:

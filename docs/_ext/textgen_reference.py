@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 
 from textgen import errors
-from textgen.pipeline.pipeline import TABLES, GeneralOptions
+from textgen.pipeline.options import TABLES, GeneralOptions
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.registry import PluginSet
 from textgen.tools.commented import inline_toml

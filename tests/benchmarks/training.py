@@ -20,11 +20,11 @@ import torch
 import seed_loop
 from pairs import show
 from textgen import BuildContext, PluginSet
-from textgen.data import encode_corpus, split_tokens
 from textgen.events import Evaluated
 from textgen.pipeline.document import read_document
-from textgen.pipeline.pipeline import DataOptions
+from textgen.pipeline.options import DataOptions
 from textgen.protocols import TrainingContext
+from textgen.runs.corpus import encode_corpus, split_tokens
 
 
 def ours(corpus: Path, folder: Path) -> Iterator[tuple[float, float]]:

@@ -55,7 +55,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     named = [f"{name}{' not set' if value is None else f'={value}'}" for name, value in threads.items()]
     yield "threads   " + ", ".join([*named, *([] if of_torch is None else [f"torch {of_torch}"])])
     cache, folder = report["cache"], report["folder"]
-    yield f"cache     {cache['path']}: {_writable(cache)}, {_size(cache['size'])}, The Time Machine is {cache['book']}"
+    yield f"cache     {cache['path']}: {_writable(cache)}, {_size(cache['size'])}"
     yield f"folder    {folder['path']}: {_writable(folder)}, {_size(folder['free'])} free"
     for plugin in report["plugins"]:
         health = f"left out: {plugin['left_out']}" if plugin["left_out"] else ", ".join(plugin["components"])

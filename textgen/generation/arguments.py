@@ -17,7 +17,7 @@ import numpy as np
 from textgen.errors import Fault, UsageError
 from textgen.generation.chain import Chain
 from textgen.generation.results import GenerationState
-from textgen.pipeline.pipeline import MAX_SEED, DecodingOptions, UnknownCharacters
+from textgen.pipeline.options import MAX_SEED, DecodingOptions, UnknownCharacters
 from textgen.pipeline.structure import structure_table
 from textgen.protocols import Ids
 from textgen.suggest import nearest

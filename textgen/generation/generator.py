@@ -37,7 +37,7 @@ from textgen.generation.sampling import to_numpy
 from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import TextScore, TokenScores, prompt_logprobs, score_pieces, score_tokens
 from textgen.generation.streams import TextStream, in_pieces
-from textgen.pipeline.pipeline import MAX_N, MAX_SEED, UnknownCharacters
+from textgen.pipeline.options import MAX_N, MAX_SEED, UnknownCharacters
 from textgen.protocols import Ids, Model, Tensors, Tokenizer
 
 if TYPE_CHECKING:

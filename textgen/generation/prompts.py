@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from textgen.errors import PromptError, UsageError
-from textgen.pipeline.pipeline import UnknownCharacters
+from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Ids, Tokenizer
 
 

@@ -2,159 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import attrs
-from attrs.validators import and_, ge, le, lt, optional
 
-from textgen import devices
 from textgen.errors import Fault, PipelineError
-from textgen.pipeline.document import NAME, Document
+from textgen.pipeline.document import Document
+from textgen.pipeline.options import TABLES, CheckpointOptions, DataOptions, GeneralOptions, GenerateOptions
 from textgen.pipeline.structure import plain, show, structure_table
-from textgen.plugin.component import ComponentSource, Offer, option
+from textgen.plugin.component import ComponentSource, Offer
 from textgen.suggest import nearest
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
 CHAINS = ("sampler", "observer")
-UnknownCharacters: TypeAlias = Literal["error", "skip", "unknown"]
-MAX_SEED = 2**64
-MAX_NEW_TOKENS = 10**9
-MAX_N = 10**6
-MAX_STOPS = 1000
-MAX_STOP_LENGTH = 10_000
-
-
-def _check_length(_instance: Any, attribute: attrs.Attribute[Any], value: Sequence[Any]) -> None:
-    if len(value) > MAX_STOPS:
-        raise ValueError(f"'{attribute.name}' must be at most {MAX_STOPS} items long")
-
-
-def _check_stop(instance: Any, attribute: attrs.Attribute[Any], value: str | tuple[str, ...]) -> None:
-    texts = (value,) if isinstance(value, str) else value
-    _check_length(instance, attribute, texts)
-    if not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):
-        raise ValueError(f"'{attribute.name}' must hold texts of 1 to {MAX_STOP_LENGTH:,} characters")
-
-
-@attrs.frozen
-class DataOptions:
-    """How the tokens are split and cut into windows."""
-
-    window_length: int = option(64, help="tokens that a window feeds to the model", validator=ge(1))
-    window_stride: int | None = option(
-        None,
-        help="tokens from one window's start to the next; the window length if not set",
-        validator=optional(ge(1)),
-    )
-    validation_fraction: float = option(
-        0.1, help="the last part of the corpus, held out for validation", validator=and_(ge(0), lt(1))
-    )
-    training_windows: int | None = option(
-        None, help="train on the first windows only, so many", validator=optional(ge(1))
-    )
-    validation_windows: int | None = option(
-        None,
-        help="hold out so many windows after the training windows, in place of the fraction",
-        validator=optional(ge(0)),
-    )
-
-
-@attrs.frozen(kw_only=True)
-class DecodingOptions:
-    """How long a text gets, where it ends, and what it depends on. Also keyword arguments of Generator.generate."""
-
-    max_new_tokens: int | None = option(
-        400, help="how many tokens to add at most", validator=optional(and_(ge(0), le(MAX_NEW_TOKENS)))
-    )
-    min_new_tokens: int = option(
-        0, help="how many tokens to add before a stop counts", validator=and_(ge(0), le(MAX_NEW_TOKENS))
-    )
-    stop: tuple[str, ...] | str = option((), help="texts that end it, themselves left out", validator=_check_stop)
-    stop_tokens: tuple[int, ...] = option(
-        (), help="ids of tokens that end it, themselves kept", validator=_check_length
-    )
-    time_limit: float | None = option(None, help="seconds after which it ends", validator=optional(ge(0)))
-    seed: int | None = option(
-        None,
-        help="seed of the random draws; the run's seed if not set",
-        validator=optional(and_(ge(0), lt(MAX_SEED))),
-    )
-    echo: bool = option(False, help="put the prompt before its continuation")
-    unknown_characters: UnknownCharacters = option(
-        "error", help="what to do about prompt characters outside the vocabulary: refuse, drop, or feed as <unk>"
-    )
-    exact: bool = option(
-        False, help="generate alone where a batch could change the last bit of a logit; few models make a difference"
-    )
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """`stop` as a tuple."""
-        return (self.stop,) if isinstance(self.stop, str) else self.stop
-
-
-@attrs.frozen(kw_only=True)
-class GenerateOptions(DecodingOptions):
-    """What is written once the model is trained."""
-
-    prompt: str = option("", help="the text to continue; empty starts from the model's start state")
-    max_new_tokens: int = option(400, help="how many tokens to add at most", validator=and_(ge(0), le(MAX_NEW_TOKENS)))
-    n: int = option(1, help="how many continuations", validator=and_(ge(1), le(MAX_N)))
-    echo: bool = option(True, help="put the prompt before its continuation")
-
-
-@attrs.frozen
-class CheckpointOptions:
-    """How often training is made safe."""
-
-    seconds: float = option(
-        30.0, help="the most work that a crash can cost; 0 writes a checkpoint after every step", validator=ge(0)
-    )
-
-
-@attrs.frozen
-class PluginOptions:
-    """Which plugins take part."""
-
-    disable: tuple[str, ...] = option((), help="plugins to leave alone, by entry point, package or package:entry-point")
-
-
-def _folder_name(instance: Any, attribute: Any, value: str) -> None:
-    reserved = re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", value)
-    if not NAME.fullmatch(value) or ".." in value or reserved or len(value) > 100:
-        raise ValueError("must be a plain folder name (letters, digits, spaces, . _ - +)")
-
-
-def _device(instance: Any, attribute: Any, value: str) -> None:
-    if not devices.NAMES.fullmatch(value):
-        raise ValueError('must be "auto", "cpu", "cuda", "cuda:N" or "mps"')
-
-
-@attrs.frozen
-class GeneralOptions:
-    """The keys outside any table."""
-
-    name: str | None = option(
-        None, help="the run's name; the pipeline file's own if not set", validator=optional(_folder_name)
-    )
-    seed: int = option(0, help="all randomness derives from it", validator=and_(ge(0), lt(MAX_SEED)))
-    device: str = option("auto", help='where to compute: "auto", "cpu", "cuda", "cuda:N" or "mps"', validator=_device)
-    threads: int | None = option(
-        None, help="CPU threads that train; as many as torch takes if not set", validator=optional(ge(1))
-    )
-    output: Path | None = option(None, help="the run directory; runs/NAME under the current folder if not set")
-    default_observers: bool = option(True, help="whether the usual observers watch beside those listed here")
-
-
-TABLES: Mapping[str, type] = {
-    "data": DataOptions,
-    "checkpoint": CheckpointOptions,
-    "generate": GenerateOptions,
-    "plugins": PluginOptions,
-}
 
 
 @attrs.frozen

@@ -6,7 +6,6 @@ conversions lose nothing and are made: a whole number where a number is wanted, 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import types
@@ -150,30 +149,36 @@ def _union(wanted: Any, members: tuple[Any, ...], value: Any, path: str, folder:
 
 
 def _scalar(wanted: Any, value: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
-    if wanted is float and type(value) in (int, float):
-        with contextlib.suppress(OverflowError):
-            if math.isfinite(float(value)):
-                return float(value)
-    elif wanted is int and type(value) is int:
-        if abs(value) < _INTEGER_LIMIT:
-            return value
-        faults.append(Fault(path, "expected a whole number of at most 64 bits", show(value)))
+    expected, made = phrase(wanted), _FAILED
+    if wanted is float:
+        made = _finite(value)
+    elif wanted is Path:
+        made = _path(value, folder)
+    elif type(value) is wanted if wanted in _PHRASES else isinstance(wanted, type) and isinstance(value, wanted):
+        made = value
+    if type(made) is int and abs(made) >= _INTEGER_LIMIT:
+        expected, made = "a whole number of at most 64 bits", _FAILED
+    if type(made) is str and not _is_unicode(made):
+        expected, made = "text that UTF-8 can hold: no lone surrogates", _FAILED
+    if made is _FAILED:
+        faults.append(Fault(path, f"expected {expected}", show(value)))
+    return made
+
+
+def _finite(value: Any) -> Any:
+    try:
+        return float(value) if type(value) in (int, float) and math.isfinite(value) else _FAILED
+    except OverflowError:
         return _FAILED
-    elif wanted is str and type(value) is str:
-        if _is_unicode(value):
-            return value
-        faults.append(Fault(path, "expected text that UTF-8 can hold: no lone surrogates", show(value)))
+
+
+def _path(value: Any, folder: Path) -> Any:
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value) or not _is_unicode(str(value)):
         return _FAILED
-    elif wanted is Path and isinstance(value, str | Path):
-        if "\0" not in str(value) and str(value) and _is_unicode(str(value)):
-            with contextlib.suppress(RuntimeError):  # the home folder of a user who is not there
-                return folder / Path(value).expanduser()
-    elif (wanted in _PHRASES and type(value) is wanted) or (
-        isinstance(wanted, type) and wanted not in _PHRASES and isinstance(value, wanted)
-    ):
-        return value
-    faults.append(Fault(path, f"expected {phrase(wanted)}", show(value)))
-    return _FAILED
+    try:
+        return folder / Path(value).expanduser()
+    except RuntimeError:  # the home folder of a user who does not exist
+        return _FAILED
 
 
 def _validate(field: attrs.Attribute[Any], value: Any, path: str, faults: list[Fault]) -> None:

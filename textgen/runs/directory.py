@@ -16,6 +16,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,11 +37,17 @@ from textgen.protocols import Tensors, TrainerState
 
 FORMAT_VERSION: Final = 1
 _MANIFEST: Final = "manifest.json"
+_PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 _OWN: Final = (
     *("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg", "samples.txt"),
     *("tokens.bin", "checkpoints", "copy-index"),
 )
 _PREVIOUS: Final = ".previous"
+_LOCK: Final = ".lock"
+_OWNER: Final = ".lock-owner.json"
+_EMPTY: Final = ("checkpoints", _LOCK, ".probe-*")
+_OWNER_TO_BE: Final = f".{_OWNER}.*.tmp"
+_NOBODYS: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that their owners call empty
 _LEFTOVERS: Final = (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*", "tokens.bin")
 
 
@@ -74,17 +81,23 @@ class RunDirectory:
         leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
 
-    def prepare(self) -> Path | None:
+    def prepare(self, *, described: bool = False) -> Path | None:
         """Make the folder, and see that it can be written to. Raises RunError, before any work is lost.
+
+        described  whether the pipeline.toml that lies there is the one that the run would write
 
         Gives the uppermost folder that had to be made, for `abandon`.
         """
+        for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER):
+            self.inside(name)
+        for path in self.checkpoints.glob("step-*"):
+            self.inside(f"checkpoints/{path.name}")
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
-        if self.path.is_dir() and not self._was_prepared() and any(self._strangers()):
-            names = ", ".join(sorted(p.name for p in self._strangers())[:3])
-            raise RunError(
-                f"{self.path} is no run directory and is not empty ({names}); choose another `output`", self.path
-            )
+        if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
+            strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
+            if strangers:
+                cause = f"is no run directory and is not empty ({', '.join(sorted(strangers)[:3])})"
+                raise RunError(f"{self.path} {cause}; choose another `output`", self.path)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe-{uuid.uuid4().hex}"
@@ -97,10 +110,10 @@ class RunDirectory:
 
     def abandon(self, made: Path | None) -> None:
         """Remove what `prepare` made for a run that was refused before it began. Nothing else is ever removed."""
-        if made is None or self.exists() or any(self.checkpoints.iterdir()) or any(self._strangers()):
+        if made is None or self.exists() or any(self._strangers()):
             return
         with contextlib.suppress(OSError):  # another process may have come
-            (self.path / ".lock").unlink(missing_ok=True)
+            (self.path / _LOCK).unlink(missing_ok=True)
             self.checkpoints.rmdir()
             for folder in (self.path, *self.path.parents):
                 folder.rmdir()
@@ -112,8 +125,8 @@ class RunDirectory:
         """Keep other processes out. The operating system drops the lock when this process ends, however it ends."""
         import filelock
 
-        lock = filelock.FileLock(self.path / ".lock")
-        owner = self.path / ".lock-owner.json"
+        lock = filelock.FileLock(self.path / _LOCK)
+        owner = self.path / _OWNER
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -128,7 +141,9 @@ class RunDirectory:
         finally:
             with contextlib.suppress(OSError):  # the next run tries again
                 self._settle()
-            owner.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if self.exists() or all(path == owner for path in self._strangers()):
+                    owner.unlink()  # where it stays, it says that what is here comes from a run
             lock.release()
 
     def read_run(self) -> dict[str, Any]:
@@ -159,21 +174,13 @@ class RunDirectory:
         """Write a checkpoint under another name, flush it to the disk, and move it into place whole."""
         final = self.checkpoints / f"step-{step:06d}"
         partial = self.checkpoints / f".partial-{uuid.uuid4().hex}"
-        partial.mkdir(parents=True)
-        files = {
-            "model.safetensors": dump_tensors(tensors),
-            "trainer.safetensors": dump_tensors(trainer.arrays),
-            "trainer.json": json.dumps({"trainer": trainer.values, "progress": dict(progress)}).encode(),
-        }
-        for name, data in files.items():
-            write_durably(partial / name, data)
-        manifest = {
-            "step": step,
-            "files": {
-                name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
-            },
-        }
-        write_durably(partial / _MANIFEST, json.dumps(manifest, indent=2).encode())
+        values = json.dumps({"trainer": trainer.values, "progress": dict(progress)}).encode()
+        parts = zip(_PARTS, (dump_tensors(tensors), dump_tensors(trainer.arrays), values), strict=True)
+        try:
+            _write_parts(partial, step, dict(parts))
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         aside = partial.with_name(f"{partial.name}-before")
         if final.exists():  # a resumed run repeats the step that it resumed from
             final.rename(aside)
@@ -187,7 +194,7 @@ class RunDirectory:
         folder = self.inside(f"checkpoints/step-{step:06d}")
         manifest = read_json(folder / _MANIFEST)
         data = {}
-        for name in ("model.safetensors", "trainer.safetensors", "trainer.json"):
+        for name in _PARTS:
             try:
                 sha256 = manifest["files"][name]["sha256"]
             except (KeyError, TypeError):
@@ -211,19 +218,18 @@ class RunDirectory:
         """Remove the checkpoints of other steps."""
         for step in self.checkpoint_steps():
             if step not in steps:
-                shutil.rmtree(self.checkpoints / f"step-{step:06d}")
+                self._remove([self.checkpoints / f"step-{step:06d}"])
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written; put back what it was just replacing."""
-        for partial in self.checkpoints.glob(f".partial-*/{_MANIFEST}"):
-            step = read_json(partial).get("step")  # the manifest is written last, so this one is whole
-            final = self.checkpoints / f"step-{step:06d}"
-            if not final.exists():
-                partial.parent.rename(final)
-        for pattern in _LEFTOVERS:
-            for leftover in self.path.glob(pattern):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for partial in self.checkpoints.glob(".partial-*"):
+            step = _step_of(partial)
+            if step is not None and not os.path.lexists(final := self.checkpoints / f"step-{step:06d}"):
+                partial.rename(final)
+        self._remove(leftover for pattern in _LEFTOVERS for leftover in self.path.glob(pattern))
         self._settle()
+        if not self.exists():  # killed while it removed a run
+            self.keep_checkpoints(set())
 
     def clear(self, spare: Path) -> None:
         """Remove the run that is here but for the file `spare`, and nothing that a run did not write.
@@ -250,7 +256,8 @@ class RunDirectory:
         """The file `name`, refused when a symbolic link leads out of the run directory."""
         path = self.path / name
         if not path.resolve().is_relative_to(self.path.resolve()):
-            raise RunError(f"{path} leads out of the run directory; it is not followed", self.path)
+            cause = f"{path} leads out of the run directory; it is not followed"
+            raise RunError(f"{cause}: put what it leads to in its place, or remove it", self.path)
         return path
 
     def _settle(self) -> None:
@@ -274,19 +281,43 @@ class RunDirectory:
             return None
 
     def _remove(self, paths: Iterable[Path]) -> None:
-        """Remove what a run wrote, run.json first: without it nothing that is left counts."""
+        """Remove what a run wrote, run.json first: without it nothing that is left counts. No link is followed."""
         for path in sorted(paths, key=lambda path: path.name != "run.json"):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _own(self) -> list[Path]:
         return [self.path / name for name in _OWN if os.path.lexists(self.path / name)]
 
-    def _was_prepared(self) -> bool:
-        """Whether a run got as far as its lock here; an observer may have written before run.json was."""
-        return self.exists() or ((self.path / ".lock").is_file() and self.checkpoints.is_dir())
-
     def _strangers(self) -> Iterator[Path]:
-        return (p for p in self.path.iterdir() if p.name not in _OWN and not p.name.startswith("."))
+        """What is here besides that which a run leaves that is killed before it says whose the lock is."""
+        for path in self.path.iterdir():
+            is_empty = not any(path.iterdir()) if path.is_dir() else not path.lstat().st_size
+            known = (*_NOBODYS, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))
+            if not any(fnmatch(path.name, name) for name in known):
+                yield path
+
+
+def _write_parts(folder: Path, step: int, parts: Mapping[str, bytes]) -> None:
+    """Write the files of a checkpoint into a new folder, the manifest last, and wait until the disk has them."""
+    folder.mkdir(parents=True)
+    for name, data in parts.items():
+        write_durably(folder / name, data)
+    files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in parts.items()}
+    write_durably(folder / _MANIFEST, json.dumps({"step": step, "files": files}, indent=2).encode())
+    sync_folder(folder)
+
+
+def _step_of(folder: Path) -> int | None:
+    """The step of a checkpoint that lacks only its name; None where its writer was killed before it was whole."""
+    if folder.is_symlink() or not (folder / _MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_json(folder / _MANIFEST)
+        step, files = manifest["step"], manifest["files"]
+        whole = all((folder / name).stat().st_size == files[name]["bytes"] for name in _PARTS)
+    except (CorruptFileError, OSError, KeyError, TypeError, RecursionError):
+        return None
+    return step if whole and type(step) is int and 0 <= step < 10**18 else None  # a bool is no step
 
 
 def _link(source: Path, target: Path) -> None:

@@ -13,16 +13,17 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure, read_pieces
-from textgen.data import Surveyor, encode_corpus, split_tokens
 from textgen.errors import CorpusError, PipelineError, RunError, UsageError
 from textgen.files import load_tensors, read_json
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import Document, read_document
-from textgen.pipeline.pipeline import Choice, DecodingOptions, make_choice, make_pipeline
+from textgen.pipeline.options import DecodingOptions
+from textgen.pipeline.pipeline import Choice, make_choice, make_pipeline
 from textgen.pipeline.sampling import changed, named
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
+from textgen.runs.corpus import CorpusHasher, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
 
 # Whether the prompt is in the text is not the run's to say, but the caller's.
@@ -134,10 +135,10 @@ def _training_tokens(
     pipeline = make_pipeline(document, plugins)
     context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
     corpus = checks.build(pipeline.corpus, context)
-    surveyor = Surveyor()
+    hasher = CorpusHasher()
     pieces = read_pieces(corpus, pipeline.corpus.offer)
-    tokens = encode_corpus(surveyor.watch(pieces), tokenizer, file)
-    now, then = attrs.asdict(surveyor.result()), record["fingerprint"]["corpus"]
+    tokens = encode_corpus(hasher.update(pieces), tokenizer, file)
+    now, then = attrs.asdict(hasher.digest()), record["fingerprint"]["corpus"]
     if now != then:
         sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
         raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")

@@ -11,16 +11,17 @@ from typing import Any
 import attrs
 import tomli_w
 
-from textgen.data import Dataset, Survey
+from textgen.data import Dataset
 from textgen.errors import RunMismatchError
 from textgen.files import dump_tensors, write_json
 from textgen.pipeline.pipeline import Choice, Pipeline
 from textgen.protocols import Tokenizer
+from textgen.runs.corpus import CorpusDigest
 from textgen.runs.directory import RunDirectory
 from textgen.runs.training import Progress
 
 
-def fingerprint(pipeline: Pipeline, survey: Survey | None = None) -> dict[str, Any]:
+def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[str, Any]:
     """All that shapes the model. The corpus counts by its text, not by where it lies; None leaves it out.
 
     A config class with a method `fingerprint() -> dict` says itself what counts of its options.
@@ -31,7 +32,7 @@ def fingerprint(pipeline: Pipeline, survey: Survey | None = None) -> dict[str, A
         choice: Choice = getattr(pipeline, key)
         if hasattr(choice.options, "fingerprint"):
             shape[key] = {"type": choice.name, **choice.options.fingerprint()}
-    return shape if survey is None else {**shape, "corpus": attrs.asdict(survey)}
+    return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
 
 
 def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Mapping[str, Any]) -> None:
@@ -64,7 +65,7 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
 
 
 def begin(
-    pipeline: Pipeline, directory: RunDirectory, survey: Survey, tokenizer: Tokenizer, data: Dataset, device: str
+    pipeline: Pipeline, directory: RunDirectory, digest: CorpusDigest, tokenizer: Tokenizer, data: Dataset, device: str
 ) -> dict[str, Any]:
     """Write what the run is made from before it trains, and return the record in run.json."""
     write_json(directory.path / "tokenizer.json", tokenizer.to_dict())
@@ -72,7 +73,7 @@ def begin(
         "status": "training",
         "step": 0,
         "seed": pipeline.seed,
-        "fingerprint": fingerprint(pipeline, survey),
+        "fingerprint": fingerprint(pipeline, digest),
         "data": {
             "training_tokens": len(data.training),
             "validation_tokens": len(data.validation),

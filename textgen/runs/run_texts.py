@@ -12,7 +12,8 @@ from textgen.generation.arguments import check_decoding
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
 from textgen.generation.results import Generation
-from textgen.pipeline.pipeline import DecodingOptions, Pipeline
+from textgen.pipeline.options import DecodingOptions
+from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 import tomli_w
 
-from textgen.pipeline.pipeline import TABLES, Choice, GeneralOptions, Pipeline
+from textgen.pipeline.options import TABLES, GeneralOptions
+from textgen.pipeline.pipeline import Choice, Pipeline
 from textgen.pipeline.structure import phrase, plain
 
 _WIDTH = 100

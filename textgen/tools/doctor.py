@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.cache import BOOK, cache_directory
 from textgen.errors import PluginWarning
+from textgen.files import cache_directory
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer, Plugin
 from textgen.plugin.registry import PluginSet
@@ -89,17 +89,10 @@ def _torch() -> tuple[Any, str | None]:
 
 
 def _cache() -> dict[str, Any]:
-    """The cache's folder, its size, and how the book in it is: "there", "missing" or "damaged"."""
+    """The cache's folder, and its size in bytes."""
     path = cache_directory()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
-    book = path / BOOK.name
-    state = "missing"
-    if book.is_file():
-        try:
-            state = "there" if BOOK.matches(book.read_bytes()) else "damaged"
-        except OSError:
-            state = "damaged"
-    return {**machine.folder(path), "size": size, "book": state}
+    return {**machine.folder(path), "size": size}
 
 
 def _plugins(disable: frozenset[str]) -> dict[str, Any]:
@@ -195,12 +188,8 @@ def _storage(report: Mapping[str, Any]) -> list[Problem]:
         what = f"only {folder['free'] >> 20} MiB are free in {folder['path']}"
         problems.append(Problem(what, "make room for checkpoints, or choose another disk with --output", True))
     if not cache["writable"]:
-        what = f"the cache {cache['path']} cannot be written to: the corpus 'time-machine' cannot be kept"
+        what = f"the cache {cache['path']} cannot be written to: what is downloaded cannot be kept"
         problems.append(Problem(what, "set TEXTGEN_CACHE_DIR to a folder that can", False))
-    if cache["book"] == "damaged":
-        path = Path(cache["path"]) / BOOK.name
-        advice = "remove it, and the corpus 'time-machine' downloads it again"
-        problems.append(Problem(f"{path} is not the book that it should be", advice, True))
     return problems
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import platform
@@ -10,6 +9,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+
+from textgen.devices import has_cuda_driver
 
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CGROUP: Final = Path("/sys/fs/cgroup")
@@ -52,13 +53,7 @@ def threads(environment: Mapping[str, str], torch: Any = None) -> dict[str, Any]
 
 def gpu_driver() -> str | None:
     """What could compute beside the CPU: "CUDA", "ROCm" or "MPS"; None where no driver is found."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1")
-    except OSError:
-        pass
-    else:
-        return "CUDA"
-    if shutil.which("nvidia-smi"):
+    if has_cuda_driver() or shutil.which("nvidia-smi"):
         return "CUDA"
     if Path("/dev/kfd").exists():
         return "ROCm"

@@ -10,7 +10,7 @@ from pathlib import Path
 import tomli_w
 
 from textgen.errors import UsageError
-from textgen.files import write_atomic
+from textgen.files import encoding_of_mark, write_atomic
 
 _TEMPLATE = """\
 # A textgen pipeline. Run it with:     textgen run {file}
@@ -62,12 +62,6 @@ _STORY = """\
 type = "story"         # the story that comes with textgen; for your own text:
 # type = "file"
 # path = "my.txt\""""
-_MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _NO_TEXTS = {
     b"%PDF": "a PDF",
     b"PK\3\4": "a ZIP archive, as DOCX, ODT and EPUB files are",
@@ -122,11 +116,6 @@ def _encoding(files: list[Path]) -> tuple[str, str]:
     what = f"{odd} is not UTF-8" if not found[odd] else f"{odd} is {found[odd]}, and others are not"
     line = '\n# encoding = "cp1252"     # say here how the text is encoded: it is not UTF-8'
     return line, f"{what}; set the option encoding of [corpus], for example to cp1252 or latin-1"
-
-
-def encoding_of_mark(beginning: bytes) -> str:
-    """ "utf-16" or "utf-32" where a file begins with the mark of one, else ""."""
-    return next((name for mark, name in _MARKS if beginning.startswith(mark)), "")
 
 
 def _encoding_of(file: Path) -> str:

@@ -129,9 +129,9 @@ def test_what_is_no_finite_number_is_an_error_with_its_line(wrong):
         ["1\n\n", "2", "\n" + wrong[:1], wrong[1:] + "\n"],
         ["1\n2\n\n", wrong],
     ):
-        with pytest.raises(CorpusError, match=r"line 4: .* no finite number"):
+        with pytest.raises(CorpusError, match=r"line 4: .* is not a finite number"):
             tokenizer.fit(pieces)
-        with pytest.raises(CorpusError, match=r"line 4: .* no finite number"):
+        with pytest.raises(CorpusError, match=r"line 4: .* is not a finite number"):
             list(tokenizer.encode_pieces(pieces))
 
 

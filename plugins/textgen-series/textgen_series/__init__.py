@@ -81,7 +81,7 @@ def build_forecast(config: ForecastConfig, context: BuildContext) -> click.Comma
     """The command, for the plugins of this engine."""
     from textgen_series.command import make_command
 
-    return make_command(context.plugins)
+    return make_command(context)
 
 
 @hookimpl

@@ -43,7 +43,7 @@ class BinsTokenizer:
         return None
 
     def fit(self, pieces: Iterable[str]) -> None:
-        """Lay out the bins. Raises CorpusError for a line that is no finite number, and when there is no number."""
+        """Lay out the bins. Raises CorpusError for a line that is not a finite number, and when there is no number."""
         sample, low, high = _survey(read_blocks(pieces))
         if self.config.spacing == "quantile":
             self.edges, self.centres = _quantile_bins(np.sort(sample), self.config.bins)
@@ -57,7 +57,7 @@ class BinsTokenizer:
         return np.searchsorted(self._fitted(), values, side="right").astype(np.int32)
 
     def encode(self, text: str) -> Ids:
-        """(T,) int32, one id per line. Raises CorpusError for a line that is no finite number."""
+        """(T,) int32, one id per line. Raises CorpusError for a line that is not a finite number."""
         return np.concatenate(list(self.encode_pieces([text])))
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:

@@ -50,34 +50,34 @@ class CSVColumn:
             yield to_text(block)
 
     def _values(self) -> Iterator[float]:
-        """The column's numbers; a first row that has none in this column is a row of names."""
-        column = self.config.column
-        index = column - 1 if isinstance(column, int) else -1
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
                 rows = csv.reader(file, delimiter=self.config.delimiter, strict=True)
-                first = True
-                for row in rows:
-                    if not row:
-                        continue
-                    if first and isinstance(column, str):
-                        index = self._find(column, row)
-                    elif len(row) <= index:
-                        raise self._error(f"has {len(row)} columns, and column {column!r} is wanted", rows.line_num)
-                    else:
-                        try:
-                            yield parse(row[index])
-                        except ValueError:
-                            if not first:
-                                text = f"{row[index][:40]!r} in column {column!r} is no finite number"
-                                raise self._error(text, rows.line_num) from None
-                    first = False
+                numbered = ((rows.line_num, row) for row in rows if row)
+                yield from self._numbers(numbered)
         except UnicodeDecodeError as error:
             raise CorpusError(f"{self.path} is not UTF-8 ({error.reason}); save it as UTF-8", self.path) from error
         except csv.Error as error:
-            raise self._error(f"is no CSV: {error}", rows.line_num) from error
+            raise self._error(f"is not CSV: {error}", rows.line_num) from error
         except OSError as error:
             raise CorpusError(f"{self.path} cannot be read: {error.strerror or error}", self.path) from error
+
+    def _numbers(self, rows: Iterator[tuple[int, list[str]]]) -> Iterator[float]:
+        """The numbers in the column; a first row that has none in this column is a row of names."""
+        column = self.config.column
+        index = column - 1 if isinstance(column, int) else -1
+        for place, (line, row) in enumerate(rows):
+            if place == 0 and isinstance(column, str):
+                index = self._find(column, row)
+                continue
+            if len(row) <= index:
+                raise self._error(f"has {len(row)} columns, and column {column!r} is wanted", line)
+            try:
+                yield parse(row[index])
+            except ValueError:
+                if place:
+                    text = f"{row[index][:40]!r} in column {column!r} is not a finite number"
+                    raise self._error(text, line) from None
 
     def _find(self, column: str, names: list[str]) -> int:
         stripped = [name.strip() for name in names]

@@ -23,7 +23,7 @@ def parse(text: str) -> float:
     """The finite number that `text` writes, blanks around it allowed. Raises ValueError."""
     value = float(text)
     if not math.isfinite(value) or "_" in text:
-        raise ValueError(f"{text!r} is no finite number")
+        raise ValueError(f"{text!r} is not a finite number")
     return value
 
 
@@ -58,4 +58,4 @@ def _numbers(lines: list[str], first: int) -> npt.NDArray[np.float64]:
 
 def _no_number(text: str, line: int) -> CorpusError:
     shown = text if len(text) <= 40 else text[:40] + "…"
-    return CorpusError(f"line {line}: {shown!r} is no finite number; the tokenizer bins takes one number a line")
+    return CorpusError(f"line {line}: {shown!r} is not a finite number; the tokenizer bins takes one number a line")

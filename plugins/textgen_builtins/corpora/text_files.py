@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -10,8 +11,8 @@ from typing import Final
 import attrs
 
 from textgen.errors import CorpusError
-from textgen.tools.starter import encoding_of_mark
-from textgen_builtins.corpora.plugin import FileConfig
+from textgen.files import encoding_of_mark
+from textgen_builtins.corpora.config import FileConfig
 
 _PIECE: Final = 1 << 20
 
@@ -28,9 +29,8 @@ class FileCorpus:
         several = len(files) > 1
         for path in files:
             last = ""
-            for piece in self._read_file(path):
-                last = piece or last
-                yield piece
+            for last in self._read_file(path):
+                yield last
             if last and not last.endswith(("\n", "\r")) and several:
                 yield "\n"
 
@@ -52,31 +52,24 @@ class FileCorpus:
         return files
 
     def _read_file(self, path: Path) -> Iterator[str]:
+        pieces = self._decode(path)
+        if self.config.byte_order_mark == "strip":
+            pieces = _without_mark(pieces)
+        if self.config.line_endings == "lf":
+            pieces = _with_line_feeds(pieces)
+        return filter(None, pieces)
+
+    def _decode(self, path: Path) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder(self.config.encoding)()
-        first, pending_cr, offset = True, False, 0
+        offset, data = 0, b""
         try:
             with path.open("rb") as file:
-                while True:
-                    data = file.read(_PIECE)
-                    try:
-                        text = decoder.decode(data, final=not data)
-                    except UnicodeDecodeError as error:
-                        raise self._undecodable(path, offset, data, error) from error
+                while data := file.read(_PIECE):
+                    yield decoder.decode(data)
                     offset += len(data)
-                    if first and text:
-                        first = False
-                        if self.config.byte_order_mark == "strip":
-                            text = text.removeprefix("\ufeff")
-                    if self.config.line_endings == "lf":
-                        # A CR at the end of a piece may be half of a CRLF: it waits for the next.
-                        text = "\r" * pending_cr + text
-                        pending_cr = bool(data) and text.endswith("\r")
-                        text = text[:-1] if pending_cr else text
-                        text = text.replace("\r\n", "\n").replace("\r", "\n")
-                    if text:
-                        yield text
-                    if not data:
-                        return
+            yield decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            raise self._undecodable(path, offset, data, error) from error
         except OSError as error:
             raise CorpusError(f"{path} cannot be read: {error.strerror or error}", path) from error
 
@@ -92,3 +85,19 @@ class FileCorpus:
         return CorpusError(
             f"{path} is not {self.config.encoding}: byte {byte} at offset {place} ({error.reason}); {advice}", path
         )
+
+
+def _without_mark(pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces less a byte order mark at their beginning."""
+    begun = False
+    for piece in pieces:
+        yield piece if begun else piece.removeprefix("\ufeff")
+        begun = begun or bool(piece)
+
+
+def _with_line_feeds(pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces with CRLF and CR as LF, across the borders of pieces too."""
+    decoder = io.IncrementalNewlineDecoder(None, translate=True)
+    for piece in pieces:
+        yield decoder.decode(piece)
+    yield decoder.decode("", final=True)

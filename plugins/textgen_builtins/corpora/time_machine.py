@@ -8,26 +8,28 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
-from textgen.cache import BOOK, cache_directory
 from textgen.errors import CorpusError
-from textgen.files import write_atomic
+from textgen.files import cache_directory, write_atomic
 
 URL: Final = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
+_NAME: Final = "timemachine.txt"
+_SIZE: Final = 178_979
+_SHA256: Final = "8424dbd9532ac81f7e5f0b6add90e6952baea29158309d7d1bf3884f4e12c516"
 _TIMEOUT_SECONDS: Final = 30
 
 
 def cached_book() -> Path:
     """The book's file, downloaded if it is not there yet. Raises CorpusError saying how to put a copy in place."""
-    path = cache_directory() / BOOK.name
+    path = cache_directory() / _NAME
     if path.exists():
         try:
             data = path.read_bytes()
         except OSError as error:
             raise CorpusError(f"{path} cannot be read: {error.strerror or error}", path) from error
-        if not BOOK.matches(data):
+        if not _is_book(data):
             raise CorpusError(
                 f"{path} is not the book: {len(data):,} bytes with SHA-256 {hashlib.sha256(data).hexdigest()[:12]}…, "
-                f"and it should be {BOOK.size:,} bytes with {BOOK.sha256[:12]}…; remove it to download it again",
+                f"and it should be {_SIZE:,} bytes with {_SHA256[:12]}…; remove it to download it again",
                 path,
             )
         return path
@@ -42,13 +44,17 @@ def cached_book() -> Path:
     return path
 
 
+def _is_book(data: bytes) -> bool:
+    return len(data) == _SIZE and hashlib.sha256(data).hexdigest() == _SHA256
+
+
 def _download(path: Path) -> bytes:
-    advice = f"put a copy of the file at {path} (SHA-256 {BOOK.sha256}), or use the corpus 'story' or 'file'"
+    advice = f"put a copy of the file at {path} (SHA-256 {_SHA256}), or use the corpus 'story' or 'file'"
     try:
         with urllib.request.urlopen(URL, timeout=_TIMEOUT_SECONDS) as response:  # a constant address
-            data: bytes = response.read(BOOK.size + 1)
+            data: bytes = response.read(_SIZE + 1)
     except (OSError, http.client.HTTPException) as error:
         raise CorpusError(f"{URL} cannot be downloaded ({error}); {advice}", path) from error
-    if not BOOK.matches(data):
+    if not _is_book(data):
         raise CorpusError(f"{URL} did not give the book (its size or checksum is wrong); {advice}", path)
     return data

@@ -11,8 +11,8 @@ import attrs
 
 from textgen.events import Evaluation, Event, RunFinished, RunStarted
 from textgen.files import write_atomic
+from textgen_builtins.observers.config import SamplesConfig
 from textgen_builtins.observers.loss_plot import draw
-from textgen_builtins.observers.plugin import SamplesConfig
 
 _FIELDS = (
     "step",

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.protocols import Ids
-from textgen_builtins.tokenizers.plugin import CharConfig
+from textgen_builtins.tokenizers.config import CharConfig
 
 UNKNOWN: Final = 0
 _UNKNOWN_CHARACTER: Final = "\N{REPLACEMENT CHARACTER}"

@@ -16,7 +16,7 @@ from textgen.data import Dataset, Windows, shuffled
 from textgen.errors import CorpusError, UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.protocols import TrainerState, TrainingContext
-from textgen_builtins.trainers.sgd import GradientConfig
+from textgen_builtins.trainers.config import GradientConfig
 
 
 @attrs.define(eq=False)

@@ -13,8 +13,8 @@ import attrs
 import numpy as np
 
 from textgen.protocols import Ids, Tensors
+from textgen_builtins.models.rnn.config import RNNConfig
 from textgen_builtins.models.rnn.large_products import SHARED_FROM, LargeProducts, multiply_in_parts
-from textgen_builtins.models.rnn.plugin import RNNConfig
 from textgen_builtins.models.rnn.row_threads import RowThreads
 from textgen_builtins.models.rnn.weights import Floats, Folded, check_shapes, expected_shapes
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textgen.protocols import Decoder, Ids, Tensors
+from textgen_builtins.models.rnn.config import RNNConfig
 from textgen_builtins.models.rnn.numpy_decoder import NumpyDecoder
-from textgen_builtins.models.rnn.plugin import RNNConfig
 from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes, is_bounded
 
 _EAGER_STEPS: Final = 3  # single steps before a graph is worth its capture

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.protocols import Tensors
+from textgen_builtins.models.rnn.config import RNNConfig
 from textgen_builtins.models.rnn.large_products import SHARED_FROM
-from textgen_builtins.models.rnn.plugin import RNNConfig
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 

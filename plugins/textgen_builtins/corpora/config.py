@@ -1,0 +1,48 @@
+"""The options of the built-in corpora."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+import attrs
+
+from textgen import option
+
+
+def _encoding(instance: Any, attribute: Any, value: str) -> None:
+    try:
+        "a".encode(value)  # looks it up, and refuses codecs such as hex that are not for text
+    except (LookupError, ValueError):
+        raise ValueError("must be an encoding that Python knows, such as utf-8, cp1252 or latin-1") from None
+
+
+def _glob(instance: Any, attribute: Any, value: str) -> None:
+    parts = PurePath(value).parts
+    if not parts or PurePath(value).anchor or "\0" in value or any("**" in part and part != "**" for part in parts):
+        raise ValueError("must be a pattern for paths below the folder, such as *.md or **/*.txt")
+
+
+@attrs.frozen
+class FileConfig:
+    """Text files of your own.
+
+    Several files are read in the order given, those of a folder sorted by path, each followed by a line break where
+    it has none.
+    """
+
+    path: Path | tuple[Path, ...] = option(help="a file, a list of files, or a folder")
+    glob: str = option("**/*.txt", help="which files of a folder", validator=_glob)
+    encoding: str = option("utf-8", help="how the files are encoded", validator=_encoding)
+    line_endings: Literal["lf", "keep"] = option("lf", help='"lf" turns CRLF and CR into LF; "keep" leaves all')
+    byte_order_mark: Literal["strip", "keep"] = option("strip", help="what to do with U+FEFF at a file's start")
+
+
+@attrs.frozen
+class StoryConfig:
+    """An original story that comes with textgen, of 87,000 characters."""
+
+
+@attrs.frozen
+class TimeMachineConfig:
+    """H. G. Wells, The Time Machine (1895), in the public domain; 178,979 bytes, downloaded once."""

@@ -1,0 +1,108 @@
+"""A corpus for training: its text hashed, encoded to a memory-mapped token array, and split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+import numpy as np
+
+from textgen.data import Dataset, Windows
+from textgen.errors import CorpusError
+from textgen.pipeline.options import DataOptions
+from textgen.protocols import Ids, Tokenizer
+
+_RATIO_SAMPLE: Final = 1 << 20  # tokens decoded to measure how many characters a token stands for
+
+
+@attrs.frozen
+class CorpusDigest:
+    """What identifies a text: the SHA-256 of its UTF-8 form, and how many characters it has."""
+
+    sha256: str
+    characters: int
+
+
+class CorpusHasher:
+    """Computes the digest of a text from its pieces, as they pass."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._characters = 0
+
+    def update(self, pieces: Iterable[str]) -> Iterator[str]:
+        """The same pieces, counted and hashed as they are taken."""
+        for piece in pieces:
+            # surrogatepass: a lone surrogate is no valid text, but that is for the tokenizer to judge
+            self._hash.update(piece.encode("utf-8", "surrogatepass"))
+            self._characters += len(piece)
+            yield piece
+
+    def digest(self) -> CorpusDigest:
+        """The digest of all that has passed."""
+        return CorpusDigest(self._hash.hexdigest(), self._characters)
+
+
+def encode_corpus(pieces: Iterable[str], tokenizer: Tokenizer, path: Path) -> Ids:
+    """Write the token ids of a corpus to the file `path` and map it into memory, (N,), read-only."""
+    dtype = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0))
+    count = 0
+    with path.open("wb") as file:
+        for ids in tokenizer.encode_pieces(pieces):
+            file.write(np.ascontiguousarray(ids, dtype).tobytes())
+            count += len(ids)
+    if not count:
+        raise CorpusError("the corpus is empty: no token to train on; give it some text")
+    return np.memmap(path, dtype, "r", shape=(count,))
+
+
+def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dataset:
+    """Split as the `[data]` table says. Raises CorpusError when there is not a window to train on."""
+    length = options.window_length
+    stride = options.window_stride or length
+    available = len(Windows(tokens, length, stride))
+    if options.training_windows is None and options.validation_windows is None:
+        held_out = int(len(tokens) * options.validation_fraction)
+        training, validation = tokens[: len(tokens) - held_out], tokens[len(tokens) - held_out :]
+    else:
+        held = _held_out_windows(options, available)
+        count = options.training_windows or available - held
+        training = tokens[: max(count - 1, 0) * stride + length + 1] if count > 0 else tokens[:0]
+        start = count * stride
+        validation = tokens[start : start + (held - 1) * stride + length + 1] if held else tokens[:0]
+        if count + held > available or count < 1:
+            raise CorpusError(
+                f"the corpus has {available:,} windows of {length} tokens at stride {stride}, and the pipeline wants "
+                f"{max(count, 1):,} to train on and {held:,} to validate on; lower data.training_windows, "
+                "data.validation_windows or data.window_stride, or use a longer text"
+            )
+    if not len(Windows(training, length, stride)):
+        raise CorpusError(
+            f"the corpus is too short: {len(training):,} training tokens, and one window of "
+            f"data.window_length = {length} needs {length + 1}; shorten the window or use a longer text"
+        )
+    if len(validation) and not len(Windows(validation, length, stride)):
+        raise CorpusError(
+            f"the held-out part is too short: {len(validation):,} tokens, and one window of "
+            f"data.window_length = {length} needs {length + 1}; raise data.validation_fraction, set it to 0, "
+            "shorten the window or use a longer text"
+        )
+    sample = validation[:_RATIO_SAMPLE] if len(validation) else training[:_RATIO_SAMPLE]
+    return Dataset(
+        training=training,
+        validation=validation,
+        vocab_size=tokenizer.vocab_size,
+        window_length=length,
+        window_stride=stride,
+        characters_per_token=len(tokenizer.decode(sample)) / len(sample),
+    )
+
+
+def _held_out_windows(options: DataOptions, available: int) -> int:
+    if options.validation_windows is not None:
+        return options.validation_windows
+    rest = available - (options.training_windows or 0)
+    return max(0, int(rest * options.validation_fraction))
