@@ -106,19 +106,19 @@ class _Group(click.Group):
         known = _ALSO_CALLED.get(word)
         return f"did you mean {known!r}?" if known else nearest(word, self.list_commands(ctx))
 
-    def _build(self, offer: Offer, settings: Settings) -> click.Command:
+    def _build(self, offer: Offer, context: CommandContext) -> click.Command:
         from textgen.contracts import checks
         from textgen.pipeline.pipeline import Choice
         from textgen.plugin.component import BuildContext
 
-        context = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=settings.plugins())
-        made = checks.build(Choice(offer.component.name, offer, offer.component.config()), context)
+        built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins())
+        made = checks.build(Choice(offer.component.name, offer, offer.component.config()), built)
         if not isinstance(made, click.Command):
             raise checks.blame(offer, f"built {type(made).__name__}, and must build a click.Command")
         return made
 
 
-class Settings:
+class CommandContext:
     """What the options before the subcommand say."""
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ def main(args: list[str] | None = None) -> None:
         _prepare_streams()
         warnings.showwarning = _show_each_once()  # this process is ours
         warnings.simplefilter("always", PluginWarning)
-        ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=Settings())
+        ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=CommandContext())
         sys.stdout.flush()
         code = ended if isinstance(ended, int) else 0  # what a command gave to click's Context.exit
     except Exception as error:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @json_option
 @device_option
 @click.pass_obj
-def command(settings: Any, run: str, file: str, encoding: str, page: str | None, as_json: bool, device: str) -> None:
+def command(context: Any, run: str, file: str, encoding: str, page: str | None, as_json: bool, device: str) -> None:
     """Measure how well the model of a run predicts a text file.
 
     RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a folder of .txt files,
@@ -40,7 +40,7 @@ def command(settings: Any, run: str, file: str, encoding: str, page: str | None,
     _check(file, page)
     from textgen.engine import Engine
 
-    engine = Engine(disable=settings.disable)
+    engine = Engine(disable=context.disable)
     generator = engine.load(run, device=device, sampler=[])  # a score is the model's own
     name = "stdin" if file == "-" else file
     with _readable_twice(file) as path:

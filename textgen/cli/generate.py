@@ -65,7 +65,7 @@ def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str
 )
 @device_option
 @click.pass_obj
-def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dict[str, Any], **arguments: Any) -> None:
+def command(context: Any, /, run: str, device: str, greedy: bool, sampling: dict[str, Any], **arguments: Any) -> None:
     """Continue a prompt with the model of a run directory.
 
     RUN is the directory that `textgen run` made, such as runs/my.
@@ -79,7 +79,7 @@ def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dic
     place of the run's own samplers.
     """
     check_run(run, "generate")
-    from textgen.cli.writing import How, write
+    from textgen.cli.writing import OutputOptions, write
     from textgen.engine import Engine
     from textgen.errors import UsageError
 
@@ -89,8 +89,8 @@ def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dic
         sampling["temperature"] = 0.0
     if "" in arguments["stop"]:
         raise UsageError("--stop was given an empty text, which is nothing to stop at; give one character at least")
-    how = How.of(arguments)
-    how.check()
+    output = OutputOptions.of(arguments)
+    output.check()
     # A session can go back to the run's own samplers; elsewhere those need not even be installed.
-    sampler: list[Any] | None = None if how.interactive() or not sampling else []
-    write(Engine(disable=settings.disable).load(run, device=device, sampler=sampler), how, sampling, **arguments)
+    sampler: list[Any] | None = None if output.interactive() or not sampling else []
+    write(Engine(disable=context.disable).load(run, device=device, sampler=sampler), output, sampling, **arguments)

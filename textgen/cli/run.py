@@ -22,7 +22,7 @@ from textgen.cli.stop_switch import StopSwitch
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_obj
 def command(
-    settings: Any,
+    context: Any,
     pipeline: str,
     overrides: tuple[str, ...],
     output: str | None,
@@ -46,7 +46,7 @@ def command(
     console = None if quiet else sys.stderr
     switch = StopSwitch()
     try:
-        run = Engine(disable=settings.disable).run(
+        run = Engine(disable=context.disable).run(
             pipeline,
             [*overrides, *device_override(device)],
             output=output,

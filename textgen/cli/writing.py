@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     from textgen.generation.novelty import CopyIndex
 
 
-def write(generator: Generator, how: How, sampling: dict[str, Any], **options: Any) -> None:
+def write(generator: Generator, output: OutputOptions, sampling: dict[str, Any], **options: Any) -> None:
     """Generate as the options of `textgen generate` say, and write to stdout."""
     arguments = {key: value for key, value in options.items() if value not in (None, ())} | sampling
     if options["max_new_tokens"] == "none":
         arguments["max_new_tokens"] = None
     echo = generator.tables.get("generate", {}).get("echo", True)
-    if how.interactive():
+    if output.interactive():
         from textgen.cli.session import Session
 
-        Session(generator, arguments, echo=echo, index=how.index).run()
+        Session(generator, arguments, echo=echo, index=output.index).run()
         return
     arguments.setdefault("echo", echo)
-    if how.unasked() and _waiting_on_stdin():
+    if output.unasked() and _waiting_on_stdin():
         click.echo("textgen: warning: stdin is not read; --prompts-file - continues each line of it", err=True)
     endless = arguments.get("max_new_tokens", 0) is None
-    if how.as_stream or (endless and how.streams_alone()):
-        _stream(generator, how, arguments)
+    if output.as_stream or (endless and output.streams_alone()):
+        _stream(generator, output, arguments)
     elif endless and not any((generator.defaults | arguments).get(key) for key in ("stop", "time_limit")):
         never = "--max-new-tokens none never ends, so only the text of one prompt can be streamed"
         raise UsageError(f"{never}; give --stop, --time-limit or a number")
     else:
-        _all(generator, how, arguments)
+        _all(generator, output, arguments)
 
 
 @attrs.frozen
-class How:
+class OutputOptions:
     """What is written, and in which form."""
 
     prompts: tuple[str, ...]
@@ -67,7 +67,7 @@ class How:
     load_state: str | None
 
     @classmethod
-    def of(cls, options: dict[str, Any]) -> How:
+    def of(cls, options: dict[str, Any]) -> OutputOptions:
         """Take what is of this kind out of the options of the command."""
         return cls(**{field.name: options.pop(field.name) for field in attrs.fields(cls)})
 
@@ -168,35 +168,42 @@ def _heading(number: int, several: bool) -> str:
     return "\n" * (number > 1) + f"=== text {number} ===\n" if several else ""
 
 
-def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
+def _all(generator: Generator, output: OutputOptions, arguments: dict[str, Any]) -> None:
     """One text with all that can be known of it, or many in batches."""
     unknown_characters = (generator.defaults | arguments).get("unknown_characters", "error")
-    if how.alone():
-        generations = _single(generator, how, arguments)
+    if output.alone():
+        generations = _single(generator, output, arguments)
     else:
-        prompts = how.prompts or ("",) if how.prompts_file is None else _lines(how.prompts_file)
+        prompts = output.prompts or ("",) if output.prompts_file is None else _lines(output.prompts_file)
         if not prompts:
-            click.echo(f"textgen: warning: {how.prompts_file} has no line, so there is nothing to continue", err=True)
-        _check_prompts(generator, how, prompts, unknown_characters)
+            click.echo(
+                f"textgen: warning: {output.prompts_file} has no line, so there is nothing to continue", err=True
+            )
+        _check_prompts(generator, output, prompts, unknown_characters)
         generations = generator.generate_many(
-            iter(prompts), n=how.n, index=how.index, batch_size=how.batch_size, logprobs=how.logprobs, **arguments
+            iter(prompts),
+            n=output.n,
+            index=output.index,
+            batch_size=output.batch_size,
+            logprobs=output.logprobs,
+            **arguments,
         )
-        if how.several() and sys.stderr.isatty() and not sys.stdout.isatty():
+        if output.several() and sys.stderr.isatty() and not sys.stdout.isatty():
             from tqdm.auto import tqdm
 
-            generations = iter(tqdm(generations, total=len(prompts) * how.n, file=sys.stderr, unit="text"))
-    index, missing = _copy_index(generator) if how.novelty else (None, None)
+            generations = iter(tqdm(generations, total=len(prompts) * output.n, file=sys.stderr, unit="text"))
+    index, missing = _copy_index(generator) if output.novelty else (None, None)
     for number, generation in enumerate(generations, 1):
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
         report = index.report(added) if index is not None else None
-        if how.form == "jsonl":
+        if output.form == "jsonl":
             prompt_tokens = len(generator.encode_prompt(generation.prompt, unknown_characters))
             row = _as_row(generation, prompt_tokens, generator.tokenizer)
-            if how.novelty:
+            if output.novelty:
                 row["novelty"] = None if report is None else attrs.asdict(report)
             click.echo(json.dumps(row, ensure_ascii=False))
             continue
-        click.echo(_heading(number, how.several()) + generation.text)
+        click.echo(_heading(number, output.several()) + generation.text)
         if report is not None:
             click.echo(report.describe(), err=True)
     if missing is not None:
@@ -211,14 +218,14 @@ def _copy_index(generator: Generator) -> tuple[CopyIndex | None, TextgenError | 
         return None, error
 
 
-def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Iterator[Generation]:
-    with _saving(how, arguments) as save:
+def _single(generator: Generator, output: OutputOptions, arguments: dict[str, Any]) -> Iterator[Generation]:
+    with _saving(output, arguments) as save:
         generation = generator.generate(
-            how.prompt(),
-            index=how.index,
-            logprobs=how.logprobs,
-            state=_state(how),
-            keep_state=how.save_state is not None,
+            output.prompt(),
+            index=output.index,
+            logprobs=output.logprobs,
+            state=_state(output),
+            keep_state=output.save_state is not None,
             **arguments,
         )
         try:
@@ -227,10 +234,12 @@ def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Iterat
             save(generation.state)
 
 
-def _stream(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
-    with _saving(how, arguments) as save:
-        keep_state = how.save_state is not None
-        stream = generator.stream(how.prompt(), index=how.index, state=_state(how), keep_state=keep_state, **arguments)
+def _stream(generator: Generator, output: OutputOptions, arguments: dict[str, Any]) -> None:
+    with _saving(output, arguments) as save:
+        keep_state = output.save_state is not None
+        stream = generator.stream(
+            output.prompt(), index=output.index, state=_state(output), keep_state=keep_state, **arguments
+        )
         for piece in stream:
             click.echo(piece, nl=False)
             sys.stdout.flush()
@@ -239,9 +248,9 @@ def _stream(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _saving(how: How, arguments: dict[str, Any]) -> Iterator[Callable[[GenerationState | None], None]]:
+def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[Callable[[GenerationState | None], None]]:
     """Something to save the state with, where that is asked for. A signal then ends the text, and loses nothing."""
-    path = how.save_state
+    path = output.save_state
     if path is None:
         yield lambda state: None
         return
@@ -259,8 +268,8 @@ def _saving(how: How, arguments: dict[str, Any]) -> Iterator[Callable[[Generatio
         )
 
 
-def _state(how: How) -> GenerationState | None:
-    return GenerationState.load(how.load_state) if how.load_state is not None else None
+def _state(output: OutputOptions) -> GenerationState | None:
+    return GenerationState.load(output.load_state) if output.load_state is not None else None
 
 
 def _lines(path: str) -> Sequence[str]:
@@ -283,14 +292,16 @@ def _stdin() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _check_prompts(generator: Generator, how: How, prompts: Sequence[str], unknown_characters: Any) -> None:
+def _check_prompts(
+    generator: Generator, output: OutputOptions, prompts: Sequence[str], unknown_characters: Any
+) -> None:
     """Refuse what the vocabulary lacks before any text is made, and say in which line of a file it is."""
     for number, prompt in enumerate(prompts, 1):
         try:
             generator.encode_prompt(prompt, unknown_characters)
         except UsageError as error:
-            if how.prompts_file is not None:
-                error.args = (f"{how.prompts_file}:{number}: {error}",)
+            if output.prompts_file is not None:
+                error.args = (f"{output.prompts_file}:{number}: {error}",)
             raise
 
 
