@@ -35,7 +35,7 @@ def command(
     PIPELINE is a TOML file; `textgen init my.txt` writes one for a text of yours. Without --output the model and all
     about it go to the run directory runs/NAME, NAME being that of the file.
 
-    A finished run is not trained again, an interrupted one goes on where it stopped, and a run directory of another
+    A finished run is not trained again, an interrupted one resumes where it stopped, and a run directory of another
     pipeline is left alone unless --overwrite is given. The text goes to stdout, all else to stderr.
     """
     check_pipeline(pipeline)
@@ -58,8 +58,6 @@ def command(
     except Interrupted as stopped:
         if switch.signal_number is not None:
             stopped.exit_code = 128 + switch.signal_number
-        if overwrite:  # which would begin anew
-            stopped.args = (str(stopped).replace("the same command", "the same command without --overwrite"),)
         raise
     if console is not None:
         click.echo(f"{run.outcome}: {run.path}{_kept(run.generator.record)}", err=True)
@@ -69,7 +67,7 @@ def command(
 
 
 def _kept(record: Mapping[str, Any]) -> str:
-    """Of which step the weights are, where the progress that was shown ends in another one's loss."""
+    """The step that the weights are of, which need not be the last that the progress showed."""
     step, loss = record.get("best_step"), record.get("best_loss")
     if step is None or loss is None or not record["data"]["validation_tokens"]:
         return ""
@@ -78,16 +76,16 @@ def _kept(record: Mapping[str, Any]) -> str:
 
 @attrs.frozen
 class Announcement:
-    """Says that an interrupted run goes on, and from where."""
+    """Says that an interrupted run is resumed, and from where."""
 
     console: TextIO | None
 
     def observe(self, event: Any) -> None:
-        """Speak when training starts."""
+        """Print it when training starts."""
         from textgen.events import RunStarted
 
         if self.console is not None and isinstance(event, RunStarted) and event.step:
-            click.echo(f"going on with an interrupted run after step {event.step}", file=self.console)
+            click.echo(f"resuming an interrupted run after step {event.step}", file=self.console)
 
 
 @attrs.frozen

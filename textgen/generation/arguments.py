@@ -97,7 +97,11 @@ class Settings:
         options = self.options
         ends = options.stops or options.stop_tokens or options.time_limit is not None or self.cancelled
         if options.max_new_tokens is None and not ends:
-            raise UsageError("max_new_tokens=None never ends; use stream, or give stop, time_limit or cancelled")
+            raise UsageError(
+                "None never ends",
+                argument="max_new_tokens",
+                suggestion="use stream, or give stop, time_limit or cancelled",
+            )
 
     @classmethod
     def of(
@@ -122,13 +126,13 @@ class Settings:
         faults: list[Fault] = []
         options = structure_table(DecodingOptions, given, "", Path(), faults)
         if faults:
-            raise UsageError("; ".join(map(str, faults)))
+            raise UsageError(faults=faults)
         check_decoding(options, vocab_size)
         sampling = {k: v for k, v in arguments.items() if k not in names and k != "cancelled"} or dict(kept or {})
         cancelled = arguments.get("cancelled")
         cancelled = getattr(cancelled, "is_set", cancelled)
         if cancelled is not None and not callable(cancelled):
-            raise UsageError(f"cancelled must be a function or an event, and is {cancelled!r}")
+            raise UsageError("expected a function or an event", argument="cancelled", value=cancelled)
         return cls(
             options,
             _sampler(sampling, make_chain) if sampling else chain,
@@ -141,9 +145,9 @@ class Settings:
 def check_decoding(options: DecodingOptions, vocab_size: int) -> None:
     """Check what depends on the vocabulary, or on more than one option. Raises UsageError."""
     if any(token >= vocab_size or token < 0 for token in options.stop_tokens):
-        raise UsageError(f"stop_tokens must be ids from 0 to {vocab_size - 1}")
+        raise UsageError(f"expected ids from 0 to {vocab_size - 1}", argument="stop_tokens")
     if options.min_new_tokens and len(set(options.stop_tokens)) == vocab_size:
-        raise UsageError("stop_tokens are all tokens there are, so min_new_tokens leaves none to draw")
+        raise UsageError("all tokens stop the text, so min_new_tokens leaves none to draw", argument="stop_tokens")
 
 
 def _sampler(sampling: Mapping[str, Any], make_chain: Callable[[Mapping[str, Any]], Chain]) -> Chain:
@@ -154,10 +158,10 @@ def _sampler(sampling: Mapping[str, Any], make_chain: Callable[[Mapping[str, Any
         known = GenerateArguments.__annotations__
         for key in sampling:
             if key in _ELSEWHERE:
-                raise UsageError(f"{key} is an argument of other methods, and not of this one") from None
+                raise UsageError("an argument of other methods, and not of this one", argument=key) from None
             if key not in known:
                 hint = nearest(key, known) or f"there are {', '.join(known)}"
-                raise UsageError(f"{key}: unknown argument; {hint}") from None
+                raise UsageError("unknown argument", argument=key, suggestion=hint) from None
         raise
 
 

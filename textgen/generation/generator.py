@@ -238,7 +238,7 @@ class Generator:
 
     def _settings(self, arguments: Mapping[str, Any], state: GenerationState | None = None) -> Settings:
         if state is not None and not isinstance(state, GenerationState):
-            raise UsageError(f"state must be a GenerationState, and is {state!r}")
+            raise UsageError("expected a GenerationState", argument="state", value=state)
         kept = None if state is None else state.values["sampling"]
         size, chain, seed = self.tokenizer.vocab_size, self.chain, self.seed
         return Settings.of(arguments, self.defaults, size, chain, self.make_chain, seed, kept)
@@ -255,10 +255,10 @@ class Generator:
         """Seed and index with which a state goes on."""
         values = state.values
         if values["model"] != self.model_id:
-            raise UsageError("the saved state belongs to another model; it goes on only with the run that made it")
+            raise UsageError("the saved state belongs to another model; it resumes only with the run that made it")
         if index not in (0, values["index"]):
             raise UsageError(
-                f"the saved state goes on with its own index, {values['index']}; give another seed instead"
+                f"the saved state resumes with its own index, {values['index']}; give another seed instead"
             )
         return values["seed"] if seed is None else seed, values["index"]
 
@@ -285,9 +285,9 @@ class Generator:
         logprobs: int | None = None,
     ) -> ManyTexts:
         if isinstance(prompts, str):
-            raise UsageError("prompts are several; for one, write [prompt], or use generate or stream")
+            raise UsageError("expected a list; for one, write [prompt], or use generate or stream", argument="prompts")
         if not isinstance(prompts, Iterable):
-            raise UsageError(f"prompts must be a list or another iterable of strings, and is {prompts!r}")
+            raise UsageError("expected a list or another iterable of strings", argument="prompts", value=prompts)
         settings = self._settings(arguments)
         _check_whole("n", n, 1, MAX_N)
         _check_whole("index", index, 0, MAX_SEED - 1)
@@ -328,4 +328,4 @@ def _collect(
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{name} must be a whole number from {low} to {high:,}, and is {value!r}")
+        raise UsageError(f"expected an integer from {low} to {high:,}", argument=name, value=value)

@@ -101,7 +101,7 @@ class ManyTexts:
         try:
             return self.encode(prompt, self.settings.options.unknown_characters)
         except UsageError as error:
-            error.args = (f"prompts[{place}]: {error}",)
+            error.source = f"prompts[{place}]"
             raise
 
     def _decode(

@@ -8,22 +8,24 @@ from typing import get_args
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.pipeline import UnknownCharacters
 from textgen.protocols import Ids, Tokenizer
+from textgen.suggest import nearest_text
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: str, unknown_characters: UnknownCharacters) -> Ids:
     """(T,) ids of a prompt, with what the vocabulary lacks treated as told. Raises PromptError."""
     if not isinstance(prompt, str):
-        raise UsageError(f"a prompt must be a string, and is {prompt!r}")
+        raise UsageError("expected a string", argument="prompt", value=prompt)
     if unknown_characters not in get_args(UnknownCharacters):
-        policies = ", ".join(get_args(UnknownCharacters))
-        raise UsageError(f"unknown_characters must be one of {policies}, and is {unknown_characters!r}")
+        expected = f"expected one of {', '.join(get_args(UnknownCharacters))}"
+        raise UsageError(expected, argument="unknown_characters", value=unknown_characters)
     ids = tokenizer.encode(prompt)
     unknown = tokenizer.unknown_id
     if unknown is None or unknown_characters == "unknown" or unknown not in ids:
         return ids
     lacking = [c for c in dict.fromkeys(prompt) if unknown in tokenizer.encode(c)]
     if unknown_characters == "error":
-        raise PromptError(lacking or [prompt])
+        near = {c: nearest_text(c, lambda text: unknown not in tokenizer.encode(text)) for c in lacking}
+        raise PromptError(lacking or [prompt], {c: text for c, text in near.items() if text})
     ids = tokenizer.encode("".join(c for c in prompt if c not in lacking))
     known: Ids = ids[ids != unknown]
     return known

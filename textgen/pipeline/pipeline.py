@@ -28,16 +28,16 @@ MAX_STOPS = 1000
 MAX_STOP_LENGTH = 10_000
 
 
-def _check_length(_instance: Any, attribute: attrs.Attribute[Any], value: Sequence[Any]) -> None:
+def _check_length(_instance: Any, _attribute: Any, value: Sequence[Any]) -> None:
     if len(value) > MAX_STOPS:
-        raise ValueError(f"'{attribute.name}' must be at most {MAX_STOPS} items long")
+        raise ValueError(f"must be at most {MAX_STOPS} items long")
 
 
-def _check_stop(instance: Any, attribute: attrs.Attribute[Any], value: str | tuple[str, ...]) -> None:
+def _check_stop(instance: Any, attribute: Any, value: str | tuple[str, ...]) -> None:
     texts = (value,) if isinstance(value, str) else value
     _check_length(instance, attribute, texts)
     if not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):
-        raise ValueError(f"'{attribute.name}' must hold texts of 1 to {MAX_STOP_LENGTH:,} characters")
+        raise ValueError(f"must hold texts of 1 to {MAX_STOP_LENGTH:,} characters")
 
 
 @attrs.frozen
@@ -54,11 +54,11 @@ class DataOptions:
         0.1, help="the last part of the corpus, held out for validation", validator=and_(ge(0), lt(1))
     )
     training_windows: int | None = option(
-        None, help="train on the first windows only, so many", validator=optional(ge(1))
+        None, help="number of windows to train on, from the start", validator=optional(ge(1))
     )
     validation_windows: int | None = option(
         None,
-        help="hold out so many windows after the training windows, in place of the fraction",
+        help="number of windows to hold out after the training windows, in place of the fraction",
         validator=optional(ge(0)),
     )
 
@@ -106,7 +106,7 @@ class GenerateOptions(DecodingOptions):
 
 @attrs.frozen
 class CheckpointOptions:
-    """How often training is made safe."""
+    """How often a checkpoint is written."""
 
     seconds: float = option(
         30.0, help="the most work that a crash can cost; 0 writes a checkpoint after every step", validator=ge(0)
@@ -170,7 +170,7 @@ class Choice:
 
 @attrs.frozen(kw_only=True)
 class Pipeline:
-    """A checked pipeline: nothing about it can still be wrong but the world. Made by Engine.pipeline."""
+    """A checked pipeline: only what lies outside it, such as a file, can still be wrong. Made by Engine.pipeline."""
 
     name: str
     seed: int
@@ -267,7 +267,7 @@ def make_choice(kind: str, table: Any, plugins: PluginSet, folder: Path, *, sour
 
 
 def standard_sampler(options: Mapping[str, Any], plugins: PluginSet) -> Choice:
-    """The sampler that takes keyword arguments, with those. Raises UsageError with every fault."""
+    """The sampler that takes keyword arguments, given those. Raises UsageError with every fault."""
     standard = plugins.defaults("sampler")
     if len(standard) != 1:
         names = ", ".join(offer.qualified_name for offer in standard) or "none"
@@ -275,7 +275,7 @@ def standard_sampler(options: Mapping[str, Any], plugins: PluginSet) -> Choice:
     faults: list[Fault] = []
     made = structure_table(standard[0].component.config, options, "", Path.cwd(), faults)
     if faults:
-        raise UsageError("; ".join(map(str, faults)))
+        raise UsageError(faults=faults)
     return Choice(standard[0].component.name, standard[0], made)
 
 

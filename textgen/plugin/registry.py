@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ from textgen.plugin.component import KINDS, Component
 from textgen.plugin.discovery import Found, Plugin
 from textgen.suggest import nearest
 
+logger = logging.getLogger("textgen")
 OWN_DISTRIBUTION: Final = "textgen-engine"
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
@@ -102,7 +104,7 @@ class PluginSet:
         return plugins
 
     def register(self, module: object, name: str, *, distribution: str = "unpackaged", version: str = "0") -> None:
-        """Add a plugin that is no installed package: a module or any object with hook implementations."""
+        """Add a plugin that is not an installed package: a module or any object with hook implementations."""
         plugin = Plugin(name, distribution, version)
         with self._lock:
             try:
@@ -202,7 +204,7 @@ class PluginSet:
         """What one plugin offers; raises if anything about it is wrong, leaving nothing behind."""
         wanted = getattr(module, "TEXTGEN_PLUGIN_API", 1)
         if not isinstance(wanted, int):
-            raise _UnfitError(f"its TEXTGEN_PLUGIN_API is {wanted!r}, and must be a whole number such as 1")
+            raise _UnfitError(f"its TEXTGEN_PLUGIN_API is {wanted!r}, and must be an integer such as 1")
         if wanted > hookspecs.PLUGIN_API_VERSION:
             raise _UnfitError(
                 f"it needs plugin API {wanted}, and this textgen has {hookspecs.PLUGIN_API_VERSION}; "
@@ -246,6 +248,7 @@ class PluginSet:
             ) from error
         quarantined = Quarantined(plugin, cause, error)
         self.quarantined.append(quarantined)
+        logger.warning("%s", quarantined)
         warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
 
 

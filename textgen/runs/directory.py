@@ -82,9 +82,7 @@ class RunDirectory:
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self._was_prepared() and any(self._strangers()):
             names = ", ".join(sorted(p.name for p in self._strangers())[:3])
-            raise RunError(
-                f"{self.path} is no run directory and is not empty ({names}); choose another `output`", self.path
-            )
+            raise RunError(f"{self.path} is not a run directory and is not empty ({names})", self.path, remedy="output")
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe-{uuid.uuid4().hex}"
@@ -92,7 +90,7 @@ class RunDirectory:
             probe.unlink()
         except OSError as error:
             reason = error.strerror or error
-            raise RunError(f"{self.path} cannot be written to: {reason}; choose another `output`", self.path) from error
+            raise RunError(f"{self.path} cannot be written to: {reason}", self.path, remedy="output") from error
         return made
 
     def abandon(self, made: Path | None) -> None:
@@ -135,7 +133,7 @@ class RunDirectory:
         """What run.json says. Raises RunError when it is not there, CorruptFileError when it cannot be used."""
         path = self.inside("run.json")
         if not path.is_file():
-            raise RunError(f"{self.path} is no run directory: it has no run.json", self.path)
+            raise RunError(f"{self.path} is not a run directory: it has no run.json", self.path)
         record = read_json(path)
         version = record.get("format_version")
         if version != FORMAT_VERSION:

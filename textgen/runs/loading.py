@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -14,7 +15,7 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure, read_pieces
 from textgen.data import Surveyor, encode_corpus, split_tokens
-from textgen.errors import CorpusError, RunError
+from textgen.errors import CorpusError, PipelineError, RunError, UsageError
 from textgen.files import load_tensors, read_json
 from textgen.generation.generator import Generator
 from textgen.generation.sampling import Chain
@@ -25,6 +26,7 @@ from textgen.plugin.registry import PluginSet
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs.directory import RunDirectory
 
+logger = logging.getLogger("textgen")
 # Whether the prompt is in the text is not the run's to say, but the caller's.
 _DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"echo"}
 
@@ -57,6 +59,7 @@ def load_generator(
     model = checks.build(model_choice, context)
     data = directory.read_artifact("model.safetensors", record["files"]["model.safetensors"])
     load_weights(model, model_choice, load_tensors(directory.path / "model.safetensors", data))
+    logger.info("loaded the run in %s", directory.path)
     chain = [choose("sampler", t) for t in (tables.get("sampler", []) if samplers is None else samplers)]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context),
@@ -78,7 +81,7 @@ def _finished(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
     record = loadable.read_run()
     if record["status"] != "finished":
         raise RunError(
-            f"the run in {directory.path} is not finished ({record['status']}); `textgen run` goes on with it",
+            f"the run in {directory.path} is not finished ({record['status']}); run its pipeline again to resume",
             directory.path,
         )
     return loadable, record
@@ -95,7 +98,10 @@ def make_generator(samplers: Iterable[Choice], model_choice: Choice, model: Any,
 
     def make_chain(options: Mapping[str, Any]) -> Chain:
         assert context.plugins is not None
-        return chain_of([standard_sampler(options, context.plugins)])
+        try:
+            return chain_of([standard_sampler(options, context.plugins)])
+        except PipelineError as error:
+            raise UsageError(faults=error.faults) from error
 
     return Generator(
         tokenizer=tokenizer, model=model, chain=chain_of(samplers), make_chain=make_chain, seed=context.seed

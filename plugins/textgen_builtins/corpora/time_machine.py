@@ -23,10 +23,10 @@ def cached_book() -> Path:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise CorpusError(f"{path} cannot be read: {error.strerror or error}", path) from error
+            raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
         if not BOOK.matches(data):
             raise CorpusError(
-                f"{path} is not the book: {len(data):,} bytes with SHA-256 {hashlib.sha256(data).hexdigest()[:12]}…, "
+                f"it is not the book: {len(data):,} bytes with SHA-256 {hashlib.sha256(data).hexdigest()[:12]}…, "
                 f"and it should be {BOOK.size:,} bytes with {BOOK.sha256[:12]}…; remove it to download it again",
                 path,
             )
@@ -37,13 +37,13 @@ def cached_book() -> Path:
         write_atomic(path, data)
     except OSError as error:
         raise CorpusError(
-            f"{path} cannot be written: {error.strerror or error}; set TEXTGEN_CACHE_DIR to a folder that can", path
+            f"cannot be written: {error.strerror or error}; set TEXTGEN_CACHE_DIR to a folder that can", path
         ) from error
     return path
 
 
 def _download(path: Path) -> bytes:
-    advice = f"put a copy of the file at {path} (SHA-256 {BOOK.sha256}), or use the corpus 'story' or 'file'"
+    advice = f"put a copy of the file there (SHA-256 {BOOK.sha256}), or use the corpus 'story' or 'file'"
     try:
         with urllib.request.urlopen(URL, timeout=_TIMEOUT_SECONDS) as response:  # a constant address
             data: bytes = response.read(BOOK.size + 1)
