@@ -780,7 +780,7 @@ def test_limits_are_checked_before_anything_is_read_or_made(generator: Generator
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"cancelled": 5}, "cancelled must be a function or an event"),
+        ({"cancelled": 5}, "cancelled: expected a function or an event"),
         ({"prompt": None}, "a prompt must be a string"),
         ({"prompt": ["the"]}, "a prompt must be a string"),
         ({"max_tokens": 5}, "did you mean 'max_new_tokens'"),

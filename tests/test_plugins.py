@@ -264,7 +264,7 @@ UNFIT = {
     "untyped-config": ["textgen_samplers: component 'untyped'", "config must be an attrs class", "dict"],
     "newer-api": ["needs plugin API 99, and this textgen has 1; upgrade textgen-engine"],
     "newer-api-again": ["needs plugin API 99, and this textgen has 1; upgrade textgen-engine"],
-    "written-api": ["its TEXTGEN_PLUGIN_API is '1', and must be a whole number such as 1"],
+    "written-api": ["its TEXTGEN_PLUGIN_API is '1', and must be an integer such as 1"],
     "absent-module": [
         "importing textgen_unfitt.absent failed: it needs the module 'textgen_unfitt', which is not installed",
         "(its entry point names a module that the package does not contain)",

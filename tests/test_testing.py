@@ -511,7 +511,7 @@ def test_a_list_is_no_component() -> None:
 
 def test_options_that_do_not_fit_are_the_callers_fault() -> None:
     needy = Component("needy", RequiredConfig, lambda config, context: GoodSampler(context))
-    with pytest.raises(PipelineError, match="size: expected a whole number"):
+    with pytest.raises(PipelineError, match="size: expected an integer"):
         testing.check_sampler(needy, options={"size": "many"}, plugin=LIGHT)
     with pytest.raises(PipelineError, match="size: required"):
         testing.check_sampler(needy, plugin=LIGHT)
@@ -657,7 +657,7 @@ def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None
         (["observers", "--set", "sample.every=3"], "given for 'sample', and no component is called so; did you mean"),
         (["corpora", "--set", "file.pth=x"], "pth: unknown key; did you mean 'path'?"),
         (["observers", "--set", "every=3"], "--set takes NAME.KEY=VALUE"),
-        (["observers", "--set", "samples.every=no"], "every: expected a whole number"),
+        (["observers", "--set", "samples.every=no"], "every: expected an integer"),
     ],
 )
 def test_what_cannot_be_checked_is_a_usage_error(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -20,7 +20,7 @@ from textgen import devices
 from textgen.contracts import checks
 from textgen.contracts.guards import changed_text, read_pieces
 from textgen.data import Dataset, Survey, Surveyor, encode_corpus, split_tokens
-from textgen.errors import CorpusError, CorruptFileError, Interrupted, UsageError
+from textgen.errors import CorpusError, CorruptFileError, UsageError
 from textgen.events import RunSkipped
 from textgen.generation.arguments import Event
 from textgen.generation.generator import Generator
@@ -126,16 +126,11 @@ class Engine:
                 with directory.locked(), devices.threads(pipeline.threads):
                     directory.sweep()
                     outcome = bring()
-            except BaseException as error:
-                if isinstance(error, Interrupted):
-                    error.overwrite = overwrite
+            except BaseException:
                 directory.abandon(made)
                 raise
         samplers = [choice.table() for choice in pipeline.samplers]
         generator = load_generator(directory, lambda _: pipeline.plugins, device=pipeline.device, samplers=samplers)
-        if outcome == "skipped":
-            for observer in observers:
-                observer.observe(RunSkipped(path=directory.path, step=generator.record["step"]))
         return Run(
             path=directory.path,
             pipeline=pipeline,
@@ -221,6 +216,8 @@ def _bring_to_finished(
     if record is not None and record["status"] == "finished":
         if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
             run_record.write_pipeline(pipeline, directory)
+        for observer in observers:
+            observer.observe(RunSkipped(path=directory.path, step=record["step"]))
         return "skipped"
     with _encoded(corpus, tokenizer, pipeline, survey, directory) as data:
         if overwrite:  # only now that nothing is left that could refuse the new run

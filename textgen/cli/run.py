@@ -58,6 +58,7 @@ def command(
     except Interrupted as stopped:
         if switch.signal_number is not None:
             stopped.exit_code = 128 + switch.signal_number
+        stopped.overwrite = overwrite
         raise
     if console is not None:
         click.echo(f"{run.outcome}: {run.path}{_kept(run.generator.record)}", err=True)

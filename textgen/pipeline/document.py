@@ -122,7 +122,7 @@ def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault])
     elif isinstance(place, list) and last.isdecimal() and int(last) < len(place):
         place[int(last)] = value
     else:
-        faults.append(Fault(key, "the pipeline has no such place"))
+        faults.append(Fault(key, "there is no such place in the pipeline"))
 
 
 def toml_value(text: str) -> Any:
