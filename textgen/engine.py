@@ -207,8 +207,7 @@ def _bring_to_finished(
         console=console,
         plugins=pipeline.plugins,
     )
-    corpus = checks.build(pipeline.corpus, context)
-    tokenizer = checks.build(pipeline.tokenizer, context)
+    corpus, tokenizer = (checks.build(choice, context) for choice in (pipeline.corpus, pipeline.tokenizer))
     survey = _fit(corpus, tokenizer, pipeline)
     run_record.compare(directory, record, run_record.fingerprint(pipeline, survey))
     context = attrs.evolve(context, tokenizer=tokenizer)
