@@ -89,11 +89,8 @@ class Fault:
 class UsageError(TextgenError):
     """The command, the pipeline or an argument is wrong; nothing was done.
 
-    argument    the argument of the Python API that is wrong, or ""
-    value       what it was given; None where that says nothing
-    suggestion  what may have been meant
-    faults      all of them, where several arguments are wrong at once
-    source      where that was given: a file and line, or a place among several prompts
+    `faults` are all that is wrong; `argument` and `suggestion` are of the first. `value` is None where it says nothing,
+    and `source` is where that was given: a file and line, or a place among several prompts.
     """
 
     exit_code = 2
@@ -131,17 +128,14 @@ class PipelineError(UsageError):
 
     def worded(self, name: Callable[[str], str]) -> str:
         """One line for one fault, else a line for each. Their paths are the pipeline's, and stay as they are."""
-        source = name(self.argument) if self.argument else self.source
-        if len(self.faults) == 1:
-            return f"{source}: {self.faults[0]}"
-        return "\n  ".join([f"{source}: {len(self.faults)} faults", *map(str, self.faults)])
+        count = [f"{len(self.faults)} faults"] if len(self.faults) > 1 else []
+        return f"{name(self.argument) or self.source}: " + "\n  ".join([*count, *map(str, self.faults)])
 
 
 class PromptError(UsageError):
-    """The prompt has characters that the vocabulary lacks.
+    """The prompt has characters that the vocabulary lacks; `argument` is what lets such a prompt pass.
 
-    nearest   of a character, the text most like it that the vocabulary has, as `"` for a curly quote
-    argument  what lets such a prompt pass
+    `nearest` has what may stand for them, where there is such a thing: `"` for a curly quote.
     """
 
     def __init__(
@@ -183,15 +177,10 @@ class Difference:
     now: Any
 
     def __str__(self) -> str:
-        before, now = ("not set" if value is None else _shown(value, self.key) for value in (self.before, self.now))
-        return f"{self.key}: {before} before, {now} now"
-
-
-def _shown(value: Any, key: str) -> str:
-    """A value; of a text the beginning of its checksum, and its length as it is read."""
-    if not key.startswith("corpus."):
-        return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value[:12]}…"
+        shown = ("not set" if value is None else str(value) for value in (self.before, self.now))
+        if self.key.startswith("corpus."):  # the beginning of a checksum, and how long the text is
+            shown = (f"{v:,}" if isinstance(v, int) else f"{str(v)[:12]}…" for v in (self.before, self.now))
+        return "{}: {} before, {} now".format(self.key, *shown)
 
 
 class RunMismatchError(UsageError):
@@ -210,11 +199,9 @@ class RunMismatchError(UsageError):
 
 
 class CorpusError(TextgenError):
-    """The corpus cannot be read, or is too small to train on.
+    """The corpus cannot be read, or is too small to train on. The text begins with its path.
 
-    path                where it is; the text begins with it
-    encoding, offset    as what it could not be decoded, and the first byte that could not be
-    suggested_encoding  what its first bytes say that it is
+    `offset` is the first byte that is not of its encoding, and `suggested_encoding` is what its first bytes say.
     """
 
     def __init__(
@@ -287,14 +274,9 @@ class TrainingError(TextgenError):
 
 
 class Interrupted(TextgenError):
-    """The run was asked to stop, and stopped after writing a checkpoint.
+    """The run was asked to stop. `step` is that of its checkpoint, from where it resumes; None without training."""
 
-    signal_number  None without a signal
-    step           the step of the checkpoint, from where the same run resumes; None where no model was trained
-    overwrite      whether the run was told to replace another, which must not be said again
-    """
-
-    overwrite = False
+    overwrite = False  # whether it was to replace another run, which must not be said again
 
     def __init__(self, message: str, *, signal_number: int | None = None, step: int | None = None) -> None:
         self.signal_number, self.step = signal_number, step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -150,6 +151,7 @@ def main(args: list[str] | None = None) -> None:
         _prepare_streams()
         warnings.showwarning = _show_each_once()  # this process is ours
         warnings.simplefilter("always", PluginWarning)
+        logging.getLogger("textgen").addHandler(_LogHandler(logging.WARNING))
         ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=context)
         sys.stdout.flush()
         code = ended if isinstance(ended, int) else 0  # what a command gave to click's Context.exit
@@ -173,6 +175,13 @@ def _show_each_once() -> Callable[..., None]:
             click.echo(f"textgen: warning: {message}", err=True)
 
     return show
+
+
+class _LogHandler(logging.Handler):
+    """Shows what the library logs like a warning; what it also warns of is shown once."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warnings.warn(record.getMessage(), PluginWarning, stacklevel=2)
 
 
 def _prepare_streams() -> None:

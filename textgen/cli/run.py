@@ -52,7 +52,7 @@ def command(
             output=output,
             overwrite=overwrite,
             console=console,
-            observers=[Announcement(console), WhileTraining(switch)],
+            observers=[Watch(console, switch)],
             cancelled=switch.is_on,
         )
     except Interrupted as stopped:
@@ -76,23 +76,10 @@ def _kept(record: Mapping[str, Any]) -> str:
 
 
 @attrs.frozen
-class Announcement:
-    """Says that an interrupted run is resumed, and from where."""
+class Watch:
+    """Says that an interrupted run is resumed, and lets signals turn a switch on while a model trains."""
 
     console: TextIO | None
-
-    def observe(self, event: Any) -> None:
-        """Print it when training starts."""
-        from textgen.events import RunStarted
-
-        if self.console is not None and isinstance(event, RunStarted) and event.step:
-            click.echo(f"resuming an interrupted run after step {event.step}", file=self.console)
-
-
-@attrs.frozen
-class WhileTraining:
-    """Lets signals turn a switch on while a model trains."""
-
     switch: StopSwitch
 
     def observe(self, event: Any) -> None:
@@ -101,5 +88,7 @@ class WhileTraining:
 
         if isinstance(event, RunStarted):
             self.switch.take_over()
+            if self.console is not None and event.step:
+                click.echo(f"resuming an interrupted run after step {event.step}", file=self.console)
         elif isinstance(event, RunFinished):
             self.switch.give_back()
