@@ -793,9 +793,7 @@ def test_a_run_whose_checkpoints_are_all_spoilt_does_not_start_again(folder: Pat
     for path in (folder / "run/checkpoints").glob("step-*/model.safetensors"):
         path.write_bytes(flip(path.read_bytes()))
     before = tree(folder / "run")
-    with pytest.raises(
-        textgen.CorruptFileError, match="is intact.*give overwrite to start again"
-    ):
+    with pytest.raises(textgen.CorruptFileError, match=r"is intact.*give overwrite to start again"):
         textgen.run(pipeline, output=folder / "run")
     assert {n: c for n, c in tree(folder / "run").items() if "checkpoints" in n} == (
         {n: c for n, c in before.items() if "checkpoints" in n}
