@@ -110,6 +110,8 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> _Any:
+    if name == "__version__":
+        return _importlib.import_module("importlib.metadata").version("textgen-engine")
     for module, names in _WHERE.items():
         if name in names:
             value = globals()[name] = getattr(_importlib.import_module(f"textgen.{module}"), name)

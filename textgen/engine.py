@@ -21,10 +21,11 @@ from textgen.contracts import checks
 from textgen.contracts.guards import changed_text, read_pieces
 from textgen.data import Dataset
 from textgen.errors import CorpusError, CorruptFileError, UsageError
+from textgen.events import RunSkipped
 from textgen.generation.arguments import Event
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
-from textgen.pipeline.document import read_document
+from textgen.pipeline.document import Overrides, read_document
 from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
@@ -52,10 +53,10 @@ class Run:
     """
 
     path: Path
-    pipeline: Pipeline
+    pipeline: Pipeline = attrs.field(repr=False)
     outcome: Literal["trained", "resumed", "skipped"]
-    generator: Generator
-    generations: tuple[Generation, ...]
+    generator: Generator = attrs.field(repr=False)
+    generations: tuple[Generation, ...] = attrs.field(repr=lambda texts: f"<{len(texts)} texts>")
 
 
 class Engine:
@@ -68,14 +69,14 @@ class Engine:
         self._plugins = plugins
         self._disable = frozenset(disable)
 
-    def pipeline(self, source: Source, overrides: Iterable[str] = ()) -> Pipeline:
-        """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError."""
-        if isinstance(overrides, str):
-            raise UsageError(f"overrides are several; for one, write [{overrides!r}]")
-        overrides = list(overrides)
+    def pipeline(self, source: Source, overrides: Overrides = ()) -> Pipeline:
+        """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError.
+
+        `overrides` are as `{"trainer.epochs": 5}`, `{"trainer": {"epochs": 5}}` or `["trainer.epochs=5"]`.
+        """
         if isinstance(source, Pipeline):
-            if overrides:
-                raise UsageError("a checked Pipeline takes no overrides; give what it was made from")
+            if list(overrides):
+                raise UsageError("a checked Pipeline takes none; give what it was made from", argument="overrides")
             return source
         document = read_document(source, overrides)
         return make_pipeline(document, self.plugins(document.disabled_plugins()))
@@ -90,7 +91,7 @@ class Engine:
     def run(
         self,
         source: Source,
-        overrides: Iterable[str] = (),
+        overrides: Overrides = (),
         *,
         output: str | Path | None = None,
         overwrite: bool = False,
@@ -100,11 +101,12 @@ class Engine:
     ) -> Run:
         """Train, resume or skip, as the run directory stands; then generate.
 
+        overrides  as `pipeline` takes them
         output     the run directory, in place of the pipeline's
         overwrite  train anew. A finished run that is there stays, and is what `load` gives with a warning, until the
                    new one is finished
         console    where progress may be written; without it, silence
-        observers  more spectators than the pipeline's own. What they raise ends the run
+        observers  beside the pipeline's own, and told of a run that is skipped. What they raise ends the run
         cancelled  a function that is asked after every step, or an event such as threading.Event; once true, the run
                    stops after a checkpoint and raises Interrupted
 
@@ -151,7 +153,7 @@ class Engine:
         """
         devices.check_name(device)
         if not isinstance(sampler, list | tuple | None):
-            raise UsageError(f"sampler must be a list of tables, and is {sampler!r}")
+            raise UsageError("expected a list of tables", argument="sampler", value=sampler)
         return load_generator(RunDirectory(Path(path).absolute()), self.plugins, device=device, samplers=sampler)
 
     def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
@@ -179,10 +181,10 @@ def _checked(
     observers = tuple(observers)
     for observer in observers:
         if not callable(getattr(observer, "observe", None)):
-            raise UsageError(f"an observer has a method observe(event), and {observer!r} has none")
+            raise UsageError("expected objects with a method observe(event)", argument="observers", value=observer)
     stop = getattr(cancelled, "is_set", cancelled)
     if not callable(stop):
-        raise UsageError(f"cancelled must be a function or an event, and is {cancelled!r}")
+        raise UsageError("expected a function or an event", argument="cancelled", value=cancelled)
     return observers, stop
 
 
@@ -216,6 +218,8 @@ def _bring_to_finished(
     if record is not None and record["status"] == "finished":
         if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
             run_record.write_pipeline(pipeline, directory)
+        for observer in observers:
+            observer.observe(RunSkipped(path=directory.path, step=record["step"]))
         return "skipped"
     with _encoded(corpus, tokenizer, pipeline, digest, directory) as data:
         if overwrite:  # only now that nothing is left that could refuse the new run
@@ -325,18 +329,14 @@ def _last_checkpoint(directory: RunDirectory) -> Checkpoint | None:
             error = error or damaged
             logger.warning("checkpoint of step %d is damaged (%s); trying the one before", step, damaged)
     if error is not None:
-        raise CorruptFileError(
-            error.path,
-            f"no checkpoint of this run is whole (the newest: {error}); start again with `overwrite`",
-            expected=error.expected,
-            actual=error.actual,
-        )
+        cause = f"no checkpoint of this run is intact (the newest: {error})"
+        raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
     return None
 
 
 def run(
     source: Source,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     *,
     output: str | Path | None = None,
     overwrite: bool = False,

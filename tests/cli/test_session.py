@@ -257,7 +257,7 @@ def test_options_are_shown_as_they_can_be_typed(
 ) -> None:
     sampler = [{"type": "temperature", "temperature": 0.8}]
     made = run(tiny_pipeline(sampler=sampler, generate={"max_new_tokens": 9, "stop": ["x\ny"]}))
-    session = begin(made.path, "--temperature", "0.5", "--stop", "\n", "--stop", "\\n")
+    session = begin(made.path, "--temperature", "0.5", "--stop", "\\n", "--stop", r"\\n")
     session.ask("/set logit_bias={e = -5, t = 1}")
     shown = session.ask("/options")
     here, _, own = shown.partition("the run's own:\n")

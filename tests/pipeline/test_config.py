@@ -126,7 +126,7 @@ def test_an_unknown_name_is_reported_with_the_nearest(engine: Engine, changes: d
     ("changes", "fault"),
     [
         *(
-            ({"trainer.epochs": value}, f"trainer.epochs: expected a whole number, given {shown}")
+            ({"trainer.epochs": value}, f"trainer.epochs: expected an integer, given {shown}")
             for value, shown in [
                 ("12", '"12" (a string)'),
                 (12.7, "12.7"),
@@ -144,7 +144,7 @@ def test_an_unknown_name_is_reported_with_the_nearest(engine: Engine, changes: d
         ({"generate.prompt": 5}, "generate.prompt: expected a string, given 5"),
         ({"generate.prompt": "\ud800"}, "generate.prompt: expected text that UTF-8 can hold"),
         ({"model.cell": "lstn"}, 'model.cell: expected one of "rnn", "gru", "lstm", given "lstn" (a string); did you'),
-        ({"data.window_stride": "1"}, 'data.window_stride: expected a whole number, given "1" (a string)'),
+        ({"data.window_stride": "1"}, 'data.window_stride: expected an integer, given "1" (a string)'),
         ({"plugins.disable": "rnn"}, 'plugins.disable: expected a list, each a string, given "rnn" (a string)'),
         ({"plugins.disable": ["a", 1]}, "plugins.disable[1]: expected a string, given 1"),
         ({"model": "rnn"}, 'model: expected a table with type = one of rnn, given "rnn" (a string)'),
@@ -170,10 +170,10 @@ def test_a_wrong_type_says_what_was_expected_and_given(engine: Engine, changes: 
     ("changes", "fault"),
     [
         ({"trainer.epochs": 0}, "trainer.epochs: must be >= 1, given 0"),
-        ({"trainer.epochs": -(10**30)}, "trainer.epochs: expected a whole number of at most 64 bits, given -1000"),
+        ({"trainer.epochs": -(10**30)}, "trainer.epochs: expected an integer of at most 64 bits, given -1000"),
         (
             {"trainer.epochs": 1 << 100_000},
-            "trainer.epochs: expected a whole number of at most 64 bits, given a whole n",
+            "trainer.epochs: expected an integer of at most 64 bits, given an integ",
         ),
         ({"trainer.learning_rate": float("nan")}, "trainer.learning_rate: expected a finite number, given nan"),
         ({"trainer.learning_rate": float("1e400")}, "trainer.learning_rate: expected a finite number, given inf"),
@@ -183,7 +183,7 @@ def test_a_wrong_type_says_what_was_expected_and_given(engine: Engine, changes: 
         ({"data.validation_fraction": 1.0}, "data.validation_fraction: must be < 1, given 1.0"),
         ({"data.window_stride": 0}, "data.window_stride: must be >= 1, given 0"),
         ({"seed": -1}, "seed: must be >= 0, given -1"),
-        ({"seed": 2**64}, "seed: expected a whole number of at most 64 bits, given 18446744073709551616"),
+        ({"seed": 2**64}, "seed: expected an integer of at most 64 bits, given 18446744073709551616"),
         ({"generate.seed": -5}, "generate.seed: must be >= 0, given -5"),
         ({"generate.max_new_tokens": 10**12}, "generate.max_new_tokens: must be <= 1000000000, given 1000000000000"),
         ({"generate.n": 0}, "generate.n: must be >= 1, given 0"),
@@ -382,8 +382,8 @@ def test_the_last_override_of_a_key_counts(engine: Engine) -> None:
         ("corpus.type.x=5", "corpus.type.x: there is no such place"),
         ("sampler.7.temperature=5", "sampler.7.temperature: there is no such place"),
         ("sampler.first.temperature=5", "sampler.first.temperature: there is no such place"),
-        ("trainer.epochs=two", 'trainer.epochs: expected a whole number, given "two"'),
-        ("seed=" + "9" * 5000, "seed: expected a whole number"),
+        ("trainer.epochs=two", 'trainer.epochs: expected an integer, given "two"'),
+        ("seed=" + "9" * 5000, "seed: expected an integer"),
     ],
 )
 def test_a_broken_override_is_a_fault(engine: Engine, override: str, said: str) -> None:
@@ -444,7 +444,7 @@ def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
     shown = textgen("show", pipeline, "--set", "trainer.epochs=5", cwd=tmp_path)
     assert (shown.code, shown.stderr) == (0, "")
     assert "# passes over the training data\nepochs = 5\n" in shown.stdout
-    assert "# window_stride = a whole number; not set\n" in shown.stdout
+    assert "# window_stride = an integer; not set\n" in shown.stdout
     (tmp_path / "shown.toml").write_text(shown.stdout, encoding="utf-8")
     again = textgen("show", "shown.toml", cwd=tmp_path)
     assert again.stdout == shown.stdout

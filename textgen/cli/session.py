@@ -76,7 +76,7 @@ class Session:
             elif line:  # Enter alone asks for nothing
                 self._continue(line)
         except TextgenError as error:
-            click.echo(f"error: {str(error).removeprefix('sampler: ')}", err=True)
+            click.echo(f"error: {error}", err=True)
         except KeyboardInterrupt:
             click.echo()
 

@@ -185,7 +185,7 @@ def _made(options: Callable[..., _O], arguments: tuple[Any, ...], named: dict[st
     for name in named:
         if name not in known:
             hint = nearest(name, known) or f"there are {', '.join(known)}"
-            raise UsageError(f"{name}: unknown argument; {hint}")
+            raise UsageError("unknown argument", argument=name, suggestion=hint)
     return options(*arguments, **named)
 
 
@@ -239,7 +239,11 @@ class Settings:
         decoding = self.decoding
         ends = decoding.stops or decoding.stop_tokens or decoding.time_limit is not None or self.cancelled
         if decoding.max_new_tokens is None and not ends:
-            raise UsageError("max_new_tokens=None never ends; use stream, or give stop, time_limit or cancelled")
+            raise UsageError(
+                "None never ends",
+                argument="max_new_tokens",
+                suggestion="use stream, or give stop, time_limit or cancelled",
+            )
 
     @classmethod
     def of(cls, options: Options, run: Defaults, kept: Mapping[str, Any] | None = None) -> Self:
@@ -254,7 +258,7 @@ class Settings:
         sampling = sampling or _unpacked(kept or {})
         cancelled = getattr(options.cancelled, "is_set", options.cancelled)
         if cancelled is not None and not callable(cancelled):
-            raise UsageError(f"cancelled must be a function or an event, and is {cancelled!r}")
+            raise UsageError("expected a function or an event", argument="cancelled", value=cancelled)
         if options.logprobs is not None:
             check_integer("logprobs", options.logprobs, 0, run.vocab_size)
         return cls(
@@ -271,16 +275,16 @@ class Settings:
 def check_integer(name: str, value: Any, low: int, high: int) -> int:
     """The value as an int. Raises UsageError for what is not an integer, or out of range."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{name} must be an integer from {low} to {high:,}, and is {value!r}")
+        raise UsageError(f"expected an integer from {low} to {high:,}", argument=name, value=value)
     return int(value)
 
 
 def check_decoding(options: DecodingOptions, vocab_size: int) -> None:
     """Check what depends on the vocabulary, or on more than one option. Raises UsageError."""
     if any(token >= vocab_size or token < 0 for token in options.stop_tokens):
-        raise UsageError(f"stop_tokens must be ids from 0 to {vocab_size - 1}")
+        raise UsageError(f"expected ids from 0 to {vocab_size - 1}", argument="stop_tokens")
     if options.min_new_tokens and len(set(options.stop_tokens)) == vocab_size:
-        raise UsageError("stop_tokens are all tokens there are, so min_new_tokens leaves none to draw")
+        raise UsageError("all tokens stop the text, so min_new_tokens leaves none to draw", argument="stop_tokens")
 
 
 def _decoding(table: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
@@ -305,7 +309,7 @@ def _checked(given: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
     faults: list[Fault] = []
     options: DecodingOptions = structure_table(DecodingOptions, given, "", Path(), faults)
     if faults:
-        raise UsageError("; ".join(map(str, faults)))
+        raise UsageError(faults=faults)
     check_decoding(options, vocab_size)
     return options
 
@@ -316,7 +320,7 @@ def _seed(given: Any, default: int) -> int:
     if given == "random":
         return secrets.randbits(63)
     if isinstance(given, str):
-        raise UsageError(f'seed must be an integer or "random", and is {given!r}')
+        raise UsageError('expected an integer or "random"', argument="seed", value=given)
     return check_integer("seed", given, 0, MAX_SEED - 1)
 
 

@@ -276,7 +276,7 @@ class Generator:
         if request is not None and state is not None:
             if index not in (0, state.values["index"]):
                 own = state.values["index"]
-                raise UsageError(f"the saved state has its own index, {own}; give another seed instead")
+                raise UsageError(f"the saved state resumes with its own index, {own}; give another seed instead")
             seed = state.values["seed"] if request.seed is None else seed
             index = state.values["index"]
         keep_state = request is not None and request.keep_state
@@ -287,9 +287,9 @@ class Generator:
     def _many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Continuation]:
         """The continuations of prompts, each made when it is asked for."""
         if isinstance(prompts, (str, Request)):
-            raise UsageError("prompts are several; for one, write [prompt], or use generate or stream")
+            raise UsageError("expected a list; for one, write [prompt], or use generate or stream", argument="prompts")
         if not isinstance(prompts, Iterable):
-            raise UsageError(f"prompts must be a list or another iterable of prompts, and is {prompts!r}")
+            raise UsageError("expected a list or another iterable of prompts", argument="prompts", value=prompts)
         check_integer("n", options.n, 1, MAX_N)
         first = check_integer("index", options.index, 0, MAX_SEED - 1)
         check_integer("batch_size", options.batch_size, 1, MAX_N)
@@ -321,7 +321,7 @@ class Generator:
             settings = self._settings(item.over(options), kept)
             return self._prompt(item.prompt, settings), settings, item
         except UsageError as error:
-            error.args = (f"prompts[{place}]: {error}",)
+            error.source = f"prompts[{place}]"
             raise
 
     def _whole(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Generation]:
@@ -372,9 +372,9 @@ _Given: TypeAlias = "tuple[tuple[str, Ids], Settings, Request | None]"
 
 def _checked_state(state: Any, model_id: str) -> GenerationState:
     if not isinstance(state, GenerationState):
-        raise UsageError(f"state must be a GenerationState, and is {state!r}")
+        raise UsageError("expected a GenerationState", argument="state", value=state)
     if state.values["model"] != model_id:
-        raise UsageError("the saved state belongs to another model; it continues only with the run that made it")
+        raise UsageError("the saved state belongs to another model; it resumes only with the run that made it")
     return state
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Ids, Tokenizer
+from textgen.suggest import nearest_text
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownCharacters) -> Ids:
@@ -18,8 +19,8 @@ def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownC
     Raises PromptError, naming what it lacks; UsageError for ids out of range.
     """
     if unknown_characters not in get_args(UnknownCharacters):
-        policies = ", ".join(get_args(UnknownCharacters))
-        raise UsageError(f"unknown_characters must be one of {policies}, and is {unknown_characters!r}")
+        expected = f"expected one of {', '.join(get_args(UnknownCharacters))}"
+        raise UsageError(expected, argument="unknown_characters", value=unknown_characters)
     if not isinstance(prompt, str):
         return _check_ids(prompt, tokenizer.vocab_size)
     ids = tokenizer.encode(prompt)
@@ -27,7 +28,9 @@ def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownC
     if unknown is None or unknown_characters == "unknown" or unknown not in ids:
         return ids
     if unknown_characters == "error":
-        raise PromptError(_lacking(tokenizer, prompt, ids, unknown))
+        lacking = _lacking(tokenizer, prompt, ids, unknown)
+        near = {c: nearest_text(c, lambda text: unknown not in tokenizer.encode(text)) for c in lacking}
+        raise PromptError(lacking, {c: text for c, text in near.items() if text})
     known: Ids = ids[ids != unknown]
     return known
 
@@ -55,9 +58,9 @@ def _check_ids(prompt: Any, vocab_size: int) -> Ids:
     if not ids.size and ids.ndim == 1:
         return np.empty(0, np.int64)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise UsageError(f"a prompt must be a string or a list of token ids, and is {prompt!r}")
+        raise UsageError("expected a string or a list of token ids", argument="prompt", value=prompt)
     if int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
-        raise UsageError(f"token ids of a prompt must be from 0 to {vocab_size - 1}")
+        raise UsageError(f"expected token ids from 0 to {vocab_size - 1}", argument="prompt")
     return ids.astype(np.int64)
 
 

@@ -41,7 +41,7 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
         else:
             made.insert(_place(made, offer), Choice(offer.name, offer, settings))
     if faults:
-        raise UsageError("; ".join(map(str, faults)))
+        raise UsageError(faults=faults)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -15,6 +16,8 @@ from textgen.plugin.component import KINDS, OWN_DISTRIBUTION, Offer, Plugin
 from textgen.plugin.discovery import InstalledPlugin
 from textgen.plugin.validation import UnfitError, cause_of, offers_of
 from textgen.suggest import nearest
+
+logger = logging.getLogger("textgen")
 
 
 @attrs.frozen
@@ -232,4 +235,5 @@ class PluginSet:
             ) from error
         quarantined = Quarantined(plugin, cause, error)
         self.quarantined.append(quarantined)
+        logger.warning("%s", quarantined)
         warnings.warn(str(quarantined), PluginWarning, stacklevel=3)

@@ -96,8 +96,8 @@ class RunDirectory:
         if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
             strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
             if strangers:
-                cause = f"is no run directory and is not empty ({', '.join(sorted(strangers)[:3])})"
-                raise RunError(f"{self.path} {cause}; choose another `output`", self.path)
+                cause = f"is not a run directory and is not empty ({', '.join(sorted(strangers)[:3])})"
+                raise RunError(f"{self.path} {cause}", self.path, remedy="output")
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe-{uuid.uuid4().hex}"
@@ -105,7 +105,7 @@ class RunDirectory:
             probe.unlink()
         except OSError as error:
             reason = error.strerror or error
-            raise RunError(f"{self.path} cannot be written to: {reason}; choose another `output`", self.path) from error
+            raise RunError(f"{self.path} cannot be written to: {reason}", self.path, remedy="output") from error
         return made
 
     def abandon(self, made: Path | None) -> None:
@@ -150,7 +150,7 @@ class RunDirectory:
         """What run.json says. Raises RunError when it is not there, CorruptFileError when it cannot be used."""
         path = self.inside("run.json")
         if not path.is_file():
-            raise RunError(f"{self.path} is no run directory: it has no run.json", self.path)
+            raise RunError(f"{self.path} is not a run directory: it has no run.json", self.path)
         record = read_json(path)
         version = record.get("format_version")
         if version != FORMAT_VERSION:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -26,6 +27,7 @@ from textgen.protocols import Ids, Tokenizer
 from textgen.runs.corpus import CorpusHasher, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
 
+logger = logging.getLogger("textgen")
 # Whether the prompt is in the text is not the run's to say, but the caller's.
 _DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"echo"}
 
@@ -58,6 +60,7 @@ def load_generator(
     model = checks.build(model_choice, context)
     data = directory.read_artifact("model.safetensors", record["files"]["model.safetensors"])
     load_weights(model, model_choice, load_tensors(directory.path / "model.safetensors", data))
+    logger.info("loaded the run in %s", directory.path)
     chain = [choose("sampler", t) for t in (tables.get("sampler", []) if samplers is None else samplers)]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context),
@@ -79,7 +82,7 @@ def _finished(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
     record = loadable.read_run()
     if record["status"] != "finished":
         raise RunError(
-            f"the run in {directory.path} is not finished ({record['status']}); `textgen run` goes on with it",
+            f"the run in {directory.path} is not finished ({record['status']}); run its pipeline again to resume",
             directory.path,
         )
     return loadable, record
@@ -101,7 +104,7 @@ def make_generator(samplers: Sequence[Choice], model_choice: Choice, model: Any,
             return chain_of(choices)
         except PipelineError as error:
             faults = named(error.faults, [choice.offer for choice in choices])
-            raise UsageError("; ".join(map(str, faults))) from error
+            raise UsageError(faults=faults) from error
 
     def make_module(device: str) -> Any:
         made = checks.build(model_choice, attrs.evolve(context, training=True, requested_device=device))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from textgen.contracts import checks
-from textgen.errors import Fault, PipelineError, UsageError
+from textgen.errors import Fault, PipelineError, PromptError, UsageError
 from textgen.generation.arguments import check_decoding
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
@@ -30,10 +30,14 @@ def check_generation(pipeline: Pipeline, context: BuildContext) -> None:
     try:
         check_decoding(options, tokenizer.vocab_size)
     except UsageError as error:
-        faults.append(Fault("generate", str(error)))
+        faults += [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
     if faults:
         raise PipelineError(faults, pipeline.name)
-    check_prompt(tokenizer, options.prompt, options.unknown_characters)
+    try:
+        check_prompt(tokenizer, options.prompt, options.unknown_characters)
+    except PromptError as error:
+        error.argument = "generate.unknown_characters"
+        raise
 
 
 def sample_with(generator: Generator) -> Callable[[str, int], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import warnings
@@ -27,6 +28,8 @@ from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Observer, Tensors, Trainer, TrainerState, TrainingContext
 from textgen.runs.directory import RunDirectory
+
+logger = logging.getLogger("textgen")
 
 
 @attrs.define(kw_only=True)
@@ -84,6 +87,7 @@ class TrainingLoop:
 
     def run(self) -> None:
         """Train to the end. Raises Interrupted, TrainingError, or whatever the components raise."""
+        logger.info("training in %s on %s after step %d", self.directory.path, self.context.device, self.progress.step)
         self._tell(
             RunStarted(
                 step=self.progress.step,
@@ -197,7 +201,7 @@ class TrainingLoop:
     def _stop(self) -> None:
         self._checkpoint()
         step = self.progress.step
-        raise Interrupted(f"stopped after step {step} and a checkpoint; the same command goes on from there")
+        raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
 
     def _snapshot(self) -> _Snapshot:
         state = self.trainer.state()
@@ -232,6 +236,7 @@ class TrainingLoop:
                 self.directory.path,
             ) from error
         self._written.add(snapshot.step)
+        logger.info("checkpoint of step %d written to %s", snapshot.step, path)
         self._tell(Checkpointed(step=snapshot.step, path=path))
 
     def _tell(self, event: Event) -> None:
