@@ -1,5 +1,6 @@
 """Sphinx configuration. Build with: sphinx-build -W docs docs/_build"""
 
+import re
 from importlib import metadata
 from typing import Any
 
@@ -50,12 +51,14 @@ reference/checks
 """
 
 
+OUTSIDE = re.compile(r"\[([^]]+)\]\((?:\.\./)+plugins/[^)]+\)")
+
+
 def setup(app: Any) -> None:
     """Register with Sphinx."""
-    app.connect("source-read", add_sidebar)
+    app.connect("source-read", for_the_site)
 
 
-def add_sidebar(app: Any, page: str, source: list[str]) -> None:
-    """Give the first page the list of all pages."""
-    if page == "index":
-        source[0] += SIDEBAR
+def for_the_site(app: Any, page: str, source: list[str]) -> None:
+    """Give the first page the list of all pages; links to files outside docs/ work only in a clone."""
+    source[0] = OUTSIDE.sub(r"\1", source[0]) + (SIDEBAR if page == "index" else "")
