@@ -39,16 +39,15 @@ from textgen.tools.commented import inline_toml
 from textgen.tools.describe import describe, describe_option
 
 MARK = "<!-- Written by `python docs/reference.py` from the code; changes made here are lost. -->\n"
-COMMAND = "python docs/reference.py"
+FILES = re.compile(r"(<!-- files: .*-->\n)(?:.*\n)*?(<!-- end of files -->\n)")
+ROOMS = ("plugin", "pipeline", "contracts", "generation", "runs", "tools", "cli", "testing")
 
 
 def main() -> int:
     """Write the pages, or compare them; return the exit code."""
     check = "--check" in sys.argv[1:]
     stale = []
-    for name, make in WRITERS.items():
-        path = PAGES / f"{name}.md"
-        page = f"{MARK}\n{make().rstrip()}\n"
+    for path, page in pages().items():
         if not path.exists() or path.read_text(encoding="utf-8") != page:
             stale.append(path.relative_to(ROOT).as_posix())
             if not check:
@@ -57,8 +56,16 @@ def main() -> int:
     if stale:
         print(f"{'out of date' if check else 'written'}: {', '.join(stale)}")
     if stale and check:
-        print(f"to write them again: {COMMAND}")
+        print("to write them again: python docs/reference.py")
     return int(check and bool(stale))
+
+
+def pages() -> dict[Path, str]:
+    """What each page should be."""
+    made = {PAGES / f"{name}.md": f"{MARK}\n{make().rstrip()}\n" for name, make in WRITERS.items()}
+    architecture = ROOT / "docs/architecture.md"
+    written = architecture.read_text(encoding="utf-8")
+    return {**made, architecture: FILES.sub(lambda parts: f"{parts[1]}\n{files()}\n{parts[2]}", written)}
 
 
 def pipeline() -> str:
@@ -202,6 +209,30 @@ def checks() -> str:
             parts.append(f"## {'Every component' if kind == 'component' else kind.capitalize()}\n")
         parts += [f"### {statement.anchor}\n", f"**{text(statement.sentence).strip()}**\n", text(statement.advice)]
     return "\n".join(parts)
+
+
+def files() -> str:
+    """The files of the engine and of the built-in set, by room, with the first line of their docstrings."""
+    engine, builtins = ROOT / "textgen", ROOT / "plugins/textgen_builtins"
+    found = {path.name for path in engine.iterdir() if (path / "__init__.py").exists()}
+    rooms = [engine, *(engine / name for name in ROOMS if name in found)]
+    rooms += [engine / name for name in sorted(found - {*ROOMS})]
+    parts = []
+    for room in [*rooms, builtins]:
+        modules = sorted(room.glob("*.py") if room == engine else room.rglob("*.py"))
+        rows = [
+            f"| `{path.relative_to(room).as_posix()}` | {escape(summary(path), cell=True)} |"
+            for path in modules
+            if path.name not in ("__init__.py", "__main__.py")
+        ]
+        head = ["| file | what it is |", "| --- | --- |"]
+        parts += [f"### `{room.relative_to(ROOT).as_posix()}/`\n", "\n".join([*head, *rows]) + "\n"]
+    return "\n".join(parts)
+
+
+def summary(path: Path) -> str:
+    """The first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
 def described_fields(cls: type) -> list[dict[str, Any]]:
