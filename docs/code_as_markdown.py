@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections.abc
+import enum
 import inspect
 import itertools
 import json
@@ -219,7 +220,10 @@ def _default(default: Any) -> str:
         return " = ..."
     if isinstance(default, str):
         return f" = {json.dumps(default, ensure_ascii=False)}"
-    shown = default.__name__ if inspect.isclass(default) else repr(default)
+    if isinstance(default, collections.abc.Mapping):
+        default = dict(default)
+    is_named = inspect.isclass(default) or isinstance(default, enum.Enum)
+    shown = getattr(default, "__qualname__", str(default)) if is_named else repr(default)
     return " = ..." if shown.startswith("<") or " at 0x" in shown else f" = {shown}"
 
 
