@@ -25,7 +25,7 @@ COMMANDS: Final = ("/set", "/unset", "/options", "/help", "/quit", "/exit")
 _SAMPLING: Final = frozenset(OPTIONS) - attrs.fields_dict(DecodingOptions).keys()
 
 _HELP: Final = """\
-Type a prompt, and the model goes on from it. Ctrl-C stops a text.
+Type a prompt, and the model continues it. Ctrl-C stops a text.
   /set KEY=VALUE   change an option: /set temperature=0.5, /set stop="\\n"
   /set seed=N      another seed; each prompt gets the next index of the seed,
                    and /set seed=N begins at the first

@@ -285,7 +285,7 @@ class Generator:
         logprobs: int | None = None,
     ) -> ManyTexts:
         if isinstance(prompts, str):
-            raise UsageError("expected a list; for one, write [prompt], or use generate or stream", argument="prompts")
+            raise UsageError("expected several; for one, write [prompt], or use generate or stream", argument="prompts")
         if not isinstance(prompts, Iterable):
             raise UsageError("expected a list or another iterable of strings", argument="prompts", value=prompts)
         settings = self._settings(arguments)
