@@ -109,7 +109,7 @@ def _check(names: Names, kind: str, plugins: PluginSet) -> None:
         hint = f"; write {proposal!r}" if proposal != name and _DISTRIBUTION.fullmatch(proposal) else ""
         raise UsageError(
             f"{name!r} is not a name for a package: use lower-case words of letters and digits, joined by "
-            f"hyphens, the first beginning with a letter, also after textgen-{hint}"
+            f"hyphens, that begins with a letter, also after textgen-{hint}"
         )
     if keyword.iskeyword(names.module):
         raise UsageError(f"{name!r} is a word of Python's own and cannot be imported; write 'textgen-{name}'")
