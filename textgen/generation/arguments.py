@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, Self, 
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from textgen.errors import Fault, UsageError
 from textgen.generation.chain import Chain
@@ -47,7 +48,7 @@ class AsRun(enum.Enum):
 
 
 AS_RUN: Final = AsRun.AS_RUN
-Prompt: TypeAlias = "str | Sequence[int] | Ids"
+Prompt: TypeAlias = "str | Sequence[int] | npt.NDArray[np.integer[Any]]"
 """What to continue: text, or token ids (T,)."""
 
 
