@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import io
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ from typing import Any, Final
 
 import click
 
+from textgen.cli import streams
 from textgen.errors import Interrupted, PluginWarning, TextgenError
 from textgen.plugins import OWN_DISTRIBUTION, Offer, PluginSet
 
@@ -171,7 +171,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 the command or pipeline is wrong, 130/143 a signal."""
     arguments = sys.argv[1:] if args is None else args
     try:
-        _prepare_streams()
+        streams.prepare()
         warnings.showwarning = _show_each_once()  # this process is ours
         warnings.simplefilter("always", PluginWarning)
         ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=Settings())
@@ -287,17 +287,3 @@ def _show_each_once() -> Callable[..., None]:
             click.echo(f"textgen: warning: {message}", err=True)
 
     return show
-
-
-def _prepare_streams() -> None:
-    """UTF-8 out, whatever the platform's default; what a terminal cannot show is replaced, never an error.
-
-    Raises TextgenError where stdout was closed before the process began: a file might come to stand in its place.
-    """
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
-    if sys.stdout is None:
-        raise TextgenError("stdout is closed, so there is nowhere to write to; to write nothing: > /dev/null")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")
