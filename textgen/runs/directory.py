@@ -196,7 +196,8 @@ class RunDirectory:
             if self.exists() and self.checkpoints.steps():
                 return  # the successor goes on from there
             self._remove(self._own())
-            for path in sorted(previous.iterdir(), key=lambda path: path.name == "run.json"):  # which makes it count
+            kept = RunDirectory(previous)._own()  # and not what others made beside it
+            for path in sorted(kept, key=lambda path: path.name == "run.json"):  # which makes it count
                 _link(path, self.path / path.name)
             sync_folder(self.path)
         shutil.rmtree(previous)
