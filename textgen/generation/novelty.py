@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.errors import RunError
-from textgen.files import read_json
+from textgen.files import inside, read_json
 from textgen.protocols import Ids, Tokenizer
-from textgen.rundir import RunDirectory
 
 FOLDER: Final = "copy-index"
 _WORKSHOP: Final = ".copy-index"
@@ -203,7 +202,7 @@ def _make(run: Path, folder: Path, model_id: str, vocab_size: int, training_toke
     import filelock
 
     (run / _WORKSHOP).mkdir(exist_ok=True)
-    with filelock.FileLock(RunDirectory(run).inside(f"{_WORKSHOP}/lock")):
+    with filelock.FileLock(inside(run, f"{_WORKSHOP}/lock")):
         if _is_whole(folder, model_id):
             return
         partial = run / _WORKSHOP / "partial"
