@@ -1,27 +1,64 @@
 """Sphinx configuration. Build with: sphinx-build -W docs docs/_build"""
 
-import sys
+import re
 from importlib import metadata
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+from typing import Any
 
 project = "textgen"
 author = "The textgen authors"
 copyright = "The textgen authors, MIT licence"
 release = metadata.version("textgen-engine")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "textgen_reference"]
-exclude_patterns = ["_build", "generated", "pipelines"]
-default_role = "code"  # docstrings write names in single backticks
+extensions = ["myst_parser"]
+exclude_patterns = ["_build", "pipelines"]
 
 html_theme = "furo"
 html_title = f"textgen {release}"
 
-myst_enable_extensions = ["colon_fence", "deflist"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 
-autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
-autodoc_type_aliases = {"Source": "Source"}
+# The sidebar. It is added here, since a reader of index.md in a clone would see the directive as it stands.
+SIDEBAR = """
+```{toctree}
+:hidden:
+:caption: Guides
+
+quickstart
+pipelines
+python-api
+embedding
+writing-plugins
+hooks
+testing-plugins
+publishing-plugins
+architecture
+seed
+```
+
+```{toctree}
+:hidden:
+:caption: Reference
+
+reference/pipeline
+reference/components
+reference/plugins
+reference/commands
+reference/api
+reference/hooks
+reference/contracts
+reference/checks
+```
+"""
+
+
+OUTSIDE = re.compile(r"\[([^]]+)\]\((?:\.\./)+plugins/[^)]+\)")
+
+
+def setup(app: Any) -> None:
+    """Register with Sphinx."""
+    app.connect("source-read", for_the_site)
+
+
+def for_the_site(app: Any, page: str, source: list[str]) -> None:
+    """Give the first page the list of all pages; links to files outside docs/ work only in a clone."""
+    source[0] = OUTSIDE.sub(r"\1", source[0]) + (SIDEBAR if page == "index" else "")

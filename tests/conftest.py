@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 import tomli_w
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from textgen import Generator
 
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 BOOK = Path(__file__).parents[1] / "../shared/data/timemachine.txt"
@@ -125,6 +128,14 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from textgen import run
 
     return run(make_tiny_pipeline(tmp_path_factory.mktemp("finished"), seed=7)).path
+
+
+@pytest.fixture(scope="module")
+def generator(finished_run: Path) -> Generator:
+    """The generator of `finished_run`."""
+    from textgen import load
+
+    return load(finished_run)
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ from textgen import (
     TrainingError,
     load,
 )
+from textgen.errors import Difference
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 REQUESTS: tuple[dict[str, Any], ...] = tuple(
@@ -170,7 +171,7 @@ if __name__ == "__main__":
         PipelineError([Fault("model.cell", "expected one of three", "5"), Fault("seed", "must be >= 0")], "a.toml"),
         PromptError(["é", "ß"]),
         DeviceError("no such device", "cuda"),
-        RunMismatchError(Path("runs/a"), ["seed: 1 there, 2 here"]),
+        RunMismatchError(Path("runs/a"), [Difference("seed", 1, 2)]),
         CorpusError("too short", Path("a.txt")),
         PluginError("raised KeyError", plugin="p", distribution="d", version="1"),
         ContractError("gave None", kind="model", component="c", plugin="p", distribution="d", version="1"),
@@ -184,7 +185,7 @@ if __name__ == "__main__":
 )
 def test_an_error_comes_from_another_process_as_it_was_raised(error: TextgenError) -> None:
     """Pools of processes pickle it; one that cannot be made again breaks the pool."""
-    error.args = (f"prompts[3]: {error}",)  # as it is when its place is added
+    error.__dict__["source"] = "prompts[3]"  # as it is when its place is added
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert (type(again), again.args, str(again)) == (type(error), error.args, str(error))
         assert vars(again) == vars(error)

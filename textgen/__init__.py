@@ -31,14 +31,12 @@ if _TYPE_CHECKING:
         TrainingError,
         UsageError,
     )
-    from textgen.generation.arguments import GenerateArguments
+    from textgen.generation.arguments import Request
     from textgen.generation.async_streams import AsyncTextStream
-    from textgen.generation.decoding import TokenLogprobs
     from textgen.generation.generator import Generator
     from textgen.generation.novelty import CopyIndex, CopyReport
-    from textgen.generation.results import Generation, Piece
+    from textgen.generation.results import Generation, GenerationState, Piece, TokenLogprobs
     from textgen.generation.scoring import TextScore, TokenScores
-    from textgen.generation.state import GenerationState
     from textgen.generation.streams import TextStream
     from textgen.pipeline.pipeline import Pipeline
     from textgen.plugin.component import BuildContext, Component, NoOptions, option
@@ -58,7 +56,6 @@ __all__ = [
     "DeviceError",
     "Engine",
     "Fault",
-    "GenerateArguments",
     "Generation",
     "GenerationState",
     "Generator",
@@ -71,6 +68,7 @@ __all__ = [
     "PluginSet",
     "PluginWarning",
     "PromptError",
+    "Request",
     "Run",
     "RunError",
     "RunLockedError",
@@ -97,14 +95,12 @@ _WHERE = {
         *("PluginError", "PluginWarning", "PromptError", "RunError", "RunLockedError", "RunMismatchError"),
         *("TextgenError", "TrainingError", "UsageError"),
     ),
-    "generation.arguments": ("GenerateArguments",),
+    "generation.arguments": ("Request",),
     "generation.async_streams": ("AsyncTextStream",),
-    "generation.decoding": ("TokenLogprobs",),
     "generation.generator": ("Generator",),
     "generation.novelty": ("CopyIndex", "CopyReport"),
-    "generation.results": ("Generation", "Piece"),
+    "generation.results": ("Generation", "GenerationState", "Piece", "TokenLogprobs"),
     "generation.scoring": ("TextScore", "TokenScores"),
-    "generation.state": ("GenerationState",),
     "generation.streams": ("TextStream",),
     "pipeline.pipeline": ("Pipeline",),
     "plugin.component": ("BuildContext", "Component", "NoOptions", "option"),
@@ -114,6 +110,8 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> _Any:
+    if name == "__version__":
+        return _importlib.import_module("importlib.metadata").version("textgen-engine")
     for module, names in _WHERE.items():
         if name in names:
             value = globals()[name] = getattr(_importlib.import_module(f"textgen.{module}"), name)

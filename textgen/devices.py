@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import platform
 import re
 import threading
@@ -13,6 +14,8 @@ from typing import Final
 import attrs
 
 from textgen.errors import DeviceError
+
+logger = logging.getLogger("textgen")
 
 
 @attrs.define
@@ -35,26 +38,24 @@ def resolve(requested: str) -> str:
     DeviceError: never a silent switch.
     """
     check_name(requested)
-    if requested == "cpu":
-        return "cpu"
+    chosen, missing = requested, ""
     if requested == "auto":
-        if has_cuda_driver() and _cuda_count():
-            return "cuda"
-        return "mps" if _has_mps() else "cpu"
-    missing = None
-    if requested == "mps":
-        missing = None if _has_mps() else "this machine has no MPS device"
-    else:
+        has_cuda = has_cuda_driver() and _cuda_count()
+        chosen = "cuda" if has_cuda else "mps" if _has_mps() else "cpu"
+    elif requested == "mps":
+        missing = "" if _has_mps() else "no MPS device is available"
+    elif requested != "cpu":
         count = _cuda_count() if has_cuda_driver() else 0
         if count <= int(requested.partition(":")[2] or 0):
             missing = f"this machine has {count} CUDA devices" if count else "no CUDA device is available"
     if missing:
-        raise DeviceError(f"device {requested!r} was asked for, but {missing}; set `device` to cpu or auto", requested)
-    return requested
+        raise DeviceError(f"device {requested!r} was requested, but {missing}", requested, remedy="device")
+    logger.debug("device %s chosen for %s", chosen, requested)
+    return chosen
 
 
 def check_name(requested: str) -> None:
-    """Raise DeviceError for what is no name of a device, whether or not there is one."""
+    """Raise DeviceError for a name that no device can have, whether or not one is available."""
     if not isinstance(requested, str) or not NAMES.fullmatch(requested):
         raise DeviceError(f"no device is called {requested!r}; use auto, cpu, cuda, cuda:N or mps", str(requested))
 

@@ -19,7 +19,7 @@ from textgen.errors import UsageError
 from textgen.generation.arguments import Event
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
-from textgen.pipeline.document import read_document
+from textgen.pipeline.document import Overrides, read_document
 from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
@@ -41,10 +41,10 @@ class Run:
     """
 
     path: Path
-    pipeline: Pipeline
+    pipeline: Pipeline = attrs.field(repr=False)
     outcome: Outcome
-    generator: Generator
-    generations: tuple[Generation, ...]
+    generator: Generator = attrs.field(repr=False)
+    generations: tuple[Generation, ...] = attrs.field(repr=lambda texts: f"<{len(texts)} texts>")
 
 
 class Engine:
@@ -57,14 +57,14 @@ class Engine:
         self._plugins = plugins
         self._disable = frozenset(disable)
 
-    def pipeline(self, source: Source, overrides: Iterable[str] = ()) -> Pipeline:
-        """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError."""
-        if isinstance(overrides, str):
-            raise UsageError(f"overrides are several; for one, write [{overrides!r}]")
-        overrides = list(overrides)
+    def pipeline(self, source: Source, overrides: Overrides = ()) -> Pipeline:
+        """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError.
+
+        `overrides` are as `{"trainer.epochs": 5}`, `{"trainer": {"epochs": 5}}` or `["trainer.epochs=5"]`.
+        """
         if isinstance(source, Pipeline):
-            if overrides:
-                raise UsageError("a checked Pipeline takes no overrides; give what it was made from")
+            if list(overrides):
+                raise UsageError("a checked Pipeline takes none; give what it was made from", argument="overrides")
             return source
         document = read_document(source, overrides)
         return make_pipeline(document, self.plugins(document.disabled_plugins()))
@@ -79,7 +79,7 @@ class Engine:
     def run(
         self,
         source: Source,
-        overrides: Iterable[str] = (),
+        overrides: Overrides = (),
         *,
         output: str | Path | None = None,
         overwrite: bool = False,
@@ -89,11 +89,12 @@ class Engine:
     ) -> Run:
         """Train, resume or skip, as the run directory stands; then generate.
 
+        overrides  as `pipeline` takes them
         output     the run directory, in place of the pipeline's
         overwrite  train anew. A finished run that is there stays, and is what `load` gives with a warning, until the
                    new one is finished
         console    where progress may be written; without it, silence
-        observers  more spectators than the pipeline's own. What they raise ends the run
+        observers  beside the pipeline's own, and told of a run that is skipped. What they raise ends the run
         cancelled  a function that is asked after every step, or an event such as threading.Event; once true, the run
                    stops after a checkpoint and raises Interrupted
 
@@ -127,7 +128,7 @@ class Engine:
         """
         devices.check_name(device)
         if not isinstance(sampler, list | tuple | None):
-            raise UsageError(f"sampler must be a list of tables, and is {sampler!r}")
+            raise UsageError("expected a list of tables", argument="sampler", value=sampler)
         return load_generator(RunDirectory(Path(path).absolute()), self.plugins, device=device, samplers=sampler)
 
     def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
@@ -155,16 +156,16 @@ def _checked(
     observers = tuple(observers)
     for observer in observers:
         if not callable(getattr(observer, "observe", None)):
-            raise UsageError(f"an observer has a method observe(event), and {observer!r} has none")
+            raise UsageError("expected objects with a method observe(event)", argument="observers", value=observer)
     stop = getattr(cancelled, "is_set", cancelled)
     if not callable(stop):
-        raise UsageError(f"cancelled must be a function or an event, and is {cancelled!r}")
+        raise UsageError("expected a function or an event", argument="cancelled", value=cancelled)
     return observers, stop
 
 
 def run(
     source: Source,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     *,
     output: str | Path | None = None,
     overwrite: bool = False,

@@ -1,44 +1,64 @@
 """Every error that textgen raises on purpose.
 
     TextgenError                 exit code 1
-    ├── UsageError               exit code 2: the command, the pipeline or an argument is wrong
+    ├── UsageError               exit code 2: .argument, .value, .suggestion, .faults, .source
     │   ├── PipelineError        .faults      every fault found, each with its dotted path
-    │   ├── PromptError          .characters  prompt characters outside the vocabulary
-    │   ├── DeviceError          .device      asked for and not there
-    │   └── RunMismatchError     .differences another pipeline, vocabulary or corpus made this run directory
-    ├── CorpusError              .path        unreadable, undecodable, empty or too short
+    │   ├── PromptError          .characters  of the prompt, outside the vocabulary; .nearest known ones
+    │   ├── DeviceError          .device      missing, or out of memory
+    │   └── RunMismatchError     .path, .differences: key, before and now of each
+    ├── CorpusError              .path, .encoding, .offset, .suggested_encoding
     ├── PluginError              .plugin, .distribution, .version, .cause
     │   └── ContractError        .kind, .component: a component broke the contract of its kind
     ├── RunError                 .path        the run directory cannot be used
     │   ├── RunLockedError       .pid         another process is using it
     │   └── CorruptFileError     .path, .expected, .actual
     ├── TrainingError            .step, .learning_rate: training cannot go on
-    └── Interrupted              .signal_number, exit code 128 + signal
+    └── Interrupted              .step, .signal_number, exit code 128 + signal
 
-Each is raised with the facts it carries as attributes, and its text says what was wrong, where, and what to do. An
-argument of the Python API stands between backticks in it; the command line shows its own option there.
+The text of each says what is wrong, where, and what to do, in terms of the Python API; the attributes hold the same
+facts. `error.worded(name)` is the text in other terms: `name` gives what an argument of the API is called elsewhere,
+as the command line calls `output` --output. `.remedy` is the argument that would help, or "".
 """
 
 from __future__ import annotations
 
 import os
-import re
+import reprlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import attrs
+
+_REMEDIES: Final = {
+    "output": "choose another {}",
+    "overwrite": "give {} to start again",
+    "device": "set {} to cpu or auto",
+}
 
 
 class TextgenError(Exception):
     """Base class of every expected error. A bug is never one of these."""
 
     exit_code = 1
+    remedy = ""
+
+    def __str__(self) -> str:
+        return self.worded(str)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Text and facts as they are: Exception would make it anew from its text, and break a pool of processes."""
         return _restored, (type(self), self.args, self.__dict__)
+
+    def worded(self, name: Callable[[str], str]) -> str:
+        """The text, with each argument of the Python API called what `name` gives for it."""
+        text = self._text(name)
+        return f"{text}; {_REMEDIES[self.remedy].format(name(self.remedy))}" if self.remedy else text
+
+    def _text(self, name: Callable[[str], str]) -> str:
+        return super().__str__()
 
 
 def _restored(kind: type[TextgenError], texts: tuple[Any, ...], facts: dict[str, Any]) -> TextgenError:
@@ -47,15 +67,9 @@ def _restored(kind: type[TextgenError], texts: tuple[Any, ...], facts: dict[str,
     return error
 
 
-class UsageError(TextgenError):
-    """The command, the pipeline or an argument is wrong; nothing was done."""
-
-    exit_code = 2
-
-
 @attrs.frozen
 class Fault:
-    """One thing wrong with a pipeline.
+    """One thing wrong with a pipeline or with the arguments of a call.
 
     `path` is dotted (`trainer.epochs`), `expected` and `given` are phrases, and `hint` says what may have been meant.
     """
@@ -72,74 +86,142 @@ class Fault:
         return f"{text}; {self.hint}" if self.hint else text
 
 
-class PipelineError(UsageError):
-    """A pipeline that cannot be used. All its faults are in `faults`."""
+class UsageError(TextgenError):
+    """The command, the pipeline or an argument is wrong; nothing was done.
 
-    def __init__(self, faults: Sequence[Fault], source: str = "pipeline") -> None:
-        self.faults = tuple(faults)
-        self.source = source
-        if len(self.faults) == 1:
-            text = f"{source}: {self.faults[0]}"
-        else:
-            text = "\n  ".join([f"{source}: {len(self.faults)} faults", *map(str, self.faults)])
-        super().__init__(text)
+    `faults` are all that is wrong; `argument` and `suggestion` are of the first. `value` is None where it says nothing,
+    and `source` is where that was given: a file and line, or a place among several prompts.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        argument: str = "",
+        value: Any = None,
+        suggestion: str = "",
+        faults: Sequence[Fault] = (),
+        source: str = "",
+    ) -> None:
+        given = "" if value is None else reprlib.repr(value)
+        self.faults = tuple(faults) or (Fault(argument, message, given, suggestion),)
+        self.argument, self.suggestion = self.faults[0].path, self.faults[0].hint
+        self.value, self.source = value, source
+        super().__init__(message)
+
+    def worded(self, name: Callable[[str], str]) -> str:
+        """The text, with each argument of the Python API called what `name` gives for it."""
+        return f"{self.source}: {super().worded(name)}" if self.source else super().worded(name)
+
+    def _text(self, name: Callable[[str], str]) -> str:
+        return "; ".join(str(attrs.evolve(fault, path=fault.path and name(fault.path))) for fault in self.faults)
+
+
+class PipelineError(UsageError):
+    """A pipeline that cannot be used. All its faults are in `faults`; `argument` is set where overrides are wrong."""
+
+    def __init__(self, faults: Sequence[Fault], source: str = "pipeline", *, argument: str = "") -> None:
+        super().__init__(faults=faults, source=source)
+        self.argument = argument
+
+    def worded(self, name: Callable[[str], str]) -> str:
+        """One line for one fault, else a line for each. Their paths are the pipeline's, and stay as they are."""
+        count = [f"{len(self.faults)} faults"] if len(self.faults) > 1 else []
+        return f"{name(self.argument) or self.source}: " + "\n  ".join([*count, *map(str, self.faults)])
 
 
 class PromptError(UsageError):
-    """The prompt has characters that the vocabulary lacks."""
+    """The prompt has characters that the vocabulary lacks; `argument` is what lets such a prompt pass.
 
-    def __init__(self, characters: Sequence[str]) -> None:
-        self.characters = tuple(characters)
-        shown = ", ".join(f"{c!r} (U+{ord(c):04X})" if len(c) == 1 else repr(c) for c in self.characters)
-        super().__init__(
-            f"the prompt has characters outside the vocabulary: {shown}; leave them out, or set "
-            "`unknown_characters` to 'skip' (drop them) or 'unknown' (feed them as <unk>)"
+    `nearest` has what may stand for them, where there is such a thing: `"` for a curly quote.
+    """
+
+    def __init__(
+        self,
+        characters: Sequence[str],
+        nearest: Mapping[str, str] = MappingProxyType({}),
+        *,
+        argument: str = "unknown_characters",
+    ) -> None:
+        super().__init__(argument=argument)
+        self.characters, self.nearest = tuple(characters), dict(nearest)
+
+    def _text(self, name: Callable[[str], str]) -> str:
+        return (
+            f"the prompt has characters outside the vocabulary: {', '.join(map(self._shown, self.characters))}; "
+            f"leave them out, or set {name(self.argument)} to 'skip' (drop them) or 'unknown' (feed them as <unk>)"
         )
+
+    def _shown(self, character: str) -> str:
+        facts = [f"U+{ord(character):04X}"] if len(character) == 1 else []
+        facts += [f"write {self.nearest[character]!r}"] if character in self.nearest else []
+        return repr(character) + (f" ({', '.join(facts)})" if facts else "")
 
 
 class DeviceError(UsageError):
     """A device was asked for that this machine does not have, or that ran out of memory."""
 
-    def __init__(self, message: str, device: str) -> None:
-        self.device = device
+    def __init__(self, message: str, device: str, *, remedy: str = "") -> None:
         super().__init__(message)
+        self.device, self.remedy = device, remedy
+
+
+@attrs.frozen
+class Difference:
+    """A key of a run's fingerprint whose value was another; None where it was not set."""
+
+    key: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        shown = ("not set" if value is None else str(value) for value in (self.before, self.now))
+        if self.key.startswith("corpus."):  # the beginning of a checksum, and how long the text is
+            shown = (f"{v:,}" if isinstance(v, int) else f"{str(v)[:12]}…" for v in (self.before, self.now))
+        return "{}: {} before, {} now".format(self.key, *shown)
 
 
 class RunMismatchError(UsageError):
-    """The run directory was made from something else. `differences` lists what, one phrase each."""
+    """The run directory was made from something else; `differences` lists what."""
 
-    def __init__(self, path: Path, differences: Sequence[str]) -> None:
-        self.path = path
-        self.differences = tuple(differences)
-        of_text = [difference.startswith("corpus.") for difference in self.differences]
-        made = "was trained on another text" if all(of_text) else "holds a run of another pipeline"
-        rows = "".join(f"\n  {row}" for row in _rows(self.differences))
-        super().__init__(
-            f"{path} {made}:{rows}\nkeep it and choose another folder with `output`, or replace it with `overwrite`"
-        )
+    def __init__(self, path: Path, differences: Sequence[Difference]) -> None:
+        super().__init__()
+        self.path, self.differences = path, tuple(differences)
 
-
-def _rows(differences: Sequence[str]) -> list[str]:
-    """Differences as they are shown: of a text, first how long it was and is, then the beginning of each checksum."""
-    rows = []
-    for difference in differences:
-        if not difference.startswith("corpus."):
-            rows.append(difference)
-        elif difference.startswith("corpus.sha256"):
-            rows.append(re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", difference))
-            if not any(other.startswith("corpus.characters") for other in differences):
-                rows.append("corpus.characters: as many there as here")
-        else:
-            rows.append(re.sub(r"\d+", lambda number: f"{int(number[0]):,}", difference))
-    return rows
+    def _text(self, name: Callable[[str], str]) -> str:
+        of_text = all(difference.key.startswith("corpus.") for difference in self.differences)
+        made = "was trained on another text" if of_text else "holds a run of another pipeline"
+        rows = "".join(f"\n  {difference}" for difference in self.differences)
+        advice = f"keep it and choose another folder with {name('output')}, or replace it with {name('overwrite')}"
+        return f"{self.path} {made}:{rows}\n{advice}"
 
 
 class CorpusError(TextgenError):
-    """The corpus cannot be read, or is too small to train on."""
+    """The corpus cannot be read, or is too small to train on. The text begins with its path.
 
-    def __init__(self, message: str, path: Path | None = None) -> None:
-        self.path = path
+    `offset` is the first byte that is not of its encoding, and `suggested_encoding` is what its first bytes say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        path: Path | None = None,
+        *,
+        encoding: str = "",
+        offset: int | None = None,
+        suggested_encoding: str = "",
+    ) -> None:
+        self.path, self.encoding, self.offset, self.suggested_encoding = path, encoding, offset, suggested_encoding
         super().__init__(message)
+
+    def _text(self, name: Callable[[str], str]) -> str:
+        text = super()._text(name) if self.path is None else f"{self.path}: {super()._text(name)}"
+        if self.offset is None:
+            return text
+        right = f"to {self.suggested_encoding}" if self.suggested_encoding else "to its own, such as cp1252 or latin-1"
+        return f"{text}; set the option {name('encoding')} {right}"
 
 
 class PluginError(TextgenError):
@@ -161,8 +243,8 @@ class ContractError(PluginError):
 class RunError(TextgenError):
     """The run directory cannot be used."""
 
-    def __init__(self, message: str, path: Path) -> None:
-        self.path = path
+    def __init__(self, message: str, path: Path, *, remedy: str = "") -> None:
+        self.path, self.remedy = path, remedy
         super().__init__(message)
 
 
@@ -172,19 +254,19 @@ class RunLockedError(RunError):
     def __init__(self, path: Path, pid: int | None) -> None:
         self.pid = pid
         who = "another run of this process" if pid == os.getpid() else f"process {pid}" if pid else "another run"
-        super().__init__(f"{path} is in use by {who}; wait for it, stop it, or choose another `output`", path)
+        super().__init__(f"{path} is in use by {who}: wait for it, or stop it", path, remedy="output")
 
 
 class CorruptFileError(RunError):
     """A file is not what the run wrote: its checksum differs or it cannot be read."""
 
-    def __init__(self, path: Path, message: str, *, expected: str = "", actual: str = "") -> None:
+    def __init__(self, path: Path, message: str, *, expected: str = "", actual: str = "", remedy: str = "") -> None:
         self.expected, self.actual = expected, actual
-        super().__init__(f"{path}: {message}", path)
+        super().__init__(f"{path}: {message}", path, remedy=remedy)
 
 
 class TrainingError(TextgenError):
-    """Training cannot go on: the loss is no longer a number, or nothing is left to train on."""
+    """Training cannot continue: the loss is no longer a number, or nothing is left to train on."""
 
     def __init__(self, message: str, *, step: int, learning_rate: float | None = None) -> None:
         self.step, self.learning_rate = step, learning_rate
@@ -192,12 +274,20 @@ class TrainingError(TextgenError):
 
 
 class Interrupted(TextgenError):
-    """The run was asked to stop, and stopped after writing a checkpoint. `signal_number` is None without a signal."""
+    """The run was asked to stop. `step` is that of its checkpoint, from where it resumes; None without training."""
 
-    def __init__(self, message: str, *, signal_number: int | None = None) -> None:
-        self.signal_number = signal_number
+    overwrite = False  # whether it was to replace another run, which must not be said again
+
+    def __init__(self, message: str, *, signal_number: int | None = None, step: int | None = None) -> None:
+        self.signal_number, self.step = signal_number, step
         self.exit_code = 128 + (signal_number or signal.SIGINT)
         super().__init__(message)
+
+    def _text(self, name: Callable[[str], str]) -> str:
+        if self.step is None:
+            return super()._text(name)
+        without = f" without {name('overwrite')}" if self.overwrite else ""
+        return f"{super()._text(name)}; run it again{without} to resume"
 
 
 class PluginWarning(UserWarning):

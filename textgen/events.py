@@ -1,7 +1,7 @@
 """What happens in a run, as trainers yield it and observers see it.
 
 trainer yields    StepDone, Evaluated
-observers see     RunStarted, StepDone, Evaluation, Checkpointed, RunFinished
+observers see     RunStarted, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped alone
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Evaluated:
 
 @attrs.frozen(kw_only=True)
 class RunStarted:
-    """Training begins, or goes on from `step` with `evaluations` made before it.
+    """Training begins, or resumes from `step` with `evaluations` made before it.
 
     parameters      numbers the model learns
     training_tokens, validation_tokens   sizes of the split
@@ -100,5 +100,13 @@ class RunFinished:
     status: Literal["finished", "interrupted", "failed"]
 
 
+@attrs.frozen(kw_only=True)
+class RunSkipped:
+    """The run in the folder `path` was finished before, at `step`; told to the observers that the caller gave."""
+
+    step: int
+    path: Path
+
+
 TrainingEvent: TypeAlias = StepDone | Evaluated
-Event: TypeAlias = RunStarted | StepDone | Evaluation | Checkpointed | RunFinished
+Event: TypeAlias = RunStarted | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped

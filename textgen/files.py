@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CorruptFileError(path, f"it is not valid JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CorruptFileError(path, "it holds no JSON object")
+        raise CorruptFileError(path, "it does not hold a JSON object")
     return value
 
 

@@ -127,7 +127,7 @@ class Decoder(Protocol):
         """Replace the carried state. Its first axis sets the batch size, so picking rows forks or drops sequences.
 
         Where arrays keep their shape from step to step, rows of different decoders of the model can be put together,
-        and the engine generates in batches; where they grow, it generates one sequence after the other.
+        and the engine generates in batches; where they grow, only if the decoder is a RowDecoder.
         """
         ...
 
@@ -145,6 +145,26 @@ class GreedyDecoder(Decoder, Protocol):
         that steps of `extend` give the same tokens and leave the same state. May return fewer, (B, 0) too, where a
         logit may be NaN or infinite; the engine then takes the next step itself, and says whose fault it is.
         """
+        ...
+
+
+class RowDecoder(Decoder, Protocol):
+    """A decoder whose rows come and go while it runs, without a way through `read_state` and `write_state`.
+
+    Offering the methods is a choice. Only with them do models whose state grows (attention caches) generate in batches:
+    the rows of such a decoder have lengths of their own. Others gain speed where reading a state is slow, as on a GPU.
+    `read_state` and `write_state` need to serve rows of one length only.
+
+    exact_rows  False where a row may differ in the last bit from the same row alone. Requests with `exact` then run
+                alone. True if not set
+    """
+
+    def take(self, rows: Sequence[int]) -> Self:
+        """Another decoder with these rows, in this order; a row may be taken twice. This one stays as it is."""
+        ...
+
+    def join(self, other: Self) -> None:
+        """Append the rows of another decoder of the model, which is not used any more."""
         ...
 
 

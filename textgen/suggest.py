@@ -1,9 +1,10 @@
-"""The nearest known name to one that was mistyped."""
+"""The nearest known name to one that was mistyped, and the nearest known text to a character."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -15,3 +16,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     begun = [other for other in known if len(name) > 2 and other.startswith(name)]
     matches = sorted(begun, key=len) or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {matches[0]!r}?" if matches else ""
+
+
+def nearest_text(text: str, is_known: Callable[[str], bool]) -> str:
+    """The known text that a keyboard has in place of a text: without curls or accents, or in the other case; or ""."""
+    typed = unicodedata.normalize("NFKD", "".join(map(_typed, text)))
+    plain = "".join(c for c in typed if not unicodedata.combining(c))
+    return next((near for near in (plain, plain.swapcase()) if near and is_known(near)), "")
+
+
+def _typed(character: str) -> str:
+    name = unicodedata.name(character, "")
+    if "QUOTATION MARK" in name:
+        return '"' if "DOUBLE" in name else "'"
+    return "-" if name == "MINUS SIGN" or unicodedata.category(character) == "Pd" else character

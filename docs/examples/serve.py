@@ -1,9 +1,9 @@
-"""Serves a trained model over HTTP, streaming each text as it is written.
+"""Serves a trained model over HTTP, streaming each text while it is generated.
 
     $ TEXTGEN_RUN=runs/my-novel uvicorn serve:app
     $ curl --no-buffer localhost:8000/generate --json '{"prompt": "The door", "max_new_tokens": 200, "seed": 7}'
 
-The same prompt, seed and options give the same text, whatever else the server is writing at the time.
+The same prompt, seed and options give the same text, whatever else the server generates at the same time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 import textgen
 
-# What a client may set. A time limit keeps one request from holding on to the server.
+# What a client may set. A time limit keeps one request from occupying the server.
 OPTIONS = {"max_new_tokens", "stop", "seed", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"}
 MOST_TOKENS = 10_000
 MOST_CHARACTERS = 100_000  # of a prompt
@@ -52,7 +52,7 @@ async def generate(request: Request) -> Response:
         pieces = generator.astream(prompt, time_limit=SECONDS, **options)  # checks prompt and options at once
     except textgen.UsageError as error:
         return JSONResponse({"error": str(error)}, status_code=400)
-    # Starlette cancels the task that reads the pieces when the client has gone, and that ends the text.
+    # Starlette cancels the task that reads the pieces when the client disconnects, and that ends the text.
     return StreamingResponse(pieces, media_type="text/plain")
 
 

@@ -1,14 +1,11 @@
-"""The group of subcommands, and what becomes of errors: one line on stderr and the promised exit code."""
+"""The group of subcommands, and the function that runs it."""
 
 from __future__ import annotations
 
-import errno
 import importlib
-import os
-import re
+import logging
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from importlib import metadata
@@ -18,11 +15,11 @@ from typing import Any, Final
 import click
 
 from textgen.cli import streams
-from textgen.errors import Interrupted, PluginWarning, TextgenError
+from textgen.cli.context import PATIENCE_SECONDS, CommandContext
+from textgen.cli.errors import ReaderGone, report
+from textgen.errors import PluginWarning, TextgenError
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
-from textgen.plugin.registry import PluginSet
 
-_PATIENCE_SECONDS: Final = 0.5
 _ALSO_CALLED: Final = {
     **dict.fromkeys(("train", "fit", "start", "resume", "continue"), "run"),
     **dict.fromkeys(("sample", "write", "chat", "predict", "complete"), "generate"),
@@ -31,16 +28,6 @@ _ALSO_CALLED: Final = {
     **dict.fromkeys(("config", "validate", "options"), "show"),
     **dict.fromkeys(("new", "create"), "init"),
 }
-_ONE_ARGUMENT: Final = {
-    "generate": "a prompt is given with --prompt TEXT, in quotes",
-    "init": "for several texts, give the folder that they are in",
-    **dict.fromkeys(("run", "show"), "a key of the pipeline is changed with --set KEY=VALUE"),
-}
-_NO_OPTIONS: Final = {"echo", "cancelled", "stop_tokens"}  # what only the Python API takes, or takes otherwise
-
-
-class _ReaderGone(Exception):
-    """Nobody reads stdout any more."""
 
 
 class _Group(click.Group):
@@ -77,11 +64,13 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:  # click would exit with 1
-            raise _ReaderGone from error
+            raise ReaderGone from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         try:
-            return super().resolve_command(ctx, args)
+            resolved = super().resolve_command(ctx, args)
+            ctx.obj.command = resolved[1]
+            return resolved
         except click.UsageError as error:
             hint = self._meant(ctx, args[0]) if args else ""
             if hint and "did you mean" not in error.message.lower():
@@ -105,31 +94,16 @@ class _Group(click.Group):
         known = _ALSO_CALLED.get(word)
         return f"did you mean {known!r}?" if known else nearest(word, self.list_commands(ctx))
 
-    def _build(self, offer: Offer, settings: Settings) -> click.Command:
+    def _build(self, offer: Offer, context: CommandContext) -> click.Command:
         from textgen.contracts import checks
         from textgen.pipeline.pipeline import Choice
         from textgen.plugin.component import BuildContext
 
-        context = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=settings.plugins())
-        made = checks.build(Choice(offer.name, offer, offer.component.config()), context)
+        built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins())
+        made = checks.build(Choice(offer.name, offer, offer.component.config()), built)
         if not isinstance(made, click.Command):
             raise checks.blame(offer, f"built {type(made).__name__}, and must build a click.Command")
         return made
-
-
-class Settings:
-    """What the options before the subcommand say."""
-
-    def __init__(self) -> None:
-        self.disable: tuple[str, ...] = ()
-        self.patience = _PATIENCE_SECONDS
-        self._plugins: PluginSet | None = None
-
-    def plugins(self) -> PluginSet:
-        """The plugins, discovered once per command."""
-        if self._plugins is None:
-            self._plugins = PluginSet.discover(disable=self.disable, patience=self.patience)
-        return self._plugins
 
 
 @click.command(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -146,7 +120,7 @@ class Settings:
 @click.option(
     "--patience",
     type=click.FloatRange(min=0),
-    default=_PATIENCE_SECONDS,
+    default=PATIENCE_SECONDS,
     show_default=True,
     metavar="SECONDS",
     is_eager=True,
@@ -169,111 +143,23 @@ def group(debug: bool) -> None:  # main reads --debug
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 the command or pipeline is wrong, 130/143 a signal."""
     arguments = sys.argv[1:] if args is None else args
+    context = CommandContext()
     try:
         streams.prepare()
         warnings.showwarning = _show_each_once()  # this process is ours
         warnings.simplefilter("always", PluginWarning)
-        ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=Settings())
+        logging.getLogger("textgen").addHandler(_LogHandler(logging.WARNING))
+        ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=context)
         sys.stdout.flush()
         code = ended if isinstance(ended, int) else 0  # what a command gave to click's Context.exit
     except Exception as error:
-        code = _report(error, arguments)
+        code = report(error, context, debug="--debug" in arguments)
     except KeyboardInterrupt:
         click.echo("textgen: interrupted", err=True)
         code = 128 + signal.SIGINT
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     sys.exit(code)
-
-
-def _report(error: Exception, arguments: list[str]) -> int:
-    """Say what went wrong and return the exit code. A bug keeps its traceback."""
-    debug = "--debug" in arguments
-    if isinstance(error, BrokenPipeError | _ReaderGone):
-        # Whoever read our output has enough of it. Nothing may be written there again, at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    if debug and not isinstance(error, click.ClickException | click.exceptions.Exit):
-        traceback.print_exception(error)
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
-    if isinstance(error, click.Abort):
-        click.echo("textgen: interrupted", err=True)
-        return 128 + signal.SIGINT
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        error.show()
-        return error.exit_code
-    if isinstance(error, click.ClickException):
-        click.echo(f"textgen: error: {_usage(error, arguments)}", err=True)
-        return error.exit_code
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EISDIR, errno.EACCES):
-        click.echo(f"textgen: error: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
-        return 1
-    if isinstance(error, TextgenError):
-        kind = "" if isinstance(error, Interrupted) else "error: "  # it did what it was asked to
-        if not debug:
-            click.echo(f"textgen: {kind}{_with_options(str(error), arguments)}", err=True)
-        return error.exit_code
-    if not debug:
-        traceback.print_exception(error)
-        click.echo("textgen: this is a bug in textgen or a plugin; the traceback above says where", err=True)
-    return 1
-
-
-def _usage(error: click.ClickException, arguments: list[str]) -> str:
-    """What click found wrong with the command line, in one line, and where to read on."""
-    command = next((argument for argument in arguments if argument in COMMANDS), "")
-    known = [name for parameter in group.params for name in parameter.opts]
-    if isinstance(error, click.NoSuchOption) and command and error.option_name in known:
-        return f"{error.option_name} goes before the command: textgen {error.option_name} {command} …"
-    message = " ".join(error.format_message().split()).rstrip(".")
-    message = message[:1].lower() + message[1:]
-    if isinstance(error, click.NoSuchOption):
-        message = _no_such_option(error)
-    if isinstance(error, click.NoSuchOption) and command in ("run", "show") and not message.endswith("?"):
-        message += "; a key of the pipeline is changed with --set KEY=VALUE"
-    if "unexpected extra argument" in message and command in _ONE_ARGUMENT:
-        message += f"; {_ONE_ARGUMENT[command]}"
-    if isinstance(error, click.BadParameter) and command == "generate" and "'--output'" in message:
-        message += "; the text goes to a file by > FILE"
-    ctx = getattr(error, "ctx", None)
-    where = ctx.command_path if ctx is not None else f"textgen {command}".rstrip()
-    return f"{message}{'' if message.endswith('?') else ';'} see {where} --help"
-
-
-def _no_such_option(error: click.NoSuchOption) -> str:
-    """Which option there is not, and the one that may have been meant: click's own list of those is no sentence."""
-    from textgen.suggest import nearest
-
-    message, ctx = f"there is no option {error.option_name}", error.ctx
-    if ctx is None:
-        return message
-    options = [
-        name for parameter in ctx.command.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)
-    ]
-    known = [name.removeprefix("--") for name in options if name.startswith("--")]
-    hint = nearest(error.option_name.lstrip("-"), known).replace("'", "'--", 1)
-    return f"{message}; {hint}" if hint else message
-
-
-def _with_options(text: str, arguments: list[str]) -> str:
-    """An error's text with the command's options where it names arguments of the Python API."""
-    of_prompt = "--unknown-characters" if "generate" in arguments else "generate.unknown_characters"
-    options = {
-        "device": "--device",
-        "output": "--output",
-        "overwrite": "--overwrite",
-        "unknown_characters": of_prompt,
-    }
-    text = re.sub("`(" + "|".join(options) + ")`", lambda name: options[name[1]], text)
-    if "generate" not in arguments or "numpy" not in sys.modules:
-        return text
-    from textgen.generation.arguments import GenerateArguments
-
-    known = "|".join({"n", "batch_size", "logprobs", *GenerateArguments.__annotations__} - _NO_OPTIONS)
-    text = re.sub(rf"^sampler: (?=(\d+ faults\n  )?({known}): )", "", text)
-    return re.sub(rf"(^|; |\n  )({known})(?=: | must )", lambda name: name[1] + "--" + name[2].replace("_", "-"), text)
 
 
 def _show_each_once() -> Callable[..., None]:
@@ -286,3 +172,10 @@ def _show_each_once() -> Callable[..., None]:
             click.echo(f"textgen: warning: {message}", err=True)
 
     return show
+
+
+class _LogHandler(logging.Handler):
+    """Shows what the library logs like a warning; what it also warns of is shown once."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warnings.warn(record.getMessage(), PluginWarning, stacklevel=2)

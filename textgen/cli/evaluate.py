@@ -26,11 +26,17 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path())
 @click.argument("file", type=click.Path())
 @click.option("--encoding", default="utf-8", show_default=True, help="How the file is encoded.")
-@click.option("--html", "page", type=click.Path(), metavar="PAGE", help="Also write the text, coloured by surprise.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(),
+    metavar="PAGE",
+    help="Also write the text, coloured by surprise; - writes it to stdout, and the numbers to stderr.",
+)
 @json_option
 @device_option
 @click.pass_obj
-def command(settings: Any, run: str, file: str, encoding: str, page: str | None, as_json: bool, device: str) -> None:
+def command(context: Any, run: str, file: str, encoding: str, page: str | None, as_json: bool, device: str) -> None:
     """Measure how well the model of a run predicts a text file.
 
     RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a folder of .txt files,
@@ -40,7 +46,7 @@ def command(settings: Any, run: str, file: str, encoding: str, page: str | None,
     _check(file, page)
     from textgen.engine import Engine
 
-    engine = Engine(disable=settings.disable)
+    engine = Engine(disable=context.disable)
     generator = engine.load(run, device=device, sampler=[])  # a score is the model's own
     name = "stdin" if file == "-" else file
     with _readable_twice(file) as path:
@@ -48,20 +54,32 @@ def command(settings: Any, run: str, file: str, encoding: str, page: str | None,
         try:
             score = generator.score(_with_progress(pieces(), path, encoding))
         except UsageError as error:
-            raise UsageError(f"{name}: {error}") from error
+            error.source = name
+            raise
         if page is not None:
-            from textgen.files import write_atomic
             from textgen.tools.surprise import surprise_page
 
             blocks = generator.score_tokens(pieces())
-            write_atomic(Path(page), surprise_page(blocks, generator.tokenizer, Path(name).name, pieces()).encode())
-    if as_json:
-        click.echo(json.dumps(attrs.asdict(score)))
+            _write_page(page, surprise_page(blocks, generator.tokenizer, Path(name).name, pieces()))
+    lines = (
+        f"loss                {score.loss:.4f} nats per token",
+        f"perplexity          {score.perplexity:.4f}",
+        f"bits per character  {score.bits_per_character:.4f}",
+        f"tokens              {score.tokens:,} ({score.unknown_tokens:,} outside the vocabulary)",
+    )
+    click.echo(json.dumps(attrs.asdict(score)) if as_json else "\n".join(lines), err=page == "-")
+
+
+def _write_page(page: str, html: str) -> None:
+    from textgen.files import write_atomic
+
+    if page == "-":
+        click.echo(html, nl=False)
         return
-    click.echo(f"loss                {score.loss:.4f} nats per token")
-    click.echo(f"perplexity          {score.perplexity:.4f}")
-    click.echo(f"bits per character  {score.bits_per_character:.4f}")
-    click.echo(f"tokens              {score.tokens:,} ({score.unknown_tokens:,} outside the vocabulary)")
+    try:
+        write_atomic(Path(page), html.encode())
+    except OSError as error:
+        raise UsageError(f"--html {page} cannot be written: {error.strerror or error}") from error
 
 
 def _check(file: str, page: str | None) -> None:
@@ -70,7 +88,7 @@ def _check(file: str, page: str | None) -> None:
         check_file("FILE", file, folder=True)
     elif sys.stdin is None:  # it was closed before the process began
         raise UsageError("- reads stdin, which is closed")
-    if page is None:
+    if page in (None, "-"):
         return
     from textgen.tools.surprise import is_page
 
@@ -115,14 +133,8 @@ def _read(engine: Engine, path: str, name: str, encoding: str) -> Iterator[str]:
     try:
         yield from engine.read_corpus({"type": "file", "path": path, "encoding": encoding})
     except PipelineError as error:
-        faults = "; ".join(f"--encoding {fault.expected}, given {fault.given}" for fault in error.faults)
-        raise UsageError(faults) from error
+        raise UsageError(faults=[attrs.evolve(fault, path="encoding") for fault in error.faults]) from error
     except CorpusError as error:
-        text = str(error).replace(path, name)
-        if isinstance(error.__cause__, UnicodeDecodeError):
-            where, _, advice = text.rpartition(";")
-            mark, _, marked = advice.partition(": set the corpus's option encoding to ")
-            text = f"{where};{mark}: give --encoding {marked}"
-            if not marked:
-                text = f"{where}; say how it is encoded, as in --encoding cp1252"
-        raise CorpusError(text, error.path) from error
+        if error.path == Path(path):  # of stdin, that is the copy
+            error.path = Path(name)
+        raise

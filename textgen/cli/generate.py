@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -13,8 +14,12 @@ def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str
     if value in (None, "none"):
         return value
     if not value.isdecimal():
-        raise click.BadParameter(f"{value!r} is no whole number, nor 'none'")
+        raise click.BadParameter(f"{value!r} is neither an integer nor 'none'")
     return int(value)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([nt\\])", lambda escape: {"n": "\n", "t": "\t"}.get(escape[1], "\\"), text)
 
 
 @click.command("generate", cls=SamplingCommand)
@@ -22,17 +27,29 @@ def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str
 @click.option(
     *("--prompt", "-p", "prompts"),
     multiple=True,
-    help="The text to continue. May be given several times. Without one, a session opens on a terminal.",
+    help="The text to continue. May be given several times. Without one, it is what is piped in on stdin; on a "
+    "terminal, a session opens.",
 )
-@click.option("--prompts-file", type=click.Path(), metavar="FILE", help="Continue each line of a file; '-' is stdin.")
+@click.option("--prompt-file", type=click.Path(), metavar="FILE", help="Continue the text of a file; '-' is stdin.")
+@click.option(
+    "--prompts-file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Continue each line of a file; '-' is stdin. Empty lines are skipped.",
+)
 @click.option(
     "--max-new-tokens",
     metavar="N",
     callback=_number_or_none,
-    help="How many tokens to add at most; 'none' goes on until it is stopped.",
+    help="How many tokens to add at most; 'none' continues until it is stopped.",
 )
 @click.option("--min-new-tokens", type=int, metavar="N", help="How many tokens to add before a stop counts.")
-@click.option("--stop", multiple=True, help="A text that ends the continuation. May be given several times.")
+@click.option(
+    "--stop",
+    multiple=True,
+    callback=lambda _ctx, _parameter, texts: tuple(map(_unescaped, texts)),
+    help=r"A text that ends the continuation; \n is a line break, \t a tab, \\ a backslash. Repeat it for several.",
+)
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End after so long, all texts together.")
 @click.option("--seed", type=int, help="Seed of the random draws.")
 @click.option("--n", "-n", default=1, show_default=True, help="How many continuations of each prompt.")
@@ -65,7 +82,7 @@ def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str
 )
 @device_option
 @click.pass_obj
-def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dict[str, Any], **arguments: Any) -> None:
+def command(context: Any, /, run: str, device: str, greedy: bool, sampling: dict[str, Any], **arguments: Any) -> None:
     """Continue a prompt with the model of a run directory.
 
     RUN is the directory that `textgen run` made, such as runs/my.
@@ -74,12 +91,13 @@ def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dic
     textgen generate runs/my                                      a session: type prompts, read on
     textgen generate runs/my -p "The door" --temperature 0.7
     textgen generate runs/my -p "The door" -n 3 > three.txt
+    echo "The door" | textgen generate runs/my
 
     What is not given is as the run's pipeline has it in [generate]. The sampling options, where one is given, stand in
     place of the run's own samplers.
     """
     check_run(run, "generate")
-    from textgen.cli.writing import How, write
+    from textgen.cli.writing import OutputOptions, write
     from textgen.engine import Engine
     from textgen.errors import UsageError
 
@@ -89,8 +107,6 @@ def command(settings: Any, /, run: str, device: str, greedy: bool, sampling: dic
         sampling["temperature"] = 0.0
     if "" in arguments["stop"]:
         raise UsageError("--stop was given an empty text, which is nothing to stop at; give one character at least")
-    how = How.of(arguments)
-    how.check()
-    # A session can go back to the run's own samplers; elsewhere those need not even be installed.
-    sampler: list[Any] | None = None if how.interactive() or not sampling else []
-    write(Engine(disable=settings.disable).load(run, device=device, sampler=sampler), how, sampling, **arguments)
+    output = OutputOptions.of(arguments)
+    output.check()
+    write(Engine(disable=context.disable).load(run, device=device), output, sampling, **arguments)

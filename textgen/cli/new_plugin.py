@@ -14,7 +14,7 @@ from textgen.plugin.component import KINDS
 @click.argument("name")
 @click.option("--kind", metavar="KIND", help=f"What it offers, and has to be given: {', '.join(KINDS)}.")
 @click.pass_obj
-def command(settings: Any, name: str, kind: str | None) -> None:
+def command(context: Any, name: str, kind: str | None) -> None:
     """Write a plugin package to a new folder NAME: it installs, passes its tests and runs at once.
 
     NAME is the name of the distribution, such as textgen-whisper. The component is called what comes after textgen-.
@@ -24,7 +24,7 @@ def command(settings: Any, name: str, kind: str | None) -> None:
 
     if kind is None:
         raise UsageError(f"say what it offers, with --kind and one of {', '.join(KINDS)}")
-    folder = write_package(name, kind, Path(), settings.plugins())
+    folder = write_package(name, kind, Path(), context.plugins())
     click.echo(
         f"wrote {folder}; now:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n  textgen run pipeline.toml",
         err=True,

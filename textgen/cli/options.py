@@ -38,7 +38,7 @@ def device_override(device: str | None) -> list[str]:
 
 
 def check_file(option: str, given: str, *, folder: bool = False) -> None:
-    """Raise UsageError when there is no file to read, nor a folder where one will do."""
+    """Raise UsageError where there is no file to read; with `folder`, a folder will do."""
     if not given:
         raise UsageError(f"{option} is empty; give the name of a file")
     if not os.path.exists(given):  # False, too, for what cannot be a name
@@ -55,13 +55,13 @@ def check_output(option: str, given: str, what: str, is_one: Callable[[bytes], b
     """
     path = Path(given)
     if not given or path.is_dir():
-        raise UsageError(f"{option} {given or 'is empty and'} names no file; give the name of one")
+        raise UsageError(f"{option} expects the name of a file, given {given!r}")
     folder = path.resolve().parent
     if not folder.is_dir():
-        raise UsageError(f"{given} cannot be written: there is no folder {path.parent}")
+        raise UsageError(f"{given} cannot be written: the folder {path.parent} does not exist")
     if os.path.exists(given):
         if not (path.is_file() and is_one(_beginning(path))):
-            raise UsageError(f"{given} is there and is no {what}; {option} leaves it alone: give another name")
+            raise UsageError(f"{given} exists and is not a {what}; {option} does not replace it: give another name")
         return
     for run in (folder, *folder.parents):
         if (run / "run.json").is_file() and not (in_run and run == folder):
@@ -77,7 +77,7 @@ def _beginning(path: Path) -> bytes:
 
 
 def check_prompt(prompt: str) -> None:
-    """Raise UsageError for a prompt with bytes that are no UTF-8: Python has put surrogates in their place."""
+    """Raise UsageError for a prompt with bytes that are not UTF-8: Python has put surrogates in their place."""
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
@@ -110,7 +110,7 @@ def check_run(given: str, command: str) -> None:
     if path.is_dir():
         inside = [] if (path / "run.json").exists() else _runs_in(path)
         if inside:
-            raise UsageError(f"{given} is no run directory; those in it are {', '.join(inside)}")
+            raise UsageError(f"{given} is not a run directory; those in it are {', '.join(inside)}")
         return
     made = Path("runs", path.stem)
     there = (made / "run.json").is_file()
@@ -130,7 +130,7 @@ def _runs_in(folder: Path) -> list[str]:
 
 
 class SamplingCommand(click.Command):
-    """A command that also has an option for each key of the standard sampler, and gets those given as `sampling`."""
+    """A command that also has an option that samplers take from a request, and gets those given as `sampling`."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then the sampler's."""
@@ -145,13 +145,12 @@ class SamplingCommand(click.Command):
         return super().invoke(ctx)
 
     def _sampling(self, ctx: click.Context) -> list[click.Parameter]:
-        standard = ctx.find_root().obj.plugins().defaults("sampler")
-        fields = standard[0].component.options().values() if standard else ()
-        return [_option(field) for field in fields]
+        taken = ctx.find_root().obj.plugins().sampling_options()
+        return [_option(name, offer.component.options()[key]) for name, (offer, key) in taken.items()]
 
 
-def _option(field: attrs.Attribute[Any]) -> click.Option:
-    flag = "--" + field.name.replace("_", "-")
+def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
+    flag = "--" + name.replace("_", "-")
     text = f"Sampling: {field.metadata['help']}."
     if field.type in (int, float):
         return click.Option([flag], type=field.type, help=text)
@@ -169,7 +168,7 @@ def token_table(option: str, items: Iterable[str]) -> dict[str, float]:
         except ValueError:
             equals = ""
         if not equals:
-            raise UsageError(f"{option} expects TOKEN=VALUE, as in e=-2, and was given {item!r}")
+            raise UsageError(f"{option} expects TOKEN=VALUE, as in e=-2, given {item!r}")
         if not math.isfinite(value):
             raise UsageError(f"{option} {item!r}: expected a finite number; -100 forbids a token")
         if token in table:

@@ -22,7 +22,7 @@ from textgen.cli.stop_switch import StopSwitch
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_obj
 def command(
-    settings: Any,
+    context: Any,
     pipeline: str,
     overrides: tuple[str, ...],
     output: str | None,
@@ -35,7 +35,7 @@ def command(
     PIPELINE is a TOML file; `textgen init my.txt` writes one for a text of yours. Without --output the model and all
     about it go to the run directory runs/NAME, NAME being that of the file.
 
-    A finished run is not trained again, an interrupted one goes on where it stopped, and a run directory of another
+    A finished run is not trained again, an interrupted one resumes where it stopped, and a run directory of another
     pipeline is left alone unless --overwrite is given. The text goes to stdout, all else to stderr.
     """
     check_pipeline(pipeline)
@@ -46,20 +46,19 @@ def command(
     console = None if quiet else sys.stderr
     switch = StopSwitch()
     try:
-        run = Engine(disable=settings.disable).run(
+        run = Engine(disable=context.disable).run(
             pipeline,
             [*overrides, *device_override(device)],
             output=output,
             overwrite=overwrite,
             console=console,
-            observers=[Announcement(console), WhileTraining(switch)],
+            observers=[Watch(console, switch)],
             cancelled=switch.is_on,
         )
     except Interrupted as stopped:
         if switch.signal_number is not None:
             stopped.exit_code = 128 + switch.signal_number
-        if overwrite:  # which would begin anew
-            stopped.args = (str(stopped).replace("the same command", "the same command without --overwrite"),)
+        stopped.overwrite = overwrite
         raise
     if console is not None:
         click.echo(f"{run.outcome}: {run.path}{_kept(run.generator.record)}", err=True)
@@ -69,7 +68,7 @@ def command(
 
 
 def _kept(record: Mapping[str, Any]) -> str:
-    """Of which step the weights are, where the progress that was shown ends in another one's loss."""
+    """The step that the weights are of, which need not be the last that the progress showed."""
     step, loss = record.get("best_step"), record.get("best_loss")
     if step is None or loss is None or not record["data"]["validation_tokens"]:
         return ""
@@ -77,23 +76,10 @@ def _kept(record: Mapping[str, Any]) -> str:
 
 
 @attrs.frozen
-class Announcement:
-    """Says that an interrupted run goes on, and from where."""
+class Watch:
+    """Says that an interrupted run is resumed, and lets signals turn a switch on while a model trains."""
 
     console: TextIO | None
-
-    def observe(self, event: Any) -> None:
-        """Speak when training starts."""
-        from textgen.events import RunStarted
-
-        if self.console is not None and isinstance(event, RunStarted) and event.step:
-            click.echo(f"going on with an interrupted run after step {event.step}", file=self.console)
-
-
-@attrs.frozen
-class WhileTraining:
-    """Lets signals turn a switch on while a model trains."""
-
     switch: StopSwitch
 
     def observe(self, event: Any) -> None:
@@ -102,5 +88,7 @@ class WhileTraining:
 
         if isinstance(event, RunStarted):
             self.switch.take_over()
+            if self.console is not None and event.step:
+                click.echo(f"resuming an interrupted run after step {event.step}", file=self.console)
         elif isinstance(event, RunFinished):
             self.switch.give_back()

@@ -12,17 +12,16 @@ import click
 from textgen.cli.line_editing import line_editing
 from textgen.cli.options import check_prompt, token_table
 from textgen.errors import Fault, TextgenError, UsageError
-from textgen.generation.arguments import GenerateArguments
+from textgen.generation.arguments import SAMPLING, Options
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import toml_value
-from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.structure import plain
 from textgen.suggest import nearest
 from textgen.tools.commented import inline_toml
 
-OPTIONS: Final = tuple(name for name in GenerateArguments.__annotations__ if name != "cancelled")
+_OWN: Final = ("cancelled", "logprobs", "sampling")
+OPTIONS: Final = tuple(name for name in attrs.fields_dict(Options) if name not in _OWN)
 COMMANDS: Final = ("/set", "/unset", "/options", "/help", "/quit", "/exit")
-_SAMPLING: Final = frozenset(OPTIONS) - attrs.fields_dict(DecodingOptions).keys()
 
 _HELP: Final = """\
 Type a prompt, and the model goes on from it. Ctrl-C stops a text.
@@ -77,7 +76,7 @@ class Session:
             elif line:  # Enter alone asks for nothing
                 self._continue(line)
         except TextgenError as error:
-            click.echo(f"error: {str(error).removeprefix('sampler: ')}", err=True)
+            click.echo(f"error: {error}", err=True)
         except KeyboardInterrupt:
             click.echo()
 
@@ -137,7 +136,7 @@ class Session:
         lines += ["the run's own:"]
         lines += [f"  {name} = {_shown(value)}" for name, value in own.items() if name not in arguments]
         lines += [f"  samplers: {_shown(samplers) if samplers else 'none'}"]
-        lines[-1] += ", left out while a sampling option is set" * bool(samplers and _SAMPLING & arguments.keys())
+        lines[-1] += ", changed by what is set" * any(name in arguments for name in SAMPLING)
         lines += [f"not set: {', '.join(name for name in OPTIONS if name not in {**own, **arguments})}"]
         lines += [f"the next text: --seed {arguments.get('seed', own['seed'])} --index {self._index}"]
         click.echo("\n".join(lines), err=True)

@@ -13,7 +13,7 @@ from textgen.cli.options import check_pipeline, set_option
 @click.argument("pipeline", type=click.Path())
 @set_option
 @click.pass_obj
-def command(settings: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
+def command(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     """Print a pipeline with every default, and what each key does.
 
     The output is a pipeline again.
@@ -25,5 +25,5 @@ def command(settings: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     from textgen.tools.commented import commented_toml
 
     document = read_document(pipeline, overrides)
-    plugins = PluginSet.discover(disable={*settings.disable, *document.disabled_plugins()})
+    plugins = PluginSet.discover(disable={*context.disable, *document.disabled_plugins()})
     click.echo(commented_toml(make_pipeline(document, plugins)), nl=False)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import shlex
+import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
@@ -18,43 +21,45 @@ from textgen.cli.options import check_file, check_output, check_prompt
 from textgen.cli.stop_switch import StopSwitch
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation.generator import Generator
-from textgen.generation.results import Generation
-from textgen.generation.state import GenerationState
+from textgen.generation.results import Generation, GenerationState
 from textgen.protocols import Tokenizer
 
 if TYPE_CHECKING:
     from textgen.generation.novelty import CopyIndex
 
 
-def write(generator: Generator, how: How, sampling: dict[str, Any], **options: Any) -> None:
+_PATIENCE_SECONDS: Final = 1.0
+
+
+def write(generator: Generator, output: OutputOptions, sampling: dict[str, Any], **options: Any) -> None:
     """Generate as the options of `textgen generate` say, and write to stdout."""
     arguments = {key: value for key, value in options.items() if value not in (None, ())} | sampling
     if options["max_new_tokens"] == "none":
         arguments["max_new_tokens"] = None
     echo = generator.tables.get("generate", {}).get("echo", True)
-    if how.interactive():
+    if output.interactive():
         from textgen.cli.session import Session
 
-        Session(generator, arguments, echo=echo, index=how.index).run()
+        Session(generator, arguments, echo=echo, index=output.index).run()
         return
     arguments.setdefault("echo", echo)
-    if how.unasked() and _waiting_on_stdin():
-        click.echo("textgen: warning: stdin is not read; --prompts-file - continues each line of it", err=True)
+    output = output.with_prompt_read()
     endless = arguments.get("max_new_tokens", 0) is None
-    if how.as_stream or (endless and how.streams_alone()):
-        _stream(generator, how, arguments)
+    if output.as_stream or (endless and output.streams_alone()):
+        _stream(generator, output, arguments)
     elif endless and not any((generator.defaults | arguments).get(key) for key in ("stop", "time_limit")):
         never = "--max-new-tokens none never ends, so only the text of one prompt can be streamed"
         raise UsageError(f"{never}; give --stop, --time-limit or a number")
     else:
-        _all(generator, how, arguments)
+        _all(generator, output, arguments)
 
 
 @attrs.frozen
-class How:
+class OutputOptions:
     """What is written, and in which form."""
 
     prompts: tuple[str, ...]
+    prompt_file: str | None
     prompts_file: str | None
     n: int
     index: int
@@ -67,7 +72,7 @@ class How:
     load_state: str | None
 
     @classmethod
-    def of(cls, options: dict[str, Any]) -> How:
+    def of(cls, options: dict[str, Any]) -> OutputOptions:
         """Take what is of this kind out of the options of the command."""
         return cls(**{field.name: options.pop(field.name) for field in attrs.fields(cls)})
 
@@ -99,8 +104,8 @@ class How:
             self._check_session()
         if alone and self.several():
             raise UsageError(f"{', '.join(alone)} works on one text; leave --n, --prompts-file and more prompts out")
-        if self.prompts and self.prompts_file is not None:
-            raise UsageError("--prompt and --prompts-file exclude each other")
+        if bool(self.prompts) + (self.prompt_file is not None) + (self.prompts_file is not None) > 1:
+            raise UsageError("--prompt, --prompt-file and --prompts-file exclude each other")
         if self.as_stream and (self.form != "text" or self.novelty):
             raise UsageError("--stream prints text as it comes; leave --output and --novelty out")
         if self.logprobs is not None and self.form != "jsonl":
@@ -109,8 +114,9 @@ class How:
             check_prompt(prompt)
         if self.load_state is not None:
             check_file("--load-state", self.load_state)
-        if self.prompts_file not in (None, "-"):
-            check_file("--prompts-file", self.prompts_file)
+        for option, file in (("--prompt-file", self.prompt_file), ("--prompts-file", self.prompts_file)):
+            if file not in (None, "-"):
+                check_file(option, file)
         if self.save_state is not None:
             check_output("--save-state", self.save_state, "saved state", _is_state, in_run=True)
 
@@ -120,7 +126,15 @@ class How:
 
     def unasked(self) -> bool:
         """Whether nothing says what to continue."""
-        return not self.prompts and self.prompts_file is None and self.load_state is None
+        return not self.prompts and (self.prompt_file, self.prompts_file, self.load_state) == (None, None, None)
+
+    def with_prompt_read(self) -> OutputOptions:
+        """The same with the prompt of --prompt-file read, or what is piped in where nothing says what to continue."""
+        file = "-" if self.unasked() and _is_piped_in() else self.prompt_file
+        if file is None:
+            return self
+        text = _read(file).removesuffix("\n")
+        return attrs.evolve(self, prompts=(text,) if text else (), prompt_file=None)
 
     def _check_session(self) -> None:
         given = {
@@ -144,22 +158,20 @@ def _is_state(beginning: bytes) -> bool:
     return header.startswith(b"{") and b'"checksum":' in header and b'"values":' in header
 
 
-def _waiting_on_stdin() -> bool:
-    """Whether somebody piped something here."""
-    if sys.stdin is None or sys.stdin.isatty():
-        return False
+def _is_piped_in() -> bool:
+    """Whether stdin is a file, or a pipe with something to read; one may be open that nobody ever writes to."""
     try:
-        import fcntl
-        import termios
-
-        count = fcntl.ioctl(sys.stdin.fileno(), termios.FIONREAD, bytes(4))
-    except (ImportError, OSError):  # no such platform, or nothing that can be asked
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+        if not stat.S_ISFIFO(mode) or select.select([sys.stdin], [], [], _PATIENCE_SECONDS)[0]:
+            return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    except (AttributeError, OSError, ValueError):  # it is closed, or nothing that can be asked
         return False
-    return int.from_bytes(count, sys.byteorder) > 0
+    click.echo("textgen: warning: nothing came on stdin yet; --prompt-file - waits for it", err=True)
+    return False
 
 
 def print_texts(texts: Iterable[str], *, several: bool) -> None:
-    """Write texts to stdout; several of them under a line with the number of each, parted by an empty line."""
+    """Write texts to stdout; several of them under a line with the number of each, separated by an empty line."""
     for number, text in enumerate(texts, 1):
         click.echo(_heading(number, several) + text)
 
@@ -168,35 +180,39 @@ def _heading(number: int, several: bool) -> str:
     return "\n" * (number > 1) + f"=== text {number} ===\n" if several else ""
 
 
-def _all(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
+def _all(generator: Generator, output: OutputOptions, arguments: dict[str, Any]) -> None:
     """One text with all that can be known of it, or many in batches."""
     unknown_characters = (generator.defaults | arguments).get("unknown_characters", "error")
-    if how.alone():
-        generations = _single(generator, how, arguments)
+    if output.alone():
+        generations = _single(generator, output, arguments)
     else:
-        prompts = how.prompts or ("",) if how.prompts_file is None else _lines(how.prompts_file)
+        prompts = _checked_prompts(generator, output, unknown_characters)
         if not prompts:
-            click.echo(f"textgen: warning: {how.prompts_file} has no line, so there is nothing to continue", err=True)
-        _check_prompts(generator, how, prompts, unknown_characters)
-        generations = generator.generate_many(
-            iter(prompts), n=how.n, index=how.index, batch_size=how.batch_size, logprobs=how.logprobs, **arguments
+            click.echo(f"textgen: warning: {output.prompts_file} has no prompt to continue", err=True)
+        generations = generator.generate_each(
+            iter(prompts),
+            n=output.n,
+            index=output.index,
+            batch_size=output.batch_size,
+            logprobs=output.logprobs,
+            **arguments,
         )
-        if how.several() and sys.stderr.isatty() and not sys.stdout.isatty():
+        if output.several() and sys.stderr.isatty() and not sys.stdout.isatty():
             from tqdm.auto import tqdm
 
-            generations = iter(tqdm(generations, total=len(prompts) * how.n, file=sys.stderr, unit="text"))
-    index, missing = _copy_index(generator) if how.novelty else (None, None)
+            generations = iter(tqdm(generations, total=len(prompts) * output.n, file=sys.stderr, unit="text"))
+    index, missing = _copy_index(generator) if output.novelty else (None, None)
     for number, generation in enumerate(generations, 1):
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
         report = index.report(added) if index is not None else None
-        if how.form == "jsonl":
+        if output.form == "jsonl":
             prompt_tokens = len(generator.encode_prompt(generation.prompt, unknown_characters))
             row = _as_row(generation, prompt_tokens, generator.tokenizer)
-            if how.novelty:
+            if output.novelty:
                 row["novelty"] = None if report is None else attrs.asdict(report)
             click.echo(json.dumps(row, ensure_ascii=False))
             continue
-        click.echo(_heading(number, how.several()) + generation.text)
+        click.echo(_heading(number, output.several()) + generation.text)
         if report is not None:
             click.echo(report.describe(), err=True)
     if missing is not None:
@@ -211,14 +227,14 @@ def _copy_index(generator: Generator) -> tuple[CopyIndex | None, TextgenError | 
         return None, error
 
 
-def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Iterator[Generation]:
-    with _saving(how, arguments) as save:
+def _single(generator: Generator, output: OutputOptions, arguments: dict[str, Any]) -> Iterator[Generation]:
+    with _saving(output, arguments) as save:
         generation = generator.generate(
-            how.prompt(),
-            index=how.index,
-            logprobs=how.logprobs,
-            state=_state(how),
-            keep_state=how.save_state is not None,
+            output.prompt(),
+            index=output.index,
+            logprobs=output.logprobs,
+            state=_state(output),
+            keep_state=output.save_state is not None,
             **arguments,
         )
         try:
@@ -227,10 +243,12 @@ def _single(generator: Generator, how: How, arguments: dict[str, Any]) -> Iterat
             save(generation.state)
 
 
-def _stream(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
-    with _saving(how, arguments) as save:
-        keep_state = how.save_state is not None
-        stream = generator.stream(how.prompt(), index=how.index, state=_state(how), keep_state=keep_state, **arguments)
+def _stream(generator: Generator, output: OutputOptions, arguments: dict[str, Any]) -> None:
+    with _saving(output, arguments) as save:
+        keep_state = output.save_state is not None
+        stream = generator.stream(
+            output.prompt(), index=output.index, state=_state(output), keep_state=keep_state, **arguments
+        )
         for piece in stream:
             click.echo(piece, nl=False)
             sys.stdout.flush()
@@ -239,9 +257,9 @@ def _stream(generator: Generator, how: How, arguments: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _saving(how: How, arguments: dict[str, Any]) -> Iterator[Callable[[GenerationState | None], None]]:
+def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[Callable[[GenerationState | None], None]]:
     """Something to save the state with, where that is asked for. A signal then ends the text, and loses nothing."""
-    path = how.save_state
+    path = output.save_state
     if path is None:
         yield lambda state: None
         return
@@ -255,43 +273,46 @@ def _saving(how: How, arguments: dict[str, Any]) -> Iterator[Callable[[Generatio
         yield save
     if switch.signal_number is not None:
         raise Interrupted(
-            f"stopped; --load-state {shlex.quote(path)} goes on from there", signal_number=switch.signal_number
+            f"stopped; --load-state {shlex.quote(path)} resumes from there", signal_number=switch.signal_number
         )
 
 
-def _state(how: How) -> GenerationState | None:
-    return GenerationState.load(how.load_state) if how.load_state is not None else None
+def _state(output: OutputOptions) -> GenerationState | None:
+    return GenerationState.load(output.load_state) if output.load_state is not None else None
 
 
-def _lines(path: str) -> Sequence[str]:
-    """The lines of a file. Only a line's end ends one: a form feed, say, is a character like any other."""
+def _read(path: str) -> str:
+    """The text of a file, or of stdin for "-", with line breaks as \\n. Raises UsageError."""
+    if path == "-" and sys.stdin is None:  # it was closed before the process began
+        raise UsageError("- reads stdin, which is closed")
     try:
-        data = _stdin() if path == "-" else Path(path).read_bytes()
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         text = data.decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{path}:{line}: not UTF-8; save the prompts as UTF-8 text") from error
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return lines if lines[-1] else lines[:-1]
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _stdin() -> bytes:
-    if sys.stdin is None:  # it was closed before the process began
-        raise UsageError("--prompts-file - reads stdin, which is closed")
-    return sys.stdin.buffer.read()
+def _checked_prompts(generator: Generator, output: OutputOptions, unknown_characters: Any) -> list[str]:
+    """The prompts. What the vocabulary lacks is refused before any text is made, with the line of a file it is in.
 
-
-def _check_prompts(generator: Generator, how: How, prompts: Sequence[str], unknown_characters: Any) -> None:
-    """Refuse what the vocabulary lacks before any text is made, and say in which line of a file it is."""
+    Only a line's end ends one: a form feed, say, is a character like any other.
+    """
+    file = output.prompts_file
+    prompts = (output.prompts or ("",)) if file is None else _read(file).split("\n")
+    checked = []
     for number, prompt in enumerate(prompts, 1):
-        try:
-            generator.encode_prompt(prompt, unknown_characters)
-        except UsageError as error:
-            if how.prompts_file is not None:
-                error.args = (f"{how.prompts_file}:{number}: {error}",)
-            raise
+        if file is None or prompt:
+            try:
+                generator.encode_prompt(prompt, unknown_characters)
+            except UsageError as error:
+                error.source = "" if file is None else f"{file}:{number}"
+                raise
+            checked.append(prompt)
+    return checked
 
 
 def _as_row(generation: Generation, prompt_tokens: int, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def changed_text(offer: Offer) -> str:
     return f"{text} ({whose} gave another text when it was read again; what it draws must follow from context.seed)"
 
 
-def begin_decoding(model: Model, batch_size: int, offer: Offer) -> Decoder:
+def begin_decoding(model: Model, batch_size: int, offer: Offer) -> WatchedDecoder:
     """A decoder of the model whose every call but `extend` is watched; loops that call it for each token watch that."""
     try:
         inner = model.decoder(batch_size)

@@ -1,26 +1,33 @@
-"""The keyword arguments of Generator.generate and its kin, checked."""
+"""The options of a request for text, and what they mean for one run."""
 
 from __future__ import annotations
 
+import enum
+import inspect
+import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, Final, Protocol, TypedDict
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
 
 from textgen.errors import Fault, UsageError
-from textgen.generation.continuing import Continuation
-from textgen.generation.decoding import Limits
-from textgen.generation.detokenise import StopText
-from textgen.generation.sampling import Chain
-from textgen.pipeline.options import DecodingOptions, UnknownCharacters
+from textgen.generation.chain import Chain
+from textgen.generation.results import GenerationState
+from textgen.pipeline.options import MAX_SEED, DecodingOptions, UnknownCharacters
 from textgen.pipeline.structure import structure_table
+from textgen.protocols import Ids
 from textgen.suggest import nearest
 
-_MAY_BE_NONE: Final = ("max_new_tokens", "seed", "stop", "stop_tokens", "time_limit")
-_ELSEWHERE: Final = ("index", "logprobs", "state", "keep_state", "n", "batch_size")
+BATCH_SIZE: Final = 256
+_P = ParamSpec("_P")
+_A = TypeVar("_A")
+_O = TypeVar("_O")
+_S = TypeVar("_S")
+_T = TypeVar("_T")
 
 
 class Event(Protocol):
@@ -30,137 +37,298 @@ class Event(Protocol):
         """Whether it has happened."""
 
 
-class GenerateArguments(TypedDict, total=False):
-    """Keyword arguments of Generator.generate and its kin.
+class AsRun(enum.Enum):
+    """Stands for an option that is not given, where None has a meaning of its own."""
 
-    The first group is that of the `[generate]` table (DecodingOptions). What is not given, or None, is
-    as the run's own pipeline has it there, but for `echo`; only `max_new_tokens` None makes it endless, and `seed`,
-    `stop`, `stop_tokens` and `time_limit` None leave those out. `cancelled` is a function, or an event such as
-    threading.Event, that another thread may use to end the text. The second group goes to the standard sampler, which
-    then stands in place of the run's own chain.
+    AS_RUN = "as the run has it"
+
+    def __repr__(self) -> str:
+        return f"<{self.value}>"
+
+
+AS_RUN: Final = AsRun.AS_RUN
+Prompt: TypeAlias = "str | Sequence[int] | Ids"
+"""What to continue: text, or token ids (T,)."""
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """How to continue a prompt. An option that is not given is as the run's pipeline has it, except `echo`.
+
+    max_new_tokens      how many tokens to add at most; None: no limit
+    min_new_tokens      how many tokens to add before a stop counts
+    stop                a text that ends the continuation, or several; not part of it. None: no stop text
+    stop_tokens         ids that end it, part of it. None: none
+    time_limit          seconds after which it ends. None: no limit
+    seed                of the random draws; "random" draws one, which the result reports. None: the run's seed
+    echo                whether to put the prompt before its continuation
+    unknown_characters  about what the vocabulary lacks in a prompt: "error", "skip" it, or feed it as "unknown"
+    cancelled           a function, or an event such as threading.Event: once true, the text ends
+    logprobs            also give log-probabilities, and those of so many likeliest tokens
+    exact               whether the text must be, to the last bit of every logit, what it would be alone. Only models
+                        whose rows may differ in a batch (see RowDecoder) make a difference
+
+    The others change the run's chain of samplers: the option of the sampler that takes it, which joins the chain at
+    its standard place where the chain lacks it; the rest of the chain stays.
+
+    temperature         what logits are divided by; 0: always the likeliest token
+    top_k, top_p, min_p, typical_p      keep the likeliest tokens only
+    repetition_penalty, presence_penalty, frequency_penalty, no_repeat_ngram      against repetition
+    logit_bias          what is added to the logits of tokens, each given as its text or its id
+    sampling            options that samplers of plugins take, by name
     """
 
-    max_new_tokens: int | None
-    min_new_tokens: int
-    stop: str | Iterable[str] | None
-    stop_tokens: Iterable[int] | None
-    time_limit: float | None
-    seed: int | None
-    echo: bool
-    unknown_characters: UnknownCharacters
-    cancelled: Callable[[], bool] | Event | None
+    max_new_tokens: int | AsRun | None = AS_RUN
+    min_new_tokens: int | None = None
+    stop: str | Iterable[str] | AsRun | None = AS_RUN
+    stop_tokens: Iterable[int] | AsRun | None = AS_RUN
+    time_limit: float | AsRun | None = AS_RUN
+    seed: int | Literal["random"] | None = None
+    echo: bool = False
+    unknown_characters: UnknownCharacters | None = None
+    cancelled: Callable[[], bool] | Event | None = None
+    logprobs: int | None = None
+    exact: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    no_repeat_ngram: int | None = None
+    logit_bias: Mapping[str | int, float] | None = None
+    sampling: Mapping[str, Any] | None = None
 
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    typical_p: float
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    no_repeat_ngram: int
-    logit_bias: Mapping[str, float]
+
+@attrs.frozen
+class Request(Options):
+    """A prompt, with options of its own (see Options).
+
+    prompt      text, or token ids (T,)
+    index       tells the texts of one seed apart; None: 0, or its place among many
+    state       continue from a kept state, as if it had never stopped; `prompt` is then added to what was there. Its
+                seed, index and sampling options are kept where none are given
+    keep_state  keep the state at the end in the result. A character that is not complete there belongs to the text
+                that continues it
+    """
+
+    prompt: Prompt = ""
+    index: int | None = attrs.field(default=None, kw_only=True)
+    state: GenerationState | None = attrs.field(default=None, kw_only=True)
+    keep_state: bool = attrs.field(default=False, kw_only=True)
+
+    def over(self, shared: Options) -> Request:
+        """This request, with shared options where it has none of its own."""
+        unset = Request()
+        names = attrs.fields_dict(Options)
+        missing = [name for name in names if getattr(self, name) == getattr(unset, name)]
+        return attrs.evolve(self, **{name: getattr(shared, name) for name in missing})
+
+
+@attrs.frozen(kw_only=True)
+class ManyOptions(Options):
+    """How to continue several prompts (see Options).
+
+    n           continuations of each
+    index       of the first; continuation j of prompt i has index + i * n + j
+    batch_size  how many texts to work on at once
+    """
+
+    n: int = 1
+    index: int = 0
+    batch_size: int = BATCH_SIZE
+
+
+_MAY_BE_NONE: Final = ("max_new_tokens", "stop", "stop_tokens", "time_limit")
+SAMPLING: Final = tuple(attrs.fields_dict(Options))[tuple(attrs.fields_dict(Options)).index("temperature") : -1]
+"""The standard names of sampling options."""
+_DECODING: Final = tuple(attrs.fields_dict(DecodingOptions))
+
+
+def takes(options: Callable[_P, _O]) -> Callable[[Callable[[_S, _O], _T]], Callable[Concatenate[_S, _P], _T]]:
+    """Let a method whose argument is an `options` object be called with the fields of its class instead.
+
+    So each option is declared, typed and described once; `help` and editors show all of them.
+    """
+
+    def decorate(method: Callable[[_S, _O], _T]) -> Callable[Concatenate[_S, _P], _T]:
+        @wraps(method)
+        def call(self: _S, /, *arguments: _P.args, **named: _P.kwargs) -> _T:
+            return method(self, _made(options, arguments, named))
+
+        _sign(call, method, options)
+        return call
+
+    return decorate
+
+
+def takes_prompts(
+    options: Callable[_P, _O],
+) -> Callable[[Callable[[_S, _A, _O], _T]], Callable[Concatenate[_S, _A, _P], _T]]:
+    """`takes` for a method whose first argument is something else."""
+
+    def decorate(method: Callable[[_S, _A, _O], _T]) -> Callable[Concatenate[_S, _A, _P], _T]:
+        @wraps(method)
+        def call(self: _S, prompts: _A, /, *arguments: _P.args, **named: _P.kwargs) -> _T:
+            return method(self, prompts, _made(options, arguments, named))
+
+        _sign(call, method, options)
+        return call
+
+    return decorate
+
+
+def _made(options: Callable[..., _O], arguments: tuple[Any, ...], named: dict[str, Any]) -> _O:
+    known = attrs.fields_dict(options)  # type: ignore[arg-type]  # it is an attrs class
+    for name in named:
+        if name not in known:
+            hint = nearest(name, known) or f"there are {', '.join(known)}"
+            raise UsageError("unknown argument", argument=name, suggestion=hint)
+    return options(*arguments, **named)
+
+
+def _sign(call: Any, method: Callable[..., Any], options: Callable[..., Any]) -> None:
+    """Give `call` the parameters of `options` in place of the method's last."""
+    own = inspect.signature(method)
+    first = [parameter.replace(kind=parameter.POSITIONAL_ONLY) for parameter in list(own.parameters.values())[:-1]]
+    call.__signature__ = own.replace(parameters=[*first, *inspect.signature(options).parameters.values()])
+    described = [kind.__doc__ for kind in reversed(getattr(options, "__mro__", ())) if issubclass(kind, Options)]
+    call.__doc__ = "\n\n".join(map(inspect.cleandoc, filter(None, [method.__doc__, *described])))
+
+
+@attrs.frozen(eq=False)
+class Defaults:
+    """What the options of a request are where they are not given: those of one run.
+
+    table       its `[generate]` table
+    make_chain  its chain of samplers, changed by sampling options; Raises UsageError
+    """
+
+    seed: int
+    table: Mapping[str, Any]
+    vocab_size: int
+    chain: Chain
+    make_chain: Callable[[Mapping[str, Any]], Chain]
 
 
 @attrs.frozen
 class Settings:
-    """Checked arguments of one call. `sampling` are those that `chain` was made of, if it is not the run's own."""
+    """The options of a request, checked, with the run's where it has none.
 
-    options: DecodingOptions
+    sampling  the options that `chain` was changed by, as JSON values
+    top       log-probabilities to note; None: none
+    """
+
+    decoding: DecodingOptions
     chain: Chain
     seed: int
     cancelled: Callable[[], bool] | None
     sampling: Mapping[str, Any]
+    top: int | None
+    exact: bool
 
-    def limits(self) -> Limits:
-        """Limits whose clock starts now."""
-        options = self.options
-        return Limits(
-            max_new_tokens=options.max_new_tokens,
-            min_new_tokens=options.min_new_tokens,
-            stop_tokens=options.stop_tokens,
-            deadline=None if options.time_limit is None else time.monotonic() + options.time_limit,
-            cancelled=self.cancelled,
-        )
-
-    def watcher(self, continuation: Continuation, open_end: str = "") -> StopText:
-        """What decodes a text as it comes, up to a stop, which may begin in the `open_end` of what was shown before."""
-        return StopText(continuation.incremental_decoder(), self.options.stops, self.options.min_new_tokens, open_end)
-
-    def also_ended_by(self, switch: Event) -> Settings:
-        """The same for a text that `switch` ends too."""
-        here, theirs = switch.is_set, self.cancelled
-        return attrs.evolve(self, cancelled=here if theirs is None else lambda: here() or theirs())
+    def deadline(self) -> float | None:
+        """The end of the time limit, if it begins now."""
+        limit = self.decoding.time_limit
+        return None if limit is None else time.monotonic() + limit
 
     def must_end(self) -> None:
         """Raise UsageError when nothing would ever end the text."""
-        options = self.options
-        ends = options.stops or options.stop_tokens or options.time_limit is not None or self.cancelled
-        if options.max_new_tokens is None and not ends:
-            raise UsageError("max_new_tokens=None never ends; use stream, or give stop, time_limit or cancelled")
+        decoding = self.decoding
+        ends = decoding.stops or decoding.stop_tokens or decoding.time_limit is not None or self.cancelled
+        if decoding.max_new_tokens is None and not ends:
+            raise UsageError(
+                "None never ends",
+                argument="max_new_tokens",
+                suggestion="use stream, or give stop, time_limit or cancelled",
+            )
 
     @classmethod
-    def of(
-        cls,
-        arguments: Mapping[str, Any],
-        defaults: Mapping[str, Any],
-        vocab_size: int,
-        chain: Chain,
-        make_chain: Callable[[Mapping[str, Any]], Chain],
-        seed: int,
-        kept: Mapping[str, Any] | None = None,
-    ) -> Settings:
-        """Check keyword arguments. `kept` sampling is gone on with where none is given. Raises UsageError."""
-        names = attrs.fields_dict(DecodingOptions)
-        arguments = {key: _plain(v) for key, v in arguments.items() if v is not None or key in _MAY_BE_NONE}
-        given = {key: value for key, value in {**defaults, **arguments}.items() if key in names}
-        for key in ("stop", "stop_tokens"):
-            if key in given and given[key] is None:
-                given[key] = ()
-            elif isinstance(given.get(key), Iterable) and not isinstance(given[key], str):
-                given[key] = tuple(map(_plain, given[key]))
-        faults: list[Fault] = []
-        options = structure_table(DecodingOptions, given, "", Path(), faults)
-        if faults:
-            raise UsageError("; ".join(map(str, faults)))
-        check_decoding(options, vocab_size)
-        sampling = {k: v for k, v in arguments.items() if k not in names and k != "cancelled"} or dict(kept or {})
-        cancelled = arguments.get("cancelled")
-        cancelled = getattr(cancelled, "is_set", cancelled)
+    def of(cls, options: Options, run: Defaults, kept: Mapping[str, Any] | None = None) -> Self:
+        """Check options. `kept` sampling options are reused if none are given. Raises UsageError."""
+        given = {name: _plain(getattr(options, name)) for name in _DECODING if hasattr(options, name)}
+        seed = given.pop("seed")
+        given = {name: value for name, value in given.items() if value is not AS_RUN}
+        given = {name: value for name, value in given.items() if value is not None or name in _MAY_BE_NONE}
+        decoding = _decoding({**run.table, **given}, run.vocab_size)
+        sampling = {name: value for name in SAMPLING if (value := _plain(getattr(options, name))) is not None}
+        sampling |= {name: _plain(value) for name, value in (options.sampling or {}).items()}
+        sampling = sampling or _unpacked(kept or {})
+        cancelled = getattr(options.cancelled, "is_set", options.cancelled)
         if cancelled is not None and not callable(cancelled):
-            raise UsageError(f"cancelled must be a function or an event, and is {cancelled!r}")
+            raise UsageError("expected a function or an event", argument="cancelled", value=cancelled)
+        if options.logprobs is not None:
+            check_integer("logprobs", options.logprobs, 0, run.vocab_size)
         return cls(
-            options,
-            _sampler(sampling, make_chain) if sampling else chain,
-            seed if options.seed is None else options.seed,
+            decoding,
+            run.make_chain(sampling) if sampling else run.chain,
+            _seed(seed, run.seed if decoding.seed is None else decoding.seed),
             cancelled,
-            {k: dict(v) if isinstance(v, Mapping) else v for k, v in sampling.items()},
+            {name: {"pairs": [*v.items()]} if isinstance(v, Mapping) else v for name, v in sampling.items()},
+            None if options.logprobs is None else int(options.logprobs),
+            decoding.exact,
         )
+
+
+def check_integer(name: str, value: Any, low: int, high: int) -> int:
+    """The value as an int. Raises UsageError for what is not an integer, or out of range."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"expected an integer from {low} to {high:,}", argument=name, value=value)
+    return int(value)
 
 
 def check_decoding(options: DecodingOptions, vocab_size: int) -> None:
     """Check what depends on the vocabulary, or on more than one option. Raises UsageError."""
     if any(token >= vocab_size or token < 0 for token in options.stop_tokens):
-        raise UsageError(f"stop_tokens must be ids from 0 to {vocab_size - 1}")
+        raise UsageError(f"expected ids from 0 to {vocab_size - 1}", argument="stop_tokens")
     if options.min_new_tokens and len(set(options.stop_tokens)) == vocab_size:
-        raise UsageError("stop_tokens are all tokens there are, so min_new_tokens leaves none to draw")
+        raise UsageError("all tokens stop the text, so min_new_tokens leaves none to draw", argument="stop_tokens")
 
 
-def _sampler(sampling: Mapping[str, Any], make_chain: Callable[[Mapping[str, Any]], Chain]) -> Chain:
-    """The chain for what no other argument takes, and may be misspelt instead."""
-    try:
-        return make_chain(sampling)
-    except UsageError:
-        known = GenerateArguments.__annotations__
-        for key in sampling:
-            if key in _ELSEWHERE:
-                raise UsageError(f"{key} is an argument of other methods, and not of this one") from None
-            if key not in known:
-                hint = nearest(key, known) or f"there are {', '.join(known)}"
-                raise UsageError(f"{key}: unknown argument; {hint}") from None
-        raise
+def _decoding(table: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
+    given = {name: value for name, value in table.items() if name in _DECODING}
+    for name in ("stop", "stop_tokens"):
+        if name in given and given[name] is None:
+            given[name] = ()
+        elif isinstance(given.get(name), Iterable) and not isinstance(given[name], str):
+            given[name] = tuple(map(_plain, given[name]))
+    if all(isinstance(value, str | int | float | None) or value == () for value in given.values()):
+        return _checked_once(tuple((name, type(value), value) for name, value in given.items()), vocab_size)
+    return _checked(given, vocab_size)
+
+
+@lru_cache(256)
+def _checked_once(given: tuple[tuple[str, type, Any], ...], vocab_size: int) -> DecodingOptions:
+    """`_checked`, for what has been checked before. The types count: True is not 1 here."""
+    return _checked({name: value for name, _, value in given}, vocab_size)
+
+
+def _checked(given: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
+    faults: list[Fault] = []
+    options: DecodingOptions = structure_table(DecodingOptions, given, "", Path(), faults)
+    if faults:
+        raise UsageError(faults=faults)
+    check_decoding(options, vocab_size)
+    return options
+
+
+def _seed(given: Any, default: int) -> int:
+    if given is None:
+        return default
+    if given == "random":
+        return secrets.randbits(63)
+    if isinstance(given, str):
+        raise UsageError('expected an integer or "random"', argument="seed", value=given)
+    return check_integer("seed", given, 0, MAX_SEED - 1)
 
 
 def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays as Python's: ids and seeds often come as such."""
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+
+
+def _unpacked(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Sampling options as they were given, from the JSON of a saved state."""
+    return {k: dict(map(tuple, v["pairs"])) if isinstance(v, Mapping) else v for k, v in sampling.items()}

@@ -1,55 +1,93 @@
-"""Text as it comes, up to a stop text that may lie across token borders."""
+"""From token ids to text: what tokens add to the text before them, up to a stop text."""
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Final
+
 import numpy as np
 
-from textgen.protocols import IncrementalDecoder
+from textgen.protocols import Ids, Tokenizer
+
+TAIL: Final = 32  # tokens before a continuation that tokenizers get to see; they look at the last one or few
+NO_IDS: Final = np.empty(0, np.int64)
 
 
-class StopText:
-    """Decodes one token after the other and holds back what may be the beginning of a stop text.
+class Detokeniser:
+    """Decodes the tokens that follow others, and holds back what may be the beginning of a stop text.
 
-    A stop text counts once `min_tokens` tokens have come; it is searched in what came after them, and in `open_end`:
-    the text before, already shown, that may be the beginning of one.
+    Tokens may stand for another text alone than after others: a tokenizer of words puts a space between two. So the
+    tokens before the continuation are decoded first, and their text is left out.
+
+    A stop text counts once `min_tokens` tokens have come; it is searched in what came after them, and in `open_end`.
     """
 
     def __init__(
-        self, decoder: IncrementalDecoder, stops: tuple[str, ...], min_tokens: int = 0, open_end: str = ""
+        self,
+        tokenizer: Tokenizer,
+        before: Ids,
+        *,
+        stops: tuple[str, ...] = (),
+        min_tokens: int = 0,
+        open_end: str = "",
+        mid_character: bool = False,
     ) -> None:
-        self._decoder, self._stops, self._min_tokens = decoder, stops, min_tokens
+        """For what follows the ids `before` (T,).
+
+        open_end       the text before, already shown, that a stop text may begin with
+        mid_character  the last of `before` may be part of a character, whose text belongs to the continuation
+        """
+        tail = before[-TAIL:]
+        self._decoder = tokenizer.incremental_decoder()
+        shown = self._decoder.decode(tail) if len(tail) else ""
+        # Characters that the decoder still holds back, although the prompt has shown them.
+        self._skip = 0 if mid_character or not len(tail) else len(tokenizer.decode(tail)) - len(shown)
+        self._stops, self._min_tokens, self._tokens = stops, min_tokens, 0
         self.open_end = open_end
         self._before = len(open_end)  # characters of what is held back that were shown already
         self._held = open_end
-        self._shown: list[str] = []
-        self._tokens = 0
+        self._ready: deque[str] = deque()  # with stops appended to by the thread that draws, emptied by the reader's
         self.stopped = False
 
-    def feed(self, token: int) -> str:
-        """The text that can be shown now that `token` has come."""
+    @property
+    def searches(self) -> bool:
+        """Whether there are stop texts, so that every token has to be decoded as it comes."""
+        return bool(self._stops)
+
+    def feed(self, ids: Ids) -> None:
+        """Decode tokens of a text that is not searched for stops; `take` gives their text."""
+        if len(ids):
+            self._ready.append(self._decode(ids))
+
+    def stop_at(self, token: int) -> bool:
+        """Decode one token, and say whether the text ends with it."""
         self._tokens += 1
-        return self._advance(self._decoder.decode(np.array([token])))
-
-    def rest(self, *, hold_back: bool = False) -> str:
-        """What was held back, once no more tokens come; but for an unfinished character, with `hold_back`."""
-        if self.stopped:
-            return ""
-        shown = self._advance(self._decoder.decode(np.empty(0, np.int64), final=not hold_back))
-        self.open_end, self._held = self._held, ""
-        return shown if self.stopped else shown + self.open_end[self._before :]
-
-    def watch(self, token: int) -> bool:
-        """`feed` for a text that is wanted as a whole: keeps what can be shown, and says whether to stop."""
-        self._shown.append(self.feed(token))
+        self._ready.append(self._search(self._decode(np.array([token]))))
         return self.stopped
 
-    def text(self, *, hold_back: bool = False) -> str:
-        """All that `watch` kept, and the rest."""
-        return "".join([*self._shown, self.rest(hold_back=hold_back)])
+    def take(self) -> str:
+        """The text that can be shown, without what was taken before."""
+        return "".join([self._ready.popleft() for _ in range(len(self._ready))])
 
-    def _advance(self, piece: str) -> str:
+    def finish(self, ids: Ids, *, hold_back: bool = False) -> None:
+        """No more tokens come after `ids`: release what was held back, but no unfinished character if `hold_back`."""
+        if self.stopped:
+            return
+        shown = self._search(self._decode(ids, final=not hold_back))
+        self.open_end, self._held = self._held, ""
+        self._ready.append(shown if self.stopped else shown + self.open_end[self._before :])
+
+    def _decode(self, ids: Ids, *, final: bool = False) -> str:
+        text = self._decoder.decode(ids, final) if final else self._decoder.decode(ids)
+        if not self._skip:
+            return text
+        shown, self._skip = text[self._skip :], max(0, self._skip - len(text))
+        return shown
+
+    def _search(self, piece: str) -> str:
+        """What can be shown of the text so far, now that `piece` has come."""
         if not self._stops or self._tokens <= self._min_tokens:
-            if self._tokens:  # too early to count, and so is what stands before it
+            if self._tokens:  # too early to count, and so is the text before it
                 self._held, self._before = "", 0
             return piece
         text = self._held + piece

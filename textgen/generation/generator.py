@@ -1,36 +1,61 @@
-"""Generator: a trained model, its tokenizer and a sampler chain, made to be shared between threads."""
+"""Generator: a trained model, its tokenizer and a chain of samplers, made to be shared between threads."""
 
 from __future__ import annotations
 
-import collections.abc
+import itertools
+import json
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Unpack
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
+from textgen.contracts.guards import begin_decoding
 from textgen.errors import UsageError
-from textgen.generation.arguments import GenerateArguments, Settings
-from textgen.generation.continuing import Continuation
-from textgen.generation.decoding import SequenceDecoding, TokenLogprobs, prompt_logprobs
-from textgen.generation.detokenise import StopText
-from textgen.generation.many import ManyTexts
-from textgen.generation.prompts import check_prompt, text_pieces
-from textgen.generation.results import Generation, Piece
-from textgen.generation.sampling import Chain
-from textgen.generation.scoring import TextScore, TokenScores, score_pieces, score_tokens
-from textgen.generation.state import GenerationState
-from textgen.generation.streams import TextStream
+from textgen.generation.arguments import (
+    BATCH_SIZE,
+    Defaults,
+    ManyOptions,
+    Options,
+    Prompt,
+    Request,
+    Settings,
+    check_integer,
+    takes,
+    takes_prompts,
+)
+from textgen.generation.chain import Chain
+from textgen.generation.continuation import Continuation
+from textgen.generation.prompts import check_prompt, prompt_text, text_pieces
+from textgen.generation.results import Generation, GenerationState, Piece
+from textgen.generation.rows import can_share
+from textgen.generation.sampling import to_numpy
+from textgen.generation.scheduler import Scheduler
+from textgen.generation.scoring import TextScore, TokenScores, prompt_logprobs, score_pieces, score_tokens
+from textgen.generation.streams import TextStream, in_pieces
 from textgen.pipeline.options import MAX_N, MAX_SEED, UnknownCharacters
-from textgen.protocols import Ids, Model, Tokenizer
+from textgen.protocols import Ids, Model, Tensors, Tokenizer
 
 if TYPE_CHECKING:
-    from textgen.generation.async_streams import AsyncTextStream
+    from textgen.generation.async_streams import AsyncPieces, AsyncTextStream, BackgroundLoop
     from textgen.generation.novelty import CopyIndex
 
-_BATCH: Final = 256
+_CHAINS: Final = 64  # changed chains that are kept, for later requests with the same sampling options
+_ALONE: Final = 16  # texts that share no batch and stream asynchronously side by side
+_ENDLESS: Final = float("inf")
+
+
+@attrs.define(eq=False)
+class _Shared:
+    """What the calls of a generator share: chains by their options, and the thread of asynchronous streams."""
+
+    lock: threading.Lock = attrs.field(factory=threading.Lock)
+    chains: dict[str, Chain] = attrs.field(factory=dict)
+    background: BackgroundLoop | None = None
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -41,10 +66,11 @@ class Generator:
 
     tables     the tables of its pipeline.toml
     record     its run.json: sizes of the split, where each component came from
-    defaults   the run's `[generate]` table: what a call's arguments are where they are not given
+    defaults   the run's `[generate]` table: what the options of a request are where they are not given
     path       the run directory it came from
     model_id   the checksum of its weights, which saved states name
     training_tokens   writes the training tokens to a file and maps them; for the copying report
+    make_module       builds the model as it is trained, with the run's weights, on a device
     """
 
     tokenizer: Tokenizer = attrs.field(repr=False)
@@ -58,156 +84,85 @@ class Generator:
     tables: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[Path], Ids] | None = attrs.field(default=None, repr=False)
+    make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
+    _shared: _Shared = attrs.field(factory=_Shared, repr=False, init=False)
 
     def __reduce__(self) -> NoReturn:
         """Not to be pickled: it holds memory maps, locks and functions."""
         raise TypeError("a Generator is not pickled; give the other process its path, and let it call textgen.load")
 
-    def generate(
-        self,
-        prompt: str = "",
-        *,
-        index: int = 0,
-        logprobs: int | None = None,
-        state: GenerationState | None = None,
-        keep_state: bool = False,
-        **arguments: Unpack[GenerateArguments],
-    ) -> Generation:
-        """Continue `prompt`.
-
-        index       tells the texts of one seed apart
-        logprobs    also give the log-probability of each token, and of so many likeliest ones
-        state       go on from a kept state, as if it had never stopped; `prompt` is then added to what was there. Its
-                    seed, index and sampling arguments are kept; another `seed` takes the text elsewhere from there
-        keep_state  keep the state at the end in the result. A character that is not finished there belongs to the
-                    text that goes on
-        arguments   see GenerateArguments
+    @takes(Request)
+    def generate(self, request: Request) -> Generation:
+        """Continue a prompt. The arguments are the fields of textgen.Request.
 
         Raises PromptError for characters outside the vocabulary, UsageError for arguments out of range, ContractError
         where a plugin is to blame.
         """
-        settings = self._settings(arguments, state)
-        if logprobs is not None:
-            _check_whole("logprobs", logprobs, 0, self.tokenizer.vocab_size)
+        text, settings = self._begin(request)
         settings.must_end()
-        decoding = self._begin(prompt, settings, index, state)
-        continuation = self._continuation(decoding, prompt, state)
-        open_end = _open_end(prompt, state)
-        watcher = settings.watcher(continuation, open_end) if settings.options.stops else None
-        ids, text = _collect(decoding, continuation, settings, watcher, logprobs, keep_state)
-        return Generation(
-            prompt=prompt,
-            text=prompt + text if settings.options.echo else text,
-            tokens=tuple(ids),
-            finish_reason=decoding.reason,
-            seed=decoding.seed,
-            index=decoding.index,
-            echo=settings.options.echo,
-            logprobs=None if logprobs is None else self._logprobs(decoding, prompt, settings, state, logprobs),
-            state=None
-            if not keep_state
-            else decoding.state(
-                self.model_id, ids, settings.sampling, open_end if watcher is None else watcher.open_end
-            ),
-        )
+        text.row.deadline = settings.deadline()
+        scheduler = Scheduler(self.model, self.chain.model, 1)
+        scheduler.submit(text.row)
+        while not text.row.ended:
+            scheduler.run(_ENDLESS)
+        return self._generation(text, request.state)
 
-    def stream(
-        self,
-        prompt: str = "",
-        *,
-        index: int = 0,
-        state: GenerationState | None = None,
-        keep_state: bool = False,
-        **arguments: Unpack[GenerateArguments],
-    ) -> TextStream:
+    @takes(Request)
+    def stream(self, request: Request) -> TextStream:
         """The text of `generate` in pieces as they come, never split inside a character or a stop text.
 
-        Arguments are checked at once. With max_new_tokens=None it goes on for ever, in constant memory as long as no
-        sampler asks for the whole history; `cancel()` of what is returned ends it, and its `state` goes on from there
-        if `keep_state` was given.
+        The arguments are the fields of textgen.Request, and are checked at once. With max_new_tokens=None it goes on
+        for ever, in constant memory as long as no sampler asks for the whole history; `cancel()` ends it.
         """
-        settings = self._settings(arguments, state)
-        decoding = self._begin(prompt, settings, index, state)
-        return TextStream(
-            decoding,
-            self._continuation(decoding, prompt, state),
-            settings,
-            first=prompt if settings.options.echo else "",
-            open_end=_open_end(prompt, state),
-            keep_for=self.model_id if keep_state else None,
-        )
+        text, settings = self._begin(request)
+        scheduler = Scheduler(self.model, self.chain.model, 1)
+        return TextStream(scheduler, text, settings.decoding.time_limit, self.model_id)
 
-    def astream(
-        self,
-        prompt: str = "",
-        *,
-        index: int = 0,
-        state: GenerationState | None = None,
-        keep_state: bool = False,
-        **arguments: Unpack[GenerateArguments],
-    ) -> AsyncTextStream:
-        """`stream` for asyncio: pieces are made in a thread of its own, and the event loop stays free.
+    @takes(Request)
+    def astream(self, request: Request) -> AsyncTextStream:
+        """`stream` for asyncio. All asynchronous streams of a generator share batches, in one background thread.
 
-        Arguments are checked at once, before the first piece is waited for.
+        The arguments are the fields of textgen.Request, and are checked at once.
         """
         from textgen.generation.async_streams import AsyncTextStream
 
-        return AsyncTextStream(self.stream(prompt, index=index, state=state, keep_state=keep_state, **arguments))
+        text, settings = self._begin(request)
+        return AsyncTextStream(self._background(), text, settings.decoding.time_limit, self.model_id)
 
-    def generate_many(
-        self,
-        prompts: Iterable[str],
-        *,
-        n: int = 1,
-        index: int = 0,
-        batch_size: int = _BATCH,
-        logprobs: int | None = None,
-        **arguments: Unpack[GenerateArguments],
-    ) -> collections.abc.Generator[Generation, None, None]:
+    @takes_prompts(ManyOptions)
+    def generate_many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> list[Generation]:
         """`n` continuations of each prompt, up to `batch_size` at once, in the order of the prompts.
 
-        Continuation j of prompt i is `generate(prompt, index=index + i * n + j, logprobs=logprobs)`. A time limit holds
-        for all of them together. Prompts in a list or a tuple are checked at once; others are read and checked as
-        their turn comes.
+        Continuation j of prompt i is that of `generate` with `index + i * n + j`. A prompt may be a textgen.Request
+        with options of its own. A time limit holds for all of them together. The other arguments are the fields of
+        textgen.generation.arguments.ManyOptions.
         """
-        if logprobs is not None:
-            _check_whole("logprobs", logprobs, 0, self.tokenizer.vocab_size)
-        many = self._many(prompts, n, index, batch_size, arguments, logprobs)
-        many.settings.must_end()
-        return many.whole(prompts)
+        return list(self._whole(prompts, options))
 
-    def stream_many(
-        self,
-        prompts: Iterable[str],
-        *,
-        n: int = 1,
-        index: int = 0,
-        batch_size: int = _BATCH,
-        **arguments: Unpack[GenerateArguments],
-    ) -> collections.abc.Generator[Piece, None, None]:
+    @takes_prompts(ManyOptions)
+    def generate_each(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Generation]:
+        """The texts of `generate_many` one by one, in order, as soon as they are done.
+
+        Prompts in a list or a tuple are checked at once; others are read and checked as their turn comes.
+        """
+        return self._whole(prompts, options)
+
+    @takes_prompts(ManyOptions)
+    def stream_many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Piece]:
         """The texts of `generate_many` side by side, in pieces as they come.
 
-        The pieces of index + i * n + j, joined, are continuation j of prompt i; the last of them has the finish reason.
+        The pieces of one index, joined, are its text; the last of them has the finish reason.
         """
-        steps = self._many(prompts, n, index, batch_size, arguments).in_pieces(prompts)
-        return (piece for pieces in steps for piece in pieces)
+        texts = self._many(prompts, options)
+        return in_pieces(Scheduler(self.model, self.chain.model, options.batch_size), texts)
 
-    def astream_many(
-        self,
-        prompts: Iterable[str],
-        *,
-        n: int = 1,
-        index: int = 0,
-        batch_size: int = _BATCH,
-        **arguments: Unpack[GenerateArguments],
-    ) -> AsyncGenerator[Piece]:
-        """`stream_many` for asyncio. Arguments are checked at once, before the first piece is waited for."""
-        from textgen.generation.async_streams import in_thread, one_by_one
+    @takes_prompts(ManyOptions)
+    def astream_many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> AsyncPieces:
+        """`stream_many` for asyncio, sharing batches with all other asynchronous streams of the generator."""
+        from textgen.generation.async_streams import AsyncPieces
 
-        switch = threading.Event()
-        many = self._many(prompts, n, index, batch_size, arguments)
-        many = attrs.evolve(many, settings=many.settings.also_ended_by(switch))
-        return one_by_one(in_thread(many.in_pieces(prompts), switch.set))
+        texts = self._many(prompts, options)
+        return AsyncPieces(self._background(), texts, options.batch_size)
 
     def score(self, text: str | Iterable[str]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
@@ -216,6 +171,40 @@ class Generator:
     def score_tokens(self, text: str | Iterable[str]) -> Iterator[TokenScores]:
         """The log-probability of each token of a text, in blocks, as one stream and in bounded memory."""
         return score_tokens(self.model, self.tokenizer, self.chain.model, text_pieces(text))
+
+    def logits(self, text: Prompt) -> npt.NDArray[np.floating[Any]]:
+        """(T, V) logits after each of the T tokens of a text, given as text or ids: before any sampler, in nats.
+
+        Raises UsageError for an empty text, PromptError for characters outside the vocabulary.
+        """
+        ids = self._nonempty(text)
+        decoder = begin_decoding(self.model, 1, self.chain.model)
+        return np.array(to_numpy(decoder.score(ids[None]))[0])
+
+    def hidden_states(self, text: Prompt) -> Tensors:
+        """The model's carried state after each of the T tokens of a text, by name, each array with T as first axis.
+
+        For the built-in recurrent networks "hidden" and, for LSTMs, "cell": (T, layers, hidden_size). Raises UsageError
+        for a model whose state grows with the text.
+        """
+        ids = self._nonempty(text)
+        if not can_share(self.model, self.chain.model)[0]:
+            raise UsageError("the state of this model grows with the text, so there is none of one shape per token")
+        decoder, states = begin_decoding(self.model, 1, self.chain.model), []
+        for place in range(len(ids)):
+            decoder.extend(ids[None, place : place + 1])
+            states.append(decoder.read_state())
+        return {name: np.stack([state[name][0] for state in states]) for name in states[0]}
+
+    def module(self, device: str = "cpu") -> Any:
+        """The run's model as a torch.nn.Module of its own on `device`, with its weights, in evaluation mode.
+
+        Raises UsageError where the model is not such a module.
+        """
+        made: Any = self.model if self.make_module is None else self.make_module(device)
+        if not callable(getattr(made, "eval", None)):
+            raise UsageError("the model of this run is not a torch module")
+        return made.eval()
 
     def copy_index(self) -> CopyIndex:
         """What tells how much of a text is copied from the training corpus: `copy_index().report(text)`.
@@ -229,103 +218,166 @@ class Generator:
             raise UsageError("only a generator of a run directory knows its training corpus")
         return CopyIndex.open(self.path, self.model_id, self.tokenizer, self.training_tokens)
 
-    def encode_prompt(self, prompt: str, unknown_characters: UnknownCharacters = "error") -> Ids:
+    def encode_prompt(self, prompt: Prompt, unknown_characters: UnknownCharacters = "error") -> Ids:
         """(T,) ids of a prompt, with what the vocabulary lacks refused, dropped ("skip") or fed ("unknown").
 
         Raises PromptError, naming the characters.
         """
         return check_prompt(self.tokenizer, prompt, unknown_characters)
 
-    def _settings(self, arguments: Mapping[str, Any], state: GenerationState | None = None) -> Settings:
-        if state is not None and not isinstance(state, GenerationState):
-            raise UsageError(f"state must be a GenerationState, and is {state!r}")
-        kept = None if state is None else state.values["sampling"]
-        size, chain, seed = self.tokenizer.vocab_size, self.chain, self.seed
-        return Settings.of(arguments, self.defaults, size, chain, self.make_chain, seed, kept)
+    def _nonempty(self, text: Prompt) -> Ids:
+        ids = self.encode_prompt(text)
+        if not len(ids):
+            raise UsageError("the text is empty, and has no token to compute anything for")
+        return ids
 
-    def _begin(self, prompt: str, settings: Settings, index: int, state: GenerationState | None) -> SequenceDecoding:
-        _check_whole("index", index, 0, MAX_SEED - 1)
-        seed, index = settings.seed, int(index)
-        if state is not None:
-            seed, index = self._resume(state, settings.options.seed, index)
-        ids = self.encode_prompt(prompt, settings.options.unknown_characters)
-        return SequenceDecoding(self.model, settings.chain, ids, seed=seed, index=index, state=state)
+    def _settings(self, options: Options, kept: Mapping[str, Any] | None = None) -> Settings:
+        run = Defaults(self.seed, self.defaults, self.tokenizer.vocab_size, self.chain, self._chain)
+        return Settings.of(options, run, kept)
 
-    def _resume(self, state: GenerationState, seed: int | None, index: int) -> tuple[int, int]:
-        """Seed and index with which a state goes on."""
-        values = state.values
-        if values["model"] != self.model_id:
-            raise UsageError("the saved state belongs to another model; it goes on only with the run that made it")
-        if index not in (0, values["index"]):
-            raise UsageError(
-                f"the saved state goes on with its own index, {values['index']}; give another seed instead"
-            )
-        return values["seed"] if seed is None else seed, values["index"]
+    def _chain(self, sampling: Mapping[str, Any]) -> Chain:
+        """The run's chain changed by sampling options; the same object for the same options, so that rows share it."""
+        try:
+            key = json.dumps({name: _ordered(value) for name, value in sampling.items()}, sort_keys=True)
+        except (TypeError, ValueError):
+            return self.make_chain(sampling)
+        with self._shared.lock:
+            chains = self._shared.chains
+            if key not in chains:
+                if len(chains) >= _CHAINS:
+                    chains.pop(next(iter(chains)))
+                chains[key] = self.make_chain(sampling)
+            return chains[key]
 
-    def _continuation(self, decoding: SequenceDecoding, prompt: str, state: GenerationState | None) -> Continuation:
-        """What a text begins with that goes on from a prompt, or from the middle of a character."""
-        return Continuation.of(self.tokenizer, decoding.before, held_back=state is not None and not prompt)
+    def _background(self) -> BackgroundLoop:
+        from textgen.generation.async_streams import BackgroundLoop
 
-    def _logprobs(
-        self, decoding: SequenceDecoding, prompt: str, settings: Settings, state: GenerationState | None, top: int
-    ) -> tuple[TokenLogprobs, ...]:
-        """Of the generated tokens; with echo, of the prompt's before them, given `state` or the start state."""
-        if not settings.options.echo:
-            return tuple(decoding.logprobs)
-        ids = self.encode_prompt(prompt, settings.options.unknown_characters)
-        return (*prompt_logprobs(self.model, settings.chain, ids, top, state), *decoding.logprobs)
+        with self._shared.lock:
+            if self._shared.background is None:
+                scheduler = Scheduler(self.model, self.chain.model, BATCH_SIZE, _ALONE)
+                self._shared.background = BackgroundLoop(scheduler)
+            return self._shared.background
 
-    def _many(
-        self,
-        prompts: Iterable[str],
-        n: int,
-        index: int,
-        batch_size: int,
-        arguments: Mapping[str, Any],
-        logprobs: int | None = None,
-    ) -> ManyTexts:
-        if isinstance(prompts, str):
-            raise UsageError("prompts are several; for one, write [prompt], or use generate or stream")
+    def _begin(self, request: Request) -> tuple[Continuation, Settings]:
+        """A request, checked, and with nothing done for it yet."""
+        kept = None if request.state is None else _checked_state(request.state, self.model_id).values["sampling"]
+        settings = self._settings(request, kept)
+        index = check_integer("index", request.index or 0, 0, MAX_SEED - 1)
+        return self._continuation(self._prompt(request.prompt, settings), settings, index, request), settings
+
+    def _prompt(self, prompt: Prompt, settings: Settings) -> tuple[str, Ids]:
+        ids = self.encode_prompt(prompt, settings.decoding.unknown_characters)
+        return prompt_text(self.tokenizer, prompt, ids), ids
+
+    def _continuation(
+        self, prompt: tuple[str, Ids], settings: Settings, index: int, request: Request | None
+    ) -> Continuation:
+        seed, state = settings.seed, None if request is None else request.state
+        if request is not None and state is not None:
+            if index not in (0, state.values["index"]):
+                own = state.values["index"]
+                raise UsageError(f"the saved state resumes with its own index, {own}; give another seed instead")
+            seed = state.values["seed"] if request.seed is None else seed
+            index = state.values["index"]
+        keep_state = request is not None and request.keep_state
+        return Continuation.begin(
+            self.tokenizer, prompt, settings, seed=seed, index=index, state=state, keep_state=keep_state
+        )
+
+    def _many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Continuation]:
+        """The continuations of prompts, each made when it is asked for."""
+        if isinstance(prompts, (str, Request)):
+            raise UsageError("expected a list; for one, write [prompt], or use generate or stream", argument="prompts")
         if not isinstance(prompts, Iterable):
-            raise UsageError(f"prompts must be a list or another iterable of strings, and is {prompts!r}")
-        settings = self._settings(arguments)
-        _check_whole("n", n, 1, MAX_N)
-        _check_whole("index", index, 0, MAX_SEED - 1)
-        _check_whole("batch_size", batch_size, 1, MAX_N)
-        many = ManyTexts(self.model, self.tokenizer, self.encode_prompt, settings, n, int(index), batch_size, logprobs)
-        if isinstance(prompts, (list, tuple)):
-            for place, prompt in enumerate(prompts):
-                many.encoded(place, prompt)
-        return many
+            raise UsageError("expected a list or another iterable of prompts", argument="prompts", value=prompts)
+        check_integer("n", options.n, 1, MAX_N)
+        first = check_integer("index", options.index, 0, MAX_SEED - 1)
+        check_integer("batch_size", options.batch_size, 1, MAX_N)
+        shared = self._settings(options)
+        if isinstance(prompts, (list, tuple)):  # what is wrong is an error at once
+            places: Iterable[_Given] = [self._given(*item, options, shared) for item in enumerate(prompts)]
+        else:
+            places = (self._given(*item, options, shared) for item in enumerate(prompts))
+        return self._continuations(places, first, options.n)
+
+    def _continuations(self, places: Iterable[_Given], first: int, n: int) -> Iterator[Continuation]:
+        deadlines: dict[float, float | None] = {}  # one clock for all
+        indices = itertools.count(first)
+        for prompt, settings, request in places:
+            limit = settings.decoding.time_limit
+            deadline = None if limit is None else deadlines.setdefault(limit, settings.deadline())
+            for index in itertools.islice(indices, n):
+                own = index if request is None or request.index is None else request.index
+                text = self._continuation(prompt, settings, own, request)
+                text.row.deadline = deadline
+                yield text
+
+    def _given(self, place: int, item: Prompt | Request, options: ManyOptions, shared: Settings) -> _Given:
+        """A prompt among many, with its settings. Raises UsageError that says which it is."""
+        try:
+            if not isinstance(item, Request):
+                return self._prompt(item, shared), shared, None
+            kept = None if item.state is None else _checked_state(item.state, self.model_id).values["sampling"]
+            settings = self._settings(item.over(options), kept)
+            return self._prompt(item.prompt, settings), settings, item
+        except UsageError as error:
+            error.source = f"prompts[{place}]"
+            raise
+
+    def _whole(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Generation]:
+        texts = self._many(prompts, options)
+        self._settings(options).must_end()
+        return self._each(texts, options.batch_size)
+
+    def _each(self, texts: Iterator[Continuation], batch_size: int) -> Iterator[Generation]:
+        """Whole texts, in the order of their prompts."""
+        scheduler = Scheduler(self.model, self.chain.model, batch_size)
+        begun: deque[Continuation] = deque()
+        while True:
+            while scheduler.free > 0 and (text := next(texts, None)) is not None:
+                begun.append(text)
+                scheduler.submit(text.row)
+            while begun and begun[0].row.ended:
+                yield self._generation(begun.popleft(), None)
+            if begun:
+                scheduler.run(_ENDLESS)
+            elif scheduler.free > 0:
+                return
+
+    def _generation(self, text: Continuation, state: GenerationState | None) -> Generation:
+        """The result of a text that has ended. Raises what it ended by."""
+        row = text.row
+        if row.error is not None:
+            raise row.error
+        shown, ids = text.take()
+        logprobs = text.logprobs()
+        if text.echo and row.top is not None:
+            logprobs = [*prompt_logprobs(self.model, self.chain.model, text.ids, row.top, state), *logprobs]
+        assert text.finish_reason is not None
+        return Generation(
+            prompt=text.prompt,
+            text=shown,
+            tokens=tuple(ids.tolist()),
+            finish_reason=text.finish_reason,
+            seed=row.seed,
+            index=row.index,
+            echo=text.echo,
+            logprobs=tuple(logprobs),
+            state=text.state(self.model_id),
+        )
 
 
-def _open_end(prompt: str, state: GenerationState | None) -> str:
-    """The end of what was generated before, where the text goes straight on from it."""
-    return "" if state is None or prompt else str(state.values["open_end"])
+_Given: TypeAlias = "tuple[tuple[str, Ids], Settings, Request | None]"
 
 
-def _collect(
-    decoding: SequenceDecoding,
-    continuation: Continuation,
-    settings: Settings,
-    watcher: StopText | None,
-    top: int | None,
-    hold_back: bool,
-) -> tuple[list[int], str]:
-    """All tokens of a decoding, and their text."""
-    tokens = decoding.tokens(settings.limits(), top)
-    if watcher is None:
-        ids = list(tokens)
-        return ids, continuation.decode(np.array(ids, np.int64), hold_back=hold_back)
-    ids = []
-    for token in tokens:
-        ids.append(token)
-        if watcher.watch(token):
-            decoding.reason = "stop"
-            break
-    return ids, watcher.text(hold_back=hold_back)
+def _checked_state(state: Any, model_id: str) -> GenerationState:
+    if not isinstance(state, GenerationState):
+        raise UsageError("expected a GenerationState", argument="state", value=state)
+    if state.values["model"] != model_id:
+        raise UsageError("the saved state belongs to another model; it resumes only with the run that made it")
+    return state
 
 
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{name} must be a whole number from {low} to {high:,}, and is {value!r}")
+def _ordered(value: Any) -> Any:
+    """A value as JSON has it, with keys of any type."""
+    return [[repr(key), item] for key, item in value.items()] if isinstance(value, Mapping) else value

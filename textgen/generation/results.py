@@ -1,37 +1,121 @@
-"""What generation gives: a whole text, or the next piece of one of several."""
+"""What generation gives: whole texts, pieces of them, and the state from which a text continues."""
 
 from __future__ import annotations
 
-import attrs
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
 
-from textgen.generation.decoding import FinishReason, TokenLogprobs
-from textgen.generation.state import GenerationState
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from textgen.errors import CorruptFileError, RunError
+from textgen.files import dump_tensors, load_tensors, write_atomic
+from textgen.generation.sampling import log_softmax
+from textgen.protocols import Tensors
+
+FinishReason: TypeAlias = Literal["length", "stop", "time", "cancelled"]
+"""Why a text ended: `max_new_tokens`, a stop text or token, `time_limit`, or `cancelled`."""
+
+
+@attrs.frozen
+class TokenLogprobs:
+    """Log-probabilities at one token, by the model before any sampler: its own, and those of the likeliest tokens.
+
+    token    the id
+    logprob  in nats
+    top      (id, log-probability) of the likeliest tokens, in descending order
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def of(cls, logits: npt.NDArray[Any], token: int, top: int) -> Self:
+        """From logits (V,); of equal log-probabilities the lower id comes first."""
+        row = log_softmax(logits)
+        best = np.argsort(-row, kind="stable")[:top]
+        return cls(token, float(row[token]), tuple((int(i), float(row[i])) for i in best))
+
+
+@attrs.frozen(eq=False)
+class GenerationState:
+    """Where a text stands: all that continues it exactly, on any machine that has the run.
+
+    arrays  the decoder's state and the history, each for one sequence
+    values  JSON: seed, index and position of the random numbers, sampling options, ids that are not fed yet, the last
+            ids, the end of the text that a stop text may begin with, and the checksum of the weights
+    """
+
+    arrays: Tensors = attrs.field(repr=False)
+    values: dict[str, Any]
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file atomically: safetensors, with `values` as JSON bytes. Raises RunError."""
+        encoded = np.frombuffer(json.dumps(self.values).encode(), np.uint8)
+        kept = {**self.arrays, "values": encoded}
+        data = dump_tensors({**kept, "checksum": _checksum(kept)})
+        try:
+            write_atomic(Path(path), data)
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror or error}", Path(path)) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote. Raises RunError; CorruptFileError for a file that is damaged or something else."""
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror or error}", path) from error
+        try:
+            arrays = load_tensors(path, data)
+            checksum = arrays.pop("checksum")
+            if not np.array_equal(checksum, _checksum(arrays)):
+                raise CorruptFileError(path, "it is not as it was saved: its checksum differs")
+            values = json.loads(arrays.pop("values").tobytes())
+        except (KeyError, ValueError) as error:
+            raise CorruptFileError(path, "it is not a saved state of a generation") from error
+        return cls(arrays, values)
+
+
+def _checksum(arrays: Tensors) -> npt.NDArray[np.uint8]:
+    """The SHA-256 of arrays, their names and dtypes: safetensors itself accepts a flipped byte."""
+    return np.frombuffer(hashlib.sha256(dump_tensors(arrays)).digest(), np.uint8)
 
 
 @attrs.frozen(kw_only=True)
 class Generation:
     """A generated text. `str()` of it is prompt and continuation together.
 
-    text           the continuation; with `echo`, the prompt before it. What ended it is not in it
+    prompt         the prompt's text
+    text           the continuation; with `echo`, the prompt before it. A stop text is not part of it
     tokens         the generated ids
     finish_reason  "length", "stop", "time" or "cancelled"
     seed, index    with the same of these and the same prompt, the same text comes again
-    logprobs       if asked for, one entry per token (with `echo`, per prompt token before them)
-    state          if asked for, what `generate(state=...)` goes on from
+    logprobs       one entry per token if `logprobs` was given (with `echo`, per prompt token before them), else empty
+    state          what `generate(state=...)` continues from, if `keep_state` was given
     """
 
     prompt: str
     text: str
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...] = attrs.field(repr=lambda ids: f"<{len(ids)} ids>")
     finish_reason: FinishReason
     seed: int
     index: int = 0
     echo: bool = False
-    logprobs: tuple[TokenLogprobs, ...] | None = None
+    logprobs: tuple[TokenLogprobs, ...] = attrs.field(default=(), repr=False)
     state: GenerationState | None = attrs.field(default=None, repr=False, eq=False)
 
     def __str__(self) -> str:
         return self.text if self.echo else self.prompt + self.text
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Notebooks show the text."""
+        printer.text(str(self))
 
 
 @attrs.frozen

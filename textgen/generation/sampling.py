@@ -1,34 +1,18 @@
-"""From logits to a token: the sampler chain, and the draw."""
+"""The draw of a token: what samplers see of a text, its random numbers, and the choice by inverse CDF."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from math import isfinite
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts import checks
-from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
-from textgen.errors import ContractError, TextgenError
-from textgen.pipeline.pipeline import Choice
-from textgen.plugin.component import Offer
-from textgen.protocols import Array, History, Ids, Model, Sampler
+from textgen.protocols import Array, Ids
 
-BLOCK: Final = 64  # uniform numbers made at once for a sequence
-_NEVER: Final = -np.inf
-_LEVELS: Final = ("none", "counts", "tokens")
-
-
-@attrs.frozen(eq=False)
-class Link:
-    """A sampler and whose it is."""
-
-    sampler: Sampler
-    offer: Offer
+_PER_COUNT: Final = 4  # numbers that one count of Philox's counter gives
 
 
 @attrs.define(eq=False)
@@ -52,14 +36,14 @@ class SequenceHistory:
             raise LookupError("no sampler has announced that it reads tokens: set its attribute history to 'tokens'")
         return np.array(self._tokens[row], np.int64)
 
-    def append_row(self, prompt: Ids) -> None:
-        """Begin a sequence below the others."""
+    def append_rows(self, prompts: Sequence[Ids]) -> None:
+        """Begin sequences below the others."""
         if self.level != "none":
-            counted = np.bincount(prompt, minlength=self.vocab_size).astype(np.int32)
-            self.prompt_counts = np.concatenate([self.prompt_counts, counted[None]])
-            self.counts = np.concatenate([self.counts, np.zeros_like(counted)[None]])
+            counted = np.stack([np.bincount(ids, minlength=self.vocab_size).astype(np.int32) for ids in prompts])
+            self.prompt_counts = np.concatenate([self.prompt_counts, counted])
+            self.counts = np.concatenate([self.counts, np.zeros_like(counted)])
         if self.level == "tokens":
-            self._tokens.append(prompt.tolist())
+            self._tokens += [ids.tolist() for ids in prompts]
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order."""
@@ -68,12 +52,25 @@ class SequenceHistory:
         if self.level == "tokens":
             self._tokens = [self._tokens[row] for row in rows]
 
-    def add(self, rows: Ids, tokens: Ids) -> None:
-        """Note one generated token for each of `rows`."""
+    def join(self, other: SequenceHistory) -> None:
+        """Append the rows of another history of the same chain."""
+        self.counts = np.concatenate([self.counts, other.counts])
+        self.prompt_counts = np.concatenate([self.prompt_counts, other.prompt_counts])
+        self._tokens += other._tokens
+
+    def row(self, row: int) -> SequenceHistory:
+        """A history of one row alone, sharing what it has."""
+        alone = SequenceHistory(self.vocab_size, self.level)
+        alone.counts, alone.prompt_counts = self.counts[row : row + 1], self.prompt_counts[row : row + 1]
+        alone._tokens = self._tokens[row : row + 1]
+        return alone
+
+    def add(self, tokens: Ids) -> None:
+        """Note one generated token (B,) for each row."""
         if self.level != "none":
-            self.counts[rows, tokens] += 1
+            self.counts[np.arange(len(tokens)), tokens] += 1
         if self.level == "tokens":
-            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            for row, token in enumerate(tokens.tolist()):
                 self._tokens[row].append(token)
 
     def extend_prompt(self, row: int, prompt: Ids) -> None:
@@ -92,188 +89,23 @@ class SequenceHistory:
             kept["tokens"] = self.tokens(row)
         return kept
 
-    def load_row(self, kept: dict[str, Any]) -> None:
-        """Begin a row from what `dump_row` gave. Raises KeyError when the samplers need more than was kept."""
-        self.append_row(np.empty(0, np.int64))
+    def load_row(self, row: int, kept: dict[str, Any]) -> None:
+        """Give a row what `dump_row` gave. Raises KeyError when the samplers need more than was kept."""
         if self.level != "none":
-            self.counts[-1], self.prompt_counts[-1] = kept["counts"], kept["prompt_counts"]
+            self.counts[row], self.prompt_counts[row] = kept["counts"], kept["prompt_counts"]
         if self.level == "tokens":
-            self._tokens[-1] = kept["tokens"].tolist()
+            self._tokens[row] = kept["tokens"].tolist()
 
 
-@attrs.frozen(eq=False)
-class Chain:
-    """The samplers that logits pass, in order.
-
-    model       whose the logits are
-    vocab_size  V
-    forbidden   ids that are never drawn, such as the one for unknown characters
-    """
-
-    links: tuple[Link, ...]
-    model: Offer
-    vocab_size: int
-    forbidden: tuple[int, ...] = ()
-    level: str = attrs.field(init=False)
-    _applied: tuple[Link, ...] = attrs.field(init=False)
-    _greedy: bool = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        levels = [_level(link) for link in self.links]
-        object.__setattr__(self, "level", max(levels, key=_LEVELS.index, default="none"))
-        # A last link that keeps only the best is an arg-max: the draw could give nothing else.
-        greedy = bool(self.links) and getattr(self.links[-1].sampler, "deterministic", False)
-        object.__setattr__(self, "_greedy", greedy)
-        object.__setattr__(self, "_applied", self.links[:-1] if greedy else self.links)
-
-    @classmethod
-    def of(cls, samplers: Sequence[tuple[Choice, Any]], model: Offer, vocab_size: int, unknown: int | None) -> Chain:
-        """A chain of built samplers; one that is itself made of `links` counts as those."""
-        links = [
-            Link(part, choice.offer) for choice, sampler in samplers for part in getattr(sampler, "links", (sampler,))
-        ]
-        return cls(tuple(links), model, vocab_size, () if unknown is None else (unknown,))
-
-    def history(self) -> SequenceHistory:
-        """An empty history that keeps what the samplers read."""
-        return SequenceHistory(self.vocab_size, self.level)
-
-    @property
-    def draws(self) -> bool:
-        """Whether a token depends on a random number."""
-        return not self._greedy
-
-    @property
-    def plainly_greedy(self) -> bool:
-        """Whether the token is the likeliest by the model, with no sampler changing the logits before."""
-        return self._greedy and not self._applied
-
-    def pick_one(self, logits: Array, history: SequenceHistory, uniform: float, forbidden: tuple[int, ...]) -> int:
-        """The token for logits (1, V). `forbidden` holds for this token alone. Writes into `logits`."""
-        for token in self.forbidden + forbidden if forbidden else self.forbidden:
-            logits[0, token] = _NEVER
-        sampled = logits
-        for link in self._applied:
-            try:
-                sampled = link.sampler(sampled, history)
-            except FAILURES as error:
-                raise_failure(link.offer, "sampling", error)
-            if getattr(sampled, "shape", None) != logits.shape or sampled.dtype != logits.dtype:
-                checks.check_logits(sampled, (1, self.vocab_size), link.offer)
-        row = sampled[0] if type(sampled) is np.ndarray else to_numpy(sampled)[0]
-        token = int(row.argmax()) if self._greedy else draw_one(row, uniform)
-        # NaN passes through arg-max and draw alike, and so does a row of -inf through arg-max.
-        if token < 0 or not isfinite(row.item(token)):
-            self._explain(logits, history)
-        return token
-
-    def pick(self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64], rows: Ids) -> Ids:
-        """The tokens (B,) for logits (B, V), row by row what `pick_one` gives. Writes into `logits`.
-
-        Only `rows` are needed; what the others give means nothing, and may be impossible to draw from.
-        """
-        for token in self.forbidden:
-            logits[:, token] = -np.inf
-        sampled = logits
-        for link in self._applied:
-            try:
-                sampled = link.sampler(sampled, history)
-            except FAILURES as error:
-                raise_failure(link.offer, "sampling", error)
-            checks.check_logits(sampled, tuple(logits.shape), link.offer)
-        values = to_numpy(sampled)
-        if self._greedy:
-            tokens: Ids = values.argmax(axis=-1)
-            if not np.isfinite(values[rows, tokens[rows]]).all():
-                self._explain(logits, history)
-            return tokens
-        tokens = inverse_cdf(values, uniforms)
-        if (tokens[rows] < 0).any():
-            self._explain(logits, history)
-        return tokens
-
-    def try_on(self, model: Model) -> None:
-        """One step for nothing, of a model that may not be trained yet: what has another shape or raises is blamed."""
-        try:
-            decoder = begin_decoding(model, 1, self.model)
-            logits = decoder.extend(np.empty((1, 0), np.int64))
-        except FAILURES as error:
-            if isinstance(error, TextgenError) and not isinstance(error, ContractError):
-                return  # it may say that it is to be trained first
-            raise_failure(self.model, "decoding", error)
-        checks.check_logits(logits, (1, self.vocab_size), self.model)
-        for token in self.forbidden:
-            logits[0, token] = _NEVER
-        if not isfinite(to_numpy(logits).max()):
-            return  # what is not trained may give no number yet, which is no matter of the samplers
-        history = self.history()
-        history.append_row(np.empty(0, np.int64))
-        self.pick_one(logits, history, 0.0, ())
-
-    def _explain(self, logits: Array, history: SequenceHistory) -> None:
-        _explain_undrawable(logits, self.links, history, self.model)
-
-
-def _explain_undrawable(logits: Array, links: Sequence[Link], history: History, model: Offer) -> NoReturn:
-    """Find out who made logits that no token can be drawn from, and blame them."""
-
-    def faulty(values: Array) -> str:
-        rows = to_numpy(values).astype(np.float64)
-        if np.isnan(rows).any():
-            return "gave NaN logits"
-        if (rows == np.inf).any():
-            return "gave infinite logits"
-        return "forbade every token" if (rows == -np.inf).all(axis=-1).any() else ""
-
-    if cause := faulty(logits):
-        raise checks.blame(model, cause)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for link in links:
-            before, logits = logits, link.sampler(logits, history)
-            checks.check_logits(logits, tuple(before.shape), link.offer)
-            if cause := faulty(logits):
-                raise checks.blame(link.offer, cause)
-    raise AssertionError("no token could be drawn, and no component is to blame")
-
-
-def _level(link: Link) -> str:
-    """What a sampler reads of the history. One that asks for less and reads more is found out when it reads it."""
-    level = getattr(link.sampler, "history", "tokens")
-    if level not in _LEVELS:
-        raise checks.blame(link.offer, f"has history = {level!r}, and must have one of {', '.join(_LEVELS)}")
-    return str(level)
-
-
-class Uniforms:
-    """Numbers of [0, 1) for one sequence, one after the other."""
-
-    def __init__(self, seed: int, index: int, position: int = 0) -> None:
-        self._seed, self._index, self.position = seed, index, position
-        self._start = position - position % BLOCK
-        self._block = uniform_block(seed, index, self._start).tolist()
-
-    def next(self) -> float:
-        """The number at `position`, which moves on."""
-        offset = self.position - self._start
-        if offset == BLOCK:
-            self._start, offset = self.position, 0
-            self._block = uniform_block(self._seed, self._index, self._start).tolist()
-        self.position += 1
-        number: float = self._block[offset]
-        return number
-
-
-def uniform_block(seed: int, index: int, start: int) -> npt.NDArray[np.float64]:
-    """(BLOCK,) numbers of [0, 1) from place `start` on, a multiple of four.
-
-    Each depends on seed, index and place alone.
+def uniform_numbers(seed: int, index: int, start: int, count: int) -> npt.NDArray[np.float64]:
+    """(count,) numbers of [0, 1) from place `start` on. Each depends on seed, index and its place alone.
 
     Philox is keyed by seed and index, and its counter jumps to any place, four numbers a count (Salmon et al.,
     "Parallel random numbers: as easy as 1, 2, 3", 2011).
     """
-    bits = np.random.Philox(key=np.array([seed, index], np.uint64), counter=start // 4)
-    return np.random.Generator(bits).random(BLOCK)
+    aligned, skip = divmod(start, _PER_COUNT)
+    bits = np.random.Philox(key=np.array([seed, index], np.uint64), counter=aligned)
+    return np.random.Generator(bits).random(skip + count)[skip:]
 
 
 def draw_one(row: npt.NDArray[Any], uniform: float) -> int:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts import checks
-from textgen.contracts.guards import begin_decoding
+from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
 from textgen.errors import UsageError
+from textgen.generation.results import GenerationState, TokenLogprobs
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import Offer
 from textgen.protocols import Ids, Model, Tokenizer
@@ -88,6 +89,25 @@ def score_tokens(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Itera
                 logprobs[len(block) - len(fed) :] = rows[np.arange(len(fed)), targets]
             last = block[-1:]
             yield TokenScores(block, logprobs)
+
+
+def prompt_logprobs(
+    model: Model, offer: Offer, ids: Ids, top: int, state: GenerationState | None = None
+) -> Iterator[TokenLogprobs]:
+    """Of each token of a prompt (T,), given those before it and the `state`, or the start state."""
+    decoder = begin_decoding(model, 1, offer)
+    feed = np.empty((1, 0), np.int64)
+    if state is not None:
+        named = {name: array for name, array in state.arrays.items() if name.startswith("state.")}
+        decoder.write_state({name.removeprefix("state."): array for name, array in named.items()})
+        feed = np.array([state.values["pending"]], np.int64)
+    for token in ids.tolist():
+        try:
+            logits = decoder.extend(feed)
+        except FAILURES as error:
+            raise_failure(offer, "decoding", error)
+        yield TokenLogprobs.of(to_numpy(logits)[0], token, top)
+        feed = np.array([[token]], np.int64)
 
 
 def perplexity(loss: float) -> float:

@@ -1,86 +1,117 @@
-"""One text in pieces as they come."""
+"""Texts in pieces as they come, made by whoever asks for the next piece."""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
+import time
 from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self
 
-from textgen.generation.arguments import Settings
-from textgen.generation.continuing import TAIL, Continuation
-from textgen.generation.decoding import FinishReason, SequenceDecoding
-from textgen.generation.state import GenerationState
+import numpy as np
+
+from textgen.generation.continuation import Continuation
+from textgen.generation.results import FinishReason, GenerationState, Piece, TokenLogprobs
+from textgen.generation.scheduler import Scheduler
+from textgen.protocols import Ids
+
+GATHER: Final = 0.005  # seconds for which pieces of several texts are gathered: each costs more than a token
+GATHER_ONE: Final = 0.001  # and of one
 
 
 class TextStream(Iterator[str]):
-    """The text of `Generator.stream`, piece by piece. A stream that is left, by `close` or for good, does no more work.
+    """The text of `Generator.stream`, piece by piece; a context manager, which closes it.
 
-    finish_reason   None until it has ended; then as in Generation
-    state           None until it has ended, and without `keep_state`; then what goes on from there
+    A piece holds what was made since the last one. A stream that is closed, or left for good, does no more work.
+
+    finish_reason  None until it has ended; then as in Generation
+    seed, index    with the same of these and the same prompt, the same text comes again
+    ids            (T,) the token ids of the last piece; an unfinished character's come before its text
+    logprobs       one entry for each of these, if `logprobs` was given
+    state          once it has ended, and with `keep_state`: what continues it
     """
 
-    def __init__(
-        self,
-        decoding: SequenceDecoding,
-        continuation: Continuation,
-        settings: Settings,
-        *,
-        first: str = "",
-        open_end: str = "",
-        keep_for: str | None = None,
-    ) -> None:
-        """`first` comes before all else, `open_end` came before. With `keep_for`, a state of that model is kept."""
+    def __init__(self, scheduler: Scheduler, text: Continuation, time_limit: float | None, model_id: str) -> None:
         self.finish_reason: FinishReason | None = None
         self.state: GenerationState | None = None
-        self._switch = threading.Event()
-        self._settings = settings.also_ended_by(self._switch)
-        self._decoding, self._first, self._keep_for = decoding, first, keep_for
-        self._text = settings.watcher(continuation, open_end)
-        self._made: deque[int] = deque(maxlen=TAIL)
-        self._tokens: Iterator[int] | None = None
-        self._closed = False
+        self.seed, self.index = text.row.seed, text.row.index
+        self.ids: Ids = np.empty(0, np.int64)
+        self.logprobs: list[TokenLogprobs] = []
+        self._scheduler, self._text, self._model_id = scheduler, text, model_id
+        self._time_limit = time_limit
+        self._begun = self._closed = False
+        self._gather = 0.0  # the first piece comes at once
 
     def __next__(self) -> str:
-        if self._closed:
+        if self._closed or self.finish_reason is not None:
             raise StopIteration
-        if self._first:
-            first, self._first = self._first, ""
-            return first
         try:
             piece = self._next_piece()
         except BaseException:  # what failed has no end to tell of
             self.close()
             raise
-        if not piece or self._closed:  # by another thread, say
+        if self._closed or not piece:
             self.close()
             raise StopIteration
         return piece
 
     def cancel(self) -> None:
         """End the text, from any thread, as `cancelled` does: what was held back still comes, as the last piece."""
-        self._switch.set()
+        self._scheduler.cancel(self._text.row)
 
     def close(self) -> None:
         """Leave it, from any thread: nothing more comes."""
-        self._closed, self._tokens = True, iter(())
-        self._switch.set()
+        self._closed = True
+        self._scheduler.cancel(self._text.row)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _next_piece(self) -> str:
         """The next piece; "" after the last."""
-        if self.finish_reason is not None:
-            return ""
-        if self._tokens is None:  # the clock starts with the first piece
-            self._tokens = self._decoding.tokens(self._settings.limits())
-        for token in () if self._text.stopped else self._tokens:
-            self._made.append(token)
-            if piece := self._text.feed(token):
+        text, row = self._text, self._text.row
+        if not self._begun:  # the clock starts with the first piece
+            self._begun = True
+            row.deadline = None if self._time_limit is None else time.monotonic() + self._time_limit
+            self._scheduler.submit(row)
+            if text.shown:
+                shown, text.shown = text.shown, ""
+                return shown
+        while True:
+            self._scheduler.run(self._gather and time.perf_counter() + self._gather)
+            self._gather = GATHER_ONE
+            self._scheduler.flush()
+            piece, ids = text.take()
+            logprobs = text.logprobs()
+            self.ids, self.logprobs = ids, logprobs
+            self.finish_reason, self.state = text.finish_reason, text.state(self._model_id)
+            if row.error is not None and not piece:
+                raise row.error
+            if piece or self.finish_reason is not None or self._closed:
                 return piece
-            if self._text.stopped:
-                break
-        rest = self._text.rest(hold_back=self._keep_for is not None)
-        if self._keep_for is not None:
-            self.state = self._decoding.state(
-                self._keep_for, list(self._made), self._settings.sampling, self._text.open_end
-            )
-        self.finish_reason = "stop" if self._text.stopped else self._decoding.reason
-        return rest
+
+
+def in_pieces(scheduler: Scheduler, texts: Iterator[Continuation]) -> Iterator[Piece]:
+    """The pieces of several texts side by side, as they come."""
+    running: list[Continuation] = []
+    gathered = 0.0
+    while True:
+        while scheduler.free > 0 and (text := next(texts, None)) is not None:
+            running.append(text)
+            scheduler.submit(text.row)
+        if not running:
+            return
+        scheduler.run(gathered and time.perf_counter() + gathered)
+        gathered = GATHER
+        scheduler.flush()
+        for text in running:
+            piece, _ = text.take()
+            if text.row.error is not None:
+                raise text.row.error
+            if piece or text.finish_reason is not None:
+                yield Piece(text.row.index, piece, text.finish_reason)
+        running = [text for text in running if text.finish_reason is None]

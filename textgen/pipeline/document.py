@@ -1,20 +1,23 @@
-"""A pipeline as it is written: read from TOML or a mapping, with `KEY=VALUE` overrides applied, not yet checked."""
+"""A pipeline as it is written: read from TOML or a mapping, with overrides applied, not yet checked."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
-from textgen.errors import Fault, PipelineError
-from textgen.pipeline.structure import shorten, show
+from textgen.errors import Fault, PipelineError, UsageError
+from textgen.pipeline.structure import flat, shorten, show
 
 NAME = re.compile(r"[^\W_][\w. +-]*")
 """What a run may be called: a plain folder name."""
+
+Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
+"""Keys of a pipeline and their new values: `trainer.epochs=5` as TOML has it, or a mapping of dotted keys or tables."""
 
 
 @attrs.frozen
@@ -33,8 +36,10 @@ class Document:
         return tuple(n for n in names if isinstance(n, str)) if isinstance(names, list | tuple) else ()
 
 
-def read_document(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Document:
-    """Read a pipeline from a TOML file, or take a mapping of the same shape; then apply `KEY=VALUE` overrides."""
+def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides = ()) -> Document:
+    """Read a pipeline from a TOML file, or take a mapping of the same shape; then apply overrides."""
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise UsageError("expected a mapping, or a list of KEY=VALUE", argument="overrides", value=overrides)
     name = "pipeline" if isinstance(source, Mapping) else str(source)
     try:
         if isinstance(source, Mapping):
@@ -45,10 +50,11 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Iterable[st
     except RecursionError:
         raise PipelineError([Fault("", "tables or arrays are nested too deeply")], name) from None
     faults: list[Fault] = []
-    for override in overrides:
-        _override(tables, override, faults)
+    given = flat(_copy(overrides)).items() if isinstance(overrides, Mapping) else _parsed(overrides, faults)
+    for key, value in given:
+        _override(tables, key, value, faults)
     if faults:
-        raise PipelineError(faults, "--set")
+        raise PipelineError(faults, argument="overrides")
     return Document(tables, name, folder, stem)
 
 
@@ -82,20 +88,26 @@ def _end_of(path: Path) -> str:
     return f"{len(lines)}:{len(lines[-1]) + 1}"
 
 
-def _override(tables: dict[str, Any], override: Any, faults: list[Fault]) -> None:
+def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str, Any]]:
+    """Key and value of each `KEY=VALUE`."""
+    for override in overrides:
+        key, equals, text = override.partition("=") if isinstance(override, str) else ("", "", "")
+        value = toml_value(text.strip())
+        if not equals or not all(part.strip() for part in key.split(".")):
+            faults.append(
+                Fault(
+                    "", "expected KEY=VALUE, as in trainer.epochs=5", show(override, kind=not isinstance(override, str))
+                )
+            )
+        elif isinstance(value, Fault):
+            faults.append(attrs.evolve(value, path=key))
+        else:
+            yield key, value
+
+
+def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault]) -> None:
     """Set one dotted key in place. Numbers in the path index arrays of tables."""
-    if not isinstance(override, str):
-        faults.append(Fault("", "expected KEY=VALUE as a string", show(override)))
-        return
-    key, equals, text = override.partition("=")
     parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
-        faults.append(Fault("", "expected KEY=VALUE, as in trainer.epochs=5", show(override, kind=False)))
-        return
-    value = toml_value(text.strip())
-    if isinstance(value, Fault):
-        faults.append(attrs.evolve(value, path=key))
-        return
     place: Any = tables
     for part in parts[:-1]:
         if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
@@ -114,7 +126,7 @@ def _override(tables: dict[str, Any], override: Any, faults: list[Fault]) -> Non
 
 
 def toml_value(text: str) -> Any:
-    """`text` as a TOML value; what is none is a string, unless it looks like a broken list, table or string."""
+    """`text` as a TOML value; what is not one is a string, unless it looks like a broken list, table or string."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError) as error:

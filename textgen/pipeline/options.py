@@ -22,16 +22,16 @@ MAX_STOPS = 1000
 MAX_STOP_LENGTH = 10_000
 
 
-def _check_length(_instance: Any, attribute: attrs.Attribute[Any], value: Sequence[Any]) -> None:
+def _check_length(_instance: Any, _attribute: Any, value: Sequence[Any]) -> None:
     if len(value) > MAX_STOPS:
-        raise ValueError(f"'{attribute.name}' must be at most {MAX_STOPS} items long")
+        raise ValueError(f"must be at most {MAX_STOPS} items long")
 
 
-def _check_stop(instance: Any, attribute: attrs.Attribute[Any], value: str | tuple[str, ...]) -> None:
+def _check_stop(instance: Any, attribute: Any, value: str | tuple[str, ...]) -> None:
     texts = (value,) if isinstance(value, str) else value
     _check_length(instance, attribute, texts)
     if not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):
-        raise ValueError(f"'{attribute.name}' must hold texts of 1 to {MAX_STOP_LENGTH:,} characters")
+        raise ValueError(f"must hold texts of 1 to {MAX_STOP_LENGTH:,} characters")
 
 
 @attrs.frozen
@@ -81,6 +81,9 @@ class DecodingOptions:
     unknown_characters: UnknownCharacters = option(
         "error", help="what to do about prompt characters outside the vocabulary: refuse, drop, or feed as <unk>"
     )
+    exact: bool = option(
+        False, help="generate alone where a batch could change the last bit of a logit; few models make a difference"
+    )
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -100,7 +103,7 @@ class GenerateOptions(DecodingOptions):
 
 @attrs.frozen
 class CheckpointOptions:
-    """How often training is made safe."""
+    """How often a checkpoint is written."""
 
     seconds: float = option(
         30.0, help="the most work that a crash can cost; 0 writes a checkpoint after every step", validator=ge(0)

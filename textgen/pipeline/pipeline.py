@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from textgen.errors import Fault, PipelineError, UsageError
+from textgen.errors import Fault, PipelineError
 from textgen.pipeline.document import Document
 from textgen.pipeline.options import TABLES, CheckpointOptions, DataOptions, GeneralOptions, GenerateOptions
 from textgen.pipeline.structure import plain, show, structure_table
@@ -128,19 +128,6 @@ def make_choice(kind: str, table: Any, plugins: ComponentSource, folder: Path, *
     if faults:
         raise PipelineError(faults, source)
     return choice
-
-
-def standard_sampler(options: Mapping[str, Any], plugins: ComponentSource) -> Choice:
-    """The sampler that takes keyword arguments, with those. Raises UsageError with every fault."""
-    standard = plugins.defaults("sampler")
-    if len(standard) != 1:
-        names = ", ".join(offer.qualified_name for offer in standard) or "none"
-        raise UsageError(f"sampling options need one sampler that takes them, and there are: {names}")
-    faults: list[Fault] = []
-    made = structure_table(standard[0].component.config, options, "", Path.cwd(), faults)
-    if faults:
-        raise UsageError("; ".join(map(str, faults)))
-    return Choice(standard[0].name, standard[0], made)
 
 
 def _choice(kind: str, table: Any, path: str, plugins: ComponentSource, folder: Path, faults: list[Fault]) -> Any:

@@ -1,11 +1,12 @@
 """Strict values for typed fields: nothing is coerced, and every fault is collected with its dotted path.
 
-TOML knows its types, so a value is taken as it is or refused: `"12"`, `12.7` and `true` are no whole numbers. Two
-conversions lose nothing and are made: a whole number where a number is wanted, and a string where a path is.
+TOML knows its types, so a value is taken as it is or refused: `"12"`, `12.7` and `true` are not integers. Two
+conversions lose nothing and are made: an integer where a number is wanted, and a string where a path is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import types
@@ -20,9 +21,10 @@ from textgen.suggest import nearest
 
 _INTEGER_LIMIT = 2**64  # far beyond any option's range, and short enough to print
 _SHOWN = 100  # characters of a string that an error quotes
+_OPTIONAL: Any = type(attrs.validators.optional(attrs.validators.ge(0)))
 _FAILED = object()  # in place of a value that was refused, so that one fault is reported once
 _PHRASES: dict[Any, str] = {
-    int: "a whole number",
+    int: "an integer",
     float: "a finite number",
     str: "a string",
     bool: "true or false",
@@ -86,7 +88,7 @@ def structure(wanted: Any, value: Any, path: str, folder: Path, faults: list[Fau
 
 
 def phrase(wanted: Any) -> str:
-    """A type in words: "a whole number", "a list of strings"."""
+    """A type in words: "an integer", "a list, each a string"."""
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
         return " or ".join(phrase(a) for a in arguments if a is not type(None))
@@ -106,7 +108,7 @@ def show(value: Any, *, kind: bool = True) -> str:
     if isinstance(value, str):
         return json.dumps(shorten(value), ensure_ascii=False) + (" (a string)" if kind else "")
     if isinstance(value, int) and abs(value) >= _INTEGER_LIMIT**2:
-        return f"a whole number of {value.bit_length()} bits"
+        return f"an integer of {value.bit_length()} bits"
     if isinstance(value, list | tuple):
         return "a list"
     if isinstance(value, Mapping):
@@ -157,7 +159,7 @@ def _scalar(wanted: Any, value: Any, path: str, folder: Path, faults: list[Fault
     elif type(value) is wanted if wanted in _PHRASES else isinstance(wanted, type) and isinstance(value, wanted):
         made = value
     if type(made) is int and abs(made) >= _INTEGER_LIMIT:
-        expected, made = "a whole number of at most 64 bits", _FAILED
+        expected, made = "an integer of at most 64 bits", _FAILED
     if type(made) is str and not _is_unicode(made):
         expected, made = "text that UTF-8 can hold: no lone surrogates", _FAILED
     if made is _FAILED:
@@ -183,21 +185,37 @@ def _path(value: Any, folder: Path) -> Any:
 
 def _validate(field: attrs.Attribute[Any], value: Any, path: str, faults: list[Fault]) -> None:
     """Run one field's validator alone, so that the other fields' faults are reported too."""
-    if field.validator is None:
-        return
+    with contextlib.suppress(AttributeError):  # it compares fields, which the constructor will let it do
+        if field.validator is not None and (reason := _refusal(field.validator, field, value)):
+            faults.append(Fault(path, reason, show(value, kind=False)))
+
+
+def _refusal(validator: Any, field: attrs.Attribute[Any], value: Any) -> str:
+    """Why a validator refuses a value, or "". Those of attrs that combine or compare are known by their parts."""
+    for each in getattr(validator, "_validators", ()):  # and_
+        if reason := _refusal(each, field, value):
+            return reason
+    if isinstance(validator, _OPTIONAL):
+        return "" if value is None else _refusal(validator.validator, field, value)
     try:
-        field.validator(None, field, value)
+        validator(None, field, value)
     except (ValueError, TypeError) as error:
-        # attrs words it "'epochs' must be >= 1: 0"; the path and the value are said in our own way.
-        text = _reason(error).removeprefix(f"'{field.name}' ").removesuffix(f": {value}")
-        faults.append(Fault(path, text, show(value, kind=False)))
-    except AttributeError:
-        pass  # it compares fields, which the constructor will let it do
+        is_bound = hasattr(validator, "compare_op")
+        return f"must be {validator.compare_op} {validator.bound}" if is_bound else _reason(error)
+    return ""
 
 
 def _reason(error: Exception) -> str:
     """What a validator said. Those of attrs put the field, its type and the value after the text."""
     return str(error.args[0]) if error.args else type(error).__name__
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested tables by their dotted keys."""
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return values
 
 
 def _is_unicode(text: str) -> bool:

@@ -23,16 +23,19 @@ COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "ne
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
-def option(default: Any = attrs.NOTHING, *, factory: Any = None, help: str, validator: Any = None) -> Any:
+def option(
+    default: Any = attrs.NOTHING, *, factory: Any = None, help: str, validator: Any = None, argument: str = ""
+) -> Any:
     """A field of a config class, which is a key of the component's TOML table.
 
     `help` is one phrase on what it does, with its unit; `textgen show`, `textgen plugins` and the reference
     pages print it. Without `default` or `factory` (of a default that can change) the key must be given. `validator` is
-    an attrs validator.
+    an attrs validator. `argument` is the name under which a request for text gives a sampler's option.
     """
+    metadata = {"help": help, "argument": argument}
     if factory is not None:
-        return attrs.field(factory=factory, validator=validator, metadata={"help": help})
-    return attrs.field(default=default, validator=validator, metadata={"help": help})
+        return attrs.field(factory=factory, validator=validator, metadata=metadata)
+    return attrs.field(default=default, validator=validator, metadata=metadata)
 
 
 @attrs.frozen
@@ -83,14 +86,18 @@ class Component:
     config    a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's first
               line is the summary
     build     `build(config, context)` makes the object; heavy imports belong inside it
-    default   used where none is named: observers by a pipeline that lists none, a sampler for the sampling options of
-              `textgen generate`. Where the built-in set has defaults, only those count
+    default   an observer that watches where a pipeline lists none. Where the built-in set has some, only those count
+    place     where a sampler joins a chain that lacks it, for an option of a request: before those of higher places.
+              The built-in ones: penalties 10, biases 20, 30; top-k 40, typical 50, top-p 60, min-p 70; temperature 80
+    gives_way_to   options of a request in whose place a sampler makes no sense: it leaves the chain when one is given
     """
 
     name: str
     config: type
     build: Callable[[Any, BuildContext], Any]
     default: bool = False
+    place: int | None = None
+    gives_way_to: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -100,6 +107,11 @@ class Component:
     def options(self) -> Mapping[str, attrs.Attribute[Any]]:
         """The keys of the TOML table, in order."""
         return attrs.fields_dict(self.config)
+
+    def arguments(self) -> dict[str, str]:
+        """The keys that a request for text may give, by the names that they have there."""
+        named = {field.metadata.get("argument"): key for key, field in self.options().items()}
+        return {name: key for name, key in named.items() if name}
 
 
 @attrs.frozen
@@ -154,6 +166,10 @@ class ComponentSource(Protocol):
 
     def find(self, kind: str, name: str) -> Offer | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name."""
+        ...
+
+    def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
+        """The sampler that takes an option of a request, and its key; or what is wrong with the name."""
         ...
 
     def without(self, names: Iterable[str]) -> ComponentSource:

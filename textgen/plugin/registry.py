@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -15,6 +16,8 @@ from textgen.plugin.component import KINDS, OWN_DISTRIBUTION, Offer, Plugin
 from textgen.plugin.discovery import InstalledPlugin
 from textgen.plugin.validation import UnfitError, cause_of, offers_of
 from textgen.suggest import nearest
+
+logger = logging.getLogger("textgen")
 
 
 @attrs.frozen
@@ -148,6 +151,29 @@ class PluginSet:
             hint += "; left out: " + ", ".join(others)
         return Fault("", f"no {kind} is called {name!r}", "", hint)
 
+    def sampling_options(self) -> dict[str, tuple[Offer, str]]:
+        """The built-in samplers' options of a request: which sampler takes each, and its key."""
+        with self._lock:
+            self._load(lambda plugin: plugin.distribution == OWN_DISTRIBUTION)
+            own = [offer for offer in self._loaded("sampler") if offer.distribution == OWN_DISTRIBUTION]
+        own.sort(key=lambda offer: offer.component.place or 0)
+        return {name: (offer, key) for offer in own for name, key in offer.component.arguments().items()}
+
+    def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
+        """The sampler that takes an option of a request, and its key; or what is wrong with the name."""
+        own = self.sampling_options()
+        if name in own:
+            return own[name]
+        others = [
+            (offer, names[name]) for offer in self.offers("sampler") if name in (names := offer.component.arguments())
+        ]
+        if len(others) == 1:
+            return others[0]
+        if others:
+            whose = " and ".join(offer.qualified_name for offer, _ in others)
+            return Fault(name, f"samplers of {len(others)} plugins take this option: {whose}")
+        return Fault(name, "no sampler takes this option", "", nearest(name, own) or f"there are {', '.join(own)}")
+
     def clashes(self) -> list[tuple[Offer, ...]]:
         """The groups of components that share a kind and a name."""
         groups: dict[tuple[str, str], list[Offer]] = {}
@@ -205,5 +231,7 @@ class PluginSet:
             raise PluginError(
                 cause, plugin=plugin.name, distribution=plugin.distribution, version=plugin.version
             ) from error
-        self.quarantined.append(Quarantined(plugin, cause, error))
-        warnings.warn(str(self.quarantined[-1]), PluginWarning, stacklevel=3)
+        quarantined = Quarantined(plugin, cause, error)
+        self.quarantined.append(quarantined)
+        logger.warning("%s", quarantined)
+        warnings.warn(str(quarantined), PluginWarning, stacklevel=3)

@@ -100,12 +100,8 @@ class Checkpoints:
                 error = error or damaged
                 logger.warning("checkpoint of step %d is damaged (%s); trying the one before", step, damaged)
         if error is not None:
-            raise CorruptFileError(
-                error.path,
-                f"no checkpoint of this run is whole (the newest: {error}); start again with `overwrite`",
-                expected=error.expected,
-                actual=error.actual,
-            )
+            cause = f"no checkpoint of this run is intact (the newest: {error})"
+            raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
         return None
 
     def write(self, checkpoint: Checkpoint) -> Path:

@@ -81,7 +81,7 @@ class RunDirectory:
             strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
             if strangers:
                 cause = f"is not a run directory and is not empty ({', '.join(sorted(strangers)[:3])})"
-                raise RunError(f"{self.path} {cause}; choose another `output`", self.path)
+                raise RunError(f"{self.path} {cause}", self.path, remedy="output")
         try:
             self.checkpoints.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe-{uuid.uuid4().hex}"
@@ -89,7 +89,7 @@ class RunDirectory:
             probe.unlink()
         except OSError as error:
             reason = error.strerror or error
-            raise RunError(f"{self.path} cannot be written to: {reason}; choose another `output`", self.path) from error
+            raise RunError(f"{self.path} cannot be written to: {reason}", self.path, remedy="output") from error
         return made
 
     def abandon(self, made: Path | None) -> None:

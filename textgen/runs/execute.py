@@ -11,7 +11,8 @@ import attrs
 from textgen import devices
 from textgen.contracts import checks
 from textgen.data import Dataset
-from textgen.errors import Fault, PipelineError, UsageError
+from textgen.errors import Fault, PipelineError, PromptError, UsageError
+from textgen.events import RunSkipped
 from textgen.generation.arguments import check_decoding
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
@@ -78,6 +79,8 @@ class Execution:
         if record is not None and record["status"] == "finished":
             if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
                 run_record.write_pipeline(pipeline, directory)
+            for observer in self.observers:
+                observer.observe(RunSkipped(path=directory.path, step=record["step"]))
             return "skipped"
         with encoded_corpus(corpus, tokenizer, pipeline, digest, directory.tokens) as data:
             if self.overwrite:  # only now that nothing is left that could refuse the new run
@@ -138,7 +141,7 @@ def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
     table = pipeline.generate
     values = {field.name: getattr(table, field.name) for field in attrs.fields(DecodingOptions)}
     options = {name: value for name, value in values.items() if value is not None}
-    return generator.generate_many([table.prompt], n=table.n, **options)
+    return generator.generate_each([table.prompt], n=table.n, **options)
 
 
 def _check_generation(pipeline: Pipeline, context: BuildContext, tokenizer: Tokenizer) -> None:
@@ -153,7 +156,11 @@ def _check_generation(pipeline: Pipeline, context: BuildContext, tokenizer: Toke
     try:
         check_decoding(options, tokenizer.vocab_size)
     except UsageError as error:
-        faults.append(Fault("generate", str(error)))
+        faults += [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
     if faults:
         raise PipelineError(faults, pipeline.name)
-    check_prompt(tokenizer, options.prompt, options.unknown_characters)
+    try:
+        check_prompt(tokenizer, options.prompt, options.unknown_characters)
+    except PromptError as error:
+        error.argument = "generate.unknown_characters"
+        raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -13,18 +14,20 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure, read_pieces
-from textgen.errors import CorpusError, RunError
+from textgen.errors import CorpusError, PipelineError, RunError, UsageError
 from textgen.files import load_tensors, read_json
+from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
-from textgen.generation.sampling import Chain
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import DecodingOptions
-from textgen.pipeline.pipeline import Choice, make_choice, make_pipeline, standard_sampler
+from textgen.pipeline.pipeline import Choice, make_choice, make_pipeline
+from textgen.pipeline.sampling import changed, named
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs.corpus import CorpusHasher, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
 
+logger = logging.getLogger("textgen")
 # Whether the prompt is in the text is not the run's to say, but the caller's.
 _DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"echo"}
 
@@ -57,6 +60,7 @@ def load_generator(
     model = checks.build(model_choice, context)
     data = directory.read_artifact("model.safetensors", record["files"]["model.safetensors"])
     load_weights(model, model_choice, load_tensors(directory.path / "model.safetensors", data))
+    logger.info("loaded the run in %s", directory.path)
     chain = [choose("sampler", t) for t in (tables.get("sampler", []) if samplers is None else samplers)]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context),
@@ -78,13 +82,13 @@ def _finished(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
     record = loadable.read_run()
     if record["status"] != "finished":
         raise RunError(
-            f"the run in {directory.path} is not finished ({record['status']}); `textgen run` goes on with it",
+            f"the run in {directory.path} is not finished ({record['status']}); run its pipeline again to resume",
             directory.path,
         )
     return loadable, record
 
 
-def make_generator(samplers: Iterable[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
+def make_generator(samplers: Sequence[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
     """A generator around a model that is there already."""
     tokenizer = context.tokenizer
     assert tokenizer is not None
@@ -95,10 +99,25 @@ def make_generator(samplers: Iterable[Choice], model_choice: Choice, model: Any,
 
     def make_chain(options: Mapping[str, Any]) -> Chain:
         assert context.plugins is not None
-        return chain_of([standard_sampler(options, context.plugins)])
+        choices = changed(samplers, options, context.plugins)
+        try:
+            return chain_of(choices)
+        except PipelineError as error:
+            faults = named(error.faults, [choice.offer for choice in choices])
+            raise UsageError(faults=faults) from error
+
+    def make_module(device: str) -> Any:
+        made = checks.build(model_choice, attrs.evolve(context, training=True, requested_device=device))
+        load_weights(made, model_choice, model.tensors())
+        return made
 
     return Generator(
-        tokenizer=tokenizer, model=model, chain=chain_of(samplers), make_chain=make_chain, seed=context.seed
+        tokenizer=tokenizer,
+        model=model,
+        chain=chain_of(samplers),
+        make_chain=make_chain,
+        make_module=make_module,
+        seed=context.seed,
     )
 
 

@@ -12,9 +12,10 @@ import attrs
 import tomli_w
 
 from textgen.data import Dataset
-from textgen.errors import RunMismatchError
+from textgen.errors import Difference, RunMismatchError
 from textgen.files import dump_tensors, write_json
 from textgen.pipeline.pipeline import Choice, Pipeline
+from textgen.pipeline.structure import flat
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Progress
 from textgen.runs.corpus import CorpusDigest
@@ -36,14 +37,14 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
 
 
 def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Mapping[str, Any]) -> None:
-    """Refuse to go on in a run directory that another pipeline made. Raises RunMismatchError."""
+    """Raise RunMismatchError for a run directory that another pipeline made."""
     if record is None:
         return
-    before, now = _flat(record["fingerprint"]), _flat(shape)
+    before, now = flat(record["fingerprint"]), flat(shape)
     if "corpus.sha256" not in now:
         before = {key: value for key, value in before.items() if not key.startswith("corpus.")}
     differences = [
-        f"{key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
+        Difference(key, before.get(key), now.get(key))
         for key in dict.fromkeys([*before, *now])
         if before.get(key) != now.get(key)
     ]
@@ -114,16 +115,6 @@ def _origin(choice: Choice) -> dict[str, str]:
         "distribution": plugin.distribution,
         "version": plugin.version,
     }
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _text(pipeline: Pipeline) -> bytes:

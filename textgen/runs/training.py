@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import warnings
@@ -20,6 +21,8 @@ from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Observer, Trainer, TrainerState, TrainingContext
 from textgen.runs.checkpoints import Checkpoint, Progress
 from textgen.runs.directory import RunDirectory
+
+logger = logging.getLogger("textgen")
 
 
 @attrs.frozen
@@ -56,6 +59,7 @@ class TrainingLoop:
 
     def run(self) -> None:
         """Train to the end. Raises Interrupted, TrainingError, or whatever the components raise."""
+        logger.info("training in %s on %s after step %d", self.directory.path, self.context.device, self.progress.step)
         self._tell(
             RunStarted(
                 step=self.progress.step,
@@ -169,7 +173,7 @@ class TrainingLoop:
     def _stop(self) -> None:
         self._checkpoint()
         step = self.progress.step
-        raise Interrupted(f"stopped after step {step} and a checkpoint; the same command goes on from there")
+        raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
 
     def _snapshot(self) -> Checkpoint:
         state = self.trainer.state()
@@ -203,6 +207,7 @@ class TrainingLoop:
                 self.directory.path,
             ) from error
         self._written.add(checkpoint.step)
+        logger.info("checkpoint of step %d written to %s", checkpoint.step, path)
         self._tell(Checkpointed(step=checkpoint.step, path=path))
 
     def _tell(self, event: Event) -> None:

@@ -159,10 +159,9 @@ class _Suite:
         size = self.context().vocab_size
         rows = SequenceHistory(size, "tokens")
         few = rng.integers(0, size, 3)  # so that tokens repeat
-        for _ in range(batch):
-            rows.append_row(rng.choice(few, length))
+        rows.append_rows([rng.choice(few, length) for _ in range(batch)])
         for _ in range(length):
-            rows.add(np.arange(batch), rng.choice(few, batch))
+            rows.add(rng.choice(few, batch))
         return _Texts(rows, "tokens")
 
     def level(self) -> str:

@@ -158,7 +158,7 @@ def test_a_part_that_was_trained_anew_is_noticed_and_one_that_was_moved_is_the_s
     with pytest.raises(Interrupted):
         Engine().run(tables, output=tmp_path / "run", cancelled=lambda: next(asked))
     train(3, overwrite=True)
-    with pytest.raises(RunMismatchError, match=r"model\.first\.model\.order: 2 there, 3 here"):
+    with pytest.raises(RunMismatchError, match=r"model\.first\.model\.order: 2 before, 3 now"):
         Engine().run(tables, output=tmp_path / "run")
     Engine().run(tables, output=tmp_path / "run", overwrite=True)
     train(2, overwrite=True)

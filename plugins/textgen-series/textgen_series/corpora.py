@@ -56,11 +56,11 @@ class CSVColumn:
                 numbered = ((rows.line_num, row) for row in rows if row)
                 yield from self._numbers(numbered)
         except UnicodeDecodeError as error:
-            raise CorpusError(f"{self.path} is not UTF-8 ({error.reason}); save it as UTF-8", self.path) from error
+            raise CorpusError(f"it is not UTF-8 ({error.reason}); save it as UTF-8", self.path) from error
         except csv.Error as error:
             raise self._error(f"is not CSV: {error}", rows.line_num) from error
         except OSError as error:
-            raise CorpusError(f"{self.path} cannot be read: {error.strerror or error}", self.path) from error
+            raise CorpusError(f"cannot be read: {error.strerror or error}", self.path) from error
 
     def _numbers(self, rows: Iterator[tuple[int, list[str]]]) -> Iterator[float]:
         """The numbers in the column; a first row that has none in this column is a row of names."""
@@ -83,8 +83,8 @@ class CSVColumn:
         stripped = [name.strip() for name in names]
         if column not in stripped:
             shown = ", ".join(map(repr, stripped[:10]))
-            raise CorpusError(f"{self.path} has no column {column!r}; its first row has {shown}", self.path)
+            raise CorpusError(f"it has no column {column!r}; its first row has {shown}", self.path)
         return stripped.index(column)
 
     def _error(self, text: str, line: int) -> CorpusError:
-        return CorpusError(f"{self.path}, line {line}: {text}", self.path)
+        return CorpusError(f"line {line}: {text}", self.path)

@@ -43,9 +43,9 @@ class FileCorpus:
                 is_folder = path.is_dir()
                 found = sorted(p for p in path.glob(self.config.glob) if p.is_file()) if is_folder else [path]
             except OSError as error:
-                raise CorpusError(f"{path} cannot be read: {error.strerror or error}", path) from error
+                raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
             if not found:
-                raise CorpusError(f"{path} has no file that matches {self.config.glob!r}; see option glob", path)
+                raise CorpusError(f"no file in it matches {self.config.glob!r}; see option glob", path)
             files += found
         if not files:
             raise CorpusError("no file is named: option path is an empty list")
@@ -71,19 +71,21 @@ class FileCorpus:
         except UnicodeDecodeError as error:
             raise self._undecodable(path, offset, data, error) from error
         except OSError as error:
-            raise CorpusError(f"{path} cannot be read: {error.strerror or error}", path) from error
+            raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
 
     def _undecodable(self, path: Path, offset: int, data: bytes, error: UnicodeDecodeError) -> CorpusError:
         # The decoder reports places in what it held back from earlier pieces plus this one.
         place = offset + len(data) - len(error.object) + error.start
         byte = f"0x{error.object[error.start]:02x}"
-        marked = "" if offset else encoding_of_mark(data)
-        if marked and not codecs.lookup(self.config.encoding).name.startswith(marked):
-            advice = f"it begins with the mark of {marked}: set the corpus's option encoding to {marked}"
-        else:
-            advice = "set the corpus's option encoding, for example to cp1252 or latin-1"
+        encoding, marked = self.config.encoding, "" if offset else encoding_of_mark(data)
+        if codecs.lookup(encoding).name.startswith(marked):  # that is what it was read as
+            marked = ""
         return CorpusError(
-            f"{path} is not {self.config.encoding}: byte {byte} at offset {place} ({error.reason}); {advice}", path
+            f"it is not {encoding}: byte {byte} at offset {place} ({error.reason})",
+            path,
+            encoding=encoding,
+            offset=place,
+            suggested_encoding=marked,
         )
 
 

@@ -25,10 +25,10 @@ def cached_book() -> Path:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise CorpusError(f"{path} cannot be read: {error.strerror or error}", path) from error
+            raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
         if not _is_book(data):
             raise CorpusError(
-                f"{path} is not the book: {len(data):,} bytes with SHA-256 {hashlib.sha256(data).hexdigest()[:12]}…, "
+                f"it is not the book: {len(data):,} bytes with SHA-256 {hashlib.sha256(data).hexdigest()[:12]}…, "
                 f"and it should be {_SIZE:,} bytes with {_SHA256[:12]}…; remove it to download it again",
                 path,
             )
@@ -39,7 +39,7 @@ def cached_book() -> Path:
         write_atomic(path, data)
     except OSError as error:
         raise CorpusError(
-            f"{path} cannot be written: {error.strerror or error}; set TEXTGEN_CACHE_DIR to a folder that can", path
+            f"cannot be written: {error.strerror or error}; set TEXTGEN_CACHE_DIR to a folder that can", path
         ) from error
     return path
 
@@ -49,7 +49,7 @@ def _is_book(data: bytes) -> bool:
 
 
 def _download(path: Path) -> bytes:
-    advice = f"put a copy of the file at {path} (SHA-256 {_SHA256}), or use the corpus 'story' or 'file'"
+    advice = f"put a copy of the file there (SHA-256 {_SHA256}), or use the corpus 'story' or 'file'"
     try:
         with urllib.request.urlopen(URL, timeout=_TIMEOUT_SECONDS) as response:  # a constant address
             data: bytes = response.read(_SIZE + 1)

@@ -1,7 +1,8 @@
-"""Progress on the console: a bar on a terminal, lines elsewhere."""
+"""Progress on the console: a bar on a terminal or in a notebook, lines elsewhere."""
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any, Final, TextIO
 
@@ -45,7 +46,7 @@ class Progress:
 
     def _step(self, event: StepDone) -> None:
         self._latest = event
-        if not self._on_terminal():
+        if not self._has_bar():
             return
         if self._bar is None:
             from tqdm.auto import tqdm
@@ -59,7 +60,7 @@ class Progress:
     def _evaluation(self, event: Evaluation) -> None:
         val = "" if event.validation_loss is None else f", val {event.validation_loss:.3f}"
         self._measured = f"{val}, {_short(event.characters_per_second)} char/s"
-        if self._on_terminal() or self._latest is None:
+        if self._has_bar() or self._latest is None:
             return
         now, last = time.monotonic(), self._latest.step == self._latest.steps
         if now - self._line_at < _SECONDS_BETWEEN_LINES and not last:
@@ -73,11 +74,18 @@ class Progress:
             f"{event.characters_per_second:,.0f} characters/s, {left:.0f} s left"
         )
 
-    def _on_terminal(self) -> bool:
-        return self.console is not None and self.console.isatty()
+    def _has_bar(self) -> bool:
+        return self.console is not None and (self.console.isatty() or _in_notebook())
 
     def _say(self, line: str) -> None:
         print(line, file=self.console, flush=True)  # the console is this observer's purpose
+
+
+def _in_notebook() -> bool:
+    """Whether this is a kernel of IPython: its streams are not terminals, and tqdm draws a bar of the notebook's."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def _short(number: float) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import attrs
 import numpy as np
 
 from textgen import BuildContext
 from textgen.errors import Fault, PipelineError
-from textgen.protocols import Array, History, Sampler
+from textgen.protocols import Array, History, Sampler, Tokenizer
 from textgen_builtins.samplers import config as configs
 from textgen_builtins.samplers import logits as ops
 
@@ -66,16 +66,18 @@ class NoRepeatNgram:
 
 
 @attrs.frozen
-class Chained:
-    """Samplers that count as links of their own."""
+class Off:
+    """Changes nothing: its chain has no link for it."""
 
-    links: tuple[Sampler, ...]
+    links: tuple[Sampler, ...] = ()
+    history = "none"
 
     def __call__(self, logits: Array, history: History) -> Array:
-        """(B, V) after all of them."""
-        for link in self.links:
-            logits = link(logits, history)
+        """(B, V) as they are."""
         return logits
+
+
+OFF: Final = Off()
 
 
 def greedy(config: configs.GreedyConfig, context: BuildContext) -> Sampler:
@@ -85,31 +87,36 @@ def greedy(config: configs.GreedyConfig, context: BuildContext) -> Sampler:
 
 def temperature(config: configs.TemperatureConfig, context: BuildContext) -> Sampler:
     """Divide; at 0 keep the best."""
-    return _temperature(config.temperature)
+    value = config.temperature
+    if not value:
+        return Plain(ops.greedy, deterministic=True)
+    return Plain(lambda logits: ops.temperature(logits, value)) if value != 1 else OFF
 
 
 def top_k(config: configs.TopKConfig, context: BuildContext) -> Sampler:
     """Keep k."""
-    return Plain(lambda logits: ops.top_k(logits, config.k))
+    return Plain(lambda logits: ops.top_k(logits, config.k)) if config.k else OFF
 
 
 def top_p(config: configs.TopPConfig, context: BuildContext) -> Sampler:
     """Keep the nucleus."""
-    return Plain(lambda logits: ops.top_p(logits, config.p))
+    return Plain(lambda logits: ops.top_p(logits, config.p)) if config.p < 1 else OFF
 
 
 def min_p(config: configs.MinPConfig, context: BuildContext) -> Sampler:
     """Keep what is likely enough."""
-    return Plain(lambda logits: ops.min_p(logits, config.p))
+    return Plain(lambda logits: ops.min_p(logits, config.p)) if config.p else OFF
 
 
 def typical(config: configs.TypicalConfig, context: BuildContext) -> Sampler:
     """Keep what is typical."""
-    return Plain(lambda logits: ops.typical(logits, config.p))
+    return Plain(lambda logits: ops.typical(logits, config.p)) if config.p < 1 else OFF
 
 
 def repetition_penalty(config: configs.RepetitionPenaltyConfig, context: BuildContext) -> Sampler:
     """Counts prompt and text."""
+    if config.penalty == 1:
+        return OFF
     penalty = min(max(config.penalty, 1 / _MOST_REPETITION), _MOST_REPETITION)
     return Counting(lambda x, h: ops.repetition(x, (h.counts + h.prompt_counts) > 0, penalty))
 
@@ -117,73 +124,46 @@ def repetition_penalty(config: configs.RepetitionPenaltyConfig, context: BuildCo
 def presence_penalty(config: configs.PresencePenaltyConfig, context: BuildContext) -> Sampler:
     """Counts the text."""
     penalty = _bounded(config.penalty)
-    return Counting(lambda x, h: ops.presence(x, h.counts > 0, penalty))
+    return Counting(lambda x, h: ops.presence(x, h.counts > 0, penalty)) if penalty else OFF
 
 
 def frequency_penalty(config: configs.FrequencyPenaltyConfig, context: BuildContext) -> Sampler:
     """Counts the text."""
     penalty = _bounded(config.penalty)
-    return Counting(lambda x, h: ops.frequency(x, h.counts, penalty))
-
-
-def logit_bias(config: configs.LogitBiasConfig, context: BuildContext) -> Sampler:
-    """Raises PipelineError for a text that is not one token."""
-    return _logit_bias(config.bias, context, "bias")
+    return Counting(lambda x, h: ops.frequency(x, h.counts, penalty)) if penalty else OFF
 
 
 def no_repeat_ngram(config: configs.NoRepeatNgramConfig, context: BuildContext) -> Sampler:
     """Keeps the whole text."""
-    return NoRepeatNgram(config.n)
+    return NoRepeatNgram(config.n) if config.n else OFF
 
 
-def standard(config: configs.StandardConfig, context: BuildContext) -> Sampler:
-    """Only the links that do something."""
-    links: list[Sampler] = []
-    if config.repetition_penalty != 1:
-        links.append(repetition_penalty(configs.RepetitionPenaltyConfig(config.repetition_penalty), context))
-    if config.presence_penalty:
-        links.append(presence_penalty(configs.PresencePenaltyConfig(config.presence_penalty), context))
-    if config.frequency_penalty:
-        links.append(frequency_penalty(configs.FrequencyPenaltyConfig(config.frequency_penalty), context))
-    if config.logit_bias:
-        links.append(_logit_bias(config.logit_bias, context, "logit_bias"))
-    if config.no_repeat_ngram:
-        links.append(NoRepeatNgram(config.no_repeat_ngram))
-    if config.top_k:
-        links.append(top_k(configs.TopKConfig(config.top_k), context))
-    if config.typical_p < 1:
-        links.append(typical(configs.TypicalConfig(config.typical_p), context))
-    if config.top_p < 1:
-        links.append(top_p(configs.TopPConfig(config.top_p), context))
-    if config.min_p:
-        links.append(min_p(configs.MinPConfig(config.min_p), context))
-    if config.temperature != 1:
-        links.append(_temperature(config.temperature))
-    return Chained(tuple(links))
+def logit_bias(config: configs.LogitBiasConfig, context: BuildContext) -> Sampler:
+    """Tokens are given as text, or from Python as ids. Raises PipelineError for what is not one token."""
+    if not config.bias:
+        return OFF
+    assert context.tokenizer is not None
+    bias = np.zeros((1, context.vocab_size), np.float32)
+    faults = []
+    for token, value in cast("dict[Any, float]", config.bias).items():
+        if (place := _token(token, context.tokenizer)) is not None:
+            bias[0, place] = _bounded(value)
+        elif isinstance(token, int):
+            faults.append(Fault("bias", f"expected a token id from 0 to {context.vocab_size - 1}", repr(token)))
+        else:
+            faults.append(Fault("bias", "expected the text of one token of the vocabulary", repr(token)))
+    if faults:
+        raise PipelineError(faults, "sampler")
+    return Plain(lambda logits: logits + ops.like(bias, logits))
 
 
-def _temperature(value: float) -> Sampler:
-    return Plain(lambda logits: ops.temperature(logits, value)) if value else Plain(ops.greedy, deterministic=True)
+def _token(token: Any, tokenizer: Tokenizer) -> int | None:
+    """The id of a token given as its text or its id; None where there is no such token."""
+    if isinstance(token, int) and not isinstance(token, bool):
+        return token if 0 <= token < tokenizer.vocab_size else None
+    ids = tokenizer.encode(token).tolist() if isinstance(token, str) else []  # from Python, keys may be anything
+    return int(ids[0]) if len(ids) == 1 and ids[0] != tokenizer.unknown_id else None
 
 
 def _bounded(value: float) -> float:
     return min(max(value, -_MOST), _MOST)
-
-
-def _logit_bias(table: Mapping[str, float], context: BuildContext, key: str) -> Sampler:
-    assert context.tokenizer is not None
-    bias = np.zeros((1, context.vocab_size), np.float32)
-    faults = []
-    for text, value in table.items():
-        ids = context.tokenizer.encode(text) if isinstance(text, str) else ()  # from Python, keys may be anything
-        if len(ids) == 1 and ids[0] != context.tokenizer.unknown_id:
-            bias[0, ids[0]] = _bounded(value)
-        else:
-            faults.append(Fault(key, "expected the text of one token of the vocabulary", repr(text)))
-    if faults:
-        raise PipelineError(faults, "sampler")
-
-    def change(logits: Any) -> Any:
-        return logits + ops.like(bias, logits)
-
-    return Plain(change)

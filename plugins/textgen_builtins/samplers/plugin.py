@@ -1,28 +1,15 @@
-"""Samplers: links of the chain that logits pass on their way to the draw."""
+"""The built-in samplers: links of the chain that logits pass on their way to the draw."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from textgen import BuildContext, Component, hookimpl
-from textgen_builtins.samplers.config import (
-    FrequencyPenaltyConfig,
-    GreedyConfig,
-    LogitBiasConfig,
-    MinPConfig,
-    NoRepeatNgramConfig,
-    PresencePenaltyConfig,
-    RepetitionPenaltyConfig,
-    StandardConfig,
-    TemperatureConfig,
-    TopKConfig,
-    TopPConfig,
-    TypicalConfig,
-)
+from textgen_builtins.samplers import config as configs
 
 
 def _builder(name: str) -> Any:
-    """`build` of the component that the class `name` implements; what it imports waits until then."""
+    """`build` of the component that a function of the implementation makes; what it imports waits until then."""
 
     def build(config: Any, context: BuildContext) -> Any:
         from textgen_builtins.samplers import links
@@ -34,18 +21,17 @@ def _builder(name: str) -> Any:
 
 @hookimpl
 def textgen_samplers() -> list[Component]:
-    """Offer the usual samplers, and `standard`, which combines them."""
+    """Offer the usual samplers, in their usual order."""
     return [
-        Component("greedy", GreedyConfig, _builder("greedy")),
-        Component("temperature", TemperatureConfig, _builder("temperature")),
-        Component("top-k", TopKConfig, _builder("top_k")),
-        Component("top-p", TopPConfig, _builder("top_p")),
-        Component("min-p", MinPConfig, _builder("min_p")),
-        Component("typical", TypicalConfig, _builder("typical")),
-        Component("repetition-penalty", RepetitionPenaltyConfig, _builder("repetition_penalty")),
-        Component("presence-penalty", PresencePenaltyConfig, _builder("presence_penalty")),
-        Component("frequency-penalty", FrequencyPenaltyConfig, _builder("frequency_penalty")),
-        Component("logit-bias", LogitBiasConfig, _builder("logit_bias")),
-        Component("no-repeat-ngram", NoRepeatNgramConfig, _builder("no_repeat_ngram")),
-        Component("standard", StandardConfig, _builder("standard"), default=True),
+        Component("repetition-penalty", configs.RepetitionPenaltyConfig, _builder("repetition_penalty"), place=10),
+        Component("presence-penalty", configs.PresencePenaltyConfig, _builder("presence_penalty"), place=11),
+        Component("frequency-penalty", configs.FrequencyPenaltyConfig, _builder("frequency_penalty"), place=12),
+        Component("logit-bias", configs.LogitBiasConfig, _builder("logit_bias"), place=20),
+        Component("no-repeat-ngram", configs.NoRepeatNgramConfig, _builder("no_repeat_ngram"), place=30),
+        Component("top-k", configs.TopKConfig, _builder("top_k"), place=40),
+        Component("typical", configs.TypicalConfig, _builder("typical"), place=50),
+        Component("top-p", configs.TopPConfig, _builder("top_p"), place=60),
+        Component("min-p", configs.MinPConfig, _builder("min_p"), place=70),
+        Component("temperature", configs.TemperatureConfig, _builder("temperature"), place=80),
+        Component("greedy", configs.GreedyConfig, _builder("greedy"), place=90, gives_way_to=("temperature",)),
     ]

@@ -1,0 +1,299 @@
+"""Writes the reference pages, docs/reference/*.md, from the code. They are committed, so a clone has them to read.
+
+python docs/reference.py             write them again
+python docs/reference.py --check     write nothing; exit with 1, and say so, where a page is not what it should be
+
+The pages depend on this repository alone, not on other installed plugins, the width of the terminal or the version of
+torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import inspect
+import io
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ROOT / "docs/reference"
+sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
+os.environ.update({"TEXTGEN_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "100"})
+
+import attrs
+from code_as_markdown import anchor, defined, escape, section, text
+
+import textgen
+from textgen import cli, data, errors, events, protocols, testing
+from textgen.pipeline.pipeline import TABLES, GeneralOptions
+from textgen.plugin import hookspecs
+from textgen.tools.commented import inline_toml
+from textgen.tools.describe import describe, describe_option
+
+MARK = "<!-- Written by `python docs/reference.py` from the code; changes made here are lost. -->\n"
+FILES = re.compile(r"(<!-- files: .*-->\n)(?:.*\n)*?(<!-- end of files -->\n)")
+ROOMS = ("plugin", "pipeline", "contracts", "generation", "runs", "tools", "cli", "testing")
+
+
+def main() -> int:
+    """Write the pages, or compare them; return the exit code."""
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for path, page in pages().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != page:
+            stale.append(path.relative_to(ROOT).as_posix())
+            if not check:
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(page, encoding="utf-8", newline="\n")
+    if stale:
+        print(f"{'out of date' if check else 'written'}: {', '.join(stale)}")
+    if stale and check:
+        print("to write them again: python docs/reference.py")
+    return int(check and bool(stale))
+
+
+def pages() -> dict[Path, str]:
+    """What each page should be."""
+    made = {PAGES / f"{name}.md": f"{MARK}\n{make().rstrip()}\n" for name, make in WRITERS.items()}
+    architecture = ROOT / "docs/architecture.md"
+    written = architecture.read_text(encoding="utf-8")
+    return {**made, architecture: FILES.sub(lambda parts: f"{parts[1]}\n{files()}\n{parts[2]}", written)}
+
+
+def pipeline() -> str:
+    """Every key of every table that is not a component's."""
+    parts = [
+        "# Pipeline tables\n",
+        "Every key of the tables of a pipeline, with its type, its default and what it does. The other tables "
+        "(`[corpus]`, `[tokenizer]`, `[model]`, `[trainer]`, `[[sampler]]`, `[[observer]]`) have the keys of the "
+        "component that `type` names: see [built-in components](components.md). How the tables work together is in "
+        "[pipelines](../pipelines.md).\n",
+        "## Keys outside any table\n",
+        options_table(described_fields(GeneralOptions)),
+    ]
+    for name, cls in TABLES.items():
+        parts += [f"## `[{name}]`\n", text(cls.__doc__), options_table(described_fields(cls))]
+    return "\n".join(parts)
+
+
+def components() -> str:
+    """Every built-in component with its options."""
+    plugins = textgen.PluginSet.discover()
+    described = describe(plugins)["components"]
+    configs = {(offer.kind, offer.component.name): offer.component.config for offer in plugins.offers()}
+    parts = [
+        "# Built-in components\n",
+        "What `type` may name in a pipeline when no other package is installed. `textgen plugins --options` prints the "
+        "same for everything that is installed; [more packages](plugins.md) are in `plugins/` of the repository.\n",
+        contents(f"{row['kind']} `{row['name']}`" for row in described),
+    ]
+    for row in described:
+        doc = text(configs[row["kind"], row["name"]].__doc__)
+        parts += [f"## {row['kind'].capitalize()} `{row['name']}`\n", doc, options_table(row["options"])]
+    return "\n".join(parts)
+
+
+def hooks() -> str:
+    """The hooks."""
+    names = [name for name in defined(hookspecs) if name.startswith("textgen_")]
+    parts = [
+        "# Hooks\n",
+        "A plugin is a module that implements any of these hooks, each marked with `textgen.hookimpl`. A hook returns "
+        "records of [`Component`](api.md#component), whose options are declared with [`option`](api.md#option). Their "
+        "`build` gets a [`BuildContext`](api.md#buildcontext) and returns an object that meets a "
+        "[contract](contracts.md). [Hooks and contracts](../hooks.md) has an example.\n",
+        *(section(name, hookspecs) for name in names),
+    ]
+    return "\n".join(parts)
+
+
+def contracts() -> str:
+    """The protocols, and the data and events that they speak of."""
+    parts = ["# Contracts\n", text(protocols.__doc__), "How to implement them: [hooks and contracts](../hooks.md).\n"]
+    for module in (protocols, data, events):
+        parts.append(f"## `{module.__name__}`\n")
+        parts += [text(module.__doc__)] if module is not protocols else []
+        parts += [section(name, module, level=3) for name in defined(module)]
+    return "\n".join(parts)
+
+
+def api() -> str:
+    """Every name of textgen.__all__."""
+    tree = inspect.cleandoc((errors.__doc__ or "").split("\n\n")[1])
+    parts = [
+        "# Python API\n",
+        "Every public name of `textgen`. Examples are in [Python API](../python-api.md) and "
+        "[embedding](../embedding.md).\n",
+        contents(f"`{name}`" for name in textgen.__all__),
+    ]
+    parts += [section(name, home(name)) for name in textgen.__all__]
+    parts += ["## The tree of exceptions\n", f"```text\n{tree}\n```\n"]
+    return "\n".join(parts)
+
+
+def commands() -> str:
+    """What `--help` of each command prints."""
+    parts = ["# Commands\n", "What `textgen COMMAND --help` prints, for each command. Exit codes and streams: "]
+    parts[-1] += "[pipelines](../pipelines.md#exit-codes-and-streams).\n"
+    for words in command_names([]):
+        parts += [f"## `{' '.join(['textgen', *words])}`\n", f"```text\n{help_of(words)}\n```\n"]
+    return "\n".join(parts)
+
+
+def command_names(words: list[str]) -> Iterator[list[str]]:
+    """The words of a command, then those of its subcommands."""
+    yield words
+    listed = help_of(words).partition("\nCommands:\n")[2]
+    for name in re.findall(r"^  (\S+)", listed, re.MULTILINE):
+        yield from command_names([*words, name])
+
+
+def help_of(words: list[str]) -> str:
+    """What the command prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        cli.main([*words, "--help"])
+    return "\n".join(line.rstrip() for line in printed.getvalue().rstrip().splitlines())
+
+
+def plugins() -> str:
+    """The packages in plugins/, and what each offers."""
+    parts = [
+        "# Plugin packages\n",
+        "The packages in `plugins/` of the repository. Each is installed by itself, from the root of a clone, in the "
+        "environment that holds textgen; `textgen plugins --options` then lists the options of its components.\n",
+    ]
+    for path in sorted((ROOT / "plugins").glob("*/pyproject.toml")):
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        folder = f"plugins/{path.parent.name}"
+        parts += [
+            f"## {project['name']}\n",
+            f"{project['description']}\n",
+            f"```console\n$ pip install ./{folder}\n```\n",
+            components_table(offered(path.parent, project)),
+            f"More: [{folder}/README.md](../../{folder}/README.md)\n",
+        ]
+    return "\n".join(parts)
+
+
+def offered(folder: Path, project: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The components of a package, which need not be installed: its modules tell."""
+    found = textgen.PluginSet(strict=True)
+    sys.path.insert(0, str(folder))
+    for name, module in project["entry-points"]["textgen"].items():
+        loaded = importlib.import_module(module)
+        found.register(loaded, name, distribution=project["name"], version=project["version"])
+    sys.path.remove(str(folder))
+    return list(describe(found)["components"])
+
+
+def checks() -> str:
+    """What textgen.testing checks."""
+    parts = [
+        "# What is checked\n",
+        "What `textgen plugins check` and `textgen.testing` check of each kind of component: the sentence that a "
+        "failure prints, and what helps. How to run them: [testing plugins](../testing-plugins.md).\n",
+    ]
+    kind = ""
+    for statement in testing.STATEMENTS:
+        if statement.anchor.partition("-")[0] != kind:
+            kind = statement.anchor.partition("-")[0]
+            parts.append(f"## {'Every component' if kind == 'component' else kind.capitalize()}\n")
+        parts += [f"### {statement.anchor}\n", f"**{text(statement.sentence).strip()}**\n", text(statement.advice)]
+    return "\n".join(parts)
+
+
+def files() -> str:
+    """The files of the engine and of the built-in set, by room, with the first line of their docstrings."""
+    engine, builtins = ROOT / "textgen", ROOT / "plugins/textgen_builtins"
+    found = {path.name for path in engine.iterdir() if (path / "__init__.py").exists()}
+    rooms = [engine, *(engine / name for name in ROOMS if name in found)]
+    rooms += [engine / name for name in sorted(found - {*ROOMS})]
+    parts = []
+    for room in [*rooms, builtins]:
+        modules = sorted(room.glob("*.py") if room == engine else room.rglob("*.py"))
+        rows = [
+            f"| `{path.relative_to(room).as_posix()}` | {escape(summary(path), cell=True)} |"
+            for path in modules
+            if path.name not in ("__init__.py", "__main__.py")
+        ]
+        head = ["| file | what it is |", "| --- | --- |"]
+        parts += [f"### `{room.relative_to(ROOT).as_posix()}/`\n", "\n".join([*head, *rows]) + "\n"]
+    return "\n".join(parts)
+
+
+def summary(path: Path) -> str:
+    """The first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def described_fields(cls: type) -> list[dict[str, Any]]:
+    """The keys of a table, as `describe` gives those of components."""
+    return [describe_option(field) for field in attrs.fields(attrs.resolve_types(cls))]
+
+
+def options_table(options: Iterable[Mapping[str, Any]]) -> str:
+    """Keys with type, default and help."""
+    rows = [
+        f"| `{option['name']}` | {escape(option['type'], cell=True)} | {default_of(option)} | "
+        f"{escape(option['help'], cell=True)} |"
+        for option in options
+    ]
+    head = ["| key | type | default | what it does |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows]) + "\n" if rows else "It takes no options.\n"
+
+
+def default_of(option: Mapping[str, Any]) -> str:
+    """A key's default as TOML."""
+    if option["required"]:
+        return "required"
+    return "not set" if option["default"] is None else f"`{inline_toml(option['default'])}`"
+
+
+def components_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Components with their summary."""
+    head = ["| kind | name | what it is |", "| --- | --- | --- |"]
+    cells = [f"| {row['kind']} | `{row['name']}` | {escape(row['summary'], cell=True)} |" for row in rows]
+    return "\n".join([*head, *cells]) + "\n"
+
+
+def contents(titles: Iterable[str]) -> str:
+    """Links to the sections of a page. A second heading of the same anchor gets a number."""
+    links: list[str] = []
+    anchors: list[str] = []
+    for title in titles:
+        same = anchors.count(anchor(title))
+        anchors.append(anchor(title))
+        links.append(f"[{title}](#{anchors[-1]}{f'-{same}' if same else ''})")
+    return " · ".join(links) + "\n"
+
+
+def home(name: str) -> ModuleType:
+    """The module that a name of the public API comes from."""
+    for node in ast.walk(ast.parse(inspect.getsource(textgen))):
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            return importlib.import_module(str(node.module))
+    raise LookupError(f"textgen/__init__.py does not import {name}")
+
+
+WRITERS: Mapping[str, Callable[[], str]] = {
+    "pipeline": pipeline,
+    "components": components,
+    "plugins": plugins,
+    "commands": commands,
+    "api": api,
+    "hooks": hooks,
+    "contracts": contracts,
+    "checks": checks,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def generate(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> Callable[..., Any]:
+    """`textgen generate RUN ARGUMENTS` in tmp_path."""
+
+    def run(*arguments: object, stdin: str = "") -> Any:
+        return textgen("generate", finished_run, *arguments, cwd=tmp_path, stdin=stdin)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text, a pipeline of the same name and its run, as somebody has it who has just begun."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "my.txt").write_text("the clock struck nine and nobody came.\n" * 90, encoding="utf-8")
+    (folder / "my.toml").write_bytes((finished_run / "pipeline.toml").read_bytes())
+    (folder / "other.toml").write_text("")
+    shutil.copytree(finished_run, folder / "runs/my")
+    return folder

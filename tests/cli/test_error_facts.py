@@ -1,0 +1,138 @@
+"""Errors carry facts; their text is the API's, and the command line puts its own names into it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import textgen
+from textgen.errors import Difference
+
+
+@pytest.fixture(scope="module")
+def generator(finished_run: Path) -> textgen.Generator:
+    return textgen.load(finished_run)
+
+
+def shouted(error: textgen.TextgenError) -> str:
+    return error.worded(str.upper)
+
+
+def test_an_argument_its_value_and_all_faults_are_facts(generator: textgen.Generator) -> None:
+    with pytest.raises(textgen.UsageError) as raised:
+        generator.generate("the ", top_p=50.0, temperature=-1.0)
+    error = raised.value
+    assert {fault.path: fault.given for fault in error.faults} == {"top_p": "50.0", "temperature": "-1.0"}
+    assert error.argument in ("top_p", "temperature")
+    assert "temperature: must be >= 0" in str(error)
+    assert "TEMPERATURE: must be >= 0" in shouted(error)
+    with pytest.raises(textgen.UsageError) as raised:
+        generator.generate("the ", index=-1)
+    assert (raised.value.argument, raised.value.value) == ("index", -1)
+
+
+def test_a_misspelt_argument_has_a_suggestion(generator: textgen.Generator) -> None:
+    with pytest.raises(textgen.UsageError) as raised:
+        generator.generate("the ", temperatur=1.0)  # type: ignore[call-arg]
+    assert (raised.value.argument, raised.value.suggestion) == ("temperatur", "did you mean 'temperature'?")
+
+
+def test_the_place_of_a_prompt_among_several_is_a_fact(generator: textgen.Generator) -> None:
+    with pytest.raises(textgen.PromptError) as raised:
+        generator.generate_many(["the ", "é"], max_new_tokens=1)
+    assert raised.value.source == "prompts[1]"
+    assert str(raised.value).startswith("prompts[1]: the prompt has characters")
+
+
+@pytest.mark.parametrize(
+    ("character", "near"),
+    [("é", "e"), ("—", "-"), ("\u2212", "-"), ("“", '"'), ("\u2019", "'"), ("T", "t"), ("…", "..."), ("\u00a0", " ")],
+)
+def test_a_prompt_error_knows_the_nearest_known_character(
+    tiny_pipeline: Any, tmp_path: Path, character: str, near: str
+) -> None:
+    text = 'the "clock" of the hall - it\'s late - struck...\n' * 40
+    generator = textgen.run(tiny_pipeline(text=text, trainer={"epochs": 1}), output=tmp_path / "run").generator
+    with pytest.raises(textgen.PromptError) as raised:
+        generator.generate(f"the {character}\u4e00")
+    assert raised.value.characters == (character, "\u4e00")
+    assert raised.value.nearest == {character: near}
+    assert f"{character!r} (U+{ord(character):04X}, write {near!r}), '\u4e00' (U+4E00);" in str(raised.value)
+
+
+def test_the_pipelines_own_prompt_names_the_pipelines_key(
+    textgen: Callable[..., Any], write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    path = write_pipeline(tiny_pipeline(generate={"prompt": "é"}))
+    assert "set generate.unknown_characters to 'skip'" in textgen("run", path, cwd=tmp_path).stderr
+
+
+def test_a_mismatch_lists_what_was_and_what_is(
+    tiny_pipeline: Any, write_pipeline: Any, tmp_path: Path, textgen: Callable[..., Any]
+) -> None:
+    import textgen as api
+
+    api.run(tiny_pipeline(), output=tmp_path / "run")
+    with pytest.raises(api.RunMismatchError) as raised:
+        api.run(tiny_pipeline(trainer={"epochs": 3}), output=tmp_path / "run")
+    assert raised.value.differences == (Difference("trainer.epochs", 2, 3),)
+    assert raised.value.path == tmp_path / "run"
+    assert "choose another folder with output, or replace it with overwrite" in str(raised.value)
+    failed = textgen("run", write_pipeline(tiny_pipeline(trainer={"epochs": 3})), cwd=tmp_path)
+    assert "trainer.epochs: 2 before, 3 now" in failed.stderr
+    assert "choose another folder with --output, or replace it with --overwrite" in failed.stderr
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert (again.differences, str(again)) == (raised.value.differences, str(raised.value))
+
+
+def test_what_would_help_is_a_fact(tmp_path: Path, tiny_pipeline: Any, textgen: Callable[..., Any]) -> None:
+    import textgen as api
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(api.RunError) as raised:
+        api.run(tiny_pipeline(), output=tmp_path / "full")
+    assert raised.value.remedy == "output"
+    assert str(raised.value).endswith("is not a run directory and is not empty (thesis.txt); choose another output")
+    with pytest.raises(api.DeviceError) as missing:
+        api.run(tiny_pipeline(device="cuda:99"), output=tmp_path / "run")
+    assert (missing.value.device, missing.value.remedy) == ("cuda:99", "device")
+    assert "device 'cuda:99' was requested, but " in str(missing.value)
+    failed = textgen("generate", tmp_path / "nowhere", "--device", "cuda:99", cwd=tmp_path)
+    assert failed.code == 2
+
+
+def test_a_missing_device_names_the_option(
+    write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path, textgen: Callable[..., Any]
+) -> None:
+    failed = textgen("run", write_pipeline(tiny_pipeline()), "--device", "cuda:99", cwd=tmp_path)
+    assert (failed.code, failed.stdout) == (2, "")
+    assert failed.stderr.endswith("; set --device to cpu or auto\n")
+
+
+def test_a_wrong_encoding_is_a_fact(tiny_pipeline: Any, tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    (tmp_path / "corpus.txt").write_text("the clock of the hall", encoding="utf-16")
+    with pytest.raises(textgen.CorpusError) as raised:
+        textgen.run(pipeline, output=tmp_path / "run")
+    error = raised.value
+    assert (error.path, error.encoding, error.offset) == (tmp_path / "corpus.txt", "utf-8", 0)
+    assert error.suggested_encoding == "utf-16"
+    assert str(error).startswith(f"{tmp_path / 'corpus.txt'}: it is not utf-8: byte 0xff at offset 0")
+
+
+def test_an_override_is_worded_for_who_gave_it(
+    write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path, textgen: Callable[..., Any]
+) -> None:
+    import textgen as api
+
+    with pytest.raises(api.PipelineError) as raised:
+        api.Engine().pipeline(tiny_pipeline(), ["epochs"])
+    assert raised.value.argument == "overrides"
+    assert str(raised.value) == 'overrides: expected KEY=VALUE, as in trainer.epochs=5, given "epochs"'
+    failed = textgen("show", write_pipeline(tiny_pipeline()), "--set", "epochs", cwd=tmp_path)
+    assert failed.stderr == 'textgen: error: --set: expected KEY=VALUE, as in trainer.epochs=5, given "epochs"\n'

@@ -1,0 +1,205 @@
+"""The command evaluate: what it measures, reads and paints."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from textgen import load
+
+
+def test_evaluate_measures_a_file(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    text = "the time traveller smiled, and the clock struck é.\n" * 20
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    done = textgen("evaluate", finished_run, "text.txt", "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    score = json.loads(done.stdout)
+    assert score == pytest.approx(attrs.asdict(load(finished_run).score(text)))
+    assert score["tokens"] == len(text) - 1
+    assert score["unknown_tokens"] == 20
+    plain = textgen("evaluate", finished_run, "text.txt", cwd=tmp_path)
+    assert f"{score['perplexity']:.4f}" in plain.stdout
+    assert f"{score['loss'] / math.log(2):.4f}" in plain.stdout
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "said"),
+    [
+        (None, 2, "text.txt does not exist"),
+        (b"a\xff", 1, "--encoding cp1252"),
+        ("the clock".encode("utf-16"), 1, "begins with the mark of utf-16: give --encoding utf-16"),
+        ("the clock".encode("utf-32"), 1, "--encoding utf-32"),
+        (b"", 2, "two tokens"),
+        (b"t", 2, "two tokens"),
+    ],
+)
+def test_evaluate_says_what_is_wrong_with_a_file(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, data: bytes | None, code: int, said: str
+) -> None:
+    if data is not None:
+        (tmp_path / "text.txt").write_bytes(data)
+    failed = textgen("evaluate", finished_run, "text.txt", cwd=tmp_path)
+    assert (failed.code, failed.stdout) == (code, ""), failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    assert "text.txt" in failed.stderr
+    assert said in failed.stderr
+    assert "option encoding" not in failed.stderr
+
+
+def test_evaluate_counts_what_is_outside_the_vocabulary_among_the_predicted(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("éééé", encoding="utf-8")
+    done = textgen("evaluate", finished_run, "text.txt", cwd=tmp_path)
+    assert "tokens              3 (3 outside the vocabulary)\n" in done.stdout
+
+
+def test_evaluate_reads_stdin_and_pipes(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    text = "the clock struck the hour, and the hall was é.\n" * 30
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    of_a_file = textgen("evaluate", finished_run, "text.txt", "--json", "--html", "a.html", cwd=tmp_path)
+    piped = textgen("evaluate", finished_run, "-", "--json", "--html", "b.html", cwd=tmp_path, stdin=text)
+    named = textgen("evaluate", finished_run, "/dev/stdin", "--json", "--html", "c.html", cwd=tmp_path, stdin=text)
+    assert piped.stdout == named.stdout == of_a_file.stdout
+    pages = [(tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in "abc"]
+    assert [page.partition("<pre>")[2] for page in pages] == [pages[0].partition("<pre>")[2]] * 3
+    assert "<h1>stdin</h1>" in pages[1]
+    failed = textgen("evaluate", finished_run, "-", cwd=tmp_path)
+    assert (failed.code, failed.stderr.startswith("textgen: error: stdin: ")) == (2, True)
+
+
+def test_evaluate_takes_the_texts_of_a_folder(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    for name, text in (("a.txt", "the clock\n"), ("b.txt", "the hall\n"), ("c.md", "no\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = textgen("evaluate", finished_run, ".", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == pytest.approx(attrs.asdict(load(finished_run).score("the clock\nthe hall\n")))
+    assert "a folder of .txt files" in textgen("evaluate", "--help", cwd=tmp_path).stdout
+
+
+def test_evaluate_reads_another_encoding(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the clock é", encoding="cp1252")
+    done = textgen("evaluate", finished_run, "text.txt", "--encoding", "cp1252", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["unknown_tokens"] == 1
+    failed = textgen("evaluate", finished_run, "text.txt", "--encoding", "cp9999", cwd=tmp_path)
+    assert (failed.code, failed.stdout) == (2, "")
+    assert "--encoding must be an encoding that Python knows" in failed.stderr
+
+
+class Page(HTMLParser):
+    """The text of the `pre` element, the titles of its spans, and whether every element is closed in turn."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.text = ""
+        self.bits: list[str] = []
+        self.marked = ""
+        self.breaks = 0
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag != "meta":
+            self.open.append(tag)
+        if "pre" in self.open and tag == "span":
+            self.bits.append(dict(attributes)["title"] or "")
+        self.marked += "" if tag != "u" else "|"
+        self.breaks += tag == "i"
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "pre" in self.open:
+            self.text += data
+        if "u" in self.open:
+            self.marked += data
+
+
+@pytest.mark.parametrize("lower_case", [False, True])
+def test_a_page_shows_what_the_vocabulary_lacks_and_marks_it(
+    textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any, lower_case: bool
+) -> None:
+    from textgen import run
+
+    made = run(tiny_pipeline(text="the clock <b> struck nine\n" * 20, tokenizer={"lower_case": lower_case}))
+    text = "the clöck & the \U0001f570 struck <nine>\n"
+    written = text.title() if lower_case else text
+    (tmp_path / "text.txt").write_text(written, encoding="utf-8")
+    done = textgen("evaluate", made.path, "text.txt", "--html", "page.html", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    page = Page()
+    page.feed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    page.close()
+    assert page.open == []
+    assert page.text == text
+    assert page.marked == "|ö|&|\U0001f570"
+
+
+def test_evaluate_paints_a_page(textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any) -> None:
+    from textgen import run
+
+    text = "<b>the</b> & \"clock\" <script>'tick'\n\n tock &amp; é</script>\n" * 12
+    made = run(tiny_pipeline(text=text))
+    name = "<i>&.txt"
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    done = textgen("evaluate", made.path, name, "--html", "page.html", "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    page = Page()
+    page.feed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    page.close()
+    assert page.open == []
+    assert page.text == text
+    assert page.bits[0].startswith("< -")  # nothing foretells the first
+    paired = [pair.rsplit(" ", 1) for bits in page.bits for pair in bits.removesuffix(" bits").split(" · ")]
+    assert "".join(token for token, _ in paired) == text.translate({10: "⏎", 32: "␣"})
+    assert all(float(bits) >= 0 for _, bits in paired[1:])
+    assert page.breaks == text.count("\n")
+    assert f"over {json.loads(done.stdout)['tokens']:,} tokens" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(bits.endswith(" bits") for bits in page.bits)
+    assert "<script>" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 has it."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_colours_of_a_page_tell_steps_apart_and_leave_the_text_readable(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("the clock", encoding="utf-8")
+    assert textgen("evaluate", finished_run, "text.txt", "--html", "page.html", cwd=tmp_path).code == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    letters, darker = re.findall(r"[^-]color: light-dark\((#\w+), (#\w+)\)", page)[0]
+    steps = re.findall(r"\.s\d \{ background: light-dark\((#\w+), (#\w+)\)", page)
+    for text, colours in ((letters, [light for light, _ in steps]), (darker, [dark for _, dark in steps])):
+        there = [luminance(colour) for colour in colours]
+        assert len(there) == 7
+        contrasts = [(max(one, luminance(text)) + 0.05) / (min(one, luminance(text)) + 0.05) for one in there]
+        assert min(contrasts) >= 4.5
+        assert sorted(contrasts, reverse=True) == contrasts
+        assert all(before / after > 1.09 for before, after in itertools.pairwise(contrasts))
+    assert "white-space: nowrap" in page
+
+
+def test_a_page_shows_the_beginning_of_a_long_text(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("the clock " * 6000, encoding="utf-8")
+    done = textgen("evaluate", finished_run, "text.txt", "--html", "page.html", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    page = Page()
+    page.feed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.text == "the clock " * 5000
+    failed = textgen("evaluate", finished_run, "text.txt", "--html", "missing/page.html", cwd=tmp_path)
+    assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)

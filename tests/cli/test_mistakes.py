@@ -1,0 +1,169 @@
+"""Mistakes on the command line: one line on stderr that says what was meant, exit code 2, and no file lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textgen import Generator, PromptError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--greedy", "--temperature", "1"), "--temperature"),
+        (("-p", "the", "--prompts-file", "-"), "--prompts-file"),
+        (("--stream", "--n", "2"), "--stream"),
+        (("--stream", "--output", "jsonl"), "--output"),
+        (("--logprobs", "1", "--n", "2"), "--output jsonl"),
+        (("--prompts-file", "nowhere.txt"), "nowhere.txt"),
+        (("--max-new-tokens", "-1"), "max-new-tokens"),
+        (("--max-new-tokens", "some"), "none"),
+        (("--max-new-tokens", "10000000000"), "--max-new-tokens"),
+        (("--n", "0"), "--n must be"),
+        (("--batch-size", "0"), "--batch-size must be"),
+        (("--stop", "e", "--stop", ""), "--stop was given an empty text"),
+        (("-p", "the \udcff"), "not valid UTF-8: byte 0xff after 'the '"),
+        (("--temp", "0.5"), "there is no option --temp; did you mean '--temperature'? see textgen generate --help\n"),
+        (("--no-ech",), "there is no option --no-ech; did you mean '--no-echo'? see"),
+        (("--logit-bias", "e=-inf"), "--logit-bias 'e=-inf': expected a finite number; -100 forbids a token"),
+        (("--logit-bias", "e=1", "--logit-bias", "e=2"), "--logit-bias gives the token 'e' more than once"),
+        (("--logit-bias", "zz=1"), "error: --logit-bias: expected the text of one token"),
+        (("--logit-bias", "zz=1", "--logit-bias", "yy=1"), "\n  --logit-bias: expected the text of one token"),
+        (("--seed", "-1"), "--seed"),
+        (("--time-limit", "nan"), "--time-limit"),
+        (("--top-p", "50", "--temperature", "-1"), "given 50.0; --temperature: must be"),
+        (("--output", "xml"), "jsonl"),
+        (("--output", "text.txt"), "> FILE"),
+        (("--device", "gpu"), "device"),
+        (("--save-state", "missing/state", "--max-new-tokens", "2"), "missing"),
+    ],
+)
+def test_what_is_wrong_is_said_with_exit_code_2(
+    generate: Callable[..., Any], arguments: tuple[str, ...], said: str
+) -> None:
+    failed = generate(*arguments)
+    assert failed.code == 2, failed.stderr
+    assert said in failed.stderr
+    assert failed.stdout == ""
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("generate my.toml", "did you mean textgen generate runs/my?"),
+        ("generate other.toml", "textgen run other.toml trains its model"),
+        ("generate my", "did you mean textgen generate runs/my?"),
+        ("generate my.txt", "my.txt is a file, and the directory of a run is wanted"),
+        ("generate nowhere", "there is no run directory nowhere"),
+        ("generate runs/mi", "did you mean 'runs/my'?"),
+        ("generate mi", "did you mean 'runs/my'?"),
+        ("generate runs", "those in it are runs/my"),
+        ("evaluate my.toml my.txt", "did you mean textgen evaluate runs/my?"),
+        ("run my.txt", "textgen init my.txt writes a pipeline"),
+        ("show my.txt", "textgen init my.txt writes a pipeline"),
+        ("run runs/my", "runs/my/pipeline.toml"),
+        ("run runs", "textgen init runs writes a pipeline"),
+        ("run my", "did you mean my.toml?"),
+        ("run mi.toml", "did you mean 'my.toml'?"),
+        ("run my.toml --set trainer.epochs 3", "--set KEY=VALUE"),
+        ("init my.toml", "textgen run my.toml"),
+        ("my.toml", "did you mean 'textgen run my.toml'?"),
+        ("my.txt", "did you mean 'textgen init my.txt'?"),
+        ("runs/my", "did you mean 'textgen generate runs/my'?"),
+        ("train my.toml", "did you mean 'run'?"),
+        ("genrate runs/my", "did you mean 'generate'?"),
+        ("run my.toml --debug", "textgen --debug run"),
+        ("run", "missing argument 'PIPELINE'; see textgen run --help"),
+        ("run my.toml --set", "see textgen run --help"),
+        ("generate runs/my --lenght 3", "there is no option --lenght; see textgen generate --help"),
+        ("run my.toml --over", "did you mean '--overwrite'? see textgen run --help"),
+        ("generate runs/my the door", "--prompt TEXT"),
+        ("init my.txt my.txt", "give the folder"),
+        ("run my.toml --epochs 3", "--set KEY=VALUE"),
+        ("generate runs/my --top-k many", "see textgen generate --help"),
+        ("generate runs/my --logit-bias a", "--logit-bias expects TOKEN=VALUE"),
+        ("plugins --knd", "see textgen plugins --help"),
+        ("--nothing", "see textgen --help"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_was_meant(
+    textgen: Callable[..., Any], workplace: Path, command: str, said: str
+) -> None:
+    failed = textgen(*command.split(), cwd=workplace)
+    assert (failed.code, failed.stdout) == (2, ""), failed.stderr
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("textgen: error: ")
+    assert said in line
+
+
+def test_help_tells_what_every_command_does(textgen: Callable[..., Any], tmp_path: Path) -> None:
+    shown = textgen("--help", cwd=tmp_path, env={"COLUMNS": "80"})
+    assert shown.code == 0
+    assert "..." not in shown.stdout.partition("Commands:")[2]
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_the_python_api_names_its_arguments_and_the_command_its_options(
+    generate: Callable[..., Any], generator: Generator
+) -> None:
+    with pytest.raises(PromptError, match="`unknown_characters`") as raised:
+        generator.generate("é")
+    assert "--" not in str(raised.value)
+    assert "--unknown-characters to 'skip'" in generate("-p", "é").stderr
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate"])
+def test_a_missing_run_directory_is_an_error(textgen: Callable[..., Any], tmp_path: Path, command: str) -> None:
+    failed = textgen(command, "nowhere", *(["text.txt"] if command == "evaluate" else []), cwd=tmp_path)
+    assert failed.code in (1, 2)
+    assert failed.stdout == ""
+    assert "nowhere" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("evaluate runs/my my.txt --html my.txt", "my.txt is there and is no page"),
+        ("evaluate runs/my my.txt --html ./my.toml", "is no page of textgen evaluate"),
+        ("evaluate runs/my old.html --html old.html", "old.html is the text itself"),
+        ("evaluate runs/my my.txt --html runs/my/tokenizer.json", "is no page"),
+        ("evaluate runs/my my.txt --html runs/my/page.html", "among the files of the run"),
+        ("evaluate runs/my my.txt --html runs/my/checkpoints/page.html", "among the files of the run"),
+        ("evaluate runs/my my.txt --html runs", "runs names no file"),
+        ("evaluate runs/my my.txt --html missing/page.html", "there is no folder missing"),
+        ("generate runs/my -p t --save-state my.txt", "my.txt is there and is no saved state"),
+        ("generate runs/my -p t --save-state runs/my/model.safetensors", "is no saved state"),
+        ("generate runs/my -p t --save-state runs/my/checkpoints/state", "among the files of the run"),
+        ("generate runs/my -p t --save-state runs", "runs names no file"),
+        ("generate runs/my -p t --save-state=", "--save-state is empty"),
+        ("generate runs/my -p t --load-state=", "--load-state is empty"),
+        ("generate runs/my -p t --load-state nowhere", "nowhere does not exist"),
+        ("generate runs/my -p t --load-state runs", "runs is a folder"),
+        ("generate runs/my --prompts-file nowhere", "nowhere does not exist"),
+        ("evaluate runs/my nowhere", "nowhere does not exist"),
+    ],
+)
+def test_no_file_is_lost_and_none_is_missed(
+    textgen: Callable[..., Any], workplace: Path, command: str, said: str
+) -> None:
+    page = textgen("evaluate", "runs/my", "my.txt", "--html", "old.html", cwd=workplace)
+    assert page.code == 0, page.stderr  # its own page it replaces
+    before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
+    failed = textgen(*command.split(), cwd=workplace)
+    assert (failed.code, failed.stdout) == (2, ""), failed.stderr
+    (line,) = failed.stderr.splitlines()
+    assert said in line
+    assert {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()} == before
+
+
+def test_a_saved_state_may_be_replaced(textgen: Callable[..., Any], workplace: Path) -> None:
+    for _ in range(2):
+        done = textgen("generate", "runs/my", "-p", "t", "--save-state", "runs/my/state", cwd=workplace)
+        assert done.code == 0, done.stderr
+    (workplace / "runs/my/state").unlink()

@@ -1,0 +1,56 @@
+"""Overrides as a mapping: dotted keys, nested tables, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import textgen
+from textgen import Engine
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"trainer.epochs": 5, "seed": 3},
+        {"trainer": {"epochs": 5}, "seed": 3},
+        ["trainer.epochs=5", "seed=3"],
+        iter(["trainer.epochs=5", "seed=3"]),
+    ],
+)
+def test_every_form_changes_the_same_keys_and_no_others(tiny_pipeline: Any, overrides: Any) -> None:
+    pipeline = Engine().pipeline(tiny_pipeline(), overrides)
+    assert (pipeline.trainer.options.epochs, pipeline.seed) == (5, 3)
+    assert pipeline.trainer.options.batch_size == 16
+
+
+def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline: Any) -> None:
+    tables = tiny_pipeline(sampler=[{"type": "greedy"}, {"type": "temperature", "temperature": 1.0}])
+    pipeline = Engine().pipeline(tables, {"sampler": {"1": {"temperature": 0.5}}, "sampler.0": {"type": "temperature"}})
+    assert [choice.name for choice in pipeline.samplers] == ["temperature", "temperature"]
+    assert pipeline.samplers[1].options.temperature == 0.5
+
+
+def test_neither_mapping_is_changed(tiny_pipeline: Any) -> None:
+    tables, overrides = tiny_pipeline(), {"plugins": {"disable": ["samplers"]}, "trainer.epochs": 5}
+    before = (repr(tables), repr(overrides))
+    Engine().pipeline(tables, overrides)
+    assert (repr(tables), repr(overrides)) == before
+
+
+def test_a_value_is_checked_like_the_file_itself(tiny_pipeline: Any) -> None:
+    with pytest.raises(textgen.PipelineError) as raised:
+        Engine().pipeline(tiny_pipeline(), {"trainer.epochs": "5", "trainer": {"batch": 2}})
+    assert {fault.path for fault in raised.value.faults} == {"trainer.epochs", "trainer.batch"}
+    with pytest.raises(textgen.PipelineError, match="there is no such place in the pipeline"):
+        Engine().pipeline(tiny_pipeline(), {"corpus.type.x": 5})
+    for wrong in (5, "seed=1", None):
+        with pytest.raises(textgen.UsageError, match="overrides: expected a mapping, or a list of KEY=VALUE"):
+            Engine().pipeline(tiny_pipeline(), wrong)  # type: ignore[arg-type]
+
+
+def test_run_takes_a_mapping_too(tiny_pipeline: Any, tmp_path: Path) -> None:
+    run = textgen.run(tiny_pipeline(), {"trainer": {"epochs": 1}}, output=tmp_path / "run")
+    assert run.pipeline.trainer.options.epochs == 1

@@ -1,0 +1,341 @@
+"""The session that `textgen generate` opens on a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textgen import Generator, load, run
+
+# Ctrl-C is for the processes whose controlling terminal it is typed on; a new session has none until it takes one. A
+# test run that was started in the background ignores SIGINT, and would pass that on.
+ON_ITS_TERMINAL = """
+import fcntl, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from textgen.cli import main
+main(sys.argv[1:])
+"""
+
+
+class Terminal:
+    """A session of the command on a terminal of its own."""
+
+    def __init__(self, *arguments: str, cwd: Path, **variables: str) -> None:
+        self._end, other = pty.openpty()
+        environment = {**os.environ, "TERM": "dumb", "HOME": str(cwd), "INPUTRC": os.devnull}
+        environment |= {"XDG_STATE_HOME": str(cwd / "state"), **variables}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ON_ITS_TERMINAL, *arguments],
+            cwd=cwd,
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(other)
+
+    def read_to(self, mark: str) -> str:
+        """What it wrote up to the next `mark`."""
+        seen = bytearray()
+        while not seen.endswith(mark.encode()):
+            ready, _, _ = select.select([self._end], [], [], 60)
+            assert ready, f"waited for {mark!r} after {seen[-1000:]!r}"
+            try:
+                data = os.read(self._end, 1)
+            except OSError:  # the other end is closed
+                data = b""
+            assert data, f"ended before {mark!r}, after {seen[-1000:]!r}"
+            seen += data
+            assert len(seen) < 1_000_000, f"no {mark!r} in a megabyte that ends in {seen[-1000:]!r}"
+        return seen.decode(errors="replace").replace("\r\n", "\n")
+
+    def until_it_waits(self) -> None:
+        """Until its process sleeps. Does nothing where there is no /proc."""
+        state = Path(f"/proc/{self.process.pid}/stat")
+        while state.exists() and state.read_text().rpartition(") ")[2][0] != "S":
+            pass
+
+    def send(self, text: str) -> None:
+        os.write(self._end, text.encode(errors="surrogateescape"))
+
+    def ask(self, line: str) -> str:
+        """What it answers to a line, up to the next prompt."""
+        self.send(f"{line}\n")
+        return self.read_to("\n> ").partition("\n")[2].removesuffix("> ")
+
+    def leave(self) -> None:
+        """End the session with Ctrl-D."""
+        self.send("\x04")
+        assert self.process.wait(60) == 0
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._end)
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Open a session in tmp_path, at its first prompt: `begin(run, "--greedy", TEXTGEN_HISTORY="off")`."""
+    terminals = []
+
+    def make(*arguments: str | Path, **variables: str) -> Terminal:
+        terminals.append(Terminal("generate", *map(str, arguments), cwd=tmp_path, **variables))
+        assert "/set KEY=VALUE" in terminals[-1].read_to("\n> ")
+        return terminals[-1]
+
+    yield make
+    for terminal in terminals:
+        terminal.close()
+
+
+@pytest.fixture
+def session(begin: Callable[..., Terminal], finished_run: Path) -> Terminal:
+    """A session with 30 tokens for each text, at its first prompt."""
+    return begin(finished_run, "--max-new-tokens", "30", "--greedy")
+
+
+def test_a_session_continues_prompts_with_live_options(session: Terminal, generator: Generator) -> None:
+    session.send("the \n")
+    expected = generator.generate("the ", max_new_tokens=30, temperature=0)
+    assert f"{expected}\n" in session.read_to("\n> ")
+    session.send("/set temperature=0.5\n")
+    session.read_to("> ")
+    session.send("/set max_new_tokens=12\n")
+    session.read_to("> ")
+    session.send("/options\n")
+    shown = session.read_to("\n> ")
+    assert "temperature = 0.5" in shown
+    assert "max_new_tokens = 12" in shown
+    session.send("the \n")
+    expected = generator.generate("the ", max_new_tokens=12, temperature=0.5, index=1)
+    assert f"{expected}\n" in session.read_to("\n> ")
+    session.send("/unset temperature\n")
+    session.read_to("> ")
+    session.send("the \n")
+    assert f"{generator.generate('the ', max_new_tokens=12, index=2)}\n" in session.read_to("\n> ")
+    session.send("\x04")
+    assert session.process.wait(60) == 0
+
+
+def test_a_session_takes_the_names_of_the_command(session: Terminal) -> None:
+    session.send("/set max-new-tokens=12\n")
+    session.read_to("> ")
+    session.send("/unset top-k\n")
+    assert "error: top_k is not set" in session.read_to("\n> ")
+    session.send("/options\n")
+    shown = session.read_to("\n> ")
+    assert "max_new_tokens = 12" in shown
+    assert "top_p" in shown.partition("not set: ")[2]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [("-n", "2"), ("--output", "jsonl"), ("--save-state", "state"), ("--novelty",), ("--logprobs", "1", "-o", "jsonl")],
+    ids=lambda options: options[0],
+)
+def test_a_session_refuses_what_it_cannot_do(finished_run: Path, tmp_path: Path, refused: tuple[str, ...]) -> None:
+    terminal = Terminal("generate", str(finished_run), *refused, cwd=tmp_path)
+    try:
+        said = terminal.read_to("\n")
+        assert terminal.process.wait(60) == 2
+    finally:
+        terminal.close()
+    assert said.startswith("textgen: error: --")
+    assert "--prompt" in said
+
+
+@pytest.mark.parametrize("word", ["/quit", "/exit"])
+def test_a_session_ends_by_a_word(session: Terminal, word: str) -> None:
+    session.send("/help\n")
+    assert "/quit" in session.read_to("\n> ")
+    session.send("/set temperature 0.5\n")
+    session.read_to("> ")
+    session.send("/options\n")
+    assert "temperature = 0.5" in session.read_to("\n> ")
+    session.send(f"{word}\n")
+    assert session.process.wait(60) == 0
+
+
+def test_a_session_survives_mistakes(session: Terminal) -> None:
+    for line, said in (
+        ("/set temperature=-1", "temperature"),
+        ("/set temprature=1", "temperature"),
+        ("/set temperature", "/set KEY=VALUE"),
+        ("/nonsense", "error: there is no /nonsense; /help lists the commands\n> "),
+        ("/set stop=[", "TOML"),
+        ("é", "U+00E9"),
+    ):
+        session.send(f"{line}\n")
+        shown = session.read_to("\n> ").partition(line)[2] or ""
+        assert said in shown, line
+        assert "Traceback" not in shown
+    session.send("/set max_new_tokens=none\n")
+    session.read_to("> ")
+    session.send("the \n")
+    session.read_to("the ")
+    session.read_to("e")  # it writes, and would go on for ever
+    session.send("\x03")
+    session.read_to("\n> ")
+    session.send("half a prompt")
+    session.read_to("half a prompt")
+    session.until_it_waits()  # input() sleeps through a signal that comes just before it waits for a key
+    session.send("\x03")
+    assert "/quit" in session.read_to("\n> ")
+    session.send("/options\n")
+    assert "max_new_tokens = none" in session.read_to("\n> ")
+    session.send("\x04")
+    assert session.process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/set prompt=x", "there is no option prompt; type the prompt itself"),
+        ("/set self=1", "there is no option self; "),
+        ("/set index=2", "there is no option index; each prompt gets the next index"),
+        ("/set state=x", "there is no option state; "),
+        ("/set cancelled=true", "there is no option cancelled; "),
+        ("/set temp=0.5", "there is no option temp; did you mean 'temperature'?"),
+        ("/set sede=1", "there is no option sede; did you mean 'seed'?"),
+        ("/set greedy=true", "/set temperature=0"),
+        ("/set n=3", "one text per prompt"),
+        ("/unset tempratur", "did you mean 'temperature'?"),
+        ("/unset", "expected /unset KEY"),
+        ("/set", "expected /set KEY=VALUE"),
+        ("/set logit_bias=e", "TOKEN=VALUE, as in e=-2"),
+        ("/set logit_bias={e}", "write {e = -5}"),
+        ("th\udcff", "not valid UTF-8"),
+    ],
+)
+def test_what_a_session_does_not_take_is_one_line(session: Terminal, line: str, said: str) -> None:
+    (answer,) = session.ask(line).splitlines()
+    assert answer.startswith("error: ")
+    assert said in answer
+    assert session.ask("the ").startswith("the ")
+
+
+def test_options_of_the_command_line_are_checked_before_a_session_opens(finished_run: Path, tmp_path: Path) -> None:
+    terminal = Terminal("generate", str(finished_run), "--temperature", "nan", cwd=tmp_path)
+    try:
+        said = terminal.read_to("\n")
+        assert terminal.process.wait(60) == 2
+    finally:
+        terminal.close()
+    assert said.startswith("textgen: error: --temperature: expected a finite number")
+
+
+def test_a_seed_begins_at_its_first_text(
+    begin: Callable[..., Terminal], finished_run: Path, generator: Generator
+) -> None:
+    session = begin(finished_run, "--max-new-tokens", "20", "--index", "4")
+    of_the_run = [f"{generator.generate('the ', max_new_tokens=20, index=index)}\n" for index in (4, 5)]
+    assert [session.ask("the "), session.ask("the ")] == of_the_run
+    assert "--seed 7 --index 6" in session.ask("/options")
+    of_three = [f"{generator.generate('the ', max_new_tokens=20, seed=3, index=index)}\n" for index in (4, 5)]
+    for _ in range(2):
+        assert session.ask("/set seed=3") == ""
+        assert [session.ask("the "), session.ask("the ")] == of_three
+    assert session.ask("/unset seed") == ""
+    assert session.ask("the ") == of_the_run[0]
+    assert "begins at the first" in session.ask("/help")
+
+
+def test_options_are_shown_as_they_can_be_typed(
+    begin: Callable[..., Terminal], tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    sampler = [{"type": "temperature", "temperature": 0.8}]
+    made = run(tiny_pipeline(sampler=sampler, generate={"max_new_tokens": 9, "stop": ["x\ny"]}))
+    session = begin(made.path, "--temperature", "0.5", "--stop", "\\n", "--stop", r"\\n")
+    session.ask("/set logit_bias={e = -5, t = 1}")
+    shown = session.ask("/options")
+    here, _, own = shown.partition("the run's own:\n")
+    here = here.removeprefix("set here:\n")
+    assert tomllib.loads(here) == {"temperature": 0.5, "stop": ["\n", "\\n"], "logit_bias": {"e": -5, "t": 1}}
+    assert "max_new_tokens = 9\n" in own
+    assert "seed = 0\n" in own
+    assert "echo = true\n" in own
+    assert 'samplers: [{ type = "temperature", temperature = 0.8 }], left out while' in own
+    for line in here.splitlines():
+        assert session.ask(f"/set {line.strip()}") == ""
+    assert session.ask("/options") == shown
+    for name in ("temperature", "stop", "logit-bias"):
+        assert session.ask(f"/unset {name}") == ""
+    shown = session.ask("/options")
+    assert 'stop = ["x\\ny"]\n' in shown
+    assert "left out" not in shown
+    assert session.ask("the ") == f"{load(made.path).generate('the ')}\n"  # with the run's own samplers again
+
+
+def test_a_bias_is_given_as_the_command_takes_it(session: Terminal, generator: Generator) -> None:
+    for line in ("/set logit_bias=e=-5", "/set logit-bias e=-5", "/set logit_bias = {e = -5}"):
+        assert session.ask(line) == ""
+        assert "logit_bias = { e = -5" in session.ask("/options")
+        assert session.ask("/set seed=7") == ""
+        expected = generator.generate("the ", max_new_tokens=30, temperature=0, logit_bias={"e": -5})
+        assert session.ask("the ") == f"{expected}\n"
+
+
+def test_enter_alone_does_nothing(session: Terminal, generator: Generator) -> None:
+    assert session.ask("") == ""
+    assert session.ask("the ") == f"{generator.generate('the ', max_new_tokens=30, temperature=0)}\n"
+    session.send("/quit now\n")
+    assert session.process.wait(60) == 0
+
+
+def test_the_banner_fits_a_terminal(session: Terminal) -> None:
+    assert max(map(len, session.ask("/help").splitlines())) <= 80
+
+
+def test_lines_are_kept_for_the_next_session(
+    begin: Callable[..., Terminal], finished_run: Path, tmp_path: Path
+) -> None:
+    first = begin(finished_run, "--max-new-tokens", "5")
+    first.ask("the clock")
+    first.leave()
+    (history,) = (tmp_path / "state").rglob("history")
+    lines = history.read_text(encoding="utf-8").splitlines()
+    assert lines[-1] == "the clock"
+    history.write_text("a\nb\n" * 600 + "\n".join(lines) + "\n", encoding="utf-8")
+    second = begin(finished_run, "--max-new-tokens", "5")
+    assert second.ask("\x10").startswith("the clock")  # Ctrl-P brings the line before
+    second.leave()
+    assert len(history.read_text(encoding="utf-8").splitlines()) <= 1001
+
+
+@pytest.mark.parametrize("value", ["off", ""])
+def test_no_lines_are_kept_where_none_are_wanted(
+    begin: Callable[..., Terminal], finished_run: Path, tmp_path: Path, value: str
+) -> None:
+    session = begin(finished_run, "--max-new-tokens", "5", TEXTGEN_HISTORY=value)
+    session.ask("the clock")
+    session.leave()
+    assert not list(tmp_path.rglob("history"))
+
+
+def test_a_history_that_cannot_be_kept_harms_nothing(
+    begin: Callable[..., Terminal], finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "state").write_text("no folder")
+    session = begin(finished_run, "--max-new-tokens", "5")
+    session.ask("the clock")
+    session.leave()
+
+
+def test_tab_completes_commands_and_options(session: Terminal) -> None:
+    assert session.ask("/uns\t tempera\t") == ""
+    assert "samplers: " in session.ask("/op\t")
+    session.ask("/set max\t=7")
+    assert "max_new_tokens = 7" in session.ask("/options")
+    assert session.ask("/set top-\tk=3") == ""

@@ -1,0 +1,591 @@
+"""What fails in a component is blamed on its plugin, as an error of the tree; what is broken harms nothing else."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from commands import run_textgen
+
+import textgen
+from textgen import Component, NoOptions, hookimpl
+from textgen.events import Evaluated, StepDone
+from textgen.plugin.component import Offer
+from textgen.protocols import TrainerState
+from textgen_builtins.tokenizers.char import CharTokenizer
+from textgen_builtins.tokenizers.config import CharConfig
+
+BROKEN_COMMAND = """\
+import attrs
+from textgen import Component, hookimpl
+
+@attrs.frozen
+class Config:
+    "Counts something."
+
+def build(config, context):
+    import a_module_that_nobody_has
+
+@hookimpl
+def textgen_commands():
+    return [Component("tally", Config, build)]
+"""
+
+
+class Forgetful(CharTokenizer):
+    """Loads otherwise than it was saved."""
+
+    def from_dict(self, state: Any) -> CharTokenizer:
+        return CharTokenizer(self.config, "".join(sorted(state["tokens"][1:], reverse=True)))
+
+
+class Unwritable(CharTokenizer):
+    """Gives what JSON cannot hold."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"tokens": set("abc")}
+
+
+class Failing(CharTokenizer):
+    """Raises in the middle of the corpus."""
+
+    def fit(self, pieces: Any) -> None:
+        raise KeyError("lost")
+
+
+class Speechless(CharTokenizer):
+    """Lacks a method that is called once the corpus is read."""
+
+    to_dict = None  # type: ignore[assignment]
+
+
+class Narrow(CharTokenizer):
+    """Knows one character less than it gives ids to, which the beginning of the corpus does not show."""
+
+    @property
+    def vocab_size(self) -> int:
+        return super().vocab_size - 1
+
+
+def engine(tokenizer: Any = CharTokenizer, sampler: Any = None) -> textgen.Engine:
+    """The built-in set and a plugin `odd` with a tokenizer and a sampler."""
+
+    class Odd:
+        @staticmethod
+        @hookimpl
+        def textgen_tokenizers() -> list[Component]:
+            return [Component("odd", CharConfig, lambda config, context: tokenizer(config))]
+
+        @staticmethod
+        @hookimpl
+        def textgen_samplers() -> list[Component]:
+            return [Component("odd", NoOptions, lambda config, context: sampler)]
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Odd, "odd", distribution="textgen-odd", version="2.1")
+    return textgen.Engine(plugins)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "said"),
+    [
+        (Forgetful, "saved and loaded"),
+        (Unwritable, "to_dict"),
+        (Failing, "failed in fit: KeyError: 'lost'"),
+        (Speechless, "cannot be used: what `build` made is of type Speechless, which has no method 'to_dict'"),
+    ],
+)
+def test_a_tokenizer_is_blamed(
+    tokenizer: Any, said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    tables = {**tiny_pipeline(), "tokenizer": {"type": "odd"}}
+    with pytest.raises(textgen.ContractError, match=r"textgen-odd 2\.1") as caught:
+        engine(tokenizer).run(tables, output=tmp_path / "run")
+    assert said in str(caught.value)
+    assert (caught.value.kind, caught.value.component) == ("tokenizer", "odd")
+
+
+def test_a_tokenizer_that_cannot_decode_bit_by_bit_is_blamed_where_that_is_needed(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    class Whole(CharTokenizer):
+        incremental_decoder = property(lambda self: self.not_there)  # type: ignore[assignment]
+
+        def from_dict(self, state: Any) -> CharTokenizer:
+            return Whole(self.config, "".join(state["tokens"][1:]))
+
+    generator = engine(Whole).run({**tiny_pipeline(), "tokenizer": {"type": "odd"}}, output=tmp_path / "run").generator
+    assert len(generator.generate("", max_new_tokens=5).tokens) == 5
+    with pytest.raises(textgen.ContractError, match=r"textgen-odd 2\.1.*failed in incremental_decoder") as caught:
+        generator.generate("", max_new_tokens=5, stop=["traveller"])
+    assert caught.value.component == "odd"
+
+
+def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    tables = {**tiny_pipeline(text="a quick model\n" * 300 + "zzz\n"), "tokenizer": {"type": "odd"}}
+    with pytest.raises(textgen.ContractError, match=r"'odd' encodes to ids from 1 to 14, outside 0 to 13$") as caught:
+        engine(Narrow).run(tables, output=tmp_path / "run")
+    assert (caught.value.distribution, caught.value.component) == ("textgen-odd", "odd")
+
+
+def overreaching(logits: Any, history: Any) -> Any:
+    return logits + 0 * history.tokens(0)[0]
+
+
+def raising(logits: Any, history: Any) -> Any:
+    raise RuntimeError("out of order")
+
+
+@attrs.frozen
+class Misdeclared:
+    history = "everything"
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        return logits
+
+
+@attrs.frozen
+class Overreaching:
+    """Says that it reads no history, and reads it."""
+
+    history = "none"
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        return overreaching(logits, history)
+
+
+def forgetting_to_return(logits: Any, history: Any) -> Any:
+    logits = logits + 1
+
+
+@pytest.mark.parametrize("sampler", [raising, Misdeclared(), Overreaching(), forgetting_to_return])
+def test_a_sampler_is_blamed(sampler: Any, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    tables = {**tiny_pipeline(), "sampler": [{"type": "odd"}]}
+    with pytest.raises(textgen.ContractError, match="sampler 'odd'") as caught:
+        engine(sampler=sampler).run(tables, output=tmp_path / "run")
+    assert caught.value.distribution == "textgen-odd"
+
+
+def test_a_sampler_that_reads_what_it_has_not_announced_is_told_so(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    tables = {**tiny_pipeline(), "sampler": [{"type": "odd"}]}
+    with pytest.raises(textgen.ContractError, match="set its attribute history"):
+        engine(sampler=Overreaching()).run(tables, output=tmp_path / "run")
+
+
+def half_a_decoder(lacking: str) -> type:
+    """A decoder without one of its methods."""
+
+    class Half:
+        def __init__(self, size: int, batch_size: int) -> None:
+            self.size, self.batch_size = size, batch_size
+
+        def extend(self, tokens: Any) -> Any:
+            return np.zeros((self.batch_size, self.size), np.float32)
+
+        def score(self, tokens: Any) -> Any:
+            return np.zeros((*tokens.shape, self.size), np.float32)
+
+        def read_state(self) -> Any:
+            return {"nothing": np.zeros((self.batch_size, 0), np.float32)}
+
+        def write_state(self, state: Any) -> None:
+            self.batch_size = len(state["nothing"])
+
+    if lacking:
+        delattr(Half, lacking)
+    return Half
+
+
+@pytest.mark.parametrize("lacking", ["extend", "score", "read_state", "write_state"])
+def test_a_decoder_that_lacks_a_method_is_blamed(lacking: str, finished_run: Path) -> None:
+    half = half_a_decoder(lacking)
+
+    class Model:
+        def decoder(self, batch_size: int) -> Any:
+            return half(vocab_size, batch_size)
+
+        def tensors(self) -> Any:
+            return {}
+
+        def load_tensors(self, tensors: Any) -> None:
+            pass
+
+    class Odd:
+        @staticmethod
+        @hookimpl
+        def textgen_models() -> list[Component]:
+            return [Component("halved", NoOptions, lambda config, context: Model())]
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Odd, "odd", distribution="textgen-odd", version="2.1")
+    generator = textgen.load(finished_run)
+    vocab_size = generator.tokenizer.vocab_size
+    chain = attrs.evolve(generator.chain, model=plugins.find("model", "halved"))
+    generator = attrs.evolve(generator, model=Model(), chain=chain)
+
+    def use_all() -> None:
+        list(generator.generate_many(["the ", "a"], max_new_tokens=3, stop_tokens=[0], batch_size=2))
+        state = generator.generate("the ", max_new_tokens=3, keep_state=True).state
+        generator.generate(max_new_tokens=3, state=state)
+        generator.score("the traveller")
+
+    with pytest.raises(textgen.ContractError, match=rf"textgen-odd 2\.1.*{lacking}") as caught:
+        use_all()
+    if lacking != "score":  # any use finds it, and not the first that calls it
+        with pytest.raises(
+            textgen.ContractError,
+            match=f"'halved' made a decoder that is of type Half, which has no method '{lacking}'",
+        ):
+            generator.score("the traveller")
+    assert (caught.value.kind, caught.value.component) == ("model", "halved")
+
+
+def installed_tally(site: Path, source: str) -> None:
+    """A package textgen-tally in `site` whose module is `source`."""
+    info = site / "textgen_tally-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "textgen_tally.py").write_text(source, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: textgen-tally\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[textgen]\ntally = textgen_tally\n", encoding="utf-8")
+
+
+def test_a_broken_command_is_left_out_of_the_help(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    installed_tally(site, "print('hello from tally')\n" + BROKEN_COMMAND)
+    shown = run_textgen("--help", folder=tmp_path, site=[site])
+    assert shown.returncode == 0
+    assert "Commands:" in shown.stdout
+    assert "tally" not in shown.stdout  # what it prints at import is kept off stdout, too
+    assert "textgen-tally 1.0" in shown.stderr
+    quiet = run_textgen("--no-plugin", "tally", "--help", folder=tmp_path, site=[site])
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    asked = run_textgen("tally", folder=tmp_path, site=[site])
+    assert asked.returncode == 1
+    assert "a_module_that_nobody_has" in asked.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("k: int", "component 'tally': its option 'k' has no default, and nothing sets a command's; give it one"),
+        ("k: int = attrs.field(default=0, validator=attrs.validators.ge(1))", "Config refuses its own defaults"),
+    ],
+)
+def test_a_command_that_its_defaults_cannot_make_spoils_no_help(tmp_path: Path, field: str, said: str) -> None:
+    site = tmp_path / "site"
+    installed_tally(site, BROKEN_COMMAND.replace('"Counts something."', f'"Counts something."\n    {field}'))
+    for arguments, code in ((["--help"], 0), (["tally"], 2), (["plugins"], 0), (["--help", "tally"], 0)):
+        done = run_textgen(*arguments, folder=tmp_path, site=[site])
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+        assert "plugin 'tally' (textgen-tally 1.0) is left out: textgen_commands:" in done.stderr
+        assert said in done.stderr
+    listed = run_textgen("plugins", folder=tmp_path, site=[site])
+    assert "left out: tally [textgen-tally 1.0]" in listed.stdout
+    examined = run_textgen("doctor", folder=tmp_path, site=[site])
+    assert "SERIOUS: plugin 'tally' (textgen-tally 1.0) is left out" in examined.stdout
+    checked = run_textgen("plugins", "check", "tally", folder=tmp_path, site=[site])
+    assert checked.stdout.startswith("FAILED   plugin 'tally'")
+
+
+def test_sampling_options_stand_in_for_a_sampler_that_is_gone(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    def unchanged(logits: Any, history: Any) -> Any:
+        return logits
+
+    run = engine(sampler=unchanged).run({**tiny_pipeline(), "sampler": [{"type": "odd"}]}, output=tmp_path / "run")
+    missing = run_textgen("generate", run.path, "--max-new-tokens", "5", folder=tmp_path)
+    assert missing.returncode == 2
+    assert "textgen-odd 2.1" in missing.stderr
+    instead = run_textgen("generate", run.path, "--max-new-tokens", "5", "--temperature", "0.5", folder=tmp_path)
+    assert (instead.returncode, instead.stderr) == (0, "")
+
+
+def test_many_prompts_are_not_one_string(finished_run: Path) -> None:
+    with pytest.raises(textgen.UsageError, match="several"):
+        textgen.load(finished_run).generate_many("The")
+
+
+def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    run = engine().run({**tiny_pipeline(), "tokenizer": {"type": "odd"}}, output=tmp_path / "run")
+
+    class Other:
+        @staticmethod
+        @hookimpl
+        def textgen_tokenizers() -> list[Component]:
+            return [Component("odd", CharConfig, lambda config, context: Failing(config))]
+
+    both = engine()
+    plugins = both.plugins()
+    assert isinstance(plugins, textgen.PluginSet)
+    plugins.register(Other, "other", distribution="textgen-other", version="1.0")
+    assert both.load(run.path).generate("", max_new_tokens=5).text == run.generator.generate("", max_new_tokens=5).text
+
+
+# What authors forget first.
+
+HOOKS = {"corpus": "textgen_corpora"} | {
+    kind: f"textgen_{kind}s" for kind in ("tokenizer", "model", "trainer", "sampler", "observer")
+}
+
+
+def engine_with(kind: str, made: Any) -> textgen.Engine:
+    """The built-in set and textgen-odd, whose one component `odd` builds what `made(context)` gives."""
+
+    def offer() -> list[Component]:
+        return [Component("odd", NoOptions, lambda config, context: made(context))]
+
+    offer.__name__ = HOOKS[kind]
+    plugins = textgen.PluginSet.discover()
+    module = types.SimpleNamespace(**{HOOKS[kind]: hookimpl(offer)})
+    plugins.register(module, "odd", distribution="textgen-odd", version="2.1")
+    return textgen.Engine(plugins)
+
+
+def run_with(kind: str, made: Any, tables: dict[str, Any], tmp_path: Path, **more: Any) -> textgen.Run:
+    """Run `tables` with `odd` as their component of a kind."""
+    odd: Any = [{"type": "odd"}] if kind in ("sampler", "observer") else {"type": "odd"}
+    return engine_with(kind, made).run({**tables, **more, kind: odd}, output=tmp_path / "run")
+
+
+@attrs.frozen
+class Reading:
+    """A corpus that reads what a function gives."""
+
+    give: Any
+
+    def read(self) -> Any:
+        return self.give()
+
+
+PIECE = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
+
+
+@pytest.mark.parametrize(
+    ("give", "said"),
+    [
+        (lambda: iter([PIECE.encode()]), "corpus 'odd' yielded bytes from read, and must yield pieces of str"),
+        (lambda: None, "corpus 'odd' gave None from read; is a `yield` or `return` missing?"),
+        (lambda: PIECE, "corpus 'odd' gave a str from read, and must yield pieces; write `yield` in place of `return`"),
+        (
+            lambda: 1 / 0,
+            "corpus 'odd' failed in read: ZeroDivisionError: division by zero (tests/contracts/test_blame.py:",
+        ),
+        (lambda: sys.exit("enough"), "corpus 'odd' failed in read: SystemExit: enough (tests/contracts/test_blame.py:"),
+    ],
+)
+def test_a_corpus_is_blamed_for_what_it_reads(
+    give: Any, said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    with pytest.raises(textgen.ContractError) as caught:
+        run_with("corpus", lambda context: Reading(give), tiny_pipeline(), tmp_path)
+    assert f"plugin 'odd' (textgen-odd 2.1): {said}" in str(caught.value)
+
+
+def test_a_corpus_that_draws_another_text_each_time_is_named(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    numbers = iter(range(100))
+    with pytest.raises(textgen.CorpusError, match=r"corpus 'odd' of textgen-odd 2\.1 gave another text when it was"):
+        run_with(
+            "corpus", lambda context: Reading(lambda: iter([PIECE, f"{next(numbers)}"])), tiny_pipeline(), tmp_path
+        )
+
+
+class Training:
+    """A trainer of two steps, but for what the tests change."""
+
+    def __init__(self, context: Any) -> None:
+        pass
+
+    def train(self, model: Any, data: Any, context: Any) -> Any:
+        for step in (1, 2):
+            yield StepDone(step=step, steps=2, epoch=1, loss=1.0, tokens=10)
+        yield Evaluated(step=2, epoch=1, training_loss=1.0)
+
+    def state(self) -> Any:
+        return TrainerState()
+
+    def load_state(self, state: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"train": lambda *_: None}, "gave None from train; is a `yield` missing?"),
+        ({"train": lambda *_: iter([2.5])}, "yielded float from train, and must yield StepDone and Evaluated"),
+        ({"train": lambda *_: iter([None])}, "yielded NoneType from train, and must yield StepDone and Evaluated"),
+        ({"state": lambda _: {"step": 2}}, "gave dict from state, and must give a TrainerState"),
+        ({"train": lambda *_: sys.exit(3)}, "failed in training: SystemExit: 3 ("),
+    ],
+)
+def test_a_trainer_is_told_what_it_forgot(
+    changed: dict[str, Any], said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    with pytest.raises(textgen.ContractError) as caught:
+        run_with("trainer", type("Changed", (Training,), changed), tiny_pipeline(), tmp_path)
+    assert f"plugin 'odd' (textgen-odd 2.1): trainer 'odd' {said}" in str(caught.value)
+
+
+def test_a_from_dict_without_a_return_is_named(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    forgetful = type("Forgetful", (CharTokenizer,), {"from_dict": lambda self, state: None})
+    said = "'odd' gave from from_dict what is None; is a `return` missing"
+    with pytest.raises(textgen.ContractError, match=said):
+        run_with("tokenizer", lambda context: forgetful(CharConfig()), tiny_pipeline(), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "sampler", "trainer", "corpus"])
+def test_a_class_is_no_instance(kind: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    classes = {"tokenizer": CharTokenizer, "sampler": Overreaching, "trainer": Training, "corpus": Reading}
+    name = classes[kind].__name__
+    said = rf"what `build` made is the class {name} itself, and must be an instance; is `{name}\(…\)` meant\?"
+    with pytest.raises(textgen.ContractError, match=said):
+        run_with(kind, lambda context: classes[kind], tiny_pipeline(), tmp_path)
+
+
+def test_a_forward_that_gives_no_state_is_named(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    rnn = textgen.PluginSet.discover().find("model", "rnn")
+    assert isinstance(rnn, Offer)
+
+    def build(context: Any) -> Any:
+        model = rnn.component.build(rnn.component.config(hidden_size=4), context)
+
+        def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+            return super(type(self), self).forward(tokens, state)[0]
+
+        model.__class__ = type("Stateless", (type(model),), {"forward": forward})
+        return model
+
+    with pytest.raises(textgen.ContractError) as caught:
+        run_with("model", build, tiny_pipeline(), tmp_path)
+    assert "model 'odd' gave Tensor from forward, and must give logits and the state after them" in str(caught.value)
+
+
+def leaving(*_: Any) -> Any:
+    sys.exit()
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "doing"),
+    [
+        ("tokenizer", lambda context: type("Leaving", (CharTokenizer,), {"encode": leaving})(CharConfig()), "encode"),
+        ("sampler", lambda context: leaving, "sampling"),
+        ("corpus", leaving, ""),
+    ],
+)
+def test_a_component_that_exits_is_blamed(
+    kind: str, made: Any, doing: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    said = f"{kind} 'odd' failed in {doing}: SystemExit" if doing else "corpus 'odd' cannot be built: SystemExit"
+    with pytest.raises(textgen.ContractError, match=said):
+        run_with(kind, made, tiny_pipeline(), tmp_path)
+
+
+def test_an_observer_that_exits_is_left_out(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    watching = types.SimpleNamespace(observe=leaving)
+    with pytest.warns(
+        textgen.PluginWarning, match=r"\(textgen-odd 2\.1\) failed and is left out: SystemExit"
+    ) as warned:
+        run = run_with("observer", lambda context: watching, tiny_pipeline(), tmp_path)
+    assert run.outcome == "trained"
+    assert "test_blame.py:" in str(warned[0].message)
+
+
+def test_a_hook_that_asks_for_an_argument_is_refused_as_pluggy_words_it() -> None:
+    def textgen_samplers(config: Any) -> list[Component]:
+        return []
+
+    plugins = textgen.PluginSet()
+    with pytest.warns(textgen.PluginWarning, match="declared in the hookimpl but can not be found"):
+        plugins.register(types.SimpleNamespace(textgen_samplers=hookimpl(textgen_samplers)), "asking")
+
+
+class Decoding:
+    """A model whose decoder `extend` is what the tests give."""
+
+    def __init__(self, extend: Any, size: int) -> None:
+        self.make = type("Decoder", (half_a_decoder(""),), {"extend": extend})
+        self.size = size
+
+    def decoder(self, batch_size: int) -> Any:
+        return self.make(self.size, batch_size)
+
+    def tensors(self) -> Any:
+        return {}
+
+    def load_tensors(self, tensors: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "said"),
+    [
+        ("sampler", lambda context: raising, "sampler 'odd' failed in sampling: RuntimeError: out of order"),
+        ("sampler", lambda context: forgetting_to_return, "sampler 'odd' gave None, and must give logits"),
+        (
+            "model",
+            lambda context: Decoding(lambda self, tokens: np.zeros((1, 2), np.float32), context.vocab_size),
+            "model 'odd' gave logits of shape (1, 2), and must give (1, ",
+        ),
+        ("model", lambda context: Decoding(leaving, context.vocab_size), "model 'odd' failed in decoding: SystemExit"),
+    ],
+)
+def test_what_cannot_generate_is_blamed_before_a_step_is_trained(
+    kind: str, made: Any, said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    events: list[Any] = []
+    odd: Any = [{"type": "odd"}] if kind == "sampler" else {"type": "odd"}
+    with pytest.raises(textgen.ContractError) as caught:
+        engine_with(kind, made).run(
+            {**tiny_pipeline(), kind: odd},
+            output=tmp_path / "run",
+            observers=[types.SimpleNamespace(observe=events.append)],
+        )
+    assert said in str(caught.value)
+    assert events == []
+
+
+def test_a_model_may_want_to_be_trained_before_it_generates(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    trained: list[bool] = []
+
+    def extend(decoder: Any, tokens: Any) -> Any:
+        if not trained:
+            raise textgen.UsageError("train it first")
+        return np.zeros((decoder.batch_size, decoder.size), np.float32)
+
+    class Tally(Training):
+        def train(self, model: Any, data: Any, context: Any) -> Any:
+            trained.append(True)
+            yield from super().train(model, data, context)
+
+    class Odd:
+        @staticmethod
+        @hookimpl
+        def textgen_models() -> list[Component]:
+            return [Component("odd", NoOptions, lambda config, context: Decoding(extend, context.vocab_size))]
+
+        @staticmethod
+        @hookimpl
+        def textgen_trainers() -> list[Component]:
+            return [Component("odd", NoOptions, lambda config, context: Tally(context))]
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Odd, "odd", distribution="textgen-odd", version="2.1")
+    tables = {**tiny_pipeline(), "model": {"type": "odd"}, "trainer": {"type": "odd"}}
+    assert textgen.Engine(plugins).run(tables, output=tmp_path / "run").outcome == "trained"

@@ -1,0 +1,90 @@
+"""The example pipelines in docs/pipelines run, and show what they promise."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import textgen
+
+ROOT = Path(__file__).parents[2]
+PIPELINES = ROOT / "docs/pipelines"
+STORY = ROOT / "plugins/textgen_builtins/corpora/story.txt"
+
+
+def metrics(run: textgen.Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def book_cached(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Time Machine where the corpus `time-machine` looks first."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/timemachine.txt").write_bytes(book.read_bytes())
+    monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def test_there_are_no_other_pipelines() -> None:
+    """A new one gets a test here."""
+    assert {path.name for path in PIPELINES.iterdir()} == {
+        "quickstart.toml",
+        "my-text.toml",
+        "seed.toml",
+        "seed-normalized.toml",
+        "overfit.toml",
+    }
+
+
+@pytest.mark.slow
+def test_quickstart_writes_mostly_real_words(tmp_path: Path) -> None:
+    run = textgen.run(PIPELINES / "quickstart.toml", ["device=cpu", "trainer.epochs=8"], output=tmp_path / "run")
+    words = re.findall("[a-z']+", run.generations[0].text.lower())
+    known = set(re.findall("[a-z']+", STORY.read_text(encoding="utf-8").lower()))
+    assert len(words) > 80
+    # A third of the epochs: most words are spelt right already.
+    assert sum(word in known for word in words) / len(words) > 0.7
+
+
+def test_my_text_runs(tmp_path: Path) -> None:
+    overrides = ["device=cpu", "trainer.epochs=1", "model.hidden_size=32"]
+    run = textgen.run(PIPELINES / "my-text.toml", overrides, output=tmp_path / "run")
+    assert len(run.generations[0].tokens) == 500
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("book_cached")
+@pytest.mark.parametrize("name", ["seed", "seed-normalized"])
+def test_the_seeds_recipe_follows_its_curve(name: str, tmp_path: Path) -> None:
+    """Thirty of its hundred epochs, against the curve that the book printed (docs/seed-loss.csv).
+
+    The book's figures are those of one batch, ours the mean over the 5,000 windows, and the seeds differ.
+    """
+    run = textgen.run(PIPELINES / f"{name}.toml", ["device=cpu", "trainer.epochs=30"], output=tmp_path / "run")
+    rows = metrics(run)
+    assert [row["step"] for row in rows] == list(range(10, 301, 10))  # 10,000 windows in batches of 1,024
+    record = run.generator.record
+    assert record["data"] == {"training_tokens": 10_032, "validation_tokens": 5_032, "vocab_size": 28}
+    assert sum(array.size for array in run.generator.model.tensors().values()) == 2_908
+    assert rows[0]["validation_loss"] == pytest.approx(2.82, abs=0.15)
+    assert rows[-1]["validation_loss"] == pytest.approx(2.06, abs=0.1)
+    assert rows[-1]["training_loss"] < rows[-1]["validation_loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("book_cached")
+def test_overfit_overfits(tmp_path: Path) -> None:
+    """Sixteen epochs at the full rate are enough to see the two losses part; the whole of it goes on to below 0.3."""
+    overrides = ["device=cpu", "trainer.epochs=16", "trainer.final_rate=1"]
+    run = textgen.run(PIPELINES / "overfit.toml", overrides, output=tmp_path / "run")
+    rows = metrics(run)
+    held_out = [row["validation_loss"] for row in rows]
+    assert rows[-1]["training_loss"] < 0.8
+    assert held_out[-1] > 2
+    assert held_out[-1] - min(held_out) > 0.3  # past its lowest, and rising
+    best = min(rows, key=lambda row: row["validation_loss"])
+    assert run.generator.record["best_step"] == best["step"]
+    assert run.generator.record["best_loss"] == best["validation_loss"]

@@ -1,0 +1,108 @@
+"""Arguments of generation that are refused, and when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, get_type_hints
+
+import pytest
+
+from textgen import (
+    Generator,
+    PromptError,
+    UsageError,
+)
+from textgen.generation.arguments import GenerateArguments
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_new_tokens", value) for value in (-1, 10**9 + 1, 1.0, True, "5")),
+        *(("seed", value) for value in (-1, 2**64, 0.5, True)),
+        *(("index", value) for value in (-1, 2**64)),
+        ("unknown_characters", "ignore"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_before_anything_is_drawn(
+    generator: Generator, name: str, value: Any
+) -> None:
+    with pytest.raises(UsageError, match=name):
+        generator.generate("the", **{name: value})
+    with pytest.raises(UsageError, match=name):
+        generator.stream("the", **{name: value})
+
+
+def test_every_argument_has_a_type() -> None:
+    assert Any not in get_type_hints(GenerateArguments).values()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_new_tokens", value) for value in (-1, 10**10, 2**63)),
+        *(("min_new_tokens", value) for value in (-1, 10**10)),
+        *(("n", value) for value in (0, -1, 10**6 + 1, 1.0, True)),
+        *(("batch_size", value) for value in (0, -1, 1.5)),
+        *(("stop", value) for value in (["a"] * 1001, "a" * 10_001, "", [""], ["a", 1], ["\ud800"])),
+        *(("stop_tokens", value) for value in ([-1], [10**6], [0.5], [1] * 1001, [True])),
+        *(("time_limit", value) for value in (-1, math.nan, math.inf, "1")),
+        ("echo", 1),
+    ],
+)
+def test_limits_are_checked_before_anything_is_read_or_made(generator: Generator, name: str, value: Any) -> None:
+    def prompts() -> Iterator[str]:
+        raise AssertionError("the prompts were read")
+        yield ""
+
+    with pytest.raises(UsageError, match=name):
+        generator.generate_many(prompts(), **{name: value})
+    if name not in ("n", "batch_size"):
+        with pytest.raises(UsageError, match=name):
+            generator.generate("the", **{name: value})
+        with pytest.raises(UsageError, match=name):
+            generator.stream("the", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"cancelled": 5}, "cancelled must be a function or an event"),
+        ({"prompt": None}, "a prompt must be a string"),
+        ({"prompt": ["the"]}, "a prompt must be a string"),
+        ({"max_tokens": 5}, "did you mean 'max_new_tokens'"),
+        ({"temprature": 1.0}, "did you mean 'temperature'"),
+        ({"n": 2}, "n is an argument of other methods"),
+        ({"logit_bias": {5: 1.0}}, "logit_bias: expected the text of one token"),
+        ({"logit_bias": {"the": 1.0}}, "logit_bias: expected the text of one token"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(generator: Generator, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        generator.generate(**{"prompt": "the ", **arguments})
+    with pytest.raises(UsageError, match=said):
+        generator.stream(**{"prompt": "the ", **arguments})
+    with pytest.raises(UsageError, match="logprobs is an argument of other methods"):
+        generator.stream_many(["the "], logprobs=1)  # type: ignore[call-arg]
+
+
+def test_no_stop_may_be_none(generator: Generator) -> None:
+    assert generator.generate("the ", stop=None, stop_tokens=None) == generator.generate("the ")
+
+
+def test_what_would_never_end_is_refused_where_it_must_end(generator: Generator) -> None:
+    for call in (generator.generate, lambda prompt, **options: generator.generate_many([prompt], **options)):
+        with pytest.raises(UsageError, match="never ends"):
+            call("the ", max_new_tokens=None)
+    assert generator.generate("the ", max_new_tokens=None, stop="e").finish_reason == "stop"
+
+
+@pytest.mark.parametrize("name", ["stream", "astream", "stream_many", "astream_many", "generate_many"])
+def test_what_is_wrong_is_refused_before_the_first_piece_is_asked_for(generator: Generator, name: str) -> None:
+    """So that a server knows it while there is still a status code to send."""
+    begin, many = getattr(generator, name), name.endswith("many")
+    with pytest.raises(UsageError, match="temperature"):
+        begin(["the "] if many else "the ", temperature=-1)
+    with pytest.raises(PromptError, match=r"prompts\[1\].*é" if many else "é"):
+        begin(["the ", "é"] if many else "é")

@@ -1,0 +1,163 @@
+"""Streams on an event loop: it stays free, and what nobody reads ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from watching import counting, watched
+
+from textgen import (
+    Component,
+    ContractError,
+    Engine,
+    Generator,
+    NoOptions,
+    PluginSet,
+    hookimpl,
+)
+
+
+def test_an_async_stream_gives_the_same_text(generator: Generator) -> None:
+    async def collect() -> str:
+        return "".join([piece async for piece in generator.astream("the ", max_new_tokens=50, seed=3)])
+
+    assert asyncio.run(collect()) == generator.generate("the ", max_new_tokens=50, seed=3).text
+
+
+def test_the_event_loop_stays_free(finished_run: Path) -> None:
+    """Each token waits for a gate that only the event loop opens."""
+    watcher, generator = watched(finished_run, gate=threading.Event())
+
+    async def open_gate() -> None:
+        while not watcher.begun.is_set():
+            await asyncio.sleep(0)
+        assert watcher.gate is not None
+        watcher.gate.set()
+
+    async def read() -> list[str]:
+        return [piece async for piece in generator.astream("the ", max_new_tokens=5)]
+
+    async def both() -> list[str]:
+        return (await asyncio.gather(read(), open_gate()))[0]
+
+    assert len(asyncio.run(both())) == 5
+
+
+def test_an_async_stream_that_is_left_stops(finished_run: Path) -> None:
+    watcher, generator = watched(finished_run)
+
+    async def read() -> int:
+        stream = generator.astream("the ", max_new_tokens=None)
+        async for _ in stream:
+            if watcher.calls >= 5:
+                break
+        await stream.aclose()
+        calls = watcher.calls
+        assert [piece async for piece in stream] == []
+        return calls
+
+    assert asyncio.run(read()) == watcher.calls
+    gc.collect()
+    assert all(history() is None for history in watcher.histories)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(finished_run: Path, many: bool) -> None:
+    """Or a server would go on reading for a client that has gone."""
+    counter, generator = counting(finished_run)
+    prompt = "the " * 10_000
+
+    async def read() -> None:
+        stream = generator.astream_many([prompt], max_new_tokens=1) if many else generator.astream(prompt)
+        async for _ in stream:
+            pass
+
+    async def leave() -> None:
+        task = asyncio.create_task(read())
+        while not counter.begun.is_set():
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        counter.gate.set()
+
+    asyncio.run(leave())
+    for thread in threading.enumerate():
+        if thread.name.startswith("textgen-stream"):
+            thread.join(60)
+    assert counter.fed < len(prompt) / 2
+
+
+def test_streams_leave_the_event_loops_own_threads_alone(finished_run: Path) -> None:
+    watcher, generator = watched(finished_run, gate=threading.Event())
+
+    async def both() -> list[str]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        reading = asyncio.create_task(anext(generator.astream("the ")))
+        while not watcher.begun.is_set():
+            await asyncio.sleep(0)
+        assert watcher.gate is not None
+        await asyncio.to_thread(watcher.gate.set)  # which a stream must not keep waiting
+        return [await reading]
+
+    assert len(asyncio.run(both())) == 1
+
+
+def test_an_async_stream_ends_as_a_stream_does(generator: Generator) -> None:
+    async def read(at: int) -> tuple[str, str | None, Any]:
+        stream = generator.astream("the ", max_new_tokens=at, keep_state=True)
+        assert (stream.finish_reason, stream.state) == (None, None)
+        text = "".join([piece async for piece in stream])
+        return text, stream.finish_reason, stream.state
+
+    text, reason, state = asyncio.run(read(20))
+    assert reason == "length"
+    assert (
+        text + generator.generate(state=state, max_new_tokens=30).text
+        == generator.generate("the ", max_new_tokens=50).text
+    )
+
+
+def test_an_async_stream_gives_what_came_before_a_failure(finished_run: Path) -> None:
+    class Failing:
+        @hookimpl
+        def textgen_samplers(self) -> list[Component]:
+            calls = itertools.count()
+
+            def sample(logits: Any, history: Any) -> Any:
+                if next(calls) == 3:
+                    raise KeyError("lost")
+                return logits
+
+            return [Component("failing", NoOptions, lambda config, context: sample)]
+
+    plugins = PluginSet.discover()
+    plugins.register(Failing(), "failing")
+    generator = Engine(plugins).load(finished_run, sampler=[{"type": "failing"}])
+    pieces: list[str] = []
+
+    async def read() -> None:
+        async for piece in generator.astream("the ", max_new_tokens=10):
+            pieces.append(piece)
+
+    with pytest.raises(ContractError, match="'failing' failed in sampling: KeyError: 'lost'") as caught:
+        asyncio.run(read())
+    assert len(pieces) == 3
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_an_async_stream_goes_on_from_a_state(generator: Generator) -> None:
+    whole = generator.generate("the ", max_new_tokens=30, seed=3)
+    first = generator.generate("the ", max_new_tokens=10, seed=3, keep_state=True)
+
+    async def rest() -> str:
+        return "".join([piece async for piece in generator.astream(state=first.state, max_new_tokens=20)])
+
+    assert first.text + asyncio.run(rest()) == whole.text

@@ -1,0 +1,87 @@
+"""Prompts of a finished run: what the vocabulary lacks, what is empty or long, and what is echoed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textgen import (
+    Generator,
+    PromptError,
+    load,
+)
+
+
+def test_a_prompt_outside_the_vocabulary_is_an_error_that_lists_it(generator: Generator) -> None:
+    with pytest.raises(PromptError) as caught:
+        generator.generate("thé 😀 é\0")
+    assert caught.value.characters == ("é", "😀", "\0")
+    for part in ("'é' (U+00E9)", "U+1F600", "U+0000", "skip", "unknown"):
+        assert part in str(caught.value)
+
+
+def test_the_policy_skip_continues_what_is_left(generator: Generator) -> None:
+    skipped = generator.generate("thé 😀clock", unknown_characters="skip")
+    assert skipped.tokens == generator.generate("th clock").tokens
+    assert str(skipped).startswith("thé 😀clock")
+    assert generator.generate("éé", unknown_characters="skip").tokens == generator.generate("").tokens
+
+
+def test_the_policy_unknown_feeds_the_unknown_token(generator: Generator) -> None:
+    ids = generator.encode_prompt("thé", "unknown")
+    assert ids[-1] == generator.tokenizer.unknown_id
+    assert generator.generate("thé", unknown_characters="unknown").tokens == (
+        generator.generate("th\0", unknown_characters="unknown").tokens
+    )
+
+
+def test_the_command_refuses_such_a_prompt_in_one_line(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    failed = textgen("generate", finished_run, "--prompt", "é", cwd=tmp_path)
+    assert (failed.code, failed.stdout) == (2, "")
+    assert len(failed.stderr.splitlines()) == 1
+    assert "U+00E9" in failed.stderr
+    done = textgen("generate", finished_run, "-p", "é", "--unknown-characters", "skip", "--no-echo", cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout == load(finished_run).generate().text + "\n"
+
+
+def test_an_empty_prompt_starts_from_the_start_state(generator: Generator) -> None:
+    generation = generator.generate("", max_new_tokens=25)
+    assert len(generation.tokens) == len(generation.text) == 25
+    assert str(generation) == generation.text
+    assert generation.tokens == generator.generate(max_new_tokens=25).tokens
+
+
+def test_no_new_tokens_are_no_text(generator: Generator) -> None:
+    assert str(generator.generate("the", max_new_tokens=0)) == "the"
+    assert list(generator.stream("the", max_new_tokens=0)) == []
+
+
+def test_a_prompt_among_many_outside_the_vocabulary_is_an_error(generator: Generator) -> None:
+    with pytest.raises(PromptError, match=r"prompts\[1\].*é"):
+        list(generator.generate_many(["the", "é"]))
+
+
+@pytest.mark.parametrize("ways", ["generate", "stream", "generate_many"])
+def test_a_long_prompt_can_be_cancelled_while_it_is_fed(generator: Generator, ways: str) -> None:
+    """Asked between blocks of the prompt, which takes more than one token's time; nothing is drawn before its end."""
+    asked = itertools.count()
+    arguments: dict[str, Any] = {"max_new_tokens": 20, "cancelled": lambda: next(asked) == 5}
+    prompt = "the time traveller " * 1000
+    if ways == "stream":
+        assert "".join(generator.stream(prompt, **arguments)) == ""
+    else:
+        made = generator.generate(prompt, keep_state=True, **arguments) if ways == "generate" else None
+        if made is None:
+            (made,) = generator.generate_many([prompt], **arguments)
+        assert (made.tokens, made.finish_reason) == ((), "cancelled")
+        if made.state is not None:  # left in the middle of the prompt
+            rest = generator.generate(state=made.state, max_new_tokens=20)
+            assert rest.text == generator.generate(prompt, max_new_tokens=20).text
+    assert next(asked) == 6

@@ -1,0 +1,137 @@
+"""What ends a text: stop texts, stop tokens, time, length, and who cancels it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textgen import (
+    Generator,
+)
+
+
+def cut(text: str, stops: tuple[str, ...], after: int = 0) -> tuple[str, bool]:
+    """What is left of a text, and whether a stop ended it: at the first moment when a stop stands whole in what came
+    after the first `after` characters, up to the earliest that does. One token is one character."""
+    for end in range(after, len(text) + 1):
+        places = [place for stop in stops if (place := text[:end].find(stop, after)) >= 0]
+        if places:
+            return text[: min(places)], True
+    return text, False
+
+
+@given(data=st.data())
+def test_a_stop_text_ends_it_wherever_token_borders_lie(generator: Generator, data: st.DataObject) -> None:
+    length = 60
+    whole = generator.generate("the ", max_new_tokens=length, seed=1).text
+    pieces = st.tuples(st.integers(0, length - 1), st.integers(1, 6)).map(lambda p: whole[p[0] : p[0] + p[1]])
+    other = st.text(alphabet="the clock", min_size=1, max_size=3)
+    stops = tuple(data.draw(st.lists(pieces | other, min_size=1, max_size=4)))
+    least = data.draw(st.sampled_from([0, 0, 10, length]))
+    arguments: dict[str, Any] = {"max_new_tokens": length, "seed": 1, "stop": stops, "min_new_tokens": least}
+    expected, stopped = cut(whole, stops, least)
+    made = generator.generate("the ", **arguments)
+    assert made.text == expected
+    assert made.finish_reason == ("stop" if stopped else "length")
+    assert whole.startswith(generator.tokenizer.decode(np.array(made.tokens)))
+    shown = ""
+    for piece in generator.stream("the ", **arguments):
+        shown += piece
+        assert expected.startswith(shown), "a stop text was shown in part"
+    assert shown == expected
+    assert list(generator.generate_many(["the "], **arguments)) == [made]
+
+
+def test_a_stop_may_be_one_string(generator: Generator) -> None:
+    assert generator.generate("the ", stop="e", seed=1) == generator.generate("the ", stop=["e"], seed=1)
+
+
+def test_what_overlaps_a_stop_is_shown_once_it_is_none(generator: Generator) -> None:
+    """The text goes on "aab": the stop "aac" is held back at "aa", and let go."""
+    arguments: dict[str, Any] = {"logit_bias": {"t": 1000.0}, "max_new_tokens": 5}
+    assert list(generator.stream("", stop=["ttth"], **arguments))[-1] == "ttt"
+    assert "".join(generator.stream("", stop=["ttth"], **arguments)) == "ttttt"
+    assert "".join(generator.stream("", stop=["ttth", "tt"], **arguments)) == ""
+    assert "".join(generator.stream("", stop=["tttt", "ttt"], min_new_tokens=1, **arguments)) == "t"
+
+
+def test_a_stop_token_ends_it_and_is_kept(generator: Generator) -> None:
+    whole = generator.generate("the ", max_new_tokens=200, seed=2)
+    token = whole.tokens[9]
+    made = generator.generate("the ", max_new_tokens=200, seed=2, stop_tokens=[token])
+    first = whole.tokens.index(token)
+    assert made.tokens == whole.tokens[: first + 1]
+    assert made.finish_reason == "stop"
+    assert list(generator.generate_many(["the "], max_new_tokens=200, seed=2, stop_tokens=[token])) == [made]
+    assert "".join(generator.stream("the ", max_new_tokens=200, seed=2, stop_tokens=[token])) == made.text
+
+
+def test_a_stop_token_is_not_drawn_before_its_time(generator: Generator) -> None:
+    stops = [int(token) for token in generator.encode_prompt("the ")]
+    for seed in range(5):
+        arguments: dict[str, Any] = {"seed": seed, "stop_tokens": stops, "min_new_tokens": 20, "max_new_tokens": 300}
+        made = generator.generate("the ", **arguments)
+        assert not set(made.tokens[:20]) & set(stops)
+        assert made.finish_reason == "stop"
+        assert made.tokens[-1] in stops
+        assert not set(made.tokens[:-1]) & set(stops)
+        assert list(generator.generate_many(["the "], **arguments)) == [made]
+
+
+def test_no_time_is_no_text(generator: Generator) -> None:
+    made = generator.generate("the ", time_limit=0)
+    assert (made.text, made.tokens, made.finish_reason) == ("", (), "time")
+    assert list(generator.stream("the ", time_limit=0)) == []
+    many = list(generator.generate_many(["the ", "", "a"], n=2, time_limit=0, batch_size=2))
+    assert [(m.prompt, m.text, m.finish_reason) for m in many] == [
+        (prompt, "", "time") for prompt in ("the ", "the ", "", "", "a", "a")
+    ]
+
+
+def test_a_time_limit_ends_what_would_not_end(generator: Generator) -> None:
+    made = generator.generate("the ", max_new_tokens=None, time_limit=0.05)
+    assert made.finish_reason == "time"
+    assert made.tokens
+
+
+def test_length_is_a_reason_too(generator: Generator) -> None:
+    assert generator.generate("the ", max_new_tokens=3).finish_reason == "length"
+    assert generator.generate("the ", max_new_tokens=0).finish_reason == "length"
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_another_thread_can_cancel(generator: Generator, many: bool) -> None:
+    begun, switch = threading.Event(), threading.Event()
+
+    def cancelled() -> bool:
+        begun.set()
+        return switch.is_set()
+
+    with ThreadPoolExecutor(1) as pool:
+        if many:
+            arguments: dict[str, Any] = {"max_new_tokens": None, "cancelled": cancelled}
+            future = pool.submit(lambda: next(generator.generate_many(["the ", ""], **arguments)))
+        else:
+            future = pool.submit(lambda: generator.generate("the ", max_new_tokens=None, cancelled=cancelled))
+        assert begun.wait(60)
+        switch.set()
+        made = future.result(60)
+    assert made.finish_reason == "cancelled"
+    assert made.text == generator.generate("the ", max_new_tokens=len(made.tokens)).text
+
+
+def test_an_event_cancels_a_stream_at_once(generator: Generator) -> None:
+    event = threading.Event()
+    stream = generator.stream("the ", max_new_tokens=None, cancelled=event)
+    assert len(list(itertools.islice(stream, 100))) == 100
+    canceller = threading.Thread(target=event.set)
+    canceller.start()
+    canceller.join()
+    assert list(stream) == []

@@ -1,0 +1,171 @@
+"""Streams: the same text in pieces, side by side, left early, closed or cancelled, and in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import gc
+import itertools
+import threading
+import tracemalloc
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prompts import PROMPTS
+from watching import counting, watched
+
+from textgen import (
+    Generator,
+    Piece,
+    UsageError,
+)
+
+
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("echo", [False, True])
+def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(
+    finished_run: Path, close: bool, echo: bool
+) -> None:
+    watcher, generator = watched(finished_run)
+    stream = generator.stream("the ", max_new_tokens=None, echo=echo)
+    for _ in range(10 + echo):
+        next(stream)
+    assert watcher.calls == 10
+    if close:
+        stream.close()
+        assert list(stream) == []
+        assert stream.finish_reason is None
+    del stream
+    gc.collect()
+    assert watcher.calls == 10
+    assert all(history() is None for history in watcher.histories)
+
+
+def joined(pieces: Iterable[Piece]) -> dict[int, tuple[str, str | None]]:
+    """By index the text and the reason it ended; what comes after an end is an error."""
+    texts: dict[int, tuple[str, str | None]] = {}
+    for piece in pieces:
+        text, reason = texts.get(piece.index, ("", None))
+        assert reason is None
+        assert piece.text or piece.finish_reason
+        texts[piece.index] = (text + piece.text, piece.finish_reason)
+    return texts
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("options", [{}, {"stop": ["e", " th"], "echo": True}, {"stop_tokens": [3, 4]}])
+def test_texts_stream_side_by_side(lively: Generator, options: dict[str, Any], temperature: float) -> None:
+    arguments: dict[str, Any] = {"n": 2, "max_new_tokens": 50, "seed": 3, "temperature": temperature, **options}
+    pieces = list(lively.stream_many(PROMPTS, batch_size=5, **arguments))
+    expected = {made.index: (made.text, made.finish_reason) for made in lively.generate_many(PROMPTS, **arguments)}
+    assert joined(pieces) == expected
+    first_end = next(i for i, piece in enumerate(pieces) if piece.finish_reason)
+    assert len({piece.index for piece in pieces[:first_end]}) > 1, "one text after the other"
+
+    async def collect() -> list[Piece]:
+        return [piece async for piece in lively.astream_many(PROMPTS, batch_size=5, **arguments)]
+
+    assert joined(asyncio.run(collect())) == expected
+
+
+def test_the_pieces_of_a_step_take_one_turn_of_a_thread(generator: Generator) -> None:
+    class Counting(ThreadPoolExecutor):
+        submitted = 0
+
+        def submit(self, *arguments: Any, **named: Any) -> Any:
+            self.submitted += 1
+            return super().submit(*arguments, **named)
+
+    async def read(pool: Counting) -> int:
+        asyncio.get_running_loop().set_default_executor(pool)
+        return len([piece async for piece in generator.astream_many(["the "] * 50, max_new_tokens=20)])
+
+    pool = Counting(1)
+    assert asyncio.run(read(pool)) >= 50 * 20
+    assert pool.submitted < 200
+
+
+def test_prompts_of_a_stream_are_read_as_their_turn_comes(generator: Generator) -> None:
+    read = []
+
+    def prompts() -> Iterator[str]:
+        for prompt in ["the ", "clock", "hour"]:
+            read.append(prompt)
+            yield prompt
+
+    pieces = generator.stream_many(prompts(), batch_size=2, max_new_tokens=5)
+    assert read == []
+    assert next(pieces).index in (0, 1)
+    assert read == ["the ", "clock"]
+    assert {piece.index for piece in pieces} == {0, 1, 2}
+    with pytest.raises(UsageError, match="several"):
+        generator.stream_many("the ")
+    with pytest.raises(UsageError, match="batch_size"):
+        generator.stream_many(["the "], batch_size=0)
+
+
+def test_a_stream_is_closed_by_another_thread(finished_run: Path) -> None:
+    counter, generator = counting(finished_run)
+    stream = generator.stream("the " * 10_000)
+    with ThreadPoolExecutor(1) as pool:
+        pieces = pool.submit(list, stream)
+        assert counter.begun.wait(60)
+        stream.close()
+        counter.gate.set()
+        assert pieces.result(60) == []
+    assert counter.fed < 20_000
+
+
+def test_a_stream_says_why_it_ended(generator: Generator) -> None:
+    stop = generator.generate("the ", max_new_tokens=20).text[10:14]
+    for arguments, reason in (
+        ({"max_new_tokens": 3}, "length"),
+        ({"max_new_tokens": 30, "stop": stop}, "stop"),
+        ({"max_new_tokens": None, "time_limit": 0.01}, "time"),
+        ({"max_new_tokens": None, "cancelled": lambda: True}, "cancelled"),
+    ):
+        stream = generator.stream("the ", **arguments)
+        assert stream.finish_reason is None
+        assert "".join(stream) == generator.generate("the ", **arguments).text or reason == "time"
+        assert (stream.finish_reason, stream.state) == (reason, None)
+
+
+def test_another_thread_can_cancel_a_stream(finished_run: Path) -> None:
+    watcher, generator = watched(finished_run, gate=threading.Event())
+    assert watcher.gate is not None
+    stream = generator.stream("the ", max_new_tokens=None)
+    with ThreadPoolExecutor(1) as pool:
+        pieces = pool.submit(list, stream)
+        assert watcher.begun.wait(60)
+        stream.cancel()
+        watcher.gate.set()
+        assert len(pieces.result(60)) == watcher.calls == 1
+    assert stream.finish_reason == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [({}, (50_000, 200_000)), ({"stop": "\0never\0", "repetition_penalty": 1.1}, (10_000, 40_000))],
+    ids=["plain", "penalty"],
+)
+@pytest.mark.parametrize("many", [False, True], ids=["one", "two"])
+def test_an_endless_stream_takes_no_more_memory(
+    generator: Generator, options: dict[str, Any], sizes: tuple[int, int], many: bool
+) -> None:
+    stream: Iterator[Any] = generator.stream("the ", max_new_tokens=None, **options)
+    if many:
+        stream = generator.stream_many(["the ", "clock"], max_new_tokens=None, **options)
+    collections.deque(itertools.islice(stream, 1000), maxlen=0)
+    tracemalloc.start()
+    try:
+        collections.deque(itertools.islice(stream, sizes[0]), maxlen=0)
+        early = tracemalloc.get_traced_memory()
+        collections.deque(itertools.islice(stream, sizes[1] - sizes[0]), maxlen=0)
+        late = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert late[0] - early[0] < 4096
+    assert late[1] - early[1] < 4096

@@ -1,0 +1,34 @@
+"""What the tests of run directories share: a small text and pipeline, and one finished run made of them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import run_textgen
+from small_run import prepare
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small are slower with several threads, and far slower on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return prepare(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A folder with a finished run in it, and what its command printed. Not to be changed."""
+    folder = prepare(tmp_path_factory.mktemp("trained"))
+    return folder, run_textgen("run", "p.toml", folder=folder)

@@ -1,0 +1,134 @@
+"""What a run directory makes of the next run: trained, skipped, refused, overwritten."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import run_textgen
+from small_run import TEXT, copied, tables, tree
+
+import textgen
+
+
+def test_what_an_observer_left_when_it_failed_is_in_nobodys_way(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    class Plugin:
+        @textgen.hookimpl
+        def textgen_observers(self) -> list[textgen.Component]:
+            return [textgen.Component("hasty", textgen.NoOptions, self.build)]
+
+        def build(self, config: Any, context: textgen.BuildContext) -> Any:
+            assert context.directory is not None
+            (context.directory / "notes.csv").write_text("step,loss")
+            raise RuntimeError("no")
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Plugin(), "hasty")
+    with pytest.raises(textgen.ContractError, match="hasty"):
+        textgen.Engine(plugins).run(tiny_pipeline(observer=[{"type": "hasty"}]))
+    run = textgen.run(tiny_pipeline())
+    assert run.outcome == "trained"
+    assert (run.path / "notes.csv").read_text() == "step,loss"
+
+
+def test_train(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = trained
+    assert done.returncode == 0, done.stderr
+    assert "training on cpu" in done.stderr
+    assert f"trained: {folder / 'runs/p'}" in done.stderr
+    written = {path.name for path in (folder / "runs/p").iterdir() if not path.name.startswith(".")}
+    assert {"pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg"} <= written
+    assert "tokens.bin" not in written
+    record = json.loads((folder / "runs/p/run.json").read_text())
+    assert record["status"] == "finished"
+    assert f"step {record['best_step']} of {record['step']}, with" in done.stderr
+    assert f"validation loss: {record['best_loss']:.3f}" in done.stderr
+
+
+def test_stdout_holds_the_text_alone(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = trained
+    generation = textgen.load(folder / "runs/p").generate("Once", max_new_tokens=40)
+    assert len(generation.text) == 40
+    assert done.stdout == f"{generation}\n"
+
+
+def test_skip(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, first = trained
+    before = tree(folder)
+    done = run_textgen("run", "p.toml", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == first.stdout
+    assert "training" not in done.stderr
+    assert "skipped:" in done.stderr
+    assert tree(folder) == before
+
+
+def test_a_skipped_run_writes_as_the_pipeline_says_now(trained: tuple[Path, Any], folder: Path) -> None:
+    """Samplers do not shape the model, so they may change; then they must count."""
+    run = copied(trained, folder)
+    done = run_textgen("run", "p.toml", "--set", 'sampler=[{type="greedy"}]', folder=folder)
+    greedy = textgen.load(run, sampler=[{"type": "greedy"}]).generate("Once", max_new_tokens=40)
+    assert "skipped:" in done.stderr
+    assert done.stdout == f"{greedy}\n"
+
+
+def test_refuse(trained: tuple[Path, Any], folder: Path) -> None:
+    run = copied(trained, folder)
+    before = tree(run)
+    done = run_textgen("run", "p.toml", "--set", "trainer.epochs=3", "--set", "model.layers=2", folder=folder)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    for phrase in ("trainer.epochs: 2 there, 3 here", "model.layers: 1 there, 2 here", "--overwrite", "--output"):
+        assert phrase in done.stderr
+    assert tree(run) == before
+
+    (folder / "text.txt").write_text(TEXT + "Once more.")
+    done = run_textgen("run", "p.toml", folder=folder)
+    assert done.returncode == 2
+    assert "was trained on another text" in done.stderr
+    assert f"corpus.characters: {len(TEXT):,} there, {len(TEXT) + 10:,} here" in done.stderr
+    assert not re.search("[0-9a-f]{13}", done.stderr)
+    assert tree(run) == before
+
+    (folder / "text.txt").write_text(TEXT.replace("ravens", "eagles", 1))
+    done = run_textgen("run", "p.toml", folder=folder)
+    assert "corpus.characters: as many there as here" in done.stderr
+
+
+def test_overwrite_and_another_output(trained: tuple[Path, Any], folder: Path) -> None:
+    run = copied(trained, folder)
+    before = tree(run)
+    changed = ["--set", "trainer.epochs=1"]
+    done = run_textgen("run", "p.toml", *changed, "--output", "other", folder=folder)
+    assert (done.returncode, "trained:" in done.stderr) == (0, True)
+    assert tree(run) == before
+    done = run_textgen("run", "p.toml", *changed, "--overwrite", folder=folder)
+    assert (done.returncode, "trained:" in done.stderr) == (0, True)
+    assert tree(run)["model.safetensors"] == tree(folder / "other")["model.safetensors"]
+
+
+def test_overwrite_destroys_nothing_when_the_new_run_cannot_start(trained: tuple[Path, Any], folder: Path) -> None:
+    run = copied(trained, folder)
+    before = tree(run)
+    done = run_textgen("run", "p.toml", "--overwrite", "--set", "data.window_length=100000", folder=folder)
+    assert done.returncode == 1
+    assert "too short" in done.stderr
+    assert tree(run) == before
+
+
+def test_the_seed_decides(folder: Path) -> None:
+    pipeline = tables(folder, "adamw", "shuffled")
+    runs = [textgen.run({**pipeline, "seed": seed}, output=folder / str(i)) for i, seed in enumerate([5, 5, 6])]
+    weights = [tree(run.path)["model.safetensors"] for run in runs]
+    texts = [tuple(generation.text for generation in run.generations) for run in runs]
+    assert (weights[0], texts[0]) == (weights[1], texts[1])
+    assert weights[0] != weights[2]
+    assert texts[0] != texts[2]
+    assert texts[0][0] != texts[0][1]

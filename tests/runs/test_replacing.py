@@ -1,0 +1,125 @@
+"""Replacing a finished run: the old one stays loadable until the new one is finished."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import run_python, run_textgen
+from small_run import PIPELINE, copied, running, tables, text_of, tree, wait_for
+
+import textgen
+
+
+def test_the_old_run_stays_loadable_until_the_new_one_is_finished(trained: tuple[Path, Any], folder: Path) -> None:
+    run = copied(trained, folder)
+    before, old = tree(run), text_of(run)
+    command = ["run", "p.toml", "--set", "trainer.epochs=100000", "--set", "trainer.evaluate_every=1"]
+    with running(*command, "--overwrite", folder=folder) as process:
+        wait_for(process, ", step ")
+        while_it_trains = run_textgen(
+            "generate", "runs/p", "-p", "Once", "--no-echo", "--max-new-tokens", "30", folder=folder
+        )
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert (while_it_trains.returncode, while_it_trains.stdout) == (0, f"{old}\n")
+    (warning,) = while_it_trains.stderr.splitlines()
+    assert "the new run" in warning
+    assert "is not finished" in warning
+    assert process.returncode == 130
+    assert "the same command without --overwrite goes on from there" in stderr
+    assert tree(run / ".previous").items() <= before.items()
+    with pytest.warns(UserWarning, match="is not finished"):
+        assert text_of(run) == old
+    with running(*command, folder=folder) as process:  # and the new one goes on, and says so before it trains
+        assert "going on with an interrupted run after step " in wait_for(process, "going on")
+        wait_for(process, ", step ")
+        process.kill()
+    with pytest.warns(UserWarning, match="is not finished"):
+        assert text_of(run) == old
+
+
+def test_an_interrupted_overwriting_run_ends_as_if_never_interrupted(trained: tuple[Path, Any], folder: Path) -> None:
+    run = copied(trained, folder)
+    (run / "mine.txt").write_text("not a run's")
+    pipeline = tables(folder, "adamw", "shuffled")
+    steps = iter(range(100))
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(pipeline, output=run, overwrite=True, cancelled=lambda: next(steps) == 5)
+    assert textgen.run(pipeline, output=run).outcome == "resumed"
+    whole = textgen.run(pipeline, output=folder / "whole")
+    assert text_of(run) == text_of(whole.path)
+    assert not (run / ".previous").exists()
+    assert (run / "mine.txt").exists()
+
+
+def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
+    trained: tuple[Path, Any], folder: Path
+) -> None:
+    run = copied(trained, folder)
+    before = tree(run)
+    spoilt = PIPELINE.replace('"gru"', '"rnn"\nnonlinearity = "relu"')
+    spoilt = spoilt.replace('"adamw"', '"sgd"\nlearning_rate = 1e30\ngradient_clipping = "off"')
+    (folder / "spoilt.toml").write_text(spoilt)
+    done = run_textgen("run", "spoilt.toml", "--output", "runs/p", "--overwrite", folder=folder)
+    assert (done.returncode, "the loss is nan" in done.stderr) == (1, True), done.stderr
+    assert tree(run) == before
+
+
+KILLED = """
+import itertools, os, shutil, sys
+from pathlib import Path
+import textgen
+from textgen.runs.directory import RunDirectory
+
+finished, work = Path(sys.argv[1]), Path(sys.argv[2])
+old = textgen.load(finished).generate("Once", max_new_tokens=30).text
+CHANGES = ("os.", "shutil.", "open")
+
+def survives(prepare, act):
+    for last in itertools.count(1):
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(finished, work)
+        prepare(RunDirectory(work))
+        child = os.fork()
+        if not child:
+            calls = itertools.count(1)
+            sys.addaudithook(lambda event, _: event.startswith(CHANGES) and next(calls) == last and os._exit(9))
+            act(RunDirectory(work))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        assert textgen.load(work).generate("Once", max_new_tokens=30).text == old, last
+        with RunDirectory(work).locked():
+            RunDirectory(work).sweep()
+        assert not (work / ".previous").exists(), last
+        assert RunDirectory(work).read_run()["status"] == "finished", last
+        names = {path.name for path in work.rglob("*") if path.name[:5] != ".lock"}
+        assert names == {path.name for path in finished.rglob("*") if path.name[:5] != ".lock"}, last
+        assert textgen.load(work).generate("Once", max_new_tokens=30).text == old, last
+        if code == 0:
+            return last
+
+def clear(directory):
+    directory.clear(spare=directory.path / "tokens.bin")
+
+def sweep(directory):
+    with directory.locked():
+        directory.sweep()
+
+def begun(directory):
+    clear(directory)
+    directory.checkpoints.path.mkdir()
+    directory.write_run({"status": "training"})
+
+print(survives(lambda directory: None, clear), survives(begun, sweep))
+"""
+
+
+def test_killed_at_any_call_while_a_run_moves_aside_or_back(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    done = run_python("-W", "ignore", "-c", KILLED, trained[0] / "runs/p", tmp_path / "run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    aside, back = map(int, done.stdout.split())
+    assert min(aside, back) > 20

@@ -1,0 +1,111 @@
+"""A run that was interrupted ends as if it never had been."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import TEXT, flip, tables, tree
+
+import textgen
+
+
+def measured(run: textgen.Run) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, but for what the clock says."""
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    clock = {"seconds", "characters_per_second"}
+    return [{key: value for key, value in row.items() if key not in clock} for row in rows]
+
+
+@pytest.mark.parametrize("order", ["shuffled", "streams"])
+@pytest.mark.parametrize(("trainer", "cell"), [("sgd", "rnn"), ("adamw", "lstm")])
+def test_resumed_after_every_event_is_as_if_never_interrupted(
+    folder: Path, trainer: str, order: str, cell: str
+) -> None:
+    pipeline = tables(folder, trainer, order, cell=cell, layers=2)
+    whole = textgen.run(pipeline, output=folder / "whole")
+    interruptions, resumed = 0, None
+    while resumed is None:
+        try:
+            resumed = textgen.run(pipeline, output=folder / "parts", cancelled=lambda: True)
+        except textgen.Interrupted:
+            interruptions += 1
+            assert json.loads((folder / "parts/run.json").read_text())["status"] == "unfinished"
+    steps = json.loads((folder / "whole/run.json").read_text())["step"]
+    assert interruptions == steps + len(measured(whole))
+    assert steps >= 6
+    assert (whole.outcome, resumed.outcome) == ("trained", "resumed")
+    assert measured(resumed) == measured(whole)
+    assert resumed.generations == whole.generations
+    parts, complete = tree(resumed.path), tree(whole.path)
+    same = ("model.safetensors", "tokenizer.json", "samples.txt", f"checkpoints/step-{steps:06d}/trainer.safetensors")
+    assert {name: parts[name] for name in same} == {name: complete[name] for name in same}
+
+
+def test_samples_that_look_like_headings_are_kept(folder: Path) -> None:
+    (folder / "text.txt").write_text(TEXT + "=== step by step ===\n")
+    pipeline = tables(folder, "sgd", "shuffled")
+    pipeline["observer"][1]["prompt"] = "=== step by step ===\n"
+    whole = textgen.run(pipeline, output=folder / "whole")
+    steps = iter(range(100))
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(pipeline, output=folder / "parts", cancelled=lambda: next(steps) == 5)
+    resumed = textgen.run(pipeline, output=folder / "parts")
+    assert (resumed.path / "samples.txt").read_bytes() == (whole.path / "samples.txt").read_bytes()
+
+
+def test_an_unfinished_run_does_not_generate(folder: Path) -> None:
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", cancelled=lambda: True)
+    with pytest.raises(textgen.RunError, match="not finished"):
+        textgen.load(folder / "run")
+
+
+def test_a_run_whose_checkpoints_are_all_spoilt_does_not_start_again(folder: Path) -> None:
+    pipeline = tables(folder, "sgd", "shuffled")
+    asked: list[None] = []
+
+    def after_the_third() -> bool:
+        asked.append(None)
+        return len(asked) > 3
+
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(pipeline, output=folder / "run", cancelled=after_the_third)
+    for path in (folder / "run/checkpoints").glob("step-*/model.safetensors"):
+        path.write_bytes(flip(path.read_bytes()))
+    before = tree(folder / "run")
+    with pytest.raises(textgen.CorruptFileError, match=r"no checkpoint of this run is whole.*`overwrite`"):
+        textgen.run(pipeline, output=folder / "run")
+    assert {n: c for n, c in tree(folder / "run").items() if "checkpoints" in n} == (
+        {n: c for n, c in before.items() if "checkpoints" in n}
+    )
+    textgen.run(pipeline, output=folder / "run", overwrite=True)
+
+
+def test_a_checkpoint_whose_replacement_was_cut_short_is_put_back(tmp_path: Path) -> None:
+    """Killed between moving the old checkpoint aside and moving the new one into place: one of them is whole."""
+    tables = {
+        "device": "cpu",
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 16, "training_windows": 40, "validation_windows": 4},
+        "model": {"type": "rnn", "hidden_size": 8},
+        "trainer": {"type": "sgd", "epochs": 4, "batch_size": 4},
+        "observer": [],
+        "generate": {"max_new_tokens": 5},
+    }
+    steps = iter(range(100))
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(tables, output=tmp_path / "run", cancelled=lambda: next(steps) == 6)
+    checkpoints = tmp_path / "run/checkpoints"
+    (last,) = sorted(checkpoints.glob("step-*"))
+    last.rename(checkpoints / ".partial-0123")
+    (checkpoints / ".partial-4567").mkdir()  # and one that never got its manifest
+    (checkpoints / ".partial-4567/model.safetensors").write_bytes(b"half")
+    run = textgen.run(tables, output=tmp_path / "run")
+    assert run.outcome == "resumed"
+    assert not list(checkpoints.glob(".partial-*"))
+    whole = textgen.run(tables, output=tmp_path / "whole")
+    assert (run.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()

@@ -1,0 +1,227 @@
+"""Running from a program: what `run` and `load` take and refuse, what they leave, and who may call them at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import textgen
+from textgen import Engine, Interrupted, PipelineError, RunError, UsageError
+from textgen.events import StepDone
+
+Tables = Callable[..., dict[str, Any]]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_finished_run_is_skipped_by_many_at_once(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    tables = tiny_pipeline()
+    first = textgen.run(tables, output=tmp_path / "run")
+    before = tree(tmp_path)
+    barrier = threading.Barrier(6)
+
+    def again(_: int) -> Any:
+        barrier.wait(60)
+        return textgen.run(tables, output=tmp_path / "run")
+
+    with ThreadPoolExecutor(6) as pool:
+        runs = list(pool.map(again, range(6)))
+    assert {run.outcome for run in runs} == {"skipped"}
+    assert all(run.generations == first.generations for run in runs)
+    assert tree(tmp_path) == before, "it was only to be read"
+
+
+def test_a_changed_sampler_is_written_down_by_the_run_that_skips(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    textgen.run(tiny_pipeline(sampler=[{"type": "greedy"}]), output=tmp_path / "run")
+    run = textgen.run(tiny_pipeline(sampler=[{"type": "top-k", "k": 3}]), output=tmp_path / "run")
+    assert run.outcome == "skipped"
+    assert textgen.load(tmp_path / "run").tables["sampler"] == [{"type": "top-k", "k": 3}]
+
+
+def test_two_runs_of_one_process_in_one_directory_are_told_apart(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    class Second:
+        error: RunError | None = None
+
+        def observe(self, event: Any) -> None:
+            if isinstance(event, StepDone) and self.error is None:
+                with pytest.raises(textgen.RunLockedError, match="another run of this process") as caught:
+                    textgen.run(tiny_pipeline(), output=tmp_path / "run")
+                self.error = caught.value
+
+    second = Second()
+    textgen.run(tiny_pipeline(), output=tmp_path / "run", observers=[second])
+    assert isinstance(second.error, textgen.RunLockedError)
+    assert second.error.pid == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sampler": [{"type": "greedy"}, {"type": "logit-bias", "bias": {"the": 1.0}}]}, r"sampler\[1\]\.bias"),
+        ({"generate": {"stop_tokens": [999]}}, r"generate\.stop_tokens: expected ids from 0 to"),
+        ({"generate": {"prompt": "é"}}, "U\\+00E9"),
+        ({"corpus": {"type": "file", "path": "missing.txt"}}, "missing.txt"),
+        ({"data": {"window_length": 10_000_000}}, "window_length"),
+    ],
+    ids=["sampler", "stop-tokens", "prompt", "corpus", "window"],
+)
+def test_what_is_refused_leaves_nothing_behind(
+    tmp_path: Path, tiny_pipeline: Tables, changes: dict[str, Any], said: str
+) -> None:
+    before = tree(tmp_path)
+    with pytest.raises(textgen.TextgenError, match=said):
+        textgen.run(tiny_pipeline(**changes), output=tmp_path / "new/folder/run")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(textgen.TextgenError, match=said):
+        textgen.run(tiny_pipeline(**changes), output=tmp_path / "kept/run")
+    assert list((tmp_path / "kept").iterdir()) == []
+    assert {name: data for name, data in tree(tmp_path).items() if name in before} == before
+
+
+def test_a_finished_run_survives_a_pipeline_that_is_refused(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    text = textgen.run(tiny_pipeline(), output=tmp_path / "run").generations[0]
+    before = tree(tmp_path / "run")
+    for changes in (
+        {"sampler": [{"type": "logit-bias", "bias": {"the": 1.0}}]},
+        {"generate": {"stop_tokens": [999]}},
+        {"generate": {"prompt": "é"}},
+    ):
+        with pytest.raises(UsageError):
+            textgen.run(tiny_pipeline(**changes), output=tmp_path / "run")
+        assert tree(tmp_path / "run") == before
+    assert textgen.load(tmp_path / "run").generate(text.prompt, index=text.index, echo=True) == text
+
+
+def test_all_that_generation_would_refuse_is_said_at_once(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    bias = {"type": "logit-bias", "bias": {"the": 1.0, "a": 2.0, "clock": 0.5}}
+    with pytest.raises(PipelineError) as caught:
+        textgen.run(tiny_pipeline(sampler=[bias, bias], generate={"stop_tokens": [-0, 999]}), output=tmp_path / "run")
+    assert [fault.path for fault in caught.value.faults] == [
+        *("sampler[0].bias", "sampler[0].bias", "sampler[1].bias", "sampler[1].bias"),
+        "generate.stop_tokens",
+    ]
+
+
+def test_the_generate_table_holds_for_the_generator(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    table = {"prompt": "the ", "max_new_tokens": 20, "seed": 5, "stop": ["q"], "min_new_tokens": 3, "n": 2}
+    run = textgen.run(tiny_pipeline(sampler=[{"type": "top-k", "k": 9}], generate=table), output=tmp_path / "run")
+    generator = textgen.load(tmp_path / "run")
+    for index, made in enumerate(run.generations):
+        assert generator.generate("the ", index=index, echo=True) == made
+    assert generator.generate("the ", stop=None, seed=None, max_new_tokens=30).seed == 0
+    assert len(generator.generate("the ", stop=None, max_new_tokens=30).tokens) == 30
+    asked = {"temperature": None, "top_k": None, "echo": None, "min_new_tokens": None, "logit_bias": None}
+    assert generator.generate("the ", **asked) == generator.generate("the ")
+
+
+def test_a_checked_pipeline_takes_no_overrides(tiny_pipeline: Tables) -> None:
+    pipeline = Engine().pipeline(tiny_pipeline())
+    assert Engine().pipeline(pipeline) is pipeline
+    with pytest.raises(UsageError, match="a checked Pipeline takes none"):
+        Engine().pipeline(pipeline, ["trainer.epochs=2"])
+    with pytest.raises(UsageError, match="overrides: expected a mapping, or a list of KEY=VALUE, given 'seed=1'"):
+        Engine().pipeline(tiny_pipeline(), "seed=1")
+    with pytest.raises(PipelineError, match="KEY=VALUE"):
+        Engine().pipeline(tiny_pipeline(), [5])  # type: ignore[list-item]
+
+
+def test_arguments_that_would_fail_in_the_middle_are_refused_first(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    with pytest.raises(UsageError, match="observers: expected objects with a method observe"):
+        textgen.run(tiny_pipeline(), output=tmp_path / "run", observers=[object()])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="cancelled: expected a function or an event"):
+        textgen.run(tiny_pipeline(), output=tmp_path / "run", cancelled=5)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_event_cancels_a_run(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    switch = threading.Event()
+    switch.set()
+    with pytest.raises(Interrupted) as caught:
+        textgen.run(tiny_pipeline(), output=tmp_path / "run", cancelled=switch)
+    assert (caught.value.signal_number, caught.value.exit_code) == (None, 130)
+    assert json.loads((tmp_path / "run/run.json").read_text())["step"] == 1
+    assert textgen.run(tiny_pipeline(), output=tmp_path / "run").outcome == "resumed"
+
+
+def test_runs_side_by_side_leave_the_number_of_threads_as_it_was(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    apart = threading.Barrier(2)
+
+    class Wait:
+        """Lets each run end in another order than it began."""
+
+        def observe(self, event: Any) -> None:
+            if isinstance(event, StepDone) and event.step == 1:
+                apart.wait(60)
+
+    def train(count: int) -> None:
+        tables = {**tiny_pipeline(), "threads": count}
+        textgen.run(tables, output=tmp_path / f"run{count}", observers=[Wait()])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(train, (before + 1, before + 2)))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == before
+
+
+def test_load_refuses_what_it_cannot_mean(finished_run: Path) -> None:
+    for device in (None, 3, "gpu"):
+        with pytest.raises(textgen.DeviceError, match="no device is called"):
+            textgen.load(finished_run, device=device)  # type: ignore[arg-type]
+    for sampler in ({"type": "greedy"}, "greedy"):
+        with pytest.raises(UsageError, match="sampler: expected a list of tables"):
+            textgen.load(finished_run, sampler=sampler)  # type: ignore[arg-type]
+
+
+def test_a_generator_knows_where_it_came_from_wherever_the_program_goes(
+    tmp_path: Path, tiny_pipeline: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    textgen.run(tiny_pipeline(), output=tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    generator = textgen.load("run")
+    monkeypatch.chdir("/")
+    assert generator.path == tmp_path / "run"
+    assert generator.copy_index().report("the ").tokens == 4
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_cannot_be_written_to_is_skipped_and_indexed(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    run = textgen.run(tiny_pipeline(), output=tmp_path / "run").path
+    for folder in (run, run / "checkpoints"):
+        folder.chmod(0o555)
+    try:
+        again = textgen.run(tiny_pipeline(), output=run)
+        assert again.outcome == "skipped"
+        assert again.generator.copy_index().report("the ").tokens == 4
+    finally:
+        run.chmod(0o755)
+
+
+def test_a_generator_is_not_pickled(finished_run: Path) -> None:
+    with pytest.raises(TypeError, match=r"let it call textgen\.load"):
+        pickle.dumps(textgen.load(finished_run))
+
+
+@pytest.mark.parametrize("given", [None, 5, ["the ", 7]])
+def test_what_is_no_text_is_refused(finished_run: Path, given: Any) -> None:
+    generator = textgen.load(finished_run)
+    with pytest.raises(UsageError, match="text must be a string"):
+        generator.score(given)
+    for begin in (generator.generate_many, generator.stream_many, generator.astream_many):
+        with pytest.raises(UsageError, match="prompt"):
+            begin(given)
+    with pytest.raises(UsageError, match="unknown_characters: expected one of error, skip, unknown"):
+        generator.encode_prompt("é", "foo")  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""What stops a run: one signal after a checkpoint, a second one at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from commands import run_textgen
+from small_run import running, wait_for
+
+
+def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder: Path) -> None:
+    command = ["run", "p.toml", "--set", "trainer.epochs=100000", "--set", "trainer.evaluate_every=1"]
+    steps = [0]
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        with running(*command, folder=folder) as process:
+            first = int(wait_for(process, ", step ").partition("step ")[2].partition("/")[0])
+            locked = run_textgen(*command, folder=folder) if len(steps) == 1 else None
+            process.send_signal(number)
+            stdout, stderr = process.communicate(timeout=60)
+        if locked is not None:
+            assert locked.returncode == 1
+            assert f"is in use by process {process.pid}" in locked.stderr
+        assert (process.returncode, stdout) == (code, ""), stderr
+        assert "Traceback" not in stderr
+        steps.append(int(stderr.rpartition("stopped after step ")[2].partition(" ")[0]))
+        assert steps[-2] < first <= steps[-1]
+        assert (folder / f"runs/p/checkpoints/step-{steps[-1]:06d}/manifest.json").is_file()
+    rows = [json.loads(line)["step"] for line in (folder / "runs/p/metrics.jsonl").read_text().splitlines()]
+    assert rows == list(range(1, len(rows) + 1))
+
+
+PATIENT = """
+import sys
+import attrs, numpy as np
+from textgen import Component, hookimpl
+from textgen.events import StepDone
+from textgen.protocols import TrainerState
+
+@attrs.frozen
+class Config:
+    "Waits for a line on stdin."
+
+class Patient:
+    def train(self, model, data, context):
+        while sys.stdin.readline():
+            print("still here", file=sys.stderr, flush=True)
+        yield StepDone(step=1, steps=1, epoch=1, loss=1.0, tokens=1)
+    def state(self):
+        return TrainerState()
+    def load_state(self, state):
+        pass
+
+@hookimpl
+def textgen_trainers():
+    return [Component("patient", Config, lambda config, context: Patient())]
+"""
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(folder: Path, second: signal.Signals) -> None:
+    site = folder / "site"
+    (site / "patient-1.dist-info").mkdir(parents=True)
+    (site / "patient.py").write_text(PATIENT)
+    (site / "patient-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: patient\nVersion: 1\n")
+    (site / "patient-1.dist-info/entry_points.txt").write_text("[textgen]\npatient = patient\n")
+    with running("run", "p.toml", "--set", 'trainer={type="patient"}', folder=folder, site=[site]) as process:
+        assert process.stdin is not None
+        wait_for(process, "training on")
+        for number in (None, signal.SIGINT):
+            if number is not None:
+                process.send_signal(number)
+            process.stdin.write("\n")  # it answers only once it has taken the signal
+            process.stdin.flush()
+            wait_for(process, "still here")
+        process.send_signal(second)
+        code = process.wait(timeout=60)
+    assert code == (130 if second is signal.SIGINT else -signal.SIGTERM)

@@ -1,0 +1,193 @@
+"""The flow of a run: which component is built and called when."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+import textgen
+from textgen.events import Evaluated, StepDone
+from textgen.protocols import TrainerState
+
+
+@attrs.frozen
+class NoteConfig:
+    """Notes what happens to it."""
+
+
+class Notes:
+    """Components of every kind that write down when they are built and called."""
+
+    def __init__(self) -> None:
+        self.flow: list[str] = []
+
+    def note(self, what: str) -> None:
+        if self.flow[-1:] != [what]:  # how often in a row is nobody's contract
+            self.flow.append(what)
+
+    def plugin(self) -> types.SimpleNamespace:
+        kinds: dict[str, tuple[str, Callable[..., Any]]] = {
+            "textgen_corpora": ("corpus", NotedCorpus),
+            "textgen_tokenizers": ("tokenizer", NotedTokenizer),
+            "textgen_models": ("model", NotedModel),
+            "textgen_trainers": ("trainer", NotedTrainer),
+            "textgen_samplers": ("sampler", noted_sampler),
+            "textgen_observers": ("observer", NotedObserver),
+        }
+        return types.SimpleNamespace(**{hook: self._hook(hook, *made) for hook, made in kinds.items()})
+
+    def _hook(self, hook: str, kind: str, make: Callable[..., Any]) -> Any:
+        def build(config: NoteConfig, context: textgen.BuildContext) -> Any:
+            purpose = "" if kind != "model" else " to train" if context.training else " to generate"
+            self.note(f"build {kind}{purpose}")
+            return make(self)
+
+        def offer() -> list[textgen.Component]:
+            return [textgen.Component("noted", NoteConfig, build)]
+
+        offer.__name__ = hook
+        return textgen.hookimpl(offer)
+
+
+@attrs.frozen
+class NotedCorpus:
+    notes: Notes
+
+    def read(self) -> Iterator[str]:
+        self.notes.note("corpus.read")
+        yield "ab" * 50
+
+
+@attrs.frozen
+class NotedTokenizer:
+    notes: Notes
+    vocab_size = 128
+    unknown_id = None
+
+    def fit(self, pieces: Any) -> None:
+        self.notes.note("tokenizer.fit")
+        list(pieces)
+
+    def encode(self, text: str) -> Any:
+        return np.frombuffer(text.encode("ascii"), np.uint8)
+
+    def encode_pieces(self, pieces: Any) -> Any:
+        self.notes.note("tokenizer.encode_pieces")
+        return map(self.encode, pieces)
+
+    def decode(self, ids: Any) -> str:
+        return bytes(np.asarray(ids, np.uint8)).decode("ascii")
+
+    def to_dict(self) -> dict[str, Any]:
+        self.notes.note("tokenizer.to_dict")
+        return {"noted": True}
+
+    def from_dict(self, state: Any) -> NotedTokenizer:
+        self.notes.note(f"tokenizer.from_dict {state}")
+        return self
+
+
+@attrs.frozen
+class NotedModel:
+    notes: Notes
+    batch_size = 1
+
+    def tensors(self) -> dict[str, Any]:
+        return {"weight": np.ones(3, np.float32)}
+
+    def load_tensors(self, tensors: dict[str, Any]) -> None:
+        self.notes.note(f"model.load_tensors {sorted(tensors)}")
+
+    def decoder(self, batch_size: int) -> NotedModel:
+        return self
+
+    def extend(self, tokens: Any) -> Any:
+        return np.zeros((1, 128), np.float32)
+
+    def read_state(self) -> dict[str, Any]:
+        return {}
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        pass
+
+
+@attrs.frozen
+class NotedTrainer:
+    notes: Notes
+
+    def train(self, model: Any, data: Any, context: Any) -> Iterator[Any]:
+        self.notes.note("trainer.train")
+        for step in (1, 2):
+            self.notes.note("trainer steps")
+            yield StepDone(step=step, steps=2, epoch=1, loss=1.0, tokens=10)
+        yield Evaluated(step=2, epoch=1, training_loss=1.0)
+
+    def state(self) -> TrainerState:
+        return TrainerState()
+
+    def load_state(self, state: TrainerState) -> None:
+        self.notes.note("trainer.load_state")
+
+
+@attrs.frozen
+class NotedObserver:
+    notes: Notes
+
+    def observe(self, event: Any) -> None:
+        self.notes.note(type(event).__name__)
+
+
+def noted_sampler(notes: Notes) -> Any:
+    def sampler(logits: Any, history: Any) -> Any:
+        notes.note("sampler")
+        return logits
+
+    return sampler
+
+
+def test_the_flow_of_a_run(tmp_path: Path) -> None:
+    notes = Notes()
+    plugins = textgen.PluginSet()
+    plugins.register(notes.plugin(), "noted")
+    noted = {"type": "noted"}
+    kinds = ("corpus", "tokenizer", "model", "trainer")
+    tables = {**dict.fromkeys(kinds, noted), "sampler": [noted], "observer": [noted], "data": {"window_length": 8}}
+    tables |= {"device": "cpu", "generate": {"max_new_tokens": 1}}
+    textgen.Engine(plugins).run(tables, output=tmp_path / "run")
+    assert notes.flow == [
+        "build corpus",
+        "build tokenizer",
+        "tokenizer.fit",
+        "corpus.read",
+        "tokenizer.to_dict",
+        "tokenizer.from_dict {'noted': True}",
+        "build sampler",
+        "tokenizer.encode_pieces",
+        "corpus.read",
+        "build model to train",
+        "build trainer",
+        "build sampler",
+        "sampler",
+        "build observer",
+        "tokenizer.to_dict",
+        "RunStarted",
+        "trainer.train",
+        "trainer steps",
+        "StepDone",
+        "trainer steps",
+        "StepDone",
+        "Evaluation",
+        "Checkpointed",
+        "RunFinished",
+        "build tokenizer",
+        "tokenizer.from_dict {'noted': True}",
+        "build model to generate",
+        "model.load_tensors ['weight']",
+        "build sampler",
+        "sampler",
+    ]

@@ -1,0 +1,109 @@
+"""Corpora: one that keeps the contract, and some that break one statement of it each."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from broken_components.cases import Case, offered
+
+
+class GoodCorpus:
+    def __init__(self, context: Any) -> None:
+        pass
+
+    def read(self) -> Any:
+        yield from ("The first piece.\n", "", "And the second.\n")
+
+
+class BytesCorpus(GoodCorpus):
+    def read(self) -> Any:
+        yield b"not text"
+
+
+class HugePieceCorpus(GoodCorpus):
+    def read(self) -> Any:
+        yield "a" * 20_000_000
+
+
+class EmptyCorpus(GoodCorpus):
+    def read(self) -> Any:
+        yield ""
+
+
+class SurrogateCorpus(GoodCorpus):
+    def read(self) -> Any:
+        yield "half of a character: \ud83d"
+
+
+class OtherEachTimeCorpus(GoodCorpus):
+    numbers = iter(range(10**6))
+
+    def read(self) -> Any:
+        yield f"text {next(self.numbers)}"
+
+
+class OnceCorpus(GoodCorpus):
+    def __init__(self, context: Any) -> None:
+        self.pieces = iter(["the only", " text"])
+
+    def read(self) -> Any:
+        return self.pieces
+
+
+class OneReaderCorpus(GoodCorpus):
+    """Reads well, if one reader is done before the next begins."""
+
+    place = 0
+
+    def read(self) -> Any:
+        self.place = 0
+        while self.place < 200:
+            self.place += 1
+            yield f"line {self.place}"
+
+
+def unreadable(config: Any, context: Any) -> Any:
+    raise FileNotFoundError(2, "No such file", "nowhere.txt")
+
+
+class StrCorpus(GoodCorpus):
+    def read(self) -> Any:
+        return "one character per piece"
+
+
+class NoneCorpus(GoodCorpus):
+    def read(self) -> Any:
+        pass
+
+
+class SeedingCorpus(GoodCorpus):
+    def read(self) -> Any:
+        random.seed(3)
+        yield f"{random.random()}"
+
+
+CORPORA = [
+    Case("corpus", "corpus-pieces", "read() gave a str", offered(StrCorpus)),
+    Case("corpus", "corpus-pieces", "read() gave None", offered(NoneCorpus)),
+    Case("corpus", "component-calls", "it changed the random state of `random`", offered(SeedingCorpus)),
+    Case("corpus", "corpus-pieces", "of type bytes", offered(BytesCorpus)),
+    Case("corpus", "corpus-pieces", "20,000,000 characters", offered(HugePieceCorpus)),
+    Case("corpus", "corpus-text", "no character", offered(EmptyCorpus)),
+    Case("corpus", "corpus-text", "U+D83D", offered(SurrogateCorpus)),
+    Case("corpus", "corpus-again", "another text a second time", offered(OtherEachTimeCorpus)),
+    Case("corpus", "corpus-again", "another text a second time", offered(OnceCorpus)),
+    Case("corpus", "corpus-readers", "in turn", offered(OneReaderCorpus)),
+    Case("corpus", "corpus-errors", "it raised nothing", offered(GoodCorpus), {"unreadable": {}}),
+]
+
+
+class PrintingCorpus(GoodCorpus):
+    def read(self) -> Any:
+        print("here")
+        return super().read()
+
+
+class RaisingCorpus(GoodCorpus):
+    def read(self) -> Any:
+        yield str(1 / 0)

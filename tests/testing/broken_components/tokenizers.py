@@ -1,0 +1,203 @@
+"""Tokenizers: one that keeps the contract, and some that break one statement of it each."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, ClassVar
+
+import attrs
+import numpy as np
+
+from broken_components.cases import Case, offered
+from textgen import PromptError
+
+
+class GoodTokenizer:
+    """One token per character seen, 0 for others."""
+
+    unknown_id: Any = 0
+
+    def __init__(self, context: Any = None) -> None:
+        self.characters: str | None = None
+
+    @property
+    def vocab_size(self) -> Any:
+        if self.characters is None:
+            raise ValueError("not fitted")
+        return len(self.characters) + 1
+
+    def fit(self, pieces: Any) -> None:
+        self.characters = "".join(sorted(set("".join(pieces))))
+
+    def encode(self, text: str) -> Any:
+        assert self.characters is not None
+        return np.array([self.characters.find(c) + 1 for c in text], np.int64)
+
+    def encode_pieces(self, pieces: Any) -> Any:
+        return map(self.encode, pieces)
+
+    def decode(self, ids: Any) -> Any:
+        return "".join(("?" + str(self.characters))[i] for i in ids)
+
+    def incremental_decoder(self) -> Any:
+        return Stream(self)
+
+    def to_dict(self) -> Any:
+        return {"characters": self.characters}
+
+    def from_dict(self, state: Any) -> Any:
+        made = type(self)()
+        made.characters = state["characters"]
+        return made
+
+
+@attrs.define
+class Stream:
+    tokenizer: Any
+
+    def decode(self, ids: Any, final: bool = False) -> str:
+        return str(self.tokenizer.decode(ids))
+
+
+class HashOrderedTokenizer(GoodTokenizer):
+    """Numbers a set, in an order that holds as long as the process."""
+
+    def fit(self, pieces: Any) -> None:
+        self.characters = "".join(sorted(set("".join(pieces)), key=hash))
+
+
+class NothingReadTokenizer(GoodTokenizer):
+    def fit(self, pieces: Any) -> None:
+        self.characters = "abc"
+
+
+class CutTokenizer(GoodTokenizer):
+    """Learns the first character of each piece."""
+
+    def fit(self, pieces: Any) -> None:
+        self.characters = "".join(sorted({piece[0] for piece in pieces if piece}))
+
+
+class FloatSizeTokenizer(GoodTokenizer):
+    @property
+    def vocab_size(self) -> Any:
+        return float(super().vocab_size)
+
+
+class FloatIdsTokenizer(GoodTokenizer):
+    def encode(self, text: str) -> Any:
+        return super().encode(text).astype(float)
+
+
+class MatrixTokenizer(GoodTokenizer):
+    def encode(self, text: str) -> Any:
+        return super().encode(text)[None]
+
+
+class OutOfRangeTokenizer(GoodTokenizer):
+    def encode(self, text: str) -> Any:
+        return super().encode(text) + self.vocab_size
+
+
+class UnsortedTokenizer(GoodTokenizer):
+    def fit(self, pieces: Any) -> None:
+        shuffled = sorted(set("".join(pieces)))
+        random.Random(next(self.seeds)).shuffle(shuffled)
+        self.characters = "".join(shuffled)
+
+    seeds: ClassVar[Any] = iter(range(10**6))
+
+
+class StumblingTokenizer(GoodTokenizer):
+    def encode(self, text: str) -> Any:
+        if any(c not in str(self.characters) for c in text):
+            raise KeyError(text)
+        return super().encode(text)
+
+
+class RefusingTokenizer(GoodTokenizer):
+    """Keeps the contract: it says what it cannot encode."""
+
+    unknown_id = None
+
+    def encode(self, text: str) -> Any:
+        if lacking := [c for c in text if c not in str(self.characters)]:
+            raise PromptError(lacking)
+        return super().encode(text)
+
+
+class RewordingTokenizer(GoodTokenizer):
+    def decode(self, ids: Any) -> Any:
+        return super().decode(ids).replace("e", "i")
+
+
+class PieceMarkTokenizer(GoodTokenizer):
+    """Puts a mark at the beginning of every text, and so of every piece."""
+
+    def encode(self, text: str) -> Any:
+        return np.concatenate([[1], super().encode(text)])
+
+    def decode(self, ids: Any) -> Any:
+        return super().decode(ids[1:])
+
+
+class LosingStream(Stream):
+    def decode(self, ids: Any, final: bool = False) -> str:
+        return "" if final else super().decode(ids)
+
+
+class LosingTokenizer(GoodTokenizer):
+    def incremental_decoder(self) -> Any:
+        return LosingStream(self)
+
+
+class UnsavedTokenizer(GoodTokenizer):
+    def to_dict(self) -> Any:
+        return {"characters": "".join(reversed(str(self.characters)))}
+
+
+class ObjectTokenizer(GoodTokenizer):
+    def to_dict(self) -> Any:
+        return {"characters": {self.characters}}
+
+
+class WritingTokenizer(GoodTokenizer):
+    def decode(self, ids: Any) -> Any:
+        ids[ids < 0] = 0
+        return super().decode(ids)
+
+
+class SeedingTokenizer(GoodTokenizer):
+    def fit(self, pieces: Any) -> None:
+        np.random.seed(0)
+        super().fit(pieces)
+
+
+class ForgetfulTokenizer(GoodTokenizer):
+    def from_dict(self, state: Any) -> Any:
+        super().from_dict(state)
+
+
+TOKENIZERS = [
+    Case("tokenizer", "component-calls", "it changed the random state of NumPy", offered(SeedingTokenizer)),
+    Case("tokenizer", "tokenizer-saved", "what from_dict() gave is None", offered(ForgetfulTokenizer)),
+    Case("tokenizer", "tokenizer-fit", "left pieces unread", offered(NothingReadTokenizer)),
+    Case("tokenizer", "tokenizer-fit", "in pieces of 7 characters", offered(CutTokenizer, "cut")),
+    Case("tokenizer", "tokenizer-vocabulary", "after fit()", offered(FloatSizeTokenizer)),
+    Case("tokenizer", "tokenizer-ids", "gave float64", offered(FloatIdsTokenizer)),
+    Case("tokenizer", "tokenizer-ids", "gave int64 (1, ", offered(MatrixTokenizer)),
+    Case("tokenizer", "tokenizer-ids", "gave ids from", offered(OutOfRangeTokenizer)),
+    Case("tokenizer", "tokenizer-deterministic", "a second time", offered(UnsortedTokenizer)),
+    Case("tokenizer", "tokenizer-any-text", "raised KeyError", offered(StumblingTokenizer)),
+    Case("tokenizer", "tokenizer-decode", "read-only", offered(WritingTokenizer)),
+    Case("tokenizer", "tokenizer-round-trip", "which decodes to", offered(RewordingTokenizer)),
+    Case("tokenizer", "tokenizer-pieces", "joined", offered(PieceMarkTokenizer)),
+    Case("tokenizer", "tokenizer-stream", "at once", offered(LosingTokenizer)),
+    Case("tokenizer", "tokenizer-saved", "encodes or decodes otherwise", offered(UnsavedTokenizer)),
+    Case("tokenizer", "tokenizer-saved", "what JSON cannot", offered(ObjectTokenizer)),
+]
+
+
+class RaisingTokenizer(GoodTokenizer):
+    def encode(self, text: str) -> Any:
+        return np.full(len(text), 1 / 0)

@@ -1,0 +1,54 @@
+"""The built-in set keeps its contracts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checking import CHECKS, ROOT
+
+from textgen import Component
+from textgen.testing import isolated_plugins
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "char": [{}, {"letters_only": True, "lower_case": True}, {"unicode_form": "NFKD", "min_frequency": 3}],
+    "rnn": [
+        {"hidden_size": 6, "dropout": 0.2},
+        {"cell": "lstm", "hidden_size": 5, "layers": 2, "embedding_size": 4},
+        {"cell": "gru", "hidden_size": 6, "embedding_size": 6, "tied_weights": True},
+    ],
+    "sgd": [{"epochs": 2, "momentum": 0.9}, {"epochs": 2, "order": "streams", "batch_size": 8}],
+    "adamw": [{"epochs": 2, "learning_rate": 0.02, "evaluate_every": 1}],
+    "logit-bias": [{"bias": {"e": 2.0, "T": -50.0}}],
+    "temperature": [{"temperature": 0.3}, {"temperature": 0.0}],
+    "top-k": [{"k": 3}],
+    "standard": [{}, {"repetition_penalty": 1.3, "presence_penalty": 0.5, "no_repeat_ngram": 3, "top_p": 0.8}],
+    "file": [{"path": str(ROOT / "README.md")}, {"path": str(ROOT / "docs"), "glob": "*.md"}],
+    "samples": [{"every": 2}],
+}
+BUILT_IN = [
+    pytest.param(offer.kind, offer.component, options, id=f"{offer.kind}-{offer.component.name}-{number}")
+    for offer in isolated_plugins().offers()
+    for number, options in enumerate(OPTIONS.get(offer.component.name, [{}]))
+]
+
+
+@pytest.mark.parametrize(("kind", "component", "options"), BUILT_IN)
+def test_the_built_in_set_passes(
+    kind: str, component: Component, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more: dict[str, Any] = {}
+    if component.name == "time-machine":
+        book = ROOT / "../shared/data/timemachine.txt"
+        if not book.is_file():
+            pytest.skip("the text of The Time Machine is not at ../shared/data/timemachine.txt")
+        shutil.copy(book, tmp_path / "timemachine.txt")
+        monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path))
+    if component.name == "file":
+        more["unreadable"] = {"path": str(tmp_path / "nowhere.txt")}
+    outcomes = CHECKS[kind](component, options=options, **more)
+    assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
+    allowed = {"corpus-errors", "sampler-promise"}
+    assert {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"} <= allowed

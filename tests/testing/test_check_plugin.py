@@ -1,0 +1,80 @@
+"""`check_plugin` and the statements it checks, as a plugin author meets them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broken_components import GOOD
+from broken_components.records import RequiredConfig
+from broken_components.samplers import GoodSampler
+from checking import LIGHT, PLUGIN, ROOT
+
+from textgen import Component, testing
+from textgen.errors import PipelineError, PluginError, UsageError
+from textgen.testing import STATEMENTS, statements
+
+
+def test_the_sampler_of_the_page_of_hooks_keeps_its_contract() -> None:
+    page = (ROOT / "docs/hooks.md").read_text(encoding="utf-8")
+    block = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
+    names: dict[str, Any] = {"__name__": "page_of_hooks"}
+    exec(block, names)
+    (component,) = names["Plugin"].textgen_samplers()
+    testing.check_sampler(component, plugin=LIGHT)
+
+
+def test_every_statement_has_its_place_in_the_docs() -> None:
+    page = (ROOT / "docs/testing-plugins.md").read_text(encoding="utf-8")
+    (included,) = re.findall(r"^```{include} (.+)\n", page, re.MULTILINE)
+    contracts = (ROOT / "docs" / included).read_text(encoding="utf-8")
+    sections = re.findall(r"^\((.+)\)=\n### .+\n\n\*\*(.+)\*\*", contracts, re.MULTILINE)
+    assert sections == [(statement.anchor, statement.sentence) for statement in STATEMENTS]
+    assert len(sections) == contracts.count("\n### ")
+    assert all(statement.advice.endswith((".", "`")) for statement in STATEMENTS)
+    checked = {value for value in vars(statements).values() if isinstance(value, testing.Statement)}
+    assert checked == set(STATEMENTS)
+
+
+def test_check_plugin_checks_all_and_says_what_it_skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin_of_three.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    outcomes = testing.check_plugin("plugin_of_three")
+    assert [(o.component, o.status, o.reason) for o in outcomes if o.statement is None] == [
+        (
+            "sampler 'needy' of plugin_of_three",
+            "skipped",
+            "it has no default for needy.size; give a value to check it",
+        ),
+    ]
+    checked = {o.component.split()[1] for o in outcomes if o.status == "ok"}
+    assert checked == {"'halve'", "'watch'"}
+    given = testing.check_plugin("plugin_of_three", options={"needy": {"size": 3}})
+    assert {o.component.split()[1] for o in given if o.status == "ok"} == checked | {"'needy'"}
+    with pytest.raises(UsageError, match=r"'neady', and no component is called so; did you mean 'needy'\?"):
+        testing.check_plugin("plugin_of_three", options={"neady": {"size": 3}})
+    with pytest.raises(PipelineError, match=r"'needy': 2 faults\n.*sise: unknown key; did you mean"):
+        testing.check_plugin("plugin_of_three", options={"needy": {"sise": 3}})
+
+
+def test_a_list_is_no_component() -> None:
+    with pytest.raises(TypeError, match=r"takes a textgen.Component, and got a list; take the one"):
+        testing.check_sampler([GOOD["sampler"]], plugin=LIGHT)  # type: ignore[arg-type]
+
+
+def test_options_that_do_not_fit_are_the_callers_fault() -> None:
+    needy = Component("needy", RequiredConfig, lambda config, context: GoodSampler(context))
+    with pytest.raises(PipelineError, match="size: expected a whole number"):
+        testing.check_sampler(needy, options={"size": "many"}, plugin=LIGHT)
+    with pytest.raises(PipelineError, match="size: required"):
+        testing.check_sampler(needy, plugin=LIGHT)
+
+
+def test_check_plugin_takes_names_and_refuses_what_is_none() -> None:
+    assert {o.component for o in testing.check_plugin("textgen_builtins.observers.plugin")} == {
+        f"observer {name!r} of textgen-engine" for name in ("loss-plot", "metrics", "progress", "samples")
+    }
+    with pytest.raises(PluginError, match=r"not marked with @textgen.hookimpl"):
+        testing.check_plugin(type("Unmarked", (), {"textgen_samplers": staticmethod(list)}))

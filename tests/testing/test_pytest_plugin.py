@@ -1,0 +1,86 @@
+"""The pytest plugin that comes with textgen: its fixtures, and what a failed check shows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from checking import PLUGIN, ROOT
+
+FIXTURES = """
+from pathlib import Path
+
+import attrs
+from textgen import Component, NoOptions, hookimpl
+
+
+@attrs.frozen
+class Plugin:
+    @staticmethod
+    @hookimpl
+    def textgen_samplers():
+        return [Component("first", NoOptions, lambda config, context: forbid_all_but_first)]
+
+
+def forbid_all_but_first(logits, history):
+    changed = logits.copy()
+    changed[:, 2:] = -float("inf")
+    return changed
+
+
+def test_runs(tiny_pipeline, run_pipeline, textgen_plugins, tiny_corpus, tmp_path, capfd):
+    assert {o.plugin.distribution for o in textgen_plugins.offers()} == {"textgen-engine"}
+    assert tiny_corpus.parent == tmp_path and len(tiny_corpus.read_text("utf-8")) > 1000
+    textgen_plugins.register(Plugin(), "mine")
+    tiny_pipeline["sampler"] = [{"type": "first"}]
+    run = run_pipeline(tiny_pipeline, ["generate.max_new_tokens=7"])
+    assert run.path == tmp_path / "run"
+    assert set(run.generations[0].tokens) <= {0, 1} and len(run.generations[0].tokens) == 7
+    assert capfd.readouterr() == ("", "")
+"""
+LOADED = "import sys\ndef test_light():\n    assert not {'torch', 'numpy', 'hypothesis'} & set(sys.modules)\n"
+
+
+def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path: Path) -> None:
+    (tmp_path / "test_a_light.py").write_text(LOADED)
+    (tmp_path / "test_fixtures.py").write_text(FIXTURES)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-W",
+            "error",
+            "-p",
+            "textgen.testing.pytest_plugin",
+            "-p",
+            "no:randomly",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+    assert "warning" not in done.stdout.lower()
+
+
+def test_pytest_finds_the_fixtures_by_itself() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert '[project.entry-points.pytest11]\ntextgen = "textgen.testing.pytest_plugin"\n' in project
+
+
+def test_pytest_shows_the_test_and_the_component_and_not_the_suite(tmp_path: Path) -> None:
+    (tmp_path / "plugin_of_one.py").write_text(PLUGIN.replace("logits * 0.5", "logits[:, 1:]"))
+    test = "from textgen.testing import check_plugin\ndef test_contracts():\n    check_plugin('plugin_of_one')\n"
+    (tmp_path / "test_one.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_one.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    assert "seen: logits (2, 36) came back as (2, 35)" in done.stdout
+    assert len(done.stdout.splitlines()) < 20

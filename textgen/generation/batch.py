@@ -1,0 +1,333 @@
+"""Rows that generate together: one decoder, a step at a time for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from textgen.contracts import checks
+from textgen.contracts.guards import FAILURES
+from textgen.generation.chain import Chain
+from textgen.generation.greedy import LONGEST, TO_STOP, GreedyChunks
+from textgen.generation.results import FinishReason, TokenLogprobs
+from textgen.generation.row import ENDLESS, Row, RowState
+from textgen.generation.rows import DecoderRows, logits_of
+from textgen.generation.sampling import SequenceHistory, to_numpy, uniform_numbers
+from textgen.protocols import Array, Ids, Tensors
+
+BLOCK: Final = 64  # steps whose random numbers and tokens are kept side by side
+_ONE_STEP: Final = 0.0
+
+
+@attrs.define(eq=False)
+class Group:
+    """The rows of a batch that share a chain: their places in it, ascending, and their history in that order."""
+
+    chain: Chain
+    history: SequenceHistory
+    rows: Ids
+    failed: bool = False
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> list[Group]:
+        """The groups of newcomers."""
+        places: dict[Chain, list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(row.chain, []).append(place)
+        return [cls(chain, begun(chain, [rows[i] for i in mine]), np.array(mine)) for chain, mine in places.items()]
+
+    def pick(self, logits: Array, uniforms: npt.NDArray[np.float64], rows: Sequence[Row]) -> Ids:
+        """A token (B,) for each row of logits (B, V). What goes wrong with one row is its `error`, and no other's."""
+        try:
+            return self.chain.pick(logits, self.history, uniforms)
+        except FAILURES as error:
+            self.failed = True
+            if len(self.rows) == 1:
+                rows[int(self.rows[0])].error = error
+                return np.zeros(1, np.int64)
+        tokens = np.zeros(len(self.rows), np.int64)
+        for i, place in enumerate(self.rows.tolist()):
+            try:
+                tokens[i] = self.chain.pick_one(logits[i : i + 1], self.history.row(i), uniforms.item(i), ())
+            except FAILURES as error:
+                rows[place].error = error
+        return tokens
+
+    def keep(self, places: dict[int, int]) -> bool:
+        """Keep the rows that have a new place. Whether any is left."""
+        kept = [i for i, row in enumerate(self.rows.tolist()) if row in places]
+        self.history.keep_rows(kept)
+        self.rows = np.array([places[int(self.rows[i])] for i in kept], np.int64)
+        return bool(kept)
+
+
+def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
+    """The history of rows that have drawn nothing yet."""
+    history = chain.history()
+    if all(row.start is None for row in rows):
+        history.append_rows([row.prompt for row in rows])
+        return history
+    for place, row in enumerate(rows):
+        history.append_rows([np.empty(0, np.int64)])
+        if row.start is not None:
+            history.load_row(place, row.start.history)
+        history.extend_prompt(place, row.prompt)
+    return history
+
+
+class Batch:
+    """Rows whose prompts are fed. Tokens of a step stand in a column of a block; `flush` hands them to the rows."""
+
+    def __init__(self, decoder: DecoderRows, rows: Sequence[Row]) -> None:
+        self.decoder, self.rows = decoder, list(rows)
+        self._groups = Group.of(rows)
+        self._feed = np.zeros((len(rows), 1), np.int64)
+        self._out = np.empty((len(rows), BLOCK), np.int64)
+        self._numbers = np.empty((len(rows), BLOCK))
+        self._column = 0
+        self._since = 0  # the first column that the rows do not have yet
+        self._chunks: GreedyChunks | None = None
+        for row in self.rows:
+            row.base = 0 if row.start is None else row.start.position
+        self._fill(range(len(rows)))
+        self._plan()
+
+    def advance(self, until: float = _ONE_STEP) -> list[Row]:
+        """Take a step, and more until a row ends or time.perf_counter() reaches `until`. The rows that ended."""
+        while True:
+            ended = self._out_of_time()
+            if not ended:
+                if self._chunks is not None and (found := self._chunk(self._chunks)) is not None:
+                    ended = found
+                elif len(self.rows) == 1 and not self._noting:
+                    ended = self._steps_alone(until)
+                else:
+                    ended = self._draw(self.decoder.extend(self._feed))
+            if ended:
+                return self._leave(ended)
+            if time.perf_counter() >= until:
+                return []
+
+    def draw(self, logits: Array) -> list[Row]:
+        """Draw the tokens that follow the prompts. The rows that ended with them."""
+        return self._leave(self._draw(logits))
+
+    def flush(self) -> None:
+        """Hand the tokens made so far to the rows."""
+        if self._since < self._column:
+            made = self._out[:, self._since : self._column].copy()
+            for row, ids in zip(self.rows, made, strict=True):
+                row.add(ids)
+            self._since = self._column
+
+    def join(self, other: Batch) -> None:
+        """Take the rows of another batch in."""
+        self.flush()
+        other.flush()
+        size = len(self.rows)
+        self.decoder.join(other.decoder)
+        for row in other.rows:
+            row.base += other._column - self._column
+        for group in other._groups:
+            group.rows = group.rows + size
+            mine = next((mine for mine in self._groups if mine.chain is group.chain), None)
+            if mine is None:
+                self._groups.append(group)
+            else:
+                mine.history.join(group.history)
+                mine.rows = np.concatenate([mine.rows, group.rows])
+        self.rows += other.rows
+        self._feed = np.concatenate([self._feed, other._feed])
+        self._out = np.concatenate([self._out, other._out])
+        self._numbers = np.concatenate([self._numbers, other._numbers])
+        self._fill(range(size, len(self.rows)))
+        self._plan()
+
+    def end(self, row: Row, reason: FinishReason | None) -> None:
+        """End a row now; without a reason it only leaves, with its state as `end`."""
+        self._leave({self.rows.index(row): reason}, leave_state=reason is None)
+
+    def _plan(self) -> None:
+        """What the next steps have to look at, found once for as long as no row comes or goes."""
+        rows = self.rows
+        self._left = min((row.left for row in rows), default=ENDLESS)
+        self._watched = [(i, row) for i, row in enumerate(rows) if row.deadline is not None or row.cancelled]
+        self._stopping = [(i, row) for i, row in enumerate(rows) if row.stop_tokens or row.stop_at is not None]
+        self._early = [(i, row) for i, row in self._stopping if row.stop_tokens and row.made < row.min_new_tokens]
+        self._noting = [(i, row) for i, row in enumerate(rows) if row.top is not None]
+        able = all(GreedyChunks.can(self.decoder.decoder, group.chain) for group in self._groups)
+        if not able or self._noting or not rows:
+            self._chunks = None
+        elif self._chunks is None:
+            self._chunks = GreedyChunks(rows[0].chain)
+
+    def _out_of_time(self) -> dict[int, FinishReason | None]:
+        return {i: reason for i, row in self._watched if (reason := row.out_of_time()) is not None}
+
+    def _draw(self, logits: Array) -> dict[int, FinishReason | None]:
+        """Draw a token for each row of logits (B, V), and say which rows end with it."""
+        vocab_size = self.rows[0].chain.vocab_size
+        checks.check_logits(logits, (len(self.rows), vocab_size), self.rows[0].chain.model)
+        self._next_block()
+        column = self._column
+        kept = to_numpy(logits).copy() if self._noting else None  # what follows writes into it
+        for i, row in self._early:
+            if row.made + column - self._since < row.min_new_tokens:
+                for token in row.stop_tokens:
+                    logits[i, token] = -np.inf
+        tokens = self._pick(logits, self._numbers[:, column])
+        self._out[:, column] = self._feed[:, 0] = tokens
+        self._column += 1
+        self._left -= 1
+        if kept is not None:
+            for i, row in self._noting:
+                assert row.top is not None
+                row.logprobs.append(TokenLogprobs.of(kept[i], int(tokens[i]), row.top))
+        ended: dict[int, FinishReason | None] = {}
+        for i, row in self._stopping:
+            if row.ends_with(int(tokens[i])):
+                ended[i] = "stop"
+        if any(group.failed for group in self._groups):
+            ended |= {i: None for i, row in enumerate(self.rows) if row.error is not None}
+        return self._full(ended)
+
+    def _pick(self, logits: Array, uniforms: npt.NDArray[np.float64]) -> Ids:
+        """The tokens (B,), drawn group by group."""
+        if len(self._groups) == 1:
+            tokens = self._groups[0].pick(logits, uniforms, self.rows)
+        else:
+            tokens = np.empty(len(self.rows), np.int64)
+            for group in self._groups:
+                tokens[group.rows] = group.pick(logits_of(logits, group.rows), uniforms[group.rows], self.rows)
+        for group in self._groups:
+            if group.history.level != "none":
+                group.history.add(tokens[group.rows])
+        return tokens
+
+    def _full(self, ended: dict[int, FinishReason | None]) -> dict[int, FinishReason | None]:
+        """With the rows that have all the tokens that they may have."""
+        if self._left <= 0:
+            self.flush()
+            for i, row in enumerate(self.rows):
+                if row.left <= 0:
+                    ended.setdefault(i, "length")
+        return ended
+
+    def _steps_alone(self, until: float) -> dict[int, FinishReason | None]:
+        """Steps of a batch of one, with as little as possible around each of them."""
+        self._next_block()
+        self.flush()
+        row, chain, history, feed = self.rows[0], self.rows[0].chain, self._groups[0].history, self._feed
+        extend, pick, draws, noting = self.decoder.extend, chain.pick_one, chain.draws, history.level != "none"
+        number, column, expected = self._numbers[0].item, self._column, (1, chain.vocab_size)
+        stop, made, least = row.stop_tokens, row.made, row.min_new_tokens
+        watched, stopping, tokens = bool(self._watched), bool(self._stopping), []
+        checked = False
+        ended: dict[int, FinishReason | None] = {}
+        try:
+            for step in range(column, min(BLOCK, column + self._left)):
+                if watched and step > column and (ended := self._out_of_time()):
+                    break
+                logits = extend(feed)
+                if not checked or logits.shape != expected:
+                    checks.check_logits(logits, expected, chain.model)
+                    checked = True
+                early = stop if made + step - column < least else ()
+                token = pick(logits, history, number(step) if draws else 0.0, early)
+                if noting:
+                    history.add(np.array([token]))
+                feed[0, 0] = token
+                tokens.append(token)
+                if stopping and row.ends_with(token):
+                    ended = {0: "stop"}
+                    break
+                if time.perf_counter() >= until:
+                    break
+        finally:  # what was made before a failure counts
+            row.add(np.array(tokens, np.int64))
+            self._left -= len(tokens)
+            self._column = self._since = column + len(tokens)
+        return self._full(ended)
+
+    def _chunk(self, chunks: GreedyChunks) -> dict[int, FinishReason | None] | None:
+        """As many steps as the decoder takes by itself, and the rows that end; None where it takes none."""
+        self.flush()
+        if any(row.made < row.min_new_tokens for _, row in self._early):
+            return None
+        keeping = self._stopping and any(row.keep_state for _, row in self._stopping)
+        before = self.decoder.decoder.read_state() if keeping else None
+        fed = self._feed[:, 0].copy()
+        ids = chunks.next(self.decoder.decoder, fed, self._left, TO_STOP if self._stopping else LONGEST)
+        count = ids.shape[1]
+        if not count:
+            self._chunks = None
+            return None
+        self._left -= count
+        self._feed[:, 0] = ids[:, -1]
+        used = [count] * len(self.rows)
+        ended: dict[int, FinishReason | None] = {}
+        for i, row in self._stopping:
+            place = next((j for j, token in enumerate(ids[i].tolist()) if row.ends_with(token)), None)
+            if place is not None:
+                ended[i], used[i] = "stop", place + 1
+        for i, (number, row) in enumerate(zip(used, self.rows, strict=True)):
+            row.add(ids[i, :number])
+            if row.keep_state and number < count:
+                assert before is not None
+                begin = {name: array[i : i + 1] for name, array in before.items()}
+                state = self.decoder.advanced(begin, np.append(fed[i], ids[i, : number - 1]))
+                row.end = self._state(i, state, ids[i, number - 1 : number])
+        return self._full(ended)
+
+    def _leave(self, ended: dict[int, FinishReason | None], *, leave_state: bool = False) -> list[Row]:
+        """Take rows out."""
+        if not ended:
+            return []
+        self.flush()
+        gone = []
+        for i, reason in ended.items():
+            row = self.rows[i]
+            if (row.keep_state or leave_state) and row.end is None and row.error is None:
+                row.end = self._state(i, self.decoder.row_state(i), self._feed[i].copy())
+            row.reason = reason
+            gone.append(row)
+        kept = [i for i in range(len(self.rows)) if i not in ended]
+        if not kept:
+            self.rows = []
+            return gone
+        self.decoder.keep(kept)
+        places = {old: new for new, old in enumerate(kept)}
+        self._groups = [group for group in self._groups if group.keep(places)]
+        self.rows = [self.rows[i] for i in kept]
+        self._feed, self._out, self._numbers = self._feed[kept], self._out[kept], self._numbers[kept]
+        self._plan()
+        return gone
+
+    def _state(self, i: int, decoder: Tensors, pending: Ids) -> RowState:
+        row = self.rows[i]
+        group = next(group for group in self._groups if i in group.rows)
+        history = group.history.dump_row(int(np.flatnonzero(group.rows == i)[0]))
+        start = 0 if row.start is None else row.start.position
+        return RowState(decoder, history, row.base + self._column if row.chain.draws else start, pending)
+
+    def _next_block(self) -> None:
+        """Begin a block where the present one is full."""
+        if self._column == BLOCK:
+            self.flush()
+            self._column = self._since = 0
+            for row in self.rows:
+                row.base += BLOCK
+            self._fill(range(len(self.rows)))
+
+    def _fill(self, rows: Iterable[int]) -> None:
+        """Random numbers for the rest of the block."""
+        column = self._column
+        for i in rows:
+            row = self.rows[i]
+            if row.chain.draws:
+                self._numbers[i, column:] = uniform_numbers(row.seed, row.index, row.base + column, BLOCK - column)

@@ -1,0 +1,110 @@
+"""One sequence that is generated: what was asked for, and what has come of it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen.generation.chain import Chain
+from textgen.generation.results import FinishReason, TokenLogprobs
+from textgen.protocols import Ids, Tensors
+
+ENDLESS: Final = 1 << 60
+
+
+@attrs.frozen(eq=False)
+class RowState:
+    """Where a row stands: the decoder's state and the history, its place in the random numbers, and ids not fed yet."""
+
+    decoder: Tensors
+    history: dict[str, Any]
+    position: int
+    pending: Ids
+
+
+@attrs.define(eq=False, kw_only=True)
+class Row:
+    """A sequence to generate, and what has come of it.
+
+    prompt       (T,) ids to feed, after those that `start` has pending
+    chain        the samplers; rows of one chain are sampled together
+    deadline     a time of time.monotonic
+    stop_at      is told each token, and says whether the text ends with it
+    top          note log-probabilities, with so many likeliest tokens
+    exact        never share a batch in which the last bit may differ from a row alone
+    """
+
+    prompt: Ids
+    chain: Chain
+    seed: int = 0
+    index: int = 0
+    max_new_tokens: int | None = None
+    min_new_tokens: int = 0
+    stop_tokens: tuple[int, ...] = ()
+    deadline: float | None = None
+    cancelled: Callable[[], bool] | None = None
+    stop_at: Callable[[int], bool] | None = None
+    top: int | None = None
+    keep_state: bool = False
+    start: RowState | None = None
+    exact: bool = False
+    made: int = 0
+    reason: FinishReason | None = None
+    error: BaseException | None = None
+    end: RowState | None = None
+    logprobs: deque[TokenLogprobs] = attrs.field(factory=deque)
+    base: int = 0  # the place of column 0 of the present block in the random numbers
+    paused: bool = False
+    taken: int = 0
+    _parts: deque[Ids] = attrs.field(factory=deque)  # appended to by one thread, emptied by another
+
+    @property
+    def left(self) -> int:
+        """How many tokens it may add still."""
+        return ENDLESS if self.max_new_tokens is None else self.max_new_tokens - self.made
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self.reason is not None or self.error is not None
+
+    def to_feed(self) -> Ids:
+        """(T,) ids that the decoder needs before the first token can be drawn."""
+        return self.prompt if self.start is None else np.concatenate([self.start.pending, self.prompt])
+
+    def add(self, ids: Ids) -> None:
+        """Note generated tokens."""
+        self._parts.append(ids)
+        self.made += len(ids)
+
+    def take(self) -> Ids:
+        """The tokens that were not taken yet."""
+        parts = [self._parts.popleft() for _ in range(len(self._parts))]
+        ids: Ids = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, np.int64)
+        self.taken += len(ids)
+        return ids
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._parts) or self.ended
+
+    def resumes(self) -> bool:
+        """Whether a row that paused because nobody read it is to be submitted again."""
+        resumes, self.paused = self.paused, False
+        return resumes
+
+    def out_of_time(self) -> FinishReason | None:
+        """Why to end now, if the clock or the caller says so."""
+        if self.cancelled is not None and self.cancelled():
+            return "cancelled"
+        return "time" if self.deadline is not None and time.monotonic() >= self.deadline else None
+
+    def ends_with(self, token: int) -> bool:
+        """Whether the text ends with this token."""
+        return token in self.stop_tokens or (self.stop_at is not None and self.stop_at(token))

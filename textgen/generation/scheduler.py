@@ -1,0 +1,253 @@
+"""Continuous batching: requests join a running batch at any step, and leave it when they end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from textgen.contracts import checks
+from textgen.contracts.guards import FAILURES, failure
+from textgen.generation.batch import Batch, begun
+from textgen.generation.results import FinishReason
+from textgen.generation.row import Row, RowState
+from textgen.generation.rows import DecoderRows, can_share, logits_of
+from textgen.plugin.component import Offer
+from textgen.protocols import Array, Ids, Model
+
+PREFILL: Final = 1024  # prompt tokens fed at once, after which the running rows, clock and caller have their turn
+
+
+class Prefill:
+    """Feeds the prompts of newcomers side by side, a chunk at a time. Equal prompts are fed once."""
+
+    def __init__(self, model: Model, offer: Offer, rows: Sequence[Row]) -> None:
+        self._offer = offer
+        members: dict[int, list[Row]] = {}
+        for row in rows:
+            members.setdefault(id(row.prompt) if row.start is None else id(row), []).append(row)
+        self._members = sorted(members.values(), key=lambda rows: len(rows[0].to_feed()))
+        self._prompts: list[Ids] = [rows[0].to_feed() for rows in self._members]
+        self._decoder = DecoderRows.begin(model, offer, len(self._prompts))
+        if rows[0].start is not None:
+            self._decoder.write(rows[0].start.decoder)
+        self._fed = 0
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those whose prompts are not fed yet."""
+        return [row for rows in self._members for row in rows]
+
+    def advance(self) -> tuple[Batch, Array] | None:
+        """Feed a chunk. The rows whose prompts are fed now, if any, with the logits (B, V) of what follows."""
+        self.end([(row, reason) for row in self.rows if (reason := row.out_of_time()) is not None])
+        if not self._members:
+            return None
+        width = min(len(self._prompts[0]) - self._fed, PREFILL)
+        logits = self._decoder.extend(np.stack([ids[self._fed : self._fed + width] for ids in self._prompts]))
+        chain = self._members[0][0].chain
+        checks.check_logits(logits, (len(self._prompts), chain.vocab_size), self._offer)
+        self._fed += width
+        done = sum(len(ids) == self._fed for ids in self._prompts)
+        return self._ready(done, logits) if done else None
+
+    def end(self, rows: Iterable[tuple[Row, FinishReason]]) -> None:
+        """End rows before their prompts are fed."""
+        for row, reason in rows:
+            place = next(i for i, rows_of_one in enumerate(self._members) if row in rows_of_one)
+            if row.keep_state:
+                row.end = _unfed(row, self._decoder, place, self._prompts[place][self._fed :])
+            row.reason = reason
+            self._members[place].remove(row)
+        kept = [i for i, rows_of_one in enumerate(self._members) if rows_of_one]
+        if len(kept) < len(self._members):
+            self._members, self._prompts = [self._members[i] for i in kept], [self._prompts[i] for i in kept]
+            if kept:
+                self._decoder.keep(kept)
+
+    def _ready(self, done: int, logits: Array) -> tuple[Batch, Array]:
+        """Take the first `done` prompts out."""
+        places = [i for i, rows in enumerate(self._members[:done]) for _ in rows]
+        rows = [row for rows in self._members[:done] for row in rows]
+        rest = range(done, len(self._members))
+        if places == list(range(len(self._members))):
+            decoder = self._decoder
+        else:
+            logits = logits_of(logits, np.array(places))
+            decoder = self._decoder.take(places)
+            if rest:
+                self._decoder.keep(rest)
+        self._members, self._prompts = self._members[done:], self._prompts[done:]
+        return Batch(decoder, rows), logits
+
+
+class Scheduler:
+    """Runs rows of one model, up to `capacity` at once, in the order in which they were submitted. Of rows that cannot
+    share a batch, up to `alone` run side by side.
+
+    `submit` and `cancel` may be called from any thread; all else by one thread at a time.
+    """
+
+    def __init__(self, model: Model, offer: Offer, capacity: int, alone: int = 1) -> None:
+        self._model, self._offer, self._capacity, self._alone = model, offer, capacity, alone
+        self._waiting: deque[Row] = deque()
+        self._cancelled: deque[Row] = deque()
+        self._prefills: deque[Prefill] = deque()
+        self._batches: list[Batch] = []  # the first is shared, if rows can share one; the others are rows alone
+        self._shares: tuple[bool, bool] | None = None
+
+    def submit(self, row: Row) -> None:
+        """Let a row wait for its turn."""
+        self._waiting.append(row)
+
+    def cancel(self, row: Row) -> None:
+        """End a row at the next step, wherever it is."""
+        self._cancelled.append(row)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self._waiting or self._cancelled or self._prefills or self._batches)
+
+    @property
+    def free(self) -> int:
+        """How many more rows it would take in at once."""
+        return self._capacity - len(self._rows()) - len(self._waiting)
+
+    def run(self, until: float = 0.0) -> None:
+        """Advance every row by a step, and more until one ends or time.perf_counter() reaches `until`."""
+        while self._cancelled:
+            self._end(self._cancelled.popleft())
+        self._admit()
+        running = tuple(self._batches)
+        if self._prefills:
+            self._feed(self._prefills[0])
+        if until:
+            running = tuple(self._batches)  # without, newcomers have made their step
+        if self._prefills or len(running) > 1:
+            until = 0.0
+        for batch in running:
+            self._guarded(batch.rows, partial(batch.advance, until))
+        self._batches = [batch for batch in self._batches if batch.rows]
+
+    def flush(self) -> None:
+        """Hand all tokens made so far to their rows."""
+        for batch in self._batches:
+            batch.flush()
+
+    def pause_unread(self, most: int) -> None:
+        """Take rows out of which more than `most` tokens are not read; submitted again, they go on from there."""
+        for batch in self._batches:
+            for row in [row for row in batch.rows if row.made - row.taken > most]:
+                batch.end(row, None)
+                row.start, row.prompt, row.end, row.paused = row.end, row.prompt[:0], None, True
+        self._batches = [batch for batch in self._batches if batch.rows]
+
+    def abort(self, error: BaseException) -> None:
+        """End every row with an error."""
+        for row in [*self._waiting, *self._rows()]:
+            row.error = error
+        self._waiting.clear()
+        self._prefills.clear()
+        self._batches.clear()
+
+    def _rows(self) -> list[Row]:
+        batches = [row for batch in self._batches for row in batch.rows]
+        return batches + [row for prefill in self._prefills for row in prefill.rows]
+
+    def _admit(self) -> None:
+        """Begin to feed the prompts of waiting rows, as far as there is room."""
+        newcomers: list[Row] = []
+        alone = sum(int(self._is_alone(row)) for row in self._rows())
+        while self._waiting and len(self._rows()) + len(newcomers) < self._capacity:
+            row = self._waiting[0]
+            if not row.ended and row.left <= 0:
+                self._guarded([row], partial(self._end_unfed, row, "length"))
+            elif not row.ended:
+                alone += self._is_alone(row)
+                if self._is_alone(row) and alone > self._alone:
+                    break
+                newcomers.append(row)
+            self._waiting.popleft()
+        shared = [row for row in newcomers if row.start is None and not self._is_alone(row)]
+        for rows in ([shared] if shared else []) + [[row] for row in newcomers if row not in shared]:
+            self._guarded(rows, partial(self._begin, rows))
+
+    def _begin(self, rows: Sequence[Row]) -> None:
+        self._prefills.append(Prefill(self._model, self._offer, rows))
+
+    def _feed(self, prefill: Prefill) -> None:
+        def feed() -> None:
+            ready = prefill.advance()
+            if ready is not None:
+                batch, logits = ready
+                self._guarded(batch.rows, partial(batch.draw, logits))
+                self._guarded(batch.rows, partial(self._take_in, batch))
+
+        self._guarded(prefill.rows, feed)
+        if not any(not row.ended for row in prefill.rows):
+            self._prefills.remove(prefill)
+
+    def _take_in(self, batch: Batch) -> None:
+        """Put rows with fed prompts among the others."""
+        if not batch.rows:
+            return
+        shared = next((other for other in self._batches if not self._is_alone(other.rows[0])), None)
+        if shared is None or self._is_alone(batch.rows[0]):
+            self._batches.append(batch)
+        else:
+            shared.join(batch)
+
+    def _is_alone(self, row: Row) -> bool:
+        """Whether a row may not share a batch."""
+        if self._capacity == 1:
+            return True
+        if self._shares is None:
+            self._shares = can_share(self._model, self._offer)
+        together, exact = self._shares
+        return not together or (row.exact and not exact)
+
+    def _end(self, row: Row) -> None:
+        """End a row because it was cancelled."""
+        if row.ended:
+            return
+        for batch in self._batches:
+            if row in batch.rows:
+                batch.end(row, "cancelled")
+        for prefill in self._prefills:
+            if row in prefill.rows:
+                prefill.end([(row, "cancelled")])
+        if not row.ended:  # it waits still
+            self._end_unfed(row, "cancelled")
+        self._batches = [batch for batch in self._batches if batch.rows]
+        self._prefills = deque(prefill for prefill in self._prefills if prefill.rows)
+
+    def _end_unfed(self, row: Row, reason: FinishReason) -> None:
+        if row.keep_state:
+            decoder = DecoderRows.begin(self._model, self._offer, 1)
+            if row.start is not None:
+                decoder.write(row.start.decoder)
+            row.end = _unfed(row, decoder, 0, row.to_feed())
+        row.reason = reason
+
+    def _guarded(self, rows: Sequence[Row], work: Callable[[], object]) -> None:
+        """Do work for rows; what goes wrong in it is the error of each of them."""
+        affected = list(rows)
+        try:
+            work()
+        except FAILURES as error:
+            made = failure(self._offer, "decoding", error)
+            for row in affected:
+                if not row.ended:
+                    row.error = made
+            for batch in self._batches:
+                batch.rows = [row for row in batch.rows if not row.ended]
+
+
+def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> RowState:
+    """Where a row stands that has drawn nothing yet."""
+    position = 0 if row.start is None else row.start.position
+    return RowState(decoder.row_state(place), begun(row.chain, [row]).dump_row(0), position, pending)

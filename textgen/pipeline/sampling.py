@@ -1,0 +1,63 @@
+"""Sampling options of a request: what each changes in a chain of samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from textgen.errors import Fault, UsageError
+from textgen.pipeline.pipeline import Choice
+from textgen.pipeline.structure import plain, structure_table
+from textgen.plugin.component import ComponentSource, Offer
+
+
+def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: ComponentSource) -> list[Choice]:
+    """The chain with options by name, such as temperature=0.5.
+
+    Each changes the key of the sampler that takes it (`option(argument=...)`). A sampler that the chain lacks joins it
+    at its standard place, before the first that stands later (`Component.place`). Raises UsageError with every fault.
+    """
+    faults: list[Fault] = []
+    made = list(chain)
+    for name, value in options.items():
+        found = plugins.sampling_option(name)
+        if isinstance(found, Fault):
+            faults.append(found)
+            continue
+        offer, key = found
+        made = [choice for choice in made if name not in choice.offer.component.gives_way_to]
+        places = [place for place, choice in enumerate(made) if choice.offer == offer]
+        before = plain(made[places[-1]].options) if places else {}
+        trial: list[Fault] = []
+        settings = structure_table(offer.component.config, {**before, key: value}, "", Path.cwd(), trial)
+        faults += named(trial, [offer])
+        if settings is None:
+            continue
+        if places:
+            made[places[-1]] = attrs.evolve(made[places[-1]], options=settings)
+        else:
+            made.insert(_place(made, offer), Choice(offer.name, offer, settings))
+    if faults:
+        raise UsageError(faults=faults)
+    return made
+
+
+def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:
+    """Faults of samplers' keys by the names that the keys have as options of a request."""
+    names = {key: name for offer in offers for name, key in offer.component.arguments().items()}
+    return [attrs.evolve(fault, path=names.get(fault.path, fault.path)) for fault in faults]
+
+
+def _place(chain: Sequence[Choice], offer: Offer) -> int:
+    """Where in a chain a sampler stands by standard."""
+    later = (
+        place
+        for place, choice in enumerate(chain)
+        if choice.offer.component.place is not None
+        and offer.component.place is not None
+        and choice.offer.component.place > offer.component.place
+    )
+    return next(later, len(chain))
