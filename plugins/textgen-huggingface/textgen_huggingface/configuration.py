@@ -45,6 +45,11 @@ def context_length(config: Any) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
+def scales_with_length(config: Any) -> bool:
+    """Whether the rotation of positions depends on the longest row of a batch, so that rows are not independent."""
+    return any(f"'rope_type': '{kind}'" in str(config.to_dict()) for kind in ("dynamic", "longrope"))
+
+
 def _new(options: HuggingFaceConfig, vocab_size: int) -> Any:
     from transformers import AutoConfig
 

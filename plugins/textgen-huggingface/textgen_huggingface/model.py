@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from textgen import BuildContext, Fault, PipelineError, UsageError
 from textgen.protocols import Decoder, Tensors
-from textgen_huggingface.configuration import context_length, draws_while_training, make_config
+from textgen_huggingface.cache import State, cache_parts, make_cache
+from textgen_huggingface.configuration import context_length, draws_while_training, make_config, scales_with_length
+from textgen_huggingface.decoder import HuggingFaceDecoder, HuggingFaceRowDecoder, can_pad
 from textgen_huggingface.own_generator import OwnGenerator
 from textgen_huggingface.plugin import HuggingFaceConfig
 from textgen_huggingface.quiet import quietly
-
-State: TypeAlias = tuple[Tensor, ...]
-"""Per layer keys and values, each (B, heads, T, size of a head); or the tokens (B, T) of an architecture without."""
 
 
 def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel:
@@ -38,6 +37,8 @@ class HuggingFaceModel(nn.Module):
     vocab_size      V of the tokenizer; logits of what the model knows beyond (padding of its vocabulary) are cut off
     start_tokens    what is fed in place of nothing, for the logits of a first token; none gives equal logits
     context_length  the tokens it can attend to at once, None without a limit
+    caches          whether it fills a plain cache of keys and values
+    pads            whether rows of different lengths can share a batch
     """
 
     def __init__(self, model: Any, vocab_size: int, start_tokens: tuple[int, ...] = ()) -> None:
@@ -46,11 +47,14 @@ class HuggingFaceModel(nn.Module):
         self.context_length = context_length(model.config)
         accepted = inspect.signature(model.forward).parameters
         self._cache_argument = next((name for name in ("cache", "past_key_values") if name in accepted), None)
-        self._keeps_last = "logits_to_keep" in accepted
+        self._keeps_last, self._takes_positions = "logits_to_keep" in accepted, "position_ids" in accepted
         self._draws = draws_while_training(model.config)
         self._generator = torch.Generator(self.device).manual_seed(0)
         self.caches = self._cache_argument is not None and not getattr(model, "_is_stateful", False)
         self._examine()
+        self.pads = (
+            self.caches and "attention_mask" in accepted and not scales_with_length(model.config) and can_pad(self)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -79,11 +83,22 @@ class HuggingFaceModel(nn.Module):
         logits = self.run(tokens, cache)
         return logits, cache_parts(cache)
 
-    def run(self, tokens: Tensor, cache: Any = None, *, last_only: bool = False) -> Tensor:
-        """Logits (B, T, V), or (B, 1, V) of the last token alone; `cache` takes in the keys and values."""
+    def run(
+        self, tokens: Tensor, cache: Any = None, *, padding: Tensor | None = None, last_only: bool = False
+    ) -> Tensor:
+        """Logits (B, T, V), or (B, 1, V) of the last token alone; `cache` takes in the keys and values.
+
+        padding  (B,) int64: how many of the first columns of the cache are no tokens of the row
+        """
         arguments: dict[str, Any] = {"use_cache": cache is not None}
         if cache is not None:
             arguments[str(self._cache_argument)] = cache
+        if padding is not None:
+            past = cache.get_seq_length()
+            columns = torch.arange(past + tokens.shape[1], device=self.device)
+            arguments["attention_mask"] = (columns >= padding[:, None]).long()
+            if self._takes_positions:
+                arguments["position_ids"] = columns[past:] - padding[:, None]
         if last_only and self._keeps_last:
             arguments["logits_to_keep"] = 1
         if self._draws and self.training:
@@ -101,9 +116,7 @@ class HuggingFaceModel(nn.Module):
 
     def decoder(self, batch_size: int) -> Decoder:
         """A decoder that keeps keys and values."""
-        from textgen_huggingface.decoder import HuggingFaceDecoder
-
-        return HuggingFaceDecoder(self, batch_size)
+        return (HuggingFaceRowDecoder if self.pads else HuggingFaceDecoder)(self, batch_size)
 
     def tensors(self) -> Tensors:
         """The weights by the names of transformers, tied ones once; on a CPU they share memory with the module."""
@@ -152,18 +165,6 @@ class HuggingFaceModel(nn.Module):
         self.caches = bool(layers) and all(
             type(layer).__name__ == "DynamicLayer" and layer.get_seq_length() == length for layer in layers
         )
-
-
-def make_cache(state: State) -> Any:
-    """A cache of transformers that holds the keys and values of `state`."""
-    from transformers import DynamicCache
-
-    return DynamicCache(list(zip(state[::2], state[1::2], strict=True)) or None)
-
-
-def cache_parts(cache: Any) -> State:
-    """The keys and values of each layer."""
-    return tuple(part for layer in cache.layers for part in (layer.keys, layer.values))
 
 
 def _make(config: Any, generator: torch.Generator) -> Any:
