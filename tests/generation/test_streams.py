@@ -82,7 +82,7 @@ def test_prompts_of_a_stream_are_read_as_their_turn_comes(generator: Generator) 
     assert next(pieces).index in (0, 1)
     assert read == ["the ", "clock"]
     assert {piece.index for piece in pieces} == {0, 1, 2}
-    with pytest.raises(UsageError, match="several"):
+    with pytest.raises(UsageError, match="expected a list"):
         generator.stream_many("the ")
     with pytest.raises(UsageError, match="batch_size"):
         generator.stream_many(["the "], batch_size=0)

@@ -20,7 +20,6 @@ from textgen.generation.chain import Chain
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import MAX_SEED, DecodingOptions, UnknownCharacters
 from textgen.pipeline.structure import structure_table
-from textgen.protocols import Ids
 from textgen.suggest import nearest
 
 BATCH_SIZE: Final = 256
