@@ -10,13 +10,22 @@ import numpy as np
 
 from textgen.errors import UsageError
 from textgen.generation.arguments import Settings
-from textgen.generation.detokenise import NO_IDS, TAIL, Detokeniser
+from textgen.generation.detokenise import NO_IDS, TAIL, Detokeniser, Tail
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
 from textgen.generation.row import Row, RowState
 from textgen.protocols import Ids, Tokenizer
 
 _HISTORY: Final = "history."
 _STATE: Final = "state."
+
+
+@attrs.frozen(eq=False)
+class PromptText:
+    """A prompt: its text, its ids (T,), and their tail."""
+
+    text: str
+    ids: Ids
+    tail: Tail
 
 
 @attrs.define(eq=False)
@@ -42,7 +51,7 @@ class Continuation:
     def begin(
         cls,
         tokenizer: Tokenizer,
-        prompt: tuple[str, Ids],
+        prompt: PromptText,
         settings: Settings,
         *,
         seed: int,
@@ -50,19 +59,14 @@ class Continuation:
         state: GenerationState | None = None,
         keep_state: bool = False,
     ) -> Continuation:
-        """A row for `prompt`, text and ids, after `state` or the start."""
-        text, ids = prompt
-        decoding, before, open_end = settings.decoding, ids, ""
+        """A row for a prompt, after `state` or the start."""
+        ids, tail, decoding, open_end = prompt.ids, prompt.tail, settings.decoding, ""
         if state is not None:
             before = np.concatenate([np.array(state.values["tail"], np.int64), ids])
+            tail = Tail.of(tokenizer, before, mid_character=not len(ids))
             open_end = "" if len(ids) else str(state.values["open_end"])
         detokeniser = Detokeniser(
-            tokenizer,
-            before,
-            stops=decoding.stops,
-            min_tokens=decoding.min_new_tokens,
-            open_end=open_end,
-            mid_character=state is not None and not len(ids),
+            tokenizer, tail, stops=decoding.stops, min_tokens=decoding.min_new_tokens, open_end=open_end
         )
         row = Row(
             prompt=ids,
@@ -79,9 +83,9 @@ class Continuation:
             start=None if state is None else _row_state(state, settings),
             exact=settings.exact,
         )
-        shown = text if decoding.echo else ""
-        last = deque(before[-TAIL:].tolist(), TAIL)
-        return cls(row, text, ids, shown, decoding.echo, dict(settings.sampling), detokeniser, last)
+        shown = prompt.text if decoding.echo else ""
+        last = deque(tail.ids.tolist(), TAIL)
+        return cls(row, prompt.text, ids, shown, decoding.echo, dict(settings.sampling), detokeniser, last)
 
     @property
     def finish_reason(self) -> FinishReason | None:

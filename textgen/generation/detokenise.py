@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+import attrs
 import numpy as np
 
 from textgen.protocols import Ids, Tokenizer
@@ -13,35 +14,38 @@ TAIL: Final = 32  # tokens before a continuation that tokenizers get to see; the
 NO_IDS: Final = np.empty(0, np.int64)
 
 
-class Detokeniser:
-    """Decodes the tokens that follow others, and holds back what may be the beginning of a stop text.
+@attrs.frozen(eq=False)
+class Tail:
+    """The last tokens before a continuation, and how many characters of their text were shown.
 
     Tokens may stand for another text alone than after others: a tokenizer of words puts a space between two. So the
-    tokens before the continuation are decoded first, and their text is left out.
+    tail is decoded with the continuation, and its text is left out.
+    """
 
-    A stop text counts once `min_tokens` tokens have come; it is searched in what came after them, and in `open_end`.
+    ids: Ids
+    shown: int
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, before: Ids, *, mid_character: bool = False) -> Tail:
+        """Of the ids `before` (T,). With `mid_character`, a character that they begin belongs to the continuation."""
+        ids = before[-TAIL:]
+        if not len(ids):
+            return cls(ids, 0)
+        return cls(ids, len(tokenizer.incremental_decoder().decode(ids) if mid_character else tokenizer.decode(ids)))
+
+
+class Detokeniser:
+    """Decodes the tokens that follow a tail, and holds back what may be the beginning of a stop text.
+
+    A stop text counts once `min_tokens` tokens have come; it is searched in what came after them, and in `open_end`:
+    the text before, already shown, that may be the beginning of one.
     """
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        before: Ids,
-        *,
-        stops: tuple[str, ...] = (),
-        min_tokens: int = 0,
-        open_end: str = "",
-        mid_character: bool = False,
+        self, tokenizer: Tokenizer, tail: Tail, *, stops: tuple[str, ...] = (), min_tokens: int = 0, open_end: str = ""
     ) -> None:
-        """For what follows the ids `before` (T,).
-
-        open_end       the text before, already shown, that a stop text may begin with
-        mid_character  the last of `before` may be part of a character, whose text belongs to the continuation
-        """
-        tail = before[-TAIL:]
         self._decoder = tokenizer.incremental_decoder()
-        shown = self._decoder.decode(tail) if len(tail) else ""
-        # Characters that the decoder still holds back, although the prompt has shown them.
-        self._skip = 0 if mid_character or not len(tail) else len(tokenizer.decode(tail)) - len(shown)
+        self._tail, self._skip = tail.ids, tail.shown
         self._stops, self._min_tokens, self._tokens = stops, min_tokens, 0
         self.open_end = open_end
         self._before = len(open_end)  # characters of what is held back that were shown already
@@ -78,6 +82,8 @@ class Detokeniser:
         self._ready.append(shown if self.stopped else shown + self.open_end[self._before :])
 
     def _decode(self, ids: Ids, *, final: bool = False) -> str:
+        if len(self._tail):
+            ids, self._tail = np.concatenate([self._tail, ids]), NO_IDS
         text = self._decoder.decode(ids, final) if final else self._decoder.decode(ids)
         if not self._skip:
             return text

@@ -10,13 +10,14 @@ import attrs
 
 from textgen.errors import UsageError
 from textgen.generation.arguments import Defaults, ManyOptions, Prompt, Request, Settings, check_integer
-from textgen.generation.continuation import Continuation
+from textgen.generation.continuation import Continuation, PromptText
+from textgen.generation.detokenise import Tail
 from textgen.generation.prompts import check_prompt, prompt_text
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import MAX_N, MAX_SEED
-from textgen.protocols import Ids, Tokenizer
+from textgen.protocols import Tokenizer
 
-_Given: TypeAlias = tuple[Request, Settings, tuple[str, Ids]]
+_Given: TypeAlias = tuple[Request, Settings, PromptText]
 
 
 @attrs.frozen(eq=False)
@@ -71,7 +72,8 @@ class Requests:
         if whole:
             settings.must_end()
         ids = check_prompt(self.tokenizer, request.prompt, settings.decoding.unknown_characters)
-        return request, settings, (prompt_text(self.tokenizer, request.prompt, ids), ids)
+        text = prompt_text(self.tokenizer, request.prompt, ids)
+        return request, settings, PromptText(text, ids, Tail.of(self.tokenizer, ids))
 
     def _continuations(self, given: Iterable[_Given], first: int, n: int) -> Iterator[Continuation]:
         deadlines: dict[float, float | None] = {}  # one clock for all
