@@ -12,7 +12,7 @@
     ├── RunError                 .path        the run directory cannot be used
     │   ├── RunLockedError       .pid         another process is using it
     │   └── CorruptFileError     .path, .expected, .actual
-    ├── TrainingError            .step, .learning_rate: training cannot go on
+    ├── TrainingError            .step, .learning_rate: training cannot continue
     └── Interrupted              .step, .signal_number, exit code 128 + signal
 
 The text of each says what is wrong, where, and what to do, in terms of the Python API; the attributes hold the same

@@ -86,7 +86,7 @@ class Evaluation:
 
 @attrs.frozen(kw_only=True)
 class Checkpointed:
-    """A checkpoint was written, whole and durable, to the folder `path`."""
+    """A checkpoint was written, complete and durable, to the folder `path`."""
 
     step: int
     path: Path

@@ -287,41 +287,24 @@ def links(size: int) -> dict[str, Any]:
 
 def test_no_sampler_is_left_out() -> None:
     offered = {offer.name for offer in Engine().plugins().offers("sampler")}
-    assert {*links(5), "standard"} <= offered
+    assert {*links(5)} <= offered
 
 
-STANDARD = {
-    "repetition_penalty": 1.2,
-    "presence_penalty": 0.3,
-    "frequency_penalty": 0.1,
-    "logit_bias": {letters(1): 1.5},
-    "no_repeat_ngram": 3,
-    "top_k": 6,
-    "typical_p": 0.95,
-    "top_p": 0.9,
-    "min_p": 0.02,
-    "temperature": 0.8,
-}
-
-
-@pytest.mark.parametrize("name", [*links(5), "standard"])
+@pytest.mark.parametrize("name", links(5))
 @given(case=cases())
 def test_every_sampler_keeps_its_contract(name: str, case: tuple[Any, Past]) -> None:
     import torch
 
     logits, past = case
     size = logits.shape[1]
-    options = (
-        links(size).get(name) if name != "standard" else {**STANDARD, "logit_bias": links(size)["logit-bias"]["bias"]}
-    )
-    made = sampler(name, size, **options)
+    made = sampler(name, size, **links(size)[name])
     before = logits.copy()
     logits.flags.writeable = False
     out = made(logits, past)
     assert np.array_equal(logits, before), "it wrote into its input"
     assert (out.shape, out.dtype) == (logits.shape, logits.dtype)
     assert not np.isnan(out).any()
-    if name not in ("no-repeat-ngram", "standard"):  # which may forbid all there is
+    if name != "no-repeat-ngram":  # which may forbid all there is
         assert drawable(out).all()
     for b in range(len(logits)):  # rows are independent
         assert np.array_equal(made(logits[b : b + 1], past.row(b)), out[b : b + 1])
@@ -331,30 +314,51 @@ def test_every_sampler_keeps_its_contract(name: str, case: tuple[Any, Past]) -> 
     assert tensor.numpy() == pytest.approx(out, rel=1e-6)
 
 
+OFF: dict[str, dict[str, Any]] = {
+    "temperature": {"temperature": 1.0},
+    "top-k": {"k": 0},
+    "top-p": {"p": 1.0},
+    "min-p": {"p": 0.0},
+    "typical": {"p": 1.0},
+    "repetition-penalty": {"penalty": 1.0},
+    "presence-penalty": {"penalty": 0.0},
+    "frequency-penalty": {"penalty": 0.0},
+    "logit-bias": {"bias": {}},
+    "no-repeat-ngram": {"n": 0},
+}
+
+
+@pytest.mark.parametrize("name", OFF)
 @given(case=cases())
-def test_standard_is_the_chain_of_its_parts_in_the_documented_order(case: tuple[Any, Past]) -> None:
+def test_a_sampler_that_is_off_changes_nothing(name: str, case: tuple[Any, Past]) -> None:
     logits, past = case
-    size = logits.shape[1]
-    standard = STANDARD if size > 1 else {**STANDARD, "logit_bias": {}}
-    expected = logits
+    assert np.array_equal(sampler(name, logits.shape[1], **OFF[name])(logits, past), logits)
+
+
+def test_options_make_the_chain_of_their_samplers_in_the_documented_order(
+    finished_run: Path, generator: Generator
+) -> None:
+    options: dict[str, Any] = {
+        "temperature": 0.8,
+        "min_p": 0.02,
+        "top_p": 0.9,
+        "typical_p": 0.95,
+        "top_k": 6,
+        "no_repeat_ngram": 3,
+        "logit_bias": {"e": 1.5},
+        "frequency_penalty": 0.1,
+        "presence_penalty": 0.3,
+        "repetition_penalty": 1.2,
+    }
+    tables = []
     for name in CHAIN:
-        key = {"typical": "typical_p"}.get(name, name.replace("-", "_"))
-        field = next(iter(component("sampler", name).options()))
-        if standard[key] != {}:
-            expected = sampler(name, size, **{field: standard[key]})(expected, past)
-    assert np.array_equal(sampler("standard", size, **standard)(logits, past), expected)
+        argument, key = next(iter(component("sampler", name).arguments().items()))
+        tables.append({"type": name, key: options[argument]})
+    expected = load(finished_run, sampler=tables).generate("the ", max_new_tokens=80)
+    assert generator.generate("the ", max_new_tokens=80, **options) == expected
 
 
-@given(case=cases())
-def test_standard_changes_nothing_unless_asked(case: tuple[Any, Past]) -> None:
-    logits, past = case
-    made = sampler("standard", logits.shape[1])
-    assert np.array_equal(made(logits, past), logits)
-    off = {"top_k": 0, "no_repeat_ngram": 0, "min_p": 0.0, "top_p": 1.0, "typical_p": 1.0, "temperature": 1.0}
-    assert np.array_equal(sampler("standard", logits.shape[1], **off)(logits, past), logits)
-
-
-def test_keywords_stand_in_place_of_the_runs_own_chain(finished_run: Path, generator: Generator) -> None:
+def test_options_at_a_call_make_the_chain_that_a_pipeline_would_have(finished_run: Path, generator: Generator) -> None:
     chain = [{"type": "top-k", "k": 4}, {"type": "temperature", "temperature": 0.6}]
     expected = load(finished_run, sampler=chain).generate("the ", max_new_tokens=60)
     assert generator.generate("the ", max_new_tokens=60, temperature=0.6, top_k=4) == expected

@@ -24,7 +24,6 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "logit-bias": [{"bias": {"e": 2.0, "T": -50.0}}],
     "temperature": [{"temperature": 0.3}, {"temperature": 0.0}],
     "top-k": [{"k": 3}],
-    "standard": [{}, {"repetition_penalty": 1.3, "presence_penalty": 0.5, "no_repeat_ngram": 3, "top_p": 0.8}],
     "file": [{"path": str(ROOT / "README.md")}, {"path": str(ROOT / "docs"), "glob": "*.md"}],
     "samples": [{"every": 2}],
 }

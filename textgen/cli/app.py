@@ -56,7 +56,7 @@ class _Group(click.Group):
         offer = ctx.obj.plugins().find("command", name)
         if isinstance(offer, Offer):
             return self._build(offer, ctx.obj)
-        if "plugins offer" in offer.expected:  # a clash says what to write instead
+        if any(other.component.name == name for other in ctx.obj.plugins().offers("command")):  # of several plugins
             raise click.UsageError(f"{offer.expected}; {offer.hint}", ctx)
         return None
 

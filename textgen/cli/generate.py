@@ -73,8 +73,8 @@ def _unescaped(text: str) -> str:
     "--logprobs", type=int, metavar="K", help="With JSON lines: log-probabilities of each token and the K likeliest."
 )
 @click.option("--novelty", is_flag=True, help="Report how much of the text is copied from the training corpus.")
-@click.option("--save-state", type=click.Path(), metavar="FILE", help="Save where the text ends, to go on from there.")
-@click.option("--load-state", type=click.Path(), metavar="FILE", help="Go on from a saved state.")
+@click.option("--save-state", type=click.Path(), metavar="FILE", help="Save where the text ends, to resume there.")
+@click.option("--load-state", type=click.Path(), metavar="FILE", help="Resume from a saved state.")
 @click.option(
     "--unknown-characters",
     type=click.Choice(["error", "skip", "unknown"]),

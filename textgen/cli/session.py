@@ -24,7 +24,7 @@ OPTIONS: Final = tuple(name for name in attrs.fields_dict(Options) if name not i
 COMMANDS: Final = ("/set", "/unset", "/options", "/help", "/quit", "/exit")
 
 _HELP: Final = """\
-Type a prompt, and the model goes on from it. Ctrl-C stops a text.
+Type a prompt, and the model continues it. Ctrl-C stops a text.
   /set KEY=VALUE   change an option: /set temperature=0.5, /set stop="\\n"
   /set seed=N      another seed; each prompt gets the next index of the seed,
                    and /set seed=N begins at the first

@@ -121,15 +121,15 @@ class OutputOptions:
             check_output("--save-state", self.save_state, "saved state", _is_state, in_run=True)
 
     def interactive(self) -> bool:
-        """Whether nothing says what to continue, and a person is there to ask."""
+        """Whether no prompt is given, and a person can type some."""
         return self.unasked() and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
     def unasked(self) -> bool:
-        """Whether nothing says what to continue."""
+        """Whether no prompt is given."""
         return not self.prompts and (self.prompt_file, self.prompts_file, self.load_state) == (None, None, None)
 
     def with_prompt_read(self) -> OutputOptions:
-        """The same with the prompt of --prompt-file read, or what is piped in where nothing says what to continue."""
+        """The same with the prompt of --prompt-file read, or what is piped in where no prompt is given."""
         file = "-" if self.unasked() and _is_piped_in() else self.prompt_file
         if file is None:
             return self

@@ -19,7 +19,7 @@ from textgen.generation.scheduler import Scheduler
 from textgen.protocols import Ids
 
 _ROUND: Final = 0.005  # seconds of work after which readers are woken
-_AT_ONCE: Final = 32  # readers woken in a round at most: each takes some 20 microseconds of its event loop
+_AT_ONCE: Final = 24  # readers woken in a round: each takes some 20 microseconds of its event loop
 _UNREAD: Final = 1 << 14  # tokens that a reader may be behind before its text pauses
 
 
@@ -29,6 +29,7 @@ class Reader:
     def __init__(self, texts: Iterable[Continuation]) -> None:
         self.texts = list(texts)
         self.loop = asyncio.get_running_loop()
+        self.has_begun = False
         self._woken: asyncio.Future[None] | None = None
 
     def has_news(self) -> bool:
@@ -45,6 +46,7 @@ class Reader:
 
     def wake(self) -> None:
         """Called in the event loop."""
+        self.has_begun = True
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
@@ -90,11 +92,11 @@ class BackgroundLoop:
                     return
 
     def _wake(self, count: int) -> None:
-        """Wake up to `count` of the readers that have something to take."""
+        """Wake up to `count` of the readers that have something to take, and all that wait for their first piece."""
         woken: dict[asyncio.AbstractEventLoop, list[Reader]] = {}
         for _ in range(len(self.waiting)):
             reader = self.waiting.popleft()
-            if count and reader.has_news():
+            if (count > 0 or not reader.has_begun) and reader.has_news():
                 count -= 1
                 woken.setdefault(reader.loop, []).append(reader)
             else:

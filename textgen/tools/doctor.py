@@ -163,7 +163,7 @@ def _compute(report: Mapping[str, Any]) -> list[Problem]:
                 advice = f"set OMP_NUM_THREADS={usable}"
                 problems.append(Problem(f"torch computes with {value} threads on {usable} cores", advice, False))
         elif value is not None and not (value.isdigit() and int(value)):
-            problems.append(Problem(f"{name}={value!r} is no number of threads", f"set it to {usable}", False))
+            problems.append(Problem(f"{name}={value!r} is not a number of threads", f"set it to {usable}", False))
         elif value is not None and int(value) > usable:
             what = f"{name}={value}, and this process may use {usable} cores: threads wait for each other"
             problems.append(Problem(what, f"set {name}={usable}", False))

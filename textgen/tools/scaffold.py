@@ -108,8 +108,8 @@ def _check(names: Names, kind: str, plugins: PluginSet) -> None:
         proposal = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         hint = f"; write {proposal!r}" if proposal != name and _DISTRIBUTION.fullmatch(proposal) else ""
         raise UsageError(
-            f"{name!r} is no name for a package: it is lower-case words of letters and digits joined by hyphens, and "
-            f"begins with a letter, also after textgen-{hint}"
+            f"{name!r} is not a name for a package: use lower-case words of letters and digits, joined by "
+            f"hyphens, that begins with a letter, also after textgen-{hint}"
         )
     if keyword.iskeyword(names.module):
         raise UsageError(f"{name!r} is a word of Python's own and cannot be imported; write 'textgen-{name}'")

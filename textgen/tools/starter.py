@@ -74,7 +74,7 @@ def starter_pipeline(text: str | None, folder: Path) -> tuple[str, str]:
     """A commented pipeline for the file or folder `text`, to be put in `folder`; for the embedded story without one.
 
     With it comes a remark on how the text is encoded, or "" where there is nothing to say. Raises UsageError when there
-    is no such text, next to none, or something else than text.
+    is no such text, too little of it, or something other than text.
     """
     corpus, remark, size = _STORY, "", _STORY_BYTES
     if text is not None:
@@ -125,7 +125,7 @@ def _encoding_of(file: Path) -> str:
         data = opened.read(_PIECE)
         for magic, what in _NO_TEXTS.items():
             if data.startswith(magic):
-                raise UsageError(f"{file} is {what}, and no plain text; save it as text first")
+                raise UsageError(f"{file} is {what}, not plain text; save it as text first")
         if name := encoding_of_mark(data):
             return name
         try:
