@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -68,6 +69,73 @@ def test_what_is_not_there_is_an_attribute_error() -> None:
 
 
 # What may import what.
+
+# From the ground up: a room imports only from rooms below it, in functions and for types too.
+FLOORS = (
+    ("suggest", "errors", "files", "events", "protocols", "data", "deprecation", "devices", "gradient"),
+    ("plugin",),
+    ("pipeline",),
+    ("contracts",),
+    ("generation",),
+    ("runs",),
+    ("engine",),
+    ("tools", "testing"),
+    ("cli",),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "plugins" if path in BUILTINS else ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def imported_modules(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Which of our modules the import statements among `nodes` name."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+
+
+def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those in functions."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from outside_functions(node)
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not in a circle of any length, imports for types included."""
+    graph = {
+        module: set(imported_modules(outside_functions(ast.parse(path.read_text("utf-8"))))) - {module}
+        for module, path in MODULES.items()
+    }
+    assert len(graph["textgen.engine"]) > 5
+    graphlib.TopologicalSorter(graph).prepare()  # a CycleError shows the circle
+
+
+@pytest.mark.parametrize("path", [path for path in CORE if path.parent != ROOT / "textgen"], ids=named)
+def test_a_room_imports_only_from_those_below(path: Path) -> None:
+    room = path.relative_to(ROOT / "textgen").parts[0]
+    for module in imported_modules(ast.walk(ast.parse(path.read_text("utf-8")))):
+        other = module.split(".")[1] if "." in module else "the public door"
+        assert other == room or FLOOR_OF.get(other, len(FLOORS)) < FLOOR_OF[room], f"{room} imports {module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "textgen").glob("*.py")), ids=named)
+def test_a_module_beside_the_rooms_imports_from_none_above(path: Path) -> None:
+    if path.stem.startswith("__"):
+        return  # the public door and the command
+    for module in imported_modules(ast.walk(ast.parse(path.read_text("utf-8")))):
+        assert FLOOR_OF[module.split(".")[1]] <= FLOOR_OF[path.stem], module
 
 
 def imports(path: Path) -> Iterator[str]:

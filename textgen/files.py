@@ -7,11 +7,12 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
 
-from textgen.errors import CorruptFileError
+from textgen.errors import CorruptFileError, RunError
 from textgen.protocols import Tensors
 
 _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
@@ -88,6 +89,20 @@ def sync_folder(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file `name` of a run directory. Raises RunError when a symbolic link leads out of it."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        cause = f"{path} leads out of the run directory; it is not followed"
+        raise RunError(f"{cause}: put what it leads to in its place, or remove it", folder)
+    return path
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it. Of a symbolic link, the link alone."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def read_checked(path: Path, sha256: str) -> bytes:

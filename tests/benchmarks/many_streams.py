@@ -2,8 +2,8 @@
 
 Usage: python tests/benchmarks/many_streams.py [--streams 200] [--tokens 400] [--repeats 5]
 
-For each model: tokens a second of the streams as a share of generate_many's, the time to the first piece, and the lag of
-the event loop (how late a sleep of a millisecond ends). Both in turn, in one process.
+For each model: tokens a second of the streams as a share of generate_many's, the time to the first piece, and the lag
+of the event loop (how late a sleep of a millisecond ends). Both in turn, in one process.
 """
 
 from __future__ import annotations

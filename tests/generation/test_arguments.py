@@ -13,7 +13,7 @@ from textgen import (
     PromptError,
     UsageError,
 )
-from textgen.generation.arguments import GenerateArguments
+from textgen.generation.arguments import ManyOptions, Request
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_arguments_out_of_range_are_refused_before_anything_is_drawn(
 
 
 def test_every_argument_has_a_type() -> None:
-    assert Any not in get_type_hints(GenerateArguments).values()
+    assert Any not in {*get_type_hints(Request).values(), *get_type_hints(ManyOptions).values()}
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_limits_are_checked_before_anything_is_read_or_made(generator: Generator
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"cancelled": 5}, "cancelled must be a function or an event"),
-        ({"prompt": None}, "a prompt must be a string"),
-        ({"prompt": ["the"]}, "a prompt must be a string"),
+        ({"cancelled": 5}, "cancelled: expected a function or an event"),
+        ({"prompt": None}, "prompt: expected a string or a list of token ids"),
+        ({"prompt": ["the"]}, "prompt: expected a string or a list of token ids"),
         ({"max_tokens": 5}, "did you mean 'max_new_tokens'"),
         ({"temprature": 1.0}, "did you mean 'temperature'"),
-        ({"n": 2}, "n is an argument of other methods"),
-        ({"logit_bias": {5: 1.0}}, "logit_bias: expected the text of one token"),
+        ({"n": 2}, "n: unknown argument"),
+        ({"logit_bias": {500: 1.0}}, "logit_bias: expected a token id from 0"),
         ({"logit_bias": {"the": 1.0}}, "logit_bias: expected the text of one token"),
     ],
 )
@@ -83,8 +83,8 @@ def test_what_cannot_be_meant_is_a_usage_error(generator: Generator, arguments: 
         generator.generate(**{"prompt": "the ", **arguments})
     with pytest.raises(UsageError, match=said):
         generator.stream(**{"prompt": "the ", **arguments})
-    with pytest.raises(UsageError, match="logprobs is an argument of other methods"):
-        generator.stream_many(["the "], logprobs=1)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="state: unknown argument"):
+        generator.stream_many(["the "], state=None)  # type: ignore[call-arg]
 
 
 def test_no_stop_may_be_none(generator: Generator) -> None:

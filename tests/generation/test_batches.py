@@ -36,7 +36,7 @@ from textgen import (
 )
 def test_many_are_each_as_if_alone_and_in_order(generator: Generator, options: dict[str, Any], batch_size: int) -> None:
     arguments: dict[str, Any] = {"max_new_tokens": 70, "seed": 11, **options}
-    many = list(generator.generate_many(PROMPTS, n=2, batch_size=batch_size, **arguments))
+    many = generator.generate_many(PROMPTS, n=2, batch_size=batch_size, **arguments)
     alone = [
         generator.generate(prompt, index=2 * i + j, **arguments) for i, prompt in enumerate(PROMPTS) for j in range(2)
     ]
@@ -51,7 +51,7 @@ def test_many_have_the_log_probabilities_of_each_alone(
     generator: Generator, options: dict[str, Any], batch_size: int
 ) -> None:
     prompts = ["", "the ", "the time traveller", "t"]
-    many = list(generator.generate_many(prompts, n=2, batch_size=batch_size, max_new_tokens=20, logprobs=2, **options))
+    many = generator.generate_many(prompts, n=2, batch_size=batch_size, max_new_tokens=20, logprobs=2, **options)
     alone = [
         generator.generate(prompt, index=2 * place + j, max_new_tokens=20, logprobs=2, **options)
         for place, prompt in enumerate(prompts)
@@ -69,7 +69,7 @@ def test_many_prompts_are_read_as_their_turn_comes(generator: Generator) -> None
             next(taken)
             yield "the "
 
-    many = generator.generate_many(prompts(), batch_size=4, max_new_tokens=3)
+    many = generator.generate_each(prompts(), batch_size=4, max_new_tokens=3)
     assert [next(many).index for _ in range(10)] == list(range(10))
     assert next(taken) < 40
 
@@ -87,7 +87,7 @@ def test_a_hundred_threads_get_what_each_would_have_got_alone(generator: Generat
         if i % 3 == 0:
             return "".join(generator.stream(PROMPTS[i % 7], **arguments[i]))
         if i % 3 == 1:
-            return next(generator.generate_many([PROMPTS[i % 7]], **arguments[i])).text
+            return generator.generate_many([PROMPTS[i % 7]], **arguments[i])[0].text
         return generator.generate(PROMPTS[i % 7], **arguments[i]).text
 
     with ThreadPoolExecutor(100) as pool:
@@ -101,7 +101,7 @@ def test_a_hundred_threads_get_what_each_would_have_got_alone(generator: Generat
     stops=st.sampled_from([[], ["the t"], ["e", "  "], ["ll"]]),
     batch_size=st.sampled_from([1, 3, 64]),
 )
-def test_greedy_in_stretches_is_greedy_step_by_step(
+def test_greedy_in_chunks_is_greedy_step_by_step(
     lively: Generator, length: int, least: int, stop_tokens: list[int], stops: list[str], batch_size: int
 ) -> None:
     """A bias far below rounding changes no choice, but goes through the samplers token by token."""
@@ -114,13 +114,13 @@ def test_greedy_in_stretches_is_greedy_step_by_step(
     }
     steps = [lively.generate(prompt, index=i, logit_bias={"t": 1e-30}, **arguments) for i, prompt in enumerate(PROMPTS)]
     assert [lively.generate(prompt, index=i, **arguments) for i, prompt in enumerate(PROMPTS)] == steps
-    assert list(lively.generate_many(PROMPTS, batch_size=batch_size, **arguments)) == steps
+    assert lively.generate_many(PROMPTS, batch_size=batch_size, **arguments) == steps
     assert ["".join(lively.stream(prompt, **arguments)) for prompt in PROMPTS] == [made.text for made in steps]
 
 
 def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_run: Path) -> None:
     watcher, generator = watched(finished_run)
-    many = generator.generate_many(itertools.repeat("the "), batch_size=3, max_new_tokens=5)
+    many = generator.generate_each(itertools.repeat("the "), batch_size=3, max_new_tokens=5)
     next(many)
     calls = watcher.calls
     del many

@@ -6,15 +6,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import CorpusError, Generator, UsageError, load, run
+from textgen import CorpusError, Generator, RunError, UsageError, load, run
 from textgen.generation import novelty
 from textgen.generation.novelty import NGRAMS, CopyIndex, CopyReport, suffix_array
 
@@ -129,7 +131,93 @@ def test_the_index_is_made_once_and_kept_in_the_run_directory(copied_run: Path) 
     assert first.longest_text == "the clock of the hall struck the hour"
     (copied_run.parent / "corpus.txt").unlink()  # it is not needed again
     assert load(copied_run).copy_index().report("the clock of the hall struck the hour of xx") == first
-    assert not list(copied_run.glob(".partial*"))
+    assert not (copied_run / ".copy-index/partial").exists()
+
+
+def test_a_run_that_is_skipped_leaves_an_index_alone_that_is_being_made(
+    textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any
+) -> None:
+    write_pipeline(tiny_pipeline())
+    generator = run(tiny_pipeline()).generator
+    outcomes = []
+
+    def meanwhile(file: Path) -> Any:
+        file.with_name("begun").touch()
+        for change in ((), ("--set", "generate.max_new_tokens=5")):  # which is written down, and so takes the lock
+            done = textgen("run", "pipeline.toml", *change, cwd=tmp_path)
+            outcomes.append((done.code, done.stderr.partition(":")[0]))
+        assert file.with_name("begun").exists()
+        return generator.training_tokens(file)
+
+    index = attrs.evolve(generator, training_tokens=meanwhile).copy_index()
+    assert outcomes == [(0, "skipped")] * 2
+    assert index.report("the clock").longest == 9
+
+
+def test_who_comes_second_waits_for_the_index(copied_run: Path) -> None:
+    generator = load(copied_run)
+    with ThreadPoolExecutor(1) as pool:
+        second: Future[CopyIndex] | None = None
+
+        def never(file: Path) -> Any:
+            raise AssertionError("made twice")
+
+        def meanwhile(file: Path) -> Any:
+            nonlocal second
+            second = pool.submit(attrs.evolve(generator, training_tokens=never).copy_index)
+            with pytest.raises(TimeoutError):
+                second.result(0.3)
+            return generator.training_tokens(file)
+
+        first = attrs.evolve(generator, training_tokens=meanwhile).copy_index()
+        assert second is not None
+        assert second.result(60).report("the clock") == first.report("the clock")
+
+
+def test_an_index_made_while_a_run_is_replaced_does_not_keep_it_from_coming_back(tiny_pipeline: Any) -> None:
+    path = run(tiny_pipeline()).path
+    load(path).copy_index()
+    shutil.rmtree(path / "copy-index")
+    before = load(path).generate(max_new_tokens=5)
+
+    class Fails:
+        def observe(self, event: Any) -> None:
+            with pytest.warns(UserWarning, match="is not finished"):
+                old = load(path)
+            assert old.path == path / ".previous"
+            old.copy_index()
+            raise RuntimeError("before the first checkpoint")
+
+    with pytest.raises(RuntimeError, match="before the first checkpoint"):
+        run(tiny_pipeline(seed=5), overwrite=True, observers=[Fails()])
+    assert load(path).generate(max_new_tokens=5) == before
+    assert not (path / ".previous").exists()
+
+
+MAKER = """
+import os, sys
+import attrs, textgen
+generator = textgen.load(sys.argv[1])
+attrs.evolve(generator, training_tokens=lambda file: file.write_bytes(b"half") and os._exit(9)).copy_index()
+"""
+
+
+def test_what_a_killed_maker_left_is_removed_by_the_next(python: Callable[..., Any], copied_run: Path) -> None:
+    assert python("-c", MAKER, copied_run, cwd=copied_run.parent).code == 9
+    assert (copied_run / ".copy-index/partial/corpus.bin").read_bytes() == b"half"
+    assert load(copied_run).copy_index().report("the clock").longest == 9
+    assert not (copied_run / ".copy-index/partial").exists()
+
+
+@pytest.mark.parametrize("name", [".copy-index", ".copy-index/lock"])
+def test_no_index_is_made_through_a_link(copied_run: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/lock").write_bytes(b"the only copy")
+    (copied_run / name).parent.mkdir(exist_ok=True)
+    (copied_run / name).symlink_to(tmp_path / "outside" / Path(name).relative_to(".copy-index"))
+    with pytest.raises(RunError, match="leads out of the run directory"):
+        load(copied_run).copy_index()
+    assert [path.read_bytes() for path in (tmp_path / "outside").iterdir()] == [b"the only copy"]
 
 
 def test_only_the_training_part_counts(copied_run: Path) -> None:
@@ -143,7 +231,8 @@ def test_the_index_of_another_model_is_made_anew(tmp_path: Path) -> None:
     assert index_of("abcabc", tmp_path, model="one").report("abcabc").longest == 6
     assert index_of("dddddd", tmp_path, model="one").report("abcabc").longest == 6
     assert index_of("dddddd", tmp_path, model="two").report("abcabc").longest == 0
-    assert os.listdir(tmp_path) == ["copy-index"]
+    assert sorted(os.listdir(tmp_path)) == [".copy-index", "copy-index"]
+    assert os.listdir(tmp_path / ".copy-index") in (["lock"], [])
 
 
 def test_a_corpus_that_changed_is_an_error_and_leaves_nothing(copied_run: Path) -> None:
@@ -152,7 +241,7 @@ def test_a_corpus_that_changed_is_an_error_and_leaves_nothing(copied_run: Path) 
     with pytest.raises(CorpusError, match="no longer the one"):
         load(copied_run).copy_index()
     assert not (copied_run / "copy-index").exists()
-    assert not list(copied_run.glob(".partial*"))
+    assert not (copied_run / ".copy-index/partial").exists()
 
 
 def test_a_damaged_index_is_made_anew(copied_run: Path) -> None:
@@ -166,8 +255,6 @@ def test_a_damaged_index_is_made_anew(copied_run: Path) -> None:
 
 
 def test_a_generator_without_a_run_knows_no_corpus(finished_run: Path) -> None:
-    import attrs
-
     bare: Generator = attrs.evolve(load(finished_run), path=None)
     with pytest.raises(UsageError, match="training corpus"):
         bare.copy_index()

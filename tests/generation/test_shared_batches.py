@@ -163,8 +163,7 @@ def test_one_request_that_fails_harms_no_other(finished_run: Path) -> None:
     async def read(index: int) -> str | None:
         try:
             return "".join([piece async for piece in generator.astream("the ", index=index, max_new_tokens=40)])
-        except ContractError as error:
-            assert "forbade every token" in str(error)
+        except ContractError:
             return None
 
     async def all_of_them() -> list[str | None]:

@@ -111,7 +111,7 @@ def sweep(directory):
 
 def begun(directory):
     clear(directory)
-    directory.checkpoints.mkdir()
+    directory.checkpoints.path.mkdir()
     directory.write_run({"status": "training"})
 
 print(survives(lambda directory: None, clear), survives(begun, sweep))

@@ -18,8 +18,7 @@ def prepare() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
     if isinstance(sys.stderr, io.TextIOWrapper):
-        raw: Any = getattr(sys.stderr.buffer, "raw", sys.stderr.buffer)  # `python -u` has no buffer between
-        lasting = io.BufferedWriter(_Lasting(raw))
+        lasting = io.BufferedWriter(_Lasting(sys.stderr))
         sys.stderr = io.TextIOWrapper(lasting, encoding="utf-8", errors="replace", line_buffering=True)
     if sys.stdout is None:
         raise TextgenError("stdout is closed, so there is nowhere to write to; to write nothing: > /dev/null")
@@ -35,8 +34,9 @@ class _Lasting(io.RawIOBase):
 
     name: Final = "<stderr>"
 
-    def __init__(self, stream: io.RawIOBase) -> None:
-        self._stream = stream
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream  # which closes what is under it once nobody has it any more
+        self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # `python -u` has no buffer between
         self._is_lost = False
 
     def writable(self) -> bool:
@@ -45,8 +45,8 @@ class _Lasting(io.RawIOBase):
     def write(self, data: Any) -> int:
         if not self._is_lost:
             try:
-                written = self._stream.write(data)
-            except OSError:
+                written: int | None = self._raw.write(data)
+            except (OSError, ValueError):  # ValueError: it was closed
                 self._is_lost = True
             else:
                 if written is not None:  # None: it would have to wait, and nobody waits for a message

@@ -13,13 +13,13 @@ from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, Self, 
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from textgen.errors import Fault, UsageError
 from textgen.generation.chain import Chain
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import MAX_SEED, DecodingOptions, UnknownCharacters
 from textgen.pipeline.structure import structure_table
-from textgen.protocols import Ids
 from textgen.suggest import nearest
 
 BATCH_SIZE: Final = 256
@@ -47,7 +47,7 @@ class AsRun(enum.Enum):
 
 
 AS_RUN: Final = AsRun.AS_RUN
-Prompt: TypeAlias = "str | Sequence[int] | Ids"
+Prompt: TypeAlias = "str | Sequence[int] | npt.NDArray[np.integer[Any]]"
 """What to continue: text, or token ids (T,)."""
 
 

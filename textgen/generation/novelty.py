@@ -11,7 +11,6 @@ import errno
 import json
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -21,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.errors import RunError
-from textgen.files import read_json
+from textgen.files import inside, read_json
 from textgen.protocols import Ids, Tokenizer
 
 FOLDER: Final = "copy-index"
+_WORKSHOP: Final = ".copy-index"
 LONGEST: Final = 10_000  # a run is followed so far; each block knows so much of the text after it
 NGRAMS: Final = (8, 16, 32)
 _BLOCK: Final = 1 << 22  # tokens; sorting them takes about 60 bytes each
@@ -86,8 +86,7 @@ class CopyIndex:
             try:
                 _make(run, folder, model_id, tokenizer.vocab_size, training_tokens)
             except OSError as error:
-                if not _is_whole(folder, model_id):  # or else another process was faster
-                    return cls._aside(run, model_id, tokenizer, training_tokens, error)
+                return cls._aside(run, model_id, tokenizer, training_tokens, error)
         return cls(folder, tokenizer)
 
     @classmethod
@@ -196,16 +195,26 @@ def _is_whole(folder: Path, model_id: str) -> bool:
 
 
 def _make(run: Path, folder: Path, model_id: str, vocab_size: int, training_tokens: Callable[[Path], Ids]) -> None:
-    """Build the index beside its place, and put it there once it is whole."""
-    partial = run / f".partial-{uuid.uuid4().hex}"
-    partial.mkdir()
-    try:
-        _build(training_tokens(partial / "corpus.bin"), vocab_size, model_id, partial)
-        (partial / "corpus.bin").unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
+    """Build the index beside its place, and put it there once it is whole. Who comes second waits, and finds it made.
+
+    No run sweeps the place where it is built: only the lock tells living work from what a killed process left.
+    """
+    import filelock
+
+    (run / _WORKSHOP).mkdir(exist_ok=True)
+    with filelock.FileLock(inside(run, f"{_WORKSHOP}/lock")):
+        if _is_whole(folder, model_id):
+            return
+        partial = run / _WORKSHOP / "partial"
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir()
+            _build(training_tokens(partial / "corpus.bin"), vocab_size, model_id, partial)
+            (partial / "corpus.bin").unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:

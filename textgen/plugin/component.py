@@ -122,6 +122,9 @@ class Plugin:
     distribution: str
     version: str
 
+    def __str__(self) -> str:
+        return f"plugin {self.name!r} ({self.distribution} {self.version})"
+
 
 @attrs.frozen
 class Offer:
@@ -130,6 +133,9 @@ class Offer:
     kind: str
     component: Component
     plugin: Plugin
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} of {self.plugin}"
 
     @property
     def name(self) -> str:

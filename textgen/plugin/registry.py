@@ -29,9 +29,7 @@ class Quarantined:
     error: BaseException | None = attrs.field(default=None, repr=False, eq=False)
 
     def __str__(self) -> str:
-        return (
-            f"plugin {self.plugin.name!r} ({self.plugin.distribution} {self.plugin.version}) is left out: {self.cause}"
-        )
+        return f"{self.plugin} is left out: {self.cause}"
 
 
 class PluginSet:
@@ -81,8 +79,8 @@ class PluginSet:
     def without(self, names: Iterable[str]) -> PluginSet:
         """The same plugins less those of the given names, as `disable` has them. What is imported stays imported."""
         names = frozenset(names)
+        fewer = PluginSet(disable=self.disabled | names, strict=self._strict, patience=self._patience)
         with self._lock:
-            fewer = PluginSet(disable=self.disabled | names, strict=self._strict, patience=self._patience)
             fewer.quarantined = [each for each in self.quarantined if not discovery.is_among(each.plugin, names)]
             fewer._modules = [each for each in self._modules if not discovery.is_among(each[0], names)]
             fewer._offers = [each for each in self._offers if not discovery.is_among(each.plugin, names)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Final
 import attrs
 import numpy as np
 
+from textgen.contracts import checks
+from textgen.contracts.guards import changed_text, read_pieces
 from textgen.data import Dataset, Windows
 from textgen.errors import CorpusError
 from textgen.pipeline.options import DataOptions
-from textgen.protocols import Ids, Tokenizer
+from textgen.pipeline.pipeline import Pipeline
+from textgen.protocols import Corpus, Ids, Tokenizer
 
 _RATIO_SAMPLE: Final = 1 << 20  # tokens decoded to measure how many characters a token stands for
 
@@ -44,6 +48,44 @@ class CorpusHasher:
     def digest(self) -> CorpusDigest:
         """The digest of all that has passed."""
         return CorpusDigest(self._hash.hexdigest(), self._characters)
+
+
+def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline) -> CorpusDigest:
+    """Fit the tokenizer, check it on the beginning of the corpus, and give the digest of all of it."""
+    hasher = CorpusHasher()
+    beginning: list[str] = []
+
+    def noted() -> Iterator[str]:
+        for piece in hasher.update(read_pieces(corpus, pipeline.corpus.offer)):
+            if not beginning and piece:
+                beginning.append(piece)
+            yield piece
+
+    pieces = noted()
+    tokenizer.fit(pieces)
+    for _ in pieces:  # what a tokenizer that needs no fitting has left unread counts too
+        pass
+    digest = hasher.digest()
+    if not digest.characters:
+        raise CorpusError("the corpus is empty: it has 0 characters, and training needs at least a window of text")
+    checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning[0])
+    return digest
+
+
+@contextlib.contextmanager
+def encoded_corpus(
+    corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline, digest: CorpusDigest, path: Path
+) -> Iterator[Dataset]:
+    """The corpus as tokens in the file `path`, mapped into memory, for as long as training needs it."""
+    try:
+        hasher = CorpusHasher()
+        tokens = encode_corpus(hasher.update(read_pieces(corpus, pipeline.corpus.offer)), tokenizer, path)
+        if hasher.digest() != digest:
+            raise CorpusError(changed_text(pipeline.corpus.offer))
+        yield split_tokens(tokens, pipeline.data, tokenizer)
+    finally:
+        with contextlib.suppress(PermissionError):  # Windows keeps what is still mapped; the next run sweeps it
+            path.unlink(missing_ok=True)
 
 
 def encode_corpus(pieces: Iterable[str], tokenizer: Tokenizer, path: Path) -> Ids:

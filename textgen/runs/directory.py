@@ -1,7 +1,7 @@
-"""The run directory: layout, lock, checkpoints, and the run that was there before.
+"""The run directory: layout, lock, and the run that was there before.
 
     pipeline.toml  run.json  tokenizer.json  model.safetensors  metrics.jsonl  loss.svg  samples.txt  copy-index/
-    checkpoints/step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.json
+    checkpoints/   see textgen.runs.checkpoints
     .previous/     the finished run that was here before, all of it, until the run that replaces it is finished
 
 Only safetensors, JSON and TOML: nothing that is loaded can carry code.
@@ -23,21 +23,10 @@ from typing import Any, Final
 import attrs
 
 from textgen.errors import CorruptFileError, RunError, RunLockedError
-from textgen.files import (
-    dump_tensors,
-    load_tensors,
-    read_checked,
-    read_json,
-    sync_folder,
-    write_atomic,
-    write_durably,
-    write_json,
-)
-from textgen.protocols import Tensors, TrainerState
+from textgen.files import inside, read_checked, read_json, remove, sync_folder, write_atomic, write_json
+from textgen.runs.checkpoints import Checkpoints
 
 FORMAT_VERSION: Final = 1
-_MANIFEST: Final = "manifest.json"
-_PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 _OWN: Final = (
     *("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg", "samples.txt"),
     *("tokens.bin", "checkpoints", "copy-index"),
@@ -52,25 +41,20 @@ _LEFTOVERS: Final = (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*
 
 
 @attrs.frozen
-class Checkpoint:
-    """A checkpoint as it was read back: verified."""
-
-    step: int
-    tensors: Tensors
-    trainer: TrainerState
-    progress: dict[str, Any]
-
-
-@attrs.frozen
 class RunDirectory:
     """A run directory at `path`, which need not exist yet."""
 
     path: Path
 
     @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
-        return self.path / "checkpoints"
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints of the run."""
+        return Checkpoints(self.path / "checkpoints")
+
+    @property
+    def tokens(self) -> Path:
+        """The file that holds the corpus as token ids while a model trains on it."""
+        return self.path / "tokens.bin"
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -90,7 +74,7 @@ class RunDirectory:
         """
         for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER):
             self.inside(name)
-        for path in self.checkpoints.glob("step-*"):
+        for path in self.checkpoints.path.glob("step-*"):
             self.inside(f"checkpoints/{path.name}")
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
@@ -99,7 +83,7 @@ class RunDirectory:
                 cause = f"is not a run directory and is not empty ({', '.join(sorted(strangers)[:3])})"
                 raise RunError(f"{self.path} {cause}", self.path, remedy="output")
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe-{uuid.uuid4().hex}"
             probe.touch()
             probe.unlink()
@@ -114,7 +98,7 @@ class RunDirectory:
             return
         with contextlib.suppress(OSError):  # another process may have come
             (self.path / _LOCK).unlink(missing_ok=True)
-            self.checkpoints.rmdir()
+            self.checkpoints.path.rmdir()
             for folder in (self.path, *self.path.parents):
                 folder.rmdir()
                 if folder == made:
@@ -170,66 +154,13 @@ class RunDirectory:
         """The bytes of a file of the run, checked against the checksum in run.json. No memory map stays behind."""
         return read_checked(self.inside(name), sha256)
 
-    def write_checkpoint(self, step: int, tensors: Tensors, trainer: TrainerState, progress: Mapping[str, Any]) -> Path:
-        """Write a checkpoint under another name, flush it to the disk, and move it into place whole."""
-        final = self.checkpoints / f"step-{step:06d}"
-        partial = self.checkpoints / f".partial-{uuid.uuid4().hex}"
-        values = json.dumps({"trainer": trainer.values, "progress": dict(progress)}).encode()
-        parts = zip(_PARTS, (dump_tensors(tensors), dump_tensors(trainer.arrays), values), strict=True)
-        try:
-            _write_parts(partial, step, dict(parts))
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        aside = partial.with_name(f"{partial.name}-before")
-        if final.exists():  # a resumed run repeats the step that it resumed from
-            final.rename(aside)
-        partial.rename(final)
-        sync_folder(self.checkpoints)
-        shutil.rmtree(aside, ignore_errors=True)
-        return final
-
-    def read_checkpoint(self, step: int) -> Checkpoint:
-        """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
-        folder = self.inside(f"checkpoints/step-{step:06d}")
-        manifest = read_json(folder / _MANIFEST)
-        data = {}
-        for name in _PARTS:
-            try:
-                sha256 = manifest["files"][name]["sha256"]
-            except (KeyError, TypeError):
-                raise CorruptFileError(folder / _MANIFEST, f"it does not list {name}") from None
-            data[name] = read_checked(folder / name, sha256)
-        values = json.loads(data["trainer.json"])
-        arrays = load_tensors(folder / "trainer.safetensors", data["trainer.safetensors"])
-        return Checkpoint(
-            step,
-            load_tensors(folder / "model.safetensors", data["model.safetensors"]),
-            TrainerState(arrays, values["trainer"]),
-            values["progress"],
-        )
-
-    def checkpoint_steps(self) -> list[int]:
-        """The steps that have a checkpoint, in order."""
-        names = [p.name for p in self.checkpoints.glob("step-*") if p.name[5:].isdecimal()]
-        return sorted(int(name[5:]) for name in names)
-
-    def keep_checkpoints(self, steps: set[int]) -> None:
-        """Remove the checkpoints of other steps."""
-        for step in self.checkpoint_steps():
-            if step not in steps:
-                self._remove([self.checkpoints / f"step-{step:06d}"])
-
     def sweep(self) -> None:
         """Remove what a killed process left half-written; put back what it was just replacing."""
-        for partial in self.checkpoints.glob(".partial-*"):
-            step = _step_of(partial)
-            if step is not None and not os.path.lexists(final := self.checkpoints / f"step-{step:06d}"):
-                partial.rename(final)
+        self.checkpoints.recover()
         self._remove(leftover for pattern in _LEFTOVERS for leftover in self.path.glob(pattern))
         self._settle()
         if not self.exists():  # killed while it removed a run
-            self.keep_checkpoints(set())
+            self.checkpoints.keep(set())
 
     def clear(self, spare: Path) -> None:
         """Remove the run that is here but for the file `spare`, and nothing that a run did not write.
@@ -254,11 +185,7 @@ class RunDirectory:
 
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""
-        path = self.path / name
-        if not path.resolve().is_relative_to(self.path.resolve()):
-            cause = f"{path} leads out of the run directory; it is not followed"
-            raise RunError(f"{cause}: put what it leads to in its place, or remove it", self.path)
-        return path
+        return inside(self.path, name)
 
     def _settle(self) -> None:
         """Drop the run that was kept aside once its successor is finished; put it back where that left nothing."""
@@ -266,10 +193,11 @@ class RunDirectory:
         if previous.is_symlink() or not previous.is_dir():
             return
         if self._status() != "finished":
-            if self.exists() and self.checkpoint_steps():
+            if self.exists() and self.checkpoints.steps():
                 return  # the successor goes on from there
             self._remove(self._own())
-            for path in sorted(previous.iterdir(), key=lambda path: path.name == "run.json"):  # which makes it count
+            kept = RunDirectory(previous)._own()  # and not what others made beside it
+            for path in sorted(kept, key=lambda path: path.name == "run.json"):  # which makes it count
                 _link(path, self.path / path.name)
             sync_folder(self.path)
         shutil.rmtree(previous)
@@ -283,7 +211,7 @@ class RunDirectory:
     def _remove(self, paths: Iterable[Path]) -> None:
         """Remove what a run wrote, run.json first: without it nothing that is left counts. No link is followed."""
         for path in sorted(paths, key=lambda path: path.name != "run.json"):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            remove(path)
 
     def _own(self) -> list[Path]:
         return [self.path / name for name in _OWN if os.path.lexists(self.path / name)]
@@ -295,29 +223,6 @@ class RunDirectory:
             known = (*_NOBODYS, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))
             if not any(fnmatch(path.name, name) for name in known):
                 yield path
-
-
-def _write_parts(folder: Path, step: int, parts: Mapping[str, bytes]) -> None:
-    """Write the files of a checkpoint into a new folder, the manifest last, and wait until the disk has them."""
-    folder.mkdir(parents=True)
-    for name, data in parts.items():
-        write_durably(folder / name, data)
-    files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in parts.items()}
-    write_durably(folder / _MANIFEST, json.dumps({"step": step, "files": files}, indent=2).encode())
-    sync_folder(folder)
-
-
-def _step_of(folder: Path) -> int | None:
-    """The step of a checkpoint that lacks only its name; None where its writer was killed before it was whole."""
-    if folder.is_symlink() or not (folder / _MANIFEST).is_file():
-        return None
-    try:
-        manifest = read_json(folder / _MANIFEST)
-        step, files = manifest["step"], manifest["files"]
-        whole = all((folder / name).stat().st_size == files[name]["bytes"] for name in _PARTS)
-    except (CorruptFileError, OSError, KeyError, TypeError, RecursionError):
-        return None
-    return step if whole and type(step) is int and 0 <= step < 10**18 else None  # a bool is no step
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run was made from: its fingerprint, and the record of it in run.json."""
+"""The run record, run.json: what a run was made from, its fingerprint, and how far it is."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from textgen.files import dump_tensors, write_json
 from textgen.pipeline.pipeline import Choice, Pipeline
 from textgen.pipeline.structure import flat
 from textgen.protocols import Tokenizer
+from textgen.runs.checkpoints import Progress
 from textgen.runs.corpus import CorpusDigest
 from textgen.runs.directory import RunDirectory
-from textgen.runs.training import Progress
 
 
 def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def begin(
 def finish(directory: RunDirectory, record: Mapping[str, Any], progress: Progress) -> None:
     """Publish the best weights and mark the run finished, last of all."""
     step = progress.best_step if progress.best_step is not None else progress.step
-    tensors = directory.read_checkpoint(step).tensors
+    tensors = directory.checkpoints.read(step).tensors
     tokenizer = directory.inside("tokenizer.json").read_bytes()
     files = {
         "model.safetensors": directory.write_artifact("model.safetensors", dump_tensors(tensors)),

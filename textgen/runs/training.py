@@ -15,46 +15,18 @@ from textgen.contracts.checks import explain_training
 from textgen.contracts.guards import FAILURES, blame, out_of_memory, raise_failure, shown_where
 from textgen.data import Dataset
 from textgen.errors import Interrupted, PluginWarning, RunError, TextgenError, TrainingError
-from textgen.events import (
-    Checkpointed,
-    Evaluated,
-    Evaluation,
-    Event,
-    RunFinished,
-    RunStarted,
-    StepDone,
-)
+from textgen.events import Checkpointed, Evaluated, Evaluation, Event, RunFinished, RunStarted, StepDone
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
-from textgen.protocols import Observer, Tensors, Trainer, TrainerState, TrainingContext
+from textgen.protocols import Observer, Trainer, TrainerState, TrainingContext
+from textgen.runs.checkpoints import Checkpoint, Progress
 from textgen.runs.directory import RunDirectory
 
 logger = logging.getLogger("textgen")
 
 
-@attrs.define(kw_only=True)
-class Progress:
-    """What the engine itself remembers from one part of a run to the next; kept in every checkpoint."""
-
-    step: int = 0
-    evaluations: int = 0
-    seconds: float = 0.0
-    best_step: int | None = None
-    best_loss: float | None = None
-
-
 @attrs.frozen
-class _Snapshot:
-    """All of a moment that a checkpoint holds, copied out of the living model."""
-
-    step: int
-    tensors: Tensors
-    trainer: TrainerState
-    progress: dict[str, Any]
-
-
-@attrs.frozen
-class Watcher:
+class ObserverEntry:
     """An observer, and whose it is; None for one of the caller's."""
 
     observer: Observer
@@ -77,12 +49,12 @@ class TrainingLoop:
     blame: tuple[Offer, ...]
     data: Dataset
     context: TrainingContext
-    watchers: list[Watcher]
+    observers: list[ObserverEntry]
     progress: Progress
     checkpoint_seconds: float
     cancelled: Callable[[], bool]
     sample: Callable[[str, int], str]
-    _best: _Snapshot | None = None
+    _best: Checkpoint | None = None
     _written: set[int] = attrs.field(factory=set)
 
     def run(self) -> None:
@@ -118,7 +90,7 @@ class TrainingLoop:
             raise error
         if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
             raise explained from error
-        error.add_note("at work were " + " and ".join(_whose(offer) for offer in self.blame))
+        error.add_note("at work were " + " and ".join(map(str, self.blame)))
         foreign = [offer for offer in self.blame if offer.distribution != OWN_DISTRIBUTION]
         if not foreign:
             raise error
@@ -203,15 +175,14 @@ class TrainingLoop:
         step = self.progress.step
         raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
 
-    def _snapshot(self) -> _Snapshot:
+    def _snapshot(self) -> Checkpoint:
         state = self.trainer.state()
         if not isinstance(state, TrainerState):
             raise blame(self.blame[0], f"gave {type(state).__name__} from state, and must give a TrainerState")
-        return _Snapshot(
-            self.progress.step,
-            {name: array.copy() for name, array in self.model.tensors().items()},
-            TrainerState({name: array.copy() for name, array in state.arrays.items()}, dict(state.values)),
-            attrs.asdict(self.progress),
+        return Checkpoint(
+            tensors={name: array.copy() for name, array in self.model.tensors().items()},
+            trainer=TrainerState({name: array.copy() for name, array in state.arrays.items()}, dict(state.values)),
+            progress=attrs.evolve(self.progress),
         )
 
     def _checkpoint(self) -> None:
@@ -220,38 +191,33 @@ class TrainingLoop:
         if self.progress.step not in self._written:
             self._write(self._snapshot())
         keep = {self.progress.step, self.progress.best_step}
-        self.directory.keep_checkpoints({step for step in keep if step is not None})
+        self.directory.checkpoints.keep({step for step in keep if step is not None})
 
     def _write_best(self) -> None:
         if self._best is not None and self._best.step not in self._written:
             self._write(self._best)
 
-    def _write(self, snapshot: _Snapshot) -> None:
+    def _write(self, checkpoint: Checkpoint) -> None:
         try:
-            path = self.directory.write_checkpoint(snapshot.step, snapshot.tensors, snapshot.trainer, snapshot.progress)
+            path = self.directory.checkpoints.write(checkpoint)
         except OSError as error:
             raise RunError(
-                f"the checkpoint of step {snapshot.step} cannot be written to {self.directory.path}: "
+                f"the checkpoint of step {checkpoint.step} cannot be written to {self.directory.path}: "
                 f"{error.strerror or error}; earlier checkpoints are intact",
                 self.directory.path,
             ) from error
-        self._written.add(snapshot.step)
-        logger.info("checkpoint of step %d written to %s", snapshot.step, path)
-        self._tell(Checkpointed(step=snapshot.step, path=path))
+        self._written.add(checkpoint.step)
+        logger.info("checkpoint of step %d written to %s", checkpoint.step, path)
+        self._tell(Checkpointed(step=checkpoint.step, path=path))
 
     def _tell(self, event: Event) -> None:
-        for watcher in tuple(self.watchers):
+        for entry in tuple(self.observers):
             try:
-                watcher.observer.observe(event)
+                entry.observer.observe(event)
             except FAILURES as error:
-                if watcher.offer is None or isinstance(error, TextgenError):
+                if entry.offer is None or isinstance(error, TextgenError):
                     raise
                 # Hours of training are not lost to a spectator: it is dropped, and named.
-                self.watchers.remove(watcher)
-                cause = f"{type(error).__name__}: {error} {shown_where(error, watcher.offer)}"
-                warnings.warn(f"{_whose(watcher.offer)} failed and is left out: {cause}", PluginWarning, stacklevel=2)
-
-
-def _whose(offer: Offer) -> str:
-    plugin = offer.plugin
-    return f"{offer.kind} {offer.name!r} of plugin {plugin.name!r} ({plugin.distribution} {plugin.version})"
+                self.observers.remove(entry)
+                cause = f"{type(error).__name__}: {error} {shown_where(error, entry.offer)}"
+                warnings.warn(f"{entry.offer} failed and is left out: {cause}", PluginWarning, stacklevel=2)

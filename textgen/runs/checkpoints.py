@@ -1,0 +1,164 @@
+"""Checkpoints: all that a run needs to resume, each in a folder of its own that is whole or not there.
+
+step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from textgen.errors import CorruptFileError
+from textgen.files import (
+    dump_tensors,
+    inside,
+    load_tensors,
+    read_checked,
+    read_json,
+    remove,
+    sync_folder,
+    write_durably,
+)
+from textgen.protocols import Tensors, TrainerState
+
+logger = logging.getLogger("textgen")
+_MANIFEST: Final = "manifest.json"
+_PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
+
+
+@attrs.define(kw_only=True)
+class Progress:
+    """What the engine itself remembers from one part of a run to the next."""
+
+    step: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_loss: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Checkpoint:
+    """One moment of a training, copied out of model and trainer or read back from the disk."""
+
+    tensors: Tensors
+    trainer: TrainerState
+    progress: Progress
+
+    @property
+    def step(self) -> int:
+        """The step after which it was taken."""
+        return self.progress.step
+
+
+@attrs.frozen
+class Checkpoints:
+    """The checkpoints of a run, in the folder `path` of its run directory."""
+
+    path: Path
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, in order."""
+        names = [p.name for p in self.path.glob("step-*") if p.name[5:].isdecimal()]
+        return sorted(int(name[5:]) for name in names)
+
+    def read(self, step: int) -> Checkpoint:
+        """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
+        folder = inside(self.path.parent, f"{self.path.name}/{self._folder(step).name}")
+        manifest = read_json(folder / _MANIFEST)
+        data = {}
+        for name in _PARTS:
+            try:
+                sha256 = manifest["files"][name]["sha256"]
+            except (KeyError, TypeError):
+                raise CorruptFileError(folder / _MANIFEST, f"it does not list {name}") from None
+            data[name] = read_checked(folder / name, sha256)
+        values = json.loads(data["trainer.json"])
+        arrays = load_tensors(folder / "trainer.safetensors", data["trainer.safetensors"])
+        return Checkpoint(
+            tensors=load_tensors(folder / "model.safetensors", data["model.safetensors"]),
+            trainer=TrainerState(arrays, values["trainer"]),
+            progress=Progress(**values["progress"]),
+        )
+
+    def last(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None where none was written. Raises when all of them are damaged."""
+        error = None
+        for step in reversed(self.steps()):
+            try:
+                return self.read(step)
+            except CorruptFileError as damaged:
+                error = error or damaged
+                logger.warning("checkpoint of step %d is damaged (%s); trying the one before", step, damaged)
+        if error is not None:
+            cause = f"no checkpoint of this run is intact (the newest: {error})"
+            raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
+        return None
+
+    def write(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint under another name, flush it to the disk, and move it into place whole."""
+        final = self._folder(checkpoint.step)
+        partial = self.path / f".partial-{uuid.uuid4().hex}"
+        values = {"trainer": checkpoint.trainer.values, "progress": attrs.asdict(checkpoint.progress)}
+        arrays = (dump_tensors(checkpoint.tensors), dump_tensors(checkpoint.trainer.arrays))
+        parts = dict(zip(_PARTS, (*arrays, json.dumps(values).encode()), strict=True))
+        try:
+            _write_parts(partial, checkpoint.step, parts)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        aside = partial.with_name(f"{partial.name}-before")
+        if final.exists():  # a resumed run repeats the step that it resumed from
+            final.rename(aside)
+        partial.rename(final)
+        sync_folder(self.path)
+        shutil.rmtree(aside, ignore_errors=True)
+        return final
+
+    def keep(self, steps: set[int]) -> None:
+        """Remove the checkpoints of other steps."""
+        for step in self.steps():
+            if step not in steps:
+                remove(self._folder(step))
+
+    def recover(self) -> None:
+        """Give a checkpoint its name that a killed process wrote whole and did not name."""
+        for partial in self.path.glob(".partial-*"):
+            step = _step_of(partial)
+            if step is not None and not os.path.lexists(final := self._folder(step)):
+                partial.rename(final)
+
+    def _folder(self, step: int) -> Path:
+        return self.path / f"step-{step:06d}"
+
+
+def _write_parts(folder: Path, step: int, parts: Mapping[str, bytes]) -> None:
+    """Write the files of a checkpoint into a new folder, the manifest last, and wait until the disk has them."""
+    folder.mkdir(parents=True)
+    for name, data in parts.items():
+        write_durably(folder / name, data)
+    files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in parts.items()}
+    write_durably(folder / _MANIFEST, json.dumps({"step": step, "files": files}, indent=2).encode())
+    sync_folder(folder)
+
+
+def _step_of(folder: Path) -> int | None:
+    """The step of a checkpoint that lacks only its name; None where its writer was killed before it was whole."""
+    if folder.is_symlink() or not (folder / _MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_json(folder / _MANIFEST)
+        step, files = manifest["step"], manifest["files"]
+        whole = all((folder / name).stat().st_size == files[name]["bytes"] for name in _PARTS)
+    except (CorruptFileError, OSError, KeyError, TypeError, RecursionError):
+        return None
+    return step if whole and type(step) is int and 0 <= step < 10**18 else None  # a bool is no step

@@ -1,0 +1,166 @@
+"""What a run does, as its directory stands: train from the start, from a checkpoint or not at all; then generate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TextIO, TypeAlias
+
+import attrs
+
+from textgen import devices
+from textgen.contracts import checks
+from textgen.data import Dataset
+from textgen.errors import Fault, PipelineError, PromptError, UsageError
+from textgen.events import RunSkipped
+from textgen.generation.arguments import check_decoding
+from textgen.generation.generator import Generator
+from textgen.generation.prompts import check_prompt
+from textgen.generation.results import Generation
+from textgen.pipeline.options import DecodingOptions
+from textgen.pipeline.pipeline import Pipeline
+from textgen.plugin.component import BuildContext
+from textgen.protocols import Observer, Tokenizer, TrainingContext
+from textgen.runs import record as run_record
+from textgen.runs.checkpoints import Checkpoint, Progress
+from textgen.runs.corpus import encoded_corpus, fit_tokenizer
+from textgen.runs.directory import RunDirectory
+from textgen.runs.loading import load_weights, make_generator
+from textgen.runs.training import ObserverEntry, TrainingLoop
+
+Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
+
+
+@attrs.frozen
+class Execution:
+    """A pipeline and the run directory that it runs in. For the other attributes see Engine.run."""
+
+    pipeline: Pipeline
+    directory: RunDirectory
+    overwrite: bool
+    console: TextIO | None
+    observers: tuple[Observer, ...]
+    cancelled: Callable[[], bool]
+
+    def ensure_trained(self) -> Outcome:
+        """Train from the start, from a checkpoint or not at all, as the run directory stands."""
+        if self.pipeline.device != "auto":
+            devices.resolve(self.pipeline.device)  # a missing device is an error before any work
+        described = run_record.is_written(self.pipeline, self.directory)
+        if described and not self.overwrite and self.directory.is_settled():
+            return self._train_if_needed()  # it is only read
+        made = self.directory.prepare(described=described)
+        try:
+            with self.directory.locked(), devices.threads(self.pipeline.threads):
+                self.directory.sweep()
+                return self._train_if_needed()
+        except BaseException:
+            self.directory.abandon(made)
+            raise
+
+    def _train_if_needed(self) -> Outcome:
+        pipeline, directory = self.pipeline, self.directory
+        record = self._record_to_resume()
+        run_record.compare(directory, record, run_record.fingerprint(pipeline))
+        context = BuildContext(
+            folder=pipeline.folder,
+            requested_device=pipeline.device,
+            seed=pipeline.seed,
+            directory=directory.path,
+            console=self.console,
+            plugins=pipeline.plugins,
+        )
+        corpus = checks.build(pipeline.corpus, context)
+        tokenizer = checks.build(pipeline.tokenizer, context)
+        digest = fit_tokenizer(tokenizer, corpus, pipeline)
+        run_record.compare(directory, record, run_record.fingerprint(pipeline, digest))
+        context = attrs.evolve(context, tokenizer=tokenizer)
+        _check_generation(pipeline, context, tokenizer)
+        if record is not None and record["status"] == "finished":
+            if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
+                run_record.write_pipeline(pipeline, directory)
+            for observer in self.observers:
+                observer.observe(RunSkipped(path=directory.path, step=record["step"]))
+            return "skipped"
+        with encoded_corpus(corpus, tokenizer, pipeline, digest, directory.tokens) as data:
+            if self.overwrite:  # only now that nothing is left that could refuse the new run
+                directory.clear(spare=directory.tokens)
+            checkpoint = directory.checkpoints.last() if record is not None else None
+            run_record.write_pipeline(pipeline, directory)  # first of all: a component may look up what the run is
+            loop = self._training_loop(context, data, checkpoint)
+            record = run_record.begin(pipeline, directory, digest, tokenizer, data, loop.context.device)
+            try:
+                loop.run()
+            except BaseException:
+                directory.write_run({**record, "status": "unfinished", "step": loop.progress.step})
+                raise
+            run_record.finish(directory, record, loop.progress)
+        return "trained" if checkpoint is None else "resumed"
+
+    def _record_to_resume(self) -> dict[str, Any] | None:
+        """The record of the run that is there; None where it is to be replaced, or failed with nothing to resume."""
+        if self.overwrite or not self.directory.exists():
+            return None
+        record = self.directory.read_run()
+        return record if record["status"] == "finished" or self.directory.checkpoints.steps() else None
+
+    def _training_loop(self, context: BuildContext, data: Dataset, checkpoint: Checkpoint | None) -> TrainingLoop:
+        """Model and trainer, where the checkpoint left them, and the observers."""
+        pipeline = self.pipeline
+        model = checks.build(pipeline.model, context)
+        trainer = checks.build(pipeline.trainer, context)
+        if checkpoint is not None:
+            load_weights(model, pipeline.model, checkpoint.tensors)
+            trainer.load_state(checkpoint.trainer)
+        generator = make_generator(pipeline.samplers, pipeline.model, model, attrs.evolve(context, training=False))
+        generator.chain.try_on(model)  # what cannot generate is found before training, and not by its first sample
+
+        def sample(prompt: str, max_new_tokens: int) -> str:
+            return generator.generate(prompt, max_new_tokens=max_new_tokens, unknown_characters="skip").text
+
+        # Without torch nothing computes on a GPU, and asking which there are would load it.
+        device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
+        own = [ObserverEntry(checks.build(choice, context), choice.offer) for choice in pipeline.observers]
+        return TrainingLoop(
+            directory=self.directory,
+            model=model,
+            trainer=trainer,
+            blame=(pipeline.trainer.offer, pipeline.model.offer),
+            data=data,
+            context=TrainingContext(seed=pipeline.seed, device=device),
+            observers=[*own, *(ObserverEntry(observer, None) for observer in self.observers)],
+            progress=Progress() if checkpoint is None else checkpoint.progress,
+            checkpoint_seconds=pipeline.checkpoint.seconds,
+            cancelled=self.cancelled,
+            sample=sample,
+        )
+
+
+def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
+    """What the pipeline's `[generate]` table asks for."""
+    table = pipeline.generate
+    values = {field.name: getattr(table, field.name) for field in attrs.fields(DecodingOptions)}
+    options = {name: value for name, value in values.items() if value is not None}
+    return generator.generate_each([table.prompt], n=table.n, **options)
+
+
+def _check_generation(pipeline: Pipeline, context: BuildContext, tokenizer: Tokenizer) -> None:
+    """Check that the trained model can generate what is asked for, before anything is written or trained."""
+    options = pipeline.generate
+    faults: list[Fault] = []
+    for place, choice in enumerate(pipeline.samplers):
+        try:
+            checks.build(choice, attrs.evolve(context, training=False))
+        except PipelineError as error:
+            faults += [attrs.evolve(fault, path=f"sampler[{place}].{fault.path}") for fault in error.faults]
+    try:
+        check_decoding(options, tokenizer.vocab_size)
+    except UsageError as error:
+        faults += [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
+    if faults:
+        raise PipelineError(faults, pipeline.name)
+    try:
+        check_prompt(tokenizer, options.prompt, options.unknown_characters)
+    except PromptError as error:
+        error.argument = "generate.unknown_characters"
+        raise
