@@ -13,6 +13,7 @@ import pytest
 from broken_components import BROKEN, GOOD
 from broken_components.cases import Case, offered
 from broken_components.corpora import GoodCorpus
+from broken_components.models import RowDecoder, with_decoder
 from broken_components.observers import GoodObserver
 from broken_components.samplers import DeviceSampler, GoodSampler
 from broken_components.tokenizers import GoodTokenizer, RefusingTokenizer
@@ -30,6 +31,10 @@ def test_the_components_that_are_broken_next_pass_while_whole(kind: str) -> None
 
 def test_a_sampler_may_look_at_numbers_on_another_device() -> None:
     assert testing.check_sampler(offered(DeviceSampler), plugin=LIGHT)
+
+
+def test_decoders_may_let_rows_come_and_go() -> None:
+    assert testing.check_model(with_decoder(RowDecoder), plugin=LIGHT)
 
 
 def test_a_tokenizer_may_refuse_text_if_it_says_so() -> None:

@@ -261,8 +261,8 @@ class Batch:
         self.flush()
         if any(row.made < row.min_new_tokens for _, row in self._early):
             return None
-        keeping = self._stopping and any(row.keep_state for _, row in self._stopping)
-        before = self.decoder.decoder.read_state() if keeping else None
+        keeping = [i for i, row in self._stopping if row.keep_state]
+        before = self.decoder.take(keeping) if keeping else None
         fed = self._feed[:, 0].copy()
         ids = chunks.next(self.decoder.decoder, fed, self._left, TO_STOP if self._stopping else LONGEST)
         count = ids.shape[1]
@@ -281,7 +281,7 @@ class Batch:
             row.add(ids[i, :number])
             if row.keep_state and number < count:
                 assert before is not None
-                begin = {name: array[i : i + 1] for name, array in before.items()}
+                begin = before.row_state(keeping.index(i))
                 state = self.decoder.advanced(begin, np.append(fed[i], ids[i, : number - 1]))
                 row.end = self._state(i, state, ids[i, number - 1 : number])
         return self._full(ended)

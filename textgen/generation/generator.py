@@ -29,7 +29,7 @@ from textgen.generation.continuation import Continuation
 from textgen.generation.prompts import check_prompt, text_pieces
 from textgen.generation.requests import Requests
 from textgen.generation.results import Generation, GenerationState, Piece
-from textgen.generation.rows import can_share
+from textgen.generation.rows import keeps_shape
 from textgen.generation.sampling import to_numpy
 from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import TextScore, TokenScores, prompt_logprobs, score_pieces, score_tokens
@@ -182,7 +182,7 @@ class Generator:
         for a model whose state grows with the text.
         """
         ids = self._nonempty(text)
-        if not can_share(self.model, self.chain.model)[0]:
+        if not keeps_shape(self.model, self.chain.model):
             raise UsageError("the state of this model grows with the text, so there is none of one shape per token")
         decoder, states = begin_decoding(self.model, 1, self.chain.model), []
         for place in range(len(ids)):

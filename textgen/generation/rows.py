@@ -81,15 +81,20 @@ def row_decoder(decoder: WatchedDecoder) -> RowDecoder | None:
 
 def can_share(model: Model, offer: Offer) -> tuple[bool, bool]:
     """Whether rows of this model can share a batch, and whether they are then the same bit for bit as alone."""
-    decoder = begin_decoding(model, 1, offer)
-    if (inner := row_decoder(decoder)) is not None:
+    if (inner := row_decoder(begin_decoding(model, 1, offer))) is not None:
         return True, bool(getattr(inner, "exact_rows", True))
+    return keeps_shape(model, offer), True
+
+
+def keeps_shape(model: Model, offer: Offer) -> bool:
+    """Whether the state of a row has the same shapes however long it is."""
+    decoder = begin_decoding(model, 1, offer)
     before = _shapes(decoder.read_state())
     try:
         decoder.extend(np.zeros((1, 1), np.int64))
     except FAILURES as error:
         raise_failure(offer, "decoding", error)
-    return before == _shapes(decoder.read_state()), True
+    return before == _shapes(decoder.read_state())
 
 
 def _shapes(state: Tensors) -> dict[str, tuple[int, ...]]:

@@ -86,7 +86,7 @@ class DecoderSuite:
 
         one(np.zeros((1, 40), np.int64))
         one(np.full((1, 40), self.vocab_size - 1))
-        self._each(one)
+        self.each(one)
 
     def input(self) -> None:
         """Read-only tokens, and tokens left as they were."""
@@ -114,7 +114,7 @@ class DecoderSuite:
                     apart = difference(second, first, 0)
                     self.fail(st.MODEL_DETERMINISTIC, f"{name}() of a second decoder gave {apart}")
 
-        self._each(one)
+        self.each(one)
 
     def output(self) -> None:
         """Logits that the caller has overwritten."""
@@ -147,7 +147,7 @@ class DecoderSuite:
                         self.fail(st.MODEL_STEPWISE, f"extend() from token {begin} to {end} gave {apart} than score()")
                     begin = end
 
-        self._each(one, places=cuts(10))
+        self.each(one, places=cuts(10))
 
     def greedy(self) -> None:
         """Tokens that a decoder chooses by itself, if it offers to, and where it stands afterwards."""
@@ -180,7 +180,7 @@ class DecoderSuite:
             if apart := difference(after, expected, self.tolerance):
                 self.fail(st.MODEL_GREEDY, f"after {ids.shape[1]} tokens of continue_greedily(), extend() gave {apart}")
 
-        self._each(one, never=strategy.integers(0, self.vocab_size - 1))
+        self.each(one, never=strategy.integers(0, self.vocab_size - 1))
 
     def rows(self) -> None:
         """A row alone and in the batch."""
@@ -194,7 +194,7 @@ class DecoderSuite:
                         seen = f"row {row} of {len(fed)}: {name}() gave {apart} than it gives alone"
                         self.fail(st.MODEL_ROWS, seen)
 
-        self._each(one)
+        self.each(one)
 
     def state_form(self) -> None:
         """Arrays with the batch first, that a file can hold."""
@@ -228,7 +228,7 @@ class DecoderSuite:
             if apart := difference(rest, expected[:, place:], self.tolerance):
                 self.fail(st.MODEL_STATE, f"after {place} tokens, a decoder that took the state over gave {apart}")
 
-        self._each(one, place=strategy.integers(0, 9))
+        self.each(one, place=strategy.integers(0, 9))
 
     def state_rows(self) -> None:
         """Rows picked, repeated and dropped."""
@@ -298,7 +298,7 @@ class DecoderSuite:
         """Raise the ContractFailure."""
         self.subject.fail(statement, f"{seen} (a model {self.which})")
 
-    def _each(self, check: Callable[..., None], **more: Any) -> None:
+    def each(self, check: Callable[..., None], **more: Any) -> None:
         """Make a check with many tokens (B, T)."""
         shape = strategy.tuples(strategy.integers(1, 3), strategy.integers(1, 10))
         ids = strategy.integers(0, self.vocab_size - 1)

@@ -20,6 +20,7 @@ from textgen.testing.decoders import DecoderSuite, difference
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.general import calls_check, check_methods, general_checks, leaves_alone
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
+from textgen.testing.row_decoders import check_rows_come_and_go
 from textgen.testing.training_data import is_torch_module, train
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -75,6 +76,7 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         Check(st.MODEL_STATE, decoders(DecoderSuite.state), after=comparable),
         Check(st.MODEL_STATE_ROWS, decoders(DecoderSuite.state_rows), after=(*comparable, st.MODEL_ROWS)),
         Check(st.MODEL_STATE_COPY, decoders(DecoderSuite.state_copy)),
+        Check(st.MODEL_TAKE_JOIN, decoders(check_rows_come_and_go), after=(*comparable, st.MODEL_ROWS)),
         Check(st.MODEL_LENGTH, decoders(DecoderSuite.length), after=comparable),
         Check(st.MODEL_SEED, suite.seed),
         Check(st.MODEL_SAVED, suite.saved, after=comparable),

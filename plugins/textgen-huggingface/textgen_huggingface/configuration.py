@@ -41,8 +41,9 @@ def draws_while_training(config: Any) -> bool:
 
 def context_length(config: Any) -> int | None:
     """The tokens that the model can attend to at once; None where there is no limit."""
-    limit = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
+    text = config.get_text_config(decoder=True)
+    limits = [getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len")]
+    return next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
 
 
 def scales_with_length(config: Any) -> bool:

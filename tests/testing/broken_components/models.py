@@ -183,6 +183,62 @@ class OverfedDecoder(GoodDecoder):
         return np.stack(made, axis=1)
 
 
+class RowDecoder(GoodDecoder):
+    """Keeps its contract, and offers to take rows out and in."""
+
+    def take(self, rows: Any) -> Any:
+        taken = type(self)(self.model, len(rows))
+        taken.memory = self.memory[rows]
+        return taken
+
+    def join(self, other: Any) -> None:
+        self.memory = np.concatenate([self.memory, other.memory])
+
+
+class OneWayDecoder(GoodDecoder):
+    take = RowDecoder.take
+
+
+class EmptiedDecoder(RowDecoder):
+    """Hands its rows out and keeps none of what they hold."""
+
+    def take(self, rows: Any) -> Any:
+        taken = super().take(rows)
+        self.memory[rows] = 0
+        return taken
+
+
+class PrependingDecoder(RowDecoder):
+    def join(self, other: Any) -> None:
+        self.memory = np.concatenate([other.memory, self.memory])
+
+
+class RoundingDecoder(RowDecoder):
+    """Joined rows are not the same to the last bit."""
+
+    def join(self, other: Any) -> None:
+        super().join(other)
+        self.memory = self.memory.astype(np.float32).astype(np.float64) * (1 + 1e-9)
+
+
+class PaddedDecoder(RowDecoder):
+    """The state of a row that was joined tells how many rows there were."""
+
+    rows = 1
+
+    def take(self, rows: Any) -> Any:
+        taken = super().take(rows)
+        taken.rows = self.rows
+        return taken
+
+    def join(self, other: Any) -> None:
+        super().join(other)
+        self.rows = self.batch_size
+
+    def read_state(self) -> Any:
+        return {"memory": self.memory.copy(), "padding": np.zeros((self.batch_size, self.rows))}
+
+
 class SharedDecoder(GoodDecoder):
     """One memory for all decoders of a batch size, cleared when one begins."""
 
@@ -282,6 +338,11 @@ MODELS = [
     Case("model", "model-state", "took the state over", with_decoder(ForgetfulDecoder)),
     Case("model", "model-state-rows", "batch_size is 3", with_decoder(FixedBatchDecoder)),
     Case("model", "model-state-copy", "changed memory", with_decoder(AliasDecoder)),
+    Case("model", "model-take-join", "offers take() alone", with_decoder(OneWayDecoder)),
+    Case("model", "model-take-join", "after a second take() of rows", with_decoder(EmptiedDecoder)),
+    Case("model", "model-take-join", "after join() gave logits that differ", with_decoder(PrependingDecoder)),
+    Case("model", "model-take-join", "though exact_rows is not False", with_decoder(RoundingDecoder)),
+    Case("model", "model-take-join", "padding of a row's state", with_decoder(PaddedDecoder)),
     Case("model", "model-decoders", "other decoders at work", with_decoder(SharedDecoder)),
     Case("model", "model-length", "more than 100 positions", with_decoder(ShortDecoder)),
     Case("model", "model-saved", "logits that differ", offered(UnsavedModel)),

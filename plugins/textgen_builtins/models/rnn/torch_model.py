@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -143,10 +143,12 @@ class TorchRNN(nn.Module):
 
 
 class TorchDecoder:
-    """textgen.protocols.Decoder on the module's device, without dropout.
+    """textgen.protocols.RowDecoder and GreedyDecoder on the module's device, without dropout.
 
     On CUDA a step of one token is launched as one graph: the kernels of so small a step are cheaper than their launch.
     """
+
+    exact_rows: Final = False  # the kernels of another batch size may round differently
 
     def __init__(self, module: TorchRNN, batch_size: int) -> None:
         self._module = module
@@ -232,6 +234,25 @@ class TorchDecoder:
         self._state = tuple(
             torch.from_numpy(part[:, layer].copy()).to(self._device) for layer in layers for part in parts
         )
+        self._begin_anew()
+
+    @torch.no_grad()
+    def take(self, rows: Sequence[int]) -> Self:
+        """Another decoder with these rows, in this order; nothing leaves the device."""
+        taken = type(self)(self._module, len(rows))
+        index = torch.tensor(tuple(rows), dtype=torch.int64, device=self._device)
+        taken._state = tuple(part.index_select(0, index) for part in self._state)
+        taken._bounded = self._bounded or None  # what is finite for all rows is so for some
+        return taken
+
+    @torch.no_grad()
+    def join(self, other: Self) -> None:
+        """Append the rows of another decoder of the model, which is not used any more."""
+        self._state = tuple(torch.cat(both) for both in zip(self._state, other._state, strict=True))
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Drop what was made for the tensors of another state."""
         self._graph, self._single_steps, self._bounded = None, 0, None
 
 
