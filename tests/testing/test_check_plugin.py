@@ -66,7 +66,7 @@ def test_a_list_is_no_component() -> None:
 
 def test_options_that_do_not_fit_are_the_callers_fault() -> None:
     needy = Component("needy", RequiredConfig, lambda config, context: GoodSampler(context))
-    with pytest.raises(PipelineError, match="size: expected a whole number"):
+    with pytest.raises(PipelineError, match="size: expected an integer"):
         testing.check_sampler(needy, options={"size": "many"}, plugin=LIGHT)
     with pytest.raises(PipelineError, match="size: required"):
         testing.check_sampler(needy, plugin=LIGHT)
