@@ -68,6 +68,17 @@ def check_output(option: str, given: str, what: str, is_one: Callable[[bytes], b
             raise UsageError(f"{given} would be among the files of the run {run}; give {option} another place")
 
 
+def check_state_output(option: str, given: str) -> None:
+    """Raise UsageError where a saved state cannot be written, or would replace another file."""
+    check_output(option, given, "saved state", _is_state, in_run=True)
+
+
+def _is_state(beginning: bytes) -> bool:
+    """Whether a file begins with a safetensors header that has the two arrays of a saved state."""
+    header = beginning[8 : 8 + int.from_bytes(beginning[:8], "little")]
+    return header.startswith(b"{") and b'"checksum":' in header and b'"values":' in header
+
+
 def _beginning(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -151,7 +162,7 @@ class SamplingCommand(click.Command):
 
 def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     flag = "--" + name.replace("_", "-")
-    text = f"Sampling: {field.metadata['help']}."
+    text = f"Changes the run's samplers: {field.metadata['help']}."
     if field.type in (int, float):
         return click.Option([flag], type=field.type, help=text)
     text += " As in e=-2; a line break is written $'\\n=-2'. May be given several times."
