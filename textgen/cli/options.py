@@ -152,7 +152,11 @@ class SamplingCommand(click.Command):
         """Gather the sampling options into one argument."""
         names = [parameter.name for parameter in self._sampling(ctx)]
         given = {name: ctx.params.pop(name) for name in names if name is not None}
-        ctx.params["sampling"] = {name: _value(name, value) for name, value in given.items() if value not in (None, ())}
+        ctx.params["sampling"] = {
+            name: token_table("--" + name.replace("_", "-"), value) if isinstance(value, tuple) else value
+            for name, value in given.items()
+            if value not in (None, ())
+        }
         return super().invoke(ctx)
 
     def _sampling(self, ctx: click.Context) -> list[click.Parameter]:
@@ -186,8 +190,3 @@ def token_table(option: str, items: Iterable[str]) -> dict[str, float]:
             raise UsageError(f"{option} gives the token {token!r} more than once; leave one out")
         table[token] = value
     return table
-
-
-def _value(name: str, value: Any) -> Any:
-    """Repeated TOKEN=VALUE as a table; anything else as it is."""
-    return token_table(f"--{name.replace('_', '-')}", value) if isinstance(value, tuple) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -94,7 +95,7 @@ class Session:
         if self._arguments.get("seed") != "random":
             self._index += 1  # another prompt, another text, even if it is the same prompt
 
-    def _more(self) -> None:
+    def _more(self, _: str) -> None:
         state = self._last_state()
         # What samples from here on is what /options shows, not what sampled before.
         state = attrs.evolve(state, values={**state.values, "sampling": {}})
@@ -127,23 +128,20 @@ class Session:
 
     def _command(self, line: str) -> None:
         word, rest = (*line.split(maxsplit=1), "")[:2]
-        if word == "/set":
-            self._set(rest)
-        elif word == "/unset":
-            self._unset(rest.strip())
-        elif word == "/options":
-            self._show()
-        elif word == "/more":
-            self._more()
-        elif word == "/save":
-            self._save(rest.strip())
-        elif word == "/help":
-            click.echo(_HELP, err=True)
-        else:
+        commands: dict[str, Callable[[str], None]] = {
+            "/set": self._set,
+            "/unset": self._unset,
+            "/options": self._show,
+            "/more": self._more,
+            "/save": self._save,
+            "/help": lambda _: click.echo(_HELP, err=True),
+        }
+        if word not in commands:
             raise UsageError(f"there is no {word}; /help lists the commands")
+        commands[word](rest.strip())
 
     def _set(self, rest: str) -> None:
-        given = re.fullmatch(r"([\w-]+)(?:\s*=\s*|\s+)(\S.*)", rest.strip())
+        given = re.fullmatch(r"([\w-]+)(?:\s*=\s*|\s+)(\S.*)", rest)
         if given is None:
             raise UsageError("expected /set KEY=VALUE, as in /set temperature=0.5")
         name = _option(given[1])
@@ -168,7 +166,7 @@ class Session:
         if name == "seed":
             self._index = self._first
 
-    def _show(self) -> None:
+    def _show(self, _: str) -> None:
         generator, arguments = self._generator, self._arguments
         own = {"seed": generator.seed, **generator.defaults, "echo": self._echo}
         lines = ["set here:" if arguments else "nothing is set here"]

@@ -80,12 +80,7 @@ class OutputOptions:
 
     def alone(self) -> list[str]:
         """The options given that work on one text."""
-        given = {
-            "--stream": self.as_stream,
-            "--save-state": self.save_state is not None,
-            "--load-state": self.load_state is not None,
-        }
-        return [name for name, is_given in given.items() if is_given]
+        return _given({"--stream": self.as_stream, "--save-state": self.save_state, "--load-state": self.load_state})
 
     def several(self) -> bool:
         """Whether more than one text may come."""
@@ -98,6 +93,10 @@ class OutputOptions:
     def prompt(self) -> str:
         """The prompt of one text."""
         return self.prompts[0] if self.prompts else ""
+
+    def state(self) -> GenerationState | None:
+        """What --load-state resumes from."""
+        return None if self.load_state is None else GenerationState.load(self.load_state)
 
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
@@ -139,19 +138,16 @@ class OutputOptions:
         return attrs.evolve(self, prompts=(text,) if text else (), prompt_file=None)
 
     def _check_session(self) -> None:
-        given = {
-            "--n": self.n != 1,
-            "--output": self.form != "text",
-            "--logprobs": self.logprobs is not None,
-            "--novelty": self.novelty,
-            "--save-state": self.save_state is not None,
-        }
-        refused = [name for name, is_given in given.items() if is_given]
-        if refused:
+        refused = _given({"--n": self.n != 1, "--output": self.form != "text", "--logprobs": self.logprobs is not None})
+        if refused := [*refused, *_given({"--novelty": self.novelty, "--save-state": self.save_state})]:
             raise UsageError(
                 f"{', '.join(refused)} needs a prompt, and without one a session opens; "
                 "give --prompt TEXT, or --prompt '' to start from nothing"
             )
+
+
+def _given(options: dict[str, Any]) -> list[str]:
+    return [name for name, value in options.items() if value not in (None, False)]
 
 
 def _is_piped_in() -> bool:
@@ -231,7 +227,7 @@ def _single(generator: Generator, output: OutputOptions, arguments: dict[str, An
             output.prompt(),
             index=output.index,
             logprobs=output.logprobs,
-            state=_state(output),
+            state=output.state(),
             keep_state=output.save_state is not None,
             **arguments,
         )
@@ -243,9 +239,12 @@ def _single(generator: Generator, output: OutputOptions, arguments: dict[str, An
 
 def _stream(generator: Generator, output: OutputOptions, arguments: dict[str, Any]) -> None:
     with _saving(output, arguments) as save:
-        keep_state = output.save_state is not None
         stream = generator.stream(
-            output.prompt(), index=output.index, state=_state(output), keep_state=keep_state, **arguments
+            output.prompt(),
+            index=output.index,
+            state=output.state(),
+            keep_state=output.save_state is not None,
+            **arguments,
         )
         report_seed(arguments, stream.seed)
         print_stream(stream)
@@ -261,20 +260,11 @@ def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[Callab
         return
     with StopSwitch() as switch:
         arguments["cancelled"] = switch.is_on
-
-        def save(state: GenerationState | None) -> None:
-            assert state is not None
-            state.save(path)
-
-        yield save
+        yield lambda state: None if state is None else state.save(path)
     if switch.signal_number is not None:
         raise Interrupted(
             f"stopped; --load-state {shlex.quote(path)} resumes from there", signal_number=switch.signal_number
         )
-
-
-def _state(output: OutputOptions) -> GenerationState | None:
-    return GenerationState.load(output.load_state) if output.load_state is not None else None
 
 
 def _read(path: str) -> str:

@@ -65,7 +65,8 @@ class Chain:
             Link(part, choice.offer) for choice, sampler in samplers for part in getattr(sampler, "links", (sampler,))
         ]
         forbidden = () if unknown is None else (unknown,)
-        return cls(tuple(links), model, vocab_size, forbidden, tuple(choice.table() for choice, _ in samplers))
+        tables = tuple({**choice.table(), "type": choice.offer.name} for choice, _ in samplers)
+        return cls(tuple(links), model, vocab_size, forbidden, tables)
 
     def history(self) -> SequenceHistory:
         """An empty history that keeps what the samplers read."""
