@@ -35,7 +35,7 @@ from textgen import Generator, PromptError
         (("--logit-bias", "zz=1", "--logit-bias", "yy=1"), "; --logit-bias: expected the text of one token"),
         (("--seed", "-1"), "--seed"),
         (("--time-limit", "nan"), "--time-limit"),
-        (("--top-p", "50", "--temperature", "-1"), "given -1.0; --top-p: must be"),
+        (("--top-p", "50", "--temperature", "-1"), "given 50.0; --temperature: must be"),
         (("--output", "xml"), "jsonl"),
         (("--output", "text.txt"), "> FILE"),
         (("--device", "gpu"), "device"),
