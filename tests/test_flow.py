@@ -80,8 +80,11 @@ class NotedTokenizer:
         self.notes.note("tokenizer.encode_pieces")
         return map(self.encode, pieces)
 
-    def decode(self, ids: Any) -> str:
+    def decode(self, ids: Any, final: bool = False) -> str:
         return bytes(np.asarray(ids, np.uint8)).decode("ascii")
+
+    def incremental_decoder(self) -> Any:
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         self.notes.note("tokenizer.to_dict")

@@ -35,9 +35,9 @@ def test_evaluate_measures_a_file(textgen: Callable[..., Any], finished_run: Pat
     ("data", "code", "said"),
     [
         (None, 2, "text.txt does not exist"),
-        (b"a\xff", 1, "--encoding cp1252"),
-        ("the clock".encode("utf-16"), 1, "begins with the mark of utf-16: give --encoding utf-16"),
-        ("the clock".encode("utf-32"), 1, "--encoding utf-32"),
+        (b"a\xff", 1, "set the option --encoding to its own, such as cp1252"),
+        ("the clock".encode("utf-16"), 1, "set the option --encoding to utf-16"),
+        ("the clock".encode("utf-32"), 1, "set the option --encoding to utf-32"),
         (b"", 2, "two tokens"),
         (b"t", 2, "two tokens"),
     ],
@@ -91,7 +91,7 @@ def test_evaluate_reads_another_encoding(textgen: Callable[..., Any], finished_r
     assert json.loads(done.stdout)["unknown_tokens"] == 1
     failed = textgen("evaluate", finished_run, "text.txt", "--encoding", "cp9999", cwd=tmp_path)
     assert (failed.code, failed.stdout) == (2, "")
-    assert "--encoding must be an encoding that Python knows" in failed.stderr
+    assert "--encoding: must be an encoding that Python knows" in failed.stderr
 
 
 class Page(HTMLParser):

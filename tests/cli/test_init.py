@@ -61,5 +61,5 @@ def test_a_corpus_with_a_mark_says_its_encoding(
     (tmp_path / "corpus.txt").write_text(STORY, encoding="utf-16")
     failed = textgen("run", pipeline, cwd=tmp_path)
     assert (failed.code, failed.stdout) == (1, "")
-    assert "set the corpus's option encoding to utf-16" in failed.stderr
+    assert "set the option encoding to utf-16" in failed.stderr
     assert textgen("run", pipeline, "--set", "corpus.encoding=utf-16", cwd=tmp_path).code == 0

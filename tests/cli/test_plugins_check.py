@@ -140,7 +140,7 @@ def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None
         (["observers", "--set", "sample.every=3"], "given for 'sample', and no component is called so; did you mean"),
         (["corpora", "--set", "file.pth=x"], "pth: unknown key; did you mean 'path'?"),
         (["observers", "--set", "every=3"], "--set takes NAME.KEY=VALUE"),
-        (["observers", "--set", "samples.every=no"], "every: expected a whole number"),
+        (["observers", "--set", "samples.every=no"], "every: expected an integer"),
     ],
 )
 def test_what_cannot_be_checked_is_a_usage_error(tmp_path: Path, arguments: list[str], said: str) -> None:

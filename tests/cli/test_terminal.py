@@ -134,7 +134,7 @@ def test_a_signal_ends_a_text_and_saves_where_it_stands(
         begun = process.stdout.read(100)
         process.send_signal(number)
         text = (begun + process.stdout.read()).removesuffix("\n")
-        assert process.stderr.read() == "textgen: stopped; --load-state state goes on from there\n"
+        assert process.stderr.read() == "textgen: stopped; --load-state state resumes from there\n"
     assert process.returncode == 128 + number
     later = generate("--load-state", "state", *options, "--max-new-tokens", 30).stdout
     whole = generate("-p", "the ", *options, "--max-new-tokens", len(text) - len("the ") + 30).stdout

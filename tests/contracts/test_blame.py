@@ -65,6 +65,12 @@ class Speechless(CharTokenizer):
     to_dict = None  # type: ignore[assignment]
 
 
+class Whole(CharTokenizer):
+    """Lacks what decodes a text as it comes."""
+
+    incremental_decoder = None  # type: ignore[assignment]
+
+
 class Narrow(CharTokenizer):
     """Knows one character less than it gives ids to, which the beginning of the corpus does not show."""
 
@@ -99,6 +105,7 @@ def engine(tokenizer: Any = CharTokenizer, sampler: Any = None) -> textgen.Engin
         (Unwritable, "to_dict"),
         (Failing, "failed in fit: KeyError: 'lost'"),
         (Speechless, "cannot be used: what `build` made is of type Speechless, which has no method 'to_dict'"),
+        (Whole, "cannot be used: what `build` made is of type Whole, which has no method 'incremental_decoder'"),
     ],
 )
 def test_a_tokenizer_is_blamed(
@@ -109,22 +116,6 @@ def test_a_tokenizer_is_blamed(
         engine(tokenizer).run(tables, output=tmp_path / "run")
     assert said in str(caught.value)
     assert (caught.value.kind, caught.value.component) == ("tokenizer", "odd")
-
-
-def test_a_tokenizer_that_cannot_decode_bit_by_bit_is_blamed_where_that_is_needed(
-    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
-) -> None:
-    class Whole(CharTokenizer):
-        incremental_decoder = property(lambda self: self.not_there)  # type: ignore[assignment]
-
-        def from_dict(self, state: Any) -> CharTokenizer:
-            return Whole(self.config, "".join(state["tokens"][1:]))
-
-    generator = engine(Whole).run({**tiny_pipeline(), "tokenizer": {"type": "odd"}}, output=tmp_path / "run").generator
-    assert len(generator.generate("", max_new_tokens=5).tokens) == 5
-    with pytest.raises(textgen.ContractError, match=r"textgen-odd 2\.1.*failed in incremental_decoder") as caught:
-        generator.generate("", max_new_tokens=5, stop=["traveller"])
-    assert caught.value.component == "odd"
 
 
 def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(
@@ -297,22 +288,22 @@ def test_a_command_that_its_defaults_cannot_make_spoils_no_help(tmp_path: Path, 
     assert checked.stdout.startswith("FAILED   plugin 'tally'")
 
 
-def test_sampling_options_stand_in_for_a_sampler_that_is_gone(
+def test_a_sampler_that_is_gone_is_asked_for_whatever_options_are_given(
     tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:
     def unchanged(logits: Any, history: Any) -> Any:
         return logits
 
     run = engine(sampler=unchanged).run({**tiny_pipeline(), "sampler": [{"type": "odd"}]}, output=tmp_path / "run")
-    missing = run_textgen("generate", run.path, "--max-new-tokens", "5", folder=tmp_path)
-    assert missing.returncode == 2
-    assert "textgen-odd 2.1" in missing.stderr
-    instead = run_textgen("generate", run.path, "--max-new-tokens", "5", "--temperature", "0.5", folder=tmp_path)
-    assert (instead.returncode, instead.stderr) == (0, "")
+    for options in ((), ("--temperature", "0.5")):
+        missing = run_textgen("generate", run.path, "--max-new-tokens", "5", *options, folder=tmp_path)
+        assert (missing.returncode, missing.stdout) == (2, "")
+        assert "textgen-odd 2.1" in missing.stderr
+        assert "pip install textgen-odd" in missing.stderr
 
 
 def test_many_prompts_are_not_one_string(finished_run: Path) -> None:
-    with pytest.raises(textgen.UsageError, match="several"):
+    with pytest.raises(textgen.UsageError, match=r"prompts: expected a list; for one, write \[prompt\]"):
         textgen.load(finished_run).generate_many("The")
 
 

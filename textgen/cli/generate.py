@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -10,12 +11,17 @@ import click
 from textgen.cli.options import SamplingCommand, check_run, device_option
 
 
-def _number_or_none(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
-    if value in (None, "none"):
-        return value
-    if not value.isdecimal():
-        raise click.BadParameter(f"{value!r} is neither an integer nor 'none'")
-    return int(value)
+def _integer_or(word: str) -> Callable[..., int | str | None]:
+    """A callback of an option that takes an integer from 0, or a word."""
+
+    def convert(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
+        if value in (None, word):
+            return value
+        if not value.isdecimal():
+            raise click.BadParameter(f"expected an integer from 0 or {word!r}, given {value!r}")
+        return int(value)
+
+    return convert
 
 
 def _unescaped(text: str) -> str:
@@ -40,7 +46,7 @@ def _unescaped(text: str) -> str:
 @click.option(
     "--max-new-tokens",
     metavar="N",
-    callback=_number_or_none,
+    callback=_integer_or("none"),
     help="How many tokens to add at most; 'none' continues until it is stopped.",
 )
 @click.option("--min-new-tokens", type=int, metavar="N", help="How many tokens to add before a stop counts.")
@@ -51,7 +57,12 @@ def _unescaped(text: str) -> str:
     help=r"A text that ends the continuation; \n is a line break, \t a tab, \\ a backslash. Repeat it for several.",
 )
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End after so long, all texts together.")
-@click.option("--seed", type=int, help="Seed of the random draws.")
+@click.option(
+    "--seed",
+    metavar="N",
+    callback=_integer_or("random"),
+    help="Seed of the random draws; 'random' draws one, and reports it on stderr or in the JSON lines.",
+)
 @click.option("--n", "-n", default=1, show_default=True, help="How many continuations of each prompt.")
 @click.option(
     "--index",
@@ -60,6 +71,11 @@ def _unescaped(text: str) -> str:
     help="Index of the first text, as JSON lines have it: of the texts of one seed, which.",
 )
 @click.option("--batch-size", default=256, show_default=True, help="How many texts to work on at once.")
+@click.option(
+    "--exact/--no-exact",
+    default=None,
+    help="Each text to the last bit what it would be alone, for models whose texts may differ in a batch.",
+)
 @click.option("--greedy", is_flag=True, help="Always the most likely token: --temperature 0.")
 @click.option("--echo/--no-echo", default=None, help="Print the prompt before its continuation.")
 @click.option("--stream", "as_stream", is_flag=True, help="Print the text as it comes.")
@@ -93,8 +109,8 @@ def command(context: Any, /, run: str, device: str, greedy: bool, sampling: dict
     textgen generate runs/my -p "The door" -n 3 > three.txt
     echo "The door" | textgen generate runs/my
 
-    What is not given is as the run's pipeline has it in [generate]. The sampling options, where one is given, stand in
-    place of the run's own samplers.
+    What is not given is as the run's pipeline has it. A sampling option changes that option of the run's own samplers,
+    or adds the sampler that takes it; the others stay.
     """
     check_run(run, "generate")
     from textgen.cli.writing import OutputOptions, write

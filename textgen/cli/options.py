@@ -68,6 +68,17 @@ def check_output(option: str, given: str, what: str, is_one: Callable[[bytes], b
             raise UsageError(f"{given} would be among the files of the run {run}; give {option} another place")
 
 
+def check_state_output(option: str, given: str) -> None:
+    """Raise UsageError where a saved state cannot be written, or would replace another file."""
+    check_output(option, given, "saved state", _is_state, in_run=True)
+
+
+def _is_state(beginning: bytes) -> bool:
+    """Whether a file begins with a safetensors header that has the two arrays of a saved state."""
+    header = beginning[8 : 8 + int.from_bytes(beginning[:8], "little")]
+    return header.startswith(b"{") and b'"checksum":' in header and b'"values":' in header
+
+
 def _beginning(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -141,7 +152,11 @@ class SamplingCommand(click.Command):
         """Gather the sampling options into one argument."""
         names = [parameter.name for parameter in self._sampling(ctx)]
         given = {name: ctx.params.pop(name) for name in names if name is not None}
-        ctx.params["sampling"] = {name: _value(name, value) for name, value in given.items() if value not in (None, ())}
+        ctx.params["sampling"] = {
+            name: token_table("--" + name.replace("_", "-"), value) if isinstance(value, tuple) else value
+            for name, value in given.items()
+            if value not in (None, ())
+        }
         return super().invoke(ctx)
 
     def _sampling(self, ctx: click.Context) -> list[click.Parameter]:
@@ -151,7 +166,7 @@ class SamplingCommand(click.Command):
 
 def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     flag = "--" + name.replace("_", "-")
-    text = f"Sampling: {field.metadata['help']}."
+    text = f"Changes the run's samplers: {field.metadata['help']}."
     if field.type in (int, float):
         return click.Option([flag], type=field.type, help=text)
     text += " As in e=-2; a line break is written $'\\n=-2'. May be given several times."
@@ -175,8 +190,3 @@ def token_table(option: str, items: Iterable[str]) -> dict[str, float]:
             raise UsageError(f"{option} gives the token {token!r} more than once; leave one out")
         table[token] = value
     return table
-
-
-def _value(name: str, value: Any) -> Any:
-    """Repeated TOKEN=VALUE as a table; anything else as it is."""
-    return token_table(f"--{name.replace('_', '-')}", value) if isinstance(value, tuple) else value

@@ -13,8 +13,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @attrs.define
 class StopSwitch:
-    """Turned on by a first SIGINT or SIGTERM; a second ends the process at once. Within `with`, or as told."""
+    """Turned on by the first of `signals`; a second ends the process at once. Within `with`, or as told."""
 
+    signals: tuple[int, ...] = _SIGNALS
     signal_number: int | None = None
     _previous: dict[int, Any] = attrs.field(factory=dict)
 
@@ -24,7 +25,7 @@ class StopSwitch:
 
     def take_over(self) -> None:
         """Listen."""
-        for number in _SIGNALS:
+        for number in self.signals:
             self._previous[number] = signal.signal(number, self._handle)
 
     def give_back(self) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+import click
 
 from textgen.errors import TextgenError
 
@@ -24,6 +27,20 @@ def prepare() -> None:
         raise TextgenError("stdout is closed, so there is nowhere to write to; to write nothing: > /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+
+
+def print_stream(pieces: Iterable[str]) -> None:
+    """Write a text to stdout as it comes."""
+    for piece in pieces:
+        click.echo(piece, nl=False)
+        sys.stdout.flush()
+    click.echo()
+
+
+def report_seed(arguments: Mapping[str, Any], seed: int) -> None:
+    """Say on stderr which seed was drawn, where one was."""
+    if arguments.get("seed") == "random":
+        click.echo(f"seed {seed}", err=True)
 
 
 class _Lasting(io.RawIOBase):

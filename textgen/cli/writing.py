@@ -17,8 +17,9 @@ import attrs
 import click
 import numpy as np
 
-from textgen.cli.options import check_file, check_output, check_prompt
+from textgen.cli.options import check_file, check_prompt, check_state_output
 from textgen.cli.stop_switch import StopSwitch
+from textgen.cli.streams import print_stream, report_seed
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation, GenerationState
@@ -33,16 +34,17 @@ _PATIENCE_SECONDS: Final = 1.0
 
 def write(generator: Generator, output: OutputOptions, sampling: dict[str, Any], **options: Any) -> None:
     """Generate as the options of `textgen generate` say, and write to stdout."""
-    arguments = {key: value for key, value in options.items() if value not in (None, ())} | sampling
+    arguments = {key: value for key, value in options.items() if value not in (None, ())}
     if options["max_new_tokens"] == "none":
         arguments["max_new_tokens"] = None
     echo = generator.tables.get("generate", {}).get("echo", True)
     if output.interactive():
         from textgen.cli.session import Session
 
-        Session(generator, arguments, echo=echo, index=output.index).run()
+        Session(generator, arguments | sampling, echo=echo, index=output.index).run()
         return
     arguments.setdefault("echo", echo)
+    arguments["sampling"] = sampling
     output = output.with_prompt_read()
     endless = arguments.get("max_new_tokens", 0) is None
     if output.as_stream or (endless and output.streams_alone()):
@@ -78,12 +80,7 @@ class OutputOptions:
 
     def alone(self) -> list[str]:
         """The options given that work on one text."""
-        given = {
-            "--stream": self.as_stream,
-            "--save-state": self.save_state is not None,
-            "--load-state": self.load_state is not None,
-        }
-        return [name for name, is_given in given.items() if is_given]
+        return _given({"--stream": self.as_stream, "--save-state": self.save_state, "--load-state": self.load_state})
 
     def several(self) -> bool:
         """Whether more than one text may come."""
@@ -96,6 +93,10 @@ class OutputOptions:
     def prompt(self) -> str:
         """The prompt of one text."""
         return self.prompts[0] if self.prompts else ""
+
+    def state(self) -> GenerationState | None:
+        """What --load-state resumes from."""
+        return None if self.load_state is None else GenerationState.load(self.load_state)
 
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
@@ -118,7 +119,7 @@ class OutputOptions:
             if file not in (None, "-"):
                 check_file(option, file)
         if self.save_state is not None:
-            check_output("--save-state", self.save_state, "saved state", _is_state, in_run=True)
+            check_state_output("--save-state", self.save_state)
 
     def interactive(self) -> bool:
         """Whether no prompt is given, and a person can type some."""
@@ -137,25 +138,16 @@ class OutputOptions:
         return attrs.evolve(self, prompts=(text,) if text else (), prompt_file=None)
 
     def _check_session(self) -> None:
-        given = {
-            "--n": self.n != 1,
-            "--output": self.form != "text",
-            "--logprobs": self.logprobs is not None,
-            "--novelty": self.novelty,
-            "--save-state": self.save_state is not None,
-        }
-        refused = [name for name, is_given in given.items() if is_given]
-        if refused:
+        refused = _given({"--n": self.n != 1, "--output": self.form != "text", "--logprobs": self.logprobs is not None})
+        if refused := [*refused, *_given({"--novelty": self.novelty, "--save-state": self.save_state})]:
             raise UsageError(
                 f"{', '.join(refused)} needs a prompt, and without one a session opens; "
                 "give --prompt TEXT, or --prompt '' to start from nothing"
             )
 
 
-def _is_state(beginning: bytes) -> bool:
-    """Whether a file begins as a saved state does: with a safetensors header that has its two arrays."""
-    header = beginning[8 : 8 + int.from_bytes(beginning[:8], "little")]
-    return header.startswith(b"{") and b'"checksum":' in header and b'"values":' in header
+def _given(options: dict[str, Any]) -> list[str]:
+    return [name for name, value in options.items() if value not in (None, False)]
 
 
 def _is_piped_in() -> bool:
@@ -212,6 +204,8 @@ def _all(generator: Generator, output: OutputOptions, arguments: dict[str, Any])
                 row["novelty"] = None if report is None else attrs.asdict(report)
             click.echo(json.dumps(row, ensure_ascii=False))
             continue
+        if number == 1:
+            report_seed(arguments, generation.seed)
         click.echo(_heading(number, output.several()) + generation.text)
         if report is not None:
             click.echo(report.describe(), err=True)
@@ -233,7 +227,7 @@ def _single(generator: Generator, output: OutputOptions, arguments: dict[str, An
             output.prompt(),
             index=output.index,
             logprobs=output.logprobs,
-            state=_state(output),
+            state=output.state(),
             keep_state=output.save_state is not None,
             **arguments,
         )
@@ -245,14 +239,15 @@ def _single(generator: Generator, output: OutputOptions, arguments: dict[str, An
 
 def _stream(generator: Generator, output: OutputOptions, arguments: dict[str, Any]) -> None:
     with _saving(output, arguments) as save:
-        keep_state = output.save_state is not None
         stream = generator.stream(
-            output.prompt(), index=output.index, state=_state(output), keep_state=keep_state, **arguments
+            output.prompt(),
+            index=output.index,
+            state=output.state(),
+            keep_state=output.save_state is not None,
+            **arguments,
         )
-        for piece in stream:
-            click.echo(piece, nl=False)
-            sys.stdout.flush()
-        click.echo()
+        report_seed(arguments, stream.seed)
+        print_stream(stream)
         save(stream.state)
 
 
@@ -265,20 +260,11 @@ def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[Callab
         return
     with StopSwitch() as switch:
         arguments["cancelled"] = switch.is_on
-
-        def save(state: GenerationState | None) -> None:
-            assert state is not None
-            state.save(path)
-
-        yield save
+        yield lambda state: None if state is None else state.save(path)
     if switch.signal_number is not None:
         raise Interrupted(
             f"stopped; --load-state {shlex.quote(path)} resumes from there", signal_number=switch.signal_number
         )
-
-
-def _state(output: OutputOptions) -> GenerationState | None:
-    return GenerationState.load(output.load_state) if output.load_state is not None else None
 
 
 def _read(path: str) -> str:
@@ -322,6 +308,7 @@ def _as_row(generation: Generation, prompt_tokens: int, tokenizer: Tokenizer) ->
         "finish_reason": generation.finish_reason,
         "prompt_tokens": prompt_tokens,
         "tokens": len(generation.tokens),
+        "token_ids": generation.tokens,
         "seed": generation.seed,
         "index": generation.index,
     }

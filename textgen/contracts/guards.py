@@ -21,7 +21,7 @@ FAILURES: Final = (Exception, SystemExit)
 _METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "corpus": ("read",),
-        "tokenizer": ("fit", "encode", "encode_pieces", "decode", "to_dict", "from_dict"),
+        "tokenizer": ("fit", "encode", "encode_pieces", "decode", "incremental_decoder", "to_dict", "from_dict"),
         "model": ("decoder", "tensors", "load_tensors"),
         "decoder": ("extend", "read_state", "write_state"),
         "trainer": ("train", "state", "load_state"),

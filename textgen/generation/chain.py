@@ -38,12 +38,14 @@ class Chain:
     model       whose the logits are
     vocab_size  V
     forbidden   ids that are never drawn, such as the one for unknown characters
+    tables      the [[sampler]] tables that make it
     """
 
     links: tuple[Link, ...]
     model: Offer
     vocab_size: int
     forbidden: tuple[int, ...] = ()
+    tables: tuple[dict[str, Any], ...] = ()
     level: str = attrs.field(init=False)
     _applied: tuple[Link, ...] = attrs.field(init=False)
     _greedy: bool = attrs.field(init=False)
@@ -62,7 +64,9 @@ class Chain:
         links = [
             Link(part, choice.offer) for choice, sampler in samplers for part in getattr(sampler, "links", (sampler,))
         ]
-        return cls(tuple(links), model, vocab_size, () if unknown is None else (unknown,))
+        forbidden = () if unknown is None else (unknown,)
+        tables = tuple({**choice.table(), "type": choice.offer.name} for choice, _ in samplers)
+        return cls(tuple(links), model, vocab_size, forbidden, tables)
 
     def history(self) -> SequenceHistory:
         """An empty history that keeps what the samplers read."""

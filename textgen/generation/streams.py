@@ -23,6 +23,7 @@ class StreamedText:
 
     finish_reason  None until it has ended; then as in Generation
     seed, index    with the same of these and the same prompt, the same text comes again
+    samplers       the [[sampler]] tables of its chain
     ids            (T,) the token ids of the last piece; an unfinished character's come before its text
     logprobs       one entry for each of these, if `logprobs` was given
     state          once it has ended, and with `keep_state`: what continues it
@@ -32,6 +33,7 @@ class StreamedText:
         self.finish_reason: FinishReason | None = None
         self.state: GenerationState | None = None
         self.seed, self.index = text.row.seed, text.row.index
+        self.samplers = text.row.chain.tables
         self.ids: Ids = np.empty(0, np.int64)
         self.logprobs: list[TokenLogprobs] = []
         self._text, self._time_limit, self._model_id = text, time_limit, model_id

@@ -48,7 +48,7 @@ RECORDS = [
     Case(
         "trainer",
         "component-options",
-        "a whole number",
+        "an integer",
         Component("late", ForgetfulConfig, lambda c, x: GoodTrainer(x)),
     ),
     Case("sampler", "component-methods", "what is built is None", offered(None)),
