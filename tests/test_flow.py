@@ -83,6 +83,9 @@ class NotedTokenizer:
     def decode(self, ids: Any) -> str:
         return bytes(np.asarray(ids, np.uint8)).decode("ascii")
 
+    def incremental_decoder(self) -> Any:
+        return types.SimpleNamespace(decode=lambda ids, final=False: self.decode(ids))
+
     def to_dict(self) -> dict[str, Any]:
         self.notes.note("tokenizer.to_dict")
         return {"noted": True}

@@ -126,6 +126,6 @@ def _advice(module: str, plugin: Plugin, entry: str) -> str:
     name = discovery.normalized(module.partition(".")[0])
     if name == plugin.distribution:
         return f"{plugin.distribution} does not contain it"
-    if name in discovery.requirements(plugin.distribution):
+    if name in discovery.requirements(plugin.distribution, extras=True):
         return f"pip install {name}"
     return f"{plugin.distribution} does not declare which package has it; ask its author"

@@ -16,6 +16,7 @@ from textgen.errors import Difference, RunMismatchError
 from textgen.files import dump_tensors, write_json
 from textgen.pipeline.pipeline import Choice, Pipeline
 from textgen.pipeline.structure import flat
+from textgen.plugin.component import Offer
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Progress
 from textgen.runs.corpus import CorpusDigest
@@ -80,7 +81,7 @@ def begin(
             "validation_tokens": len(data.validation),
             "vocab_size": tokenizer.vocab_size,
         },
-        "components": [_origin(choice) for choice in pipeline.choices()],
+        "components": [_origin(choice.offer) for choice in pipeline.choices()],
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -105,16 +106,8 @@ def finish(directory: RunDirectory, record: Mapping[str, Any], progress: Progres
     directory.write_run({**record, "status": "finished", **attrs.asdict(progress), "files": files})
 
 
-def _origin(choice: Choice) -> dict[str, str]:
-    """Which package a component came from."""
-    plugin = choice.offer.plugin
-    return {
-        "kind": choice.offer.kind,
-        "name": choice.offer.name,
-        "plugin": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-    }
+def _origin(offer: Offer) -> dict[str, str]:
+    return {"kind": offer.kind, "name": offer.name, **offer.plugin.facts()}
 
 
 def _text(pipeline: Pipeline) -> bytes:

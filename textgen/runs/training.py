@@ -121,15 +121,16 @@ class TrainingLoop:
                 training_seconds += now - earlier
                 tokens += event.tokens
                 self._tell(event)
-            elif not isinstance(event, Evaluated):
+            elif isinstance(event, Evaluated):
+                self._evaluated(event, tokens * self.data.characters_per_token / max(training_seconds, 1e-9))
+                training_seconds, tokens = 0.0, 0
+            else:
                 what = type(event).__name__
                 raise blame(self.blame[0], f"yielded {what} from train, and must yield StepDone and Evaluated")
-            else:
-                speed = tokens * self.data.characters_per_token / max(training_seconds, 1e-9)
-                self._evaluated(event, speed)
-                training_seconds, tokens = 0.0, 0
             if self.cancelled():
-                self._stop()
+                self._checkpoint()
+                step = self.progress.step
+                raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
             if time.perf_counter() - written >= self.checkpoint_seconds:
                 self._checkpoint()
                 written = time.perf_counter()
@@ -169,11 +170,6 @@ class TrainingLoop:
                 sample=self.sample,
             )
         )
-
-    def _stop(self) -> None:
-        self._checkpoint()
-        step = self.progress.step
-        raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
 
     def _snapshot(self) -> Checkpoint:
         state = self.trainer.state()
