@@ -12,7 +12,7 @@ import attrs
 from textgen.contracts.tracebacks import last_line, packages_of
 from textgen.errors import ContractError, DeviceError, TextgenError
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
-from textgen.protocols import Array, Corpus, Ids, IncrementalDecoder, Model
+from textgen.protocols import Array, Corpus, Ids, IncrementalDecoder, Model, Tensors
 
 # What a component may raise and be blamed for: one that calls sys.exit() would end a run without a word.
 FAILURES: Final = (Exception, SystemExit)
@@ -29,6 +29,8 @@ _METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "observer": ("observe",),
     }
 )
+
+_NEEDED: Final = ("vocab_size", "unknown_id", "batch_size", "score")  # attributes that are read where they are needed
 
 
 def blame(offer: Offer, cause: str) -> ContractError:
@@ -161,7 +163,7 @@ def begin_decoding(model: Model, batch_size: int, offer: Offer) -> WatchedDecode
 class Watched:
     """An object of a component, and whose it is. What fails in an attribute or a method of it is blamed on the plugin.
 
-    An attribute that the object does not have raises AttributeError, as it does without the watch.
+    An attribute beyond the contract that the object does not have raises AttributeError, as it does without the watch.
     """
 
     inner: Any
@@ -171,7 +173,7 @@ class Watched:
         try:
             value = getattr(self.inner, name)
         except FAILURES as error:
-            if isinstance(error, AttributeError) and not hasattr(type(self.inner), name):
+            if isinstance(error, AttributeError) and name not in _NEEDED and not hasattr(type(self.inner), name):
                 raise
             raise_failure(self.offer, name, error)
         return partial(self._call, name, value) if callable(value) else value
@@ -188,6 +190,11 @@ class WatchedDecoder(Watched):
     """A decoder whose `extend` is not watched."""
 
     extend: Callable[[Ids], Array]
+
+    def read_state(self) -> Tensors:
+        """A copy of the carried state."""
+        state: Tensors = self._call("read_state", self.inner.read_state)
+        return state
 
 
 @attrs.define(eq=False)
