@@ -1,4 +1,4 @@
-"""Calls into components, watched: what fails in one is blamed on its plugin, not on whoever called."""
+"""Guarded calls into components: an exception in one becomes a ContractError that names its plugin."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ class Detokeniser:
         mid_character  the last of `before` may be part of a character, whose text belongs to the continuation
         """
         tail = before[-TAIL:]
-        self._decoder = tokenizer.incremental_decoder()
-        shown = self._decoder.decode(tail) if len(tail) else ""
+        self._decode_more = tokenizer.incremental_decoder().decode
+        shown = self._decode_more(tail) if len(tail) else ""
         # Characters that the decoder still holds back, although the prompt has shown them.
         self._skip = 0 if mid_character or not len(tail) else len(tokenizer.decode(tail)) - len(shown)
         self._stops, self._min_tokens, self._tokens = stops, min_tokens, 0
@@ -78,7 +78,7 @@ class Detokeniser:
         self._ready.append(shown if self.stopped else shown + self.open_end[self._before :])
 
     def _decode(self, ids: Ids, *, final: bool = False) -> str:
-        text = self._decoder.decode(ids, final) if final else self._decoder.decode(ids)
+        text = self._decode_more(ids, final) if final else self._decode_more(ids)
         if not self._skip:
             return text
         shown, self._skip = text[self._skip :], max(0, self._skip - len(text))

@@ -90,8 +90,7 @@ def _check_component(hook: str, component: Component) -> None:
         attrs.resolve_types(config)
     except Exception as error:
         raise UnfitError(f"{label}: the types of {config.__name__} cannot be read: {error}") from error
-    reserved = {"type"} & set(component.options())
-    if reserved:
+    if "type" in component.options():
         raise UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
     if HOOKS.get(hook) == "command":
         _check_defaults(label, component)

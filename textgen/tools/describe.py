@@ -1,4 +1,4 @@
-"""What a PluginSet holds, as JSON values: for `textgen plugins`, and for the reference pages."""
+"""The contents of a PluginSet as JSON values, for `textgen plugins` and the reference pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textgen.plugin.registry import PluginSet
 
 
 def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
-    """Components with their options, clashes, and what is quarantined."""
+    """Components with their options, clashes and quarantined plugins."""
     return {
         "components": [
             {

@@ -1,4 +1,4 @@
-"""Examines this installation and this machine: what is there, and what is wrong with it."""
+"""Checks the installation and the machine, and reports problems."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LITTLE_MEMORY: Final = 512 << 20
 
 @attrs.frozen
 class Problem:
-    """Something wrong, what to do about it, and whether work will fail because of it (or only be slower)."""
+    """A problem, advice, and whether work will fail because of it or only be slower."""
 
     what: str
     advice: str
@@ -37,10 +37,10 @@ class Problem:
 
 
 def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[str, Any]:
-    """The report, as JSON values; `problems` lists what is wrong, the serious first.
+    """The report, as JSON values; `problems` lists the problems, serious ones first.
 
-    disable       plugins to leave alone, as a PluginSet takes them
-    import_torch  ask torch for devices and threads even where no driver for a GPU is found
+    disable       plugins to leave out, as a PluginSet takes them
+    import_torch  ask torch for devices and threads even if no GPU driver is found
     """
     versions = _versions()
     driver = machine.gpu_driver()
@@ -92,7 +92,7 @@ def _cache() -> dict[str, Any]:
 
 
 def _plugins(disable: frozenset[str]) -> dict[str, Any]:
-    """Each plugin with its import time, its components, or why it is left out; and the clashes of names."""
+    """Each plugin with its import time, its components or why it is left out; and clashes of names."""
     found = [each for each in discovery.installed() if not discovery.is_among(each.plugin, disable)]
     # One after the other, so that each pays for what it is the first to import.
     milliseconds = {each.plugin: _import_milliseconds(each) for each in found}

@@ -1,4 +1,4 @@
-"""Writes plugin packages that install, pass their own tests and run, for an author to begin with."""
+"""Writes new plugin packages that install, pass their tests and run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _IMPORTS: Final = MappingProxyType(
 
 @attrs.frozen
 class Names:
-    """What a new package calls things: `textgen-top-a` has the module `textgen_top_a` and the component `top-a`."""
+    """The names in a new package: `textgen-top-a` has the module `textgen_top_a` and the component `top-a`."""
 
     distribution: str
 
@@ -71,7 +71,7 @@ class Names:
 def write_package(name: str, kind: str, parent: Path, plugins: PluginSet) -> Path:
     """Write the package `name`, with one component of a kind, to a folder of that name in `parent`; return the folder.
 
-    `plugins` tells which names are taken. Raises UsageError, and leaves nothing half-written.
+    `plugins` holds the names that are taken. Raises UsageError, and then leaves no files behind.
     """
     if kind not in KINDS:
         hint = nearest(kind, KINDS) or f"there are {', '.join(KINDS)}"
@@ -97,7 +97,7 @@ def write_package(name: str, kind: str, parent: Path, plugins: PluginSet) -> Pat
 
 
 def _check(names: Names, kind: str, plugins: PluginSet) -> None:
-    """Raise UsageError where a package or component of these names could not be published, installed or found."""
+    """Raise UsageError if a package or component of these names could not be published, installed or found."""
     name = names.distribution
     if not _DISTRIBUTION.fullmatch(name) or not _DISTRIBUTION.fullmatch(names.component):
         proposal = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
