@@ -138,14 +138,8 @@ class PromptError(UsageError):
     `nearest` has what may stand for them, where there is such a thing: `"` for a curly quote.
     """
 
-    def __init__(
-        self,
-        characters: Sequence[str],
-        nearest: Mapping[str, str] = MappingProxyType({}),
-        *,
-        argument: str = "unknown_characters",
-    ) -> None:
-        super().__init__(argument=argument)
+    def __init__(self, characters: Sequence[str], nearest: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(argument="unknown_characters")
         self.characters, self.nearest = tuple(characters), dict(nearest)
 
     def _text(self, name: Callable[[str], str]) -> str:

@@ -43,10 +43,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CorruptFileError."""
+    data = _read(path)
     try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+        value = json.loads(data)
     except ValueError as error:
         raise CorruptFileError(path, f"it is not valid JSON ({error})") from error
     if not isinstance(value, dict):
@@ -107,19 +106,11 @@ def remove(path: Path) -> None:
 
 def read_checked(path: Path, sha256: str) -> bytes:
     """The bytes of a file. Raises CorruptFileError when the checksum is another, saying what they look like."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+    data = _read(path)
     actual = hashlib.sha256(data).hexdigest()
     if actual != sha256:
-        what = _looks_like(data)
-        raise CorruptFileError(
-            path,
-            f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{what}; restore the file from a copy",
-            expected=sha256,
-            actual=actual,
-        )
+        cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{_looks_like(data)}"
+        raise CorruptFileError(path, f"{cause}; restore the file from a copy", expected=sha256, actual=actual)
     return data
 
 
@@ -135,6 +126,13 @@ def cache_directory() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("textgen", appauthor=False))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
 
 
 def _looks_like(data: bytes) -> str:

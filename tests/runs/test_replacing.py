@@ -29,12 +29,12 @@ def test_the_old_run_stays_loadable_until_the_new_one_is_finished(trained: tuple
     assert "the new run" in warning
     assert "is not finished" in warning
     assert process.returncode == 130
-    assert "the same command without --overwrite goes on from there" in stderr
+    assert "run it again without --overwrite to resume" in stderr
     assert tree(run / ".previous").items() <= before.items()
     with pytest.warns(UserWarning, match="is not finished"):
         assert text_of(run) == old
     with running(*command, folder=folder) as process:  # and the new one goes on, and says so before it trains
-        assert "going on with an interrupted run after step " in wait_for(process, "going on")
+        assert "resuming an interrupted run after step " in wait_for(process, "resuming")
         wait_for(process, ", step ")
         process.kill()
     with pytest.warns(UserWarning, match="is not finished"):

@@ -76,7 +76,7 @@ def test_a_run_whose_checkpoints_are_all_spoilt_does_not_start_again(folder: Pat
     for path in (folder / "run/checkpoints").glob("step-*/model.safetensors"):
         path.write_bytes(flip(path.read_bytes()))
     before = tree(folder / "run")
-    with pytest.raises(textgen.CorruptFileError, match=r"no checkpoint of this run is whole.*`overwrite`"):
+    with pytest.raises(textgen.CorruptFileError, match=r"no checkpoint of this run is intact.*give overwrite"):
         textgen.run(pipeline, output=folder / "run")
     assert {n: c for n, c in tree(folder / "run").items() if "checkpoints" in n} == (
         {n: c for n, c in before.items() if "checkpoints" in n}

@@ -239,6 +239,6 @@ def test_a_broken_plugin_whose_files_are_edited_is_to_be_mended(tmp_path: Path) 
     report = examined(tmp_path, site=[tmp_path / "site"], code=1)
     advice = [problem["advice"] for problem in report["problems"] if "is left out" in problem["what"]]
     assert advice == [
-        f"mend it in {tmp_path / 'my work'}, remove it, or leave it out with --no-plugin textgen-one:same",
+        f"fix it in {tmp_path / 'my work'}, remove it, or leave it out with --no-plugin textgen-one:same",
         "upgrade or remove textgen-two, or leave it out with --no-plugin textgen-two:same",
     ]

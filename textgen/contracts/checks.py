@@ -1,4 +1,4 @@
-"""Builds components, and holds them to their contracts: what breaks one is blamed by name."""
+"""Builds components and checks their contracts. Raises ContractError, which names component and plugin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAMPLE_CHARACTERS = 2000
 
 
 def build(choice: Choice, context: BuildContext) -> Any:
-    """Make the object of a component. What fails in it, other than on purpose, is the plugin's to mend."""
+    """Build the object of a component. Unexpected exceptions become a ContractError that names the plugin."""
     try:
         made = choice.offer.component.build(choice.options, context)
         if fault := unfit(made, choice.offer.kind):  # before a run gets as far as calling what is missing

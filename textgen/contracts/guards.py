@@ -1,8 +1,9 @@
-"""Calls into components, watched: what fails in one is blamed on its plugin, not on whoever called."""
+"""Guarded calls into components: an exception in one becomes a ContractError that names its plugin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
@@ -11,13 +12,12 @@ import attrs
 from textgen.contracts.tracebacks import last_line, packages_of
 from textgen.errors import ContractError, DeviceError, TextgenError
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
-from textgen.protocols import Array, Corpus, Decoder, Ids, IncrementalDecoder, Model, Tensors, Tokenizer
+from textgen.protocols import Array, Corpus, Ids, IncrementalDecoder, Model, Tensors
 
 # What a component may raise and be blamed for: one that calls sys.exit() would end a run without a word.
 FAILURES: Final = (Exception, SystemExit)
 
-# What a run calls, of each kind of object. An incremental decoder is only needed to stop at a text, and `score` to
-# evaluate: who lacks one is blamed there.
+# What a run calls, of each kind of object. `score` is only needed to evaluate: who lacks it is blamed there.
 _METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "corpus": ("read",),
@@ -30,17 +30,12 @@ _METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 
+_NEEDED: Final = ("vocab_size", "unknown_id", "batch_size", "score")  # attributes that are read where they are needed
+
 
 def blame(offer: Offer, cause: str) -> ContractError:
     """The error that says which component of which package did what."""
-    return ContractError(
-        cause,
-        kind=offer.kind,
-        component=offer.name,
-        plugin=offer.plugin.name,
-        distribution=offer.distribution,
-        version=offer.plugin.version,
-    )
+    return ContractError(cause, kind=offer.kind, component=offer.name, **offer.plugin.facts())
 
 
 def unfit(made: Any, kind: str) -> str:
@@ -65,7 +60,7 @@ def check_ids(ids: Ids, offer: Offer, size: int) -> None:
 
 
 def raise_failure(offer: Offer, doing: str, error: BaseException) -> NoReturn:
-    """Raise what there is to say of an error that came out of a component while it was `doing` something."""
+    """Raise what `failure` gives."""
     made = failure(offer, doing, error)
     raise made from made.__cause__
 
@@ -165,69 +160,46 @@ def begin_decoding(model: Model, batch_size: int, offer: Offer) -> WatchedDecode
 
 
 @attrs.define(eq=False)
-class WatchedDecoder:
-    """A decoder, and whose it is. What it has beyond the contract is reached through it."""
+class Watched:
+    """An object of a component, and whose it is. What fails in an attribute or a method of it is blamed on the plugin.
 
-    inner: Decoder
+    An attribute beyond the contract that the object does not have raises AttributeError, as it does without the watch.
+    """
+
+    inner: Any
     offer: Offer
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            value = getattr(self.inner, name)
+        except FAILURES as error:
+            if isinstance(error, AttributeError) and name not in _NEEDED and not hasattr(type(self.inner), name):
+                raise
+            raise_failure(self.offer, name, error)
+        return partial(self._call, name, value) if callable(value) else value
+
+    def _call(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except FAILURES as error:
+            raise_failure(self.offer, name, error)
+
+
+@attrs.define(eq=False)
+class WatchedDecoder(Watched):
+    """A decoder whose `extend` is not watched."""
+
     extend: Callable[[Ids], Array]
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        size: int = self._call("batch_size", lambda: self.inner.batch_size)
-        return size
-
-    def score(self, tokens: Ids) -> Array:
-        """Logits (B, T, V)."""
-        return self._call("scoring", lambda: self.inner.score(tokens))
 
     def read_state(self) -> Tensors:
         """A copy of the carried state."""
-        state: Tensors = self._call("read_state", lambda: self.inner.read_state())
+        state: Tensors = self._call("read_state", self.inner.read_state)
         return state
 
-    def write_state(self, state: Tensors) -> None:
-        """Replace the carried state."""
-        self._call("write_state", lambda: self.inner.write_state(state))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def _call(self, doing: str, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except FAILURES as error:
-            raise_failure(self.offer, doing, error)
-
-
-@attrs.frozen(eq=False)
-class WatchedTokenizer:
-    """A tokenizer whose every call is watched. What it has beyond the contract is reached through it."""
-
-    inner: Tokenizer
-    offer: Offer
-
-    @property
-    def vocab_size(self) -> int:
-        """V."""
-        size: int = self._call("vocab_size", lambda: self.inner.vocab_size)
-        return size
-
-    @property
-    def unknown_id(self) -> int | None:
-        """The id of what the vocabulary lacks."""
-        unknown: int | None = self._call("unknown_id", lambda: self.inner.unknown_id)
-        return unknown
-
-    def fit(self, pieces: Iterable[str]) -> None:
-        """Learn the vocabulary."""
-        self._call("fit", lambda: self.inner.fit(pieces))
-
-    def encode(self, text: str) -> Ids:
-        """(T,) ids."""
-        ids: Ids = self._call("encode", lambda: self.inner.encode(text))
-        return ids
+@attrs.define(eq=False)
+class WatchedTokenizer(Watched):
+    """A tokenizer, and what it encodes a corpus to checked."""
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """Ids piece by piece, checked: a corpus is kept in a dtype that turns ids beyond the vocabulary into others."""
@@ -236,49 +208,18 @@ class WatchedTokenizer:
             check_ids(ids, self.offer, size)
             yield ids
 
-    def decode(self, ids: Ids) -> str:
-        """The text."""
-        text: str = self._call("decode", lambda: self.inner.decode(ids))
-        return text
-
     def incremental_decoder(self) -> IncrementalDecoder:
         """A decoder for one stream."""
-        decoder = self._call("incremental_decoder", lambda: self.inner.incremental_decoder())
-        return _WatchedDecoder(decoder, self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The vocabulary as JSON values."""
-        state: dict[str, Any] = self._call("to_dict", lambda: self.inner.to_dict())
-        return state
+        return Watched(self._call("incremental_decoder", self.inner.incremental_decoder), self.offer)
 
     def from_dict(self, state: Mapping[str, Any]) -> WatchedTokenizer:
         """A fitted tokenizer, watched too."""
-        made = self._call("from_dict", lambda: self.inner.from_dict(state))
+        made = self._call("from_dict", self.inner.from_dict, state)
         if fault := unfit(made, "tokenizer"):
             raise blame(self.offer, f"gave from from_dict what {fault}")
         return WatchedTokenizer(made, self.offer)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
         """The tokenizer's own, so that `isinstance` sees through the watch."""
         return type(self.inner)
-
-    def _call(self, doing: str, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except FAILURES as error:
-            raise_failure(self.offer, doing, error)
-
-
-@attrs.frozen(eq=False)
-class _WatchedDecoder:
-    inner: IncrementalDecoder
-    tokenizer: WatchedTokenizer
-
-    def decode(self, ids: Ids, final: bool = False) -> str:
-        """The text that `ids` complete."""
-        text: str = self.tokenizer._call("incremental decoding", lambda: self.inner.decode(ids, final))
-        return text

@@ -44,7 +44,7 @@ class Detokeniser:
     def __init__(
         self, tokenizer: Tokenizer, tail: Tail, *, stops: tuple[str, ...] = (), min_tokens: int = 0, open_end: str = ""
     ) -> None:
-        self._decoder = tokenizer.incremental_decoder()
+        self._decode_more = tokenizer.incremental_decoder().decode
         self._tail, self._skip = tail.ids, tail.shown
         self._stops, self._min_tokens, self._tokens = stops, min_tokens, 0
         self.open_end = open_end
@@ -84,7 +84,7 @@ class Detokeniser:
     def _decode(self, ids: Ids, *, final: bool = False) -> str:
         if len(self._tail):
             ids, self._tail = np.concatenate([self._tail, ids]), NO_IDS
-        text = self._decoder.decode(ids, final) if final else self._decoder.decode(ids)
+        text = self._decode_more(ids, final) if final else self._decode_more(ids)
         if not self._skip:
             return text
         shown, self._skip = text[self._skip :], max(0, self._skip - len(text))

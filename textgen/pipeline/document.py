@@ -94,11 +94,8 @@ def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str
         key, equals, text = override.partition("=") if isinstance(override, str) else ("", "", "")
         value = toml_value(text.strip())
         if not equals or not all(part.strip() for part in key.split(".")):
-            faults.append(
-                Fault(
-                    "", "expected KEY=VALUE, as in trainer.epochs=5", show(override, kind=not isinstance(override, str))
-                )
-            )
+            given = show(override, kind=not isinstance(override, str))
+            faults.append(Fault("", "expected KEY=VALUE, as in trainer.epochs=5", given))
         elif isinstance(value, Fault):
             faults.append(attrs.evolve(value, path=key))
         else:
@@ -107,22 +104,23 @@ def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str
 
 def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault]) -> None:
     """Set one dotted key in place. Numbers in the path index arrays of tables."""
-    parts = [part.strip() for part in key.split(".")]
     place: Any = tables
-    for part in parts[:-1]:
-        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
-            place = place[int(part)]
-        elif isinstance(place, dict):
+    *parents, last = (part.strip() for part in key.split("."))
+    for part in parents:
+        if isinstance(place, dict):
             place = place.setdefault(part, {})
         else:
-            place = None
-    last = parts[-1]
+            place = place[int(part)] if _is_index(part, place) else None
     if isinstance(place, dict):
         place[last] = value
-    elif isinstance(place, list) and last.isdecimal() and int(last) < len(place):
+    elif _is_index(last, place):
         place[int(last)] = value
     else:
         faults.append(Fault(key, "there is no such place in the pipeline"))
+
+
+def _is_index(part: str, place: Any) -> bool:
+    return isinstance(place, list) and part.isdecimal() and int(part) < len(place)
 
 
 def toml_value(text: str) -> Any:

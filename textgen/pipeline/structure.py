@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -153,7 +153,8 @@ def _union(wanted: Any, members: tuple[Any, ...], value: Any, path: str, folder:
 def _scalar(wanted: Any, value: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
     expected, made = phrase(wanted), _FAILED
     if wanted is float:
-        made = _finite(value)
+        if type(value) in (int, float) and abs(value) <= sys.float_info.max:  # neither infinite nor NaN
+            made = float(value)
     elif wanted is Path:
         made = _path(value, folder)
     elif type(value) is wanted if wanted in _PHRASES else isinstance(wanted, type) and isinstance(value, wanted):
@@ -165,13 +166,6 @@ def _scalar(wanted: Any, value: Any, path: str, folder: Path, faults: list[Fault
     if made is _FAILED:
         faults.append(Fault(path, f"expected {expected}", show(value)))
     return made
-
-
-def _finite(value: Any) -> Any:
-    try:
-        return float(value) if type(value) in (int, float) and math.isfinite(value) else _FAILED
-    except OverflowError:
-        return _FAILED
 
 
 def _path(value: Any, folder: Path) -> Any:
@@ -206,7 +200,7 @@ def _refusal(validator: Any, field: attrs.Attribute[Any], value: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What a validator said. Those of attrs put the field, its type and the value after the text."""
+    """What a validator said: its first argument, which attrs follows with the field, its type and the value."""
     return str(error.args[0]) if error.args else type(error).__name__
 
 

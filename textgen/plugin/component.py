@@ -125,6 +125,10 @@ class Plugin:
     def __str__(self) -> str:
         return f"plugin {self.name!r} ({self.distribution} {self.version})"
 
+    def facts(self) -> dict[str, str]:
+        """What errors, reports and run records say of it."""
+        return {"plugin": self.name, "distribution": self.distribution, "version": self.version}
+
 
 @attrs.frozen
 class Offer:

@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from importlib import metadata
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -51,29 +51,27 @@ def installed() -> list[InstalledPlugin]:
     found: dict[tuple[str, str], InstalledPlugin] = {}
     for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
         distribution = entry_point.dist
-        name = normalized(distribution.name) if distribution else "unknown"
-        version = distribution.version if distribution else "unknown"
-        found.setdefault(
-            (name, entry_point.name), InstalledPlugin(Plugin(entry_point.name, name, version), entry_point)
+        name, version = (
+            (normalized(distribution.name), distribution.version) if distribution else ("unknown", "unknown")
         )
+        plugin = Plugin(entry_point.name, name, version)
+        found.setdefault((name, entry_point.name), InstalledPlugin(plugin, entry_point))
     return [found[key] for key in sorted(found)]
 
 
-def imported(found: Iterable[InstalledPlugin], patience: float | None) -> list[ImportResult]:
+def imported(found: Collection[InstalledPlugin], patience: float | None) -> list[ImportResult]:
     """Import plugins in order; with `patience`, side by side, and for so many seconds in all."""
-    # What a module prints when it is imported is no part of this process's output.
-    with contextlib.redirect_stdout(sys.stderr):
-        return _imported(list(found), patience)
-
-
-def _imported(found: list[InstalledPlugin], patience: float | None) -> list[ImportResult]:
-    if patience is None:
-        imports = []
-        for item in found:
-            imports.append(ImportResult())
-            imports[-1].run(item.entry_point)
-        return imports
     imports = [ImportResult() for _ in found]
+    with contextlib.redirect_stdout(sys.stderr):  # what a module prints is not part of this process's output
+        if patience is None:
+            for result, item in zip(imports, found, strict=True):
+                result.run(item.entry_point)
+        else:
+            _import_in_threads(imports, found, patience)
+    return imports
+
+
+def _import_in_threads(imports: list[ImportResult], found: Collection[InstalledPlugin], patience: float) -> None:
     threads = [
         # Daemons: an import that never ends must not keep the process.
         threading.Thread(target=each.run, args=(item.entry_point,), daemon=True)
@@ -84,16 +82,16 @@ def _imported(found: list[InstalledPlugin], patience: float | None) -> list[Impo
     deadline = time.monotonic() + patience
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    return imports
 
 
-def requirements(distribution: str) -> set[str]:
-    """The names of the packages that an installed distribution declares it needs."""
+def requirements(distribution: str, *, extras: bool = False) -> dict[str, str]:
+    """The requirements that an installed distribution declares, by the names of the packages."""
     try:
         declared = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
-        return set()
-    return {normalized(re.split(r"[^\w.-]", requirement, maxsplit=1)[0]) for requirement in declared}
+        return {}
+    needed = (requirement for requirement in declared if extras or "extra ==" not in requirement)
+    return {normalized(re.split(r"[^\w.-]", requirement, maxsplit=1)[0]): requirement for requirement in needed}
 
 
 def unmarked(distribution: str) -> str:

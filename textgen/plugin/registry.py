@@ -69,8 +69,7 @@ class PluginSet:
         plugins._waiting = [
             found
             for found in discovery.installed()
-            if not discovery.is_among(found.plugin, plugins.disabled)
-            and not (only_own and found.plugin.distribution != OWN_DISTRIBUTION)
+            if not discovery.is_among(found.plugin, plugins.disabled) and (_is_own(found.plugin) or not only_own)
         ]
         if plugins._strict:
             plugins._load_all()
@@ -105,7 +104,7 @@ class PluginSet:
     def defaults(self, kind: str) -> list[Offer]:
         """The components of a kind that are used when none is named: the built-in ones, if there are any."""
         with self._lock:
-            self._load(lambda plugin: plugin.distribution == OWN_DISTRIBUTION)
+            self._load(_is_own)
             own = [offer for offer in self._loaded(kind) if offer.component.default]
             return own or [offer for offer in self.offers(kind) if offer.component.default]
 
@@ -126,15 +125,14 @@ class PluginSet:
             return self._find_anywhere(kind, name, bare, distribution if package else None)
 
     def _find_anywhere(self, kind: str, name: str, bare: str, distribution: str | None) -> Offer | Fault:
-        same = [
-            offer for offer in self._loaded(kind) if offer.name == bare and distribution in (None, offer.distribution)
-        ]
+        offers = self._loaded(kind)
+        same = [offer for offer in offers if offer.name == bare and distribution in (None, offer.distribution)]
         if len(same) == 1:
             return same[0]
         if same:
             names = " or ".join(repr(offer.qualified_name) for offer in same)
             return Fault("", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}")
-        known = [offer.name for offer in self._loaded(kind)]
+        known = [offer.name for offer in offers]
         hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}"
         installed = [found.plugin for found in discovery.installed()]
         here = {offer.distribution for offer in self._offers} | {plugin.distribution for plugin in installed}
@@ -154,8 +152,8 @@ class PluginSet:
     def sampling_options(self) -> dict[str, tuple[Offer, str]]:
         """The built-in samplers' options of a request: which sampler takes each, and its key."""
         with self._lock:
-            self._load(lambda plugin: plugin.distribution == OWN_DISTRIBUTION)
-            own = [offer for offer in self._loaded("sampler") if offer.distribution == OWN_DISTRIBUTION]
+            self._load(_is_own)
+            own = [offer for offer in self._loaded("sampler") if _is_own(offer.plugin)]
         own.sort(key=lambda offer: offer.component.place or 0)
         return {name: (offer, key) for offer in own for name, key in offer.component.arguments().items()}
 
@@ -164,13 +162,11 @@ class PluginSet:
         own = self.sampling_options()
         if name in own:
             return own[name]
-        others = [
-            (offer, names[name]) for offer in self.offers("sampler") if name in (names := offer.component.arguments())
-        ]
+        others = [offer for offer in self.offers("sampler") if name in offer.component.arguments()]
         if len(others) == 1:
-            return others[0]
+            return others[0], others[0].component.arguments()[name]
         if others:
-            whose = " and ".join(offer.qualified_name for offer, _ in others)
+            whose = " and ".join(offer.qualified_name for offer in others)
             return Fault(name, f"samplers of {len(others)} plugins take this option: {whose}")
         return Fault(name, "no sampler takes this option", "", nearest(name, own) or f"there are {', '.join(own)}")
 
@@ -186,7 +182,7 @@ class PluginSet:
         return sorted(chosen, key=lambda o: (KINDS.index(o.kind), o.name, o.distribution))
 
     def _load_all(self, patience: float | None = None) -> None:
-        self._load(lambda plugin: plugin.distribution == OWN_DISTRIBUTION)
+        self._load(_is_own)
         self._load(lambda _: True, patience)
 
     def _load(self, wanted: Callable[[Plugin], bool], patience: float | None = None) -> None:
@@ -207,31 +203,29 @@ class PluginSet:
 
     def _collect(self, plugin: Plugin, module: object) -> None:
         """Add what one plugin offers; raises if anything about it is wrong, leaving nothing behind."""
-        for other in (other for other, registered in self._modules if registered is module):
-            raise UnfitError(
-                f"it is the module of {other.distribution}:{other.name} too; one of the two entry points is enough"
-            )
+        for other, registered in self._modules:
+            if registered is module:
+                whose = f"{other.distribution}:{other.name}"
+                raise UnfitError(f"it is the module of {whose} too; one of the two entry points is enough")
         offers = offers_of(plugin, module)
-        self._check_apart(offers)
+        known = {(offer.kind, offer.qualified_name): offer.plugin.name for offer in self._offers}
+        for offer in offers:
+            if (by := known.get((offer.kind, offer.qualified_name))) is not None:  # `package:name` would mean neither
+                raise UnfitError(
+                    f"{offer.distribution} offers the {offer.kind} {offer.name!r} already, by its plugin {by!r}; "
+                    "one of the two needs another name"
+                )
         self._modules.append((plugin, module))
         self._offers += offers
 
-    def _check_apart(self, offers: Iterable[Offer]) -> None:
-        """Refuse a name that its own package has already: neither the name nor `package:name` would mean one."""
-        for offer in offers:
-            for other in self._offers:
-                if (other.kind, other.qualified_name) == (offer.kind, offer.qualified_name):
-                    raise UnfitError(
-                        f"{offer.distribution} offers the {offer.kind} {offer.name!r} already, by its "
-                        f"plugin {other.plugin.name!r}; one of the two needs another name"
-                    )
-
     def _quarantine(self, plugin: Plugin, cause: str, error: BaseException) -> None:
         if self._strict:
-            raise PluginError(
-                cause, plugin=plugin.name, distribution=plugin.distribution, version=plugin.version
-            ) from error
+            raise PluginError(cause, **plugin.facts()) from error
         quarantined = Quarantined(plugin, cause, error)
         self.quarantined.append(quarantined)
         logger.warning("%s", quarantined)
         warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
+
+
+def _is_own(plugin: Plugin) -> bool:
+    return plugin.distribution == OWN_DISTRIBUTION

@@ -90,8 +90,7 @@ def _check_component(hook: str, component: Component) -> None:
         attrs.resolve_types(config)
     except Exception as error:
         raise UnfitError(f"{label}: the types of {config.__name__} cannot be read: {error}") from error
-    reserved = {"type"} & set(component.options())
-    if reserved:
+    if "type" in component.options():
         raise UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
     if HOOKS.get(hook) == "command":
         _check_defaults(label, component)
@@ -126,6 +125,6 @@ def _advice(module: str, plugin: Plugin, entry: str) -> str:
     name = discovery.normalized(module.partition(".")[0])
     if name == plugin.distribution:
         return f"{plugin.distribution} does not contain it"
-    if name in discovery.requirements(plugin.distribution):
+    if name in discovery.requirements(plugin.distribution, extras=True):
         return f"pip install {name}"
     return f"{plugin.distribution} does not declare which package has it; ask its author"

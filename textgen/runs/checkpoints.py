@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to resume, each in a folder of its own that is whole or not there.
+"""Checkpoints: all that a run needs to resume, each in its own folder, written atomically.
 
 step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.json
 """
@@ -37,7 +37,7 @@ _PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 
 @attrs.define(kw_only=True)
 class Progress:
-    """What the engine itself remembers from one part of a run to the next."""
+    """The engine's own state, kept when a run is resumed."""
 
     step: int = 0
     evaluations: int = 0
@@ -48,7 +48,7 @@ class Progress:
 
 @attrs.frozen(kw_only=True)
 class Checkpoint:
-    """One moment of a training, copied out of model and trainer or read back from the disk."""
+    """A snapshot of model, trainer and progress, in memory or read from the disk."""
 
     tensors: Tensors
     trainer: TrainerState
@@ -91,7 +91,7 @@ class Checkpoints:
         )
 
     def last(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; None where none was written. Raises when all of them are damaged."""
+        """The newest intact checkpoint; None if none was written. Raises CorruptFileError if all are damaged."""
         error = None
         for step in reversed(self.steps()):
             try:
@@ -105,7 +105,7 @@ class Checkpoints:
         return None
 
     def write(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint under another name, flush it to the disk, and move it into place whole."""
+        """Write a checkpoint under a temporary name, flush it to the disk, and rename it."""
         final = self._folder(checkpoint.step)
         partial = self.path / f".partial-{uuid.uuid4().hex}"
         values = {"trainer": checkpoint.trainer.values, "progress": attrs.asdict(checkpoint.progress)}
@@ -131,7 +131,7 @@ class Checkpoints:
                 remove(self._folder(step))
 
     def recover(self) -> None:
-        """Give a checkpoint its name that a killed process wrote whole and did not name."""
+        """Rename complete checkpoints that a killed process had not renamed yet."""
         for partial in self.path.glob(".partial-*"):
             step = _step_of(partial)
             if step is not None and not os.path.lexists(final := self._folder(step)):

@@ -105,22 +105,11 @@ def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dat
     """Split as the `[data]` table says. Raises CorpusError when there is not a window to train on."""
     length = options.window_length
     stride = options.window_stride or length
-    available = len(Windows(tokens, length, stride))
     if options.training_windows is None and options.validation_windows is None:
         held_out = int(len(tokens) * options.validation_fraction)
         training, validation = tokens[: len(tokens) - held_out], tokens[len(tokens) - held_out :]
     else:
-        held = _held_out_windows(options, available)
-        count = options.training_windows or available - held
-        training = tokens[: max(count - 1, 0) * stride + length + 1] if count > 0 else tokens[:0]
-        start = count * stride
-        validation = tokens[start : start + (held - 1) * stride + length + 1] if held else tokens[:0]
-        if count + held > available or count < 1:
-            raise CorpusError(
-                f"the corpus has {available:,} windows of {length} tokens at stride {stride}, and the pipeline wants "
-                f"{max(count, 1):,} to train on and {held:,} to validate on; lower data.training_windows, "
-                "data.validation_windows or data.window_stride, or use a longer text"
-            )
+        training, validation = _split_windows(tokens, options, length, stride)
     if not len(Windows(training, length, stride)):
         raise CorpusError(
             f"the corpus is too short: {len(training):,} training tokens, and one window of "
@@ -143,8 +132,21 @@ def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dat
     )
 
 
-def _held_out_windows(options: DataOptions, available: int) -> int:
-    if options.validation_windows is not None:
-        return options.validation_windows
-    rest = available - (options.training_windows or 0)
-    return max(0, int(rest * options.validation_fraction))
+def _split_windows(tokens: Ids, options: DataOptions, length: int, stride: int) -> tuple[Ids, Ids]:
+    """The tokens of so many windows to train on, and of so many after those."""
+    available = len(Windows(tokens, length, stride))
+    held_out = options.validation_windows
+    if held_out is None:
+        held_out = max(0, int((available - (options.training_windows or 0)) * options.validation_fraction))
+    count = options.training_windows or available - held_out
+    if count + held_out > available or count < 1:
+        raise CorpusError(
+            f"the corpus has {available:,} windows of {length} tokens at stride {stride}, and the pipeline wants "
+            f"{max(count, 1):,} to train on and {held_out:,} to validate on; lower data.training_windows, "
+            "data.validation_windows or data.window_stride, or use a longer text"
+        )
+
+    def windows(first: int, count: int) -> Ids:
+        return tokens[first * stride : (first + count - 1) * stride + length + 1 if count else first * stride]
+
+    return windows(0, count), windows(count, held_out)

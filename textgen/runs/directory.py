@@ -36,7 +36,7 @@ _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
 _EMPTY: Final = ("checkpoints", _LOCK, ".probe-*")
 _OWNER_TO_BE: Final = f".{_OWNER}.*.tmp"
-_NOBODYS: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that their owners call empty
+_IGNORED: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that count as empty
 _LEFTOVERS: Final = (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*", "tokens.bin")
 
 
@@ -61,16 +61,16 @@ class RunDirectory:
         return (self.path / "run.json").is_file()
 
     def is_settled(self) -> bool:
-        """Whether a finished run is here, and nothing beside it that a process left half-written."""
+        """Whether the directory holds a finished run and no partial files of a killed process."""
         leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
 
     def prepare(self, *, described: bool = False) -> Path | None:
-        """Make the folder, and see that it can be written to. Raises RunError, before any work is lost.
+        """Create the folder and check that it is writable, before any work is done. Raises RunError.
 
-        described  whether the pipeline.toml that lies there is the one that the run would write
+        described  whether the pipeline.toml in it is the one that the run would write
 
-        Gives the uppermost folder that had to be made, for `abandon`.
+        Returns the topmost folder that was created, for `abandon`.
         """
         for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER):
             self.inside(name)
@@ -93,7 +93,7 @@ class RunDirectory:
         return made
 
     def abandon(self, made: Path | None) -> None:
-        """Remove what `prepare` made for a run that was refused before it began. Nothing else is ever removed."""
+        """Remove what `prepare` created for a run that was refused before it began, and nothing else."""
         if made is None or self.exists() or any(self._strangers()):
             return
         with contextlib.suppress(OSError):  # another process may have come
@@ -106,7 +106,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out. The operating system drops the lock when this process ends, however it ends."""
+        """Lock the directory. The operating system releases the lock when this process ends, however it ends."""
         import filelock
 
         lock = filelock.FileLock(self.path / _LOCK)
@@ -127,11 +127,11 @@ class RunDirectory:
                 self._settle()
             with contextlib.suppress(OSError):
                 if self.exists() or all(path == owner for path in self._strangers()):
-                    owner.unlink()  # where it stays, it says that what is here comes from a run
+                    owner.unlink()  # where it stays, it marks the files as those of a run
             lock.release()
 
     def read_run(self) -> dict[str, Any]:
-        """What run.json says. Raises RunError when it is not there, CorruptFileError when it cannot be used."""
+        """The record in run.json. Raises RunError if there is none, CorruptFileError if it cannot be used."""
         path = self.inside("run.json")
         if not path.is_file():
             raise RunError(f"{self.path} is not a run directory: it has no run.json", self.path)
@@ -142,11 +142,11 @@ class RunDirectory:
         return record
 
     def write_run(self, record: Mapping[str, Any]) -> None:
-        """Replace run.json, in one piece."""
+        """Replace run.json atomically."""
         write_json(self.path / "run.json", {"format_version": FORMAT_VERSION, **record})
 
     def write_artifact(self, name: str, data: bytes) -> str:
-        """Write a file of the run in one piece and return its SHA-256."""
+        """Write a file of the run atomically and return its SHA-256."""
         write_atomic(self.path / name, data)
         return hashlib.sha256(data).hexdigest()
 
@@ -155,7 +155,7 @@ class RunDirectory:
         return read_checked(self.inside(name), sha256)
 
     def sweep(self) -> None:
-        """Remove what a killed process left half-written; put back what it was just replacing."""
+        """Remove the partial files of a killed process, and restore what it was replacing."""
         self.checkpoints.recover()
         self._remove(leftover for pattern in _LEFTOVERS for leftover in self.path.glob(pattern))
         self._settle()
@@ -163,9 +163,9 @@ class RunDirectory:
             self.checkpoints.keep(set())
 
     def clear(self, spare: Path) -> None:
-        """Remove the run that is here but for the file `spare`, and nothing that a run did not write.
+        """Remove the files of the run except `spare`, and nothing that a run did not write.
 
-        A finished run moves aside whole, and `loadable` gives it until the one that begins here is finished too.
+        A finished run is kept aside, and `loadable` returns it until the run that replaces it is finished.
         """
         if self._status() == "finished":
             partial = self.path / f".partial-{uuid.uuid4().hex}"
@@ -179,7 +179,7 @@ class RunDirectory:
         self._remove(path for path in self._own() if path != spare)
 
     def loadable(self) -> RunDirectory:
-        """This run, or the finished one that is kept aside for as long as this one is not finished."""
+        """This run; while it is not finished, the finished run that it replaces, if there is one."""
         previous = RunDirectory(self.inside(_PREVIOUS))
         return previous if self._status() != "finished" and previous._status() == "finished" else self
 
@@ -188,16 +188,16 @@ class RunDirectory:
         return inside(self.path, name)
 
     def _settle(self) -> None:
-        """Drop the run that was kept aside once its successor is finished; put it back where that left nothing."""
+        """Remove the run kept aside once its successor is finished; restore it if the successor left no checkpoint."""
         previous = self.path / _PREVIOUS
         if previous.is_symlink() or not previous.is_dir():
             return
         if self._status() != "finished":
             if self.exists() and self.checkpoints.steps():
-                return  # the successor goes on from there
+                return  # the successor resumes from there
             self._remove(self._own())
-            kept = RunDirectory(previous)._own()  # and not what others made beside it
-            for path in sorted(kept, key=lambda path: path.name == "run.json"):  # which makes it count
+            kept = RunDirectory(previous)._own()
+            for path in sorted(kept, key=lambda path: path.name == "run.json"):  # last: it makes the run exist
                 _link(path, self.path / path.name)
             sync_folder(self.path)
         shutil.rmtree(previous)
@@ -209,7 +209,7 @@ class RunDirectory:
             return None
 
     def _remove(self, paths: Iterable[Path]) -> None:
-        """Remove what a run wrote, run.json first: without it nothing that is left counts. No link is followed."""
+        """Remove files of a run, run.json first: without it the rest is not a run. Links are not followed."""
         for path in sorted(paths, key=lambda path: path.name != "run.json"):
             remove(path)
 
@@ -217,16 +217,16 @@ class RunDirectory:
         return [self.path / name for name in _OWN if os.path.lexists(self.path / name)]
 
     def _strangers(self) -> Iterator[Path]:
-        """What is here besides that which a run leaves that is killed before it says whose the lock is."""
+        """Files that are not the remains of a run that was killed before it recorded the owner of its lock."""
         for path in self.path.iterdir():
             is_empty = not any(path.iterdir()) if path.is_dir() else not path.lstat().st_size
-            known = (*_NOBODYS, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))
+            known = (*_IGNORED, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))
             if not any(fnmatch(path.name, name) for name in known):
                 yield path
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file or folder under another name, as a hard link where the file system has them. No symbolic links."""
+    """Hard-link a file or the files of a folder, or copy where that is not supported. Symbolic links are left out."""
     if source.is_symlink():
         return
     if source.is_dir():

@@ -1,4 +1,4 @@
-"""What a run does, as its directory stands: train from the start, from a checkpoint or not at all; then generate."""
+"""Executes a run: trains from the start, resumes from a checkpoint or skips training; then generates."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Execution:
     cancelled: Callable[[], bool]
 
     def ensure_trained(self) -> Outcome:
-        """Train from the start, from a checkpoint or not at all, as the run directory stands."""
+        """Train from the start, resume or skip training, depending on the state of the run directory."""
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
         described = run_record.is_written(self.pipeline, self.directory)
@@ -83,10 +83,10 @@ class Execution:
                 observer.observe(RunSkipped(path=directory.path, step=record["step"]))
             return "skipped"
         with encoded_corpus(corpus, tokenizer, pipeline, digest, directory.tokens) as data:
-            if self.overwrite:  # only now that nothing is left that could refuse the new run
+            if self.overwrite:  # after every check that could refuse the new run
                 directory.clear(spare=directory.tokens)
             checkpoint = directory.checkpoints.last() if record is not None else None
-            run_record.write_pipeline(pipeline, directory)  # first of all: a component may look up what the run is
+            run_record.write_pipeline(pipeline, directory)  # first: components may read it
             loop = self._training_loop(context, data, checkpoint)
             record = run_record.begin(pipeline, directory, digest, tokenizer, data, loop.context.device)
             try:
@@ -98,14 +98,14 @@ class Execution:
         return "trained" if checkpoint is None else "resumed"
 
     def _record_to_resume(self) -> dict[str, Any] | None:
-        """The record of the run that is there; None where it is to be replaced, or failed with nothing to resume."""
+        """The record of the existing run; None if it is to be replaced, or failed before its first checkpoint."""
         if self.overwrite or not self.directory.exists():
             return None
         record = self.directory.read_run()
         return record if record["status"] == "finished" or self.directory.checkpoints.steps() else None
 
     def _training_loop(self, context: BuildContext, data: Dataset, checkpoint: Checkpoint | None) -> TrainingLoop:
-        """Model and trainer, where the checkpoint left them, and the observers."""
+        """Build model, trainer and observers, restored from the checkpoint if there is one."""
         pipeline = self.pipeline
         model = checks.build(pipeline.model, context)
         trainer = checks.build(pipeline.trainer, context)
@@ -113,7 +113,7 @@ class Execution:
             load_weights(model, pipeline.model, checkpoint.tensors)
             trainer.load_state(checkpoint.trainer)
         generator = make_generator(pipeline.samplers, pipeline.model, model, attrs.evolve(context, training=False))
-        generator.chain.try_on(model)  # what cannot generate is found before training, and not by its first sample
+        generator.chain.try_on(model)  # finds what cannot generate before training
 
         def sample(prompt: str, max_new_tokens: int) -> str:
             return generator.generate(prompt, max_new_tokens=max_new_tokens, unknown_characters="skip").text

@@ -1,4 +1,4 @@
-"""From a run directory back to a generator."""
+"""Loads a generator from a run directory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from textgen.runs.corpus import CorpusHasher, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
 
 logger = logging.getLogger("textgen")
-# Whether the prompt is in the text is not the run's to say, but the caller's.
+# Whether the text includes the prompt is for the caller to choose.
 _DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"echo"}
 
 
@@ -89,7 +89,7 @@ def _finished(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
 
 
 def make_generator(samplers: Sequence[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
-    """A generator around a model that is there already."""
+    """A generator of a model that is already built."""
     tokenizer = context.tokenizer
     assert tokenizer is not None
 
@@ -122,7 +122,7 @@ def make_generator(samplers: Sequence[Choice], model_choice: Choice, model: Any,
 
 
 def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) -> None:
-    """Give a model its weights; it is to blame if it refuses those that it wrote."""
+    """Load weights into a model. Raises ContractError if it refuses its own."""
     try:
         model.load_tensors(dict(tensors))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The run record, run.json: what a run was made from, its fingerprint, and how far it is."""
+"""The run record, run.json: origin of the components, fingerprint and progress of a run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from textgen.errors import Difference, RunMismatchError
 from textgen.files import dump_tensors, write_json
 from textgen.pipeline.pipeline import Choice, Pipeline
 from textgen.pipeline.structure import flat
+from textgen.plugin.component import Offer
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Progress
 from textgen.runs.corpus import CorpusDigest
@@ -23,9 +24,9 @@ from textgen.runs.directory import RunDirectory
 
 
 def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[str, Any]:
-    """All that shapes the model. The corpus counts by its text, not by where it lies; None leaves it out.
+    """Everything that determines the model. The corpus is identified by its text, not its path; None leaves it out.
 
-    A config class with a method `fingerprint() -> dict` says itself what counts of its options.
+    A config class may define `fingerprint() -> dict` to choose which of its options count.
     """
     tables = pipeline.to_dict()
     shape = {key: tables[key] for key in ("seed", "tokenizer", "data", "model", "trainer")}
@@ -37,7 +38,7 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
 
 
 def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Mapping[str, Any]) -> None:
-    """Raise RunMismatchError for a run directory that another pipeline made."""
+    """Raise RunMismatchError if the run directory was made by another pipeline."""
     if record is None:
         return
     before, now = flat(record["fingerprint"]), flat(shape)
@@ -53,12 +54,12 @@ def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Ma
 
 
 def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
-    """Write the pipeline, every default filled in, so that it runs in this very directory."""
+    """Write the pipeline with every default filled in and this directory as its output."""
     directory.write_artifact("pipeline.toml", _text(pipeline))
 
 
 def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
-    """Whether the pipeline that lies there is this one, key for key."""
+    """Whether pipeline.toml in the directory is this pipeline, key for key."""
     try:
         return directory.inside("pipeline.toml").read_bytes() == _text(pipeline)
     except OSError:
@@ -68,7 +69,7 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
 def begin(
     pipeline: Pipeline, directory: RunDirectory, digest: CorpusDigest, tokenizer: Tokenizer, data: Dataset, device: str
 ) -> dict[str, Any]:
-    """Write what the run is made from before it trains, and return the record in run.json."""
+    """Write tokenizer.json and run.json before training, and return the record."""
     write_json(directory.path / "tokenizer.json", tokenizer.to_dict())
     record = {
         "status": "training",
@@ -80,7 +81,7 @@ def begin(
             "validation_tokens": len(data.validation),
             "vocab_size": tokenizer.vocab_size,
         },
-        "components": [_origin(choice) for choice in pipeline.choices()],
+        "components": [_origin(choice.offer) for choice in pipeline.choices()],
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -94,7 +95,7 @@ def begin(
 
 
 def finish(directory: RunDirectory, record: Mapping[str, Any], progress: Progress) -> None:
-    """Publish the best weights and mark the run finished, last of all."""
+    """Write the best weights, then mark the run finished."""
     step = progress.best_step if progress.best_step is not None else progress.step
     tensors = directory.checkpoints.read(step).tensors
     tokenizer = directory.inside("tokenizer.json").read_bytes()
@@ -105,16 +106,8 @@ def finish(directory: RunDirectory, record: Mapping[str, Any], progress: Progres
     directory.write_run({**record, "status": "finished", **attrs.asdict(progress), "files": files})
 
 
-def _origin(choice: Choice) -> dict[str, str]:
-    """Which package a component came from."""
-    plugin = choice.offer.plugin
-    return {
-        "kind": choice.offer.kind,
-        "name": choice.offer.name,
-        "plugin": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-    }
+def _origin(offer: Offer) -> dict[str, str]:
+    return {"kind": offer.kind, "name": offer.name, **offer.plugin.facts()}
 
 
 def _text(pipeline: Pipeline) -> bytes:

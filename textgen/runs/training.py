@@ -1,4 +1,4 @@
-"""Iterates a trainer: measures, tells observers, writes checkpoints, stops when asked."""
+"""The training loop: iterates a trainer, measures, notifies observers, writes checkpoints, stops on request."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class ObserverEntry:
 class TrainingLoop:
     """One training of `model` by `trainer`, from wherever `progress` stands.
 
-    blame                whose trainer and model they are
-    checkpoint_seconds   write a checkpoint when so long has passed since the last
+    blame                the offers of trainer and model
+    checkpoint_seconds   seconds between checkpoints
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
     """
@@ -85,7 +85,7 @@ class TrainingLoop:
             self._tell(RunFinished(step=self.progress.step, status=status))
 
     def _explain(self, error: BaseException) -> NoReturn:
-        """Raise what there is to say of an error that came out of trainer or model."""
+        """Raise an error of trainer or model as the error to report."""
         if isinstance(error, TextgenError):
             raise error
         if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
@@ -98,7 +98,7 @@ class TrainingLoop:
         raise_failure(foreign[0], "training", error)
 
     def _events(self) -> Iterator[Any]:
-        """What the trainer yields. A SystemExit is its own only here: those who watch may raise one on purpose."""
+        """The events of the trainer. A SystemExit is blamed on it only here: observers may raise one on purpose."""
         try:
             events = self.trainer.train(self.model, self.data, self.context)
             if events is None:
@@ -121,15 +121,16 @@ class TrainingLoop:
                 training_seconds += now - earlier
                 tokens += event.tokens
                 self._tell(event)
-            elif not isinstance(event, Evaluated):
+            elif isinstance(event, Evaluated):
+                self._evaluated(event, tokens * self.data.characters_per_token / max(training_seconds, 1e-9))
+                training_seconds, tokens = 0.0, 0
+            else:
                 what = type(event).__name__
                 raise blame(self.blame[0], f"yielded {what} from train, and must yield StepDone and Evaluated")
-            else:
-                speed = tokens * self.data.characters_per_token / max(training_seconds, 1e-9)
-                self._evaluated(event, speed)
-                training_seconds, tokens = 0.0, 0
             if self.cancelled():
-                self._stop()
+                self._checkpoint()
+                step = self.progress.step
+                raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
             if time.perf_counter() - written >= self.checkpoint_seconds:
                 self._checkpoint()
                 written = time.perf_counter()
@@ -170,11 +171,6 @@ class TrainingLoop:
             )
         )
 
-    def _stop(self) -> None:
-        self._checkpoint()
-        step = self.progress.step
-        raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
-
     def _snapshot(self) -> Checkpoint:
         state = self.trainer.state()
         if not isinstance(state, TrainerState):
@@ -186,7 +182,7 @@ class TrainingLoop:
         )
 
     def _checkpoint(self) -> None:
-        """Make the best and the present state durable, and drop the checkpoints that are neither."""
+        """Write checkpoints of the best and the current state, and remove all others."""
         self._write_best()
         if self.progress.step not in self._written:
             self._write(self._snapshot())
@@ -217,7 +213,7 @@ class TrainingLoop:
             except FAILURES as error:
                 if entry.offer is None or isinstance(error, TextgenError):
                     raise
-                # Hours of training are not lost to a spectator: it is dropped, and named.
+                # A failing observer must not cost hours of training.
                 self.observers.remove(entry)
                 cause = f"{type(error).__name__}: {error} {shown_where(error, entry.offer)}"
                 warnings.warn(f"{entry.offer} failed and is left out: {cause}", PluginWarning, stacklevel=2)

@@ -1,1 +1,1 @@
-"""What stands behind single commands."""
+"""Implementations of single commands."""

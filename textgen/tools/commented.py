@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
 import tomli_w
 
-from textgen.pipeline.options import TABLES, GeneralOptions
+from textgen.pipeline.options import GeneralOptions, PluginOptions
 from textgen.pipeline.pipeline import Choice, Pipeline
 from textgen.pipeline.structure import phrase, plain
 
@@ -18,23 +17,23 @@ _WIDTH = 100
 
 def commented_toml(pipeline: Pipeline) -> str:
     """TOML with every default filled in. Reading it again gives the same pipeline."""
-    tables = pipeline.to_dict()
     general = GeneralOptions(
         pipeline.name, pipeline.seed, pipeline.device, pipeline.threads, pipeline.output, default_observers=False
     )
-    parts = [_keys(general)]
-    for kind in ("corpus", "tokenizer"):
-        parts.append(_component(f"[{kind}]", getattr(pipeline, kind)))
-    parts.append(_table("data", pipeline.data))
-    for kind in ("model", "trainer"):
-        parts.append(_component(f"[{kind}]", getattr(pipeline, kind)))
-    for kind, chain in (("sampler", pipeline.samplers), ("observer", pipeline.observers)):
-        parts += [_component(f"[[{kind}]]", choice) for choice in chain]
-        if not chain:
-            parts.insert(1, f"{kind} = []\n")
-    for name in ("checkpoint", "generate"):
-        parts.append(_table(name, getattr(pipeline, name)))
-    parts.append(_table("plugins", TABLES["plugins"](disable=tuple(tables["plugins"]["disable"]))))
+    chains = {"sampler": pipeline.samplers, "observer": pipeline.observers}
+    parts = [
+        _keys(general),
+        *(f"{kind} = []\n" for kind, chain in chains.items() if not chain),
+        _component("[corpus]", pipeline.corpus),
+        _component("[tokenizer]", pipeline.tokenizer),
+        _table("data", pipeline.data),
+        _component("[model]", pipeline.model),
+        _component("[trainer]", pipeline.trainer),
+        *(_component(f"[[{kind}]]", choice) for kind, chain in chains.items() for choice in chain),
+        _table("checkpoint", pipeline.checkpoint),
+        _table("generate", pipeline.generate),
+        _table("plugins", PluginOptions(disable=pipeline.disabled_plugins)),
+    ]
     return "\n".join(parts)
 
 
@@ -49,17 +48,15 @@ def _table(name: str, options: Any) -> str:
 
 
 def _keys(options: Any) -> str:
-    return "".join(_lines(options))
-
-
-def _lines(options: Any) -> Iterator[str]:
+    lines = []
     for field in attrs.fields(type(options)):
-        yield _comment(field.metadata.get("help", ""))
+        lines.append(_comment(field.metadata.get("help", "")))
         value = getattr(options, field.name)
         if value is None:
-            yield f"# {field.name} = {phrase(field.type)}; not set\n"
+            lines.append(f"# {field.name} = {phrase(field.type)}; not set\n")
         else:
-            yield f"{_key(field.name)} = {inline_toml(plain(value))}\n"
+            lines.append(f"{_key(field.name)} = {inline_toml(plain(value))}\n")
+    return "".join(lines)
 
 
 def inline_toml(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a PluginSet holds, as JSON values: for `textgen plugins`, and for the reference pages."""
+"""The contents of a PluginSet as JSON values, for `textgen plugins` and the reference pages."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 import attrs
 
 from textgen.pipeline.structure import phrase, plain
-from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 
 
 def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
-    """Components with their options, clashes, and what is quarantined."""
+    """Components with their options, clashes and quarantined plugins."""
     return {
         "components": [
             {
@@ -20,10 +19,8 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
                 "name": offer.name,
                 "qualified_name": offer.qualified_name,
                 "summary": offer.component.summary,
-                "plugin": offer.plugin.name,
-                "distribution": offer.distribution,
-                "version": offer.plugin.version,
-                "options": describe_options(offer.component),
+                **offer.plugin.facts(),
+                "options": [describe_option(field) for field in offer.component.options().values()],
             }
             for offer in plugins.offers(kind)
         ],
@@ -36,25 +33,12 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
             for group in plugins.clashes()
             if kind in (None, group[0].kind)
         ],
-        "quarantined": [
-            {
-                "plugin": quarantined.plugin.name,
-                "distribution": quarantined.plugin.distribution,
-                "version": quarantined.plugin.version,
-                "cause": quarantined.cause,
-            }
-            for quarantined in plugins.quarantined
-        ],
+        "quarantined": [{**each.plugin.facts(), "cause": each.cause} for each in plugins.quarantined],
     }
 
 
-def describe_options(component: Component) -> list[dict[str, Any]]:
-    """The keys of a component's table, in order. `default` is null where there is none or no value."""
-    return [describe_option(field) for field in component.options().values()]
-
-
 def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:
-    """One key of a table."""
+    """One key of a component's table. `default` is null where there is none or no value."""
     default = field.default
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types Factory as a function
         default = default.factory()  # type: ignore[union-attr]

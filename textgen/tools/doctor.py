@@ -1,14 +1,13 @@
-"""Examines this installation and this machine: what is there, and what is wrong with it."""
+"""Checks the installation and the machine, and reports problems."""
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +17,7 @@ import attrs
 from textgen.errors import PluginWarning
 from textgen.files import cache_directory
 from textgen.plugin import discovery
-from textgen.plugin.component import OWN_DISTRIBUTION, Offer, Plugin
+from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.registry import PluginSet
 from textgen.tools import machine
 
@@ -30,7 +29,7 @@ _LITTLE_MEMORY: Final = 512 << 20
 
 @attrs.frozen
 class Problem:
-    """Something wrong, what to do about it, and whether work will fail because of it (or only be slower)."""
+    """A problem, advice, and whether work will fail because of it or only be slower."""
 
     what: str
     advice: str
@@ -38,10 +37,10 @@ class Problem:
 
 
 def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[str, Any]:
-    """The report, as JSON values; `problems` lists what is wrong, the serious first.
+    """The report, as JSON values; `problems` lists the problems, serious ones first.
 
-    disable       plugins to leave alone, as a PluginSet takes them
-    import_torch  ask torch for devices and threads even where no driver for a GPU is found
+    disable       plugins to leave out, as a PluginSet takes them
+    import_torch  ask torch for devices and threads even if no GPU driver is found
     """
     versions = _versions()
     driver = machine.gpu_driver()
@@ -60,18 +59,15 @@ def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[
         "folder": machine.folder(Path.cwd()),
         **_plugins(frozenset(disable)),
     }
-    problems = sorted(_problems(report), key=lambda problem: not problem.serious)
+    checks = (_installation, _compute, _storage, _plugin_problems)
+    problems = sorted((p for check in checks for p in check(report)), key=lambda problem: not problem.serious)
     return {**report, "problems": [attrs.asdict(problem) for problem in problems]}
 
 
 def _versions() -> dict[str, str | None]:
     """Of Python, textgen and all that it requires; None for what is not installed. Nothing is imported."""
-    names = [OWN_DISTRIBUTION]
-    for requirement in metadata.requires(OWN_DISTRIBUTION) or ():
-        if "extra ==" not in requirement:
-            names.append(re.split(r"[^\w.-]", requirement)[0])
     found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in names:
+    for name in [OWN_DISTRIBUTION, *discovery.requirements(OWN_DISTRIBUTION)]:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -80,7 +76,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def _torch() -> tuple[Any, str | None]:
-    """torch, or why it cannot be imported."""
+    """The module torch, or why it cannot be imported."""
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library that it needs is not there
@@ -96,7 +92,7 @@ def _cache() -> dict[str, Any]:
 
 
 def _plugins(disable: frozenset[str]) -> dict[str, Any]:
-    """Each plugin with its import time, its components, or why it is left out; and the clashes of names."""
+    """Each plugin with its import time, its components or why it is left out; and clashes of names."""
     found = [each for each in discovery.installed() if not discovery.is_among(each.plugin, disable)]
     # One after the other, so that each pays for what it is the first to import.
     milliseconds = {each.plugin: _import_milliseconds(each) for each in found}
@@ -108,11 +104,9 @@ def _plugins(disable: frozenset[str]) -> dict[str, Any]:
     return {
         "plugins": [
             {
-                "name": each.plugin.name,
-                "distribution": each.plugin.distribution,
-                "version": each.plugin.version,
+                **attrs.asdict(each.plugin),
                 "milliseconds": milliseconds[each.plugin],
-                "components": _names(offers, each.plugin),
+                "components": [f"{offer.kind} {offer.name}" for offer in offers if offer.plugin == each.plugin],
                 "left_out": causes.get(each.plugin),
             }
             for each in found
@@ -130,86 +124,70 @@ def _import_milliseconds(found: discovery.InstalledPlugin) -> float:
     return round(1000 * (time.perf_counter() - begun), 1)
 
 
-def _names(offers: Iterable[Offer], plugin: Plugin) -> list[str]:
-    return [f"{offer.kind} {offer.name}" for offer in offers if offer.plugin == plugin]
-
-
-def _problems(report: Mapping[str, Any]) -> list[Problem]:
-    return [*_installation(report), *_compute(report), *_storage(report), *_plugin_problems(report)]
-
-
-def _installation(report: Mapping[str, Any]) -> list[Problem]:
-    problems = []
+def _installation(report: Mapping[str, Any]) -> Iterator[Problem]:
     for name, version in report["versions"].items():
         if version is None:
-            problems.append(Problem(f"{name} is not installed", f"pip install {name}", True))
+            yield Problem(f"{name} is not installed", f"pip install {name}", True)
     if report["torch_error"]:
         advice = "install a build of torch for this machine: https://pytorch.org/get-started"
-        problems.append(Problem(f"torch cannot be imported: {report['torch_error']}", advice, True))
+        yield Problem(f"torch cannot be imported: {report['torch_error']}", advice, True)
     elif report["driver"] and not report["devices"]:
         version = report["versions"]["torch"]
         what = f"there is a {report['driver']} driver, and torch {version} cannot use it: training runs on the CPU"
         advice = "install a build of torch for this driver, and see that the GPU is not hidden (CUDA_VISIBLE_DEVICES)"
-        problems.append(Problem(what, advice, False))
-    return problems
+        yield Problem(what, advice, False)
 
 
-def _compute(report: Mapping[str, Any]) -> list[Problem]:
-    problems = []
+def _compute(report: Mapping[str, Any]) -> Iterator[Problem]:
     usable, load = report["cores"]["usable"], report["cores"]["load"]
-    for name, value in report["threads"].items():
-        if name == "torch":
-            if value is not None and value > usable:
-                advice = f"set OMP_NUM_THREADS={usable}"
-                problems.append(Problem(f"torch computes with {value} threads on {usable} cores", advice, False))
-        elif value is not None and not (value.isdigit() and int(value)):
-            problems.append(Problem(f"{name}={value!r} is not a number of threads", f"set it to {usable}", False))
-        elif value is not None and int(value) > usable:
+    threads = {name: value for name, value in report["threads"].items() if value is not None}
+    if (of_torch := threads.pop("torch", 0)) > usable:
+        yield Problem(
+            f"torch computes with {of_torch} threads on {usable} cores", f"set OMP_NUM_THREADS={usable}", False
+        )
+    for name, value in threads.items():
+        if not (value.isdigit() and int(value)):
+            yield Problem(f"{name}={value!r} is not a number of threads", f"set it to {usable}", False)
+        elif int(value) > usable:
             what = f"{name}={value}, and this process may use {usable} cores: threads wait for each other"
-            problems.append(Problem(what, f"set {name}={usable}", False))
+            yield Problem(what, f"set {name}={usable}", False)
     if load is not None and load >= usable and report["threads"]["OMP_NUM_THREADS"] != "1":
         what = f"the cores are busy: {load:.1f} processes want to run on {usable} cores"
-        advice = "set OMP_NUM_THREADS=1: a small model's threads would wait for each other"
-        problems.append(Problem(what, advice, False))
+        yield Problem(what, "set OMP_NUM_THREADS=1: a small model's threads would wait for each other", False)
     available = report["memory"]["available"]
     if available is not None and available < _LITTLE_MEMORY:
         advice = "end other programs, or lower trainer.batch_size and the model's size"
-        problems.append(Problem(f"only {available >> 20} MiB of memory are available", advice, True))
-    return problems
+        yield Problem(f"only {available >> 20} MiB of memory are available", advice, True)
 
 
-def _storage(report: Mapping[str, Any]) -> list[Problem]:
-    problems = []
+def _storage(report: Mapping[str, Any]) -> Iterator[Problem]:
     folder, cache = report["folder"], report["cache"]
     if not folder["writable"]:
         advice = "run in another folder, or choose another with --output"
-        problems.append(Problem(f"{folder['path']} cannot be written to, and runs go there", advice, True))
+        yield Problem(f"{folder['path']} cannot be written to, and runs go there", advice, True)
     elif folder["free"] is not None and folder["free"] < _LITTLE_DISK:
         what = f"only {folder['free'] >> 20} MiB are free in {folder['path']}"
-        problems.append(Problem(what, "make room for checkpoints, or choose another disk with --output", True))
+        yield Problem(what, "make room for checkpoints, or choose another disk with --output", True)
     if not cache["writable"]:
         what = f"the cache {cache['path']} cannot be written to: what is downloaded cannot be kept"
-        problems.append(Problem(what, "set TEXTGEN_CACHE_DIR to a folder that can", False))
-    return problems
+        yield Problem(what, "set TEXTGEN_CACHE_DIR to a folder that can", False)
 
 
-def _plugin_problems(report: Mapping[str, Any]) -> list[Problem]:
-    problems = []
+def _plugin_problems(report: Mapping[str, Any]) -> Iterator[Problem]:
+    names = [plugin["name"] for plugin in report["plugins"]]
     for plugin in report["plugins"]:
-        name = f"plugin {plugin['name']!r} ({plugin['distribution']} {plugin['version']})"
+        who = f"plugin {plugin['name']!r} ({plugin['distribution']} {plugin['version']})"
         if plugin["left_out"]:
             folder = discovery.editable(plugin["distribution"])
-            mend = f"mend it in {folder}, remove it" if folder else f"upgrade or remove {plugin['distribution']}"
-            same = [other for other in report["plugins"] if other["name"] == plugin["name"]]
-            short = plugin["name"] if len(same) == 1 else f"{plugin['distribution']}:{plugin['name']}"
-            advice = f"{mend}, or leave it out with --no-plugin {short}"
-            problems.append(Problem(f"{name} is left out: {plugin['left_out']}", advice, True))
+            advice = f"fix it in {folder}, remove it" if folder else f"upgrade or remove {plugin['distribution']}"
+            is_unique = names.count(plugin["name"]) == 1
+            name = plugin["name"] if is_unique else f"{plugin['distribution']}:{plugin['name']}"
+            advice = f"{advice}, or leave it out with --no-plugin {name}"
+            yield Problem(f"{who} is left out: {plugin['left_out']}", advice, True)
         if plugin["milliseconds"] > _SLOW_MILLISECONDS:
-            what = f"{name} takes {plugin['milliseconds'] / 1000:.1f} s to import, and lists of components wait for it"
+            what = f"{who} takes {plugin['milliseconds'] / 1000:.1f} s to import, and lists of components wait for it"
             advice = f"ask the authors of {plugin['distribution']} to import what is heavy inside build"
-            problems.append(Problem(what, advice, False))
+            yield Problem(what, advice, False)
     for clash in report["clashes"]:
-        names = ", ".join(clash["offered_by"])
-        what = f"{clash['kind']} {clash['name']!r} is offered by {names}"
-        problems.append(Problem(what, "write the one you mean with its package, as it stands here", False))
-    return problems
+        what = f"{clash['kind']} {clash['name']!r} is offered by {', '.join(clash['offered_by'])}"
+        yield Problem(what, "write the one you mean with its package, as it stands here", False)

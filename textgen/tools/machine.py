@@ -1,4 +1,4 @@
-"""What this machine has, as far as training small language models is concerned. Nothing here imports torch."""
+"""The machine's cores, memory, disk and GPUs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_LIMIT: Final = 1 << 60  # what version 1 of cgroups says where there is no l
 
 
 def cores() -> dict[str, Any]:
-    """How many there are, how many this process may use, and the load of the last minute (None where unknown)."""
+    """Number of cores, number that this process may use, and load average of the last minute (None if unknown)."""
     present = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
     if (share := _core_quota()) is not None:
@@ -28,7 +28,7 @@ def cores() -> dict[str, Any]:
 
 
 def memory() -> dict[str, int | None]:
-    """Bytes in all, and available to this process; None where unknown."""
+    """Total bytes, and bytes available to this process; None if unknown."""
     try:
         total: int | None = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
@@ -46,13 +46,13 @@ def memory() -> dict[str, int | None]:
 
 
 def threads(environment: Mapping[str, str], torch: Any = None) -> dict[str, Any]:
-    """The variables that set how many threads compute, and torch's own number where torch is imported."""
+    """The environment variables that set the number of threads, and torch's own number if it is imported."""
     found: dict[str, Any] = {name: environment.get(name) for name in THREAD_VARIABLES}
     return {**found, "torch": None if torch is None else torch.get_num_threads()}
 
 
 def gpu_driver() -> str | None:
-    """What could compute beside the CPU: "CUDA", "ROCm" or "MPS"; None where no driver is found."""
+    """The kind of GPU driver: "CUDA", "ROCm" or "MPS"; None if none is found."""
     if has_cuda_driver() or shutil.which("nvidia-smi"):
         return "CUDA"
     if Path("/dev/kfd").exists():
@@ -85,7 +85,7 @@ def folder(path: Path) -> dict[str, Any]:
 
 
 def _core_quota() -> float | None:
-    """The cores that a container may use, by its share of time; None where it is not limited."""
+    """The CPU quota of the container, in cores; None if it is not limited."""
     quota, _, period = _read(_CGROUP / "cpu.max").strip().partition(" ")
     if not period:
         quota = _read(_CGROUP / "cpu/cpu.cfs_quota_us").strip()
@@ -94,7 +94,7 @@ def _core_quota() -> float | None:
 
 
 def _cgroup_memory() -> tuple[int | None, int | None]:
-    """Bytes that a container may use, and does use."""
+    """Memory limit and usage of the container, in bytes."""
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),

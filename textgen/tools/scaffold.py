@@ -1,4 +1,4 @@
-"""Writes plugin packages that install, pass their own tests and run, for an author to begin with."""
+"""Writes new plugin packages that install, pass their tests and run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import attrs
 
 from textgen.errors import UsageError
 from textgen.plugin.component import COMMANDS, HOOKS, KINDS, OWN_DISTRIBUTION
-from textgen.plugin.discovery import normalized
+from textgen.plugin.discovery import normalized, requirements
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 
@@ -53,7 +53,7 @@ _IMPORTS: Final = MappingProxyType(
 
 @attrs.frozen
 class Names:
-    """What a new package calls things: `textgen-top-a` has the module `textgen_top_a` and the component `top-a`."""
+    """The names in a new package: `textgen-top-a` has the module `textgen_top_a` and the component `top-a`."""
 
     distribution: str
 
@@ -67,16 +67,11 @@ class Names:
         """What a pipeline's `type` says."""
         return self.distribution.removeprefix("textgen-")
 
-    @property
-    def cls(self) -> str:
-        """The class of the component."""
-        return "".join(part.capitalize() for part in self.component.split("-"))
-
 
 def write_package(name: str, kind: str, parent: Path, plugins: PluginSet) -> Path:
     """Write the package `name`, with one component of a kind, to a folder of that name in `parent`; return the folder.
 
-    `plugins` tells which names are taken. Raises UsageError, and leaves nothing half-written.
+    `plugins` holds the names that are taken. Raises UsageError, and then leaves no files behind.
     """
     if kind not in KINDS:
         hint = nearest(kind, KINDS) or f"there are {', '.join(KINDS)}"
@@ -85,7 +80,7 @@ def write_package(name: str, kind: str, parent: Path, plugins: PluginSet) -> Pat
     _check(names, kind, plugins)
     folder = parent / name
     try:
-        if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is not an empty folder; choose another name, or move it away")
         with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as temporary:
             made = Path(temporary) / name
@@ -102,7 +97,7 @@ def write_package(name: str, kind: str, parent: Path, plugins: PluginSet) -> Pat
 
 
 def _check(names: Names, kind: str, plugins: PluginSet) -> None:
-    """Raise UsageError where a package or component of these names could not be published, installed or found."""
+    """Raise UsageError if a package or component of these names could not be published, installed or found."""
     name = names.distribution
     if not _DISTRIBUTION.fullmatch(name) or not _DISTRIBUTION.fullmatch(names.component):
         proposal = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
@@ -112,7 +107,7 @@ def _check(names: Names, kind: str, plugins: PluginSet) -> None:
             f"hyphens, that begins with a letter, also after textgen-{hint}"
         )
     if keyword.iskeyword(names.module):
-        raise UsageError(f"{name!r} is a word of Python's own and cannot be imported; write 'textgen-{name}'")
+        raise UsageError(f"{name!r} is a keyword of Python and cannot be imported; write 'textgen-{name}'")
     installed = {normalized(found.name) for found in metadata.distributions() if found.name}
     if name in installed:
         raise UsageError(f"a distribution called {name!r} is installed; choose another name")
@@ -145,7 +140,7 @@ def _files(names: Names, kind: str) -> Iterator[tuple[str, str]]:
 
 def _values(names: Names, kind: str, templates: dict[str, Traversable]) -> dict[str, str]:
     values = {
-        "Class": names.cls,
+        "Class": names.component.title().replace("-", ""),
         "article": "An" if kind[0] in "aeiou" else "A",
         "component": names.component,
         "dependencies": ", ".join(json.dumps(requirement) for requirement in _dependencies(kind)),
@@ -168,7 +163,6 @@ def _fill(file: Traversable, values: dict[str, str]) -> str:
 def _dependencies(kind: str) -> list[str]:
     """Requirements: textgen from this minor version on, and others as textgen itself has them."""
     wanted = {"attrs", *_IMPORTS.get(kind, ())}
-    lines = [line for line in metadata.requires(OWN_DISTRIBUTION) or () if "extra ==" not in line]
-    own = {re.split(r"[^\w.-]", line)[0]: line for line in lines}
+    own = requirements(OWN_DISTRIBUTION)
     major, minor = metadata.version(OWN_DISTRIBUTION).split(".")[:2]
     return sorted([*(own[name] for name in wanted), f"{OWN_DISTRIBUTION}>={major}.{minor}"])

@@ -83,10 +83,6 @@ def starter_pipeline(text: str | None, folder: Path) -> tuple[str, str]:
             raise UsageError(f"{text} does not exist; give a text file, or a folder of them")
         if path.suffix.lower() == ".toml":
             raise UsageError(f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}")
-        try:
-            relative = os.path.relpath(path.absolute(), folder.absolute())
-        except ValueError:  # another drive
-            relative = str(path.absolute())
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*.txt") if file.is_file())
         try:
             size = sum(file.stat().st_size for file in files)
@@ -94,14 +90,22 @@ def starter_pipeline(text: str | None, folder: Path) -> tuple[str, str]:
         except OSError as error:
             raise UsageError(f"{error.filename or text} cannot be read: {error.strerror or error}") from error
         if size < _SMALLEST_TEXT:
-            raise UsageError(
-                f"{text} has {size:,} bytes, which is too little to learn from; give some thousands at least"
-            )
-        corpus = 'type = "file"\n' + tomli_w.dumps({"path": Path(relative).as_posix()}).strip()
+            cause = f"{text} has {size:,} bytes, which is too little to learn from"
+            raise UsageError(f"{cause}; give some thousands at least")
+        corpus = 'type = "file"\n' + tomli_w.dumps({"path": _relative(path, folder)}).strip()
         corpus += "           # a file, a list of files, or a folder of .txt files" + encoding
-    streams, epochs = _schedule(size)
+    # About 2,000 steps, and at least 20 windows in each stream.
+    streams = max(4, min(64, size // (64 * 20)))
+    epochs = max(3, min(100, 2000 // max(1, size // (64 * streams))))
     made = _TEMPLATE.replace("{corpus}", corpus).replace("{streams}", str(streams)).replace("{epochs}", str(epochs))
     return made, remark
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+    except ValueError:  # another drive
+        return path.absolute().as_posix()
 
 
 def _encoding(files: list[Path]) -> tuple[str, str]:
@@ -136,13 +140,6 @@ def _encoding_of(file: Path) -> str:
         except UnicodeDecodeError:
             return ""
     return "utf-8"
-
-
-def _schedule(size: int) -> tuple[int, int]:
-    """Streams and epochs for a text of so many bytes: about 2,000 steps, and at least 20 windows in each stream."""
-    streams = max(4, min(64, size // (64 * 20)))
-    steps_an_epoch = max(1, size // (64 * streams))
-    return streams, max(3, min(100, 2000 // steps_an_epoch))
 
 
 def write_new(path: Path, text: str, *, force: bool) -> None:

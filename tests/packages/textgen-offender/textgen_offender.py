@@ -120,6 +120,9 @@ class Reword:
         """Not what was encoded."""
         return bytes(ids.astype(np.uint8)).decode().replace("e", "i")
 
+    def incremental_decoder(self):
+        return self
+
     def to_dict(self):
         """Nothing learnt."""
         return {}
