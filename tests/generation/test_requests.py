@@ -118,14 +118,15 @@ def test_each_of_many_may_have_options_of_its_own(generator: Generator) -> None:
         Request(generator.tokenizer.encode("an"), min_new_tokens=3, stop_tokens=[0, 1]),
     ]
     made = generator.generate_many(requests, max_new_tokens=25, temperature=0.9, seed=3)
+    last: dict[str, Any] = {"min_new_tokens": 3, "stop_tokens": [0, 1]}
     assert made == [
         generator.generate("the ", max_new_tokens=25, temperature=0.9, seed=3),
         generator.generate("the ", max_new_tokens=7, temperature=0, seed=3, index=1),
         generator.generate("a", max_new_tokens=25, temperature=0.9, top_k=2, seed=9, index=4),
         generator.generate("the clock", max_new_tokens=None, stop=" ", temperature=0.9, seed=3, index=3),
         generator.generate("the ", max_new_tokens=25, temperature=0.9, seed=3, index=4, logprobs=2, echo=True),
-        generator.generate("an", max_new_tokens=25, temperature=0.9, seed=3, index=5, min_new_tokens=3, stop_tokens=[0, 1])
-    ]  # fmt: skip
+        generator.generate("an", max_new_tokens=25, temperature=0.9, seed=3, index=5, **last),
+    ]
 
 
 def test_each_of_many_keeps_its_state_if_asked(generator: Generator) -> None:

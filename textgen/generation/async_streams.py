@@ -11,12 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Final, Self
 
-import numpy as np
-
 from textgen.generation.continuation import Continuation
-from textgen.generation.results import FinishReason, GenerationState, Piece, TokenLogprobs
+from textgen.generation.results import Piece
 from textgen.generation.scheduler import Scheduler
-from textgen.protocols import Ids
+from textgen.generation.streams import StreamedText
 
 _ROUND: Final = 0.005  # seconds of work after which readers are woken
 _AT_ONCE: Final = 24  # readers woken in a round: each takes some 20 microseconds of its event loop
@@ -114,22 +112,32 @@ def _wake_all(readers: Iterable[Reader]) -> None:
         reader.wake()
 
 
-class AsyncTextStream(AsyncIterator[str]):
+class _Closable:
+    """An asynchronous context manager that closes what it is."""
+
+    async def aclose(self) -> None:
+        """Leave it: nothing more comes."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class AsyncTextStream(StreamedText, _Closable, AsyncIterator[str]):
     """`TextStream` for asyncio, with the same attributes; an asynchronous context manager.
 
     The text ends by `aclose`, where a task is cancelled that waits for a piece, and where the stream is dropped.
     """
 
     def __init__(self, background: BackgroundLoop, text: Continuation, time_limit: float | None, model_id: str) -> None:
-        self.finish_reason: FinishReason | None = None
-        self.state: GenerationState | None = None
-        self.seed, self.index = text.row.seed, text.row.index
-        self.ids: Ids = np.empty(0, np.int64)
-        self.logprobs: list[TokenLogprobs] = []
-        self._background, self._text, self._model_id = background, text, model_id
-        self._time_limit = time_limit
+        super().__init__(text, time_limit, model_id)
+        self._background = background
         self._reader: Reader | None = None
-        self._closed = False
         weakref.finalize(self, background.cancel, text).atexit = False
 
     async def __anext__(self) -> str:
@@ -137,11 +145,9 @@ class AsyncTextStream(AsyncIterator[str]):
         while not self._closed:
             if self._reader is None:  # the clock starts with the first piece
                 self._reader = Reader([text])
-                row.deadline = None if self._time_limit is None else time.monotonic() + self._time_limit
+                row.begin(self._time_limit)
                 self._background.submit(text)
-            piece, self.ids = text.take()
-            self.logprobs = text.logprobs()
-            self.finish_reason, self.state = text.finish_reason, text.state(self._model_id)
+            piece = self._take()
             if row.resumes():
                 self._background.submit(text)
             if piece:
@@ -167,16 +173,8 @@ class AsyncTextStream(AsyncIterator[str]):
         self._closed = True
         self._background.cancel(self._text)
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-
-class AsyncPieces(AsyncIterator[Piece]):
+class AsyncPieces(_Closable, AsyncIterator[Piece]):
     """The pieces of `Generator.astream_many`; closed as AsyncTextStream is."""
 
     def __init__(self, background: BackgroundLoop, texts: Iterator[Continuation], batch_size: int) -> None:
@@ -213,14 +211,6 @@ class AsyncPieces(AsyncIterator[Piece]):
         self._closed = True
         self._come.clear()
         _cancel_all(self._background, self._running)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def _take(self) -> None:
         for text in tuple(self._running):

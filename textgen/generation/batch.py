@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import Final
 
 import attrs
@@ -21,7 +21,6 @@ from textgen.generation.sampling import SequenceHistory, to_numpy, uniform_numbe
 from textgen.protocols import Array, Ids, Tensors
 
 BLOCK: Final = 64  # steps whose random numbers and tokens are kept side by side
-_ONE_STEP: Final = 0.0
 
 
 @attrs.define(eq=False)
@@ -97,20 +96,23 @@ class Batch:
         self._fill(range(len(rows)))
         self._plan()
 
-    def advance(self, until: float = _ONE_STEP) -> list[Row]:
-        """Take a step, and more until a row ends or time.perf_counter() reaches `until`. The rows that ended."""
+    def advance(self, until: float, news: Sized = ()) -> list[Row]:
+        """Take a step, and more until a row ends, time.perf_counter() reaches `until`, or there is news.
+
+        The rows that ended.
+        """
         while True:
             ended = self._out_of_time()
             if not ended:
                 if self._chunks is not None and (found := self._chunk(self._chunks)) is not None:
                     ended = found
                 elif len(self.rows) == 1 and not self._noting:
-                    ended = self._steps_alone(until)
+                    ended = self._steps_alone(until, news)
                 else:
                     ended = self._draw(self.decoder.extend(self._feed))
             if ended:
                 return self._leave(ended)
-            if time.perf_counter() >= until:
+            if news or time.perf_counter() >= until:
                 return []
 
     def draw(self, logits: Array) -> list[Row]:
@@ -218,7 +220,7 @@ class Batch:
                     ended.setdefault(i, "length")
         return ended
 
-    def _steps_alone(self, until: float) -> dict[int, FinishReason | None]:
+    def _steps_alone(self, until: float, news: Sized) -> dict[int, FinishReason | None]:
         """Steps of a batch of one, with as little as possible around each of them."""
         self._next_block()
         self.flush()
@@ -246,7 +248,7 @@ class Batch:
                 if stopping and row.ends_with(token):
                     ended = {0: "stop"}
                     break
-                if time.perf_counter() >= until:
+                if news or time.perf_counter() >= until:
                     break
         finally:  # what was made before a failure counts
             row.add(np.array(tokens, np.int64))

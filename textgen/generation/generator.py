@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import attrs
 import numpy as np
@@ -20,24 +19,22 @@ from textgen.generation.arguments import (
     BATCH_SIZE,
     Defaults,
     ManyOptions,
-    Options,
     Prompt,
     Request,
-    Settings,
-    check_integer,
     takes,
     takes_prompts,
 )
 from textgen.generation.chain import Chain
 from textgen.generation.continuation import Continuation
-from textgen.generation.prompts import check_prompt, prompt_text, text_pieces
+from textgen.generation.prompts import check_prompt, text_pieces
+from textgen.generation.requests import Requests
 from textgen.generation.results import Generation, GenerationState, Piece
 from textgen.generation.rows import can_share
 from textgen.generation.sampling import to_numpy
 from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import TextScore, TokenScores, prompt_logprobs, score_pieces, score_tokens
 from textgen.generation.streams import TextStream, in_pieces
-from textgen.pipeline.options import MAX_N, MAX_SEED, UnknownCharacters
+from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Ids, Model, Tensors, Tokenizer
 
 if TYPE_CHECKING:
@@ -98,9 +95,8 @@ class Generator:
         Raises PromptError for characters outside the vocabulary, UsageError for arguments out of range, ContractError
         where a plugin is to blame.
         """
-        text, settings = self._begin(request)
-        settings.must_end()
-        text.row.deadline = settings.deadline()
+        text, time_limit = self._requests.one(request, whole=True)
+        text.row.begin(time_limit)
         scheduler = Scheduler(self.model, self.chain.model, 1)
         scheduler.submit(text.row)
         while not text.row.ended:
@@ -114,9 +110,8 @@ class Generator:
         The arguments are the fields of textgen.Request, and are checked at once. With max_new_tokens=None it goes on
         for ever, in constant memory as long as no sampler asks for the whole history; `cancel()` ends it.
         """
-        text, settings = self._begin(request)
-        scheduler = Scheduler(self.model, self.chain.model, 1)
-        return TextStream(scheduler, text, settings.decoding.time_limit, self.model_id)
+        text, time_limit = self._requests.one(request)
+        return TextStream(Scheduler(self.model, self.chain.model, 1), text, time_limit, self.model_id)
 
     @takes(Request)
     def astream(self, request: Request) -> AsyncTextStream:
@@ -126,8 +121,8 @@ class Generator:
         """
         from textgen.generation.async_streams import AsyncTextStream
 
-        text, settings = self._begin(request)
-        return AsyncTextStream(self._background(), text, settings.decoding.time_limit, self.model_id)
+        text, time_limit = self._requests.one(request)
+        return AsyncTextStream(self._background(), text, time_limit, self.model_id)
 
     @takes_prompts(ManyOptions)
     def generate_many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> list[Generation]:
@@ -137,7 +132,7 @@ class Generator:
         with options of its own. A time limit holds for all of them together. The other arguments are the fields of
         textgen.generation.arguments.ManyOptions.
         """
-        return list(self._whole(prompts, options))
+        return list(self._each(self._requests.many(prompts, options, whole=True), options.batch_size))
 
     @takes_prompts(ManyOptions)
     def generate_each(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Generation]:
@@ -145,7 +140,7 @@ class Generator:
 
         Prompts in a list or a tuple are checked at once; others are read and checked as their turn comes.
         """
-        return self._whole(prompts, options)
+        return self._each(self._requests.many(prompts, options, whole=True), options.batch_size)
 
     @takes_prompts(ManyOptions)
     def stream_many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Piece]:
@@ -153,7 +148,7 @@ class Generator:
 
         The pieces of one index, joined, are its text; the last of them has the finish reason.
         """
-        texts = self._many(prompts, options)
+        texts = self._requests.many(prompts, options)
         return in_pieces(Scheduler(self.model, self.chain.model, options.batch_size), texts)
 
     @takes_prompts(ManyOptions)
@@ -161,8 +156,7 @@ class Generator:
         """`stream_many` for asyncio, sharing batches with all other asynchronous streams of the generator."""
         from textgen.generation.async_streams import AsyncPieces
 
-        texts = self._many(prompts, options)
-        return AsyncPieces(self._background(), texts, options.batch_size)
+        return AsyncPieces(self._background(), self._requests.many(prompts, options), options.batch_size)
 
     def score(self, text: str | Iterable[str]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
@@ -231,9 +225,10 @@ class Generator:
             raise UsageError("the text is empty, and has no token to compute anything for")
         return ids
 
-    def _settings(self, options: Options, kept: Mapping[str, Any] | None = None) -> Settings:
+    @property
+    def _requests(self) -> Requests:
         run = Defaults(self.seed, self.defaults, self.tokenizer.vocab_size, self.chain, self._chain)
-        return Settings.of(options, run, kept)
+        return Requests(self.tokenizer, run, self.model_id)
 
     def _chain(self, sampling: Mapping[str, Any]) -> Chain:
         """The run's chain changed by sampling options; the same object for the same options, so that rows share it."""
@@ -257,77 +252,6 @@ class Generator:
                 scheduler = Scheduler(self.model, self.chain.model, BATCH_SIZE, _ALONE)
                 self._shared.background = BackgroundLoop(scheduler)
             return self._shared.background
-
-    def _begin(self, request: Request) -> tuple[Continuation, Settings]:
-        """A request, checked, and with nothing done for it yet."""
-        kept = None if request.state is None else _checked_state(request.state, self.model_id).values["sampling"]
-        settings = self._settings(request, kept)
-        index = check_integer("index", request.index or 0, 0, MAX_SEED - 1)
-        return self._continuation(self._prompt(request.prompt, settings), settings, index, request), settings
-
-    def _prompt(self, prompt: Prompt, settings: Settings) -> tuple[str, Ids]:
-        ids = self.encode_prompt(prompt, settings.decoding.unknown_characters)
-        return prompt_text(self.tokenizer, prompt, ids), ids
-
-    def _continuation(
-        self, prompt: tuple[str, Ids], settings: Settings, index: int, request: Request | None
-    ) -> Continuation:
-        seed, state = settings.seed, None if request is None else request.state
-        if request is not None and state is not None:
-            if index not in (0, state.values["index"]):
-                own = state.values["index"]
-                raise UsageError(f"the saved state resumes with its own index, {own}; give another seed instead")
-            seed = state.values["seed"] if request.seed is None else seed
-            index = state.values["index"]
-        keep_state = request is not None and request.keep_state
-        return Continuation.begin(
-            self.tokenizer, prompt, settings, seed=seed, index=index, state=state, keep_state=keep_state
-        )
-
-    def _many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Continuation]:
-        """The continuations of prompts, each made when it is asked for."""
-        if isinstance(prompts, (str, Request)):
-            raise UsageError("expected a list; for one, write [prompt], or use generate or stream", argument="prompts")
-        if not isinstance(prompts, Iterable):
-            raise UsageError("expected a list or another iterable of prompts", argument="prompts", value=prompts)
-        check_integer("n", options.n, 1, MAX_N)
-        first = check_integer("index", options.index, 0, MAX_SEED - 1)
-        check_integer("batch_size", options.batch_size, 1, MAX_N)
-        shared = self._settings(options)
-        if isinstance(prompts, (list, tuple)):  # what is wrong is an error at once
-            places: Iterable[_Given] = [self._given(*item, options, shared) for item in enumerate(prompts)]
-        else:
-            places = (self._given(*item, options, shared) for item in enumerate(prompts))
-        return self._continuations(places, first, options.n)
-
-    def _continuations(self, places: Iterable[_Given], first: int, n: int) -> Iterator[Continuation]:
-        deadlines: dict[float, float | None] = {}  # one clock for all
-        indices = itertools.count(first)
-        for prompt, settings, request in places:
-            limit = settings.decoding.time_limit
-            deadline = None if limit is None else deadlines.setdefault(limit, settings.deadline())
-            for index in itertools.islice(indices, n):
-                own = index if request is None or request.index is None else request.index
-                text = self._continuation(prompt, settings, own, request)
-                text.row.deadline = deadline
-                yield text
-
-    def _given(self, place: int, item: Prompt | Request, options: ManyOptions, shared: Settings) -> _Given:
-        """A prompt among many, with its settings. Raises UsageError that says which it is."""
-        try:
-            if not isinstance(item, Request):
-                return self._prompt(item, shared), shared, None
-            kept = None if item.state is None else _checked_state(item.state, self.model_id).values["sampling"]
-            settings = self._settings(item.over(options), kept)
-            return self._prompt(item.prompt, settings), settings, item
-        except UsageError as error:
-            error.source = f"prompts[{place}]"
-            raise
-
-    def _whole(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Generation]:
-        texts = self._many(prompts, options)
-        self._settings(options).must_end()
-        return self._each(texts, options.batch_size)
 
     def _each(self, texts: Iterator[Continuation], batch_size: int) -> Iterator[Generation]:
         """Whole texts, in the order of their prompts."""
@@ -365,17 +289,6 @@ class Generator:
             logprobs=tuple(logprobs),
             state=text.state(self.model_id),
         )
-
-
-_Given: TypeAlias = "tuple[tuple[str, Ids], Settings, Request | None]"
-
-
-def _checked_state(state: Any, model_id: str) -> GenerationState:
-    if not isinstance(state, GenerationState):
-        raise UsageError("expected a GenerationState", argument="state", value=state)
-    if state.values["model"] != model_id:
-        raise UsageError("the saved state belongs to another model; it resumes only with the run that made it")
-    return state
 
 
 def _ordered(value: Any) -> Any:

@@ -73,6 +73,10 @@ class Row:
         """Whether nothing more comes."""
         return self.reason is not None or self.error is not None
 
+    def begin(self, time_limit: float | None) -> None:
+        """Start the clock."""
+        self.deadline = None if time_limit is None else time.monotonic() + time_limit
+
     def to_feed(self) -> Ids:
         """(T,) ids that the decoder needs before the first token can be drawn."""
         return self.prompt if self.start is None else np.concatenate([self.start.pending, self.prompt])

@@ -95,6 +95,7 @@ class Scheduler:
         self._model, self._offer, self._capacity, self._alone = model, offer, capacity, alone
         self._waiting: deque[Row] = deque()
         self._cancelled: deque[Row] = deque()
+        self._news: deque[Row] = deque()  # what was submitted or cancelled since the last step
         self._prefills: deque[Prefill] = deque()
         self._batches: list[Batch] = []  # the first is shared, if rows can share one; the others are rows alone
         self._shares: tuple[bool, bool] | None = None
@@ -102,10 +103,12 @@ class Scheduler:
     def submit(self, row: Row) -> None:
         """Let a row wait for its turn."""
         self._waiting.append(row)
+        self._news.append(row)
 
     def cancel(self, row: Row) -> None:
         """End a row at the next step, wherever it is."""
         self._cancelled.append(row)
+        self._news.append(row)
 
     @property
     def is_idle(self) -> bool:
@@ -119,6 +122,7 @@ class Scheduler:
 
     def run(self, until: float = 0.0) -> None:
         """Advance every row by a step, and more until one ends or time.perf_counter() reaches `until`."""
+        self._news.clear()
         while self._cancelled:
             self._end(self._cancelled.popleft())
         self._admit()
@@ -130,7 +134,7 @@ class Scheduler:
         if self._prefills or len(running) > 1:
             until = 0.0
         for batch in running:
-            self._guarded(batch.rows, partial(batch.advance, until))
+            self._guarded(batch.rows, partial(batch.advance, until, self._news))
         self._batches = [batch for batch in self._batches if batch.rows]
 
     def flush(self) -> None:

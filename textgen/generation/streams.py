@@ -18,10 +18,8 @@ GATHER: Final = 0.005  # seconds for which pieces of several texts are gathered:
 GATHER_ONE: Final = 0.001  # and of one
 
 
-class TextStream(Iterator[str]):
-    """The text of `Generator.stream`, piece by piece; a context manager, which closes it.
-
-    A piece holds what was made since the last one. A stream that is closed, or left for good, does no more work.
+class StreamedText:
+    """What is known of a text that is read piece by piece.
 
     finish_reason  None until it has ended; then as in Generation
     seed, index    with the same of these and the same prompt, the same text comes again
@@ -30,15 +28,32 @@ class TextStream(Iterator[str]):
     state          once it has ended, and with `keep_state`: what continues it
     """
 
-    def __init__(self, scheduler: Scheduler, text: Continuation, time_limit: float | None, model_id: str) -> None:
+    def __init__(self, text: Continuation, time_limit: float | None, model_id: str) -> None:
         self.finish_reason: FinishReason | None = None
         self.state: GenerationState | None = None
         self.seed, self.index = text.row.seed, text.row.index
         self.ids: Ids = np.empty(0, np.int64)
         self.logprobs: list[TokenLogprobs] = []
-        self._scheduler, self._text, self._model_id = scheduler, text, model_id
-        self._time_limit = time_limit
+        self._text, self._time_limit, self._model_id = text, time_limit, model_id
         self._begun = self._closed = False
+
+    def _take(self) -> str:
+        """What has come since this was last asked."""
+        piece, self.ids = self._text.take()
+        self.logprobs = self._text.logprobs()
+        self.finish_reason, self.state = self._text.finish_reason, self._text.state(self._model_id)
+        return piece
+
+
+class TextStream(StreamedText, Iterator[str]):
+    """The text of `Generator.stream`, piece by piece; a context manager, which closes it.
+
+    A piece holds what was made since the last one. A stream that is closed, or left for good, does no more work.
+    """
+
+    def __init__(self, scheduler: Scheduler, text: Continuation, time_limit: float | None, model_id: str) -> None:
+        super().__init__(text, time_limit, model_id)
+        self._scheduler = scheduler
         self._gather = 0.0  # the first piece comes at once
 
     def __next__(self) -> str:
@@ -76,7 +91,7 @@ class TextStream(Iterator[str]):
         text, row = self._text, self._text.row
         if not self._begun:  # the clock starts with the first piece
             self._begun = True
-            row.deadline = None if self._time_limit is None else time.monotonic() + self._time_limit
+            row.begin(self._time_limit)
             self._scheduler.submit(row)
             if text.shown:
                 shown, text.shown = text.shown, ""
@@ -85,10 +100,7 @@ class TextStream(Iterator[str]):
             self._scheduler.run(self._gather and time.perf_counter() + self._gather)
             self._gather = GATHER_ONE
             self._scheduler.flush()
-            piece, ids = text.take()
-            logprobs = text.logprobs()
-            self.ids, self.logprobs = ids, logprobs
-            self.finish_reason, self.state = text.finish_reason, text.state(self._model_id)
+            piece = self._take()
             if row.error is not None and not piece:
                 raise row.error
             if piece or self.finish_reason is not None or self._closed:
