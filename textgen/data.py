@@ -1,4 +1,4 @@
-"""What a trainer is given: a corpus as token ids, in windows, and a random order that costs no memory."""
+"""What a trainer is given: a corpus as token ids, in windows; and a random order that needs no memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ids: TypeAlias = npt.NDArray[np.integer[Any]]
-"""Token ids, as in textgen.protocols, which loads no NumPy."""
+"""Token ids, as in textgen.protocols, which does not import NumPy."""
 _ROUNDS: Final = 6
 _ORDERED_AT_ONCE: Final = 1 << 16
 
@@ -58,11 +58,11 @@ class Dataset:
 
 
 def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]]:
-    """A random order of 0 to size - 1 that costs no memory: `order(start, stop)` gives a slice of it.
+    """A random order of 0 to size - 1 that needs no memory: `order(start, stop)` gives a slice of it.
 
     A Feistel network over the next power of four, keyed by `key`, with cycle walking: values that fall outside are
-    sent through again until they fall inside (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). The
-    same key gives the same order, so a position in it is all that a resumed run has to know.
+    mapped again until they fall inside (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). The same key
+    gives the same order, so a resumed run needs only its position.
     """
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half_bits) - 1), np.uint64(half_bits)
@@ -87,7 +87,7 @@ def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]
     def order(start: int, stop: int) -> npt.NDArray[np.int64]:
         nonlocal first, block
         stop = min(stop, size)
-        if start < first or stop > first + len(block):  # a block ahead costs little more than a batch
+        if start < first or stop > first + len(block):  # a block costs little more than a batch
             first, block = start, compute(start, min(max(stop, start + _ORDERED_AT_ONCE), size))
         return block[start - first : stop - first]
 

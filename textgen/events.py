@@ -1,6 +1,6 @@
-"""What happens in a run, as trainers yield it and observers see it.
+"""The events of a run: what trainers yield, and what observers see.
 
-trainer yields    StepDone, Evaluated
+trainers yield    StepDone, Evaluated
 observers see     RunStarted, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped alone
 """
 
@@ -20,9 +20,9 @@ class StepDone:
     step, steps     1-based number of this update, and how many there will be
     epoch           1-based pass over the training data that it belongs to
     loss            mean cross-entropy of its batch, in nats per token
-    tokens          how many tokens the batch held
-    learning_rate   of this update; None where there is no such thing
-    gradient_norm   global norm before clipping; None where it was not computed
+    tokens          number of tokens in the batch
+    learning_rate   of this update; None if the trainer has none
+    gradient_norm   global norm before clipping; None if it was not computed
     """
 
     step: int
@@ -48,7 +48,7 @@ class Evaluated:
 class RunStarted:
     """Training begins, or resumes from `step` with `evaluations` made before it.
 
-    parameters      numbers the model learns
+    parameters      number of learnt parameters
     training_tokens, validation_tokens   sizes of the split
     """
 
@@ -63,11 +63,11 @@ class RunStarted:
 
 @attrs.frozen(kw_only=True)
 class Evaluation:
-    """An evaluation, with all that follows from it.
+    """An evaluation, with figures computed from it.
 
-    perplexity, bits_per_character   from the validation loss, or the training loss where nothing is held out
-    characters_per_second            trained on since the previous evaluation, its validation not counted
-    seconds                          of training so far, monotonic, earlier parts of a resumed run included
+    perplexity, bits_per_character   from the validation loss, or from the training loss if nothing is held out
+    characters_per_second            of training since the previous evaluation, validation not included
+    seconds                          of training so far, including the earlier parts of a resumed run
     best                             whether the loss is the lowest so far
     sample                           `sample(prompt, max_new_tokens)` continues a prompt with the model as it is now
     """
@@ -102,7 +102,7 @@ class RunFinished:
 
 @attrs.frozen(kw_only=True)
 class RunSkipped:
-    """The run in the folder `path` was finished before, at `step`; told to the observers that the caller gave."""
+    """The run in the folder `path` was finished already, at `step`. Only the caller's own observers see this."""
 
     step: int
     path: Path

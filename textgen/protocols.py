@@ -34,22 +34,22 @@ class Corpus(Protocol):
     """A source of text."""
 
     def read(self) -> Iterator[str]:
-        """Yield the text in pieces (of about a megabyte, say), so that a corpus may be larger than memory.
+        """Yield the text in pieces, of about a megabyte for example, so that a corpus may be larger than memory.
 
-        Called more than once; must give the same text each time. Raises CorpusError.
+        Called more than once, and must give the same text each time. Raises CorpusError.
         """
         ...
 
 
 class IncrementalDecoder(Protocol):
-    """Turns ids into text as they come, for streams. Holds back what a later id may still change.
+    """Turns ids into text as they are generated. Holds back text that a later id may still change.
 
-    Before a continuation the engine feeds it the end of the prompt, and leaves that text out: what tokens stand for
-    may depend on those before them, as where words have spaces between them.
+    Before a continuation the engine feeds it the end of the prompt and ignores that text, since the text of a token
+    may depend on the tokens before it (a space between words, for example).
     """
 
     def decode(self, ids: Ids, final: bool = False) -> str:
-        """The text that `ids` (T,) complete. `final` gives out whatever is held back."""
+        """The text that `ids` (T,) complete. With `final`, also the text that is still held back."""
         ...
 
 
@@ -64,7 +64,7 @@ class Tokenizer(Protocol):
 
     @property
     def unknown_id(self) -> int | None:
-        """The id that stands for what the vocabulary lacks; None when every text can be encoded."""
+        """The id for text outside the vocabulary; None if every text can be encoded."""
         ...
 
     def fit(self, pieces: Iterable[str]) -> None:
@@ -72,11 +72,11 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> Ids:
-        """(T,) ids of `text`. What the vocabulary lacks becomes `unknown_id`."""
+        """(T,) ids of `text`. Text outside the vocabulary becomes `unknown_id`."""
         ...
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """Encode a corpus piece by piece: together what `encode` gives for the joined text, in bounded memory."""
+        """Encode a corpus in bounded memory: together the ids that `encode` gives for the joined text."""
         ...
 
     def decode(self, ids: Ids) -> str:
@@ -84,11 +84,11 @@ class Tokenizer(Protocol):
         ...
 
     def incremental_decoder(self) -> IncrementalDecoder:
-        """A decoder for one stream. The pieces it gives, joined, are what `decode` gives."""
+        """A decoder for one stream. Its pieces, joined, are the text that `decode` gives."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """All that `from_dict` needs, as JSON values."""
+        """Everything that `from_dict` needs, as JSON values."""
         ...
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:
@@ -99,7 +99,7 @@ class Tokenizer(Protocol):
 class Decoder(Protocol):
     """Incremental inference for a batch of B sequences, each with its own carried state.
 
-    What a row gives depends on its own tokens alone. Not shared between threads.
+    The logits of a row depend only on its own tokens. Not shared between threads.
     """
 
     @property
@@ -110,8 +110,8 @@ class Decoder(Protocol):
     def extend(self, tokens: Ids) -> Array:
         """Feed `tokens` (B, T) and return the logits (B, V) of the token that follows.
 
-        T may be 0: the logits of what follows the tokens fed so far, which at the start is the first token. The
-        caller may write into the array until the next call, which may use it again.
+        T may be 0: the logits of the token after those fed so far, at the start those of the first token. The caller
+        may write into the array; the next call may reuse it.
         """
         ...
 
@@ -124,47 +124,47 @@ class Decoder(Protocol):
         ...
 
     def write_state(self, state: Tensors) -> None:
-        """Replace the carried state. Its first axis sets the batch size, so picking rows forks or drops sequences.
+        """Replace the carried state. Its first axis sets the batch size, so selecting rows forks or drops sequences.
 
-        Where arrays keep their shape from step to step, rows of different decoders of the model can be put together,
-        and the engine generates in batches; where they grow, only if the decoder is a RowDecoder.
+        If arrays keep their shape from step to step, the engine joins rows of different decoders of the model and
+        generates in batches; if they grow, it does so only with a RowDecoder.
         """
         ...
 
 
 class GreedyDecoder(Decoder, Protocol):
-    """A decoder that can go on greedily by itself: without the engine's work between its steps, several times as fast.
+    """A decoder that can take several greedy steps by itself: several times as fast, without the engine's work between.
 
-    Offering the method is a choice. The engine uses it where nothing but the likeliest token is asked for.
+    The method is optional. The engine uses it if only the most likely token is needed.
     """
 
     def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
-        """Feed `tokens` (B,), then `steps` times over the likeliest token to follow, and return these, (B, steps).
+        """Feed `tokens` (B,), then `steps` times the most likely next token, and return these tokens, (B, steps).
 
-        The likeliest is the first among equals and none of `forbidden`. The last one returned is not fed any more, so
-        that steps of `extend` give the same tokens and leave the same state. May return fewer, (B, 0) too, where a
-        logit may be NaN or infinite; the engine then takes the next step itself, and says whose fault it is.
+        The most likely is the first among equals that is not in `forbidden`. The last one returned is not fed, so that
+        steps of `extend` give the same tokens and leave the same state. May return fewer tokens, even (B, 0), if a
+        logit may be NaN or infinite; the engine then takes the next step itself and names the component at fault.
         """
         ...
 
 
 class RowDecoder(Decoder, Protocol):
-    """A decoder whose rows come and go while it runs, without a way through `read_state` and `write_state`.
+    """A decoder whose rows join and leave while it runs, without `read_state` and `write_state`.
 
-    Offering the methods is a choice. Only with them do models whose state grows (attention caches) generate in batches:
-    the rows of such a decoder have lengths of their own. Others gain speed where reading a state is slow, as on a GPU.
-    `read_state` and `write_state` need to serve rows of one length only.
+    The methods are optional. Models whose state grows (attention caches) generate in batches only with them: rows of
+    such a decoder may differ in length. Others gain speed where reading a state is slow, as on a GPU. `read_state` and
+    `write_state` need to support only rows of equal length.
 
-    exact_rows  False where a row may differ in the last bit from the same row alone. Requests with `exact` then run
+    exact_rows  False if a row may differ in the last bit from the same row alone. Requests with `exact` then run
                 alone. True if not set
     """
 
     def take(self, rows: Sequence[int]) -> Self:
-        """Another decoder with these rows, in this order; a row may be taken twice. This one stays as it is."""
+        """Another decoder with these rows, in this order; a row may occur twice. This one does not change."""
         ...
 
     def join(self, other: Self) -> None:
-        """Append the rows of another decoder of the model, which is not used any more."""
+        """Append the rows of another decoder of the model, which is not used afterwards."""
         ...
 
 
@@ -174,7 +174,7 @@ class Model(Protocol):
 
     One that trains by gradient is also a `torch.nn.Module` with `forward(tokens, state=None) -> (logits, state)`:
     tokens (B, T) int64, logits (B, T, V), state a flat tuple of tensors with the batch as first axis, None at the
-    start; and `set_dropout_seed(seed)`, called before each training step, if it draws random numbers.
+    start; and, if it draws random numbers, `set_dropout_seed(seed)`, called before each training step.
     """
 
     def decoder(self, batch_size: int) -> Decoder:
@@ -182,17 +182,17 @@ class Model(Protocol):
         ...
 
     def tensors(self) -> Tensors:
-        """Every weight by its stable name, as NumPy arrays."""
+        """All weights by their stable names, as NumPy arrays."""
         ...
 
     def load_tensors(self, tensors: Tensors) -> None:
-        """Take over weights of the same names, shapes and dtypes. Raises ValueError saying which differ."""
+        """Load weights of the same names, shapes and dtypes. Raises ValueError saying which differ."""
         ...
 
 
 @attrs.frozen
 class TrainerState:
-    """Where training stands: arrays by name (optimizer moments, carried state), and JSON values (the position)."""
+    """The state of training: arrays by name (optimizer moments, carried state), and JSON values (the position)."""
 
     arrays: Tensors = attrs.field(factory=dict)
     values: dict[str, Any] = attrs.field(factory=dict)
@@ -200,34 +200,34 @@ class TrainerState:
 
 @attrs.frozen(kw_only=True)
 class TrainingContext:
-    """What a trainer may know: the seed that all its random choices derive from, and the device as torch names it."""
+    """What a trainer is told: the seed for all its random choices, and the device as torch names it."""
 
     seed: int
     device: str
 
 
 class Trainer(Protocol):
-    """Fits a model to data. Knows nothing of files, progress bars or signals: it yields, the engine does the rest."""
+    """Fits a model to data. It yields events; files, progress and signals are the engine's work."""
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Train, yielding a StepDone after each update and an Evaluated after each evaluation.
 
-        Wherever it has yielded, `state()` and the model's tensors are a consistent place to resume from. Goes on
-        from the loaded state, if there is one.
+        After each yield, `state()` and the model's tensors are a consistent state to resume from. Continues from the
+        loaded state, if there is one.
         """
         ...
 
     def state(self) -> TrainerState:
-        """Where training stands."""
+        """The state of training."""
         ...
 
     def load_state(self, state: TrainerState) -> None:
-        """Make the next `train` go on from `state`, exactly."""
+        """Make the next `train` continue exactly from `state`."""
         ...
 
 
 class History(Protocol):
-    """The tokens of each of the B sequences so far, as samplers see them. Kept only as far as the samplers ask."""
+    """The tokens of each of the B sequences so far. Only what the samplers ask for is kept."""
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
@@ -245,16 +245,16 @@ class History(Protocol):
 
 
 class Sampler(Protocol):
-    """A link of the sampler chain. Two optional attributes spare work:
+    """A link of the sampler chain. Two optional attributes save work:
 
     history         "none", "counts" or "tokens": what it reads of the History; "tokens" if not set
-    deterministic   True promises that only the most likely token of what comes in survives
+    deterministic   True promises that only the most likely token of the input remains possible
     """
 
     def __call__(self, logits: Array, history: History) -> Array:
         """Changed logits (B, V), of the same dtype; -inf forbids a token. Must not write into `logits`.
 
-        Rows are independent: what a row gives does not depend on the others.
+        Rows are independent: the result of a row does not depend on the others.
         """
         ...
 
@@ -263,5 +263,5 @@ class Observer(Protocol):
     """Sees the events of a run, in order, on the thread that trains."""
 
     def observe(self, event: Event) -> None:
-        """Called with RunStarted first and RunFinished last; event classes it does not know are to be ignored."""
+        """Called with RunStarted first and RunFinished last. Must ignore event classes that it does not know."""
         ...

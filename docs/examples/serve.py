@@ -3,7 +3,8 @@
     $ TEXTGEN_RUN=runs/my-novel uvicorn serve:app
     $ curl --no-buffer localhost:8000/generate --json '{"prompt": "The door", "max_new_tokens": 200, "seed": 7}'
 
-The same prompt, seed and options give the same text, whatever else the server generates at the same time.
+The same prompt, seed and options give the same text, whatever else the server generates at the same time. Requests that
+run at the same time share a batch.
 """
 
 from __future__ import annotations

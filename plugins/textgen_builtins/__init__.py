@@ -1,1 +1,1 @@
-"""The built-in set: plugins like anyone's, found through the same entry points."""
+"""The built-in plugins, found through entry points like all others."""

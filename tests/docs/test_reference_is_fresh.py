@@ -34,5 +34,6 @@ def test_no_page_shows_a_raw_directive() -> None:
 
 def test_every_default_is_a_value() -> None:
     text = (ROOT / "docs/reference/components.md").read_text(encoding="utf-8")
-    assert "| `logit_bias` | a table | `{}` |" in text
+    assert "| `bias` | a table | required |" in text
+    assert "| `k` | an integer | `40` |" in text
     assert "`[x]`" not in text

@@ -342,7 +342,7 @@ def test_the_built_in_set_keeps_its_bare_names(folder: Path, sites: dict[str, Pa
         "show", pipeline(folder, CHAR, TINY, '[[sampler]]\ntype = "greedy"\n'), folder=folder, site=[sites["clash"]]
     )
     assert shown.returncode == 0, shown.stderr
-    assert "# Always the most likely token; the first of equals.\n[[sampler]]" in shown.stdout
+    assert "# Always the most likely token; of equals, the first.\n[[sampler]]" in shown.stdout
     theirs = run_textgen(
         "show",
         pipeline(folder, CHAR, TINY, '[[sampler]]\ntype = "textgen-clash:greedy"\n'),

@@ -1,1 +1,1 @@
-"""Holds components to their contracts, and says whose fault it is."""
+"""Checks components against their contracts; errors name the plugin at fault."""

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from textgen.contracts.guards import FAILURES, WatchedTokenizer, check_ids, out_of_memory, shown_where, unfit
-from textgen.contracts.guards import blame as blame  # for those who find a fault elsewhere
+from textgen.contracts.guards import blame as blame  # used where a fault is found elsewhere
 from textgen.errors import ContractError, TextgenError
 from textgen.pipeline.pipeline import Choice
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Offer
@@ -20,7 +20,7 @@ def build(choice: Choice, context: BuildContext) -> Any:
     """Build the object of a component. Unexpected exceptions become a ContractError that names the plugin."""
     try:
         made = choice.offer.component.build(choice.options, context)
-        if fault := unfit(made, choice.offer.kind):  # before a run gets as far as calling what is missing
+        if fault := unfit(made, choice.offer.kind):  # before a run calls a missing method
             raise blame(choice.offer, f"cannot be used: what `build` made {fault}")
         return WatchedTokenizer(made, choice.offer) if choice.offer.kind == "tokenizer" else made
     except TextgenError:
@@ -33,14 +33,14 @@ def build(choice: Choice, context: BuildContext) -> Any:
 
 
 def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
-    """Check ids and the round trip on the beginning of the corpus: decoded and encoded again, ids stay the same."""
+    """Check ids and the round trip on the beginning of the corpus: decoding and encoding must give the same ids."""
     import numpy as np
 
     size = tokenizer.vocab_size
     if not isinstance(size, int) or size < 1:
         raise blame(offer, f"has vocab_size {size!r} after fit, and must have a positive int")
     sample = text[:_SAMPLE_CHARACTERS]
-    if len(text) > len(sample):  # cut where a token is likely to end too
+    if len(text) > len(sample):  # cut where a token probably ends
         sample = sample[: max(sample.rfind(" "), sample.rfind("\n")) + 1] or sample
     ids = np.asarray(tokenizer.encode(sample))
     check_ids(ids, offer, size)
@@ -68,7 +68,7 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
 
 
 def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:
-    """Check shape and dtype of what a model gave, (B, V) or (B, T, V)."""
+    """Check shape, (B, V) or (B, T, V), and dtype of a model's logits."""
     given = getattr(logits, "shape", None)
     if given is None:
         what = "None" if logits is None else f"a {type(logits).__name__}"
@@ -81,7 +81,7 @@ def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:
 
 
 def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: Offer) -> None:
-    """Check what continue_greedily gave: (B, n) ids, n at most what was asked."""
+    """Check the result of continue_greedily: ids (B, n), with n at most what was asked for."""
     if ids.ndim != 2 or len(ids) != asked[0] or ids.shape[1] > asked[1] or ids.dtype.kind not in "iu":
         raise blame(
             offer,
@@ -93,9 +93,9 @@ def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: Offer) -> N
 
 
 def explain_training(model: Any, offer: Offer, size: int, device: str, error: BaseException) -> None:
-    """Where training broke off over what `forward` of a torch module gives, blame the model, in its contract's words.
+    """If training failed because of what `forward` of a torch module returns, raise a ContractError for the model.
 
-    It is called again only now, with one token, so that a training that goes well is not slowed down.
+    `forward` is called again with one token, only after a failure, so that checking does not slow training down.
     """
     if offer.distribution == OWN_DISTRIBUTION or not callable(getattr(model, "forward", None)):
         return
@@ -103,7 +103,7 @@ def explain_training(model: Any, offer: Offer, size: int, device: str, error: Ba
 
     try:
         given = model(torch.zeros((1, 1), dtype=torch.int64, device=device))
-    except Exception:  # the error that is there says more
+    except Exception:  # the first error says more
         return
     if not isinstance(given, tuple) or len(given) != 2:
         cause = f"gave {type(given).__name__} from forward, and must give logits and the state after them"

@@ -14,7 +14,7 @@ from textgen.errors import ContractError, DeviceError, TextgenError
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Array, Corpus, Ids, IncrementalDecoder, Model, Tensors
 
-# What a component may raise and be blamed for: one that calls sys.exit() would end a run without a word.
+# Exceptions that are attributed to a component: sys.exit() in one would end a run without a message.
 FAILURES: Final = (Exception, SystemExit)
 
 # What a run calls, of each kind of object. `score` is only needed to evaluate: who lacks it is blamed there.
@@ -39,7 +39,7 @@ def blame(offer: Offer, cause: str) -> ContractError:
 
 
 def unfit(made: Any, kind: str) -> str:
-    """What is wrong with what was built for a kind of component, or as a "decoder"; "" if it has every method."""
+    """What is wrong with an object built for a kind of component, or a "decoder"; "" if it has every method."""
     if made is None:
         return "is None; is a `return` missing?"
     if isinstance(made, type) and kind in _METHODS:
@@ -49,7 +49,7 @@ def unfit(made: Any, kind: str) -> str:
 
 
 def check_ids(ids: Ids, offer: Offer, size: int) -> None:
-    """Check ids that a tokenizer of `size` tokens gave: integers (T,), each within the vocabulary."""
+    """Check the ids of a tokenizer with `size` tokens: integers (T,), each within the vocabulary."""
     import numpy as np
 
     ids = np.asarray(ids)
@@ -66,10 +66,10 @@ def raise_failure(offer: Offer, doing: str, error: BaseException) -> NoReturn:
 
 
 def failure(offer: Offer, doing: str, error: BaseException) -> BaseException:
-    """What to raise for an error that came out of a component while it was `doing` something.
+    """The error to raise for an exception in a component while it was `doing` something.
 
-    An expected error goes on as it is. So does a bug of the built-in set, which is ours and keeps its traceback; it is
-    noted where it happened. Anything else is a ContractError that names component and package.
+    An expected error stays as it is. A bug of the built-in set keeps its type and traceback, and gets a note on where
+    it happened. Anything else becomes a ContractError that names component and package.
     """
     if isinstance(error, TextgenError):
         return error
@@ -86,14 +86,14 @@ def failure(offer: Offer, doing: str, error: BaseException) -> BaseException:
 
 
 def shown_where(error: BaseException, offer: Offer) -> str:
-    """In parentheses, the last line of the component's own code on the way to an error, and how to see all of them."""
+    """In parentheses, the last line of the component's own code in the traceback, and how to see all of it."""
     place = last_line(error, packages_of(offer.component))
     return f"({place}; textgen --debug shows the way there)" if place else "(textgen --debug shows where)"
 
 
 def out_of_memory(error: BaseException, where: str) -> DeviceError | None:
-    """Running out of memory, on a GPU or here, said in terms of the pipeline; None for any other error."""
-    # torch has a class of its own for GPUs, and a plain RuntimeError for the CPU.
+    """The error for running out of memory on any device, in terms of the pipeline; None for any other error."""
+    # torch raises its own class for GPUs, and a plain RuntimeError for the CPU.
     on_cpu = isinstance(error, RuntimeError) and ("alloc_cpu" in str(error) or "not enough memory" in str(error))
     if not (on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
         return None
@@ -105,7 +105,7 @@ def out_of_memory(error: BaseException, where: str) -> DeviceError | None:
 
 
 def watched(offer: Offer, doing: str, make: Callable[[], Iterable[Any]]) -> Iterator[Any]:
-    """The items of an iterator that a component makes when `make` is called."""
+    """The items of the iterable that `make` gets from a component; its exceptions become those of `failure`."""
     try:
         items = make()
         if items is None:
@@ -124,7 +124,7 @@ def watched(offer: Offer, doing: str, make: Callable[[], Iterable[Any]]) -> Iter
 
 
 def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[str]:
-    """The pieces of a corpus, each seen to be a str: whoever takes them is not to be blamed for what they are."""
+    """The pieces of a corpus, each checked to be a str, so that no other component is blamed for them."""
 
     def read() -> Iterable[str]:
         pieces = corpus.read()
@@ -140,7 +140,7 @@ def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[str]:
 
 
 def changed_text(offer: Offer) -> str:
-    """What to say where a corpus gave another text when it was read again."""
+    """The message for a corpus that gave another text when it was read again."""
     text = "the corpus changed while it was being read; run again once it is complete"
     if offer.distribution == OWN_DISTRIBUTION:
         return text
@@ -149,10 +149,10 @@ def changed_text(offer: Offer) -> str:
 
 
 def begin_decoding(model: Model, batch_size: int, offer: Offer) -> WatchedDecoder:
-    """A decoder of the model whose every call but `extend` is watched; loops that call it for each token watch that."""
+    """A decoder of the model with every call guarded but `extend`, which the loops over tokens guard themselves."""
     try:
         inner = model.decoder(batch_size)
-        if fault := unfit(inner, "decoder"):  # said now, and not by the first text that needs it
+        if fault := unfit(inner, "decoder"):  # reported before the first text needs the method
             raise blame(offer, f"made a decoder that {fault}")
         return WatchedDecoder(inner, offer, inner.extend)
     except FAILURES as error:
@@ -202,7 +202,7 @@ class WatchedTokenizer(Watched):
     """A tokenizer, and what it encodes a corpus to checked."""
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """Ids piece by piece, checked: a corpus is kept in a dtype that turns ids beyond the vocabulary into others."""
+        """Ids piece by piece, checked: the dtype of a stored corpus would change ids beyond the vocabulary."""
         size = self.vocab_size
         for ids in watched(self.offer, "encode_pieces", lambda: self.inner.encode_pieces(pieces)):
             check_ids(ids, self.offer, size)
@@ -221,5 +221,5 @@ class WatchedTokenizer(Watched):
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """The tokenizer's own, so that `isinstance` sees through the watch."""
+        """The class of `inner`, for `isinstance`."""
         return type(self.inner)

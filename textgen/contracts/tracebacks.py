@@ -10,14 +10,14 @@ from textgen.plugin.component import Component
 
 
 def packages_of(component: Component, module: str | None = None) -> set[str]:
-    """The top-level modules that a component's own code is in. `module` is what its entry point names, if known."""
+    """The top-level modules of a component's own code. `module` is the one that its entry point names, if known."""
     parts = (component.build, component.config)
     names = {module, *(getattr(part, "__module__", None) for part in parts)}
     return {name.partition(".")[0] for name in names if isinstance(name, str)} - {"textgen", "functools"}
 
 
 def last_line(error: BaseException | None, packages: Collection[str]) -> str:
-    """The last line of these packages on the way to an error, as file:line; "" where there is none."""
+    """The last line of these packages in a traceback, as file:line; "" if there is none."""
     places = [
         f"{shown_path(frame.f_code.co_filename)}:{line}"
         for frame, line in traceback.walk_tb(error.__traceback__ if error else None)
@@ -27,5 +27,5 @@ def last_line(error: BaseException | None, packages: Collection[str]) -> str:
 
 
 def shown_path(path: str) -> str:
-    """Relative to the current folder where it is below it."""
+    """The path, relative to the current folder if it is inside."""
     return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""A pipeline as it is written: read from TOML or a mapping, with overrides applied, not yet checked."""
+"""Reads a pipeline from TOML or a mapping and applies overrides; it is not checked yet."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from textgen.errors import Fault, PipelineError, UsageError
 from textgen.pipeline.structure import flat, shorten, show
 
 NAME = re.compile(r"[^\W_][\w. +-]*")
-"""What a run may be called: a plain folder name."""
+"""A valid name of a run: a plain folder name."""
 
 Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
-"""Keys of a pipeline and their new values: `trainer.epochs=5` as TOML has it, or a mapping of dotted keys or tables."""
+"""Keys of a pipeline and their new values: `trainer.epochs=5` in TOML, or a mapping of dotted keys or tables."""
 
 
 @attrs.frozen
 class Document:
-    """A pipeline as it was written, not yet checked: its tables, where from, and the folder its paths start at."""
+    """An unchecked pipeline: its tables, where they come from, and the folder that its paths are relative to."""
 
     tables: Mapping[str, Any]
     source: str
@@ -30,14 +30,14 @@ class Document:
     default_name: str
 
     def disabled_plugins(self) -> tuple[str, ...]:
-        """The names in `[plugins] disable`, as far as they can be read; checking comes later."""
+        """The names in `[plugins] disable` that are strings; the table is checked later."""
         table = self.tables.get("plugins")
         names = table.get("disable") if isinstance(table, Mapping) else None
         return tuple(n for n in names if isinstance(n, str)) if isinstance(names, list | tuple) else ()
 
 
 def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides = ()) -> Document:
-    """Read a pipeline from a TOML file, or take a mapping of the same shape; then apply overrides."""
+    """Read a pipeline from a TOML file or a mapping of the same shape, and apply overrides."""
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise UsageError("expected a mapping, or a list of KEY=VALUE", argument="overrides", value=overrides)
     name = "pipeline" if isinstance(source, Mapping) else str(source)
@@ -59,7 +59,7 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides =
 
 
 def _run_name(stem: str) -> str:
-    """A run name for a pipeline file of any name."""
+    """A valid run name from the name of a pipeline file."""
     plain = re.sub(r"[^\w]+", "-", stem).strip("-_")
     return stem if NAME.fullmatch(stem) and ".." not in stem else plain[:100] or "pipeline"
 
@@ -124,7 +124,7 @@ def _is_index(part: str, place: Any) -> bool:
 
 
 def toml_value(text: str) -> Any:
-    """`text` as a TOML value; what is not one is a string, unless it looks like a broken list, table or string."""
+    """`text` as a TOML value, or else as a string, unless it looks like an invalid list, table or string."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError) as error:
@@ -135,7 +135,7 @@ def toml_value(text: str) -> Any:
 
 
 def _copy(value: Any) -> Any:
-    """A deep copy of tables and lists, so that overrides leave the caller's mapping alone."""
+    """A deep copy of tables and lists, so that overrides do not change the caller's mapping."""
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     return [_copy(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

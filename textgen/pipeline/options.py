@@ -1,4 +1,4 @@
-"""The tables of a pipeline that are the engine's own, and the keys outside any table."""
+"""The engine's own tables of a pipeline, and the keys outside any table."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class DataOptions:
     )
     validation_windows: int | None = option(
         None,
-        help="number of windows to hold out after those, in place of the fraction",
+        help="number of windows to hold out after those, instead of the fraction",
         validator=optional(ge(0)),
     )
 
 
 @attrs.frozen(kw_only=True)
 class DecodingOptions:
-    """How long a text gets, where it ends, and what it depends on. Also keyword arguments of Generator.generate."""
+    """How long a text gets, where it ends, and what it depends on. They are also arguments of Generator.generate."""
 
     max_new_tokens: int | None = option(
         400, help="how many tokens to add at most", validator=optional(and_(ge(0), le(MAX_NEW_TOKENS)))
@@ -67,9 +67,9 @@ class DecodingOptions:
     min_new_tokens: int = option(
         0, help="how many tokens to add before a stop counts", validator=and_(ge(0), le(MAX_NEW_TOKENS))
     )
-    stop: tuple[str, ...] | str = option((), help="texts that end it, themselves left out", validator=_check_stop)
+    stop: tuple[str, ...] | str = option((), help="texts that end it; they are not part of it", validator=_check_stop)
     stop_tokens: tuple[int, ...] = option(
-        (), help="ids of tokens that end it, themselves kept", validator=_check_length
+        (), help="ids of tokens that end it; they are part of it", validator=_check_length
     )
     time_limit: float | None = option(None, help="seconds after which it ends", validator=optional(ge(0)))
     seed: int | None = option(
@@ -93,9 +93,9 @@ class DecodingOptions:
 
 @attrs.frozen(kw_only=True)
 class GenerateOptions(DecodingOptions):
-    """What is written once the model is trained."""
+    """What is generated after training."""
 
-    prompt: str = option("", help="the text to continue; empty starts from the model's start state")
+    prompt: str = option("", help="the text to continue; if empty, starts from the model's start state")
     max_new_tokens: int = option(400, help="how many tokens to add at most", validator=and_(ge(0), le(MAX_NEW_TOKENS)))
     n: int = option(1, help="how many continuations", validator=and_(ge(1), le(MAX_N)))
     echo: bool = option(True, help="put the prompt before its continuation")
@@ -106,15 +106,15 @@ class CheckpointOptions:
     """How often a checkpoint is written."""
 
     seconds: float = option(
-        30.0, help="the most work that a crash can cost; 0 writes a checkpoint after every step", validator=ge(0)
+        30.0, help="the most work that a crash can lose; 0 writes a checkpoint after every step", validator=ge(0)
     )
 
 
 @attrs.frozen
 class PluginOptions:
-    """Which plugins take part."""
+    """Which plugins are used."""
 
-    disable: tuple[str, ...] = option((), help="plugins to leave alone, by entry point, package or package:entry-point")
+    disable: tuple[str, ...] = option((), help="plugins to leave out, by entry point, package or package:entry-point")
 
 
 def _folder_name(instance: Any, attribute: Any, value: str) -> None:
@@ -133,15 +133,15 @@ class GeneralOptions:
     """The keys outside any table."""
 
     name: str | None = option(
-        None, help="the run's name; the pipeline file's own if not set", validator=optional(_folder_name)
+        None, help="the run's name; that of the pipeline file if not set", validator=optional(_folder_name)
     )
     seed: int = option(0, help="all randomness derives from it", validator=and_(ge(0), lt(MAX_SEED)))
     device: str = option("auto", help='where to compute: "auto", "cpu", "cuda", "cuda:N" or "mps"', validator=_device)
     threads: int | None = option(
-        None, help="CPU threads that train; as many as torch takes if not set", validator=optional(ge(1))
+        None, help="CPU threads for training; torch's own number if not set", validator=optional(ge(1))
     )
-    output: Path | None = option(None, help="the run directory; runs/NAME under the current folder if not set")
-    default_observers: bool = option(True, help="whether the usual observers watch beside those listed here")
+    output: Path | None = option(None, help="the run directory; runs/NAME in the current folder if not set")
+    default_observers: bool = option(True, help="whether the default observers are used in addition to those listed")
 
 
 TABLES: Mapping[str, type] = {

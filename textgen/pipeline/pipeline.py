@@ -1,4 +1,4 @@
-"""A document to a frozen Pipeline: strict, every fault reported at once, by dotted path."""
+"""Checks a document and makes a frozen Pipeline of it; all faults are reported at once, by dotted path."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ CHAINS = ("sampler", "observer")
 
 @attrs.frozen
 class Choice:
-    """A component that a pipeline chose, under the name it used, with its checked options."""
+    """A component that a pipeline uses, under the name given there, with its checked options."""
 
     name: str
     offer: Offer
     options: Any
 
     def table(self) -> dict[str, Any]:
-        """The TOML table that makes this choice again, defaults filled in."""
+        """The TOML table of this choice, with defaults filled in."""
         return {"type": self.name, **plain(self.options)}
 
 
 @attrs.frozen(kw_only=True)
 class Pipeline:
-    """A checked pipeline: nothing about it can still be wrong but the world. Made by Engine.pipeline."""
+    """A checked pipeline, made by Engine.pipeline."""
 
     name: str
     seed: int
@@ -55,14 +55,14 @@ class Pipeline:
     plugins: ComponentSource = attrs.field(repr=False, eq=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The pipeline as TOML would hold it, every default filled in. Paths are absolute."""
+        """The pipeline as TOML tables with every default filled in. Paths are absolute."""
         return {
             "name": self.name,
             "seed": self.seed,
             "device": self.device,
             **({} if self.threads is None else {"threads": self.threads}),
             "output": str(self.output),
-            "default_observers": False,  # they are listed with all others
+            "default_observers": False,  # they are among those listed
             "corpus": self.corpus.table(),
             "tokenizer": self.tokenizer.table(),
             "data": plain(self.data),
@@ -81,7 +81,7 @@ class Pipeline:
 
 
 def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
-    """Check a document against the components there are. Raises PipelineError with every fault."""
+    """Check a document against the available components. Raises PipelineError with every fault."""
     faults: list[Fault] = []
     tables = dict(document.tables)
     folder = document.folder
@@ -90,7 +90,7 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
         faults.append(Fault(key, "unknown table or key", "", nearest(key, known) or f"there are {', '.join(known)}"))
     general_keys = attrs.fields_dict(GeneralOptions).keys() & tables.keys()
     general = structure_table(GeneralOptions, {k: tables[k] for k in general_keys}, "", folder, faults)
-    if tables.get("name") is None:  # the file's name was not made for this, so it is checked like one that was given
+    if tables.get("name") is None:  # the file's name may not be valid for a run, so it is checked like a given one
         structure_table(GeneralOptions, {"name": document.default_name}, "", folder, faults)
     made = {key: structure_table(cls, tables.get(key, {}), key, folder, faults) for key, cls in TABLES.items()}
     choices = {kind: _choice(kind, tables.get(kind), kind, plugins, folder, faults) for kind in CHOICES}
@@ -117,7 +117,7 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
 
 
 def make_choice(kind: str, table: Any, plugins: ComponentSource, folder: Path, *, source: str) -> Choice:
-    """One component from its table, as a run directory or a caller gives it. Raises PipelineError."""
+    """One component from its table. Raises PipelineError."""
     faults: list[Fault] = []
     choice: Choice = _choice(kind, table, kind, plugins, folder, faults)
     if faults:
@@ -151,7 +151,7 @@ def _chain(kind: str, tables: Any, plugins: ComponentSource, folder: Path, fault
 
 
 def _with_defaults(observers: tuple[Choice, ...], plugins: ComponentSource) -> tuple[Choice, ...]:
-    """The default observers that are not listed, then those that are."""
+    """The default observers that are not listed, then the listed ones."""
     listed = [choice.offer for choice in observers]
     defaults = [offer for offer in plugins.defaults("observer") if offer not in listed]
     return (*(Choice(offer.name, offer, offer.component.config()) for offer in defaults), *observers)

@@ -1,4 +1,4 @@
-"""Sampling options of a request: what each changes in a chain of samplers."""
+"""Applies the sampling options of a request to a chain of samplers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from textgen.plugin.component import ComponentSource, Offer
 def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: ComponentSource) -> list[Choice]:
     """The chain with options by name, such as temperature=0.5.
 
-    Each changes the key of the sampler that takes it (`option(argument=...)`). A sampler that the chain lacks joins it
-    at its standard place, before the first that stands later (`Component.place`). Raises UsageError with every fault.
+    Each changes the key of the sampler that has it (`option(argument=...)`). A sampler that the chain lacks is added
+    before the first one with a higher `Component.place`. Raises UsageError with every fault.
     """
     faults: list[Fault] = []
     made = list(chain)
@@ -46,13 +46,13 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
 
 
 def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:
-    """Faults of samplers' keys by the names that the keys have as options of a request."""
+    """The faults, with samplers' keys replaced by their names in requests."""
     names = {key: name for offer in offers for name, key in offer.component.arguments().items()}
     return [attrs.evolve(fault, path=names.get(fault.path, fault.path)) for fault in faults]
 
 
 def _place(chain: Sequence[Choice], offer: Offer) -> int:
-    """Where in a chain a sampler stands by standard."""
+    """The index at which a sampler joins a chain."""
     later = (
         place
         for place, choice in enumerate(chain)

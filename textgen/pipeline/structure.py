@@ -1,7 +1,7 @@
-"""Strict values for typed fields: nothing is coerced, and every fault is collected with its dotted path.
+"""Checks TOML values against the typed fields of config classes, and collects every fault with its dotted path.
 
-TOML knows its types, so a value is taken as it is or refused: `"12"`, `12.7` and `true` are not integers. Two
-conversions lose nothing and are made: an integer where a number is wanted, and a string where a path is.
+TOML has types, so a value is accepted as it is or refused: `"12"`, `12.7` and `true` are not integers. Two
+conversions lose nothing and are made: an integer where a number is expected, and a string where a path is.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import attrs
 from textgen.errors import Fault
 from textgen.suggest import nearest
 
-_INTEGER_LIMIT = 2**64  # far beyond any option's range, and short enough to print
+_INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
 _SHOWN = 100  # characters of a string that an error quotes
 _OPTIONAL: Any = type(attrs.validators.optional(attrs.validators.ge(0)))
-_FAILED = object()  # in place of a value that was refused, so that one fault is reported once
+_FAILED = object()  # stands for a refused value, so that a fault is reported once
 _PHRASES: dict[Any, str] = {
     int: "an integer",
     float: "a finite number",
@@ -34,7 +34,7 @@ _PHRASES: dict[Any, str] = {
 
 
 def structure_table(cls: type, table: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
-    """An instance of the attrs class `cls` made of a TOML table, or None with the reasons added to `faults`."""
+    """An instance of the attrs class `cls` from a TOML table, or None with the reasons added to `faults`."""
     if not isinstance(table, Mapping):
         faults.append(Fault(path, "expected a table", show(table)))
         return None
@@ -102,7 +102,7 @@ def phrase(wanted: Any) -> str:
 
 
 def show(value: Any, *, kind: bool = True) -> str:
-    """A value as TOML would write it, with its type where that is what may be wrong."""
+    """A value in TOML, with its type where the type may be the fault."""
     if isinstance(value, bool):
         return ("true" if value else "false") + (" (a boolean)" if kind else "")
     if isinstance(value, str):
@@ -117,12 +117,12 @@ def show(value: Any, *, kind: bool = True) -> str:
 
 
 def shorten(text: str) -> str:
-    """The beginning of a text that is too long for an error to quote."""
+    """A text, cut if it is too long to quote in an error."""
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def plain(value: Any) -> Any:
-    """A config instance or value as what TOML and JSON can hold. Keys without a value (None) are left out."""
+    """A config instance or value as TOML and JSON values. Keys without a value (None) are left out."""
     if attrs.has(type(value)):
         pairs = ((a.name, getattr(value, a.name)) for a in attrs.fields(type(value)))
         return {name: plain(item) for name, item in pairs if item is not None}
@@ -145,7 +145,7 @@ def _union(wanted: Any, members: tuple[Any, ...], value: Any, path: str, folder:
         if made is not _FAILED:
             return made
         trials.append(trial)
-    # With one real member (X | None) its own faults say most; with several, what would have been right.
+    # For X | None, report the faults of X; for several members, report what was expected.
     faults += trials[0] if len(trials) == 1 else [Fault(path, f"expected {phrase(wanted)}", show(value))]
     return _FAILED
 
@@ -173,19 +173,19 @@ def _path(value: Any, folder: Path) -> Any:
         return _FAILED
     try:
         return folder / Path(value).expanduser()
-    except RuntimeError:  # the home folder of a user who does not exist
+    except RuntimeError:  # the user of ~user does not exist
         return _FAILED
 
 
 def _validate(field: attrs.Attribute[Any], value: Any, path: str, faults: list[Fault]) -> None:
-    """Run one field's validator alone, so that the other fields' faults are reported too."""
-    with contextlib.suppress(AttributeError):  # it compares fields, which the constructor will let it do
+    """Run the validator of one field, so that the faults of other fields are reported too."""
+    with contextlib.suppress(AttributeError):  # it compares fields, which only the constructor can do
         if field.validator is not None and (reason := _refusal(field.validator, field, value)):
             faults.append(Fault(path, reason, show(value, kind=False)))
 
 
 def _refusal(validator: Any, field: attrs.Attribute[Any], value: Any) -> str:
-    """Why a validator refuses a value, or "". Those of attrs that combine or compare are known by their parts."""
+    """Why a validator refuses a value, or "". Validators of attrs that combine others are taken apart."""
     for each in getattr(validator, "_validators", ()):  # and_
         if reason := _refusal(each, field, value):
             return reason

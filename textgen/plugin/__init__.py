@@ -1,1 +1,1 @@
-"""How plugins are found, imported and checked, and what they hand over."""
+"""How plugins are found, imported and checked, and what they provide."""

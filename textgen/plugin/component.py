@@ -1,4 +1,4 @@
-"""What a plugin hands to the engine: Component records, the options of their tables, and whose they are."""
+"""What a plugin gives to the engine: Component records, the options of their tables, and the plugin's identity."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def option(
 ) -> Any:
     """A field of a config class, which is a key of the component's TOML table.
 
-    `help` is one phrase on what it does, with its unit; `textgen show`, `textgen plugins` and the reference
-    pages print it. Without `default` or `factory` (of a default that can change) the key must be given. `validator` is
-    an attrs validator. `argument` is the name under which a request for text gives a sampler's option.
+    `help` is a phrase that says what it does, with its unit; `textgen show`, `textgen plugins` and the reference
+    pages print it. Without `default` or `factory` (for a mutable default) the key is required. `validator` is an attrs
+    validator. `argument` is the name of a sampler's option in requests for text.
     """
     metadata = {"help": help, "argument": argument}
     if factory is not None:
@@ -80,16 +80,16 @@ class BuildContext:
 
 @attrs.frozen
 class Component:
-    """One thing a plugin offers, under the name that a pipeline's `type` gives.
+    """A component that a plugin offers, under the name that a pipeline selects as `type`.
 
     name      lower case, words joined by hyphens
     config    a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's first
               line is the summary
     build     `build(config, context)` makes the object; heavy imports belong inside it
-    default   an observer that watches where a pipeline lists none. Where the built-in set has some, only those count
-    place     where a sampler joins a chain that lacks it, for an option of a request: before those of higher places.
-              The built-in ones: penalties 10, biases 20, 30; top-k 40, typical 50, top-p 60, min-p 70; temperature 80
-    gives_way_to   options of a request in whose place a sampler makes no sense: it leaves the chain when one is given
+    default   an observer that is used where a pipeline lists none. If the built-in set has any, only those are used
+    place     where a sampler joins a chain that lacks it, for an option of a request: before those with higher places.
+              Built-in: penalties 10, biases 20, n-grams 30, top-k 40, typical 50, top-p 60, min-p 70, temperature 80
+    gives_way_to   options of a request beside which the sampler makes no sense: it leaves the chain if one is given
     """
 
     name: str
@@ -109,7 +109,7 @@ class Component:
         return attrs.fields_dict(self.config)
 
     def arguments(self) -> dict[str, str]:
-        """The keys that a request for text may give, by the names that they have there."""
+        """The keys that a request for text may set, by their names in requests."""
         named = {field.metadata.get("argument"): key for key, field in self.options().items()}
         return {name: key for name, key in named.items() if name}
 
@@ -132,7 +132,7 @@ class Plugin:
 
 @attrs.frozen
 class Offer:
-    """A component, what kind it is, and whose."""
+    """A component, its kind, and the plugin that offers it."""
 
     kind: str
     component: Component
@@ -153,12 +153,12 @@ class Offer:
 
     @property
     def qualified_name(self) -> str:
-        """`package:name`, which always means this one."""
+        """`package:name`, which is unambiguous."""
         return f"{self.distribution}:{self.name}"
 
 
 class ComponentSource(Protocol):
-    """Where components are looked up: a PluginSet, as far as a component made of others needs it."""
+    """Looks up components: the part of a PluginSet that a component made of others needs."""
 
     def offers(self, kind: str | None = None) -> list[Offer]:
         """All components, or those of one kind."""
@@ -177,5 +177,5 @@ class ComponentSource(Protocol):
         ...
 
     def without(self, names: Iterable[str]) -> ComponentSource:
-        """The same less the plugins of these names."""
+        """The same without the plugins of these names."""
         ...

@@ -1,4 +1,4 @@
-"""Which plugins are installed, read from metadata alone, and their import, if need be with limited patience."""
+"""Finds installed plugins from their metadata alone, and imports them, optionally with a time limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENTRY_POINT_GROUP: Final = "textgen"
 
 @attrs.frozen
 class InstalledPlugin:
-    """An installed plugin that may not be imported yet."""
+    """An installed plugin, which need not be imported yet."""
 
     plugin: Plugin
     entry_point: metadata.EntryPoint
@@ -31,14 +31,14 @@ class InstalledPlugin:
 
 @attrs.define
 class ImportResult:
-    """How an import went: the module, or the error; neither while it is still running."""
+    """The result of an import: the module or the error; neither while it is running."""
 
     module: Any = None
     error: BaseException | None = None
     done: bool = False
 
     def run(self, entry_point: metadata.EntryPoint) -> None:
-        """Import, keeping whatever comes of it."""
+        """Import it and keep the module or the error."""
         try:
             self.module = entry_point.load()
         except (Exception, SystemExit) as error:
@@ -47,7 +47,7 @@ class ImportResult:
 
 
 def installed() -> list[InstalledPlugin]:
-    """Each entry point once, in a stable order; of a distribution found twice on the path, the first counts."""
+    """Each entry point once, in a stable order; if a distribution is on the path twice, the first is used."""
     found: dict[tuple[str, str], InstalledPlugin] = {}
     for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
         distribution = entry_point.dist
@@ -73,7 +73,7 @@ def imported(found: Collection[InstalledPlugin], patience: float | None) -> list
 
 def _import_in_threads(imports: list[ImportResult], found: Collection[InstalledPlugin], patience: float) -> None:
     threads = [
-        # Daemons: an import that never ends must not keep the process.
+        # Daemons: an import that never ends must not keep the process alive.
         threading.Thread(target=each.run, args=(item.entry_point,), daemon=True)
         for each, item in zip(imports, found, strict=True)
     ]
@@ -95,7 +95,7 @@ def requirements(distribution: str, *, extras: bool = False) -> dict[str, str]:
 
 
 def unmarked(distribution: str) -> str:
-    """What is missing of a distribution that is installed and has no plugin; "" for any other."""
+    """What an installed distribution without a plugin lacks; "" for any other."""
     try:
         installed = metadata.distribution(distribution)
     except (metadata.PackageNotFoundError, ValueError):
@@ -109,7 +109,7 @@ def unmarked(distribution: str) -> str:
 
 
 def is_among(plugin: Plugin, names: Collection[str]) -> bool:
-    """Whether one of the names means it: its entry point's, its distribution's, or both as `distribution:entry-point`.
+    """Whether one of the names is that of its entry point, its distribution, or both as `distribution:entry-point`.
 
     Two packages may have an entry point of the same name.
     """
@@ -124,7 +124,7 @@ def is_among(plugin: Plugin, names: Collection[str]) -> bool:
 
 
 def editable(distribution: str) -> str:
-    """The folder that a distribution is installed from where its files are edited; "" for any other."""
+    """The source folder of an editable installation; "" for any other."""
     try:
         text = metadata.distribution(distribution).read_text("direct_url.json") or "{}"
         source = json.loads(text)

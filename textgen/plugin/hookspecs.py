@@ -7,7 +7,7 @@ A plugin is a module named by an entry point of the group `textgen`:
 
     @attrs.frozen
     class ShoutConfig:
-        "Prefers what is loud."
+        "Prefers capital letters."
         factor: float = option(2.0, help="by how much")
 
     @hookimpl
@@ -25,7 +25,7 @@ import pluggy
 from textgen.plugin.component import Component
 
 PLUGIN_API_VERSION = 1
-"""The version of these hooks and of textgen.protocols. Rises only when a working plugin would have to change."""
+"""The version of these hooks and of textgen.protocols. Raised only when a working plugin would have to change."""
 
 hookspec = pluggy.HookspecMarker("textgen")
 hookimpl = pluggy.HookimplMarker("textgen")
@@ -64,7 +64,7 @@ def textgen_samplers() -> list[Component]:
 
 @hookspec
 def textgen_observers() -> list[Component]:
-    """Offer spectators of a run: `build` returns a `textgen.protocols.Observer`."""
+    """Offer observers of a run: `build` returns a `textgen.protocols.Observer`."""
     raise NotImplementedError
 
 

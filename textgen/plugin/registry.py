@@ -1,4 +1,4 @@
-"""PluginSet: finds plugins, quarantines what is broken, and knows whose every component is."""
+"""PluginSet: finds plugins, quarantines broken ones, and knows which plugin offers each component."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("textgen")
 
 @attrs.frozen
 class Quarantined:
-    """A plugin that is left out, and why."""
+    """A plugin that is left out, and the reason."""
 
     plugin: Plugin
     cause: str
@@ -33,15 +33,15 @@ class Quarantined:
 
 
 class PluginSet:
-    """The plugins of one engine. Nothing here is shared with another set, and any thread may use it.
+    """The plugins of one engine. It shares nothing with other sets, and any thread may use it.
 
-    Which plugins are installed is known from their metadata; one is imported when something needs it: a component of
-    its package, a name that no built-in has, or a list of all there is.
+    Which plugins are installed is read from metadata. A plugin is imported when something needs it: a component of its
+    package, a name that no built-in component has, or a list of all components.
 
-    disable   plugins to leave alone: names of entry points, of distributions, or `distribution:entry-point`
-    strict    raise PluginError where a plugin would be quarantined; import all at once. `TEXTGEN_STRICT_PLUGINS=1` in
-              the environment is the same
-    patience  seconds that a list of all there is may wait for imports; what takes longer is named and left out of it
+    disable   plugins to leave out: names of entry points, of distributions, or `distribution:entry-point`
+    strict    raise PluginError where a plugin would be quarantined, and import all of them now. The environment
+              variable `TEXTGEN_STRICT_PLUGINS=1` has the same effect
+    patience  seconds that a list of all components may wait for imports; slower plugins are named and left out
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class PluginSet:
     def discover(
         cls, *, disable: Iterable[str] = (), strict: bool | None = None, patience: float | None = None
     ) -> PluginSet:
-        """Every installed plugin, each loaded apart from the others when it is needed.
+        """All installed plugins, each loaded separately when it is needed.
 
-        With `TEXTGEN_DISABLE_PLUGIN_AUTOLOAD=1` in the environment, the built-in set alone.
+        With `TEXTGEN_DISABLE_PLUGIN_AUTOLOAD=1` in the environment, only the built-in set.
         """
         plugins = cls(disable=disable, strict=strict, patience=patience)
         only_own = os.environ.get("TEXTGEN_DISABLE_PLUGIN_AUTOLOAD") == "1"
@@ -76,7 +76,7 @@ class PluginSet:
         return plugins
 
     def without(self, names: Iterable[str]) -> PluginSet:
-        """The same plugins less those of the given names, as `disable` has them. What is imported stays imported."""
+        """The same plugins without those of the given names (see `disable`). Imported plugins stay imported."""
         names = frozenset(names)
         fewer = PluginSet(disable=self.disabled | names, strict=self._strict, patience=self._patience)
         with self._lock:
@@ -87,7 +87,7 @@ class PluginSet:
         return fewer
 
     def register(self, module: object, name: str, *, distribution: str = "unpackaged", version: str = "0") -> None:
-        """Add a plugin that is no installed package: a module or any object with hook implementations."""
+        """Add a plugin that is not an installed package: a module or any object with hook implementations."""
         plugin = Plugin(name, distribution, version)
         with self._lock:
             try:
@@ -96,13 +96,13 @@ class PluginSet:
                 self._quarantine(plugin, cause_of(error, plugin), error)
 
     def offers(self, kind: str | None = None) -> list[Offer]:
-        """What is on offer, of one kind or of all, sorted by kind and name."""
+        """All components, of one kind or of all, sorted by kind and name."""
         with self._lock:
             self._load_all(self._patience)
             return self._loaded(kind)
 
     def defaults(self, kind: str) -> list[Offer]:
-        """The components of a kind that are used when none is named: the built-in ones, if there are any."""
+        """The components of a kind that are used if none is named: the built-in ones, if there are any."""
         with self._lock:
             self._load(_is_own)
             own = [offer for offer in self._loaded(kind) if offer.component.default]
@@ -111,7 +111,7 @@ class PluginSet:
     def find(self, kind: str, name: str) -> Offer | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
 
-        Where several plugins offer one name, the built-in one keeps it; among others neither wins.
+        If several plugins offer the same name, it means the built-in one; without a built-in one it is ambiguous.
         """
         package, _, bare = name.rpartition(":")
         distribution = discovery.normalized(package) if package else OWN_DISTRIBUTION
@@ -141,7 +141,7 @@ class PluginSet:
             hint = missing or f"{distribution} is not installed"
         meant = {distribution, bare, f"textgen-{bare}"}
         left_out = [q for q in self.quarantined if q.plugin.distribution in meant or q.plugin.name == bare]
-        if left_out:  # a name like it would only mislead
+        if left_out:  # a similar name would only mislead
             hint = "; ".join(f"{q.plugin.distribution} is left out: {q.cause}" for q in left_out)
         if disabled := sorted({plugin.name for plugin in installed if discovery.is_among(plugin, self.disabled)}):
             hint += "; disabled: " + ", ".join(disabled)
@@ -150,7 +150,7 @@ class PluginSet:
         return Fault("", f"no {kind} is called {name!r}", "", hint)
 
     def sampling_options(self) -> dict[str, tuple[Offer, str]]:
-        """The built-in samplers' options of a request: which sampler takes each, and its key."""
+        """The built-in sampling options of requests: the sampler that has each, and its key."""
         with self._lock:
             self._load(_is_own)
             own = [offer for offer in self._loaded("sampler") if _is_own(offer.plugin)]
@@ -158,7 +158,7 @@ class PluginSet:
         return {name: (offer, key) for offer in own for name, key in offer.component.arguments().items()}
 
     def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
-        """The sampler that takes an option of a request, and its key; or what is wrong with the name."""
+        """The sampler that has an option of requests, and its key; or what is wrong with the name."""
         own = self.sampling_options()
         if name in own:
             return own[name]
@@ -186,7 +186,7 @@ class PluginSet:
         self._load(lambda _: True, patience)
 
     def _load(self, wanted: Callable[[Plugin], bool], patience: float | None = None) -> None:
-        """Import the plugins that are wanted and not imported yet, and collect what they offer."""
+        """Import the wanted plugins that are not imported yet, and collect their components."""
         found = [each for each in self._waiting if wanted(each.plugin)]
         self._waiting = [each for each in self._waiting if not wanted(each.plugin)]
         for each, result in zip(found, discovery.imported(found, patience), strict=True):

@@ -1,4 +1,4 @@
-"""What a module must be to count as a plugin: what it offers, checked, or what is wrong with it."""
+"""Checks a plugin's module: gives its components, or says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class UnfitError(Exception):
 
 
 def offers_of(plugin: Plugin, module: object) -> list[Offer]:
-    """What one plugin offers. Raises whatever is wrong with it; `cause_of` words it.
+    """The components of one plugin. Raises if anything is wrong with it; `cause_of` gives the reason as text.
 
-    Each plugin has a pluggy manager of its own, so that every hook call asks this plugin alone.
+    Each plugin has its own pluggy manager, so that a hook call reaches only this plugin.
     """
     _check_api(module)
     _check_markers(module)
@@ -38,7 +38,7 @@ def offers_of(plugin: Plugin, module: object) -> list[Offer]:
     offers = []
     for caller in callers:
         results = caller()
-        for result in results or [None]:  # pluggy leaves out what a hook returns without a value
+        for result in results or [None]:  # pluggy omits the result of a hook that returns None
             offers += _components(plugin, caller.name, result)
     return offers
 
@@ -55,7 +55,7 @@ def _check_api(module: object) -> None:
 
 
 def _check_markers(module: object) -> None:
-    """Refuse hooks whose marker was forgotten: pluggy would pass over them."""
+    """Refuse hooks without a marker: pluggy would ignore them."""
     for name in HOOKS:
         hook = getattr(module, name, None)
         if callable(hook) and not hasattr(hook, "textgen_impl") and not hasattr(hook, "textgen_spec"):
@@ -97,7 +97,7 @@ def _check_component(hook: str, component: Component) -> None:
 
 
 def _check_defaults(label: str, component: Component) -> None:
-    """Refuse a command that its defaults cannot make: no table sets its options, and --help builds every command."""
+    """Refuse a command that needs options: no table sets them, and --help builds every command."""
     for name, field in component.options().items():
         if field.default is attrs.NOTHING:
             raise UnfitError(f"{label}: its option {name!r} has no default, and nothing sets a command's; give it one")
@@ -108,7 +108,7 @@ def _check_defaults(label: str, component: Component) -> None:
 
 
 def cause_of(error: BaseException, plugin: Plugin, entry: str = "") -> str:
-    """What went wrong in a plugin, in a phrase. `entry` is the module that was being imported for its entry point."""
+    """What went wrong in a plugin, as a phrase. `entry` is the module that its entry point names."""
     if isinstance(error, UnfitError):
         return str(error)
     if isinstance(error, pluggy.PluginValidationError):
@@ -119,7 +119,7 @@ def cause_of(error: BaseException, plugin: Plugin, entry: str = "") -> str:
 
 
 def _advice(module: str, plugin: Plugin, entry: str) -> str:
-    """What to do about a module that is missing. A name is only suggested where the package itself declares it."""
+    """What to do about a missing module. A package is suggested only if the plugin's own package requires it."""
     if entry == module or entry.startswith(f"{module}."):
         return "its entry point names a module that the package does not contain"
     name = discovery.normalized(module.partition(".")[0])

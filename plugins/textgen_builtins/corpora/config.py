@@ -12,7 +12,7 @@ from textgen import option
 
 def _encoding(instance: Any, attribute: Any, value: str) -> None:
     try:
-        "a".encode(value)  # looks it up, and refuses codecs such as hex that are not for text
+        "a".encode(value)  # looks it up, and refuses codecs such as hex that are not text encodings
     except (LookupError, ValueError):
         raise ValueError("must be an encoding that Python knows, such as utf-8, cp1252 or latin-1") from None
 
@@ -27,20 +27,20 @@ def _glob(instance: Any, attribute: Any, value: str) -> None:
 class FileConfig:
     """Text files of your own.
 
-    Several files are read in the order given, those of a folder sorted by path, each followed by a line break where
-    it has none.
+    Several files are read in the given order, those of a folder sorted by path. A line break is added to each that
+    does not end with one.
     """
 
     path: Path | tuple[Path, ...] = option(help="a file, a list of files, or a folder")
-    glob: str = option("**/*.txt", help="which files of a folder", validator=_glob)
-    encoding: str = option("utf-8", help="how the files are encoded", validator=_encoding)
-    line_endings: Literal["lf", "keep"] = option("lf", help='"lf" turns CRLF and CR into LF; "keep" leaves all')
-    byte_order_mark: Literal["strip", "keep"] = option("strip", help="what to do with U+FEFF at a file's start")
+    glob: str = option("**/*.txt", help="pattern for the files of a folder", validator=_glob)
+    encoding: str = option("utf-8", help="encoding of the files", validator=_encoding)
+    line_endings: Literal["lf", "keep"] = option("lf", help='"lf" turns CRLF and CR into LF; "keep" changes nothing')
+    byte_order_mark: Literal["strip", "keep"] = option("strip", help="what to do with U+FEFF at the start of a file")
 
 
 @attrs.frozen
 class StoryConfig:
-    """An original story that comes with textgen, of 87,000 characters."""
+    """An original story of 87,000 characters that comes with textgen."""
 
 
 @attrs.frozen

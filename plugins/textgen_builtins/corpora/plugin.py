@@ -1,4 +1,4 @@
-"""Where text comes from: files, the embedded story, and The Time Machine."""
+"""The built-in corpora: files, the included story, and The Time Machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build_file(config: FileConfig, context: BuildContext) -> Corpus:
 
 
 def build_story(config: StoryConfig, context: BuildContext) -> Corpus:
-    """The embedded story."""
+    """The included story."""
     from textgen_builtins.corpora.text_files import FileCorpus
 
     return FileCorpus(FileConfig(path=Path(__file__).with_name("story.txt")))

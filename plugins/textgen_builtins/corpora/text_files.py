@@ -1,4 +1,4 @@
-"""Reads text files in pieces, with errors that say which byte."""
+"""Reads text files in pieces; errors name the byte."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FileCorpus:
     config: FileConfig
 
     def read(self) -> Iterator[str]:
-        """Yield the files' text. Raises CorpusError for what is missing, unreadable or wrongly encoded."""
+        """Yield the text of the files. Raises CorpusError for missing, unreadable or wrongly encoded files."""
         files = self.files()
         several = len(files) > 1
         for path in files:
@@ -35,7 +35,7 @@ class FileCorpus:
                 yield "\n"
 
     def files(self) -> list[Path]:
-        """The files there are, in reading order."""
+        """The existing files, in reading order."""
         paths = self.config.path if isinstance(self.config.path, tuple) else (self.config.path,)
         files = []
         for path in paths:
@@ -74,7 +74,7 @@ class FileCorpus:
             raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
 
     def _undecodable(self, path: Path, offset: int, data: bytes, error: UnicodeDecodeError) -> CorpusError:
-        # The decoder reports places in what it held back from earlier pieces plus this one.
+        # The decoder reports positions in the bytes held back from earlier pieces plus this one.
         place = offset + len(data) - len(error.object) + error.start
         byte = f"0x{error.object[error.start]:02x}"
         encoding, marked = self.config.encoding, "" if offset else encoding_of_mark(data)
@@ -90,7 +90,7 @@ class FileCorpus:
 
 
 def _without_mark(pieces: Iterator[str]) -> Iterator[str]:
-    """The pieces less a byte order mark at their beginning."""
+    """The pieces without a byte order mark at their beginning."""
     begun = False
     for piece in pieces:
         yield piece if begun else piece.removeprefix("\ufeff")
@@ -98,7 +98,7 @@ def _without_mark(pieces: Iterator[str]) -> Iterator[str]:
 
 
 def _with_line_feeds(pieces: Iterator[str]) -> Iterator[str]:
-    """The pieces with CRLF and CR as LF, across the borders of pieces too."""
+    """The pieces with CRLF and CR as LF, also across the borders of pieces."""
     decoder = io.IncrementalNewlineDecoder(None, translate=True)
     for piece in pieces:
         yield decoder.decode(piece)

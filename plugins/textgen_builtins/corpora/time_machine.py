@@ -1,4 +1,4 @@
-"""Fetches The Time Machine once, into the user's cache."""
+"""Downloads The Time Machine once, into the user's cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIMEOUT_SECONDS: Final = 30
 
 
 def cached_book() -> Path:
-    """The book's file, downloaded if it is not there yet. Raises CorpusError saying how to put a copy in place."""
+    """The book's file, downloaded if it is missing. Raises CorpusError that says where to put a copy."""
     path = cache_directory() / _NAME
     if path.exists():
         try:

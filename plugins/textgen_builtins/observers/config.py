@@ -10,7 +10,7 @@ from textgen import option
 
 @attrs.frozen
 class ProgressConfig:
-    """A progress bar with losses, rate and time left; plain lines where there is no terminal."""
+    """A progress bar with losses, speed and remaining time; plain lines if there is no terminal."""
 
 
 @attrs.frozen
@@ -25,8 +25,8 @@ class LossPlotConfig:
 
 @attrs.frozen
 class SamplesConfig:
-    """Writes a short sample of the model's text to samples.txt now and then, and shows it."""
+    """Writes short samples of the model's text to samples.txt, and shows them."""
 
-    every: int = option(10, help="evaluations from one sample to the next", validator=ge(1))
-    prompt: str = option("", help="what the samples continue")
-    max_new_tokens: int = option(80, help="length of a sample", validator=ge(1))
+    every: int = option(10, help="number of evaluations between samples", validator=ge(1))
+    prompt: str = option("", help="prompt of the samples")
+    max_new_tokens: int = option(80, help="length of a sample in tokens", validator=ge(1))

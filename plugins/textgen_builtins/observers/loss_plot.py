@@ -1,4 +1,4 @@
-"""A line plot of losses as an SVG that suits light and dark pages."""
+"""A line plot of losses as an SVG for light and dark pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STYLE: Final = """
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> str:
-    """The SVG of the rows of a metrics.jsonl: loss in nats per token against the step."""
+    """The SVG for the rows of a metrics.jsonl: loss in nats per token by step."""
     series = {name: _points(rows, f"{name}_loss") for name in ("training", "validation")}
     values = [y for points in series.values() for _, y in points]
     if not values:
@@ -79,7 +79,7 @@ def _axes(x_ticks: list[float], y_ticks: list[float], place: Any) -> list[str]:
 
 
 def _ticks(low: float, high: float, count: int, *, outward: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`; `outward` goes on to the next round number at both ends."""
+    """Round numbers from `low` to `high`; with `outward`, also the next round number at both ends."""
     span = (high - low) or max(abs(high), 1.0)
     raw = span / count
     magnitude = 10.0 ** math.floor(math.log10(raw))

@@ -1,4 +1,4 @@
-"""Observers: progress on the terminal, and the files that tell how training went."""
+"""The built-in observers: progress on the terminal, and files that record training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build_samples(config: SamplesConfig, context: BuildContext) -> Observer:
 
 @hookimpl
 def textgen_observers() -> list[Component]:
-    """Offer `progress`, `metrics`, `loss-plot` and `samples`, which a pipeline has unless it lists its own."""
+    """Offer `progress`, `metrics`, `loss-plot` and `samples`, the default observers."""
     return [
         Component("progress", ProgressConfig, build_progress, default=True),
         Component("metrics", MetricsConfig, build_metrics, default=True),

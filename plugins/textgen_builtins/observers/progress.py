@@ -11,7 +11,7 @@ import attrs
 from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
-# As tqdm has it, less the steps a second: with them 80 columns leave no room for the bar.
+# tqdm's format without steps per second: with them, 80 columns leave no room for the bar.
 _BAR: Final = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
@@ -28,7 +28,7 @@ class Progress:
     _measured: str = ""
 
     def observe(self, event: Event) -> None:
-        """Show it."""
+        """Show an event."""
         if self.console is None:
             return
         if isinstance(event, RunStarted):
@@ -78,18 +78,18 @@ class Progress:
         return self.console is not None and (self.console.isatty() or _in_notebook())
 
     def _say(self, line: str) -> None:
-        print(line, file=self.console, flush=True)  # the console is this observer's purpose
+        print(line, file=self.console, flush=True)  # writing to the console is this observer's purpose
 
 
 def _in_notebook() -> bool:
-    """Whether this is a kernel of IPython: its streams are not terminals, and tqdm draws a bar of the notebook's."""
+    """Whether this is a kernel of IPython: its streams are not terminals, and tqdm has a bar for notebooks."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config
 
 
 def _short(number: float) -> str:
-    """A number of at most four places: 87, 12k, 3.4M."""
+    """A number in at most four characters: 87, 12k, 3.4M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.{1 if number < 10 * size else 0}f}{letter}"

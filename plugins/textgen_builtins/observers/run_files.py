@@ -1,4 +1,4 @@
-"""Observers that write files into the run directory. A resumed run keeps what was written up to its checkpoint."""
+"""Observers that write files to the run directory. A resumed run keeps what was written up to its checkpoint."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _FIELDS = (
 
 @attrs.define
 class MetricsFile:
-    """One JSON object per evaluation, written as it happens."""
+    """One JSON object per evaluation, written immediately."""
 
     path: Path
 
     def observe(self, event: Event) -> None:
-        """Append an evaluation; drop those after the checkpoint that a resumed run starts from."""
+        """Append an evaluation; remove those after the checkpoint that a run resumes from."""
         if isinstance(event, RunStarted):
             kept = [json.dumps(row) for row in read_metrics(self.path)[: event.evaluations]]
             write_atomic(self.path, "".join(line + "\n" for line in kept).encode())
@@ -45,7 +45,7 @@ class MetricsFile:
 
 @attrs.define
 class LossPlot:
-    """The curve of both losses, drawn whenever training ends or pauses. Earlier parts come from metrics.jsonl."""
+    """The curves of both losses, drawn whenever training ends or pauses. Earlier parts come from metrics.jsonl."""
 
     path: Path
     _rows: list[dict[str, Any]] = attrs.field(factory=list)
@@ -62,7 +62,7 @@ class LossPlot:
 
 @attrs.define
 class Samples:
-    """A sample of the model's text every so many evaluations, in a file and on the console."""
+    """A sample of the model's text every few evaluations, in a file and on the console."""
 
     config: SamplesConfig
     path: Path
@@ -70,7 +70,7 @@ class Samples:
     _seen: int = 0
 
     def observe(self, event: Event) -> None:
-        """Sample, if it is time to; the first evaluation always is."""
+        """Write a sample if one is due; the first is due at the first evaluation."""
         if isinstance(event, RunStarted):
             self._seen = event.evaluations
             self._keep_samples_up_to(event.step)
@@ -100,7 +100,7 @@ class Samples:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line that a crash cut short is left out."""
+    """The rows of a metrics.jsonl; an incomplete last line, after a crash, is left out."""
     rows: list[dict[str, Any]] = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():

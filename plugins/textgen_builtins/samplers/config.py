@@ -1,4 +1,4 @@
-"""What the built-in samplers take. A value that changes nothing leaves the sampler out of the chain."""
+"""The options of the built-in samplers. A sampler whose value changes nothing is left out of the chain."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SHARE = and_(gt(0), le(1))
 
 @attrs.frozen
 class GreedyConfig(NoOptions):
-    """Always the most likely token; the first of equals."""
+    """Always the most likely token; of equals, the first."""
 
 
 @attrs.frozen
 class TemperatureConfig:
-    """Sharper below 1, flatter above: probabilities to the power of 1 / temperature."""
+    """Probabilities to the power of 1 / temperature: below 1 sharper, above 1 flatter."""
 
     temperature: float = option(
         1.0, help="what logits are divided by; 0 is greedy", validator=ge(0), argument="temperature"
@@ -45,7 +45,7 @@ class TopPConfig:
 
 @attrs.frozen
 class MinPConfig:
-    """Only tokens not too much less likely than the most likely one."""
+    """Only tokens whose probability is at least a share of the highest one."""
 
     p: float = option(
         0.05,
@@ -57,7 +57,7 @@ class MinPConfig:
 
 @attrs.frozen
 class TypicalConfig:
-    """Only tokens about as surprising as the model expects to be surprised."""
+    """Only tokens whose surprise is close to the expected one (typical sampling)."""
 
     p: float = option(
         0.9, help="keep typical tokens up to this probability; 1 is off", validator=_SHARE, argument="typical_p"
@@ -66,11 +66,11 @@ class TypicalConfig:
 
 @attrs.frozen
 class RepetitionPenaltyConfig:
-    """Makes tokens of the prompt and the text so far less likely, by a factor on their logits."""
+    """Makes tokens that occurred in prompt or text less likely, by a factor on their logits."""
 
     penalty: float = option(
         1.1,
-        help="make tokens that occurred less likely by this factor, prompt included; 1 is off, below encourages",
+        help="factor by which tokens in prompt and text get less likely; 1 is off, below 1 encourages them",
         validator=gt(0),
         argument="repetition_penalty",
     )
@@ -78,22 +78,22 @@ class RepetitionPenaltyConfig:
 
 @attrs.frozen
 class PresencePenaltyConfig:
-    """Makes tokens that were generated already less likely, however often."""
+    """Makes tokens that were generated already less likely, regardless of how often."""
 
     penalty: float = option(
         0.5,
-        help="taken once from the logits of generated tokens; 0 is off, below encourages",
+        help="subtracted once from the logits of generated tokens; 0 is off, below 0 encourages them",
         argument="presence_penalty",
     )
 
 
 @attrs.frozen
 class FrequencyPenaltyConfig:
-    """Makes tokens less likely the more often they were generated."""
+    """Makes tokens less likely each time they are generated."""
 
     penalty: float = option(
         0.2,
-        help="taken from a logit for each time its token was generated; 0 is off, below encourages",
+        help="subtracted from a logit for each time its token was generated; 0 is off, below 0 encourages",
         argument="frequency_penalty",
     )
 
@@ -109,11 +109,11 @@ class LogitBiasConfig:
 
 @attrs.frozen
 class NoRepeatNgramConfig:
-    """Never the token that would complete a sequence of tokens which prompt or text hold already."""
+    """Never a token that completes a sequence of tokens that is already in prompt or text."""
 
     n: int = option(
         8,
-        help="length in tokens of the sequences never to repeat; 0 is off",
+        help="length in tokens of sequences that are never repeated; 0 is off",
         validator=ge(0),
         argument="no_repeat_ngram",
     )

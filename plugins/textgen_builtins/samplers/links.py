@@ -1,4 +1,4 @@
-"""The samplers themselves: small callables around textgen_builtins.samplers.logits."""
+"""The built-in samplers: small callables around textgen_builtins.samplers.logits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from textgen.protocols import Array, History, Sampler, Tokenizer
 from textgen_builtins.samplers import config as configs
 from textgen_builtins.samplers import logits as ops
 
-_MOST = 1e30  # as good as any larger bias or penalty, and float32 can hold it and what it is multiplied by
-_MOST_REPETITION = 1e6  # of a factor, even after such a bias
+_MOST = 1e30  # has the effect of any larger bias or penalty, and its products fit into float32
+_MOST_REPETITION = 1e6  # the same for a factor, even after such a bias
 
 
 @attrs.frozen
 class Plain:
-    """A sampler that sees the logits alone."""
+    """A sampler that reads only the logits."""
 
     change: Callable[[Array], Array]
     deterministic: bool = False
@@ -33,7 +33,7 @@ class Plain:
 
 @attrs.frozen
 class Counting:
-    """A sampler that sees how often each token occurred."""
+    """A sampler that reads how often each token occurred."""
 
     change: Callable[[Array, History], Array]
     history = "counts"
@@ -45,7 +45,7 @@ class Counting:
 
 @attrs.frozen
 class NoRepeatNgram:
-    """Forbids what would repeat a sequence of n tokens, for as long as something else is left.
+    """Forbids tokens that would repeat a sequence of n tokens, unless none would be left.
 
     Keeps every token of the text, so memory grows with it.
     """
@@ -67,13 +67,13 @@ class NoRepeatNgram:
 
 @attrs.frozen
 class Off:
-    """Changes nothing: its chain has no link for it."""
+    """Changes nothing, and adds no link to the chain."""
 
     links: tuple[Sampler, ...] = ()
     history = "none"
 
     def __call__(self, logits: Array, history: History) -> Array:
-        """(B, V) as they are."""
+        """(B, V) unchanged."""
         return logits
 
 
@@ -81,12 +81,12 @@ OFF: Final = Off()
 
 
 def greedy(config: configs.GreedyConfig, context: BuildContext) -> Sampler:
-    """Keep the best."""
+    """Keep the most likely token."""
     return Plain(ops.greedy, deterministic=True)
 
 
 def temperature(config: configs.TemperatureConfig, context: BuildContext) -> Sampler:
-    """Divide; at 0 keep the best."""
+    """Divide by the temperature; at 0, keep the most likely token."""
     value = config.temperature
     if not value:
         return Plain(ops.greedy, deterministic=True)
@@ -94,27 +94,27 @@ def temperature(config: configs.TemperatureConfig, context: BuildContext) -> Sam
 
 
 def top_k(config: configs.TopKConfig, context: BuildContext) -> Sampler:
-    """Keep k."""
+    """Keep the k most likely tokens."""
     return Plain(lambda logits: ops.top_k(logits, config.k)) if config.k else OFF
 
 
 def top_p(config: configs.TopPConfig, context: BuildContext) -> Sampler:
-    """Keep the nucleus."""
+    """Keep the most likely tokens up to a probability."""
     return Plain(lambda logits: ops.top_p(logits, config.p)) if config.p < 1 else OFF
 
 
 def min_p(config: configs.MinPConfig, context: BuildContext) -> Sampler:
-    """Keep what is likely enough."""
+    """Keep tokens that are likely enough."""
     return Plain(lambda logits: ops.min_p(logits, config.p)) if config.p else OFF
 
 
 def typical(config: configs.TypicalConfig, context: BuildContext) -> Sampler:
-    """Keep what is typical."""
+    """Keep typical tokens."""
     return Plain(lambda logits: ops.typical(logits, config.p)) if config.p < 1 else OFF
 
 
 def repetition_penalty(config: configs.RepetitionPenaltyConfig, context: BuildContext) -> Sampler:
-    """Counts prompt and text."""
+    """Reads counts of prompt and text."""
     if config.penalty == 1:
         return OFF
     penalty = min(max(config.penalty, 1 / _MOST_REPETITION), _MOST_REPETITION)
@@ -122,24 +122,24 @@ def repetition_penalty(config: configs.RepetitionPenaltyConfig, context: BuildCo
 
 
 def presence_penalty(config: configs.PresencePenaltyConfig, context: BuildContext) -> Sampler:
-    """Counts the text."""
+    """Reads counts of the text."""
     penalty = _bounded(config.penalty)
     return Counting(lambda x, h: ops.presence(x, h.counts > 0, penalty)) if penalty else OFF
 
 
 def frequency_penalty(config: configs.FrequencyPenaltyConfig, context: BuildContext) -> Sampler:
-    """Counts the text."""
+    """Reads counts of the text."""
     penalty = _bounded(config.penalty)
     return Counting(lambda x, h: ops.frequency(x, h.counts, penalty)) if penalty else OFF
 
 
 def no_repeat_ngram(config: configs.NoRepeatNgramConfig, context: BuildContext) -> Sampler:
-    """Keeps the whole text."""
+    """Reads the whole text."""
     return NoRepeatNgram(config.n) if config.n else OFF
 
 
 def logit_bias(config: configs.LogitBiasConfig, context: BuildContext) -> Sampler:
-    """Tokens are given as text, or from Python as ids. Raises PipelineError for what is not one token."""
+    """Tokens are given as text, or in Python also as ids. Raises PipelineError for what is not one token."""
     if not config.bias:
         return OFF
     assert context.tokenizer is not None
@@ -158,10 +158,10 @@ def logit_bias(config: configs.LogitBiasConfig, context: BuildContext) -> Sample
 
 
 def _token(token: Any, tokenizer: Tokenizer) -> int | None:
-    """The id of a token given as its text or its id; None where there is no such token."""
+    """The id of a token given as text or id; None if there is no such token."""
     if isinstance(token, int) and not isinstance(token, bool):
         return token if 0 <= token < tokenizer.vocab_size else None
-    ids = tokenizer.encode(token).tolist() if isinstance(token, str) else []  # from Python, keys may be anything
+    ids = tokenizer.encode(token).tolist() if isinstance(token, str) else []  # in Python, keys may have any type
     return int(ids[0]) if len(ids) == 1 and ids[0] != tokenizer.unknown_id else None
 
 

@@ -1,6 +1,6 @@
-"""What the samplers do to logits (B, V), as functions on the array API: the same for NumPy and for torch on a GPU.
+"""The functions of the samplers on logits (B, V), in the array API: the same for NumPy and for torch on a GPU.
 
-Every truncation keeps at least one token. Where tokens tie at its border, the ones with lower ids are kept.
+Every truncation keeps at least one token. Of tokens that tie at its border, those with lower ids are kept.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from textgen.protocols import Array
 _NEVER = -math.inf
 _COLD = 1e-6
 _COLDEST = 1e-30
-_HOTTEST = 1e30  # flat already, and float32 can hold it
+_HOTTEST = 1e30  # flat already, and float32 can represent it
 
 
 def array_namespace(array: Array) -> Any:
-    """The array API of an array's library. NumPy follows it by itself, and a step has no time to find out."""
+    """The array API of an array's library. NumPy follows it itself; asking array_api_compat would slow a step down."""
     return np if type(array) is np.ndarray else array_api_compat.array_namespace(array)
 
 
@@ -36,7 +36,7 @@ def temperature(logits: Array, value: float) -> Array:
     """Divide by the temperature, above 0."""
     if value >= _COLD:
         return logits / min(value, _HOTTEST)
-    # The quotients could leave float32's range: take the distance from the best, and no more than float32 can hold.
+    # The quotients could leave float32's range: divide the distance from the best, limited to float32's range.
     xp = array_namespace(logits)
     return (logits - xp.max(logits, axis=-1, keepdims=True)) / max(value, _COLDEST)
 
@@ -49,7 +49,7 @@ def top_k(logits: Array, k: int) -> Array:
         return logits
     border = xp.sort(logits, axis=-1)[:, size - k : size - k + 1]
     kept = logits >= border
-    if int(xp.count_nonzero(kept)) == k * logits.shape[0]:  # no row has ties at its border: the common case
+    if int(xp.count_nonzero(kept)) == k * logits.shape[0]:  # the common case: no row has ties at its border
         return _keep(xp, logits, kept)
     above, ties = logits > border, logits == border
     room = k - _count(xp, above)
@@ -63,7 +63,7 @@ def top_p(logits: Array, p: float) -> Array:
 
 
 def typical(logits: Array, p: float) -> Array:
-    """Keep the tokens whose surprise is nearest the expected, until they reach probability p (Meister et al., 2023)."""
+    """Keep the tokens whose surprise is closest to the expected, up to probability p (Meister et al., 2023)."""
     xp = array_namespace(logits)
     weights = probabilities(logits)
     possible = weights > 0
@@ -99,7 +99,7 @@ def frequency(logits: Array, counts: Array, penalty: float) -> Array:
 
 
 def forbid_unless_all(logits: Array, tokens: Any) -> Array:
-    """Forbid the tokens that the NumPy mask (B, V) marks; none in a row where nothing would be left."""
+    """Forbid the tokens that are true in the NumPy mask (B, V), except in rows where none would be left."""
     xp = array_namespace(logits)
     kept = like(~tokens, logits)
     left = xp.any(kept & (logits > _NEVER), axis=-1, keepdims=True)
@@ -125,7 +125,7 @@ def _keep_until(xp: Any, logits: Array, order_by: Array, weights: Array, p: floa
     order = xp.argsort(order_by, axis=-1, stable=True)
     ordered = xp.take_along_axis(weights, order, axis=-1)
     before = xp.cumulative_sum(ordered, axis=-1) - ordered
-    rank = xp.argsort(order, axis=-1, stable=True)  # where each token stands in the order
+    rank = xp.argsort(order, axis=-1, stable=True)  # the position of each token in the order
     kept = _count(xp, before < p)
     return _keep(xp, logits, rank < xp.maximum(kept, xp.ones_like(kept)))
 
@@ -135,5 +135,5 @@ def _keep(xp: Any, logits: Array, kept: Array) -> Array:
 
 
 def _count(xp: Any, mask: Array) -> Array:
-    """(B, 1) how many are true."""
+    """(B, 1) the number of true values."""
     return xp.sum(mask, axis=-1, keepdims=True, dtype=xp.int64)

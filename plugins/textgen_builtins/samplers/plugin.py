@@ -1,4 +1,4 @@
-"""The built-in samplers: links of the chain that logits pass on their way to the draw."""
+"""The built-in samplers: links of the chain that logits pass before the draw."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from textgen_builtins.samplers import config as configs
 
 
 def _builder(name: str) -> Any:
-    """`build` of the component that a function of the implementation makes; what it imports waits until then."""
+    """A `build` that calls a function of the implementation, which is imported only then."""
 
     def build(config: Any, context: BuildContext) -> Any:
         from textgen_builtins.samplers import links
@@ -21,7 +21,7 @@ def _builder(name: str) -> Any:
 
 @hookimpl
 def textgen_samplers() -> list[Component]:
-    """Offer the usual samplers, in their usual order."""
+    """Offer the samplers, in their usual order."""
     return [
         Component("repetition-penalty", configs.RepetitionPenaltyConfig, _builder("repetition_penalty"), place=10),
         Component("presence-penalty", configs.PresencePenaltyConfig, _builder("presence_penalty"), place=11),

@@ -1,4 +1,4 @@
-"""Characters to ids and back, a table look-up for megabytes at a time."""
+"""Characters to ids and back, by table look-up on large blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from textgen_builtins.tokenizers.config import CharConfig
 UNKNOWN: Final = 0
 _UNKNOWN_CHARACTER: Final = "\N{REPLACEMENT CHARACTER}"
 _CODE_POINTS: Final = 0x110000
-_BLOCK: Final = 1 << 20  # characters worked on at once: the scratch arrays take a few times 4 MB
+_BLOCK: Final = 1 << 20  # characters processed at once: the temporary arrays take a few times 4 MB
 
 
 @attrs.define(eq=False)
@@ -44,7 +44,7 @@ class CharTokenizer:
         return UNKNOWN
 
     def fit(self, pieces: Iterable[str]) -> None:
-        """Take the characters that occur at least `min_frequency` times after normalisation."""
+        """Use the characters that occur at least `min_frequency` times after normalisation."""
         counts = np.zeros(_CODE_POINTS, np.int64)
         for codes in self._normalized(pieces):
             found = np.bincount(codes)
@@ -64,7 +64,7 @@ class CharTokenizer:
     def decode(self, ids: Ids) -> str:
         """The characters; `<unk>` is shown as U+FFFD. Raises ValueError for ids outside the vocabulary."""
         ids = np.asarray(ids)
-        # Negative ids are large ones when they are read without their sign: one pass finds both.
+        # Read as unsigned, negative ids are large ones: one pass finds both.
         if ids.size and ids.view(f"u{ids.itemsize}").max() >= self.vocab_size:
             raise ValueError(f"ids must be from 0 to {self.vocab_size - 1}")
         return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
@@ -74,7 +74,7 @@ class CharTokenizer:
         return _Stateless(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The vocabulary, with the reserved token by name. Lone surrogates survive JSON as escapes."""
+        """The vocabulary, with the reserved token by name. JSON keeps lone surrogates as escapes."""
         return {"type": "char", "tokens": ["<unk>", *self._fitted()]}
 
     def from_dict(self, state: Mapping[str, Any]) -> CharTokenizer:
@@ -120,10 +120,10 @@ class _Stateless:
 
 
 def _letters_only(codes: npt.NDArray[np.uint32], after_space: bool) -> tuple[npt.NDArray[np.uint32], bool]:
-    """Every run of other characters than A-Z and a-z as one space, across the borders of blocks too."""
+    """Every run of characters other than A-Z and a-z as one space, also across the borders of blocks."""
     letters = ((codes | 32) - ord("a") < 26) & (codes < 128)
     keep = letters.copy()
-    keep[1:] |= letters[:-1]  # the first other character after a letter stands for its run
+    keep[1:] |= letters[:-1]  # the first other character after a letter represents its run
     if len(codes):
         keep[0] |= not after_space
         after_space = not letters[-1]
@@ -142,10 +142,10 @@ def _unicode_normalized(pieces: Iterable[str], form: Any) -> Iterator[str]:
 
 
 def _safe_cut(text: str, form: Any) -> int:
-    """The last place where the text can be cut so that both sides normalise as they would together."""
+    """The last position where the text can be cut so that both sides normalise as they would together."""
     decomposed: Any = "NFKD" if "K" in form else "NFD"
     for cut in range(len(text) - 1, 0, -1):
-        if text[cut].isascii():  # the common case: nothing before an ASCII character combines with it
+        if text[cut].isascii():  # the common case: an ASCII character combines with nothing before it
             return cut
         first = unicodedata.normalize(decomposed, text[cut])[0]
         if unicodedata.combining(first) == 0 and first not in _second_halves():
@@ -155,17 +155,17 @@ def _safe_cut(text: str, form: Any) -> int:
 
 @functools.cache
 def _second_halves() -> frozenset[str]:
-    """Characters that may merge into one before them, vowel signs and Hangul jamo too (Unicode Annex 15, D114)."""
+    """Characters that may merge with the one before, including vowel signs and Hangul jamo (Unicode Annex 15, D114)."""
     parts = (unicodedata.decomposition(chr(code)).split() for code in range(_CODE_POINTS))
     seconds = {chr(int(p[1], 16)) for p in parts if len(p) == 2 and not p[0].startswith("<")}
     return frozenset(seconds.union(map(chr, range(0x1161, 0x1176)), map(chr, range(0x11A8, 0x11C3))))
 
 
 def _lowered(pieces: Iterable[str]) -> Iterator[str]:
-    """Pieces in small letters, together what `lower` gives for the joined text.
+    """Pieces in lower case, together what `lower` gives for the joined text.
 
     Only a capital sigma depends on its neighbours: at the end of a word it becomes U+03C2 (Unicode Standard, 3.13,
-    Final_Sigma). So what came before is remembered, and a last sigma waits until it is known what follows.
+    Final_Sigma). So the text before is remembered, and a last sigma is held back until the next character.
     """
     after_letter, held = False, ""
     for piece in pieces:
@@ -182,7 +182,7 @@ def _lower(text: str, after_letter: bool) -> str:
 
 
 def _last_open_sigma(text: str) -> int:
-    """Where the last capital sigma is, if what follows the text may still decide its form; else the text's end."""
+    """The position of the last capital sigma if the following text may decide its form; else the end of the text."""
     place = text.rfind("Σ")
     if place < 0:
         return len(text)
@@ -191,7 +191,7 @@ def _last_open_sigma(text: str) -> int:
 
 
 def _ends_in_letter(text: str, before: bool) -> bool:
-    """Whether a capital sigma after the text would come after a cased letter. Apostrophes and the like do not count."""
+    """Whether a capital sigma after the text would follow a cased letter. Apostrophes and the like are ignored."""
     for character in reversed(text):
         if (character + "Σ").lower()[-1] == "ς":
             return True

@@ -14,12 +14,12 @@ from textgen import option
 class CharConfig:
     """One token per character.
 
-    Normalisation comes in the order of the options. The vocabulary is `<unk>` and the characters of the corpus, sorted.
+    Text is normalised in the order of the options. The vocabulary is `<unk>` and the sorted characters of the corpus.
     """
 
     unicode_form: Literal["none", "NFC", "NFD", "NFKC", "NFKD"] = option(
-        "none", help="Unicode normalisation form, so that what looks alike is spelt alike"
+        "none", help="Unicode normalisation form, so that characters that look the same are the same"
     )
     letters_only: bool = option(False, help="turn every run of characters other than A-Z and a-z into one space")
-    lower_case: bool = option(False, help="turn capitals into small letters")
-    min_frequency: int = option(1, help="characters seen less often in the corpus become <unk>", validator=ge(1))
+    lower_case: bool = option(False, help="turn the text into lower case")
+    min_frequency: int = option(1, help="characters that occur less often in the corpus become <unk>", validator=ge(1))

@@ -1,4 +1,4 @@
-"""The training loop that all trainers by gradient share. What differs is the optimizer and its learning rate."""
+"""The training loop of all gradient trainers, which differ in optimizer and learning rate."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from textgen_builtins.trainers.config import GradientConfig
 class GradientTrainer:
     """textgen.protocols.Trainer for a torch module.
 
-    Where it stands is a position: the order of epoch e is keyed by the seed and e, the dropout of step s by the seed
-    and s, so no generator's state has to be kept.
+    Its state is a position: the order of epoch e is keyed by the seed and e, the dropout of step s by the seed and s,
+    so no generator's state has to be saved.
     """
 
     config: GradientConfig
@@ -81,7 +81,7 @@ class GradientTrainer:
         return TrainerState(arrays, values)
 
     def load_state(self, state: TrainerState) -> None:
-        """Go on from `state` in the next `train`."""
+        """Continue from `state` in the next `train`."""
         self._loaded = state
 
     def _restore(self, device: str) -> None:
@@ -148,7 +148,7 @@ class GradientTrainer:
 
     @torch.no_grad()
     def _validate(self, model: Any, batches: _Batches, device: str) -> float | None:
-        """Mean loss per token over the validation windows; None where there are none."""
+        """Mean loss per token over the validation windows; None if there are none."""
         if not batches.per_epoch:
             return None
         model.eval()
@@ -166,7 +166,7 @@ class GradientTrainer:
 
 @attrs.frozen
 class _Batches:
-    """The batches of an epoch, each found by its number alone."""
+    """The batches of an epoch, each determined by its number alone."""
 
     per_epoch: int
     batch: Callable[[int, int], npt.NDArray[np.int64]]
@@ -192,7 +192,7 @@ def _batches(config: GradientConfig, windows: Windows, seed: int | None) -> _Bat
 
 
 def _streams(windows: Windows, size: int, *, training: bool) -> _Batches:
-    """Batch k holds the k-th window of each of `size` equal stretches of the text."""
+    """Batch k contains the k-th window of each of `size` equal parts of the text."""
     tokens, length = windows.tokens, windows.length
     if len(tokens) <= length:
         return _Batches(0, lambda epoch, number: windows.take(np.arange(0)))  # nothing is held out
@@ -214,7 +214,7 @@ def _streams(windows: Windows, size: int, *, training: bool) -> _Batches:
 
 def _loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of logits (B, T, V) for targets (B, T)."""
-    if logits.transpose(0, 1).is_contiguous():  # time first in memory: flatten that way, and nothing is copied
+    if logits.transpose(0, 1).is_contiguous():  # time is first in memory: flattening in that order copies nothing
         logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
 

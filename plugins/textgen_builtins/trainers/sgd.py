@@ -1,4 +1,4 @@
-"""Stochastic gradient descent, as the recipe of Dive into Deep Learning trains."""
+"""Stochastic gradient descent, as in Dive into Deep Learning."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Products of vectors and a large matrix, with BLAS's own threads or without, whichever is faster at this time.
+"""Products of vectors and a large matrix, with BLAS's own threads or without, whichever is currently faster.
 
-BLAS shares a large product among threads and waits for all of them. On idle cores that is faster. Where
-another program has one of the cores it is a hundred times slower, since the system takes milliseconds to give the core
-back. A product in parts, each below the size from which BLAS shares, takes what one thread needs, whatever else the
+BLAS divides a large product among threads and waits for all of them. On idle cores that is faster. If another
+program uses one of the cores it is a hundred times slower, since the system takes milliseconds to give the core back.
+A product in parts, each below the size from which BLAS uses threads, takes the time of one thread, whatever else the
 machine does.
 """
 
@@ -15,25 +15,25 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-SHARED_FROM: Final = 400_000  # numbers in a matrix; OpenBLAS shares vector products from 460,800 on
-_LANES: Final = 64  # columns that BLAS takes together, at most
-_FASTER: Final = 0.8  # of the time of one thread, from which sharing is worth it
-_DEAR: Final = 8.0  # of it, from which sharing is not to be tried often: a thread that slept takes some of it to wake
-_FADING: Final = 1.01  # a time counts for less with each later product
-_AT_ONCE: Final = 2  # products until sharing is tried again where it was not dear
-_SOON: Final = 32  # until it is tried for the first time, and again where it was dear for the first time
-_LATE: Final = 16_384  # and in the end, where it always is
+SHARED_FROM: Final = 400_000  # numbers in a matrix; OpenBLAS uses threads from 460,800 on
+_LANES: Final = 64  # most columns that BLAS processes together
+_FASTER: Final = 0.8  # share of one thread's time below which threads are used
+_DEAR: Final = 8.0  # multiple of it above which sharing is rarely tried: waking a thread takes part of it
+_FADING: Final = 1.01  # the shortest time grows by this factor with each product, so that it is renewed
+_AT_ONCE: Final = 2  # products until sharing is tried again if it was not slow
+_SOON: Final = 32  # until the first try, and the next if the first was slow
+_LATE: Final = 16_384  # and at most, if it is always slow
 
 
 @attrs.define(eq=False)
 class LargeProducts:
     """Multiplies one vector, and times it. The decoders of a model may share one.
 
-    Both ways have to give the same numbers bit by bit, or the time would decide on the text. With column-major matrices
-    they do; it is seen to for each shape of matrix before it is shared.
+    Both ways must give the same numbers bit by bit, or timing would change the text. With column-major matrices they
+    do; this is checked for each shape of matrix before threads are used.
     """
 
-    _alone: float = float("inf")  # seconds for a number of the matrix, on one thread
+    _alone: float = float("inf")  # seconds per number of the matrix, on one thread
     _shares: bool = False
     _turn: int = 0
     _trial: int = _SOON
@@ -55,7 +55,7 @@ class LargeProducts:
         self._alone = min((time.perf_counter() - begun) / matrix.size, self._alone * _FADING)
 
     def _share(self, vector: Any, matrix: Any, out: Any) -> None:
-        """Multiply in one, and see whether to go on like that."""
+        """Multiply with BLAS's threads, and decide whether to continue with them."""
         if not self._agree.get(matrix.shape, False):
             np.dot(vector, matrix, out)
             whole = out.copy()

@@ -1,4 +1,4 @@
-"""Decoding a recurrent network with NumPy: no torch, no allocation in a step, and each row as if it were alone.
+"""Decodes a recurrent network with NumPy: without torch, without allocation in a step, and each row as if alone.
 
 A batch is a stack of vector-matrix products, not one matrix-matrix product: BLAS rounds the two differently, and a
 sequence must give the same text alone and in any batch.
@@ -18,7 +18,7 @@ from textgen_builtins.models.rnn.large_products import SHARED_FROM, LargeProduct
 from textgen_builtins.models.rnn.row_threads import RowThreads
 from textgen_builtins.models.rnn.weights import Floats, Folded, check_shapes, expected_shapes
 
-_ALL_BUT_SHUT: Final = 80.0  # where exp is far from overflow, and a gate is 1e-35
+_ALL_BUT_SHUT: Final = 80.0  # here exp is far from overflow, and a gate is 1e-35
 _ONE: Final = (1, 1)
 
 
@@ -44,7 +44,7 @@ class NumpyRNN:
         return dict(self._tensors)
 
     def load_tensors(self, tensors: Tensors) -> None:
-        """Take over weights. Raises ValueError where names or shapes differ."""
+        """Load weights. Raises ValueError if names or shapes differ."""
         check_shapes(tensors, expected_shapes(self.config, self.vocab_size))
         self._tensors, self._folded = dict(tensors), Folded.of(self.config, tensors)
 
@@ -73,7 +73,7 @@ class NumpyDecoder:
         return len(self._logits)
 
     def extend(self, tokens: Ids) -> Floats:
-        """Logits (B, V) after `tokens` (B, T). The array is used again by the next call."""
+        """Logits (B, V) after `tokens` (B, T). The next call reuses the array."""
         if tokens.shape == _ONE:
             self._through_layers(self._places, self._rows[tokens.item()])
         elif tokens.shape[1]:
@@ -98,12 +98,12 @@ class NumpyDecoder:
         return logits
 
     def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
-        """The (B, steps) likeliest tokens to follow `tokens` (B,); none where a logit might not be finite."""
+        """The (B, steps) most likely tokens after `tokens` (B,); none if a logit might not be finite."""
         if not self._bounded:
             return np.empty((len(tokens), 0), np.int64)
         if self._one:
             return self._follow_one(tokens.item(), steps, forbidden)
-        made = np.empty((steps, len(tokens)), np.int64)  # a step's tokens side by side
+        made = np.empty((steps, len(tokens)), np.int64)  # the tokens of a step are contiguous
         self._threads.run(lambda rows: self._follow(rows, tokens, made, forbidden), len(tokens), steps)
         return made.T
 
@@ -115,7 +115,7 @@ class NumpyDecoder:
         return state
 
     def write_state(self, state: Tensors) -> None:
-        """Go on from a state that `read_state` gave, or rows of one."""
+        """Continue from a state that `read_state` gave, or from rows of one."""
         self._allocate(len(state["hidden"]))
         self._bounded = self._folded.bounded and all(np.isfinite(array).all() for array in state.values())
         for layer in range(len(self._hidden)):
@@ -125,13 +125,13 @@ class NumpyDecoder:
         self._read_out()
 
     def _allocate(self, batch_size: int) -> None:
-        """Arrays for a batch, at the start state. Those of a batch of one drop that axis: its steps are cheaper."""
+        """Arrays for a batch, at the start state. A batch of one drops that axis, which makes its steps faster."""
         folded, size, layers = self._folded, self._folded.config.hidden_size, len(self._folded.products)
         dtype, gates = folded.table.dtype, folded.table.shape[1]
         outputs = [np.zeros((batch_size, size + 1), dtype) for _ in range(layers)]
         for output in outputs:
             output[:, size] = 1
-        # The plain cell's function takes its sums to its output whole, where the last column becomes the 1.
+        # The plain cell's function maps all its sums to its output, where the last column becomes the 1.
         width = gates + (folded.config.cell == "rnn")
         sums = [np.full((batch_size, width), self._gives_one, dtype) for _ in range(layers)]
         products = [np.zeros((batch_size, product.shape[1]), dtype) for product in folded.products]
@@ -162,13 +162,13 @@ class NumpyDecoder:
         self._read_out()
 
     def _product(self, batch_size: int) -> Callable[[Any, Any, Any], object]:
-        """What multiplies. Each gives what the row alone would give: a stack of products, never one matrix product."""
+        """The function that multiplies: a stack of products, not one matrix product, so that rows are as if alone."""
         if any(product.size >= SHARED_FROM for product in self._folded.products):
             return self._large.dot if batch_size == 1 else multiply_in_parts
         return np.dot if batch_size == 1 else np.matmul
 
     def _read_out(self) -> None:
-        """Multiply out every layer's state; even the start state has a recurrent part, the biases."""
+        """Multiply every layer's state; even the start state has a recurrent part, the biases."""
         for place in self._places:
             self._multiply(place.factor, place.weights, place.product)
 
@@ -187,7 +187,7 @@ class NumpyDecoder:
             given = place.up
 
     def _follow_one(self, token: int, steps: int, forbidden: Sequence[int]) -> Ids:
-        """`continue_greedily` for a batch of one: the inner loop of `_through_layers`, with no call around it."""
+        """`continue_greedily` for a batch of one: the inner loop of `_through_layers`, without the calls."""
         rows, places, step, multiply = self._rows, self._places, self._step, self._multiply
         made = []
         for _ in range(steps):
@@ -203,7 +203,7 @@ class NumpyDecoder:
         return np.array(made, np.int64)[None]
 
     def _follow(self, rows: slice, tokens: Ids, made: Ids, forbidden: Sequence[int]) -> None:
-        """`continue_greedily` for some rows of a batch: `tokens` (B,) and `made` (steps, B) are those of the whole."""
+        """`continue_greedily` for some rows: `tokens` (B,) and `made` (steps, B) are those of the whole batch."""
         places = [place.of(rows) for place in self._places]
         table, taken, logits = self._folded.table, self._taken[rows], self._logits[rows]
         tokens = tokens[rows]

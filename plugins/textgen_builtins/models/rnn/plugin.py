@@ -9,7 +9,7 @@ from textgen_builtins.models.rnn.config import RNNConfig
 
 
 def build(config: RNNConfig, context: BuildContext) -> Any:
-    """A torch.nn.Module to train, or a model without torch that only decodes, on a CPU."""
+    """A torch.nn.Module to train, or on a CPU a model without torch that only decodes."""
     if not context.training and context.device == "cpu":
         from textgen_builtins.models.rnn.numpy_decoder import NumpyRNN
 

@@ -1,4 +1,4 @@
-"""The rows of a batch in one thread or in two, whichever is faster on this machine at this time."""
+"""Runs the rows of a batch in one thread or in two, whichever is currently faster on this machine."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 _FEWEST_ROWS: Final = 128
-_FEWEST_STEPS: Final = 16  # fewer are over before another core is awake
+_FEWEST_STEPS: Final = 16  # fewer are done before another core is awake
 _EARLY: Final = (3, 5)  # turns in which the slower way is tried again, as in every one of _TURNS
 _TURNS: Final = 16
-_FADING: Final = 1.25  # a time counts for less with each later one
+_FADING: Final = 1.25  # the shortest time grows by this factor with each turn, so that it is renewed
 
 
 @attrs.define(eq=False)
 class RowThreads:
-    """Runs work on rows that do not depend on each other, and times it. The decoders of a model may share one.
+    """Runs work on independent rows, and times it. The decoders of a model may share one.
 
-    NumPy lets go of the interpreter within its calls, not between them, so that a second thread is worth it for large
-    batches of small products on a free core, and a loss on a busy one. More than two wait for the interpreter.
+    NumPy releases the interpreter lock within its calls, not between. So a second thread helps for large batches
+    of small products on a free core, and costs time on a busy one. More than two would wait for the lock.
     """
 
-    _seconds: list[float] = attrs.field(factory=lambda: [0.0, 0.0])  # a step of a row, in one thread and in two
+    _seconds: list[float] = attrs.field(factory=lambda: [0.0, 0.0])  # per row and step, in one thread and in two
     _turn: int = 0
     _pool: ThreadPoolExecutor | None = None
 
@@ -36,7 +36,7 @@ class RowThreads:
             work(slice(None))
             return
         self._turn += 1
-        both = self._seconds[1] < self._seconds[0]  # what was never tried took no time yet
+        both = self._seconds[1] < self._seconds[0]  # a way that was never tried has no time yet
         if self._turn in _EARLY or self._turn % _TURNS == 0:
             both = not both
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The recurrent network as a torch module, to train anywhere and to decode on a GPU."""
+"""The recurrent network as a torch module, for training on any device and for decoding on a GPU."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ State: TypeAlias = tuple[Tensor, ...]
 class TorchRNN(nn.Module):
     """textgen.protocols.Model that trains by gradient.
 
-    Each layer is a module of its own, so that dropout between them can draw from a generator of ours: torch's stacked
-    RNNs draw from the global one, which belongs to the user.
+    Each layer is a separate module, so that dropout between them can use its own generator: torch's stacked RNNs use
+    the global one, which belongs to the user.
     """
 
     def __init__(self, config: RNNConfig, vocab_size: int) -> None:
@@ -52,7 +52,7 @@ class TorchRNN(nn.Module):
         """A network with torch's usual initial weights, drawn from a generator of `seed` alone.
 
         Uniform within 1/sqrt(hidden_size) for cells and head, standard normal for the embedding, times
-        1/sqrt(hidden_size) where it serves as the head.
+        1/sqrt(hidden_size) if it is also the head.
         """
         with torch.device("meta"):  # draws nothing from the global generator
             module = cls(config, vocab_size)
@@ -81,8 +81,8 @@ class TorchRNN(nn.Module):
         return self.run(tokens, state, dropout=self.training)
 
     def run(self, tokens: Tensor, state: State | None, *, dropout: bool) -> tuple[Tensor, State]:
-        """`forward`, with dropout or without whatever mode the module is in."""
-        # Time first, as the cells want it; the transposed result is a view, and costs nothing.
+        """`forward` with or without dropout, whatever the module's mode."""
+        # Time first, as the cells expect; the transposed result is a view and costs nothing.
         table = self.embedding.weight if self.config.embedding_size else self.one_hot
         x = F.embedding(tokens.T, table)  # (T, B, E)
         after: list[Tensor] = []
@@ -99,7 +99,7 @@ class TorchRNN(nn.Module):
             self._dropout_generator = torch.Generator(device).manual_seed(seed)
 
     def decoder(self, batch_size: int) -> Decoder:
-        """NumPy on a CPU, torch elsewhere. Weights that change later do not reach it on a CPU."""
+        """NumPy on a CPU, torch elsewhere. On a CPU, later changes of the weights do not affect it."""
         if self.head.bias.device.type == "cpu":
             return NumpyDecoder(Folded.of(self.config, self.tensors()), batch_size)
         return TorchDecoder(self, batch_size)
@@ -109,14 +109,14 @@ class TorchRNN(nn.Module):
         return {name: p.detach().cpu().numpy() for name, p in self._named_tensors().items()}
 
     def load_tensors(self, tensors: Tensors) -> None:
-        """Copy weights in. Raises ValueError where names or shapes differ."""
+        """Copy weights in. Raises ValueError if names or shapes differ."""
         check_shapes(tensors, expected_shapes(self.config, self.vocab_size))
         with torch.no_grad():
             for name, parameter in self._named_tensors().items():
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
 
     def _named_tensors(self) -> dict[str, nn.Parameter]:
-        """The parameters by the names of torch's own stacked cells, in the order of `expected_shapes`."""
+        """The parameters by the names that torch's stacked cells use, in the order of `expected_shapes`."""
         named = {}
         for name in expected_shapes(self.config, self.vocab_size):
             if name.startswith("rnn."):
@@ -127,7 +127,7 @@ class TorchRNN(nn.Module):
         return named
 
     def _carried(self, state: State | None, layer: int) -> Any:
-        """One layer's state as its module takes it: (1, B, H), or a pair of them."""
+        """One layer's state as its module expects it: (1, B, H), or a pair of them."""
         if state is None:
             return None
         if self.config.cell != "lstm":
@@ -145,7 +145,7 @@ class TorchRNN(nn.Module):
 class TorchDecoder:
     """textgen.protocols.RowDecoder and GreedyDecoder on the module's device, without dropout.
 
-    On CUDA a step of one token is launched as one graph: the kernels of so small a step are cheaper than their launch.
+    On CUDA a step of one token is launched as one graph: the launch of its small kernels costs more than they do.
     """
 
     exact_rows: Final = False  # the kernels of another batch size may round differently
@@ -159,7 +159,7 @@ class TorchDecoder:
         )
         self._graph: StepGraph | None = None
         self._single_steps = 0
-        self._bounded: bool | None = None  # whether logits are finite whatever is fed, once that was asked
+        self._bounded: bool | None = None  # whether logits are always finite; None until it is needed
 
     @property
     def batch_size(self) -> int:
@@ -183,9 +183,9 @@ class TorchDecoder:
 
     @torch.no_grad()
     def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
-        """The (B, steps) likeliest tokens to follow `tokens` (B,); the CPU waits for the device once, at the end.
+        """The (B, steps) most likely tokens after `tokens` (B,); the CPU waits for the device once, at the end.
 
-        (B, 0) where a logit might not be finite.
+        (B, 0) if a logit might not be finite.
         """
         if self._bounded is None:
             finite = all(bool(part.isfinite().all()) for part in self._state)
@@ -216,11 +216,11 @@ class TorchDecoder:
         """Logits (B, T, V) after each of `ids` (B, T)."""
         logits, after = self._module.run(ids.to(self._device), self._state, dropout=False)
         for part, new in zip(self._state, after, strict=True):
-            part.copy_(new)  # in place: a captured graph goes on from these very tensors
+            part.copy_(new)  # in place: a captured graph uses these very tensors
         return logits
 
     def read_state(self) -> Tensors:
-        """As NumpyDecoder's, so that either goes on from the other's."""
+        """The same as NumpyDecoder's, so that either continues from the other's."""
         step = len(self._state) // self._module.config.layers
         state = {"hidden": torch.stack(self._state[::step], dim=1).cpu().numpy()}
         if step == 2:
@@ -228,7 +228,7 @@ class TorchDecoder:
         return state
 
     def write_state(self, state: Tensors) -> None:
-        """Go on from a state that `read_state` gave, or rows of one."""
+        """Continue from a state that `read_state` gave, or from rows of one."""
         parts = [state[name] for name in ("hidden", "cell") if name in state]
         layers = range(self._module.config.layers)
         self._state = tuple(
@@ -264,7 +264,7 @@ class StepGraph:
         before = tuple(part.clone() for part in state)
         stream = torch.cuda.Stream(state[0].device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(state[0].device))
-        with torch.cuda.stream(stream):  # libraries set themselves up in a first run, which a capture forbids
+        with torch.cuda.stream(stream):  # libraries initialise in a first run, which is not allowed in a capture
             for _ in range(2):
                 module.run(self._tokens, state, dropout=False)
         torch.cuda.current_stream(state[0].device).wait_stream(stream)
@@ -278,7 +278,7 @@ class StepGraph:
             part.copy_(kept)
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Feed `tokens` (B, 1) and return logits (B, V), which the next step uses again."""
+        """Feed `tokens` (B, 1) and return logits (B, V), which the next step overwrites."""
         self._tokens.copy_(tokens)
         self._graph.replay()
         return self._logits

@@ -1,9 +1,9 @@
-"""The recurrent network's weights: their shapes by name, and as decoding wants them.
+"""The recurrent network's weights: their shapes by name, and their form for decoding.
 
 Three things make a step cheap. The one-hot or embedded token times the input matrix, biases added, is one row of a
-table made at load. A layer's recurrent matrix and the matrix that takes its output further up (the next layer's
-input matrix, or the head) stand side by side, biases below them, so a layer is one product. And what a sigmoid does
-to its argument first is folded into the weights: the half of (1 + tanh(x / 2)) / 2 in an LSTM, whose gates are then one
+table computed at load. A layer's recurrent matrix and the matrix applied to its output (the next layer's input
+matrix, or the head) stand side by side, with the biases below, so a layer is one product. And the factor of a
+sigmoid's argument is folded into the weights: the half of (1 + tanh(x / 2)) / 2 in an LSTM, whose gates are then one
 tanh, and the minus of 1 / (1 + exp(-x)) in a GRU, whose update gate has to be exact near 0.
 """
 
@@ -21,19 +21,19 @@ from textgen_builtins.models.rnn.large_products import SHARED_FROM
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
-_COLUMN_MAJOR_FROM: Final = 384  # units from which BLAS multiplies a column-major matrix faster; measured
+_COLUMN_MAJOR_FROM: Final = 384  # units from which BLAS is faster with a column-major matrix; measured
 _LARGEST_SUM: Final = 1e18
-_LANES: Final = 16  # a product's width is a multiple of it: BLAS takes remainders one by one
+_LANES: Final = 16  # product widths are multiples of it: BLAS computes remainders one by one
 
 
 @attrs.frozen(eq=False)
 class Folded:
-    """The weights of a network made ready for decoding.
+    """The weights of a network, prepared for decoding.
 
     table     (V, G·H) the first layer's input for each token, biases added
-    products  per layer (H + 1, G·H + out, filled up): from its output, and a 1 for the biases, to the gates' recurrent
-              part and to what goes up: the next layer's input or the logits
-    bounded   whether logits are finite whatever is fed
+    products  per layer (H + 1, G·H + out, padded): from its output, and a 1 for the biases, to the gates' recurrent
+              part and to the next layer's input or the logits
+    bounded   whether logits are finite for any tokens
     """
 
     config: RNNConfig
@@ -48,7 +48,7 @@ class Folded:
         head = tensors["embedding.weight" if config.tied_weights else "head.weight"]
         dtype = head.dtype
         factors = _gate_factors(config, dtype)
-        # What each layer takes from below, and adds to it; the head stands above the last.
+        # The input weights and biases of each layer; the head comes after the last.
         ups = [tensors[f"rnn.weight_ih_l{i}"] * factors[:, None] for i in range(config.layers)] + [head]
         biases = [_input_bias(config, tensors, i) * factors for i in range(config.layers)] + [tensors["head.bias"]]
         below = tensors["embedding.weight"] if config.embedding_size else np.eye(len(head), dtype=dtype)
@@ -72,9 +72,9 @@ class Folded:
 
 
 def is_bounded(config: RNNConfig, magnitude: float) -> bool:
-    """Whether logits are finite whatever is fed, given the sum of all weights' magnitudes.
+    """Whether logits are finite for any tokens, given the sum of all weights' magnitudes.
 
-    Cells whose output lies between -1 and 1, and weights whose products float32 can hold.
+    True for cells with outputs between -1 and 1, and weights whose products float32 can hold.
     """
     return (config.cell, config.nonlinearity) != ("rnn", "relu") and magnitude < _LARGEST_SUM
 
@@ -95,7 +95,7 @@ def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, 
 
 
 def check_shapes(tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
-    """Raise ValueError saying which names or shapes are not as expected."""
+    """Raise ValueError that says which names or shapes are not as expected."""
     given = {name: tuple(array.shape) for name, array in tensors.items()}
     wrong = [
         f"{name} is {given.get(name, 'missing')}, and should be {expected.get(name, 'absent')}"
@@ -107,13 +107,13 @@ def check_shapes(tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> None
 
 
 def _gate_factors(config: RNNConfig, dtype: Any) -> Floats:
-    """(G·H,) what the gates that a sigmoid is applied to are multiplied by beforehand."""
+    """(G·H,) the factors of the gates' arguments, before their sigmoids."""
     factors = {"rnn": [1.0], "gru": [-1.0, -1.0, 1.0], "lstm": [0.5, 0.5, 1.0, 0.5]}[config.cell]
     return np.repeat(np.asarray(factors, dtype), config.hidden_size)
 
 
 def _input_bias(config: RNNConfig, tensors: Tensors, layer: int) -> Floats:
-    """(G·H,) both biases, but for the GRU's candidate, whose recurrent bias stays inside the reset gate."""
+    """(G·H,) both biases, except for the GRU's candidate, whose recurrent bias stays inside the reset gate."""
     bias = np.array(tensors[f"rnn.bias_ih_l{layer}"])
     recurrent = tensors[f"rnn.bias_hh_l{layer}"]
     added = 2 * config.hidden_size if config.cell == "gru" else len(bias)
