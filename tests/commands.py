@@ -21,8 +21,7 @@ def environment(site: Iterable[Path] = (), extra: Mapping[str, str] | None = Non
     """This process's environment without variables of textgen and Python, but with `site` before its own PYTHONPATH."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("TEXTGEN_", "PYTHON"))}
     path = [*map(str, site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Models this small are slower with several threads, and far slower on a busy machine.
-    return inherited | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"} | dict(extra or {})
+    return inherited | {"PYTHONPATH": os.pathsep.join(path)} | dict(extra or {})
 
 
 def run_textgen(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 BOOK = Path(__file__).parents[1] / "../shared/data/timemachine.txt"
 
+# Models this small are slower with several threads, and far slower on a busy machine. Read when torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # The same examples every time, on a machine of any speed.
 settings.register_profile("textgen", derandomize=True, deadline=None, database=None)
 settings.load_profile("textgen")
