@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import fork_server
+
 # A test run that was started in the background ignores SIGINT, and would pass that on.
 HEEDING_SIGINT = """
 import signal, sys
@@ -30,8 +32,9 @@ def run_textgen(
     site: Iterable[Path] = (),
     extra: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """`textgen ARGUMENTS` in `folder`."""
-    return run_python("-m", "textgen", *arguments, folder=folder, site=site, extra=extra)
+    """`textgen ARGUMENTS` in `folder`. The command run, which needs torch, finds it imported."""
+    run = run_with_torch if arguments[:1] == ("run",) else run_python
+    return run("-m", "textgen", *arguments, folder=folder, site=site, extra=extra)
 
 
 def run_python(
@@ -50,3 +53,13 @@ def run_python(
         timeout=120,
         check=False,
     )
+
+
+def run_with_torch(
+    *arguments: str | Path,
+    folder: Path,
+    site: Iterable[Path] = (),
+    extra: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS` in `folder`, in a process that has imported torch: much quicker for what needs it."""
+    return fork_server.run([str(argument) for argument in arguments], folder, environment(site, extra))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import fork_server
 import pytest
 import tomli_w
 from hypothesis import settings
@@ -71,8 +72,12 @@ def python() -> Callable[..., Finished]:
 def textgen(python: Callable[..., Finished]) -> Callable[..., Finished]:
     """Run the command: `textgen("show", "pipeline.toml", cwd=folder)`; gives its stdout, stderr and exit code."""
 
-    def run(*arguments: object, **options: Any) -> Finished:
-        return python("-m", "textgen", *arguments, **options)
+    def run(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = "") -> Finished:
+        if arguments[0] != "run" or stdin:
+            return python("-m", "textgen", *arguments, cwd=cwd, env=env, stdin=stdin)
+        command = ["-m", "textgen", *map(str, arguments)]
+        done = fork_server.run(command, cwd, {**os.environ, **(env or {})})  # with torch imported
+        return Finished(done.stdout, done.stderr, done.returncode)
 
     return run
 
