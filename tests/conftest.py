@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import fork_server
 import pytest
 import tomli_w
 from hypothesis import settings
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 BOOK = Path(__file__).parents[1] / "../shared/data/timemachine.txt"
+
+# Models this small are slower with several threads, and far slower on a busy machine. Read when torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # The same examples every time, on a machine of any speed.
 settings.register_profile("textgen", derandomize=True, deadline=None, database=None)
@@ -68,8 +72,12 @@ def python() -> Callable[..., Finished]:
 def textgen(python: Callable[..., Finished]) -> Callable[..., Finished]:
     """Run the command: `textgen("show", "pipeline.toml", cwd=folder)`; gives its stdout, stderr and exit code."""
 
-    def run(*arguments: object, **options: Any) -> Finished:
-        return python("-m", "textgen", *arguments, **options)
+    def run(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = "") -> Finished:
+        if arguments[0] != "run" or stdin:
+            return python("-m", "textgen", *arguments, cwd=cwd, env=env, stdin=stdin)
+        command = ["-m", "textgen", *map(str, arguments)]
+        done = fork_server.run(command, cwd, {**os.environ, **(env or {})})  # with torch imported
+        return Finished(done.stdout, done.stderr, done.returncode)
 
     return run
 

@@ -126,6 +126,15 @@ def test_a_missing_run_directory_is_an_error(textgen: Callable[..., Any], tmp_pa
     assert len(failed.stderr.splitlines()) == 1
 
 
+@pytest.fixture(scope="module")
+def page(textgen: Callable[..., Any], workplace: Path) -> Path:
+    """A page of the command evaluate, which has replaced an earlier one."""
+    for _ in range(2):
+        done = textgen("evaluate", "runs/my", "my.txt", "--html", "old.html", cwd=workplace)
+        assert done.code == 0, done.stderr
+    return workplace / "old.html"
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -149,11 +158,10 @@ def test_a_missing_run_directory_is_an_error(textgen: Callable[..., Any], tmp_pa
         ("evaluate runs/my nowhere", "nowhere does not exist"),
     ],
 )
+@pytest.mark.usefixtures("page")
 def test_no_file_is_lost_and_none_is_missed(
     textgen: Callable[..., Any], workplace: Path, command: str, said: str
 ) -> None:
-    page = textgen("evaluate", "runs/my", "my.txt", "--html", "old.html", cwd=workplace)
-    assert page.code == 0, page.stderr  # its own page it replaces
     before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
     failed = textgen(*command.split(), cwd=workplace)
     assert (failed.code, failed.stdout) == (2, ""), failed.stderr

@@ -11,7 +11,7 @@ from typing import Any
 
 import pluggy
 import pytest
-from commands import run_python
+from commands import run_with_torch
 
 from textgen import Engine, PluginSet
 from textgen.plugin import hookspecs
@@ -100,5 +100,5 @@ def test_every_python_block_compiles(body: str, run: bool) -> None:
 @pytest.mark.parametrize("body", [pytest.param(p.values[0], id=p.id) for p in fences("python") if p.values[1]])
 def test_every_block_marked_to_run_runs(body: str, tmp_path: Path) -> None:
     (tmp_path / "block.py").write_text(body, encoding="utf-8")
-    done = run_python("-W", "error", "block.py", folder=tmp_path)
+    done = run_with_torch("-W", "error", "block.py", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -41,12 +41,12 @@ def test_there_are_no_other_pipelines() -> None:
 
 @pytest.mark.slow
 def test_quickstart_writes_mostly_real_words(tmp_path: Path) -> None:
-    run = textgen.run(PIPELINES / "quickstart.toml", ["device=cpu", "trainer.epochs=8"], output=tmp_path / "run")
+    run = textgen.run(PIPELINES / "quickstart.toml", ["device=cpu", "trainer.epochs=5"], output=tmp_path / "run")
     words = re.findall("[a-z']+", run.generations[0].text.lower())
     known = set(re.findall("[a-z']+", STORY.read_text(encoding="utf-8").lower()))
     assert len(words) > 80
-    # A third of the epochs: most words are spelt right already.
-    assert sum(word in known for word in words) / len(words) > 0.7
+    # A fifth of the epochs: three words of five are spelt right already.
+    assert sum(word in known for word in words) / len(words) > 0.5
 
 
 def test_my_text_runs(tmp_path: Path) -> None:
@@ -77,8 +77,8 @@ def test_the_seeds_recipe_follows_its_curve(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("book_cached")
 def test_overfit_overfits(tmp_path: Path) -> None:
-    """Sixteen epochs at the full rate are enough to see the two losses part; the whole of it goes on to below 0.3."""
-    overrides = ["device=cpu", "trainer.epochs=16", "trainer.final_rate=1"]
+    """Ten epochs at twice the rate are enough to see the two losses part; the whole of it goes on to below 0.3."""
+    overrides = ["device=cpu", "trainer.epochs=10", "trainer.learning_rate=8e-3", "trainer.final_rate=1"]
     run = textgen.run(PIPELINES / "overfit.toml", overrides, output=tmp_path / "run")
     rows = metrics(run)
     held_out = [row["validation_loss"] for row in rows]

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import run_python, run_textgen
+from commands import run_python, run_textgen, run_with_torch
 from installing import install
 
 PAGE = Path(__file__).parents[2] / "docs/writing-plugins.md"
@@ -38,7 +38,7 @@ def follow(name: str, folder: Path) -> tuple[Path, Path]:
 
 def check(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
     """Its tests pass and its pipeline runs; return the run."""
-    tested = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=project, site=[site])
+    tested = run_with_torch("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=project, site=[site])
     assert tested.returncode == 0, tested.stdout
     done = run_textgen("run", "pipeline.toml", folder=project, site=[site])
     assert done.returncode == 0, done.stderr

@@ -129,7 +129,7 @@ def test_another_thread_can_cancel_a_stream(finished_run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "sizes"),
-    [({}, (50_000, 200_000)), ({"stop": "\0never\0", "repetition_penalty": 1.1}, (10_000, 40_000))],
+    [({}, (20_000, 60_000)), ({"stop": "\0never\0", "repetition_penalty": 1.1}, (5_000, 15_000))],
     ids=["plain", "penalty"],
 )
 @pytest.mark.parametrize("many", [False, True], ids=["one", "two"])

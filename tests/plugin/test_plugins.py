@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def test_plugins_json_says_what_each_component_is_and_takes(folder: Path, sites:
 def test_a_third_party_subcommand_is_listed_and_runs(folder: Path, sites: dict[str, Path]) -> None:
     (folder / "few.txt").write_text("It has: 2 é\n")
     helped = run_textgen("--help", folder=folder, site=[sites["letters"]])
-    assert "letters     Count the letters of a text file." in helped.stdout
+    assert re.search(r"^  letters +Count the letters of a text file\.$", helped.stdout, re.MULTILINE)
     done = run_textgen("letters", "few.txt", folder=folder, site=[sites["letters"]])
     assert (done.returncode, done.stdout) == (0, "6\n")
     mistyped = run_textgen("leters", "few.txt", folder=folder, site=[sites["letters"]])
@@ -199,7 +200,8 @@ def test_a_package_without_an_entry_point_is_told_so(folder: Path, sites: dict[s
 
 def test_built_in_modules_can_be_switched_off_alone(folder: Path) -> None:
     done = run_textgen("--no-plugin", "adamw", "plugins", "--json", folder=folder)
-    assert {c["name"] for c in listed(done)["components"] if c["kind"] == "trainer"} == {"sgd"}
+    offered = {(c["distribution"], c["name"]) for c in listed(done)["components"] if c["kind"] == "trainer"}
+    assert {name for distribution, name in offered if distribution == "textgen-engine"} == {"sgd"}
 
 
 @pytest.mark.parametrize("how", ["textgen-shout", "Textgen_Shout:shout", "textgen-clash:clash"])
@@ -209,8 +211,9 @@ def test_a_plugin_can_be_switched_off_by_its_package(folder: Path, sites: dict[s
     shown = run_textgen("show", pipeline(folder, SHOUT, TINY, disable), folder=folder, site=site)
     assert shown.returncode == 0, shown.stderr  # neither won the name; now there is one
     listed_then = listed(run_textgen("--no-plugin", how, "plugins", "--json", folder=folder, site=site))
-    left = {"textgen-shout", "textgen-clash"} - {how.partition(":")[0].lower().replace("_", "-")}
-    assert {c["distribution"] for c in listed_then["components"]} == {"textgen-engine", *left}
+    both = {"textgen-shout", "textgen-clash"}
+    left = both - {how.partition(":")[0].lower().replace("_", "-")}
+    assert {c["distribution"] for c in listed_then["components"]} & both == left
 
 
 def test_python_without_docstrings_leaves_nothing_out(folder: Path) -> None:
@@ -292,8 +295,10 @@ def test_an_unfit_plugin_is_left_out_and_the_cause_named(unfit: subprocess.Compl
 
 def test_no_part_of_an_unfit_plugin_stays(unfit: subprocess.CompletedProcess[str]) -> None:
     described = listed(unfit)
-    assert len(described["quarantined"]) == len(UNFIT)
-    assert {c["distribution"] for c in described["components"]} == {"textgen-engine"}
+    assert sorted(q["plugin"] for q in described["quarantined"] if q["distribution"] == "textgen-unfit") == sorted(
+        UNFIT
+    )
+    assert "textgen-unfit" not in {c["distribution"] for c in described["components"]}
 
 
 @pytest.mark.parametrize("package", ["broken", "unfit"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from commands import run_python, run_textgen
+from commands import run_python, run_textgen, run_with_torch
 from installing import install
 
 from textgen.plugin.component import KINDS
@@ -43,7 +43,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
 @each_kind
 def test_its_own_tests_pass(packages: dict[str, Written], kind: str) -> None:
     package = packages[kind]
-    done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=package.project, site=[package.site])
+    done = run_with_torch("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=package.project, site=[package.site])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
 
@@ -57,7 +57,7 @@ def changed(package: Written, folder: Path, *changes: tuple[str, str]) -> str:
         assert old in text
         text = text.replace(old, new)
     module.write_text(text, encoding="utf-8")
-    done = run_python(
+    done = run_with_torch(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "contracts", folder=project, site=[project, package.site]
     )
     return done.stdout
@@ -80,7 +80,8 @@ def test_a_hook_without_its_mark_fails_the_test(packages: dict[str, Written], tm
 def test_its_pipeline_runs_and_uses_it(packages: dict[str, Written], kind: str, tmp_path: Path) -> None:
     package = packages[kind]
     shutil.copy(package.project / "pipeline.toml", tmp_path)
-    done = run_textgen("run", "pipeline.toml", folder=tmp_path, site=[package.site])
+    epochs = [] if kind == "trainer" else ["--set", "trainer.epochs=1"]
+    done = run_textgen("run", "pipeline.toml", *epochs, folder=tmp_path, site=[package.site])
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert "warning" not in done.stderr
