@@ -48,11 +48,11 @@ def test_a_first_row_of_numbers_counts(csv_file):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("x\n1\nnan\n", {}, r"data.csv: line 3: 'nan' in column 1 is no finite number"),
+        ("x\n1\nnan\n", {}, r"data.csv: line 3: 'nan' in column 1 is not a finite number"),
         ("x,y\n1,2\n\n3,\n", {"column": "y"}, r"data.csv: line 4: '' in column 'y'"),
         ("1,2\n3\n", {"column": 2}, r"data.csv: line 2: has 1 columns, and column 2 is wanted"),
         ("x,y\n1,2\n", {"column": "z"}, r"data.csv: it has no column 'z'; its first row has 'x', 'y'"),
-        ('1\n"2\n', {}, r"data.csv: line 2: is no CSV"),
+        ('1\n"2\n', {}, r"data.csv: line 2: is not CSV"),
     ],
 )
 def test_a_bad_file_is_an_error_with_its_line(csv_file, text, options, message):
