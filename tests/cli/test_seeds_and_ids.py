@@ -33,6 +33,7 @@ def test_json_lines_have_the_drawn_seed_and_the_ids(generate: Callable[..., Any]
         made = generator.generate("the ", max_new_tokens=12, seed=row["seed"], index=row["index"])
         assert row["token_ids"] == list(made.tokens)
         assert row["tokens"] == len(made.tokens)
+        assert "logprobs" not in row
 
 
 def test_help_says_what_sampling_options_change(generate: Callable[..., Any]) -> None:

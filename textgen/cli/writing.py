@@ -316,7 +316,7 @@ def _as_row(generation: Generation, prompt_tokens: int, tokenizer: Tokenizer) ->
     def named(token: int, logprob: float) -> dict[str, Any]:
         return {"token": token, "text": tokenizer.decode(np.array([token])), "logprob": logprob}
 
-    if generation.logprobs is not None:
+    if generation.logprobs:
         row["logprobs"] = [
             {**named(entry.token, entry.logprob), "top": [named(*likely) for likely in entry.top]}
             for entry in generation.logprobs
