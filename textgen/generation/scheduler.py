@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -26,9 +27,9 @@ class Prefill:
 
     def __init__(self, model: Model, offer: Offer, rows: Sequence[Row]) -> None:
         self._offer = offer
-        members: dict[int, list[Row]] = {}
+        members: dict[bytes | int, list[Row]] = {}
         for row in rows:
-            members.setdefault(id(row.prompt) if row.start is None else id(row), []).append(row)
+            members.setdefault(row.prompt.tobytes() if row.start is None else id(row), []).append(row)
         self._members = sorted(members.values(), key=lambda rows: len(rows[0].to_feed()))
         self._prompts: list[Ids] = [rows[0].to_feed() for rows in self._members]
         self._decoder = DecoderRows.begin(model, offer, len(self._prompts))
@@ -116,6 +117,11 @@ class Scheduler:
         return not (self._waiting or self._cancelled or self._prefills or self._batches)
 
     @property
+    def waiting(self) -> int:
+        """How many rows wait for their turn."""
+        return len(self._waiting)
+
+    @property
     def free(self) -> int:
         """How many more rows it would take in at once."""
         return self._capacity - len(self._rows()) - len(self._waiting)
@@ -126,12 +132,12 @@ class Scheduler:
         while self._cancelled:
             self._end(self._cancelled.popleft())
         self._admit()
-        running = tuple(self._batches)
-        if self._prefills:
+        running, began = tuple(self._batches), bool(self._prefills)
+        if began:
             self._feed(self._prefills[0])
-        if until:
-            running = tuple(self._batches)  # without, newcomers have made their step
-        if self._prefills or len(running) > 1:
+        if until == math.inf:
+            running, began = tuple(self._batches), bool(self._prefills)
+        if began or len(running) > 1:  # the first tokens of newcomers are not kept back, nor those still to be fed
             until = 0.0
         for batch in running:
             self._guarded(batch.rows, partial(batch.advance, until, self._news))
