@@ -21,6 +21,7 @@ from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
 from textgen.pipeline.document import Overrides, read_document
 from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
+from textgen.pipeline.structure import Reader
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Observer
@@ -140,12 +141,12 @@ class Engine:
 
         Raises PipelineError for a table that is wrong, ContractError where the plugin is.
         """
-        return checks.build(make_choice(kind, table, self.plugins(), context.folder, source=kind), context)
+        return checks.build(make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind), context)
 
     def read_corpus(self, table: Mapping[str, Any]) -> Iterator[str]:
         """The text of a corpus given as a `[corpus]` table, piece by piece. Raises PipelineError and CorpusError."""
         plugins = self.plugins()
-        choice = make_choice("corpus", table, plugins, Path.cwd(), source="corpus")
+        choice = make_choice("corpus", table, Reader(Path.cwd(), plugins), source="corpus")
         return read_pieces(checks.build(choice, BuildContext(folder=Path.cwd(), plugins=plugins)), choice.offer)
 
 

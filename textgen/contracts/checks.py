@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
+
 from textgen.contracts.guards import FAILURES, WatchedTokenizer, check_ids, out_of_memory, shown_where, unfit
 from textgen.contracts.guards import blame as blame  # used where a fault is found elsewhere
 from textgen.errors import ContractError, TextgenError
-from textgen.pipeline.pipeline import Choice
+from textgen.pipeline.structure import Choice
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Offer
 from textgen.plugin.validation import cause_of
 from textgen.protocols import Array, Ids, Tokenizer
@@ -18,6 +20,7 @@ _SAMPLE_CHARACTERS = 2000
 
 def build(choice: Choice, context: BuildContext) -> Any:
     """Build the object of a component. Unexpected exceptions become a ContractError that names the plugin."""
+    context = attrs.evolve(context, builder=build)
     try:
         made = choice.offer.component.build(choice.options, context)
         if fault := unfit(made, choice.offer.kind):  # before a run calls a missing method

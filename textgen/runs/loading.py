@@ -20,10 +20,12 @@ from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import DecodingOptions
-from textgen.pipeline.pipeline import Choice, make_choice, make_pipeline
+from textgen.pipeline.pipeline import make_choice, make_pipeline
 from textgen.pipeline.sampling import changed, named
+from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
+from textgen.runs import record as run_record
 from textgen.runs.corpus import CorpusHasher, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
 
@@ -45,9 +47,10 @@ def load_generator(
     tables = document.tables
     plugins = plugins_without(document.disabled_plugins())
 
+    reader = Reader(document.folder, plugins, run_record.origins(record))
+
     def choose(kind: str, table: Any) -> Choice:
-        table, source = _recorded(directory, record, kind, table)
-        return make_choice(kind, table, plugins, document.folder, source=source)
+        return make_choice(kind, table, reader, source=_source(directory, record, kind, table))
 
     context = BuildContext(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
@@ -148,13 +151,12 @@ def _training_tokens(
     return split_tokens(tokens, pipeline.data, tokenizer).training
 
 
-def _recorded(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> tuple[Any, str]:
-    """A component's table with its name made `package:name`, as the run had it, and what to install if it is gone."""
+def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> str:
+    """Where a component's table is from, and what to install if its plugin is gone."""
     name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
     for entry in record.get("components", ()):
         if entry["kind"] == kind and entry["name"] == name:
             package = f"{entry['distribution']} {entry['version']}"
             install = f"pip install {entry['distribution']}=={entry['version']}"
-            source = f"{directory.path} (its {kind} came with {package}; if it is missing: {install})"
-            return {**table, "type": f"{entry['distribution']}:{name}"}, source
-    return table, str(directory.path)
+            return f"{directory.path} (its {kind} came with {package}; if it is missing: {install})"
+    return str(directory.path)

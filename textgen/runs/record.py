@@ -14,8 +14,8 @@ import tomli_w
 from textgen.data import Dataset
 from textgen.errors import Difference, RunMismatchError
 from textgen.files import dump_tensors, write_json
-from textgen.pipeline.pipeline import Choice, Pipeline
-from textgen.pipeline.structure import flat
+from textgen.pipeline.pipeline import Pipeline
+from textgen.pipeline.structure import Choice, flat
 from textgen.plugin.component import Offer
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Progress
@@ -31,10 +31,15 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     tables = pipeline.to_dict()
     shape = {key: tables[key] for key in ("seed", "tokenizer", "data", "model", "trainer")}
     for key in ("tokenizer", "model", "trainer"):
-        choice: Choice = getattr(pipeline, key)
-        if hasattr(choice.options, "fingerprint"):
-            shape[key] = {"type": choice.name, **choice.options.fingerprint()}
+        shape[key] = _identity(getattr(pipeline, key))
     return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
+
+
+def _identity(choice: Choice) -> dict[str, Any]:
+    """What of a component determines the model."""
+    if hasattr(choice.options, "fingerprint"):
+        return {"type": choice.name, **choice.options.fingerprint()}
+    return {**choice.table(), **{key: _identity(part) for key, part in choice.parts().items()}}
 
 
 def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Mapping[str, Any]) -> None:
@@ -104,6 +109,11 @@ def finish(directory: RunDirectory, record: Mapping[str, Any], progress: Progres
         "tokenizer.json": directory.write_artifact("tokenizer.json", tokenizer),
     }
     directory.write_run({**record, "status": "finished", **attrs.asdict(progress), "files": files})
+
+
+def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """The distributions of a run's components by kind and name."""
+    return {(entry["kind"], entry["name"]): entry["distribution"] for entry in record.get("components", ())}
 
 
 def _origin(offer: Offer) -> dict[str, str]:
