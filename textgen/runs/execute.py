@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, TextIO, TypeAlias
 
 import attrs
@@ -12,7 +14,7 @@ from textgen import devices
 from textgen.contracts import checks
 from textgen.data import Dataset
 from textgen.errors import Fault, PipelineError, PromptError, UsageError
-from textgen.events import RunSkipped
+from textgen.events import RunSkipped, Settled
 from textgen.generation.arguments import check_decoding
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
@@ -41,11 +43,17 @@ class Execution:
     console: TextIO | None
     observers: tuple[Observer, ...]
     cancelled: Callable[[], bool]
+    begun: float = attrs.field(factory=time.perf_counter)
 
     def ensure_trained(self) -> Outcome:
         """Train from the start, resume or skip training, depending on the state of the run directory."""
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
+        if (
+            not self.overwrite
+            and (pipeline := run_record.as_decided(self.pipeline, self.directory)) is not self.pipeline
+        ):
+            return attrs.evolve(self, pipeline=pipeline).ensure_trained()
         described = run_record.is_written(self.pipeline, self.directory)
         if described and not self.overwrite and self.directory.is_settled():
             return self._train_if_needed()  # it is only read
@@ -90,12 +98,18 @@ class Execution:
             loop = self._training_loop(context, data, checkpoint)
             record = run_record.begin(pipeline, directory, digest, tokenizer, data, loop.context.device)
             try:
-                loop.run()
+                loop.run(partial(self._settle, record))
             except BaseException:
                 directory.write_run({**record, "status": "unfinished", "step": loop.progress.step})
                 raise
             run_record.finish(directory, record, loop.progress)
         return "trained" if checkpoint is None else "resumed"
+
+    def _settle(self, record: dict[str, Any], event: Settled) -> None:
+        """Record what the trainer decided."""
+        record["settled"] = dict(event.options)
+        run_record.write_pipeline(run_record.settle(self.pipeline, event.options), self.directory)
+        self.directory.write_run(record)
 
     def _record_to_resume(self) -> dict[str, Any] | None:
         """The record of the existing run; None if it is to be replaced, or failed before its first checkpoint."""
@@ -127,7 +141,7 @@ class Execution:
             trainer=trainer,
             blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
-            context=TrainingContext(seed=pipeline.seed, device=device),
+            context=TrainingContext(seed=pipeline.seed, device=device, elapsed=time.perf_counter() - self.begun),
             observers=[*own, *(ObserverEntry(observer, None) for observer in self.observers)],
             progress=Progress() if checkpoint is None else checkpoint.progress,
             checkpoint_seconds=pipeline.checkpoint.seconds,
