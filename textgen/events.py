@@ -1,15 +1,15 @@
 """The events of a run: what trainers yield, and what observers see.
 
-trainers yield    StepDone, Evaluated
-observers see     RunStarted, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped alone
+trainers yield    StepDone, Evaluated, Settled
+observers see     RunStarted, Settled, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped alone
 observers answer  nothing, or Stop
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, SupportsFloat, TypeAlias
 
 import attrs
 
@@ -18,21 +18,39 @@ import attrs
 class StepDone:
     """One update of the weights.
 
-    step, steps     1-based number of this update, and how many there will be
+    step, steps     1-based number of this update, and how many there will be as far as is known
     epoch           1-based pass over the training data that it belongs to
     loss            mean cross-entropy of its batch, in nats per token
     tokens          number of tokens in the batch
     learning_rate   of this update; None if the trainer has none
     gradient_norm   global norm before clipping; None if it was not computed
+
+    A trainer may give `loss` and `gradient_norm` as tensors of one element. They stay on the device until an observer
+    reads the attribute, which then waits for the device; the engine reads the loss of a step a few steps later.
     """
 
     step: int
     steps: int
     epoch: int
-    loss: float
+    _loss: SupportsFloat
     tokens: int
     learning_rate: float | None = None
-    gradient_norm: float | None = None
+    _gradient_norm: SupportsFloat | None = None
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy of the batch."""
+        return float(self._loss)
+
+    @property
+    def gradient_norm(self) -> float | None:
+        """Global norm before clipping."""
+        return None if self._gradient_norm is None else float(self._gradient_norm)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether reading the loss waits for nothing."""
+        return isinstance(self._loss, float | int)
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +61,17 @@ class Evaluated:
     epoch: int
     training_loss: float
     validation_loss: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Settled:
+    """The trainer decided what its options left to it: a number of steps for a time, for example.
+
+    options   new values for options of the trainer's table. The run's pipeline.toml and run.json have them from now on,
+              so that a run of that pipeline is the same run
+    """
+
+    options: Mapping[str, Any]
 
 
 @attrs.frozen(kw_only=True)
@@ -128,5 +157,5 @@ class Stop:
     reason: str = ""
 
 
-TrainingEvent: TypeAlias = StepDone | Evaluated
-Event: TypeAlias = RunStarted | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped
+TrainingEvent: TypeAlias = StepDone | Evaluated | Settled
+Event: TypeAlias = RunStarted | Settled | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped

@@ -177,7 +177,10 @@ class Model(Protocol):
 
     One that trains by gradient is also a `torch.nn.Module` with `forward(tokens, state=None) -> (logits, state)`:
     tokens (B, T) int64, logits (B, T, V), state a flat tuple of tensors with the batch as first axis, None at the
-    start; and, if it draws random numbers, `set_dropout_seed(seed)`, called before each training step.
+    start; and, if it draws random numbers, `set_dropout_seed(seed)`, called before each training step. It may have a
+    loss of its own, `training_loss(tokens, targets, state=None) -> (loss, state)`, both (B, T), the loss a mean in nats
+    per token to which auxiliary terms may be added; evaluations still measure the cross-entropy of `forward`. And it
+    may name the roles of its parameters, `parameter_roles() -> dict`, see textgen.gradient.Parameters.
     """
 
     def decoder(self, batch_size: int) -> Decoder:
@@ -203,10 +206,16 @@ class TrainerState:
 
 @attrs.frozen(kw_only=True)
 class TrainingContext:
-    """What a trainer is told: the seed for all its random choices, and the device as torch names it."""
+    """What a trainer is told.
+
+    seed      for all its random choices
+    device    as torch names it
+    elapsed   seconds that this run has taken before training: imports, corpus, tokenizer
+    """
 
     seed: int
     device: str
+    elapsed: float = 0.0
 
 
 class Trainer(Protocol):
@@ -214,6 +223,8 @@ class Trainer(Protocol):
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Train, yielding a StepDone after each update and an Evaluated after each evaluation.
+
+        Settled says what it decided where options left it the choice, before the first step that depends on it.
 
         After each yield, `state()` and the model's tensors are a consistent state to resume from. Continues from the
         loaded state, if there is one.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, TextIO, TypeAlias
 
 import attrs
@@ -12,7 +14,7 @@ from textgen import devices
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
 from textgen.errors import Fault, Interrupted, PipelineError, PromptError, UsageError
-from textgen.events import RunFinished, RunSkipped
+from textgen.events import RunFinished, RunSkipped, Settled
 from textgen.generation.arguments import check_decoding
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
@@ -42,12 +44,18 @@ class Execution:
     console: TextIO | None
     observers: tuple[Observer, ...]
     cancelled: Callable[[], bool]
+    begun: float = attrs.field(factory=time.perf_counter)
     _components: Components = attrs.field(factory=Components, init=False)
 
     def ensure_trained(self) -> Outcome:
         """Train from the start, resume or skip training, depending on the state of the run directory."""
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
+        if (
+            not self.overwrite
+            and (pipeline := run_record.as_decided(self.pipeline, self.directory)) is not self.pipeline
+        ):
+            return attrs.evolve(self, pipeline=pipeline).ensure_trained()
         described = run_record.is_written(self.pipeline, self.directory)
         if described and not self.overwrite and self.directory.is_settled():
             with self._components:
@@ -98,7 +106,7 @@ class Execution:
         """Train, put the model in place, and tell the observers how it ended."""
         status: Literal["finished", "interrupted", "failed"] = "failed"
         try:
-            loop.run()
+            loop.run(partial(self._settle, record))
             run_record.finish(self.directory, record, loop.progress, loop.observers.stopped)
             status = "finished"
         except Interrupted:
@@ -112,6 +120,12 @@ class Execution:
                 stopped = loop.observers.stopped
                 by = stopped.by if stopped is not None and status == "finished" else ""
                 loop.observers.tell(RunFinished(step=loop.progress.step, status=status, stopped_by=by))
+
+    def _settle(self, record: dict[str, Any], event: Settled) -> None:
+        """Record what the trainer decided."""
+        record["settled"] = dict(event.options)
+        run_record.write_pipeline(run_record.settle(self.pipeline, event.options), self.directory)
+        self.directory.write_run(record)
 
     def _record_to_resume(self) -> dict[str, Any] | None:
         """The record of the existing run; None if it is to be replaced, or failed before its first checkpoint."""
@@ -143,7 +157,7 @@ class Execution:
             trainer=trainer,
             blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
-            context=TrainingContext(seed=pipeline.seed, device=device),
+            context=TrainingContext(seed=pipeline.seed, device=device, elapsed=time.perf_counter() - self.begun),
             observers=self._observers(attrs.evolve(context, training=True)),
             progress=Progress() if checkpoint is None else checkpoint.progress,
             checkpoint_seconds=pipeline.checkpoint.seconds,

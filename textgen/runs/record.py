@@ -52,18 +52,19 @@ def _identity(choice: Choice) -> dict[str, Any]:
 
 def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Mapping[str, Any]) -> None:
     """Raise RunMismatchError if the run directory was made by another pipeline."""
-    if record is None:
-        return
+    if record is not None and (differences := _differences(record, shape)):
+        raise RunMismatchError(directory.path, differences)
+
+
+def _differences(record: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Difference]:
     before, now = flat(record["fingerprint"]), flat(shape)
     if "corpus.sha256" not in now:
         before = {key: value for key, value in before.items() if not key.startswith("corpus.")}
-    differences = [
+    return [
         Difference(key, before.get(key), now.get(key))
         for key in dict.fromkeys([*before, *now])
         if before.get(key) != now.get(key)
     ]
-    if differences:
-        raise RunMismatchError(directory.path, differences)
 
 
 def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
@@ -105,6 +106,27 @@ def begin(
     }
     directory.write_run(record)
     return record
+
+
+def as_decided(pipeline: Pipeline, directory: RunDirectory) -> Pipeline:
+    """The pipeline with what its trainer decided in an earlier part of this run; itself if that was nothing."""
+    record = directory.read_run() if directory.exists() else {}
+    options = record.get("settled")
+    if not options or _differences(record, fingerprint(pipeline)):
+        return pipeline
+    made = settle(pipeline, options)
+    return pipeline if made.trainer == pipeline.trainer else made
+
+
+def settle(pipeline: Pipeline, options: Mapping[str, Any]) -> Pipeline:
+    """The pipeline with options that its trainer decided, as an event or a run record has them."""
+
+    def changed(choice: Choice, options: Mapping[str, Any]) -> Choice:
+        parts = choice.parts()
+        new = {key: changed(parts[key], value) if key in parts else value for key, value in options.items()}
+        return attrs.evolve(choice, options=attrs.evolve(choice.options, **new))
+
+    return attrs.evolve(pipeline, trainer=changed(pipeline.trainer, options))
 
 
 def finish(

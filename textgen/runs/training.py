@@ -6,8 +6,9 @@ import contextlib
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import attrs
 
@@ -15,7 +16,7 @@ from textgen.contracts.checks import explain_training
 from textgen.contracts.guards import FAILURES, blame, out_of_memory, raise_failure
 from textgen.data import Dataset
 from textgen.errors import Interrupted, RunError, TextgenError, TrainingError
-from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, StepDone
+from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, Settled, StepDone
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Trainer, TrainerState, TrainingContext
@@ -24,6 +25,7 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")
+_UNREAD: Final = 8  # steps whose losses may stay on the device
 
 
 @attrs.define(kw_only=True)
@@ -48,11 +50,15 @@ class TrainingLoop:
     checkpoint_seconds: float
     cancelled: Callable[[], bool]
     sample: Callable[[str, int], str]
+    _unread: deque[StepDone] = attrs.field(factory=deque)
     _best: Checkpoint | None = None
     _written: set[int] = attrs.field(factory=set)
 
-    def run(self) -> None:
-        """Train to the end and write a checkpoint. Raises Interrupted, TrainingError, or what the components raise."""
+    def run(self, settle: Callable[[Settled], None]) -> None:
+        """Train to the end and write a checkpoint; `settle` records what the trainer decides.
+
+        Raises Interrupted, TrainingError, or what the components raise.
+        """
         logger.info("training in %s on %s after step %d", self.directory.path, self.context.device, self.progress.step)
         self.observers.tell(
             RunStarted(
@@ -68,7 +74,7 @@ class TrainingLoop:
         )
         if self.observers.stopped is None:
             with contextlib.closing(self._events()) as events:
-                self._iterate(events)
+                self._iterate(events, settle)
         self._checkpoint()
 
     def _explain(self, error: BaseException) -> NoReturn:
@@ -94,7 +100,7 @@ class TrainingLoop:
         except FAILURES as error:
             self._explain(error)
 
-    def _iterate(self, events: Iterable[Any]) -> None:
+    def _iterate(self, events: Iterable[Any], settle: Callable[[Settled], None]) -> None:
         begun = earlier = time.perf_counter()
         training_seconds, tokens = 0.0, 0
         before = self.progress.seconds
@@ -103,17 +109,21 @@ class TrainingLoop:
             now = time.perf_counter()
             self.progress.seconds = before + now - begun
             if isinstance(event, StepDone):
-                self._check_loss(event)
+                self._check_losses(event)
                 self.progress.step = event.step
                 training_seconds += now - earlier
                 tokens += event.tokens
                 self.observers.tell(event)
+            elif isinstance(event, Settled):
+                settle(event)
+                self.observers.tell(event)
             elif isinstance(event, Evaluated):
+                self._check_losses()
                 self._evaluated(event, tokens * self.data.characters_per_token / max(training_seconds, 1e-9))
                 training_seconds, tokens = 0.0, 0
             else:
                 what = type(event).__name__
-                raise blame(self.blame[0], f"yielded {what} from train, and must yield StepDone and Evaluated")
+                raise blame(self.blame[0], f"yielded {what} from train, and must yield StepDone, Evaluated and Settled")
             if self.observers.stopped is None and self.cancelled():
                 self._checkpoint()
                 step = self.progress.step
@@ -124,6 +134,19 @@ class TrainingLoop:
             if self.observers.stopped is not None:
                 return
             earlier = time.perf_counter()
+
+    def _check_losses(self, event: StepDone | None = None) -> None:
+        """Check the loss of a step: at once if it was read, else some steps later, so that the device is not awaited.
+
+        Without `event`, all that were not checked.
+        """
+        if event is not None:
+            self._unread.append(event)
+        try:
+            while self._unread and (event is None or event.is_read or len(self._unread) > _UNREAD):
+                self._check_loss(self._unread.popleft())
+        except FAILURES as error:  # a device reports some of its errors only when something is read
+            self._explain(error)
 
     def _check_loss(self, event: StepDone) -> None:
         if math.isfinite(event.loss):
@@ -180,6 +203,7 @@ class TrainingLoop:
 
     def _checkpoint(self) -> None:
         """Write checkpoints of the best and the current state, and remove all others."""
+        self._check_losses()
         self._write_best()
         if self.progress.step not in self._written:
             self._write(self._snapshot())
