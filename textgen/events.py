@@ -2,6 +2,7 @@
 
 trainers yield    StepDone, Evaluated, Settled
 observers see     RunStarted, Settled, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped alone
+observers answer  nothing, or Stop
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Settled:
 class RunStarted:
     """Training begins, or resumes from `step` with `evaluations` made before it.
 
+    since_best      number of those evaluations after the best one
     parameters      number of learnt parameters
     training_tokens, validation_tokens   sizes of the split
     """
@@ -88,6 +90,7 @@ class RunStarted:
     vocab_size: int
     training_tokens: int
     validation_tokens: int
+    since_best: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -97,8 +100,11 @@ class Evaluation:
     perplexity, bits_per_character   from the validation loss, or from the training loss if nothing is held out
     characters_per_second            of training since the previous evaluation, validation not included
     seconds                          of training so far, including the earlier parts of a resumed run
-    best                             whether the loss is the lowest so far
+    best                             whether the loss is the lowest so far; of training losses, the latest is the best
+    since_best                       number of evaluations since the best one; 0 where this one is
     sample                           `sample(prompt, max_new_tokens)` continues a prompt with the model as it is now
+    model                            the model itself, such as a torch module, to read until `observe` returns. What is
+                                     kept for longer is copied: `model.tensors()` may be views of the weights
     """
 
     step: int
@@ -111,6 +117,8 @@ class Evaluation:
     seconds: float
     best: bool
     sample: Callable[[str, int], str] = attrs.field(repr=False, eq=False)
+    since_best: int = 0
+    model: Any = attrs.field(default=None, repr=False, eq=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -123,18 +131,30 @@ class Checkpointed:
 
 @attrs.frozen(kw_only=True)
 class RunFinished:
-    """Training ended: all of it ("finished"), by request ("interrupted") or by an error ("failed")."""
+    """Training ended: all of it ("finished"), by request ("interrupted") or by an error ("failed").
+
+    A finished run is in place when observers are told, and can be loaded. An observer that ended it early is in
+    `stopped_by`, which is "" otherwise.
+    """
 
     step: int
     status: Literal["finished", "interrupted", "failed"]
+    stopped_by: str = ""
 
 
 @attrs.frozen(kw_only=True)
 class RunSkipped:
-    """The run in the folder `path` was finished already, at `step`. Only the caller's own observers see this."""
+    """The run in the folder `path` was finished already, at `step`, and is not trained again. Nothing is written."""
 
     step: int
     path: Path
+
+
+@attrs.frozen
+class Stop:
+    """What `observe` returns to end a run early, as finished: its best weights are the model, and run.json says why."""
+
+    reason: str = ""
 
 
 TrainingEvent: TypeAlias = StepDone | Evaluated | Settled

@@ -3,6 +3,9 @@
 Shapes: B sequences of a batch, T positions in time, V tokens of the vocabulary. Token ids are integers from 0 to
 V - 1. Logits are float32 or float64 and may hold -inf ("never"), but no NaN. An *array* is a NumPy array, or a torch
 tensor where the model is on a GPU; both follow the array API standard.
+
+A component may have a method `close()`. It is called once, without arguments: at the end of the training that it was
+built for, however that ends, or when the generator that it was built for is closed. What it raises is a warning.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checka
 
 import attrs
 
-from textgen.events import Event, TrainingEvent
+from textgen.events import Event, Stop, TrainingEvent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -273,6 +276,9 @@ class Sampler(Protocol):
 class Observer(Protocol):
     """Sees the events of a run, in order, on the thread that trains."""
 
-    def observe(self, event: Event) -> None:
-        """Called with RunStarted first and RunFinished last. Must ignore event classes that it does not know."""
+    def observe(self, event: Event) -> Stop | None:
+        """Called with RunStarted first and RunFinished last. Must ignore event classes that it does not know.
+
+        Returns None; or `textgen.events.Stop`, which ends the run early, as finished.
+        """
         ...

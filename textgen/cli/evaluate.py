@@ -47,9 +47,9 @@ def command(context: Any, run: str, file: str, encoding: str, page: str | None, 
     from textgen.engine import Engine
 
     engine = Engine(disable=context.disable)
-    generator = engine.load(run, device=device, sampler=[])  # a score is the model's own
     name = "stdin" if file == "-" else file
-    with _readable_twice(file) as path:
+    # Without samplers: a score is the model's own.
+    with engine.load(run, device=device, sampler=[]) as generator, _readable_twice(file) as path:
         pieces = partial(_read, engine, path, name, encoding)
         try:
             score = generator.score(_with_progress(pieces(), path, encoding))

@@ -20,7 +20,7 @@ _SAMPLE_CHARACTERS = 2000
 
 def build(choice: Choice, context: BuildContext) -> Any:
     """Build the object of a component. Unexpected exceptions become a ContractError that names the plugin."""
-    context = attrs.evolve(context, builder=build)
+    context = attrs.evolve(context, builder=context.builder or build)
     try:
         made = choice.offer.component.build(choice.options, context)
         if fault := unfit(made, choice.offer.kind):  # before a run calls a missing method
@@ -35,8 +35,11 @@ def build(choice: Choice, context: BuildContext) -> Any:
         raise blame(choice.offer, cause) from error
 
 
-def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
-    """Check ids and the round trip on the beginning of the corpus: decoding and encoding must give the same ids."""
+def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
+    """Check ids and the round trip on the beginning of the corpus: decoding and encoding must give the same ids.
+
+    Returns the tokenizer saved and loaded, which may be another object.
+    """
     import numpy as np
 
     size = tokenizer.vocab_size
@@ -66,8 +69,10 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
         saved = json.loads(json.dumps(tokenizer.to_dict()))
     except (TypeError, ValueError) as error:
         raise blame(offer, f"has a to_dict that is not JSON: {error}") from error
-    if not np.array_equal(np.asarray(tokenizer.from_dict(saved).encode(sample)), ids):
+    loaded = tokenizer.from_dict(saved)
+    if not np.array_equal(np.asarray(loaded.encode(sample)), ids):
         raise blame(offer, "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something")
+    return loaded
 
 
 def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:

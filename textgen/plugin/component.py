@@ -176,6 +176,11 @@ class Offer:
         """`package:name`, which is unambiguous."""
         return f"{self.distribution}:{self.name}"
 
+    @property
+    def canonical_name(self) -> str:
+        """The same whichever way a pipeline names it: `name` of the built-in set, `package:name` of others."""
+        return self.name if self.distribution == OWN_DISTRIBUTION else self.qualified_name
+
 
 class ComponentSource(Protocol):
     """Looks up components: the part of a PluginSet that a component made of others needs."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.guards import changed_text, read_pieces
+from textgen.contracts.lifetime import Components
 from textgen.data import Dataset, Windows
 from textgen.errors import CorpusError
 from textgen.pipeline.options import DataOptions
@@ -50,7 +51,7 @@ class CorpusHasher:
         return CorpusDigest(self._hash.hexdigest(), self._characters)
 
 
-def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline) -> CorpusDigest:
+def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline, components: Components) -> CorpusDigest:
     """Fit the tokenizer, check it on the beginning of the corpus, and give the digest of all of it."""
     hasher = CorpusHasher()
     beginning: list[str] = []
@@ -68,7 +69,8 @@ def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline) -> C
     digest = hasher.digest()
     if not digest.characters:
         raise CorpusError("the corpus is empty: it has 0 characters, and training needs at least a window of text")
-    checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning[0])
+    offer = pipeline.tokenizer.offer
+    components.add(checks.check_tokenizer(tokenizer, offer, beginning[0]), offer)
     return digest
 
 

@@ -21,6 +21,7 @@ from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Progress
 from textgen.runs.corpus import CorpusDigest
 from textgen.runs.directory import RunDirectory
+from textgen.runs.observers import Stopped
 
 
 def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[str, Any]:
@@ -32,14 +33,21 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     shape = {key: tables[key] for key in ("seed", "tokenizer", "data", "model", "trainer")}
     for key in ("tokenizer", "model", "trainer"):
         shape[key] = _identity(getattr(pipeline, key))
+    # Of the observers, those that may end a run early: their config classes have a fingerprint.
+    ending = [choice for choice in pipeline.observers if hasattr(choice.options, "fingerprint")]
+    shape["observer"] = {choice.offer.canonical_name: choice.options.fingerprint() for choice in ending}
     return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
 
 
 def _identity(choice: Choice) -> dict[str, Any]:
     """What of a component determines the model."""
     if hasattr(choice.options, "fingerprint"):
-        return {"type": choice.name, **choice.options.fingerprint()}
-    return {**choice.table(), **{key: _identity(part) for key, part in choice.parts().items()}}
+        return {"type": choice.offer.canonical_name, **choice.options.fingerprint()}
+    return {
+        **choice.table(),
+        "type": choice.offer.canonical_name,
+        **{key: _identity(part) for key, part in choice.parts().items()},
+    }
 
 
 def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Mapping[str, Any]) -> None:
@@ -121,8 +129,10 @@ def settle(pipeline: Pipeline, options: Mapping[str, Any]) -> Pipeline:
     return attrs.evolve(pipeline, trainer=changed(pipeline.trainer, options))
 
 
-def finish(directory: RunDirectory, record: Mapping[str, Any], progress: Progress) -> None:
-    """Write the best weights, then mark the run finished."""
+def finish(
+    directory: RunDirectory, record: Mapping[str, Any], progress: Progress, stopped: Stopped | None = None
+) -> None:
+    """Write the best weights, then mark the run finished; `stopped` says which observer ended it early."""
     step = progress.best_step if progress.best_step is not None else progress.step
     tensors = directory.checkpoints.read(step).tensors
     tokenizer = directory.inside("tokenizer.json").read_bytes()
@@ -130,7 +140,8 @@ def finish(directory: RunDirectory, record: Mapping[str, Any], progress: Progres
         "model.safetensors": directory.write_artifact("model.safetensors", dump_tensors(tensors)),
         "tokenizer.json": directory.write_artifact("tokenizer.json", tokenizer),
     }
-    directory.write_run({**record, "status": "finished", **attrs.asdict(progress), "files": files})
+    early = {} if stopped is None else {"stopped": attrs.asdict(stopped)}
+    directory.write_run({**record, "status": "finished", **attrs.asdict(progress), **early, "files": files})
 
 
 def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
