@@ -15,6 +15,7 @@ import attrs
 from textgen import devices
 from textgen.contracts import checks
 from textgen.contracts.guards import read_pieces
+from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.arguments import Event
 from textgen.generation.generator import Generator
@@ -142,8 +143,11 @@ class Engine:
         """
         return checks.build(make_choice(kind, table, self.plugins(), context.folder, source=kind), context)
 
-    def read_corpus(self, table: Mapping[str, Any]) -> Iterator[str]:
-        """The text of a corpus given as a `[corpus]` table, piece by piece. Raises PipelineError and CorpusError."""
+    def read_corpus(self, table: Mapping[str, Any]) -> Iterator[CorpusPiece]:
+        """The pieces of a corpus given as a `[corpus]` table: text, and DOCUMENT_END where documents are marked.
+
+        Raises PipelineError and CorpusError.
+        """
         plugins = self.plugins()
         choice = make_choice("corpus", table, plugins, Path.cwd(), source="corpus")
         return read_pieces(checks.build(choice, BuildContext(folder=Path.cwd(), plugins=plugins)), choice.offer)
