@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from conftest import TEXT, count
+from counted import TEXT, count
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from textgen_ngram.smoothing import FALLBACK, discounts
+
+from textgen_builtins.models.ngram.smoothing import FALLBACK, discounts
 
 BEGINNING = -1
 

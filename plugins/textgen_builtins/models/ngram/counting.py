@@ -12,8 +12,8 @@ from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.protocols import Ids, Tensors, TrainerState, TrainingContext
-from textgen_ngram.ngram_model import NgramModel
-from textgen_ngram.smoothing import Floats, Ints, interpolation
+from textgen_builtins.models.ngram.model import NgramModel
+from textgen_builtins.models.ngram.smoothing import Floats, Ints, interpolation
 
 
 @attrs.define(eq=False)

@@ -31,14 +31,14 @@ class CountConfig(NoOptions):
 
 def build_ngram(config: NgramConfig, context: BuildContext) -> Model:
     """A model without counts: every token is equally likely."""
-    from textgen_ngram.ngram_model import NgramModel
+    from textgen_builtins.models.ngram.model import NgramModel
 
     return NgramModel(config.order, context.vocab_size)
 
 
 def build_count(config: CountConfig, context: BuildContext) -> Trainer:
     """A trainer at the start."""
-    from textgen_ngram.counting import CountTrainer
+    from textgen_builtins.models.ngram.counting import CountTrainer
 
     return CountTrainer()
 

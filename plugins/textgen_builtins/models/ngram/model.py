@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 
 from textgen.protocols import Ids, Tensors
-from textgen_ngram.smoothing import Floats, Ints
-from textgen_ngram.trie import Trie
+from textgen_builtins.models.ngram.smoothing import Floats, Ints
+from textgen_builtins.models.ngram.trie import Trie
 
 _NAMES: Final = ("counts", "keys", "sizes")
 
@@ -16,8 +16,8 @@ _NAMES: Final = ("counts", "keys", "sizes")
 class NgramModel:
     """textgen.protocols.Model of n-gram counts: up to `order` tokens, over a vocabulary of `vocab_size`.
 
-    Its weights are `keys`, `counts` and `sizes` of textgen_ngram.trie.Trie. How many there are depends on the text,
-    so load_tensors takes any number that fits together.
+    Its weights are `keys`, `counts` and `sizes` of a Trie. How many there are depends on the text, so load_tensors
+    takes any number that fits together.
     """
 
     def __init__(self, order: int, vocab_size: int) -> None:

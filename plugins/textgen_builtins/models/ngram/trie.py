@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from textgen_ngram.smoothing import Floats, Ints, interpolation
+from textgen_builtins.models.ngram.smoothing import Floats, Ints, interpolation
 
 _TABLE_BYTES: Final = 1 << 26  # for the rows kept ready; deeper contexts are put together when they are asked for
 _BLOCK: Final = 1 << 16  # tokens worked on at once: the scratch arrays take a few times 512 KiB
