@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from textgen.cli.options import check_file, check_output, check_run, device_option, json_option
+from textgen.cli.options import check_output, check_run, device_option, json_option
 from textgen.errors import CorpusError, PipelineError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path())
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(exists=True, allow_dash=True))
 @click.option("--encoding", default="utf-8", show_default=True, help="How the file is encoded.")
 @click.option(
     "--html",
@@ -83,10 +83,8 @@ def _write_page(page: str, html: str) -> None:
 
 
 def _check(file: str, page: str | None) -> None:
-    """Raise UsageError for a text that is not there, and for a page that would take the place of something else."""
-    if file != "-":
-        check_file("FILE", file, folder=True)
-    elif sys.stdin is None:  # it was closed before the process began
+    """Raise UsageError for a text that cannot be read, and for a page that would take the place of something else."""
+    if file == "-" and sys.stdin is None:  # it was closed before the process began
         raise UsageError("- reads stdin, which is closed")
     if page in (None, "-"):
         return
