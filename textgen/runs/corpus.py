@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from textgen.data import Dataset, Windows
 from textgen.errors import CorpusError
 from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
+from textgen.plugin.component import Offer
 from textgen.protocols import Corpus, Ids, Tokenizer
 
 _RATIO_SAMPLE: Final = 1 << 20  # tokens decoded to measure how many characters a token stands for
@@ -30,16 +32,16 @@ class CorpusDigest:
     characters: int
 
 
-class CorpusHasher:
-    """Computes the digest of a text from its pieces, as they pass."""
+class HashedPieces(Iterable[str]):
+    """The text of a corpus in pieces, of which a digest is made as they pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, corpus: Corpus, offer: Offer) -> None:
+        self._pieces = read_pieces(corpus, offer)
         self._hash = hashlib.sha256()
         self._characters = 0
 
-    def update(self, pieces: Iterable[str]) -> Iterator[str]:
-        """The same pieces, counted and hashed as they are taken."""
-        for piece in pieces:
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._pieces:
             # surrogatepass: a lone surrogate is no valid text, but that is for the tokenizer to judge
             self._hash.update(piece.encode("utf-8", "surrogatepass"))
             self._characters += len(piece)
@@ -52,24 +54,16 @@ class CorpusHasher:
 
 def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline) -> CorpusDigest:
     """Fit the tokenizer, check it on the beginning of the corpus, and give the digest of all of it."""
-    hasher = CorpusHasher()
-    beginning: list[str] = []
-
-    def noted() -> Iterator[str]:
-        for piece in hasher.update(read_pieces(corpus, pipeline.corpus.offer)):
-            if not beginning and piece:
-                beginning.append(piece)
-            yield piece
-
-    pieces = noted()
-    tokenizer.fit(pieces)
+    hashed = HashedPieces(corpus, pipeline.corpus.offer)
+    pieces = iter(hashed)
+    beginning = next(filter(None, pieces), "")
+    tokenizer.fit(itertools.chain([beginning], pieces))
     for _ in pieces:  # what a tokenizer that needs no fitting has left unread counts too
         pass
-    digest = hasher.digest()
-    if not digest.characters:
+    if not beginning:
         raise CorpusError("the corpus is empty: it has 0 characters, and training needs at least a window of text")
-    checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning[0])
-    return digest
+    checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning)
+    return hashed.digest()
 
 
 @contextlib.contextmanager
@@ -78,9 +72,9 @@ def encoded_corpus(
 ) -> Iterator[Dataset]:
     """The corpus as tokens in the file `path`, mapped into memory, for as long as training needs it."""
     try:
-        hasher = CorpusHasher()
-        tokens = encode_corpus(hasher.update(read_pieces(corpus, pipeline.corpus.offer)), tokenizer, path)
-        if hasher.digest() != digest:
+        pieces = HashedPieces(corpus, pipeline.corpus.offer)
+        tokens = encode_corpus(pieces, tokenizer, path)
+        if pieces.digest() != digest:
             raise CorpusError(changed_text(pipeline.corpus.offer))
         yield split_tokens(tokens, pipeline.data, tokenizer)
     finally:
@@ -110,18 +104,15 @@ def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dat
         training, validation = tokens[: len(tokens) - held_out], tokens[len(tokens) - held_out :]
     else:
         training, validation = _split_windows(tokens, options, length, stride)
-    if not len(Windows(training, length, stride)):
-        raise CorpusError(
-            f"the corpus is too short: {len(training):,} training tokens, and one window of "
-            f"data.window_length = {length} needs {length + 1}; shorten the window or use a longer text"
-        )
-    if len(validation) and not len(Windows(validation, length, stride)):
-        raise CorpusError(
-            f"the held-out part is too short: {len(validation):,} tokens, and one window of "
-            f"data.window_length = {length} needs {length + 1}; raise data.validation_fraction, set it to 0, "
-            "shorten the window or use a longer text"
-        )
-    sample = validation[:_RATIO_SAMPLE] if len(validation) else training[:_RATIO_SAMPLE]
+    window = f"one window of data.window_length = {length} needs {length + 1}"
+    if len(training) <= length:
+        cause = f"the corpus is too short: {len(training):,} training tokens, and {window}"
+        raise CorpusError(f"{cause}; shorten the window or use a longer text")
+    if 0 < len(validation) <= length:
+        cause = f"the held-out part is too short: {len(validation):,} tokens, and {window}"
+        advice = "raise data.validation_fraction, set it to 0, shorten the window or use a longer text"
+        raise CorpusError(f"{cause}; {advice}")
+    sample = (validation if len(validation) else training)[:_RATIO_SAMPLE]
     return Dataset(
         training=training,
         validation=validation,

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.guards import FAILURES, raise_failure, read_pieces
+from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.errors import CorpusError, PipelineError, RunError, UsageError
 from textgen.files import load_tensors, read_json
 from textgen.generation.chain import Chain
@@ -24,7 +24,7 @@ from textgen.pipeline.pipeline import Choice, make_choice, make_pipeline
 from textgen.pipeline.sampling import changed, named
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
-from textgen.runs.corpus import CorpusHasher, encode_corpus, split_tokens
+from textgen.runs.corpus import HashedPieces, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
 
 logger = logging.getLogger("textgen")
@@ -137,11 +137,9 @@ def _training_tokens(
     """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
     pipeline = make_pipeline(document, plugins)
     context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
-    corpus = checks.build(pipeline.corpus, context)
-    hasher = CorpusHasher()
-    pieces = read_pieces(corpus, pipeline.corpus.offer)
-    tokens = encode_corpus(hasher.update(pieces), tokenizer, file)
-    now, then = attrs.asdict(hasher.digest()), record["fingerprint"]["corpus"]
+    pieces = HashedPieces(checks.build(pipeline.corpus, context), pipeline.corpus.offer)
+    tokens = encode_corpus(pieces, tokenizer, file)
+    now, then = attrs.asdict(pieces.digest()), record["fingerprint"]["corpus"]
     if now != then:
         sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
         raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")

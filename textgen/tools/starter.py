@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import shlex
 from pathlib import Path
@@ -71,10 +70,10 @@ _PIECE = 1 << 20
 
 
 def starter_pipeline(text: str | None, folder: Path) -> tuple[str, str]:
-    """A commented pipeline for the file or folder `text`, to be put in `folder`; for the embedded story without one.
+    """A commented pipeline for the file or folder `text`, to be put in `folder`; for the built-in story without one.
 
-    With it comes a remark on how the text is encoded, or "" where there is nothing to say. Raises UsageError when there
-    is no such text, too little of it, or something other than text.
+    Returned with a remark on the text's encoding, or "". Raises UsageError if there is no such text, too little of it,
+    or something other than text.
     """
     corpus, remark, size = _STORY, "", _STORY_BYTES
     if text is not None:
@@ -109,7 +108,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _encoding(files: list[Path]) -> tuple[str, str]:
-    """The pipeline's lines on how files are encoded, as far as that is sure, and a remark where it is not."""
+    """The line of the pipeline that says how the files are encoded, as far as it is known, and a remark if not."""
     found = {file: _encoding_of(file) for file in files}
     names = set(found.values())
     if names <= {"utf-8"}:
@@ -117,33 +116,31 @@ def _encoding(files: list[Path]) -> tuple[str, str]:
     if len(names) == 1 and "" not in names:
         return f'\nencoding = "{names.pop()}"', ""
     odd = next(file for file, name in found.items() if name != "utf-8")
-    what = f"{odd} is not UTF-8" if not found[odd] else f"{odd} is {found[odd]}, and others are not"
+    what = f"{odd} is {found[odd]}, and others are not" if found[odd] else f"{odd} is not UTF-8"
     line = '\n# encoding = "cp1252"     # say here how the text is encoded: it is not UTF-8'
     return line, f"{what}; set the option encoding of [corpus], for example to cp1252 or latin-1"
 
 
 def _encoding_of(file: Path) -> str:
-    """ "utf-8", "utf-16" or "utf-32" where the file's bytes leave no doubt, else "". Raises UsageError for no text."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    """ "utf-8", "utf-16" or "utf-32" where the bytes of a file show it, else "". Raises UsageError if it is no text."""
     with file.open("rb") as opened:
-        data = opened.read(_PIECE)
-        for magic, what in _NO_TEXTS.items():
-            if data.startswith(magic):
-                raise UsageError(f"{file} is {what}, not plain text; save it as text first")
-        if name := encoding_of_mark(data):
-            return name
-        try:
-            while data:
-                decoder.decode(data)
-                data = opened.read(_PIECE)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return ""
+        beginning = opened.read(100)
+    for magic, what in _NO_TEXTS.items():
+        if beginning.startswith(magic):
+            raise UsageError(f"{file} is {what}, not plain text; save it as text first")
+    if name := encoding_of_mark(beginning):
+        return name
+    try:
+        with file.open(encoding="utf-8") as text:
+            while text.read(_PIECE):
+                pass
+    except UnicodeDecodeError:
+        return ""
     return "utf-8"
 
 
 def write_new(path: Path, text: str, *, force: bool) -> None:
-    """Write a file that is not there yet. Raises UsageError when it is, or when it cannot be written."""
+    """Write a file, which must be new unless `force`. Raises UsageError, also if it cannot be written."""
     if path.exists() and not force:
         raise UsageError(f"{path} exists; choose another name with --pipeline, or replace it with --force")
     try:
