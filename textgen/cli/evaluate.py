@@ -102,25 +102,18 @@ def _readable_twice(file: str) -> Iterator[str]:
         yield file
         return
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        copy = Path(folder, "text")
-        with copy.open("wb") as written, _open(file) as read:
-            shutil.copyfileobj(read, written)
-        yield str(copy)
-
-
-def _open(file: str) -> contextlib.AbstractContextManager[Any]:
-    return contextlib.nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")
+        with Path(folder, "text").open("wb") as copy, click.open_file(file, "rb") as read:
+            shutil.copyfileobj(read, copy)
+        yield copy.name
 
 
 def _with_progress(pieces: Iterator[str], file: str, encoding: str) -> Iterator[str]:
     """The same pieces, with a bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield from pieces
-        return
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     size = Path(file).stat().st_size if Path(file).is_file() else None
-    with tqdm(total=size, file=sys.stderr, unit="B", unit_scale=True, leave=False) as bar:
+    hidden = not sys.stderr.isatty()
+    with tqdm(total=size, file=sys.stderr, unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
         for piece in pieces:
             yield piece
             bar.update(len(piece.encode(encoding, "replace")))

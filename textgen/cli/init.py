@@ -23,7 +23,7 @@ def command(text: str | None, pipeline: str | None, force: bool) -> None:
 
     stem = Path(text).resolve().stem if text else "pipeline"
     path = Path(pipeline or f"{stem}.toml")
-    made, remark = starter_pipeline(text, path.parent)
+    made, remark = starter_pipeline(text, path)
     write_new(path, made, force=force)
     if remark:
         click.echo(f"textgen: warning: {remark}", err=True)

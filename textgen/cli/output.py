@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 import click
@@ -23,9 +23,6 @@ from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation, GenerationState
 from textgen.protocols import Tokenizer
-
-if TYPE_CHECKING:
-    from textgen.generation.novelty import CopyIndex
 
 _ENDS: Final = ("stop", "stop_tokens", "time_limit")
 
@@ -57,12 +54,19 @@ class OutputOptions:
 
     def of_one(self) -> list[str]:
         """The options given that work on one text."""
-        return _given({"--stream": self.as_stream, "--save-state": self.save_state, "--load-state": self.load_state})
+        options = {"--stream": self.as_stream, "--save-state": self.save_state, "--load-state": self.load_state}
+        return [name for name, value in options.items() if value not in (None, False)]
 
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
-        if self.is_interactive():
-            self._check_session()
+        refused = {"--n": self.n != 1, "--output": self.form != "text", "--logprobs": self.logprobs is not None}
+        refused |= {"--novelty": self.novelty, "--save-state": self.save_state is not None}
+        if self.is_interactive() and any(refused.values()):
+            given = ", ".join(name for name, is_given in refused.items() if is_given)
+            raise UsageError(
+                f"{given} needs a prompt, and without one a session opens; "
+                "give --prompt TEXT, or --prompt '' to start from nothing"
+            )
         if self.is_several() and (one := self.of_one()):
             raise UsageError(f"{', '.join(one)} works on one text; leave --n, --prompts-file and more prompts out")
         if bool(self.prompts) + (self.prompt_file is not None) + (self.prompts_file is not None) > 1:
@@ -82,18 +86,6 @@ class OutputOptions:
 
     def _has_none(self) -> bool:
         return not self.prompts and (self.prompt_file, self.prompts_file, self.load_state) == (None, None, None)
-
-    def _check_session(self) -> None:
-        refused = {"--n": self.n != 1, "--output": self.form != "text", "--logprobs": self.logprobs is not None}
-        if given := _given({**refused, "--novelty": self.novelty, "--save-state": self.save_state}):
-            raise UsageError(
-                f"{', '.join(given)} needs a prompt, and without one a session opens; "
-                "give --prompt TEXT, or --prompt '' to start from nothing"
-            )
-
-
-def _given(options: dict[str, Any]) -> list[str]:
-    return [name for name, value in options.items() if value not in (None, False)]
 
 
 def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) -> None:
@@ -157,7 +149,7 @@ def _generations(
         **arguments,
     )
     if output.is_several() and sys.stderr.isatty() and not sys.stdout.isatty():
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
         return iter(tqdm(generations, total=len(prompts) * output.n, file=sys.stderr, unit="text"))
     return generations
@@ -168,7 +160,12 @@ def _written(
 ) -> Iterator[Generation]:
     """Write each text, and give it on."""
     generations = _generations(generator, output, prompts, arguments)
-    index, missing = _copy_index(generator) if output.novelty else (None, None)
+    index, missing = None, None
+    if output.novelty:
+        try:
+            index = generator.copy_index()
+        except TextgenError as error:  # the corpus may have stayed on another machine
+            missing = error
     for number, generation in enumerate(generations, 1):
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
         report = index.report(added) if index is not None else None
@@ -191,14 +188,6 @@ def _written(
 
 def _unknown_characters(generator: Generator, arguments: dict[str, Any]) -> Any:
     return (generator.defaults | arguments).get("unknown_characters", "error")
-
-
-def _copy_index(generator: Generator) -> tuple[CopyIndex | None, TextgenError | None]:
-    """What tells what is copied, or why there is nothing: the corpus may have stayed on another machine."""
-    try:
-        return generator.copy_index(), None
-    except TextgenError as error:
-        return None, error
 
 
 @contextlib.contextmanager

@@ -138,9 +138,7 @@ class Session:
         if given is None:
             raise UsageError("expected /set KEY=VALUE, as in /set temperature=0.5")
         name = self._name(given[1])
-        changed = {**self._options, name: parse_value(name, self._table[name].type, given[2])}
-        self._check(changed)
-        self._change(name, changed)
+        self._use(name, {**self._options, name: parse_value(name, self._table[name].type, given[2])})
 
     def _unset(self, key: str) -> None:
         if not key:
@@ -148,7 +146,7 @@ class Session:
         name = self._name(key)
         if name not in self._options:
             raise UsageError(f"{name} is not set")
-        self._change(name, {key: value for key, value in self._options.items() if key != name})
+        self._use(name, {key: value for key, value in self._options.items() if key != name})
 
     def _name(self, key: str) -> str:
         """The name of an option as the API has it, given as that or as the command has it. Raises UsageError."""
@@ -162,7 +160,9 @@ class Session:
         """A stream that is never started: what is wrong is refused."""
         return self._generator.stream("", index=self._first, **as_arguments(options))
 
-    def _change(self, name: str, options: dict[str, Any]) -> None:
+    def _use(self, name: str, options: dict[str, Any]) -> None:
+        """Write with other options, of which `name` has changed."""
+        self._check(options)
         self._options = options
         if name == "seed":
             self._index = self._first

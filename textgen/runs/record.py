@@ -16,7 +16,6 @@ from textgen.errors import Difference, RunMismatchError
 from textgen.files import dump_tensors, write_json
 from textgen.pipeline.pipeline import Choice, Pipeline
 from textgen.pipeline.structure import flat
-from textgen.plugin.component import Offer
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Progress
 from textgen.runs.corpus import CorpusDigest
@@ -41,16 +40,11 @@ def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Ma
     """Raise RunMismatchError if the run directory was made by another pipeline."""
     if record is None:
         return
-    before, now = flat(record["fingerprint"]), flat(shape)
-    if "corpus.sha256" not in now:
-        before = {key: value for key, value in before.items() if not key.startswith("corpus.")}
-    differences = [
-        Difference(key, before.get(key), now.get(key))
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key)
-    ]
-    if differences:
-        raise RunMismatchError(directory.path, differences)
+    kept = {key: value for key, value in record["fingerprint"].items() if key != "corpus" or key in shape}
+    before, now = flat(kept), flat(shape)
+    keys = [key for key in before | now if before.get(key) != now.get(key)]
+    if keys:
+        raise RunMismatchError(directory.path, [Difference(key, before.get(key), now.get(key)) for key in keys])
 
 
 def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
@@ -81,7 +75,10 @@ def begin(
             "validation_tokens": len(data.validation),
             "vocab_size": tokenizer.vocab_size,
         },
-        "components": [_origin(choice.offer) for choice in pipeline.choices()],
+        "components": [
+            {"kind": choice.offer.kind, "name": choice.offer.name, **choice.offer.plugin.facts()}
+            for choice in pipeline.choices()
+        ],
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -104,10 +101,6 @@ def finish(directory: RunDirectory, record: Mapping[str, Any], progress: Progres
         "tokenizer.json": directory.write_artifact("tokenizer.json", tokenizer),
     }
     directory.write_run({**record, "status": "finished", **attrs.asdict(progress), "files": files})
-
-
-def _origin(offer: Offer) -> dict[str, str]:
-    return {"kind": offer.kind, "name": offer.name, **offer.plugin.facts()}
 
 
 def _text(pipeline: Pipeline) -> bytes:

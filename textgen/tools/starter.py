@@ -5,55 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
+from string import Template
 
 import tomli_w
 
 from textgen.errors import UsageError
 from textgen.files import encoding_of_mark, write_atomic
-
-_TEMPLATE = """\
-# A textgen pipeline. Run it with:     textgen run {file}
-# Every key, with its default:         textgen show {file}
-# Every component there is:            textgen plugins --options
-
-seed = 0           # another seed gives another model
-device = "auto"    # "cpu", "cuda", "cuda:1", "mps"
-# threads = 1      # of the CPU; where other programs use its cores, one is far faster than several
-
-[corpus]
-{corpus}
-
-[tokenizer]
-type = "char"          # one token per character
-# letters_only = true  # keep only a to z and the space: learns faster, writes without punctuation
-# lower_case = true
-
-[data]
-window_length = 64          # characters the model sees at once in training
-validation_fraction = 0.1   # the last tenth is held out: its loss tells how well the model generalises
-
-[model]
-type = "rnn"
-cell = "lstm"          # "rnn", "gru", "lstm"
-hidden_size = 256      # larger learns more, and is slower
-layers = 1
-dropout = 0.2          # raise it when validation loss rises while training loss falls
-
-[trainer]
-type = "adamw"
-epochs = {epochs}            # passes over the text
-batch_size = {streams}        # places of the text read side by side; fewer make more steps
-order = "streams"      # read the text on from window to window
-learning_rate = 4e-3
-
-[[sampler]]
-type = "temperature"
-temperature = 0.8      # lower is safer, higher is wilder, 0 is greedy
-
-[generate]
-prompt = ""            # text to continue
-max_new_tokens = 500
-"""
 
 _SMALLEST_TEXT = 2000
 _STORY_BYTES = 87_000
@@ -69,20 +26,20 @@ _NO_TEXTS = {
 _PIECE = 1 << 20
 
 
-def starter_pipeline(text: str | None, folder: Path) -> tuple[str, str]:
-    """A commented pipeline for the file or folder `text`, to be put in `folder`; for the built-in story without one.
+def starter_pipeline(text: str | None, path: Path) -> tuple[str, str]:
+    """A commented pipeline at `path` for the file or folder `text`; for the built-in story without one.
 
     Returned with a remark on the text's encoding, or "". Raises UsageError if there is no such text, too little of it,
     or something other than text.
     """
     corpus, remark, size = _STORY, "", _STORY_BYTES
     if text is not None:
-        path = Path(text)
-        if not path.exists():
+        given = Path(text)
+        if not given.exists():
             raise UsageError(f"{text} does not exist; give a text file, or a folder of them")
-        if path.suffix.lower() == ".toml":
+        if given.suffix.lower() == ".toml":
             raise UsageError(f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}")
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*.txt") if file.is_file())
+        files = [given] if given.is_file() else sorted(file for file in given.rglob("*.txt") if file.is_file())
         try:
             size = sum(file.stat().st_size for file in files)
             encoding, remark = _encoding(files)
@@ -91,13 +48,14 @@ def starter_pipeline(text: str | None, folder: Path) -> tuple[str, str]:
         if size < _SMALLEST_TEXT:
             cause = f"{text} has {size:,} bytes, which is too little to learn from"
             raise UsageError(f"{cause}; give some thousands at least")
-        corpus = 'type = "file"\n' + tomli_w.dumps({"path": _relative(path, folder)}).strip()
+        corpus = 'type = "file"\n' + tomli_w.dumps({"path": _relative(given, path.parent)}).strip()
         corpus += "           # a file, a list of files, or a folder of .txt files" + encoding
     # About 2,000 steps, and at least 20 windows in each stream.
     streams = max(4, min(64, size // (64 * 20)))
     epochs = max(3, min(100, 2000 // max(1, size // (64 * streams))))
-    made = _TEMPLATE.replace("{corpus}", corpus).replace("{streams}", str(streams)).replace("{epochs}", str(epochs))
-    return made, remark
+    template = Template(Path(__file__).with_name("starter.toml.template").read_text(encoding="utf-8"))
+    file = shlex.quote(str(path))
+    return template.substitute(file=file, corpus=corpus, streams=streams, epochs=epochs), remark
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -144,6 +102,6 @@ def write_new(path: Path, text: str, *, force: bool) -> None:
     if path.exists() and not force:
         raise UsageError(f"{path} exists; choose another name with --pipeline, or replace it with --force")
     try:
-        write_atomic(path, text.replace("{file}", shlex.quote(str(path))).encode())
+        write_atomic(path, text.encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -6,6 +6,8 @@ import html
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from string import Template
 
 import numpy as np
 import numpy.typing as npt
@@ -21,26 +23,7 @@ _LIGHT = ("#faf5cf", "#f8e899", "#fed25f", "#ffb84f", "#fe9a42", "#fd7441", "#ee
 _DARK = ("#23223a", "#342556", "#4d2368", "#6d1b60", "#8a1842", "#9c2c20", "#9d5004")
 _RUN = 12  # tokens whose bits one tooltip shows
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
-_MARK = '<meta name="generator" content="textgen">'
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">{mark}<title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.7 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem;
-  background: light-dark(#ffffff, #17191c); color: light-dark(#1c1c1c, #e4e4e4); }}
-pre {{ font: 15px/1.75 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }}
-.legend span {{ padding: 0.15em 0.5em; display: inline-block; white-space: nowrap; }}
-u {{ text-decoration: underline wavy; }} i::before {{ content: "⏎"; font-style: normal; opacity: 0.45; }}
-.note {{ color: light-dark(#555555, #a8a8a8); }}
-{colours}
-</style></head><body>
-<h1>{title}</h1>
-<p class="legend">bits of surprise: {legend}</p>
-<p class="note">{note}</p>
-<pre>{body}</pre>
-</body></html>
-"""
+_MARK = b'<meta name="generator" content="textgen">'
 
 
 def surprise_page(blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: str, text: Iterable[str] = ()) -> str:
@@ -61,13 +44,13 @@ def surprise_page(blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: st
     scored = max(len(tokens) - 1, 1)  # nothing comes before the first
     note = f"{np.nansum(bits) / scored:.2f} bits per token on average over {scored:,} tokens"
     note += ", the first of the text" * cut + "; underlined: outside the vocabulary" * bool(unknown)
-    title = html.escape(title)
-    return _PAGE.format(mark=_MARK, title=title, colours=_colours(), legend=_legend(), note=note, body=body)
+    page = Template(Path(__file__).with_name("surprise.html.template").read_text(encoding="utf-8"))
+    return page.substitute(title=html.escape(title), colours=_colours(), legend=_legend(), note=note, body=body)
 
 
 def is_page(beginning: bytes) -> bool:
     """Whether a file that begins so is such a page."""
-    return _MARK.encode() in beginning[:200]
+    return _MARK in beginning[:200]
 
 
 def _beginning(blocks: Iterable[TokenScores]) -> tuple[Ids, npt.NDArray[np.float64], bool]:
