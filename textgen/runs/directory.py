@@ -22,7 +22,7 @@ from typing import Any, Final
 import attrs
 
 from textgen.errors import CorruptFileError, RunError, RunLockedError
-from textgen.files import inside, read_checked, read_json, remove, sync_folder, write_atomic, write_json
+from textgen.files import inside, read_json, remove, sync_folder, write_atomic, write_json
 from textgen.runs.checkpoints import Checkpoints
 
 FORMAT_VERSION: Final = 1
@@ -146,10 +146,6 @@ class RunDirectory:
         """Write a file of the run atomically and return its SHA-256."""
         write_atomic(self.path / name, data)
         return hashlib.sha256(data).hexdigest()
-
-    def read_artifact(self, name: str, sha256: str) -> bytes:
-        """The bytes of a file of the run, checked against the checksum in run.json. No memory map stays behind."""
-        return read_checked(self.inside(name), sha256)
 
     def sweep(self) -> None:
         """Remove the partial files of a killed process, and restore what it was replacing."""

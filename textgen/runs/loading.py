@@ -15,7 +15,7 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.errors import CorpusError, PipelineError, RunError, UsageError
-from textgen.files import load_tensors, read_json
+from textgen.files import load_tensors, read_checked, read_json
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import Document, read_document
@@ -53,19 +53,20 @@ def load_generator(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
     )
     unfitted = checks.build(choose("tokenizer", tables["tokenizer"]), context)
-    directory.read_artifact("tokenizer.json", record["files"]["tokenizer.json"])
+    files = record["files"]
+    read_checked(directory.inside("tokenizer.json"), files["tokenizer.json"])
     tokenizer = unfitted.from_dict(read_json(directory.inside("tokenizer.json")))
     context = attrs.evolve(context, tokenizer=tokenizer)
     model_choice = choose("model", tables["model"])
     model = checks.build(model_choice, context)
-    data = directory.read_artifact("model.safetensors", record["files"]["model.safetensors"])
-    load_weights(model, model_choice, load_tensors(directory.path / "model.safetensors", data))
+    weights = directory.inside("model.safetensors")
+    load_weights(model, model_choice, load_tensors(weights, read_checked(weights, files["model.safetensors"])))
     logger.info("loaded the run in %s", directory.path)
     chain = [choose("sampler", t) for t in (tables.get("sampler", []) if samplers is None else samplers)]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context),
         path=directory.path,
-        model_id=record["files"]["model.safetensors"],
+        model_id=files["model.safetensors"],
         defaults={key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS},
         tables=tables,
         record=record,

@@ -23,6 +23,7 @@ from textgen.plugin.registry import PluginSet
 from textgen.tools import machine
 from textgen.tools.describe import describe_clashes
 
+_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PATIENCE_SECONDS: Final = 10.0  # for the import of one plugin
 _SLOW_MILLISECONDS: Final = 300
 _LITTLE_DISK: Final = 200 << 20
@@ -55,7 +56,10 @@ def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[
         "driver": driver,
         "torch_error": torch_error,
         "devices": [] if torch is None else machine.devices(torch),
-        "threads": machine.threads(os.environ, torch),
+        "threads": {
+            **{name: os.environ.get(name) for name in _THREAD_VARIABLES},
+            "torch": None if torch is None else torch.get_num_threads(),
+        },
         "cache": {**machine.folder(cache), "size": sum(f.stat().st_size for f in cache.rglob("*") if f.is_file())},
         "folder": machine.folder(Path.cwd()),
         **_plugins(frozenset(disable)),

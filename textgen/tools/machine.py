@@ -7,13 +7,11 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from textgen.devices import has_cuda_driver
 
-THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -45,12 +43,6 @@ def memory() -> dict[str, int | None]:
         left = max(0, total - (int(used) if used.isdigit() else 0))
         available = left if available is None else min(available, left)
     return {"total": total, "available": available}
-
-
-def threads(environment: Mapping[str, str], torch: Any = None) -> dict[str, Any]:
-    """The environment variables that set the number of threads, and torch's own number if it is imported."""
-    found: dict[str, Any] = {name: environment.get(name) for name in THREAD_VARIABLES}
-    return {**found, "torch": None if torch is None else torch.get_num_threads()}
 
 
 def gpu_driver() -> str | None:

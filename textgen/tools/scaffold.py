@@ -15,10 +15,9 @@ from string import Template
 from typing import Final
 
 from textgen.errors import UsageError
-from textgen.plugin.component import COMMANDS, HOOKS, KINDS, OWN_DISTRIBUTION
+from textgen.plugin.component import COMMANDS, HOOKS, OWN_DISTRIBUTION
 from textgen.plugin.discovery import normalized, requirements
 from textgen.plugin.registry import PluginSet
-from textgen.suggest import nearest
 
 _DISTRIBUTION: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _SUFFIX: Final = ".template"
@@ -48,9 +47,6 @@ def write_package(name: str, kind: str, parent: Path, plugins: PluginSet) -> Pat
 
     `plugins` holds the names that are taken. Raises UsageError, and then leaves no files behind.
     """
-    if kind not in KINDS:
-        hint = nearest(kind, KINDS) or f"there are {', '.join(KINDS)}"
-        raise UsageError(f"no kind of component is called {kind!r}; {hint}")
     # `textgen-top-a` has the module `textgen_top_a` and the component `top-a`
     module, component = name.replace("-", "_"), name.removeprefix("textgen-")
     _check(name, module, component, kind, plugins)
