@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 import click
@@ -24,6 +24,7 @@ from textgen.generation.generator import Generator
 from textgen.generation.results import Generation, GenerationState
 from textgen.protocols import Tokenizer
 
+_Save: TypeAlias = Callable[[GenerationState | None], None]
 _ENDS: Final = ("stop", "stop_tokens", "time_limit")
 
 
@@ -104,8 +105,7 @@ def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) 
             never = "--max-new-tokens none never ends, so only the text of one prompt can be streamed"
             raise UsageError(f"{never}; give --stop, --time-limit or a number")
         else:
-            for generation in _written(generator, output, prompts, arguments):
-                save(generation.state)
+            _write_whole(generator, output, prompts, arguments, save)
 
 
 def write_texts(texts: list[str]) -> None:
@@ -155,10 +155,10 @@ def _generations(
     return generations
 
 
-def _written(
-    generator: Generator, output: OutputOptions, prompts: list[tuple[str, str]], arguments: dict[str, Any]
-) -> Iterator[Generation]:
-    """Write each text, and give it on."""
+def _write_whole(
+    generator: Generator, output: OutputOptions, prompts: list[tuple[str, str]], arguments: dict[str, Any], save: _Save
+) -> None:
+    """Write each text when it is whole, with all that can be known of it."""
     generations = _generations(generator, output, prompts, arguments)
     index, missing = None, None
     if output.novelty:
@@ -169,19 +169,20 @@ def _written(
     for number, generation in enumerate(generations, 1):
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
         report = index.report(added) if index is not None else None
-        if output.form == "jsonl":
-            fed = generator.encode_prompt(generation.prompt, _unknown_characters(generator, arguments))
-            row = _as_row(generation, len(fed), generator.tokenizer)
-            if output.novelty:
-                row["novelty"] = None if report is None else attrs.asdict(report)
-            click.echo(json.dumps(row, ensure_ascii=False))
-        else:
+        try:
+            if output.form == "jsonl":
+                fed = generator.encode_prompt(generation.prompt, _unknown_characters(generator, arguments))
+                row = _as_row(generation, len(fed), generator.tokenizer)
+                row |= {"novelty": report and attrs.asdict(report)} if output.novelty else {}
+                click.echo(json.dumps(row, ensure_ascii=False))
+                continue
             if number == 1:
                 report_seed(arguments, generation.seed)
             _write_text(generation.text, number, is_several=output.is_several())
             if report is not None:
                 click.echo(report.describe(), err=True)
-        yield generation
+        finally:  # after the text, which a state that cannot be written must not cost
+            save(generation.state)
     if missing is not None:
         raise RunError(f"there is no report on what is copied: {missing}", generator.path or Path()) from missing
 
@@ -191,7 +192,7 @@ def _unknown_characters(generator: Generator, arguments: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[Callable[[GenerationState | None], None]]:
+def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[_Save]:
     """Something to save the state with, where that is asked for. A signal then ends the text, and loses nothing."""
     path = output.save_state
     if path is None:

@@ -21,6 +21,7 @@ _DECODING: Final = attrs.fields_dict(attrs.resolve_types(DecodingOptions))
 _MORE_HELP: Final = {
     "max_new_tokens": "'none' continues until it is stopped.",
     "stop": r"\n is a line break, \t a tab, \\ a backslash.",
+    "time_limit": "All texts share it.",
     "seed": "'random' draws one, and reports it on stderr or in the JSON lines.",
     "logit_bias": r"As in e=-2; a line break is written $'\n=-2'.",
 }

@@ -16,11 +16,7 @@ from textgen.generation.scoring import TokenScores
 from textgen.protocols import Ids, Tokenizer
 
 MAX_TOKENS = 50_000
-_STEPS = (0.5, 1, 2, 3, 4.5, 6, 8)  # bits at which the colour changes
-# Backgrounds, one for each of these. In OKLab neighbours differ by about as much, and the text has a contrast of at
-# least 4.5 on all: light pages darken from yellow to red, dark ones brighten from blue over purple to orange.
-_LIGHT = ("#faf5cf", "#f8e899", "#fed25f", "#ffb84f", "#fe9a42", "#fd7441", "#ee5459")
-_DARK = ("#23223a", "#342556", "#4d2368", "#6d1b60", "#8a1842", "#9c2c20", "#9d5004")
+_STEPS = (0.5, 1, 2, 3, 4.5, 6, 8)  # bits at which the colour changes; the page has a colour for each
 _RUN = 12  # tokens whose bits one tooltip shows
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
 _MARK = b'<meta name="generator" content="textgen">'
@@ -45,7 +41,7 @@ def surprise_page(blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: st
     note = f"{np.nansum(bits) / scored:.2f} bits per token on average over {scored:,} tokens"
     note += ", the first of the text" * cut + "; underlined: outside the vocabulary" * bool(unknown)
     page = Template(Path(__file__).with_name("surprise.html.template").read_text(encoding="utf-8"))
-    return page.substitute(title=html.escape(title), colours=_colours(), legend=_legend(), note=note, body=body)
+    return page.substitute(title=html.escape(title), legend=_legend(), note=note, body=body)
 
 
 def is_page(beginning: bytes) -> bool:
@@ -109,12 +105,6 @@ def _span(
         title = html.escape(f"{shown[-1]} bits, outside the vocabulary")
         parts.append(f'<u title="{title}">{part}</u>' if place in unknown else part)
     return f'<span class="s{level}" title="{html.escape(" · ".join(shown))} bits">{"".join(parts)}</span>'
-
-
-def _colours() -> str:
-    """No colour on the least surprising tokens, then one for each step, on light pages and on dark ones."""
-    pairs = enumerate(zip(_LIGHT, _DARK, strict=True), 1)
-    return "\n".join(f".s{level} {{ background: light-dark({light}, {dark}); }}" for level, (light, dark) in pairs)
 
 
 def _legend() -> str:
