@@ -73,11 +73,11 @@ def command(context: Any, /, run: str, device: str, greedy: bool, options: dict[
     options |= {"temperature": 0.0} if greedy else {}
     output = OutputOptions(**arguments)
     output.check()
-    generator = Engine(disable=context.disable).load(run, device=device)
-    if output.is_interactive():
-        from textgen.cli.session import Session
+    with Engine(disable=context.disable).load(run, device=device) as generator:
+        if output.is_interactive():
+            from textgen.cli.session import Session
 
-        table = request_options(context.plugins(), of_plugins=True)
-        Session(generator, options, table, index=output.index).run()
-    else:
-        write(generator, output, options)
+            table = request_options(context.plugins(), of_plugins=True)
+            Session(generator, options, table, index=output.index).run()
+        else:
+            write(generator, output, options)

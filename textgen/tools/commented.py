@@ -9,8 +9,8 @@ import attrs
 import tomli_w
 
 from textgen.pipeline.options import GeneralOptions, PluginOptions
-from textgen.pipeline.pipeline import Choice, Pipeline
-from textgen.pipeline.structure import phrase, plain
+from textgen.pipeline.pipeline import Pipeline
+from textgen.pipeline.structure import Choice, phrase, plain
 
 _WIDTH = 100
 
@@ -26,30 +26,35 @@ def commented_toml(pipeline: Pipeline) -> str:
         *(f"{kind} = []\n" for kind, chain in chains.items() if not chain),
         _component("[corpus]", pipeline.corpus),
         _component("[tokenizer]", pipeline.tokenizer),
-        _table("[data]", pipeline.data),
+        _table("data", pipeline.data),
         _component("[model]", pipeline.model),
         _component("[trainer]", pipeline.trainer),
         *(_component(f"[[{kind}]]", choice) for kind, chain in chains.items() for choice in chain),
-        _table("[checkpoint]", pipeline.checkpoint),
-        _table("[generate]", pipeline.generate),
-        _table("[plugins]", PluginOptions(disable=pipeline.disabled_plugins)),
+        _table("checkpoint", pipeline.checkpoint),
+        _table("generate", pipeline.generate),
+        _table("plugins", PluginOptions(disable=pipeline.disabled_plugins)),
     ]
     return "\n".join(parts)
 
 
 def _component(header: str, choice: Choice) -> str:
-    return _table(f"{header}\n{tomli_w.dumps({'type': choice.name}).rstrip()}", choice.options)
+    """A component's table, and below it those of the components that it is made of."""
+    summary = _comment(choice.offer.component.summary)
+    made = f"{summary}{header}\n{tomli_w.dumps({'type': choice.name})}{_keys(choice.options)}"
+    name = header.strip("[]")
+    return "\n".join([made, *(_component(f"[{name}.{key}]", part) for key, part in choice.parts().items())])
 
 
-def _table(header: str, options: Any) -> str:
-    """A table under its header and the first line of its class's docstring."""
-    summary = (type(options).__doc__ or "").strip().partition("\n")[0]
-    return f"{_comment(summary)}{header}\n{_keys(options)}"
+def _table(name: str, options: Any) -> str:
+    summary = _comment((type(options).__doc__ or "").strip().partition("\n")[0])
+    return f"{summary}[{name}]\n{_keys(options)}"
 
 
 def _keys(options: Any) -> str:
     lines = []
     for field in attrs.fields(type(options)):
+        if "kind" in field.metadata:
+            continue
         lines.append(_comment(field.metadata.get("help", "")))
         value = getattr(options, field.name)
         if value is None:

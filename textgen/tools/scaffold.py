@@ -36,8 +36,8 @@ _PLACES: Final[Mapping[str, str]] = {
 _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "sampler": ("array-api-compat",),
     "tokenizer": ("numpy",),
-    "model": ("numpy", "torch"),
-    "trainer": ("numpy", "torch"),
+    "model": ("torch",),
+    "trainer": ("torch",),
     "command": ("click",),
 }
 

@@ -12,6 +12,8 @@ from string import Template
 import numpy as np
 import numpy.typing as npt
 
+from textgen.documents import CorpusPiece
+from textgen.generation.prompts import end_id
 from textgen.generation.scoring import TokenScores
 from textgen.protocols import Ids, Tokenizer
 
@@ -22,7 +24,9 @@ _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
 _MARK = b'<meta name="generator" content="textgen">'
 
 
-def surprise_page(blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: str, text: Iterable[str] = ()) -> str:
+def surprise_page(
+    blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: str, text: Iterable[CorpusPiece] = ()
+) -> str:
     """The page for scored tokens, at most MAX_TOKENS of them. Hovering shows tokens with the bits of each.
 
     `text`, in pieces, is what was scored: with it, characters outside the vocabulary are shown as they are and marked.
@@ -61,21 +65,24 @@ def _beginning(blocks: Iterable[TokenScores]) -> tuple[Ids, npt.NDArray[np.float
     return tokens[:MAX_TOKENS], logprobs[:MAX_TOKENS], len(tokens) > MAX_TOKENS
 
 
-def _unknown_characters(tokens: Ids, tokenizer: Tokenizer, text: Iterable[str]) -> dict[int, str]:
+def _unknown_characters(tokens: Ids, tokenizer: Tokenizer, text: Iterable[CorpusPiece]) -> dict[int, str]:
     """The character of each unknown token by its place, where tokens and characters correspond one to one; else {}.
 
     They do if every known token is its character, up to the tokenizer's lower case.
     """
+    standing = np.flatnonzero(tokens != end_id(tokenizer))  # for text, and not for the end of a document
+    tokens = tokens[standing]
     is_unknown = tokens == tokenizer.unknown_id
     if tokenizer.unknown_id is None or not is_unknown.any():
         return {}
-    beginning = "".join(itertools.islice(itertools.chain.from_iterable(text), len(tokens)))
+    characters = itertools.chain.from_iterable(piece for piece in text if isinstance(piece, str))
+    beginning = "".join(itertools.islice(characters, len(tokens)))
     decoded = tokenizer.decode(tokens)
     if not len(beginning) == len(decoded) == len(tokens):
         return {}
-    triples = enumerate(zip(beginning, decoded, is_unknown.tolist(), strict=True))
     found = {}
-    for place, (character, shown, unknown) in triples:
+    rows = zip(standing.tolist(), beginning, decoded, is_unknown.tolist(), strict=True)
+    for place, character, shown, unknown in rows:
         if unknown:
             found[place] = character
         elif shown not in (character, character.lower()):
@@ -84,9 +91,14 @@ def _unknown_characters(tokens: Ids, tokenizer: Tokenizer, text: Iterable[str]) 
 
 
 def _texts(tokens: Ids, tokenizer: Tokenizer) -> list[str]:
-    """What each token adds to the text: a character of several tokens stands at the last of them."""
+    """What each token adds to the text: a character of several tokens stands at the last of them.
+
+    Documents are shown on lines of their own.
+    """
     decoder = tokenizer.incremental_decoder()
     texts = [decoder.decode(tokens[place : place + 1]) for place in range(len(tokens))]
+    for place in np.flatnonzero(tokens == end_id(tokenizer))[1:]:
+        texts[place] += "\n"
     if texts:
         texts[-1] += decoder.decode(tokens[:0], final=True)
     return texts
