@@ -125,5 +125,5 @@ def command(context: Any, /, run: str, device: str, greedy: bool, sampling: dict
         raise UsageError("--stop was given an empty text, which is nothing to stop at; give one character at least")
     output = OutputOptions.of(arguments)
     output.check()
-    with Engine(disable=context.disable).load(run, device=device) as generator:
+    with Engine(context.discover()).load(run, device=device) as generator:
         write(generator, output, sampling, **arguments)

@@ -46,7 +46,7 @@ def command(
     console = None if quiet else sys.stderr
     switch = StopSwitch()
     try:
-        run = Engine(disable=context.disable).run(
+        run = Engine(context.discover()).run(
             pipeline,
             [*overrides, *device_override(device)],
             output=output,

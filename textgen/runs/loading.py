@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -25,7 +26,7 @@ from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import make_choice, make_pipeline
 from textgen.pipeline.sampling import changed, named
 from textgen.pipeline.structure import Choice, Reader
-from textgen.plugin.component import BuildContext, ComponentSource
+from textgen.plugin.component import UNPACKAGED, BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.corpus import CorpusHasher, encode_corpus, split_tokens
@@ -176,7 +177,15 @@ def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table
     name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
     for entry in record.get("components", ()):
         if entry["kind"] == kind and entry["name"] == name:
-            package = f"{entry['distribution']} {entry['version']}"
-            install = f"pip install {entry['distribution']}=={entry['version']}"
-            return f"{directory.path} (its {kind} came with {package}; if it is missing: {install})"
+            return f"{directory.path} (its {kind} {_advice(entry)})"
     return str(directory.path)
+
+
+def _advice(entry: Mapping[str, Any]) -> str:
+    """Where a component came from, and what to do if it is missing."""
+    if path := entry.get("path"):
+        return f"came from the file {path}; if it is missing: textgen --plugin {shlex.quote(path)} …"
+    if entry["distribution"] == UNPACKAGED:
+        return f"came from the plugin {entry['plugin']!r} of a program; if it is missing: PluginSet.register adds it"
+    package = f"{entry['distribution']} {entry['version']}"
+    return f"came with {package}; if it is missing: pip install {shlex.quote(package.replace(' ', '=='))}"
