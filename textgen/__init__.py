@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
+    from textgen.documents import DOCUMENT_END
     from textgen.engine import Engine, Run, load, run
     from textgen.errors import (
         ContractError,
@@ -45,6 +46,7 @@ if _TYPE_CHECKING:
     from textgen.plugin.registry import PluginSet
 
 __all__ = [
+    "DOCUMENT_END",
     "PLUGIN_API_VERSION",
     "AsyncTextStream",
     "BuildContext",
@@ -91,6 +93,7 @@ __all__ = [
 # Each is imported when it is first asked for: a plugin's import and `textgen --help` wait for no NumPy, and a Ctrl-C
 # in the first moments of the command finds something there to answer it.
 _WHERE = {
+    "documents": ("DOCUMENT_END",),
     "engine": ("Engine", "Run", "load", "run"),
     "errors": (
         *("ContractError", "CorpusError", "CorruptFileError", "DeviceError", "Fault", "Interrupted", "PipelineError"),

@@ -17,6 +17,7 @@ from textgen import devices
 from textgen.contracts import checks
 from textgen.contracts.guards import read_pieces
 from textgen.contracts.lifetime import Components
+from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.arguments import Event
 from textgen.generation.generator import Generator
@@ -146,14 +147,17 @@ class Engine:
         """
         return checks.build(make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind), context)
 
-    def read_corpus(self, table: Mapping[str, Any]) -> Iterator[str]:
-        """The text of a corpus given as a `[corpus]` table, piece by piece. Raises PipelineError and CorpusError."""
+    def read_corpus(self, table: Mapping[str, Any]) -> Iterator[CorpusPiece]:
+        """The pieces of a corpus given as a `[corpus]` table: text, and DOCUMENT_END where documents are marked.
+
+        Raises PipelineError and CorpusError.
+        """
         plugins = self.plugins()
         choice = make_choice("corpus", table, Reader(Path.cwd(), plugins), source="corpus")
         components = Components()
         corpus = components.build(choice, BuildContext(folder=Path.cwd(), plugins=plugins))
 
-        def pieces() -> Iterator[str]:
+        def pieces() -> Iterator[CorpusPiece]:
             with components:
                 yield from read_pieces(corpus, choice.offer)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checka
 
 import attrs
 
+from textgen.documents import CorpusPiece
 from textgen.events import Event, Stop, TrainingEvent
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ Array: TypeAlias = Any
 class Corpus(Protocol):
     """A source of text."""
 
-    def read(self) -> Iterator[str]:
+    def read(self) -> Iterator[CorpusPiece]:
         """Yield the text in pieces, of about a megabyte for example, so that a corpus may be larger than memory.
 
-        Called more than once, and must give the same text each time. Raises CorpusError.
+        A corpus of documents yields DOCUMENT_END after each of them; the end of the corpus ends the last one. Documents
+        without text are left out. Called more than once, and must start from the beginning and give the same each time.
+        Raises CorpusError.
         """
         ...
 
@@ -96,6 +99,26 @@ class Tokenizer(Protocol):
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:
         """A fitted tokenizer with the configuration of this one and the vocabulary in `state`."""
+        ...
+
+
+class DocumentTokenizer(Tokenizer, Protocol):
+    """A tokenizer with an id for the end of a document. Optional; corpora that mark documents need one.
+
+    The engine puts this id after each document of a corpus, and before the first. Generation stops at it, and starts
+    from it. It decodes to nothing, in `decode` as in incremental decoders, and `encode` never gives it.
+    """
+
+    @property
+    def end_id(self) -> int | None:
+        """The id, counted in `vocab_size`. None if there is none, and before `fit` if `fit` decides."""
+        ...
+
+    def fit(self, pieces: Iterable[CorpusPiece]) -> None:
+        """Learn the vocabulary. DOCUMENT_END comes as in the corpus; without it, `end_id` may stay None.
+
+        textgen.documents.split_documents gives the pieces document by document.
+        """
         ...
 
 

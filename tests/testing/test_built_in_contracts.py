@@ -24,7 +24,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "logit-bias": [{"bias": {"e": 2.0, "T": -50.0}}],
     "temperature": [{"temperature": 0.3}, {"temperature": 0.0}],
     "top-k": [{"k": 3}],
-    "file": [{"path": str(ROOT / "README.md")}, {"path": str(ROOT / "docs"), "glob": "*.md"}],
+    "file": [
+        {"path": str(ROOT / "README.md")},
+        {"path": str(ROOT / "docs"), "glob": "*.md"},
+        {"path": str(ROOT / "README.md"), "documents": "line"},
+    ],
     "samples": [{"every": 2}],
 }
 BUILT_IN = [

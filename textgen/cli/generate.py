@@ -56,6 +56,7 @@ def _unescaped(text: str) -> str:
     callback=lambda _ctx, _parameter, texts: tuple(map(_unescaped, texts)),
     help=r"A text that ends the continuation; \n is a line break, \t a tab, \\ a backslash. Repeat it for several.",
 )
+@click.option("--ignore-end/--no-ignore-end", default=None, help="Go on where the model ends the text.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End after so long, all texts together.")
 @click.option(
     "--seed",

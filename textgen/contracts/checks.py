@@ -72,7 +72,26 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
     loaded = tokenizer.from_dict(saved)
     if not np.array_equal(np.asarray(loaded.encode(sample)), ids):
         raise blame(offer, "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something")
+    _check_end(tokenizer, offer, ids, loaded)
     return loaded
+
+
+def _check_end(tokenizer: Tokenizer, offer: Offer, ids: Ids, loaded: Tokenizer) -> None:
+    """Check the id for the end of a document, if there is one."""
+    import numpy as np
+
+    end, size = getattr(tokenizer, "end_id", None), tokenizer.vocab_size
+    if getattr(loaded, "end_id", None) != end:
+        raise blame(offer, f"has end_id {end!r}, and {getattr(loaded, 'end_id', None)!r} once it is saved and loaded")
+    if end is None:
+        return
+    if not isinstance(end, int) or not 0 <= end < size or end == tokenizer.unknown_id:
+        raise blame(offer, f"has end_id {end!r}, and must have an id of its own from 0 to {size - 1}, or None")
+    if end in ids:
+        raise blame(offer, f"encodes text to its end_id {end}, which must stand for the end of a document alone")
+    shown = (tokenizer.decode(np.array([end])), tokenizer.incremental_decoder().decode(np.array([end])))
+    if any(shown):
+        raise blame(offer, f"decodes its end_id {end} to {shown[0] or shown[1]!r}, and must decode it to nothing")
 
 
 def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:

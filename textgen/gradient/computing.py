@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from textgen.devices import worker_pool
 from textgen.protocols import TrainingContext
 
 State: TypeAlias = tuple[Tensor, ...]
@@ -40,13 +41,7 @@ class Computation:
     def of(cls, model: Any, device: str, precision: str, workers: int) -> Computation:
         """`workers` replicas, the first of which is the module itself."""
         replicas = [model, *(_replica(model) for _ in range(workers - 1))]
-        pool = None
-        if workers > 1:
-            own = torch.get_num_threads()
-            pool = ThreadPoolExecutor(workers, "textgen-worker", initializer=torch.set_num_threads, initargs=(1,))
-            list(pool.map(lambda _: time.sleep(0.01), range(workers)))  # all threads begin
-            torch.set_num_threads(own)  # which is the default of threads that begin later
-        return cls(replicas, device, precision, pool)
+        return cls(replicas, device, precision, worker_pool(workers) if workers > 1 else None)
 
     def close(self) -> None:
         """End the threads."""

@@ -24,6 +24,7 @@ from textgen.protocols import TrainerState, TrainingContext
 _CHUNK: Final = 512  # tokens of a long stretch that are scored at once
 _EVALUATIONS: Final = 10  # in a run with a budget
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
+_FAR: Final = 10**9
 _TIMED: Final = 0.03  # share of a budget in which the time of a step is measured
 _RESERVE: Final = 0.02  # share of a budget that is left for what cannot be measured
 
@@ -126,7 +127,7 @@ class GradientTrainer:
         carried = self._shared_out(len(computation.replicas)) if self.options.order == "streams" and number else None
         self._step += 1
         loss, after = computation.gradients(windows, carried, (seed, self._step))
-        rate, norm = self._optimization.step(self._step, plan.steps or _far(self._step))
+        rate, norm = self._optimization.step(self._step, plan.horizon(self._step))
         if self.options.order == "streams":
             self._carried = after
         self._training_loss = loss
@@ -168,11 +169,6 @@ class GradientTrainer:
         return float(total) / count if count else None
 
 
-def _far(step: int) -> int:
-    """A number of steps for the schedule while the real one is being measured: far enough that nothing decays."""
-    return 1000 * (step + 1000)
-
-
 @attrs.define(eq=False)
 class Plan:
     """How many steps there will be, when to evaluate, and how to compute: as the options say, or as measured.
@@ -184,6 +180,7 @@ class Plan:
     context: TrainingContext
     batches: Batches
     steps: int | None = attrs.field(init=False)
+    _measured: int = attrs.field(default=0, init=False)
     _settled: dict[str, int | str] = attrs.field(factory=dict, init=False)
     _begun: float = attrs.field(factory=time.perf_counter, init=False)
     _times: list[float] = attrs.field(factory=list, init=False)
@@ -195,7 +192,7 @@ class Plan:
         if self.steps is None and options.budget is None:
             self.steps = options.epochs * self.batches.per_epoch
         elif self.steps is None and recorded is not None:
-            self.steps = int(recorded)
+            self.steps, self._measured = int(recorded), int(options.settled.get("measured", 0))
 
     def choose(self, model: Any) -> tuple[str, int]:
         """Precision and number of workers, tried where they are "auto"."""
@@ -217,8 +214,14 @@ class Plan:
         """Whether to evaluate after this step."""
         if self.steps is None:
             return self._is_measured()
+        if step == self._measured:
+            return True
         every = self.options.evaluate_every or self._evaluate_every(self.steps)
         return step > 0 and (step % every == 0 or step == self.steps)
+
+    def horizon(self, step: int) -> int:
+        """The number of steps for the schedule; far away while it is being measured, so that nothing decays."""
+        return _FAR if self.steps is None or step <= self._measured else self.steps
 
     def _evaluate_every(self, steps: int) -> int:
         if self.options.budget is not None:
@@ -254,6 +257,7 @@ class Plan:
         budget = seconds_of(self.options.budget)
         spent = self.context.elapsed + time.perf_counter() - self._begun
         left = budget * (1 - _RESERVE) - spent - _EVALUATIONS * self._evaluation_seconds
+        self._measured = self._settled["measured"] = step
         self.steps = self._settled["steps"] = step + max(1, int(left / a_step))
 
 
