@@ -17,6 +17,8 @@ from textgen.protocols import Tokenizer
 OWN_DISTRIBUTION: Final = "textgen-engine"
 UNPACKAGED: Final = "unpackaged"
 """Stands for the distribution of plugins that a program registered, or that are a single file."""
+OBJECT: Final = "object"
+"""Stands for the distribution of components that a program gave as objects."""
 KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "command")
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
@@ -207,4 +209,8 @@ class ComponentSource(Protocol):
 
     def without(self, names: Iterable[str]) -> ComponentSource:
         """The same without the plugins of these names."""
+        ...
+
+    def with_offers(self, offers: Iterable[Offer]) -> ComponentSource:
+        """The same, and these components."""
         ...

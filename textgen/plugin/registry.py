@@ -13,7 +13,7 @@ import attrs
 
 from textgen.errors import Fault, PluginError, PluginWarning, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import KINDS, OWN_DISTRIBUTION, UNPACKAGED, Offer, Plugin
+from textgen.plugin.component import KINDS, OBJECT, OWN_DISTRIBUTION, UNPACKAGED, Offer, Plugin
 from textgen.plugin.discovery import InstalledPlugin
 from textgen.plugin.single_file import import_file
 from textgen.plugin.validation import ClashError, UnfitError, cause_of, offers_of
@@ -87,6 +87,12 @@ class PluginSet:
             fewer._offers = [each for each in self._offers if not discovery.is_among(each.plugin, names)]
             fewer._waiting = [each for each in self._waiting if not discovery.is_among(each.plugin, names)]
         return fewer
+
+    def with_offers(self, offers: Iterable[Offer]) -> PluginSet:
+        """The same plugins, and these components, which no plugin offers."""
+        more = self.without(())
+        more._offers += offers
+        return more
 
     def register(
         self,
@@ -173,6 +179,8 @@ class PluginSet:
         missing = discovery.unmarked(distribution or f"textgen-{bare}")
         if missing or (distribution is not None and distribution not in here):
             hint = missing or f"{distribution} is not installed"
+        if distribution == OBJECT:
+            hint = "it was an object of a program, which has to give it again"
         if distribution == UNPACKAGED:
             hint = "no plugin offers it that is a file (--plugin) or that the program registered"
         meant = {distribution, bare, f"textgen-{bare}"}

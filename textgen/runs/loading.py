@@ -17,7 +17,8 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure, read_pieces
 from textgen.contracts.lifetime import Components
-from textgen.errors import CorpusError, PipelineError, RunError, UsageError
+from textgen.contracts.objects import with_objects
+from textgen.errors import CorpusError, Fault, PipelineError, RunError, UsageError
 from textgen.files import load_tensors, read_json
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
@@ -26,7 +27,7 @@ from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import make_choice, make_pipeline
 from textgen.pipeline.sampling import changed, named
 from textgen.pipeline.structure import Choice, Reader
-from textgen.plugin.component import UNPACKAGED, BuildContext, ComponentSource
+from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.corpus import CorpusHasher, encode_corpus, split_tokens
@@ -42,12 +43,12 @@ def load_generator(
     plugins_without: Callable[[Iterable[str]], ComponentSource],
     *,
     device: str,
-    samplers: Iterable[Any] | None,
+    given: Mapping[str, Any],
 ) -> Generator:
-    """The generator of a finished run, with the run's own sampler chain or another's tables."""
+    """The generator of a finished run; tables and objects in `given`, by kind, take the place of the run's own."""
     with contextlib.ExitStack() as stack:
         components = stack.enter_context(Components())
-        generator = _load(directory, plugins_without, device, samplers, components)
+        generator = _load(directory, plugins_without, device, given, components)
         stack.pop_all()  # from here on, Generator.close closes them
     logger.info("loaded the run in %s", generator.path)
     return generator
@@ -57,16 +58,17 @@ def _load(
     directory: RunDirectory,
     plugins_without: Callable[[Iterable[str]], ComponentSource],
     device: str,
-    samplers: Iterable[Any] | None,
+    given: Mapping[str, Any],
     components: Components,
 ) -> Generator:
     directory, record = _finished(directory)
     document = read_document(directory.inside("pipeline.toml"))
-    tables = document.tables
-    plugins = plugins_without(document.disabled_plugins())
+    made, plugins = with_objects(given, plugins_without(document.disabled_plugins()))
+    tables = {**document.tables, **made}
     reader = Reader(document.folder, plugins, run_record.origins(record))
 
     def choose(kind: str, table: Any) -> Choice:
+        _check_objects(directory, kind, table, plugins)
         return make_choice(kind, table, reader, source=_source(directory, record, kind, table))
 
     context = BuildContext(
@@ -82,7 +84,7 @@ def _load(
     model = components.build(model_choice, context)
     data = directory.read_artifact("model.safetensors", record["files"]["model.safetensors"])
     load_weights(model, model_choice, load_tensors(directory.path / "model.safetensors", data))
-    chain = [choose("sampler", t) for t in (tables.get("sampler", []) if samplers is None else samplers)]
+    chain = [choose("sampler", table) for table in tables.get("sampler", [])]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context, components),
         path=directory.path,
@@ -170,6 +172,15 @@ def _training_tokens(
         sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
         raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")
     return split_tokens(tokens, pipeline.data, tokenizer).training
+
+
+def _check_objects(directory: RunDirectory, kind: str, table: Any, plugins: ComponentSource) -> None:
+    """Raise UsageError where a program has to give an object again."""
+    name = str(table.get("type", "")) if isinstance(table, Mapping) else ""
+    if name.partition(":")[0] == OBJECT and isinstance(plugins.find(kind, name), Fault):
+        cause = f"the run in {directory.path} was made with an object of a program, {name.partition(':')[2]!r}"
+        again = f"[{kind}]" if kind == "sampler" else kind
+        raise UsageError(f"{cause}; give it again, as in textgen.load(path, {kind}={again})", argument=kind)
 
 
 def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> str:
