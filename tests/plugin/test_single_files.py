@@ -156,3 +156,11 @@ def test_an_import_that_takes_long_says_whose_it_is(
     textgen.PluginSet().register_file(file)
     time.sleep(0.2)
     assert not caplog.records
+
+
+def test_it_is_held_to_its_contract(tmp_path: Path, textgen: Callable[..., Any]) -> None:
+    body = PLUGIN[PLUGIN.index("    def only") : PLUGIN.index("@hookimpl")]
+    (tmp_path / "half.py").write_text(PLUGIN.replace(body, "    return lambda logits, history: logits / 2\n\n\n"))
+    done = textgen("--plugin", "half.py", "plugins", "check", "half", cwd=tmp_path)
+    assert done.code == 0, done.stdout
+    assert f"ok       sampler 'only' of {tmp_path / 'half.py'}: sampler-shape" in done.stdout

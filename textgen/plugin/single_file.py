@@ -60,6 +60,7 @@ def _import(name: str, data: bytes, plugin: Plugin) -> None:
         # What a module prints is not part of this process's output.
         with contextlib.redirect_stdout(sys.stderr), reported_if_slow(plugin):
             loader.exec_module(module)
+        module.__spec__ = None  # like a script's: no other process can import it by its name
     except BaseException as error:
         del sys.modules[name]
         if not isinstance(error, Exception | SystemExit):

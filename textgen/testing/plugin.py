@@ -127,7 +127,7 @@ def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) 
 def _owner(offer: Offer, module: object | str | None) -> str:
     """What failures call the package: its name, or its module's where it is no package."""
     if offer.distribution != UNPACKAGED or module is None:
-        return offer.distribution
+        return offer.plugin.path or offer.distribution
     return module if isinstance(module, str) else getattr(module, "__name__", offer.distribution)
 
 
