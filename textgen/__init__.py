@@ -40,6 +40,7 @@ if _TYPE_CHECKING:
     from textgen.generation.scoring import TextScore, TokenScores
     from textgen.generation.streams import TextStream
     from textgen.pipeline.pipeline import Pipeline
+    from textgen.pipeline.structure import Choice
     from textgen.plugin.component import BuildContext, Component, NoOptions, option
     from textgen.plugin.hookspecs import PLUGIN_API_VERSION, hookimpl
     from textgen.plugin.registry import PluginSet
@@ -49,6 +50,7 @@ __all__ = [
     "PLUGIN_API_VERSION",
     "AsyncTextStream",
     "BuildContext",
+    "Choice",
     "Component",
     "ContractError",
     "CopyIndex",
@@ -106,6 +108,7 @@ _WHERE = {
     "generation.scoring": ("TextScore", "TokenScores"),
     "generation.streams": ("TextStream",),
     "pipeline.pipeline": ("Pipeline",),
+    "pipeline.structure": ("Choice",),
     "plugin.component": ("BuildContext", "Component", "NoOptions", "option"),
     "plugin.hookspecs": ("PLUGIN_API_VERSION", "hookimpl"),
     "plugin.registry": ("PluginSet",),

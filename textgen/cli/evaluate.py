@@ -56,9 +56,9 @@ def command(
     from textgen.engine import Engine
 
     engine = Engine(disable=context.disable)
-    generator = engine.load(run, device=device, sampler=[])  # a score is the model's own
     name = "stdin" if file == "-" else file
-    with _readable_twice(file) as path:
+    # Without samplers: a score is the model's own.
+    with engine.load(run, device=device, sampler=[]) as generator, _readable_twice(file) as path:
         pieces = partial(_read, engine, path, name, _reading(generator.tables["corpus"], options))
         try:
             score = generator.score(_with_progress(pieces(), path, options["encoding"] or "utf-8"))

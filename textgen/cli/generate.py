@@ -126,4 +126,5 @@ def command(context: Any, /, run: str, device: str, greedy: bool, sampling: dict
         raise UsageError("--stop was given an empty text, which is nothing to stop at; give one character at least")
     output = OutputOptions.of(arguments)
     output.check()
-    write(Engine(disable=context.disable).load(run, device=device), output, sampling, **arguments)
+    with Engine(disable=context.disable).load(run, device=device) as generator:
+        write(generator, output, sampling, **arguments)

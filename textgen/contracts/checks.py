@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
+
 from textgen.contracts.guards import FAILURES, WatchedTokenizer, check_ids, out_of_memory, shown_where, unfit
 from textgen.contracts.guards import blame as blame  # used where a fault is found elsewhere
 from textgen.errors import ContractError, TextgenError
-from textgen.pipeline.pipeline import Choice
+from textgen.pipeline.structure import Choice
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Offer
 from textgen.plugin.validation import cause_of
 from textgen.protocols import Array, Ids, Tokenizer
@@ -18,6 +20,7 @@ _SAMPLE_CHARACTERS = 2000
 
 def build(choice: Choice, context: BuildContext) -> Any:
     """Build the object of a component. Unexpected exceptions become a ContractError that names the plugin."""
+    context = attrs.evolve(context, builder=context.builder or build)
     try:
         made = choice.offer.component.build(choice.options, context)
         if fault := unfit(made, choice.offer.kind):  # before a run calls a missing method
@@ -32,8 +35,11 @@ def build(choice: Choice, context: BuildContext) -> Any:
         raise blame(choice.offer, cause) from error
 
 
-def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
-    """Check ids and the round trip on the beginning of the corpus: decoding and encoding must give the same ids."""
+def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
+    """Check ids and the round trip on the beginning of the corpus: decoding and encoding must give the same ids.
+
+    Returns the tokenizer saved and loaded, which may be another object.
+    """
     import numpy as np
 
     size = tokenizer.vocab_size
@@ -67,6 +73,7 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
     if not np.array_equal(np.asarray(loaded.encode(sample)), ids):
         raise blame(offer, "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something")
     _check_end(tokenizer, offer, ids, loaded)
+    return loaded
 
 
 def _check_end(tokenizer: Tokenizer, offer: Offer, ids: Ids, loaded: Tokenizer) -> None:

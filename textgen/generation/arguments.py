@@ -8,18 +8,17 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, wraps
-from pathlib import Path
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.errors import Fault, UsageError
+from textgen.errors import UsageError
 from textgen.generation.chain import Chain
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import MAX_SEED, DecodingOptions, UnknownCharacters
-from textgen.pipeline.structure import structure_table
+from textgen.pipeline.structure import Reader
 from textgen.suggest import nearest
 
 BATCH_SIZE: Final = 256
@@ -314,10 +313,10 @@ def _checked_once(given: tuple[tuple[str, type, Any], ...], vocab_size: int) -> 
 
 
 def _checked(given: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
-    faults: list[Fault] = []
-    options: DecodingOptions = structure_table(DecodingOptions, given, "", Path(), faults)
-    if faults:
-        raise UsageError(faults=faults)
+    reader = Reader()
+    options: DecodingOptions = reader.table(DecodingOptions, given, "")
+    if reader.faults:
+        raise UsageError(faults=reader.faults)
     check_decoding(options, vocab_size)
     return options
 

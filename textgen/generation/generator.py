@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import attrs
 import numpy as np
@@ -69,6 +69,7 @@ class Generator:
     model_id   the checksum of its weights, which saved states name
     training_tokens   writes the training tokens to a file and maps them; for the copying report
     make_module       builds the model as it is trained, with the run's weights, on a device
+    close_components  closes what it was built of
     """
 
     tokenizer: Tokenizer = attrs.field(repr=False)
@@ -83,11 +84,25 @@ class Generator:
     record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[Path], Ids] | None = attrs.field(default=None, repr=False)
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
+    close_components: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
     _shared: _Shared = attrs.field(factory=_Shared, repr=False, init=False)
 
     def __reduce__(self) -> NoReturn:
         """Not to be pickled: it holds memory maps, locks and functions."""
         raise TypeError("a Generator is not pickled; give the other process its path, and let it call textgen.load")
+
+    def close(self) -> None:
+        """Close the components that have something to close; the built-in ones have not. At the end of a `with` block.
+
+        It generates no more afterwards.
+        """
+        self.close_components()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @takes(Request)
     def generate(self, request: Request) -> Generation:

@@ -14,6 +14,7 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.guards import changed_text, read_pieces
+from textgen.contracts.lifetime import Components
 from textgen.data import Dataset, Windows
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError, Fault, PipelineError
@@ -58,7 +59,7 @@ class CorpusHasher:
         return CorpusDigest(self._hash.hexdigest(), self._characters)
 
 
-def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline) -> CorpusDigest:
+def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline, components: Components) -> CorpusDigest:
     """Fit the tokenizer, check it on the beginning of the corpus, and give the digest of all of it.
 
     Raises PipelineError for a corpus of documents and a tokenizer without an id for their end.
@@ -92,7 +93,8 @@ def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline) -> C
         raise CorpusError("the corpus is empty: it has 0 characters, and training needs at least a window of text")
     if has_documents and end_id(tokenizer) is None:
         raise _no_end(pipeline)
-    checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning)
+    offer = pipeline.tokenizer.offer
+    components.add(checks.check_tokenizer(tokenizer, offer, beginning), offer)
     return digest
 
 
