@@ -17,7 +17,8 @@ import click
 def command(text: str | None, pipeline: str | None, force: bool) -> None:
     """Write a commented pipeline for your own text, to edit and run.
 
-    TEXT is a text file or a folder of .txt files; without it the pipeline trains on the story that comes with textgen.
+    TEXT is a text file, JSON lines, or a folder of .txt, .md or .jsonl files; without it the pipeline trains on the
+    story that comes with textgen.
     """
     from textgen.tools.starter import starter_pipeline, write_new
 

@@ -9,7 +9,7 @@ import select
 import shlex
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,7 @@ from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.streams import print_stream, report_seed
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation.generator import Generator
+from textgen.generation.prompts import end_id
 from textgen.generation.results import Generation, GenerationState
 from textgen.protocols import Tokenizer
 
@@ -49,11 +50,17 @@ def write(generator: Generator, output: OutputOptions, sampling: dict[str, Any],
     endless = arguments.get("max_new_tokens", 0) is None
     if output.as_stream or (endless and output.streams_alone()):
         _stream(generator, output, arguments)
-    elif endless and not any((generator.defaults | arguments).get(key) for key in ("stop", "time_limit")):
+    elif endless and not _ends(generator, generator.defaults | arguments):
         never = "--max-new-tokens none never ends, so only the text of one prompt can be streamed"
         raise UsageError(f"{never}; give --stop, --time-limit or a number")
     else:
         _all(generator, output, arguments)
+
+
+def _ends(generator: Generator, options: Mapping[str, Any]) -> bool:
+    """Whether something may end a text that has no limit."""
+    by_itself = end_id(generator.tokenizer) is not None and not options.get("ignore_end")
+    return by_itself or any(options.get(key) for key in ("stop", "time_limit"))
 
 
 @attrs.frozen
