@@ -19,7 +19,7 @@ def check_end(subject: Subject, text: str) -> None:
     """Fit a tokenizer on `text` as two documents, and see what it has for their ends."""
     tokenizer = subject.build()
     if not hasattr(tokenizer, "end_id"):
-        raise Skip("it has no end_id, and takes no corpus of documents")
+        raise Skip("no end_id: it takes no corpus of documents")
     tokenizer.fit(iter([text[:70], DOCUMENT_END, text[70:], DOCUMENT_END]))
     end, size = tokenizer.end_id, tokenizer.vocab_size
     saved = json.loads(json.dumps(tokenizer.to_dict()))
@@ -27,7 +27,7 @@ def check_end(subject: Subject, text: str) -> None:
     if loaded != end:
         subject.fail(st.TOKENIZER_END, f"end_id was {end!r} and came back as {loaded!r}")
     if end is None:
-        raise Skip("its end_id is None after documents too, and it takes no corpus of them")
+        raise Skip("no end_id after documents: it takes no corpus of them")
     if isinstance(end, bool) or not isinstance(end, int) or not 0 <= end < size or end == tokenizer.unknown_id:
         seen = f"end_id is {end!r}, vocab_size {size}, and unknown_id {tokenizer.unknown_id!r}"
         subject.fail(st.TOKENIZER_END, seen)
