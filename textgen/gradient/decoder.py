@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textgen.protocols import Ids, Tensors
+from textgen.protocols import Array, Ids, Tensors
 
 
 class ForwardDecoder:
@@ -37,20 +37,20 @@ class ForwardDecoder:
         """B."""
         return sum(len(group.rows) for group in self._groups)
 
-    def extend(self, tokens: Ids) -> Tensor:
-        """Logits (B, V) after `tokens` (B, T)."""
+    def extend(self, tokens: Ids) -> Array:
+        """Logits (B, V) float32 after `tokens` (B, T), NumPy on a CPU."""
         if tokens.shape[1]:
-            return self._run(tokens, last=True)[:, -1]
+            return _given(self._run(tokens, last=True)[:, -1])
         size = self._size()
         made = torch.zeros(len(tokens), size, device=self._device)
         for group in self._groups:
             if group.logits is not None:
                 made[torch.from_numpy(group.rows)] = group.logits
-        return made
+        return _given(made)
 
-    def score(self, tokens: Ids) -> Tensor:
-        """Logits (B, T, V) after each of `tokens` (B, T)."""
-        return self._run(tokens, last=False)
+    def score(self, tokens: Ids) -> Array:
+        """Logits (B, T, V) float32 after each of `tokens` (B, T), NumPy on a CPU."""
+        return _given(self._run(tokens, last=False))
 
     def read_state(self) -> Tensors:
         """The state and the last logits, which T = 0 needs. Rows must be alike in shape."""
@@ -128,6 +128,10 @@ class ForwardDecoder:
             zero = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
             self._vocab_size = self._module(zero, None)[0].shape[-1]
         return self._vocab_size
+
+
+def _given(logits: Tensor) -> Array:
+    return logits.numpy() if logits.device.type == "cpu" else logits
 
 
 class _Group:
