@@ -214,7 +214,7 @@ class Plan:
         """Whether to evaluate after this step."""
         if self.steps is None:
             return self._is_measured()
-        if step == self._measured:
+        if step and step == self._measured:
             return True
         every = self.options.evaluate_every or self._evaluate_every(self.steps)
         return step > 0 and (step % every == 0 or step == self.steps)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
 
 FALLBACK: Final = (0.5, 1.0, 1.5)
 """The discounts of an order whose counts allow no estimate; those of KenLM's `--discount_fallback`."""

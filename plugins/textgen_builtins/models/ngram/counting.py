@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -12,22 +12,30 @@ from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.protocols import Ids, Tensors, TrainerState, TrainingContext
-from textgen_ngram.ngram_model import NgramModel
-from textgen_ngram.smoothing import Floats, Ints, interpolation
+from textgen_builtins.models.loss import mean_loss
+from textgen_builtins.models.ngram.model import NgramModel
+from textgen_builtins.models.ngram.smoothing import Floats, Ints, interpolation
+from textgen_builtins.models.ngram.words import WordCounts, context_keys
+
+_SAMPLE: Final = 4096  # tokens whose loss stands for the training text's, where words count
 
 
 @attrs.define(eq=False)
 class CountTrainer:
-    """textgen.protocols.Trainer for an NgramModel: a step for each order, which leaves a whole model of that order.
+    """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words if the model counts them.
 
-    Counting again is quicker than reading counts from a disk, so all that its state holds is how far it came.
+    The model has its n-grams after the last order, and its words after the last step. Counting again is quicker than
+    reading counts from a disk, so all that the trainer's state holds is how far it came.
     """
 
     _step: int = 0
     _evaluated: bool = False
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
-        """Count, yielding the exact loss of the training text after each order, then evaluate."""
+        """Count, yielding after each order the exact loss of the training text under a model of that order.
+
+        After the step for words it is the loss of the text's last 4,096 tokens. Then evaluate.
+        """
         if not isinstance(model, NgramModel):
             raise UsageError(
                 f"the trainer 'count' fits the model 'ngram', and the pipeline's is a {type(model).__name__}; "
@@ -35,30 +43,45 @@ class CountTrainer:
             )
         if self._evaluated:
             return
-        counter = Counter(data.training, data.vocab_size)
-        loss = float("nan")
-        for order in range(1, model.order + 1):
-            loss = counter.add_order()
-            if order <= self._step:
-                continue
-            model.load_tensors(counter.tensors())
-            self._step = order
-            yield StepDone(step=order, steps=model.order, epoch=order, loss=loss, tokens=len(data.training))
+        steps, loss = model.order + (model.reader is not None), float("nan")
+        for step, loss in enumerate(_losses(model, data), 1):
+            if step > self._step:
+                self._step = step
+                yield StepDone(step=step, steps=steps, epoch=step, loss=loss, tokens=len(data.training))
         self._evaluated = True
         yield Evaluated(
             step=self._step,
             epoch=self._step,
             training_loss=loss,
-            validation_loss=model.trie.loss(data.validation),
+            validation_loss=(
+                mean_loss(model, data.validation, data.vocab_size) if model.words else model.trie.loss(data.validation)
+            ),
         )
 
     def state(self) -> TrainerState:
-        """The orders counted, and whether the model was evaluated."""
+        """The steps made, and whether the model was evaluated."""
         return TrainerState({}, {"step": self._step, "evaluated": self._evaluated})
 
     def load_state(self, state: TrainerState) -> None:
         """Go on from `state` in the next `train`."""
         self._step, self._evaluated = state.values["step"], state.values["evaluated"]
+
+
+def _losses(model: NgramModel, data: Dataset) -> Iterator[float]:
+    """Count; give the loss after each step."""
+    counter = Counter(data.training, data.vocab_size)
+    for order in range(1, model.order + 1):
+        loss = counter.add_order()
+        if order == model.order:
+            model.load_tensors(counter.tensors())
+        yield loss
+    if model.reader is not None:
+        tokens = np.asarray(data.training, np.int64)
+        words = model.reader.read(np.zeros((1, 3), np.uint64), tokens[None, :-1])[0]  # (N - 1, 3)
+        keys = context_keys(words, tokens[:-1], model.kinds - 1)
+        model.words = tuple(WordCounts.count(data.vocab_size, each, tokens[1:]) for each in keys)
+        loss = mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0
+        yield loss
 
 
 @attrs.define(eq=False)
