@@ -8,7 +8,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import attrs
 import click
@@ -152,11 +152,7 @@ class SamplingCommand(click.Command):
         """Gather the sampling options into one argument."""
         names = [parameter.name for parameter in self._sampling(ctx)]
         given = {name: ctx.params.pop(name) for name in names if name is not None}
-        ctx.params["sampling"] = {
-            name: token_table("--" + name.replace("_", "-"), value) if isinstance(value, tuple) else value
-            for name, value in given.items()
-            if value not in (None, ())
-        }
+        ctx.params["sampling"] = {name: value for name, value in given.items() if value is not None}
         return super().invoke(ctx)
 
     def _sampling(self, ctx: click.Context) -> list[click.Parameter]:
@@ -167,10 +163,17 @@ class SamplingCommand(click.Command):
 def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     flag = "--" + name.replace("_", "-")
     text = f"Changes the run's samplers: {field.metadata['help']}."
-    if field.type in (int, float):
+    if field.type in (int, float, str):
         return click.Option([flag], type=field.type, help=text)
-    text += " As in e=-2; a line break is written $'\\n=-2'. May be given several times."
-    return click.Option([flag], multiple=True, metavar="TOKEN=VALUE", help=text)
+    text += " May be given several times."
+    if get_origin(field.type) is tuple:
+        return click.Option([flag], multiple=True, callback=lambda _, __, items: items or None, help=text)
+    text += " As in e=-2; a line break is written $'\\n=-2'."
+
+    def table(_: click.Context, __: click.Parameter, items: tuple[str, ...]) -> dict[str, float] | None:
+        return token_table(flag, items) if items else None
+
+    return click.Option([flag], multiple=True, metavar="TOKEN=VALUE", callback=table, help=text)
 
 
 def token_table(option: str, items: Iterable[str]) -> dict[str, float]:
