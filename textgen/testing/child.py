@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from textgen.contracts.guards import FAILURES
 from textgen.contracts.tracebacks import last_line
-from textgen.plugin.component import Offer
+from textgen.plugin.component import Component, Offer
 from textgen.plugin.registry import PluginSet
 from textgen.testing.environment import Subject, isolated_plugins
 from textgen.testing.process_state import broad_filters, changes, global_state, held, left_behind
@@ -136,7 +136,8 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
 
 def _values(subject: Subject, extra: Mapping[str, Any]) -> Mapping[str, Any]:
     if subject.kind == "command":  # to build one loads no NumPy
-        return {"the help": str(subject.build().get_short_help_str())}
+        made = subject.build()
+        return {"the help": str(getattr(made, "help", ""))}
     from textgen.testing.exercises import exercise
 
     return exercise(subject, extra)
@@ -144,16 +145,22 @@ def _values(subject: Subject, extra: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _subject(request: Mapping[str, Any], folder: Path) -> Subject | None:
     """The component by its name, as the plugin offers it."""
-    module, kind, name = request["module"], request["kind"], request["name"]
-    plugins = PluginSet.discover() if request["distribution"] else isolated_plugins(sys.modules[module])
-    offer = plugins.find(kind, f"{request['distribution'] or 'unpackaged'}:{name}")
-    if not isinstance(offer, Offer):
+    module, kind, name = sys.modules[request["module"]], request["kind"], request["name"]
+    if kind == "command":  # which need no others
+        plugins = PluginSet()
+        offered: list[Component] = getattr(module, "textgen_commands", list)()
+        component = next((each for each in offered if each.name == name), None)
+    else:
+        plugins = PluginSet.discover() if request["distribution"] else isolated_plugins(module)
+        offer = plugins.find(kind, f"{request['distribution'] or 'unpackaged'}:{name}")
+        component = offer.component if isinstance(offer, Offer) else None
+    if component is None:
         return None
     return Subject(
         kind=kind,
-        component=offer.component,
+        component=component,
         options=request["options"],
-        module=module,
+        module=request["module"],
         label=name,
         plugins=plugins,
         folder=folder,

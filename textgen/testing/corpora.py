@@ -79,6 +79,7 @@ class _Suite:
     unreadable: Mapping[str, Any] | None
     largest: int
     _missing: str = ""
+    _had_text: bool = False
 
     def build(self) -> Any:
         if self._missing:  # it is not tried again: a network may take long to fail
@@ -92,6 +93,7 @@ class _Suite:
     def first_piece(self) -> None:
         for piece in itertools.islice(self._read(self.build()), 1):
             self._check_type(piece)
+            self._had_text = bool(piece)
 
     def _check_type(self, piece: Any) -> None:
         if not isinstance(piece, str):
@@ -142,7 +144,7 @@ class _Suite:
     def again(self) -> None:
         corpus = self.build()
         first = self._digest(corpus)
-        if first != _NOTHING and self._digest(corpus) == _NOTHING:
+        if (first != _NOTHING or self._had_text) and self._digest(corpus) == _NOTHING:
             self.subject.fail(st.CORPUS_AGAIN, "read() gave no text a second time; is its iterator used up?")
         for which, other in (("a second time", corpus), ("from a corpus built anew", self.build())):
             if self._digest(other) != first:

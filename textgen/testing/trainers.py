@@ -33,8 +33,9 @@ __tracebackhide__ = True  # what pytest shows is the test, and the code of the c
 
 _CLOSE: Final = 1.25  # by which factor a loss may differ that is measured on windows, without what is before them
 _NEAR: Final = 1.5  # and one of a single batch
+_ELSEWHERE: Final = "meta"
 # What torch says where tensors of two devices meet.
-MEETS_ANOTHER: Final = re.compile(r"expected device|same device|to have \w+ device|different device", re.IGNORECASE)
+_MEETS_ANOTHER: Final = re.compile(r"expected device|same device|to have \w+ device|different device", re.IGNORECASE)
 SMALL_RNN: Final[Mapping[str, Any]] = {"type": "rnn", "hidden_size": 8, "dropout": 0.1}
 
 
@@ -203,25 +204,29 @@ class _Suite:
                 self.subject.fail(st.TRAINER_VALIDATION, seen)
 
     def device(self) -> None:
-        """A step on tensors of torch's device "meta", which have shapes and no numbers."""
+        """A step on torch's device "meta", whose tensors have shapes and no numbers."""
         model = self._new_model()
         if not is_torch_module(model):
             raise Skip("the model is no torch module")
-        model.to("meta").eval()
+        model.to(_ELSEWHERE).eval()
         model.train = lambda mode=True: model  # dropout asks for random numbers, which the device does not have
         model.set_dropout_seed = lambda seed: None
-        elsewhere = attrs.evolve(TRAINING, device="meta")
+        fed: list[str] = []
+        model.register_forward_pre_hook(lambda module, arguments: fed.append(str(arguments[0].device)))
+        context, raised = attrs.evolve(TRAINING, device=_ELSEWHERE), ""
         try:
-            events = self.subject.build(self.context()).train(model, self._data(), elsewhere)
-            next(iter(events), None)
+            next(iter(self.subject.build(self.context()).train(model, self._data(), context)), None)
         except Exception as error:
-            if MEETS_ANOTHER.search(str(error)):
-                seen = f"with a model and a context on another device, it raised {type(error).__name__}: {error}"
-                self.subject.fail(st.TRAINER_DEVICE, seen)
-            if "meta" not in str(error):
-                raise Skip(f"the model cannot be trained on torch's device meta: {error}") from error
-        if any(str(parameter.device) != "meta" for parameter in model.parameters()):
-            self.subject.fail(st.TRAINER_DEVICE, "it moved the model away from the device")
+            raised = f"{type(error).__name__}: {error}"
+        told = f"told to train on {_ELSEWHERE!r}, it"
+        if wrong := next((device for device in fed if device != _ELSEWHERE), ""):
+            self.subject.fail(st.TRAINER_DEVICE, f"{told} fed tokens on {wrong!r}")
+        if any(str(parameter.device) != _ELSEWHERE for parameter in model.parameters()):
+            self.subject.fail(st.TRAINER_DEVICE, f"{told} moved the model away")
+        if _MEETS_ANOTHER.search(raised):
+            self.subject.fail(st.TRAINER_DEVICE, f"{told} raised {raised}")
+        if raised and _ELSEWHERE not in raised:
+            raise Skip(f"nothing can be trained on torch's device {_ELSEWHERE}: {raised}")
 
     def quiet(self) -> None:
         with leaves_alone(self.subject, st.TRAINER_QUIET):
