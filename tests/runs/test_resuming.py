@@ -92,7 +92,7 @@ def test_a_checkpoint_whose_replacement_was_cut_short_is_put_back(tmp_path: Path
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16, "training_windows": 40, "validation_windows": 4},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "epochs": 4, "batch_size": 4},
+        "trainer": {"type": "sgd", "epochs": 4, "batch_size": 4, "evaluate_every": 10},
         "observer": [],
         "generate": {"max_new_tokens": 5},
     }

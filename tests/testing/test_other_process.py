@@ -1,13 +1,14 @@
-"""What only a process of its own shows: another order of sets, what an import does, and blocks that nothing interrupts."""
+"""What a process of its own shows: another order of sets, what an import does, and blocks that no signal ends."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from textgen import testing
-from textgen.errors import UsageError
 from textgen.testing import ContractFailure
 
 SAMPLER = """
@@ -90,17 +91,17 @@ def build(config, context):
 def textgen_trainers():
     return [Component("hashed", NoOptions, build)]
 """
-COMMAND = SAMPLER  # a command that blocks while it is built is caught where it is built
+NUMBERS = itertools.count()
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where to write the module of a plugin, whose name no other test has."""
     monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path / f"plugin_{abs(hash(request.node.name))}.py"
+    return tmp_path / f"plugin_number_{next(NUMBERS)}.py"
 
 
-def caught(plugin: Path, text: str, **arguments: float) -> ContractFailure:
+def caught(plugin: Path, text: str, **arguments: Any) -> ContractFailure:
     plugin.write_text(text, encoding="utf-8")
     with pytest.raises(ContractFailure) as error:
         testing.check_plugin(plugin.stem, **arguments)
@@ -160,7 +161,7 @@ def test_an_exit_at_import_is_the_plugins(plugin: Path) -> None:
     [
         ("    def __call__(self, logits, history):\n        sum(iter(int, 1))\n",
          "building and calling it in another process had not ended after 3 s ({place}:20)"),
-        ("    def begin(self):\n        import os\n        os.waitpid(os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '60'), 0)\n",
+        ("    def begin(self):\n        import subprocess\n        subprocess.run(['sleep', '60'])\n",
          "building and calling it in another process had not ended after 3 s ({place}:21)"),
     ],
     ids=["c-code", "process"],
@@ -168,12 +169,12 @@ def test_an_exit_at_import_is_the_plugins(plugin: Path) -> None:
 def test_what_blocks_where_no_signal_helps_is_ended(plugin: Path, lines: str, seen: str) -> None:
     failure = caught(plugin, SAMPLER + lines, time_limit=3.0)
     assert failure.statement.anchor == "component-ends"
-    assert failure.seen == seen.format(place=plugin)
+    assert failure.seen == seen.format(place=plugin.name)
 
 
 def test_an_import_that_blocks_is_ended(plugin: Path) -> None:
     failure = caught(plugin, "import threading\nthreading.Event().wait()\n", time_limit=0.5)
-    assert failure.seen == f"importing it had not ended after 0.5 s ({plugin}:2)"
+    assert failure.seen == f"importing it had not ended after 0.5 s ({plugin.name}:2)"
 
 
 def test_a_file_that_is_left_is_caught(plugin: Path) -> None:

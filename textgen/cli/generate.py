@@ -56,6 +56,7 @@ def _unescaped(text: str) -> str:
     callback=lambda _ctx, _parameter, texts: tuple(map(_unescaped, texts)),
     help=r"A text that ends the continuation; \n is a line break, \t a tab, \\ a backslash. Repeat it for several.",
 )
+@click.option("--ignore-end/--no-ignore-end", default=None, help="Go on where the model ends the text.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End after so long, all texts together.")
 @click.option(
     "--seed",
@@ -125,4 +126,5 @@ def command(context: Any, /, run: str, device: str, greedy: bool, sampling: dict
         raise UsageError("--stop was given an empty text, which is nothing to stop at; give one character at least")
     output = OutputOptions.of(arguments)
     output.check()
-    write(Engine(disable=context.disable).load(run, device=device), output, sampling, **arguments)
+    with Engine(disable=context.disable).load(run, device=device) as generator:
+        write(generator, output, sampling, **arguments)

@@ -65,14 +65,16 @@ def command(
     echo = run.pipeline.generate.echo
     texts = [str(generation) if echo else generation.text for generation in run.generations]
     print_texts(texts, several=len(texts) > 1)
+    run.generator.close()
 
 
 def _kept(record: Mapping[str, Any]) -> str:
     """The step that the weights are of, which need not be the last that the progress showed."""
-    step, loss = record.get("best_step"), record.get("best_loss")
+    step, loss, stopped = record.get("best_step"), record.get("best_loss"), record.get("stopped")
+    early = "" if stopped is None else f"; {stopped['by']} ended it at step {record['step']}: {stopped['reason']}"
     if step is None or loss is None or not record["data"]["validation_tokens"]:
-        return ""
-    return f" (step {step} of {record['step']}, with the lowest validation loss: {loss:.3f})"
+        return early
+    return f" (step {step} of {record['step']}, with the lowest validation loss: {loss:.3f}){early}"
 
 
 @attrs.frozen

@@ -8,18 +8,17 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, wraps
-from pathlib import Path
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.errors import Fault, UsageError
+from textgen.errors import UsageError
 from textgen.generation.chain import Chain
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import MAX_SEED, DecodingOptions, UnknownCharacters
-from textgen.pipeline.structure import structure_table
+from textgen.pipeline.structure import Reader
 from textgen.suggest import nearest
 
 BATCH_SIZE: Final = 256
@@ -59,6 +58,7 @@ class Options:
     min_new_tokens      how many tokens to add before a stop counts
     stop                a text that ends the continuation, or several; not part of it. None: no stop text
     stop_tokens         ids that end it, part of it. None: none
+    ignore_end          whether to go on where the model ends the text
     time_limit          seconds after which it ends. None: no limit
     seed                of the random draws; "random" draws one, which the result reports. None: the run's seed
     echo                whether to put the prompt before its continuation
@@ -82,6 +82,7 @@ class Options:
     min_new_tokens: int | None = None
     stop: str | Iterable[str] | AsRun | None = AS_RUN
     stop_tokens: Iterable[int] | AsRun | None = AS_RUN
+    ignore_end: bool | None = None
     time_limit: float | AsRun | None = AS_RUN
     seed: int | Literal["random"] | None = None
     echo: bool = False
@@ -203,12 +204,14 @@ class Defaults:
     """What the options of a request are where they are not given: those of one run.
 
     table       its `[generate]` table
+    end_id      of its tokenizer, for the end of a document
     make_chain  its chain of samplers, changed by sampling options; Raises UsageError
     """
 
     seed: int
     table: Mapping[str, Any]
     vocab_size: int
+    end_id: int | None
     chain: Chain
     make_chain: Callable[[Mapping[str, Any]], Chain]
 
@@ -223,6 +226,7 @@ class Settings:
 
     decoding: DecodingOptions
     chain: Chain
+    end_id: int | None
     seed: int
     cancelled: Callable[[], bool] | None
     sampling: Mapping[str, Any]
@@ -238,6 +242,8 @@ class Settings:
         """Raise UsageError when nothing would ever end the text."""
         decoding = self.decoding
         ends = decoding.stops or decoding.stop_tokens or decoding.time_limit is not None or self.cancelled
+        if self.end_id is not None and not decoding.ignore_end:
+            ends = True
         if decoding.max_new_tokens is None and not ends:
             raise UsageError(
                 "None never ends",
@@ -264,6 +270,7 @@ class Settings:
         return cls(
             decoding,
             run.make_chain(sampling) if sampling else run.chain,
+            run.end_id,
             _seed(seed, run.seed if decoding.seed is None else decoding.seed),
             cancelled,
             {name: {"pairs": [*v.items()]} if isinstance(v, Mapping) else v for name, v in sampling.items()},
@@ -306,10 +313,10 @@ def _checked_once(given: tuple[tuple[str, type, Any], ...], vocab_size: int) -> 
 
 
 def _checked(given: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
-    faults: list[Fault] = []
-    options: DecodingOptions = structure_table(DecodingOptions, given, "", Path(), faults)
-    if faults:
-        raise UsageError(faults=faults)
+    reader = Reader()
+    options: DecodingOptions = reader.table(DecodingOptions, given, "")
+    if reader.faults:
+        raise UsageError(faults=reader.faults)
     check_decoding(options, vocab_size)
     return options
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from textgen.errors import UsageError
 from textgen.generation.arguments import Settings
-from textgen.generation.detokenise import NO_IDS, TAIL, Detokeniser, Tail
+from textgen.generation.detokenise import TAIL, Detokeniser, Tail
+from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
 from textgen.generation.row import Row, RowState
 from textgen.protocols import Ids, Tokenizer
@@ -21,11 +22,12 @@ _STATE: Final = "state."
 
 @attrs.frozen(eq=False)
 class PromptText:
-    """A prompt: its text, its ids (T,), and their tail."""
+    """A prompt: its text, its ids (T,), their tail, and what is fed before them at the start (see document_start)."""
 
     text: str
     ids: Ids
     tail: Tail
+    start: Ids
 
 
 @attrs.define(eq=False)
@@ -70,12 +72,14 @@ class Continuation:
         )
         row = Row(
             prompt=ids,
+            before=prompt.start,
             chain=settings.chain,
             seed=seed,
             index=index,
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens,
             stop_tokens=decoding.stop_tokens,
+            end_id=None if decoding.ignore_end else settings.end_id,
             cancelled=settings.cancelled,
             stop_at=detokeniser.stop_at if detokeniser.searches else None,
             top=settings.top,

@@ -7,13 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts.guards import begin_decoding
+from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.arguments import (
     BATCH_SIZE,
@@ -26,7 +27,7 @@ from textgen.generation.arguments import (
 )
 from textgen.generation.chain import Chain
 from textgen.generation.continuation import Continuation
-from textgen.generation.prompts import check_prompt, text_pieces
+from textgen.generation.prompts import check_prompt, document_start, end_id, text_pieces
 from textgen.generation.requests import Requests
 from textgen.generation.results import Generation, GenerationState, Piece
 from textgen.generation.rows import keeps_shape
@@ -68,6 +69,7 @@ class Generator:
     model_id   the checksum of its weights, which saved states name
     training_tokens   writes the training tokens to a file and maps them; for the copying report
     make_module       builds the model as it is trained, with the run's weights, on a device
+    close_components  closes what it was built of
     """
 
     tokenizer: Tokenizer = attrs.field(repr=False)
@@ -82,11 +84,25 @@ class Generator:
     record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[Path], Ids] | None = attrs.field(default=None, repr=False)
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
+    close_components: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
     _shared: _Shared = attrs.field(factory=_Shared, repr=False, init=False)
 
     def __reduce__(self) -> NoReturn:
         """Not to be pickled: it holds memory maps, locks and functions."""
         raise TypeError("a Generator is not pickled; give the other process its path, and let it call textgen.load")
+
+    def close(self) -> None:
+        """Close the components that have something to close; the built-in ones have not. At the end of a `with` block.
+
+        It generates no more afterwards.
+        """
+        self.close_components()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @takes(Request)
     def generate(self, request: Request) -> Generation:
@@ -158,11 +174,15 @@ class Generator:
 
         return AsyncPieces(self._background(), self._requests.many(prompts, options), options.batch_size)
 
-    def score(self, text: str | Iterable[str]) -> TextScore:
-        """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
+    def score(self, text: str | Iterable[CorpusPiece]) -> TextScore:
+        """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory.
+
+        A model that was trained on documents is asked for documents, from their start to their end. DOCUMENT_END among
+        the pieces ends one, the end of the text the last.
+        """
         return score_pieces(self.model, self.tokenizer, self.chain.model, text_pieces(text))
 
-    def score_tokens(self, text: str | Iterable[str]) -> Iterator[TokenScores]:
+    def score_tokens(self, text: str | Iterable[CorpusPiece]) -> Iterator[TokenScores]:
         """The log-probability of each token of a text, in blocks, as one stream and in bounded memory."""
         return score_tokens(self.model, self.tokenizer, self.chain.model, text_pieces(text))
 
@@ -171,8 +191,9 @@ class Generator:
 
         Raises UsageError for an empty text, PromptError for characters outside the vocabulary.
         """
-        ids = self._nonempty(text)
+        start, ids = self._nonempty(text)
         decoder = begin_decoding(self.model, 1, self.chain.model)
+        decoder.extend(start[None])
         return np.array(to_numpy(decoder.score(ids[None]))[0])
 
     def hidden_states(self, text: Prompt) -> Tensors:
@@ -181,10 +202,11 @@ class Generator:
         For the built-in recurrent networks "hidden" and, for LSTMs, "cell": (T, layers, hidden_size). Raises UsageError
         for a model whose state grows with the text.
         """
-        ids = self._nonempty(text)
+        start, ids = self._nonempty(text)
         if not keeps_shape(self.model, self.chain.model):
             raise UsageError("the state of this model grows with the text, so there is none of one shape per token")
         decoder, states = begin_decoding(self.model, 1, self.chain.model), []
+        decoder.extend(start[None])
         for place in range(len(ids)):
             decoder.extend(ids[None, place : place + 1])
             states.append(decoder.read_state())
@@ -219,15 +241,17 @@ class Generator:
         """
         return check_prompt(self.tokenizer, prompt, unknown_characters)
 
-    def _nonempty(self, text: Prompt) -> Ids:
+    def _nonempty(self, text: Prompt) -> tuple[Ids, Ids]:
+        """What is fed before a text (see document_start), and its ids."""
         ids = self.encode_prompt(text)
         if not len(ids):
             raise UsageError("the text is empty, and has no token to compute anything for")
-        return ids
+        return document_start(self.tokenizer, text), ids
 
     @property
     def _requests(self) -> Requests:
-        run = Defaults(self.seed, self.defaults, self.tokenizer.vocab_size, self.chain, self._chain)
+        size, end = self.tokenizer.vocab_size, end_id(self.tokenizer)
+        run = Defaults(self.seed, self.defaults, size, end, self.chain, self._chain)
         return Requests(self.tokenizer, run, self.model_id)
 
     def _chain(self, sampling: Mapping[str, Any]) -> Chain:
@@ -276,7 +300,7 @@ class Generator:
         shown, ids = text.take()
         logprobs = text.logprobs()
         if text.echo and row.top is not None:
-            logprobs = [*prompt_logprobs(self.model, self.chain.model, text.ids, row.top, state), *logprobs]
+            logprobs = [*prompt_logprobs(self.model, self.chain.model, text.ids, row.before, row.top, state), *logprobs]
         assert text.finish_reason is not None
         return Generation(
             prompt=text.prompt,

@@ -12,7 +12,7 @@ from textgen.errors import UsageError
 from textgen.generation.arguments import Defaults, ManyOptions, Prompt, Request, Settings, check_integer
 from textgen.generation.continuation import Continuation, PromptText
 from textgen.generation.detokenise import Tail
-from textgen.generation.prompts import check_prompt, prompt_text
+from textgen.generation.prompts import check_prompt, document_start, prompt_text
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import MAX_N, MAX_SEED
 from textgen.protocols import Tokenizer
@@ -73,7 +73,8 @@ class Requests:
             settings.must_end()
         ids = check_prompt(self.tokenizer, request.prompt, settings.decoding.unknown_characters)
         text = prompt_text(self.tokenizer, request.prompt, ids)
-        return request, settings, PromptText(text, ids, Tail.of(self.tokenizer, ids))
+        start = document_start(self.tokenizer, request.prompt)
+        return request, settings, PromptText(text, ids, Tail.of(self.tokenizer, ids), start)
 
     def _continuations(self, given: Iterable[_Given], first: int, n: int) -> Iterator[Continuation]:
         deadlines: dict[float, float | None] = {}  # one clock for all

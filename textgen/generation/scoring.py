@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
+from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
+from textgen.generation.prompts import encode_documents
 from textgen.generation.results import GenerationState, TokenLogprobs
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import Offer
@@ -25,11 +27,12 @@ _BLOCK: Final = 4096  # tokens scored at once
 class TextScore:
     """How well a model predicts a text.
 
-    tokens               predictions made: every token but the first
+    tokens               predictions made: every token but the first. With documents every token of each, and its end
     characters           of the text that they make up, after the tokenizer's normalisation
     loss                 mean cross-entropy, nats per token
     perplexity           exp(loss)
-    bits_per_character   the text's total cross-entropy in bits over its characters
+    bits_per_character   the text's total cross-entropy in bits over its characters. Only a lower bound where tokens
+                         are unknown: the spelling of what they stand for costs nothing here
     unknown_tokens       how many of those tokens stood for text outside the vocabulary
     """
 
@@ -43,13 +46,16 @@ class TextScore:
 
 @attrs.frozen(eq=False)
 class TokenScores:
-    """A stretch of a text: its ids (T,) and the log-probability (T,) of each in nats, NaN for the text's first."""
+    """A stretch of a text: its ids (T,) and the log-probability (T,) of each in nats, NaN for the text's first.
+
+    If the tokenizer has an id for the end of a document, the first is that id, and so is the last of each document.
+    """
 
     tokens: Ids
     logprobs: npt.NDArray[np.float64]
 
 
-def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[str]) -> TextScore:
+def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[CorpusPiece]) -> TextScore:
     """Sum up `score_tokens`. Raises UsageError when the text has less than two tokens."""
     total, count, characters, unknown = 0.0, 0, 0, 0
     for block in score_tokens(model, tokenizer, offer, pieces):
@@ -72,11 +78,13 @@ def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Itera
     )
 
 
-def score_tokens(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[str]) -> Iterator[TokenScores]:
+def score_tokens(
+    model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[CorpusPiece]
+) -> Iterator[TokenScores]:
     """Score a text given in pieces as one stream, a block of it at a time."""
     decoder = begin_decoding(model, 1, offer)
     last: Ids | None = None
-    for ids in tokenizer.encode_pieces(pieces):
+    for ids in encode_documents(tokenizer, pieces):
         for start in range(0, len(ids), _BLOCK):
             block = ids[start : start + _BLOCK].astype(np.int64)
             fed = block[:-1] if last is None else np.concatenate([last, block[:-1]])
@@ -92,11 +100,11 @@ def score_tokens(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Itera
 
 
 def prompt_logprobs(
-    model: Model, offer: Offer, ids: Ids, top: int, state: GenerationState | None = None
+    model: Model, offer: Offer, ids: Ids, start: Ids, top: int, state: GenerationState | None = None
 ) -> Iterator[TokenLogprobs]:
-    """Of each token of a prompt (T,), given those before it and the `state`, or the start state."""
+    """Of each token of a prompt (T,), given those before it and the `state`, or the start state fed with `start`."""
     decoder = begin_decoding(model, 1, offer)
-    feed = np.empty((1, 0), np.int64)
+    feed = start[None]
     if state is not None:
         named = {name: array for name, array in state.arrays.items() if name.startswith("state.")}
         decoder.write_state({name.removeprefix("state."): array for name, array in named.items()})

@@ -9,8 +9,7 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, UsageError
-from textgen.pipeline.pipeline import Choice
-from textgen.pipeline.structure import plain, structure_table
+from textgen.pipeline.structure import Choice, Reader, plain
 from textgen.plugin.component import ComponentSource, Offer
 
 
@@ -31,9 +30,9 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
         made = [choice for choice in made if name not in choice.offer.component.gives_way_to]
         places = [place for place, choice in enumerate(made) if choice.offer == offer]
         before = plain(made[places[-1]].options) if places else {}
-        trial: list[Fault] = []
-        settings = structure_table(offer.component.config, {**before, key: value}, "", Path.cwd(), trial)
-        faults += named(trial, [offer])
+        reader = Reader(Path.cwd(), plugins)
+        settings = reader.table(offer.component.config, {**before, key: value}, "")
+        faults += named(reader.faults, [offer])
         if settings is None:
             continue
         if places:

@@ -41,6 +41,7 @@ class Progress:
 
     step: int = 0
     evaluations: int = 0
+    since_best: int = 0
     seconds: float = 0.0
     best_step: int | None = None
     best_loss: float | None = None

@@ -89,8 +89,8 @@ def check_plugin(
     for outcome in outcomes:
         if outcome.statement is None:
             raise UsageError(
-                f"{outcome.component} was not checked: {outcome.reason}. Give check_plugin options={{…}} for it, or its "
-                "name in leave_out=[…]"
+                f"{outcome.component} was not checked: {outcome.reason}. Give check_plugin options={{…}} for it, or "
+                "its name in leave_out=[…]"
             )
     return outcomes
 

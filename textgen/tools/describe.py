@@ -45,7 +45,7 @@ def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:
     required = default is attrs.NOTHING
     return {
         "name": field.name,
-        "type": phrase(field.type),
+        "type": f"a table of a {field.metadata['kind']}" if "kind" in field.metadata else phrase(field.type),
         "required": required,
         "default": None if required else plain(default),
         "help": field.metadata.get("help", ""),

@@ -44,8 +44,8 @@ _IMPORTS: Final = MappingProxyType(
     {
         "sampler": ("array-api-compat",),
         "tokenizer": ("numpy",),
-        "model": ("numpy", "torch"),
-        "trainer": ("numpy", "torch"),
+        "model": ("torch",),
+        "trainer": ("torch",),
         "command": ("click",),
     }
 )

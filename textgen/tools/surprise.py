@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from textgen.documents import CorpusPiece
+from textgen.generation.prompts import end_id
 from textgen.generation.scoring import TokenScores
 from textgen.protocols import Ids, Tokenizer
 
@@ -44,7 +46,7 @@ u {{ text-decoration: underline wavy; }} i::before {{ content: "⏎"; font-style
 
 
 def surprise_page(
-    blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: str, text: Iterable[str] | None = None
+    blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: str, text: Iterable[CorpusPiece] | None = None
 ) -> str:
     """The page for scored tokens, at most MAX_TOKENS of them. Hovering shows tokens with the bits of each.
 
@@ -86,16 +88,18 @@ def _beginning(blocks: Iterable[TokenScores]) -> tuple[Ids, npt.NDArray[np.float
     return np.concatenate(tokens), np.concatenate(logprobs), count > MAX_TOKENS
 
 
-def _unknown_characters(tokens: Ids, tokenizer: Tokenizer, text: Iterable[str] | None) -> dict[int, str]:
+def _unknown_characters(tokens: Ids, tokenizer: Tokenizer, text: Iterable[CorpusPiece] | None) -> dict[int, str]:
     """The character of each unknown token by its place, where tokens and characters go side by side; else nothing.
 
     They do if every known token is its character, up to the tokenizer's small letters.
     """
+    standing = np.flatnonzero(tokens != end_id(tokenizer))  # for text, and not for the end of a document
+    tokens = tokens[standing]
     places = np.flatnonzero(tokens == tokenizer.unknown_id) if tokenizer.unknown_id is not None else ()
     if text is None or not len(places):
         return {}
     beginning = ""
-    for piece in text:
+    for piece in (piece for piece in text if isinstance(piece, str)):
         beginning += piece[: len(tokens) - len(beginning)]
         if len(beginning) == len(tokens):
             break
@@ -105,13 +109,18 @@ def _unknown_characters(tokens: Ids, tokenizer: Tokenizer, text: Iterable[str] |
     pairs = zip(beginning, decoded, known.tolist(), strict=True)
     if any(is_known and decoded_one not in (one, one.lower()) for one, decoded_one, is_known in pairs):
         return {}
-    return {place: beginning[place] for place in map(int, places)}
+    return {int(standing[place]): beginning[place] for place in places}
 
 
 def _texts(tokens: Ids, tokenizer: Tokenizer) -> list[str]:
-    """What each token adds to the text: a character of several tokens stands at the last of them."""
+    """What each token adds to the text: a character of several tokens stands at the last of them.
+
+    Documents are shown on lines of their own.
+    """
     decoder = tokenizer.incremental_decoder()
     texts = [decoder.decode(tokens[place : place + 1]) for place in range(len(tokens))]
+    for place in np.flatnonzero(tokens == end_id(tokenizer))[1:]:
+        texts[place] += "\n"
     if texts:
         texts[-1] += decoder.decode(tokens[:0], final=True)
     return texts

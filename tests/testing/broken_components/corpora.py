@@ -55,6 +55,13 @@ class OnceCorpus(GoodCorpus):
         return self.pieces
 
 
+class SharedCorpus(GoodCorpus):
+    pieces = iter(["the only text"])
+
+    def read(self) -> Any:
+        return self.pieces
+
+
 class OneReaderCorpus(GoodCorpus):
     """Reads well, if one reader is done before the next begins."""
 
@@ -99,15 +106,6 @@ class CountingCorpus(GoodCorpus):
         return (f"line {number}\n" * 1000 for number in itertools.count())
 
 
-class UsedUpCorpus(GoodCorpus):
-    """Its iterator is made once for all."""
-
-    pieces: ClassVar[Any] = iter(["the only", " text"])
-
-    def read(self) -> Any:
-        return self.pieces
-
-
 class OpenCorpus(GoodCorpus):
     """Opens a file in every call, and keeps them all."""
 
@@ -137,7 +135,6 @@ CORPORA = [
     Case(
         "corpus", "corpus-ends", "it had not ended after", offered(CountingCorpus, "counting"), {"largest": 10_000_000}
     ),
-    Case("corpus", "corpus-again", "no text a second time; is its iterator used up?", offered(UsedUpCorpus, "used-up")),
     Case("corpus", "component-leaks", "the open file", offered(OpenCorpus)),
     Case("corpus", "component-leaks", "it left the process", offered(ProcessCorpus, "process")),
     Case("corpus", "corpus-pieces", "read() gave a str", offered(StrCorpus)),
@@ -149,6 +146,7 @@ CORPORA = [
     Case("corpus", "corpus-text", "U+D83D", offered(SurrogateCorpus)),
     Case("corpus", "corpus-again", "another text a second time", offered(OtherEachTimeCorpus)),
     Case("corpus", "corpus-again", "no text a second time", offered(OnceCorpus)),
+    Case("corpus", "corpus-again", "gave no text a second time", offered(SharedCorpus)),
     Case("corpus", "corpus-readers", "in turn", offered(OneReaderCorpus)),
     Case("corpus", "corpus-errors", "it raised nothing", offered(GoodCorpus), {"unreadable": {}}),
 ]
