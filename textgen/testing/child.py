@@ -29,11 +29,11 @@ HEAVY: Final = ("torch", "numpy")
 
 
 def main() -> None:
-    """What the file of this module is run for."""
+    """Import the module of the request, and exercise its component if there is one in it."""
     folder = Path(sys.argv[1])
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     report = _Report(folder / "report.jsonl", request["time_limit"])
-    if _imported(request["module"], report) and request["kind"]:
+    if _imported(request["module"], report) and "kind" in request:
         _exercised(request, folder, report)
     faulthandler.cancel_dump_traceback_later()
 
@@ -48,9 +48,8 @@ class _Report:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
 
-    def begin(self, stage: str) -> None:
-        """End this process, with a traceback on stderr, if the stage takes too long."""
-        self.add(stage=stage)
+    def begin(self) -> None:
+        """End this process, with a traceback on stderr, if what follows takes too long."""
         faulthandler.dump_traceback_later(self.time_limit, exit=True)
 
 
@@ -80,12 +79,12 @@ def _imported(name: str, report: _Report) -> bool:
     finder = _HeavyImports(name.partition(".")[0])
     before, held_before = global_state(), held()
     sys.meta_path.insert(0, finder)
-    report.begin("import")
+    report.begin()
     begun = time.perf_counter()
     try:
         importlib.import_module(name)
     except SystemExit as error:
-        report.add(error=f"it calls sys.exit({'' if error.code is None else repr(error.code)}){_place(error, name)}")
+        report.add(exit=f"{'' if error.code is None else repr(error.code)}", place=_place(error, name))
         return False
     except Exception as error:
         report.add(error=f"{type(error).__name__}: {error}{_place(error, name)}")
@@ -112,26 +111,34 @@ def _place(error: BaseException, name: str) -> str:
 
 
 def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> None:
-    report.begin("build and call")
+    report.begin()
     before = set(os.listdir())
     try:
         subject = _subject(request, folder)
         if subject is None:
             return
         values = _values(subject, request["extra"])
+        built = [module for module in HEAVY if module in sys.modules]
+        gc.collect()
+        temporary = set(os.listdir(os.environ["TMPDIR"]))  # what libraries put there once for all
+        _values(subject, request["extra"])
     except FAILURES as error:
         report.add(failed=f"{type(error).__name__}: {error}")
         return
     gc.collect()
-    report.add(built=[module for module in HEAVY if module in sys.modules])
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
     names = [name for name in values if name not in texts]
     if names:
         import numpy as np
 
         np.savez(folder / "values.npz", **{str(number): values[name] for number, name in enumerate(names)})
-    files = sorted(set(os.listdir()) - before)
-    report.add(texts=texts, names=names, files=files, temporary=sorted(os.listdir(os.environ["TMPDIR"])))
+    report.add(
+        built=built,
+        texts=texts,
+        names=names,
+        files=sorted(set(os.listdir()) - before),
+        temporary=sorted(set(os.listdir(os.environ["TMPDIR"])) - temporary),
+    )
 
 
 def _values(subject: Subject, extra: Mapping[str, Any]) -> Mapping[str, Any]:

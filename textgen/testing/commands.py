@@ -13,7 +13,7 @@ from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, required_options, subject
 from textgen.testing.general import general_checks
-from textgen.testing.other_process import look_elsewhere
+from textgen.testing.other_process import look_at_calls
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
 
@@ -75,7 +75,7 @@ class _Suite:
             self.subject.fail(st.COMMAND_BUILD, f"build() gave {type(made).__name__}")
 
     def light(self) -> None:
-        found = look_elsewhere(self.subject, {})
+        found = look_at_calls(self.subject, {})
         if found is None:
             raise Skip("the module that it comes from is not known; give it as `plugin`")
         if failed := found.facts.get("error") or found.facts.get("failed"):

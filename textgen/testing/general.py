@@ -19,7 +19,7 @@ from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject
-from textgen.testing.other_process import IMPORT_SECONDS, look_elsewhere
+from textgen.testing.other_process import import_failure, look_at_calls
 from textgen.testing.outcomes import Check, Skip
 from textgen.testing.process_state import changes, global_state, held, left_behind, stirred
 from textgen.testing.statements import Statement
@@ -32,8 +32,9 @@ def general_checks(subject: Subject, build: Callable[[], Any], **extra: Any) -> 
     return [
         Check(st.COMPONENT_RECORD, lambda: _record(subject)),
         Check(st.COMPONENT_OPTIONS, lambda: _defaults(subject), trial=True),
+        Check(st.COMPONENT_IMPORT, lambda: _import(subject), timed=False),
         # First in another process: what blocks for ever there can be ended, whatever it does.
-        Check(st.COMPONENT_IMPORT, lambda: _import(subject, extra), timed=False),
+        Check(st.COMPONENT_ENDS, lambda: _ends(subject, extra), trial=True, timed=False),
         Check(st.COMPONENT_METHODS, lambda: check_methods(subject, build(), subject.kind), trial=True),
         Check(st.COMPONENT_OPTIONS, lambda: _options(subject)),
         Check(st.COMPONENT_BUILD, lambda: _build(subject, build)),
@@ -82,28 +83,18 @@ def _defaults(subject: Subject) -> None:
         subject.fail(st.COMPONENT_OPTIONS, "; ".join(map(str, error.faults)))
 
 
-def _import(subject: Subject, extra: Mapping[str, Any]) -> None:
-    found = look_elsewhere(subject, extra)
-    if found is None:
+def _import(subject: Subject) -> None:
+    if subject.module is None:
         raise Skip("the module that it comes from is not known; give it as `plugin`")
-    importing, facts = f"importing {subject.module}", found.facts
-    if found.ended is not None:
-        what = importing if found.stage == "import" else "building and calling it in another process"
+    if (failure := import_failure(subject.module, subject.time_limit, subject.label)) is not None:
+        raise failure
+
+
+def _ends(subject: Subject, extra: Mapping[str, Any]) -> None:
+    found = look_at_calls(subject, extra)
+    if found is not None and found.ended is not None:
+        what = "building and calling it in another process"
         subject.fail(st.COMPONENT_ENDS, f"{what} had not ended after {subject.time_limit:g} s{found.ended}")
-    if "error" in facts:
-        subject.fail(st.COMPONENT_IMPORT, f"{importing} failed: {facts['error']}")
-    if heavy := facts["heavy"]:
-        lines = next(filter(None, heavy.values()), "")
-        loaded = f"{importing} loads {' and '.join(heavy)}{lines and f' {lines}'}"
-        subject.fail(st.COMPONENT_IMPORT, f"{loaded}; import it inside build")
-    if found.printed:
-        subject.fail(st.COMPONENT_IMPORT, f"{importing} wrote {found.printed[:80]!r} to stdout")
-    if facts["changed"]:
-        subject.fail(st.COMPONENT_IMPORT, f"{importing} changed {', '.join(facts['changed'])}")
-    if facts["left"]:
-        subject.fail(st.COMPONENT_IMPORT, f"{importing} left {facts['left'][0]} behind")
-    if facts["seconds"] > IMPORT_SECONDS:
-        subject.fail(st.COMPONENT_IMPORT, f"{importing} took {facts['seconds']:.1f} s")
 
 
 def _options(subject: Subject) -> None:

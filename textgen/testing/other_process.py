@@ -23,10 +23,10 @@ from textgen.plugin import discovery
 from textgen.plugin.component import HOOKS, Component
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject
-from textgen.testing.outcomes import Check, Skip
+from textgen.testing.outcomes import Check, ContractFailure, Skip
 
 _TOLERANCE: Final = 1e-3  # processes may have different numbers of threads, and add in another order
-IMPORT_SECONDS: Final = 1.0
+_IMPORT_SECONDS: Final = 1.0
 _TRIES: Final = 3  # the quickest counts: a busy machine is not the plugin's fault
 _FRAME: Final = re.compile(r'File "(.+)", line (\d+) in ')
 _SPARE: Final = 30.0  # seconds beyond the limits that the process has, which ends itself
@@ -38,39 +38,67 @@ _OWN: Final = str(Path(__file__).parents[1])
 class Findings:
     """What the other process has found.
 
-    stage     what it did last: "import", or "build and call"
     ended     where it was when it took too long, as " (file:line)"; None where it ended by itself
     printed   what the import wrote to stdout
     facts     what textgen.testing.child has reported
     values    what came of the exercise, as of textgen.testing.exercises
     """
 
-    stage: str
     ended: str | None
     printed: str
     facts: Mapping[str, Any]
     values: Mapping[str, Any]
 
 
-def look_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> Findings | None:
-    """Import the subject's module in another process, and exercise the component there if its name leads to it.
+def look_at_import(module: str, time_limit: float) -> Findings:
+    """Import a module in another process, once for this one."""
+    return _quickest(json.dumps({"module": module, "time_limit": time_limit}), _path())
 
-    It is done once for each component. None where its module is not known.
-    """
-    if subject.module is None:
-        return None
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    only_import = json.dumps({"module": subject.module, "kind": "", "time_limit": subject.time_limit})
-    return _look(_request(subject, extra) or only_import, only_import, path)
+
+def import_failure(module: str, time_limit: float, label: str) -> ContractFailure | None:
+    """What is wrong with importing a module, or None. An exception is in `facts["error"]` of what was found."""
+    found = look_at_import(module, time_limit)
+    importing, facts = f"importing {module}", found.facts
+    if found.ended is not None:
+        return ContractFailure(
+            st.COMPONENT_ENDS, f"{importing} had not ended after {time_limit:g} s{found.ended}", label
+        )
+    seen = ""
+    if "exit" in facts:
+        seen = f"{importing} calls sys.exit({facts['exit']}){facts['place']}"
+    elif "error" in facts:
+        seen = f"{importing} failed: {facts['error']}"
+    elif heavy := facts["heavy"]:
+        line = next(filter(None, heavy.values()), "")
+        seen = f"{importing} loads {' and '.join(heavy)}{line and f' {line}'}; import it inside build"
+    elif found.printed:
+        seen = f"{importing} wrote {found.printed[:80]!r} to stdout"
+    elif facts["changed"]:
+        seen = f"{importing} changed {', '.join(facts['changed'])}"
+    elif facts["left"]:
+        seen = f"{importing} left {facts['left'][0]} behind"
+    elif facts["seconds"] > _IMPORT_SECONDS:
+        seen = f"{importing} took {facts['seconds']:.1f} s"
+    return ContractFailure(st.COMPONENT_IMPORT, seen, label) if seen else None
+
+
+def look_at_calls(subject: Subject, extra: Mapping[str, Any]) -> Findings | None:
+    """Build and call the component in another process, once; None where its name does not lead to it there."""
+    request = _request(subject, extra) if subject.module is not None else ""
+    return _run(request, _path()) if request else None
+
+
+def _path() -> str:
+    return os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
 
 
 @functools.cache
-def _look(request: str, only_import: str, path: str) -> Findings:
+def _quickest(request: str, path: str) -> Findings:
     found = _run(request, path)
     for _ in range(_TRIES - 1):
-        if found.facts.get("seconds", 0.0) <= IMPORT_SECONDS or found.facts["heavy"]:
+        if found.facts.get("seconds", 0.0) <= _IMPORT_SECONDS or found.facts["heavy"]:
             break
-        again = _run(only_import, path)
+        again = _run.__wrapped__(request, path)
         quickest = min(found.facts["seconds"], again.facts.get("seconds", float("inf")))
         found = attrs.evolve(found, facts={**found.facts, "seconds": quickest})
     return found
@@ -101,7 +129,7 @@ def process_check(subject: Subject, **extra: Any) -> Check:
 
 
 def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
-    found = look_elsewhere(subject, extra)
+    found = look_at_calls(subject, extra)
     if found is None or not {"texts", "failed"} & set(found.facts):
         raise Skip("no hook of an importable module offers it, so no other process can get at it")
     if failed := found.facts.get("failed"):
@@ -168,6 +196,7 @@ def _names(component: Component) -> list[str]:
     return [f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}" for part in parts]
 
 
+@functools.cache
 def _run(request: str, path: str) -> Findings:
     with tempfile.TemporaryDirectory(prefix="textgen-testing-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
@@ -223,11 +252,10 @@ def _findings(folder: Path, stopped: bool) -> Findings:
         with np.load(folder / "values.npz") as arrays:
             values |= {name: arrays[str(number)] for number, name in enumerate(names)}
     is_over = stopped or "Timeout (" in errors
-    if not is_over and not {"error", "seconds"} & set(facts):
+    if not is_over and not {"error", "exit", "seconds"} & set(facts):
         lines = errors.strip().splitlines()
         facts["error"] = lines[-1] if lines else "the process ended without a word"
     return Findings(
-        stage=facts.get("stage", "import"),
         ended=_place(errors) if is_over else None,
         printed=(folder / "stdout").read_bytes()[: facts.get("printed")].decode("utf-8", "replace"),
         facts=facts,

@@ -28,10 +28,9 @@ from textgen.testing.environment import (
 from textgen.testing.general import general_checks
 from textgen.testing.models import model_checks
 from textgen.testing.observers import PIPELINE, observer_checks
-from textgen.testing.other_process import look_elsewhere
+from textgen.testing.other_process import import_failure, look_at_calls, look_at_import
 from textgen.testing.outcomes import Check, ContractFailure, Outcome, Skip, out_of_time, raise_first, run_checks
 from textgen.testing.samplers import sampler_checks
-from textgen.testing.statements import COMPONENT_IMPORT
 from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
 from textgen.testing.tokenizers import tokenizer_checks
 from textgen.testing.trainers import SMALL_RNN, trainer_checks
@@ -146,16 +145,12 @@ def matching(name: str, plugins: PluginSet) -> list[Offer]:
 
 
 def _load(plugin: object | str, time_limit: float) -> object:
-    """The module. Raises ContractFailure where importing it does not come to its end."""
-    try:
-        return within(time_limit, lambda: load_module(plugin))
-    except TimeUpError as error:
-        packages = {str(plugin).partition(".")[0]}
-        raise out_of_time("importing it", time_limit, f"plugin {plugin}", packages, error) from error
-    except SystemExit as error:
-        raise ContractFailure(
-            COMPONENT_IMPORT, f"importing it calls sys.exit({error.code!r})", f"plugin {plugin}"
-        ) from error
+    """The module. Raises ContractFailure for what it does when it is imported, and then it is not imported here."""
+    if isinstance(plugin, str):
+        failure = import_failure(plugin, time_limit, f"plugin {plugin}")
+        if failure is not None and "error" not in look_at_import(plugin, time_limit).facts:
+            raise failure
+    return load_module(plugin)
 
 
 def _without(offers: Sequence[Offer], names: Collection[str]) -> list[Offer]:
@@ -191,7 +186,7 @@ def _owner(offer: Offer, module: object | str | None) -> str:
 def _checks_in_time(subject: Subject, offer: Offer, options: Options) -> list[Check]:
     """The suite of its kind, unless it blocks already where something fitting is looked for. Raises Skip."""
     extra = _USUAL.get(offer.kind, {})
-    found = look_elsewhere(subject, extra)
+    found = look_at_calls(subject, extra)
     if found is not None and found.ended is not None:  # the first of these says so, and ends all
         return general_checks(subject, subject.build, **extra)
     try:
