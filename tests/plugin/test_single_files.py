@@ -74,6 +74,10 @@ def test_every_command_takes_it(
     }
     more = textgen(*with_it, "generate", "run", "-p", "the ", "--max-new-tokens", "5", cwd=tmp_path)
     assert (more.code, len(set(more.stdout.strip("\n")[-5:]))) == (0, 1), more.stderr
+    other = textgen(
+        *with_it, "generate", "run", "-p", "the ", "--only-token", "5", "--logprobs", "0", "-o", "jsonl", cwd=tmp_path
+    )
+    assert {entry["token"] for entry in json.loads(other.stdout)["logprobs"][4:]} == {5}, other.stderr
     assert 'type = "only"' in textgen(*with_it, "show", pipeline, cwd=tmp_path).stdout
     assert "only" in textgen(*with_it, "plugins", "--kind", "sampler", cwd=tmp_path).stdout
     assert str(file) in textgen(*with_it, "plugins", "--kind", "sampler", cwd=tmp_path).stdout

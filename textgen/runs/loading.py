@@ -15,11 +15,11 @@ import attrs
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.guards import FAILURES, raise_failure, read_pieces
+from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
 from textgen.contracts.objects import with_objects
 from textgen.errors import CorpusError, Fault, PipelineError, RunError, UsageError
-from textgen.files import load_tensors, read_json
+from textgen.files import load_tensors, read_checked, read_json
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import Document, read_document
@@ -30,7 +30,7 @@ from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
-from textgen.runs.corpus import CorpusHasher, encode_corpus, split_tokens
+from textgen.runs.corpus import HashedPieces, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
 
 logger = logging.getLogger("textgen")
@@ -76,19 +76,20 @@ def _load(
     )
     tokenizer_choice = choose("tokenizer", tables["tokenizer"])
     unfitted = components.build(tokenizer_choice, context)
-    directory.read_artifact("tokenizer.json", record["files"]["tokenizer.json"])
+    files = record["files"]
+    read_checked(directory.inside("tokenizer.json"), files["tokenizer.json"])
     tokenizer = unfitted.from_dict(read_json(directory.inside("tokenizer.json")))
     components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
     model_choice = choose("model", tables["model"])
     model = components.build(model_choice, context)
-    data = directory.read_artifact("model.safetensors", record["files"]["model.safetensors"])
-    load_weights(model, model_choice, load_tensors(directory.path / "model.safetensors", data))
+    weights = directory.inside("model.safetensors")
+    load_weights(model, model_choice, load_tensors(weights, read_checked(weights, files["model.safetensors"])))
     chain = [choose("sampler", table) for table in tables.get("sampler", [])]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context, components),
         path=directory.path,
-        model_id=record["files"]["model.safetensors"],
+        model_id=files["model.safetensors"],
         defaults={key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS},
         tables=tables,
         record=record,
@@ -163,11 +164,10 @@ def _training_tokens(
     """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
     pipeline = make_pipeline(document, plugins)
     context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
-    hasher = CorpusHasher()
     with Components() as components:
-        pieces = read_pieces(components.build(pipeline.corpus, context), pipeline.corpus.offer)
-        tokens = encode_corpus(hasher.update(pieces), tokenizer, file)
-    now, then = attrs.asdict(hasher.digest()), record["fingerprint"]["corpus"]
+        pieces = HashedPieces(components.build(pipeline.corpus, context), pipeline.corpus.offer)
+        tokens = encode_corpus(pieces, tokenizer, file)
+    now, then = attrs.asdict(pieces.digest()), record["fingerprint"]["corpus"]
     if now != then:
         sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
         raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -27,8 +28,25 @@ def mean_loss(model: Model, tokens: Ids, vocab_size: int) -> float | None:
 
 
 def log_softmax(logits: Array) -> Floats32:
-    """Log probabilities (..., V) in NumPy of logits, which may be on a GPU."""
+    """Log probabilities (..., V) in NumPy of logits, which may be on a GPU. Each row is as if alone."""
     values = np.array(logits.cpu() if hasattr(logits, "cpu") else logits, np.float32)
     values -= values.max(axis=-1, keepdims=True)
-    values -= np.log(np.exp(values).sum(axis=-1, keepdims=True))
+    values -= np.log(_total(np.exp(values)))[..., None]
     return values
+
+
+def log_softmax_of_one(logits: Floats32) -> None:
+    """`log_softmax` of one row (V,), in place and in a third of the time."""
+    logits -= logits[logits.argmax()]
+    logits -= np.log(_total(np.exp(logits)))
+
+
+def _total(values: Floats32) -> Floats32:
+    """(...) the sums of the rows of `values` (..., V). A dot product: NumPy's sum takes four times as long."""
+    total: Floats32 = np.vecdot(values, _ones(values.shape[-1]))
+    return total
+
+
+@cache
+def _ones(size: int) -> Floats32:
+    return np.ones(size, np.float32)

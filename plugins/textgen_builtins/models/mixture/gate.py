@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.protocols import Ids
+from textgen_builtins.models.loss import Floats32
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -19,7 +21,7 @@ _PULL: Final = 10.0  # of the squared distance from equal parts, in nats; a hand
 _ITERATIONS: Final = 50
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class Gate:
     """Mixes E experts: logits = sum of w_i log p_i, where the weights w = bias + slopes · c.
 
@@ -38,12 +40,28 @@ class Gate:
         """A gate with the same `weights` (E,) at every token."""
         return cls(np.array(weights, np.float64), np.zeros((len(weights) ** 2, len(weights))))
 
-    def mix(self, logs: Floats) -> Floats:
+    def mix(self, logs: Floats32) -> Floats32:
         """Logits (M, V) from log probabilities (M, E, V), which are written into. Each row is as if alone."""
-        weights = np.matmul(_features(logs)[:, None], self.slopes.astype(logs.dtype))  # (M, 1, E)
-        weights += self.bias.astype(logs.dtype)
-        mixed: Floats = np.matmul(weights, logs)[:, 0]
+        weights = np.matmul(_features(logs)[:, None], self._slopes)  # (M, 1, E)
+        weights += self._bias
+        mixed: Floats32 = np.matmul(weights, logs)[:, 0]
         return mixed
+
+    def mix_one(self, logs: Floats32) -> Floats32:
+        """`mix` for one token, (E, V) to (V,), in half the time."""
+        met = np.exp(np.maximum(logs, _LEAST, out=logs)).dot(logs.T)
+        weights = np.maximum(met, _FAR, out=met).ravel().dot(self._slopes)
+        weights += self._bias
+        mixed: Floats32 = weights.dot(logs)
+        return mixed
+
+    @cached_property
+    def _slopes(self) -> Floats32:
+        return self.slopes.astype(np.float32)
+
+    @cached_property
+    def _bias(self) -> Floats32:
+        return self.bias.astype(np.float32)
 
 
 def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:

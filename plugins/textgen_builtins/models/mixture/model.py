@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
 import numpy as np
 
 from textgen.protocols import Ids, Model, Tensors
-from textgen_builtins.models.loss import Floats32, log_softmax
+from textgen_builtins.models.loss import Floats32, log_softmax, log_softmax_of_one
 from textgen_builtins.models.mixture.gate import Gate
 
 _PARTS: Final = ("first", "second")
@@ -75,11 +75,13 @@ class Mixture:
 
 
 class MixtureDecoder:
-    """textgen.protocols.Decoder that runs the decoders of both parts, and mixes what they give."""
+    """textgen.protocols.GreedyDecoder that runs the decoders of both parts, and mixes what they give."""
 
     def __init__(self, mixture: Mixture, batch_size: int) -> None:
         self._gate, self._size = mixture.gate, mixture.vocab_size
         self._parts = [_Part(part, batch_size) for part in (mixture.first, mixture.second)]
+        self._one = np.empty((sum(part.experts for part in self._parts), self._size), np.float32)
+        self._first, self._second = np.split(self._one, [self._parts[0].experts])
 
     @property
     def batch_size(self) -> int:
@@ -90,7 +92,28 @@ class MixtureDecoder:
     def extend(self, tokens: Ids) -> Floats32:
         """Logits (B, V) of what follows `tokens` (B, T)."""
         first, second = self._parts
+        if tokens.shape == (1, 1):
+            first.extend_one(tokens, self._first)
+            second.extend_one(tokens, self._second)
+            return self._gate.mix_one(self._one)[None]
         return self._gate.mix(np.concatenate([first.extend(tokens), second.extend(tokens)], axis=1))
+
+    def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
+        """The (B, steps) most likely tokens after `tokens` (B,); (B, 0) if a logit is not finite."""
+        before = self.read_state()
+        made = np.empty((len(tokens), steps), np.int64)
+        highest = np.empty((len(tokens), steps), np.float32)
+        for step in range(steps):
+            logits = self.extend(tokens[:, None])
+            for never in forbidden:
+                logits[:, never] = -np.inf
+            tokens = logits.argmax(axis=-1)
+            made[:, step] = tokens
+            highest[:, step] = logits.max(axis=-1) if len(tokens) > 1 else logits[0, tokens[0]]
+        if np.isfinite(highest).all():
+            return made
+        self.write_state(before)
+        return made[:, :0]
 
     def score(self, tokens: Ids) -> Floats32:
         """Logits (B, T, V) after each of `tokens` (B, T)."""
@@ -129,6 +152,15 @@ class _Part:
             logs: Floats32 = self.decoder.extend_experts(tokens)
             return logs
         return log_softmax(self.decoder.extend(tokens))[:, None]
+
+    def extend_one(self, token: Ids, out: Floats32) -> None:
+        """`extend` for one token (1, 1) of one sequence, into `out` (E, V)."""
+        if self._has_experts:
+            out[:] = self.decoder.extend_experts(token)[0]
+            return
+        logits = self.decoder.extend(token)
+        out[:] = logits.cpu() if hasattr(logits, "cpu") else logits
+        log_softmax_of_one(out[0])
 
     def score(self, tokens: Ids) -> Floats32:
         """(B, T, E, V) after each of `tokens` (B, T)."""

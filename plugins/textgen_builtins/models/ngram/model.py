@@ -102,6 +102,7 @@ class NgramDecoder:
             return self._extend_one(tokens.item())
         if tokens.shape[1]:
             self._read(tokens.astype(np.int64))
+        self._save()
         return self._fill(self._nodes, self._words, self._last, self._logs)
 
     def score_experts(self, tokens: Ids) -> Floats32:
@@ -120,6 +121,7 @@ class NgramDecoder:
         """`context` (B,) int64, the numbers of nodes of this model's trie; `words` (B, 4) int64, if words count."""
         state = {"context": self._nodes.copy()}
         if self._reader:
+            self._save()
             state["words"] = np.concatenate([self._words.view(np.int64), self._last[:, None]], axis=1)
         return state
 
@@ -138,6 +140,7 @@ class NgramDecoder:
 
     def _set(self, nodes: Ints, words: Hashes, last: Ints) -> None:
         self._nodes, self._words, self._last = nodes, words, last
+        self._unsaved: list[int] | None = None  # the words of a batch of one, where `_words` is behind
         self._logs = np.empty((len(nodes), len(self._weights), self._trie.vocab_size), np.float32)
 
     def _no_token(self, batch_size: int) -> Ints:
@@ -152,6 +155,7 @@ class NgramDecoder:
         self._nodes = nodes[:, -1].copy()
         words = np.empty((*tokens.shape, 0), np.uint64)
         if self._reader:
+            self._save()
             words = self._reader.read(self._words, tokens)
             self._words, self._last = words[:, -1].copy(), tokens[:, -1].copy()
         return nodes, words
@@ -175,14 +179,19 @@ class NgramDecoder:
         self._nodes[0] = node = self._trie.advance_one(int(self._nodes[0]), token)
         self._trie.probabilities_of_one(node, out[0])
         if self._reader:
-            words = self._reader.read_one(self._words[0].tolist(), token)
-            self._words[0], self._last[0] = words, token
+            words = self._reader.read_one(self._unsaved or self._words[0].tolist(), token)
+            self._unsaved, self._last[0] = words, token
             out[1:] = out[0]
             keys = context_keys_of_one(words, token, self._model.kinds - 1)
             for kind, (key, counts) in enumerate(zip(keys, self._model.words, strict=False)):
                 counts.interpolate_one(key, out[min(kind, 1) + 1])
         np.log(out, out)
         return self._logs
+
+    def _save(self) -> None:
+        """Bring `_words` up to date."""
+        if self._unsaved:
+            self._words, self._unsaved = np.array([self._unsaved], np.uint64), None
 
     def _product(self, experts: Floats32) -> Floats32:
         """Logits (..., V) from log probabilities (..., E, V)."""

@@ -7,7 +7,9 @@ Contexts that end at the borders of words are the first that compressors of the 
 from __future__ import annotations
 
 import re
-from typing import Final
+from bisect import bisect_left
+from functools import cached_property
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -23,9 +25,10 @@ _FACTOR: Final = 0x9E3779B97F4A7C15  # odd, so no product of powers of it is 0 m
 _MASK: Final = (1 << 64) - 1
 _POSITIVE: Final = (1 << 63) - 1
 _FACTOR64, _POSITIVE64, _SHIFT64 = np.uint64(_FACTOR), np.uint64(_POSITIVE), np.uint64(32)
+_ROW_BYTES: Final = 1 << 24  # for the rows of one kind of context kept ready
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class WordReader:
     """Follows the words of a text by their hashes: of the word so far, the word before it, and the one before that.
 
@@ -68,15 +71,22 @@ class WordReader:
 
     def read_one(self, words: list[int], token: int) -> list[int]:
         """`read` of one token for one text, in Python's integers: ten times as fast for it."""
+        factor, add, ends, inner, tail = self._effects[token]
         so_far, last, earlier = words
-        so_far = (so_far * int(self.factors[token]) + int(self.adds[token])) & _MASK
-        if not self.ends[token]:
+        so_far = (so_far * factor + add) & _MASK
+        if not ends:
             return [so_far, last, earlier]
         if so_far:
             last, earlier = so_far, last
-        if inner := int(self.inner[token]):
+        if inner:
             last, earlier = inner, last
-        return [int(self.tails[token]), last, earlier]
+        return [tail, last, earlier]
+
+    @cached_property
+    def _effects(self) -> list[tuple[int, int, bool, int, int]]:
+        """By token: its factor, addend, whether it ends a word, the last word inside it, the beginning of the next."""
+        columns = (self.factors, self.adds, self.ends, self.inner, self.tails)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def context_keys(words: Hashes, tokens: Ints, number: int) -> list[Ints]:
@@ -124,6 +134,7 @@ class WordCounts:
         own, lower = interpolation(counts, parents, len(contexts))
         self._starts, self._tokens = starts, tokens
         self._own, self._lower = own.astype(np.float32), lower.astype(np.float32)
+        self._vocab_size = vocab_size
 
     @classmethod
     def count(cls, vocab_size: int, keys: Ints, following: Ids) -> WordCounts:
@@ -151,11 +162,38 @@ class WordCounts:
 
     def interpolate_one(self, key: int, probabilities: Floats32) -> None:
         """`interpolate` for one context, several times as fast for it: `probabilities` is (V,)."""
-        number = int(self.contexts.searchsorted(key))
-        if number < len(self.contexts) and self.contexts[number] == key:
-            first, last = self._starts[number], self._starts[number + 1]
-            probabilities *= self._lower[number]
-            probabilities[self._tokens[first:last]] += self._own[first:last]
+        contexts, buckets, shift, starts, lower = self._views
+        bucket = key >> shift
+        number = bisect_left(contexts, key, buckets[bucket], buckets[bucket + 1])
+        if number == len(contexts) or contexts[number] != key:
+            return
+        probabilities *= lower[number]
+        if self._rows is not None:
+            probabilities += self._rows[number]
+            return
+        edges = slice(starts[number], starts[number + 1])
+        probabilities[self._tokens[edges]] += self._own[edges]
+
+    @cached_property
+    def _views(self) -> tuple[Any, Any, int, Any, Any]:
+        """For `interpolate_one`: memoryviews, whose items are Python's numbers, of contexts, buckets, starts and lower.
+
+        Keys with the same digits above `shift` are between two `buckets`: keys are spread evenly, so these are few.
+        """
+        digits = max(1, len(self.contexts).bit_length() - 2)
+        shift = 63 - digits
+        buckets = np.searchsorted(self.contexts, np.arange(1 << digits) << shift)
+        ends = np.append(buckets, len(self.contexts))
+        return self.contexts.data, ends.data, shift, self._starts.data, self._lower.data
+
+    @cached_property
+    def _rows(self) -> Floats32 | None:
+        """(C, V) what each context adds to each token's probability; None where that takes too much memory."""
+        if len(self.contexts) * self._vocab_size * 4 > _ROW_BYTES:
+            return None
+        rows = np.zeros((len(self.contexts), self._vocab_size), np.float32)
+        rows.reshape(-1)[self.edges] = self._own
+        return rows
 
 
 def _added_text(tokenizer: Tokenizer, token: int) -> str:
