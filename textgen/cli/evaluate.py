@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from textgen.cli.options import check_file, check_output, check_run, device_option, json_option
+from textgen.cli.options import check_output, check_run, device_option, json_option
 from textgen.errors import CorpusError, PipelineError, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path())
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(exists=True, allow_dash=True))
 @click.option("--encoding", default="utf-8", show_default=True, help="How the file is encoded.")
 @click.option(
     "--documents",
@@ -55,7 +55,7 @@ def command(
     _check(file, page)
     from textgen.engine import Engine
 
-    engine = Engine(disable=context.disable)
+    engine = Engine(context.discover())
     name = "stdin" if file == "-" else file
     # Without samplers: a score is the model's own.
     with engine.load(run, device=device, sampler=[]) as generator, _readable_twice(file) as path:
@@ -93,10 +93,8 @@ def _write_page(page: str, html: str) -> None:
 
 
 def _check(file: str, page: str | None) -> None:
-    """Raise UsageError for a text that is not there, and for a page that would take the place of something else."""
-    if file != "-":
-        check_file("FILE", file, folder=True)
-    elif sys.stdin is None:  # it was closed before the process began
+    """Raise UsageError for a text that cannot be read, and for a page that would take the place of something else."""
+    if file == "-" and sys.stdin is None:  # it was closed before the process began
         raise UsageError("- reads stdin, which is closed")
     if page in (None, "-"):
         return
@@ -114,14 +112,9 @@ def _readable_twice(file: str) -> Iterator[str]:
         yield file
         return
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        copy = Path(folder, "text")
-        with copy.open("wb") as written, _open(file) as read:
-            shutil.copyfileobj(read, written)
-        yield str(copy)
-
-
-def _open(file: str) -> contextlib.AbstractContextManager[Any]:
-    return contextlib.nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")
+        with Path(folder, "text").open("wb") as copy, click.open_file(file, "rb") as read:
+            shutil.copyfileobj(read, copy)
+        yield copy.name
 
 
 def _reading(corpus: Mapping[str, Any], options: Mapping[str, str | None]) -> dict[str, str]:
@@ -132,13 +125,11 @@ def _reading(corpus: Mapping[str, Any], options: Mapping[str, str | None]) -> di
 
 def _with_progress(pieces: Iterator[CorpusPiece], file: str, encoding: str) -> Iterator[CorpusPiece]:
     """The same pieces, with a bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield from pieces
-        return
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     size = Path(file).stat().st_size if Path(file).is_file() else None
-    with tqdm(total=size, file=sys.stderr, unit="B", unit_scale=True, leave=False) as bar:
+    hidden = not sys.stderr.isatty()
+    with tqdm(total=size, file=sys.stderr, unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
         for piece in pieces:
             yield piece
             if isinstance(piece, str):

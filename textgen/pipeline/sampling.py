@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
 def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:
     """The faults, with samplers' keys replaced by their names in requests."""
     names = {key: name for offer in offers for name, key in offer.component.arguments().items()}
-    return [attrs.evolve(fault, path=names.get(fault.path, fault.path)) for fault in faults]
+    return [
+        attrs.evolve(fault, path=re.sub(r"^\w+", lambda key: names.get(key[0], key[0]), fault.path)) for fault in faults
+    ]
 
 
 def _place(chain: Sequence[Choice], offer: Offer) -> int:

@@ -21,6 +21,7 @@ from textgen.errors import CorpusError, Fault, PipelineError
 from textgen.generation.prompts import encode_documents, end_id
 from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
+from textgen.plugin.component import Offer
 from textgen.protocols import Corpus, Ids, Tokenizer
 
 _RATIO_SAMPLE: Final = 1 << 20  # tokens decoded to measure how many characters a token stands for
@@ -36,16 +37,16 @@ class CorpusDigest:
     characters: int
 
 
-class CorpusHasher:
-    """Computes the digest of a text from its pieces, as they pass."""
+class HashedPieces(Iterable[CorpusPiece]):
+    """The text of a corpus in pieces, of which a digest is made as they pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, corpus: Corpus, offer: Offer) -> None:
+        self._pieces = read_pieces(corpus, offer)
         self._hash = hashlib.sha256()
         self._characters = 0
 
-    def update(self, pieces: Iterable[CorpusPiece]) -> Iterator[CorpusPiece]:
-        """The same pieces, counted and hashed as they are taken."""
-        for piece in pieces:
+    def __iter__(self) -> Iterator[CorpusPiece]:
+        for piece in self._pieces:
             if piece is DOCUMENT_END:
                 self._hash.update(_END_BYTE)
             else:
@@ -64,14 +65,14 @@ def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline, comp
 
     Raises PipelineError for a corpus of documents and a tokenizer without an id for their end.
     """
-    hasher = CorpusHasher()
+    hashed = HashedPieces(corpus, pipeline.corpus.offer)
     beginning = _beginning(corpus, pipeline)
     can_end, has_documents = hasattr(tokenizer, "end_id"), False
 
     def checked() -> Iterator[Any]:
         nonlocal has_documents
         first = beginning
-        for piece in hasher.update(read_pieces(corpus, pipeline.corpus.offer)):
+        for piece in hashed:
             if piece is DOCUMENT_END:
                 has_documents = True
                 if not can_end:  # which does not know the mark
@@ -86,7 +87,7 @@ def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline, comp
     tokenizer.fit(pieces)
     for _ in pieces:  # what a tokenizer that needs no fitting has left unread counts too
         pass
-    digest = hasher.digest()
+    digest = hashed.digest()
     if beginning and not digest.characters:
         raise CorpusError(changed_text(pipeline.corpus.offer))
     if not digest.characters:
@@ -116,9 +117,9 @@ def encoded_corpus(
 ) -> Iterator[Dataset]:
     """The corpus as tokens in the file `path`, mapped into memory, for as long as training needs it."""
     try:
-        hasher = CorpusHasher()
-        tokens = encode_corpus(hasher.update(read_pieces(corpus, pipeline.corpus.offer)), tokenizer, path)
-        if hasher.digest() != digest:
+        pieces = HashedPieces(corpus, pipeline.corpus.offer)
+        tokens = encode_corpus(pieces, tokenizer, path)
+        if pieces.digest() != digest:
             raise CorpusError(changed_text(pipeline.corpus.offer))
         data = split_tokens(tokens, pipeline.data, tokenizer)
         _warn_of_unknown(data, tokenizer)
@@ -157,18 +158,15 @@ def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dat
         training, validation = _split_fraction(tokens, options.validation_fraction, end_id(tokenizer))
     else:
         training, validation = _split_windows(tokens, options, length, stride)
-    if not len(Windows(training, length, stride)):
-        raise CorpusError(
-            f"the corpus is too short: {len(training):,} training tokens, and one window of "
-            f"data.window_length = {length} needs {length + 1}; shorten the window or use a longer text"
-        )
-    if len(validation) and not len(Windows(validation, length, stride)):
-        raise CorpusError(
-            f"the held-out part is too short: {len(validation):,} tokens, and one window of "
-            f"data.window_length = {length} needs {length + 1}; raise data.validation_fraction, set it to 0, "
-            "shorten the window or use a longer text"
-        )
-    sample = validation[:_RATIO_SAMPLE] if len(validation) else training[:_RATIO_SAMPLE]
+    window = f"one window of data.window_length = {length} needs {length + 1}"
+    if len(training) <= length:
+        cause = f"the corpus is too short: {len(training):,} training tokens, and {window}"
+        raise CorpusError(f"{cause}; shorten the window or use a longer text")
+    if 0 < len(validation) <= length:
+        cause = f"the held-out part is too short: {len(validation):,} tokens, and {window}"
+        advice = "raise data.validation_fraction, set it to 0, shorten the window or use a longer text"
+        raise CorpusError(f"{cause}; {advice}")
+    sample = (validation if len(validation) else training)[:_RATIO_SAMPLE]
     return Dataset(
         training=training,
         validation=validation,

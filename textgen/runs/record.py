@@ -16,7 +16,6 @@ from textgen.errors import Difference, RunMismatchError
 from textgen.files import dump_tensors, write_json
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.structure import Choice, flat
-from textgen.plugin.component import Offer
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Progress
 from textgen.runs.corpus import CorpusDigest
@@ -57,14 +56,10 @@ def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Ma
 
 
 def _differences(record: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Difference]:
-    before, now = flat(record["fingerprint"]), flat(shape)
-    if "corpus.sha256" not in now:
-        before = {key: value for key, value in before.items() if not key.startswith("corpus.")}
-    return [
-        Difference(key, before.get(key), now.get(key))
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key)
-    ]
+    kept = {key: value for key, value in record["fingerprint"].items() if key != "corpus" or key in shape}
+    before, now = flat(kept), flat(shape)
+    keys = [key for key in before | now if before.get(key) != now.get(key)]
+    return [Difference(key, before.get(key), now.get(key)) for key in keys]
 
 
 def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
@@ -95,7 +90,10 @@ def begin(
             "validation_tokens": len(data.validation),
             "vocab_size": tokenizer.vocab_size,
         },
-        "components": [_origin(choice.offer) for choice in pipeline.choices()],
+        "components": [
+            {"kind": choice.offer.kind, "name": choice.offer.name, **choice.offer.plugin.facts()}
+            for choice in pipeline.choices()
+        ],
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -147,10 +145,6 @@ def finish(
 def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """The distributions of a run's components by kind and name."""
     return {(entry["kind"], entry["name"]): entry["distribution"] for entry in record.get("components", ())}
-
-
-def _origin(offer: Offer) -> dict[str, str]:
-    return {"kind": offer.kind, "name": offer.name, **offer.plugin.facts()}
 
 
 def _text(pipeline: Pipeline) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import Component, Offer
+from textgen.plugin.component import UNPACKAGED, Component, Offer
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 from textgen.testing.commands import command_checks
@@ -126,8 +126,8 @@ def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) 
 
 def _owner(offer: Offer, module: object | str | None) -> str:
     """What failures call the package: its name, or its module's where it is no package."""
-    if offer.plugin.version != "0" or module is None:
-        return offer.distribution
+    if offer.distribution != UNPACKAGED or module is None:
+        return offer.plugin.path or offer.distribution
     return module if isinstance(module, str) else getattr(module, "__name__", offer.distribution)
 
 

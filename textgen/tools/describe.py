@@ -24,17 +24,17 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
             }
             for offer in plugins.offers(kind)
         ],
-        "clashes": [
-            {
-                "kind": group[0].kind,
-                "name": group[0].name,
-                "qualified_names": [offer.qualified_name for offer in group],
-            }
-            for group in plugins.clashes()
-            if kind in (None, group[0].kind)
-        ],
+        "clashes": [clash for clash in describe_clashes(plugins) if kind in (None, clash["kind"])],
         "quarantined": [{**each.plugin.facts(), "cause": each.cause} for each in plugins.quarantined],
     }
+
+
+def describe_clashes(plugins: PluginSet) -> list[dict[str, Any]]:
+    """The names that several components of a kind share."""
+    return [
+        {"kind": group[0].kind, "name": group[0].name, "qualified_names": [offer.qualified_name for offer in group]}
+        for group in plugins.clashes()
+    ]
 
 
 def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:
