@@ -102,15 +102,15 @@ def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) 
             report_seed(arguments, stream.seed)
             print_stream(stream)
             save(stream.state)
-        elif endless and not _may_end(generator, generator.defaults | arguments):
+        elif endless and not _ends(generator, generator.defaults | arguments):
             never = "--max-new-tokens none never ends, so only the text of one prompt can be streamed"
             raise UsageError(f"{never}; give --stop, --time-limit or a number")
         else:
             _write_whole(generator, output, prompts, arguments, save)
 
 
-def _may_end(generator: Generator, options: Mapping[str, Any]) -> bool:
-    """Whether a text without limit may end."""
+def _ends(generator: Generator, options: Mapping[str, Any]) -> bool:
+    """Whether something may end a text that has no limit."""
     by_itself = end_id(generator.tokenizer) is not None and not options.get("ignore_end")
     return by_itself or any(options.get(key) for key in _ENDS)
 

@@ -64,8 +64,9 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
     except ImportError:
         raise UsageError("checking plugins needs hypothesis; pip install 'textgen-engine[test]'") from None
     from textgen.testing.command_line import check_named
+    from textgen.testing.time_limit import TIME_LIMIT
 
-    ctx.obj.patience = None  # a plugin that is slow to import is to be checked, and told so
+    ctx.obj.patience = TIME_LIMIT  # a plugin that is slow to import is to be checked, and told so
     warnings.simplefilter("ignore", PluginWarning)  # it is the first line of what is printed, or not what was asked
     plugins = ctx.obj.plugins()
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)

@@ -20,7 +20,7 @@ _NO_TEXTS: Final = {
     b"{\\rtf": "an RTF document",
 }
 _PIECE: Final = 1 << 20
-_SUFFIXES: Final = (".txt", ".md", ".jsonl")  # of a folder, the files with the first of these that there are
+_TEXTS: Final = (".txt", ".md", ".jsonl")  # of a folder, the files with the first of these suffixes that there are
 _STORY_BYTES: Final = 87_000
 _STORY: Final = """\
 type = "story"         # the story that comes with textgen; for your own text:
@@ -58,22 +58,22 @@ def look_at(text: str, folder: Path) -> TextFacts:
         cause = f"{text} has {size:,} bytes, which is too little to learn from"
         raise UsageError(f"{cause}; give some thousands at least")
     corpus = 'type = "file"\n' + tomli_w.dumps({"path": _relative(path, folder)}).strip()
-    corpus += f"           # a file, a list of files, or a folder of .txt files{encoding}"
+    corpus += "           # a file, a list of files, or a folder"
     if suffix == ".md" and path.is_dir():
         corpus += '\nglob = "**/*.md"'
     elif suffix == ".jsonl":
         corpus += '\ndocuments = "jsonl"    # each line is a JSON object, and a text of its own\n'
         corpus += tomli_w.dumps({"field": _field_of(files[0])}).strip()
-    return TextFacts(corpus, size, remark)
+    return TextFacts(corpus + encoding, size, remark)
 
 
 def _files_in(folder: Path) -> tuple[list[Path], str]:
     """The texts of a folder, and their suffix."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
-    for suffix in _SUFFIXES:
+    for suffix in _TEXTS:
         if files := [path for path in found if path.suffix.lower() == suffix]:
             return files, suffix
-    raise UsageError(f"{folder} holds no file with one of the suffixes {', '.join(_SUFFIXES)}; give one of its files")
+    raise UsageError(f"{folder} holds no file with one of the suffixes {', '.join(_TEXTS)}; give one of its files")
 
 
 def _field_of(file: Path) -> str:
