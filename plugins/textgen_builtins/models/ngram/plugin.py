@@ -57,10 +57,10 @@ def build_count(config: CountConfig, context: BuildContext) -> Trainer:
 @hookimpl
 def textgen_models() -> list[Component]:
     """Offer `ngram`."""
-    return [Component("ngram", NgramConfig, build_ngram)]
+    return [Component("ngram", NgramConfig, build_ngram, goes_with=("count",))]
 
 
 @hookimpl
 def textgen_trainers() -> list[Component]:
     """Offer `count`."""
-    return [Component("count", CountConfig, build_count)]
+    return [Component("count", CountConfig, build_count, goes_with=("ngram",))]
