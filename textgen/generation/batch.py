@@ -17,7 +17,7 @@ from textgen.generation.greedy import LONGEST, TO_STOP, GreedyChunks
 from textgen.generation.results import FinishReason, TokenLogprobs
 from textgen.generation.row import ENDLESS, Row, RowState
 from textgen.generation.rows import DecoderRows, logits_of
-from textgen.generation.sampling import SequenceHistory, to_numpy, uniform_numbers
+from textgen.generation.sampling import SequenceHistory, UniformNumbers, to_numpy
 from textgen.protocols import Array, Ids, Tensors
 
 BLOCK: Final = 64  # steps whose random numbers and tokens are kept side by side
@@ -80,7 +80,7 @@ def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
 
 
 class Batch:
-    """Rows whose prompts are fed. Tokens of a step stand in a column of a block; `flush` hands them to the rows."""
+    """Rows whose prompts are fed. Tokens of a step stand in a column of a block; `flush` hands blocks to the rows."""
 
     def __init__(self, decoder: DecoderRows, rows: Sequence[Row]) -> None:
         self.decoder, self.rows = decoder, list(rows)
@@ -89,7 +89,9 @@ class Batch:
         self._out = np.empty((len(rows), BLOCK), np.int64)
         self._numbers = np.empty((len(rows), BLOCK))
         self._column = 0
-        self._since = 0  # the first column that the rows do not have yet
+        self._since = 0  # the first column that is not among the parts
+        self._parts: list[Ids] = []  # (B, n) tokens that the rows do not have yet
+        self._random = UniformNumbers()
         self._chunks: GreedyChunks | None = None
         for row in self.rows:
             row.base = 0 if row.start is None else row.start.position
@@ -121,10 +123,23 @@ class Batch:
 
     def flush(self) -> None:
         """Hand the tokens made so far to the rows."""
-        if self._since < self._column:
-            made = self._out[:, self._since : self._column].copy()
+        self._set_aside()
+        if self._parts:
+            parts, self._parts = self._parts, []
+            made = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
             for row, ids in zip(self.rows, made, strict=True):
                 row.add(ids)
+
+    @property
+    def _unknown(self) -> int:
+        """How many tokens of each row are made that it does not have yet."""
+        apart: int = sum(part.shape[1] for part in self._parts)
+        return apart + self._column - self._since
+
+    def _set_aside(self) -> None:
+        """Put the columns of the block among the parts: to hand them to many rows takes longer."""
+        if self._since < self._column:
+            self._parts.append(self._out[:, self._since : self._column].copy())
             self._since = self._column
 
     def join(self, other: Batch) -> None:
@@ -179,7 +194,7 @@ class Batch:
         column = self._column
         kept = to_numpy(logits).copy() if self._noting else None  # what follows writes into it
         for i, row in self._early:
-            if row.made + column - self._since < row.min_new_tokens:
+            if row.made + self._unknown < row.min_new_tokens:
                 for token in row.stop_tokens:
                     logits[i, token] = -np.inf
         tokens = self._pick(logits, self._numbers[:, column])
@@ -258,7 +273,8 @@ class Batch:
 
     def _chunk(self, chunks: GreedyChunks) -> dict[int, FinishReason | None] | None:
         """As many steps as the decoder takes by itself, and the rows that end; None where it takes none."""
-        self.flush()
+        if self._stopping:
+            self.flush()
         if any(row.made < row.min_new_tokens for _, row in self._early):
             return None
         keeping = [i for i, row in self._stopping if row.keep_state]
@@ -271,6 +287,10 @@ class Batch:
             return None
         self._left -= count
         self._feed[:, 0] = ids[:, -1]
+        if not self._stopping:
+            self._set_aside()
+            self._parts.append(ids)
+            return self._full({})
         used = [count] * len(self.rows)
         ended: dict[int, FinishReason | None] = {}
         for i, row in self._stopping:
@@ -320,7 +340,7 @@ class Batch:
     def _next_block(self) -> None:
         """Begin a block where the present one is full."""
         if self._column == BLOCK:
-            self.flush()
+            self._set_aside()
             self._column = self._since = 0
             for row in self.rows:
                 row.base += BLOCK
@@ -332,4 +352,4 @@ class Batch:
         for i in rows:
             row = self.rows[i]
             if row.chain.draws:
-                self._numbers[i, column:] = uniform_numbers(row.seed, row.index, row.base + column, BLOCK - column)
+                self._numbers[i, column:] = self._random.take(row.seed, row.index, row.base + column, BLOCK - column)

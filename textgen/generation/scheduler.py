@@ -170,20 +170,26 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Begin to feed the prompts of waiting rows, as far as there is room."""
-        newcomers: list[Row] = []
-        alone = sum(int(self._is_alone(row)) for row in self._rows())
-        while self._waiting and len(self._rows()) + len(newcomers) < self._capacity:
+        running = self._rows()
+        room, alone = self._capacity - len(running), sum(map(self._is_alone, running))
+        shared: list[Row] = []
+        begun: list[list[Row]] = []
+        while self._waiting and room > 0:
             row = self._waiting[0]
             if not row.ended and row.left <= 0:
                 self._guarded([row], partial(self._end_unfed, row, "length"))
             elif not row.ended:
-                alone += self._is_alone(row)
-                if self._is_alone(row) and alone > self._alone:
+                is_alone = self._is_alone(row)
+                if is_alone and alone >= self._alone:
                     break
-                newcomers.append(row)
+                alone += is_alone
+                room -= 1
+                if is_alone or row.start is not None:
+                    begun.append([row])
+                else:
+                    shared.append(row)
             self._waiting.popleft()
-        shared = [row for row in newcomers if row.start is None and not self._is_alone(row)]
-        for rows in ([shared] if shared else []) + [[row] for row in newcomers if row not in shared]:
+        for rows in [shared, *begun] if shared else begun:
             self._guarded(rows, partial(self._begin, rows))
 
     def _begin(self, rows: Sequence[Row]) -> None:
