@@ -13,7 +13,7 @@ from textgen import (
     PromptError,
     UsageError,
 )
-from textgen.generation.arguments import ManyOptions, Request
+from textgen.generation.arguments import ManyRequest, Request
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_arguments_out_of_range_are_refused_before_anything_is_drawn(
 
 
 def test_every_argument_has_a_type() -> None:
-    assert Any not in {*get_type_hints(Request).values(), *get_type_hints(ManyOptions).values()}
+    assert Any not in {*get_type_hints(Request).values(), *get_type_hints(ManyRequest).values()}
 
 
 @pytest.mark.parametrize(

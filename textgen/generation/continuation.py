@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
 import numpy as np
 
 from textgen.errors import UsageError
-from textgen.generation.arguments import Settings
-from textgen.generation.detokenise import NO_IDS, TAIL, Detokeniser, Tail
+from textgen.generation.chain import Chain
+from textgen.generation.detokenise import NO_IDS, TAIL, Detokeniser, Tail, drain
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
 from textgen.generation.row import Row, RowState
+from textgen.pipeline.options import DecodingOptions
 from textgen.protocols import Ids, Tokenizer
 
 _HISTORY: Final = "history."
@@ -28,23 +29,33 @@ class PromptText:
     tail: Tail
 
 
+@attrs.frozen(eq=False)
+class Settings:
+    """What the options of a request come to in its run.
+
+    sampling  the options that `chain` was changed by, as JSON values
+    top       log-probabilities to note; None: none
+    """
+
+    decoding: DecodingOptions
+    chain: Chain
+    sampling: Mapping[str, Any]
+    top: int | None
+
+
 @attrs.define(eq=False)
 class Continuation:
     """The text of one request, as far as it has come.
 
-    prompt  its text
-    ids     (T,) its ids
-    shown   text that comes before all else: the prompt, with `echo`
+    shown  text that comes before all else: the prompt, with `echo`
     """
 
     row: Row
-    prompt: str
-    ids: Ids
+    prompt: PromptText
+    settings: Settings
     shown: str
-    echo: bool
-    sampling: dict[str, Any]
     _text: Detokeniser
-    _last: deque[int]
+    _last: list[int]
     _finished: bool = False
 
     @classmethod
@@ -56,6 +67,7 @@ class Continuation:
         *,
         seed: int,
         index: int,
+        cancelled: Callable[[], bool] | None = None,
         state: GenerationState | None = None,
         keep_state: bool = False,
     ) -> Continuation:
@@ -76,16 +88,19 @@ class Continuation:
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens,
             stop_tokens=decoding.stop_tokens,
-            cancelled=settings.cancelled,
+            cancelled=cancelled,
             stop_at=detokeniser.stop_at if detokeniser.searches else None,
             top=settings.top,
             keep_state=keep_state,
             start=None if state is None else _row_state(state, settings),
-            exact=settings.exact,
+            exact=decoding.exact,
         )
-        shown = prompt.text if decoding.echo else ""
-        last = deque(tail.ids.tolist(), TAIL)
-        return cls(row, prompt.text, ids, shown, decoding.echo, dict(settings.sampling), detokeniser, last)
+        last = tail.ids.tolist() if keep_state else []
+        return cls(row, prompt, settings, prompt.text if decoding.echo else "", detokeniser, last)
+
+    def start_clock(self) -> None:
+        """Let the time limit begin now."""
+        self.row.begin(self.settings.decoding.time_limit)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -94,12 +109,18 @@ class Continuation:
             return None
         return "stop" if self._text.stopped else self.row.reason
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to take."""
+        return self.row.has_news or bool(self.shown)
+
     def take(self) -> tuple[str, Ids]:
         """Text and tokens that came since they were last taken. What the row was ended by is raised after all text."""
         ended = self.row.ended  # before the tokens are taken: another thread may be adding some
         ids = self.row.take()
         unseen = NO_IDS if self._text.searches else ids  # where it searches, it has seen each token as it was drawn
-        self._last.extend(ids[-TAIL:].tolist())
+        if self.row.keep_state:
+            self._last = (self._last + ids[-TAIL:].tolist())[-TAIL:]
         if ended and not self._finished:
             self._finished = True
             self._text.finish(unseen, hold_back=self.row.keep_state)
@@ -110,8 +131,7 @@ class Continuation:
 
     def logprobs(self) -> list[TokenLogprobs]:
         """Those that came since they were last taken."""
-        noted = self.row.logprobs
-        return [noted.popleft() for _ in range(len(noted))]
+        return drain(self.row.logprobs)
 
     def state(self, model_id: str) -> GenerationState | None:
         """Where the text stands, once it has ended and if it was to be kept."""
@@ -125,9 +145,9 @@ class Continuation:
             "index": self.row.index,
             "position": end.position,
             "pending": end.pending.tolist(),
-            "tail": list(self._last),
+            "tail": self._last,
             "model": model_id,
-            "sampling": self.sampling,
+            "sampling": dict(self.settings.sampling),
             "open_end": self._text.open_end,
         }
         return GenerationState(arrays, values)

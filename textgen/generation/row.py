@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ import attrs
 import numpy as np
 
 from textgen.generation.chain import Chain
+from textgen.generation.detokenise import NO_IDS, drain
 from textgen.generation.results import FinishReason, TokenLogprobs
 from textgen.protocols import Ids, Tensors
 
@@ -57,11 +57,11 @@ class Row:
     reason: FinishReason | None = None
     error: BaseException | None = None
     end: RowState | None = None
-    logprobs: deque[TokenLogprobs] = attrs.field(factory=deque)
+    logprobs: list[TokenLogprobs] = attrs.field(factory=list)
     base: int = 0  # the place of column 0 of the present block in the random numbers
     paused: bool = False
     taken: int = 0
-    _parts: deque[Ids] = attrs.field(factory=deque)  # appended to by one thread, emptied by another
+    _parts: list[Ids] = attrs.field(factory=list)  # appended to by one thread, emptied by another
 
     @property
     def left(self) -> int:
@@ -88,8 +88,8 @@ class Row:
 
     def take(self) -> Ids:
         """The tokens that were not taken yet."""
-        parts = [self._parts.popleft() for _ in range(len(self._parts))]
-        ids: Ids = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, np.int64)
+        parts = drain(self._parts)
+        ids: Ids = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else NO_IDS
         self.taken += len(ids)
         return ids
 

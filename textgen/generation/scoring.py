@@ -13,7 +13,8 @@ import numpy.typing as npt
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
 from textgen.errors import UsageError
-from textgen.generation.results import GenerationState, TokenLogprobs
+from textgen.generation.results import TokenLogprobs
+from textgen.generation.row import RowState
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import Offer
 from textgen.protocols import Ids, Model, Tokenizer
@@ -92,15 +93,14 @@ def score_tokens(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Itera
 
 
 def prompt_logprobs(
-    model: Model, offer: Offer, ids: Ids, top: int, state: GenerationState | None = None
+    model: Model, offer: Offer, ids: Ids, top: int, start: RowState | None = None
 ) -> Iterator[TokenLogprobs]:
-    """Of each token of a prompt (T,), given those before it and the `state`, or the start state."""
+    """Of each token of a prompt (T,), given those before it and what precedes them, or the start state."""
     decoder = begin_decoding(model, 1, offer)
-    feed = np.empty((1, 0), np.int64)
-    if state is not None:
-        named = {name: array for name, array in state.arrays.items() if name.startswith("state.")}
-        decoder.write_state({name.removeprefix("state."): array for name, array in named.items()})
-        feed = np.array([state.values["pending"]], np.int64)
+    feed: Ids = np.empty((1, 0), np.int64)
+    if start is not None:
+        decoder.write_state(start.decoder)
+        feed = start.pending[None]
     for token in ids.tolist():
         try:
             logits = decoder.extend(feed)

@@ -13,9 +13,9 @@ from textgen.contracts import checks
 from textgen.data import Dataset
 from textgen.errors import Fault, PipelineError, PromptError, UsageError
 from textgen.events import RunSkipped
-from textgen.generation.arguments import check_decoding
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
+from textgen.generation.requests import check_decoding
 from textgen.generation.results import Generation
 from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import Pipeline
