@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence, Sized
+from functools import cached_property
 from typing import Final
 
 import attrs
@@ -91,7 +92,6 @@ class Batch:
         self._column = 0
         self._since = 0  # the first column that is not among the parts
         self._parts: list[Ids] = []  # (B, n) tokens that the rows do not have yet
-        self._random = UniformNumbers()
         self._chunks: GreedyChunks | None = None
         for row in self.rows:
             row.base = 0 if row.start is None else row.start.position
@@ -125,8 +125,9 @@ class Batch:
         """Hand the tokens made so far to the rows."""
         self._set_aside()
         if self._parts:
-            parts, self._parts = self._parts, []
-            made = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+            made = np.empty((len(self.rows), self._unknown), np.int64)  # contiguous by row, as its reader needs it
+            np.concatenate(self._parts, axis=1, out=made)
+            self._parts.clear()
             for row, ids in zip(self.rows, made, strict=True):
                 row.add(ids)
 
@@ -345,6 +346,10 @@ class Batch:
             for row in self.rows:
                 row.base += BLOCK
             self._fill(range(len(self.rows)))
+
+    @cached_property
+    def _random(self) -> UniformNumbers:
+        return UniformNumbers()
 
     def _fill(self, rows: Iterable[int]) -> None:
         """Random numbers for the rest of the block."""

@@ -48,7 +48,8 @@ class Prefill:
         if not self._members:
             return None
         width = min(len(self._prompts[0]) - self._fed, PREFILL)
-        logits = self._decoder.extend(np.stack([ids[self._fed : self._fed + width] for ids in self._prompts]))
+        chunks = [ids[None, self._fed : self._fed + width] for ids in self._prompts]
+        logits = self._decoder.extend(np.concatenate(chunks) if len(chunks) > 1 else chunks[0])
         chain = self._members[0][0].chain
         checks.check_logits(logits, (len(self._prompts), chain.vocab_size), self._offer)
         self._fed += width

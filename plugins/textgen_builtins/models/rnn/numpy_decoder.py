@@ -63,7 +63,7 @@ class NumpyDecoder:
         self._folded = folded
         self._step = _STEPS[folded.config.cell, folded.config.nonlinearity]
         self._gives_one = np.inf if folded.config.nonlinearity == "tanh" else 1
-        self._rows = list(folded.table)
+        self._rows = folded.rows
         self._threads = RowThreads() if threads is None else threads
         self._large = LargeProducts() if large is None else large
         self._allocate(batch_size)
@@ -77,11 +77,14 @@ class NumpyDecoder:
         """Logits (B, V) after `tokens` (B, T). The next call reuses the array."""
         if tokens.shape == _ONE:
             self._through_layers(self._places, self._rows[tokens.item()])
-        elif tokens.shape[1]:
+        elif not tokens.shape[1]:
+            self._read_out()  # the caller may have written into the logits
+        elif self._one:
+            for token in tokens[0].tolist():
+                self._through_layers(self._places, self._rows[token])
+        else:
             for column in tokens.T:
                 self._advance(column)
-        else:
-            self._read_out()  # the caller may have written into the logits
         return self._logits
 
     def score(self, tokens: Ids) -> Floats:
@@ -193,11 +196,8 @@ class NumpyDecoder:
             self._multiply(place.factor, place.weights, place.product)
 
     def _advance(self, tokens: Ids) -> None:
-        """Feed one token to each sequence: `tokens` (B,)."""
-        if self._one:
-            self._through_layers(self._places, self._rows[tokens.item()])
-        else:
-            self._through_layers(self._places, self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip"))
+        """Feed one token to each of several sequences: `tokens` (B,)."""
+        self._through_layers(self._places, self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip"))
 
     def _through_layers(self, places: list[_Place], given: Floats) -> None:
         step, multiply = self._step, self._multiply
