@@ -32,7 +32,7 @@ import attrs
 from code_as_markdown import anchor, defined, escape, section, text
 
 import textgen
-from textgen import cli, data, errors, events, protocols, testing
+from textgen import cli, data, documents, errors, events, protocols, testing
 from textgen.pipeline.pipeline import TABLES, GeneralOptions
 from textgen.plugin import hookspecs
 from textgen.tools.commented import inline_toml
@@ -116,9 +116,9 @@ def hooks() -> str:
 
 
 def contracts() -> str:
-    """The protocols, and the data and events that they speak of."""
+    """The protocols, and the documents, data and events that they speak of."""
     parts = ["# Contracts\n", text(protocols.__doc__), "How to implement them: [hooks and contracts](../hooks.md).\n"]
-    for module in (protocols, data, events):
+    for module in (protocols, documents, data, events):
         parts.append(f"## `{module.__name__}`\n")
         parts += [text(module.__doc__)] if module is not protocols else []
         parts += [section(name, module, level=3) for name in defined(module)]

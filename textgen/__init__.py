@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
+    from textgen.documents import DOCUMENT_END
     from textgen.engine import Engine, Run, load, run
     from textgen.errors import (
         ContractError,
@@ -39,14 +40,17 @@ if _TYPE_CHECKING:
     from textgen.generation.scoring import TextScore, TokenScores
     from textgen.generation.streams import TextStream
     from textgen.pipeline.pipeline import Pipeline
+    from textgen.pipeline.structure import Choice
     from textgen.plugin.component import BuildContext, Component, NoOptions, option
     from textgen.plugin.hookspecs import PLUGIN_API_VERSION, hookimpl
     from textgen.plugin.registry import PluginSet
 
 __all__ = [
+    "DOCUMENT_END",
     "PLUGIN_API_VERSION",
     "AsyncTextStream",
     "BuildContext",
+    "Choice",
     "Component",
     "ContractError",
     "CopyIndex",
@@ -89,6 +93,7 @@ __all__ = [
 # Each is imported when it is first asked for: a plugin's import and `textgen --help` wait for no NumPy, and a Ctrl-C
 # in the first moments of the command finds something there to answer it.
 _WHERE = {
+    "documents": ("DOCUMENT_END",),
     "engine": ("Engine", "Run", "load", "run"),
     "errors": (
         *("ContractError", "CorpusError", "CorruptFileError", "DeviceError", "Fault", "Interrupted", "PipelineError"),
@@ -103,6 +108,7 @@ _WHERE = {
     "generation.scoring": ("TextScore", "TokenScores"),
     "generation.streams": ("TextStream",),
     "pipeline.pipeline": ("Pipeline",),
+    "pipeline.structure": ("Choice",),
     "plugin.component": ("BuildContext", "Component", "NoOptions", "option"),
     "plugin.hookspecs": ("PLUGIN_API_VERSION", "hookimpl"),
     "plugin.registry": ("PluginSet",),

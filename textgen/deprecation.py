@@ -1,4 +1,4 @@
-"""How something that plugins may use goes away: a warning first, with a date and what to use instead."""
+"""Deprecates what plugins may use: a warning with a date and what to use instead."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ def deprecated(
 
     since         the version of the distribution that first warned
     removed       from this day on a release may lack it; at least a year after `since`, see docs/publishing-plugins.md
-    instead       what to use, so that the reader need not look further
-    distribution  whose it is, and whose version
+    instead       what to use
+    distribution  the one that it is part of, whose version `since` is
     """
-    text = (
-        f"{what} is deprecated since {distribution} {since} and may be gone from {removed:%Y-%m-%d} on; use {instead}"
-    )
-    warnings.warn(text, DeprecationWarning, stacklevel=3)
+    when = f"deprecated since {distribution} {since} and may be removed from {removed:%Y-%m-%d} on"
+    warnings.warn(f"{what} is {when}; use {instead}", DeprecationWarning, stacklevel=3)

@@ -9,6 +9,7 @@ import platform
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import attrs
@@ -107,3 +108,19 @@ def _has_mps() -> bool:
     import torch
 
     return torch.backends.mps.is_available()
+
+
+def worker_pool(count: int) -> ThreadPoolExecutor:
+    """Threads that have all begun, each of which computes with one thread of torch's own."""
+    import torch
+
+    own, begun = torch.get_num_threads(), threading.Barrier(count)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        begun.wait()
+
+    pool = ThreadPoolExecutor(count, "textgen-worker", initializer=begin)
+    list(pool.map(lambda _: None, range(count)))
+    torch.set_num_threads(own)  # for threads that begin later; those of the pool keep their one
+    return pool

@@ -6,6 +6,7 @@ pipeline.toml -> Pipeline -> corpus -> tokenizer -> token array -> model <-> tra
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
@@ -15,12 +16,15 @@ import attrs
 from textgen import devices
 from textgen.contracts import checks
 from textgen.contracts.guards import read_pieces
+from textgen.contracts.lifetime import Components
+from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.arguments import Event
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
 from textgen.pipeline.document import Overrides, read_document
 from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
+from textgen.pipeline.structure import Reader
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Observer
@@ -94,7 +98,7 @@ class Engine:
         overwrite  train anew. A finished run that is there stays, and is what `load` gives with a warning, until the
                    new one is finished
         console    where progress may be written; without it, silence
-        observers  beside the pipeline's own, and told of a run that is skipped. What they raise ends the run
+        observers  beside the pipeline's own, told after them. What they raise ends the run
         cancelled  a function that is asked after every step, or an event such as threading.Event; once true, the run
                    stops after a checkpoint and raises Interrupted
 
@@ -107,13 +111,13 @@ class Engine:
         directory = RunDirectory(pipeline.output)
         outcome = Execution(pipeline, directory, overwrite, console, observers, stop).ensure_trained()
         samplers = [choice.table() for choice in pipeline.samplers]
-        generator = load_generator(directory, lambda _: pipeline.plugins, device=pipeline.device, samplers=samplers)
+        with contextlib.ExitStack() as stack:
+            generator = load_generator(directory, lambda _: pipeline.plugins, device=pipeline.device, samplers=samplers)
+            stack.enter_context(generator)
+            generations = tuple(generate(pipeline, generator))
+            stack.pop_all()
         return Run(
-            path=directory.path,
-            pipeline=pipeline,
-            outcome=outcome,
-            generator=generator,
-            generations=tuple(generate(pipeline, generator)),
+            path=directory.path, pipeline=pipeline, outcome=outcome, generator=generator, generations=generations
         )
 
     def load(
@@ -138,15 +142,26 @@ class Engine:
         table    `type` and options; paths are relative to `context.folder`
         context  what the component is told
 
-        Raises PipelineError for a table that is wrong, ContractError where the plugin is.
+        The caller closes it, where it has a method `close`. Raises PipelineError for a table that is wrong,
+        ContractError where the plugin is.
         """
-        return checks.build(make_choice(kind, table, self.plugins(), context.folder, source=kind), context)
+        return checks.build(make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind), context)
 
-    def read_corpus(self, table: Mapping[str, Any]) -> Iterator[str]:
-        """The text of a corpus given as a `[corpus]` table, piece by piece. Raises PipelineError and CorpusError."""
+    def read_corpus(self, table: Mapping[str, Any]) -> Iterator[CorpusPiece]:
+        """The pieces of a corpus given as a `[corpus]` table: text, and DOCUMENT_END where documents are marked.
+
+        Raises PipelineError and CorpusError.
+        """
         plugins = self.plugins()
-        choice = make_choice("corpus", table, plugins, Path.cwd(), source="corpus")
-        return read_pieces(checks.build(choice, BuildContext(folder=Path.cwd(), plugins=plugins)), choice.offer)
+        choice = make_choice("corpus", table, Reader(Path.cwd(), plugins), source="corpus")
+        components = Components()
+        corpus = components.build(choice, BuildContext(folder=Path.cwd(), plugins=plugins))
+
+        def pieces() -> Iterator[CorpusPiece]:
+            with components:
+                yield from read_pieces(corpus, choice.offer)
+
+        return pieces()
 
 
 def _checked(

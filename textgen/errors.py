@@ -22,12 +22,12 @@ as the command line calls `output` --output. `.remedy` is the argument that woul
 
 from __future__ import annotations
 
+import copyreg
 import os
 import reprlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
@@ -50,7 +50,7 @@ class TextgenError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Text and facts as they are: Exception would make it anew from its text, and break a pool of processes."""
-        return _restored, (type(self), self.args, self.__dict__)
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # see pickle
 
     def worded(self, name: Callable[[str], str]) -> str:
         """The text, with each argument of the Python API called what `name` gives for it."""
@@ -59,12 +59,6 @@ class TextgenError(Exception):
 
     def _text(self, name: Callable[[str], str]) -> str:
         return super().__str__()
-
-
-def _restored(kind: type[TextgenError], texts: tuple[Any, ...], facts: dict[str, Any]) -> TextgenError:
-    error = kind.__new__(kind, *texts)
-    error.__dict__.update(facts)
-    return error
 
 
 @attrs.frozen
@@ -112,7 +106,7 @@ class UsageError(TextgenError):
         super().__init__(message)
 
     def worded(self, name: Callable[[str], str]) -> str:
-        """The text, with each argument of the Python API called what `name` gives for it."""
+        """The same with the source before it."""
         return f"{self.source}: {super().worded(name)}" if self.source else super().worded(name)
 
     def _text(self, name: Callable[[str], str]) -> str:
@@ -138,9 +132,9 @@ class PromptError(UsageError):
     `nearest` has what may stand for them, where there is such a thing: `"` for a curly quote.
     """
 
-    def __init__(self, characters: Sequence[str], nearest: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(self, characters: Sequence[str], nearest: Mapping[str, str] | None = None) -> None:
         super().__init__(argument="unknown_characters")
-        self.characters, self.nearest = tuple(characters), dict(nearest)
+        self.characters, self.nearest = tuple(characters), dict(nearest or {})
 
     def _text(self, name: Callable[[str], str]) -> str:
         return (
@@ -171,10 +165,12 @@ class Difference:
     now: Any
 
     def __str__(self) -> str:
-        shown = ("not set" if value is None else str(value) for value in (self.before, self.now))
-        if self.key.startswith("corpus."):  # the beginning of a checksum, and how long the text is
-            shown = (f"{v:,}" if isinstance(v, int) else f"{str(v)[:12]}…" for v in (self.before, self.now))
-        return "{}: {} before, {} now".format(self.key, *shown)
+        return f"{self.key}: {self._shown(self.before)} before, {self._shown(self.now)} now"
+
+    def _shown(self, value: Any) -> str:
+        if value is not None and self.key.startswith("corpus."):  # the length of the text, and its checksum
+            return f"{value:,}" if isinstance(value, int) else f"{value[:12]}…"
+        return "not set" if value is None else str(value)
 
 
 class RunMismatchError(UsageError):

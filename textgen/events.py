@@ -1,14 +1,15 @@
 """The events of a run: what trainers yield, and what observers see.
 
-trainers yield    StepDone, Evaluated
-observers see     RunStarted, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped alone
+trainers yield    StepDone, Evaluated, Settled
+observers see     RunStarted, Settled, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped alone
+observers answer  nothing, or Stop
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, SupportsFloat, TypeAlias
 
 import attrs
 
@@ -17,21 +18,39 @@ import attrs
 class StepDone:
     """One update of the weights.
 
-    step, steps     1-based number of this update, and how many there will be
+    step, steps     1-based number of this update, and how many there will be as far as is known
     epoch           1-based pass over the training data that it belongs to
     loss            mean cross-entropy of its batch, in nats per token
     tokens          number of tokens in the batch
     learning_rate   of this update; None if the trainer has none
     gradient_norm   global norm before clipping; None if it was not computed
+
+    A trainer may give `loss` and `gradient_norm` as tensors of one element. They stay on the device until an observer
+    reads the attribute, which then waits for the device; the engine reads the loss of a step a few steps later.
     """
 
     step: int
     steps: int
     epoch: int
-    loss: float
+    _loss: SupportsFloat
     tokens: int
     learning_rate: float | None = None
-    gradient_norm: float | None = None
+    _gradient_norm: SupportsFloat | None = None
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy of the batch."""
+        return float(self._loss)
+
+    @property
+    def gradient_norm(self) -> float | None:
+        """Global norm before clipping."""
+        return None if self._gradient_norm is None else float(self._gradient_norm)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether reading the loss waits for nothing."""
+        return isinstance(self._loss, float | int)
 
 
 @attrs.frozen(kw_only=True)
@@ -45,9 +64,21 @@ class Evaluated:
 
 
 @attrs.frozen(kw_only=True)
+class Settled:
+    """The trainer decided what its options left to it: a number of steps for a time, for example.
+
+    options   new values for options of the trainer's table. The run's pipeline.toml and run.json have them from now on,
+              so that a run of that pipeline is the same run
+    """
+
+    options: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
 class RunStarted:
     """Training begins, or resumes from `step` with `evaluations` made before it.
 
+    since_best      number of those evaluations after the best one
     parameters      number of learnt parameters
     training_tokens, validation_tokens   sizes of the split
     """
@@ -59,6 +90,7 @@ class RunStarted:
     vocab_size: int
     training_tokens: int
     validation_tokens: int
+    since_best: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -68,8 +100,11 @@ class Evaluation:
     perplexity, bits_per_character   from the validation loss, or from the training loss if nothing is held out
     characters_per_second            of training since the previous evaluation, validation not included
     seconds                          of training so far, including the earlier parts of a resumed run
-    best                             whether the loss is the lowest so far
+    best                             whether the loss is the lowest so far; of training losses, the latest is the best
+    since_best                       number of evaluations since the best one; 0 where this one is
     sample                           `sample(prompt, max_new_tokens)` continues a prompt with the model as it is now
+    model                            the model itself, such as a torch module, to read until `observe` returns. What is
+                                     kept for longer is copied: `model.tensors()` may be views of the weights
     """
 
     step: int
@@ -82,6 +117,8 @@ class Evaluation:
     seconds: float
     best: bool
     sample: Callable[[str, int], str] = attrs.field(repr=False, eq=False)
+    since_best: int = 0
+    model: Any = attrs.field(default=None, repr=False, eq=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -94,19 +131,31 @@ class Checkpointed:
 
 @attrs.frozen(kw_only=True)
 class RunFinished:
-    """Training ended: all of it ("finished"), by request ("interrupted") or by an error ("failed")."""
+    """Training ended: all of it ("finished"), by request ("interrupted") or by an error ("failed").
+
+    A finished run is in place when observers are told, and can be loaded. An observer that ended it early is in
+    `stopped_by`, which is "" otherwise.
+    """
 
     step: int
     status: Literal["finished", "interrupted", "failed"]
+    stopped_by: str = ""
 
 
 @attrs.frozen(kw_only=True)
 class RunSkipped:
-    """The run in the folder `path` was finished already, at `step`. Only the caller's own observers see this."""
+    """The run in the folder `path` was finished already, at `step`, and is not trained again. Nothing is written."""
 
     step: int
     path: Path
 
 
-TrainingEvent: TypeAlias = StepDone | Evaluated
-Event: TypeAlias = RunStarted | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped
+@attrs.frozen
+class Stop:
+    """What `observe` returns to end a run early, as finished: its best weights are the model, and run.json says why."""
+
+    reason: str = ""
+
+
+TrainingEvent: TypeAlias = StepDone | Evaluated | Settled
+Event: TypeAlias = RunStarted | Settled | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped

@@ -62,7 +62,7 @@ def dump_tensors(tensors: Tensors) -> bytes:
 
 
 def load_tensors(path: Path, data: bytes) -> Tensors:
-    """The arrays in safetensors bytes that came from `path`."""
+    """The arrays in safetensors bytes that came from `path`. Raises CorruptFileError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -3,6 +3,9 @@
 Shapes: B sequences of a batch, T positions in time, V tokens of the vocabulary. Token ids are integers from 0 to
 V - 1. Logits are float32 or float64 and may hold -inf ("never"), but no NaN. An *array* is a NumPy array, or a torch
 tensor where the model is on a GPU; both follow the array API standard.
+
+A component may have a method `close()`. It is called once, without arguments: at the end of the training that it was
+built for, however that ends, or when the generator that it was built for is closed. What it raises is a warning.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checka
 
 import attrs
 
-from textgen.events import Event, TrainingEvent
+from textgen.documents import CorpusPiece
+from textgen.events import Event, Stop, TrainingEvent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,10 +37,12 @@ Array: TypeAlias = Any
 class Corpus(Protocol):
     """A source of text."""
 
-    def read(self) -> Iterator[str]:
+    def read(self) -> Iterator[CorpusPiece]:
         """Yield the text in pieces, of about a megabyte for example, so that a corpus may be larger than memory.
 
-        Called more than once, and must give the same text each time. Raises CorpusError.
+        A corpus of documents yields DOCUMENT_END after each of them; the end of the corpus ends the last one. Documents
+        without text are left out. Called more than once, and must start from the beginning and give the same each time.
+        Raises CorpusError.
         """
         ...
 
@@ -93,6 +99,26 @@ class Tokenizer(Protocol):
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:
         """A fitted tokenizer with the configuration of this one and the vocabulary in `state`."""
+        ...
+
+
+class DocumentTokenizer(Tokenizer, Protocol):
+    """A tokenizer with an id for the end of a document. Optional; corpora that mark documents need one.
+
+    The engine puts this id after each document of a corpus, and before the first. Generation stops at it, and starts
+    from it. It decodes to nothing, in `decode` as in incremental decoders, and `encode` never gives it.
+    """
+
+    @property
+    def end_id(self) -> int | None:
+        """The id, counted in `vocab_size`. None if there is none, and before `fit` if `fit` decides."""
+        ...
+
+    def fit(self, pieces: Iterable[CorpusPiece]) -> None:
+        """Learn the vocabulary. DOCUMENT_END comes as in the corpus; without it, `end_id` may stay None.
+
+        textgen.documents.split_documents gives the pieces document by document.
+        """
         ...
 
 
@@ -174,7 +200,10 @@ class Model(Protocol):
 
     One that trains by gradient is also a `torch.nn.Module` with `forward(tokens, state=None) -> (logits, state)`:
     tokens (B, T) int64, logits (B, T, V), state a flat tuple of tensors with the batch as first axis, None at the
-    start; and, if it draws random numbers, `set_dropout_seed(seed)`, called before each training step.
+    start; and, if it draws random numbers, `set_dropout_seed(seed)`, called before each training step. It may have a
+    loss of its own, `training_loss(tokens, targets, state=None) -> (loss, state)`, both (B, T), the loss a mean in nats
+    per token to which auxiliary terms may be added; evaluations still measure the cross-entropy of `forward`. And it
+    may name the roles of its parameters, `parameter_roles() -> dict`, see textgen.gradient.Parameters.
     """
 
     def decoder(self, batch_size: int) -> Decoder:
@@ -200,10 +229,16 @@ class TrainerState:
 
 @attrs.frozen(kw_only=True)
 class TrainingContext:
-    """What a trainer is told: the seed for all its random choices, and the device as torch names it."""
+    """What a trainer is told.
+
+    seed      for all its random choices
+    device    as torch names it
+    elapsed   seconds that this run has taken before training: imports, corpus, tokenizer
+    """
 
     seed: int
     device: str
+    elapsed: float = 0.0
 
 
 class Trainer(Protocol):
@@ -211,6 +246,8 @@ class Trainer(Protocol):
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Train, yielding a StepDone after each update and an Evaluated after each evaluation.
+
+        Settled says what it decided where options left it the choice, before the first step that depends on it.
 
         After each yield, `state()` and the model's tensors are a consistent state to resume from. Continues from the
         loaded state, if there is one.
@@ -262,6 +299,9 @@ class Sampler(Protocol):
 class Observer(Protocol):
     """Sees the events of a run, in order, on the thread that trains."""
 
-    def observe(self, event: Event) -> None:
-        """Called with RunStarted first and RunFinished last. Must ignore event classes that it does not know."""
+    def observe(self, event: Event) -> Stop | None:
+        """Called with RunStarted first and RunFinished last. Must ignore event classes that it does not know.
+
+        Returns None; or `textgen.events.Stop`, which ends the run early, as finished.
+        """
         ...

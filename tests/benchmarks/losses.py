@@ -5,20 +5,16 @@ Usage: python tests/benchmarks/losses.py [--quick] [--threads 1]
 Trains each model on the first nine tenths of a text and prints a Markdown table of the loss of the last tenth, in nats
 and in bits per character, and of the seconds of the whole run. The texts are the story that comes with textgen, as it
 is, and The Time Machine in small letters and spaces; that one is left out where it is neither in the cache nor can be
-downloaded. The n-gram models are those of plugins/textgen-ngram, which need not be installed. A few minutes on two
-cores; --quick trains the networks for two epochs only.
+downloaded. A few minutes on two cores; --quick trains the networks for two epochs only.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import textgen
@@ -92,8 +88,6 @@ def print_rows(text: Mapping[str, Any], *, quick: bool, threads: int) -> None:
 
 def train(text: Mapping[str, Any], tables: Mapping[str, Any]) -> tuple[int, float, float, float]:
     """(size of the vocabulary without `<unk>`, nats, bits per character, seconds) of a run."""
-    plugins = textgen.PluginSet.discover()
-    plugins.register(ngram_plugin(), "ngram")
     best = BestLoss()
     pipeline = {
         "device": "cpu",
@@ -105,17 +99,9 @@ def train(text: Mapping[str, Any], tables: Mapping[str, Any]) -> tuple[int, floa
     }
     with tempfile.TemporaryDirectory() as folder:
         runs = []
-        engine = textgen.Engine(plugins)
+        engine = textgen.Engine()
         spent = seconds(lambda: runs.append(engine.run(pipeline, output=Path(folder, "run"), observers=[best])))
         return runs[0].generator.tokenizer.vocab_size - 1, best.nats, best.bits, spent
-
-
-def ngram_plugin() -> ModuleType:
-    """The module of plugins/textgen-ngram that has the model and its trainer."""
-    folder = str(Path(__file__).parents[2] / "plugins/textgen-ngram")
-    if folder not in sys.path:
-        sys.path.append(folder)
-    return importlib.import_module("textgen_ngram.ngram")
 
 
 def show(name: str, nats: float, bits: float, spent: float | None = None) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cli.terminal import Terminal
 
 
 @pytest.fixture
@@ -29,3 +30,18 @@ def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     (folder / "other.toml").write_text("")
     shutil.copytree(finished_run, folder / "runs/my")
     return folder
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Open a session in tmp_path, at its first prompt: `begin(run, "--greedy", TEXTGEN_HISTORY="off")`."""
+    terminals = []
+
+    def make(*arguments: str | Path, **variables: str) -> Terminal:
+        terminals.append(Terminal("generate", *map(str, arguments), cwd=tmp_path, **variables))
+        assert "/set KEY=VALUE" in terminals[-1].read_to("\n> ")
+        return terminals[-1]
+
+    yield make
+    for terminal in terminals:
+        terminal.close()

@@ -34,7 +34,7 @@ def test_evaluate_measures_a_file(textgen: Callable[..., Any], finished_run: Pat
 @pytest.mark.parametrize(
     ("data", "code", "said"),
     [
-        (None, 2, "text.txt does not exist"),
+        (None, 2, "'text.txt' does not exist"),
         (b"a\xff", 1, "set the option --encoding to its own, such as cp1252"),
         ("the clock".encode("utf-16"), 1, "set the option --encoding to utf-16"),
         ("the clock".encode("utf-32"), 1, "set the option --encoding to utf-32"),

@@ -21,11 +21,11 @@ from textgen import Generator, PromptError
         (("--logprobs", "1", "--n", "2"), "--output jsonl"),
         (("--prompts-file", "nowhere.txt"), "nowhere.txt"),
         (("--max-new-tokens", "-1"), "max-new-tokens"),
-        (("--max-new-tokens", "some"), "none"),
+        (("--max-new-tokens", "some"), '--max-new-tokens: expected an integer, given "some"'),
         (("--max-new-tokens", "10000000000"), "--max-new-tokens"),
         (("--n", "0"), "--n: expected an integer from 1"),
         (("--batch-size", "0"), "--batch-size: expected an integer from 1"),
-        (("--stop", "e", "--stop", ""), "--stop was given an empty text"),
+        (("--stop", "e", "--stop", ""), "--stop: must hold texts of 1 to"),
         (("-p", "the \udcff"), "not valid UTF-8: byte 0xff after 'the '"),
         (("--temp", "0.5"), "there is no option --temp; did you mean '--temperature'? see textgen generate --help\n"),
         (("--no-ech",), "there is no option --no-ech; did you mean '--no-echo'? see"),
@@ -85,7 +85,7 @@ def test_what_is_wrong_is_said_with_exit_code_2(
         ("generate runs/my the door", "--prompt TEXT"),
         ("init my.txt my.txt", "give the folder"),
         ("run my.toml --epochs 3", "--set KEY=VALUE"),
-        ("generate runs/my --top-k many", "see textgen generate --help"),
+        ("generate runs/my --top-k many", '--top-k: expected an integer, given "many"'),
         ("generate runs/my --logit-bias a", "--logit-bias expects TOKEN=VALUE"),
         ("plugins --knd", "see textgen plugins --help"),
         ("--nothing", "see textgen --help"),
@@ -119,6 +119,7 @@ def test_the_python_api_names_its_arguments_and_the_command_its_options(
 
 @pytest.mark.parametrize("command", ["generate", "evaluate"])
 def test_a_missing_run_directory_is_an_error(textgen: Callable[..., Any], tmp_path: Path, command: str) -> None:
+    (tmp_path / "text.txt").write_text("the clock")
     failed = textgen(command, "nowhere", *(["text.txt"] if command == "evaluate" else []), cwd=tmp_path)
     assert failed.code in (1, 2)
     assert failed.stdout == ""
@@ -151,11 +152,11 @@ def page(textgen: Callable[..., Any], workplace: Path) -> Path:
         ("generate runs/my -p t --save-state runs/my/checkpoints/state", "among the files of the run"),
         ("generate runs/my -p t --save-state runs", "expects the name of a file, given 'runs'"),
         ("generate runs/my -p t --save-state=", "--save-state expects the name of a file"),
-        ("generate runs/my -p t --load-state=", "--load-state is empty"),
-        ("generate runs/my -p t --load-state nowhere", "nowhere does not exist"),
-        ("generate runs/my -p t --load-state runs", "runs is a folder"),
-        ("generate runs/my --prompts-file nowhere", "nowhere does not exist"),
-        ("evaluate runs/my nowhere", "nowhere does not exist"),
+        ("generate runs/my -p t --load-state=", "'--load-state': File '' does not exist"),
+        ("generate runs/my -p t --load-state nowhere", "'nowhere' does not exist"),
+        ("generate runs/my -p t --load-state runs", "'--load-state': File 'runs' is a directory"),
+        ("generate runs/my --prompts-file nowhere", "'nowhere' does not exist"),
+        ("evaluate runs/my nowhere", "'nowhere' does not exist"),
     ],
 )
 @pytest.mark.usefixtures("page")

@@ -110,7 +110,7 @@ def test_plugins_check_notes_what_goes_away_and_a_name_of_textgens_own(tmp_path:
     done = run_textgen("plugins", "check", "old", folder=tmp_path, site=[tmp_path / "site"])
     own, old = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
     assert own == "note: command 'run' has the name of one of textgen's own; users write textgen textgen-old:run"
-    assert "warned: DeprecationWarning: the command run is deprecated since textgen-old 1.4 and may be gone" in old
+    assert "warned: DeprecationWarning: the command run is deprecated since textgen-old 1.4 and may be removed" in old
 
 
 def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.test_session import Terminal, begin
+from cli.terminal import Terminal
 
 from textgen import GenerationState, Generator
-
-__all__ = ["begin"]
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ def test_what_goes_away_is_warned_of_where_it_is_used() -> None:
     (warning,) = warned
     assert warning.filename == __file__
     assert str(warning.message) == (
-        "old_function is deprecated since textgen-engine 0.3 and may be gone from 2027-06-01 on; use new_function"
+        "old_function is deprecated since textgen-engine 0.3 and may be removed from 2027-06-01 on; use new_function"
     )
 
 
@@ -141,5 +141,5 @@ def test_a_plugin_deprecates_by_its_own_version() -> None:
         day = datetime.date(2027, 6, 1)
         deprecated("'hush'", since="1.4", removed=day, instead="'whisper'", distribution="textgen-whisper")
 
-    with pytest.warns(DeprecationWarning, match=r"'hush' is deprecated since textgen-whisper 1\.4 and may be gone"):
+    with pytest.warns(DeprecationWarning, match=r"'hush' is deprecated since textgen-whisper 1\.4 and may be removed"):
         build()

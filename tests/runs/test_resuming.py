@@ -92,7 +92,7 @@ def test_a_checkpoint_whose_replacement_was_cut_short_is_put_back(tmp_path: Path
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16, "training_windows": 40, "validation_windows": 4},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "epochs": 4, "batch_size": 4},
+        "trainer": {"type": "sgd", "epochs": 4, "batch_size": 4, "evaluate_every": 10},
         "observer": [],
         "generate": {"max_new_tokens": 5},
     }
@@ -109,3 +109,12 @@ def test_a_checkpoint_whose_replacement_was_cut_short_is_put_back(tmp_path: Path
     assert not list(checkpoints.glob(".partial-*"))
     whole = textgen.run(tables, output=tmp_path / "whole")
     assert (run.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+
+
+def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(tmp_path: Path, tiny_pipeline: Any) -> None:
+    (tmp_path / "run/checkpoints/step-1").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/step-1/notes.txt").write_text("mine")
+    (tmp_path / "run/run.json").write_text('{"format_version": 1, "status": "unfinished", "fingerprint": {}}')
+    made = textgen.run(tiny_pipeline(checkpoint={"seconds": 0}), output=tmp_path / "run")
+    assert made.outcome == "trained"
+    assert (tmp_path / "run/checkpoints/step-1/notes.txt").read_text() == "mine"

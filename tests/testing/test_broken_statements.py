@@ -16,7 +16,7 @@ from broken_components.corpora import GoodCorpus
 from broken_components.models import RowDecoder, with_decoder
 from broken_components.observers import GoodObserver
 from broken_components.samplers import DeviceSampler, GoodSampler
-from broken_components.tokenizers import GoodTokenizer, RefusingTokenizer
+from broken_components.tokenizers import EndTokenizer, GoodTokenizer, RefusingTokenizer
 from checking import CHECKS, LIGHT, SENTENCES, changed_module, failed_and_skipped
 
 from textgen import Component, NoOptions, testing
@@ -35,6 +35,11 @@ def test_a_sampler_may_look_at_numbers_on_another_device() -> None:
 
 def test_decoders_may_let_rows_come_and_go() -> None:
     assert testing.check_model(with_decoder(RowDecoder), plugin=LIGHT)
+
+
+def test_a_tokenizer_may_have_an_end() -> None:
+    outcomes = testing.check_tokenizer(offered(EndTokenizer), plugin=LIGHT)
+    assert next(o.status for o in outcomes if o.statement == SENTENCES["tokenizer-end"]) == "ok"
 
 
 def test_a_tokenizer_may_refuse_text_if_it_says_so() -> None:

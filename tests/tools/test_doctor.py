@@ -135,7 +135,7 @@ def test_a_plugin_that_the_user_leaves_out_is_no_problem(tmp_path: Path, sites: 
 
 def test_a_clash_is_named(tmp_path: Path, sites: dict[str, Path]) -> None:
     report = examined(tmp_path, site=[sites["shout"], sites["clash"]])
-    clash = {"kind": "sampler", "name": "loud", "offered_by": ["textgen-clash:loud", "textgen-shout:loud"]}
+    clash = {"kind": "sampler", "name": "loud", "qualified_names": ["textgen-clash:loud", "textgen-shout:loud"]}
     assert clash in report["clashes"]
     assert not problem(report, "sampler 'loud' is offered by textgen-clash:loud, textgen-shout:loud")["serious"]
 

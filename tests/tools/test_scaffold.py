@@ -202,9 +202,9 @@ def test_a_command_may_not_hide_one_of_textgens_own(tmp_path: Path) -> None:
 
 def test_a_kind_that_there_is_not_is_refused(tmp_path: Path) -> None:
     done = run_textgen("new-plugin", "textgen-x", "--kind", "smapler", folder=tmp_path)
-    assert "no kind of component is called 'smapler'; did you mean 'sampler'?" in refused(done)
+    assert "invalid value for '--kind': 'smapler' is not one of 'corpus', 'tokenizer', " in refused(done)
     unsaid = run_textgen("new-plugin", "textgen-x", folder=tmp_path)
-    assert "with --kind and one of corpus, tokenizer, model, " in refused(unsaid)
+    assert "missing option '--kind'. Choose from: corpus, tokenizer, model, " in refused(unsaid)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class _Group(click.Group):
 
     def _build(self, offer: Offer, context: CommandContext) -> click.Command:
         from textgen.contracts import checks
-        from textgen.pipeline.pipeline import Choice
+        from textgen.pipeline.structure import Choice
         from textgen.plugin.component import BuildContext
 
         built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins())

@@ -12,12 +12,16 @@ PATIENCE_SECONDS: Final = 0.5
 
 
 class CommandContext:
-    """What the options before the subcommand say, and which subcommand it is once that is known."""
+    """What the options before the subcommand say, and which subcommand it is once that is known.
+
+    with_plugin_options  whether it takes the options of plugins' samplers
+    """
 
     def __init__(self) -> None:
         self.disable: tuple[str, ...] = ()
         self.patience: float | None = PATIENCE_SECONDS
         self.command: click.Command | None = None
+        self.with_plugin_options = False
         self._plugins: PluginSet | None = None
 
     def plugins(self) -> PluginSet:

@@ -36,7 +36,7 @@ def command(ctx: click.Context, import_torch: bool, as_json: bool) -> None:
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
-    versions = dict(report["versions"])
+    versions, threads = dict(report["versions"]), dict(report["threads"])
     yield f"textgen   {versions.pop('textgen-engine')} for Python {versions.pop('python')} at {report['python']}"
     yield f"platform  {versions.pop('platform')}"
     yield "packages  " + ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
@@ -50,40 +50,25 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"device    {device['name']}: {device['model']}{room}"
     if not report["devices"]:
         yield f"device    cpu ({'no GPU that torch can use' if report['driver'] else 'no driver for a GPU was found'})"
-    threads = dict(report["threads"])
     of_torch = threads.pop("torch")
     named = [f"{name}{' not set' if value is None else f'={value}'}" for name, value in threads.items()]
     yield "threads   " + ", ".join([*named, *([] if of_torch is None else [f"torch {of_torch}"])])
-    cache, folder = report["cache"], report["folder"]
-    yield f"cache     {cache['path']}: {_writable(cache)}, {_size(cache['size'])}"
-    yield f"folder    {folder['path']}: {_writable(folder)}, {_size(folder['free'])} free"
+    for name, more in (("cache", "size"), ("folder", "free")):
+        folder = report[name]
+        writable = "writable" if folder["writable"] else "not writable"
+        yield f"{name:10}{folder['path']}: {writable}, {_size(folder[more])}{' free' * (more == 'free')}"
     for plugin in report["plugins"]:
         health = f"left out: {plugin['left_out']}" if plugin["left_out"] else ", ".join(plugin["components"])
         who = f"{plugin['name']} [{plugin['distribution']} {plugin['version']}]"
         yield f"plugin    {who} {plugin['milliseconds']:.0f} ms: {health}"
-    yield from _problem_lines(report["problems"])
-
-
-def _problem_lines(problems: list[Mapping[str, Any]]) -> Iterator[str]:
-    yield ""
-    if not problems:
-        yield "nothing is wrong"
-    for problem in problems:
-        yield f"{'SERIOUS' if problem['serious'] else 'note'}: {problem['what']}"
-        yield f"    {problem['advice']}"
-
-
-def _writable(folder: Mapping[str, Any]) -> str:
-    return "writable" if folder["writable"] else "not writable"
+    yield "" if report["problems"] else "\nnothing is wrong"
+    for problem in report["problems"]:
+        yield f"{'SERIOUS' if problem['serious'] else 'note'}: {problem['what']}\n    {problem['advice']}"
 
 
 def _size(count: int | None) -> str:
     """Bytes as people say them."""
     if count is None:
         return "an unknown amount"
-    size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+    power = min(max(0, (count.bit_length() - 1) // 10), 3)
+    return f"{count / 1024**power:.{int(power == 3)}f} {('B', 'KiB', 'MiB', 'GiB')[power]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
@@ -32,13 +33,8 @@ class ReaderGone(Exception):
 def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
     """Say what went wrong and return the exit code. A bug keeps its traceback."""
     if isinstance(error, BrokenPipeError | ReaderGone):
-        # Whoever read our output has enough of it. Nothing may be written there again, at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()  # whoever read our output has enough of it
         return 0
-    if debug and not isinstance(error, click.ClickException | click.exceptions.Exit):
-        traceback.print_exception(error)
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
     if isinstance(error, click.Abort):
         click.echo("textgen: interrupted", err=True)
         return 128 + signal.SIGINT
@@ -48,9 +44,11 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
     if isinstance(error, click.ClickException):
         click.echo(f"textgen: error: {_usage(error, context)}", err=True)
         return error.exit_code
+    if debug:
+        traceback.print_exception(error)
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
         click.echo(f"textgen: error: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+        _leave_stdout()
         return 1
     if isinstance(error, TextgenError):
         kind = "" if isinstance(error, Interrupted) else "error: "  # it did what it was asked to
@@ -63,13 +61,18 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
     return 1
 
 
+def _leave_stdout() -> None:
+    """Write nothing more there, at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def worded(error: TextgenError, context: CommandContext) -> str:
     """An error's text with the subcommand's options in place of the arguments of the Python API that they stand for."""
     if context.command is None:
         return str(error)
     parameters = context.command.get_params(click.Context(context.command, obj=context))
     options = {p.name: p.opts[0] for p in parameters if isinstance(p, click.Option)}
-    return error.worded(lambda argument: options.get(argument, argument))
+    return error.worded(lambda argument: re.sub(r"^\w+", lambda name: options.get(name[0], name[0]), argument))
 
 
 def _usage(error: click.ClickException, context: CommandContext) -> str:

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,24 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from textgen.cli.options import check_file, check_output, check_run, device_option, json_option
+from textgen.cli.options import check_output, check_run, device_option, json_option
 from textgen.errors import CorpusError, PipelineError, UsageError
 
 if TYPE_CHECKING:
+    from textgen.documents import CorpusPiece
     from textgen.engine import Engine
 
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path())
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(exists=True, allow_dash=True))
 @click.option("--encoding", default="utf-8", show_default=True, help="How the file is encoded.")
+@click.option(
+    "--documents",
+    type=click.Choice(["none", "file", "line", "jsonl"]),
+    help="What a document of FILE is; that of the run's own corpus if not given.",
+)
+@click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")
 @click.option(
     "--html",
     "page",
@@ -36,7 +43,9 @@ if TYPE_CHECKING:
 @json_option
 @device_option
 @click.pass_obj
-def command(context: Any, run: str, file: str, encoding: str, page: str | None, as_json: bool, device: str) -> None:
+def command(
+    context: Any, /, run: str, file: str, page: str | None, as_json: bool, device: str, **options: str | None
+) -> None:
     """Measure how well the model of a run predicts a text file.
 
     RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a folder of .txt files,
@@ -47,12 +56,12 @@ def command(context: Any, run: str, file: str, encoding: str, page: str | None, 
     from textgen.engine import Engine
 
     engine = Engine(disable=context.disable)
-    generator = engine.load(run, device=device, sampler=[])  # a score is the model's own
     name = "stdin" if file == "-" else file
-    with _readable_twice(file) as path:
-        pieces = partial(_read, engine, path, name, encoding)
+    # Without samplers: a score is the model's own.
+    with engine.load(run, device=device, sampler=[]) as generator, _readable_twice(file) as path:
+        pieces = partial(_read, engine, path, name, _reading(generator.tables["corpus"], options))
         try:
-            score = generator.score(_with_progress(pieces(), path, encoding))
+            score = generator.score(_with_progress(pieces(), path, options["encoding"] or "utf-8"))
         except UsageError as error:
             error.source = name
             raise
@@ -61,10 +70,11 @@ def command(context: Any, run: str, file: str, encoding: str, page: str | None, 
 
             blocks = generator.score_tokens(pieces())
             _write_page(page, surprise_page(blocks, generator.tokenizer, Path(name).name, pieces()))
+    bound = " at least: the spelling of what is outside the vocabulary is not counted" if score.unknown_tokens else ""
     lines = (
         f"loss                {score.loss:.4f} nats per token",
         f"perplexity          {score.perplexity:.4f}",
-        f"bits per character  {score.bits_per_character:.4f}",
+        f"bits per character  {score.bits_per_character:.4f}{bound}",
         f"tokens              {score.tokens:,} ({score.unknown_tokens:,} outside the vocabulary)",
     )
     click.echo(json.dumps(attrs.asdict(score)) if as_json else "\n".join(lines), err=page == "-")
@@ -83,10 +93,8 @@ def _write_page(page: str, html: str) -> None:
 
 
 def _check(file: str, page: str | None) -> None:
-    """Raise UsageError for a text that is not there, and for a page that would take the place of something else."""
-    if file != "-":
-        check_file("FILE", file, folder=True)
-    elif sys.stdin is None:  # it was closed before the process began
+    """Raise UsageError for a text that cannot be read, and for a page that would take the place of something else."""
+    if file == "-" and sys.stdin is None:  # it was closed before the process began
         raise UsageError("- reads stdin, which is closed")
     if page in (None, "-"):
         return
@@ -104,36 +112,37 @@ def _readable_twice(file: str) -> Iterator[str]:
         yield file
         return
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        copy = Path(folder, "text")
-        with copy.open("wb") as written, _open(file) as read:
-            shutil.copyfileobj(read, written)
-        yield str(copy)
+        with Path(folder, "text").open("wb") as copy, click.open_file(file, "rb") as read:
+            shutil.copyfileobj(read, copy)
+        yield copy.name
 
 
-def _open(file: str) -> contextlib.AbstractContextManager[Any]:
-    return contextlib.nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")
+def _reading(corpus: Mapping[str, Any], options: Mapping[str, str | None]) -> dict[str, str]:
+    """How to read the text: documents as in the run's corpus, if that is of files, and as the options say."""
+    own = {key: corpus[key] for key in ("documents", "field") if corpus["type"] == "file" and key in corpus}
+    return own | {key: value for key, value in options.items() if value is not None}
 
 
-def _with_progress(pieces: Iterator[str], file: str, encoding: str) -> Iterator[str]:
+def _with_progress(pieces: Iterator[CorpusPiece], file: str, encoding: str) -> Iterator[CorpusPiece]:
     """The same pieces, with a bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield from pieces
-        return
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     size = Path(file).stat().st_size if Path(file).is_file() else None
-    with tqdm(total=size, file=sys.stderr, unit="B", unit_scale=True, leave=False) as bar:
+    hidden = not sys.stderr.isatty()
+    with tqdm(total=size, file=sys.stderr, unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
         for piece in pieces:
             yield piece
-            bar.update(len(piece.encode(encoding, "replace")))
+            if isinstance(piece, str):
+                bar.update(len(piece.encode(encoding, "replace")))
 
 
-def _read(engine: Engine, path: str, name: str, encoding: str) -> Iterator[str]:
+def _read(engine: Engine, path: str, name: str, options: Mapping[str, str]) -> Iterator[CorpusPiece]:
     """The text at a path in pieces, with errors that name what was given and the options of this command."""
     try:
-        yield from engine.read_corpus({"type": "file", "path": path, "encoding": encoding})
+        yield from engine.read_corpus({"type": "file", "path": path, **options})
     except PipelineError as error:
-        raise UsageError(faults=[attrs.evolve(fault, path="encoding") for fault in error.faults]) from error
+        faults = [attrs.evolve(fault, path=fault.path.removeprefix("corpus.")) for fault in error.faults]
+        raise UsageError(faults=faults) from error
     except CorpusError as error:
         if error.path == Path(path):  # of stdin, that is the copy
             error.path = Path(name)

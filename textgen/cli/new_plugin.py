@@ -12,18 +12,15 @@ from textgen.plugin.component import KINDS
 
 @click.command("new-plugin")
 @click.argument("name")
-@click.option("--kind", metavar="KIND", help=f"What it offers, and has to be given: {', '.join(KINDS)}.")
+@click.option("--kind", type=click.Choice(KINDS), required=True, help="What it offers.")
 @click.pass_obj
-def command(context: Any, name: str, kind: str | None) -> None:
+def command(context: Any, name: str, kind: str) -> None:
     """Write a plugin package to a new folder NAME: it installs, passes its tests and runs at once.
 
     NAME is the name of the distribution, such as textgen-whisper. The component is called what comes after textgen-.
     """
-    from textgen.errors import UsageError
     from textgen.tools.scaffold import write_package
 
-    if kind is None:
-        raise UsageError(f"say what it offers, with --kind and one of {', '.join(KINDS)}")
     folder = write_package(name, kind, Path(), context.plugins())
     click.echo(
         f"wrote {folder}; now:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n  textgen run pipeline.toml",

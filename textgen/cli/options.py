@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import attrs
 import click
 
 from textgen.errors import UsageError
@@ -29,22 +25,8 @@ set_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help='"auto", "cpu", "cuda", "cuda:N" or "mps".'
 )
+readable_file = click.Path(exists=True, dir_okay=False, allow_dash=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def device_override(device: str | None) -> list[str]:
-    """`--device NAME` as an override of the pipeline."""
-    return [] if device is None else [f"device={json.dumps(device)}"]
-
-
-def check_file(option: str, given: str, *, folder: bool = False) -> None:
-    """Raise UsageError where there is no file to read; with `folder`, a folder will do."""
-    if not given:
-        raise UsageError(f"{option} is empty; give the name of a file")
-    if not os.path.exists(given):  # False, too, for what cannot be a name
-        raise UsageError(f"{given} does not exist")
-    if not folder and Path(given).is_dir():
-        raise UsageError(f"{given} is a folder, and {option} reads a file")
 
 
 def check_output(option: str, given: str, what: str, is_one: Callable[[bytes], bool], *, in_run: bool) -> None:
@@ -85,15 +67,6 @@ def _beginning(path: Path) -> bytes:
             return file.read(_BEGINNING)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def check_prompt(prompt: str) -> None:
-    """Raise UsageError for a prompt with bytes that are not UTF-8: Python has put surrogates in their place."""
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        byte = ord(prompt[error.start]) & 0xFF
-        raise UsageError(f"the prompt is not valid UTF-8: byte 0x{byte:02x} after {prompt[: error.start]!r}") from error
 
 
 def check_pipeline(given: str) -> None:
@@ -138,55 +111,3 @@ def check_run(given: str, command: str) -> None:
 
 def _runs_in(folder: Path) -> list[str]:
     return sorted(str(found.parent) for found in folder.glob("*/run.json"))
-
-
-class SamplingCommand(click.Command):
-    """A command that also has an option that samplers take from a request, and gets those given as `sampling`."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The command's own options, then the sampler's."""
-        own = super().get_params(ctx)
-        return [*own[:-1], *self._sampling(ctx), own[-1]]
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Gather the sampling options into one argument."""
-        names = [parameter.name for parameter in self._sampling(ctx)]
-        given = {name: ctx.params.pop(name) for name in names if name is not None}
-        ctx.params["sampling"] = {
-            name: token_table("--" + name.replace("_", "-"), value) if isinstance(value, tuple) else value
-            for name, value in given.items()
-            if value not in (None, ())
-        }
-        return super().invoke(ctx)
-
-    def _sampling(self, ctx: click.Context) -> list[click.Parameter]:
-        taken = ctx.find_root().obj.plugins().sampling_options()
-        return [_option(name, offer.component.options()[key]) for name, (offer, key) in taken.items()]
-
-
-def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
-    flag = "--" + name.replace("_", "-")
-    text = f"Changes the run's samplers: {field.metadata['help']}."
-    if field.type in (int, float):
-        return click.Option([flag], type=field.type, help=text)
-    text += " As in e=-2; a line break is written $'\\n=-2'. May be given several times."
-    return click.Option([flag], multiple=True, metavar="TOKEN=VALUE", help=text)
-
-
-def token_table(option: str, items: Iterable[str]) -> dict[str, float]:
-    """Repeated TOKEN=VALUE as a table. Raises UsageError, naming the option."""
-    table: dict[str, float] = {}
-    for item in items:
-        token, equals, number = item.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise UsageError(f"{option} expects TOKEN=VALUE, as in e=-2, given {item!r}")
-        if not math.isfinite(value):
-            raise UsageError(f"{option} {item!r}: expected a finite number; -100 forbids a token")
-        if token in table:
-            raise UsageError(f"{option} gives the token {token!r} more than once; leave one out")
-        table[token] = value
-    return table

@@ -9,10 +9,11 @@ import warnings
 import click
 
 from textgen.cli.options import json_option
+from textgen.plugin.component import KINDS
 
 
 @click.group("plugins", invoke_without_command=True)
-@click.option("--kind", help="Only components of this kind.")
+@click.option("--kind", type=click.Choice(KINDS), help="Only components of this kind.")
 @click.option("--options/--no-options", "with_options", default=False, help="Show what each component takes.")
 @json_option
 @click.pass_context
@@ -20,14 +21,8 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
     """List components: kind, name, summary, package and version; then the plugins that are left out, and why."""
     if ctx.invoked_subcommand is not None:
         return
-    from textgen.errors import UsageError
-    from textgen.plugin.component import KINDS
-    from textgen.suggest import nearest
     from textgen.tools.describe import describe
 
-    if kind is not None and kind not in KINDS:
-        hint = nearest(kind, KINDS) or f"there are {', '.join(KINDS)}"
-        raise UsageError(f"no kind of component is called {kind!r}; {hint}")
     described = describe(ctx.obj.plugins(), kind)
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
@@ -39,10 +34,9 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
             f"{row['kind']:{kinds}}  {row['name']:{names}}  {row['summary']}  [{row['distribution']} {row['version']}]"
         )
         for option in row["options"] if with_options else ():
-            default = (
-                "required" if option["required"] else f"default {json.dumps(option['default'], ensure_ascii=False)}"
-            )
-            click.echo(f"{'':{kinds}}    {option['name']}: {option['type']}, {default}. {option['help']}")
+            default = f"default {json.dumps(option['default'], ensure_ascii=False)}"
+            needed = "required" if option["required"] else default
+            click.echo(f"{'':{kinds}}    {option['name']}: {option['type']}, {needed}. {option['help']}")
     for clash in described["clashes"]:
         click.echo(f"clash: {clash['kind']} {clash['name']!r} is offered by {', '.join(clash['qualified_names'])}")
     for row in described["quarantined"]:

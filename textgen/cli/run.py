@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -9,7 +10,7 @@ from typing import Any, TextIO
 import attrs
 import click
 
-from textgen.cli.options import check_pipeline, device_override, set_option
+from textgen.cli.options import check_pipeline, set_option
 from textgen.cli.stop_switch import StopSwitch
 
 
@@ -22,13 +23,7 @@ from textgen.cli.stop_switch import StopSwitch
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_obj
 def command(
-    context: Any,
-    pipeline: str,
-    overrides: tuple[str, ...],
-    output: str | None,
-    device: str | None,
-    overwrite: bool,
-    quiet: bool,
+    context: Any, /, pipeline: str, overrides: tuple[str, ...], device: str | None, quiet: bool, **options: Any
 ) -> None:
     """Train the model of a pipeline, then print what it writes.
 
@@ -39,40 +34,37 @@ def command(
     pipeline is left alone unless --overwrite is given. The text goes to stdout, all else to stderr.
     """
     check_pipeline(pipeline)
-    from textgen.cli.writing import print_texts
+    from textgen.cli.output import write_texts
     from textgen.engine import Engine
     from textgen.errors import Interrupted
 
-    console = None if quiet else sys.stderr
-    switch = StopSwitch()
+    if device is not None:
+        overrides = (*overrides, f"device={json.dumps(device)}")
+    console, switch = None if quiet else sys.stderr, StopSwitch()
+    watch = Watch(console, switch)
     try:
         run = Engine(disable=context.disable).run(
-            pipeline,
-            [*overrides, *device_override(device)],
-            output=output,
-            overwrite=overwrite,
-            console=console,
-            observers=[Watch(console, switch)],
-            cancelled=switch.is_on,
+            pipeline, overrides, console=console, observers=[watch], cancelled=switch.is_on, **options
         )
     except Interrupted as stopped:
         if switch.signal_number is not None:
             stopped.exit_code = 128 + switch.signal_number
-        stopped.overwrite = overwrite
+        stopped.overwrite = options["overwrite"]
         raise
     if console is not None:
         click.echo(f"{run.outcome}: {run.path}{_kept(run.generator.record)}", err=True)
     echo = run.pipeline.generate.echo
-    texts = [str(generation) if echo else generation.text for generation in run.generations]
-    print_texts(texts, several=len(texts) > 1)
+    write_texts([str(generation) if echo else generation.text for generation in run.generations])
+    run.generator.close()
 
 
 def _kept(record: Mapping[str, Any]) -> str:
     """The step that the weights are of, which need not be the last that the progress showed."""
-    step, loss = record.get("best_step"), record.get("best_loss")
+    step, loss, stopped = record.get("best_step"), record.get("best_loss"), record.get("stopped")
+    early = "" if stopped is None else f"; {stopped['by']} ended it at step {record['step']}: {stopped['reason']}"
     if step is None or loss is None or not record["data"]["validation_tokens"]:
-        return ""
-    return f" (step {step} of {record['step']}, with the lowest validation loss: {loss:.3f})"
+        return early
+    return f" (step {step} of {record['step']}, with the lowest validation loss: {loss:.3f}){early}"
 
 
 @attrs.frozen

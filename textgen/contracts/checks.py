@@ -6,10 +6,12 @@ import json
 from functools import cache
 from typing import Any
 
+import attrs
+
 from textgen.contracts.guards import FAILURES, WatchedTokenizer, check_ids, out_of_memory, shown_where, unfit
 from textgen.contracts.guards import blame as blame  # used where a fault is found elsewhere
 from textgen.errors import ContractError, TextgenError
-from textgen.pipeline.pipeline import Choice
+from textgen.pipeline.structure import Choice
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Offer
 from textgen.plugin.validation import cause_of
 from textgen.protocols import Array, Ids, Tokenizer
@@ -19,6 +21,7 @@ _SAMPLE_CHARACTERS = 2000
 
 def build(choice: Choice, context: BuildContext) -> Any:
     """Build the object of a component. Unexpected exceptions become a ContractError that names the plugin."""
+    context = attrs.evolve(context, builder=context.builder or build)
     try:
         made = choice.offer.component.build(choice.options, context)
         if fault := unfit(made, choice.offer.kind):  # before a run calls a missing method
@@ -33,8 +36,11 @@ def build(choice: Choice, context: BuildContext) -> Any:
         raise blame(choice.offer, cause) from error
 
 
-def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
-    """Check ids and the round trip on the beginning of the corpus: decoding and encoding must give the same ids."""
+def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
+    """Check ids and the round trip on the beginning of the corpus: decoding and encoding must give the same ids.
+
+    Returns the tokenizer saved and loaded, which may be another object.
+    """
     import numpy as np
 
     size = tokenizer.vocab_size
@@ -64,8 +70,29 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> None:
         saved = json.loads(json.dumps(tokenizer.to_dict()))
     except (TypeError, ValueError) as error:
         raise blame(offer, f"has a to_dict that is not JSON: {error}") from error
-    if not np.array_equal(np.asarray(tokenizer.from_dict(saved).encode(sample)), ids):
+    loaded = tokenizer.from_dict(saved)
+    if not np.array_equal(np.asarray(loaded.encode(sample)), ids):
         raise blame(offer, "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something")
+    _check_end(tokenizer, offer, ids, loaded)
+    return loaded
+
+
+def _check_end(tokenizer: Tokenizer, offer: Offer, ids: Ids, loaded: Tokenizer) -> None:
+    """Check the id for the end of a document, if there is one."""
+    import numpy as np
+
+    end, size = getattr(tokenizer, "end_id", None), tokenizer.vocab_size
+    if getattr(loaded, "end_id", None) != end:
+        raise blame(offer, f"has end_id {end!r}, and {getattr(loaded, 'end_id', None)!r} once it is saved and loaded")
+    if end is None:
+        return
+    if not isinstance(end, int) or not 0 <= end < size or end == tokenizer.unknown_id:
+        raise blame(offer, f"has end_id {end!r}, and must have an id of its own from 0 to {size - 1}, or None")
+    if end in ids:
+        raise blame(offer, f"encodes text to its end_id {end}, which must stand for the end of a document alone")
+    shown = (tokenizer.decode(np.array([end])), tokenizer.incremental_decoder().decode(np.array([end])))
+    if any(shown):
+        raise blame(offer, f"decodes its end_id {end} to {shown[0] or shown[1]!r}, and must decode it to nothing")
 
 
 def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 import attrs
 
 from textgen.contracts.tracebacks import last_line, packages_of
+from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import ContractError, DeviceError, TextgenError
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Array, Corpus, Ids, IncrementalDecoder, Model, Tensors
@@ -123,10 +124,10 @@ def watched(offer: Offer, doing: str, make: Callable[[], Iterable[Any]]) -> Iter
         yield item
 
 
-def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[str]:
-    """The pieces of a corpus, each checked to be a str, so that no other component is blamed for them."""
+def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[CorpusPiece]:
+    """The pieces of a corpus, each checked to be a str or DOCUMENT_END, so that no other component is blamed."""
 
-    def read() -> Iterable[str]:
+    def read() -> Iterable[CorpusPiece]:
         pieces = corpus.read()
         if isinstance(pieces, str | bytes):
             what = type(pieces).__name__
@@ -134,18 +135,21 @@ def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[str]:
         return pieces
 
     for piece in watched(offer, "read", read):
-        if not isinstance(piece, str):
-            raise blame(offer, f"yielded {type(piece).__name__} from read, and must yield pieces of str")
+        if not isinstance(piece, str) and piece is not DOCUMENT_END:
+            cause = f"yielded {type(piece).__name__} from read, and must yield pieces of str, or DOCUMENT_END"
+            raise blame(offer, cause)
         yield piece
 
 
 def changed_text(offer: Offer) -> str:
     """The message for a corpus that gave another text when it was read again."""
-    text = "the corpus changed while it was being read; run again once it is complete"
     if offer.distribution == OWN_DISTRIBUTION:
-        return text
+        return "the corpus changed while it was being read; run again once it is complete"
     whose = f"corpus {offer.name!r} of {offer.distribution} {offer.plugin.version}"
-    return f"{text} ({whose} gave another text when it was read again; what it draws must follow from context.seed)"
+    return (
+        f"{whose} gave another text when it was read again: each call of `read` must start from the beginning, "
+        "and what it draws must follow from context.seed; if the text itself is changing, run again once it is complete"
+    )
 
 
 def begin_decoding(model: Model, batch_size: int, offer: Offer) -> WatchedDecoder:

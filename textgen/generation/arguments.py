@@ -53,6 +53,7 @@ class Options:
     min_new_tokens      how many tokens to add before a stop counts
     stop                a text that ends the continuation, or several; not part of it. None: no stop text
     stop_tokens         ids that end it, part of it. None: none
+    ignore_end          whether to go on where the model ends the text
     time_limit          seconds after which it ends. None: no limit
     seed                of the random draws; "random" draws one, which the result reports. None: the run's seed
     echo                whether to put the prompt before its continuation
@@ -76,6 +77,7 @@ class Options:
     min_new_tokens: int | None = None
     stop: str | Iterable[str] | AsRun | None = AS_RUN
     stop_tokens: Iterable[int] | AsRun | None = AS_RUN
+    ignore_end: bool | None = None
     time_limit: float | AsRun | None = AS_RUN
     seed: int | Literal["random"] | None = None
     echo: bool = False

@@ -175,8 +175,8 @@ class Batch:
         rows = self.rows
         self._left = min((row.left for row in rows), default=ENDLESS)
         self._watched = [(i, row) for i, row in enumerate(rows) if row.deadline is not None or row.cancelled]
-        self._stopping = [(i, row) for i, row in enumerate(rows) if row.stop_tokens or row.stop_at is not None]
-        self._early = [(i, row) for i, row in self._stopping if row.stop_tokens and row.made < row.min_new_tokens]
+        self._stopping = [(i, row) for i, row in enumerate(rows) if row.may_stop]
+        self._early = [(i, row) for i, row in self._stopping if row.ending and row.made < row.min_new_tokens]
         self._noting = [(i, row) for i, row in enumerate(rows) if row.top is not None]
         able = all(GreedyChunks.can(self.decoder.decoder, group.chain) for group in self._groups)
         if not able or self._noting or not rows:
@@ -196,7 +196,7 @@ class Batch:
         kept = to_numpy(logits).copy() if self._noting else None  # what follows writes into it
         for i, row in self._early:
             if row.made + self._unknown < row.min_new_tokens:
-                for token in row.stop_tokens:
+                for token in row.ending:
                     logits[i, token] = -np.inf
         tokens = self._pick(logits, self._numbers[:, column])
         self._out[:, column] = self._feed[:, 0] = tokens
@@ -208,8 +208,8 @@ class Batch:
                 row.logprobs.append(TokenLogprobs.of(kept[i], int(tokens[i]), row.top))
         ended: dict[int, FinishReason | None] = {}
         for i, row in self._stopping:
-            if row.ends_with(int(tokens[i])):
-                ended[i] = "stop"
+            if (reason := row.ends_with(int(tokens[i]))) is not None:
+                ended[i] = reason
         if any(group.failed for group in self._groups):
             ended |= {i: None for i, row in enumerate(self.rows) if row.error is not None}
         return self._full(ended)
@@ -243,7 +243,7 @@ class Batch:
         row, chain, history, feed = self.rows[0], self.rows[0].chain, self._groups[0].history, self._feed
         extend, pick, draws, noting = self.decoder.extend, chain.pick_one, chain.draws, history.level != "none"
         number, column, expected = self._numbers[0].item, self._column, (1, chain.vocab_size)
-        stop, made, least = row.stop_tokens, row.made, row.min_new_tokens
+        stop, made, least = row.ending, row.made, row.min_new_tokens
         watched, stopping, tokens = bool(self._watched), bool(self._stopping), []
         checked = False
         ended: dict[int, FinishReason | None] = {}
@@ -261,8 +261,8 @@ class Batch:
                     history.add(np.array([token]))
                 feed[0, 0] = token
                 tokens.append(token)
-                if stopping and row.ends_with(token):
-                    ended = {0: "stop"}
+                if stopping and (reason := row.ends_with(token)) is not None:
+                    ended = {0: reason}
                     break
                 if news or time.perf_counter() >= until:
                     break
@@ -295,9 +295,10 @@ class Batch:
         used = [count] * len(self.rows)
         ended: dict[int, FinishReason | None] = {}
         for i, row in self._stopping:
-            place = next((j for j, token in enumerate(ids[i].tolist()) if row.ends_with(token)), None)
-            if place is not None:
-                ended[i], used[i] = "stop", place + 1
+            for place, token in enumerate(ids[i].tolist(), 1):
+                if (reason := row.ends_with(token)) is not None:
+                    ended[i], used[i] = reason, place
+                    break
         for i, (number, row) in enumerate(zip(used, self.rows, strict=True)):
             row.add(ids[i, :number])
             if row.keep_state and number < count:

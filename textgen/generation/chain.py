@@ -15,7 +15,7 @@ from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, begin_decoding, blame, raise_failure
 from textgen.errors import ContractError, TextgenError
 from textgen.generation.sampling import SequenceHistory, draw_one, inverse_cdf, to_numpy
-from textgen.pipeline.pipeline import Choice
+from textgen.pipeline.structure import Choice
 from textgen.plugin.component import Offer
 from textgen.protocols import Array, Ids, Model, Sampler
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from textgen.errors import UsageError
 from textgen.generation.chain import Chain
-from textgen.generation.detokenise import NO_IDS, TAIL, Detokeniser, Tail, drain
+from textgen.generation.detokenise import TAIL, Detokeniser, Tail, drain
+from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
 from textgen.generation.row import Row, RowState
 from textgen.pipeline.options import DecodingOptions
@@ -22,11 +23,12 @@ _STATE: Final = "state."
 
 @attrs.frozen(eq=False)
 class PromptText:
-    """A prompt: its text, its ids (T,), and their tail."""
+    """A prompt: its text, its ids (T,), their tail, and what is fed before them at the start (see document_start)."""
 
     text: str
     ids: Ids
     tail: Tail
+    start: Ids
 
 
 @attrs.frozen(eq=False)
@@ -35,12 +37,14 @@ class Settings:
 
     sampling  the options that `chain` was changed by, as JSON values
     top       log-probabilities to note; None: none
+    end_id    the token by which the model ends the text
     """
 
     decoding: DecodingOptions
     chain: Chain
     sampling: Mapping[str, Any]
     top: int | None
+    end_id: int | None
 
 
 @attrs.define(eq=False)
@@ -82,12 +86,14 @@ class Continuation:
         )
         row = Row(
             prompt=ids,
+            before=prompt.start,
             chain=settings.chain,
             seed=seed,
             index=index,
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens,
             stop_tokens=decoding.stop_tokens,
+            end_id=settings.end_id,
             cancelled=cancelled,
             stop_at=detokeniser.stop_at if detokeniser.searches else None,
             top=settings.top,

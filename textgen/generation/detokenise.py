@@ -7,10 +7,10 @@ from typing import Final, TypeVar
 import attrs
 import numpy as np
 
+from textgen.generation.prompts import NO_IDS
 from textgen.protocols import Ids, Tokenizer
 
 TAIL: Final = 32  # tokens before a continuation that tokenizers get to see; they look at the last one or few
-NO_IDS: Final = np.empty(0, np.int64)
 _T = TypeVar("_T")
 
 

@@ -6,18 +6,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts.guards import begin_decoding
+from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.arguments import BATCH_SIZE, ManyRequest, Prompt, Request, takes
 from textgen.generation.chain import Chain
 from textgen.generation.continuation import Continuation
-from textgen.generation.prompts import check_prompt, text_pieces
+from textgen.generation.prompts import check_prompt, document_start, text_pieces
 from textgen.generation.requests import Requests
 from textgen.generation.results import Generation, Piece
 from textgen.generation.rows import keeps_shape
@@ -49,6 +50,7 @@ class Generator:
     model_id   the checksum of its weights, which saved states name
     training_tokens   writes the training tokens to a file and maps them; for the copying report
     make_module       builds the model as it is trained, with the run's weights, on a device
+    close_components  closes what it was built of
     """
 
     tokenizer: Tokenizer = attrs.field(repr=False)
@@ -63,6 +65,7 @@ class Generator:
     record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[Path], Ids] | None = attrs.field(default=None, repr=False)
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
+    close_components: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False, init=False)
     _background: list[BackgroundLoop] = attrs.field(factory=list, repr=False, init=False)  # one, once it is needed
     _requests: Requests = attrs.field(repr=False, init=False)
@@ -74,6 +77,19 @@ class Generator:
     def __reduce__(self) -> NoReturn:
         """Not to be pickled: it holds memory maps, locks and functions."""
         raise TypeError("a Generator is not pickled; give the other process its path, and let it call textgen.load")
+
+    def close(self) -> None:
+        """Close the components that have something to close; the built-in ones have not. At the end of a `with` block.
+
+        It generates no more afterwards.
+        """
+        self.close_components()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @takes(Request)
     def generate(self, request: Request) -> Generation:
@@ -137,11 +153,15 @@ class Generator:
 
         return AsyncPieces(self._background_loop(), self._requests.many(request), request.batch_size)
 
-    def score(self, text: str | Iterable[str]) -> TextScore:
-        """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory."""
+    def score(self, text: str | Iterable[CorpusPiece]) -> TextScore:
+        """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory.
+
+        A model that was trained on documents is asked for documents, from their start to their end. DOCUMENT_END among
+        the pieces ends one, the end of the text the last.
+        """
         return score_pieces(self.model, self.tokenizer, self.chain.model, text_pieces(text))
 
-    def score_tokens(self, text: str | Iterable[str]) -> Iterator[TokenScores]:
+    def score_tokens(self, text: str | Iterable[CorpusPiece]) -> Iterator[TokenScores]:
         """The log-probability of each token of a text, in blocks, as one stream and in bounded memory."""
         return score_tokens(self.model, self.tokenizer, self.chain.model, text_pieces(text))
 
@@ -150,8 +170,9 @@ class Generator:
 
         Raises UsageError for an empty text, PromptError for characters outside the vocabulary.
         """
-        ids = self._nonempty(text)
+        start, ids = self._nonempty(text)
         decoder = begin_decoding(self.model, 1, self.chain.model)
+        decoder.extend(start[None])
         return np.array(to_numpy(decoder.score(ids[None]))[0])
 
     def hidden_states(self, text: Prompt) -> Tensors:
@@ -160,10 +181,11 @@ class Generator:
         For the built-in recurrent networks "hidden" and, for LSTMs, "cell": (T, layers, hidden_size). Raises UsageError
         for a model whose state grows with the text.
         """
-        ids = self._nonempty(text)
+        start, ids = self._nonempty(text)
         if not keeps_shape(self.model, self.chain.model):
             raise UsageError("the state of this model grows with the text, so there is none of one shape per token")
         decoder, states = begin_decoding(self.model, 1, self.chain.model), []
+        decoder.extend(start[None])
         for place in range(len(ids)):
             decoder.extend(ids[None, place : place + 1])
             states.append(decoder.read_state())
@@ -198,11 +220,12 @@ class Generator:
         """
         return check_prompt(self.tokenizer, prompt, unknown_characters)
 
-    def _nonempty(self, text: Prompt) -> Ids:
+    def _nonempty(self, text: Prompt) -> tuple[Ids, Ids]:
+        """What is fed before a text (see document_start), and its ids."""
         ids = self.encode_prompt(text)
         if not len(ids):
             raise UsageError("the text is empty, and has no token to compute anything for")
-        return ids
+        return document_start(self.tokenizer, text), ids
 
     def _scheduler(self, capacity: int, alone: int = 1) -> Scheduler:
         return Scheduler(self.model, self.chain.model, capacity, alone)
@@ -238,7 +261,7 @@ class Generator:
         shown, ids = text.take()
         logprobs = text.logprobs()
         if echo and row.top is not None:
-            logprobs = [*prompt_logprobs(self.model, self.chain.model, row.prompt, row.top, row.start), *logprobs]
+            logprobs = [*prompt_logprobs(self.model, self.chain.model, row), *logprobs]
         assert text.finish_reason is not None
         return Generation(
             prompt=text.prompt.text,

@@ -7,11 +7,11 @@ bounded memory, and mapped from disk.
 
 from __future__ import annotations
 
+import bisect
 import errno
-import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.errors import RunError
-from textgen.files import inside, read_json
+from textgen.errors import CorruptFileError, RunError
+from textgen.files import inside, read_json, write_json
 from textgen.protocols import Ids, Tokenizer
 
 FOLDER: Final = "copy-index"
@@ -58,20 +58,17 @@ class CopyReport:
     def describe(self) -> str:
         """The report in a few lines."""
         shares = ", ".join(f"{n}-grams {share:.0%}" for n, share in self.ngram_shares.items() if share is not None)
-        lines = [
-            f"novelty: the longest run found in the training corpus is {self.longest} of {self.tokens} tokens: "
-            f"{self.longest_text!r}",
-            *(f"  at token {place.offset:,}: …{place.excerpt}…" for place in self.places),
-            f"  found in the corpus: {shares or 'nothing to count'}",
-        ]
-        return "\n".join(lines)
+        found = f"the longest run found in the training corpus is {self.longest} of {self.tokens} tokens"
+        lines = [f"novelty: {found}: {self.longest_text!r}"]
+        lines += [f"  at token {place.offset:,}: …{place.excerpt}…" for place in self.places]
+        return "\n".join([*lines, f"  found in the corpus: {shares or 'nothing to count'}"])
 
 
 class CopyIndex:
     """The index of one run. Reports may be made from any thread."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
-        self._place: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None  # removed with this object
         header = read_json(folder / "index.json")
         self._tokenizer = tokenizer
         self._width, count = header["width"], header["tokens"]
@@ -80,33 +77,22 @@ class CopyIndex:
 
     @classmethod
     def open(cls, run: Path, model_id: str, tokenizer: Tokenizer, training_tokens: Callable[[Path], Ids]) -> CopyIndex:
-        """The index of a run directory, made if it is not there: `training_tokens(file)` gives the tokens, (N,)."""
-        folder = run / FOLDER
-        if not _is_whole(folder, model_id):
-            try:
-                _make(run, folder, model_id, tokenizer.vocab_size, training_tokens)
-            except OSError as error:
-                return cls._aside(run, model_id, tokenizer, training_tokens, error)
-        return cls(folder, tokenizer)
+        """The index of a run directory, made if it is not there: `training_tokens(file)` gives the tokens, (N,).
 
-    @classmethod
-    def _aside(
-        cls,
-        run: Path,
-        model_id: str,
-        tokenizer: Tokenizer,
-        training_tokens: Callable[[Path], Ids],
-        refused: OSError,
-    ) -> CopyIndex:
-        """An index for this object alone, where the run directory cannot be written to."""
-        if refused.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            cause = f"the index of the corpus cannot be written: {refused.strerror or refused}"
-            raise RunError(f"{run}: {cause}", run) from refused
-        place = tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True)
-        folder = Path(place.name, FOLDER)
-        _make(Path(place.name), folder, model_id, tokenizer.vocab_size, training_tokens)
-        index = cls(folder, tokenizer)
-        index._place = place  # which goes with it
+        Where the run directory cannot be written to, it is made for this object alone.
+        """
+        try:
+            if not _is_whole(run / FOLDER, model_id):
+                _make(run, model_id, tokenizer.vocab_size, training_tokens)
+            return cls(run / FOLDER, tokenizer)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                cause = f"the index of the corpus cannot be written: {error.strerror or error}"
+                raise RunError(f"{run}: {cause}", run) from error
+        temporary = tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True)
+        _make(Path(temporary.name), model_id, tokenizer.vocab_size, training_tokens)
+        index = cls(Path(temporary.name, FOLDER), tokenizer)
+        index._temporary = temporary
         return index
 
     def report(self, text: str) -> CopyReport:
@@ -132,31 +118,25 @@ class CopyIndex:
     def _longest(self, pattern: bytes) -> tuple[int, int]:
         """The most tokens at the beginning of `pattern` that the corpus holds, and where."""
         best, place = 0, 0
-        for begin in range(0, len(self._suffixes), _BLOCK):
-            block = self._suffixes[begin : begin + _BLOCK]
+        for begin, block in self._blocks():
             at = self._bisect(block, begin, pattern[: LONGEST * self._width])
-            for neighbour in (at - 1, at):  # the longest match is next to where the pattern would stand
-                if 0 <= neighbour < len(block):
-                    offset = begin + int(block[neighbour])
-                    length = _common(pattern, self._bytes(offset, LONGEST)) // self._width
-                    if length > best:
-                        best, place = length, offset
+            for start in block[max(0, at - 1) : at + 1]:  # the longest match is next to where the pattern would stand
+                offset = begin + int(start)
+                length = _common(pattern, self._bytes(offset, LONGEST)) // self._width
+                if length > best:
+                    best, place = length, offset
         return best, place
 
     def _places(self, pattern: bytes, first: int) -> list[CopyPlace]:
         """Some places where `pattern` stands whole, `first` among them."""
-        offsets = [first]
-        for begin in range(0, len(self._suffixes), _BLOCK):
-            block = self._suffixes[begin : begin + _BLOCK]
+        offsets, length = {first}, len(pattern) // self._width
+        for begin, block in self._blocks():
             at = self._bisect(block, begin, pattern)
-            while at < len(block) and len(offsets) < _PLACES:
-                offset = begin + int(block[at])
-                if self._bytes(offset, len(pattern) // self._width) != pattern:
-                    break
-                if offset not in offsets:
-                    offsets.append(offset)
-                at += 1
-        return [CopyPlace(o, self._excerpt(o, len(pattern) // self._width)) for o in sorted(offsets)]
+            for start in block[at : at + _PLACES]:
+                offset = begin + int(start)
+                if len(offsets) < _PLACES and self._bytes(offset, length) == pattern:
+                    offsets.add(offset)
+        return [CopyPlace(offset, self._excerpt(offset, length)) for offset in sorted(offsets)]
 
     def _excerpt(self, offset: int, length: int) -> str:
         start = max(0, offset - _CONTEXT)
@@ -164,16 +144,15 @@ class CopyIndex:
         ids = np.frombuffer(data, f">u{self._width}").astype(np.int64)
         return " ".join(self._tokenizer.decode(ids).split())
 
+    def _blocks(self) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
+        """The first token of each block, and its suffixes in order."""
+        for begin in range(0, len(self._suffixes), _BLOCK):
+            yield begin, self._suffixes[begin : begin + _BLOCK]
+
     def _bisect(self, block: npt.NDArray[np.uint32], begin: int, pattern: bytes) -> int:
         """How many suffixes of the block come before `pattern`."""
-        low, high, length = 0, len(block), len(pattern) // self._width
-        while low < high:
-            middle = (low + high) // 2
-            if self._bytes(begin + int(block[middle]), length) < pattern:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        length = len(pattern) // self._width
+        return bisect.bisect_left(block, pattern, key=lambda start: self._bytes(begin + int(start), length))
 
     def _bytes(self, offset: int, length: int) -> bytes:
         return self._text[offset * self._width : (offset + length) * self._width].tobytes()
@@ -186,24 +165,24 @@ def _map(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
 def _is_whole(folder: Path, model_id: str) -> bool:
     """Whether an index of this model is there, with as much in each file as its header says."""
     try:
-        header = json.loads((folder / "index.json").read_bytes())
+        header = read_json(folder / "index.json")
         count, width = header["tokens"], header["width"]
         sizes = [(folder / name).stat().st_size for name in ("tokens.bin", "suffixes.bin")]
         return bool(header["model"] == model_id and sizes == [count * width, count * 4])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, CorruptFileError, KeyError, TypeError):
         return False
 
 
-def _make(run: Path, folder: Path, model_id: str, vocab_size: int, training_tokens: Callable[[Path], Ids]) -> None:
-    """Build the index beside its place, and put it there once it is whole. Who comes second waits, and finds it made.
+def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[Path], Ids]) -> None:
+    """Build the index in a folder beside its own, and rename it once it is whole. A second process waits for the first.
 
-    No run sweeps the place where it is built: only the lock tells living work from what a killed process left.
+    No run sweeps the folder where it is built: only the lock tells living work from what a killed process left.
     """
     import filelock
 
     (run / _WORKSHOP).mkdir(exist_ok=True)
     with filelock.FileLock(inside(run, f"{_WORKSHOP}/lock")):
-        if _is_whole(folder, model_id):
+        if _is_whole(run / FOLDER, model_id):
             return
         partial = run / _WORKSHOP / "partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -211,8 +190,8 @@ def _make(run: Path, folder: Path, model_id: str, vocab_size: int, training_toke
             partial.mkdir()
             _build(training_tokens(partial / "corpus.bin"), vocab_size, model_id, partial)
             (partial / "corpus.bin").unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+            shutil.rmtree(run / FOLDER, ignore_errors=True)
+            partial.rename(run / FOLDER)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -225,8 +204,7 @@ def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:
             block = np.asarray(tokens[begin : begin + _BLOCK + LONGEST], np.int64)
             order = suffix_array(block)
             suffixes.write(order[order < min(_BLOCK, len(tokens) - begin)].astype(np.uint32).tobytes())
-    header: dict[str, Any] = {"model": model_id, "width": width, "tokens": len(tokens)}
-    (folder / "index.json").write_text(json.dumps(header), encoding="utf-8")
+    write_json(folder / "index.json", {"model": model_id, "width": width, "tokens": len(tokens)})
 
 
 def suffix_array(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -264,7 +242,5 @@ def _to_bytes(ids: Ids, width: int) -> bytes:
 def _common(left: bytes, right: bytes) -> int:
     """How many bytes two texts share from the beginning."""
     size = min(len(left), len(right))
-    if left[:size] == right[:size]:
-        return size
     differ = np.frombuffer(left, np.uint8, size) != np.frombuffer(right, np.uint8, size)
-    return int(differ.argmax())
+    return int(differ.argmax()) if differ.any() else size

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 
+from textgen.documents import DOCUMENT_END, CorpusPiece, split_documents
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Ids, Tokenizer
 from textgen.suggest import nearest_text
+
+NO_IDS: Final = np.empty(0, np.int64)
+_GATHERED: Final = 1 << 16  # ids of short documents that are handed on together
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownCharacters) -> Ids:
@@ -40,12 +45,46 @@ def prompt_text(tokenizer: Tokenizer, prompt: Any, ids: Ids) -> str:
     return prompt if isinstance(prompt, str) else tokenizer.decode(ids)
 
 
-def text_pieces(text: str | Iterable[str]) -> Iterator[str]:
+def end_id(tokenizer: Tokenizer) -> int | None:
+    """A tokenizer's id for the end of a document; None if it has none (textgen.protocols.DocumentTokenizer)."""
+    return getattr(tokenizer, "end_id", None)
+
+
+def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
+    """The ids (0,) or (1,) to feed before a prompt, so that it starts a document: as in training, an end id.
+
+    Ids are fed as they are given, unless there are none.
+    """
+    end = end_id(tokenizer)
+    return NO_IDS if end is None or (not isinstance(prompt, str) and len(prompt)) else np.array([end])
+
+
+def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:
+    """The ids of a corpus, (T,) at a time. With an end id: one before the first document, and one after each."""
+    end = end_id(tokenizer)
+    if end is None:
+        for document in split_documents(pieces):
+            yield from tokenizer.encode_pieces(document)
+        return
+    mark = np.array([end])
+    parts, count = [mark], 0
+    for document in split_documents(pieces):
+        for ids in itertools.chain(tokenizer.encode_pieces(document), [mark]):
+            parts.append(ids)
+            count += len(ids)
+            if count >= _GATHERED:
+                yield np.concatenate(parts)
+                parts, count = [], 0
+    if parts:
+        yield np.concatenate(parts)
+
+
+def text_pieces(text: str | Iterable[CorpusPiece]) -> Iterator[CorpusPiece]:
     """The pieces of a text, which may be one."""
     if not isinstance(text, Iterable):
         raise UsageError(f"a text must be a string, or pieces of one, and is {text!r}")
     for piece in [text] if isinstance(text, str) else text:
-        if not isinstance(piece, str):
+        if not isinstance(piece, str) and piece is not DOCUMENT_END:
             raise UsageError(f"a piece of a text must be a string, and is {piece!r}")
         yield piece
 

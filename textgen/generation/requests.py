@@ -8,22 +8,21 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
-from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Any, Final, TypeVar
 
 import attrs
 import numpy as np
 
-from textgen.errors import Fault, UsageError
+from textgen.errors import UsageError
 from textgen.generation.arguments import SAMPLING, AsRun, ManyRequest, Options, Prompt, Request
 from textgen.generation.chain import Chain
 from textgen.generation.continuation import Continuation, PromptText, Settings
 from textgen.generation.detokenise import Tail
-from textgen.generation.prompts import check_prompt, prompt_text
+from textgen.generation.prompts import check_prompt, document_start, end_id, prompt_text
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import MAX_N, MAX_SEED, DecodingOptions
-from textgen.pipeline.structure import structure_table
+from textgen.pipeline.structure import Reader
 from textgen.protocols import Tokenizer
 
 _CHECKED: Final = tuple(name for name in attrs.fields_dict(Options) if name not in ("seed", "cancelled"))
@@ -86,7 +85,7 @@ class Requests:
         if isinstance(prompts, (list, tuple)):
             return self._continuations(list(checked), first, request.n)
         if whole:
-            _must_end(settings.decoding, _switch(request))
+            _must_end(settings, _switch(request))
         return self._continuations(checked, first, request.n)
 
     def _among(self, place: int, item: Prompt | Request, shared: ManyRequest, whole: bool) -> _Checked:
@@ -114,11 +113,12 @@ class Requests:
         settings, cancelled = self._settings_of(options, values.get("sampling", _NOTHING)), _switch(options)
         decoding = settings.decoding
         if whole:
-            _must_end(decoding, cancelled)
+            _must_end(settings, cancelled)
         seed = _seed(options.seed, values.get("seed", self.seed if decoding.seed is None else decoding.seed))
         ids = check_prompt(self.tokenizer, request.prompt, decoding.unknown_characters)
         text = prompt_text(self.tokenizer, request.prompt, ids)
-        return _Checked(request, settings, PromptText(text, ids, Tail.of(self.tokenizer, ids)), seed, cancelled)
+        start = document_start(self.tokenizer, request.prompt)
+        return _Checked(request, settings, PromptText(text, ids, Tail.of(self.tokenizer, ids), start), seed, cancelled)
 
     def _continuations(self, checked: Iterable[_Checked], first: int, n: int) -> Iterator[Continuation]:
         ends: dict[float, float] = {}  # one clock for all
@@ -169,7 +169,8 @@ class Requests:
         sampling = sampling or {k: dict(v["pairs"]) if isinstance(v, Mapping) else v for k, v in kept.items()}
         packed = {k: {"pairs": [*v.items()]} if isinstance(v, Mapping) else v for k, v in sampling.items()}
         top = None if options.logprobs is None else check_integer("logprobs", options.logprobs, 0, vocab_size)
-        return Settings(decoding, self._chain(sampling, packed) if sampling else self.chain, packed, top)
+        chain = self._chain(sampling, packed) if sampling else self.chain
+        return Settings(decoding, chain, packed, top, None if decoding.ignore_end else end_id(self.tokenizer))
 
     def _chain(self, sampling: Mapping[str, Any], packed: Mapping[str, Any]) -> Chain:
         """The run's chain changed by sampling options; the same object for the same options, so that rows share it."""
@@ -202,18 +203,20 @@ def _decoding(table: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
             given[name] = ()
         elif isinstance(given.get(name), Iterable) and not isinstance(given[name], str):
             given[name] = tuple(map(_plain, given[name]))
-    faults: list[Fault] = []
-    options: DecodingOptions = structure_table(DecodingOptions, given, "", Path(), faults)
-    if faults:
-        raise UsageError(faults=faults)
+    reader = Reader()
+    options: DecodingOptions = reader.table(DecodingOptions, given, "")
+    if reader.faults:
+        raise UsageError(faults=reader.faults)
     check_decoding(options, vocab_size)
     return options
 
 
-def _must_end(decoding: DecodingOptions, cancelled: Callable[[], bool] | None) -> None:
+def _must_end(settings: Settings, cancelled: Callable[[], bool] | None) -> None:
     """Raise UsageError when nothing would ever end the text."""
-    ends = decoding.stops or decoding.stop_tokens or decoding.time_limit is not None or cancelled
-    if decoding.max_new_tokens is None and not ends:
+    decoding = settings.decoding
+    ends = decoding.stops or decoding.stop_tokens or cancelled
+    timed = decoding.time_limit is not None or settings.end_id is not None
+    if decoding.max_new_tokens is None and not ends and not timed:
         hint = "use stream, or give stop, time_limit or cancelled"
         raise UsageError("None never ends", argument="max_new_tokens", suggestion=hint)
 

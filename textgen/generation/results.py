@@ -16,8 +16,8 @@ from textgen.files import dump_tensors, load_tensors, write_atomic
 from textgen.generation.sampling import log_softmax
 from textgen.protocols import Tensors
 
-FinishReason: TypeAlias = Literal["length", "stop", "time", "cancelled"]
-"""Why a text ended: `max_new_tokens`, a stop text or token, `time_limit`, or `cancelled`."""
+FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
+"""Why a text ended: the model ended it, `max_new_tokens`, a stop text or token, `time_limit`, or `cancelled`."""
 
 
 @attrs.frozen
@@ -93,8 +93,8 @@ class Generation:
 
     prompt         the prompt's text
     text           the continuation; with `echo`, the prompt before it. A stop text is not part of it
-    tokens         the generated ids
-    finish_reason  "length", "stop", "time" or "cancelled"
+    tokens         the generated ids, the one that ended the text included
+    finish_reason  "end" (the model ended it), "length", "stop", "time" or "cancelled"
     seed, index    with the same of these and the same prompt, the same text comes again
     logprobs       one entry per token if `logprobs` was given (with `echo`, per prompt token before them), else empty
     state          what `generate(state=...)` continues from, if `keep_state` was given

@@ -10,7 +10,8 @@ import attrs
 import numpy as np
 
 from textgen.generation.chain import Chain
-from textgen.generation.detokenise import NO_IDS, drain
+from textgen.generation.detokenise import drain
+from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, TokenLogprobs
 from textgen.protocols import Ids, Tensors
 
@@ -32,7 +33,9 @@ class Row:
     """A sequence to generate, and what has come of it.
 
     prompt       (T,) ids to feed, after those that `start` has pending
+    before       (T,) ids to feed before it where there is no `start`; the history leaves them out
     chain        the samplers; rows of one chain are sampled together
+    end_id       the token by which the model ends the text
     deadline     a time of time.monotonic
     stop_at      is told each token, and says whether the text ends with it
     top          note log-probabilities, with so many likeliest tokens
@@ -40,12 +43,14 @@ class Row:
     """
 
     prompt: Ids
+    before: Ids = NO_IDS
     chain: Chain
     seed: int = 0
     index: int = 0
     max_new_tokens: int | None = None
     min_new_tokens: int = 0
     stop_tokens: tuple[int, ...] = ()
+    end_id: int | None = None
     deadline: float | None = None
     cancelled: Callable[[], bool] | None = None
     stop_at: Callable[[int], bool] | None = None
@@ -79,7 +84,8 @@ class Row:
 
     def to_feed(self) -> Ids:
         """(T,) ids that the decoder needs before the first token can be drawn."""
-        return self.prompt if self.start is None else np.concatenate([self.start.pending, self.prompt])
+        before = self.before if self.start is None else self.start.pending
+        return np.concatenate([before, self.prompt]) if len(before) else self.prompt
 
     def add(self, ids: Ids) -> None:
         """Note generated tokens."""
@@ -109,6 +115,18 @@ class Row:
             return "cancelled"
         return "time" if self.deadline is not None and time.monotonic() >= self.deadline else None
 
-    def ends_with(self, token: int) -> bool:
-        """Whether the text ends with this token."""
-        return token in self.stop_tokens or (self.stop_at is not None and self.stop_at(token))
+    @property
+    def ending(self) -> tuple[int, ...]:
+        """The tokens that end the text, and cannot come before `min_new_tokens`."""
+        return self.stop_tokens if self.end_id is None else (*self.stop_tokens, self.end_id)
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether a token can end the text."""
+        return bool(self.ending) or self.stop_at is not None
+
+    def ends_with(self, token: int) -> FinishReason | None:
+        """Why the text ends with this token, if it does."""
+        if token == self.end_id:
+            return "end"
+        return "stop" if token in self.stop_tokens or (self.stop_at is not None and self.stop_at(token)) else None

@@ -29,7 +29,7 @@ class Prefill:
         self._offer = offer
         members: dict[bytes | int, list[Row]] = {}
         for row in rows:
-            members.setdefault(row.prompt.tobytes() if row.start is None else id(row), []).append(row)
+            members.setdefault(row.to_feed().tobytes() if row.start is None else id(row), []).append(row)
         self._members = sorted(members.values(), key=lambda rows: len(rows[0].to_feed()))
         self._prompts: list[Ids] = [rows[0].to_feed() for rows in self._members]
         self._decoder = DecoderRows.begin(model, offer, len(self._prompts))

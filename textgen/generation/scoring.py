@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
+from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
+from textgen.generation.prompts import encode_documents
 from textgen.generation.results import TokenLogprobs
-from textgen.generation.row import RowState
+from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import Offer
 from textgen.protocols import Ids, Model, Tokenizer
@@ -26,11 +28,12 @@ _BLOCK: Final = 4096  # tokens scored at once
 class TextScore:
     """How well a model predicts a text.
 
-    tokens               predictions made: every token but the first
+    tokens               predictions made: every token but the first. With documents every token of each, and its end
     characters           of the text that they make up, after the tokenizer's normalisation
     loss                 mean cross-entropy, nats per token
     perplexity           exp(loss)
-    bits_per_character   the text's total cross-entropy in bits over its characters
+    bits_per_character   the text's total cross-entropy in bits over its characters. Only a lower bound where tokens
+                         are unknown: the spelling of what they stand for costs nothing here
     unknown_tokens       how many of those tokens stood for text outside the vocabulary
     """
 
@@ -44,13 +47,16 @@ class TextScore:
 
 @attrs.frozen(eq=False)
 class TokenScores:
-    """A stretch of a text: its ids (T,) and the log-probability (T,) of each in nats, NaN for the text's first."""
+    """A stretch of a text: its ids (T,) and the log-probability (T,) of each in nats, NaN for the text's first.
+
+    If the tokenizer has an id for the end of a document, the first is that id, and so is the last of each document.
+    """
 
     tokens: Ids
     logprobs: npt.NDArray[np.float64]
 
 
-def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[str]) -> TextScore:
+def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[CorpusPiece]) -> TextScore:
     """Sum up `score_tokens`. Raises UsageError when the text has less than two tokens."""
     total, count, characters, unknown = 0.0, 0, 0, 0
     for block in score_tokens(model, tokenizer, offer, pieces):
@@ -73,11 +79,13 @@ def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Itera
     )
 
 
-def score_tokens(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[str]) -> Iterator[TokenScores]:
+def score_tokens(
+    model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[CorpusPiece]
+) -> Iterator[TokenScores]:
     """Score a text given in pieces as one stream, a block of it at a time."""
     decoder = begin_decoding(model, 1, offer)
     last: Ids | None = None
-    for ids in tokenizer.encode_pieces(pieces):
+    for ids in encode_documents(tokenizer, pieces):
         for start in range(0, len(ids), _BLOCK):
             block = ids[start : start + _BLOCK].astype(np.int64)
             fed = block[:-1] if last is None else np.concatenate([last, block[:-1]])
@@ -92,21 +100,20 @@ def score_tokens(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Itera
             yield TokenScores(block, logprobs)
 
 
-def prompt_logprobs(
-    model: Model, offer: Offer, ids: Ids, top: int, start: RowState | None = None
-) -> Iterator[TokenLogprobs]:
-    """Of each token of a prompt (T,), given those before it and what precedes them, or the start state."""
+def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogprobs]:
+    """Of each token of a row's prompt, given those before it."""
+    assert row.top is not None
     decoder = begin_decoding(model, 1, offer)
-    feed: Ids = np.empty((1, 0), np.int64)
-    if start is not None:
-        decoder.write_state(start.decoder)
-        feed = start.pending[None]
-    for token in ids.tolist():
+    feed = row.before[None]
+    if row.start is not None:
+        decoder.write_state(row.start.decoder)
+        feed = row.start.pending[None]
+    for token in row.prompt.tolist():
         try:
             logits = decoder.extend(feed)
         except FAILURES as error:
             raise_failure(offer, "decoding", error)
-        yield TokenLogprobs.of(to_numpy(logits)[0], token, top)
+        yield TokenLogprobs.of(to_numpy(logits)[0], token, row.top)
         feed = np.array([[token]], np.int64)
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from textgen.generation.continuation import Continuation
-from textgen.generation.detokenise import NO_IDS
+from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, GenerationState, Piece, TokenLogprobs
 from textgen.generation.row import Row
 from textgen.generation.scheduler import Scheduler

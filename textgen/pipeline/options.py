@@ -71,6 +71,7 @@ class DecodingOptions:
     stop_tokens: tuple[int, ...] = option(
         (), help="ids of tokens that end it; they are part of it", validator=_check_length
     )
+    ignore_end: bool = option(False, help="go on where the model ends the text, as it does after training on documents")
     time_limit: float | None = option(None, help="seconds after which it ends", validator=optional(ge(0)))
     seed: int | None = option(
         None,
@@ -95,7 +96,7 @@ class DecodingOptions:
 class GenerateOptions(DecodingOptions):
     """What is generated after training."""
 
-    prompt: str = option("", help="the text to continue; if empty, starts from the model's start state")
+    prompt: str = option("", help="the text to continue; with documents, it starts one")
     max_new_tokens: int = option(400, help="how many tokens to add at most", validator=and_(ge(0), le(MAX_NEW_TOKENS)))
     n: int = option(1, help="how many continuations", validator=and_(ge(1), le(MAX_N)))
     echo: bool = option(True, help="put the prompt before its continuation")

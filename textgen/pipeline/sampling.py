@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,7 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, UsageError
-from textgen.pipeline.pipeline import Choice
-from textgen.pipeline.structure import plain, structure_table
+from textgen.pipeline.structure import Choice, Reader, plain
 from textgen.plugin.component import ComponentSource, Offer
 
 
@@ -31,9 +31,9 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
         made = [choice for choice in made if name not in choice.offer.component.gives_way_to]
         places = [place for place, choice in enumerate(made) if choice.offer == offer]
         before = plain(made[places[-1]].options) if places else {}
-        trial: list[Fault] = []
-        settings = structure_table(offer.component.config, {**before, key: value}, "", Path.cwd(), trial)
-        faults += named(trial, [offer])
+        reader = Reader(Path.cwd(), plugins)
+        settings = reader.table(offer.component.config, {**before, key: value}, "")
+        faults += named(reader.faults, [offer])
         if settings is None:
             continue
         if places:
@@ -48,7 +48,9 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
 def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:
     """The faults, with samplers' keys replaced by their names in requests."""
     names = {key: name for offer in offers for name, key in offer.component.arguments().items()}
-    return [attrs.evolve(fault, path=names.get(fault.path, fault.path)) for fault in faults]
+    return [
+        attrs.evolve(fault, path=re.sub(r"^\w+", lambda key: names.get(key[0], key[0]), fault.path)) for fault in faults
+    ]
 
 
 def _place(chain: Sequence[Choice], offer: Offer) -> int:

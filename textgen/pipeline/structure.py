@@ -1,7 +1,8 @@
 """Checks TOML values against the typed fields of config classes, and collects every fault with its dotted path.
 
 TOML has types, so a value is accepted as it is or refused: `"12"`, `12.7` and `true` are not integers. Two
-conversions lose nothing and are made: an integer where a number is expected, and a string where a path is.
+conversions lose nothing and are made: an integer where a number is expected, and a string where a path is. An option
+may itself be a component, whose table is then checked against the config of the component that its `type` names.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import contextlib
 import json
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 
 from textgen.errors import Fault
+from textgen.plugin.component import ComponentSource, Offer
 from textgen.suggest import nearest
 
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
@@ -33,58 +35,151 @@ _PHRASES: dict[Any, str] = {
 }
 
 
-def structure_table(cls: type, table: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
-    """An instance of the attrs class `cls` from a TOML table, or None with the reasons added to `faults`."""
-    if not isinstance(table, Mapping):
-        faults.append(Fault(path, "expected a table", show(table)))
-        return None
-    before = len(faults)
-    attrs.resolve_types(cls)
-    fields = attrs.fields_dict(cls)
-    for key in (str(key) for key in table if key not in fields):
-        hint = nearest(key, fields) or f"its keys are {', '.join(fields) or 'none'}"
-        faults.append(Fault(_join(path, key), "unknown key", "", hint))
-    values = {}
-    for name, field in fields.items():
-        if name in table:
-            value = structure(field.type, table[name], _join(path, name), folder, faults)
-            if value is not _FAILED:
-                values[name] = value
-                _validate(field, value, _join(path, name), faults)
-        elif field.default is attrs.NOTHING:
-            faults.append(Fault(_join(path, name), f"required: {phrase(field.type)}", "nothing"))
-    if len(faults) > before:
-        return None
-    try:
-        return cls(**values)
-    except (ValueError, TypeError) as error:  # a validator that compares fields
-        faults.append(Fault(path, _reason(error)))
-        return None
+@attrs.frozen
+class Choice:
+    """A component that a pipeline uses, under the name given there, with its checked options."""
+
+    name: str
+    offer: Offer
+    options: Any
+
+    def table(self) -> dict[str, Any]:
+        """The TOML table of this choice, with defaults filled in."""
+        return {"type": self.name, **plain(self.options)}
+
+    def parts(self) -> dict[str, Choice]:
+        """The components among its options, by key."""
+        values = ((name, getattr(self.options, name)) for name in self.offer.component.options())
+        return {name: value for name, value in values if isinstance(value, Choice)}
+
+    def flattened(self) -> Iterator[Choice]:
+        """This choice, and all that it is made of."""
+        yield self
+        for part in self.parts().values():
+            yield from part.flattened()
 
 
-def structure(wanted: Any, value: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
-    """`value` as the type `wanted`; relative paths are resolved against `folder`."""
-    origin, arguments = get_origin(wanted), get_args(wanted)
-    if wanted is Any:
-        return value
-    if attrs.has(wanted):
-        made = structure_table(wanted, value, path, folder, faults)
-        return _FAILED if made is None else made
-    if origin in (Union, types.UnionType):
-        return _union(wanted, arguments, value, path, folder, faults)
-    if origin in (list, tuple) and isinstance(value, list | tuple):
-        items = [structure(arguments[0], item, f"{path}[{i}]", folder, faults) for i, item in enumerate(value)]
-        return _FAILED if any(item is _FAILED for item in items) else origin(items)
-    if origin in (dict, Mapping) and isinstance(value, Mapping):
-        made = {k: structure(arguments[1], v, _join(path, k), folder, faults) for k, v in value.items()}
-        return _FAILED if any(item is _FAILED for item in made.values()) else made
-    if origin is Literal:
-        if any(value == choice and type(value) is type(choice) for choice in arguments):
+@attrs.frozen
+class Reader:
+    """Reads TOML values as typed ones, and collects what is wrong with them.
+
+    folder   what relative paths are resolved against
+    plugins  where components are looked up; only tables that contain none can be read without
+    origins  the distributions of components by kind and name, for names that are to mean these
+    """
+
+    folder: Path = Path()
+    plugins: ComponentSource | None = None
+    origins: Mapping[tuple[str, str], str] = attrs.field(factory=dict)
+    faults: list[Fault] = attrs.field(factory=list)
+
+    def table(self, cls: type, table: Any, path: str) -> Any:
+        """An instance of the attrs class `cls` from a TOML table, or None with the reasons added to `faults`."""
+        if not isinstance(table, Mapping):
+            self.faults.append(Fault(path, "expected a table", show(table)))
+            return None
+        before = len(self.faults)
+        attrs.resolve_types(cls)
+        fields = attrs.fields_dict(cls)
+        for key in (str(key) for key in table if key not in fields):
+            hint = nearest(key, fields) or f"its keys are {', '.join(fields) or 'none'}"
+            self.faults.append(Fault(_join(path, key), "unknown key", "", hint))
+        values = {}
+        for name, field in fields.items():
+            if kind := field.metadata.get("kind"):
+                values[name] = self.choice(kind, table.get(name, _default(field)), _join(path, name))
+            elif name in table:
+                value = self.value(field.type, table[name], _join(path, name))
+                if value is not _FAILED:
+                    values[name] = value
+                    _validate(field, value, _join(path, name), self.faults)
+            elif field.default is attrs.NOTHING:
+                self.faults.append(Fault(_join(path, name), f"required: {phrase(field.type)}", "nothing"))
+        if len(self.faults) > before:
+            return None
+        try:
+            return cls(**values)
+        except (ValueError, TypeError) as error:  # a validator that compares fields
+            self.faults.append(Fault(path, _reason(error)))
+            return None
+
+    def choice(self, kind: str, table: Any, path: str) -> Any:
+        """A component of a kind from its table, or None with the reasons in `faults`."""
+        assert self.plugins is not None
+        if not isinstance(table, Mapping) or not isinstance(table.get("type"), str):
+            names = ", ".join(sorted({offer.name for offer in self.plugins.offers(kind)}))
+            given = "nothing" if table is None else show(table)
+            if isinstance(table, Mapping):
+                path, given = f"{path}.type", show(table["type"]) if "type" in table else "nothing"
+            self.faults.append(Fault(path, f"expected a table with type = one of {names}", given))
+            return None
+        name = table["type"].rpartition(":")[2]
+        origin = self.origins.get((kind, name))
+        name = f"{origin}:{name}" if origin else table["type"]
+        offer = self.plugins.find(kind, name)
+        if isinstance(offer, Fault):
+            self.faults.append(attrs.evolve(offer, path=f"{path}.type"))
+            return None
+        options = {key: value for key, value in table.items() if key != "type"}
+        made = self.table(offer.component.config, options, path)
+        return None if made is None else Choice(name, offer, made)
+
+    def value(self, wanted: Any, value: Any, path: str) -> Any:
+        """`value` as the type `wanted`."""
+        origin, arguments = get_origin(wanted), get_args(wanted)
+        if wanted is Any:
             return value
-        hint = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
-        faults.append(Fault(path, f"expected {phrase(wanted)}", show(value), hint))
+        if attrs.has(wanted):
+            made = self.table(wanted, value, path)
+            return _FAILED if made is None else made
+        if origin in (Union, types.UnionType):
+            return self._union(wanted, arguments, value, path)
+        if origin in (list, tuple) and isinstance(value, list | tuple):
+            items = [self.value(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value)]
+            return _FAILED if any(item is _FAILED for item in items) else origin(items)
+        if origin in (dict, Mapping) and isinstance(value, Mapping):
+            made = {k: self.value(arguments[1], v, _join(path, k)) for k, v in value.items()}
+            return _FAILED if any(item is _FAILED for item in made.values()) else made
+        if origin is Literal:
+            if any(value == choice and type(value) is type(choice) for choice in arguments):
+                return value
+            hint = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
+            self.faults.append(Fault(path, f"expected {phrase(wanted)}", show(value), hint))
+            return _FAILED
+        return self._scalar(wanted, value, path)
+
+    def _union(self, wanted: Any, members: tuple[Any, ...], value: Any, path: str) -> Any:
+        if value is None and type(None) in members:
+            return None
+        trials: list[list[Fault]] = []
+        for member in members:
+            if member is type(None):
+                continue
+            trial: list[Fault] = []
+            made = attrs.evolve(self, faults=trial).value(member, value, path)
+            if made is not _FAILED:
+                return made
+            trials.append(trial)
+        # For X | None, report the faults of X; for several members, report what was expected.
+        self.faults.extend(trials[0] if len(trials) == 1 else [Fault(path, f"expected {phrase(wanted)}", show(value))])
         return _FAILED
-    return _scalar(wanted, value, path, folder, faults)
+
+    def _scalar(self, wanted: Any, value: Any, path: str) -> Any:
+        expected, made = phrase(wanted), _FAILED
+        if wanted is float:
+            if type(value) in (int, float) and abs(value) <= sys.float_info.max:  # neither infinite nor NaN
+                made = float(value)
+        elif wanted is Path:
+            made = _path(value, self.folder)
+        elif type(value) is wanted if wanted in _PHRASES else isinstance(wanted, type) and isinstance(value, wanted):
+            made = value
+        if type(made) is int and abs(made) >= _INTEGER_LIMIT:
+            expected, made = "an integer of at most 64 bits", _FAILED
+        if type(made) is str and not _is_unicode(made):
+            expected, made = "text that UTF-8 can hold: no lone surrogates", _FAILED
+        if made is _FAILED:
+            self.faults.append(Fault(path, f"expected {expected}", show(value)))
+        return made
 
 
 def phrase(wanted: Any) -> str:
@@ -123,6 +218,8 @@ def shorten(text: str) -> str:
 
 def plain(value: Any) -> Any:
     """A config instance or value as TOML and JSON values. Keys without a value (None) are left out."""
+    if isinstance(value, Choice):
+        return value.table()
     if attrs.has(type(value)):
         pairs = ((a.name, getattr(value, a.name)) for a in attrs.fields(type(value)))
         return {name: plain(item) for name, item in pairs if item is not None}
@@ -133,39 +230,8 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _union(wanted: Any, members: tuple[Any, ...], value: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
-    if value is None and type(None) in members:
-        return None
-    trials: list[list[Fault]] = []
-    for member in members:
-        if member is type(None):
-            continue
-        trial: list[Fault] = []
-        made = structure(member, value, path, folder, trial)
-        if made is not _FAILED:
-            return made
-        trials.append(trial)
-    # For X | None, report the faults of X; for several members, report what was expected.
-    faults += trials[0] if len(trials) == 1 else [Fault(path, f"expected {phrase(wanted)}", show(value))]
-    return _FAILED
-
-
-def _scalar(wanted: Any, value: Any, path: str, folder: Path, faults: list[Fault]) -> Any:
-    expected, made = phrase(wanted), _FAILED
-    if wanted is float:
-        if type(value) in (int, float) and abs(value) <= sys.float_info.max:  # neither infinite nor NaN
-            made = float(value)
-    elif wanted is Path:
-        made = _path(value, folder)
-    elif type(value) is wanted if wanted in _PHRASES else isinstance(wanted, type) and isinstance(value, wanted):
-        made = value
-    if type(made) is int and abs(made) >= _INTEGER_LIMIT:
-        expected, made = "an integer of at most 64 bits", _FAILED
-    if type(made) is str and not _is_unicode(made):
-        expected, made = "text that UTF-8 can hold: no lone surrogates", _FAILED
-    if made is _FAILED:
-        faults.append(Fault(path, f"expected {expected}", show(value)))
-    return made
+def _default(field: attrs.Attribute[Any]) -> Any:
+    return None if field.default is attrs.NOTHING else field.default
 
 
 def _path(value: Any, folder: Path) -> Any:

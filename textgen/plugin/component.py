@@ -19,20 +19,29 @@ KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "comm
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
 )
-COMMANDS: Final = ("run", "generate", "evaluate", "show", "init", "plugins", "new-plugin", "doctor", "completion")
+COMMANDS: Final = ("run", "generate", "evaluate", "show", "plugins", "new-plugin", "doctor", "completion")
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def option(
-    default: Any = attrs.NOTHING, *, factory: Any = None, help: str, validator: Any = None, argument: str = ""
+    default: Any = attrs.NOTHING,
+    *,
+    factory: Any = None,
+    help: str,
+    validator: Any = None,
+    argument: str = "",
+    kind: str = "",
 ) -> Any:
     """A field of a config class, which is a key of the component's TOML table.
 
     `help` is a phrase that says what it does, with its unit; `textgen show`, `textgen plugins` and the reference
     pages print it. Without `default` or `factory` (for a mutable default) the key is required. `validator` is an attrs
     validator. `argument` is the name of a sampler's option in requests for text.
+
+    With `kind`, such as "model", the option is itself a component: a table with a `type`, as `[model.first]` is in a
+    pipeline. `default` is then a table too. The value is a Choice, for `BuildContext.build`.
     """
-    metadata = {"help": help, "argument": argument}
+    metadata = {"help": help, "argument": argument, **({"kind": kind} if kind else {})}
     if factory is not None:
         return attrs.field(factory=factory, validator=validator, metadata=metadata)
     return attrs.field(default=default, validator=validator, metadata=metadata)
@@ -53,7 +62,8 @@ class BuildContext:
     training    False when the component will only generate: a model then needs no gradients, and no torch on a CPU
     directory   the run directory, for observers; None outside a run
     console     where progress may be written; None when the caller wants silence
-    plugins     the components of this engine, for one that is made of others
+    plugins     the components of this engine
+    builder     what `build` uses
     """
 
     folder: Path
@@ -64,6 +74,16 @@ class BuildContext:
     directory: Path | None = None
     console: TextIO | None = None
     plugins: ComponentSource | None = None
+    builder: Callable[[Any, BuildContext], Any] | None = attrs.field(default=None, repr=False, eq=False)
+
+    def build(self, choice: Any, **changes: Any) -> Any:
+        """The object of a component among the options of another, a Choice. `changes` are attributes of this context.
+
+        Raises ContractError, which blames the plugin of that component.
+        """
+        if self.builder is None:
+            raise ValueError("this context builds nothing; it was not made by an engine")
+        return self.builder(choice, attrs.evolve(self, **changes))
 
     @property
     def device(self) -> str:
@@ -155,6 +175,11 @@ class Offer:
     def qualified_name(self) -> str:
         """`package:name`, which is unambiguous."""
         return f"{self.distribution}:{self.name}"
+
+    @property
+    def canonical_name(self) -> str:
+        """The same whichever way a pipeline names it: `name` of the built-in set, `package:name` of others."""
+        return self.name if self.distribution == OWN_DISTRIBUTION else self.qualified_name
 
 
 class ComponentSource(Protocol):

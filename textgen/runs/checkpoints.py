@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +40,7 @@ class Progress:
 
     step: int = 0
     evaluations: int = 0
+    since_best: int = 0
     seconds: float = 0.0
     best_step: int | None = None
     best_loss: float | None = None
@@ -67,9 +67,9 @@ class Checkpoints:
     path: Path
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, in order."""
-        names = [p.name for p in self.path.glob("step-*") if p.name[5:].isdecimal()]
-        return sorted(int(name[5:]) for name in names)
+        """The steps that have a checkpoint, in order. A folder with another name is not one."""
+        numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
+        return sorted(step for path in numbered if path == self._folder(step := int(path.name[5:])))
 
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
@@ -82,12 +82,10 @@ class Checkpoints:
             except (KeyError, TypeError):
                 raise CorruptFileError(folder / _MANIFEST, f"it does not list {name}") from None
             data[name] = read_checked(folder / name, sha256)
+        tensors, arrays = (load_tensors(folder / name, data[name]) for name in _PARTS[:2])
         values = json.loads(data["trainer.json"])
-        arrays = load_tensors(folder / "trainer.safetensors", data["trainer.safetensors"])
         return Checkpoint(
-            tensors=load_tensors(folder / "model.safetensors", data["model.safetensors"]),
-            trainer=TrainerState(arrays, values["trainer"]),
-            progress=Progress(**values["progress"]),
+            tensors=tensors, trainer=TrainerState(arrays, values["trainer"]), progress=Progress(**values["progress"])
         )
 
     def last(self) -> Checkpoint | None:
@@ -111,8 +109,14 @@ class Checkpoints:
         values = {"trainer": checkpoint.trainer.values, "progress": attrs.asdict(checkpoint.progress)}
         arrays = (dump_tensors(checkpoint.tensors), dump_tensors(checkpoint.trainer.arrays))
         parts = dict(zip(_PARTS, (*arrays, json.dumps(values).encode()), strict=True))
+        files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in parts.items()}
+        manifest = {"step": checkpoint.step, "files": files}
         try:
-            _write_parts(partial, checkpoint.step, parts)
+            partial.mkdir(parents=True)
+            for name, data in parts.items():
+                write_durably(partial / name, data)
+            write_durably(partial / _MANIFEST, json.dumps(manifest, indent=2).encode())  # last: it says what is whole
+            sync_folder(partial)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -139,16 +143,6 @@ class Checkpoints:
 
     def _folder(self, step: int) -> Path:
         return self.path / f"step-{step:06d}"
-
-
-def _write_parts(folder: Path, step: int, parts: Mapping[str, bytes]) -> None:
-    """Write the files of a checkpoint into a new folder, the manifest last, and wait until the disk has them."""
-    folder.mkdir(parents=True)
-    for name, data in parts.items():
-        write_durably(folder / name, data)
-    files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in parts.items()}
-    write_durably(folder / _MANIFEST, json.dumps({"step": step, "files": files}, indent=2).encode())
-    sync_folder(folder)
 
 
 def _step_of(folder: Path) -> int | None:

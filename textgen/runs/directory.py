@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import uuid
@@ -23,7 +22,7 @@ from typing import Any, Final
 import attrs
 
 from textgen.errors import CorruptFileError, RunError, RunLockedError
-from textgen.files import inside, read_checked, read_json, remove, sync_folder, write_atomic, write_json
+from textgen.files import inside, read_json, remove, sync_folder, write_atomic, write_json
 from textgen.runs.checkpoints import Checkpoints
 
 FORMAT_VERSION: Final = 1
@@ -72,10 +71,9 @@ class RunDirectory:
 
         Returns the topmost folder that was created, for `abandon`.
         """
-        for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER):
+        checkpoints = (f"checkpoints/{path.name}" for path in self.checkpoints.path.glob("step-*"))
+        for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER, *checkpoints):
             self.inside(name)
-        for path in self.checkpoints.path.glob("step-*"):
-            self.inside(f"checkpoints/{path.name}")
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
             strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
@@ -109,14 +107,13 @@ class RunDirectory:
         """Lock the directory. The operating system releases the lock when this process ends, however it ends."""
         import filelock
 
-        lock = filelock.FileLock(self.path / _LOCK)
-        owner = self.path / _OWNER
+        lock, owner = filelock.FileLock(self.path / _LOCK), self.path / _OWNER
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             try:
-                pid = int(json.loads(owner.read_text(encoding="utf-8"))["pid"])
-            except (OSError, ValueError, KeyError, TypeError):
+                pid = int(read_json(owner)["pid"])
+            except (CorruptFileError, ValueError, KeyError, TypeError):
                 pid = None
             raise RunLockedError(self.path, pid) from None
         try:
@@ -149,10 +146,6 @@ class RunDirectory:
         """Write a file of the run atomically and return its SHA-256."""
         write_atomic(self.path / name, data)
         return hashlib.sha256(data).hexdigest()
-
-    def read_artifact(self, name: str, sha256: str) -> bytes:
-        """The bytes of a file of the run, checked against the checksum in run.json. No memory map stays behind."""
-        return read_checked(self.inside(name), sha256)
 
     def sweep(self) -> None:
         """Remove the partial files of a killed process, and restore what it was replacing."""
@@ -220,21 +213,23 @@ class RunDirectory:
         """Files that are not the remains of a run that was killed before it recorded the owner of its lock."""
         for path in self.path.iterdir():
             is_empty = not any(path.iterdir()) if path.is_dir() else not path.lstat().st_size
-            known = (*_IGNORED, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))
-            if not any(fnmatch(path.name, name) for name in known):
+            if not any(fnmatch(path.name, name) for name in (*_IGNORED, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))):
                 yield path
 
 
 def _link(source: Path, target: Path) -> None:
     """Hard-link a file or the files of a folder, or copy where that is not supported. Symbolic links are left out."""
-    if source.is_symlink():
-        return
-    if source.is_dir():
-        target.mkdir()
-        for path in source.iterdir():
-            _link(path, target / path.name)
-        return
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copy2(source, target)
+
+    def link(file: str, new: str) -> None:
+        try:
+            os.link(file, new)
+        except OSError:
+            shutil.copy2(file, new)
+
+    def links(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(folder, name).is_symlink()]
+
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, ignore=links, copy_function=link)
+    elif not source.is_symlink():
+        link(str(source), str(target))

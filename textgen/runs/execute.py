@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, TextIO, TypeAlias
 
 import attrs
 
 from textgen import devices
-from textgen.contracts import checks
+from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
-from textgen.errors import Fault, PipelineError, PromptError, UsageError
-from textgen.events import RunSkipped
+from textgen.errors import Fault, Interrupted, PipelineError, PromptError, UsageError
+from textgen.events import RunFinished, RunSkipped, Settled
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
 from textgen.generation.requests import check_decoding
@@ -26,7 +28,8 @@ from textgen.runs.checkpoints import Checkpoint, Progress
 from textgen.runs.corpus import encoded_corpus, fit_tokenizer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.loading import load_weights, make_generator
-from textgen.runs.training import ObserverEntry, TrainingLoop
+from textgen.runs.observers import ObserverEntry, Observers
+from textgen.runs.training import TrainingLoop
 
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
 
@@ -41,17 +44,25 @@ class Execution:
     console: TextIO | None
     observers: tuple[Observer, ...]
     cancelled: Callable[[], bool]
+    begun: float = attrs.field(factory=time.perf_counter)
+    _components: Components = attrs.field(factory=Components, init=False)
 
     def ensure_trained(self) -> Outcome:
         """Train from the start, resume or skip training, depending on the state of the run directory."""
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
+        if (
+            not self.overwrite
+            and (pipeline := run_record.as_decided(self.pipeline, self.directory)) is not self.pipeline
+        ):
+            return attrs.evolve(self, pipeline=pipeline).ensure_trained()
         described = run_record.is_written(self.pipeline, self.directory)
         if described and not self.overwrite and self.directory.is_settled():
-            return self._train_if_needed()  # it is only read
+            with self._components:
+                return self._train_if_needed()  # it is only read
         made = self.directory.prepare(described=described)
         try:
-            with self.directory.locked(), devices.threads(self.pipeline.threads):
+            with self.directory.locked(), devices.threads(self.pipeline.threads), self._components:
                 self.directory.sweep()
                 return self._train_if_needed()
         except BaseException:
@@ -70,17 +81,16 @@ class Execution:
             console=self.console,
             plugins=pipeline.plugins,
         )
-        corpus = checks.build(pipeline.corpus, context)
-        tokenizer = checks.build(pipeline.tokenizer, context)
-        digest = fit_tokenizer(tokenizer, corpus, pipeline)
+        corpus = self._components.build(pipeline.corpus, context)
+        tokenizer = self._components.build(pipeline.tokenizer, context)
+        digest = fit_tokenizer(tokenizer, corpus, pipeline, self._components)
         run_record.compare(directory, record, run_record.fingerprint(pipeline, digest))
         context = attrs.evolve(context, tokenizer=tokenizer)
-        _check_generation(pipeline, context, tokenizer)
+        self._check_generation(context, tokenizer)
         if record is not None and record["status"] == "finished":
             if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
                 run_record.write_pipeline(pipeline, directory)
-            for observer in self.observers:
-                observer.observe(RunSkipped(path=directory.path, step=record["step"]))
+            self._observers(context).tell(RunSkipped(path=directory.path, step=record["step"]))
             return "skipped"
         with encoded_corpus(corpus, tokenizer, pipeline, digest, directory.tokens) as data:
             if self.overwrite:  # after every check that could refuse the new run
@@ -89,13 +99,33 @@ class Execution:
             run_record.write_pipeline(pipeline, directory)  # first: components may read it
             loop = self._training_loop(context, data, checkpoint)
             record = run_record.begin(pipeline, directory, digest, tokenizer, data, loop.context.device)
-            try:
-                loop.run()
-            except BaseException:
-                directory.write_run({**record, "status": "unfinished", "step": loop.progress.step})
-                raise
-            run_record.finish(directory, record, loop.progress)
+            self._train(loop, record)
         return "trained" if checkpoint is None else "resumed"
+
+    def _train(self, loop: TrainingLoop, record: dict[str, Any]) -> None:
+        """Train, put the model in place, and tell the observers how it ended."""
+        status: Literal["finished", "interrupted", "failed"] = "failed"
+        try:
+            loop.run(partial(self._settle, record))
+            run_record.finish(self.directory, record, loop.progress, loop.observers.stopped)
+            status = "finished"
+        except Interrupted:
+            status = "interrupted"
+            raise
+        finally:
+            try:
+                if status != "finished":
+                    self.directory.write_run({**record, "status": "unfinished", "step": loop.progress.step})
+            finally:
+                stopped = loop.observers.stopped
+                by = stopped.by if stopped is not None and status == "finished" else ""
+                loop.observers.tell(RunFinished(step=loop.progress.step, status=status, stopped_by=by))
+
+    def _settle(self, record: dict[str, Any], event: Settled) -> None:
+        """Record what the trainer decided."""
+        record["settled"] = dict(event.options)
+        run_record.write_pipeline(run_record.settle(self.pipeline, event.options), self.directory)
+        self.directory.write_run(record)
 
     def _record_to_resume(self) -> dict[str, Any] | None:
         """The record of the existing run; None if it is to be replaced, or failed before its first checkpoint."""
@@ -106,13 +136,14 @@ class Execution:
 
     def _training_loop(self, context: BuildContext, data: Dataset, checkpoint: Checkpoint | None) -> TrainingLoop:
         """Build model, trainer and observers, restored from the checkpoint if there is one."""
-        pipeline = self.pipeline
-        model = checks.build(pipeline.model, context)
-        trainer = checks.build(pipeline.trainer, context)
+        pipeline, components = self.pipeline, self._components
+        model = components.build(pipeline.model, context)
+        trainer = components.build(pipeline.trainer, context)
         if checkpoint is not None:
             load_weights(model, pipeline.model, checkpoint.tensors)
             trainer.load_state(checkpoint.trainer)
-        generator = make_generator(pipeline.samplers, pipeline.model, model, attrs.evolve(context, training=False))
+        context = attrs.evolve(context, training=False)
+        generator = make_generator(pipeline.samplers, pipeline.model, model, context, components)
         generator.chain.try_on(model)  # finds what cannot generate before training
 
         def sample(prompt: str, max_new_tokens: int) -> str:
@@ -120,20 +151,45 @@ class Execution:
 
         # Without torch nothing computes on a GPU, and asking which there are would load it.
         device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
-        own = [ObserverEntry(checks.build(choice, context), choice.offer) for choice in pipeline.observers]
         return TrainingLoop(
             directory=self.directory,
             model=model,
             trainer=trainer,
             blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
-            context=TrainingContext(seed=pipeline.seed, device=device),
-            observers=[*own, *(ObserverEntry(observer, None) for observer in self.observers)],
+            context=TrainingContext(seed=pipeline.seed, device=device, elapsed=time.perf_counter() - self.begun),
+            observers=self._observers(attrs.evolve(context, training=True)),
             progress=Progress() if checkpoint is None else checkpoint.progress,
             checkpoint_seconds=pipeline.checkpoint.seconds,
             cancelled=self.cancelled,
             sample=sample,
         )
+
+    def _observers(self, context: BuildContext) -> Observers:
+        """The pipeline's own observers, then the caller's."""
+        built = [(self._components.build(choice, context), choice.offer) for choice in self.pipeline.observers]
+        return Observers(ObserverEntry(*each) for each in [*built, *((other, None) for other in self.observers)])
+
+    def _check_generation(self, context: BuildContext, tokenizer: Tokenizer) -> None:
+        """Check that the trained model can generate what is asked for, before anything is written or trained."""
+        options = self.pipeline.generate
+        faults: list[Fault] = []
+        for place, choice in enumerate(self.pipeline.samplers):
+            try:
+                self._components.build(choice, attrs.evolve(context, training=False))
+            except PipelineError as error:
+                faults += [attrs.evolve(fault, path=f"sampler[{place}].{fault.path}") for fault in error.faults]
+        try:
+            check_decoding(options, tokenizer.vocab_size)
+        except UsageError as error:
+            faults += [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
+        if faults:
+            raise PipelineError(faults, self.pipeline.name)
+        try:
+            check_prompt(tokenizer, options.prompt, options.unknown_characters)
+        except PromptError as error:
+            error.argument = "generate.unknown_characters"
+            raise
 
 
 def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
@@ -142,25 +198,3 @@ def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
     values = {field.name: getattr(table, field.name) for field in attrs.fields(DecodingOptions)}
     options = {name: value for name, value in values.items() if value is not None}
     return generator.generate_each([table.prompt], n=table.n, **options)
-
-
-def _check_generation(pipeline: Pipeline, context: BuildContext, tokenizer: Tokenizer) -> None:
-    """Check that the trained model can generate what is asked for, before anything is written or trained."""
-    options = pipeline.generate
-    faults: list[Fault] = []
-    for place, choice in enumerate(pipeline.samplers):
-        try:
-            checks.build(choice, attrs.evolve(context, training=False))
-        except PipelineError as error:
-            faults += [attrs.evolve(fault, path=f"sampler[{place}].{fault.path}") for fault in error.faults]
-    try:
-        check_decoding(options, tokenizer.vocab_size)
-    except UsageError as error:
-        faults += [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
-    if faults:
-        raise PipelineError(faults, pipeline.name)
-    try:
-        check_prompt(tokenizer, options.prompt, options.unknown_characters)
-    except PromptError as error:
-        error.argument = "generate.unknown_characters"
-        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,18 +14,21 @@ import attrs
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.guards import FAILURES, raise_failure, read_pieces
+from textgen.contracts.guards import FAILURES, raise_failure
+from textgen.contracts.lifetime import Components
 from textgen.errors import CorpusError, PipelineError, RunError, UsageError
-from textgen.files import load_tensors, read_json
+from textgen.files import load_tensors, read_checked, read_json
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import DecodingOptions
-from textgen.pipeline.pipeline import Choice, make_choice, make_pipeline
+from textgen.pipeline.pipeline import make_choice, make_pipeline
 from textgen.pipeline.sampling import changed, named
+from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
-from textgen.runs.corpus import CorpusHasher, encode_corpus, split_tokens
+from textgen.runs import record as run_record
+from textgen.runs.corpus import HashedPieces, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
 
 logger = logging.getLogger("textgen")
@@ -40,32 +44,49 @@ def load_generator(
     samplers: Iterable[Any] | None,
 ) -> Generator:
     """The generator of a finished run, with the run's own sampler chain or another's tables."""
+    with contextlib.ExitStack() as stack:
+        components = stack.enter_context(Components())
+        generator = _load(directory, plugins_without, device, samplers, components)
+        stack.pop_all()  # from here on, Generator.close closes them
+    logger.info("loaded the run in %s", generator.path)
+    return generator
+
+
+def _load(
+    directory: RunDirectory,
+    plugins_without: Callable[[Iterable[str]], ComponentSource],
+    device: str,
+    samplers: Iterable[Any] | None,
+    components: Components,
+) -> Generator:
     directory, record = _finished(directory)
     document = read_document(directory.inside("pipeline.toml"))
     tables = document.tables
     plugins = plugins_without(document.disabled_plugins())
+    reader = Reader(document.folder, plugins, run_record.origins(record))
 
     def choose(kind: str, table: Any) -> Choice:
-        table, source = _recorded(directory, record, kind, table)
-        return make_choice(kind, table, plugins, document.folder, source=source)
+        return make_choice(kind, table, reader, source=_source(directory, record, kind, table))
 
     context = BuildContext(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
     )
-    unfitted = checks.build(choose("tokenizer", tables["tokenizer"]), context)
-    directory.read_artifact("tokenizer.json", record["files"]["tokenizer.json"])
+    tokenizer_choice = choose("tokenizer", tables["tokenizer"])
+    unfitted = components.build(tokenizer_choice, context)
+    files = record["files"]
+    read_checked(directory.inside("tokenizer.json"), files["tokenizer.json"])
     tokenizer = unfitted.from_dict(read_json(directory.inside("tokenizer.json")))
+    components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
     model_choice = choose("model", tables["model"])
-    model = checks.build(model_choice, context)
-    data = directory.read_artifact("model.safetensors", record["files"]["model.safetensors"])
-    load_weights(model, model_choice, load_tensors(directory.path / "model.safetensors", data))
-    logger.info("loaded the run in %s", directory.path)
+    model = components.build(model_choice, context)
+    weights = directory.inside("model.safetensors")
+    load_weights(model, model_choice, load_tensors(weights, read_checked(weights, files["model.safetensors"])))
     chain = [choose("sampler", t) for t in (tables.get("sampler", []) if samplers is None else samplers)]
     return attrs.evolve(
-        make_generator(chain, model_choice, model, context),
+        make_generator(chain, model_choice, model, context, components),
         path=directory.path,
-        model_id=record["files"]["model.safetensors"],
+        model_id=files["model.safetensors"],
         defaults={key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS},
         tables=tables,
         record=record,
@@ -78,7 +99,7 @@ def _finished(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
     loadable = directory.loadable()
     if loadable is not directory:
         cause = f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
-        warnings.warn(cause, stacklevel=4)
+        warnings.warn(cause, stacklevel=5)
     record = loadable.read_run()
     if record["status"] != "finished":
         raise RunError(
@@ -88,13 +109,15 @@ def _finished(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
     return loadable, record
 
 
-def make_generator(samplers: Sequence[Choice], model_choice: Choice, model: Any, context: BuildContext) -> Generator:
-    """A generator of a model that is already built."""
+def make_generator(
+    samplers: Sequence[Choice], model_choice: Choice, model: Any, context: BuildContext, components: Components
+) -> Generator:
+    """A generator of a model that is already built; what it builds itself, `components` closes."""
     tokenizer = context.tokenizer
     assert tokenizer is not None
 
     def chain_of(choices: Iterable[Choice]) -> Chain:
-        built = [(choice, checks.build(choice, context)) for choice in choices]
+        built = [(choice, components.build(choice, context)) for choice in choices]
         return Chain.of(built, model_choice.offer, tokenizer.vocab_size, tokenizer.unknown_id)
 
     def make_chain(options: Mapping[str, Any]) -> Chain:
@@ -107,7 +130,7 @@ def make_generator(samplers: Sequence[Choice], model_choice: Choice, model: Any,
             raise UsageError(faults=faults) from error
 
     def make_module(device: str) -> Any:
-        made = checks.build(model_choice, attrs.evolve(context, training=True, requested_device=device))
+        made = components.build(model_choice, attrs.evolve(context, training=True, requested_device=device))
         load_weights(made, model_choice, model.tensors())
         return made
 
@@ -117,6 +140,7 @@ def make_generator(samplers: Sequence[Choice], model_choice: Choice, model: Any,
         chain=chain_of(samplers),
         make_chain=make_chain,
         make_module=make_module,
+        close_components=components.close,
         seed=context.seed,
     )
 
@@ -137,24 +161,22 @@ def _training_tokens(
     """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
     pipeline = make_pipeline(document, plugins)
     context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
-    corpus = checks.build(pipeline.corpus, context)
-    hasher = CorpusHasher()
-    pieces = read_pieces(corpus, pipeline.corpus.offer)
-    tokens = encode_corpus(hasher.update(pieces), tokenizer, file)
-    now, then = attrs.asdict(hasher.digest()), record["fingerprint"]["corpus"]
+    with Components() as components:
+        pieces = HashedPieces(components.build(pipeline.corpus, context), pipeline.corpus.offer)
+        tokens = encode_corpus(pieces, tokenizer, file)
+    now, then = attrs.asdict(pieces.digest()), record["fingerprint"]["corpus"]
     if now != then:
         sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
         raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")
     return split_tokens(tokens, pipeline.data, tokenizer).training
 
 
-def _recorded(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> tuple[Any, str]:
-    """A component's table with its name made `package:name`, as the run had it, and what to install if it is gone."""
+def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> str:
+    """Where a component's table is from, and what to install if its plugin is gone."""
     name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
     for entry in record.get("components", ()):
         if entry["kind"] == kind and entry["name"] == name:
             package = f"{entry['distribution']} {entry['version']}"
             install = f"pip install {entry['distribution']}=={entry['version']}"
-            source = f"{directory.path} (its {kind} came with {package}; if it is missing: {install})"
-            return {**table, "type": f"{entry['distribution']}:{name}"}, source
-    return table, str(directory.path)
+            return f"{directory.path} (its {kind} came with {package}; if it is missing: {install})"
+    return str(directory.path)

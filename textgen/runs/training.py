@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Final, NoReturn
 
 import attrs
 
 from textgen.contracts.checks import explain_training
-from textgen.contracts.guards import FAILURES, blame, out_of_memory, raise_failure, shown_where
+from textgen.contracts.guards import FAILURES, blame, out_of_memory, raise_failure
 from textgen.data import Dataset
-from textgen.errors import Interrupted, PluginWarning, RunError, TextgenError, TrainingError
-from textgen.events import Checkpointed, Evaluated, Evaluation, Event, RunFinished, RunStarted, StepDone
+from textgen.errors import Interrupted, RunError, TextgenError, TrainingError
+from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, Settled, StepDone
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
-from textgen.protocols import Observer, Trainer, TrainerState, TrainingContext
+from textgen.protocols import Trainer, TrainerState, TrainingContext
 from textgen.runs.checkpoints import Checkpoint, Progress
 from textgen.runs.directory import RunDirectory
+from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")
-
-
-@attrs.frozen
-class ObserverEntry:
-    """An observer, and whose it is; None for one of the caller's."""
-
-    observer: Observer
-    offer: Offer | None
+_UNREAD: Final = 8  # steps whose losses may stay on the device
 
 
 @attrs.define(kw_only=True)
@@ -39,6 +34,7 @@ class TrainingLoop:
 
     blame                the offers of trainer and model
     checkpoint_seconds   seconds between checkpoints
+    observers            may end the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
     """
@@ -49,18 +45,22 @@ class TrainingLoop:
     blame: tuple[Offer, ...]
     data: Dataset
     context: TrainingContext
-    observers: list[ObserverEntry]
+    observers: Observers
     progress: Progress
     checkpoint_seconds: float
     cancelled: Callable[[], bool]
     sample: Callable[[str, int], str]
+    _unread: deque[StepDone] = attrs.field(factory=deque)
     _best: Checkpoint | None = None
     _written: set[int] = attrs.field(factory=set)
 
-    def run(self) -> None:
-        """Train to the end. Raises Interrupted, TrainingError, or whatever the components raise."""
+    def run(self, settle: Callable[[Settled], None]) -> None:
+        """Train to the end and write a checkpoint; `settle` records what the trainer decides.
+
+        Raises Interrupted, TrainingError, or what the components raise.
+        """
         logger.info("training in %s on %s after step %d", self.directory.path, self.context.device, self.progress.step)
-        self._tell(
+        self.observers.tell(
             RunStarted(
                 step=self.progress.step,
                 evaluations=self.progress.evaluations,
@@ -69,20 +69,13 @@ class TrainingLoop:
                 vocab_size=self.data.vocab_size,
                 training_tokens=len(self.data.training),
                 validation_tokens=len(self.data.validation),
+                since_best=self.progress.since_best,
             )
         )
-        status: Any = "failed"
-        try:
-            self._iterate()
-            self._checkpoint()
-            status = "finished"
-        except Interrupted:
-            status = "interrupted"
-            raise
-        except Exception as error:
-            self._explain(error)
-        finally:
-            self._tell(RunFinished(step=self.progress.step, status=status))
+        if self.observers.stopped is None:
+            with contextlib.closing(self._events()) as events:
+                self._iterate(events, settle)
+        self._checkpoint()
 
     def _explain(self, error: BaseException) -> NoReturn:
         """Raise an error of trainer or model as the error to report."""
@@ -97,44 +90,63 @@ class TrainingLoop:
         explain_training(self.model, self.blame[1], self.data.vocab_size, self.context.device, error)
         raise_failure(foreign[0], "training", error)
 
-    def _events(self) -> Iterator[Any]:
-        """The events of the trainer. A SystemExit is blamed on it only here: observers may raise one on purpose."""
+    def _events(self) -> Generator[Any]:
+        """The events of the trainer. Only what fails here is blamed on it: observers may raise on purpose."""
         try:
             events = self.trainer.train(self.model, self.data, self.context)
             if events is None:
                 raise blame(self.blame[0], "gave None from train; is a `yield` missing?")
             yield from events
-        except SystemExit as error:
+        except FAILURES as error:
             self._explain(error)
 
-    def _iterate(self) -> None:
+    def _iterate(self, events: Iterable[Any], settle: Callable[[Settled], None]) -> None:
         begun = earlier = time.perf_counter()
         training_seconds, tokens = 0.0, 0
         before = self.progress.seconds
         written = begun
-        for event in self._events():
+        for event in events:
             now = time.perf_counter()
             self.progress.seconds = before + now - begun
             if isinstance(event, StepDone):
-                self._check_loss(event)
+                self._check_losses(event)
                 self.progress.step = event.step
                 training_seconds += now - earlier
                 tokens += event.tokens
-                self._tell(event)
+                self.observers.tell(event)
+            elif isinstance(event, Settled):
+                settle(event)
+                self.observers.tell(event)
             elif isinstance(event, Evaluated):
+                self._check_losses()
                 self._evaluated(event, tokens * self.data.characters_per_token / max(training_seconds, 1e-9))
                 training_seconds, tokens = 0.0, 0
             else:
                 what = type(event).__name__
-                raise blame(self.blame[0], f"yielded {what} from train, and must yield StepDone and Evaluated")
-            if self.cancelled():
+                raise blame(self.blame[0], f"yielded {what} from train, and must yield StepDone, Evaluated and Settled")
+            if self.observers.stopped is None and self.cancelled():
                 self._checkpoint()
                 step = self.progress.step
                 raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
             if time.perf_counter() - written >= self.checkpoint_seconds:
                 self._checkpoint()
                 written = time.perf_counter()
+            if self.observers.stopped is not None:
+                return
             earlier = time.perf_counter()
+
+    def _check_losses(self, event: StepDone | None = None) -> None:
+        """Check the loss of a step: at once if it was read, else some steps later, so that the device is not awaited.
+
+        Without `event`, all that were not checked.
+        """
+        if event is not None:
+            self._unread.append(event)
+        try:
+            while self._unread and (event is None or event.is_read or len(self._unread) > _UNREAD):
+                self._check_loss(self._unread.popleft())
+        except FAILURES as error:  # a device reports some of its errors only when something is read
+            self._explain(error)
 
     def _check_loss(self, event: StepDone) -> None:
         if math.isfinite(event.loss):
@@ -142,8 +154,10 @@ class TrainingLoop:
         self._write_best()
         rate = event.learning_rate
         advice = f" with learning rate {rate:g}; lower it, or clip the gradient" if rate is not None else ""
+        steps = self.directory.checkpoints.steps()
+        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there was no checkpoint yet"
         raise TrainingError(
-            f"the loss is {event.loss} at step {event.step}{advice}; the last good checkpoint is kept",
+            f"the loss is {event.loss} at step {event.step}{advice}; {kept}",
             step=event.step,
             learning_rate=rate,
         )
@@ -153,10 +167,11 @@ class TrainingLoop:
         self.progress.evaluations += 1
         # One batch's training loss is too noisy to choose by: with nothing held out, the latest is the best.
         best = event.validation_loss is None or self.progress.best_loss is None or loss < self.progress.best_loss
+        self.progress.since_best = 0 if best else self.progress.since_best + 1
         if best:
             self.progress.best_loss, self.progress.best_step = loss, event.step
             self._best = self._snapshot()
-        self._tell(
+        self.observers.tell(
             Evaluation(
                 step=event.step,
                 epoch=event.epoch,
@@ -167,22 +182,28 @@ class TrainingLoop:
                 characters_per_second=characters_per_second,
                 seconds=self.progress.seconds,
                 best=best,
+                since_best=self.progress.since_best,
                 sample=self.sample,
+                model=self.model,
             )
         )
 
     def _snapshot(self) -> Checkpoint:
-        state = self.trainer.state()
-        if not isinstance(state, TrainerState):
-            raise blame(self.blame[0], f"gave {type(state).__name__} from state, and must give a TrainerState")
-        return Checkpoint(
-            tensors={name: array.copy() for name, array in self.model.tensors().items()},
-            trainer=TrainerState({name: array.copy() for name, array in state.arrays.items()}, dict(state.values)),
-            progress=attrs.evolve(self.progress),
-        )
+        try:
+            state = self.trainer.state()
+            if not isinstance(state, TrainerState):
+                raise blame(self.blame[0], f"gave {type(state).__name__} from state, and must give a TrainerState")
+            return Checkpoint(
+                tensors={name: array.copy() for name, array in self.model.tensors().items()},
+                trainer=TrainerState({name: array.copy() for name, array in state.arrays.items()}, dict(state.values)),
+                progress=attrs.evolve(self.progress),
+            )
+        except FAILURES as error:
+            self._explain(error)
 
     def _checkpoint(self) -> None:
         """Write checkpoints of the best and the current state, and remove all others."""
+        self._check_losses()
         self._write_best()
         if self.progress.step not in self._written:
             self._write(self._snapshot())
@@ -204,16 +225,4 @@ class TrainingLoop:
             ) from error
         self._written.add(checkpoint.step)
         logger.info("checkpoint of step %d written to %s", checkpoint.step, path)
-        self._tell(Checkpointed(step=checkpoint.step, path=path))
-
-    def _tell(self, event: Event) -> None:
-        for entry in tuple(self.observers):
-            try:
-                entry.observer.observe(event)
-            except FAILURES as error:
-                if entry.offer is None or isinstance(error, TextgenError):
-                    raise
-                # A failing observer must not cost hours of training.
-                self.observers.remove(entry)
-                cause = f"{type(error).__name__}: {error} {shown_where(error, entry.offer)}"
-                warnings.warn(f"{entry.offer} failed and is left out: {cause}", PluginWarning, stacklevel=2)
+        self.observers.tell(Checkpointed(step=checkpoint.step, path=path))

@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 
 from textgen.contracts.guards import FAILURES
+from textgen.documents import DOCUMENT_END
 from textgen.errors import CorpusError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
@@ -64,6 +65,7 @@ class _Suite:
     subject: Subject
     unreadable: Mapping[str, Any] | None
     _missing: str = ""
+    _has_text: bool = False
 
     def build(self) -> Any:
         if self._missing:  # it is not tried again: a network may take long to fail
@@ -77,15 +79,16 @@ class _Suite:
     def first_piece(self) -> None:
         for piece in itertools.islice(self._read(self.build()), 1):
             self._check_type(piece)
+            self._has_text = bool(piece)
 
     def _check_type(self, piece: Any) -> None:
-        if not isinstance(piece, str):
+        if not isinstance(piece, str) and piece is not DOCUMENT_END:
             self.subject.fail(st.CORPUS_PIECES, f"a piece is of type {type(piece).__name__}")
 
     def pieces(self) -> None:
         for piece in self._read(self.build()):
             self._check_type(piece)
-            if len(piece) > _LARGEST_PIECE:
+            if piece is not DOCUMENT_END and len(piece) > _LARGEST_PIECE:
                 self.subject.fail(st.CORPUS_PIECES, f"a piece has {len(piece):,} characters")
 
     def calls(self) -> None:
@@ -95,12 +98,16 @@ class _Suite:
     def text(self) -> None:
         characters = 0
         for piece in self._read(self.build()):
+            if piece is DOCUMENT_END:
+                continue
             characters += len(piece)
             try:
                 piece.encode()
             except UnicodeEncodeError as error:
                 lone = f"U+{ord(piece[error.start]):04X}"
                 self.subject.fail(st.CORPUS_TEXT, f"it gave the lone surrogate {lone}, which is no character")
+        if not characters and self._has_text:
+            self.subject.fail(st.CORPUS_AGAIN, "read() gave no text a second time")
         if not characters:
             self.subject.fail(st.CORPUS_TEXT, "it gave no character")
 
@@ -151,7 +158,7 @@ class _Suite:
                 self.subject.fail(st.CORPUS_PIECES, seen)
             for piece in pieces:
                 yield piece
-                read += len(piece)
+                read += 1 if piece is DOCUMENT_END else len(piece)
                 if read >= _LARGEST_TEXT:
                     return
         except CorpusError as error:
@@ -171,5 +178,5 @@ class _Suite:
         return digest.hexdigest()
 
 
-def _bytes(piece: str) -> bytes:
-    return piece.encode("utf-8", "surrogatepass")
+def _bytes(piece: Any) -> bytes:
+    return b"\xff" if piece is DOCUMENT_END else piece.encode("utf-8", "surrogatepass")

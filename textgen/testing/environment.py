@@ -13,9 +13,10 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
+from textgen.contracts import checks
 from textgen.contracts.tracebacks import packages_of
 from textgen.errors import Fault, PipelineError
-from textgen.pipeline.structure import structure_table
+from textgen.pipeline.structure import Reader
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
 from textgen.plugin.registry import PluginSet
@@ -76,11 +77,11 @@ class Subject:
 
     def config(self) -> Any:
         """The options as the component's config. Raises PipelineError where the caller gave the wrong ones."""
-        return make_config(self.component, self.options, self.label)
+        return make_config(self.component, self.options, self.label, self.plugins)
 
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU, with nothing fitted."""
-        bare = BuildContext(folder=self.folder, requested_device="cpu", plugins=self.plugins)
+        bare = BuildContext(folder=self.folder, requested_device="cpu", plugins=self.plugins, builder=checks.build)
         return attrs.evolve(bare, **changes)
 
     def build(self, context: BuildContext | None = None) -> Any:
@@ -129,12 +130,12 @@ def subject(
         yield made
 
 
-def make_config(component: Component, options: Mapping[str, Any], label: str) -> Any:
+def make_config(component: Component, options: Mapping[str, Any], label: str, plugins: PluginSet | None = None) -> Any:
     """Options as a config. Raises PipelineError with every fault."""
-    faults: list[Fault] = []
-    made = structure_table(component.config, options, "", Path.cwd(), faults)
-    if faults:
-        raise PipelineError(faults, f"options of {label}")
+    reader = Reader(Path.cwd(), isolated_plugins() if plugins is None else plugins)
+    made = reader.table(component.config, options, "")
+    if reader.faults:
+        raise PipelineError(reader.faults, f"options of {label}")
     return made
 
 
@@ -149,7 +150,7 @@ def build_built_in(plugins: PluginSet, kind: str, table: Mapping[str, Any], cont
     if isinstance(offer, Fault):
         raise PipelineError([offer], f"{kind} for a check")
     options = {key: value for key, value in table.items() if key != "type"}
-    return offer.component.build(make_config(offer.component, options, offer.qualified_name), context)
+    return offer.component.build(make_config(offer.component, options, offer.qualified_name, plugins), context)
 
 
 def fitted_tokenizer(plugins: PluginSet, context: BuildContext, text: str = TEXT) -> Any:

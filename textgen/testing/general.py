@@ -19,8 +19,8 @@ from typing import Any, Final
 import attrs
 
 from textgen.contracts.guards import unfit
-from textgen.errors import Fault, PipelineError, PluginError
-from textgen.pipeline.structure import plain, structure_table
+from textgen.errors import PipelineError, PluginError
+from textgen.pipeline.structure import Reader, plain
 from textgen.plugin.component import HOOKS
 from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
@@ -153,10 +153,10 @@ def probe(module: str, command: str = "") -> dict[str, Any]:
 
 def _options(subject: Subject) -> None:
     config = subject.config()
-    faults: list[Fault] = []
-    again = structure_table(subject.component.config, plain(config), "", Path.cwd(), faults)
-    if faults:
-        subject.fail(st.COMPONENT_OPTIONS, "; ".join(map(str, faults)))
+    reader = Reader(Path.cwd(), subject.plugins)
+    again = reader.table(subject.component.config, plain(config), "")
+    if reader.faults:
+        subject.fail(st.COMPONENT_OPTIONS, "; ".join(map(str, reader.faults)))
     if again != config:
         subject.fail(st.COMPONENT_OPTIONS, f"{config} came back as {again}")
 

@@ -56,6 +56,7 @@ TOKENIZER_ROUND_TRIP = _STATEMENTS["tokenizer-round-trip"]
 TOKENIZER_DECODE = _STATEMENTS["tokenizer-decode"]
 TOKENIZER_PIECES = _STATEMENTS["tokenizer-pieces"]
 TOKENIZER_STREAM = _STATEMENTS["tokenizer-stream"]
+TOKENIZER_END = _STATEMENTS["tokenizer-end"]
 TOKENIZER_SAVED = _STATEMENTS["tokenizer-saved"]
 TOKENIZER_THREADS = _STATEMENTS["tokenizer-threads"]
 

@@ -14,6 +14,7 @@ import numpy as np
 from hypothesis import strategies as strategy
 
 from textgen.contracts.guards import FAILURES, unfit
+from textgen.documents import DOCUMENT_END
 from textgen.errors import TextgenError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
@@ -22,7 +23,7 @@ from textgen.testing import statements as st
 from textgen.testing.environment import TEXT, Subject, subject
 from textgen.testing.examples import cuts, for_all, in_threads, texts
 from textgen.testing.general import calls_check, general_checks
-from textgen.testing.outcomes import Check, Outcome, raise_first, run_checks
+from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 
 _EXAMPLES: Final = 40
 _LEARN: Final = """
@@ -82,6 +83,7 @@ def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
         Check(st.TOKENIZER_ROUND_TRIP, suite.round_trip),
         Check(st.TOKENIZER_PIECES, suite.pieces),
         Check(st.TOKENIZER_STREAM, suite.stream),
+        Check(st.TOKENIZER_END, suite.end),
         Check(st.TOKENIZER_SAVED, suite.saved),
         Check(st.TOKENIZER_THREADS, suite.threads),
     ]
@@ -254,6 +256,29 @@ class _Suite:
         for_all(_EXAMPLES, one, values=self._any_ids(), places=cuts(20), final_empty=flags)
         natural = np.asarray(self.tokenizer.encode(self.text[:300])).tolist()
         one(natural, list(range(1, len(natural))), True)
+
+    def end(self) -> None:
+        tokenizer = self.subject.build()
+        if not hasattr(tokenizer, "end_id"):
+            raise Skip("it has no end_id, and takes no corpus of documents")
+        tokenizer.fit(iter([self.text[:70], DOCUMENT_END, self.text[70:], DOCUMENT_END]))
+        end, size, ids = tokenizer.end_id, tokenizer.vocab_size, np.asarray(tokenizer.encode(self.text))
+        loaded = getattr(self.subject.build().from_dict(json.loads(json.dumps(tokenizer.to_dict()))), "end_id", None)
+        if loaded != end:
+            self.subject.fail(st.TOKENIZER_END, f"end_id was {end!r} and came back as {loaded!r}")
+        if end is None:
+            raise Skip("its end_id is None, also after documents, and it takes no corpus of them")
+        if isinstance(end, bool) or not isinstance(end, int) or not 0 <= end < size or end == tokenizer.unknown_id:
+            seen = f"end_id is {end!r}, vocab_size {size}, and unknown_id {tokenizer.unknown_id!r}"
+            self.subject.fail(st.TOKENIZER_END, seen)
+        if end in ids:
+            self.subject.fail(st.TOKENIZER_END, f"a text of the corpus was encoded to its end_id, {end}")
+        stream = tokenizer.incremental_decoder()
+        for token in (*ids[:5].tolist(), end):
+            shown = stream.decode(np.array([token]))
+        for how, text in (("decode()", tokenizer.decode(np.array([end]))), ("an incremental decoder", shown)):
+            if text:
+                self.subject.fail(st.TOKENIZER_END, f"{how} gave {text!r} for end_id")
 
     def saved(self) -> None:
         try:

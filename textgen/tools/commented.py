@@ -9,8 +9,8 @@ import attrs
 import tomli_w
 
 from textgen.pipeline.options import GeneralOptions, PluginOptions
-from textgen.pipeline.pipeline import Choice, Pipeline
-from textgen.pipeline.structure import phrase, plain
+from textgen.pipeline.pipeline import Pipeline
+from textgen.pipeline.structure import Choice, phrase, plain
 
 _WIDTH = 100
 
@@ -38,8 +38,11 @@ def commented_toml(pipeline: Pipeline) -> str:
 
 
 def _component(header: str, choice: Choice) -> str:
+    """A component's table, and below it those of the components that it is made of."""
     summary = _comment(choice.offer.component.summary)
-    return f"{summary}{header}\n{tomli_w.dumps({'type': choice.name})}{_keys(choice.options)}"
+    made = f"{summary}{header}\n{tomli_w.dumps({'type': choice.name})}{_keys(choice.options)}"
+    name = header.strip("[]")
+    return "\n".join([made, *(_component(f"[{name}.{key}]", part) for key, part in choice.parts().items())])
 
 
 def _table(name: str, options: Any) -> str:
@@ -50,6 +53,8 @@ def _table(name: str, options: Any) -> str:
 def _keys(options: Any) -> str:
     lines = []
     for field in attrs.fields(type(options)):
+        if "kind" in field.metadata:
+            continue
         lines.append(_comment(field.metadata.get("help", "")))
         value = getattr(options, field.name)
         if value is None:

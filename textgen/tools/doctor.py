@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -20,7 +21,9 @@ from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.registry import PluginSet
 from textgen.tools import machine
+from textgen.tools.describe import describe_clashes
 
+_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PATIENCE_SECONDS: Final = 10.0  # for the import of one plugin
 _SLOW_MILLISECONDS: Final = 300
 _LITTLE_DISK: Final = 200 << 20
@@ -42,11 +45,10 @@ def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[
     disable       plugins to leave out, as a PluginSet takes them
     import_torch  ask torch for devices and threads even if no GPU driver is found
     """
-    versions = _versions()
-    driver = machine.gpu_driver()
+    driver, cache = machine.gpu_driver(), cache_directory()
     torch, torch_error = _torch() if import_torch or driver else (None, None)
     report: dict[str, Any] = {
-        "versions": versions,
+        "versions": _versions(),
         "python": sys.executable,
         "settings": {name: value for name, value in sorted(os.environ.items()) if name.startswith("TEXTGEN_")},
         "cores": machine.cores(),
@@ -54,8 +56,11 @@ def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[
         "driver": driver,
         "torch_error": torch_error,
         "devices": [] if torch is None else machine.devices(torch),
-        "threads": machine.threads(os.environ, torch),
-        "cache": _cache(),
+        "threads": {
+            **{name: os.environ.get(name) for name in _THREAD_VARIABLES},
+            "torch": None if torch is None else torch.get_num_threads(),
+        },
+        "cache": {**machine.folder(cache), "size": sum(f.stat().st_size for f in cache.rglob("*") if f.is_file())},
         "folder": machine.folder(Path.cwd()),
         **_plugins(frozenset(disable)),
     }
@@ -68,10 +73,9 @@ def _versions() -> dict[str, str | None]:
     """Of Python, textgen and all that it requires; None for what is not installed. Nothing is imported."""
     found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
     for name in [OWN_DISTRIBUTION, *discovery.requirements(OWN_DISTRIBUTION)]:
-        try:
+        found[name] = None
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
     return found
 
 
@@ -84,44 +88,29 @@ def _torch() -> tuple[Any, str | None]:
     return torch, None
 
 
-def _cache() -> dict[str, Any]:
-    """The cache's folder, and its size in bytes."""
-    path = cache_directory()
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
-    return {**machine.folder(path), "size": size}
-
-
 def _plugins(disable: frozenset[str]) -> dict[str, Any]:
     """Each plugin with its import time, its components or why it is left out; and clashes of names."""
     found = [each for each in discovery.installed() if not discovery.is_among(each.plugin, disable)]
-    # One after the other, so that each pays for what it is the first to import.
-    milliseconds = {each.plugin: _import_milliseconds(each) for each in found}
+    milliseconds = {}
+    for each in found:  # one after the other, so that each pays for what it is the first to import
+        begun = time.perf_counter()
+        discovery.imported([each], _PATIENCE_SECONDS)
+        milliseconds[each.plugin] = round(1000 * (time.perf_counter() - begun), 1)
     plugins = PluginSet.discover(disable=disable, strict=False, patience=_PATIENCE_SECONDS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # the report says it
         offers = plugins.offers()
     causes = {quarantined.plugin: quarantined.cause for quarantined in plugins.quarantined}
-    return {
-        "plugins": [
-            {
-                **attrs.asdict(each.plugin),
-                "milliseconds": milliseconds[each.plugin],
-                "components": [f"{offer.kind} {offer.name}" for offer in offers if offer.plugin == each.plugin],
-                "left_out": causes.get(each.plugin),
-            }
-            for each in found
-        ],
-        "clashes": [
-            {"kind": group[0].kind, "name": group[0].name, "offered_by": [o.qualified_name for o in group]}
-            for group in plugins.clashes()
-        ],
-    }
-
-
-def _import_milliseconds(found: discovery.InstalledPlugin) -> float:
-    begun = time.perf_counter()
-    discovery.imported([found], _PATIENCE_SECONDS)
-    return round(1000 * (time.perf_counter() - begun), 1)
+    reports = [
+        {
+            **attrs.asdict(each.plugin),
+            "milliseconds": milliseconds[each.plugin],
+            "components": [f"{offer.kind} {offer.name}" for offer in offers if offer.plugin == each.plugin],
+            "left_out": causes.get(each.plugin),
+        }
+        for each in found
+    ]
+    return {"plugins": reports, "clashes": describe_clashes(plugins)}
 
 
 def _installation(report: Mapping[str, Any]) -> Iterator[Problem]:
@@ -142,9 +131,8 @@ def _compute(report: Mapping[str, Any]) -> Iterator[Problem]:
     usable, load = report["cores"]["usable"], report["cores"]["load"]
     threads = {name: value for name, value in report["threads"].items() if value is not None}
     if (of_torch := threads.pop("torch", 0)) > usable:
-        yield Problem(
-            f"torch computes with {of_torch} threads on {usable} cores", f"set OMP_NUM_THREADS={usable}", False
-        )
+        what = f"torch computes with {of_torch} threads on {usable} cores"
+        yield Problem(what, f"set OMP_NUM_THREADS={usable}", False)
     for name, value in threads.items():
         if not (value.isdigit() and int(value)):
             yield Problem(f"{name}={value!r} is not a number of threads", f"set it to {usable}", False)
@@ -189,5 +177,5 @@ def _plugin_problems(report: Mapping[str, Any]) -> Iterator[Problem]:
             advice = f"ask the authors of {plugin['distribution']} to import what is heavy inside build"
             yield Problem(what, advice, False)
     for clash in report["clashes"]:
-        what = f"{clash['kind']} {clash['name']!r} is offered by {', '.join(clash['offered_by'])}"
+        what = f"{clash['kind']} {clash['name']!r} is offered by {', '.join(clash['qualified_names'])}"
         yield Problem(what, "write the one you mean with its package, as it stands here", False)

@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import attrs
+from attrs.validators import optional
 
 from textgen import option
 
@@ -27,12 +28,20 @@ def _glob(instance: Any, attribute: Any, value: str) -> None:
 class FileConfig:
     """Text files of your own.
 
-    Several files are read in the given order, those of a folder sorted by path. A line break is added to each that
-    does not end with one.
+    Several files are read in the given order, those of a folder sorted by path. Without documents, a line break is
+    added to each that does not end with one. Empty lines are no documents.
     """
 
     path: Path | tuple[Path, ...] = option(help="a file, a list of files, or a folder")
-    glob: str = option("**/*.txt", help="pattern for the files of a folder", validator=_glob)
+    glob: str | None = option(
+        None,
+        help="pattern for the files of a folder; *.txt, or *.jsonl for JSON lines, in it and below if not set",
+        validator=optional(_glob),
+    )
+    documents: Literal["none", "file", "line", "jsonl"] = option(
+        "none", help='what a document is, if they are to be told apart: a "file", a "line", or a line of JSON ("jsonl")'
+    )
+    field: str = option("text", help="key of the text in each object of JSON lines")
     encoding: str = option("utf-8", help="encoding of the files", validator=_encoding)
     line_endings: Literal["lf", "keep"] = option("lf", help='"lf" turns CRLF and CR into LF; "keep" changes nothing')
     byte_order_mark: Literal["strip", "keep"] = option("strip", help="what to do with U+FEFF at the start of a file")

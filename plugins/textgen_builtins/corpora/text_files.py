@@ -1,20 +1,34 @@
-"""Reads text files in pieces; errors name the byte."""
+"""Reads text files in pieces; errors name the byte, or the line."""
 
 from __future__ import annotations
 
 import codecs
 import io
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError
 from textgen.files import encoding_of_mark
 from textgen_builtins.corpora.config import FileConfig
 
 _PIECE: Final = 1 << 20
+_SHOWN: Final = 5  # suffixes named in an error
+
+
+def files_in(folder: Path, glob: str) -> list[Path]:
+    """The files of a folder that match a pattern, sorted. Without regard to case: TXT is as good as txt."""
+    return sorted(path for path in folder.glob(_any_case(glob)) if path.is_file())
+
+
+def _any_case(glob: str) -> str:
+    """A pattern with each letter as a set of both its cases: `case_sensitive=False` comes with Python 3.12."""
+    return re.sub("[a-zA-Z]", lambda c: f"[{c[0].lower()}{c[0].upper()}]", glob) if "[" not in glob else glob
 
 
 @attrs.frozen
@@ -23,8 +37,26 @@ class FileCorpus:
 
     config: FileConfig
 
-    def read(self) -> Iterator[str]:
-        """Yield the text of the files. Raises CorpusError for missing, unreadable or wrongly encoded files."""
+    def read(self) -> Iterator[CorpusPiece]:
+        """Yield the text of the files, and DOCUMENT_END after each document.
+
+        Raises CorpusError for missing, unreadable or wrongly encoded files, and for wrong JSON.
+        """
+        if self.config.documents == "none":
+            yield from self._read_joined()
+            return
+        for path in self.files():
+            pieces = self._read_file(path)
+            if self.config.documents == "file":
+                yield from pieces
+                yield DOCUMENT_END
+            elif self.config.documents == "line":
+                yield from _lines_marked(pieces)
+            else:
+                for text in _texts_of_json(pieces, path, self.config.field):
+                    yield from (text, DOCUMENT_END)
+
+    def _read_joined(self) -> Iterator[str]:
         files = self.files()
         several = len(files) > 1
         for path in files:
@@ -36,16 +68,19 @@ class FileCorpus:
 
     def files(self) -> list[Path]:
         """The existing files, in reading order."""
+        glob = self.config.glob or ("**/*.jsonl" if self.config.documents == "jsonl" else "**/*.txt")
         paths = self.config.path if isinstance(self.config.path, tuple) else (self.config.path,)
         files = []
         for path in paths:
             try:
                 is_folder = path.is_dir()
-                found = sorted(p for p in path.glob(self.config.glob) if p.is_file()) if is_folder else [path]
+                found = files_in(path, glob) if is_folder else [path]
             except OSError as error:
                 raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
             if not found:
-                raise CorpusError(f"no file in it matches {self.config.glob!r}; see option glob", path)
+                there = sorted({file.suffix or file.name for file in path.rglob("*") if file.is_file()})[:_SHOWN]
+                holds = f"it holds {', '.join(there)}" if there else "it holds no file"
+                raise CorpusError(f"no file in it matches {glob!r}: {holds}; see option glob", path)
             files += found
         if not files:
             raise CorpusError("no file is named: option path is an empty list")
@@ -87,6 +122,48 @@ class FileCorpus:
             offset=place,
             suggested_encoding=marked,
         )
+
+
+def _lines_marked(pieces: Iterator[str]) -> Iterator[CorpusPiece]:
+    """Each line as a document, whatever its length; the line break is not part of it."""
+    for piece in pieces:
+        *lines, rest = piece.split("\n")
+        for line in lines:
+            yield from (line, DOCUMENT_END)
+        yield rest
+    yield DOCUMENT_END
+
+
+def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[str]:
+    """The text in each object of JSON lines. Raises CorpusError, naming the line."""
+    for number, line in enumerate(_lines(pieces), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise CorpusError(f"line {number} is not JSON: {error}", path) from error
+        if not isinstance(value, dict):
+            raise CorpusError(f"line {number} is not a JSON object, which is a line such as {{{field!r}: …}}", path)
+        if field not in value:
+            known = ", ".join(map(repr, value)) or "nothing"
+            raise CorpusError(f"line {number} has no field {field!r}, but {known}; see option field", path)
+        if not isinstance(value[field], str):
+            what = type(value[field]).__name__
+            raise CorpusError(f"line {number}: its field {field!r} is of type {what}, and must be a text", path)
+        yield value[field]
+
+
+def _lines(pieces: Iterator[str]) -> Iterator[str]:
+    """Whole lines, without their breaks."""
+    parts: list[str] = []
+    for piece in pieces:
+        first, *others = piece.split("\n")
+        parts.append(first)
+        for line in others:
+            yield "".join(parts)
+            parts = [line]
+    yield "".join(parts)
 
 
 def _without_mark(pieces: Iterator[str]) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 from attrs.validators import ge
 
@@ -21,6 +23,17 @@ class MetricsConfig:
 @attrs.frozen
 class LossPlotConfig:
     """Draws loss.svg: training and validation loss by step."""
+
+
+@attrs.frozen
+class EarlyStoppingConfig:
+    """Ends a run when the loss of the held-out text no longer falls; the weights with the lowest loss are kept."""
+
+    patience: int = option(5, help="number of evaluations without a lower loss that end it", validator=ge(1))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """It shapes the model: with another patience the run is another."""
+        return attrs.asdict(self)
 
 
 @attrs.frozen

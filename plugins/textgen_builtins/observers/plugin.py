@@ -1,4 +1,4 @@
-"""The built-in observers: progress on the terminal, and files that record training."""
+"""The built-in observers: progress on the terminal, files that record training, and early stopping."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from pathlib import Path
 
 from textgen import BuildContext, Component, hookimpl
 from textgen.protocols import Observer
-from textgen_builtins.observers.config import LossPlotConfig, MetricsConfig, ProgressConfig, SamplesConfig
+from textgen_builtins.observers.config import (
+    EarlyStoppingConfig,
+    LossPlotConfig,
+    MetricsConfig,
+    ProgressConfig,
+    SamplesConfig,
+)
 
 
 def build_progress(config: ProgressConfig, context: BuildContext) -> Observer:
@@ -37,14 +43,22 @@ def build_samples(config: SamplesConfig, context: BuildContext) -> Observer:
     return Samples(config, _directory(context) / "samples.txt", context.console)
 
 
+def build_early_stopping(config: EarlyStoppingConfig, context: BuildContext) -> Observer:
+    """Keeps nothing of its own, so a resumed run ends where it would have."""
+    from textgen_builtins.observers.early_stopping import EarlyStopping
+
+    return EarlyStopping(config.patience)
+
+
 @hookimpl
 def textgen_observers() -> list[Component]:
-    """Offer `progress`, `metrics`, `loss-plot` and `samples`, the default observers."""
+    """Offer the default observers `progress`, `metrics`, `loss-plot` and `samples`; and `early-stopping`."""
     return [
         Component("progress", ProgressConfig, build_progress, default=True),
         Component("metrics", MetricsConfig, build_metrics, default=True),
         Component("loss-plot", LossPlotConfig, build_loss_plot, default=True),
         Component("samples", SamplesConfig, build_samples, default=True),
+        Component("early-stopping", EarlyStoppingConfig, build_early_stopping),
     ]
 
 

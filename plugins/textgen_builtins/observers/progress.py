@@ -54,6 +54,7 @@ class Progress:
             self._bar = tqdm(
                 total=event.steps, initial=self._start, file=self.console, bar_format=_BAR, dynamic_ncols=True
             )
+        self._bar.total = event.steps
         self._bar.set_postfix_str(f"loss {event.loss:.3f}{self._measured}", refresh=False)
         self._bar.update(event.step - self._bar.n)
 

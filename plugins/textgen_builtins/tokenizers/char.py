@@ -11,21 +11,28 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from textgen.documents import DOCUMENT_END, CorpusPiece, split_documents
 from textgen.protocols import Ids
 from textgen_builtins.tokenizers.config import CharConfig
 
 UNKNOWN: Final = 0
 _UNKNOWN_CHARACTER: Final = "\N{REPLACEMENT CHARACTER}"
+_UNKNOWN_NAME, _END_NAME = "<unk>", "<end>"
 _CODE_POINTS: Final = 0x110000
 _BLOCK: Final = 1 << 20  # characters processed at once: the temporary arrays take a few times 4 MB
+_COUNTED: Final = 1 << 16  # characters of short documents that are counted together
 
 
 @attrs.define(eq=False)
 class CharTokenizer:
-    """textgen.protocols.Tokenizer with one id per character: 0 is `<unk>`, then the characters in code-point order."""
+    """textgen.protocols.DocumentTokenizer with one id per character.
+
+    0 is `<unk>`, then come the characters in code-point order, then `<end>` if the corpus consists of documents.
+    """
 
     config: CharConfig
     characters: str | None = None
+    ends: bool = False
     _codes: npt.NDArray[np.uint32] = attrs.field(init=False, repr=False)
     _table: npt.NDArray[np.int32] = attrs.field(init=False, repr=False)
 
@@ -35,18 +42,30 @@ class CharTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The characters of the vocabulary, and `<unk>`."""
-        return len(self._fitted()) + 1
+        """The characters of the vocabulary, `<unk>`, and `<end>` if there is one."""
+        return len(self._fitted()) + 1 + self.ends
 
     @property
     def unknown_id(self) -> int:
         """0."""
         return UNKNOWN
 
-    def fit(self, pieces: Iterable[str]) -> None:
+    @property
+    def end_id(self) -> int | None:
+        """The last id if the corpus marked where documents end."""
+        return self.vocab_size - 1 if self.ends else None
+
+    def fit(self, pieces: Iterable[CorpusPiece]) -> None:
         """Use the characters that occur at least `min_frequency` times after normalisation."""
         counts = np.zeros(_CODE_POINTS, np.int64)
-        for codes in self._normalized(pieces):
+        self.ends = False
+
+        def noted() -> Iterator[CorpusPiece]:
+            for piece in pieces:
+                self.ends |= piece is DOCUMENT_END
+                yield piece
+
+        for codes in _gathered(codes for text in split_documents(noted()) for codes in self._normalized(text)):
             found = np.bincount(codes)
             counts[: len(found)] += found
         self._index("".join(map(chr, np.flatnonzero(counts >= self.config.min_frequency))))
@@ -62,11 +81,13 @@ class CharTokenizer:
             yield self._table[codes]
 
     def decode(self, ids: Ids) -> str:
-        """The characters; `<unk>` is shown as U+FFFD. Raises ValueError for ids outside the vocabulary."""
+        """The characters; `<unk>` is U+FFFD, `<end>` is nothing. Raises ValueError for ids outside the vocabulary."""
         ids = np.asarray(ids)
         # Read as unsigned, negative ids are large ones: one pass finds both.
         if ids.size and ids.view(f"u{ids.itemsize}").max() >= self.vocab_size:
             raise ValueError(f"ids must be from 0 to {self.vocab_size - 1}")
+        if self.ends:
+            ids = ids[ids != self.end_id]
         return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
 
     def incremental_decoder(self) -> _Stateless:
@@ -74,12 +95,14 @@ class CharTokenizer:
         return _Stateless(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The vocabulary, with the reserved token by name. JSON keeps lone surrogates as escapes."""
-        return {"type": "char", "tokens": ["<unk>", *self._fitted()]}
+        """The vocabulary, with the reserved tokens by name. JSON keeps lone surrogates as escapes."""
+        return {"type": "char", "tokens": [_UNKNOWN_NAME, *self._fitted(), *[_END_NAME] * self.ends]}
 
     def from_dict(self, state: Mapping[str, Any]) -> CharTokenizer:
         """A tokenizer with the vocabulary of `to_dict`."""
-        return CharTokenizer(self.config, "".join(state["tokens"][1:]))
+        characters = state["tokens"][1:]
+        ends = characters[-1:] == [_END_NAME]
+        return CharTokenizer(self.config, "".join(characters[:-1] if ends else characters), ends)
 
     def _index(self, characters: str) -> None:
         codes = np.array([ord(_UNKNOWN_CHARACTER), *map(ord, characters)], np.uint32)
@@ -108,6 +131,18 @@ class CharTokenizer:
                     if self.config.lower_case:
                         codes = np.where(codes < ord("a"), codes | 32, codes)  # a space stays a space
                 yield codes
+
+
+def _gathered(blocks: Iterable[npt.NDArray[np.uint32]]) -> Iterator[npt.NDArray[np.uint32]]:
+    """The same code points in fewer blocks: counting takes longer for many short ones."""
+    held, size = [], 0
+    for block in blocks:
+        held.append(block)
+        size += len(block)
+        if size >= _COUNTED:
+            yield np.concatenate(held)
+            held, size = [], 0
+    yield from held if len(held) < 2 else [np.concatenate(held)]
 
 
 @attrs.frozen

@@ -1,38 +1,39 @@
-"""AdamW with warm-up and a cosine schedule."""
+"""AdamW with a schedule."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from textgen import BuildContext, Component, hookimpl
+from textgen.gradient import cosine, warmup_stable_decay
 from textgen.protocols import Trainer
 from textgen_builtins.trainers.config import AdamWConfig
 
 
 def build(config: AdamWConfig, context: BuildContext) -> Trainer:
-    """A trainer around torch.optim.AdamW."""
+    """A trainer around torch.optim.AdamW. Biases and other vectors do not decay."""
     import torch
 
-    from textgen_builtins.trainers.gradient import GradientTrainer
+    from textgen.gradient import GradientTrainer, Parameters
 
-    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+    def optimizer(parameters: Parameters) -> torch.optim.Optimizer:
+        groups: list[dict[str, Any]] = [
+            {"params": parameters.of_role("embedding", "matrix", "head")},
+            {"params": parameters.of_role("vector"), "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW(
-            parameters,
+            [group for group in groups if group["params"]],
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
             fused=context.device.startswith(("cpu", "cuda")),
         )
 
-    def learning_rate(step: int, steps: int) -> float:
-        if step <= config.warmup_steps:
-            return config.learning_rate * step / config.warmup_steps
-        done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-        share = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
-        return config.learning_rate * share
-
-    return GradientTrainer(config, optimizer, learning_rate)
+    if config.schedule == "cosine":
+        schedule = cosine(warmup=config.warmup_steps, final=config.final_rate)
+    else:
+        schedule = warmup_stable_decay(warmup=config.warmup_steps, decay=config.decay_share, final=config.final_rate)
+    return GradientTrainer(config, optimizer, schedule)
 
 
 @hookimpl

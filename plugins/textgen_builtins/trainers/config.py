@@ -5,38 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 import attrs
-from attrs.validators import and_, ge, gt, le, lt, optional
+from attrs.validators import and_, ge, gt, le, lt
 
 from textgen import option
+from textgen.gradient import GradientOptions
+
+_share = and_(ge(0), le(1))
 
 
 @attrs.frozen(kw_only=True)
-class GradientConfig:
-    """The options that all gradient trainers share."""
-
-    epochs: int = option(10, help="passes over the training data", validator=ge(1))
-    batch_size: int = option(64, help="number of windows, or streams, per step", validator=ge(1))
-    order: Literal["shuffled", "streams"] = option(
-        "shuffled",
-        help='"shuffled": windows in random order, each from the start state; "streams": the text is read '
-        "from batch_size positions in parallel, with the state carried from window to window",
-    )
-    gradient_clipping: Literal["norm", "normalize", "off"] = option(
-        "norm",
-        help='"norm" scales a gradient with a larger global norm down to gradient_norm, as the book defines it; '
-        '"normalize" always rescales to it, as the book\'s code did',
-    )
-    gradient_norm: float = option(1.0, help="global norm for gradient_clipping", validator=gt(0))
-    evaluate_every: int | None = option(
-        None, help="steps between evaluations; one epoch if not set", validator=optional(ge(1))
-    )
-    validation_batches: int | None = option(
-        None, help="number of batches to validate on, from the start", validator=optional(ge(1))
-    )
-
-
-@attrs.frozen(kw_only=True)
-class SGDConfig(GradientConfig):
+class SGDConfig(GradientOptions):
     """Stochastic gradient descent with momentum and gradient clipping.
 
     Dive into Deep Learning, sections "Optimization Algorithms" and "Recurrent Neural Networks".
@@ -47,8 +25,8 @@ class SGDConfig(GradientConfig):
 
 
 @attrs.frozen(kw_only=True)
-class AdamWConfig(GradientConfig):
-    """Adam with decoupled weight decay, warm-up and cosine decay.
+class AdamWConfig(GradientOptions):
+    """Adam with decoupled weight decay, warm-up, and decay of the learning rate.
 
     Loshchilov and Hutter, "Decoupled weight decay regularization" (2019) and "SGDR" (2017).
     """
@@ -57,7 +35,13 @@ class AdamWConfig(GradientConfig):
     weight_decay: float = option(0.01, help="share of each weight subtracted per step, times the rate", validator=ge(0))
     beta1: float = option(0.9, help="decay of the gradient's running mean", validator=and_(ge(0), lt(1)))
     beta2: float = option(0.99, help="decay of the gradient's running mean square", validator=and_(ge(0), lt(1)))
+    schedule: Literal["cosine", "decay"] = option(
+        "cosine",
+        help='"cosine" lowers the learning rate along half a cosine; "decay" keeps it, and lowers it in a straight '
+        "line in the last decay_share of all steps",
+    )
+    decay_share: float = option(0.5, help='share of the steps that schedule = "decay" ends with', validator=_share)
     warmup_steps: int = option(0, help="steps in which the learning rate rises from zero", validator=ge(0))
     final_rate: float = option(
-        0.1, help="final learning rate, as a share of learning_rate; 1 keeps it constant", validator=and_(ge(0), le(1))
+        0.1, help="final learning rate, as a share of learning_rate; 1 keeps it constant", validator=_share
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from textgen import BuildContext, Component, hookimpl
 from textgen.protocols import Trainer
 from textgen_builtins.trainers.config import SGDConfig
@@ -13,12 +11,11 @@ def build(config: SGDConfig, context: BuildContext) -> Trainer:
     """A trainer around torch.optim.SGD."""
     import torch
 
-    from textgen_builtins.trainers.gradient import GradientTrainer
+    from textgen.gradient import GradientTrainer
 
-    def optimizer(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
-
-    return GradientTrainer(config, optimizer, learning_rate=lambda step, steps: config.learning_rate)
+    return GradientTrainer(
+        config, lambda parameters: torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+    )
 
 
 @hookimpl

@@ -51,6 +51,13 @@ class OnceCorpus(GoodCorpus):
         return self.pieces
 
 
+class SharedCorpus(GoodCorpus):
+    pieces = iter(["the only text"])
+
+    def read(self) -> Any:
+        return self.pieces
+
+
 class OneReaderCorpus(GoodCorpus):
     """Reads well, if one reader is done before the next begins."""
 
@@ -93,6 +100,7 @@ CORPORA = [
     Case("corpus", "corpus-text", "U+D83D", offered(SurrogateCorpus)),
     Case("corpus", "corpus-again", "another text a second time", offered(OtherEachTimeCorpus)),
     Case("corpus", "corpus-again", "another text a second time", offered(OnceCorpus)),
+    Case("corpus", "corpus-again", "gave no text a second time", offered(SharedCorpus)),
     Case("corpus", "corpus-readers", "in turn", offered(OneReaderCorpus)),
     Case("corpus", "corpus-errors", "it raised nothing", offered(GoodCorpus), {"unreadable": {}}),
 ]

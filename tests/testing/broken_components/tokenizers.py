@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from broken_components.cases import Case, offered
-from textgen import PromptError
+from textgen import DOCUMENT_END, PromptError
 
 
 class GoodTokenizer:
@@ -178,7 +178,63 @@ class ForgetfulTokenizer(GoodTokenizer):
         super().from_dict(state)
 
 
+class EndTokenizer(GoodTokenizer):
+    """Keeps the contract: its last id stands for the end of a document."""
+
+    end_id: Any = None
+
+    @property
+    def vocab_size(self) -> Any:
+        return super().vocab_size + (self.end_id is not None)
+
+    def fit(self, pieces: Any) -> None:
+        read = list(pieces)
+        super().fit(piece for piece in read if piece is not DOCUMENT_END)
+        if DOCUMENT_END in read:
+            self.end_id = super().vocab_size
+
+    def decode(self, ids: Any) -> Any:
+        return super().decode([i for i in ids if i != self.end_id])
+
+    def to_dict(self) -> Any:
+        return {**super().to_dict(), "end_id": self.end_id}
+
+    def from_dict(self, state: Any) -> Any:
+        made = super().from_dict(state)
+        made.end_id = state["end_id"]
+        return made
+
+
+class ShownEndTokenizer(EndTokenizer):
+    def decode(self, ids: Any) -> Any:
+        return "".join("<end>" if i == self.end_id else GoodTokenizer.decode(self, [i]) for i in ids)
+
+
+class LostEndTokenizer(EndTokenizer):
+    def from_dict(self, state: Any) -> Any:
+        return GoodTokenizer.from_dict(self, state)
+
+
+class SharedEndTokenizer(EndTokenizer):
+    """Has taken the id of unknown characters for the end."""
+
+    end_id = 0
+
+    @property
+    def vocab_size(self) -> Any:
+        return len(str(self.characters)) + 1 if self.characters else super().vocab_size
+
+    def fit(self, pieces: Any) -> None:
+        GoodTokenizer.fit(self, (piece for piece in pieces if piece is not DOCUMENT_END))
+
+    def decode(self, ids: Any) -> Any:
+        return GoodTokenizer.decode(self, ids)
+
+
 TOKENIZERS = [
+    Case("tokenizer", "tokenizer-end", "decode() gave '<end>'", offered(ShownEndTokenizer)),
+    Case("tokenizer", "tokenizer-end", "came back as None", offered(LostEndTokenizer)),
+    Case("tokenizer", "tokenizer-end", "end_id is 0", offered(SharedEndTokenizer)),
     Case("tokenizer", "component-calls", "it changed the random state of NumPy", offered(SeedingTokenizer)),
     Case("tokenizer", "tokenizer-saved", "what from_dict() gave is None", offered(ForgetfulTokenizer)),
     Case("tokenizer", "tokenizer-fit", "left pieces unread", offered(NothingReadTokenizer)),

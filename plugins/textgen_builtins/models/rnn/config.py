@@ -14,7 +14,9 @@ from textgen import option
 class RNNConfig:
     """A recurrent network: one-hot or embedded tokens, layers of cells, a linear head.
 
-    The formulas are those of torch.nn.RNN, GRU and LSTM, with two biases.
+    The formulas are those of torch.nn.RNN, GRU and LSTM, with two biases. Locked dropout and weight drop: Merity,
+    Keskar and Socher, "Regularizing and optimizing LSTM language models" (2018). Orthogonal matrices: Saxe, McClelland
+    and Ganguli (2014); forget biases of one: Jozefowicz, Zaremba and Sutskever (2015).
     """
 
     cell: Literal["rnn", "gru", "lstm"] = option("rnn", help="type of the recurrent cell")
@@ -23,6 +25,22 @@ class RNNConfig:
     layers: int = option(1, help="number of stacked layers", validator=and_(ge(1), lt(1000)))
     dropout: float = option(
         0.0, help="share of each layer's outputs set to zero in training", validator=and_(ge(0), lt(1))
+    )
+    input_dropout: float = option(
+        0.0, help="share of the embedding's values set to zero in training", validator=and_(ge(0), lt(1))
+    )
+    recurrent_dropout: float = option(
+        0.0,
+        help="share of the recurrent weights set to zero in each training step (weight drop)",
+        validator=and_(ge(0), lt(1)),
+    )
+    locked_dropout: bool = option(
+        False, help="draw one mask of dropout for all positions of a window, instead of one for each"
+    )
+    initialization: Literal["uniform", "orthogonal"] = option(
+        "uniform",
+        help='initial weights: "uniform" as torch draws them; "orthogonal" recurrent matrices, biases of zero, and of '
+        "one for the forget gates",
     )
     embedding_size: int = option(
         0, help="size of the token embedding; 0 feeds tokens one-hot", validator=and_(ge(0), lt(1 << 20))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from textgen.protocols import Decoder, Ids, Tensors
 from textgen_builtins.models.rnn.config import RNNConfig
@@ -49,10 +51,10 @@ class TorchRNN(nn.Module):
 
     @classmethod
     def create(cls, config: RNNConfig, vocab_size: int, *, seed: int, device: str) -> TorchRNN:
-        """A network with torch's usual initial weights, drawn from a generator of `seed` alone.
+        """A network with initial weights drawn from a generator of `seed` alone.
 
-        Uniform within 1/sqrt(hidden_size) for cells and head, standard normal for the embedding, times
-        1/sqrt(hidden_size) if it is also the head.
+        As torch draws them, uniform within 1/sqrt(hidden_size) for cells and head, standard normal for the embedding,
+        times 1/sqrt(hidden_size) if it is also the head; or as `initialization` says.
         """
         with torch.device("meta"):  # draws nothing from the global generator
             module = cls(config, vocab_size)
@@ -70,6 +72,8 @@ class TorchRNN(nn.Module):
                     values.normal_(generator=generator).mul_(bound if config.tied_weights else 1)
                 else:
                     values.uniform_(-bound, bound, generator=generator)
+                if config.initialization == "orthogonal":
+                    _make_orthogonal(name, values, config, generator)
                 parameter.copy_(values)
         for layer in module.layers:
             assert isinstance(layer, nn.RNNBase)
@@ -85,16 +89,18 @@ class TorchRNN(nn.Module):
         # Time first, as the cells expect; the transposed result is a view and costs nothing.
         table = self.embedding.weight if self.config.embedding_size else self.one_hot
         x = F.embedding(tokens.T, table)  # (T, B, E)
+        x = self._dropout(x, self.config.input_dropout) if dropout else x
         after: list[Tensor] = []
         for i, layer in enumerate(self.layers):
-            x, carried = layer(x, self._carried(state, i))  # (T, B, H)
+            run = self._weight_dropped(layer) if dropout and self.config.recurrent_dropout else layer
+            x, carried = run(x, self._carried(state, i))  # (T, B, H)
             after += [part[0] for part in (carried if isinstance(carried, tuple) else (carried,))]
-            x = self._dropout(x) if dropout else x
+            x = self._dropout(x, self.config.dropout) if dropout else x
         return self.head(x).transpose(0, 1), tuple(after)
 
     def set_dropout_seed(self, seed: int) -> None:
         """Make the dropout of the next step depend on `seed` alone."""
-        if self.config.dropout:
+        if self.config.dropout or self.config.input_dropout or self.config.recurrent_dropout:
             device = self.head.bias.device
             self._dropout_generator = torch.Generator(device).manual_seed(seed)
 
@@ -134,12 +140,40 @@ class TorchRNN(nn.Module):
             return state[layer][None]
         return state[2 * layer][None].contiguous(), state[2 * layer + 1][None].contiguous()
 
-    def _dropout(self, x: Tensor) -> Tensor:
-        p = self.config.dropout
+    def _dropout(self, x: Tensor, p: float) -> Tensor:
+        """x (T, B, N) with a share p of it set to zero."""
         if not p:
             return x
-        mask = torch.empty_like(x).bernoulli_(1 - p, generator=self._dropout_generator)
+        shape = (1, *x.shape[1:]) if self.config.locked_dropout else x.shape
+        mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - p, generator=self._dropout_generator)
         return x * mask.div_(1 - p)
+
+    def _weight_dropped(self, layer: nn.Module) -> Callable[..., Any]:
+        """The layer with another mask over its recurrent matrix."""
+        weight = layer.get_parameter("weight_hh_l0")
+        mask = torch.empty_like(weight).bernoulli_(1 - self.config.recurrent_dropout, generator=self._dropout_generator)
+        dropped = weight * mask.div_(1 - self.config.recurrent_dropout)
+        return partial(_call_with, layer, {"weight_hh_l0": dropped})
+
+    def parameter_roles(self) -> dict[str, str]:
+        """The weight of the head, unless it is the embedding's."""
+        return {} if self.config.tied_weights else {"head.weight": "head"}
+
+
+def _call_with(layer: nn.Module, weights: dict[str, Tensor], *arguments: Any) -> Any:
+    return functional_call(layer, weights, arguments)
+
+
+def _make_orthogonal(name: str, values: Tensor, config: RNNConfig, generator: torch.Generator) -> None:
+    """Replace a tensor's initial values as `initialization` "orthogonal" says."""
+    size = config.hidden_size
+    if "weight_hh" in name:
+        for gate in torch.tensor_split(values, len(values) // size):
+            nn.init.orthogonal_(gate, generator=generator)
+    elif "bias" in name:
+        values.zero_()
+        if config.cell == "lstm" and "bias_ih" in name:
+            values[size : 2 * size] = 1.0
 
 
 class TorchDecoder:

@@ -1,0 +1,148 @@
+"""The gate of a mixture: the weights of the experts at each token, and their fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from textgen.protocols import Ids
+from textgen_builtins.models.loss import Floats32
+
+Floats = npt.NDArray[np.floating[Any]]
+
+_LEAST: Final = -40.0  # nats: a token that an expert calls impossible does not become so by itself
+_FAR: Final = -8.0  # nats: beyond it, the gate does not tell one disagreement from another
+_PULL: Final = 10.0  # of the squared distance from equal parts, in nats; a handful of tokens moves no weight far
+_ITERATIONS: Final = 50
+
+
+@attrs.frozen(eq=False, slots=False)
+class Gate:
+    """Mixes E experts: logits = sum of w_i log p_i, where the weights w = bias + slopes · c.
+
+    c_ij = sum over the tokens x of p_i(x) log p_j(x): minus the entropies of the experts and the cross-entropies
+    between them, so how sure each is and how far they agree.
+
+    bias     (E,) float64
+    slopes   (E · E, E) float64
+    """
+
+    bias: Floats
+    slopes: Floats
+
+    @classmethod
+    def fixed(cls, weights: Sequence[float]) -> Gate:
+        """A gate with the same `weights` (E,) at every token."""
+        return cls(np.array(weights, np.float64), np.zeros((len(weights) ** 2, len(weights))))
+
+    def mix(self, logs: Floats32) -> Floats32:
+        """Logits (M, V) from log probabilities (M, E, V), which are written into. Each row is as if alone."""
+        weights = np.matmul(_features(logs)[:, None], self._slopes)  # (M, 1, E)
+        weights += self._bias
+        mixed: Floats32 = np.matmul(weights, logs)[:, 0]
+        return mixed
+
+    def mix_one(self, logs: Floats32) -> Floats32:
+        """`mix` for one token, (E, V) to (V,), in half the time."""
+        met = np.exp(np.maximum(logs, _LEAST, out=logs)).dot(logs.T)
+        weights = np.maximum(met, _FAR, out=met).ravel().dot(self._slopes)
+        weights += self._bias
+        mixed: Floats32 = weights.dot(logs)
+        return mixed
+
+    @cached_property
+    def _slopes(self) -> Floats32:
+        return self.slopes.astype(np.float32)
+
+    @cached_property
+    def _bias(self) -> Floats32:
+        return self.bias.astype(np.float32)
+
+
+def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
+    """The gate with the lowest cross-entropy of `targets` (N,), for log probabilities `logs` (N, E, V).
+
+    The loss is convex in the weights, so Newton's method with a backtracking search finds the least of it. The more
+    tokens there are, the further the weights move from `prior` (E,).
+    """
+    met = _features(logs).astype(np.float64)  # (N, E · E)
+    middle, spread = met.mean(axis=0), met.std(axis=0)
+    spread[spread < 1e-6] = 1.0
+    inputs = np.concatenate([np.ones((len(met), 1)), (met - middle) / spread], axis=1)  # (N, J)
+    problem = _Problem(logs, targets, inputs, np.zeros((len(prior), inputs.shape[1])))
+    problem.prior[:, 0] = prior
+    theta = _minimum(problem)
+    slopes = theta[:, 1:] / spread
+    return Gate(theta[:, 0] - slopes @ middle, slopes.T.copy())
+
+
+def _features(logs: Floats) -> Floats:
+    """(M, E · E) the entropies and cross-entropies of `logs` (M, E, V), negative; raises what is below _LEAST in it."""
+    np.maximum(logs, _LEAST, out=logs)
+    met = np.matmul(np.exp(logs), logs.swapaxes(1, 2))
+    np.maximum(met, _FAR, out=met)
+    flat: Floats = met.reshape(len(logs), -1)
+    return flat
+
+
+@attrs.frozen(eq=False)
+class _Problem:
+    """The loss of a gate's parameters theta (E, J), where the weights of the experts are `inputs` (N, J) · theta."""
+
+    logs: Floats  # (N, E, V)
+    targets: Ids
+    inputs: Floats
+    prior: Floats  # (E, J)
+
+    def loss(self, theta: Floats) -> float:
+        """In nats, of all tokens, with the pull towards the prior."""
+        return self._mixed(theta)[0]
+
+    def derivatives(self, theta: Floats) -> tuple[float, Floats, Floats]:
+        """The loss, its gradient (E, J) and its Hessian (E · J, E · J)."""
+        loss, mixed = self._mixed(theta)
+        experts, size = theta.shape
+        weighed = self.logs * mixed[:, None]
+        means = weighed.sum(axis=-1)  # (N, E) of the experts' logs under the mixture
+        spreads = np.matmul(weighed, self.logs.swapaxes(1, 2)) - means[:, :, None] * means[:, None]  # (N, E, E)
+        given = self.logs[np.arange(len(means)), :, self.targets]  # (N, E)
+        gradient = (means - given).T.astype(np.float64) @ self.inputs + _PULL * (theta - self.prior)
+        hessian = np.empty((experts, size, experts, size))
+        for i in range(experts):
+            for j in range(experts):
+                hessian[i, :, j] = self.inputs.T @ (spreads[:, i, j, None] * self.inputs)
+        flat = hessian.reshape(experts * size, -1)
+        return loss, gradient, flat + _PULL * np.eye(len(flat))
+
+    def _mixed(self, theta: Floats) -> tuple[float, Floats]:
+        """The loss, and the mixture's probabilities (N, V)."""
+        weights = (self.inputs @ theta.T).astype(self.logs.dtype)
+        logits = np.matmul(weights[:, None], self.logs)[:, 0]
+        logits -= logits.max(axis=-1, keepdims=True)
+        given = logits[np.arange(len(logits)), self.targets].sum(dtype=np.float64)
+        mixed = np.exp(logits)
+        totals = mixed.sum(axis=-1, keepdims=True)
+        mixed /= totals
+        loss = np.log(totals).sum(dtype=np.float64) - given
+        return float(loss + _PULL / 2 * ((theta - self.prior) ** 2).sum()), mixed
+
+
+def _minimum(problem: _Problem) -> Floats:
+    """(E, J) where the loss is least."""
+    theta = problem.prior
+    for _ in range(_ITERATIONS):
+        loss, gradient, hessian = problem.derivatives(theta)
+        step = np.linalg.solve(hessian, gradient.ravel()).reshape(theta.shape)
+        expected = float((gradient * step).sum())  # twice what the loss would fall by, were it quadratic
+        length = 1.0
+        while problem.loss(theta - length * step) > loss - 0.25 * length * expected and length > 1e-3:
+            length /= 2
+        if expected < 1e-4 * max(1.0, len(problem.targets) / 100) or length <= 1e-3:
+            break
+        theta = theta - length * step
+    return theta

@@ -1,0 +1,187 @@
+"""Two models as one, and its decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen.protocols import Ids, Model, Tensors
+from textgen_builtins.models.loss import Floats32, log_softmax, log_softmax_of_one
+from textgen_builtins.models.mixture.gate import Gate
+
+_PARTS: Final = ("first", "second")
+_BLOCK: Final = 1 << 22  # log probabilities worked on at once: 16 MiB
+
+
+@attrs.define(eq=False)
+class Mixture:
+    """textgen.protocols.Model that mixes two others by a gate.
+
+    A part may be made of experts: it then has `expert_weights`, and its decoders `extend_experts` and `score_experts`,
+    as those of NgramModel.
+
+    Its weights are those of the parts, as `first.*` and `second.*`, and `gate.bias` and `gate.slopes` of a Gate.
+
+    make_second   makes another second model as it was before training
+    """
+
+    first: Model
+    second: Model
+    make_second: Callable[[], Model]
+    vocab_size: int
+    gate: Gate = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.gate = Gate.fixed(self.prior)
+
+    @property
+    def prior(self) -> list[float]:
+        """(E,) the weights of all experts that give both parts an equal say."""
+        return [weight / 2 for part in (self.first, self.second) for weight in expert_weights(part)]
+
+    def decoder(self, batch_size: int) -> MixtureDecoder:
+        """A decoder at the start states of both. Raises ValueError while a part has no weights."""
+        return MixtureDecoder(self, batch_size)
+
+    def tensors(self) -> Tensors:
+        """The gate, and the weights of both parts."""
+        tensors: Tensors = {"gate.bias": self.gate.bias, "gate.slopes": self.gate.slopes}
+        for name, part in zip(_PARTS, (self.first, self.second), strict=True):
+            tensors |= {f"{name}.{key}": array for key, array in part.tensors().items()}
+        return tensors
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Load the weights of both parts and the gate. Raises ValueError where they are not those of this mixture."""
+        groups: dict[str, Tensors] = {name: {} for name in (*_PARTS, "gate")}
+        for name, array in tensors.items():
+            group, _, key = name.partition(".")
+            if group not in groups:
+                raise ValueError(f"{name} belongs to no part; the weights are first.*, second.* and gate.*")
+            groups[group][key] = array
+        for name, part in zip(_PARTS, (self.first, self.second), strict=True):
+            try:
+                part.load_tensors(groups[name])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        size = len(self.prior)
+        expected = {"bias": ((size,), "float64"), "slopes": ((size * size, size), "float64")}
+        given = {key: (array.shape, str(array.dtype)) for key, array in groups["gate"].items()}
+        if given != expected:
+            raise ValueError(f"gate: the weights are {given}, and should be {expected}")
+        self.gate = Gate(**groups["gate"])
+
+
+class MixtureDecoder:
+    """textgen.protocols.GreedyDecoder that runs the decoders of both parts, and mixes what they give."""
+
+    def __init__(self, mixture: Mixture, batch_size: int) -> None:
+        self._gate, self._size = mixture.gate, mixture.vocab_size
+        self._parts = [_Part(part, batch_size) for part in (mixture.first, mixture.second)]
+        self._one = np.empty((sum(part.experts for part in self._parts), self._size), np.float32)
+        self._first, self._second = np.split(self._one, [self._parts[0].experts])
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        size: int = self._parts[0].decoder.batch_size
+        return size
+
+    def extend(self, tokens: Ids) -> Floats32:
+        """Logits (B, V) of what follows `tokens` (B, T)."""
+        first, second = self._parts
+        if tokens.shape == (1, 1):
+            first.extend_one(tokens, self._first)
+            second.extend_one(tokens, self._second)
+            return self._gate.mix_one(self._one)[None]
+        return self._gate.mix(np.concatenate([first.extend(tokens), second.extend(tokens)], axis=1))
+
+    def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
+        """The (B, steps) most likely tokens after `tokens` (B,); (B, 0) if a logit is not finite."""
+        before = self.read_state()
+        made = np.empty((len(tokens), steps), np.int64)
+        highest = np.empty((len(tokens), steps), np.float32)
+        for step in range(steps):
+            logits = self.extend(tokens[:, None])
+            for never in forbidden:
+                logits[:, never] = -np.inf
+            tokens = logits.argmax(axis=-1)
+            made[:, step] = tokens
+            highest[:, step] = logits.max(axis=-1) if len(tokens) > 1 else logits[0, tokens[0]]
+        if np.isfinite(highest).all():
+            return made
+        self.write_state(before)
+        return made[:, :0]
+
+    def score(self, tokens: Ids) -> Floats32:
+        """Logits (B, T, V) after each of `tokens` (B, T)."""
+        out = np.empty((*tokens.shape, self._size), np.float32)
+        step = max(1, _BLOCK // (len(tokens) * self._size * sum(part.experts for part in self._parts)))
+        for start in range(0, tokens.shape[1], step):
+            block = tokens[:, start : start + step]
+            logs = np.concatenate([part.score(block) for part in self._parts], axis=2)  # (B, T, E, V)
+            mixed = self._gate.mix(logs.reshape(-1, *logs.shape[2:]))
+            out[:, start : start + step] = mixed.reshape(*block.shape, -1)
+        return out
+
+    def read_state(self) -> Tensors:
+        """The states of both, under `first.` and `second.`."""
+        pairs = zip(_PARTS, self._parts, strict=True)
+        return {f"{name}.{key}": array for name, part in pairs for key, array in part.decoder.read_state().items()}
+
+    def write_state(self, state: Tensors) -> None:
+        """Go on from a state that `read_state` gave, or rows of one."""
+        for name, part in zip(_PARTS, self._parts, strict=True):
+            prefix = f"{name}."
+            part.decoder.write_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+class _Part:
+    """A decoder, of which it gives the log probabilities of each expert; a model without experts is its only one."""
+
+    def __init__(self, model: Model, batch_size: int) -> None:
+        self.decoder: Any = model.decoder(batch_size)
+        self.experts = len(expert_weights(model))
+        self._has_experts = hasattr(model, "expert_weights")
+
+    def extend(self, tokens: Ids) -> Floats32:
+        """(B, E, V) after `tokens` (B, T)."""
+        if self._has_experts:
+            logs: Floats32 = self.decoder.extend_experts(tokens)
+            return logs
+        return log_softmax(self.decoder.extend(tokens))[:, None]
+
+    def extend_one(self, token: Ids, out: Floats32) -> None:
+        """`extend` for one token (1, 1) of one sequence, into `out` (E, V)."""
+        if self._has_experts:
+            out[:] = self.decoder.extend_experts(token)[0]
+            return
+        logits = self.decoder.extend(token)
+        out[:] = logits.cpu() if hasattr(logits, "cpu") else logits
+        log_softmax_of_one(out[0])
+
+    def score(self, tokens: Ids) -> Floats32:
+        """(B, T, E, V) after each of `tokens` (B, T)."""
+        if self._has_experts:
+            logs: Floats32 = self.decoder.score_experts(tokens)
+            return logs
+        return log_softmax(self.decoder.score(tokens))[:, :, None]
+
+
+def expert_weights(model: Any) -> tuple[float, ...]:
+    """(E,) the weights that make a model of its experts."""
+    weights: tuple[float, ...] = getattr(model, "expert_weights", (1.0,))
+    return weights
+
+
+def expert_logs(model: Model, before: Ids, tokens: Ids) -> Floats32:
+    """(N, E, V) the log probabilities of each expert for `tokens` (N,), N > 0, which follow `before` (M,), M > 0."""
+    part = _Part(model, 1)
+    read = np.concatenate([before[:-1], before[-1:], tokens[:-1]]).astype(np.int64)
+    lead = len(before) - 1
+    if lead:
+        part.decoder.extend(read[None, :lead])
+    logs: Floats32 = part.score(read[None, lead:])[0]
+    return logs

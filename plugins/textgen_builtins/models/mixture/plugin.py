@@ -1,0 +1,72 @@
+"""A mixture of two models, and the trainer that fits it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import attrs
+from attrs.validators import and_, gt, le
+
+from textgen import BuildContext, Choice, Component, hookimpl, option
+from textgen.protocols import Model, Trainer
+
+
+@attrs.frozen
+class MixtureConfig:
+    """Two models in one, weighed anew at every token by how sure each of them is.
+
+    The logits are a sum of the models' log probabilities, whose weights a gate computes from their entropies and
+    cross-entropies at that token: the mixing of the PAQ compressors (Mahoney, "Adaptive weighing of context models for
+    lossless data compression", 2005) for whole tokens. A model made of experts, such as `ngram`, is weighed by each of
+    them.
+    """
+
+    first: Choice = option(
+        {"type": "rnn", "cell": "lstm"}, kind="model", help="the model that takes time to train, such as a network"
+    )
+    second: Choice = option({"type": "ngram"}, kind="model", help="the model that is quick to train")
+
+
+@attrs.frozen
+class MixtureTrainerConfig:
+    """Fits the two models of a mixture, and its gate to text that neither of them was fitted to.
+
+    The second is trained to its end before the first begins, and twice: on the text of the first, for the gate, and on
+    all of it. The gate is fitted anew at every evaluation.
+    """
+
+    first: Choice = option({"type": "adamw"}, kind="trainer", help="the trainer of the first model")
+    second: Choice = option({"type": "count"}, kind="trainer", help="the trainer of the second, which should be quick")
+    gate_fraction: float = option(
+        0.05,
+        help="share of the training text, at its end and at most 20,000 tokens, that only the gate is fitted to",
+        validator=and_(gt(0), le(0.5)),
+    )
+
+
+def build_model(config: MixtureConfig, context: BuildContext) -> Model:
+    """A mixture in equal parts of two models without training."""
+    from textgen_builtins.models.mixture.model import Mixture
+
+    make_second = partial(context.build, config.second, seed=context.seed + 1)  # two alike do not begin alike
+    return Mixture(context.build(config.first), make_second(), make_second, context.vocab_size)
+
+
+def build_trainer(config: MixtureTrainerConfig, context: BuildContext) -> Trainer:
+    """A trainer at the start."""
+    from textgen_builtins.models.mixture.trainer import MixtureTrainer
+
+    first, make_second = context.build(config.first), partial(context.build, config.second)
+    return MixtureTrainer(first, make_second, config.gate_fraction)
+
+
+@hookimpl
+def textgen_models() -> list[Component]:
+    """Offer `mixture`."""
+    return [Component("mixture", MixtureConfig, build_model)]
+
+
+@hookimpl
+def textgen_trainers() -> list[Component]:
+    """Offer `mixture`."""
+    return [Component("mixture", MixtureTrainerConfig, build_trainer)]

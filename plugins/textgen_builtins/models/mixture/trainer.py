@@ -1,0 +1,91 @@
+"""Trains both parts of a mixture, and its gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen import UsageError
+from textgen.data import Dataset
+from textgen.events import Evaluated, TrainingEvent
+from textgen.protocols import Model, Trainer, TrainerState, TrainingContext
+from textgen_builtins.models.loss import mean_loss
+from textgen_builtins.models.mixture.gate import fit
+from textgen_builtins.models.mixture.model import Mixture, expert_logs
+
+_MOST: Final = 20_000  # tokens that a gate is fitted to: it has few weights
+_VALUES: Final = 1 << 25  # log probabilities held for it: 128 MiB
+_LEAD: Final = 512  # tokens read before those, so that no state is a beginning
+
+
+@attrs.define(eq=False)
+class MixtureTrainer:
+    """textgen.protocols.Trainer for a Mixture.
+
+    The text of the gate is the end of the training text. The first part never sees it. The second is trained without
+    it for the gate, and with it for the mixture; both before the first begins. Then the events are those of the first's
+    trainer, for which the text of the gate is the held-out text. At each Evaluated the gate is fitted anew, and its
+    validation loss becomes that of the mixture on the held-out text of the data. The training loss stays the first's.
+
+    The state is that of the first's trainer, and whether the second is trained; its counterpart for the gate is made
+    again, which gives the same.
+    """
+
+    first: Trainer
+    make_second: Callable[[], Trainer]
+    gate_fraction: float
+    _second_trained: bool = False
+
+    def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
+        """See textgen.protocols.Trainer."""
+        if not isinstance(model, Mixture):
+            raise UsageError(
+                f"the trainer 'mixture' fits the model 'mixture', and the pipeline's is a {type(model).__name__}; "
+                "choose another trainer.type or model.type"
+            )
+        cut = len(data.training) - self._gate_size(model, data)
+        before, gate_text = data.training[:cut], data.training[cut:]
+        for_gate = model.make_second()
+        self._train_second(for_gate, attrs.evolve(data, training=before, validation=gate_text[:0]), context)
+        if not self._second_trained:
+            self._train_second(model.second, attrs.evolve(data, validation=gate_text[:0]), context)
+            self._second_trained = True
+        before = before[-_LEAD:]
+        logs = expert_logs(for_gate, before, gate_text) if len(gate_text) else None
+        part = attrs.evolve(data, training=data.training[:cut], validation=gate_text)
+        for event in self.first.train(model.first, part, context):
+            if isinstance(event, Evaluated):
+                if logs is not None:
+                    own = expert_logs(model.first, before, gate_text)
+                    model.gate = fit(np.concatenate([own, logs], axis=1), gate_text, model.prior)
+                yield attrs.evolve(event, validation_loss=mean_loss(model, data.validation, data.vocab_size))
+            else:
+                yield _placed(event)
+
+    def state(self) -> TrainerState:
+        """The state of the first's trainer, under `first.` and `first`."""
+        state = self.first.state()
+        values = {"second_trained": self._second_trained, "first": state.values}
+        return TrainerState({f"first.{name}": array for name, array in state.arrays.items()}, values)
+
+    def load_state(self, state: TrainerState) -> None:
+        """Go on from `state` in the next `train`."""
+        self._second_trained = state.values["second_trained"]
+        arrays = {name.removeprefix("first."): array for name, array in state.arrays.items()}
+        self.first.load_state(TrainerState(arrays, state.values["first"]))
+
+    def _gate_size(self, model: Mixture, data: Dataset) -> int:
+        """How many tokens the gate is fitted to."""
+        return min(int(len(data.training) * self.gate_fraction), _MOST, _VALUES // (len(model.prior) * data.vocab_size))
+
+    def _train_second(self, model: Model, data: Dataset, context: TrainingContext) -> None:
+        for _ in self.make_second().train(model, data, attrs.evolve(context, seed=context.seed + 1)):
+            pass
+
+
+def _placed(event: Any) -> Any:
+    """An event of the first's trainer; options that it settled at their place in the pipeline."""
+    return attrs.evolve(event, options={"first": event.options}) if hasattr(event, "options") else event

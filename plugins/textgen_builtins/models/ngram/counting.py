@@ -1,0 +1,161 @@
+"""Counting n-grams, one order after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen import UsageError
+from textgen.data import Dataset
+from textgen.events import Evaluated, StepDone, TrainingEvent
+from textgen.protocols import Ids, Tensors, TrainerState, TrainingContext
+from textgen_builtins.models.loss import mean_loss
+from textgen_builtins.models.ngram.model import NgramModel
+from textgen_builtins.models.ngram.smoothing import Floats, Ints, interpolation
+from textgen_builtins.models.ngram.words import WordCounts, context_keys
+
+_SAMPLE: Final = 4096  # tokens whose loss stands for the training text's, where words count
+
+
+@attrs.define(eq=False)
+class CountTrainer:
+    """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words if the model counts them.
+
+    The model has its n-grams after the last order, and its words after the last step. Counting again is quicker than
+    reading counts from a disk, so all that the trainer's state holds is how far it came.
+    """
+
+    _step: int = 0
+    _evaluated: bool = False
+
+    def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
+        """Count, yielding after each order the exact loss of the training text under a model of that order.
+
+        After the step for words it is the loss of the text's last 4,096 tokens. Then evaluate.
+        """
+        if not isinstance(model, NgramModel):
+            raise UsageError(
+                f"the trainer 'count' fits the model 'ngram', and the pipeline's is a {type(model).__name__}; "
+                "choose another trainer.type or model.type"
+            )
+        if self._evaluated:
+            return
+        steps, loss = model.order + (model.reader is not None), float("nan")
+        for step, loss in enumerate(_losses(model, data), 1):
+            if step > self._step:
+                self._step = step
+                yield StepDone(step=step, steps=steps, epoch=step, loss=loss, tokens=len(data.training))
+        self._evaluated = True
+        yield Evaluated(
+            step=self._step,
+            epoch=self._step,
+            training_loss=loss,
+            validation_loss=(
+                mean_loss(model, data.validation, data.vocab_size) if model.words else model.trie.loss(data.validation)
+            ),
+        )
+
+    def state(self) -> TrainerState:
+        """The steps made, and whether the model was evaluated."""
+        return TrainerState({}, {"step": self._step, "evaluated": self._evaluated})
+
+    def load_state(self, state: TrainerState) -> None:
+        """Go on from `state` in the next `train`."""
+        self._step, self._evaluated = state.values["step"], state.values["evaluated"]
+
+
+def _losses(model: NgramModel, data: Dataset) -> Iterator[float]:
+    """Count; give the loss after each step."""
+    counter = Counter(data.training, data.vocab_size)
+    for order in range(1, model.order + 1):
+        loss = counter.add_order()
+        if order == model.order:
+            model.load_tensors(counter.tensors())
+        yield loss
+    if model.reader is not None:
+        tokens = np.asarray(data.training, np.int64)
+        words = model.reader.read(np.zeros((1, 3), np.uint64), tokens[None, :-1])[0]  # (N - 1, 3)
+        keys = context_keys(words, tokens[:-1], model.kinds - 1)
+        model.words = tuple(WordCounts.count(data.vocab_size, each, tokens[1:]) for each in keys)
+        loss = mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0
+        yield loss
+
+
+@attrs.define(eq=False)
+class _Order:
+    """What is known of order n: keys and counts by n-gram, and the text (N,) in terms of them.
+
+    keys       (E,) context · V + last token, rising; contexts are numbered from 0 within the order
+    size       how many contexts there are
+    contexts   (N - n + 1,) the context of each position from n - 1 on
+    ngrams     (N - n + 1,) and the n-gram that ends there
+    """
+
+    n: int
+    keys: Ints
+    counts: Ints
+    size: int
+    contexts: Ints
+    ngrams: Ints
+
+    def interpolated(self, lower: Floats, vocab_size: int) -> Floats:
+        """(N,) the probability of each token of the text, given those by the orders below."""
+        own, freed = interpolation(self.counts, self.keys // vocab_size, self.size)
+        probabilities = lower.copy()  # the first n - 1 tokens have no context of n - 1
+        probabilities[self.n - 1 :] = own[self.ngrams] + freed[self.contexts] * lower[self.n - 1 :]
+        return probabilities
+
+
+class Counter:
+    """Counts the n-grams of a text, an order at a time. Takes about 100 bytes per token of the text meanwhile."""
+
+    def __init__(self, tokens: Ids, vocab_size: int) -> None:
+        self._tokens = np.asarray(tokens, np.int64)
+        self._vocab_size = vocab_size
+        self._orders: list[tuple[Ints, Ints]] = []  # keys and counts
+        self._top: _Order | None = None
+        self._lower = np.full(len(tokens), 1 / vocab_size)  # probabilities by the orders below the top
+
+    def add_order(self) -> float:
+        """Count the n-grams of the next order; return the mean loss of the text, in nats per token."""
+        below, n = self._top, len(self._orders) + 1
+        contexts = np.zeros(len(self._tokens), np.int64) if below is None else below.ngrams[:-1]
+        keys, places, ngrams, counts = np.unique(
+            contexts * self._vocab_size + self._tokens[n - 1 :],
+            return_index=True,
+            return_inverse=True,
+            return_counts=True,
+        )
+        if below is not None:
+            self._settle(below, places)
+        self._top = _Order(n, keys, counts, 1 if below is None else len(below.keys), contexts, ngrams)
+        self._orders.append((keys, counts))
+        return -float(np.log(self._top.interpolated(self._lower, self._vocab_size)[1:]).mean())
+
+    def tensors(self) -> Tensors:
+        """The weights of an NgramModel of the orders so far."""
+        sizes = np.array([len(keys) for keys, _ in self._orders], np.int64)
+        first_nodes = np.concatenate([[0], 1 + np.cumsum([0, *sizes[:-2]])])[: len(sizes)]
+        keys = [keys + first * self._vocab_size for (keys, _), first in zip(self._orders, first_nodes, strict=True)]
+        return {
+            "counts": np.concatenate([counts for _, counts in self._orders]),
+            "keys": np.concatenate(keys),
+            "sizes": sizes,
+        }
+
+    def _settle(self, below: _Order, places: Ints) -> None:
+        """Count what comes before the n-grams of the order below, now that another order is on top of it.
+
+        places   (E,) where the longer n-grams occur first, in positions from n - 1 of theirs
+
+        The beginning of the text counts as something that comes before, so that no count is 0.
+        """
+        counts = np.bincount(below.ngrams[places + 1], minlength=len(below.keys))
+        if len(below.ngrams):
+            counts[below.ngrams[0]] += 1
+        below.counts = counts
+        self._orders[-1] = (below.keys, counts)
+        self._lower = below.interpolated(self._lower, self._vocab_size)

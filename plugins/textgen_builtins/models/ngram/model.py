@@ -1,0 +1,204 @@
+"""The n-gram model and its decoder."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from textgen.protocols import Ids, Tensors
+from textgen_builtins.models.ngram.smoothing import Floats32, Ints
+from textgen_builtins.models.ngram.trie import Trie
+from textgen_builtins.models.ngram.words import Hashes, WordCounts, WordReader, context_keys, context_keys_of_one
+
+_BLOCK: Final = 1 << 23  # probabilities that `score` works on at once: 32 MiB
+EXPERT_WEIGHTS: Final = (0.2, 0.35, 0.5)
+"""The exponents of the experts where words count; measured on English texts, prose with and without punctuation."""
+
+
+class NgramModel:
+    """textgen.protocols.Model of n-gram counts: up to `order` tokens, over a vocabulary of `vocab_size`.
+
+    With a `reader`, also of counts of what follows the word so far with up to `word_contexts` words before it. There
+    are then three experts: the n-grams; the word so far alone, interpolated with the n-grams; and the longest of the
+    contexts of words, interpolated with the shorter ones and the n-grams. The model is the product of their
+    probabilities to the powers EXPERT_WEIGHTS, normalised. A model without a reader is its one expert.
+
+    Its weights are `counts`, `keys` and `sizes` of a Trie and, for each number n of words before the word so far,
+    `words.n.contexts`, `words.n.counts` and `words.n.edges` of WordCounts. How many there are depends on the text, so
+    load_tensors takes any number that fits together.
+    """
+
+    def __init__(self, order: int, vocab_size: int, word_contexts: int = 0, reader: WordReader | None = None) -> None:
+        self.order = order
+        self.reader = reader if word_contexts else None
+        self.kinds = word_contexts + 1 if self.reader else 0  # of contexts of words
+        self.words: tuple[WordCounts, ...] = ()
+        self.trie = Trie(vocab_size, np.empty(0, np.int64), np.empty(0, np.int64), ())
+
+    @property
+    def expert_weights(self) -> tuple[float, ...]:
+        """(E,) the power of each expert."""
+        return EXPERT_WEIGHTS if self.kinds else (1.0,)
+
+    def decoder(self, batch_size: int) -> NgramDecoder:
+        """A decoder at the start state, in which no token went before."""
+        return NgramDecoder(self, batch_size)
+
+    def tensors(self) -> Tensors:
+        """All int64 and of one axis; `sizes` are of the orders counted so far."""
+        trie = {"counts": self.trie.counts, "keys": self.trie.keys, "sizes": np.array(self.trie.sizes, np.int64)}
+        words = {f"words.{n}.{key}": a for n, counts in enumerate(self.words) for key, a in counts.tensors().items()}
+        return trie | words
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Take over counts. Raises ValueError where they are not those of such a model."""
+        names = {"counts", "keys", "sizes"}
+        if any(name.startswith("words.") for name in tensors):  # they are counted last, so there may be none yet
+            names |= {f"words.{n}.{key}" for n in range(self.kinds) for key in ("contexts", "counts", "edges")}
+        if tensors.keys() != names:
+            raise ValueError(f"the weights are {', '.join(sorted(tensors)) or 'none'}, and should be {sorted(names)}")
+        for name, array in tensors.items():
+            if array.dtype != np.int64 or array.ndim != 1:
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, and should be int64 (N,)")
+        sizes = tensors["sizes"].tolist()
+        if len(sizes) > self.order:
+            raise ValueError(f"these are counts up to order {len(sizes)}, and the model's order is {self.order}")
+        size = self.trie.vocab_size
+        self.trie = Trie(size, tensors["keys"], tensors["counts"], sizes)
+        kinds = range(self.kinds if len(names) > 3 else 0)
+        parts = ({key: tensors[f"words.{n}.{key}"] for key in ("contexts", "edges", "counts")} for n in kinds)
+        self.words = tuple(WordCounts(size, **part) for part in parts)
+
+
+class NgramDecoder:
+    """textgen.protocols.Decoder. It carries for each row the node of the longest context known, and the last words.
+
+    It is made of E experts, whose own log probabilities it also gives; a mixture weighs each of them.
+    """
+
+    def __init__(self, model: NgramModel, batch_size: int) -> None:
+        self._model, self._trie = model, model.trie
+        self._reader = model.reader
+        self._weights = np.array(model.expert_weights, np.float32)
+        self._set(np.zeros(batch_size, np.int64), np.zeros((batch_size, 3), np.uint64), self._no_token(batch_size))
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self._nodes)
+
+    def extend(self, tokens: Ids) -> Floats32:
+        """Logits (B, V) of what follows `tokens` (B, T)."""
+        return self._product(self.extend_experts(tokens))
+
+    def score(self, tokens: Ids) -> Floats32:
+        """Logits (B, T, V) after each of `tokens` (B, T)."""
+        return self._product(self.score_experts(tokens))
+
+    def extend_experts(self, tokens: Ids) -> Floats32:
+        """Log probabilities (B, E, V) of what follows `tokens` (B, T). The array is used again by the next call."""
+        if len(self._nodes) == 1 and tokens.shape[1] == 1:
+            return self._extend_one(tokens.item())
+        if tokens.shape[1]:
+            self._read(tokens.astype(np.int64))
+        self._save()
+        return self._fill(self._nodes, self._words, self._last, self._logs)
+
+    def score_experts(self, tokens: Ids) -> Floats32:
+        """Log probabilities (B, T, E, V) after each of `tokens` (B, T)."""
+        ids = tokens.astype(np.int64)
+        nodes, words = self._read(ids)
+        out = np.empty((nodes.size, *self._logs.shape[1:]), np.float32)
+        flat, last = words.reshape(nodes.size, -1), ids.ravel()
+        step = max(1, _BLOCK // out[0].size)
+        for first in range(0, len(out), step):
+            rows = slice(first, first + step)
+            self._fill(nodes.ravel()[rows], flat[rows], last[rows], out[rows])
+        return out.reshape(*nodes.shape, *out.shape[1:])
+
+    def read_state(self) -> Tensors:
+        """`context` (B,) int64, the numbers of nodes of this model's trie; `words` (B, 4) int64, if words count."""
+        state = {"context": self._nodes.copy()}
+        if self._reader:
+            self._save()
+            state["words"] = np.concatenate([self._words.view(np.int64), self._last[:, None]], axis=1)
+        return state
+
+    def write_state(self, state: Tensors) -> None:
+        """Go on from a state that `read_state` gave, or rows of one. Raises ValueError for other numbers."""
+        nodes = np.array(state["context"], np.int64)
+        if nodes.ndim != 1 or (len(nodes) and (nodes.min() < 0 or nodes.max() >= self._trie.nodes)):
+            raise ValueError(f"context must be (B,) numbers from 0 to {self._trie.nodes - 1}")
+        words, last = np.zeros((len(nodes), 3), np.uint64), self._no_token(len(nodes))
+        if self._reader:
+            given = np.array(state["words"], np.int64)
+            if given.shape != (len(nodes), 4):
+                raise ValueError(f"words must be of shape {(len(nodes), 4)}, and is of {given.shape}")
+            words, last = np.ascontiguousarray(given[:, :3]).view(np.uint64), given[:, 3]
+        self._set(nodes, words, last)
+
+    def _set(self, nodes: Ints, words: Hashes, last: Ints) -> None:
+        self._nodes, self._words, self._last = nodes, words, last
+        self._unsaved: list[int] | None = None  # the words of a batch of one, where `_words` is behind
+        self._logs = np.empty((len(nodes), len(self._weights), self._trie.vocab_size), np.float32)
+
+    def _no_token(self, batch_size: int) -> Ints:
+        """(B,) what stands for the last token where there was none."""
+        return np.full(batch_size, self._trie.vocab_size, np.int64)
+
+    def _read(self, tokens: Ints) -> tuple[Ints, Hashes]:
+        """Read `tokens` (B, T); return the nodes (B, T) and the words (B, T, 3), or (B, T, 0), after each."""
+        one = tokens.shape[1] == 1
+        trie = self._trie
+        nodes = trie.advance(self._nodes, tokens[:, 0])[:, None] if one else trie.walk(self._nodes, tokens)
+        self._nodes = nodes[:, -1].copy()
+        words = np.empty((*tokens.shape, 0), np.uint64)
+        if self._reader:
+            self._save()
+            words = self._reader.read(self._words, tokens)
+            self._words, self._last = words[:, -1].copy(), tokens[:, -1].copy()
+        return nodes, words
+
+    def _fill(self, nodes: Ints, words: Hashes, last: Ints, out: Floats32) -> Floats32:
+        """Fill `out` (M, E, V) with the experts' log probabilities."""
+        first = out[:, 0]
+        self._trie.probabilities(nodes, first)
+        if self._reader:
+            out[:, 1:] = first[:, None]
+            for kind, (keys, counts) in enumerate(zip(self._keys(words, last), self._model.words, strict=False)):
+                counts.interpolate(keys, out[:, min(kind, 1) + 1])
+        return np.log(out, out)
+
+    def _keys(self, words: Hashes, last: Ints) -> list[Ints]:
+        return context_keys(words, last, self._model.kinds - 1)
+
+    def _extend_one(self, token: int) -> Floats32:
+        """`extend_experts` for one token of one sequence."""
+        out = self._logs[0]
+        self._nodes[0] = node = self._trie.advance_one(int(self._nodes[0]), token)
+        self._trie.probabilities_of_one(node, out[0])
+        if self._reader:
+            words = self._reader.read_one(self._unsaved or self._words[0].tolist(), token)
+            self._unsaved, self._last[0] = words, token
+            out[1:] = out[0]
+            keys = context_keys_of_one(words, token, self._model.kinds - 1)
+            for kind, (key, counts) in enumerate(zip(keys, self._model.words, strict=False)):
+                counts.interpolate_one(key, out[min(kind, 1) + 1])
+        np.log(out, out)
+        return self._logs
+
+    def _save(self) -> None:
+        """Bring `_words` up to date."""
+        if self._unsaved:
+            self._words, self._unsaved = np.array([self._unsaved], np.uint64), None
+
+    def _product(self, experts: Floats32) -> Floats32:
+        """Logits (..., V) from log probabilities (..., E, V)."""
+        if len(self._weights) == 1:
+            only: Floats32 = experts[..., 0, :]
+            return only
+        logits: Floats32 = experts[..., 0, :] * self._weights[0]
+        for i, weight in enumerate(self._weights[1:], 1):
+            logits += experts[..., i, :] * weight
+        return logits

@@ -1,0 +1,210 @@
+"""The n-grams of a text as a trie, and the probabilities that follow from their counts.
+
+Each n-gram of order 1 and up is an edge, from the node of its first n - 1 tokens; edge e leads to node e + 1, and node
+0 is the empty context. Edges are sorted by order, node and token. That is the order of the keys node · V + token, so
+one sorted array of 64-bit keys answers every look-up, whatever the size of the vocabulary and the order.
+
+A node's suffix is the node of its tokens without the first: where a context was never seen, the search goes on there
+(Aho and Corasick, "Efficient string matching", 1975).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from textgen_builtins.models.ngram.smoothing import Floats32, Ints, interpolation
+
+_TABLE_BYTES: Final = 1 << 26  # for the rows kept ready; deeper contexts are put together when they are asked for
+_BLOCK: Final = 1 << 16  # tokens worked on at once: the scratch arrays take a few times 512 KiB
+
+
+class Trie:
+    """N-gram counts of a vocabulary of V tokens. Immutable, so threads may share it.
+
+    keys    (E,) int64, node · V + token of each n-gram, rising
+    counts  (E,) int64: of the highest order how often it occurs, of the others after how many different tokens
+    sizes   how many n-grams there are of order 1, 2, ...
+
+    Raises ValueError when these do not fit together.
+    """
+
+    def __init__(self, vocab_size: int, keys: Ints, counts: Ints, sizes: Sequence[int]) -> None:
+        self.vocab_size, self.keys, self.counts, self.sizes = vocab_size, keys, counts, tuple(sizes)
+        self.order = len(self.sizes)
+        borders = np.concatenate([[0], np.cumsum(np.asarray(self.sizes, np.int64))])
+        self.nodes = int(borders[-2]) + 1 if self.order else 1  # that are contexts: the highest order's are none
+        parents, self._tokens = np.divmod(keys, vocab_size)
+        _check(keys, counts, self.sizes, borders, parents)
+        self._depths = np.repeat(np.arange(max(self.order, 1)), [1, *self.sizes[:-1]])
+        self._starts = np.searchsorted(parents, np.arange(self.nodes + 1))
+        self._own = np.empty(len(keys))
+        self._lower = np.ones(self.nodes)
+        self._suffixes = np.zeros(self.nodes, np.int64)
+        for n in range(self.order):
+            edges = slice(borders[n], borders[n + 1])
+            first = borders[n - 1] + 1 if n else 0  # node of depth n with the smallest number
+            size = borders[n] + 1 - first
+            own, lower = interpolation(counts[edges], parents[edges] - first, int(size))
+            self._own[edges], self._lower[first : first + size] = own, lower
+            if 0 < n < self.order - 1:
+                suffixes = self._find(self._suffixes[parents[edges]], self._tokens[edges])
+                if (suffixes < 0).any():
+                    raise ValueError("an n-gram is there without the shorter one that it ends in")
+                self._suffixes[borders[n] + 1 : borders[n + 1] + 1] = suffixes + 1
+        self._own32, self._lower32 = self._own.astype(np.float32), self._lower.astype(np.float32)
+
+    def advance(self, nodes: Ints, tokens: Ints) -> Ints:
+        """(M,) the node of the longest context known after `tokens` (M,) were added to contexts `nodes` (M,)."""
+        result = np.zeros(len(nodes), np.int64)
+        if self.order < 2:
+            return result
+        rows = np.arange(len(nodes))
+        nodes = np.where(self._depths[nodes] == self.order - 1, self._suffixes[nodes], nodes)
+        while len(rows):
+            edges = self._find(nodes, tokens[rows])
+            result[rows] = edges + 1  # not found is -1, so 0: the empty context, unless a suffix does better
+            again = (edges < 0) & (nodes > 0)
+            rows, nodes = rows[again], self._suffixes[nodes[again]]
+        return result
+
+    def advance_one(self, node: int, token: int) -> int:
+        """`advance` for one context, ten times as fast for it."""
+        if self.order < 2:
+            return 0
+        starts, tokens, suffixes, depths = self._views
+        if depths[node] == self.order - 1:
+            node = suffixes[node]
+        while True:
+            last = starts[node + 1]
+            edge = bisect_left(tokens, token, starts[node], last)
+            if edge < last and tokens[edge] == token:
+                return edge + 1
+            if not node:
+                return 0
+            node = suffixes[node]
+
+    @cached_property
+    def _views(self) -> tuple[Any, ...]:
+        """For `advance_one`: starts, tokens, suffixes and depths as memoryviews, whose items are Python's integers."""
+        return tuple(array.data for array in (self._starts, self._tokens, self._suffixes, self._depths))
+
+    def walk(self, start: Ints, tokens: Ints) -> Ints:
+        """(B, T) the node of the longest known context after each of `tokens` (B, T), read on from `start` (B,)."""
+        nodes = np.zeros(tokens.shape, np.int64)
+        for n, (_, edges) in enumerate(self._matches(start, tokens), 1):
+            if n < self.order:
+                nodes = np.where(edges >= 0, edges + 1, nodes)
+        return nodes
+
+    def loss(self, tokens: npt.NDArray[np.integer]) -> float | None:
+        """Mean cross-entropy in nats of `tokens` (N,) from the second on; None where there is no second."""
+        if len(tokens) < 2:
+            return None
+        total, start = 0.0, self.advance(np.zeros(1, np.int64), tokens[:1].astype(np.int64))
+        for first in range(1, len(tokens), _BLOCK):
+            block = tokens[None, first : first + _BLOCK].astype(np.int64)
+            probabilities = np.full(block.shape, 1 / self.vocab_size)
+            for contexts, edges in self._matches(start, block):
+                # Node -1, a context that was never seen, takes the last entries; `where` drops what comes of them.
+                own = np.where(edges >= 0, self._own[edges], 0.0)
+                mixed = own + self._lower[contexts] * probabilities
+                probabilities = np.where(contexts >= 0, mixed, probabilities)
+            total -= float(np.log(probabilities).sum())
+            start = self.walk(start, block)[:, -1]
+        return total / (len(tokens) - 1)
+
+    def probabilities(self, nodes: Ints, out: Floats32) -> None:
+        """Fill `out` (M, V) with the probabilities of what follows contexts `nodes` (M,)."""
+        table = self._table
+        deep = np.flatnonzero(nodes >= len(table))
+        if not len(deep):
+            np.take(table, nodes, axis=0, out=out, mode="clip")
+            return
+        chains = [(deep, nodes[deep])]  # rows and their nodes, at each step to the suffixes those still too deep
+        shallow = nodes.copy()
+        while len(deep):
+            shallow[deep] = self._suffixes[shallow[deep]]
+            deep = deep[shallow[deep] >= len(table)]
+            chains.append((deep, shallow[deep]))
+        np.take(table, shallow, axis=0, out=out, mode="clip")
+        for rows, descended in reversed(chains[:-1]):
+            sizes = self._starts[descended + 1] - self._starts[descended]
+            edges = np.arange(sizes.sum()) + np.repeat(self._starts[descended] - np.cumsum(sizes) + sizes, sizes)
+            out[rows] *= self._lower32[descended, None]
+            out[np.repeat(rows, sizes), self._tokens[edges]] += self._own32[edges]
+
+    def probabilities_of_one(self, node: int, out: Floats32) -> None:
+        """`probabilities` for one context, several times as fast for it: `out` is (V,)."""
+        table, chain = self._table, []
+        while node >= len(table):
+            chain.append(node)
+            node = int(self._suffixes[node])
+        out[:] = table[node]
+        for descended in reversed(chain):
+            first, last = self._starts[descended], self._starts[descended + 1]
+            out *= self._lower32[descended]
+            out[self._tokens[first:last]] += self._own32[first:last]
+
+    @cached_property
+    def _table(self) -> Floats32:
+        """(R, V) probabilities of the shallowest R contexts, as many as _TABLE_BYTES allows.
+
+        A context's suffix is shallower than it, so each depth is made of the one before.
+        """
+        rows = max(1, min(self.nodes, _TABLE_BYTES // (4 * self.vocab_size)))
+        table = np.full((rows, self.vocab_size), 1 / self.vocab_size, np.float32)
+        depths, parents = self._depths[:rows], np.repeat(np.arange(rows), np.diff(self._starts[: rows + 1]))
+        for depth in range(min(int(depths[-1]) + 1, self.order)):
+            first, last = np.searchsorted(depths, [depth, depth + 1])
+            if depth:
+                table[first:last] = table[self._suffixes[first:last]]
+            table[first:last] *= self._lower32[first:last, None]
+            edges = slice(self._starts[first], self._starts[last])
+            table[parents[edges], self._tokens[edges]] += self._own32[edges]
+        return table
+
+    def _matches(self, start: Ints, tokens: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """For each order n: the nodes (B, T) of the n - 1 tokens before each of `tokens`, and the edges from there.
+
+        `start` (B,) is the context before the first token. -1 stands for what was never seen.
+        """
+        contexts = np.zeros(tokens.shape, np.int64)
+        for n in range(1, self.order + 1):
+            edges = self._find(contexts, tokens)
+            yield contexts, edges
+            contexts = np.empty_like(contexts)
+            contexts[:, 1:] = np.where(edges[:, :-1] >= 0, edges[:, :-1] + 1, -1)
+            contexts[:, 0] = self._cut(start, n)
+
+    def _cut(self, nodes: Ints, depth: int) -> Ints:
+        """The contexts `nodes` (B,) without all but their last `depth` tokens; -1 for those that have less."""
+        while (deeper := self._depths[nodes] > depth).any():
+            nodes = np.where(deeper, self._suffixes[nodes], nodes)
+        return np.where(self._depths[nodes] == depth, nodes, -1)
+
+    def _find(self, nodes: Ints, tokens: Ints) -> Ints:
+        """The edges from `nodes` by `tokens`, -1 where there is none."""
+        wanted = nodes * self.vocab_size + tokens  # negative, so not there, for node -1
+        edges = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where(self.keys[edges] == wanted, edges, -1)
+
+
+def _check(keys: Ints, counts: Ints, sizes: Sequence[int], borders: Ints, parents: Ints) -> None:
+    if len(keys) != len(counts) or len(keys) != borders[-1] or any(size < 0 for size in sizes):
+        raise ValueError(f"{len(keys)} keys, {len(counts)} counts and sizes of {sum(sizes)} do not fit together")
+    if sizes and not sizes[0]:
+        raise ValueError("there is no n-gram of order 1")
+    if (np.diff(keys) <= 0).any():
+        raise ValueError("the keys do not rise")
+    if (counts < 1).any():
+        raise ValueError("a count is below 1")
+    for n in range(len(sizes)):
+        level = parents[borders[n] : borders[n + 1]]
+        if len(level) and (level[0] < (borders[n - 1] + 1 if n else 0) or level[-1] > borders[n]):
+            raise ValueError(f"an n-gram of order {n + 1} does not go on from one of order {n}")

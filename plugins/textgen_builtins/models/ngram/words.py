@@ -1,0 +1,236 @@
+"""Counts of what follows a word so far and the words before it, whatever stands between them.
+
+Contexts that end at the borders of words are the first that compressors of the PAQ family mix with their n-grams
+(Mahoney, "Adaptive weighing of context models for lossless data compression", 2005).
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from functools import cached_property
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from textgen.protocols import Ids, Tensors, Tokenizer
+from textgen_builtins.models.ngram.smoothing import Floats32, Ints, interpolation
+
+Hashes = npt.NDArray[np.uint64]
+
+_LETTERS: Final = re.compile(r"[^\W\d_]+")
+_FACTOR: Final = 0x9E3779B97F4A7C15  # odd, so no product of powers of it is 0 modulo 2**64
+_MASK: Final = (1 << 64) - 1
+_POSITIVE: Final = (1 << 63) - 1
+_FACTOR64, _POSITIVE64, _SHIFT64 = np.uint64(_FACTOR), np.uint64(_POSITIVE), np.uint64(32)
+_ROW_BYTES: Final = 1 << 24  # for the rows of one kind of context kept ready
+
+
+@attrs.frozen(eq=False, slots=False)
+class WordReader:
+    """Follows the words of a text by their hashes: of the word so far, the word before it, and the one before that.
+
+    A word is a run of letters, in any case. What a token does to the hash h of the word so far is one of
+    h · factor + add, and where it ends the word, `tail`, which begins the next. All arrays are (V,).
+
+    inner   the hash of the last whole word inside the token, 0 if there is none
+    """
+
+    factors: Hashes
+    adds: Hashes
+    ends: npt.NDArray[np.bool_]
+    inner: Hashes
+    tails: Hashes
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> WordReader | None:
+        """A reader of a tokenizer's tokens, None where none has letters.
+
+        A token's text is what it adds to a text that it stands in.
+        """
+        effects = [_effect(_added_text(tokenizer, token)) for token in range(tokenizer.vocab_size)]
+        factors, adds, ends, inner, tails = zip(*effects, strict=True)
+        hashes = [np.array(column, np.uint64) for column in (factors, adds, inner, tails)]
+        made = cls(hashes[0], hashes[1], np.array(ends, np.bool_), hashes[2], hashes[3])
+        return made if any(array.any() for array in (made.adds, made.inner, made.tails)) else None
+
+    def read(self, words: Hashes, tokens: Ints) -> Hashes:
+        """(B, T, 3) hashes of the last three words after each of `tokens` (B, T), read on from `words` (B, 3)."""
+        factors, adds, ends = self.factors[tokens], self.adds[tokens], self.ends[tokens]
+        whole = _scan(np.where(ends, 0, factors), np.where(ends, self.tails[tokens], adds), words[:, 0])  # (B, T)
+        before = np.concatenate([words[:, :1], whole[:, :-1]], axis=1)
+        finished = np.stack([np.where(ends, before * factors + adds, 0), self.inner[tokens]], axis=-1)  # (B, T, 2)
+        known = np.concatenate([words[:, :0:-1], finished.reshape(len(words), -1)], axis=1)  # (B, 2 + 2 T)
+        there = known != 0
+        there[:, :2] = True  # so that every row has two, and none sees another's
+        last = (np.cumsum(there) - 1).reshape(known.shape)[:, 3::2]  # (B, T) places among those that are there
+        known = known[there]
+        return np.stack([whole, known[last], known[last - 1]], axis=-1)
+
+    def read_one(self, words: list[int], token: int) -> list[int]:
+        """`read` of one token for one text, in Python's integers: ten times as fast for it."""
+        factor, add, ends, inner, tail = self._effects[token]
+        so_far, last, earlier = words
+        so_far = (so_far * factor + add) & _MASK
+        if not ends:
+            return [so_far, last, earlier]
+        if so_far:
+            last, earlier = so_far, last
+        if inner:
+            last, earlier = inner, last
+        return [tail, last, earlier]
+
+    @cached_property
+    def _effects(self) -> list[tuple[int, int, bool, int, int]]:
+        """By token: its factor, addend, whether it ends a word, the last word inside it, the beginning of the next."""
+        columns = (self.factors, self.adds, self.ends, self.inner, self.tails)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def context_keys(words: Hashes, tokens: Ints, number: int) -> list[Ints]:
+    """For 0 to `number` words before the word so far: a key (...) of the context after `tokens` (...).
+
+    words   (..., 3) the hashes of the words there
+
+    The last token is part of each, since it tells what stands between two words.
+    """
+    key = tokens.astype(np.uint64)
+    keys = []
+    for place in range(number + 1):
+        key = (key ^ (key >> _SHIFT64)) * _FACTOR64 + words[..., place]
+        keys.append((key & _POSITIVE64).view(np.int64))
+    return keys
+
+
+def context_keys_of_one(words: list[int], token: int, number: int) -> list[int]:
+    """`context_keys` for one text, in Python's integers."""
+    key, keys = token, []
+    for place in range(number + 1):
+        key = ((key ^ (key >> 32)) * _FACTOR + words[place]) & _MASK
+        keys.append(key & _POSITIVE)
+    return keys
+
+
+class WordCounts:
+    """How often each of V tokens follows each context of one kind. Immutable, so threads may share it.
+
+    contexts   (C,) int64, the keys of the contexts, rising
+    edges      (E,) int64, number of the context · V + token, rising
+    counts     (E,) int64
+
+    Raises ValueError when these do not fit together.
+    """
+
+    def __init__(self, vocab_size: int, contexts: Ints, edges: Ints, counts: Ints) -> None:
+        self.contexts, self.edges, self.counts = contexts, edges, counts
+        parents, tokens = np.divmod(edges, vocab_size)
+        if len(edges) != len(counts) or (np.diff(contexts) <= 0).any() or (np.diff(edges) <= 0).any():
+            raise ValueError("the keys of contexts of words do not rise, or are not as many as their counts")
+        starts = np.searchsorted(parents, np.arange(len(contexts) + 1))
+        if (counts < 1).any() or starts[0] or starts[-1] != len(edges) or (np.diff(starts) < 1).any():
+            raise ValueError("a context of words has no count, or a count has no context")
+        own, lower = interpolation(counts, parents, len(contexts))
+        self._starts, self._tokens = starts, tokens
+        self._own, self._lower = own.astype(np.float32), lower.astype(np.float32)
+        self._vocab_size = vocab_size
+
+    @classmethod
+    def count(cls, vocab_size: int, keys: Ints, following: Ids) -> WordCounts:
+        """The counts of a text: `following` (N,) is the token after each context, whose keys are `keys` (N,)."""
+        contexts, numbers = np.unique(keys, return_inverse=True)
+        edges, counts = np.unique(numbers * vocab_size + following, return_counts=True)
+        return cls(vocab_size, contexts, edges, counts)
+
+    def tensors(self) -> Tensors:
+        """What the constructor takes."""
+        return {"contexts": self.contexts, "counts": self.counts, "edges": self.edges}
+
+    def interpolate(self, keys: Ints, probabilities: Floats32) -> None:
+        """Turn the probabilities (M, V) by a lower order, in place, into those after the contexts `keys` (M,)."""
+        if not len(self.contexts):
+            return
+        numbers = np.minimum(np.searchsorted(self.contexts, keys), len(self.contexts) - 1)
+        rows = np.flatnonzero(self.contexts[numbers] == keys)
+        numbers = numbers[rows]
+        starts = self._starts[numbers]
+        sizes = self._starts[numbers + 1] - starts
+        edges = np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+        probabilities[rows] *= self._lower[numbers, None]
+        probabilities[np.repeat(rows, sizes), self._tokens[edges]] += self._own[edges]
+
+    def interpolate_one(self, key: int, probabilities: Floats32) -> None:
+        """`interpolate` for one context, several times as fast for it: `probabilities` is (V,)."""
+        contexts, buckets, shift, starts, lower = self._views
+        bucket = key >> shift
+        number = bisect_left(contexts, key, buckets[bucket], buckets[bucket + 1])
+        if number == len(contexts) or contexts[number] != key:
+            return
+        probabilities *= lower[number]
+        if self._rows is not None:
+            probabilities += self._rows[number]
+            return
+        edges = slice(starts[number], starts[number + 1])
+        probabilities[self._tokens[edges]] += self._own[edges]
+
+    @cached_property
+    def _views(self) -> tuple[Any, Any, int, Any, Any]:
+        """For `interpolate_one`: memoryviews, whose items are Python's numbers, of contexts, buckets, starts and lower.
+
+        Keys with the same digits above `shift` are between two `buckets`: keys are spread evenly, so these are few.
+        """
+        digits = max(1, len(self.contexts).bit_length() - 2)
+        shift = 63 - digits
+        buckets = np.searchsorted(self.contexts, np.arange(1 << digits) << shift)
+        ends = np.append(buckets, len(self.contexts))
+        return self.contexts.data, ends.data, shift, self._starts.data, self._lower.data
+
+    @cached_property
+    def _rows(self) -> Floats32 | None:
+        """(C, V) what each context adds to each token's probability; None where that takes too much memory."""
+        if len(self.contexts) * self._vocab_size * 4 > _ROW_BYTES:
+            return None
+        rows = np.zeros((len(self.contexts), self._vocab_size), np.float32)
+        rows.reshape(-1)[self.edges] = self._own
+        return rows
+
+
+def _added_text(tokenizer: Tokenizer, token: int) -> str:
+    """What a token adds to the text before it, for which the token itself stands."""
+    once = tokenizer.decode(np.array([token]))
+    return tokenizer.decode(np.array([token, token]))[len(once) :]
+
+
+def _effect(text: str) -> tuple[int, int, bool, int, int]:
+    """A token's factor, addend, whether it ends a word, the last word inside it, and the beginning of the next."""
+    found = list(_LETTERS.finditer(text))
+    head = found.pop(0).group() if found and not found[0].start() else ""
+    factor = pow(_FACTOR, len(head.casefold()), 1 << 64)
+    if len(head) == len(text):
+        return factor, _hash(head), False, 0, 0
+    tail = found.pop().group() if found and found[-1].end() == len(text) else ""
+    return factor, _hash(head), True, _hash(found[-1].group()) if found else 0, _hash(tail)
+
+
+def _hash(letters: str) -> int:
+    value = 0
+    for letter in letters.casefold():
+        value = (value * _FACTOR + ord(letter) + 1) & _MASK
+    return value
+
+
+def _scan(factors: Hashes, adds: Hashes, first: Hashes) -> Hashes:
+    """(B, T) h_t = h_(t-1) · factors_t + adds_t for `factors` and `adds` (B, T), h_(-1) being `first` (B,).
+
+    In as many rounds as the longest word has binary digits, each of which doubles the reach of every map.
+    """
+    factors, adds = factors.copy(), adds.copy()
+    adds[:, :1] += first[:, None] * factors[:, :1]
+    factors[:, :1] = 0
+    reach = 1
+    while factors.any():
+        adds[:, reach:] += factors[:, reach:] * adds[:, :-reach]
+        factors[:, reach:] *= factors[:, :-reach]
+        reach *= 2
+    return adds

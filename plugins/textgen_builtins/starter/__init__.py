@@ -1,0 +1,1 @@
+"""The command init: a pipeline for a text, a machine and some minutes."""

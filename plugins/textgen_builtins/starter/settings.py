@@ -1,0 +1,91 @@
+"""Which network for which text, time and machine. One dial: the characters that a width can read in the time."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import attrs
+
+_TRIED: Final = 256  # units of the network whose speed is measured
+_WIDTHS: Final = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
+_PASSES: Final = 9.0  # over the text that a network should have time for: then the widest one learns most
+_USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
+_SLOWER: Final = 1.9  # a network twice as wide takes 2 to the power of this times as long
+_TRIAL_SECONDS: Final = 0.7
+
+
+@attrs.frozen
+class Settings:
+    """Settings of the template.
+
+    passes   over the text that there will be time for
+    """
+
+    hidden_size: int
+    embedding_size: int
+    dropout: float
+    input_dropout: float
+    batch_size: int
+    learning_rate: float
+    order: int
+    passes: float
+
+
+def choose(characters: int, seconds: float, speed: float) -> Settings:
+    """Settings for a text of so many characters.
+
+    speed   characters a second that a step of training with 256 units reads on this machine
+    """
+    training = max(1.0, characters * 0.85)
+
+    def passes(width: int) -> float:
+        read: float = speed * (_TRIED / width) ** _SLOWER * seconds * _USED
+        return read / training
+
+    width = max((width for width in _WIDTHS if passes(width) >= _PASSES), default=_WIDTHS[0])
+    read = passes(width)
+    often = min(1.0, max(0.0, read / 40))  # how often it will have seen the text, between hardly and too often
+    streams = 16 if training < 60_000 else 32
+    while streams > 4 and training / streams < 64 * 20:
+        streams //= 2
+    return Settings(
+        hidden_size=width,
+        embedding_size=min(128, width),
+        dropout=round(0.1 + 0.4 * often**0.5, 2),
+        input_dropout=round(0.02 + 0.18 * often, 2),
+        batch_size=streams,
+        learning_rate=4e-3 if width <= 256 else 3e-3 if width <= 512 else 2e-3,
+        order=6 if characters < 300_000 else 7 if characters < 600_000 else 8,
+        passes=read,
+    )
+
+
+def measured_speed(seed: int = 0) -> float:
+    """Characters a second that a step of training with an LSTM of 256 units reads here, tried for a second or two."""
+    import numpy as np
+    import torch
+
+    from textgen import devices
+    from textgen.gradient.computing import Computation, choose_precision, choose_workers
+    from textgen.protocols import TrainingContext
+    from textgen_builtins.models.rnn.config import RNNConfig
+    from textgen_builtins.models.rnn.torch_model import TorchRNN
+
+    context = TrainingContext(seed=seed, device=devices.resolve("auto"))
+    config = RNNConfig(cell="lstm", hidden_size=_TRIED, embedding_size=128)
+    model = TorchRNN.create(config, 64, seed=seed, device=context.device)
+    windows = np.random.default_rng(seed).integers(64, size=(32, 65))
+    precision = choose_precision(model, windows, context)
+    workers = choose_workers(model, windows, context, precision)
+    computation = Computation.of(model, context.device, precision, workers)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=context.device.startswith(("cpu", "cuda")))
+    try:
+        begun, steps = time.perf_counter(), 0
+        while time.perf_counter() - begun < _TRIAL_SECONDS or steps < 2:
+            float(computation.gradients(windows, None, (seed, steps))[0])
+            optimizer.step()
+            steps += 1
+        return steps * 32 * 64 / (time.perf_counter() - begun)
+    finally:
+        computation.close()

@@ -1,0 +1,50 @@
+"""Small texts, n-gram models of them, and pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textgen import Engine
+from textgen.data import Dataset
+from textgen.protocols import TrainingContext
+from textgen_builtins.models.ngram.counting import CountTrainer
+from textgen_builtins.models.ngram.model import NgramModel
+
+TEXT = "".join(Engine().read_corpus({"type": "story"}))[:20_000]
+HELD_OUT = TEXT[-2_000:]
+CONTEXT = TrainingContext(seed=0, device="cpu")
+
+
+def count(tokens: Any, vocab_size: int, order: int) -> NgramModel:
+    """An n-gram model of all but the last tenth of `tokens`."""
+    model = NgramModel(order, vocab_size)
+    for _ in CountTrainer().train(model, dataset(tokens, vocab_size), CONTEXT):
+        pass
+    return model
+
+
+def dataset(tokens: Any, vocab_size: int) -> Dataset:
+    """A data set with the last tenth held out."""
+    ids = np.asarray(tokens)
+    cut = len(ids) - len(ids) // 10
+    return Dataset(training=ids[:cut], validation=ids[cut:], vocab_size=vocab_size, window_length=1, window_stride=1)
+
+
+def pipeline(folder: Path, model: dict[str, Any], trainer: dict[str, Any], **tables: Any) -> dict[str, Any]:
+    """A pipeline on TEXT, its last tenth held out."""
+    path = folder / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return {
+        "device": "cpu",
+        "corpus": {"type": "file", "path": str(path)},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 32},
+        "model": model,
+        "trainer": trainer,
+        "generate": {"prompt": "", "max_new_tokens": 20},
+        "observer": [],
+        **tables,
+    }

@@ -1,0 +1,101 @@
+"""The command and its session take the options of plugins' samplers, and import plugins only if they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.terminal import Terminal
+
+MODULE = '''
+"""Samplers with options of several types."""
+
+import sys
+
+import attrs
+
+from textgen import Component, hookimpl, option
+
+print("IMPORTED", file=sys.stderr)
+
+
+@attrs.frozen
+class OnlyConfig:
+    """Keeps some tokens only."""
+
+    ids: tuple[int, ...] = option((), help="ids of the tokens that are kept", argument="only_tokens")
+    strict: bool = option(True, help="whether it works at all", argument="only_strictly")
+
+
+@attrs.frozen
+class Only:
+    config: OnlyConfig
+    uses_history = False
+
+    def __call__(self, logits, history):
+        if not self.config.ids or not self.config.strict:
+            return logits
+        kept = logits - float("inf")
+        kept[:, list(self.config.ids)] = logits[:, list(self.config.ids)]
+        return kept
+
+
+@hookimpl
+def textgen_samplers():
+    return [Component("only", OnlyConfig, lambda config, context: Only(config), place=5)]
+'''
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a plugin is installed."""
+    folder = tmp_path_factory.mktemp("site")
+    information = folder / "textgen_only-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: textgen-only\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[textgen]\nonly = textgen_only\n")
+    (folder / "textgen_only.py").write_text(MODULE)
+    return folder
+
+
+@pytest.fixture
+def generate(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, site: Path) -> Callable[..., Any]:
+    def run(*arguments: object) -> Any:
+        path = {"PYTHONPATH": f"{site}:{os.environ.get('PYTHONPATH', '')}"}
+        return textgen("generate", finished_run, *arguments, cwd=tmp_path, env=path)
+
+    return run
+
+
+def test_help_shows_the_options_of_plugins(generate: Callable[..., Any]) -> None:
+    shown = " ".join(generate("--help").stdout.split())
+    assert "--only-tokens INTEGER Changes the run's samplers: ids of the tokens that are kept." in shown
+    assert "--only-strictly / --no-only-strictly" in shown
+
+
+def test_an_option_of_a_plugin_changes_the_chain(generate: Callable[..., Any]) -> None:
+    options = ("-p", "the ", "--max-new-tokens", 8, "--only-tokens", 3, "--no-echo")
+    done = generate(*options)
+    assert (done.code, len(set(done.stdout[:-1]))) == (0, 1), done.stderr
+    assert len(set(generate(*options, "--no-only-strictly").stdout)) > 2
+    failed = generate(*options, "--only-tokens", "e")
+    assert (failed.code, failed.stdout) == (2, "")
+    assert "--only-tokens[1]: expected an integer" in failed.stderr
+
+
+def test_plugins_are_imported_only_for_an_option_of_theirs(generate: Callable[..., Any]) -> None:
+    assert "IMPORTED" not in generate("-p", "the ", "--max-new-tokens", 1, "--top-k", 3).stderr
+    failed = generate("--only-token", 3)
+    assert "there is no option --only-token; did you mean '--only-tokens'?" in failed.stderr
+
+
+def test_a_session_takes_them(begin: Callable[..., Terminal], finished_run: Path, site: Path) -> None:
+    path = f"{site}:{os.environ.get('PYTHONPATH', '')}"
+    session = begin(finished_run, "--max-new-tokens", "8", "--no-echo", PYTHONPATH=path)
+    assert "only_tokens" in session.ask("/options").partition("not set: ")[2]
+    assert session.ask("/set only-tokens=[3]") == ""
+    assert len(set(session.ask("the ")[:-1])) == 1
+    assert "did you mean 'only_tokens'?" in session.ask("/set only_token=[3]")

@@ -1,0 +1,47 @@
+"""Two torch modules: one made for textgen, with a cache that grows, and one that knows nothing of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from textgen.gradient import GradientModel
+
+
+class Attention(nn.Module, GradientModel):
+    """One causal head over a cache that grows: the state is all keys and values so far."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.table = nn.Parameter(torch.randn(vocab_size, 8, generator=generator))
+        self.parts = nn.Parameter(torch.randn(24, 8, generator=generator) * 0.3)
+        self.head = nn.Parameter(torch.randn(vocab_size, 8, generator=generator))
+
+    def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+        query, key, value = (self.table[tokens] @ self.parts.T).chunk(3, dim=-1)
+        before = 0
+        if state is not None:
+            before = state[0].shape[1]
+            key, value = torch.cat([state[0], key], 1), torch.cat([state[1], value], 1)
+        length = tokens.shape[1]
+        mask = torch.ones(length, before + length, dtype=torch.bool, device=tokens.device).tril(before)
+        seen = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return seen @ self.head.T, (key, value)
+
+
+class Recurrent(nn.Module):
+    """A module that knows nothing of textgen."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, 6)
+        self.cell = nn.GRU(6, 7, batch_first=True)
+        self.head = nn.Linear(7, vocab_size)
+
+    def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+        carried = None if state is None else state[0].transpose(0, 1).contiguous()
+        seen, after = self.cell(self.embedding(tokens), carried)
+        return self.head(seen), (after.transpose(0, 1),)

@@ -1,0 +1,353 @@
+"""The training loop of textgen.gradient: what it resumes, decides, shares out and measures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+import textgen
+from textgen import BuildContext, Component, Engine, PipelineError, PluginSet, TrainingError, hookimpl, option
+from textgen.events import Evaluation, Event, Settled, StepDone
+from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant, cosine, warmup_stable_decay
+from textgen.protocols import TrainerState
+
+
+def pipeline(trainer: dict[str, Any], **model: Any) -> dict[str, Any]:
+    """A run of a few seconds at most."""
+    return {
+        "device": "cpu",
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 16},
+        "model": {"type": "rnn", "cell": "gru", "hidden_size": 12, "dropout": 0.2, **model},
+        "trainer": {"type": "adamw", "steps": 30, "batch_size": 8, "order": "streams", **trainer},
+        "observer": [],
+        "generate": {"max_new_tokens": 5},
+    }
+
+
+@attrs.define
+class Recorder:
+    """Keeps the events of a run."""
+
+    events: list[Event] = attrs.field(factory=list)
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, cls: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, cls)]
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()
+
+
+def run_in_parts(engine: Engine, tables: dict[str, Any], output: Path, stops: Sequence[int]) -> textgen.Run:
+    """Interrupt after each of so many steps, then finish."""
+    for stop in stops:
+        count = itertools.count(1)
+        with pytest.raises(textgen.Interrupted):
+            engine.run(tables, output=output, cancelled=lambda count=count, stop=stop: next(count) > stop)
+    return engine.run(tables, output=output)
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        {},
+        {"precision": "bfloat16"},
+        {"workers": 2},
+        {"workers": 3, "batch_size": 7, "gradient_clipping": "off"},
+        {"order": "shuffled", "schedule": "decay", "warmup_steps": 4},
+        {"type": "sgd", "momentum": 0.9},
+    ],
+    ids=str,
+)
+def test_a_run_in_parts_is_the_run_in_one(trainer: dict[str, Any], tmp_path: Path) -> None:
+    tables = pipeline(trainer)
+    whole = Engine().run(tables, output=tmp_path / "whole")
+    parts = run_in_parts(Engine(), tables, tmp_path / "parts", [4, 11])
+    assert parts.outcome == "resumed"
+    assert weights(parts.path) == weights(whole.path)
+
+
+def test_workers_compute_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
+    """Rows shared out unevenly still count alike; only rounding differs."""
+    losses = {}
+    for workers in (1, 3):
+        recorder = Recorder()
+        tables = pipeline({"workers": workers, "batch_size": 7, "steps": 12}, dropout=0.0)
+        textgen.run(tables, output=tmp_path / str(workers), observers=[recorder])
+        losses[workers] = [event.loss for event in recorder.of(StepDone)]
+    assert losses[3] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_another_number_of_workers_may_resume(tmp_path: Path) -> None:
+    """The carried state is one for all workers in a checkpoint."""
+    trainer = GradientTrainer(GradientOptions(), lambda p: torch.optim.SGD(p, lr=0.1))
+    trainer._carried = [(torch.arange(6.0).reshape(3, 2),), (torch.arange(4.0).reshape(2, 2),)]
+    assert trainer.state().arrays["carried.0"].shape == (5, 2)
+
+
+def test_auto_and_budget_are_decided_once_and_recorded(tmp_path: Path) -> None:
+    tables = pipeline({"steps": None, "budget": "3s", "precision": "auto", "workers": "auto"})
+    del tables["trainer"]["steps"]
+    recorder = Recorder()
+    first = textgen.run(tables, output=tmp_path / "first", observers=[recorder])
+    decided = json.loads((first.path / "run.json").read_text())["settled"]["settled"]
+    assert decided.keys() == {"steps", "measured", "precision", "workers"}
+    assert recorder.of(Settled)[-1].options == {"settled": decided}
+    assert recorder.of(StepDone)[-1].step == decided["steps"]
+    saved = tomllib.loads((first.path / "pipeline.toml").read_text())
+    assert saved["trainer"]["settled"] == decided
+    assert saved["trainer"]["budget"] == "3s"
+    again = textgen.run(first.path / "pipeline.toml", output=tmp_path / "again")
+    assert weights(again.path) == weights(first.path)
+    for same in (tables, saved):
+        assert textgen.run(same, output=first.path).outcome == "skipped"
+    assert tomllib.loads((first.path / "pipeline.toml").read_text()) == saved
+
+
+def test_a_budget_in_parts_is_the_same_run(tmp_path: Path) -> None:
+    tables = pipeline({"budget": "4s"})
+    del tables["trainer"]["steps"]
+    whole = run_in_parts(Engine(), tables, tmp_path / "parts", [3, 12])
+    again = textgen.run(whole.path / "pipeline.toml", output=tmp_path / "again")
+    assert weights(again.path) == weights(whole.path)
+
+
+@pytest.mark.parametrize("wrong", ["60", "0s", "ten minutes", "5 days"])
+def test_a_budget_that_is_no_time_is_refused(wrong: str) -> None:
+    with pytest.raises(PipelineError, match="a time such as"):
+        Engine().pipeline(pipeline({"budget": wrong}))
+
+
+def test_the_validation_loss_is_what_evaluate_gives(tmp_path: Path) -> None:
+    """The held-out text is read as one stream, though in parts side by side."""
+    tables = pipeline({"steps": 60})
+    tables["data"]["validation_fraction"] = 0.4
+    recorder = Recorder()
+    run = textgen.run(tables, output=tmp_path / "run", observers=[recorder])
+    text = "".join(Engine().read_corpus({"type": "story"}))
+    tokens = run.generator.tokenizer.encode(text)
+    held_out = run.generator.tokenizer.decode(tokens[-len(tokens) * 4 // 10 :])
+    best = min(event.validation_loss for event in recorder.of(Evaluation))
+    assert best == pytest.approx(run.generator.score(held_out).loss, abs=2e-3)
+
+
+def test_streams_begin_elsewhere_in_every_epoch(tmp_path: Path) -> None:
+    from textgen.data import Windows
+    from textgen.gradient.batches import training_batches
+
+    tokens = np.arange(1000)
+    batches = training_batches(GradientOptions(order="streams", batch_size=4), Windows(tokens, 10, 10), seed=3)
+    starts = {int(batches.batch(epoch, 0)[0, 0]) for epoch in range(6)}
+    assert len(starts) == 6
+    for epoch in range(2):
+        seen = np.concatenate([batches.batch(epoch, n)[:, :-1].ravel() for n in range(batches.per_epoch)])
+        assert len(set(seen.tolist())) == len(seen) >= 950
+
+
+# Optimizers and models of plugins.
+
+
+@attrs.frozen(kw_only=True)
+class OddConfig(GradientOptions):
+    """Two optimizers, one of which counts in Python."""
+
+    learning_rate: float = option(0.01, help="learning rate")
+
+
+class Counting(torch.optim.Optimizer):
+    """Plain descent whose rate falls with a count of its own, kept as an int and in its group."""
+
+    def __init__(self, parameters: list[torch.Tensor], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "calls": 0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["calls"] += 1
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["count"] = state.get("count", 0) + 1
+                state["marks"] = [state["count"], group["calls"]]
+                parameter.sub_(parameter.grad, alpha=group["lr"] / sum(state["marks"]))
+
+
+class Odd:
+    """A plugin with a trainer, and a model with a loss and roles of its own."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    @hookimpl
+    def textgen_trainers(self) -> list[Component]:
+        return [Component("odd", OddConfig, self.build_trainer)]
+
+    @hookimpl
+    def textgen_models(self) -> list[Component]:
+        return [Component("own-loss", textgen.NoOptions, self.build_model)]
+
+    def build_trainer(self, config: OddConfig, context: BuildContext) -> GradientTrainer:
+        def optimizers(parameters: Parameters) -> list[torch.optim.Optimizer]:
+            self.seen.append(parameters.roles)
+            rest = parameters.of_role("embedding", "vector", "head")
+            matrices = parameters.of_role("matrix")
+            counting = [Counting(matrices, 0.1)] if matrices else []
+            return [*counting, torch.optim.Adam(rest, lr=config.learning_rate)]
+
+        return GradientTrainer(config, optimizers)
+
+    def build_model(self, config: Any, context: BuildContext) -> Any:
+        from textgen.gradient import GradientModel
+
+        outer = self
+
+        class Network(torch.nn.Module, GradientModel):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table = torch.nn.Parameter(torch.zeros(context.vocab_size, context.vocab_size))
+                self.gain = torch.nn.Parameter(torch.ones(1))
+
+            def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+                return self.table[tokens] * self.gain, ()
+
+            def parameter_roles(self) -> dict[str, str]:
+                return {"table": "head"}
+
+            def training_loss(self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None) -> Any:
+                outer.seen.append("own loss")
+                logits, state = self(tokens, state)
+                return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) + 100.0, state
+
+        return Network()
+
+
+@pytest.fixture
+def odd() -> Odd:
+    return Odd()
+
+
+@pytest.fixture
+def engine(odd: Odd) -> Engine:
+    plugins = PluginSet.discover()
+    plugins.register(odd, "odd")
+    return Engine(plugins)
+
+
+def test_what_optimizers_keep_is_resumed(engine: Engine, odd: Odd, tmp_path: Path) -> None:
+    tables = pipeline({"type": "odd", "order": "shuffled"}, embedding_size=6)
+    whole = engine.run(tables, output=tmp_path / "whole")
+    parts = run_in_parts(engine, tables, tmp_path / "parts", [5, 9])
+    assert weights(parts.path) == weights(whole.path)
+    assert {"embedding", "matrix", "vector"} <= set(odd.seen[0])
+
+
+def test_a_model_may_have_a_loss_and_roles_of_its_own(engine: Engine, odd: Odd, tmp_path: Path) -> None:
+    recorder = Recorder()
+    tables = pipeline({"order": "shuffled", "type": "odd"}) | {"model": {"type": "own-loss"}}
+    engine.run(tables, output=tmp_path / "run", observers=[recorder])
+    assert ("head", "vector") in odd.seen
+    assert "own loss" in odd.seen
+    assert all(event.loss > 100 for event in recorder.of(StepDone))
+    assert all(event.validation_loss < 10 for event in recorder.of(Evaluation))
+
+
+def test_what_cannot_be_saved_is_named() -> None:
+    class Strange(Counting):
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            self.state[self.param_groups[0]["params"][0]]["thing"] = object()
+
+    from textgen.gradient.optimization import Optimization
+
+    module = torch.nn.Linear(2, 2)
+    module(torch.ones(1, 2)).sum().backward()
+    made = Optimization.of(module, GradientOptions(), lambda p: Strange(p, 0.1), constant)
+    made.step(1, 2)
+    with pytest.raises(textgen.UsageError, match="Strange keeps 'thing', a object"):
+        made.state()
+
+
+# Losses that stay on the device.
+
+
+@attrs.define
+class LateTrainer:
+    """Gives losses as tensors, the 20th of which is NaN."""
+
+    given: int = 0
+
+    def train(self, model: Any, data: Any, context: Any) -> Any:
+        for step in range(1, 200):
+            self.given = step
+            loss = torch.tensor(float("nan") if step >= 20 else 2.0)
+            yield StepDone(step=step, steps=200, epoch=1, loss=loss, tokens=8, gradient_norm=torch.tensor(1.0))
+
+    def state(self) -> TrainerState:
+        return TrainerState()
+
+    def load_state(self, state: TrainerState) -> None: ...
+
+
+def test_a_nan_that_stays_on_the_device_stops_the_run_a_few_steps_later(tmp_path: Path) -> None:
+    trainer = LateTrainer()
+
+    class Late:
+        @hookimpl
+        def textgen_trainers(self) -> list[Component]:
+            return [Component("late", textgen.NoOptions, lambda config, context: trainer)]
+
+    plugins = PluginSet.discover()
+    plugins.register(Late(), "late")
+    with pytest.raises(TrainingError, match="the loss is nan at step 20"):
+        Engine(plugins).run(pipeline({}) | {"trainer": {"type": "late"}}, output=tmp_path / "run")
+    assert 20 <= trainer.given <= 30
+
+
+def test_a_step_reads_its_loss_when_it_is_asked() -> None:
+    event = StepDone(step=1, steps=2, epoch=1, loss=torch.tensor(1.5), tokens=1, gradient_norm=torch.tensor(2.0))
+    assert (event.loss, event.gradient_norm) == (1.5, 2.0)
+    assert not event.is_read
+    assert StepDone(step=1, steps=2, epoch=1, loss=1.5, tokens=1).is_read
+
+
+@pytest.mark.gpu
+def test_a_step_on_cuda_does_not_wait_for_the_device(tmp_path: Path) -> None:
+    """Between evaluations nothing synchronises: torch raises where something does."""
+
+    class Strict:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepDone):
+                torch.cuda.set_sync_debug_mode("error" if 3 < event.step < 20 else "default")
+
+    try:
+        tables = pipeline({"evaluate_every": 25, "steps": 25}) | {"device": "cuda"}
+        textgen.run(tables, output=tmp_path / "run", observers=[Strict()])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+# Schedules.
+
+
+def test_schedules() -> None:
+    assert constant(5, 10) == 1
+    rising = cosine(warmup=4, final=0.1)
+    assert [rising(step, 100) for step in (1, 4)] == [0.25, 1.0]
+    assert rising(100, 100) == pytest.approx(0.1)
+    stable = warmup_stable_decay(warmup=10, decay=0.5, final=0.0)
+    assert [stable(step, 100) for step in (5, 10, 51)] == [0.5, 1.0, 1.0]
+    assert stable(100, 100) == pytest.approx(0.02)
+    assert stable(40, 100) == stable(40, 10_000)

@@ -1,0 +1,70 @@
+"""Reads the prompts of `textgen generate`: from its options, from files, or from stdin."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from textgen.errors import UsageError
+
+_PATIENCE_SECONDS: Final = 1.0
+
+
+def read_prompts(
+    prompts: Sequence[str], prompt_file: str | None, prompts_file: str | None, *, may_be_piped: bool
+) -> list[tuple[str, str]]:
+    """Each prompt, and FILE:LINE where it is a line of a file. Raises UsageError.
+
+    may_be_piped  whether stdin is read where no prompt is given and something is piped in
+    """
+    if prompts_file is not None:  # only a line's end ends one: a form feed, say, is a character like any other
+        lines = _read(prompts_file).split("\n")
+        return [(line, f"{prompts_file}:{number}") for number, line in enumerate(lines, 1) if line]
+    if prompt_file is None and not prompts and may_be_piped and _is_piped_in():
+        prompt_file = "-"
+    if prompt_file is not None:
+        return [(_read(prompt_file).removesuffix("\n"), "")]
+    return [(prompt, "") for prompt in prompts or [""]]
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise UsageError for a prompt with bytes that are not UTF-8: Python has put surrogates in their place."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        byte = ord(prompt[error.start]) & 0xFF
+        raise UsageError(f"the prompt is not valid UTF-8: byte 0x{byte:02x} after {prompt[: error.start]!r}") from error
+
+
+def _is_piped_in() -> bool:
+    """Whether stdin is a file, or a pipe with something to read; one may be open that nobody ever writes to."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+        if not stat.S_ISFIFO(mode) or select.select([sys.stdin], [], [], _PATIENCE_SECONDS)[0]:
+            return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    except (AttributeError, OSError, ValueError):  # it is closed, or nothing that can be asked
+        return False
+    click.echo("textgen: warning: nothing came on stdin yet; --prompt-file - waits for it", err=True)
+    return False
+
+
+def _read(path: str) -> str:
+    """The text of a file, or of stdin for "-", with line breaks as \\n. Raises UsageError."""
+    if path == "-" and sys.stdin is None:  # it was closed before the process began
+        raise UsageError("- reads stdin, which is closed")
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: not UTF-8; save the prompts as UTF-8 text") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,52 @@
+"""What trainers and models by gradient are made of. torch is imported when they are used, not before.
+
+GradientTrainer   a trainer: an optimizer, perhaps a schedule, and everything else from this loop
+GradientOptions   the options that all of them share; a trainer's config is a subclass
+Parameters        what the optimizer is made for, by role
+constant, cosine, warmup_stable_decay   schedules of the learning rate
+GradientModel     the decoding half of a model, for a torch.nn.Module
+ForwardDecoder    generates with any `forward(tokens, state)`
+"""
+
+from __future__ import annotations
+
+import importlib as _importlib
+from typing import TYPE_CHECKING
+from typing import Any as _Any
+
+if TYPE_CHECKING:
+    from textgen.gradient.decoder import ForwardDecoder
+    from textgen.gradient.loop import GradientTrainer
+    from textgen.gradient.model import GradientModel
+    from textgen.gradient.optimization import Parameters
+    from textgen.gradient.options import GradientOptions
+    from textgen.gradient.schedules import constant, cosine, warmup_stable_decay
+
+__all__ = [
+    "ForwardDecoder",
+    "GradientModel",
+    "GradientOptions",
+    "GradientTrainer",
+    "Parameters",
+    "constant",
+    "cosine",
+    "warmup_stable_decay",
+]
+
+_WHERE = {
+    "ForwardDecoder": "decoder",
+    "GradientModel": "model",
+    "GradientOptions": "options",
+    "GradientTrainer": "loop",
+    "Parameters": "optimization",
+    "constant": "schedules",
+    "cosine": "schedules",
+    "warmup_stable_decay": "schedules",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'textgen.gradient' has no attribute {name!r}")
+    value = globals()[name] = getattr(_importlib.import_module(f"textgen.gradient.{_WHERE[name]}"), name)
+    return value

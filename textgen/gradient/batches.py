@@ -1,0 +1,93 @@
+"""The batches of an epoch, each determined by its number alone, and a held-out text as streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from textgen.data import Ids, Windows, shuffled
+from textgen.errors import CorpusError
+from textgen.gradient.options import GradientOptions
+
+_WARM: Final = 512  # tokens that a stream reads of its past before its predictions count
+_STREAM: Final = 2048  # tokens that make a stream worth its past
+
+
+@attrs.frozen
+class Batches:
+    """`batch(epoch, number)` gives windows (B, T + 1) int64; epochs and numbers count from 0."""
+
+    per_epoch: int
+    batch: Callable[[int, int], npt.NDArray[np.int64]]
+
+
+def training_batches(options: GradientOptions, windows: Windows, seed: int) -> Batches:
+    """Windows along streams, or shuffled by `seed` and epoch."""
+    if options.order == "streams":
+        return _streams(windows, options.batch_size, seed)
+    size = options.batch_size
+    orders: dict[int, Callable[[int, int], npt.NDArray[np.int64]]] = {}
+
+    def batch(epoch: int, number: int) -> npt.NDArray[np.int64]:
+        if epoch not in orders:
+            orders.clear()
+            orders[epoch] = shuffled(len(windows), seed, epoch)
+        return windows.take(orders[epoch](number * size, min((number + 1) * size, len(windows))))
+
+    return Batches(-(-len(windows) // size), batch)
+
+
+def _streams(windows: Windows, size: int, seed: int) -> Batches:
+    """Batch k of an epoch contains the k-th window of each of `size` equal parts of the text.
+
+    The text is a circle, cut at another place in every epoch, so that windows and parts begin elsewhere each time.
+    """
+    tokens, length = windows.tokens, windows.length
+    stretch = (len(tokens) - 1) // size
+    if stretch < length:
+        raise CorpusError(
+            f"the corpus is too short for {size} streams: {len(tokens):,} training tokens leave {stretch} to each, and "
+            f"data.window_length is {length}; lower trainer.batch_size or data.window_length"
+        )
+    span, starts = np.arange(length + 1), np.arange(size) * stretch
+
+    def batch(epoch: int, number: int) -> npt.NDArray[np.int64]:
+        cut = int(np.random.default_rng([seed, epoch, 2]).integers(len(tokens))) if epoch else 0
+        places = (cut + starts + number * length)[:, None] + span
+        return np.asarray(tokens[places % len(tokens)], np.int64)
+
+    return Batches(stretch // length, batch)
+
+
+def validation_batches(options: GradientOptions, windows: Windows) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
+    """The held-out text in order: arrays (B, T + 1), and for each row how many predictions, at its end, count (B,).
+
+    Windows from the start state; or for "streams" long stretches of the text, read as one stream would be: all but the
+    first read some 500 tokens of their past before their predictions count.
+    """
+    size, tokens = options.batch_size, windows.tokens
+    if options.order == "shuffled":
+        count = min(len(windows), (options.validation_batches or len(windows)) * size)
+        for start in range(0, count, size):
+            taken = windows.take(np.arange(start, min(start + size, count)))
+            yield taken, np.full(len(taken), windows.length)
+    elif len(tokens) > 1:
+        tokens = tokens[: (options.validation_batches or len(tokens)) * size * windows.length + 1]
+        first = min(len(tokens) - 1, _WARM + _STREAM)
+        yield tokens[None, : first + 1].astype(np.int64), np.array([first])
+        if rest := len(tokens) - 1 - first:
+            yield _stretches(tokens, rest, max(1, min(size, rest // _STREAM)))
+
+
+def _stretches(tokens: Ids, rest: int, rows: int) -> tuple[npt.NDArray[np.int64], Ids]:
+    """The last `rest` predictions of a text in rows of equal length, each with its past."""
+    span = -(-rest // rows)
+    counts = np.full(rows, span)
+    counts[-1] = rest - (rows - 1) * span
+    stops = len(tokens) - rest + np.cumsum(counts)
+    places = stops[:, None] - (span + _WARM + 1) + np.arange(span + _WARM + 1)
+    return tokens[places].astype(np.int64), counts

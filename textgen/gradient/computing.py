@@ -1,0 +1,186 @@
+"""Losses and gradients of a batch: in one go, or its rows shared out among worker threads; and how to choose."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeAlias
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from textgen.devices import worker_pool
+from textgen.protocols import TrainingContext
+
+State: TypeAlias = tuple[Tensor, ...]
+
+_TRIALS: Final = 3  # steps that decide between two ways, the first not counted
+
+
+@attrs.define(eq=False)
+class Computation:
+    """A module, its replicas that share the parameters, and the thread of each. Gradients add up in a fixed order.
+
+    A replica computes its rows with one thread of torch's own: no two threads ever wait for each other within a step,
+    which is what keeps its pace when other programs need the cores too.
+    """
+
+    replicas: list[Any]
+    device: str
+    precision: str
+    _pool: ThreadPoolExecutor | None = None
+
+    @classmethod
+    def of(cls, model: Any, device: str, precision: str, workers: int) -> Computation:
+        """`workers` replicas, the first of which is the module itself."""
+        replicas = [model, *(_replica(model) for _ in range(workers - 1))]
+        return cls(replicas, device, precision, worker_pool(workers) if workers > 1 else None)
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def gradients(
+        self, windows: npt.NDArray[np.int64], carried: list[State] | None, seed: tuple[int, int]
+    ) -> tuple[Tensor, list[State]]:
+        """Set the gradients of the mean loss of windows (B, T + 1); return it, and the states after them.
+
+        `carried` is a state for each replica. Nothing waits for the device.
+        """
+        for replica in self.replicas:
+            for parameter in replica.parameters():
+                parameter.grad = None
+        if self._pool is None:
+            loss, after = self._part(0, windows, None if carried is None else carried[0], seed, 1.0)
+            return loss, [after]
+        parts = np.array_split(windows, len(self.replicas))
+        futures = [
+            self._pool.submit(
+                self._part, i, part, None if carried is None else carried[i], (*seed, i), len(part) / len(windows)
+            )
+            for i, part in enumerate(parts)
+        ]
+        results = [future.result() for future in futures]
+        self._add_gradients()
+        return torch.stack([loss for loss, _ in results]).sum(), [after for _, after in results]
+
+    def _part(
+        self, place: int, windows: npt.NDArray[np.int64], carried: State | None, seed: Iterable[int], share: float
+    ) -> tuple[Tensor, State]:
+        """Gradients of some rows' loss, times their share of the batch."""
+        model = self.replicas[place]
+        model.train()
+        if hasattr(model, "set_dropout_seed"):
+            model.set_dropout_seed(_mixed(seed))
+        tokens = to_device(windows, self.device)
+        with self.autocast():
+            loss, after = training_loss(model, tokens, carried)
+        if share != 1:
+            loss = loss * share
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), tuple(part.detach() for part in after)
+
+    def autocast(self) -> Any:
+        """The context of the precision."""
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _add_gradients(self) -> None:
+        """The first replica's gradients, plus the second's and so on."""
+        columns = zip(*(replica.parameters() for replica in self.replicas), strict=True)
+        given = [c for c in columns if c[0].grad is not None and all(p.grad is not None for p in c)]
+        for i in range(1, len(self.replicas)):
+            torch._foreach_add_([c[0].grad for c in given], [c[i].grad for c in given])
+
+
+def training_loss(model: Any, windows: Tensor, carried: State | None) -> tuple[Tensor, State]:
+    """The mean loss of windows (B, T + 1), by the model's own `training_loss` if it has one, and the state after."""
+    if hasattr(model, "training_loss"):
+        own: tuple[Tensor, State] = model.training_loss(windows[:, :-1], windows[:, 1:], carried)
+        return own
+    logits, after = model(windows[:, :-1], carried)
+    return cross_entropy(logits, windows[:, 1:]), after
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (B, T, V) for targets (B, T), in float32."""
+    if logits.transpose(0, 1).is_contiguous():  # time is first in memory: flattening in that order copies nothing
+        logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1))
+
+
+def to_device(windows: npt.NDArray[np.int64], device: str) -> Tensor:
+    """Token ids on the device; the CPU does not wait for the copy."""
+    tokens = torch.from_numpy(windows)
+    return tokens.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tokens.to(device)
+
+
+def choose_precision(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> str:
+    """The faster of float32 and bfloat16 on this device, by a few steps without an update."""
+    if context.device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    try:
+        seconds = {
+            name: _seconds(Computation.of(model, context.device, name, 1), windows) for name in ("float32", "bfloat16")
+        }
+    except RuntimeError:  # an operation of the model has no bfloat16 version
+        return "float32"
+    return "bfloat16" if seconds["bfloat16"] < 0.9 * seconds["float32"] else "float32"
+
+
+def choose_workers(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, precision: str) -> int:
+    """The faster of torch's own threads and one worker for each of them, by a few steps without an update."""
+    most = min(torch.get_num_threads(), len(windows))
+    if context.device != "cpu" or most < 2:
+        return 1
+    seconds = {}
+    for workers in (1, most):
+        try:
+            computation = Computation.of(model, context.device, precision, workers)
+        except (RuntimeError, TypeError, NotImplementedError):  # a module that cannot be copied
+            return 1
+        try:
+            seconds[workers] = _seconds(computation, windows)
+        finally:
+            computation.close()
+    return most if seconds[most] < 0.95 * seconds[1] else 1
+
+
+def busy_share() -> float:
+    """How much of this machine's cores other programs used in the last minute, from 0 to 1. 0 where it is not known."""
+    try:
+        waiting = os.getloadavg()[0]
+    except OSError:
+        return 0.0
+    return min(1.0, waiting / (os.cpu_count() or 1))
+
+
+def _seconds(computation: Computation, windows: npt.NDArray[np.int64]) -> float:
+    """The shortest time of a step's gradients."""
+    times = []
+    for trial in range(_TRIALS):
+        begun = time.perf_counter()
+        float(computation.gradients(windows, None, (0, trial))[0])
+        times.append(time.perf_counter() - begun)
+    return min(times[1:])
+
+
+def _replica(model: Any) -> Any:
+    """A copy of a module that uses the very same parameters, with gradients of its own."""
+    made = copy.deepcopy(model)
+    with torch.no_grad():
+        for own, shared in zip(made.parameters(), model.parameters(), strict=True):
+            own.data = shared.data
+    return made
+
+
+def _mixed(seed: Iterable[int]) -> int:
+    """A seed for one step that differs from every other step's, and from the seed of the weights."""
+    return int(np.random.SeedSequence([*seed, 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,275 @@
+"""The training loop: batches, updates, evaluations, and a state to resume from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import torch
+
+from textgen.data import Dataset
+from textgen.errors import UsageError
+from textgen.events import Evaluated, Settled, StepDone, TrainingEvent
+from textgen.gradient import computing
+from textgen.gradient.batches import Batches, training_batches, validation_batches
+from textgen.gradient.computing import Computation, State, to_device
+from textgen.gradient.optimization import MakeOptimizer, Optimization
+from textgen.gradient.options import GradientOptions, seconds_of
+from textgen.gradient.schedules import Schedule, constant
+from textgen.protocols import TrainerState, TrainingContext
+
+_CHUNK: Final = 512  # tokens of a long stretch that are scored at once
+_EVALUATIONS: Final = 10  # in a run with a budget
+_UNTIMED: Final = 3  # first steps, which allocate memory and start threads
+_FAR: Final = 10**9
+_TIMED: Final = 0.03  # share of a budget in which the time of a step is measured
+_RESERVE: Final = 0.02  # share of a budget that is left for what cannot be measured
+
+
+@attrs.define(eq=False)
+class GradientTrainer:
+    """textgen.protocols.Trainer for a torch module with `forward(tokens, state=None) -> (logits, state)`.
+
+    options         batches, clipping, precision and the like
+    make_optimizer  makes the optimizer for the Parameters, or several that share them out
+    schedule        the factor of their learning rates in each step, see textgen.gradient.constant and the others
+
+    Its state is a position and what the optimizers keep: the order of epoch e is keyed by the seed and e, the dropout
+    of step s by the seed and s, so no generator's state has to be saved.
+    """
+
+    options: GradientOptions
+    make_optimizer: MakeOptimizer
+    schedule: Schedule = constant
+    _step: int = attrs.field(default=0, init=False)
+    _training_loss: Any = attrs.field(default=float("nan"), init=False)
+    _evaluated_step: int = attrs.field(default=-1, init=False)
+    _carried: list[State] | None = attrs.field(default=None, init=False)
+    _optimization: Optimization | None = attrs.field(default=None, init=False)
+    _loaded: TrainerState | None = attrs.field(default=None, init=False)
+
+    def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
+        """See textgen.protocols.Trainer."""
+        if not hasattr(model, "parameters"):
+            raise UsageError("this trainer trains by gradient, and the model has none; choose a trainer made for it")
+        plan = Plan(self.options, context, training_batches(self.options, data.training_windows(), context.seed))
+        self._optimization = Optimization.of(model, self.options, self.make_optimizer, self.schedule)
+        precision, workers = plan.choose(model)
+        computation = Computation.of(model, context.device, precision, workers)
+        self._restore(context.device)
+        try:
+            yield from self._train(computation, plan, data, context)
+        finally:
+            computation.close()
+
+    def _train(
+        self, computation: Computation, plan: Plan, data: Dataset, context: TrainingContext
+    ) -> Iterator[TrainingEvent]:
+        yield from plan.settle()
+        while True:
+            if self._step != self._evaluated_step and plan.is_due(self._step):
+                self._evaluated_step = self._step
+                with plan.evaluation():
+                    yield Evaluated(
+                        step=self._step,
+                        epoch=(self._step - 1) // plan.batches.per_epoch + 1,
+                        training_loss=float(self._training_loss),
+                        validation_loss=self._validation_loss(computation, data, context.device),
+                    )
+                if not plan.steps:
+                    plan.measure(self._step)
+                    yield from plan.settle()
+            if plan.steps and self._step >= plan.steps:
+                return
+            yield self._update(computation, plan, context.seed)
+
+    def state(self) -> TrainerState:
+        """The position, what the optimizers keep, and the carried state."""
+        arrays, kept = ({}, {}) if self._optimization is None else self._optimization.state()
+        arrays = {f"optimizer.{name}": array for name, array in arrays.items()}
+        for i, parts in enumerate(zip(*(self._carried or ()), strict=True)):
+            arrays[f"carried.{i}"] = torch.cat(parts).float().cpu().numpy()
+        values = {
+            "step": self._step,
+            "training_loss": float(self._training_loss),
+            "evaluated_step": self._evaluated_step,
+            "optimizer": kept,
+        }
+        return TrainerState(arrays, values)
+
+    def load_state(self, state: TrainerState) -> None:
+        """Continue from `state` in the next `train`."""
+        self._loaded = state
+
+    def _restore(self, device: str) -> None:
+        if self._loaded is None:
+            return
+        assert self._optimization is not None
+        arrays, values = self._loaded.arrays, self._loaded.values
+        self._step, self._training_loss = values["step"], values["training_loss"]
+        self._evaluated_step = values["evaluated_step"]
+        prefix = "optimizer."
+        kept = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        self._optimization.restore(kept, values["optimizer"])
+        carried = [arrays[f"carried.{i}"] for i in range(sum(name.startswith("carried.") for name in arrays))]
+        whole = [torch.from_numpy(part.copy()).to(device) for part in carried]
+        self._carried = [tuple(whole)] if whole else None
+        self._loaded = None
+
+    def _update(self, computation: Computation, plan: Plan, seed: int) -> StepDone:
+        """One step on the next batch."""
+        assert self._optimization is not None
+        epoch, number = divmod(self._step, plan.batches.per_epoch)
+        windows = plan.batches.batch(epoch, number)
+        carried = self._shared_out(len(computation.replicas)) if self.options.order == "streams" and number else None
+        self._step += 1
+        loss, after = computation.gradients(windows, carried, (seed, self._step))
+        rate, norm = self._optimization.step(self._step, plan.horizon(self._step))
+        if self.options.order == "streams":
+            self._carried = after
+        self._training_loss = loss
+        plan.step_done()
+        return StepDone(
+            step=self._step,
+            steps=plan.steps or plan.estimated_steps(self._step),
+            epoch=epoch + 1,
+            loss=loss,
+            tokens=windows.shape[0] * (windows.shape[1] - 1),
+            learning_rate=rate,
+            gradient_norm=norm,
+        )
+
+    def _shared_out(self, workers: int) -> list[State] | None:
+        """The carried state for each worker; after a resume it is one for all of them."""
+        if self._carried is None or len(self._carried) == workers:
+            return self._carried
+        parts = [torch.tensor_split(torch.cat(part), workers) for part in zip(*self._carried, strict=True)]
+        return [tuple(part) for part in zip(*parts, strict=True)]
+
+    @torch.no_grad()
+    def _validation_loss(self, computation: Computation, data: Dataset, device: str) -> float | None:
+        """Mean loss per token of the held-out text, in float32; None if there is none."""
+        model = computation.replicas[0]
+        model.eval()
+        total, count = torch.zeros((), dtype=torch.float64, device=device), 0
+        for windows, counts in validation_batches(self.options, data.validation_windows()):
+            tokens, carried, length = to_device(windows, device), None, windows.shape[1] - 1
+            for start in range(0, length, max(_CHUNK, data.window_length)):
+                stop = min(start + max(_CHUNK, data.window_length), length)
+                logits, carried = model(tokens[:, start:stop], carried)
+                losses = torch.nn.functional.cross_entropy(
+                    logits.transpose(1, 2).float(), tokens[:, start + 1 : stop + 1], reduction="none"
+                )
+                counted = np.arange(start, stop) >= length - counts[:, None]
+                total += (losses * torch.from_numpy(counted).to(device)).sum(dtype=torch.float64)
+            count += int(counts.sum())
+        return float(total) / count if count else None
+
+
+@attrs.define(eq=False)
+class Plan:
+    """How many steps there will be, when to evaluate, and how to compute: as the options say, or as measured.
+
+    steps  None while a budget's steps are being measured
+    """
+
+    options: GradientOptions
+    context: TrainingContext
+    batches: Batches
+    steps: int | None = attrs.field(init=False)
+    _measured: int = attrs.field(default=0, init=False)
+    _settled: dict[str, int | str] = attrs.field(factory=dict, init=False)
+    _begun: float = attrs.field(factory=time.perf_counter, init=False)
+    _times: list[float] = attrs.field(factory=list, init=False)
+    _evaluation_seconds: float = attrs.field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        options, recorded = self.options, self.options.settled.get("steps")
+        self.steps = options.steps
+        if self.steps is None and options.budget is None:
+            self.steps = options.epochs * self.batches.per_epoch
+        elif self.steps is None and recorded is not None:
+            self.steps, self._measured = int(recorded), int(options.settled.get("measured", 0))
+
+    def choose(self, model: Any) -> tuple[str, int]:
+        """Precision and number of workers, tried where they are "auto"."""
+        from_before, windows = self.options.settled, self.batches.batch(0, 0)
+        precision = str(from_before.get("precision", self.options.precision))
+        if precision == "auto":
+            precision = self._settled["precision"] = computing.choose_precision(model, windows, self.context)
+        workers = from_before.get("workers", self.options.workers)
+        if workers == "auto":
+            workers = self._settled["workers"] = computing.choose_workers(model, windows, self.context, precision)
+        return precision, min(int(workers), len(windows)) if self.context.device == "cpu" else 1
+
+    def settle(self) -> Iterator[Settled]:
+        """Tell once what was decided, so that it is recorded."""
+        if self._settled:
+            yield Settled(options={"settled": {**self.options.settled, **self._settled}})
+
+    def is_due(self, step: int) -> bool:
+        """Whether to evaluate after this step."""
+        if self.steps is None:
+            return self._is_measured()
+        if step and step == self._measured:
+            return True
+        every = self.options.evaluate_every or self._evaluate_every(self.steps)
+        return step > 0 and (step % every == 0 or step == self.steps)
+
+    def horizon(self, step: int) -> int:
+        """The number of steps for the schedule; far away while it is being measured, so that nothing decays."""
+        return _FAR if self.steps is None or step <= self._measured else self.steps
+
+    def _evaluate_every(self, steps: int) -> int:
+        if self.options.budget is not None:
+            return -(-steps // _EVALUATIONS)
+        return min(self.batches.per_epoch, -(-steps // 8))
+
+    def step_done(self) -> None:
+        """Take the time, while it is being measured."""
+        if self.steps is None:
+            self._times.append(time.perf_counter())
+
+    def evaluation(self) -> EvaluationTimer:
+        """Takes the time of an evaluation and of all that the engine does about it."""
+        return EvaluationTimer(self)
+
+    def _is_measured(self) -> bool:
+        if len(self._times) <= 2 * _UNTIMED:
+            return False
+        assert self.options.budget is not None
+        return self._times[-1] - self._times[_UNTIMED] >= _TIMED * seconds_of(self.options.budget)
+
+    def estimated_steps(self, step: int) -> int:
+        """A first guess at the number of steps, while it is being measured."""
+        assert self.options.budget is not None
+        share = (time.perf_counter() - self._begun) / seconds_of(self.options.budget)
+        return max(step + 1, int(step / share))
+
+    def measure(self, step: int) -> None:
+        """Set the number of steps that fill the budget."""
+        assert self.options.budget is not None
+        timed = self._times[_UNTIMED:]
+        a_step = (timed[-1] - timed[0]) / (len(timed) - 1)
+        budget = seconds_of(self.options.budget)
+        spent = self.context.elapsed + time.perf_counter() - self._begun
+        left = budget * (1 - _RESERVE) - spent - _EVALUATIONS * self._evaluation_seconds
+        self._measured = self._settled["measured"] = step
+        self.steps = self._settled["steps"] = step + max(1, int(left / a_step))
+
+
+@attrs.define(eq=False)
+class EvaluationTimer:
+    """A context manager that gives the time within it to the plan."""
+
+    plan: Plan
+    _begun: float = 0.0
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        self.plan._evaluation_seconds = time.perf_counter() - self._begun

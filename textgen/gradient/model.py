@@ -1,0 +1,84 @@
+"""The decoding half of a model, for a torch module that trains by gradient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from textgen.protocols import Decoder, Tensors
+
+if TYPE_CHECKING:
+    import torch
+
+
+class GradientModel:
+    """Makes a textgen.protocols.Model of a `torch.nn.Module` with `forward(tokens, state=None) -> (logits, state)`.
+
+    Inherit from both: `class Network(torch.nn.Module, GradientModel)`. A module of another's is wrapped instead:
+    `GradientModel.of(module)`. Weights are all parameters and persistent buffers, by torch's names.
+    """
+
+    @staticmethod
+    def of(module: Any) -> Any:
+        """A model that calls the module's forward and shares its parameters; a GradientModel is given back as it is."""
+        import torch
+
+        if isinstance(module, GradientModel):
+            return module
+
+        class Wrapped(torch.nn.Module, GradientModel):
+            def __init__(self) -> None:
+                super().__init__()
+                self.module = module
+
+            def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+                return self.module(tokens, state)
+
+            def _weights(self) -> Any:
+                return self.module
+
+        return Wrapped()
+
+    def decoder(self, batch_size: int) -> Decoder:
+        """A ForwardDecoder at the start state."""
+        from textgen.gradient.decoder import ForwardDecoder
+
+        return ForwardDecoder(self, batch_size)
+
+    def tensors(self) -> Tensors:
+        """The weights as NumPy arrays; bfloat16 ones become float32. Tied weights occur once, under one name."""
+        import torch
+
+        kept: dict[str, Any] = {}
+        seen: set[tuple[Any, ...]] = set()
+        for name, tensor in self._weights().state_dict().items():
+            where = (tensor.data_ptr(), tensor.shape, tensor.stride())
+            if where not in seen or not tensor.numel():
+                seen.add(where)
+                plain = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+                kept[name] = plain.detach().cpu().numpy()
+        return kept
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Copy weights in. Raises ValueError if names, shapes or dtypes differ."""
+        import torch
+
+        expected = self.tensors()
+        given = {name: (array.shape, str(array.dtype)) for name, array in tensors.items()}
+        wanted = {name: (array.shape, str(array.dtype)) for name, array in expected.items()}
+        if given != wanted:
+            wrong = sorted(name for name in {*given, *wanted} if given.get(name) != wanted.get(name))
+            first = wrong[0]
+            raise ValueError(
+                f"{len(wrong)} weights differ, such as {first}: it is {given.get(first, 'missing')}, and should be "
+                f"{wanted.get(first, 'absent')}"
+            )
+        own = self._weights().state_dict()
+        with torch.no_grad():
+            for name, array in tensors.items():
+                own[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+
+    def _weights(self) -> Any:
+        """The module that holds the weights."""
+        return self

@@ -1,0 +1,141 @@
+"""Optimizers as the loop drives them: made for parameters by role, clipped, scheduled, saved and restored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from textgen.errors import UsageError
+from textgen.gradient.options import GradientOptions
+from textgen.gradient.schedules import Schedule
+from textgen.protocols import Tensors
+
+MakeOptimizer: TypeAlias = "Callable[[Parameters], torch.optim.Optimizer | Sequence[torch.optim.Optimizer]]"
+"""Makes one optimizer, or several that share the parameters out among them."""
+
+
+class Parameters(list[Tensor]):
+    """The parameters to train, a list for any torch optimizer, and the role of each.
+
+    Roles are "embedding", "head", "matrix" (other weights of two or more dimensions) and "vector" (biases, gains). A
+    model may name its own: `parameter_roles() -> dict[str, str]`, by the names of `named_parameters`.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], roles: Sequence[str]) -> None:
+        super().__init__(parameters)
+        self.roles = tuple(roles)
+
+    @classmethod
+    def of(cls, model: Any) -> Parameters:
+        """The parameters of a module that require a gradient."""
+        embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        given = model.parameter_roles() if hasattr(model, "parameter_roles") else {}
+        if unknown := sorted(given.keys() - dict(model.named_parameters()).keys()):
+            raise ValueError(f"parameter_roles names {', '.join(unknown)}, which are not parameters of the model")
+        roles = [
+            given.get(name, "vector" if p.ndim < 2 else "embedding" if id(p) in embeddings else "matrix")
+            for name, p in named.items()
+        ]
+        return cls(named.values(), roles)
+
+    def of_role(self, *roles: str) -> list[Tensor]:
+        """Those of one or several roles."""
+        return [parameter for parameter, role in zip(self, self.roles, strict=True) if role in roles]
+
+
+@attrs.define(eq=False)
+class Optimization:
+    """The update rule of a training: optimizers, the schedule of their rates, and gradient clipping."""
+
+    options: GradientOptions
+    parameters: Parameters
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    schedule: Schedule
+    _rates: list[list[float]] = attrs.field(factory=list)
+
+    @classmethod
+    def of(cls, model: Any, options: GradientOptions, make: MakeOptimizer, schedule: Schedule) -> Optimization:
+        """The optimizers for a model's parameters."""
+        parameters = Parameters.of(model)
+        made = make(parameters)
+        optimizers = (made,) if isinstance(made, torch.optim.Optimizer) else tuple(made)
+        rates = [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in optimizers]
+        return cls(options, parameters, optimizers, schedule, rates)
+
+    def step(self, step: int, steps: int) -> tuple[float, Tensor | None]:
+        """Update the parameters from their gradients; return the first learning rate, and the norm before clipping.
+
+        The norm stays on the device.
+        """
+        factor = self.schedule(step, steps)
+        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        norm = self._clip()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return self._rates[0][0] * factor, norm
+
+    def _clip(self) -> Tensor | None:
+        """g <- min(1, c / norm(g)) g with the global norm over all parameters, or its unconditional form."""
+        if self.options.gradient_clipping == "off":
+            return None
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        scale = self.options.gradient_norm / norm
+        if self.options.gradient_clipping == "norm":
+            scale = scale.clamp(max=1)
+        torch._foreach_mul_(gradients, scale)
+        return norm
+
+    def state(self) -> tuple[Tensors, dict[str, Any]]:
+        """What the optimizers keep: arrays, and JSON values, by names that `restore` understands.
+
+        Raises UsageError if an optimizer keeps something else.
+        """
+        arrays: Tensors = {}
+        values: dict[str, Any] = {}
+        for place, optimizer in enumerate(self.optimizers):
+            kept = optimizer.state_dict()
+            for index, state in kept["state"].items():
+                for name, value in state.items():
+                    key = f"{place}.{index}.{name}"
+                    if isinstance(value, Tensor):
+                        arrays[key] = value.detach().cpu().numpy()
+                    elif value is not None:
+                        values[key] = _json(value, optimizer, name)
+            for index, group in enumerate(kept["param_groups"]):
+                counters = {k: v for k, v in group.items() if type(v) in (int, float) and k != "lr"}
+                values |= {f"{place}.group.{index}.{name}": value for name, value in counters.items()}
+        return arrays, values
+
+    def restore(self, arrays: Tensors, values: dict[str, Any]) -> None:
+        """Continue from what `state` gave."""
+        kept = [optimizer.state_dict() for optimizer in self.optimizers]
+        states: list[dict[int, dict[str, Any]]] = [{} for _ in kept]
+        everything: dict[str, Any] = {**values, **{k: torch.from_numpy(array.copy()) for k, array in arrays.items()}}
+        for key, value in everything.items():
+            place, index, name = key.split(".", 2)
+            if index == "group":
+                group, _, name = name.partition(".")
+                kept[int(place)]["param_groups"][int(group)][name] = value
+            else:
+                states[int(place)].setdefault(int(index), {})[name] = value
+        for optimizer, own, state in zip(self.optimizers, kept, states, strict=True):
+            optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+
+
+def _json(value: Any, optimizer: torch.optim.Optimizer, name: str) -> Any:
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        kind = type(optimizer).__name__
+        raise UsageError(
+            f"{kind} keeps {name!r}, a {type(value).__name__}; tensors and JSON values can be saved"
+        ) from error
