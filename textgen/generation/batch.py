@@ -19,7 +19,7 @@ from textgen.generation.results import FinishReason, TokenLogprobs
 from textgen.generation.row import ENDLESS, Row, RowState
 from textgen.generation.rows import DecoderRows, logits_of
 from textgen.generation.sampling import SequenceHistory, UniformNumbers, to_numpy
-from textgen.protocols import Array, Ids, Tensors
+from textgen.protocols import Array, Ids
 
 BLOCK: Final = 64  # steps whose random numbers and tokens are kept side by side
 
@@ -98,11 +98,8 @@ class Batch:
         self._fill(range(len(rows)))
         self._plan()
 
-    def advance(self, until: float, news: Sized = ()) -> list[Row]:
-        """Take a step, and more until a row ends, time.perf_counter() reaches `until`, or there is news.
-
-        The rows that ended.
-        """
+    def advance(self, until: float, news: Sized = ()) -> None:
+        """Take a step, and more until a row ends, time.perf_counter() reaches `until`, or there is news."""
         while True:
             ended = self._out_of_time()
             if not ended:
@@ -113,13 +110,13 @@ class Batch:
                 else:
                     ended = self._draw(self.decoder.extend(self._feed))
             if ended:
-                return self._leave(ended)
-            if news or time.perf_counter() >= until:
-                return []
+                self._leave(ended)
+            if ended or news or time.perf_counter() >= until:
+                return
 
-    def draw(self, logits: Array) -> list[Row]:
-        """Draw the tokens that follow the prompts. The rows that ended with them."""
-        return self._leave(self._draw(logits))
+    def draw(self, logits: Array) -> None:
+        """Draw the tokens that follow the prompts."""
+        self._leave(self._draw(logits))
 
     def flush(self) -> None:
         """Hand the tokens made so far to the rows."""
@@ -178,7 +175,7 @@ class Batch:
         self._stopping = [(i, row) for i, row in enumerate(rows) if row.may_stop]
         self._early = [(i, row) for i, row in self._stopping if row.ending and row.made < row.min_new_tokens]
         self._noting = [(i, row) for i, row in enumerate(rows) if row.top is not None]
-        able = all(GreedyChunks.can(self.decoder.decoder, group.chain) for group in self._groups)
+        able = all(GreedyChunks.can(self.decoder, group.chain) for group in self._groups)
         if not able or self._noting or not rows:
             self._chunks = None
         elif self._chunks is None:
@@ -281,7 +278,7 @@ class Batch:
         keeping = [i for i, row in self._stopping if row.keep_state]
         before = self.decoder.take(keeping) if keeping else None
         fed = self._feed[:, 0].copy()
-        ids = chunks.next(self.decoder.decoder, fed, self._left, TO_STOP if self._stopping else LONGEST)
+        ids = chunks.next(self.decoder, fed, self._left, TO_STOP if self._stopping else LONGEST)
         count = ids.shape[1]
         if not count:
             self._chunks = None
@@ -303,41 +300,38 @@ class Batch:
             row.add(ids[i, :number])
             if row.keep_state and number < count:
                 assert before is not None
-                begin = before.row_state(keeping.index(i))
-                state = self.decoder.advanced(begin, np.append(fed[i], ids[i, : number - 1]))
-                row.end = self._state(i, state, ids[i, number - 1 : number])
+                decoder = before.take([keeping.index(i)])
+                decoder.extend(np.append(fed[i], ids[i, : number - 1])[None])
+                row.end = self._state(i, decoder, ids[i, number - 1 : number])
         return self._full(ended)
 
-    def _leave(self, ended: dict[int, FinishReason | None], *, leave_state: bool = False) -> list[Row]:
+    def _leave(self, ended: dict[int, FinishReason | None], *, leave_state: bool = False) -> None:
         """Take rows out."""
         if not ended:
-            return []
+            return
         self.flush()
-        gone = []
         for i, reason in ended.items():
             row = self.rows[i]
             if (row.keep_state or leave_state) and row.end is None and row.error is None:
-                row.end = self._state(i, self.decoder.row_state(i), self._feed[i].copy())
+                row.end = self._state(i, self.decoder.take([i]), self._feed[i].copy())
             row.reason = reason
-            gone.append(row)
         kept = [i for i in range(len(self.rows)) if i not in ended]
         if not kept:
             self.rows = []
-            return gone
-        self.decoder.keep(kept)
+            return
+        self.decoder = self.decoder.take(kept)
         places = {old: new for new, old in enumerate(kept)}
         self._groups = [group for group in self._groups if group.keep(places)]
         self.rows = [self.rows[i] for i in kept]
         self._feed, self._out, self._numbers = self._feed[kept], self._out[kept], self._numbers[kept]
         self._plan()
-        return gone
 
-    def _state(self, i: int, decoder: Tensors, pending: Ids) -> RowState:
+    def _state(self, i: int, decoder: DecoderRows, pending: Ids) -> RowState:
         row = self.rows[i]
         group = next(group for group in self._groups if i in group.rows)
         history = group.history.dump_row(int(np.flatnonzero(group.rows == i)[0]))
         start = 0 if row.start is None else row.start.position
-        return RowState(decoder, history, row.base + self._column if row.chain.draws else start, pending)
+        return RowState(decoder.read_state(), history, row.base + self._column if row.chain.draws else start, pending)
 
     def _next_block(self) -> None:
         """Begin a block where the present one is full."""

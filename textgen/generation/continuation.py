@@ -22,16 +22,6 @@ _STATE: Final = "state."
 
 
 @attrs.frozen(eq=False)
-class PromptText:
-    """A prompt: its text, its ids (T,), their tail, and what is fed before them at the start (see document_start)."""
-
-    text: str
-    ids: Ids
-    tail: Tail
-    start: Ids
-
-
-@attrs.frozen(eq=False)
 class Settings:
     """What the options of a request come to in its run.
 
@@ -47,6 +37,29 @@ class Settings:
     end_id: int | None
 
 
+@attrs.frozen(eq=False)
+class Asked:
+    """A request, checked.
+
+    prompt  its text
+    ids     (T,) of the prompt
+    before  what is fed before them where there is no `state` (see document_start)
+    tail    of the ids
+    index   None: its place among many
+    """
+
+    prompt: str
+    ids: Ids
+    before: Ids
+    tail: Tail
+    settings: Settings
+    seed: int
+    index: int | None
+    cancelled: Callable[[], bool] | None
+    state: GenerationState | None
+    keep_state: bool
+
+
 @attrs.define(eq=False)
 class Continuation:
     """The text of one request, as far as it has come.
@@ -55,58 +68,47 @@ class Continuation:
     """
 
     row: Row
-    prompt: PromptText
-    settings: Settings
+    asked: Asked
     shown: str
     _text: Detokeniser
     _last: list[int]
     _finished: bool = False
 
     @classmethod
-    def begin(
-        cls,
-        tokenizer: Tokenizer,
-        prompt: PromptText,
-        settings: Settings,
-        *,
-        seed: int,
-        index: int,
-        cancelled: Callable[[], bool] | None = None,
-        state: GenerationState | None = None,
-        keep_state: bool = False,
-    ) -> Continuation:
-        """A row for a prompt, after `state` or the start."""
-        ids, tail, decoding, open_end = prompt.ids, prompt.tail, settings.decoding, ""
+    def begin(cls, tokenizer: Tokenizer, asked: Asked, index: int) -> Continuation:
+        """With nothing done for it yet."""
+        settings, state, tail, open_end = asked.settings, asked.state, asked.tail, ""
+        decoding = settings.decoding
         if state is not None:
-            before = np.concatenate([np.array(state.values["tail"], np.int64), ids])
-            tail = Tail.of(tokenizer, before, mid_character=not len(ids))
-            open_end = "" if len(ids) else str(state.values["open_end"])
+            before = np.concatenate([np.array(state.values["tail"], np.int64), asked.ids])
+            tail = Tail.of(tokenizer, before, mid_character=not len(asked.ids))
+            open_end = "" if len(asked.ids) else str(state.values["open_end"])
         detokeniser = Detokeniser(
             tokenizer, tail, stops=decoding.stops, min_tokens=decoding.min_new_tokens, open_end=open_end
         )
         row = Row(
-            prompt=ids,
-            before=prompt.start,
+            prompt=asked.ids,
+            before=asked.before,
             chain=settings.chain,
-            seed=seed,
+            seed=asked.seed,
             index=index,
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens,
             stop_tokens=decoding.stop_tokens,
             end_id=settings.end_id,
-            cancelled=cancelled,
+            cancelled=asked.cancelled,
             stop_at=detokeniser.stop_at if detokeniser.searches else None,
             top=settings.top,
-            keep_state=keep_state,
+            keep_state=asked.keep_state,
             start=None if state is None else _row_state(state, settings),
             exact=decoding.exact,
         )
-        last = tail.ids.tolist() if keep_state else []
-        return cls(row, prompt, settings, prompt.text if decoding.echo else "", detokeniser, last)
+        last = tail.ids.tolist() if asked.keep_state else []
+        return cls(row, asked, asked.prompt if decoding.echo else "", detokeniser, last)
 
     def start_clock(self) -> None:
         """Let the time limit begin now."""
-        self.row.begin(self.settings.decoding.time_limit)
+        self.row.begin(self.asked.settings.decoding.time_limit)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -153,7 +155,7 @@ class Continuation:
             "pending": end.pending.tolist(),
             "tail": self._last,
             "model": model_id,
-            "sampling": dict(self.settings.sampling),
+            "sampling": dict(self.asked.settings.sampling),
             "open_end": self._text.open_end,
         }
         return GenerationState(arrays, values)

@@ -255,7 +255,7 @@ class Generator:
 
     def _generation(self, text: Continuation) -> Generation:
         """The result of a text that has ended. Raises what it ended by."""
-        row, echo = text.row, text.settings.decoding.echo
+        row, echo = text.row, text.asked.settings.decoding.echo
         if row.error is not None:
             raise row.error
         shown, ids = text.take()
@@ -264,7 +264,7 @@ class Generator:
             logprobs = [*prompt_logprobs(self.model, self.chain.model, row), *logprobs]
         assert text.finish_reason is not None
         return Generation(
-            prompt=text.prompt.text,
+            prompt=text.asked.prompt,
             text=shown,
             tokens=tuple(ids.tolist()),
             finish_reason=text.finish_reason,

@@ -17,7 +17,7 @@ import numpy as np
 from textgen.errors import UsageError
 from textgen.generation.arguments import SAMPLING, AsRun, ManyRequest, Options, Prompt, Request
 from textgen.generation.chain import Chain
-from textgen.generation.continuation import Continuation, PromptText, Settings
+from textgen.generation.continuation import Asked, Continuation, Settings
 from textgen.generation.detokenise import Tail
 from textgen.generation.prompts import check_prompt, document_start, end_id, prompt_text
 from textgen.generation.results import GenerationState
@@ -34,17 +34,6 @@ _REMEMBERED: Final = 256
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _K = TypeVar("_K")
 _V = TypeVar("_V")
-
-
-@attrs.frozen(eq=False)
-class _Checked:
-    """A request of which all is known but the index."""
-
-    request: Request
-    settings: Settings
-    prompt: PromptText
-    seed: int
-    cancelled: Callable[[], bool] | None
 
 
 @attrs.frozen(eq=False)
@@ -68,7 +57,8 @@ class Requests:
 
     def one(self, request: Request, *, whole: bool = False) -> Continuation:
         """A continuation with nothing done for it yet. With `whole` it has to end."""
-        return self._continuation(self._check(request, request, whole), request.index or 0)
+        asked = self._check(request, request, whole)
+        return Continuation.begin(self.tokenizer, asked, asked.index or 0)
 
     def many(self, request: ManyRequest, *, whole: bool = False) -> Iterator[Continuation]:
         """The continuations of prompts, each made when it is asked for; prompts in a list are checked at once."""
@@ -81,14 +71,14 @@ class Requests:
         check_integer("batch_size", request.batch_size, 1, MAX_N)
         first = check_integer("index", request.index, 0, MAX_SEED - 1)
         settings = self._settings_of(request, _NOTHING)
-        checked = (self._among(place, item, request, whole) for place, item in enumerate(prompts))
+        asked = (self._among(place, item, request, whole) for place, item in enumerate(prompts))
         if isinstance(prompts, (list, tuple)):
-            return self._continuations(list(checked), first, request.n)
+            return self._continuations(list(asked), first, request.n)
         if whole:
             _must_end(settings, _switch(request))
-        return self._continuations(checked, first, request.n)
+        return self._continuations(asked, first, request.n)
 
-    def _among(self, place: int, item: Prompt | Request, shared: ManyRequest, whole: bool) -> _Checked:
+    def _among(self, place: int, item: Prompt | Request, shared: ManyRequest, whole: bool) -> Asked:
         """One of many. What is wrong with it is an error that says which it is."""
         try:
             if isinstance(item, Request):
@@ -99,55 +89,56 @@ class Requests:
             error.source = f"prompts[{place}]"
             raise
 
-    def _check(self, request: Request, options: Options, whole: bool) -> _Checked:
+    def _check(self, request: Request, options: Options, whole: bool) -> Asked:
         """A request whose options may be those that it shares with others."""
-        state, values = request.state, {}
-        if state is not None:
-            if not isinstance(state, GenerationState):
-                raise UsageError("expected a GenerationState", argument="state", value=state)
-            values = state.values
-            if values["model"] != self.model_id:
-                raise UsageError("the saved state belongs to another model; it resumes only with the run that made it")
-        if request.index is not None:
-            check_integer("index", request.index, 0, MAX_SEED - 1)
-        settings, cancelled = self._settings_of(options, values.get("sampling", _NOTHING)), _switch(options)
-        decoding = settings.decoding
+        settings, cancelled = self._settings_of(options, self._kept(request)), _switch(options)
         if whole:
             _must_end(settings, cancelled)
-        seed = _seed(options.seed, values.get("seed", self.seed if decoding.seed is None else decoding.seed))
-        ids = check_prompt(self.tokenizer, request.prompt, decoding.unknown_characters)
-        text = prompt_text(self.tokenizer, request.prompt, ids)
-        start = document_start(self.tokenizer, request.prompt)
-        return _Checked(request, settings, PromptText(text, ids, Tail.of(self.tokenizer, ids), start), seed, cancelled)
-
-    def _continuations(self, checked: Iterable[_Checked], first: int, n: int) -> Iterator[Continuation]:
-        ends: dict[float, float] = {}  # one clock for all
-        indices = itertools.count(first)
-        for each in checked:
-            limit, own = each.settings.decoding.time_limit, each.request.index
-            deadline = None if limit is None else ends.setdefault(limit, time.monotonic() + limit)
-            for index in itertools.islice(indices, n):
-                text = self._continuation(each, index if own is None else own)
-                text.row.deadline = deadline
-                yield text
-
-    def _continuation(self, checked: _Checked, index: int) -> Continuation:
-        request = checked.request
+        decoding, index = settings.decoding, request.index
+        seed = self.seed if decoding.seed is None else decoding.seed
+        if index is not None:
+            index = check_integer("index", index, 0, MAX_SEED - 1)
         if request.state is not None:
-            own = request.state.values["index"]
-            if index not in (0, own) and request.index is not None:
+            seed, own = request.state.values["seed"], request.state.values["index"]
+            if index not in (None, 0, own):
                 raise UsageError(f"the saved state resumes with its own index, {own}; give another seed instead")
             index = own
-        return Continuation.begin(
-            self.tokenizer,
-            checked.prompt,
-            checked.settings,
-            seed=checked.seed,
-            index=int(index),
-            cancelled=checked.cancelled,
+        ids = check_prompt(self.tokenizer, request.prompt, decoding.unknown_characters)
+        return Asked(
+            prompt=prompt_text(self.tokenizer, request.prompt, ids),
+            ids=ids,
+            before=document_start(self.tokenizer, request.prompt),
+            tail=Tail.of(self.tokenizer, ids),
+            settings=settings,
+            seed=_seed(options.seed, seed),
+            index=index,
+            cancelled=cancelled,
             state=request.state,
             keep_state=request.keep_state,
         )
+
+    def _kept(self, request: Request) -> Mapping[str, Any]:
+        """The sampling options of the state from which a request continues."""
+        state = request.state
+        if state is None:
+            return _NOTHING
+        if not isinstance(state, GenerationState):
+            raise UsageError("expected a GenerationState", argument="state", value=state)
+        if state.values["model"] != self.model_id:
+            raise UsageError("the saved state belongs to another model; it resumes only with the run that made it")
+        kept: Mapping[str, Any] = state.values["sampling"]
+        return kept
+
+    def _continuations(self, asked: Iterable[Asked], first: int, n: int) -> Iterator[Continuation]:
+        ends: dict[float, float] = {}  # one clock for all
+        indices = itertools.count(first)
+        for each in asked:
+            limit = each.settings.decoding.time_limit
+            deadline = None if limit is None else ends.setdefault(limit, time.monotonic() + limit)
+            for index in itertools.islice(indices, n):
+                text = Continuation.begin(self.tokenizer, each, index if each.index is None else each.index)
+                text.row.deadline = deadline
+                yield text
 
     def _settings_of(self, options: Options, kept: Mapping[str, Any]) -> Settings:
         """What options come to, found once for the same options. `kept` sampling is reused if none is given."""

@@ -34,7 +34,7 @@ class Prefill:
         self._prompts: list[Ids] = [rows[0].to_feed() for rows in self._members]
         self._decoder = DecoderRows.begin(model, offer, len(self._prompts))
         if rows[0].start is not None:
-            self._decoder.write(rows[0].start.decoder)
+            self._decoder.write_state(rows[0].start.decoder)
         self._fed = 0
 
     @property
@@ -68,7 +68,7 @@ class Prefill:
         if len(kept) < len(self._members):
             self._members, self._prompts = [self._members[i] for i in kept], [self._prompts[i] for i in kept]
             if kept:
-                self._decoder.keep(kept)
+                self._decoder = self._decoder.take(kept)
 
     def _ready(self, done: int, logits: Array) -> tuple[Batch, Array]:
         """Take the first `done` prompts out."""
@@ -81,7 +81,7 @@ class Prefill:
             logits = logits_of(logits, np.array(places))
             decoder = self._decoder.take(places)
             if rest:
-                self._decoder.keep(rest)
+                self._decoder = self._decoder.take(rest)
         self._members, self._prompts = self._members[done:], self._prompts[done:]
         return Batch(decoder, rows), logits
 
@@ -246,7 +246,7 @@ class Scheduler:
         if row.keep_state:
             decoder = DecoderRows.begin(self._model, self._offer, 1)
             if row.start is not None:
-                decoder.write(row.start.decoder)
+                decoder.write_state(row.start.decoder)
             row.end = _unfed(row, decoder, 0, row.to_feed())
         row.reason = reason
 
@@ -267,4 +267,4 @@ class Scheduler:
 def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> RowState:
     """Where a row stands that has drawn nothing yet."""
     position = 0 if row.start is None else row.start.position
-    return RowState(decoder.row_state(place), begun(row.chain, [row]).dump_row(0), position, pending)
+    return RowState(decoder.take([place]).read_state(), begun(row.chain, [row]).dump_row(0), position, pending)
