@@ -4,6 +4,8 @@ Shapes: B sequences of a batch, T positions in time, V tokens of the vocabulary.
 V - 1. Logits are float32 or float64 and may hold -inf ("never"), but no NaN. An *array* is a NumPy array, or a torch
 tensor where the model is on a GPU; both follow the array API standard.
 
+This page without what Python adds to every Protocol is docs/reference/contracts.md.
+
 A component may have a method `close()`. It is called once, without arguments: at the end of the training that it was
 built for, however that ends, or when the generator that it was built for is closed. What it raises is a warning.
 """
@@ -264,7 +266,20 @@ class Trainer(Protocol):
 
 
 class History(Protocol):
-    """The tokens of each of the B sequences so far. Only what the samplers ask for is kept."""
+    """What is known of each of the B sequences so far. Only what the samplers announce is kept.
+
+    Its arrays are NumPy's, also where logits are on a GPU, and must not be written to.
+    """
+
+    @property
+    def prompt_lengths(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens in the prompt. For samplers with `history` "lengths" or more."""
+        ...
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens generated: the step. For samplers with `history` "lengths" or more."""
+        ...
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
@@ -280,18 +295,56 @@ class History(Protocol):
         """(N,) the ids of one sequence, prompt and generated. For samplers with `history` "tokens"."""
         ...
 
+    @property
+    def state(self) -> Tensors:
+        """The sampler's own state by name, each array with the batch as its first axis. For a StatefulSampler."""
+        ...
+
+    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+        """(B, count) random numbers from [0, 1), for samplers with `random`. A second call gives the same ones.
+
+        They depend on nothing but the request's seed and index, the step, and the sampler's place in the chain.
+        """
+        ...
+
 
 class Sampler(Protocol):
-    """A link of the sampler chain. Two optional attributes save work:
+    """A link of the sampler chain. Its attributes are optional:
 
-    history         "none", "counts" or "tokens": what it reads of the History; "tokens" if not set
-    deterministic   True promises that only the most likely token of the input remains possible
+    history         "none", "lengths", "counts" or "tokens": what it reads of the History; "tokens" if not set
+    random          True if it reads `history.random`
+    ends            True if it may forbid every token of a row, which ends the text, with the finish reason "end". For
+                    any other sampler that is an error
+    deterministic   True promises that only the most likely token of the input remains possible, which saves work
     """
 
     def __call__(self, logits: Array, history: History) -> Array:
         """Changed logits (B, V), of the same dtype; -inf forbids a token. Must not write into `logits`.
 
-        Rows are independent: the result of a row does not depend on the others.
+        Rows are independent: the result of a row does not depend on the others. It follows from the arguments alone.
+        """
+        ...
+
+
+class StatefulSampler(Sampler, Protocol):
+    """A sampler with a state for each row. The methods are optional, both or neither.
+
+    The engine holds the states, not the sampler: a state is made when its row begins, goes wherever the row goes in
+    batches, and is saved and resumed with the text. The sampler reads them as `history.state`.
+    """
+
+    def start(self, prompt: Ids) -> Tensors:
+        """The state of a row that begins after `prompt` (T,): arrays by name, with one shape and dtype for all rows.
+
+        Where a text is continued from a saved state, the sampler's state is the saved one; a sampler that was not in
+        the chain before starts there.
+        """
+        ...
+
+    def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
+        """The states after `tokens` (B,) were drawn, each array with the batch as its first axis.
+
+        `logits` (B, V) is what this sampler gave in this step; `history` is as it was then.
         """
         ...
 

@@ -135,7 +135,7 @@ def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
         if _is_token_table(wanted):
             return token_table(flag, given)
         if item is None:
-            return parse_value(flag, wanted, given)
+            return given if wanted is str else parse_value(flag, wanted, given)
         return tuple(_unescaped(text) if item is str else parse_value(flag, item, text) for text in given)
 
     kind = next((_METAVARS[kind] for kind in (item, *kinds) if kind in _METAVARS), "TEXT")

@@ -69,7 +69,11 @@ class Options:
     temperature         what logits are divided by; 0: always the likeliest token
     top_k, top_p, min_p, typical_p      keep the likeliest tokens only
     repetition_penalty, presence_penalty, frequency_penalty, no_repeat_ngram      against repetition
+    dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, dry_sequence_breakers     likewise
     logit_bias          what is added to the logits of tokens, each given as its text or its id
+    regex, json_schema  a regular expression that the text has to match; a JSON schema, as JSON, that it has to follow
+    xtc_probability, xtc_threshold      exclude the likeliest tokens now and then
+    mirostat_tau, mirostat_eta          hold the surprise of the text near tau bits per token
     sampling            options that samplers of plugins take, by name
     """
 
@@ -95,6 +99,17 @@ class Options:
     frequency_penalty: float | None = None
     no_repeat_ngram: int | None = None
     logit_bias: Mapping[str | int, float] | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_penalty_last_n: int | None = None
+    dry_sequence_breakers: Sequence[str] | None = None
+    regex: str | None = None
+    json_schema: str | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
     sampling: Mapping[str, Any] | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Container, Iterable, Sequence, Sized
 from functools import cached_property
 from typing import Final
 
@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES
-from textgen.generation.chain import Chain
+from textgen.generation.chain import END, Chain, rows_of
 from textgen.generation.greedy import LONGEST, TO_STOP, GreedyChunks
 from textgen.generation.results import FinishReason, TokenLogprobs
 from textgen.generation.row import ENDLESS, Row, RowState
-from textgen.generation.rows import DecoderRows, logits_of
+from textgen.generation.rows import DecoderRows
 from textgen.generation.sampling import SequenceHistory, UniformNumbers, to_numpy
 from textgen.protocols import Array, Ids
 
@@ -53,7 +53,9 @@ class Group:
         tokens = np.zeros(len(self.rows), np.int64)
         for i, place in enumerate(self.rows.tolist()):
             try:
-                tokens[i] = self.chain.pick_one(logits[i : i + 1], self.history.row(i), uniforms.item(i), ())
+                tokens[i] = self.chain.pick_one(
+                    logits[i : i + 1], self.history.rows(slice(i, i + 1)), uniforms.item(i), ()
+                )
             except FAILURES as error:
                 rows[place].error = error
         return tokens
@@ -68,15 +70,11 @@ class Group:
 
 def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
     """The history of rows that have drawn nothing yet."""
-    history = chain.history()
-    if all(row.start is None for row in rows):
-        history.append_rows([row.prompt for row in rows])
-        return history
+    history = chain.begin([row.prompt for row in rows], [(row.seed, row.index) for row in rows])
     for place, row in enumerate(rows):
-        history.append_rows([np.empty(0, np.int64)])
         if row.start is not None:
             history.load_row(place, row.start.history)
-        history.extend_prompt(place, row.prompt)
+            history.extend_prompt(place, row.prompt)
     return history
 
 
@@ -118,15 +116,15 @@ class Batch:
         """Draw the tokens that follow the prompts."""
         self._leave(self._draw(logits))
 
-    def flush(self) -> None:
-        """Hand the tokens made so far to the rows."""
+    def flush(self, ended: Container[int] = ()) -> None:
+        """Hand the tokens made so far to the rows; those that a sampler has ended now have none in the last column."""
         self._set_aside()
         if self._parts:
             made = np.empty((len(self.rows), self._unknown), np.int64)  # contiguous by row, as its reader needs it
             np.concatenate(self._parts, axis=1, out=made)
             self._parts.clear()
-            for row, ids in zip(self.rows, made, strict=True):
-                row.add(ids)
+            for i, (row, ids) in enumerate(zip(self.rows, made, strict=True)):
+                row.add(ids[:-1] if i in ended else ids)
 
     @property
     def _unknown(self) -> int:
@@ -175,6 +173,7 @@ class Batch:
         self._stopping = [(i, row) for i, row in enumerate(rows) if row.may_stop]
         self._early = [(i, row) for i, row in self._stopping if row.ending and row.made < row.min_new_tokens]
         self._noting = [(i, row) for i, row in enumerate(rows) if row.top is not None]
+        self._may_end = any(link.ends for group in self._groups for link in group.chain.links)
         able = all(GreedyChunks.can(self.decoder, group.chain) for group in self._groups)
         if not able or self._noting or not rows:
             self._chunks = None
@@ -199,13 +198,16 @@ class Batch:
         self._out[:, column] = self._feed[:, 0] = tokens
         self._column += 1
         self._left -= 1
+        ended: dict[int, FinishReason | None] = {}
+        if self._may_end and (ended := dict.fromkeys(np.flatnonzero(tokens == END).tolist(), "end")):
+            self.flush(ended)
         if kept is not None:
             for i, row in self._noting:
                 assert row.top is not None
-                row.logprobs.append(TokenLogprobs.of(kept[i], int(tokens[i]), row.top))
-        ended: dict[int, FinishReason | None] = {}
+                if i not in ended:
+                    row.logprobs.append(TokenLogprobs.of(kept[i], int(tokens[i]), row.top))
         for i, row in self._stopping:
-            if (reason := row.ends_with(int(tokens[i]))) is not None:
+            if i not in ended and (reason := row.ends_with(int(tokens[i]))) is not None:
                 ended[i] = reason
         if any(group.failed for group in self._groups):
             ended |= {i: None for i, row in enumerate(self.rows) if row.error is not None}
@@ -218,10 +220,7 @@ class Batch:
         else:
             tokens = np.empty(len(self.rows), np.int64)
             for group in self._groups:
-                tokens[group.rows] = group.pick(logits_of(logits, group.rows), uniforms[group.rows], self.rows)
-        for group in self._groups:
-            if group.history.level != "none":
-                group.history.add(tokens[group.rows])
+                tokens[group.rows] = group.pick(rows_of(logits, group.rows), uniforms[group.rows], self.rows)
         return tokens
 
     def _full(self, ended: dict[int, FinishReason | None]) -> dict[int, FinishReason | None]:
@@ -238,7 +237,7 @@ class Batch:
         self._next_block()
         self.flush()
         row, chain, history, feed = self.rows[0], self.rows[0].chain, self._groups[0].history, self._feed
-        extend, pick, draws, noting = self.decoder.extend, chain.pick_one, chain.draws, history.level != "none"
+        extend, pick, draws = self.decoder.extend, chain.pick_one, chain.draws
         number, column, expected = self._numbers[0].item, self._column, (1, chain.vocab_size)
         stop, made, least = row.ending, row.made, row.min_new_tokens
         watched, stopping, tokens = bool(self._watched), bool(self._stopping), []
@@ -254,9 +253,10 @@ class Batch:
                     checked = True
                 early = stop if made + step - column < least else ()
                 token = pick(logits, history, number(step) if draws else 0.0, early)
-                if noting:
-                    history.add(np.array([token]))
                 feed[0, 0] = token
+                if token == END:
+                    ended = {0: "end"}
+                    break
                 tokens.append(token)
                 if stopping and (reason := row.ends_with(token)) is not None:
                     ended = {0: reason}
@@ -313,7 +313,7 @@ class Batch:
         for i, reason in ended.items():
             row = self.rows[i]
             if (row.keep_state or leave_state) and row.end is None and row.error is None:
-                row.end = self._state(i, self.decoder.take([i]), self._feed[i].copy())
+                row.end = self._state(i, self.decoder.take([i]), self._feed[i][self._feed[i] != END])
             row.reason = reason
         kept = [i for i in range(len(self.rows)) if i not in ended]
         if not kept:

@@ -14,21 +14,15 @@ import numpy.typing as npt
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, begin_decoding, blame, raise_failure
 from textgen.errors import ContractError, TextgenError
+from textgen.generation.links import LEVELS, Link
 from textgen.generation.sampling import SequenceHistory, draw_one, inverse_cdf, to_numpy
 from textgen.pipeline.structure import Choice
 from textgen.plugin.component import Offer
-from textgen.protocols import Array, Ids, Model, Sampler
+from textgen.protocols import Array, Ids, Model
 
+END: Final = -1
+"""In place of a token: a sampler has ended the text."""
 _NEVER: Final = -np.inf
-_LEVELS: Final = ("none", "counts", "tokens")
-
-
-@attrs.frozen(eq=False)
-class Link:
-    """A sampler and whose it is."""
-
-    sampler: Sampler
-    offer: Offer
 
 
 @attrs.frozen(eq=False)
@@ -47,35 +41,43 @@ class Chain:
     forbidden: tuple[int, ...] = ()
     tables: tuple[dict[str, Any], ...] = ()
     level: str = attrs.field(init=False)
+    draws: bool = attrs.field(init=False)  # whether a token depends on a random number
     _applied: tuple[Link, ...] = attrs.field(init=False)
     _greedy: bool = attrs.field(init=False)
+    _special: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        levels = [_level(link) for link in self.links]
-        object.__setattr__(self, "level", max(levels, key=_LEVELS.index, default="none"))
         # A last link that keeps only the best is an arg-max: the draw could give nothing else.
-        greedy = bool(self.links) and getattr(self.links[-1].sampler, "deterministic", False)
-        object.__setattr__(self, "_greedy", greedy)
-        object.__setattr__(self, "_applied", self.links[:-1] if greedy else self.links)
+        last = self.links[-1] if self.links else None
+        greedy = last is not None and getattr(last.sampler, "deterministic", False) and not last.has_state
+        made = {
+            "level": max((link.level for link in self.links), key=LEVELS.index, default="none"),
+            "draws": not greedy or any(link.random for link in self.links),
+            "_applied": self.links[:-1] if greedy else self.links,
+            "_greedy": greedy,
+            "_special": any(link.has_state or link.ends for link in self.links),
+        }
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, samplers: Sequence[tuple[Choice, Any]], model: Offer, vocab_size: int, unknown: int | None) -> Chain:
         """A chain of built samplers; one that is itself made of `links` counts as those."""
-        links = [
-            Link(part, choice.offer) for choice, sampler in samplers for part in getattr(sampler, "links", (sampler,))
-        ]
+        links: list[Link] = []
+        for choice, sampler in samplers:
+            for part in getattr(sampler, "links", (sampler,)):
+                before = sum(link.offer.name == choice.offer.name for link in links)
+                links.append(Link.of(part, choice.offer, len(links), before))
         forbidden = () if unknown is None else (unknown,)
         tables = tuple({**choice.table(), "type": choice.offer.name} for choice, _ in samplers)
         return cls(tuple(links), model, vocab_size, forbidden, tables)
 
-    def history(self) -> SequenceHistory:
-        """An empty history that keeps what the samplers read."""
-        return SequenceHistory(self.vocab_size, self.level)
-
-    @property
-    def draws(self) -> bool:
-        """Whether a token depends on a random number."""
-        return not self._greedy
+    def begin(self, prompts: Sequence[Ids], streams: Sequence[tuple[int, int]]) -> SequenceHistory:
+        """The history of rows that begin after their prompts, with the seed and index of each."""
+        history = SequenceHistory(self.vocab_size, self.level)
+        history.append_rows(prompts, streams)
+        history.states = {link.key: link.start(prompts) for link in self.links if link.has_state}
+        return history
 
     @property
     def plainly_greedy(self) -> bool:
@@ -83,31 +85,70 @@ class Chain:
         return self._greedy and not self._applied
 
     def pick_one(self, logits: Array, history: SequenceHistory, uniform: float, forbidden: tuple[int, ...]) -> int:
-        """The token for logits (1, V). `forbidden` holds for this token alone. Writes into `logits`."""
+        """The token for logits (1, V), noted in the history. END if a sampler left none and may.
+
+        `forbidden` holds for this token alone. Writes into `logits`.
+        """
         for token in self.forbidden + forbidden if forbidden else self.forbidden:
             logits[0, token] = _NEVER
+        if self._special:
+            return int(self._pick(logits, history, np.array([uniform]))[0])
         sampled = self._apply(logits, history)
         row = sampled[0] if type(sampled) is np.ndarray else to_numpy(sampled)[0]
         token = int(row.argmax()) if self._greedy else draw_one(row, uniform)
         # NaN passes through arg-max and draw alike, and so does a row of -inf through arg-max.
         if token < 0 or not isfinite(row.item(token)):
             self._explain(logits, history)
+        if self.level != "none":
+            history.add(np.array([token]))
         return token
 
     def pick(self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64]) -> Ids:
         """The tokens (B,) for logits (B, V), row by row what `pick_one` gives. Writes into `logits`."""
         for token in self.forbidden:
             logits[:, token] = _NEVER
-        values = to_numpy(self._apply(logits, history))
-        if self._greedy:
-            tokens: Ids = values.argmax(axis=-1)
-            if not np.isfinite(values[np.arange(len(tokens)), tokens]).all():
-                self._explain(logits, history)
-            return tokens
-        tokens = inverse_cdf(values, uniforms)
+        if self._special:
+            return self._pick(logits, history, uniforms)
+        tokens = self._drawn(self._apply(logits, history), uniforms)
         if (tokens < 0).any():
             self._explain(logits, history)
+        if self.level != "none":
+            history.add(tokens)
         return tokens
+
+    def _pick(self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64]) -> Ids:
+        """`pick` with samplers that have states or end texts. Nothing is noted if one of them fails."""
+        given: dict[str, Array] = {}
+        left = np.ones(len(uniforms), bool)
+        tokens = self._drawn(self._apply(logits, history, given, left), uniforms)
+        if (tokens[left] < 0).any():
+            self._explain(logits, history)
+        if left.all():
+            states = {key: self._link(key).accept(tokens, made, history) for key, made in given.items()}
+            rows: slice | Ids = slice(None)
+        else:
+            tokens[~left] = END
+            rows = np.flatnonzero(left)
+            some = history.rows(rows.tolist())
+            states = {
+                key: self._link(key).accept(tokens[rows], rows_of(made, rows), some)
+                for key, made in given.items()
+                if len(rows)
+            }
+        for key, state in states.items():
+            for name, array in state.items():
+                history.states[key][name][rows] = array
+        history.add(tokens[rows], rows)
+        return tokens
+
+    def _drawn(self, sampled: Array, uniforms: npt.NDArray[np.float64]) -> Ids:
+        """Tokens (B,) from what the samplers made of the logits; below 0 where there is none."""
+        values = to_numpy(sampled)
+        if not self._greedy:
+            return inverse_cdf(values, uniforms)
+        tokens = values.argmax(axis=-1)
+        found = np.isfinite(values[np.arange(len(tokens)), tokens])
+        return tokens if found.all() else np.where(found, tokens, -1)
 
     def try_on(self, model: Model) -> None:
         """Dry-run one step of a model that may not be trained yet; blame what raises or gives another shape."""
@@ -123,20 +164,32 @@ class Chain:
             logits[0, token] = _NEVER
         if not isfinite(to_numpy(logits).max()):
             return  # an untrained model may give no finite logit yet, which says nothing of the samplers
-        history = self.history()
-        history.append_rows([np.empty(0, np.int64)])
-        self.pick_one(logits, history, 0.0, ())
+        self.pick_one(logits, self.begin([np.empty(0, np.int64)], [(0, 0)]), 0.0, ())
 
-    def _apply(self, logits: Array, history: SequenceHistory) -> Array:
-        """Logits after the samplers, all but a last one that is an arg-max."""
+    def _apply(
+        self,
+        logits: Array,
+        history: SequenceHistory,
+        given: dict[str, Array] | None = None,
+        left: npt.NDArray[np.bool_] | None = None,
+    ) -> Array:
+        """Logits after the samplers, all but a last one that is an arg-max.
+
+        given  gets what each sampler with a state gave, by its key
+        left   (B,) becomes False for the rows that a sampler ended; the samplers after it see other logits there
+        """
         sampled = logits
         for link in self._applied:
             try:
-                sampled = link.sampler(sampled, history)
+                sampled = link.sampler(sampled, link.view(history))
             except FAILURES as error:
                 raise_failure(link.offer, "sampling", error)
             if getattr(sampled, "shape", None) != logits.shape or sampled.dtype != logits.dtype:
                 checks.check_logits(sampled, tuple(logits.shape), link.offer)
+            if link.ends and left is not None:
+                sampled = _reopened(sampled, left)
+            if link.has_state and given is not None:
+                given[link.key] = sampled
         return sampled
 
     def _explain(self, logits: Array, history: SequenceHistory) -> NoReturn:
@@ -146,19 +199,32 @@ class Chain:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for link in self.links:
-                before, logits = logits, link.sampler(logits, history)
+                before, logits = logits, link.sampler(logits, link.view(history))
                 checks.check_logits(logits, tuple(before.shape), link.offer)
+                if link.ends:
+                    logits = _reopened(logits, np.ones(logits.shape[0], bool))
                 if cause := _fault(logits):
                     raise blame(link.offer, cause)
         raise AssertionError("no token could be drawn, and no component is to blame")
 
+    def _link(self, key: str) -> Link:
+        return next(link for link in self.links if link.key == key)
 
-def _level(link: Link) -> str:
-    """What a sampler reads of the history. One that asks for less and reads more is found out when it reads it."""
-    level = getattr(link.sampler, "history", "tokens")
-    if level not in _LEVELS:
-        raise blame(link.offer, f"has history = {level!r}, and must have one of {', '.join(_LEVELS)}")
-    return str(level)
+
+def rows_of(logits: Array, rows: Ids) -> Array:
+    """Some rows of logits (B, V), as a copy."""
+    return logits[rows] if isinstance(logits, np.ndarray) else logits[rows.tolist()]
+
+
+def _reopened(logits: Array, left: npt.NDArray[np.bool_]) -> Array:
+    """Logits with any numbers in place of rows that have no token left, which `left` notes."""
+    closed = to_numpy((logits == _NEVER).all(-1))
+    if not closed.any():
+        return logits
+    left &= ~closed
+    changed = logits.copy() if isinstance(logits, np.ndarray) else logits.clone()
+    changed[closed if isinstance(logits, np.ndarray) else closed.tolist()] = 0.0
+    return changed
 
 
 def _fault(logits: Array) -> str:

@@ -14,6 +14,7 @@ from textgen.generation.detokenise import TAIL, Detokeniser, Tail, drain
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
 from textgen.generation.row import Row, RowState
+from textgen.generation.sampling import saved_arrays
 from textgen.pipeline.options import DecodingOptions
 from textgen.protocols import Ids, Tokenizer
 
@@ -164,8 +165,8 @@ class Continuation:
 def _row_state(state: GenerationState, settings: Settings) -> RowState:
     arrays, values = state.arrays, state.values
     history = {name.removeprefix(_HISTORY): array for name, array in arrays.items() if name.startswith(_HISTORY)}
-    needed = {"none": (), "counts": ("counts", "prompt_counts"), "tokens": ("counts", "prompt_counts", "tokens")}
-    if not history.keys() >= set(needed[settings.chain.level]):
+    level = settings.chain.level
+    if not history.keys() >= {*saved_arrays(level), *(("tokens",) if level == "tokens" else ())}:
         raise UsageError(
             "the saved state keeps no history of its tokens, and a sampler needs it; give the sampling options that "
             "the text was begun with, or none"

@@ -17,7 +17,8 @@ from textgen.generation.sampling import log_softmax
 from textgen.protocols import Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
-"""Why a text ended: the model ended it, `max_new_tokens`, a stop text or token, `time_limit`, or `cancelled`."""
+"""Why a text ended: the model or a sampler ended it, `max_new_tokens`, a stop text or token,
+`time_limit`, or `cancelled`."""
 
 
 @attrs.frozen
@@ -45,7 +46,7 @@ class TokenLogprobs:
 class GenerationState:
     """Where a text stands: all that continues it exactly, on any machine that has the run.
 
-    arrays  the decoder's state and the history, each for one sequence
+    arrays  the decoder's state, the history and the states of samplers, each for one sequence
     values  JSON: seed, index and position of the random numbers, sampling options, ids that are not fed yet, the last
             ids, the end of the text that a stop text may begin with, and the checksum of the weights
     """
@@ -94,7 +95,7 @@ class Generation:
     prompt         the prompt's text
     text           the continuation; with `echo`, the prompt before it. A stop text is not part of it
     tokens         the generated ids, the one that ended the text included
-    finish_reason  "end" (the model ended it), "length", "stop", "time" or "cancelled"
+    finish_reason  "end" (the model or a sampler ended it), "length", "stop", "time" or "cancelled"
     seed, index    with the same of these and the same prompt, the same text comes again
     logprobs       one entry per token if `logprobs` was given (with `echo`, per prompt token before them), else empty
     state          what `generate(state=...)` continues from, if `keep_state` was given

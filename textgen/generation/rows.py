@@ -10,7 +10,7 @@ import numpy as np
 
 from textgen.contracts.guards import FAILURES, WatchedDecoder, begin_decoding, raise_failure
 from textgen.plugin.component import Offer
-from textgen.protocols import Array, Ids, Model, Tensors
+from textgen.protocols import Model, Tensors
 
 
 @attrs.define(eq=False)
@@ -76,8 +76,3 @@ def keeps_shape(model: Model, offer: Offer) -> bool:
 
 def _shapes(state: Tensors) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in state.items()}
-
-
-def logits_of(logits: Array, rows: Ids) -> Array:
-    """Some rows of logits (B, V), as a copy."""
-    return logits[rows] if isinstance(logits, np.ndarray) else logits[rows.tolist()]

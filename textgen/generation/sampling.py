@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
 
@@ -10,25 +10,36 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.protocols import Array, Ids
+from textgen.errors import UsageError
+from textgen.protocols import Array, Ids, Tensors
 
+_GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
 _PER_COUNT: Final = 4  # numbers that one count of Philox's counter gives
 
 
 @attrs.define(eq=False)
 class SequenceHistory:
-    """textgen.protocols.History, kept as far as `level` says. B rows that a batch may exchange."""
+    """textgen.protocols.History, kept as far as `level` says. B rows that a batch may exchange.
+
+    streams  (B, 2) seed and index of each row
+    states   the states of samplers, by the keys of their links
+    """
 
     vocab_size: int
     level: str
+    streams: npt.NDArray[np.uint64] = attrs.field(init=False)
+    prompt_lengths: npt.NDArray[np.int64] = attrs.field(init=False)
+    lengths: npt.NDArray[np.int64] = attrs.field(init=False)
     counts: npt.NDArray[np.int32] = attrs.field(init=False)
     prompt_counts: npt.NDArray[np.int32] = attrs.field(init=False)
-    _tokens: list[list[int]] = attrs.field(init=False)
+    states: dict[str, Tensors] = attrs.field(init=False, factory=dict)
+    _tokens: list[list[int]] = attrs.field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
+        self.streams = np.zeros((0, 2), np.uint64)
+        self.prompt_lengths, self.lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self.counts = np.zeros((0, self.vocab_size), np.int32)
         self.prompt_counts = np.zeros((0, self.vocab_size), np.int32)
-        self._tokens = []
 
     def tokens(self, row: int) -> Ids:
         """(N,) ids of a row."""
@@ -36,65 +47,113 @@ class SequenceHistory:
             raise LookupError("no sampler has announced that it reads tokens: set its attribute history to 'tokens'")
         return np.array(self._tokens[row], np.int64)
 
-    def append_rows(self, prompts: Sequence[Ids]) -> None:
-        """Begin sequences below the others."""
-        if self.level != "none":
-            counted = np.stack([np.bincount(ids, minlength=self.vocab_size).astype(np.int32) for ids in prompts])
-            self.prompt_counts = np.concatenate([self.prompt_counts, counted])
-            self.counts = np.concatenate([self.counts, np.zeros_like(counted)])
+    @property
+    def state(self) -> Tensors:
+        """Only a sampler with `start` and `accept` has one: see textgen.generation.links.LinkHistory."""
+        raise LookupError("this sampler has no state: give it the methods start and accept")
+
+    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+        """Only for a sampler that has announced it: see textgen.generation.links.LinkHistory."""
+        raise LookupError(
+            "this sampler has not announced that it reads random numbers: set its attribute random to True"
+        )
+
+    def append_rows(self, prompts: Sequence[Ids], streams: Sequence[tuple[int, int]] = ()) -> None:
+        """Begin sequences below the others, with the seed and index of each."""
+        if self.level == "none":
+            return
+        rows = SequenceHistory(self.vocab_size, self.level)
+        rows.streams = np.array(streams or [(0, 0)] * len(prompts), np.uint64).reshape(-1, 2)
+        rows.prompt_lengths = np.array([len(ids) for ids in prompts], np.int64)
+        rows.lengths = np.zeros_like(rows.prompt_lengths)
+        if self.level != "lengths":
+            rows.prompt_counts = np.stack([np.bincount(ids, minlength=self.vocab_size) for ids in prompts]).astype(
+                np.int32
+            )
+            rows.counts = np.zeros_like(rows.prompt_counts)
         if self.level == "tokens":
-            self._tokens += [ids.tolist() for ids in prompts]
+            rows._tokens = [ids.tolist() for ids in prompts]
+        self.join(rows)
+
+    def rows(self, rows: slice | Sequence[int]) -> SequenceHistory:
+        """A history of some rows, which shares them with this one where they are given as a slice."""
+        some = SequenceHistory(self.vocab_size, self.level)
+        for name in self._arrays():
+            setattr(some, name, getattr(self, name)[rows])
+        if self.level == "tokens":
+            some._tokens = self._tokens[rows] if isinstance(rows, slice) else [self._tokens[row] for row in rows]
+        some.states = {key: {name: a[rows] for name, a in state.items()} for key, state in self.states.items()}
+        return some
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order."""
-        if self.level != "none":
-            self.counts, self.prompt_counts = self.counts[rows], self.prompt_counts[rows]
-        if self.level == "tokens":
-            self._tokens = [self._tokens[row] for row in rows]
+        kept = self.rows(rows)
+        for name in (*self._arrays(), "_tokens", "states"):
+            setattr(self, name, getattr(kept, name))
 
     def join(self, other: SequenceHistory) -> None:
         """Append the rows of another history of the same chain."""
-        self.counts = np.concatenate([self.counts, other.counts])
-        self.prompt_counts = np.concatenate([self.prompt_counts, other.prompt_counts])
+        for name in self._arrays():
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
         self._tokens += other._tokens
+        for key, state in self.states.items():
+            theirs = other.states[key]
+            self.states[key] = {name: np.concatenate([array, theirs[name]]) for name, array in state.items()}
 
-    def row(self, row: int) -> SequenceHistory:
-        """A history of one row alone, sharing what it has."""
-        alone = SequenceHistory(self.vocab_size, self.level)
-        alone.counts, alone.prompt_counts = self.counts[row : row + 1], self.prompt_counts[row : row + 1]
-        alone._tokens = self._tokens[row : row + 1]
-        return alone
-
-    def add(self, tokens: Ids) -> None:
-        """Note one generated token (B,) for each row."""
-        if self.level != "none":
-            self.counts[np.arange(len(tokens)), tokens] += 1
+    def add(self, tokens: Ids, rows: slice | Ids = slice(None)) -> None:
+        """Note one generated token (B,) for each row, or for some of them."""
+        self.lengths[rows] += 1
+        if self.level in ("counts", "tokens"):
+            self.counts[np.arange(len(self.lengths))[rows], tokens] += 1
         if self.level == "tokens":
-            for row, token in enumerate(tokens.tolist()):
+            for row, token in zip(np.arange(len(self.lengths))[rows].tolist(), tokens.tolist(), strict=True):
                 self._tokens[row].append(token)
 
     def extend_prompt(self, row: int, prompt: Ids) -> None:
         """Note tokens that the caller adds to a sequence."""
         if self.level != "none":
+            self.prompt_lengths[row] += len(prompt)
+        if self.level in ("counts", "tokens"):
             np.add.at(self.prompt_counts[row], prompt, 1)
         if self.level == "tokens":
             self._tokens[row] += prompt.tolist()
 
     def dump_row(self, row: int) -> dict[str, Any]:
-        """A row as arrays, for a saved state."""
-        kept: dict[str, Any] = {}
-        if self.level != "none":
-            kept |= {"counts": self.counts[row], "prompt_counts": self.prompt_counts[row]}
+        """A row as arrays for a saved state, each but the tokens with a batch of one as its first axis."""
+        kept = {name: getattr(self, name)[[row]] for name in saved_arrays(self.level)}
         if self.level == "tokens":
             kept["tokens"] = self.tokens(row)
+        for key, state in self.states.items():
+            kept |= {f"{key}.{name}": array[[row]] for name, array in state.items()}
         return kept
 
-    def load_row(self, row: int, kept: dict[str, Any]) -> None:
-        """Give a row what `dump_row` gave. Raises KeyError when the samplers need more than was kept."""
-        if self.level != "none":
-            self.counts[row], self.prompt_counts[row] = kept["counts"], kept["prompt_counts"]
+    def load_row(self, row: int, kept: Mapping[str, Any]) -> None:
+        """Give a row what `dump_row` gave. A sampler that was not there then keeps the state it has.
+
+        Raises LookupError when the samplers need more than was kept, UsageError for a state of another shape.
+        """
+        for name in saved_arrays(self.level):
+            getattr(self, name)[row] = kept[name][0]
         if self.level == "tokens":
             self._tokens[row] = kept["tokens"].tolist()
+        for key, state in self.states.items():
+            if not any(name.startswith(f"{key}.") for name in kept):
+                continue
+            for name, array in state.items():
+                saved = kept.get(f"{key}.{name}")
+                if saved is None or saved.shape != (1, *array.shape[1:]):
+                    raise UsageError(f"the saved state of sampler {key!r} is not one that it can resume from: {name!r}")
+                array[row] = saved[0]
+
+    def _arrays(self) -> tuple[str, ...]:
+        """The arrays that are kept, each with a row per sequence."""
+        return () if self.level == "none" else ("streams", *saved_arrays(self.level))
+
+
+def saved_arrays(level: str) -> tuple[str, ...]:
+    """The names of the arrays that a history of this level keeps and saves."""
+    lengths = ("prompt_lengths", "lengths")
+    return {"none": (), "lengths": lengths}.get(level, (*lengths, "counts", "prompt_counts"))
 
 
 class UniformNumbers:
@@ -118,6 +177,29 @@ class UniformNumbers:
         self._bits.state = self._fresh
         numbers: npt.NDArray[np.float64] = self._random(skip + count)[skip:]
         return numbers
+
+
+def step_numbers(
+    streams: npt.NDArray[np.uint64], steps: npt.NDArray[np.int64], place: int, count: int
+) -> npt.NDArray[np.float64]:
+    """(B, count) numbers of [0, 1) for the sampler at a place of the chain, at step (B,) of rows with streams (B, 2).
+
+    The words are hashed one after the other with the mix of SplitMix64 (Steele, Lea and Flood, "Fast splittable
+    pseudorandom number generators", 2014), whose stream from there on gives the numbers: one computation for all rows,
+    where Philox needs a generator of its own for each.
+    """
+    state = _mixed(streams[:, 0] + _GAMMA)
+    for word in (streams[:, 1], steps.astype(np.uint64), np.full(len(steps), place, np.uint64)):
+        state = _mixed((state ^ word) + _GAMMA)
+    numbers = _mixed(state[:, None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
+    return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The words hashed, each to another."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def draw_one(row: npt.NDArray[Any], uniform: float) -> int:

@@ -13,9 +13,10 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, failure
 from textgen.generation.batch import Batch, begun
+from textgen.generation.chain import rows_of
 from textgen.generation.results import FinishReason
 from textgen.generation.row import Row, RowState
-from textgen.generation.rows import DecoderRows, can_share, logits_of
+from textgen.generation.rows import DecoderRows, can_share
 from textgen.plugin.component import Offer
 from textgen.protocols import Array, Ids, Model
 
@@ -78,7 +79,7 @@ class Prefill:
         if places == list(range(len(self._members))):
             decoder = self._decoder
         else:
-            logits = logits_of(logits, np.array(places))
+            logits = rows_of(logits, np.array(places))
             decoder = self._decoder.take(places)
             if rest:
                 self._decoder = self._decoder.take(rest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from attrs.validators import and_, ge, gt, le
+from attrs.validators import and_, deep_iterable, ge, gt, le, min_len
 
 from textgen import NoOptions, option
 
@@ -117,3 +117,79 @@ class NoRepeatNgramConfig:
         validator=ge(0),
         argument="no_repeat_ngram",
     )
+
+
+@attrs.frozen
+class MirostatConfig:
+    """Keeps the surprise of a text near a target by cutting off unlikely tokens (Mirostat 2.0).
+
+    Basu et al., "Mirostat: a neural text decoding algorithm that directly controls perplexity" (2021). It works best
+    without top-k, top-p and the like before it, and after the temperature.
+    """
+
+    tau: float = option(5.0, help="surprise per token to aim at, in bits", validator=ge(0), argument="mirostat_tau")
+    eta: float = option(
+        0.1, help="learning rate: how fast the cut follows the surprise", validator=ge(0), argument="mirostat_eta"
+    )
+
+
+@attrs.frozen
+class XtcConfig:
+    """Now and then excludes the most likely tokens, all but the last of those above a threshold (XTC)."""
+
+    probability: float = option(
+        help="how often tokens are excluded, from 0, which is off, to 1",
+        validator=and_(ge(0), le(1)),
+        argument="xtc_probability",
+    )
+    threshold: float = option(
+        0.1,
+        help="tokens from this probability on are excluded, but for the least likely of them; above 0.5 is off",
+        validator=and_(ge(0), le(1)),
+        argument="xtc_threshold",
+    )
+
+
+@attrs.frozen
+class DryConfig:
+    """Makes tokens less likely that would extend a repetition of earlier text, more the longer it is (DRY)."""
+
+    multiplier: float = option(
+        help="subtracted from logits at the shortest repetition; 0 is off", validator=ge(0), argument="dry_multiplier"
+    )
+    base: float = option(
+        1.75, help="factor of the penalty for each further token", validator=ge(1), argument="dry_base"
+    )
+    allowed_length: int = option(
+        2, help="length in tokens of repetitions without a penalty", validator=ge(0), argument="dry_allowed_length"
+    )
+    penalty_last_n: int = option(
+        -1,
+        help="how many of the last tokens are searched; -1 searches all, 0 is off",
+        validator=ge(-1),
+        argument="dry_penalty_last_n",
+    )
+    sequence_breakers: tuple[str, ...] = option(
+        ("\n", ":", '"', "*"),
+        help="texts over which no repetition extends",
+        validator=deep_iterable(min_len(1)),
+        argument="dry_sequence_breakers",
+    )
+
+
+@attrs.frozen
+class RegexConfig:
+    """Only text that a regular expression matches, from its first token to its last. Needs `textgen-engine[regex]`.
+
+    The text ends where the expression is complete and nothing can follow; where it may end or go on, by the end of
+    the document, if the tokenizer has one. Anchors, look-around and word boundaries are not supported.
+    """
+
+    pattern: str = option(help="the regular expression that the generated text has to match", argument="regex")
+
+
+@attrs.frozen
+class JsonConfig:
+    """Only JSON that follows a schema. Needs `textgen-engine[regex]`."""
+
+    schema: str = option(help="the JSON schema that the generated text has to follow, as JSON", argument="json_schema")

@@ -10,7 +10,7 @@ import numpy as np
 
 from textgen import BuildContext
 from textgen.errors import Fault, PipelineError
-from textgen.protocols import Array, History, Sampler, Tokenizer
+from textgen.protocols import Array, History, Ids, Sampler, Tensors, Tokenizer
 from textgen_builtins.samplers import config as configs
 from textgen_builtins.samplers import logits as ops
 
@@ -44,25 +44,42 @@ class Counting:
 
 
 @attrs.frozen
-class NoRepeatNgram:
-    """Forbids tokens that would repeat a sequence of n tokens, unless none would be left.
+class Mirostat:
+    """Cuts off the tokens of more surprise than mu, and moves mu by how far a drawn token was from the target.
 
-    Keeps every token of the text, so memory grows with it.
+    Algorithm 2 of Basu et al. (2021), with the surprise of a token among those that were left, as in llama.cpp.
     """
 
-    n: int
-    history = "tokens"
+    tau: float
+    eta: float
+    history = "none"
+
+    def start(self, prompt: Ids) -> Tensors:
+        """`mu` (), in bits."""
+        return {"mu": np.array(2 * self.tau)}
 
     def __call__(self, logits: Array, history: History) -> Array:
         """(B, V) with tokens forbidden."""
-        forbidden = np.zeros(tuple(logits.shape), bool)
-        for row in range(len(forbidden)):
-            tokens = history.tokens(row)
-            if len(tokens) >= self.n:
-                grams = np.lib.stride_tricks.sliding_window_view(tokens, self.n)
-                tail = tokens[len(tokens) - self.n + 1 :]
-                forbidden[row, grams[(grams[:, :-1] == tail).all(axis=1), -1]] = True
-        return ops.forbid_unless_all(logits, forbidden)
+        return ops.mirostat(logits, history.state["mu"])
+
+    def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
+        """`mu` (B,)."""
+        surprise = ops.surprise(logits)[np.arange(len(tokens)), tokens]
+        return {"mu": history.state["mu"] - self.eta * (ops.to_numpy(surprise) - self.tau)}
+
+
+@attrs.frozen
+class Xtc:
+    """Excludes the most likely tokens with a probability (P. E. Weidmann, "Exclude Top Choices", 2024)."""
+
+    probability: float
+    threshold: float
+    history = "none"
+    random = True
+
+    def __call__(self, logits: Array, history: History) -> Array:
+        """(B, V) with tokens forbidden in some of the rows."""
+        return ops.xtc(logits, self.threshold, history.random()[:, 0] < self.probability)
 
 
 @attrs.frozen
@@ -133,9 +150,14 @@ def frequency_penalty(config: configs.FrequencyPenaltyConfig, context: BuildCont
     return Counting(lambda x, h: ops.frequency(x, h.counts, penalty)) if penalty else OFF
 
 
-def no_repeat_ngram(config: configs.NoRepeatNgramConfig, context: BuildContext) -> Sampler:
-    """Reads the whole text."""
-    return NoRepeatNgram(config.n) if config.n else OFF
+def mirostat(config: configs.MirostatConfig, context: BuildContext) -> Sampler:
+    """Holds the surprise."""
+    return Mirostat(config.tau, config.eta)
+
+
+def xtc(config: configs.XtcConfig, context: BuildContext) -> Sampler:
+    """Excludes the top choices."""
+    return Xtc(config.probability, config.threshold) if config.probability else OFF
 
 
 def logit_bias(config: configs.LogitBiasConfig, context: BuildContext) -> Sampler:

@@ -29,7 +29,7 @@ def greedy(logits: Array) -> Array:
     """Keep the most likely token."""
     xp = array_namespace(logits)
     best = xp.argmax(logits, axis=-1, keepdims=True)
-    return _keep(xp, logits, xp.arange(logits.shape[-1], device=device(logits))[None, :] == best)
+    return keep(logits, xp.arange(logits.shape[-1], device=device(logits))[None, :] == best)
 
 
 def temperature(logits: Array, value: float) -> Array:
@@ -50,10 +50,10 @@ def top_k(logits: Array, k: int) -> Array:
     border = xp.sort(logits, axis=-1)[:, size - k : size - k + 1]
     kept = logits >= border
     if int(xp.count_nonzero(kept)) == k * logits.shape[0]:  # the common case: no row has ties at its border
-        return _keep(xp, logits, kept)
+        return keep(logits, kept)
     above, ties = logits > border, logits == border
     room = k - _count(xp, above)
-    return _keep(xp, logits, above | (ties & (xp.cumulative_sum(ties, axis=-1, dtype=xp.int64) <= room)))
+    return keep(logits, above | (ties & (xp.cumulative_sum(ties, axis=-1, dtype=xp.int64) <= room)))
 
 
 def top_p(logits: Array, p: float) -> Array:
@@ -76,7 +76,7 @@ def typical(logits: Array, p: float) -> Array:
 def min_p(logits: Array, p: float) -> Array:
     """Keep the tokens at least p times as likely as the most likely one (Nguyen et al., 2024)."""
     xp = array_namespace(logits)
-    return _keep(xp, logits, logits >= xp.max(logits, axis=-1, keepdims=True) + math.log(p))
+    return keep(logits, logits >= xp.max(logits, axis=-1, keepdims=True) + math.log(p))
 
 
 def repetition(logits: Array, seen: Array, penalty: float) -> Array:
@@ -103,7 +103,12 @@ def forbid_unless_all(logits: Array, tokens: Any) -> Array:
     xp = array_namespace(logits)
     kept = like(~tokens, logits)
     left = xp.any(kept & (logits > _NEVER), axis=-1, keepdims=True)
-    return _keep(xp, logits, kept | ~left)
+    return keep(logits, kept | ~left)
+
+
+def keep(logits: Array, kept: Array) -> Array:
+    """Forbid the tokens that are false in the mask (B, V)."""
+    return array_namespace(logits).where(kept, logits, _NEVER)
 
 
 def probabilities(logits: Array) -> Array:
@@ -113,6 +118,34 @@ def probabilities(logits: Array) -> Array:
     weights = xp.exp(logits - xp.where(peak == _NEVER, 0.0, peak))
     total = xp.sum(weights, axis=-1, keepdims=True)  # at least 1: the most likely token's weight
     return weights / xp.where(total == 0, 1.0, total)
+
+
+def surprise(logits: Array) -> Array:
+    """-log2 of the probabilities, (B, V); inf for forbidden tokens."""
+    xp = array_namespace(logits)
+    below = xp.max(logits, axis=-1, keepdims=True) - logits
+    return (below + xp.log(xp.sum(xp.exp(-below), axis=-1, keepdims=True))) / math.log(2)
+
+
+def mirostat(logits: Array, most: Any) -> Array:
+    """Keep the tokens of at most so much surprise, (B,) bits, and the most likely one in any case (see Mirostat)."""
+    xp = array_namespace(logits)
+    kept = surprise(logits) <= like(most.astype(np.float32), logits)[:, None]
+    best = xp.arange(logits.shape[-1], device=device(logits))[None, :] == xp.argmax(logits, axis=-1, keepdims=True)
+    return keep(logits, kept | (best & ~xp.any(kept, axis=-1, keepdims=True)))
+
+
+def xtc(logits: Array, threshold: float, rows: Any) -> Array:
+    """In the rows that are true in the NumPy mask (B,), forbid the tokens of probability `threshold` or more but one.
+
+    The one that stays is the least likely of them; of equals, the one with the lowest id.
+    """
+    xp = array_namespace(logits)
+    weights = probabilities(logits)
+    likely = weights >= threshold
+    last = xp.argmin(xp.where(likely, weights, xp.full_like(weights, math.inf)), axis=-1, keepdims=True)
+    spared = xp.arange(logits.shape[-1], device=device(logits))[None, :] == last
+    return keep(logits, ~likely | spared | ~like(rows, logits)[:, None])
 
 
 def like(values: Any, logits: Array) -> Array:
@@ -127,13 +160,14 @@ def _keep_until(xp: Any, logits: Array, order_by: Array, weights: Array, p: floa
     before = xp.cumulative_sum(ordered, axis=-1) - ordered
     rank = xp.argsort(order, axis=-1, stable=True)  # the position of each token in the order
     kept = _count(xp, before < p)
-    return _keep(xp, logits, rank < xp.maximum(kept, xp.ones_like(kept)))
-
-
-def _keep(xp: Any, logits: Array, kept: Array) -> Array:
-    return xp.where(kept, logits, _NEVER)
+    return keep(logits, rank < xp.maximum(kept, xp.ones_like(kept)))
 
 
 def _count(xp: Any, mask: Array) -> Array:
     """(B, 1) the number of true values."""
     return xp.sum(mask, axis=-1, keepdims=True, dtype=xp.int64)
+
+
+def to_numpy(values: Array) -> Any:
+    """An array as NumPy has it, copied from a GPU if need be."""
+    return values if type(values) is np.ndarray else np.asarray(values.cpu())

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from textgen import BuildContext, Component, hookimpl
 from textgen_builtins.samplers import config as configs
 
 
-def _builder(name: str) -> Any:
+def _builder(name: str, module: str = "links") -> Any:
     """A `build` that calls a function of the implementation, which is imported only then."""
 
     def build(config: Any, context: BuildContext) -> Any:
-        from textgen_builtins.samplers import links
-
-        return getattr(links, name)(config, context)
+        return getattr(import_module(f"textgen_builtins.samplers.{module}"), name)(config, context)
 
     return build
 
@@ -26,12 +25,23 @@ def textgen_samplers() -> list[Component]:
         Component("repetition-penalty", configs.RepetitionPenaltyConfig, _builder("repetition_penalty"), place=10),
         Component("presence-penalty", configs.PresencePenaltyConfig, _builder("presence_penalty"), place=11),
         Component("frequency-penalty", configs.FrequencyPenaltyConfig, _builder("frequency_penalty"), place=12),
+        Component("dry", configs.DryConfig, _builder("dry", "repetition"), place=13),
         Component("logit-bias", configs.LogitBiasConfig, _builder("logit_bias"), place=20),
+        Component("regex", configs.RegexConfig, _builder("regex", "constrained"), place=25),
+        Component("json", configs.JsonConfig, _builder("json_schema", "constrained"), place=26),
         Component("no-repeat-ngram", configs.NoRepeatNgramConfig, _builder("no_repeat_ngram"), place=30),
         Component("top-k", configs.TopKConfig, _builder("top_k"), place=40),
         Component("typical", configs.TypicalConfig, _builder("typical"), place=50),
         Component("top-p", configs.TopPConfig, _builder("top_p"), place=60),
         Component("min-p", configs.MinPConfig, _builder("min_p"), place=70),
+        Component("xtc", configs.XtcConfig, _builder("xtc"), place=75),
         Component("temperature", configs.TemperatureConfig, _builder("temperature"), place=80),
-        Component("greedy", configs.GreedyConfig, _builder("greedy"), place=90, gives_way_to=("temperature",)),
+        Component("mirostat", configs.MirostatConfig, _builder("mirostat"), place=85),
+        Component(
+            "greedy",
+            configs.GreedyConfig,
+            _builder("greedy"),
+            place=90,
+            gives_way_to=("temperature", "mirostat_tau", "mirostat_eta"),
+        ),
     ]

@@ -1,0 +1,121 @@
+"""The samplers that let through only text of a given form, on outlines-core."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from textgen import BuildContext
+from textgen.errors import Fault, PipelineError
+from textgen.protocols import Array, History, Ids, Sampler, Tensors, Tokenizer
+from textgen_builtins.samplers import config as configs
+from textgen_builtins.samplers import logits as ops
+
+_OVER: Final = -1  # the state after the end of the document
+_MASKS: Final = 256  # states whose tokens are kept
+_REPLACED = "\ufffd"  # what bytes that are no whole character decode to
+
+
+class Constrained:
+    """Keeps the tokens that a finite automaton allows, whose state goes with the row.
+
+    index       of outlines_core: the tokens that each state of the automaton allows
+    vocab_size  V
+    end_id      allowed where the text is complete; None if the tokenizer has none
+    """
+
+    history = "none"
+    ends = True
+
+    def __init__(self, index: Any, vocab_size: int, end_id: int | None) -> None:
+        self._index, self._vocab_size, self._end_id = index, vocab_size, end_id
+        self._mask: Callable[[int], npt.NDArray[np.bool_]] = lru_cache(_MASKS)(self._allowed)
+
+    def start(self, prompt: Ids) -> Tensors:
+        """`state` (), of the automaton: the prompt is no part of the constrained text."""
+        return {"state": np.array(self._index.get_initial_state(), np.int64)}
+
+    def __call__(self, logits: Array, history: History) -> Array:
+        """(B, V) with tokens forbidden: all of them in a row that is complete."""
+        masks = np.stack([self._mask(state) for state in history.state["state"].tolist()])
+        return ops.keep(logits, ops.like(masks, logits))
+
+    def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
+        """`state` (B,)."""
+        states = history.state["state"].tolist()
+        after = [self._after(state, token) for state, token in zip(states, tokens.tolist(), strict=True)]
+        return {"state": np.array(after, np.int64)}
+
+    def _allowed(self, state: int) -> npt.NDArray[np.bool_]:
+        """(V,) whether each token may follow."""
+        mask = np.zeros(self._vocab_size + 1, bool)  # the last stands for the end, which outlines_core asks for
+        if state != _OVER:
+            mask[self._index.get_allowed_tokens(state)] = True
+            if mask[-1] and self._end_id is not None:
+                mask[self._end_id] = True
+        return mask[:-1]
+
+    def _after(self, state: int, token: int) -> int:
+        after = None if state == _OVER or token == self._end_id else self._index.get_next_state(state, token)
+        return _OVER if after is None else int(after)
+
+
+def regex(config: configs.RegexConfig, context: BuildContext) -> Sampler:
+    """Raises PipelineError for an expression that is wrong, or that the vocabulary has no tokens for."""
+    return _constrained(config.pattern, "pattern", context)
+
+
+def json_schema(config: configs.JsonConfig, context: BuildContext) -> Sampler:
+    """The schema as a regular expression. Raises PipelineError as `regex`."""
+    outlines_core = _library("json")
+    try:
+        json.loads(config.schema)
+        expression = outlines_core.json_schema.build_regex_from_schema(config.schema)
+    except Exception as error:  # the library raises several kinds of ValueError and TypeError
+        _wrong("schema", f"not a JSON schema that can be followed: {error}", config.schema, error)
+    return _constrained(expression, "schema", context)
+
+
+def _constrained(expression: str, key: str, context: BuildContext) -> Sampler:
+    outlines_core = _library("regex")
+    tokenizer = context.tokenizer
+    assert tokenizer is not None
+    size = tokenizer.vocab_size
+    try:
+        index = outlines_core.Index(expression, outlines_core.Vocabulary(size, _token_texts(tokenizer)))
+    except ValueError as error:
+        _wrong(key, f"cannot be used to constrain the text of this vocabulary: {error}", expression, error)
+    return Constrained(index, size, getattr(tokenizer, "end_id", None))
+
+
+def _library(sampler: str) -> Any:
+    try:
+        import outlines_core
+        import outlines_core.json_schema
+    except ImportError as error:
+        message = f"the sampler {sampler!r} needs outlines-core; pip install 'textgen-engine[regex]'"
+        raise PipelineError([Fault("type", message)], "sampler") from error
+    return outlines_core
+
+
+def _token_texts(tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """The ids of each text that a token can add. Tokens that are a part of a character only are left out.
+
+    A token's text may depend on what is before it (a space between words): it is what the token adds after itself.
+    """
+    texts: dict[str, list[int]] = {}
+    for token in range(tokenizer.vocab_size):
+        ids = np.array([token, token])
+        text = tokenizer.decode(ids)[len(tokenizer.decode(ids[:1])) :]
+        if text and _REPLACED not in text and token != tokenizer.unknown_id:
+            texts.setdefault(text, []).append(token)
+    return texts
+
+
+def _wrong(key: str, message: str, value: str, error: Exception) -> NoReturn:
+    raise PipelineError([Fault(key, message, repr(value))], "sampler") from error

@@ -1,0 +1,138 @@
+"""A sampler of a chain: what it asks of the engine, and what it sees of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from textgen.contracts.guards import FAILURES, blame, raise_failure
+from textgen.generation.sampling import SequenceHistory, step_numbers
+from textgen.plugin.component import Offer
+from textgen.protocols import Array, History, Ids, Sampler, Tensors
+
+LEVELS: Final = ("none", "lengths", "counts", "tokens")
+
+
+@attrs.frozen(eq=False)
+class Link:
+    """A sampler and whose it is.
+
+    place   in the chain, on which its random numbers depend
+    key     its name, and how many of that name stand before it: what its state is saved under
+    level   what it reads of the history
+    """
+
+    sampler: Sampler
+    offer: Offer
+    place: int
+    key: str
+    level: str
+    has_state: bool
+    random: bool
+    ends: bool
+
+    @classmethod
+    def of(cls, sampler: Any, offer: Offer, place: int, before: int) -> Self:
+        """A sampler at a place of a chain, with so many of its name before it. Raises ContractError.
+
+        A sampler that announces to read less than it does is found out when it reads it.
+        """
+        level = getattr(sampler, "history", "tokens")
+        if level not in LEVELS:
+            raise blame(offer, f"has history = {level!r}, and must have one of {', '.join(LEVELS)}")
+        start, accept = (callable(getattr(sampler, name, None)) for name in ("start", "accept"))
+        if start != accept:
+            has, lacks = ("start", "accept") if start else ("accept", "start")
+            raise blame(offer, f"has the method {has!r} and no {lacks!r}; a sampler with a state needs both")
+        random, ends = (bool(getattr(sampler, name, False)) for name in ("random", "ends"))
+        if level == "none" and (start or random or ends):
+            level = "lengths"
+        return cls(sampler, offer, place, f"{offer.name}-{before}", level, start, random, ends)
+
+    def view(self, rows: SequenceHistory) -> History:
+        """What the sampler sees of the rows."""
+        return LinkHistory(rows, self) if self.has_state or self.random else rows
+
+    def start(self, prompts: Sequence[Ids]) -> Tensors:
+        """The states of rows that begin, each array with the batch as its first axis."""
+        states = []
+        for prompt in prompts:
+            try:
+                made: Any = self.sampler.start(prompt)  # type: ignore[attr-defined]  # it has one
+            except FAILURES as error:
+                raise_failure(self.offer, "start", error)
+            if not isinstance(made, Mapping):
+                raise blame(self.offer, f"gave {type(made).__name__} from start, and must give a dict of arrays")
+            states.append({str(name): np.array(value) for name, value in made.items()})
+            if _forms(states[-1]) != _forms(states[0]):
+                shapes = f"{_shown(states[0])} for one row and {_shown(states[-1])} for another"
+                raise blame(self.offer, f"gave from start {shapes}; every row needs the same names, shapes and dtypes")
+        return {name: np.stack([state[name] for state in states]) for name in states[0]}
+
+    def accept(self, tokens: Ids, logits: Array, rows: SequenceHistory) -> Tensors:
+        """The states after tokens (B,) were drawn, checked."""
+        try:
+            made: Any = self.sampler.accept(tokens, logits, LinkHistory(rows, self))  # type: ignore[attr-defined]
+        except FAILURES as error:
+            raise_failure(self.offer, "accept", error)
+        if not isinstance(made, Mapping):
+            raise blame(self.offer, f"gave {type(made).__name__} from accept, and must give a dict of arrays")
+        after, before = {name: np.asarray(value) for name, value in made.items()}, rows.states[self.key]
+        if _forms(after) != _forms(before):
+            raise blame(self.offer, f"gave from accept {_shown(after)}, and must give what it had: {_shown(before)}")
+        return after
+
+
+@attrs.frozen(eq=False)
+class LinkHistory:
+    """textgen.protocols.History for a sampler with a state, or one that reads random numbers."""
+
+    rows: SequenceHistory
+    link: Link
+
+    @property
+    def prompt_lengths(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens in the prompt."""
+        return self.rows.prompt_lengths
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens generated."""
+        return self.rows.lengths
+
+    @property
+    def counts(self) -> npt.NDArray[np.int32]:
+        """(B, V) of generated tokens."""
+        return self.rows.counts
+
+    @property
+    def prompt_counts(self) -> npt.NDArray[np.int32]:
+        """(B, V) of the prompt."""
+        return self.rows.prompt_counts
+
+    def tokens(self, row: int) -> Ids:
+        """(N,) ids of a row."""
+        return self.rows.tokens(row)
+
+    @property
+    def state(self) -> Tensors:
+        """The sampler's own."""
+        return self.rows.states[self.link.key] if self.link.has_state else self.rows.state
+
+    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+        """(B, count) numbers from [0, 1)."""
+        if not self.link.random:
+            return self.rows.random(count)
+        return step_numbers(self.rows.streams, self.rows.lengths, self.link.place, count)
+
+
+def _forms(state: Tensors) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    return {name: (array.shape, array.dtype) for name, array in state.items()}
+
+
+def _shown(state: Tensors) -> str:
+    return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in state.items()) or "no arrays"
