@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Iterable, Sequence, Sized
-from functools import cached_property
 from typing import Final
 
 import attrs
@@ -44,6 +43,8 @@ class Group:
     def pick(self, logits: Array, uniforms: npt.NDArray[np.float64], rows: Sequence[Row]) -> Ids:
         """A token (B,) for each row of logits (B, V). What goes wrong with one row is its `error`, and no other's."""
         try:
+            if len(self.rows) == 1:
+                return np.array([self.chain.pick_one(logits, self.history, uniforms.item(), ())])
             return self.chain.pick(logits, self.history, uniforms)
         except FAILURES as error:
             self.failed = True
@@ -53,9 +54,8 @@ class Group:
         tokens = np.zeros(len(self.rows), np.int64)
         for i, place in enumerate(self.rows.tolist()):
             try:
-                tokens[i] = self.chain.pick_one(
-                    logits[i : i + 1], self.history.rows(slice(i, i + 1)), uniforms.item(i), ()
-                )
+                history = self.history.rows(slice(i, i + 1))
+                tokens[i] = self.chain.pick_one(logits[i : i + 1], history, uniforms.item(i), ())
             except FAILURES as error:
                 rows[place].error = error
         return tokens
@@ -87,8 +87,8 @@ class Batch:
         self._feed = np.zeros((len(rows), 1), np.int64)
         self._out = np.empty((len(rows), BLOCK), np.int64)
         self._numbers = np.empty((len(rows), BLOCK))
-        self._column = 0
-        self._since = 0  # the first column that is not among the parts
+        self._random = UniformNumbers()
+        self._column = self._since = 0  # where the next token stands, and the first that is not among the parts
         self._parts: list[Ids] = []  # (B, n) tokens that the rows do not have yet
         self._chunks: GreedyChunks | None = None
         for row in self.rows:
@@ -129,8 +129,7 @@ class Batch:
     @property
     def _unknown(self) -> int:
         """How many tokens of each row are made that it does not have yet."""
-        apart: int = sum(part.shape[1] for part in self._parts)
-        return apart + self._column - self._since
+        return sum(len(part.T) for part in self._parts) + self._column - self._since
 
     def _set_aside(self) -> None:
         """Put the columns of the block among the parts: to hand them to many rows takes longer."""
@@ -341,10 +340,6 @@ class Batch:
             for row in self.rows:
                 row.base += BLOCK
             self._fill(range(len(self.rows)))
-
-    @cached_property
-    def _random(self) -> UniformNumbers:
-        return UniformNumbers()
 
     def _fill(self, rows: Iterable[int]) -> None:
         """Random numbers for the rest of the block."""

@@ -156,6 +156,14 @@ def saved_arrays(level: str) -> tuple[str, ...]:
     return {"none": (), "lengths": lengths}.get(level, (*lengths, "counts", "prompt_counts"))
 
 
+class _Unseeded(np.random.bit_generator.ISeedSequence):
+    """Spares a generator the gathering of entropy."""
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> npt.NDArray[Any]:
+        """(n_words,) zeros."""
+        return np.zeros(n_words, dtype)
+
+
 class UniformNumbers:
     """Numbers of [0, 1), each of which depends on seed, index and its place alone. Not shared between threads.
 
@@ -165,7 +173,7 @@ class UniformNumbers:
     """
 
     def __init__(self) -> None:
-        self._bits = np.random.Philox(key=0)
+        self._bits = np.random.Philox(_Unseeded())  # type: ignore[arg-type]  # the stubs know one class only
         self._random = np.random.Generator(self._bits).random
         self._fresh: Any = self._bits.state
 

@@ -172,6 +172,8 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Begin to feed the prompts of waiting rows, as far as there is room."""
+        if not self._waiting:
+            return
         running = self._rows()
         room, alone = self._capacity - len(running), sum(map(self._is_alone, running))
         shared: list[Row] = []

@@ -42,10 +42,10 @@ class Folded:
     table: Floats
     products: tuple[Floats, ...]
     bounded: bool
-    rows: list[Floats] = attrs.field(init=False)
+    rows: list[Any] = attrs.field(init=False)
 
     @rows.default
-    def _rows_of_table(self) -> list[Floats]:
+    def _rows_of_table(self) -> list[Any]:
         return list(self.table)
 
     @classmethod
