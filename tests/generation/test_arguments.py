@@ -87,6 +87,13 @@ def test_what_cannot_be_meant_is_a_usage_error(generator: Generator, arguments: 
         generator.stream_many(["the "], state=None)  # type: ignore[call-arg]
 
 
+def test_what_was_right_once_does_not_make_right_what_equals_it(generator: Generator) -> None:
+    for name, right, wrong in (("echo", True, 1), ("max_new_tokens", 1, True), ("min_new_tokens", 1, 1.0)):
+        generator.generate("the ", **{name: right})
+        with pytest.raises(UsageError, match=name):
+            generator.generate("the ", **{name: wrong})
+
+
 def test_no_stop_may_be_none(generator: Generator) -> None:
     assert generator.generate("the ", stop=None, stop_tokens=None) == generator.generate("the ")
 
