@@ -44,11 +44,14 @@ def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Gener
     assert next(iter(generator.stream(prompt, max_new_tokens=2, echo=True))) == prompt
 
 
-def test_of_many_too_those_of_a_prompt_follow_its_state(generator: Generator) -> None:
-    state = generator.generate("the ", max_new_tokens=5, keep_state=True).state
-    alone = generator.generate("clock", state=state, max_new_tokens=5, logprobs=1, echo=True)
-    request = Request("clock", state=state, max_new_tokens=5, logprobs=1, echo=True)
-    assert generator.generate_many([request, "the "])[0].logprobs == alone.logprobs
+def test_those_of_a_prompt_follow_its_state_for_one_and_for_many(generator: Generator) -> None:
+    first = generator.generate("the ", max_new_tokens=5, keep_state=True)
+    whole = generator.generate(f"{first}clock", max_new_tokens=1, logprobs=1, echo=True)
+    request = Request("clock", state=first.state, max_new_tokens=1, logprobs=1, echo=True)
+    alone = generator.generate("clock", state=first.state, max_new_tokens=1, logprobs=1, echo=True)
+    for made in (alone, generator.generate_many([request, "the "])[0]):
+        expected = [entry.logprob for entry in whole.logprobs[-6:-1]]
+        assert [entry.logprob for entry in made.logprobs[:5]] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("value", [-1, 1000, 1.0, True])
