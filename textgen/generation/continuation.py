@@ -10,9 +10,9 @@ import numpy as np
 
 from textgen.errors import UsageError
 from textgen.generation.chain import Chain
-from textgen.generation.detokenise import TAIL, Detokeniser, Tail, drain
+from textgen.generation.detokenise import TAIL, Detokeniser, Tail
 from textgen.generation.prompts import NO_IDS
-from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
+from textgen.generation.results import FinishReason, GenerationState
 from textgen.generation.row import Row, RowState
 from textgen.generation.sampling import saved_arrays
 from textgen.pipeline.options import DecodingOptions
@@ -95,6 +95,7 @@ class Continuation:
             index=index,
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens,
+            time_limit=decoding.time_limit,
             stop_tokens=decoding.stop_tokens,
             end_id=settings.end_id,
             cancelled=asked.cancelled,
@@ -106,10 +107,6 @@ class Continuation:
         )
         last = tail.ids.tolist() if asked.keep_state else []
         return cls(row, asked, asked.prompt if decoding.echo else "", detokeniser, last)
-
-    def start_clock(self) -> None:
-        """Let the time limit begin now."""
-        self.row.begin(self.asked.settings.decoding.time_limit)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -137,10 +134,6 @@ class Continuation:
             self._text.feed(unseen)
         shown, self.shown = self.shown, ""
         return shown + self._text.take(), ids
-
-    def logprobs(self) -> list[TokenLogprobs]:
-        """Those that came since they were last taken."""
-        return drain(self.row.logprobs)
 
     def state(self, model_id: str) -> GenerationState | None:
         """Where the text stands, once it has ended and if it was to be kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from textgen.generation.novelty import CopyIndex
 
 _ALONE: Final = 16  # texts that share no batch and stream asynchronously side by side
-_ENDLESS: Final = float("inf")
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -99,7 +99,7 @@ class Generator:
         where a plugin is to blame.
         """
         text = self._requests.one(request, whole=True)
-        text.start_clock()
+        text.row.begin()
         return next(self._each(iter([text]), 1))
 
     @takes(Request)
@@ -249,7 +249,7 @@ class Generator:
             while begun and begun[0].row.ended:
                 yield self._generation(begun.popleft())
             if begun:
-                scheduler.run(_ENDLESS)
+                scheduler.run(math.inf)
             elif scheduler.free > 0:
                 return
 
@@ -259,7 +259,7 @@ class Generator:
         if row.error is not None:
             raise row.error
         shown, ids = text.take()
-        logprobs = text.logprobs()
+        logprobs = row.logprobs
         if echo and row.top is not None:
             logprobs = [*prompt_logprobs(self.model, self.chain.model, row), *logprobs]
         assert text.finish_reason is not None

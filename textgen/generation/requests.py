@@ -19,7 +19,7 @@ from textgen.generation.arguments import SAMPLING, AsRun, ManyRequest, Options, 
 from textgen.generation.chain import Chain
 from textgen.generation.continuation import Asked, Continuation, Settings
 from textgen.generation.detokenise import Tail
-from textgen.generation.prompts import check_prompt, document_start, end_id, prompt_text
+from textgen.generation.prompts import check_prompt, document_start, end_id
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import MAX_N, MAX_SEED, DecodingOptions
 from textgen.pipeline.structure import Reader
@@ -91,43 +91,39 @@ class Requests:
 
     def _check(self, request: Request, options: Options, whole: bool) -> Asked:
         """A request whose options may be those that it shares with others."""
-        settings, cancelled = self._settings_of(options, self._kept(request)), _switch(options)
+        state = self._values_of(request.state)
+        settings, cancelled = self._settings_of(options, state.get("sampling", _NOTHING)), _switch(options)
         if whole:
             _must_end(settings, cancelled)
-        decoding, index = settings.decoding, request.index
+        decoding = settings.decoding
         seed = self.seed if decoding.seed is None else decoding.seed
-        if index is not None:
-            index = check_integer("index", index, 0, MAX_SEED - 1)
-        if request.state is not None:
-            seed, own = request.state.values["seed"], request.state.values["index"]
-            if index not in (None, 0, own):
-                raise UsageError(f"the saved state resumes with its own index, {own}; give another seed instead")
-            index = own
+        index = None if request.index is None else check_integer("index", request.index, 0, MAX_SEED - 1)
+        own = state.get("index", index)
+        if index not in (None, 0, own):
+            raise UsageError(f"the saved state resumes with its own index, {own}; give another seed instead")
         ids = check_prompt(self.tokenizer, request.prompt, decoding.unknown_characters)
         return Asked(
-            prompt=prompt_text(self.tokenizer, request.prompt, ids),
+            prompt=request.prompt if isinstance(request.prompt, str) else self.tokenizer.decode(ids),
             ids=ids,
             before=document_start(self.tokenizer, request.prompt),
             tail=Tail.of(self.tokenizer, ids),
             settings=settings,
-            seed=_seed(options.seed, seed),
-            index=index,
+            seed=_seed(options.seed, state.get("seed", seed)),
+            index=own,
             cancelled=cancelled,
             state=request.state,
             keep_state=request.keep_state,
         )
 
-    def _kept(self, request: Request) -> Mapping[str, Any]:
-        """The sampling options of the state from which a request continues."""
-        state = request.state
+    def _values_of(self, state: Any) -> Mapping[str, Any]:
+        """What a saved state says of its text, once it is known to be of this run."""
         if state is None:
             return _NOTHING
         if not isinstance(state, GenerationState):
             raise UsageError("expected a GenerationState", argument="state", value=state)
         if state.values["model"] != self.model_id:
             raise UsageError("the saved state belongs to another model; it resumes only with the run that made it")
-        kept: Mapping[str, Any] = state.values["sampling"]
-        return kept
+        return state.values
 
     def _continuations(self, asked: Iterable[Asked], first: int, n: int) -> Iterator[Continuation]:
         ends: dict[float, float] = {}  # one clock for all

@@ -36,6 +36,7 @@ class Row:
     before       (T,) ids to feed before it where there is no `start`; the history leaves them out
     chain        the samplers; rows of one chain are sampled together
     end_id       the token by which the model ends the text
+    time_limit   seconds from `begin` on
     deadline     a time of time.monotonic
     stop_at      is told each token, and says whether the text ends with it
     top          note log-probabilities, with so many likeliest tokens
@@ -51,6 +52,7 @@ class Row:
     min_new_tokens: int = 0
     stop_tokens: tuple[int, ...] = ()
     end_id: int | None = None
+    time_limit: float | None = None
     deadline: float | None = None
     cancelled: Callable[[], bool] | None = None
     stop_at: Callable[[int], bool] | None = None
@@ -78,9 +80,9 @@ class Row:
         """Whether nothing more comes."""
         return self.reason is not None or self.error is not None
 
-    def begin(self, time_limit: float | None) -> None:
+    def begin(self) -> None:
         """Start the clock."""
-        self.deadline = None if time_limit is None else time.monotonic() + time_limit
+        self.deadline = None if self.time_limit is None else time.monotonic() + self.time_limit
 
     def to_feed(self) -> Ids:
         """(T,) ids that the decoder needs before the first token can be drawn."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final, Protocol, Self
 
 from textgen.generation.continuation import Continuation
+from textgen.generation.detokenise import drain
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, GenerationState, Piece, TokenLogprobs
 from textgen.generation.row import Row
@@ -64,10 +65,10 @@ class StreamedText:
             return ""
         if not self._begun:  # the clock starts with the first piece
             self._begun = True
-            text.start_clock()
+            row.begin()
             self._source.submit(row)
         piece, self.ids = text.take()
-        self.logprobs = text.logprobs()
+        self.logprobs = drain(row.logprobs)
         self.finish_reason, self.state = text.finish_reason, text.state(self._model_id)
         if row.resumes():
             self._source.submit(row)
