@@ -72,4 +72,8 @@ def test_the_built_in_set_passes(
     allowed = {"corpus-errors", "sampler-promise"}
     if component.name in ("ngram", "mixture"):  # no torch modules
         allowed |= {"model-forward", "model-dropout"}
+    if component.name in ("count", "mixture"):  # which train none
+        allowed |= {"trainer-device"}
+    if options.get("letters_only"):
+        allowed |= {"tokenizer-unknown"}
     assert {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"} <= allowed
