@@ -50,6 +50,7 @@ COUNTERPARTS: dict[str, Any] = {  # what fits a model, or is fitted by a trainer
 }
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(("kind", "component", "options"), BUILT_IN)
 def test_the_built_in_set_passes(
     kind: str, component: Component, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -108,6 +108,7 @@ def caught(plugin: Path, text: str, **arguments: Any) -> ContractFailure:
     return error.value
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
