@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ class MixtureTrainer:
                 f"the trainer 'mixture' fits the model 'mixture', and the pipeline's is a {type(model).__name__}; "
                 "choose another trainer.type or model.type"
             )
+        begun = time.perf_counter()
         cut = len(data.training) - self._gate_size(model, data)
         before, gate_text = data.training[:cut], data.training[cut:]
         for_gate = model.make_second()
@@ -56,6 +58,7 @@ class MixtureTrainer:
         before = before[-_LEAD:]
         logs = expert_logs(for_gate, before, gate_text) if len(gate_text) else None
         part = attrs.evolve(data, training=data.training[:cut], validation=gate_text)
+        context = attrs.evolve(context, elapsed=context.elapsed + time.perf_counter() - begun)
         for event in self.first.train(model.first, part, context):
             if isinstance(event, Evaluated):
                 if logs is not None:
