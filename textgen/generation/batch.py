@@ -72,7 +72,7 @@ def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
     history = chain.begin([row.prompt for row in rows], [(row.seed, row.index) for row in rows])
     for place, row in enumerate(rows):
         if row.start is not None:
-            history.load_row(place, row.start.history)
+            history.load_row(place, row.start.history, row.start.lengths)
             history.extend_prompt(place, row.prompt)
     return history
 
@@ -91,6 +91,7 @@ class Batch:
         self._chunks: GreedyChunks | None = None
         for row in self.rows:
             row.base = 0 if row.start is None else row.start.position
+            row.earlier = 0 if row.start is None else row.start.lengths[1] - row.made
         self._fill(range(len(rows)))
         self._plan()
 
@@ -188,6 +189,8 @@ class Batch:
         ended: dict[int, FinishReason | None] = {}
         if self._may_end and (ended := dict.fromkeys(np.flatnonzero(tokens == END).tolist(), "end")):
             self.flush(ended)
+            for i in ended:
+                self.rows[i].base -= 1  # nothing was drawn for it
         if kept is not None:
             for i, row in self._noting:
                 assert row.top is not None
@@ -316,7 +319,8 @@ class Batch:
         group = next(group for group in self._groups if i in group.rows)
         history = group.history.dump_row(int(np.flatnonzero(group.rows == i)[0]))
         start = 0 if row.start is None else row.start.position
-        return RowState(decoder, history, row.base + self._column if row.chain.draws else start, pending)
+        position = row.base + self._column if row.chain.draws else start
+        return RowState(decoder, history, position, pending, (row.prompt_length, row.earlier + row.made))
 
     def _next_block(self) -> None:
         """Begin a block where the present one is full."""

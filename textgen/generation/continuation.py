@@ -130,6 +130,7 @@ class Continuation:
             "index": self.row.index,
             "position": end.position,
             "pending": end.pending.tolist(),
+            "lengths": list(end.lengths),
             "tail": list(self._last),
             "model": model_id,
             "sampling": self.sampling,
@@ -152,4 +153,5 @@ def _row_state(state: GenerationState, settings: Settings) -> RowState:
         history,
         values["position"],
         np.array(values["pending"], np.int64),
+        tuple(values["lengths"]),
     )

@@ -260,5 +260,6 @@ class Scheduler:
 
 def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> RowState:
     """Where a row stands that has drawn nothing yet."""
-    position = 0 if row.start is None else row.start.position
-    return RowState(decoder.row_state(place), begun(row.chain, [row]).dump_row(0), position, pending)
+    position, made = (0, 0) if row.start is None else (row.start.position, row.start.lengths[1])
+    history = begun(row.chain, [row]).dump_row(0)
+    return RowState(decoder.row_state(place), history, position, pending, (row.prompt_length, made))
