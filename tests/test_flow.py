@@ -54,8 +54,17 @@ class Notes:
         return textgen.hookimpl(offer)
 
 
-@attrs.frozen
-class NotedCorpus:
+class Closes:
+    """A component that notes its end."""
+
+    notes: Notes
+
+    def close(self) -> None:
+        self.notes.note(f"{type(self).__name__[5:].lower()}.close")
+
+
+@attrs.frozen(eq=False)
+class NotedCorpus(Closes):
     notes: Notes
 
     def read(self) -> Iterator[str]:
@@ -63,8 +72,8 @@ class NotedCorpus:
         yield "ab" * 50
 
 
-@attrs.frozen
-class NotedTokenizer:
+@attrs.frozen(eq=False)
+class NotedTokenizer(Closes):
     notes: Notes
     vocab_size = 128
     unknown_id = None
@@ -95,8 +104,8 @@ class NotedTokenizer:
         return self
 
 
-@attrs.frozen
-class NotedModel:
+@attrs.frozen(eq=False)
+class NotedModel(Closes):
     notes: Notes
     batch_size = 1
 
@@ -119,8 +128,8 @@ class NotedModel:
         pass
 
 
-@attrs.frozen
-class NotedTrainer:
+@attrs.frozen(eq=False)
+class NotedTrainer(Closes):
     notes: Notes
 
     def train(self, model: Any, data: Any, context: Any) -> Iterator[Any]:
@@ -137,8 +146,8 @@ class NotedTrainer:
         self.notes.note("trainer.load_state")
 
 
-@attrs.frozen
-class NotedObserver:
+@attrs.frozen(eq=False)
+class NotedObserver(Closes):
     notes: Notes
 
     def observe(self, event: Any) -> None:
@@ -161,7 +170,8 @@ def test_the_flow_of_a_run(tmp_path: Path) -> None:
     kinds = ("corpus", "tokenizer", "model", "trainer")
     tables = {**dict.fromkeys(kinds, noted), "sampler": [noted], "observer": [noted], "data": {"window_length": 8}}
     tables |= {"device": "cpu", "generate": {"max_new_tokens": 1}}
-    textgen.Engine(plugins).run(tables, output=tmp_path / "run")
+    run = textgen.Engine(plugins).run(tables, output=tmp_path / "run")
+    run.generator.close()
     assert notes.flow == [
         "build corpus",
         "build tokenizer",
@@ -188,10 +198,17 @@ def test_the_flow_of_a_run(tmp_path: Path) -> None:
         "Evaluation",
         "Checkpointed",
         "RunFinished",
+        "observer.close",
+        "trainer.close",
+        "model.close",
+        "tokenizer.close",
+        "corpus.close",
         "build tokenizer",
         "tokenizer.from_dict {'noted': True}",
         "build model to generate",
         "model.load_tensors ['weight']",
         "build sampler",
         "sampler",
+        "model.close",
+        "tokenizer.close",
     ]

@@ -13,7 +13,7 @@ from typing import Any as _Any
 
 if _TYPE_CHECKING:
     from textgen.documents import DOCUMENT_END
-    from textgen.engine import Engine, Run, load, run
+    from textgen.engine import Engine, Run, load, run, train
     from textgen.errors import (
         ContractError,
         CorpusError,
@@ -88,13 +88,14 @@ __all__ = [
     "load",
     "option",
     "run",
+    "train",
 ]
 
 # Each is imported when it is first asked for: a plugin's import and `textgen --help` wait for no NumPy, and a Ctrl-C
 # in the first moments of the command finds something there to answer it.
 _WHERE = {
     "documents": ("DOCUMENT_END",),
-    "engine": ("Engine", "Run", "load", "run"),
+    "engine": ("Engine", "Run", "load", "run", "train"),
     "errors": (
         *("ContractError", "CorpusError", "CorruptFileError", "DeviceError", "Fault", "Interrupted", "PipelineError"),
         *("PluginError", "PluginWarning", "PromptError", "RunError", "RunLockedError", "RunMismatchError"),

@@ -6,7 +6,7 @@ pipeline.toml -> Pipeline -> corpus -> tokenizer -> token array -> model <-> tra
 
 from __future__ import annotations
 
-import contextlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
@@ -17,6 +17,7 @@ from textgen import devices
 from textgen.contracts import checks
 from textgen.contracts.guards import read_pieces
 from textgen.contracts.lifetime import Components
+from textgen.contracts.objects import with_objects
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.arguments import Event
@@ -27,10 +28,11 @@ from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
 from textgen.pipeline.structure import Reader
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
-from textgen.protocols import Observer
+from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.loading import load_generator
+from textgen.runs.saving import save_run
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
 
@@ -39,16 +41,23 @@ Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
 class Run:
     """A finished run.
 
-    path         its run directory
+    path         its run directory; None for one in memory
     outcome      "trained", "resumed" (trained on from a checkpoint) or "skipped" (it was finished already)
     generations  what the pipeline's `[generate]` table asked for
     """
 
-    path: Path
+    path: Path | None
     pipeline: Pipeline = attrs.field(repr=False)
     outcome: Outcome
     generator: Generator = attrs.field(repr=False)
-    generations: tuple[Generation, ...] = attrs.field(repr=lambda texts: f"<{len(texts)} texts>")
+    generations: tuple[Generation, ...] = attrs.field(default=(), repr=lambda texts: f"<{len(texts)} texts>")
+
+    def save(self, path: str | Path) -> None:
+        """Write a run directory that `textgen.load` reads: what it takes to generate, without metrics and checkpoints.
+
+        Raises RunError where a run or other files are in the way.
+        """
+        save_run(self.generator, RunDirectory(Path(path).absolute()))
 
 
 class Engine:
@@ -64,14 +73,19 @@ class Engine:
     def pipeline(self, source: Source, overrides: Overrides = ()) -> Pipeline:
         """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError.
 
-        `overrides` are as `{"trainer.epochs": 5}`, `{"trainer": {"epochs": 5}}` or `["trainer.epochs=5"]`.
+        In a mapping, objects that follow textgen.protocols may stand in place of the tables of components; `train` says
+        what else. `overrides` are as `{"trainer.epochs": 5}`, `{"trainer": {"epochs": 5}}` or `["trainer.epochs=5"]`.
         """
         if isinstance(source, Pipeline):
             if list(overrides):
                 raise UsageError("a checked Pipeline takes none; give what it was made from", argument="overrides")
             return source
         document = read_document(source, overrides)
-        return make_pipeline(document, self.plugins(document.disabled_plugins()))
+        plugins = self.plugins(document.disabled_plugins())
+        if isinstance(source, Mapping):  # a file is data, and has no objects
+            tables, plugins = with_objects(document.tables, plugins)
+            document = attrs.evolve(document, tables=tables)
+        return make_pipeline(document, plugins)
 
     def plugins(self, disable: Iterable[str] = ()) -> ComponentSource:
         """The plugins this engine uses, less those of the given names."""
@@ -104,36 +118,80 @@ class Engine:
 
         A finished run that is skipped is only read, so any number of threads and processes may do so at once.
         """
-        observers, stop = _checked(observers, cancelled)
         pipeline = self.pipeline(source, overrides)
         if output is not None:
             pipeline = attrs.evolve(pipeline, output=Path(output).absolute())
-        directory = RunDirectory(pipeline.output)
-        outcome = Execution(pipeline, directory, overwrite, console, observers, stop).ensure_trained()
-        samplers = [choice.table() for choice in pipeline.samplers]
-        with contextlib.ExitStack() as stack:
-            generator = load_generator(directory, lambda _: pipeline.plugins, device=pipeline.device, samplers=samplers)
-            stack.enter_context(generator)
-            generations = tuple(generate(pipeline, generator))
-            stack.pop_all()
-        return Run(
-            path=directory.path, pipeline=pipeline, outcome=outcome, generator=generator, generations=generations
-        )
+        return _with_texts(_ensure_trained(pipeline, overwrite, console, observers, cancelled))
+
+    def train(
+        self,
+        *,
+        corpus: str | Sequence[str] | Mapping[str, Any] | Corpus,
+        tokenizer: str | Mapping[str, Any] | Tokenizer,
+        model: Any,
+        trainer: str | Mapping[str, Any] | Trainer,
+        sampler: Sequence[Any] = (),
+        data: Mapping[str, Any] | None = None,
+        generate: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        threads: int | None = None,
+        output: str | Path | None = None,
+        overwrite: bool = False,
+        console: TextIO | None = None,
+        observers: Iterable[Observer] = (),
+        cancelled: Callable[[], bool] | Event = lambda: False,
+    ) -> Run:
+        """Train a model on a text, in memory unless `output` names a run directory. `Run.save` writes one later.
+
+        corpus     a text, a list of documents, an object or a table
+        tokenizer, trainer, and each sampler   an object that follows textgen.protocols, a table as a pipeline has it,
+                   or the name of a component
+        model      the same; or a torch module with `forward(tokens, state=None) -> (logits, state)`, which is trained
+                   itself, while the generator gets a copy with the weights of the best evaluation; or a function that
+                   makes such a module from a BuildContext, which has the `vocab_size`
+        data, generate   tables of the pipeline. Without `generate`, nothing is generated at once
+
+        The other arguments are keys of a pipeline, and as in `run`. Objects are the caller's to close.
+        """
+        parts = {"tokenizer": tokenizer, "model": model, "trainer": trainer}
+        tables = {key: {"type": value} if isinstance(value, str) else value for key, value in parts.items()}
+        chain = [{"type": value} if isinstance(value, str) else value for value in sampler]
+        tables |= {"corpus": corpus, "sampler": chain, "data": data or {}, "generate": generate or {}}
+        tables |= {"seed": seed, "device": device, "threads": threads}
+        pipeline = self.pipeline(tables if output is not None else {**tables, "observer": []})
+        with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+            path = Path(folder, "run") if output is None else Path(output).absolute()
+            pipeline = attrs.evolve(pipeline, output=path)
+            run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
+        if output is None:
+            run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
+        return run if generate is None else _with_texts(run)
 
     def load(
-        self, path: str | Path, *, device: str = "auto", sampler: Sequence[Mapping[str, Any]] | None = None
+        self,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        sampler: Sequence[Any] | None = None,
+        model: Any = None,
+        tokenizer: Mapping[str, Any] | Tokenizer | None = None,
     ) -> Generator:
         """The generator of a finished run directory.
 
-        sampler  a list of tables as `[[sampler]]` has them, in place of the run's own chain
+        sampler    a list of tables as `[[sampler]]` has them, or of objects, in place of the run's own chain
+        model, tokenizer   objects in place of the run's own: for a run that was trained with objects. They get the
+                   run's weights and vocabulary
 
-        Raises RunError when there is no finished run, CorruptFileError when a file is not what the run wrote, and
-        PipelineError when a component's plugin is missing.
+        Raises RunError when there is no finished run, CorruptFileError when a file is not what the run wrote,
+        PipelineError when a component's plugin is missing, UsageError when an object is.
         """
         devices.check_name(device)
         if not isinstance(sampler, list | tuple | None):
             raise UsageError("expected a list of tables", argument="sampler", value=sampler)
-        return load_generator(RunDirectory(Path(path).absolute()), self.plugins, device=device, samplers=sampler)
+        given = {"sampler": sampler, "model": model, "tokenizer": tokenizer}
+        given = {kind: value for kind, value in given.items() if value is not None}
+        return load_generator(RunDirectory(Path(path).absolute()), self.plugins, device=device, given=given)
 
     def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
         """A component from its table, as a pipeline holds it; for programs, and components, made of others.
@@ -164,6 +222,31 @@ class Engine:
         return pieces()
 
 
+def _ensure_trained(
+    pipeline: Pipeline,
+    overwrite: bool,
+    console: TextIO | None,
+    observers: Iterable[Observer],
+    cancelled: Callable[[], bool] | Event,
+) -> Run:
+    """The run of a pipeline, trained if it has to be; without texts."""
+    observers, stop = _checked(observers, cancelled)
+    directory = RunDirectory(pipeline.output)
+    outcome = Execution(pipeline, directory, overwrite, console, observers, stop).ensure_trained()
+    given = {"sampler": [choice.table() for choice in pipeline.samplers]}
+    generator = load_generator(directory, lambda _: pipeline.plugins, device=pipeline.device, given=given)
+    return Run(path=directory.path, pipeline=pipeline, outcome=outcome, generator=generator)
+
+
+def _with_texts(run: Run) -> Run:
+    """The run with what its `[generate]` table asks for."""
+    try:
+        return attrs.evolve(run, generations=tuple(generate(run.pipeline, run.generator)))
+    except BaseException:
+        run.generator.close()
+        raise
+
+
 def _checked(
     observers: Iterable[Observer], cancelled: Callable[[], bool] | Event
 ) -> tuple[tuple[Observer, ...], Callable[[], bool]]:
@@ -191,6 +274,49 @@ def run(
     return Engine().run(source, overrides, output=output, overwrite=overwrite, observers=observers, cancelled=cancelled)
 
 
-def load(path: str | Path, *, device: str = "auto", sampler: Sequence[Mapping[str, Any]] | None = None) -> Generator:
+def train(
+    *,
+    corpus: str | Sequence[str] | Mapping[str, Any] | Corpus,
+    tokenizer: str | Mapping[str, Any] | Tokenizer,
+    model: Any,
+    trainer: str | Mapping[str, Any] | Trainer,
+    sampler: Sequence[Any] = (),
+    data: Mapping[str, Any] | None = None,
+    generate: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    observers: Iterable[Observer] = (),
+    cancelled: Callable[[], bool] | Event = lambda: False,
+) -> Run:
+    """Train a model on a text, in memory, with the installed plugins: `Engine().train`, whose arguments it takes."""
+    return Engine().train(
+        corpus=corpus,
+        tokenizer=tokenizer,
+        model=model,
+        trainer=trainer,
+        sampler=sampler,
+        data=data,
+        generate=generate,
+        seed=seed,
+        device=device,
+        threads=threads,
+        output=output,
+        overwrite=overwrite,
+        observers=observers,
+        cancelled=cancelled,
+    )
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    sampler: Sequence[Any] | None = None,
+    model: Any = None,
+    tokenizer: Mapping[str, Any] | Tokenizer | None = None,
+) -> Generator:
     """The generator of a finished run directory: `Engine().load`, whose arguments it takes."""
-    return Engine().load(path, device=device, sampler=sampler)
+    return Engine().load(path, device=device, sampler=sampler, model=model, tokenizer=tokenizer)

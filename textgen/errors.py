@@ -7,7 +7,7 @@
     │   ├── DeviceError          .device      missing, or out of memory
     │   └── RunMismatchError     .path, .differences: key, before and now of each
     ├── CorpusError              .path, .encoding, .offset, .suggested_encoding
-    ├── PluginError              .plugin, .distribution, .version, .cause
+    ├── PluginError              .plugin, .distribution, .version, .path, .cause
     │   └── ContractError        .kind, .component: a component broke the contract of its kind
     ├── RunError                 .path        the run directory cannot be used
     │   ├── RunLockedError       .pid         another process is using it
@@ -215,19 +215,23 @@ class CorpusError(TextgenError):
 
 
 class PluginError(TextgenError):
-    """A plugin is to blame. `plugin` is its name; `distribution` and `version` say which package brought it."""
+    """A plugin is to blame. `plugin` is its name; `distribution` and `version` say which package brought it.
 
-    def __init__(self, cause: str, *, plugin: str, distribution: str, version: str) -> None:
+    `path` is that of a plugin in a single file.
+    """
+
+    def __init__(self, cause: str, *, plugin: str, distribution: str, version: str, path: str = "") -> None:
         self.plugin, self.distribution, self.version, self.cause = plugin, distribution, version, cause
-        super().__init__(f"plugin {plugin!r} ({distribution} {version}): {cause}")
+        self.path = path
+        super().__init__(f"plugin {plugin!r} ({path or f'{distribution} {version}'.rstrip()}): {cause}")
 
 
 class ContractError(PluginError):
     """A component did what the contract of its kind (textgen.protocols) forbids."""
 
-    def __init__(self, cause: str, *, kind: str, component: str, plugin: str, distribution: str, version: str) -> None:
+    def __init__(self, cause: str, *, kind: str, component: str, **plugin: str) -> None:
         self.kind, self.component = kind, component
-        super().__init__(f"{kind} {component!r} {cause}", plugin=plugin, distribution=distribution, version=version)
+        super().__init__(f"{kind} {component!r} {cause}", **plugin)
 
 
 class RunError(TextgenError):

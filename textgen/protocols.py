@@ -4,6 +4,8 @@ Shapes: B sequences of a batch, T positions in time, V tokens of the vocabulary.
 V - 1. Logits are float32 or float64 and may hold -inf ("never"), but no NaN. An *array* is a NumPy array, or a torch
 tensor where the model is on a GPU; both follow the array API standard.
 
+This page without what Python adds to every Protocol is docs/reference/contracts.md.
+
 A component may have a method `close()`. It is called once, without arguments: at the end of the training that it was
 built for, however that ends, or when the generator that it was built for is closed. What it raises is a warning.
 """

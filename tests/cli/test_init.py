@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from textgen import Engine
+from textgen import CorpusError, Engine
 
 STORY = "the clock struck nine and nobody came.\n" * 90
 
@@ -63,3 +63,27 @@ def test_a_corpus_with_a_mark_says_its_encoding(
     assert (failed.code, failed.stdout) == (1, "")
     assert "set the option encoding to utf-16" in failed.stderr
     assert textgen("run", pipeline, "--set", "corpus.encoding=utf-16", cwd=tmp_path).code == 0
+
+
+def test_init_of_json_lines_and_of_folders(textgen: Callable[..., Any], tmp_path: Path) -> None:
+    line = '{"id": "a long name", "body": "the clock struck nine and nobody came"}\n'
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines/part.JSONL").write_text(line * 90)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/CH1.MD").write_text(STORY)
+    expected = {"lines": {"documents": "jsonl", "field": "body"}, "notes": {"glob": "**/*.md"}}
+    for name, options in expected.items():
+        done = textgen("init", name, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        made = tomllib.loads((tmp_path / f"{name}.toml").read_text(encoding="utf-8"))["corpus"]
+        assert made == {"type": "file", "path": name, **options}
+        assert list(Engine().read_corpus({**made, "path": str(tmp_path / name)}))
+    (tmp_path / "notes/CH1.MD").rename(tmp_path / "notes/ch1.odd")
+    refused = textgen("init", "notes", cwd=tmp_path)
+    assert (refused.code, "no file with one of the suffixes .txt, .md, .jsonl" in refused.stderr) == (2, True)
+
+
+def test_utf_16_without_a_mark_is_told(tmp_path: Path) -> None:
+    (tmp_path / "my.txt").write_bytes(STORY.encode("utf-16-le"))
+    with pytest.raises(CorpusError, match="no byte order mark, and utf-16 needs one; set option encoding to utf-16-le"):
+        list(Engine().read_corpus({"type": "file", "path": str(tmp_path / "my.txt"), "encoding": "utf-16"}))

@@ -7,7 +7,6 @@ from pathlib import Path
 import network_plugin
 import numpy as np
 import pytest
-import torch
 from networks import Attention, Recurrent
 from torch import nn
 

@@ -20,7 +20,7 @@ from broken_components.tokenizers import EndTokenizer, GoodTokenizer, RefusingTo
 from checking import CHECKS, LIGHT, SENTENCES, changed_module, failed_and_skipped
 
 from textgen import Component, NoOptions, testing
-from textgen.plugin.registry import Offer
+from textgen.plugin.component import Offer
 from textgen.testing import STATEMENTS, ContractFailure, isolated_plugins
 
 
@@ -62,7 +62,7 @@ def test_what_is_broken_is_caught_with_the_right_sentence(case: Case) -> None:
 def test_every_kind_is_broken_in_five_ways_at_least() -> None:
     counts = Counter(case.kind for case in BROKEN)
     assert all(counts[kind] >= 5 for kind in GOOD)
-    tried = {case.statement for case in BROKEN} | {"component-import", "component-build", "command-light"}
+    tried = {case.statement for case in BROKEN} | {"component-import", "component-process", "command-light"}
     hard = {"component-raises", "component-quiet", "model-forward", "model-dropout"} | {
         s.anchor for s in STATEMENTS if s.anchor.endswith("-threads")
     }
@@ -114,7 +114,7 @@ def test_an_order_that_each_process_has_for_itself_is_caught(tmp_path: Path, mon
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ContractFailure, match="differs from one process to the next") as caught:
         testing.check_plugin("plugin_of_sets")
-    assert caught.value.statement.anchor == "tokenizer-deterministic"
+    assert caught.value.statement.anchor == "component-process"
 
 
 def test_building_that_changes_the_process_is_caught() -> None:
@@ -124,7 +124,7 @@ def test_building_that_changes_the_process_is_caught() -> None:
         np.random.seed(0)
         return GoodSampler(context)
 
-    with pytest.raises(ContractFailure, match=r"(?s)leaves global.*changed the random state of NumPy") as caught:
+    with pytest.raises(ContractFailure, match=r"(?s)leaves the states.*changed the random state of NumPy") as caught:
         testing.check_sampler(Component("seeding", NoOptions, build), plugin=LIGHT)
     assert caught.value.statement.anchor == "component-build"
 

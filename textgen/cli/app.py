@@ -118,6 +118,17 @@ class _Group(click.Group):
     help="Do without a plugin: the name of its entry point, its package, or package:entry-point.",
 )
 @click.option(
+    "--plugin",
+    "plugin_files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE.py",
+    is_eager=True,
+    callback=lambda ctx, _, paths: setattr(ctx.obj, "plugin_files", paths),
+    expose_value=False,
+    help="Use a plugin that is a single Python file. May be given several times.",
+)
+@click.option(
     "--patience",
     type=click.FloatRange(min=0),
     default=PATIENCE_SECONDS,

@@ -55,7 +55,7 @@ def command(
     _check(file, page)
     from textgen.engine import Engine
 
-    engine = Engine(disable=context.disable)
+    engine = Engine(context.discover())
     name = "stdin" if file == "-" else file
     # Without samplers: a score is the model's own.
     with engine.load(run, device=device, sampler=[]) as generator, _readable_twice(file) as path:

@@ -73,7 +73,7 @@ def command(context: Any, /, run: str, device: str, greedy: bool, options: dict[
     options |= {"temperature": 0.0} if greedy else {}
     output = OutputOptions(**arguments)
     output.check()
-    with Engine(disable=context.disable).load(run, device=device) as generator:
+    with Engine(context.discover()).load(run, device=device) as generator:
         if output.is_interactive():
             from textgen.cli.session import Session
 

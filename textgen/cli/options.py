@@ -13,7 +13,7 @@ from textgen.errors import UsageError
 from textgen.suggest import nearest
 
 _BEGINNING = 1 << 16  # bytes that tell what a file is
-_TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".csv", ".html", ".pdf", ".epub", ".docx")
+_TEXT_SUFFIXES = (".txt", ".text", ".md", ".jsonl", ".rst", ".csv", ".html", ".pdf", ".epub", ".docx")
 
 set_option = click.option(
     "--set",

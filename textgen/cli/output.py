@@ -6,7 +6,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +21,7 @@ from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.streams import print_stream, report_seed
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation.generator import Generator
+from textgen.generation.prompts import end_id
 from textgen.generation.results import Generation, GenerationState
 from textgen.protocols import Tokenizer
 
@@ -101,11 +102,17 @@ def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) 
             report_seed(arguments, stream.seed)
             print_stream(stream)
             save(stream.state)
-        elif endless and not any((generator.defaults | arguments).get(key) for key in _ENDS):
+        elif endless and not _ends(generator, generator.defaults | arguments):
             never = "--max-new-tokens none never ends, so only the text of one prompt can be streamed"
             raise UsageError(f"{never}; give --stop, --time-limit or a number")
         else:
             _write_whole(generator, output, prompts, arguments, save)
+
+
+def _ends(generator: Generator, options: Mapping[str, Any]) -> bool:
+    """Whether something may end a text that has no limit."""
+    by_itself = end_id(generator.tokenizer) is not None and not options.get("ignore_end")
+    return by_itself or any(options.get(key) for key in _ENDS)
 
 
 def write_texts(texts: list[str]) -> None:

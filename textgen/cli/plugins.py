@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -30,9 +32,7 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
     rows = described["components"]
     kinds, names = (max((len(row[key]) for row in rows), default=0) for key in ("kind", "name"))
     for row in rows:
-        click.echo(
-            f"{row['kind']:{kinds}}  {row['name']:{names}}  {row['summary']}  [{row['distribution']} {row['version']}]"
-        )
+        click.echo(f"{row['kind']:{kinds}}  {row['name']:{names}}  {row['summary']}  [{_origin(row)}]")
         for option in row["options"] if with_options else ():
             default = f"default {json.dumps(option['default'], ensure_ascii=False)}"
             needed = "required" if option["required"] else default
@@ -40,7 +40,12 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
     for clash in described["clashes"]:
         click.echo(f"clash: {clash['kind']} {clash['name']!r} is offered by {', '.join(clash['qualified_names'])}")
     for row in described["quarantined"]:
-        click.echo(f"left out: {row['plugin']} [{row['distribution']} {row['version']}]: {row['cause']}")
+        click.echo(f"left out: {row['plugin']} [{_origin(row)}]: {row['cause']}")
+
+
+def _origin(row: Mapping[str, Any]) -> str:
+    """The package that a component came with, or the file."""
+    return str(row.get("path") or f"{row['distribution']} {row['version']}")
 
 
 @command.command("check")
@@ -59,8 +64,9 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
     except ImportError:
         raise UsageError("checking plugins needs hypothesis; pip install 'textgen-engine[test]'") from None
     from textgen.testing.command_line import check_named
+    from textgen.testing.time_limit import TIME_LIMIT
 
-    ctx.obj.patience = None  # a plugin that is slow to import is to be checked, and told so
+    ctx.obj.patience = TIME_LIMIT  # a plugin that is slow to import is to be checked, and told so
     warnings.simplefilter("ignore", PluginWarning)  # it is the first line of what is printed, or not what was asked
     plugins = ctx.obj.plugins()
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)

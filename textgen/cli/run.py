@@ -43,7 +43,7 @@ def command(
     console, switch = None if quiet else sys.stderr, StopSwitch()
     watch = Watch(console, switch)
     try:
-        run = Engine(disable=context.disable).run(
+        run = Engine(context.discover()).run(
             pipeline, overrides, console=console, observers=[watch], cancelled=switch.is_on, **options
         )
     except Interrupted as stopped:

@@ -21,9 +21,8 @@ def command(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     check_pipeline(pipeline)
     from textgen.pipeline.document import read_document
     from textgen.pipeline.pipeline import make_pipeline
-    from textgen.plugin.registry import PluginSet
     from textgen.tools.commented import commented_toml
 
     document = read_document(pipeline, overrides)
-    plugins = PluginSet.discover(disable={*context.disable, *document.disabled_plugins()})
+    plugins = context.discover().without(document.disabled_plugins())
     click.echo(commented_toml(make_pipeline(document, plugins)), nl=False)

@@ -11,7 +11,7 @@ from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, Watched, shown_where
 from textgen.errors import PluginWarning
 from textgen.pipeline.structure import Choice
-from textgen.plugin.component import BuildContext, Offer
+from textgen.plugin.component import OBJECT, BuildContext, Offer
 
 
 class Components:
@@ -27,8 +27,8 @@ class Components:
         return made
 
     def add(self, made: Any, offer: Offer) -> None:
-        """Close this one too."""
-        if callable(getattr(made, "close", None)):
+        """Close this one too, unless it is an object that the program gave."""
+        if offer.distribution != OBJECT and callable(getattr(made, "close", None)):
             self._open.append((made, offer))
 
     def close(self) -> None:

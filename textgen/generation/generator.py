@@ -177,8 +177,8 @@ class Generator:
     def score(self, text: str | Iterable[CorpusPiece]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory.
 
-        A model that was trained on documents is asked for documents, from their start to their end. DOCUMENT_END among
-        the pieces ends one, the end of the text the last.
+        After training on documents, these are scored from their start to their end: DOCUMENT_END among the pieces ends
+        one, and the end of the text ends the last.
         """
         return score_pieces(self.model, self.tokenizer, self.chain.model, text_pieces(text))
 

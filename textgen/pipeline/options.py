@@ -96,7 +96,7 @@ class DecodingOptions:
 class GenerateOptions(DecodingOptions):
     """What is generated after training."""
 
-    prompt: str = option("", help="the text to continue; with documents, it starts one")
+    prompt: str = option("", help="the text to continue; after training on documents, it is the beginning of one")
     max_new_tokens: int = option(400, help="how many tokens to add at most", validator=and_(ge(0), le(MAX_NEW_TOKENS)))
     n: int = option(1, help="how many continuations", validator=and_(ge(1), le(MAX_N)))
     echo: bool = option(True, help="put the prompt before its continuation")

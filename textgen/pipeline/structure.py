@@ -113,8 +113,8 @@ class Reader:
                 path, given = f"{path}.type", show(table["type"]) if "type" in table else "nothing"
             self.faults.append(Fault(path, f"expected a table with type = one of {names}", given))
             return None
-        name = table["type"].rpartition(":")[2]
-        origin = self.origins.get((kind, name))
+        package, _, name = table["type"].rpartition(":")
+        origin = package or self.origins.get((kind, name))
         name = f"{origin}:{name}" if origin else table["type"]
         offer = self.plugins.find(kind, name)
         if isinstance(offer, Fault):

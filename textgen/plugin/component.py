@@ -15,6 +15,10 @@ from textgen.errors import Fault
 from textgen.protocols import Tokenizer
 
 OWN_DISTRIBUTION: Final = "textgen-engine"
+UNPACKAGED: Final = "unpackaged"
+"""Stands for the distribution of plugins that a program registered, or that are a single file."""
+OBJECT: Final = "object"
+"""Stands for the distribution of components that a program gave as objects."""
 KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "command")
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
@@ -136,18 +140,20 @@ class Component:
 
 @attrs.frozen
 class Plugin:
-    """A plugin: the name of its entry point, and the distribution that it is part of."""
+    """A plugin: the name of its entry point, and the distribution that it is part of; or the file that it is."""
 
     name: str
     distribution: str
     version: str
+    path: str = ""
 
     def __str__(self) -> str:
-        return f"plugin {self.name!r} ({self.distribution} {self.version})"
+        return f"plugin {self.name!r} ({self.path or f'{self.distribution} {self.version}'.rstrip()})"
 
     def facts(self) -> dict[str, str]:
-        """What errors, reports and run records say of it."""
-        return {"plugin": self.name, "distribution": self.distribution, "version": self.version}
+        """What errors, reports and run records say of it. The version of a file is its SHA-256."""
+        facts = {"plugin": self.name, "distribution": self.distribution, "version": self.version}
+        return {**facts, "path": self.path} if self.path else facts
 
 
 @attrs.frozen
@@ -203,4 +209,8 @@ class ComponentSource(Protocol):
 
     def without(self, names: Iterable[str]) -> ComponentSource:
         """The same without the plugins of these names."""
+        ...
+
+    def with_offers(self, offers: Iterable[Offer]) -> ComponentSource:
+        """The same, and these components."""
         ...

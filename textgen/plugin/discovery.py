@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from importlib import metadata
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +20,9 @@ import attrs
 from textgen.plugin.component import Plugin
 
 ENTRY_POINT_GROUP: Final = "textgen"
+SLOW_SECONDS: Final = 3.0  # an import that takes longer is reported while it lasts
+
+logger = logging.getLogger("textgen")
 
 
 @attrs.frozen
@@ -65,10 +69,24 @@ def imported(found: Collection[InstalledPlugin], patience: float | None) -> list
     with contextlib.redirect_stdout(sys.stderr):  # what a module prints is not part of this process's output
         if patience is None:
             for result, item in zip(imports, found, strict=True):
-                result.run(item.entry_point)
+                with reported_if_slow(item.plugin):
+                    result.run(item.entry_point)
         else:
             _import_in_threads(imports, found, patience)
     return imports
+
+
+@contextlib.contextmanager
+def reported_if_slow(plugin: Plugin) -> Iterator[None]:
+    """Log which plugin is being imported if the block takes more than a few seconds: it may never end."""
+    advice = "" if plugin.path else f"; --no-plugin {plugin.name} (disable, in a program) does without it"
+    timer = threading.Timer(SLOW_SECONDS, logger.warning, ("still importing %s%s", plugin, advice))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _import_in_threads(imports: list[ImportResult], found: Collection[InstalledPlugin], patience: float) -> None:

@@ -7,14 +7,16 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import attrs
 
-from textgen.errors import Fault, PluginError, PluginWarning
+from textgen.errors import Fault, PluginError, PluginWarning, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import KINDS, OWN_DISTRIBUTION, Offer, Plugin
+from textgen.plugin.component import KINDS, OBJECT, OWN_DISTRIBUTION, UNPACKAGED, Offer, Plugin
 from textgen.plugin.discovery import InstalledPlugin
-from textgen.plugin.validation import UnfitError, cause_of, offers_of
+from textgen.plugin.single_file import import_file
+from textgen.plugin.validation import ClashError, UnfitError, cause_of, offers_of
 from textgen.suggest import nearest
 
 logger = logging.getLogger("textgen")
@@ -86,14 +88,52 @@ class PluginSet:
             fewer._waiting = [each for each in self._waiting if not discovery.is_among(each.plugin, names)]
         return fewer
 
-    def register(self, module: object, name: str, *, distribution: str = "unpackaged", version: str = "0") -> None:
-        """Add a plugin that is not an installed package: a module or any object with hook implementations."""
-        plugin = Plugin(name, distribution, version)
+    def with_offers(self, offers: Iterable[Offer]) -> PluginSet:
+        """The same plugins, and these components, which no plugin offers."""
+        more = self.without(())
+        more._offers += offers
+        return more
+
+    def register(
+        self,
+        module: object,
+        name: str,
+        *,
+        distribution: str = UNPACKAGED,
+        version: str = "",
+        replace: bool = False,
+    ) -> None:
+        """Add a plugin that is not an installed package: a module or any object with hook implementations.
+
+        With `replace`, it takes the place of the plugin of this name. Raises UsageError where there is one without,
+        and where another registered plugin offers a component of the same name; any other fault puts it in quarantine.
+        """
         with self._lock:
             try:
-                self._collect(plugin, module)
-            except (Exception, SystemExit) as error:
-                self._quarantine(plugin, cause_of(error, plugin), error)
+                self._add(Plugin(name, distribution, version), module, replace)
+            except PluginError as error:
+                self._quarantine(Plugin(name, distribution, version), error.cause, error.__cause__ or error)
+
+    def register_file(self, path: str | Path, *, replace: bool = False) -> None:
+        """Add a plugin that is a single Python file; it is called as the file is, without `.py`.
+
+        Raises UsageError as `register` does and where the file cannot be read, PluginError for any fault of the plugin.
+        """
+        plugin, module = import_file(path)
+        with self._lock:
+            self._add(plugin, module, replace)
+
+    def unregister(self, name: str) -> None:
+        """Remove the plugins that `name` means (see `disable`). Raises UsageError if there is none."""
+        with self._lock:
+            plugins = [plugin for plugin, _ in self._modules]
+            plugins += [each.plugin for each in self.quarantined] + [each.plugin for each in self._waiting]
+            if not any(discovery.is_among(plugin, [name]) for plugin in plugins):
+                hint = nearest(name, [plugin.name for plugin in plugins])
+                raise UsageError("no plugin of this set is called so", argument="name", value=name, suggestion=hint)
+            rest = self.without([name])
+            self.quarantined, self._modules = rest.quarantined, rest._modules
+            self._offers, self._waiting = rest._offers, rest._waiting
 
     def offers(self, kind: str | None = None) -> list[Offer]:
         """All components, of one kind or of all, sorted by kind and name."""
@@ -139,6 +179,10 @@ class PluginSet:
         missing = discovery.unmarked(distribution or f"textgen-{bare}")
         if missing or (distribution is not None and distribution not in here):
             hint = missing or f"{distribution} is not installed"
+        if distribution == OBJECT:
+            hint = "it was an object of a program, which has to give it again"
+        if distribution == UNPACKAGED:
+            hint = "no plugin offers it that is a file (--plugin) or that the program registered"
         meant = {distribution, bare, f"textgen-{bare}"}
         left_out = [q for q in self.quarantined if q.plugin.distribution in meant or q.plugin.name == bare]
         if left_out:  # a similar name would only mislead
@@ -199,7 +243,30 @@ class PluginSet:
                 cause = f"importing {place} failed: {cause_of(result.error, plugin, module)}"
                 self._quarantine(plugin, cause, result.error)
             else:
-                self.register(result.module, plugin.name, distribution=plugin.distribution, version=plugin.version)
+                try:
+                    self._collect(plugin, result.module)
+                except (Exception, SystemExit) as error:
+                    self._quarantine(plugin, cause_of(error, plugin), error)
+
+    def _add(self, plugin: Plugin, module: object, replace: bool) -> None:
+        """Add a plugin that a program gave. Raises UsageError for a name that is taken, PluginError for a fault."""
+        same = [f"{other.distribution}:{other.name}" for other, _ in self._modules if _is_same(other, plugin)]
+        if same and not replace:
+            hint = "replace=True puts this one in its place, and unregister removes it"
+            raise UsageError(
+                "a plugin of this name is registered already", argument="name", value=plugin.name, suggestion=hint
+            )
+        for name in same:
+            self.unregister(name)
+        self.quarantined = [each for each in self.quarantined if not _is_same(each.plugin, plugin)]
+        try:
+            self._collect(plugin, module)
+        except ClashError as error:
+            if plugin.distribution == UNPACKAGED:  # to go on with the other would be to use what was not meant
+                raise UsageError(str(error), argument="name", value=plugin.name) from error
+            raise PluginError(str(error), **plugin.facts()) from error
+        except (Exception, SystemExit) as error:
+            raise PluginError(cause_of(error, plugin), **plugin.facts()) from error
 
     def _collect(self, plugin: Plugin, module: object) -> None:
         """Add what one plugin offers; raises if anything about it is wrong, leaving nothing behind."""
@@ -211,7 +278,7 @@ class PluginSet:
         known = {(offer.kind, offer.qualified_name): offer.plugin.name for offer in self._offers}
         for offer in offers:
             if (by := known.get((offer.kind, offer.qualified_name))) is not None:  # `package:name` would mean neither
-                raise UnfitError(
+                raise ClashError(
                     f"{offer.distribution} offers the {offer.kind} {offer.name!r} already, by its plugin {by!r}; "
                     "one of the two needs another name"
                 )
@@ -225,6 +292,10 @@ class PluginSet:
         self.quarantined.append(quarantined)
         logger.warning("%s", quarantined)
         warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
+
+
+def _is_same(one: Plugin, other: Plugin) -> bool:
+    return (one.distribution, one.name) == (other.distribution, other.name)
 
 
 def _is_own(plugin: Plugin) -> bool:

@@ -9,12 +9,16 @@ import attrs
 import pluggy
 
 from textgen.plugin import discovery, hookspecs
-from textgen.plugin.component import HOOKS, NAME, OWN_DISTRIBUTION, Component, Offer, Plugin
+from textgen.plugin.component import HOOKS, NAME, OWN_DISTRIBUTION, UNPACKAGED, Component, Offer, Plugin
 from textgen.suggest import nearest
 
 
 class UnfitError(Exception):
     """A plugin does not meet the contract; the text says how."""
+
+
+class ClashError(UnfitError):
+    """A plugin offers what another of the same distribution offers."""
 
 
 def offers_of(plugin: Plugin, module: object) -> list[Offer]:
@@ -123,6 +127,8 @@ def _advice(module: str, plugin: Plugin, entry: str) -> str:
     if entry == module or entry.startswith(f"{module}."):
         return "its entry point names a module that the package does not contain"
     name = discovery.normalized(module.partition(".")[0])
+    if plugin.distribution == UNPACKAGED:
+        return "install what has it"
     if name == plugin.distribution:
         return f"{plugin.distribution} does not contain it"
     if name in discovery.requirements(plugin.distribution, extras=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -16,7 +17,8 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
-from textgen.errors import CorpusError, PipelineError, RunError, UsageError
+from textgen.contracts.objects import with_objects
+from textgen.errors import CorpusError, Fault, PipelineError, RunError, UsageError
 from textgen.files import load_tensors, read_checked, read_json
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
@@ -25,7 +27,7 @@ from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import make_choice, make_pipeline
 from textgen.pipeline.sampling import changed, named
 from textgen.pipeline.structure import Choice, Reader
-from textgen.plugin.component import BuildContext, ComponentSource
+from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.corpus import HashedPieces, encode_corpus, split_tokens
@@ -41,12 +43,12 @@ def load_generator(
     plugins_without: Callable[[Iterable[str]], ComponentSource],
     *,
     device: str,
-    samplers: Iterable[Any] | None,
+    given: Mapping[str, Any],
 ) -> Generator:
-    """The generator of a finished run, with the run's own sampler chain or another's tables."""
+    """The generator of a finished run; tables and objects in `given`, by kind, take the place of the run's own."""
     with contextlib.ExitStack() as stack:
         components = stack.enter_context(Components())
-        generator = _load(directory, plugins_without, device, samplers, components)
+        generator = _load(directory, plugins_without, device, given, components)
         stack.pop_all()  # from here on, Generator.close closes them
     logger.info("loaded the run in %s", generator.path)
     return generator
@@ -56,16 +58,17 @@ def _load(
     directory: RunDirectory,
     plugins_without: Callable[[Iterable[str]], ComponentSource],
     device: str,
-    samplers: Iterable[Any] | None,
+    given: Mapping[str, Any],
     components: Components,
 ) -> Generator:
     directory, record = _finished(directory)
     document = read_document(directory.inside("pipeline.toml"))
-    tables = document.tables
-    plugins = plugins_without(document.disabled_plugins())
+    made, plugins = with_objects(given, plugins_without(document.disabled_plugins()))
+    tables = {**document.tables, **made}
     reader = Reader(document.folder, plugins, run_record.origins(record))
 
     def choose(kind: str, table: Any) -> Choice:
+        _check_objects(directory, kind, table, plugins)
         return make_choice(kind, table, reader, source=_source(directory, record, kind, table))
 
     context = BuildContext(
@@ -82,7 +85,7 @@ def _load(
     model = components.build(model_choice, context)
     weights = directory.inside("model.safetensors")
     load_weights(model, model_choice, load_tensors(weights, read_checked(weights, files["model.safetensors"])))
-    chain = [choose("sampler", t) for t in (tables.get("sampler", []) if samplers is None else samplers)]
+    chain = [choose("sampler", table) for table in tables.get("sampler", [])]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context, components),
         path=directory.path,
@@ -171,12 +174,29 @@ def _training_tokens(
     return split_tokens(tokens, pipeline.data, tokenizer).training
 
 
+def _check_objects(directory: RunDirectory, kind: str, table: Any, plugins: ComponentSource) -> None:
+    """Raise UsageError where a program has to give an object again."""
+    name = str(table.get("type", "")) if isinstance(table, Mapping) else ""
+    if name.partition(":")[0] == OBJECT and isinstance(plugins.find(kind, name), Fault):
+        cause = f"the run in {directory.path} was made with an object of a program, {name.partition(':')[2]!r}"
+        again = f"[{kind}]" if kind == "sampler" else kind
+        raise UsageError(f"{cause}; give it again, as in textgen.load(path, {kind}={again})", argument=kind)
+
+
 def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> str:
     """Where a component's table is from, and what to install if its plugin is gone."""
     name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
     for entry in record.get("components", ()):
         if entry["kind"] == kind and entry["name"] == name:
-            package = f"{entry['distribution']} {entry['version']}"
-            install = f"pip install {entry['distribution']}=={entry['version']}"
-            return f"{directory.path} (its {kind} came with {package}; if it is missing: {install})"
+            return f"{directory.path} (its {kind} {_advice(entry)})"
     return str(directory.path)
+
+
+def _advice(entry: Mapping[str, Any]) -> str:
+    """Where a component came from, and what to do if it is missing."""
+    if path := entry.get("path"):
+        return f"came from the file {path}; if it is missing: textgen --plugin {shlex.quote(path)} …"
+    if entry["distribution"] == UNPACKAGED:
+        return f"came from the plugin {entry['plugin']!r} of a program; if it is missing: PluginSet.register adds it"
+    package = f"{entry['distribution']} {entry['version']}"
+    return f"came with {package}; if it is missing: pip install {shlex.quote(package.replace(' ', '=='))}"

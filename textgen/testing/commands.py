@@ -12,8 +12,10 @@ from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, required_options, subject
-from textgen.testing.general import general_checks, probe
+from textgen.testing.general import general_checks
+from textgen.testing.other_process import look_at_calls
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -25,6 +27,7 @@ def check_command(
     arguments: Sequence[str] | None = None,
     plugin: object | str | None = None,
     plugins: PluginSet | None = None,
+    time_limit: float = TIME_LIMIT,
 ) -> tuple[Outcome, ...]:
     """Hold a subcommand to its contract. Raises ContractFailure.
 
@@ -32,9 +35,10 @@ def check_command(
     arguments   a command line, without the command's name, that must succeed
     plugin      the module it comes from, or its name; found from the component if not given
     plugins     what its context offers; the built-in set if not given
+    time_limit  seconds for each check
     """
-    with subject("command", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(command_checks(made, arguments), made.label, made.packages))
+    with subject("command", component, options, plugin, plugins, time_limit=time_limit) as made:
+        return raise_first(run_checks(command_checks(made, arguments), made.label, made.packages, time_limit))
 
 
 def command_checks(subject: Subject, arguments: Sequence[str] | None = None) -> list[Check]:
@@ -71,13 +75,13 @@ class _Suite:
             self.subject.fail(st.COMMAND_BUILD, f"build() gave {type(made).__name__}")
 
     def light(self) -> None:
-        if self.subject.module is None:
+        found = look_at_calls(self.subject, {})
+        if found is None:
             raise Skip("the module that it comes from is not known; give it as `plugin`")
-        result = probe(self.subject.module, self.subject.component.name)
-        if "error" in result:
-            self.subject.fail(st.COMMAND_LIGHT, f"building it in a fresh interpreter failed: {result['error']}")
-        if result["heavy"]:
-            self.subject.fail(st.COMMAND_LIGHT, f"building it loads {' and '.join(result['heavy'])}")
+        if failed := found.facts.get("error") or found.facts.get("failed"):
+            self.subject.fail(st.COMMAND_LIGHT, f"building it in a fresh interpreter failed: {failed}")
+        if heavy := found.facts.get("built"):
+            self.subject.fail(st.COMMAND_LIGHT, f"building it loads {' and '.join(heavy)}")
 
     def help(self) -> None:
         made = self.build()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -17,13 +18,18 @@ from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, make_config, subject
 from textgen.testing.examples import in_threads
-from textgen.testing.general import calls_check, general_checks
+from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _LARGEST_PIECE: Final = 16_000_000
-_LARGEST_TEXT: Final = 50_000_000  # characters that are read of a corpus at most
+_LARGEST_TEXT: Final = 50_000_000  # characters that are read of a corpus at most, but once
+_PAUSE: Final = 5.0  # seconds without a piece that are no reading any more
+_NOTHING: Final = hashlib.sha256().hexdigest()
+_WITHOUT_END: Final = 2_000_000_000  # characters of a corpus that is taken to have no end
 
 
 def check_corpus(
@@ -31,30 +37,38 @@ def check_corpus(
     *,
     options: Mapping[str, Any] | None = None,
     unreadable: Mapping[str, Any] | None = None,
+    largest: int = _WITHOUT_END,
     plugin: object | str | None = None,
     plugins: PluginSet | None = None,
+    time_limit: float = TIME_LIMIT,
 ) -> tuple[Outcome, ...]:
     """Hold a corpus to its contract, by its first 50 million characters. Raises ContractFailure.
 
     options      its TOML table; what has no default must be in it
     unreadable   options that name a text which cannot be read, to see the error
+    largest      characters; a corpus that has not ended after them is taken to have no end
     plugin       the module it comes from, or its name; found from the component if not given
     plugins      what its context offers; the built-in set if not given
+    time_limit   seconds for each check
     """
-    with subject("corpus", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(corpus_checks(made, unreadable), made.label, made.packages))
+    with subject("corpus", component, options, plugin, plugins, time_limit=time_limit) as made:
+        return raise_first(run_checks(corpus_checks(made, unreadable, largest), made.label, made.packages, time_limit))
 
 
-def corpus_checks(subject: Subject, unreadable: Mapping[str, Any] | None = None) -> list[Check]:
+def corpus_checks(
+    subject: Subject, unreadable: Mapping[str, Any] | None = None, largest: int = _WITHOUT_END
+) -> list[Check]:
     """The suite. A text that is not to be had on this machine is a reason to skip."""
-    suite = _Suite(subject, unreadable)
+    suite = _Suite(subject, unreadable, largest)
     return [
         *general_checks(subject, suite.build),
         Check(st.CORPUS_PIECES, suite.first_piece, trial=True),
         Check(st.CORPUS_PIECES, suite.pieces),
-        Check(st.CORPUS_TEXT, suite.text, after=(st.CORPUS_PIECES,)),
+        Check(st.CORPUS_ENDS, suite.ends, after=(st.CORPUS_PIECES,), timed=False),
         calls_check(subject, suite.calls),
-        Check(st.CORPUS_AGAIN, suite.again, after=(st.COMPONENT_CALLS,)),
+        Check(st.CORPUS_AGAIN, suite.again, after=(st.CORPUS_ENDS, st.COMPONENT_CALLS)),
+        Check(st.CORPUS_TEXT, suite.text, after=(st.CORPUS_PIECES, st.CORPUS_AGAIN)),
+        process_check(subject),
         Check(st.CORPUS_READERS, suite.readers, after=(st.CORPUS_AGAIN,)),
         Check(st.CORPUS_ERRORS, suite.errors),
     ]
@@ -64,6 +78,7 @@ def corpus_checks(subject: Subject, unreadable: Mapping[str, Any] | None = None)
 class _Suite:
     subject: Subject
     unreadable: Mapping[str, Any] | None
+    largest: int
     _missing: str = ""
     _has_text: bool = False
 
@@ -91,9 +106,29 @@ class _Suite:
             if piece is not DOCUMENT_END and len(piece) > _LARGEST_PIECE:
                 self.subject.fail(st.CORPUS_PIECES, f"a piece has {len(piece):,} characters")
 
+    def ends(self) -> None:
+        read, last = 0, time.monotonic()
+
+        def to_the_end() -> bool:
+            nonlocal read, last
+            for piece in self._read(self.build(), self.largest):
+                read, last = read + _size(piece), time.monotonic()
+            return read < self.largest
+
+        try:
+            has_ended = within(self.subject.time_limit, to_the_end)
+        except TimeUpError:
+            if time.monotonic() - last > _PAUSE:  # it blocks
+                raise
+            has_ended = False
+        if not has_ended:
+            self.subject.fail(st.CORPUS_ENDS, f"it had not ended after {read:,} characters")
+
     def calls(self) -> None:
-        for _ in self._read(self.build()):
+        corpus = self.build()
+        for _ in self._read(corpus):
             pass
+        close(corpus)
 
     def text(self) -> None:
         characters = 0
@@ -114,6 +149,8 @@ class _Suite:
     def again(self) -> None:
         corpus = self.build()
         first = self._digest(corpus)
+        if (first != _NOTHING or self._has_text) and self._digest(corpus) == _NOTHING:
+            self.subject.fail(st.CORPUS_AGAIN, "read() gave no text a second time; is its iterator used up?")
         for which, other in (("a second time", corpus), ("from a corpus built anew", self.build())):
             if self._digest(other) != first:
                 self.subject.fail(st.CORPUS_AGAIN, f"read() gave another text {which}")
@@ -146,7 +183,7 @@ class _Suite:
         else:
             self.subject.fail(st.CORPUS_ERRORS, "it raised nothing")
 
-    def _read(self, corpus: Any) -> Iterator[Any]:
+    def _read(self, corpus: Any, largest: int = _LARGEST_TEXT) -> Iterator[Any]:
         """The pieces, until there are enough."""
         read = 0
         try:
@@ -158,8 +195,8 @@ class _Suite:
                 self.subject.fail(st.CORPUS_PIECES, seen)
             for piece in pieces:
                 yield piece
-                read += 1 if piece is DOCUMENT_END else len(piece)
-                if read >= _LARGEST_TEXT:
+                read += _size(piece)
+                if read >= largest:
                     return
         except CorpusError as error:
             raise Skip(f"its text is not to be had here: {error}") from error
@@ -176,6 +213,10 @@ class _Suite:
         for piece in self._read(corpus):
             digest.update(_bytes(piece))
         return digest.hexdigest()
+
+
+def _size(piece: Any) -> int:
+    return 1 if piece is DOCUMENT_END else len(piece)
 
 
 def _bytes(piece: Any) -> bytes:

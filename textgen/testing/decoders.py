@@ -22,7 +22,6 @@ from textgen.testing.outcomes import shown
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _EXAMPLES: Final = 10
-_LONG: Final = 300  # tokens
 
 
 @attrs.frozen
@@ -42,27 +41,27 @@ class DecoderSuite:
             if decoder.batch_size != batch:
                 self.fail(st.MODEL_SHAPE, f"decoder({batch}).batch_size is {decoder.batch_size}")
             for length in (0, 1, 3, 0):
-                given = decoder.extend(self._tokens(batch, length))
+                given = decoder.extend(self.tokens(batch, length))
                 if getattr(given, "shape", None) != (batch, self.vocab_size):
                     self.fail(st.MODEL_SHAPE, f"extend() of tokens ({batch}, {length}) gave {shown(given)}")
             for length in (1, 4):
-                given = decoder.score(self._tokens(batch, length))
+                given = decoder.score(self.tokens(batch, length))
                 if getattr(given, "shape", None) != (batch, length, self.vocab_size):
                     self.fail(st.MODEL_SHAPE, f"score() of tokens ({batch}, {length}) gave {shown(given)}")
 
     def plain_call(self) -> None:
         """Tokens fed and scored."""
         decoder = self.model.decoder(2)
-        decoder.extend(self._tokens(2, 3))
-        decoder.score(self._tokens(2, 3))
+        decoder.extend(self.tokens(2, 3))
+        decoder.score(self.tokens(2, 3))
 
     def dtype(self) -> None:
         """float32 or float64."""
         decoder = self.model.decoder(2)
         for name, given in (
-            ("extend", decoder.extend(self._tokens(2, 0))),
-            ("extend", decoder.extend(self._tokens(2, 3))),
-            ("score", decoder.score(self._tokens(2, 3))),
+            ("extend", decoder.extend(self.tokens(2, 0))),
+            ("extend", decoder.extend(self.tokens(2, 3))),
+            ("score", decoder.score(self.tokens(2, 3))),
         ):
             dtype = str(getattr(given, "dtype", type(given).__name__)).removeprefix("torch.")
             if dtype not in ("float32", "float64"):
@@ -91,7 +90,7 @@ class DecoderSuite:
     def input(self) -> None:
         """Read-only tokens, and tokens left as they were."""
         for name in ("extend", "score"):
-            fed = self._tokens(2, 4)
+            fed = self.tokens(2, 4)
             given = fed.copy()
             getattr(self.model.decoder(2), name)(given)
             if not np.array_equal(given, fed):
@@ -118,7 +117,7 @@ class DecoderSuite:
 
     def output(self) -> None:
         """Logits that the caller has overwritten."""
-        fed = self._tokens(2, 6)
+        fed = self.tokens(2, 6)
         spoilt, expected = self.model.decoder(2), to_numpy(self.model.decoder(2).score(fed)).copy()
         for place in range(5):
             for tokens in (fed[:, place : place + 1], fed[:, :0]):
@@ -139,6 +138,7 @@ class DecoderSuite:
             if apart := difference(whole, expected[:, -1], self.tolerance):
                 self.fail(st.MODEL_STEPWISE, f"extend() of all {fed.shape[1]} tokens gave {apart} than score()")
             places = [place for place in places if place <= fed.shape[1]]
+            self._goes_on_from_score(fed, expected)
             for bounds in (range(1, fed.shape[1] + 1), [*places, fed.shape[1]]):
                 decoder, begin = self.model.decoder(len(fed)), 0
                 for end in bounds:
@@ -148,6 +148,16 @@ class DecoderSuite:
                     begin = end
 
         self.each(one, places=cuts(10))
+
+    def _goes_on_from_score(self, fed: Ids, expected: npt.NDArray[Any]) -> None:
+        place = fed.shape[1] // 2
+        if not place:
+            return
+        decoder = self.model.decoder(len(fed))
+        decoder.score(fed[:, :place])
+        given = to_numpy(decoder.extend(fed[:, place:]))
+        if apart := difference(given, expected[:, -1], self.tolerance):
+            self.fail(st.MODEL_STEPWISE, f"after score() of {place} tokens, extend() of those that follow gave {apart}")
 
     def greedy(self) -> None:
         """Tokens that a decoder chooses by itself, if it offers to, and where it stands afterwards."""
@@ -200,7 +210,7 @@ class DecoderSuite:
         """Arrays with the batch first, that a file can hold."""
         for fed in (0, 4):
             decoder = self.model.decoder(3)
-            decoder.extend(self._tokens(3, fed))
+            decoder.extend(self.tokens(3, fed))
             state = decoder.read_state()
             if not state:
                 self.fail(st.MODEL_STATE_FORM, "the state is empty, so that it cannot say how many rows there are")
@@ -217,7 +227,7 @@ class DecoderSuite:
             place = min(place, fed.shape[1] - 1)
             expected = to_numpy(self.model.decoder(len(fed)).score(fed)).copy()
             decoder, other = self.model.decoder(len(fed)), self.model.decoder(len(fed))
-            other.extend(self._tokens(len(fed), 3))
+            other.extend(self.tokens(len(fed), 3))
             decoder.extend(fed[:, :place])
             other.write_state(decoder.read_state())
             if place:
@@ -232,7 +242,7 @@ class DecoderSuite:
 
     def state_rows(self) -> None:
         """Rows picked, repeated and dropped."""
-        fed = self._tokens(3, 8)
+        fed = self.tokens(3, 8)
         expected = to_numpy(self.model.decoder(3).score(fed)).copy()
         for picked in ([2, 0, 2, 1], [1], [0, 1, 2]):
             decoder = self.model.decoder(3)
@@ -247,7 +257,7 @@ class DecoderSuite:
 
     def state_copy(self) -> None:
         """Decoding leaves states alone that were read or written."""
-        fed = self._tokens(2, 6)
+        fed = self.tokens(2, 6)
         decoder = self.model.decoder(2)
         decoder.extend(fed[:, :3])
         state = decoder.read_state()
@@ -260,7 +270,7 @@ class DecoderSuite:
 
     def apart(self) -> None:
         """Decoders in turn, and in threads."""
-        fed = [self._tokens(2, 8, seed=i) for i in range(4)]
+        fed = [self.tokens(2, 8, seed=i) for i in range(4)]
         alone = [to_numpy(self.model.decoder(2).score(tokens)).copy() for tokens in fed]
         decoders = [self.model.decoder(2) for _ in fed]
         for place in range(8):
@@ -278,21 +288,6 @@ class DecoderSuite:
 
         if apart := next(filter(None, in_threads(work, len(fed))), ""):
             self.fail(st.MODEL_DECODERS, f"with other threads at work, a decoder gave {apart}")
-
-    def length(self) -> None:
-        """Many tokens, one by one and at once."""
-        fed = self._tokens(1, _LONG)
-        decoder = self.model.decoder(1)
-        for place in range(_LONG):
-            given = to_numpy(decoder.extend(fed[:, place : place + 1]))
-            if place == 0 and np.isnan(given).any():
-                return  # no matter of length: model-finite says so
-        scored = to_numpy(self.model.decoder(1).score(fed))
-        for name, values in (("extend", given), ("score", scored)):
-            if np.isnan(values).any():
-                self.fail(st.MODEL_LENGTH, f"{name}() gave NaN within {_LONG} tokens")
-        if apart := difference(scored[:, -1], given, 10 * self.tolerance):
-            self.fail(st.MODEL_LENGTH, f"after {_LONG} tokens score() gave {apart} than one by one")
 
     def fail(self, statement: st.Statement, seen: str) -> None:
         """Raise the ContractFailure."""
@@ -322,7 +317,8 @@ class DecoderSuite:
         chosen = next((takers[name] for name in more), with_these)
         for_all(_EXAMPLES, chosen, shape=shape, values=strategy.lists(ids, min_size=1, max_size=30), **more)
 
-    def _tokens(self, batch: int, length: int, seed: int = 0) -> Ids:
+    def tokens(self, batch: int, length: int, seed: int = 0) -> Ids:
+        """Some tokens (B, T)."""
         return np.random.default_rng(seed).integers(0, self.vocab_size, (batch, length))
 
 

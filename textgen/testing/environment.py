@@ -22,6 +22,7 @@ from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
 from textgen.plugin.registry import PluginSet
 from textgen.testing.outcomes import fail
 from textgen.testing.statements import Statement
+from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -55,11 +56,13 @@ def built_in_modules() -> dict[str, tuple[Any, str]]:
 class Subject:
     """A component under test.
 
-    options   its TOML table, without `type`
-    module    the name of the module that is imported for it; None where that is not known
-    label     what failures call it
-    plugins   what it may find in its context
-    folder    an empty folder, its own
+    options         its TOML table, without `type`
+    module          the name of the module that is imported for it; None where that is not known
+    label           what failures call it
+    plugins         what it may find in its context
+    folder          an empty folder, its own
+    time_limit      seconds for each check
+    options_folder  what relative paths among the options are relative to
     """
 
     kind: str
@@ -69,6 +72,8 @@ class Subject:
     label: str
     plugins: PluginSet
     folder: Path
+    time_limit: float = TIME_LIMIT
+    options_folder: Path = attrs.field(factory=Path.cwd)
 
     @property
     def packages(self) -> set[str]:
@@ -77,7 +82,7 @@ class Subject:
 
     def config(self) -> Any:
         """The options as the component's config. Raises PipelineError where the caller gave the wrong ones."""
-        return make_config(self.component, self.options, self.label, self.plugins)
+        return make_config(self.component, self.options, self.label, self.plugins, self.options_folder)
 
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU, with nothing fitted."""
@@ -105,6 +110,7 @@ def subject(
     plugin: object | str | None,
     plugins: PluginSet | None,
     label: str = "",
+    time_limit: float = TIME_LIMIT,
 ) -> Iterator[Subject]:
     """A Subject whose folder lasts as long as the block.
 
@@ -124,15 +130,22 @@ def subject(
             label=label or f"{kind} {component.name!r}" + (f" of {module}" if module else ""),
             plugins=isolated_plugins() if plugins is None else plugins,
             folder=Path(folder).resolve(),
+            time_limit=time_limit,
         )
         if options or (kind != "command" and attrs.has(component.config) and required_options(component)):
             made.config()  # options that do not fit, or are missing, are the caller's fault
         yield made
 
 
-def make_config(component: Component, options: Mapping[str, Any], label: str, plugins: PluginSet | None = None) -> Any:
-    """Options as a config. Raises PipelineError with every fault."""
-    reader = Reader(Path.cwd(), isolated_plugins() if plugins is None else plugins)
+def make_config(
+    component: Component,
+    options: Mapping[str, Any],
+    label: str,
+    plugins: PluginSet | None = None,
+    folder: Path | None = None,
+) -> Any:
+    """Options as a config, paths relative to `folder` or the current one. Raises PipelineError with every fault."""
+    reader = Reader(folder or Path.cwd(), isolated_plugins() if plugins is None else plugins)
     made = reader.table(component.config, options, "")
     if reader.faults:
         raise PipelineError(reader.faults, f"options of {label}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -15,6 +16,7 @@ from textgen.contracts.guards import FAILURES
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _Result = TypeVar("_Result")
+_TURN: Final = 1e-6  # seconds until another thread goes on
 
 # Sampled from, since a range of characters would make hypothesis keep a table of Unicode in the current folder
 ALPHABET: Final = "aeInotz 019.,;\n\t\r\0-_'\"<>/\\éßΣŁ–“”…ﬁ漢字é́‍👩🏽\u200b\ufeff\u2028한️"  # noqa: RUF001
@@ -45,7 +47,7 @@ def cuts(size: int, most: int = 4) -> SearchStrategy[list[int]]:
 
 
 def in_threads(call: Callable[[int], _Result], count: int = 6) -> list[_Result]:
-    """`call(i)` from so many threads at once. Raises what one of them raises."""
+    """`call(i)` from so many threads at once, which take turns as often as they can. Raises what one of them raises."""
     results: dict[int, _Result] = {}
     errors: list[BaseException] = []
     together = threading.Barrier(count)
@@ -57,11 +59,17 @@ def in_threads(call: Callable[[int], _Result], count: int = 6) -> list[_Result]:
         except FAILURES as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    # Daemons: one that never ends must not keep the process alive.
+    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(count)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     if errors:
         raise errors[0]
     return [results[index] for index in range(count)]

@@ -18,9 +18,12 @@ from textgen.protocols import Ids, Tensors
 from textgen.testing import statements as st
 from textgen.testing.decoders import DecoderSuite, difference
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
-from textgen.testing.general import calls_check, check_methods, general_checks, leaves_alone
+from textgen.testing.general import calls_check, check_methods, close, general_checks, leaves_alone
+from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
+from textgen.testing.positions import check_causal, check_length
 from textgen.testing.row_decoders import check_rows_come_and_go
+from textgen.testing.time_limit import TIME_LIMIT
 from textgen.testing.training_data import is_torch_module, train
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -34,6 +37,7 @@ def check_model(
     tolerance: float = 1e-4,
     plugin: object | str | None = None,
     plugins: PluginSet | None = None,
+    time_limit: float = TIME_LIMIT,
 ) -> tuple[Outcome, ...]:
     """Hold a model to its contract, and its decoders to theirs. Raises ContractFailure.
 
@@ -42,9 +46,10 @@ def check_model(
     tolerance   how far logits may differ that are computed in another order, relative to the largest
     plugin      the module it comes from, or its name; found from the component if not given
     plugins     where `trainer` is found, and what the context offers; the built-in set if not given
+    time_limit  seconds for each check
     """
-    with subject("model", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(model_checks(made, trainer, tolerance), made.label, made.packages))
+    with subject("model", component, options, plugin, plugins, time_limit=time_limit) as made:
+        return raise_first(run_checks(model_checks(made, trainer, tolerance), made.label, made.packages, time_limit))
 
 
 def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tolerance: float = 1e-4) -> list[Check]:
@@ -55,6 +60,7 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         return lambda: suite.with_decoders(check)
 
     comparable = (st.MODEL_DTYPE, st.COMPONENT_CALLS, st.MODEL_DETERMINISTIC)  # what comparing logits asks for
+    along = (*comparable, st.MODEL_CAUSAL, st.MODEL_STEPWISE)  # and comparing steps with score()
     return [
         *general_checks(subject, suite.build),
         Check(st.MODEL_FORWARD, suite.plain_forward, trial=True),
@@ -65,23 +71,26 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         Check(st.MODEL_DTYPE, decoders(DecoderSuite.dtype)),
         Check(st.MODEL_FINITE, decoders(DecoderSuite.finite), after=(st.MODEL_DTYPE,)),
         Check(st.MODEL_INPUT, decoders(DecoderSuite.input)),
-        calls_check(subject, lambda: suite.with_decoders(DecoderSuite.plain_call)),
+        calls_check(subject, suite.calls),
         Check(st.MODEL_DETERMINISTIC, decoders(DecoderSuite.deterministic), after=comparable[:2]),
+        process_check(subject),
+        Check(st.MODEL_CAUSAL, suite.causal_forward, after=comparable),
+        Check(st.MODEL_CAUSAL, decoders(check_causal), after=(*comparable, st.MODEL_CAUSAL)),
         Check(st.MODEL_ROWS, decoders(DecoderSuite.rows), after=comparable),
-        Check(st.MODEL_DECODERS, decoders(DecoderSuite.apart), after=(*comparable, st.MODEL_ROWS)),
-        Check(st.MODEL_OUTPUT, decoders(DecoderSuite.output), after=comparable),
-        Check(st.MODEL_STEPWISE, decoders(DecoderSuite.stepwise), after=comparable),
+        Check(st.MODEL_STEPWISE, decoders(DecoderSuite.stepwise), after=(*comparable, st.MODEL_CAUSAL)),
+        Check(st.MODEL_DECODERS, decoders(DecoderSuite.apart), after=(*along, st.MODEL_ROWS)),
+        Check(st.MODEL_OUTPUT, decoders(DecoderSuite.output), after=along),
         Check(st.MODEL_GREEDY, decoders(DecoderSuite.greedy), after=comparable),
         Check(st.MODEL_STATE_FORM, decoders(DecoderSuite.state_form)),
-        Check(st.MODEL_STATE, decoders(DecoderSuite.state), after=comparable),
-        Check(st.MODEL_STATE_ROWS, decoders(DecoderSuite.state_rows), after=(*comparable, st.MODEL_ROWS)),
+        Check(st.MODEL_STATE, decoders(DecoderSuite.state), after=along),
+        Check(st.MODEL_STATE_ROWS, decoders(DecoderSuite.state_rows), after=(*along, st.MODEL_ROWS)),
         Check(st.MODEL_STATE_COPY, decoders(DecoderSuite.state_copy)),
         Check(st.MODEL_TAKE_JOIN, decoders(check_rows_come_and_go), after=(*comparable, st.MODEL_ROWS)),
-        Check(st.MODEL_LENGTH, decoders(DecoderSuite.length), after=comparable),
+        Check(st.MODEL_LENGTH, decoders(check_length), after=along),
         Check(st.MODEL_SEED, suite.seed),
         Check(st.MODEL_SAVED, suite.saved, after=comparable),
         Check(st.MODEL_REFUSES, suite.refuses),
-        Check(st.MODEL_FORWARD, suite.forward, after=comparable),
+        Check(st.MODEL_FORWARD, suite.forward, after=along),
         Check(st.MODEL_DROPOUT, suite.dropout),
     ]
 
@@ -125,6 +134,13 @@ class _Suite:
         for which, model in (("after training", self.trained), ("to generate with", self.loaded)):
             check(DecoderSuite(self.subject, model, self.context().vocab_size, self.tolerance, which))
 
+    def calls(self) -> None:
+        for training in (True, False):
+            model = self.build(training=training)
+            model.load_tensors(_written_and_read(self.trained.tensors()))
+            DecoderSuite(self.subject, model, self.context().vocab_size, self.tolerance, "").plain_call()
+            close(model)
+
     def seed(self) -> None:
         first, second = self.build().tensors(), self.build().tensors()
         for name, array in first.items():
@@ -140,8 +156,12 @@ class _Suite:
         expected = to_numpy(self.trained.decoder(2).score(fed)).copy()
         for training in (True, False):
             model = self.build(training=training, seed=1)
+            before = self._logits_before(model, fed)
             model.load_tensors(_written_and_read(tensors))
             given = to_numpy(model.decoder(2).score(fed))
+            if before is not None and difference(before, expected, self.tolerance) and np.array_equal(before, given):
+                seen = f"a decoder made after load_tensors() has the weights from before (training={training})"
+                self.subject.fail(st.MODEL_SAVED, seen)
             if apart := difference(given, expected, self.tolerance):
                 self.subject.fail(st.MODEL_SAVED, f"a model built with training={training} and loaded gives {apart}")
             again = model.tensors()
@@ -151,6 +171,14 @@ class _Suite:
                 self.subject.fail(
                     st.MODEL_SAVED, f"tensors() of a model built with training={training} came back changed"
                 )
+
+    def _logits_before(self, model: Any, fed: Ids) -> Any:
+        """What a decoder gives of a model with other weights; None where it cannot be used untrained."""
+        try:
+            model.load_tensors(_written_and_read(self.build(seed=1).tensors()))
+            return to_numpy(model.decoder(2).score(fed)).copy()
+        except FAILURES:
+            return None
 
     def refuses(self) -> None:
         tensors = self.trained.tensors()
@@ -207,6 +235,18 @@ class _Suite:
             seen = f"forward() of tokens (3, 12) gave logits {shown(logits)}, and the vocabulary has {size}"
             self.subject.fail(st.MODEL_FORWARD, seen)
 
+    def causal_forward(self) -> None:
+        if not is_torch_module(self.trained):
+            return
+        torch, model = self._module()
+        fed = torch.from_numpy(self._tokens((3, 12)))
+        model.eval()
+        with torch.no_grad():
+            whole, part = (model(tokens)[0].numpy() for tokens in (fed, fed[:, :5]))
+        if apart := difference(whole[:, :5], part, self.tolerance):
+            seen = f"forward() of 5 tokens and those that follow gave {apart} than of these 5 alone"
+            self.subject.fail(st.MODEL_CAUSAL, seen)
+
     def forward(self) -> None:
         torch, model = self._module()
         fed = self._tokens((3, 12))
@@ -214,17 +254,25 @@ class _Suite:
         with torch.no_grad():
             logits, _ = model(torch.from_numpy(fed))
             first, state = model(torch.from_numpy(fed[:, :5]))
+            self._check_forward_shape(logits)
+            self._check_forward_state(state)
             rest, _ = model(torch.from_numpy(fed[:, 5:]), state)
-        self._check_forward_shape(logits)
-        parts_fit = isinstance(state, tuple) and all(isinstance(p, torch.Tensor) and len(p) == 3 for p in state)
-        if not parts_fit:
-            self.subject.fail(st.MODEL_FORWARD, "the state is no flat tuple of tensors with the batch as first axis")
         if apart := difference(torch.cat([first, rest], dim=1).numpy(), logits.numpy(), self.tolerance):
             self.subject.fail(st.MODEL_FORWARD, f"going on from a state gave {apart}")
         for which, other in (("its own decoder", model), ("the decoder to generate with", self.loaded)):
             scored = to_numpy(other.decoder(3).score(fed))
             if apart := difference(scored, logits.numpy(), self.tolerance):
                 self.subject.fail(st.MODEL_FORWARD, f"score() of {which} gave {apart}")
+
+    def _check_forward_state(self, state: Any) -> None:
+        import torch
+
+        if not isinstance(state, tuple):
+            self.subject.fail(st.MODEL_FORWARD, f"the state is {shown(state)}, and must be a tuple of tensors")
+        for number, part in enumerate(state):
+            if not isinstance(part, torch.Tensor) or not part.ndim or len(part) != 3:
+                seen = f"part {number} of the state of a batch of 3 is {shown(part)}"
+                self.subject.fail(st.MODEL_FORWARD, seen)
 
     def dropout(self) -> None:
         torch, model = self._module()

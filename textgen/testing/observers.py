@@ -22,9 +22,11 @@ from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import in_threads
-from textgen.testing.general import calls_check, general_checks
+from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.statements import Statement
+from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -47,6 +49,7 @@ def check_observer(
     pipeline: Mapping[str, Any] = PIPELINE,
     plugin: object | str | None = None,
     plugins: PluginSet | None = None,
+    time_limit: float = TIME_LIMIT,
 ) -> tuple[Outcome, ...]:
     """Hold an observer to its contract: show it runs, whole, resumed and failed. Raises ContractFailure.
 
@@ -54,16 +57,17 @@ def check_observer(
     pipeline  the pipeline that the run directory holds, for an observer that needs a certain one
     plugin    the module it comes from, or its name; found from the component if not given
     plugins   what its context offers; the built-in set if not given
+    time_limit  seconds for each check
     """
-    with subject("observer", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(observer_checks(made, pipeline), made.label, made.packages))
+    with subject("observer", component, options, plugin, plugins, time_limit=time_limit) as made:
+        return raise_first(run_checks(observer_checks(made, pipeline), made.label, made.packages, time_limit))
 
 
 def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) -> list[Check]:
     """The suite. An observer that refuses the run with an error of textgen is skipped."""
     suite = _Suite(subject, tomli_w.dumps(pipeline))
     return [
-        *general_checks(subject, lambda: suite.build(suite.run_directory())),
+        *general_checks(subject, lambda: suite.build(suite.run_directory()), pipeline=dict(pipeline)),
         Check(st.OBSERVER_RUN, suite.whole_run, trial=True),
         Check(st.OBSERVER_RUN, suite.whole_run),
         Check(st.OBSERVER_UNKNOWN, suite.unknown),
@@ -72,6 +76,7 @@ def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) ->
         Check(st.OBSERVER_CONSOLE, suite.console),
         Check(st.OBSERVER_FILES, suite.files),
         calls_check(subject, suite.calls),
+        process_check(subject, pipeline=dict(pipeline)),
         Check(st.OBSERVER_APART, suite.apart),
     ]
 
@@ -216,7 +221,7 @@ class _Suite:
 
     def calls(self) -> None:
         directory = self.run_directory()
-        self.show(st.COMPONENT_CALLS, run_events(directory), directory)
+        close(self.show(st.COMPONENT_CALLS, run_events(directory), directory))
 
     def files(self) -> None:
         directory = self.run_directory()
@@ -281,6 +286,14 @@ class _Suite:
                 seen = f"a second run gave another {name}, and {changed} had changed: a global is shared by all runs"
                 self.subject.fail(statement, seen)
         return {name: text for name, text in texts.items() if others.get(name) == text}
+
+
+def written_files(subject: Subject, pipeline: Mapping[str, Any]) -> dict[str, str]:
+    """The text files that an observer leaves of a run, by name."""
+    suite = _Suite(subject, tomli_w.dumps(pipeline))
+    directory = suite.run_directory()
+    close(suite.show(st.OBSERVER_RUN, run_events(directory), directory))
+    return {f"the file {name}": text for name, text in _texts(directory).items()}
 
 
 def _names(directory: Path) -> set[str]:

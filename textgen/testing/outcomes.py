@@ -12,7 +12,8 @@ import attrs
 
 from textgen.contracts.guards import FAILURES
 from textgen.contracts.tracebacks import last_line
-from textgen.testing.statements import COMPONENT_QUIET, COMPONENT_RAISES, Statement
+from textgen.testing.statements import COMPONENT_ENDS, COMPONENT_QUIET, COMPONENT_RAISES, Statement
+from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -45,12 +46,14 @@ class Check:
     trial   it only tries what every other check needs: where it fails nothing after it is checked, and where it does
             not it leaves no outcome. An exception in it breaks no sentence but the one that nothing is raised
     after   what has to hold for it to mean anything; where one of these failed, or was not checked, neither is it
+    timed   whether it has to end within the time limit; False for one that sees to that itself
     """
 
     statement: Statement
     run: Callable[[], object]
     trial: bool = attrs.field(default=False, kw_only=True)
     after: tuple[Statement, ...] = attrs.field(default=(), kw_only=True)
+    timed: bool = attrs.field(default=True, kw_only=True)
 
 
 @attrs.frozen
@@ -72,11 +75,12 @@ class Outcome:
 
 
 def run_checks(
-    checks: Iterable[Check], component: str, packages: Collection[str] = ()
+    checks: Iterable[Check], component: str, packages: Collection[str] = (), time_limit: float = TIME_LIMIT
 ) -> Generator[Outcome, None, None]:
     """Make the checks one after the other; whatever a component raises in one is its failure.
 
-    packages   the top-level modules that are the component's own: what was seen says where in them it was raised
+    packages     the top-level modules that are the component's own: what was seen says where in them it was raised
+    time_limit   seconds for each check. Where one takes longer nothing after it is checked
 
     What it prints to stdout meanwhile is kept, and is a failure of its own where nothing else was.
     """
@@ -93,14 +97,14 @@ def run_checks(
                 yield Outcome(component, check.statement, "skipped", f"{NOT_CHECKED}{root.anchor}")
             continue
         with contextlib.redirect_stdout(printed):
-            outcome = _made(check, component, packages)
+            outcome = _made(check, component, packages, time_limit)
         if check.trial and outcome.failure is None:
             continue
         yield outcome
         if outcome.failure is not None:
             causes[check.statement] = causes[outcome.failure.statement] = outcome.failure.statement
-        if check.trial and outcome.failure is not None:
-            cause = outcome.failure.statement
+            if check.trial or outcome.failure.statement == COMPONENT_ENDS:
+                cause = outcome.failure.statement
     if causes:
         first = next(iter(causes.values()))
         yield Outcome(component, COMPONENT_QUIET, "skipped", f"{NOT_CHECKED}{first.anchor}")
@@ -110,9 +114,11 @@ def run_checks(
         yield Outcome(component, COMPONENT_QUIET, "ok")
 
 
-def _made(check: Check, component: str, packages: Collection[str]) -> Outcome:
+def _made(check: Check, component: str, packages: Collection[str], time_limit: float) -> Outcome:
     try:
-        check.run()
+        within(time_limit, check.run) if check.timed else check.run()
+    except TimeUpError as error:
+        return _failed(out_of_time(f"the check {check.statement.anchor}", time_limit, component, packages, error))
     except ContractFailure as failure:
         return _failed(_placed(failure, packages))
     except Skip as skip:
@@ -121,6 +127,15 @@ def _made(check: Check, component: str, packages: Collection[str]) -> Outcome:
         statement = COMPONENT_RAISES if check.trial else check.statement
         return _failed(_placed(_explained(error, statement, component), packages))
     return Outcome(component, check.statement, "ok")
+
+
+def out_of_time(
+    what: str, time_limit: float, component: str, packages: Collection[str], error: TimeUpError
+) -> ContractFailure:
+    """The failure of something that takes too long."""
+    failure = ContractFailure(COMPONENT_ENDS, f"{what} had not ended after {time_limit:g} s", component)
+    failure.__cause__ = error
+    return _placed(failure, packages)
 
 
 def raise_first(outcomes: Generator[Outcome, None, None]) -> tuple[Outcome, ...]:

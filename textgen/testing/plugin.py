@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import Component, Offer
+from textgen.plugin.component import UNPACKAGED, Component, Offer
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 from textgen.testing.commands import command_checks
@@ -25,10 +25,13 @@ from textgen.testing.environment import (
     required_options,
     subject,
 )
+from textgen.testing.general import general_checks
 from textgen.testing.models import model_checks
-from textgen.testing.observers import observer_checks
-from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.observers import PIPELINE, observer_checks
+from textgen.testing.other_process import import_failure, look_at_calls, look_at_import
+from textgen.testing.outcomes import Check, ContractFailure, Outcome, Skip, out_of_time, raise_first, run_checks
 from textgen.testing.samplers import sampler_checks
+from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
 from textgen.testing.tokenizers import tokenizer_checks
 from textgen.testing.trainers import SMALL_RNN, trainer_checks
 from textgen.testing.training_data import TRAINING, is_torch_module, small_dataset
@@ -36,6 +39,13 @@ from textgen.testing.training_data import TRAINING, is_torch_module, small_datas
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 Options = Mapping[str, Mapping[str, Any]]
+
+# What a suite is given beside the component, unless that asks for something else.
+_USUAL: Mapping[str, Mapping[str, Any]] = {
+    "tokenizer": {"text": TEXT},
+    "trainer": {"model": dict(SMALL_RNN)},
+    "observer": {"pipeline": dict(PIPELINE)},
+}
 
 _SUITES: Mapping[str, Callable[[Subject], list[Check]]] = {
     "corpus": corpus_checks,
@@ -45,30 +55,52 @@ _SUITES: Mapping[str, Callable[[Subject], list[Check]]] = {
 }
 
 
-def check_plugin(plugin: object | str | metadata.EntryPoint, *, options: Options | None = None) -> tuple[Outcome, ...]:
+def check_plugin(
+    plugin: object | str | metadata.EntryPoint,
+    *,
+    options: Options | None = None,
+    leave_out: Collection[str] = (),
+    time_limit: float = TIME_LIMIT,
+) -> tuple[Outcome, ...]:
     """Run the fitting suite for every component that a plugin offers. Raises the first ContractFailure.
 
-    plugin    its module, the module's name, or its entry point
-    options   tables by the component's name, or `kind:name`. A component that has required options and none here is
-              skipped, and its outcome says so
+    plugin      its module, the module's name, or its entry point
+    options     tables by the component's name, or `kind:name`
+    leave_out   components that are not checked, or by other means, by their names
+    time_limit  seconds for each check
 
     A model that does not train by gradient, a trainer that does not train such a model, and a tokenizer that cannot be
     fitted on plain text are checked with the trainers, models and corpora of the same plugin.
 
-    Raises PluginError where it is no plugin.
+    Raises PluginError where it is no plugin, and UsageError where a component could not be checked and is not left out.
     """
     if isinstance(plugin, metadata.EntryPoint):
         plugin = plugin.value
-    module = load_module(plugin)
+    module = _load(plugin, time_limit)
     own = {name: built_in for name, (built_in, _) in built_in_modules().items()}
     names = {name for name, built_in in own.items() if built_in is module}
     plugins = isolated_plugins(*([] if names else [module]))
     offers = [o for o in plugins.offers() if (o.plugin.name in names if names else o.plugin.name not in own)]
-    return raise_first(check_offers(offers, plugins, options or {}, module=plugin))
+    if not offers:
+        raise UsageError(f"{plugin} offers no component, so there is nothing to check")
+    checked = _without(offers, leave_out)
+    outcomes = raise_first(check_offers(checked, plugins, options or {}, module=plugin, time_limit=time_limit))
+    for outcome in outcomes:
+        if outcome.statement is None:
+            raise UsageError(
+                f"{outcome.component} was not checked: {outcome.reason}. Give check_plugin options={{…}} for it, or "
+                "its name in leave_out=[…]"
+            )
+    return outcomes
 
 
 def check_offers(
-    offers: Iterable[Offer], plugins: PluginSet, options: Options, *, module: object | str | None = None
+    offers: Iterable[Offer],
+    plugins: PluginSet,
+    options: Options,
+    *,
+    module: object | str | None = None,
+    time_limit: float = TIME_LIMIT,
 ) -> Generator[Outcome, None, None]:
     """What comes of every check of every offer. `module` is what they come from; their entry points', if not given.
 
@@ -87,13 +119,15 @@ def check_offers(
             yield Outcome(label, None, "skipped", f"it has no default for {wanted}; give a value to check it")
             continue
         source = _module_of(offer) if module is None else module
-        with subject(offer.kind, component, table, source, plugins, label) as made:
+        with subject(offer.kind, component, table, source, plugins, label, time_limit) as made:
             try:
-                checks = _checks(made, offer, options)
+                checks = _checks_in_time(made, offer, options)
             except Skip as skip:
                 yield Outcome(label, None, "skipped", str(skip))
+            except ContractFailure as failure:
+                yield Outcome(label, failure.statement, "failed", failure.seen, failure)
             else:
-                yield from run_checks(checks, label, made.packages)
+                yield from run_checks(checks, label, made.packages, time_limit)
 
 
 def matching(name: str, plugins: PluginSet) -> list[Offer]:
@@ -108,6 +142,24 @@ def matching(name: str, plugins: PluginSet) -> list[Offer]:
             else name == offer.plugin.name or discovery.normalized(name) == offer.distribution
         )
     ]
+
+
+def _load(plugin: object | str, time_limit: float) -> object:
+    """The module. Raises ContractFailure for what it does when it is imported, and then it is not imported here."""
+    if isinstance(plugin, str):
+        failure = import_failure(plugin, time_limit, f"plugin {plugin}")
+        if failure is not None and "error" not in look_at_import(plugin, time_limit).facts:
+            raise failure
+    return load_module(plugin)
+
+
+def _without(offers: Sequence[Offer], names: Collection[str]) -> list[Offer]:
+    """The offers but for those that are left out. Raises UsageError for a name that none has."""
+    known = {name for offer in offers for name in (offer.name, f"{offer.kind}:{offer.name}")}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"leave_out has {name!r}, and no component is called so; {nearest(name, known)}")
+    return [offer for offer in offers if not {offer.name, f"{offer.kind}:{offer.name}"} & set(names)]
 
 
 def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) -> None:
@@ -126,9 +178,22 @@ def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) 
 
 def _owner(offer: Offer, module: object | str | None) -> str:
     """What failures call the package: its name, or its module's where it is no package."""
-    if offer.plugin.version != "0" or module is None:
-        return offer.distribution
+    if offer.distribution != UNPACKAGED or module is None:
+        return offer.plugin.path or offer.distribution
     return module if isinstance(module, str) else getattr(module, "__name__", offer.distribution)
+
+
+def _checks_in_time(subject: Subject, offer: Offer, options: Options) -> list[Check]:
+    """The suite of its kind, unless it blocks already where something fitting is looked for. Raises Skip."""
+    extra = _USUAL.get(offer.kind, {})
+    found = look_at_calls(subject, extra)
+    if found is not None and found.ended is not None:  # the first of these says so, and ends all
+        return general_checks(subject, subject.build, **extra)
+    try:
+        return within(subject.time_limit, lambda: _checks(subject, offer, options))
+    except TimeUpError as error:
+        what = "building it and trying what it can be checked with"
+        raise out_of_time(what, subject.time_limit, subject.label, subject.packages, error) from error
 
 
 def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:

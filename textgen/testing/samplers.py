@@ -21,14 +21,18 @@ from textgen.protocols import Array, Ids
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import for_all, in_threads
-from textgen.testing.general import calls_check, general_checks
+from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
+from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _EXAMPLES: Final = 25
 _LARGEST: Final = 1e4  # of a logit: beyond, float32 leaves no room to compute in
 _TOLERANCE: Final = 1e-4
+_STEPS: Final = 60  # of a text that is gone through step by step
+_PROMPT: Final = 600  # tokens before it
 # What torch says where tensors of two devices meet, or one that is not on the CPU meets NumPy.
 _IS_ELSEWHERE: Final = re.compile(r"expected device|same device|to have \w+ device|convert meta|ndarray", re.IGNORECASE)
 Logits = npt.NDArray[np.floating[Any]]
@@ -40,15 +44,17 @@ def check_sampler(
     options: Mapping[str, Any] | None = None,
     plugin: object | str | None = None,
     plugins: PluginSet | None = None,
+    time_limit: float = TIME_LIMIT,
 ) -> tuple[Outcome, ...]:
     """Hold a sampler to its contract. Raises ContractFailure.
 
     options   its TOML table; what has no default must be in it
     plugin    the module it comes from, or its name; found from the component if not given
     plugins   what its context offers; the built-in set if not given
+    time_limit  seconds for each check
     """
-    with subject("sampler", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(sampler_checks(made), made.label, made.packages))
+    with subject("sampler", component, options, plugin, plugins, time_limit=time_limit) as made:
+        return raise_first(run_checks(sampler_checks(made), made.label, made.packages, time_limit))
 
 
 def sampler_checks(subject: Subject) -> list[Check]:
@@ -66,6 +72,8 @@ def sampler_checks(subject: Subject) -> list[Check]:
         Check(st.SAMPLER_FINITE, lambda: suite.each(suite.finite)),
         calls_check(subject, suite.calls),
         Check(st.SAMPLER_DETERMINISTIC, lambda: suite.each(suite.deterministic), after=(st.COMPONENT_CALLS,)),
+        Check(st.SAMPLER_DETERMINISTIC, suite.step_by_step, after=(st.COMPONENT_CALLS, st.SAMPLER_DETERMINISTIC)),
+        process_check(subject),
         Check(st.SAMPLER_POSSIBLE, lambda: suite.each(suite.possible)),
         Check(st.SAMPLER_FORBIDDEN, lambda: suite.each(suite.forbidden)),
         Check(st.SAMPLER_ROWS, lambda: suite.each(suite.rows), after=(st.SAMPLER_DETERMINISTIC,)),
@@ -192,21 +200,25 @@ class _Suite:
             self.subject.fail(st.SAMPLER_DTYPE, f"a NumPy array of {logits.dtype} came back as {kind}")
 
     def input(self, logits: Logits, texts: _Texts) -> None:
-        given = logits.copy()
+        given, before = logits.copy(), copy.deepcopy(texts.rows)
         self.sampler(given, texts)
+        for name in ("counts", "prompt_counts"):
+            if not np.array_equal(getattr(texts.rows, name), getattr(before, name)):
+                self.subject.fail(st.SAMPLER_INPUT, f"it wrote into history.{name}")
         if not np.array_equal(given, logits):
             places = np.argwhere(given != logits)[0].tolist()
             self.subject.fail(st.SAMPLER_INPUT, f"it wrote into the logits that came in, at {places}")
 
     def calls(self) -> None:
-        rng = np.random.default_rng(0)
+        sampler, rng = self.build(), np.random.default_rng(0)
         for libraries in ("NumPy", "torch"):
             logits: Array = rng.normal(0, 3, (2, self.context().vocab_size))
             if libraries == "torch":
                 with contextlib.suppress(Skip):
                     logits = _torch().from_numpy(logits)
             with contextlib.suppress(Exception):  # sampler-torch says so
-                self.sampler(logits, self._texts(2, 0, 6))
+                sampler(logits, self._texts(2, 0, 6))
+        close(sampler)
 
     def history(self, logits: Logits, texts: _Texts) -> None:
         try:
@@ -221,6 +233,21 @@ class _Suite:
         anew = to_numpy(self.build()(logits.copy(), texts))
         if not all(np.array_equal(first, other, equal_nan=True) for other in (again, anew)):
             self.subject.fail(st.SAMPLER_DETERMINISTIC, "the same logits and history gave other logits a second time")
+
+    def step_by_step(self) -> None:
+        """One text from step to step, each compared with a sampler that has not seen the steps before."""
+        rng, size = np.random.default_rng(0), self.context().vocab_size
+        texts = self._texts(2, 0, 0)
+        texts.rows.keep_rows([])
+        texts.rows.append_rows([rng.integers(0, size, length) for length in (3, _PROMPT)])
+        one = self.build()
+        for step in range(_STEPS):
+            logits = rng.normal(0, 3, (2, size)).astype(np.float32)
+            given = to_numpy(one(logits.copy(), texts)).copy()
+            if not np.array_equal(given, to_numpy(self.build()(logits.copy(), texts)), equal_nan=True):
+                seen = f"step {step + 1} of a text gave other logits than to a sampler that had not seen those before"
+                self.subject.fail(st.SAMPLER_DETERMINISTIC, seen)
+            texts.rows.add(rng.integers(0, size, 2))
 
     def finite(self, logits: Logits, texts: _Texts) -> None:
         given = to_numpy(self.sampler(logits.copy(), texts))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -14,35 +13,24 @@ import numpy as np
 from hypothesis import strategies as strategy
 
 from textgen.contracts.guards import FAILURES, unfit
-from textgen.documents import DOCUMENT_END
 from textgen.errors import TextgenError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Ids
 from textgen.testing import statements as st
+from textgen.testing.document_ends import check_end
 from textgen.testing.environment import TEXT, Subject, subject
 from textgen.testing.examples import cuts, for_all, in_threads, texts
-from textgen.testing.general import calls_check, general_checks
-from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
-
-_EXAMPLES: Final = 40
-_LEARN: Final = """
-import contextlib, importlib, json, sys
-from pathlib import Path
-from textgen.plugin.component import BuildContext
-from textgen.testing.environment import make_config
+from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.other_process import process_check
+from textgen.testing.outcomes import Check, Outcome, raise_first, run_checks
+from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
-module, name, options, text, folder = json.load(sys.stdin)
-with contextlib.redirect_stdout(sys.stderr):
-    (component,) = (c for c in importlib.import_module(module).textgen_tokenizers() if c.name == name)
-    context = BuildContext(folder=Path(folder), requested_device="cpu")
-    tokenizer = component.build(make_config(component, options, name), context)
-    tokenizer.fit(iter([text]))
-    learnt = json.dumps(tokenizer.to_dict(), sort_keys=True)
-print(learnt)
-"""
+
+_EXAMPLES: Final = 40
 _STRETCH: Final = 60  # characters of the sample that an example takes
+_LETTERS: Final = "漢字한글ЖЫқδωאשगतხნมთბ"  # of which most texts have none
 
 
 def check_tokenizer(
@@ -52,6 +40,7 @@ def check_tokenizer(
     text: str = TEXT,
     plugin: object | str | None = None,
     plugins: PluginSet | None = None,
+    time_limit: float = TIME_LIMIT,
 ) -> tuple[Outcome, ...]:
     """Hold a tokenizer to its contract. Raises ContractFailure.
 
@@ -59,16 +48,17 @@ def check_tokenizer(
     text      what it is fitted on, of a few hundred characters or more; examples are cut from it
     plugin    the module it comes from, or its name; found from the component if not given
     plugins   what its context offers; the built-in set if not given
+    time_limit  seconds for each check
     """
-    with subject("tokenizer", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(tokenizer_checks(made, text), made.label, made.packages))
+    with subject("tokenizer", component, options, plugin, plugins, time_limit=time_limit) as made:
+        return raise_first(run_checks(tokenizer_checks(made, text), made.label, made.packages, time_limit))
 
 
 def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
     """The suite."""
     suite = _Suite(subject, text)
     return [
-        *general_checks(subject, subject.build),
+        *general_checks(subject, subject.build, text=text),
         Check(st.TOKENIZER_FIT, lambda: suite.tokenizer, trial=True),
         Check(st.TOKENIZER_VOCABULARY, suite.vocabulary, trial=True),
         Check(st.TOKENIZER_IDS, lambda: suite.check_ids(st.TOKENIZER_IDS, suite.text), trial=True),
@@ -78,14 +68,17 @@ def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
         Check(st.TOKENIZER_VOCABULARY, suite.vocabulary),
         Check(st.TOKENIZER_IDS, suite.ids),
         Check(st.TOKENIZER_DETERMINISTIC, suite.deterministic, after=(st.COMPONENT_CALLS,)),
+        process_check(subject, text=text),
         Check(st.TOKENIZER_ANY_TEXT, suite.any_text),
+        Check(st.TOKENIZER_UNKNOWN, suite.unknown, after=(st.TOKENIZER_DETERMINISTIC, st.TOKENIZER_ANY_TEXT)),
         Check(st.TOKENIZER_DECODE, suite.decode),
         Check(st.TOKENIZER_ROUND_TRIP, suite.round_trip),
         Check(st.TOKENIZER_PIECES, suite.pieces),
         Check(st.TOKENIZER_STREAM, suite.stream),
-        Check(st.TOKENIZER_END, suite.end),
+        Check(st.TOKENIZER_END, lambda: check_end(subject, text)),
         Check(st.TOKENIZER_SAVED, suite.saved),
         Check(st.TOKENIZER_THREADS, suite.threads),
+        Check(st.TOKENIZER_APART, suite.apart, after=(st.TOKENIZER_DETERMINISTIC,)),
     ]
 
 
@@ -104,6 +97,7 @@ class _Suite:
     def calls(self) -> None:
         tokenizer = self._fit_new()
         tokenizer.decode(np.asarray(tokenizer.encode(self.text)))
+        close(tokenizer)
 
     def fit(self) -> None:
         ended = []
@@ -142,35 +136,6 @@ class _Suite:
                 self.subject.fail(st.TOKENIZER_DETERMINISTIC, "the same text was encoded to other ids a second time")
         if again.to_dict() != self.tokenizer.to_dict():
             self.subject.fail(st.TOKENIZER_DETERMINISTIC, "to_dict() of a second tokenizer of the same corpus differs")
-        learnt = [self._learnt_elsewhere(hash_seed) for hash_seed in (1, 2)]
-        if None not in learnt and learnt[0] != learnt[1]:
-            seen = "to_dict() differs from one process to the next, as the order of a set of str does"
-            self.subject.fail(st.TOKENIZER_DETERMINISTIC, seen)
-
-    def _learnt_elsewhere(self, hash_seed: int) -> str | None:
-        """What a tokenizer learns in a process of its own, where sets of str have an order of their own.
-
-        None where that process cannot get at the component, by its name from the hook of its module.
-        """
-        module, name = self.subject.module, self.subject.component.name
-        if module is None or not hasattr(sys.modules.get(module), "textgen_tokenizers"):
-            return None
-        given = [module, name, dict(self.subject.options), self.text, str(self.subject.folder)]
-        try:
-            text = json.dumps(given)
-        except TypeError:
-            return None
-        path = os.pathsep.join(path for path in sys.path if path)
-        done = subprocess.run(  # noqa: S603  # this interpreter, and a program of our own
-            [sys.executable, "-c", _LEARN],
-            input=text,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": str(hash_seed)},
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-            check=False,
-        )
-        return done.stdout if done.returncode == 0 else None
 
     def ids(self) -> None:
         def one(start: int, length: int) -> None:
@@ -192,6 +157,26 @@ class _Suite:
         for text in ("", "\0", "\U0010ffff", "a" * 3000):
             one(text)
         for_all(_EXAMPLES, one, text=texts())
+
+    def unknown(self) -> None:
+        """Letters that the text does not have, between words of the text."""
+        known = unicodedata.normalize("NFKD", self.text).casefold()
+        letters = [letter for letter in _LETTERS if letter not in known]
+        space = max(0, self.text.find(" ", 3))
+        before, after = self.text[: space + 1], self.text[space : space + _STRETCH]
+        alike: dict[bytes, str] = {}
+        for letter in letters:
+            text = f"{before}{letter}{after}"
+            try:
+                ids = np.asarray(self.tokenizer.encode(text))
+                without = np.asarray(self.tokenizer.encode(before + after))
+            except TextgenError:  # it says what it takes
+                continue
+            if np.array_equal(ids, without):
+                self.subject.fail(st.TOKENIZER_UNKNOWN, f"encode({text!r}) gave nothing for {letter!r}")
+            if self.tokenizer.unknown_id is None and (other := alike.setdefault(ids.tobytes(), letter)) != letter:
+                seen = f"unknown_id is None, and {letter!r} is encoded as {other!r} is, to {_short(ids[len(before) :])}"
+                self.subject.fail(st.TOKENIZER_UNKNOWN, seen)
 
     def decode(self) -> None:
         dtypes = strategy.sampled_from([np.uint8, np.int32, np.int64])
@@ -257,29 +242,6 @@ class _Suite:
         natural = np.asarray(self.tokenizer.encode(self.text[:300])).tolist()
         one(natural, list(range(1, len(natural))), True)
 
-    def end(self) -> None:
-        tokenizer = self.subject.build()
-        if not hasattr(tokenizer, "end_id"):
-            raise Skip("it has no end_id, and takes no corpus of documents")
-        tokenizer.fit(iter([self.text[:70], DOCUMENT_END, self.text[70:], DOCUMENT_END]))
-        end, size, ids = tokenizer.end_id, tokenizer.vocab_size, np.asarray(tokenizer.encode(self.text))
-        loaded = getattr(self.subject.build().from_dict(json.loads(json.dumps(tokenizer.to_dict()))), "end_id", None)
-        if loaded != end:
-            self.subject.fail(st.TOKENIZER_END, f"end_id was {end!r} and came back as {loaded!r}")
-        if end is None:
-            raise Skip("its end_id is None, also after documents, and it takes no corpus of them")
-        if isinstance(end, bool) or not isinstance(end, int) or not 0 <= end < size or end == tokenizer.unknown_id:
-            seen = f"end_id is {end!r}, vocab_size {size}, and unknown_id {tokenizer.unknown_id!r}"
-            self.subject.fail(st.TOKENIZER_END, seen)
-        if end in ids:
-            self.subject.fail(st.TOKENIZER_END, f"a text of the corpus was encoded to its end_id, {end}")
-        stream = tokenizer.incremental_decoder()
-        for token in (*ids[:5].tolist(), end):
-            shown = stream.decode(np.array([token]))
-        for how, text in (("decode()", tokenizer.decode(np.array([end]))), ("an incremental decoder", shown)):
-            if text:
-                self.subject.fail(st.TOKENIZER_END, f"{how} gave {text!r} for end_id")
-
     def saved(self) -> None:
         try:
             state = json.loads(json.dumps(self.tokenizer.to_dict()))
@@ -302,6 +264,17 @@ class _Suite:
         together = in_threads(lambda i: {self._there_and_back(stretches[i]) for _ in range(20)})
         if together != [{expected} for expected in alone]:
             self.subject.fail(st.TOKENIZER_THREADS, "a text came out otherwise while other threads encoded too")
+
+    def apart(self) -> None:
+        """Another tokenizer, fitted on the first line alone."""
+        before = json.dumps(self.tokenizer.to_dict(), sort_keys=True, default=repr)
+        ids = np.asarray(self.tokenizer.encode(self.text)).copy()
+        with contextlib.suppress(Exception):  # a line may be too little
+            self.subject.build().fit(iter([self.text[: self.text.find("\n", 1) + 1 or None]]))
+        if json.dumps(self.tokenizer.to_dict(), sort_keys=True, default=repr) != before:
+            self.subject.fail(st.TOKENIZER_APART, "its to_dict() changed when a second tokenizer was fitted")
+        if not np.array_equal(self.tokenizer.encode(self.text), ids):
+            self.subject.fail(st.TOKENIZER_APART, "its ids changed when a second tokenizer was fitted")
 
     def _there_and_back(self, text: str) -> tuple[bytes, str]:
         ids = np.asarray(self.tokenizer.encode(text), np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,19 +16,26 @@ import numpy as np
 from textgen.contracts.guards import FAILURES
 from textgen.data import Dataset
 from textgen.errors import TextgenError
-from textgen.events import Evaluated, StepDone
+from textgen.events import Evaluated, Settled, StepDone
 from textgen.files import dump_tensors, load_tensors
 from textgen.plugin.component import BuildContext, Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Tensors, TrainerState
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, build_built_in, fitted_tokenizer, subject
-from textgen.testing.general import general_checks, leaves_alone
+from textgen.testing.general import close, general_checks, leaves_alone
+from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
-from textgen.testing.training_data import TRAINING, small_dataset, text_loss
+from textgen.testing.time_limit import TIME_LIMIT
+from textgen.testing.training_data import TRAINING, is_torch_module, small_dataset, text_loss
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
+_CLOSE: Final = 1.25  # by which factor a loss may differ that is measured on windows, without what is before them
+_NEAR: Final = 1.5  # and one of a single batch
+_ELSEWHERE: Final = "meta"
+# What torch says where tensors of two devices meet.
+_MEETS_ANOTHER: Final = re.compile(r"expected device|same device|to have \w+ device|different device", re.IGNORECASE)
 SMALL_RNN: Final[Mapping[str, Any]] = {"type": "rnn", "hidden_size": 8, "dropout": 0.1}
 
 
@@ -38,6 +46,7 @@ def check_trainer(
     model: Mapping[str, Any] = SMALL_RNN,
     plugin: object | str | None = None,
     plugins: PluginSet | None = None,
+    time_limit: float = TIME_LIMIT,
 ) -> tuple[Outcome, ...]:
     """Hold a trainer to its contract. Raises ContractFailure.
 
@@ -45,24 +54,29 @@ def check_trainer(
     model     the table of a model that it can train
     plugin    the module it comes from, or its name; found from the component if not given
     plugins   where `model` is found, and what the context offers; the built-in set if not given
+    time_limit  seconds for each check
     """
-    with subject("trainer", component, options, plugin, plugins) as made:
-        return raise_first(run_checks(trainer_checks(made, model), made.label, made.packages))
+    with subject("trainer", component, options, plugin, plugins, time_limit=time_limit) as made:
+        return raise_first(run_checks(trainer_checks(made, model), made.label, made.packages, time_limit))
 
 
 def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> list[Check]:
     """The suite."""
     suite = _Suite(subject, model)
     return [
-        *general_checks(subject, lambda: subject.build(suite.context())),
+        *general_checks(subject, lambda: subject.build(suite.context()), model=model),
         Check(st.TRAINER_DATA, suite.data, trial=True),
         Check(st.TRAINER_DATA, suite.data),
         Check(st.TRAINER_EVENTS, suite.events),
         Check(st.TRAINER_STEPS, suite.steps, after=(st.TRAINER_EVENTS,)),
         Check(st.TRAINER_EVALUATES, suite.evaluates, after=(st.TRAINER_EVENTS,)),
         Check(st.TRAINER_LEARNS, suite.learns),
+        Check(st.TRAINER_LOSSES, suite.losses, after=(st.TRAINER_EVENTS, st.TRAINER_STEPS, st.TRAINER_EVALUATES)),
         Check(st.TRAINER_QUIET, suite.quiet),
         Check(st.TRAINER_DETERMINISTIC, suite.deterministic, after=(st.TRAINER_QUIET,)),
+        process_check(subject, model=model),
+        Check(st.TRAINER_VALIDATION, suite.validation, after=(st.TRAINER_EVENTS, st.TRAINER_DETERMINISTIC)),
+        Check(st.TRAINER_DEVICE, suite.device),
         Check(st.TRAINER_STATE_FORM, suite.state_form),
         Check(st.TRAINER_RESUMES, suite.resumes, after=(st.TRAINER_DETERMINISTIC, st.TRAINER_STATE_FORM)),
         Check(st.TRAINER_FINISHED, suite.finished, after=(st.TRAINER_STATE_FORM,)),
@@ -94,6 +108,7 @@ class _Suite:
     model: Mapping[str, Any]
     _context: BuildContext | None = None
     _training: _Training | None = None
+    _without: _Training | None = None
 
     def context(self) -> BuildContext:
         if self._context is None:
@@ -107,6 +122,16 @@ class _Suite:
             self._training = self._train()
         return self._training
 
+    @property
+    def without(self) -> _Training:
+        """With nothing held out. Raises Skip where that is refused."""
+        if self._without is None:
+            try:
+                self._without = self._train(held_out=False)
+            except TextgenError as error:
+                raise Skip(f"it refuses to train with nothing held out: {error}") from error
+        return self._without
+
     def data(self) -> None:
         try:
             assert self.training
@@ -117,7 +142,7 @@ class _Suite:
 
     def events(self) -> None:
         for event in self.training.events:
-            if not isinstance(event, StepDone | Evaluated):
+            if not isinstance(event, StepDone | Evaluated | Settled):
                 self.subject.fail(st.TRAINER_EVENTS, f"it yielded {type(event).__name__}")
         if not any(isinstance(event, StepDone) for event in self.training.events):
             self.subject.fail(st.TRAINER_EVENTS, "it yielded no StepDone")
@@ -131,22 +156,19 @@ class _Suite:
         for event in done:
             if event.epoch < 1 or event.tokens < 1:
                 self.subject.fail(st.TRAINER_STEPS, f"step {event.step} has epoch {event.epoch}, {event.tokens} tokens")
-            if not isinstance(event.loss, float) or not math.isfinite(event.loss):
+            if not math.isfinite(number(event.loss)):
                 self.subject.fail(st.TRAINER_STEPS, f"the loss of step {event.step} is {event.loss!r}")
 
     def evaluates(self) -> None:
         for held_out in (True, False):
-            try:
-                events = self.training.events if held_out else self._train(held_out=False).events
-            except TextgenError as error:
-                raise Skip(f"it refuses to train with nothing held out: {error}") from error
+            events = (self.training if held_out else self.without).events
             last = events[-1]
             steps = sum(isinstance(event, StepDone) for event in events)
             if not isinstance(last, Evaluated) or last.step != steps:
                 self.subject.fail(st.TRAINER_EVALUATES, f"the last event is {last}")
             loss = last.validation_loss
-            fits = isinstance(loss, float) and math.isfinite(loss) if held_out else loss is None
-            if not fits or not math.isfinite(last.training_loss):
+            fits = math.isfinite(number(loss)) if held_out else loss is None
+            if not fits or not math.isfinite(number(last.training_loss)):
                 which = "data" if held_out else "nothing"
                 self.subject.fail(st.TRAINER_EVALUATES, f"with {which} held out, the last event is {last}")
 
@@ -155,6 +177,57 @@ class _Suite:
         if not after < self.training.loss_before:
             before = self.training.loss_before
             self.subject.fail(st.TRAINER_LEARNS, f"the loss was {before:.4f} nats per token, and is {after:.4f}")
+
+    def losses(self) -> None:
+        """What it reports, beside what the model's own score gives."""
+        last = next(event for event in reversed(self.training.events) if isinstance(event, Evaluated))
+        expected = text_loss(self.training.model, self._data(), "validation")
+        self._compare("the last validation loss", number(last.validation_loss), expected, _CLOSE)
+        if is_torch_module(self.training.model):
+            first = next(event for event in self.training.events if isinstance(event, StepDone))
+            self._compare("the loss of step 1", number(first.loss), self.training.loss_before, _NEAR)
+
+    def _compare(self, what: str, given: float, expected: float, factor: float) -> None:
+        if not expected / factor < given < expected * factor:
+            seen = f"{what} is {given:.4f}, and by the model's own score() it is {expected:.4f} nats per token"
+            self.subject.fail(st.TRAINER_LOSSES, seen)
+
+    def validation(self) -> None:
+        """The weights before the first evaluation, with other held-out data and with none."""
+        with_data, without = self.training, self.without
+        for place, (ours, theirs) in enumerate(zip(with_data.events, without.events, strict=False)):
+            if isinstance(ours, Settled):
+                continue
+            if not isinstance(ours, StepDone) or not isinstance(theirs, StepDone):
+                return
+            if name := _differing(with_data.places[place].tensors, without.places[place].tensors):
+                seen = f"after step {ours.step}, {name} depends on the held-out data"
+                self.subject.fail(st.TRAINER_VALIDATION, seen)
+
+    def device(self) -> None:
+        """A step on torch's device "meta", whose tensors have shapes and no numbers."""
+        model = self._new_model()
+        if not is_torch_module(model):
+            raise Skip("the model is no torch module")
+        model.to(_ELSEWHERE).eval()
+        model.train = lambda mode=True: model  # dropout asks for random numbers, which the device does not have
+        model.set_dropout_seed = lambda seed: None
+        fed: list[str] = []
+        model.register_forward_pre_hook(lambda module, arguments: fed.append(str(arguments[0].device)))
+        context, raised = attrs.evolve(TRAINING, device=_ELSEWHERE), ""
+        try:
+            next(iter(self.subject.build(self.context()).train(model, self._data(), context)), None)
+        except Exception as error:
+            raised = f"{type(error).__name__}: {error}"
+        told = f"told to train on {_ELSEWHERE!r}, it"
+        if wrong := next((device for device in fed if device != _ELSEWHERE), ""):
+            self.subject.fail(st.TRAINER_DEVICE, f"{told} fed tokens on {wrong!r}")
+        if any(str(parameter.device) != _ELSEWHERE for parameter in model.parameters()):
+            self.subject.fail(st.TRAINER_DEVICE, f"{told} moved the model away")
+        if _MEETS_ANOTHER.search(raised):
+            self.subject.fail(st.TRAINER_DEVICE, f"{told} raised {raised}")
+        if raised and _ELSEWHERE not in raised:
+            raise Skip(f"nothing can be trained on torch's device {_ELSEWHERE}: {raised}")
 
     def quiet(self) -> None:
         with leaves_alone(self.subject, st.TRAINER_QUIET):
@@ -220,12 +293,13 @@ class _Suite:
         if events is None:
             self.subject.fail(st.TRAINER_EVENTS, "train() gave None; is a `yield` missing?")
         for event in events:
-            training.events.append(event)
+            training.events.append(_read(event))
             tensors = {name: array.copy() for name, array in model.tensors().items()}
             state = trainer.state()
             if isinstance(state, TrainerState):  # copied, as the engine does
                 state = TrainerState({n: copy.copy(array) for n, array in state.arrays.items()}, dict(state.values))
             training.places.append(_Place(tensors, state))
+        close(trainer)
         return training
 
     def _resume(self, place: _Place) -> tuple[list[Any], Any]:
@@ -234,13 +308,29 @@ class _Suite:
         model.load_tensors(_written_and_read(place.tensors))
         values = json.loads(json.dumps(place.state.values))
         trainer.load_state(TrainerState(_written_and_read(place.state.arrays), values))
-        return list(trainer.train(model, self._data(), TRAINING)), model
+        return [_read(event) for event in trainer.train(model, self._data(), TRAINING)], model
 
     def _new_model(self) -> Any:
         return build_built_in(self.subject.plugins, "model", self.model, self.context())
 
     def _data(self, held_out: bool = True) -> Dataset:
         return small_dataset(self.context(), held_out=held_out)
+
+
+def number(value: Any) -> float:
+    """A loss as a number, which may be on a device until it is read; NaN for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _read(event: Any) -> Any:
+    """An event with numbers that can be compared."""
+    if not isinstance(event, StepDone):
+        return event
+    norm = event.gradient_norm
+    return attrs.evolve(event, loss=number(event.loss), gradient_norm=None if norm is None else number(norm))
 
 
 def _written_and_read(tensors: Tensors) -> Tensors:

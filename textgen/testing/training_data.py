@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -50,8 +50,8 @@ def train(subject: Subject, model: Any, context: BuildContext, trainer: Mapping[
         pass
 
 
-def text_loss(model: Any, data: Dataset) -> float:
-    """Mean cross-entropy of the training text, in nats per token."""
-    tokens = np.asarray(data.training[:600], np.int64)
+def text_loss(model: Any, data: Dataset, part: Literal["training", "validation"] = "training") -> float:
+    """Mean cross-entropy of the text that is trained on, or held out, in nats per token."""
+    tokens = np.asarray(getattr(data, part)[:600], np.int64)
     rows = log_softmax(to_numpy(model.decoder(1).score(tokens[None, :-1]))[0])
     return -float(rows[np.arange(len(rows)), tokens[1:]].mean())

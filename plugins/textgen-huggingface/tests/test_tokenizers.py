@@ -12,7 +12,7 @@ from conftest import TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textgen import BuildContext, PipelineError
+from textgen import DOCUMENT_END, BuildContext, PipelineError
 from textgen_huggingface import plugin
 
 CONTEXT = BuildContext(folder=Path.cwd())
@@ -187,3 +187,19 @@ def test_what_needs_a_vocabulary_says_so_before_fit() -> None:
     for bad in (-1, BPE.vocab_size):
         with pytest.raises(ValueError, match="ids must be"):
             BPE.decode(np.array([bad]))
+
+
+def test_documents_have_an_end_that_is_no_text() -> None:
+    tokenizer = plugin.build_bpe(plugin.BPEConfig(vocab_size=400), CONTEXT)
+    assert tokenizer.end_id is None
+    tokenizer.fit(piece for _ in range(20) for piece in (TEXT, DOCUMENT_END))
+    end = tokenizer.end_id
+    assert end == tokenizer.vocab_size - 1
+    again = tokenizer.from_dict(json.loads(json.dumps(tokenizer.to_dict())))
+    named = f"{TEXT}<|endoftext|>!"
+    for made in (tokenizer, again):
+        assert made.end_id == end
+        assert end not in made.encode(named)
+        assert made.decode(made.encode(named)) == named
+        assert made.decode(np.array([end])) == made.incremental_decoder().decode(np.array([end])) == ""
+    assert BPE.end_id is None

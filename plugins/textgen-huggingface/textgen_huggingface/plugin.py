@@ -62,7 +62,8 @@ class BPEConfig:
     """Byte-level byte-pair encoding, learnt from the corpus with the tokenizers library.
 
     Every text can be encoded: the 256 bytes are the first tokens. Words are split as GPT-2 does (Radford et al.,
-    "Language models are unsupervised multitask learners", 2019). There are no special tokens.
+    "Language models are unsupervised multitask learners", 2019). There is one special token, `<|endoftext|>`, if the
+    corpus consists of documents; it comes on top of `vocab_size`.
     """
 
     vocab_size: int = option(2048, help="tokens to learn at most, the 256 bytes included", validator=ge(256))

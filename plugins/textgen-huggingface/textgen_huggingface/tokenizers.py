@@ -12,10 +12,12 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen import Fault, PipelineError
+from textgen import DOCUMENT_END, Fault, PipelineError
+from textgen.documents import CorpusPiece, split_documents
 from textgen.protocols import Ids, IncrementalDecoder
 from textgen_huggingface.plugin import BPEConfig
 
+_END: Final = "<|endoftext|>"
 _SEGMENT: Final = 1 << 16  # characters encoded at once, and the longest stretch without a space that stays whole
 
 
@@ -25,9 +27,13 @@ class ByteLevelTokenizer:
 
     A corpus is cut before spaces, where the cut changes nothing. A stretch of more than 65,536 characters without a
     space is cut there too, in `encode` as in `encode_pieces`: both always agree, however the text comes in pieces.
+
+    learn       makes the tokenizer from a corpus
+    adds_end    whether it gets a token for the end of a document, if the corpus marks one
     """
 
     learn: Callable[[Iterable[str]], Any]
+    adds_end: bool
     tokenizer: Any = None
     _bytes: list[bytes] = attrs.field(factory=list, repr=False)
 
@@ -42,9 +48,26 @@ class ByteLevelTokenizer:
         """None: every byte is a token."""
         return
 
-    def fit(self, pieces: Iterable[str]) -> None:
+    @property
+    def end_id(self) -> int | None:
+        """The id of `<|endoftext|>`, if it was added for the documents of the corpus."""
+        end: int | None = self.tokenizer.token_to_id(_END) if self.adds_end and self.tokenizer is not None else None
+        return end
+
+    def fit(self, pieces: Iterable[CorpusPiece]) -> None:
         """Learn from a corpus, in memory that grows with its different words, not its length."""
-        self._take(self.learn(_segments(pieces)))
+        ends = False
+
+        def noted() -> Iterator[CorpusPiece]:
+            nonlocal ends
+            for piece in pieces:
+                ends = ends or piece is DOCUMENT_END
+                yield piece
+
+        tokenizer = self.learn(segment for document in split_documents(noted()) for segment in _segments(document))
+        if ends and self.adds_end:
+            tokenizer.add_special_tokens([_END])
+        self._take(tokenizer)
 
     def encode(self, text: str) -> Ids:
         """(T,) int32. Lone surrogates, which no bytes of UTF-8 stand for, become U+FFFD."""
@@ -73,7 +96,7 @@ class ByteLevelTokenizer:
         """A tokenizer of what `to_dict` gave."""
         import tokenizers
 
-        made = ByteLevelTokenizer(self.learn)
+        made = ByteLevelTokenizer(self.learn, self.adds_end)
         made._take(tokenizers.Tokenizer.from_str(json.dumps(state)))
         return made
 
@@ -89,6 +112,9 @@ class ByteLevelTokenizer:
         for token, index in vocabulary.items():
             self._bytes[index] = _token_bytes(token)
         self.tokenizer = tokenizer
+        if self.end_id is not None:
+            self._bytes[self.end_id] = b""
+            tokenizer.encode_special_tokens = True  # where its name stands in a text, it is text
 
     def _fitted(self) -> Any:
         if self.tokenizer is None:
@@ -108,7 +134,7 @@ class _Stream:
 
 def bpe(config: BPEConfig) -> ByteLevelTokenizer:
     """An unfitted tokenizer that learns merges from the corpus."""
-    return ByteLevelTokenizer(lambda pieces: _train(config, pieces))
+    return ByteLevelTokenizer(lambda pieces: _train(config, pieces), adds_end=True)
 
 
 def from_folder(file: Path) -> ByteLevelTokenizer:
@@ -120,7 +146,7 @@ def from_folder(file: Path) -> ByteLevelTokenizer:
             pass
         return tokenizer
 
-    return ByteLevelTokenizer(learn)
+    return ByteLevelTokenizer(learn, adds_end=False)
 
 
 def _train(config: BPEConfig, pieces: Iterable[str]) -> Any:

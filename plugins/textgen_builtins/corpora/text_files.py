@@ -105,6 +105,10 @@ class FileCorpus:
             yield decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
             raise self._undecodable(path, offset, data, error) from error
+        except UnicodeError as error:  # UTF-16 and UTF-32 without a mark
+            encoding = self.config.encoding
+            cause = f"it has no byte order mark, and {encoding} needs one; set option encoding to {encoding}-le or -be"
+            raise CorpusError(cause, path, encoding=encoding) from error
         except OSError as error:
             raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
 

@@ -31,7 +31,8 @@ from textgen_builtins.starter import settings, texts
 def init(text: str | None, pipeline: str | None, minutes: float, speed: float | None, force: bool) -> None:
     """Write a commented pipeline for your own text, to edit and run.
 
-    TEXT is a text file or a folder of .txt files; without it the pipeline trains on the story that comes with textgen.
+    TEXT is a text file, JSON lines, or a folder of .txt, .md or .jsonl files; without it the pipeline trains on the
+    story that comes with textgen.
     """
     stem = Path(text).resolve().stem if text else "pipeline"
     path = Path(pipeline or f"{stem}.toml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ _NO_TEXTS: Final = {
     b"{\\rtf": "an RTF document",
 }
 _PIECE: Final = 1 << 20
+_TEXTS: Final = (".txt", ".md", ".jsonl")  # of a folder, the files with the first of these suffixes that there are
 _STORY_BYTES: Final = 87_000
 _STORY: Final = """\
 type = "story"         # the story that comes with textgen; for your own text:
@@ -46,7 +48,7 @@ def look_at(text: str, folder: Path) -> TextFacts:
         raise UsageError(f"{text} does not exist; give a text file, or a folder of them")
     if path.suffix.lower() == ".toml":
         raise UsageError(f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}")
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*.txt") if file.is_file())
+    files, suffix = ([path], path.suffix.lower()) if path.is_file() else _files_in(path)
     try:
         size = sum(file.stat().st_size for file in files)
         encoding, remark = _encoding(files)
@@ -56,7 +58,33 @@ def look_at(text: str, folder: Path) -> TextFacts:
         cause = f"{text} has {size:,} bytes, which is too little to learn from"
         raise UsageError(f"{cause}; give some thousands at least")
     corpus = 'type = "file"\n' + tomli_w.dumps({"path": _relative(path, folder)}).strip()
-    return TextFacts(f"{corpus}           # a file, a list of files, or a folder of .txt files{encoding}", size, remark)
+    corpus += "           # a file, a list of files, or a folder"
+    if suffix == ".md" and path.is_dir():
+        corpus += '\nglob = "**/*.md"'
+    elif suffix == ".jsonl":
+        corpus += '\ndocuments = "jsonl"    # each line is a JSON object, and a text of its own\n'
+        corpus += tomli_w.dumps({"field": _field_of(files[0])}).strip()
+    return TextFacts(corpus + encoding, size, remark)
+
+
+def _files_in(folder: Path) -> tuple[list[Path], str]:
+    """The texts of a folder, and their suffix."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    for suffix in _TEXTS:
+        if files := [path for path in found if path.suffix.lower() == suffix]:
+            return files, suffix
+    raise UsageError(f"{folder} holds no file with one of the suffixes {', '.join(_TEXTS)}; give one of its files")
+
+
+def _field_of(file: Path) -> str:
+    """The key of the text in JSON lines: "text", or that of the longest text in the first line."""
+    try:
+        with file.open(encoding="utf-8-sig") as opened:
+            first = json.loads(opened.readline(_PIECE))
+        texts = {key: len(value) for key, value in first.items() if isinstance(value, str)}
+    except (ValueError, AttributeError, RecursionError):  # a run will say what is wrong
+        texts = {}
+    return "text" if "text" in texts or not texts else max(texts, key=lambda key: texts[key])
 
 
 def _relative(path: Path, folder: Path) -> str:

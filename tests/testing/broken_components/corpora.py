@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from typing import Any
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
 
 from broken_components.cases import Case, offered
 
@@ -90,7 +94,49 @@ class SeedingCorpus(GoodCorpus):
         yield f"{random.random()}"
 
 
+class CyclingCorpus(GoodCorpus):
+    def read(self) -> Any:
+        return itertools.repeat("again and again\n" * 4000)
+
+
+class CountingCorpus(GoodCorpus):
+    """Without an end, and never the same."""
+
+    def read(self) -> Any:
+        return (f"line {number}\n" * 1000 for number in itertools.count())
+
+
+class OpenCorpus(GoodCorpus):
+    """Opens a file in every call, and keeps them all."""
+
+    files: ClassVar[list[Any]] = []
+
+    def read(self) -> Any:
+        self.files.append(Path(__file__).open(encoding="utf-8"))  # noqa: SIM115
+        yield "some text"
+
+
+class ProcessCorpus(GoodCorpus):
+    """Reads what a process writes that never ends."""
+
+    processes: ClassVar[list[Any]] = []
+
+    def read(self) -> Any:
+        command = [sys.executable, "-c", "print('text', flush=True); import time; time.sleep(5)"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
+        self.processes.append(process)
+        assert process.stdout is not None
+        with process.stdout:
+            yield process.stdout.readline()
+
+
 CORPORA = [
+    Case("corpus", "corpus-ends", "it had not ended after 100,0", offered(CyclingCorpus), {"largest": 100_000_000}),
+    Case(
+        "corpus", "corpus-ends", "it had not ended after", offered(CountingCorpus, "counting"), {"largest": 10_000_000}
+    ),
+    Case("corpus", "component-leaks", "the open file", offered(OpenCorpus)),
+    Case("corpus", "component-leaks", "it left the process", offered(ProcessCorpus, "process")),
     Case("corpus", "corpus-pieces", "read() gave a str", offered(StrCorpus)),
     Case("corpus", "corpus-pieces", "read() gave None", offered(NoneCorpus)),
     Case("corpus", "component-calls", "it changed the random state of `random`", offered(SeedingCorpus)),
@@ -99,7 +145,7 @@ CORPORA = [
     Case("corpus", "corpus-text", "no character", offered(EmptyCorpus)),
     Case("corpus", "corpus-text", "U+D83D", offered(SurrogateCorpus)),
     Case("corpus", "corpus-again", "another text a second time", offered(OtherEachTimeCorpus)),
-    Case("corpus", "corpus-again", "another text a second time", offered(OnceCorpus)),
+    Case("corpus", "corpus-again", "no text a second time", offered(OnceCorpus)),
     Case("corpus", "corpus-again", "gave no text a second time", offered(SharedCorpus)),
     Case("corpus", "corpus-readers", "in turn", offered(OneReaderCorpus)),
     Case("corpus", "corpus-errors", "it raised nothing", offered(GoodCorpus), {"unreadable": {}}),

@@ -319,7 +319,53 @@ class TensorDecoder(GoodDecoder):
         return torch.from_numpy(np.stack(steps, axis=1))
 
 
+class PausingDecoder(GoodDecoder):
+    """Scores without feeding."""
+
+    def score(self, tokens: Any) -> Any:
+        kept = self.memory.copy()
+        scored = super().score(tokens)
+        self.memory = kept
+        return scored
+
+
+class ForesightDecoder(GoodDecoder):
+    """Lacks a causal mask: each place sees the whole of what is scored."""
+
+    def score(self, tokens: Any) -> Any:
+        scored = super().score(tokens)
+        return scored + scored.mean(axis=1, keepdims=True)
+
+
+class CapacityDecoder(GoodDecoder):
+    """Has places for 1,024 tokens."""
+
+    fed = 0
+
+    def extend(self, tokens: Any) -> Any:
+        self.fed += tokens.shape[1]
+        if self.fed > 1024:
+            raise IndexError("more than 1,024 positions")
+        return super().extend(tokens)
+
+
+class StaleModel(GoodModel):
+    """Makes a copy for its decoders, once."""
+
+    copy: Any = None
+
+    def decoder(self, batch_size: int) -> Any:
+        if self.copy is None:
+            self.copy = GoodModel.__new__(GoodModel)
+            self.copy.weights = self.weights.astype(np.float32)
+        return GoodDecoder(self.copy, batch_size)
+
+
 MODELS = [
+    Case("model", "model-stepwise", "after score() of", with_decoder(PausingDecoder)),
+    Case("model", "model-causal", "and those that follow gave logits that differ", with_decoder(ForesightDecoder)),
+    Case("model", "model-length", "more than 1,024 positions", with_decoder(CapacityDecoder)),
+    Case("model", "model-saved", "has the weights from before", offered(StaleModel, "stale")),
     Case("model", "model-deterministic", "extend() of a second decoder", with_decoder(NoisyExtendDecoder)),
     Case("model", "component-calls", "it changed the random state of NumPy", with_decoder(GlobalDecoder)),
     Case("model", "model-dtype", "extend() gave a Tensor on a CPU", with_decoder(TensorDecoder)),
@@ -345,7 +391,7 @@ MODELS = [
     Case("model", "model-take-join", "padding of a row's state", with_decoder(PaddedDecoder)),
     Case("model", "model-decoders", "other decoders at work", with_decoder(SharedDecoder)),
     Case("model", "model-length", "more than 100 positions", with_decoder(ShortDecoder)),
-    Case("model", "model-saved", "logits that differ", offered(UnsavedModel)),
+    Case("model", "model-saved", "the weights from before (training=True)", offered(UnsavedModel)),
     Case("model", "model-refuses", "were taken", offered(TrustingModel)),
     Case("model", "model-seed", "of the same seed differs", offered(UnseededModel)),
 ]

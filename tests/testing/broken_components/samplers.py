@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
 
 from broken_components.cases import Case, offered
+from textgen import Component, NoOptions
 
 
 class GoodSampler:
@@ -127,7 +136,147 @@ class DeviceSampler(GoodSampler):
         return changed if bool(xp.any(places > 0)) else logits
 
 
+class CountingUpSampler(GoodSampler):
+    """Writes into the history."""
+
+    history = "counts"
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        counts = history.counts
+        counts += 1
+        return logits * 0.5
+
+
+class MemoSampler(GoodSampler):
+    """Remembers a temperature for each text, which a row that goes on elsewhere does not have."""
+
+    def __init__(self, context: Any) -> None:
+        self.seen: dict[Any, float] = {}
+
+    history = "tokens"
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        changed = []
+        for row in range(len(logits)):
+            text = tuple(history.tokens(row).tolist())
+            self.seen[text] = (self.seen.get(text[:-1], 1.0) if text else 1.0) * 0.9
+            changed.append(logits[row : row + 1] * self.seen[text])
+        return array_namespace(logits).concat(changed) if isinstance(logits, np.ndarray) else logits * 0.9
+
+
+class ForgetfulMemoSampler(MemoSampler):
+    """Does so from the thirtieth token on, where none of the short texts come."""
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        if len(history.tokens(0)) < 30:
+            return logits * 0.5
+        return super().__call__(logits, history)
+
+
+class LateSampler(GoodSampler):
+    """Has room for so many tokens."""
+
+    history = "tokens"
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        place = [0.5] * 40
+        return logits * place[len(history.tokens(0))]
+
+
+class SleepingSampler(GoodSampler):
+    def __call__(self, logits: Any, history: Any) -> Any:
+        time.sleep(1000)
+
+
+class WaitingSampler(GoodSampler):
+    """Takes a lock twice."""
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        lock = threading.Lock()
+        with lock, lock:
+            return logits * 0.5
+
+
+class LoopingSampler(GoodSampler):
+    """Goes round for ever, and lets no exception stop it that is one."""
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        while True:
+            try:
+                logits = logits * 0.5
+            except Exception:
+                break
+
+
+class QueueSampler(GoodSampler):
+    """Waits in another thread for what never comes."""
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        return queue.Queue[Any]().get() if threading.current_thread() is not threading.main_thread() else logits * 0.5
+
+
+def sleeping_build(config: Any, context: Any) -> Any:
+    subprocess.run([sys.executable, "-c", "import time; time.sleep(30)"])
+
+
+def global_build(change: Any) -> Component:
+    """A good sampler, whose build changes something."""
+
+    def build(config: Any, context: Any) -> Any:
+        change()
+        return GoodSampler(context)
+
+    return Component("global", NoOptions, build)
+
+
+def log_louder() -> None:
+    root = logging.getLogger()
+    root.setLevel(root.level + 1)
+
+
+def take_signals() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: None)
+
+
+def set_variable() -> None:
+    os.environ["NUMBER_OF_BUILDS"] = f"{os.environ.get('NUMBER_OF_BUILDS', '')}+"
+
+
+def use_threads() -> None:
+    import torch
+
+    torch.set_num_threads(3 - torch.get_num_threads() % 2)
+
+
+def open_file() -> None:
+    os.open(os.devnull, os.O_RDONLY)
+
+
+SHORT = {"time_limit": 0.5}
+LONGER = {"time_limit": 3.0}  # since all the checks before have to be done in it
 SAMPLERS = [
+    Case("sampler", "sampler-input", "it wrote into history.counts", offered(CountingUpSampler)),
+    Case("sampler", "sampler-deterministic", "step 2 of a text gave other logits", offered(MemoSampler)),
+    Case("sampler", "sampler-deterministic", "step 29 of a text gave", offered(ForgetfulMemoSampler, "late")),
+    Case("sampler", "sampler-deterministic", "IndexError", offered(LateSampler, "room")),
+    Case("sampler", "component-ends", "the check sampler-shape had not ended after", offered(SleepingSampler), SHORT),
+    Case("sampler", "component-ends", "the check sampler-shape had", offered(WaitingSampler, "waiting"), SHORT),
+    Case("sampler", "component-ends", "the check sampler-shape had", offered(LoopingSampler, "looping"), SHORT),
+    Case(
+        "sampler", "component-ends", "the check sampler-threads had", offered(QueueSampler, "queue"), {"time_limit": 2}
+    ),
+    Case(
+        "sampler",
+        "component-ends",
+        "the check component-methods had",
+        Component("sleeping", NoOptions, sleeping_build),
+        SHORT,
+    ),
+    Case("sampler", "component-build", "it changed logging", global_build(log_louder)),
+    Case("sampler", "component-build", "it changed the signal handlers", global_build(take_signals)),
+    Case("sampler", "component-build", "the environment (NUMBER_OF_BUILDS)", global_build(set_variable)),
+    Case("sampler", "component-build", "the number of torch's threads", global_build(use_threads)),
+    Case("sampler", "component-leaks", "it left the open file /dev/null behind", global_build(open_file)),
     Case("sampler", "component-calls", "it changed the random state of NumPy", offered(SeedingSampler)),
     Case("sampler", "sampler-device", "can't convert meta device", offered(ThroughNumpySampler)),
     Case("sampler", "sampler-device", "is not on the expected device", offered(DevicelessSampler)),

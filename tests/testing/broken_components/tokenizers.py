@@ -178,6 +178,44 @@ class ForgetfulTokenizer(GoodTokenizer):
         super().from_dict(state)
 
 
+class DroppingTokenizer(GoodTokenizer):
+    unknown_id = None
+
+    def encode(self, text: str) -> Any:
+        return super().encode("".join(c for c in text if c in str(self.characters)))
+
+
+class MergingTokenizer(GoodTokenizer):
+    """Has a token for the unknown, and does not say so."""
+
+    unknown_id = None
+
+
+class ClassTokenizer(GoodTokenizer):
+    """All of them share one vocabulary."""
+
+    shared: ClassVar[str] = ""
+
+    @property
+    def characters(self) -> Any:
+        return self.shared or None
+
+    @characters.setter
+    def characters(self, value: Any) -> None:
+        if value is not None:
+            type(self).shared = value
+
+
+class RacingTokenizer(GoodTokenizer):
+    """Works on an attribute."""
+
+    def encode(self, text: str) -> Any:
+        self.ids: Any = []
+        for character in text:
+            self.ids.append(str(self.characters).find(character) + 1)
+        return np.array(self.ids, np.int64)
+
+
 class EndTokenizer(GoodTokenizer):
     """Keeps the contract: its last id stands for the end of a document."""
 
@@ -232,6 +270,15 @@ class SharedEndTokenizer(EndTokenizer):
 
 
 TOKENIZERS = [
+    Case("tokenizer", "tokenizer-unknown", "gave nothing for '漢'", offered(DroppingTokenizer)),
+    Case(
+        "tokenizer",
+        "tokenizer-unknown",
+        "None, and '字' is encoded as '漢' is",
+        offered(MergingTokenizer),
+    ),
+    Case("tokenizer", "tokenizer-apart", "changed when a second tokenizer was fitted", offered(ClassTokenizer)),
+    Case("tokenizer", "tokenizer-threads", "while other threads encoded too", offered(RacingTokenizer)),
     Case("tokenizer", "tokenizer-end", "decode() gave '<end>'", offered(ShownEndTokenizer)),
     Case("tokenizer", "tokenizer-end", "came back as None", offered(LostEndTokenizer)),
     Case("tokenizer", "tokenizer-end", "end_id is 0", offered(SharedEndTokenizer)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import attrs
@@ -33,15 +34,21 @@ class GoodTrainer:
             yield self.done(data)
         if not self.evaluated:
             self.evaluated = True
-            held_out = 2.0 if len(data.validation) else None
+            held_out = self.loss(model, data.validation) if len(data.validation) else None
             yield Evaluated(step=self.step, epoch=self.step, training_loss=2.0, validation_loss=held_out)
+
+    def loss(self, model: Any, tokens: Any) -> float:
+        """In nats per token."""
+        given = model.decoder(1).score(np.asarray(tokens[None, :-1], np.int64))[0]
+        given = given - np.log(np.exp(given).sum(axis=-1, keepdims=True))
+        return -float(given[np.arange(len(given)), tokens[1:]].mean())
 
     def update(self, model: Any, goal: Any, context: Any) -> None:
         bias = model.tensors()["head.bias"]
         model.load_tensors({**model.tensors(), "head.bias": (bias + self.rate * (goal - bias)).astype(np.float32)})
 
     def done(self, data: Any) -> Any:
-        return StepDone(step=self.step, steps=self.steps, epoch=self.step, loss=2.0, tokens=len(data.training))
+        return StepDone(step=self.step, steps=self.steps, epoch=self.step, loss=3.0, tokens=len(data.training))
 
     def state(self) -> Any:
         return TrainerState({}, {"step": self.step, "evaluated": self.evaluated})
@@ -144,12 +151,56 @@ class FloatTrainer(GoodTrainer):
         return 2.0
 
 
+class HeldOutTrainer(GoodTrainer):
+    """Trains on all there is."""
+
+    def train(self, model: Any, data: Any, context: Any) -> Any:
+        both = np.concatenate([data.training, data.validation])
+        yield from super().train(model, attrs.evolve(data, training=both), context)
+
+
+class BitsTrainer(GoodTrainer):
+    def loss(self, model: Any, tokens: Any) -> float:
+        return super().loss(model, tokens) / float(np.log(2))
+
+
+class AccumulatingTrainer(GoodTrainer):
+    """Reports a loss that was divided for the batches that make a step."""
+
+    def done(self, data: Any) -> Any:
+        return attrs.evolve(super().done(data), loss=3.0 / 4)
+
+
+class CPUTrainer(GoodTrainer):
+    """Puts its batches on the CPU, whatever the context says."""
+
+    def update(self, model: Any, goal: Any, context: Any) -> None:
+        import torch
+
+        with torch.no_grad():
+            model.eval()(torch.zeros((2, 3), dtype=torch.int64))
+        super().update(model, goal, context)
+
+
+class ThreadTrainer(GoodTrainer):
+    """Leaves its loader running."""
+
+    def train(self, model: Any, data: Any, context: Any) -> Any:
+        threading.Thread(target=threading.Event().wait, daemon=True, name="loader").start()
+        yield from super().train(model, data, context)
+
+
 class DictStateTrainer(GoodTrainer):
     def state(self) -> Any:
         return {"step": self.step}
 
 
 TRAINERS = [
+    Case("trainer", "trainer-validation", "head.bias depends on the held-out data", offered(HeldOutTrainer)),
+    Case("trainer", "trainer-losses", "the last validation loss is", offered(BitsTrainer)),
+    Case("trainer", "trainer-losses", "the loss of step 1 is 0.75", offered(AccumulatingTrainer)),
+    Case("trainer", "trainer-device", "fed tokens on 'cpu'", offered(CPUTrainer)),
+    Case("trainer", "component-leaks", "it left the thread 'loader' behind", offered(ThreadTrainer)),
     Case("trainer", "trainer-events", "train() gave None; is a `yield` missing?", offered(YieldlessTrainer)),
     Case("trainer", "trainer-events", "it yielded float", offered(FloatTrainer)),
     Case("trainer", "trainer-state-form", "state() gave dict", offered(DictStateTrainer)),
@@ -161,9 +212,9 @@ TRAINERS = [
     Case("trainer", "trainer-learns", "the loss was", offered(IdleTrainer)),
     Case("trainer", "trainer-quiet", "to stdout", offered(TalkingTrainer)),
     Case("trainer", "trainer-quiet", "random state of NumPy", offered(GlobalTrainer)),
-    Case("trainer", "trainer-deterministic", "another head.bias", offered(NoisyTrainer)),
+    Case("trainer", "trainer-deterministic", "a second training differs", offered(NoisyTrainer)),
     Case("trainer", "trainer-state-form", "more than JSON can hold", offered(ObjectStateTrainer)),
-    Case("trainer", "trainer-resumes", "another head.bias", offered(MomentumTrainer)),
+    Case("trainer", "trainer-resumes", "training gave Evaluated", offered(MomentumTrainer)),
     Case("trainer", "trainer-finished", "yielded StepDone", offered(EndlessTrainer)),
     Case("trainer", "trainer-refuses", "raised AttributeError", offered(StumblingTrainer)),
 ]

@@ -1,0 +1,166 @@
+"""A plugin in one file: `textgen --plugin FILE.py`, and PluginSet.register_file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import textgen
+from textgen.plugin import discovery
+
+PLUGIN = '''
+from __future__ import annotations
+
+import attrs
+from textgen import Component, hookimpl, option
+
+
+@attrs.frozen
+class OnlyConfig:
+    """Leaves one token possible."""
+
+    token: int = option(3, help="which one", argument="only_token")
+
+
+def build(config, context):
+    def only(logits, history):
+        changed = logits.copy()
+        changed[:, [i for i in range(logits.shape[1]) if i != config.token]] = -float("inf")
+        return changed
+
+    return only
+
+
+@hookimpl
+def textgen_samplers() -> list[Component]:
+    return [Component("only", OnlyConfig, build)]
+'''
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "my_sampler.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+def test_every_command_takes_it(
+    file: Path,
+    tmp_path: Path,
+    textgen: Callable[..., Any],
+    tiny_pipeline: Callable[..., dict[str, Any]],
+    write_pipeline: Callable[..., Path],
+) -> None:
+    pipeline = write_pipeline(tiny_pipeline(sampler=[{"type": "only"}]))
+    with_it = ("--plugin", "my_sampler.py")
+    done = textgen(*with_it, "run", pipeline, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert len(set(done.stdout.strip("\n"))) == 1  # one token, again and again
+    (entry,) = [c for c in json.loads((tmp_path / "run/run.json").read_text())["components"] if c["kind"] == "sampler"]
+    assert entry == {
+        "kind": "sampler",
+        "name": "only",
+        "plugin": "my_sampler",
+        "distribution": "unpackaged",
+        "version": f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}",
+        "path": str(file),
+    }
+    more = textgen(*with_it, "generate", "run", "-p", "the ", "--max-new-tokens", "5", cwd=tmp_path)
+    assert (more.code, len(set(more.stdout.strip("\n")[-5:]))) == (0, 1), more.stderr
+    assert 'type = "only"' in textgen(*with_it, "show", pipeline, cwd=tmp_path).stdout
+    assert "only" in textgen(*with_it, "plugins", "--kind", "sampler", cwd=tmp_path).stdout
+    assert str(file) in textgen(*with_it, "plugins", "--kind", "sampler", cwd=tmp_path).stdout
+    score = textgen(*with_it, "evaluate", "run", "corpus.txt", cwd=tmp_path)
+    assert score.code == 0, score.stderr
+    without = textgen("generate", "run", "-p", "the ", cwd=tmp_path)
+    assert without.code == 2
+    assert without.stdout == ""
+    assert f"its sampler came from the file {file}; if it is missing: textgen --plugin {file} …" in without.stderr
+    assert "pip install" not in without.stderr
+    assert not (tmp_path / "__pycache__").exists()
+
+
+def test_a_pipeline_or_run_directory_loads_no_file(file: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    """They are data. What names a file is no plugin, and nothing of it runs."""
+    file.write_text("raise SystemExit('it ran')")
+    for name in ("only", str(file), "unpackaged:only", "my_sampler:only"):
+        with pytest.raises(textgen.PipelineError, match="no sampler is called"):
+            textgen.Engine().pipeline(tiny_pipeline(sampler=[{"type": name}]))
+    with pytest.raises(textgen.PipelineError, match=r"plugins\.files: unknown key"):
+        textgen.Engine().pipeline(tiny_pipeline(plugins={"files": [str(file)]}))
+
+
+def test_a_program_registers_a_file(file: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    plugins = textgen.PluginSet.discover()
+    plugins.register_file(file)
+    engine = textgen.Engine(plugins)
+    run = engine.run(tiny_pipeline(sampler=[{"type": "only", "token": 4}]))
+    assert set(run.generations[0].tokens) == {4}
+    assert set(engine.load(run.path).generate("the", sampling={"only_token": 5}).tokens) == {5}
+    with pytest.raises(textgen.UsageError, match="registered already"):
+        plugins.register_file(file)
+    file.write_text(PLUGIN.replace("option(3,", "option(7,"))
+    plugins.register_file(file, replace=True)  # edited
+    assert set(engine.run(tiny_pipeline(sampler=[{"type": "only"}])).generations[0].tokens) == {7}
+
+
+def test_a_file_that_is_no_plugin_is_an_error(file: Path, tmp_path: Path) -> None:
+    plugins = textgen.PluginSet()
+    for path in (tmp_path / "missing.py", tmp_path):
+        with pytest.raises(textgen.UsageError, match=r"cannot be read|expected a Python file"):
+            plugins.register_file(path)
+    before = set(sys.modules)
+    for source, said in {
+        "import nobody_has_this": r"needs the module 'nobody_has_this', which is not installed \(install what has it\)",
+        "1 / 0": "ZeroDivisionError",
+        "raise SystemExit(3)": "SystemExit: 3",
+        "x = ": "SyntaxError",
+        "x = 1": "it offers nothing",
+    }.items():
+        file.write_text(source)
+        with pytest.raises(textgen.PluginError, match=said) as caught:
+            plugins.register_file(file)
+        assert caught.value.path == str(file)
+        assert f"plugin 'my_sampler' ({file})" in str(caught.value)
+    assert plugins.quarantined == []
+    left = {name for name in set(sys.modules) - before if name.startswith("textgen_plugin_")}
+    assert len(left) == 1  # of what was imported and offers nothing
+
+
+def test_what_fails_in_a_file_is_shown_with_its_line(file: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    file.write_text(PLUGIN.replace("changed = logits.copy()", "changed = logits.nothing()"))
+    plugins = textgen.PluginSet.discover()
+    plugins.register_file(file)
+    with pytest.raises(textgen.ContractError, match=r"my_sampler\.py:17; textgen --debug"):
+        textgen.Engine(plugins).run(tiny_pipeline(sampler=[{"type": "only"}]))
+
+
+def test_an_import_that_takes_long_says_whose_it_is(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(discovery, "SLOW_SECONDS", 0.05)
+    file.write_text("import time\ntime.sleep(0.5)\n" + PLUGIN.replace("from __future__ import annotations", ""))
+    begun = time.monotonic()
+    textgen.PluginSet().register_file(file)
+    assert time.monotonic() - begun > 0.5
+    assert [record.getMessage() for record in caplog.records] == [f"still importing plugin 'my_sampler' ({file})"]
+    caplog.clear()
+    file.write_text(PLUGIN)
+    textgen.PluginSet().register_file(file)
+    time.sleep(0.2)
+    assert not caplog.records
+
+
+def test_it_is_held_to_its_contract(tmp_path: Path, textgen: Callable[..., Any]) -> None:
+    body = PLUGIN[PLUGIN.index("    def only") : PLUGIN.index("@hookimpl")]
+    (tmp_path / "half.py").write_text(PLUGIN.replace(body, "    return lambda logits, history: logits / 2\n\n\n"))
+    done = textgen("--plugin", "half.py", "plugins", "check", "half", cwd=tmp_path)
+    assert done.code == 0, done.stdout
+    assert f"ok       sampler 'only' of {tmp_path / 'half.py'}: sampler-shape" in done.stdout

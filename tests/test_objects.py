@@ -1,0 +1,264 @@
+"""Texts, torch modules and other objects in place of components of plugins."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+import textgen
+from textgen.events import Evaluation, RunFinished
+
+TEXT = "".join(f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60))
+DATA = {"window_length": 16}
+RNN = {"type": "rnn", "hidden_size": 8}
+SGD = {"type": "sgd", "epochs": 2, "batch_size": 16}
+
+
+class Net(torch.nn.Module):
+    """A GRU that knows nothing of textgen."""
+
+    def __init__(self, size: int = 12, vocab_size: int = 64) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(vocab_size, size)
+        self.gru = torch.nn.GRU(size, size, batch_first=True)
+        self.head = torch.nn.Linear(size, vocab_size)
+
+    def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+        hidden = None if state is None else state[0].transpose(0, 1).contiguous()
+        out, hidden = self.gru(self.embedding(tokens), hidden)
+        return self.head(out), (hidden.transpose(0, 1).contiguous(),)
+
+
+class Bytes:
+    """A tokenizer: the low six bits of ASCII."""
+
+    vocab_size = 64
+    unknown_id = None
+
+    def fit(self, pieces: Any) -> None:
+        for _ in pieces:
+            pass
+
+    def encode(self, text: str) -> Any:
+        return np.frombuffer(text.upper().encode("ascii"), np.uint8) % 64
+
+    def encode_pieces(self, pieces: Any) -> Any:
+        return map(self.encode, pieces)
+
+    def decode(self, ids: Any, final: bool = False) -> str:
+        return "".join(chr(i + 64 if i < 32 and i != 10 else i) for i in np.asarray(ids).tolist())
+
+    def incremental_decoder(self) -> Any:
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        return {}
+
+    def from_dict(self, state: Any) -> Bytes:
+        return Bytes()
+
+
+@attrs.frozen
+class Lines:
+    """A corpus."""
+
+    count: int
+
+    def read(self) -> Iterator[str]:
+        for n in range(self.count):
+            yield f"line {n} of many\n"
+
+
+def only_e(logits: Any, history: Any) -> Any:
+    changed = np.full_like(logits, -np.inf)
+    changed[:, 5] = 0
+    return changed
+
+
+@pytest.fixture(autouse=True)
+def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is left on the disk."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.chdir(place)
+    yield
+    assert [path for path in place.iterdir() if not path.name.startswith("torch")] == []
+
+
+def train(**changes: Any) -> textgen.Run:
+    """A run with a text, and what else is given."""
+    given = {"corpus": TEXT, "tokenizer": "char", "model": RNN, "trainer": SGD, "data": DATA, "device": "cpu"}
+    return textgen.train(**{**given, **changes})
+
+
+def test_a_text_trains_a_model_in_memory() -> None:
+    run = train()
+    assert (run.path, run.outcome, run.generations) == (None, "trained", ())
+    assert len(run.generator.generate("Once", max_new_tokens=20).text) == 20
+    assert set("".join(g.text for g in run.generator.generate_many(["Once"], n=4, max_new_tokens=20))) <= set(TEXT)
+    with pytest.raises(textgen.UsageError, match="only a generator of a run directory"):
+        run.generator.copy_index()
+
+
+def test_texts_are_documents() -> None:
+    run = train(
+        corpus=TEXT.splitlines(), trainer={**SGD, "epochs": 30, "learning_rate": 2.0}, model={**RNN, "hidden_size": 24}
+    )
+    made = run.generator.generate_many([""], n=20, max_new_tokens=300)
+    assert sum(generation.finish_reason == "end" for generation in made) > 10
+
+
+def test_it_is_what_a_run_of_the_same_pipeline_makes(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    corpus = {"type": "file", "path": str(tmp_path / "text.txt")}
+    tables = {"tokenizer": {"type": "char"}, "model": RNN, "trainer": SGD, "data": DATA, "device": "cpu", "seed": 5}
+    run = textgen.run({**tables, "corpus": corpus, "generate": {"max_new_tokens": 30}}, output=tmp_path / "run")
+    same = train(seed=5, generate={"max_new_tokens": 30})
+    assert same.generations == run.generations
+    assert same.generator.model_id == run.generator.model_id
+
+
+def test_a_torch_module_is_trained_as_it_is() -> None:
+    torch.manual_seed(0)
+    module = Net()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    losses = []
+
+    class Watch:
+        def observe(self, event: Any) -> None:
+            if isinstance(event, Evaluation):
+                losses.append(event.validation_loss)
+
+    run = train(model=module, tokenizer=Bytes(), trainer={"type": "adamw", "epochs": 4}, observers=[Watch()])
+    assert losses[-1] < losses[0]
+    assert all(not torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())
+    text = run.generator.generate("ONCE", max_new_tokens=30).text
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()  # what becomes of the module is not the generator's concern
+    assert run.generator.generate("ONCE", max_new_tokens=30).text == text
+    assert run.generator.module() is not run.generator.module()
+
+
+def test_a_function_makes_a_module_for_the_vocabulary(tmp_path: Path) -> None:
+    def net(context: textgen.BuildContext) -> Net:
+        torch.manual_seed(context.seed)
+        return Net(vocab_size=context.vocab_size)
+
+    run = train(model=net, trainer={"type": "adamw", "epochs": 1})
+    assert len(run.generator.generate("Once", max_new_tokens=5).text) == 5
+    run.save(tmp_path / "saved")
+    loaded = textgen.load(tmp_path / "saved", model=net)
+    assert np.array_equal(loaded.logits("Once"), run.generator.logits("Once"))
+
+
+def test_every_kind_of_component_may_be_an_object(tmp_path: Path) -> None:
+    events = []
+
+    class Watch:
+        def observe(self, event: Any) -> None:
+            events.append(event)
+
+    tables = {"corpus": Lines(60), "tokenizer": Bytes(), "model": Net(), "trainer": {"type": "adamw", "epochs": 1}}
+    tables |= {"sampler": [only_e, {"type": "temperature"}], "observer": [Watch()], "data": DATA, "device": "cpu"}
+    tables["default_observers"] = False
+    run = textgen.Engine().run({**tables, "generate": {"max_new_tokens": 5}}, output=tmp_path / "run")
+    assert run.generations[0].tokens == (5,) * 5
+    assert isinstance(events[-1], RunFinished)
+    origins = {(c["kind"], c["distribution"]) for c in run.generator.record["components"]}
+    objects = {(kind, "object") for kind in ("corpus", "tokenizer", "model", "sampler", "observer")}
+    assert origins == {*objects, ("trainer", "textgen-engine"), ("sampler", "textgen-engine")}
+    again = textgen.Engine().run({**tables, "model": Net(), "generate": {"max_new_tokens": 5}}, output=tmp_path / "run")
+    assert again.outcome == "skipped"
+    assert again.generations == run.generations
+
+
+def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -> None:
+    run = train(model=Net(), tokenizer=Bytes(), sampler=[only_e])
+    run.save(tmp_path / "saved")
+    with pytest.raises(textgen.RunError, match="holds a run already; choose another folder"):
+        run.save(tmp_path / "saved")
+    for given, missing in (
+        ({}, "tokenizer: .* was made with an object of a program, 'bytes'; give it again.*tokenizer=tokenizer"),
+        ({"tokenizer": Bytes()}, "model: .*, 'net'; give it again, as in textgen.load.path, model=model"),
+        ({"tokenizer": Bytes(), "model": Net()}, r"sampler: .*, 'only-e'; .*sampler=\[sampler\]"),
+    ):
+        with pytest.raises(textgen.UsageError, match=missing):
+            textgen.load(tmp_path / "saved", **given)
+    objects = {"tokenizer": Bytes(), "model": Net()}
+    loaded = textgen.load(tmp_path / "saved", **objects, sampler=[])
+    assert np.array_equal(loaded.logits("ONCE"), run.generator.logits("ONCE"))
+    only = textgen.load(tmp_path / "saved", **objects, sampler=[only_e])
+    assert set(only.generate("ONCE", max_new_tokens=4).tokens) == {5}
+    with pytest.raises(textgen.ContractError, match=r"model 'net' refuses the weights of the run: .*embedding\.weight"):
+        textgen.load(tmp_path / "saved", tokenizer=Bytes(), model=Net(vocab_size=63), sampler=[])
+
+
+def test_a_run_of_tables_that_is_saved_needs_nothing_more(tmp_path: Path) -> None:
+    run = train(sampler=["greedy"])
+    run.save(tmp_path / "saved")
+    text = run.generator.generate("Once", max_new_tokens=20).text
+    assert textgen.load(tmp_path / "saved").generate("Once", max_new_tokens=20).text == text
+
+
+def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = {name: tensor.clone() for name, tensor in Net().state_dict().items()}
+
+    def module() -> Net:
+        made = Net()
+        made.load_state_dict(start)
+        return made
+
+    steps = iter(range(100))
+    options = {"trainer": {"type": "adamw", "epochs": 2}, "tokenizer": Bytes()}
+    whole = train(model=module(), **options)
+    options["output"] = tmp_path / "run"
+    with pytest.raises(textgen.Interrupted):
+        train(model=module(), cancelled=lambda: next(steps) == 4, **options)
+    resumed = train(model=Net(), **options)  # its weights come from the checkpoint
+    assert resumed.outcome == "resumed"
+    assert resumed.generator.model_id == whole.generator.model_id
+    assert train(model=Net(), **options).outcome == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": torch.nn.Linear}, "model: the object that is given is the class Linear itself, and must be an"),
+        ({"tokenizer": object()}, "tokenizer: the object that is given is of type object, which has no method 'fit'"),
+        (
+            {"corpus": Path("text.txt")},
+            "corpus: the object that is given is of type .*Path, which has no method 'read'",
+        ),
+        ({"model": "rmn"}, r"no model is called 'rmn'; did you mean 'rnn'\?"),
+        ({"corpus": "story"}, r"corpus: expected a table with type = one of .*story.*, given \"story\""),
+        ({"corpus": 5}, "corpus: expected a table with type = one of"),
+        ({"corpus": ["a", 5]}, "corpus: expected a table with type = one of"),
+    ],
+)
+def test_what_cannot_be_a_component_is_an_error_before_any_work(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(textgen.UsageError, match=said):
+        train(**changes)
+
+
+def test_what_fails_in_an_object_is_shown_with_its_line() -> None:
+    def failing(logits: Any, history: Any) -> Any:
+        raise ZeroDivisionError
+
+    with pytest.raises(textgen.ContractError, match=r"sampler 'failing' failed .*test_objects\.py:\d+"):
+        train(sampler=[failing])
+
+
+def test_a_file_of_a_pipeline_has_no_texts(tmp_path: Path, write_pipeline: Callable[..., Path]) -> None:
+    path = write_pipeline({"corpus": TEXT, "tokenizer": {"type": "char"}, "model": RNN, "trainer": SGD})
+    with pytest.raises(textgen.PipelineError, match="corpus: expected a table"):
+        textgen.Engine().pipeline(path)

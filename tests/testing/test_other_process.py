@@ -1,0 +1,179 @@
+"""What a process of its own shows: another order of sets, what an import does, and blocks that no signal ends."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textgen import testing
+from textgen.testing import ContractFailure
+
+SAMPLER = """
+from textgen import Component, NoOptions, hookimpl
+
+class Halve:
+    history = "none"
+    def __init__(self, context):
+        self.context = context
+        self.begin()
+    def begin(self):
+        pass
+    def __call__(self, logits, history):
+        return logits * 0.5
+
+@hookimpl
+def textgen_samplers():
+    return [Component("halve", NoOptions, lambda config, context: Made(context))]
+
+class Made(Halve):
+"""
+CORPUS = """
+from textgen import Component, NoOptions, hookimpl
+
+@hookimpl
+def textgen_corpora():
+    return [Component("words", NoOptions, lambda config, context: Words())]
+
+class Words:
+"""
+OBSERVER = """
+from textgen import Component, NoOptions, hookimpl
+from textgen.events import RunFinished
+
+@hookimpl
+def textgen_observers():
+    return [Component("watch", NoOptions, lambda config, context: Watch(context))]
+
+class Watch:
+    def __init__(self, context):
+        self.path = context.directory / "seen.txt"
+    def observe(self, event):
+        if isinstance(event, RunFinished):
+            self.path.write_text(" ".join({*"abcdefgh"}))
+"""
+TOKENIZER = """
+from textgen import Component, NoOptions, hookimpl
+
+def build(config, context):
+    from broken_components.tokenizers import HashOrderedTokenizer
+    return HashOrderedTokenizer()
+
+@hookimpl
+def textgen_tokenizers():
+    return [Component("hashed", NoOptions, build)]
+"""
+MODEL = """
+from textgen import Component, NoOptions, hookimpl
+
+def build(config, context):
+    from broken_components.models import GoodModel
+    model = GoodModel(context)
+    model.weights[:, 0] += [hash(str(number)) % 7 for number in range(context.vocab_size)]
+    return model
+
+@hookimpl
+def textgen_models():
+    return [Component("hashed", NoOptions, build)]
+"""
+TRAINER = """
+from textgen import Component, NoOptions, hookimpl
+
+def build(config, context):
+    from broken_components.trainers import GoodTrainer
+    made = GoodTrainer(context)
+    made.rate = 0.5 + hash("rate") % 97 / 1000
+    return made
+
+@hookimpl
+def textgen_trainers():
+    return [Component("hashed", NoOptions, build)]
+"""
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where to write the module of a plugin, whose name no other test has."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / f"plugin_number_{next(NUMBERS)}.py"
+
+
+def caught(plugin: Path, text: str, **arguments: Any) -> ContractFailure:
+    plugin.write_text(text, encoding="utf-8")
+    with pytest.raises(ContractFailure) as error:
+        testing.check_plugin(plugin.stem, **arguments)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (SAMPLER + "    def begin(self):\n        self.rate = 0.5 + hash('rate') % 97 / 200\n"
+         "    def __call__(self, logits, history):\n        return logits * self.rate\n", "the logits of step 1"),
+        (CORPUS + "    def read(self):\n        yield from {*'abcdefghijkl'}\n", "the text"),
+        (TOKENIZER, "to_dict()"),
+        (MODEL, "the initial weights"),
+        (TRAINER, "the trained head.bias"),
+        (OBSERVER, "the file seen.txt"),
+    ],
+    ids=["sampler", "corpus", "tokenizer", "model", "trainer", "observer"],
+)  # fmt: skip
+def test_what_depends_on_the_hash_seed_is_caught(plugin: Path, text: str, seen: str) -> None:
+    failure = caught(plugin, text)
+    assert failure.statement.anchor == "component-process"
+    assert failure.seen == f"{seen} differs from one process to the next, as the order of a set of str does"
+
+
+@pytest.mark.parametrize(
+    ("lines", "seen"),
+    [
+        ("import os\nos.environ['OMP_NUM_THREADS'] = '7'", "changed the environment (OMP_NUM_THREADS)"),
+        ("import logging\nlogging.basicConfig(level=10)", "changed logging"),
+        ("import warnings\nwarnings.simplefilter('ignore')", "changed the warning filters"),
+        ("import random\nrandom.seed(1)", "changed the random state of `random`"),
+        ("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)", "changed the signal handlers"),
+        ("import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True, name='poll').start()",
+         "left the thread 'poll' behind"),
+        ("from textgen import Engine", "loads numpy by `from textgen import Engine` ({place}:1)"),
+        ("import textgen.data", "loads numpy by `import textgen.data` ({place}:1)"),
+        ("raise SystemExit(3)",
+         "calls sys.exit(3) ({place}:1)"),
+    ],
+    ids=["environment", "logging", "warnings", "random", "signals", "thread", "engine", "data", "exit"],
+)  # fmt: skip
+def test_what_an_import_does_to_the_process_is_caught(plugin: Path, lines: str, seen: str) -> None:
+    failure = caught(plugin, f"{lines}\n{SAMPLER}    pass\n")
+    assert failure.statement.anchor == "component-import"
+    assert failure.seen.partition(";")[0] == f"importing {plugin.stem} {seen.format(place=plugin)}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "seen"),
+    [
+        ("    def __call__(self, logits, history):\n        sum(iter(int, 1))\n",
+         "building and calling it in another process had not ended after 3 s ({place}:20)"),
+        ("    def begin(self):\n        import subprocess\n        subprocess.run(['sleep', '60'])\n",
+         "building and calling it in another process had not ended after 3 s ({place}:21)"),
+    ],
+    ids=["c-code", "process"],
+)  # fmt: skip
+def test_what_blocks_where_no_signal_helps_is_ended(plugin: Path, lines: str, seen: str) -> None:
+    failure = caught(plugin, SAMPLER + lines, time_limit=3.0)
+    assert failure.statement.anchor == "component-ends"
+    assert failure.seen == seen.format(place=plugin.name)
+
+
+def test_an_import_that_blocks_is_ended(plugin: Path) -> None:
+    failure = caught(plugin, "import threading\nthreading.Event().wait()\n", time_limit=0.5)
+    assert failure.seen == f"importing {plugin.stem} had not ended after 0.5 s ({plugin.name}:2)"
+
+
+def test_a_file_that_is_left_is_caught(plugin: Path) -> None:
+    lines = "    def begin(self):\n        import tempfile\n        tempfile.mkdtemp(prefix='kept-')\n"
+    failure = caught(plugin, SAMPLER + lines)
+    assert failure.statement.anchor == "component-leaks"
+    assert "it left kept-" in failure.seen
+    assert failure.seen.endswith("in the folder for temporary files")

@@ -1,0 +1,136 @@
+"""Components that a program gives as objects, in place of tables that name those of plugins."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from textgen.contracts.guards import unfit
+from textgen.documents import DOCUMENT_END, CorpusPiece
+from textgen.errors import UsageError
+from textgen.plugin.component import (
+    NAME,
+    OBJECT,
+    BuildContext,
+    Component,
+    ComponentSource,
+    NoOptions,
+    Offer,
+    Plugin,
+)
+
+_CHAINS: Final = ("sampler", "observer")
+_KINDS: Final = ("corpus", "tokenizer", "model", "trainer", *_CHAINS)
+_PLAIN: Final = (Mapping, str, bytes, int, float, list, tuple, type(None))  # never an object of a component
+
+
+@attrs.frozen
+class Text:
+    """textgen.protocols.Corpus: a text in memory."""
+
+    text: str
+
+    def read(self) -> Iterator[str]:
+        """Yield it."""
+        yield self.text
+
+
+@attrs.frozen
+class Documents:
+    """textgen.protocols.Corpus: texts in memory, each a document."""
+
+    texts: tuple[str, ...]
+
+    def read(self) -> Iterator[CorpusPiece]:
+        """Yield them, and the end of each."""
+        for text in self.texts:
+            yield from (text, DOCUMENT_END)
+
+
+@attrs.frozen
+class ModelFactory:
+    """A function that makes the model, once the vocabulary is known."""
+
+    make: Callable[[BuildContext], Any]
+
+
+def with_objects(tables: Mapping[str, Any], plugins: ComponentSource) -> tuple[dict[str, Any], ComponentSource]:
+    """The tables of a pipeline with a table in place of each object, and the plugins with offers of these objects.
+
+    Where a corpus is expected, a text is an object too, and so is a list of documents; where a model is, a torch module
+    with `forward(tokens, state)`, and a function that makes one from a BuildContext. Raises UsageError for an object
+    that does not have the methods of its kind.
+    """
+    offers: list[Offer] = []
+
+    def table_of(kind: str, value: Any) -> Any:
+        made = _object(kind, value, plugins)
+        if made is None:
+            return value
+        offers.append(_offer(kind, made, value, [offer.name for offer in offers if offer.kind == kind]))
+        return {"type": offers[-1].qualified_name}
+
+    changed = dict(tables)
+    for kind in _KINDS:
+        value: Any = tables.get(kind)
+        if kind in _CHAINS and isinstance(value, list | tuple):
+            changed[kind] = [table_of(kind, each) for each in value]
+        elif kind in tables:
+            changed[kind] = table_of(kind, value)
+    return changed, plugins.with_offers(offers) if offers else plugins
+
+
+def _object(kind: str, value: Any, plugins: ComponentSource) -> Any:
+    """The component that a value of a pipeline is itself; None where it is to be read as a table."""
+    if kind == "corpus" and isinstance(value, str):
+        is_name = NAME.fullmatch(value) and isinstance(plugins.find(kind, value), Offer)
+        return None if is_name else Text(value)
+    if kind == "corpus" and isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
+        return Documents(tuple(value))
+    if isinstance(value, _PLAIN):
+        return None
+    if kind == "model" and not isinstance(value, type):
+        if callable(value) and not hasattr(value, "forward") and unfit(value, kind):
+            return ModelFactory(value)
+        value = _model(value)
+    if fault := unfit(value, kind):
+        raise UsageError(f"the object that is given {fault}", argument=kind)
+    return value
+
+
+def _model(value: Any) -> Any:
+    """A torch module of any origin as a model; whatever else, as it is."""
+    if not unfit(value, "model") or not hasattr(value, "forward"):
+        return value
+    from textgen.gradient import GradientModel
+
+    return GradientModel.of(value)
+
+
+def _offer(kind: str, made: Any, given: Any, taken: Sequence[str]) -> Offer:
+    """The offer of an object, called as its class or function is."""
+    shown = made if kind == "corpus" else given
+    title = str(getattr(shown, "__name__", type(shown).__name__))
+    name = re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", title).lower()).strip("-") or kind
+    number = next(n for n in range(1, len(taken) + 2) if (name if n == 1 else f"{name}-{n}") not in taken)
+    used = False
+
+    def build(config: NoOptions, context: BuildContext) -> Any:
+        """The object itself to train; a copy of a torch module for any other use, which training must not change."""
+        nonlocal used
+        if isinstance(made, ModelFactory):
+            built = _model(made.make(context))
+        elif kind == "model" and hasattr(made, "parameters"):
+            built = copy.deepcopy(made) if used or not context.training else made
+            used = used or context.training
+        else:
+            return made
+        return built.to(context.device) if hasattr(built, "parameters") else built
+
+    build.__module__ = getattr(given, "__module__", None) or type(given).__module__  # where its errors come from
+    component = Component(name if number == 1 else f"{name}-{number}", NoOptions, build)
+    return Offer(kind, component, Plugin(title, OBJECT, ""))

@@ -1,0 +1,33 @@
+"""Writes a run directory for a run that has none."""
+
+from __future__ import annotations
+
+import json
+
+import tomli_w
+
+from textgen.errors import RunError
+from textgen.files import dump_tensors
+from textgen.generation.generator import Generator
+from textgen.runs.directory import RunDirectory
+
+
+def save_run(generator: Generator, directory: RunDirectory) -> None:
+    """Write all that it takes to load the generator. Raises RunError where a run or other files are in the way."""
+    made = directory.prepare()
+    try:
+        with directory.locked():
+            if directory.exists():
+                raise RunError(f"{directory.path} holds a run already; choose another folder", directory.path)
+            tokenizer = json.dumps(generator.tokenizer.to_dict(), indent=2, ensure_ascii=False) + "\n"
+            directory.write_artifact("pipeline.toml", tomli_w.dumps({**generator.tables, "output": "."}).encode())
+            files = {
+                "model.safetensors": directory.write_artifact(
+                    "model.safetensors", dump_tensors(generator.model.tensors())
+                ),
+                "tokenizer.json": directory.write_artifact("tokenizer.json", tokenizer.encode()),
+            }
+            directory.write_run({**generator.record, "files": files})
+    except BaseException:
+        directory.abandon(made)
+        raise

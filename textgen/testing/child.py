@@ -1,0 +1,179 @@
+"""The program of the other process: imports a plugin while it is watched, and exercises one of its components.
+
+python -m textgen.testing.child FOLDER, where request.json is, and where report.jsonl and values.npz are written
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import importlib
+import json
+import linecache
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from textgen.contracts.guards import FAILURES
+from textgen.contracts.tracebacks import last_line
+from textgen.plugin.component import Component, Offer
+from textgen.plugin.registry import PluginSet
+from textgen.testing.environment import Subject, isolated_plugins
+from textgen.testing.process_state import broad_filters, changes, global_state, held, left_behind
+
+HEAVY: Final = ("torch", "numpy")
+
+
+def main() -> None:
+    """Import the module of the request, and exercise its component if there is one in it."""
+    folder = Path(sys.argv[1])
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    report = _Report(folder / "report.jsonl", request["time_limit"])
+    if _imported(request["module"], report) and "kind" in request:
+        _exercised(request, folder, report)
+    faulthandler.cancel_dump_traceback_later()
+
+
+class _Report:
+    """A file of what has been found so far; it is there, too, where the process is ended."""
+
+    def __init__(self, path: Path, time_limit: float) -> None:
+        self.path, self.time_limit = path, time_limit
+
+    def add(self, **found: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+
+    def begin(self) -> None:
+        """End this process, with a traceback on stderr, if what follows takes too long."""
+        faulthandler.dump_traceback_later(self.time_limit, exit=True)
+
+
+class _HeavyImports:
+    """A finder that finds nothing, and notes the line of the plugin that a heavy import came from."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        self.lines: dict[str, str] = {}
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name in HEAVY and name not in self.lines:
+            self.lines[name] = self._line()
+
+    def _line(self) -> str:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if str(frame.f_globals.get("__name__", "")).partition(".")[0] == self.package:
+                path, line = frame.f_code.co_filename, frame.f_lineno
+                return f"by `{linecache.getline(path, line).strip()}` ({path}:{line})"
+            frame = frame.f_back
+        return ""
+
+
+def _imported(name: str, report: _Report) -> bool:
+    """Import the module and report what that did; whether there is anything to go on with."""
+    finder = _HeavyImports(name.partition(".")[0])
+    before, held_before = global_state(), held()
+    sys.meta_path.insert(0, finder)
+    report.begin()
+    begun = time.perf_counter()
+    try:
+        importlib.import_module(name)
+    except SystemExit as error:
+        report.add(exit=f"{'' if error.code is None else repr(error.code)}", place=_place(error, name))
+        return False
+    except Exception as error:
+        report.add(error=f"{type(error).__name__}: {error}{_place(error, name)}")
+        return False
+    seconds = time.perf_counter() - begun
+    sys.meta_path.remove(finder)
+    sys.stdout.flush()
+    after = global_state()
+    if not broad_filters(before["the warning filters"], after["the warning filters"]):
+        del before["the warning filters"]  # a library may have its own about its own
+    report.add(
+        seconds=seconds,
+        printed=os.fstat(1).st_size,
+        heavy={module: finder.lines.get(module, "") for module in HEAVY if module in sys.modules},
+        changed=changes(before, after),
+        left=left_behind(held_before),
+    )
+    return True
+
+
+def _place(error: BaseException, name: str) -> str:
+    place = last_line(error, {name.partition(".")[0]})
+    return f" ({place})" if place else ""
+
+
+def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> None:
+    report.begin()
+    before = set(os.listdir())
+    try:
+        subject = _subject(request, folder)
+        if subject is None:
+            return
+        values = _values(subject, request["extra"])
+        built = [module for module in HEAVY if module in sys.modules]
+        gc.collect()
+        temporary = set(os.listdir(os.environ["TMPDIR"]))  # what libraries put there once for all
+        _values(subject, request["extra"])
+    except FAILURES as error:
+        report.add(failed=f"{type(error).__name__}: {error}")
+        return
+    gc.collect()
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    names = [name for name in values if name not in texts]
+    if names:
+        import numpy as np
+
+        np.savez(folder / "values.npz", **{str(number): values[name] for number, name in enumerate(names)})
+    report.add(
+        built=built,
+        texts=texts,
+        names=names,
+        files=sorted(set(os.listdir()) - before),
+        temporary=sorted(set(os.listdir(os.environ["TMPDIR"])) - temporary),
+    )
+
+
+def _values(subject: Subject, extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    if subject.kind == "command":  # to build one loads no NumPy
+        made = subject.build()
+        return {"the help": str(getattr(made, "help", ""))}
+    from textgen.testing.exercises import exercise
+
+    return exercise(subject, extra)
+
+
+def _subject(request: Mapping[str, Any], folder: Path) -> Subject | None:
+    """The component by its name, as the plugin offers it."""
+    module, kind, name = sys.modules[request["module"]], request["kind"], request["name"]
+    if kind == "command":  # which need no others
+        plugins = PluginSet()
+        offered: list[Component] = getattr(module, "textgen_commands", list)()
+        component = next((each for each in offered if each.name == name), None)
+    else:
+        plugins = PluginSet.discover() if request["distribution"] else isolated_plugins(module)
+        offer = plugins.find(kind, f"{request['distribution'] or 'unpackaged'}:{name}")
+        component = offer.component if isinstance(offer, Offer) else None
+    if component is None:
+        return None
+    return Subject(
+        kind=kind,
+        component=component,
+        options=request["options"],
+        module=request["module"],
+        label=name,
+        plugins=plugins,
+        folder=folder,
+        options_folder=Path(request["options_folder"]),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What each kind of component does with a fixed input: the same in any process."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen.plugin.component import BuildContext
+from textgen.testing.environment import TEXT, Subject, build_built_in, fitted_tokenizer
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
+Value = Any
+"""A str, or a NumPy array of numbers."""
+_CHARACTERS: Final = 2_000_000  # of a corpus that are compared
+_STEPS: Final = 3  # of a training that are compared
+
+
+def exercise(subject: Subject, extra: Mapping[str, Any]) -> dict[str, Value]:
+    """What comes of building and calling a component, by what it is called.
+
+    extra   what its suite is given beside it: the `text` of a tokenizer, the `model` of a trainer, the `pipeline` of an
+            observer
+    """
+    return dict(_EXERCISES[subject.kind](subject, extra))
+
+
+def _sampler(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    from textgen.generation.sampling import SequenceHistory, to_numpy
+
+    context = _context(subject)
+    sampler, rng = subject.build(context), np.random.default_rng(0)
+    history = SequenceHistory(context.vocab_size, "tokens")
+    history.append_rows([rng.integers(0, context.vocab_size, 8) for _ in range(3)])
+    for step in range(3):
+        logits = rng.normal(0, 3, (3, context.vocab_size)).astype(np.float32)
+        yield f"the logits of step {step + 1}", to_numpy(sampler(logits, history)).copy()
+        history.add(rng.integers(0, context.vocab_size, 3))
+    _close(sampler)
+
+
+def _corpus(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    corpus = subject.build()
+    text, count = [], 0
+    for piece in corpus.read():
+        text.append(str(piece))
+        count += len(text[-1])
+        if count > _CHARACTERS:
+            break
+    yield "the text", "".join(text)[:_CHARACTERS]
+    _close(corpus)
+
+
+def _tokenizer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    text = extra.get("text", TEXT)
+    tokenizer = subject.build()
+    tokenizer.fit(iter([text]))
+    yield "to_dict()", json.dumps(tokenizer.to_dict(), sort_keys=True, default=repr)
+    yield "the ids of encode()", np.asarray(tokenizer.encode(text))
+    _close(tokenizer)
+
+
+def _model(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    from textgen.generation.sampling import to_numpy
+
+    context = _context(subject)
+    model = subject.build(context)
+    tokens = np.random.default_rng(1).integers(0, context.vocab_size, (2, 12))
+    for name, array in model.tensors().items():
+        yield f"the initial {name}", np.array(array)
+    yield "the logits of score()", to_numpy(model.decoder(2).score(tokens)).copy()
+    _close(model)
+
+
+def _trainer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    from textgen.events import StepDone
+    from textgen.testing.training_data import TRAINING, small_dataset
+
+    context = _context(subject)
+    model = build_built_in(subject.plugins, "model", extra["model"], context)
+    trainer = subject.build(context)
+    events = trainer.train(model, small_dataset(context), TRAINING)
+    for number, event in enumerate(itertools.islice(events, _STEPS), 1):
+        if isinstance(event, StepDone):
+            yield f"the loss of step {number}", np.array(float(event.loss))
+    for name, array in model.tensors().items():
+        yield f"the trained {name}", np.array(array)
+    _close(trainer)
+
+
+def _observer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    from textgen.testing.observers import written_files  # loads hypothesis, which the others can do without
+
+    yield from written_files(subject, extra["pipeline"]).items()
+
+
+_EXERCISES: Final[Mapping[str, Callable[[Subject, Mapping[str, Any]], Iterator[tuple[str, Value]]]]] = MappingProxyType(
+    {
+        "sampler": _sampler,
+        "corpus": _corpus,
+        "tokenizer": _tokenizer,
+        "model": _model,
+        "trainer": _trainer,
+        "observer": _observer,
+    }
+)
+
+
+def _context(subject: Subject) -> BuildContext:
+    bare = subject.context(training=subject.kind != "sampler")
+    return attrs.evolve(bare, tokenizer=fitted_tokenizer(subject.plugins, bare))
+
+
+def _close(made: Any) -> None:
+    if callable(close := getattr(made, "close", None)):
+        close()

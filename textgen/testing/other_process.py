@@ -1,0 +1,272 @@
+"""A process of its own for a component, where sets of str have another order and no block is for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from textgen.contracts.tracebacks import shown_path
+from textgen.plugin import discovery
+from textgen.plugin.component import HOOKS, Component
+from textgen.testing import statements as st
+from textgen.testing.environment import Subject
+from textgen.testing.outcomes import Check, ContractFailure, Skip
+
+_TOLERANCE: Final = 1e-3  # processes may have different numbers of threads, and add in another order
+_IMPORT_SECONDS: Final = 1.0
+_TRIES: Final = 3  # the quickest counts: a busy machine is not the plugin's fault
+_FRAME: Final = re.compile(r'File "(.+)", line (\d+) in ')
+_SPARE: Final = 30.0  # seconds beyond the limits that the process has, which ends itself
+_STANDARD: Final = sysconfig.get_path("stdlib")
+_OWN: Final = str(Path(__file__).parents[1])
+
+
+@attrs.frozen
+class Findings:
+    """What the other process has found.
+
+    ended     where it was when it took too long, as " (file:line)"; None where it ended by itself
+    printed   what the import wrote to stdout
+    facts     what textgen.testing.child has reported
+    values    what came of the exercise, as of textgen.testing.exercises
+    """
+
+    ended: str | None
+    printed: str
+    facts: Mapping[str, Any]
+    values: Mapping[str, Any]
+
+
+def look_at_import(module: str, time_limit: float) -> Findings:
+    """Import a module in another process, once for this one."""
+    return _quickest(json.dumps({"module": module, "time_limit": time_limit}), _path())
+
+
+def import_failure(module: str, time_limit: float, label: str) -> ContractFailure | None:
+    """What is wrong with importing a module, or None. An exception is in `facts["error"]` of what was found."""
+    found = look_at_import(module, time_limit)
+    importing, facts = f"importing {module}", found.facts
+    if found.ended is not None:
+        return ContractFailure(
+            st.COMPONENT_ENDS, f"{importing} had not ended after {time_limit:g} s{found.ended}", label
+        )
+    seen = ""
+    if "exit" in facts:
+        seen = f"{importing} calls sys.exit({facts['exit']}){facts['place']}"
+    elif "error" in facts:
+        seen = f"{importing} failed: {facts['error']}"
+    elif heavy := facts["heavy"]:
+        line = next(filter(None, heavy.values()), "")
+        seen = f"{importing} loads {' and '.join(heavy)}{line and f' {line}'}; import it inside build"
+    elif found.printed:
+        seen = f"{importing} wrote {found.printed[:80]!r} to stdout"
+    elif facts["changed"]:
+        seen = f"{importing} changed {', '.join(facts['changed'])}"
+    elif facts["left"]:
+        seen = f"{importing} left {facts['left'][0]} behind"
+    elif facts["seconds"] > _IMPORT_SECONDS:
+        seen = f"{importing} took {facts['seconds']:.1f} s"
+    return ContractFailure(st.COMPONENT_IMPORT, seen, label) if seen else None
+
+
+def look_at_calls(subject: Subject, extra: Mapping[str, Any]) -> Findings | None:
+    """Build and call the component in another process, once; None where its name does not lead to it there."""
+    request = _request(subject, extra) if subject.module is not None else ""
+    return _run(request, _path()) if request else None
+
+
+def _path() -> str:
+    return os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+
+
+@functools.cache
+def _quickest(request: str, path: str) -> Findings:
+    found = _run(request, path)
+    for _ in range(_TRIES - 1):
+        if found.facts.get("seconds", 0.0) <= _IMPORT_SECONDS or found.facts["heavy"]:
+            break
+        again = _run.__wrapped__(request, path)
+        quickest = min(found.facts["seconds"], again.facts.get("seconds", float("inf")))
+        found = attrs.evolve(found, facts={**found.facts, "seconds": quickest})
+    return found
+
+
+def _request(subject: Subject, extra: Mapping[str, Any]) -> str:
+    """What the child is told to exercise; "" where it could not find it, or be told."""
+    module, distribution = _offered_by(subject, extra)
+    request = {
+        "module": module,
+        "kind": subject.kind,
+        "name": subject.component.name,
+        "distribution": distribution,
+        "options": dict(subject.options),
+        "options_folder": str(subject.options_folder),
+        "extra": dict(extra),
+        "time_limit": subject.time_limit,
+    }
+    try:
+        return json.dumps(request) if module else ""
+    except TypeError:  # a date, perhaps
+        return ""
+
+
+def process_check(subject: Subject, **extra: Any) -> Check:
+    """The check that another process gives the same."""
+    return Check(st.COMPONENT_PROCESS, lambda: _same_elsewhere(subject, extra))
+
+
+def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
+    found = look_at_calls(subject, extra)
+    if found is None or not {"texts", "failed"} & set(found.facts):
+        raise Skip("no hook of an importable module offers it, so no other process can get at it")
+    if failed := found.facts.get("failed"):
+        raise Skip(f"in another process it could not be built and called: {failed}")
+    for where, names in (("the current folder", "files"), ("the folder for temporary files", "temporary")):
+        if found.facts[names]:
+            subject.fail(st.COMPONENT_LEAKS, f"it left {found.facts[names][0]} in {where}")
+    from textgen.testing.exercises import exercise
+
+    if subject.kind == "command" or not (name := _difference(exercise(subject, extra), found.values)):
+        return
+    once, again = exercise(subject, extra), exercise(subject, extra)
+    if not _differ(once.get(name), again.get(name)):  # it draws from a clock, and other checks are about that
+        seen = f"{name} differs from one process to the next, as the order of a set of str does"
+        subject.fail(st.COMPONENT_PROCESS, seen)
+
+
+def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    return next((name for name in ours if _differ(ours[name], theirs.get(name))), "")
+
+
+def _differ(one: Any, other: Any) -> bool:
+    import numpy as np
+
+    if isinstance(one, str) or isinstance(other, str) or other is None:
+        return bool(one is not other and one != other)
+    if one.shape != other.shape or one.dtype.kind not in "biuf":
+        return bool(one.shape != other.shape or not np.array_equal(one, other))
+    finite = np.abs(other[np.isfinite(other)])
+    slack = _TOLERANCE * max(1.0, float(finite.max())) if finite.size and one.dtype.kind == "f" else 0.0
+    return not np.allclose(one, other, rtol=0, atol=slack, equal_nan=True)
+
+
+def _offered_by(subject: Subject, extra: Mapping[str, Any]) -> tuple[str, str]:
+    """The module whose hook offers the component, and the distribution of its entry point; "" where there is none."""
+    assert subject.module is not None
+    top = subject.module.partition(".")[0]
+    installed = {found.entry_point.module: found.plugin.distribution for found in discovery.installed()}
+    parts = subject.module.split(".")
+    parents = [".".join(parts[: len(parts) - cut]) for cut in range(len(parts))]
+    for name in [*parents, *(name for name in installed if name.partition(".")[0] == top)]:
+        if _has(name, subject):
+            is_bare = "unpackaged:" in json.dumps(extra, default=str)
+            return name, "" if is_bare else installed.get(name, "")
+    return (subject.module if subject.kind == "command" else ""), ""
+
+
+def _has(name: str, subject: Subject) -> bool:
+    hook = next(hook for hook, kind in HOOKS.items() if kind == subject.kind)
+    offer = getattr(sys.modules.get(name), hook, None)
+    if not callable(offer):
+        return False
+    with contextlib.suppress(Exception):
+        return any(_are_same(each, subject.component) for each in offer())
+    return False
+
+
+def _are_same(one: Component, other: Component) -> bool:
+    return (one.name, *_names(one)) == (other.name, *_names(other))
+
+
+def _names(component: Component) -> list[str]:
+    parts = (component.build, component.config)
+    return [f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}" for part in parts]
+
+
+@functools.cache
+def _run(request: str, path: str) -> Findings:
+    with tempfile.TemporaryDirectory(prefix="textgen-testing-", ignore_cleanup_errors=True) as name:
+        folder = Path(name).resolve()
+        for each in ("cwd", "tmp"):
+            (folder / each).mkdir()
+        (folder / "request.json").write_text(request, encoding="utf-8")
+        stopped = _spawn(folder, path, json.loads(request)["time_limit"])
+        return _findings(folder, stopped)
+
+
+def _spawn(folder: Path, path: str, time_limit: float) -> bool:
+    """Run the child; whether it had to be stopped from outside."""
+    own = os.environ.get("PYTHONHASHSEED", "")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PYTHONHASHSEED": str((int(own) + 1) % 1000) if own.isdecimal() else "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": str(folder / "tmp"),
+    }
+    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+        process = subprocess.Popen(  # noqa: S603  # this interpreter, and a program of our own
+            [sys.executable, "-m", "textgen.testing.child", str(folder)],
+            cwd=folder / "cwd",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            process_group=0 if hasattr(os, "killpg") else None,
+        )
+        try:
+            process.wait(2 * time_limit + _SPARE)
+        except subprocess.TimeoutExpired:
+            return True
+        finally:
+            with contextlib.suppress(OSError, AttributeError):  # what the component has started may be left
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.wait()
+    return False
+
+
+def _findings(folder: Path, stopped: bool) -> Findings:
+    facts: dict[str, Any] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in (folder / "report.jsonl").read_text(encoding="utf-8").splitlines():
+            facts |= json.loads(line)
+    errors = (folder / "stderr").read_text(encoding="utf-8", errors="replace")
+    values: dict[str, Any] = dict(facts.get("texts", {}))
+    if names := facts.get("names"):
+        import numpy as np
+
+        with np.load(folder / "values.npz") as arrays:
+            values |= {name: arrays[str(number)] for number, name in enumerate(names)}
+    is_over = stopped or "Timeout (" in errors
+    if not is_over and not {"error", "exit", "seconds"} & set(facts):
+        lines = errors.strip().splitlines()
+        facts["error"] = lines[-1] if lines else "the process ended without a word"
+    return Findings(
+        ended=_place(errors) if is_over else None,
+        printed=(folder / "stdout").read_bytes()[: facts.get("printed")].decode("utf-8", "replace"),
+        facts=facts,
+        values=values,
+    )
+
+
+def _place(errors: str) -> str:
+    """The innermost line in the traceback of a process that took too long that is neither Python's nor textgen's."""
+    for path, line in _FRAME.findall(errors.rpartition("Timeout (")[2]):
+        is_standard = path.startswith(_STANDARD) and "site-packages" not in path
+        if Path(path).is_file() and not is_standard and not path.startswith(_OWN):
+            return f" ({shown_path(path)}:{line})"
+    return ""

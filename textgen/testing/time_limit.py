@@ -1,0 +1,89 @@
+"""An end for calls that may have none."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, Final, NoReturn, TypeVar
+
+from textgen.contracts.guards import FAILURES
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
+TIME_LIMIT: Final = 60.0
+"""Seconds that a check may take, and an import, unless told otherwise."""
+_AGAIN: Final = 1.0  # seconds until a call that has swallowed the exception is interrupted once more
+
+_Result = TypeVar("_Result")
+
+
+class TimeUpError(BaseException):
+    """Raised where a call is that took too long. No Exception, which a component may catch."""
+
+
+def within(seconds: float, call: Callable[[], _Result]) -> _Result:
+    """What `call` returns. Raises TimeUpError after so many seconds, with a traceback to where it was.
+
+    In the main thread it is interrupted by SIGALRM. Elsewhere, and where there are no such signals, it runs in a thread
+    of its own that is left behind. Code that never returns to Python is interrupted by neither; a process of its own is
+    what helps there.
+    """
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+        return _interrupted(seconds, call)
+    return _left_behind(seconds, call)
+
+
+def _interrupted(seconds: float, call: Callable[[], _Result]) -> _Result:
+    def stop(*_: object) -> NoReturn:
+        raise TimeUpError
+
+    begun, before = time.monotonic(), signal.signal(signal.SIGALRM, stop)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+    try:
+        try:
+            return call()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
+        if left:  # somebody else's, such as that of pytest-timeout
+            signal.setitimer(signal.ITIMER_REAL, max(1e-3, left - (time.monotonic() - begun)), interval)
+
+
+def _left_behind(seconds: float, call: Callable[[], _Result]) -> _Result:
+    results: list[_Result] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except FAILURES as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeUpError().with_traceback(_traceback(sys._current_frames().get(thread.ident or 0)))
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _traceback(frame: FrameType | None) -> TracebackType | None:
+    """A traceback to a frame, as an exception in it would have."""
+    made = None
+    for each in _outwards(frame):
+        made = TracebackType(made, each, each.f_lasti, each.f_lineno)
+    return made
+
+
+def _outwards(frame: FrameType | None) -> Iterator[Any]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
