@@ -29,7 +29,7 @@ def textgen_samplers() -> list[Component]:
         Component("logit-bias", configs.LogitBiasConfig, _builder("logit_bias"), place=20),
         Component("regex", configs.RegexConfig, _builder("regex", "constrained"), place=25),
         Component("json", configs.JsonConfig, _builder("json_schema", "constrained"), place=26),
-        Component("no-repeat-ngram", configs.NoRepeatNgramConfig, _builder("no_repeat_ngram"), place=30),
+        Component("no-repeat-ngram", configs.NoRepeatNgramConfig, _builder("no_repeat_ngram", "repetition"), place=30),
         Component("top-k", configs.TopKConfig, _builder("top_k"), place=40),
         Component("typical", configs.TypicalConfig, _builder("typical"), place=50),
         Component("top-p", configs.TopPConfig, _builder("top_p"), place=60),
