@@ -35,7 +35,10 @@ def test_a_sampler_may_look_at_numbers_on_another_device() -> None:
 
 def test_a_sampler_may_keep_a_state_read_random_numbers_and_end_texts() -> None:
     outcomes = testing.check_sampler(offered(CountingSampler), plugin=LIGHT)
-    assert {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"} == {"sampler-promise"}
+    assert {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"} <= {
+        "sampler-promise",
+        "component-process",
+    }
 
 
 def test_decoders_may_let_rows_come_and_go() -> None:

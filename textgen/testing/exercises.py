@@ -33,7 +33,7 @@ def exercise(subject: Subject, extra: Mapping[str, Any]) -> dict[str, Value]:
 
 def _sampler(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     from textgen.generation.sampling import to_numpy
-    from textgen.testing.sampler_texts import chain_of
+    from textgen.testing.sampler_texts import advance, chain_of
 
     context = _context(subject)
     sampler, rng = subject.build(context), np.random.default_rng(0)
@@ -42,7 +42,7 @@ def _sampler(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, 
     for step in range(3):
         logits = rng.normal(0, 3, (3, context.vocab_size)).astype(np.float32)
         yield f"the logits of step {step + 1}", to_numpy(sampler(logits.copy(), chain.links[0].view(rows))).copy()
-        if (chain.pick(logits, rows, rng.random(3)) < 0).any():
+        if not advance(chain, rows, logits, np.arange(context.vocab_size), rng):
             break
     _close(sampler)
 

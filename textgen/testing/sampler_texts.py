@@ -105,13 +105,21 @@ def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistor
     rng, size = np.random.default_rng(seed), chain.vocab_size
     few = rng.integers(0, size, 3)
     rows = chain.begin([rng.choice(few, length) for _ in range(batch)], [(seed, row) for row in range(batch)])
-    link = chain.links[0]
     for _ in range(length):
-        if not (link.has_state or link.ends):
-            rows.add(rng.choice(few, batch))
-        elif (chain.pick(rng.normal(0, 3, (batch, size)), rows, rng.random(batch)) < 0).any():
+        if not advance(chain, rows, rng.normal(0, 3, (batch, size)), few, rng):
             break
     return rows
+
+
+def advance(
+    chain: Chain, rows: SequenceHistory, logits: npt.NDArray[Any], among: Ids, rng: np.random.Generator
+) -> bool:
+    """Add a token to each row: any `among` some, or one that a sampler with a state lets through. Whether none ended."""
+    link, batch = chain.links[0], len(logits)
+    if link.has_state or link.ends:
+        return bool((chain.pick(logits, rows, rng.random(batch)) >= 0).all())
+    rows.add(rng.choice(among, batch))
+    return True
 
 
 @attrs.frozen

@@ -25,7 +25,7 @@ from textgen.testing.examples import for_all, in_threads
 from textgen.testing.general import calls_check, close, general_checks
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
-from textgen.testing.sampler_texts import ReadTooMuch, SamplerTexts, StateChecks, chain_of, texts_of
+from textgen.testing.sampler_texts import ReadTooMuch, SamplerTexts, StateChecks, advance, chain_of, texts_of
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -216,7 +216,7 @@ class _Suite:
             if not np.array_equal(given, to_numpy(self.build()(logits.copy(), texts)), equal_nan=True):
                 seen = f"step {step + 1} of a text gave other logits than to a sampler that had not seen those before"
                 self.subject.fail(st.SAMPLER_DETERMINISTIC, seen)
-            if (chain.pick(logits, rows, rng.random(2)) < 0).any():
+            if not advance(chain, rows, logits, np.arange(size), rng):
                 break
 
     def finite(self, logits: Logits, texts: SamplerTexts) -> None:
