@@ -237,7 +237,7 @@ def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> 
         ({"tokenizer": object()}, "tokenizer: the object that is given is of type object, which has no method 'fit'"),
         (
             {"corpus": Path("text.txt")},
-            "corpus: the object that is given is of type .*Path, which has no method 'read'",
+            "corpus: the object that is given is of type .*Path, which has no method 'read'; give a text",
         ),
         ({"model": "rmn"}, r"no model is called 'rmn'; did you mean 'rnn'\?"),
         ({"corpus": "story"}, r"corpus: expected a table with type = one of .*story.*, given \"story\""),

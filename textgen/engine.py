@@ -17,7 +17,6 @@ from textgen import devices
 from textgen.contracts import checks
 from textgen.contracts.guards import read_pieces
 from textgen.contracts.lifetime import Components
-from textgen.contracts.objects import with_objects
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.arguments import Event
@@ -32,6 +31,7 @@ from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.loading import load_generator
+from textgen.runs.objects import with_objects
 from textgen.runs.saving import save_run
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
@@ -160,7 +160,7 @@ class Engine:
         tables |= {"corpus": corpus, "sampler": chain, "data": data or {}, "generate": generate or {}}
         tables |= {"seed": seed, "device": device, "threads": threads}
         pipeline = self.pipeline(tables if output is not None else {**tables, "observer": []})
-        with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+        with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
             path = Path(folder, "run") if output is None else Path(output).absolute()
             pipeline = attrs.evolve(pipeline, output=path)
             run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)

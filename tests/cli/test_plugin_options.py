@@ -27,6 +27,7 @@ class OnlyConfig:
     """Keeps some tokens only."""
 
     ids: tuple[int, ...] = option((), help="ids of the tokens that are kept", argument="only_tokens")
+    text: str = option("", help="a text; most are refused", argument="only_text")
     strict: bool = option(True, help="whether it works at all", argument="only_strictly")
 
 
@@ -36,6 +37,8 @@ class Only:
     uses_history = False
 
     def __call__(self, logits, history):
+        if self.config.text not in ("", "[1", "5", "{e = 1}"):
+            raise ValueError(self.config.text)
         if not self.config.ids or not self.config.strict:
             return logits
         kept = logits - float("inf")
@@ -84,6 +87,12 @@ def test_an_option_of_a_plugin_changes_the_chain(generate: Callable[..., Any]) -
     failed = generate(*options, "--only-tokens", "e")
     assert (failed.code, failed.stdout) == (2, "")
     assert "--only-tokens[1]: expected an integer" in failed.stderr
+
+
+@pytest.mark.parametrize("text", ["[1", "5", "{e = 1}"])
+def test_a_text_is_taken_as_it_is(generate: Callable[..., Any], text: str) -> None:
+    done = generate("-p", "the ", "--max-new-tokens", 2, "--only-text", text)
+    assert done.code == 0, done.stderr
 
 
 def test_plugins_are_imported_only_for_an_option_of_theirs(generate: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import textgen
 from textgen.plugin import discovery
+from textgen.plugin.component import Plugin
 
 PLUGIN = '''
 from __future__ import annotations
@@ -74,6 +76,10 @@ def test_every_command_takes_it(
     }
     more = textgen(*with_it, "generate", "run", "-p", "the ", "--max-new-tokens", "5", cwd=tmp_path)
     assert (more.code, len(set(more.stdout.strip("\n")[-5:]))) == (0, 1), more.stderr
+    other = textgen(
+        *with_it, "generate", "run", "-p", "the ", "--only-token", "5", "--logprobs", "0", "-o", "jsonl", cwd=tmp_path
+    )
+    assert {entry["token"] for entry in json.loads(other.stdout)["logprobs"][4:]} == {5}, other.stderr
     assert 'type = "only"' in textgen(*with_it, "show", pipeline, cwd=tmp_path).stdout
     assert "only" in textgen(*with_it, "plugins", "--kind", "sampler", cwd=tmp_path).stdout
     assert str(file) in textgen(*with_it, "plugins", "--kind", "sampler", cwd=tmp_path).stdout
@@ -140,6 +146,20 @@ def test_what_fails_in_a_file_is_shown_with_its_line(file: Path, tiny_pipeline: 
     plugins.register_file(file)
     with pytest.raises(textgen.ContractError, match=r"my_sampler\.py:17; textgen --debug"):
         textgen.Engine(plugins).run(tiny_pipeline(sampler=[{"type": "only"}]))
+
+
+def test_an_installed_plugin_whose_import_takes_long_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(discovery, "SLOW_SECONDS", 0.05)
+    (tmp_path / "textgen_sleepy.py").write_text("import time\ntime.sleep(0.5)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry_point = metadata.EntryPoint("sleepy", "textgen_sleepy", "textgen")
+    found = discovery.InstalledPlugin(Plugin("sleepy", "textgen-sleepy", "1.0"), entry_point)
+    (result,) = discovery.imported([found], None)
+    assert result.done
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("still importing plugin 'sleepy' (textgen-sleepy 1.0); --no-plugin sleepy")
 
 
 def test_an_import_that_takes_long_says_whose_it_is(

@@ -259,3 +259,12 @@ def test_a_loss_that_is_not_a_number_says_which_checkpoint_there_is(
         engine.run(tables)
     with pytest.raises(textgen.TrainingError, match=r"; the checkpoint of step 1 is kept"):
         engine.run(tables, {"checkpoint.seconds": 0})
+
+
+def test_early_stopping_without_held_out_text_says_that_it_does_nothing(
+    tiny_pipeline: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    tables = tiny_pipeline(observer=[{"type": "early-stopping", "patience": 1}], data={"validation_fraction": 0.0})
+    run = textgen.run(tables)
+    assert "stopped" not in record_of(run.path)
+    assert "early-stopping does nothing where no text is held out" in caplog.text

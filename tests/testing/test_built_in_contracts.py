@@ -54,6 +54,7 @@ COUNTERPARTS: dict[str, Any] = {  # what fits a model, or is fitted by a trainer
 }
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(("kind", "component", "options"), BUILT_IN)
 def test_the_built_in_set_passes(
     kind: str, component: Component, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -80,4 +81,8 @@ def test_the_built_in_set_passes(
         allowed.add("sampler-random")
     if component.name in ("ngram", "mixture"):  # no torch modules
         allowed |= {"model-forward", "model-dropout"}
+    if component.name in ("count", "mixture"):  # which train none
+        allowed |= {"trainer-device"}
+    if options.get("letters_only"):
+        allowed |= {"tokenizer-unknown"}
     assert {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"} <= allowed

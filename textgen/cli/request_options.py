@@ -25,7 +25,6 @@ _MORE_HELP: Final = {
     "seed": "'random' draws one, and reports it on stderr or in the JSON lines.",
     "logit_bias": r"As in e=-2; a line break is written $'\n=-2'.",
 }
-
 _METAVARS: Final[Mapping[Any, str]] = {int: "INTEGER", float: "FLOAT"}
 
 
@@ -54,6 +53,8 @@ def parse_value(name: str, wanted: Any, text: str) -> Any:
     kinds = get_args(wanted) or (wanted,)
     if text == "none" and type(None) in kinds:
         return None
+    if _is_text(wanted) and text[:1] not in ('"', "'"):
+        return text
     for number in (int, float):
         if number in kinds:
             with contextlib.suppress(ValueError):
@@ -130,7 +131,7 @@ def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     item = next((get_args(kind)[0] for kind in kinds if get_origin(kind) in (list, tuple)), None)
 
     def convert(_ctx: click.Context, _parameter: click.Parameter, given: Any) -> Any:
-        if not given:
+        if not given or _is_text(wanted):
             return given
         if _is_token_table(wanted):
             return token_table(flag, given)
@@ -143,6 +144,10 @@ def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     repeated = item is not None or _is_token_table(wanted)
     text += " May be given several times." * repeated
     return click.Option([flag], multiple=repeated, metavar=metavar, callback=convert, help=text)
+
+
+def _is_text(wanted: Any) -> bool:
+    return set(get_args(wanted) or [wanted]) <= {str, type(None)}
 
 
 def _is_token_table(wanted: Any) -> bool:

@@ -51,11 +51,11 @@ def command(
             stopped.exit_code = 128 + switch.signal_number
         stopped.overwrite = options["overwrite"]
         raise
+    run.generator.close()  # its texts are made
     if console is not None:
         click.echo(f"{run.outcome}: {run.path}{_kept(run.generator.record)}", err=True)
     echo = run.pipeline.generate.echo
     write_texts([str(generation) if echo else generation.text for generation in run.generations])
-    run.generator.close()
 
 
 def _kept(record: Mapping[str, Any]) -> str:

@@ -157,15 +157,35 @@ def saved_arrays(level: str) -> tuple[str, ...]:
     return ("counts", "prompt_counts") if level in ("counts", "tokens") else ()
 
 
-def uniform_numbers(seed: int, index: int, start: int, count: int) -> npt.NDArray[np.float64]:
-    """(count,) numbers of [0, 1) from place `start` on. Each depends on seed, index and its place alone.
+class _Unseeded(np.random.bit_generator.ISeedSequence):
+    """Spares a generator the gathering of entropy."""
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> npt.NDArray[Any]:
+        """(n_words,) zeros."""
+        return np.zeros(n_words, dtype)
+
+
+class UniformNumbers:
+    """Numbers of [0, 1), each of which depends on seed, index and its place alone. Not shared between threads.
 
     Philox is keyed by seed and index, and its counter jumps to any place, four numbers a count (Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3", 2011).
+    "Parallel random numbers: as easy as 1, 2, 3", 2011). One generator is set to each row in turn: making one for each
+    takes several times as long.
     """
-    aligned, skip = divmod(start, _PER_COUNT)
-    bits = np.random.Philox(key=np.array([seed, index], np.uint64), counter=aligned)
-    return np.random.Generator(bits).random(skip + count)[skip:]
+
+    def __init__(self) -> None:
+        self._bits = np.random.Philox(_Unseeded())  # type: ignore[arg-type]  # the stubs know one class only
+        self._random = np.random.Generator(self._bits).random
+        self._fresh: Any = self._bits.state
+
+    def take(self, seed: int, index: int, start: int, count: int) -> npt.NDArray[np.float64]:
+        """(count,) numbers from place `start` on."""
+        aligned, skip = divmod(start, _PER_COUNT)
+        place = self._fresh["state"]
+        place["key"][0], place["key"][1], place["counter"][0] = seed, index, aligned
+        self._bits.state = self._fresh
+        numbers: npt.NDArray[np.float64] = self._random(skip + count)[skip:]
+        return numbers
 
 
 def step_numbers(

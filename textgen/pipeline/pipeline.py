@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     made = {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
     chains = {kind: _chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
+    _check_pair(choices, faults)
     if faults:
         raise PipelineError(faults, document.source)
     name = document.default_name if general.name is None else general.name
@@ -100,6 +102,23 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
         **made,
         plugins=plugins,
     )
+
+
+def _check_pair(choices: Mapping[str, Choice | None], faults: list[Fault]) -> None:
+    """Check that the trainer fits the model."""
+    model, trainer = choices["model"], choices["trainer"]
+    if model is None or trainer is None:
+        return
+    for one, other in ((model, trainer), (trainer, model)):
+        names = one.offer.component.goes_with
+        if names and other.offer.name not in names:
+            expected = f"{one.offer.kind} {one.name!r} goes with {other.offer.kind} {' or '.join(map(_quoted, names))}"
+            faults.append(Fault(f"{other.offer.kind}.type", expected, _quoted(other.name)))
+            return
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def make_choice(kind: str, table: Any, reader: Reader, *, source: str) -> Choice:

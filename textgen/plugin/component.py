@@ -114,6 +114,8 @@ class Component:
     place     where a sampler joins a chain that lacks it, for an option of a request: before those with higher places.
               Built-in: penalties 10, biases 20, n-grams 30, top-k 40, typical 50, top-p 60, min-p 70, temperature 80
     gives_way_to   options of a request beside which the sampler makes no sense: it leaves the chain if one is given
+    goes_with the trainers that fit a model, or the models that a trainer fits, where these are only some
+    hints     what else users may write in place of a name, and what to write then: `{"lstm": 'cell = "lstm"'}`
     """
 
     name: str
@@ -122,6 +124,8 @@ class Component:
     default: bool = False
     place: int | None = None
     gives_way_to: tuple[str, ...] = ()
+    goes_with: tuple[str, ...] = ()
+    hints: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def summary(self) -> str:

@@ -17,7 +17,6 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
-from textgen.contracts.objects import with_objects
 from textgen.errors import CorpusError, Fault, PipelineError, RunError, UsageError
 from textgen.files import load_tensors, read_checked, read_json
 from textgen.generation.chain import Chain
@@ -32,6 +31,7 @@ from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.corpus import HashedPieces, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
+from textgen.runs.objects import with_objects
 
 logger = logging.getLogger("textgen")
 # Whether the text includes the prompt is for the caller to choose.
@@ -75,10 +75,9 @@ def _load(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
     )
     tokenizer_choice = choose("tokenizer", tables["tokenizer"])
-    unfitted = components.build(tokenizer_choice, context)
-    files = record["files"]
-    read_checked(directory.inside("tokenizer.json"), files["tokenizer.json"])
-    tokenizer = unfitted.from_dict(read_json(directory.inside("tokenizer.json")))
+    files, vocabulary = record["files"], directory.inside("tokenizer.json")
+    read_checked(vocabulary, files["tokenizer.json"])
+    tokenizer = components.build(tokenizer_choice, context).from_dict(read_json(vocabulary))
     components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
     model_choice = choose("model", tables["model"])

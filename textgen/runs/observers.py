@@ -51,7 +51,7 @@ class Observers:
         for entry in tuple(self._entries):
             try:
                 answer: object = entry.observer.observe(event)
-                if not isinstance(answer, Stop | None):
+                if answer is not None and not isinstance(answer, Stop):
                     raise TypeError(f"observe must return None or a textgen.events.Stop, and returned {answer!r}")
             except FAILURES as error:
                 if entry.offer is None or isinstance(error, TextgenError):

@@ -16,17 +16,18 @@ import tomli_w
 
 from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError
-from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone
+from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone, Stop
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
 from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
-from textgen.testing.environment import Subject, fitted_tokenizer, subject
+from textgen.testing.environment import Subject, build_built_in, fitted_tokenizer, subject
 from textgen.testing.examples import in_threads
 from textgen.testing.general import calls_check, close, general_checks
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.statements import Statement
 from textgen.testing.time_limit import TIME_LIMIT
+from textgen.testing.trainers import SMALL_RNN
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -113,6 +114,17 @@ def run_events(
     yield RunFinished(step=last, status=status)
 
 
+class _Model:
+    """A small recurrent network, which is made when something of it is asked for."""
+
+    def __init__(self, context: BuildContext) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        assert isinstance(self._context.plugins, PluginSet)
+        return getattr(build_built_in(self._context.plugins, "model", SMALL_RNN, self._context), name)
+
+
 def _evaluation(step: int, loss: float, validation_loss: float | None) -> Evaluation:
     return Evaluation(
         step=step,
@@ -163,11 +175,15 @@ class _Suite:
         """Show events to an observer, a new one if none is given."""
         made = self.build(directory, **changes) if observer is None else observer
         for event in events:
+            call = f"observe({type(event).__name__} of step {event.step})"
+            if isinstance(event, Evaluation):
+                event = attrs.evolve(event, model=_Model(self.context(directory)))
             try:
-                made.observe(event)
+                answer = made.observe(event)
             except FAILURES as error:
-                what = f"{type(error).__name__}: {error}"
-                self.subject.fail(statement, f"observe({type(event).__name__} of step {event.step}) raised {what}")
+                self.subject.fail(statement, f"{call} raised {type(error).__name__}: {error}")
+            if answer is not None and not isinstance(answer, Stop):
+                self.subject.fail(statement, f"{call} returned {answer!r}, and must return None or a Stop")
         return made
 
     def whole_run(self) -> None:

@@ -114,7 +114,7 @@ def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistor
 def advance(
     chain: Chain, rows: SequenceHistory, logits: npt.NDArray[Any], among: Ids, rng: np.random.Generator
 ) -> bool:
-    """Add a token to each row: any `among` some, or one that a sampler with a state lets through. Whether none ended."""
+    """Add a token to each row: any `among` some, or one that a sampler with a state lets through. Whether none ends."""
     link, batch = chain.links[0], len(logits)
     if link.has_state or link.ends:
         return bool((chain.pick(logits, rows, rng.random(batch)) >= 0).all())

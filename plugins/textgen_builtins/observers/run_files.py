@@ -9,11 +9,12 @@ from typing import Any, TextIO
 
 import attrs
 
-from textgen.events import Evaluation, Event, RunFinished, RunStarted
+from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
 from textgen.files import write_atomic
 from textgen_builtins.observers.config import SamplesConfig
 from textgen_builtins.observers.loss_plot import draw
 
+_SAMPLES = 10
 _FIELDS = (
     "step",
     "epoch",
@@ -68,16 +69,26 @@ class Samples:
     path: Path
     console: TextIO | None
     _seen: int = 0
+    _steps: int = 1
+    _sampled: int = 0
 
     def observe(self, event: Event) -> None:
         """Write a sample if one is due; the first is due at the first evaluation."""
         if isinstance(event, RunStarted):
-            self._seen = event.evaluations
+            self._seen, self._sampled = event.evaluations, event.step
             self._keep_samples_up_to(event.step)
+        elif isinstance(event, StepDone):
+            self._steps = event.steps
         elif isinstance(event, Evaluation):
             self._seen += 1
-            if self._seen == 1 or self._seen % self.config.every == 0:
+            if self._seen == 1 or self._is_due(event.step):
                 self._sample(event)
+
+    def _is_due(self, step: int) -> bool:
+        if self.config.every is not None:
+            return self._seen % self.config.every == 0
+        before, self._sampled = self._sampled, step
+        return step * _SAMPLES // self._steps > before * _SAMPLES // self._steps
 
     def _sample(self, event: Evaluation) -> None:
         prompt = self.config.prompt

@@ -24,13 +24,20 @@ class GoodObserver:
                 file.write(self.row(event))
 
     def row(self, event: Any) -> str:
-        return f"{event.step} {event.training_loss}\n"
+        parameters = sum(array.size for array in event.model.tensors().values())
+        return f"{event.step} {event.training_loss} {parameters}\n"
 
 
 class HeldOutObserver(GoodObserver):
     def observe(self, event: Any) -> None:
         if isinstance(event, Evaluation):
             self.path.write_text(f"{event.validation_loss:.3f}")
+
+
+class AnsweringObserver(GoodObserver):
+    def observe(self, event: Any) -> Any:
+        super().observe(event)
+        return isinstance(event, Evaluation) or None
 
 
 class KnowingObserver(GoodObserver):
@@ -140,7 +147,7 @@ class SeedingObserver(GoodObserver):
 
 
 OBSERVERS = [
-    Case("observer", "observer-resumed", "has the line '6 0.5' twice", offered(AppendingObserver)),
+    Case("observer", "observer-resumed", "has the line '6 0.5 692' twice", offered(AppendingObserver)),
     Case("observer", "observer-files", "it wrote metrics.jsonl, a name that textgen", offered(MetricsObserver)),
     Case("observer", "observer-files", "build made seen.txt", offered(EarlyObserver)),
     Case("observer", "observer-apart", "CountingObserver.count had changed", offered(CountingObserver, "counting")),
@@ -148,6 +155,7 @@ OBSERVERS = [
     Case("observer", "component-calls", "the random state of `random`", offered(SeedingObserver)),
     Case("observer", "observer-run", "observe(Evaluation of step 2) raised TypeError", offered(HeldOutObserver)),
     Case("observer", "observer-run", "observe(RunStarted of step 0) raised TypeError", offered(ConsoleObserver)),
+    Case("observer", "observer-run", "of step 2) returned True, and must return None", offered(AnsweringObserver)),
     Case("observer", "observer-unknown", "observe(UnknownEvent", offered(KnowingObserver)),
     Case("observer", "observer-resumed", "raised FileNotFoundError", offered(FromTheStartObserver)),
     Case("observer", "observer-failed", "raised ZeroDivisionError", offered(DividingObserver)),

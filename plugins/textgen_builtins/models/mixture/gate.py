@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -21,47 +20,39 @@ _PULL: Final = 10.0  # of the squared distance from equal parts, in nats; a hand
 _ITERATIONS: Final = 50
 
 
-@attrs.frozen(eq=False, slots=False)
+@attrs.frozen(eq=False)
 class Gate:
     """Mixes E experts: logits = sum of w_i log p_i, where the weights w = bias + slopes · c.
 
     c_ij = sum over the tokens x of p_i(x) log p_j(x): minus the entropies of the experts and the cross-entropies
     between them, so how sure each is and how far they agree.
 
-    bias     (E,) float64
-    slopes   (E · E, E) float64
+    bias     (E,) float32
+    slopes   (E · E, E) float32
     """
 
-    bias: Floats
-    slopes: Floats
+    bias: Floats32
+    slopes: Floats32
 
     @classmethod
     def fixed(cls, weights: Sequence[float]) -> Gate:
         """A gate with the same `weights` (E,) at every token."""
-        return cls(np.array(weights, np.float64), np.zeros((len(weights) ** 2, len(weights))))
+        return cls(np.array(weights, np.float32), np.zeros((len(weights) ** 2, len(weights)), np.float32))
 
     def mix(self, logs: Floats32) -> Floats32:
         """Logits (M, V) from log probabilities (M, E, V), which are written into. Each row is as if alone."""
-        weights = np.matmul(_features(logs)[:, None], self._slopes)  # (M, 1, E)
-        weights += self._bias
+        weights = np.matmul(_features(logs)[:, None], self.slopes)  # (M, 1, E)
+        weights += self.bias
         mixed: Floats32 = np.matmul(weights, logs)[:, 0]
         return mixed
 
     def mix_one(self, logs: Floats32) -> Floats32:
         """`mix` for one token, (E, V) to (V,), in half the time."""
         met = np.exp(np.maximum(logs, _LEAST, out=logs)).dot(logs.T)
-        weights = np.maximum(met, _FAR, out=met).ravel().dot(self._slopes)
-        weights += self._bias
+        weights = np.maximum(met, _FAR, out=met).ravel().dot(self.slopes)
+        weights += self.bias
         mixed: Floats32 = weights.dot(logs)
         return mixed
-
-    @cached_property
-    def _slopes(self) -> Floats32:
-        return self.slopes.astype(np.float32)
-
-    @cached_property
-    def _bias(self) -> Floats32:
-        return self.bias.astype(np.float32)
 
 
 def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
@@ -78,7 +69,9 @@ def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
     problem.prior[:, 0] = prior
     theta = _minimum(problem)
     slopes = theta[:, 1:] / spread
-    return Gate(theta[:, 0] - slopes @ middle, slopes.T.copy())
+    bias = theta[:, 0] - slopes @ middle
+    # In single precision, which hides that the last bits depend on where in memory the arrays happened to be.
+    return Gate(bias.astype(np.float32), slopes.T.astype(np.float32, order="C"))
 
 
 def _features(logs: Floats) -> Floats:

@@ -67,7 +67,7 @@ class Mixture:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
         size = len(self.prior)
-        expected = {"bias": ((size,), "float64"), "slopes": ((size * size, size), "float64")}
+        expected = {"bias": ((size,), "float32"), "slopes": ((size * size, size), "float32")}
         given = {key: (array.shape, str(array.dtype)) for key, array in groups["gate"].items()}
         if given != expected:
             raise ValueError(f"gate: the weights are {given}, and should be {expected}")

@@ -63,10 +63,10 @@ def build_trainer(config: MixtureTrainerConfig, context: BuildContext) -> Traine
 @hookimpl
 def textgen_models() -> list[Component]:
     """Offer `mixture`."""
-    return [Component("mixture", MixtureConfig, build_model)]
+    return [Component("mixture", MixtureConfig, build_model, goes_with=("mixture",))]
 
 
 @hookimpl
 def textgen_trainers() -> list[Component]:
     """Offer `mixture`."""
-    return [Component("mixture", MixtureTrainerConfig, build_trainer)]
+    return [Component("mixture", MixtureTrainerConfig, build_trainer, goes_with=("mixture",))]

@@ -19,6 +19,8 @@ EXPERT_WEIGHTS: Final = (0.2, 0.35, 0.5)
 class NgramModel:
     """textgen.protocols.Model of n-gram counts: up to `order` tokens, over a vocabulary of `vocab_size`.
 
+    Without an `order` its trainer chooses one.
+
     With a `reader`, also of counts of what follows the word so far with up to `word_contexts` words before it. There
     are then three experts: the n-grams; the word so far alone, interpolated with the n-grams; and the longest of the
     contexts of words, interpolated with the shorter ones and the n-grams. The model is the product of their
@@ -29,7 +31,9 @@ class NgramModel:
     load_tensors takes any number that fits together.
     """
 
-    def __init__(self, order: int, vocab_size: int, word_contexts: int = 0, reader: WordReader | None = None) -> None:
+    def __init__(
+        self, order: int | None, vocab_size: int, word_contexts: int = 0, reader: WordReader | None = None
+    ) -> None:
         self.order = order
         self.reader = reader if word_contexts else None
         self.kinds = word_contexts + 1 if self.reader else 0  # of contexts of words
@@ -62,7 +66,7 @@ class NgramModel:
             if array.dtype != np.int64 or array.ndim != 1:
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, and should be int64 (N,)")
         sizes = tensors["sizes"].tolist()
-        if len(sizes) > self.order:
+        if self.order is not None and len(sizes) > self.order:
             raise ValueError(f"these are counts up to order {len(sizes)}, and the model's order is {self.order}")
         size = self.trie.vocab_size
         self.trie = Trie(size, tensors["keys"], tensors["counts"], sizes)

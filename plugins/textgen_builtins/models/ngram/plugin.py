@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from attrs.validators import and_, ge, le
+from attrs.validators import and_, ge, le, optional
 
 from textgen import BuildContext, Component, NoOptions, hookimpl, option
 from textgen.protocols import Model, Trainer
@@ -18,10 +18,11 @@ class NgramConfig:
     Counts over words are of what follows the word so far, alone and together with words before it.
     """
 
-    order: int = option(
-        6,
-        help="tokens of the longest n-grams: each is predicted from order - 1 before it",
-        validator=and_(ge(1), le(64)),
+    order: int | None = option(
+        None,
+        help="tokens of the longest n-grams: each is predicted from order - 1 before it. Chosen by the length of the "
+        "text and the entropy of its tokens if not set",
+        validator=optional(and_(ge(1), le(64))),
     )
     word_contexts: int = option(
         2,
@@ -57,10 +58,10 @@ def build_count(config: CountConfig, context: BuildContext) -> Trainer:
 @hookimpl
 def textgen_models() -> list[Component]:
     """Offer `ngram`."""
-    return [Component("ngram", NgramConfig, build_ngram)]
+    return [Component("ngram", NgramConfig, build_ngram, goes_with=("count",))]
 
 
 @hookimpl
 def textgen_trainers() -> list[Component]:
     """Offer `count`."""
-    return [Component("count", CountConfig, build_count)]
+    return [Component("count", CountConfig, build_count, goes_with=("ngram",))]

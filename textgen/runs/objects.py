@@ -98,7 +98,8 @@ def _object(kind: str, value: Any, plugins: ComponentSource) -> Any:
             return ModelFactory(value)
         value = _model(value)
     if fault := unfit(value, kind):
-        raise UsageError(f"the object that is given {fault}", argument=kind)
+        hint = "give a text, a list of texts or a table" if kind == "corpus" else ""
+        raise UsageError(f"the object that is given {fault}", argument=kind, suggestion=hint)
     return value
 
 
