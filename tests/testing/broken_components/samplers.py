@@ -262,7 +262,7 @@ SAMPLERS = [
     Case("sampler", "component-ends", "had not ended after 0.5 s", offered(SleepingSampler), SHORT),
     Case("sampler", "component-ends", "had not ended after 0.5 s", offered(WaitingSampler, "waiting"), SHORT),
     Case("sampler", "component-ends", "had not ended after 0.5 s", offered(LoopingSampler, "looping"), SHORT),
-    Case("sampler", "component-ends", "had not ended after 3 s", offered(QueueSampler, "queue"), {"time_limit": 2}),
+    Case("sampler", "component-ends", "had not ended after 3 s", offered(QueueSampler, "queue"), LONGER),
     Case(
         "sampler",
         "component-ends",
