@@ -71,8 +71,7 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         calls_check(subject, suite.calls),
         Check(st.MODEL_DETERMINISTIC, suite.of_decoders(DecoderSuite.deterministic), after=comparable[:2]),
         process_check(subject),
-        Check(st.MODEL_CAUSAL, suite.causal_forward, after=comparable),
-        Check(st.MODEL_CAUSAL, suite.of_decoders(check_causal), after=(*comparable, st.MODEL_CAUSAL)),
+        Check(st.MODEL_CAUSAL, suite.causal, after=comparable),
         Check(st.MODEL_ROWS, suite.of_decoders(DecoderSuite.rows), after=comparable),
         Check(st.MODEL_STEPWISE, suite.of_decoders(DecoderSuite.stepwise), after=(*comparable, st.MODEL_CAUSAL)),
         Check(st.MODEL_DECODERS, suite.of_decoders(DecoderSuite.apart), after=(*along, st.MODEL_ROWS)),
@@ -236,9 +235,12 @@ class _Suite:
             seen = f"forward() of tokens (3, 12) gave logits {shown(logits)}, and the vocabulary has {size}"
             self.subject.fail(st.MODEL_FORWARD, seen)
 
-    def causal_forward(self) -> None:
-        if not is_torch_module(self.trained):
-            return
+    def causal(self) -> None:
+        if is_torch_module(self.trained):
+            self._causal_forward()
+        self.with_decoders(check_causal)
+
+    def _causal_forward(self) -> None:
         torch, model = self._module()
         fed = torch.from_numpy(self._tokens((3, 12)))
         model.eval()
