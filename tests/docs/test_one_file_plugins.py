@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from textgen import Engine, Generator, PluginSet
+from textgen.plugin.component import Offer
+
 PAGE = Path(__file__).parents[2] / "docs/writing-plugins.md"
 
 
@@ -84,3 +89,31 @@ def test_a_module_as_a_model(
     assert "cdabcdabcd" in made.stdout
     checked = textgen("--plugin", "mingru.py", "plugins", "check", "mingru", cwd=tmp_path)
     assert checked.code == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize(("name", "limit"), [("steadfast", 25), ("surprising", 20)])
+def test_samplers_with_state_and_with_chance(
+    tmp_path: Path, textgen: Callable[..., Any], generator: Generator, finished_run: Path, name: str, limit: int
+) -> None:
+    """They keep the contract, and their texts are the same alone, in a batch, and resumed."""
+    text = example(f"{name}.py")
+    assert length(text) <= limit
+    (tmp_path / f"{name}.py").write_text(text)
+    checked = textgen("--plugin", f"{name}.py", "plugins", "check", name, cwd=tmp_path)
+    assert checked.code == 0, checked.stdout + checked.stderr
+    plugins = PluginSet.discover()
+    plugins.register_file(tmp_path / f"{name}.py")
+    offer = plugins.find("sampler", name)
+    assert isinstance(offer, Offer)
+    (option,) = offer.component.arguments()
+    with Engine(plugins).load(finished_run) as mine:
+        options = {"sampling": {option: 0.6}, "max_new_tokens": 60}
+        texts = mine.generate_many(["the ", "clock", ""], **options)
+        assert [t.text for t in texts] != [
+            t.text for t in generator.generate_many(["the ", "clock", ""], max_new_tokens=60)
+        ]
+        for index, whole in enumerate(texts):
+            assert mine.generate(whole.prompt, index=index, **options).text == whole.text
+            first = mine.generate(whole.prompt, index=index, keep_state=True, **{**options, "max_new_tokens": 25})
+            rest = mine.generate(state=first.state, **{**options, "max_new_tokens": 35})
+            assert first.text + rest.text == whole.text
