@@ -215,7 +215,6 @@ def _spawn(folder: Path, path: str, time_limit: float) -> bool:
         **os.environ,
         "PYTHONPATH": path,
         "PYTHONHASHSEED": str((int(own) + 1) % 1000) if own.isdecimal() else "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": str(folder / "tmp"),
     }
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
