@@ -6,76 +6,20 @@ import time
 from collections.abc import Container, Iterable, Sequence, Sized
 from typing import Final
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts import checks
-from textgen.contracts.guards import FAILURES
-from textgen.generation.chain import END, Chain, rows_of
+from textgen.generation.chain import END, rows_of
 from textgen.generation.greedy import LONGEST, TO_STOP, GreedyChunks
+from textgen.generation.groups import Group
 from textgen.generation.results import FinishReason, TokenLogprobs
 from textgen.generation.row import ENDLESS, Row, RowState
 from textgen.generation.rows import DecoderRows
-from textgen.generation.sampling import SequenceHistory, UniformNumbers, to_numpy
+from textgen.generation.sampling import UniformNumbers, to_numpy
 from textgen.protocols import Array, Ids
 
 BLOCK: Final = 64  # steps whose random numbers and tokens are kept side by side
-
-
-@attrs.define(eq=False)
-class Group:
-    """The rows of a batch that share a chain: their places in it, ascending, and their history in that order."""
-
-    chain: Chain
-    history: SequenceHistory
-    rows: Ids
-    failed: bool = False
-
-    @classmethod
-    def of(cls, rows: Sequence[Row]) -> list[Group]:
-        """The groups of newcomers."""
-        places: dict[Chain, list[int]] = {}
-        for place, row in enumerate(rows):
-            places.setdefault(row.chain, []).append(place)
-        return [cls(chain, begun(chain, [rows[i] for i in mine]), np.array(mine)) for chain, mine in places.items()]
-
-    def pick(self, logits: Array, uniforms: npt.NDArray[np.float64], rows: Sequence[Row]) -> Ids:
-        """A token (B,) for each row of logits (B, V). What goes wrong with one row is its `error`, and no other's."""
-        try:
-            if len(self.rows) == 1:
-                return np.array([self.chain.pick_one(logits, self.history, uniforms.item(), ())])
-            return self.chain.pick(logits, self.history, uniforms)
-        except FAILURES as error:
-            self.failed = True
-            if len(self.rows) == 1:
-                rows[int(self.rows[0])].error = error
-                return np.zeros(1, np.int64)
-        tokens = np.zeros(len(self.rows), np.int64)
-        for i, place in enumerate(self.rows.tolist()):
-            try:
-                history = self.history.rows(slice(i, i + 1))
-                tokens[i] = self.chain.pick_one(logits[i : i + 1], history, uniforms.item(i), ())
-            except FAILURES as error:
-                rows[place].error = error
-        return tokens
-
-    def keep(self, places: dict[int, int]) -> bool:
-        """Keep the rows that have a new place. Whether any is left."""
-        kept = [i for i, row in enumerate(self.rows.tolist()) if row in places]
-        self.history.keep_rows(kept)
-        self.rows = np.array([places[int(self.rows[i])] for i in kept], np.int64)
-        return bool(kept)
-
-
-def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
-    """The history of rows that have drawn nothing yet."""
-    history = chain.begin([row.prompt for row in rows], [(row.seed, row.index) for row in rows])
-    for place, row in enumerate(rows):
-        if row.start is not None:
-            history.load_row(place, row.start.history)
-            history.extend_prompt(place, row.prompt)
-    return history
 
 
 class Batch:
@@ -93,6 +37,7 @@ class Batch:
         self._chunks: GreedyChunks | None = None
         for row in self.rows:
             row.base = 0 if row.start is None else row.start.position
+            row.earlier = 0 if row.start is None else row.start.lengths[1] - row.made
         self._fill(range(len(rows)))
         self._plan()
 
@@ -200,6 +145,8 @@ class Batch:
         ended: dict[int, FinishReason | None] = {}
         if self._may_end and (ended := dict.fromkeys(np.flatnonzero(tokens == END).tolist(), "end")):
             self.flush(ended)
+            for i in ended:
+                self.rows[i].base -= 1  # nothing was drawn for it
         if kept is not None:
             for i, row in self._noting:
                 assert row.top is not None
@@ -330,7 +277,9 @@ class Batch:
         group = next(group for group in self._groups if i in group.rows)
         history = group.history.dump_row(int(np.flatnonzero(group.rows == i)[0]))
         start = 0 if row.start is None else row.start.position
-        return RowState(decoder.read_state(), history, row.base + self._column if row.chain.draws else start, pending)
+        position = row.base + self._column if row.chain.draws else start
+        lengths = row.prompt_length, row.earlier + row.made
+        return RowState(decoder.read_state(), history, position, pending, lengths)
 
     def _next_block(self) -> None:
         """Begin a block where the present one is full."""

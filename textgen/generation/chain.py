@@ -23,6 +23,7 @@ from textgen.protocols import Array, Ids, Model
 END: Final = -1
 """In place of a token: a sampler has ended the text."""
 _NEVER: Final = -np.inf
+_NOTHING_LEFT: Final = "forbade every token"
 
 
 @attrs.frozen(eq=False)
@@ -204,7 +205,8 @@ class Chain:
                 if link.ends:
                     logits = _reopened(logits, np.ones(logits.shape[0], bool))
                 if cause := _fault(logits):
-                    raise blame(link.offer, cause)
+                    may_end = "; one that may end a text says so with the attribute ends = True"
+                    raise blame(link.offer, cause + (may_end if cause == _NOTHING_LEFT else ""))
         raise AssertionError("no token could be drawn, and no component is to blame")
 
     def _link(self, key: str) -> Link:
@@ -234,4 +236,4 @@ def _fault(logits: Array) -> str:
         return "gave NaN logits"
     if (rows == np.inf).any():
         return "gave infinite logits"
-    return "forbade every token" if (rows == -np.inf).all(axis=-1).any() else ""
+    return _NOTHING_LEFT if (rows == -np.inf).all(axis=-1).any() else ""

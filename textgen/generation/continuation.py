@@ -147,6 +147,7 @@ class Continuation:
             "index": self.row.index,
             "position": end.position,
             "pending": end.pending.tolist(),
+            "lengths": list(end.lengths),
             "tail": self._last,
             "model": model_id,
             "sampling": dict(self.asked.settings.sampling),
@@ -169,4 +170,5 @@ def _row_state(state: GenerationState, settings: Settings) -> RowState:
         history,
         values["position"],
         np.array(values["pending"], np.int64),
+        tuple(values["lengths"]),
     )

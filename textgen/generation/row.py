@@ -20,12 +20,19 @@ ENDLESS: Final = 1 << 60
 
 @attrs.frozen(eq=False)
 class RowState:
-    """Where a row stands: the decoder's state and the history, its place in the random numbers, and ids not fed yet."""
+    """Where a row stands.
+
+    history   what the samplers read, and their states
+    position  in the random numbers
+    pending   ids that are not fed yet
+    lengths   how many tokens prompt and text have
+    """
 
     decoder: Tensors
     history: dict[str, Any]
     position: int
     pending: Ids
+    lengths: tuple[int, int]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -66,6 +73,7 @@ class Row:
     end: RowState | None = None
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
     base: int = 0  # the place of column 0 of the present block in the random numbers
+    earlier: int = 0  # how many tokens were made before those that `made` counts
     paused: bool = False
     taken: int = 0
     _parts: list[Ids] = attrs.field(factory=list)  # appended to by one thread, emptied by another
@@ -83,6 +91,11 @@ class Row:
     def begin(self) -> None:
         """Start the clock."""
         self.deadline = None if self.time_limit is None else time.monotonic() + self.time_limit
+
+    @property
+    def prompt_length(self) -> int:
+        """How many tokens the prompt has, with that of `start`."""
+        return len(self.prompt) + (0 if self.start is None else self.start.lengths[0])
 
     def to_feed(self) -> Ids:
         """(T,) ids that the decoder needs before the first token can be drawn."""

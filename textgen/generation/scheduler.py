@@ -12,8 +12,9 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, failure
-from textgen.generation.batch import Batch, begun
+from textgen.generation.batch import Batch
 from textgen.generation.chain import rows_of
+from textgen.generation.groups import begun
 from textgen.generation.results import FinishReason
 from textgen.generation.row import Row, RowState
 from textgen.generation.rows import DecoderRows, can_share
@@ -269,5 +270,6 @@ class Scheduler:
 
 def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> RowState:
     """Where a row stands that has drawn nothing yet."""
-    position = 0 if row.start is None else row.start.position
-    return RowState(decoder.take([place]).read_state(), begun(row.chain, [row]).dump_row(0), position, pending)
+    position, made = (0, 0) if row.start is None else (row.start.position, row.start.lengths[1])
+    history, state = begun(row.chain, [row]).dump_row(0), decoder.take([place]).read_state()
+    return RowState(state, history, position, pending, (row.prompt_length, made))

@@ -99,7 +99,7 @@ def _library(sampler: str) -> Any:
         import outlines_core.json_schema
     except ImportError as error:
         message = f"the sampler {sampler!r} needs outlines-core; pip install 'textgen-engine[regex]'"
-        raise PipelineError([Fault("type", message)], "sampler") from error
+        raise PipelineError([Fault("", message)], "sampler") from error
     return outlines_core
 
 
