@@ -41,7 +41,9 @@ def test_there_are_no_other_pipelines() -> None:
 
 @pytest.mark.slow
 def test_quickstart_writes_mostly_real_words(tmp_path: Path) -> None:
-    run = textgen.run(PIPELINES / "quickstart.toml", ["device=cpu", "trainer.first.budget=20s"], output=tmp_path / "run")
+    run = textgen.run(
+        PIPELINES / "quickstart.toml", ["device=cpu", "trainer.first.budget=20s"], output=tmp_path / "run"
+    )
     words = re.findall("[a-z']+", run.generations[0].text.lower())
     known = set(re.findall("[a-z']+", STORY.read_text(encoding="utf-8").lower()))
     assert len(words) > 80
