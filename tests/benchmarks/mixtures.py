@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 import textgen
+from textgen_builtins.models.gate import Gate
 from textgen_builtins.models.loss import log_softmax
-from textgen_builtins.models.mixture.gate import Gate
 from textgen_builtins.models.mixture.model import Mixture, expert_logs
 
 WEIGHTS = [round(0.1 * i, 1) for i in range(1, 11)]

@@ -147,6 +147,16 @@ def test_a_forward_that_is_not_the_decoder_is_caught() -> None:
     assert caught.value.statement.anchor == "model-forward"
 
 
+def test_a_forward_that_looks_ahead_is_called_that() -> None:
+    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+        logits, after = super(type(self), self).forward(tokens, state)
+        return logits + logits.mean(dim=1, keepdim=True), after
+
+    with pytest.raises(ContractFailure, match=r"forward\(\) of 5 tokens and those that follow gave") as caught:
+        testing.check_model(changed_module(forward=forward), plugin=LIGHT)
+    assert caught.value.statement.anchor == "model-causal"
+
+
 def test_dropout_from_the_global_generator_is_caught() -> None:
     def forward(self: Any, tokens: Any, state: Any = None) -> Any:
         import torch

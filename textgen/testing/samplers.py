@@ -50,9 +50,9 @@ def check_sampler(
 ) -> tuple[Outcome, ...]:
     """Hold a sampler to its contract. Raises ContractFailure.
 
-    options   its TOML table; what has no default must be in it
-    plugin    the module it comes from, or its name; found from the component if not given
-    plugins   what its context offers; the built-in set if not given
+    options     its TOML table; what has no default must be in it
+    plugin      the module it comes from, or its name; found from the component if not given
+    plugins     what its context offers; the built-in set if not given
     time_limit  seconds for each check
     """
     with subject("sampler", component, options, plugin, plugins, time_limit=time_limit) as made:

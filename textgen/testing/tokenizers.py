@@ -44,10 +44,10 @@ def check_tokenizer(
 ) -> tuple[Outcome, ...]:
     """Hold a tokenizer to its contract. Raises ContractFailure.
 
-    options   its TOML table; what has no default must be in it
-    text      what it is fitted on, of a few hundred characters or more; examples are cut from it
-    plugin    the module it comes from, or its name; found from the component if not given
-    plugins   what its context offers; the built-in set if not given
+    options     its TOML table; what has no default must be in it
+    text        what it is fitted on, of a few hundred characters or more; examples are cut from it
+    plugin      the module it comes from, or its name; found from the component if not given
+    plugins     what its context offers; the built-in set if not given
     time_limit  seconds for each check
     """
     with subject("tokenizer", component, options, plugin, plugins, time_limit=time_limit) as made:

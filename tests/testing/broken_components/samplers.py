@@ -349,16 +349,14 @@ SAMPLERS = [
     Case("sampler", "sampler-deterministic", "step 2 of a text gave other logits", offered(MemoSampler)),
     Case("sampler", "sampler-deterministic", "step 29 of a text gave", offered(ForgetfulMemoSampler, "late")),
     Case("sampler", "sampler-deterministic", "IndexError", offered(LateSampler, "room")),
-    Case("sampler", "component-ends", "the check sampler-shape had not ended after", offered(SleepingSampler), SHORT),
-    Case("sampler", "component-ends", "the check sampler-shape had", offered(WaitingSampler, "waiting"), SHORT),
-    Case("sampler", "component-ends", "the check sampler-shape had", offered(LoopingSampler, "looping"), SHORT),
-    Case(
-        "sampler", "component-ends", "the check sampler-threads had", offered(QueueSampler, "queue"), {"time_limit": 2}
-    ),
+    Case("sampler", "component-ends", "had not ended after 0.5 s", offered(SleepingSampler), SHORT),
+    Case("sampler", "component-ends", "had not ended after 0.5 s", offered(WaitingSampler, "waiting"), SHORT),
+    Case("sampler", "component-ends", "had not ended after 0.5 s", offered(LoopingSampler, "looping"), SHORT),
+    Case("sampler", "component-ends", "had not ended after 3 s", offered(QueueSampler, "queue"), LONGER),
     Case(
         "sampler",
         "component-ends",
-        "the check component-methods had",
+        "had not ended after 0.5 s",
         Component("sleeping", NoOptions, sleeping_build),
         SHORT,
     ),

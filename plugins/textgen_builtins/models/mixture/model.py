@@ -9,8 +9,8 @@ import attrs
 import numpy as np
 
 from textgen.protocols import Ids, Model, Tensors
+from textgen_builtins.models.gate import Gate
 from textgen_builtins.models.loss import Floats32, log_softmax, log_softmax_of_one
-from textgen_builtins.models.mixture.gate import Gate
 
 _PARTS: Final = ("first", "second")
 _BLOCK: Final = 1 << 22  # log probabilities worked on at once: 16 MiB
@@ -48,7 +48,7 @@ class Mixture:
 
     def tensors(self) -> Tensors:
         """The gate, and the weights of both parts."""
-        tensors: Tensors = {"gate.bias": self.gate.bias, "gate.slopes": self.gate.slopes}
+        tensors = self.gate.tensors()
         for name, part in zip(_PARTS, (self.first, self.second), strict=True):
             tensors |= {f"{name}.{key}": array for key, array in part.tensors().items()}
         return tensors
@@ -66,12 +66,7 @@ class Mixture:
                 part.load_tensors(groups[name])
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-        size = len(self.prior)
-        expected = {"bias": ((size,), "float32"), "slopes": ((size * size, size), "float32")}
-        given = {key: (array.shape, str(array.dtype)) for key, array in groups["gate"].items()}
-        if given != expected:
-            raise ValueError(f"gate: the weights are {given}, and should be {expected}")
-        self.gate = Gate(**groups["gate"])
+        self.gate = Gate.of_tensors(tensors, len(self.prior))
 
 
 class MixtureDecoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -12,13 +13,11 @@ from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, TrainingEvent
 from textgen.protocols import Model, Trainer, TrainerState, TrainingContext
+from textgen_builtins.models.gate import fit, gate_size
 from textgen_builtins.models.loss import mean_loss
-from textgen_builtins.models.mixture.gate import fit
 from textgen_builtins.models.mixture.model import Mixture, expert_logs
 
-_MOST: Final = 20_000  # tokens that a gate is fitted to: it has few weights
-_VALUES: Final = 1 << 25  # log probabilities held for it: 128 MiB
-_LEAD: Final = 512  # tokens read before those, so that no state is a beginning
+_LEAD: Final = 512  # tokens read before those of the gate, so that no state is a beginning
 
 
 @attrs.define(eq=False)
@@ -46,7 +45,9 @@ class MixtureTrainer:
                 f"the trainer 'mixture' fits the model 'mixture', and the pipeline's is a {type(model).__name__}; "
                 "choose another trainer.type or model.type"
             )
-        cut = len(data.training) - self._gate_size(model, data)
+        begun = time.perf_counter()
+        size = gate_size(len(data.training), self.gate_fraction, len(model.prior), data.vocab_size)
+        cut = len(data.training) - size
         before, gate_text = data.training[:cut], data.training[cut:]
         for_gate = model.make_second()
         self._train_second(for_gate, attrs.evolve(data, training=before, validation=gate_text[:0]), context)
@@ -56,6 +57,7 @@ class MixtureTrainer:
         before = before[-_LEAD:]
         logs = expert_logs(for_gate, before, gate_text) if len(gate_text) else None
         part = attrs.evolve(data, training=data.training[:cut], validation=gate_text)
+        context = attrs.evolve(context, elapsed=context.elapsed + time.perf_counter() - begun)
         for event in self.first.train(model.first, part, context):
             if isinstance(event, Evaluated):
                 if logs is not None:
@@ -76,10 +78,6 @@ class MixtureTrainer:
         self._second_trained = state.values["second_trained"]
         arrays = {name.removeprefix("first."): array for name, array in state.arrays.items()}
         self.first.load_state(TrainerState(arrays, state.values["first"]))
-
-    def _gate_size(self, model: Mixture, data: Dataset) -> int:
-        """How many tokens the gate is fitted to."""
-        return min(int(len(data.training) * self.gate_fraction), _MOST, _VALUES // (len(model.prior) * data.vocab_size))
 
     def _train_second(self, model: Model, data: Dataset, context: TrainingContext) -> None:
         for _ in self.make_second().train(model, data, attrs.evolve(context, seed=context.seed + 1)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from attrs.validators import and_, ge, le, optional
 
-from textgen import BuildContext, Component, NoOptions, hookimpl, option
+from textgen import BuildContext, Component, hookimpl, option
 from textgen.protocols import Model, Trainer
 
 
@@ -32,8 +32,15 @@ class NgramConfig:
 
 
 @attrs.frozen
-class CountConfig(NoOptions):
+class CountConfig:
     """Fits an n-gram model by counting: one pass over the text for each order, and one for words."""
+
+    gate_fraction: float = option(
+        0.05,
+        help="share of the training text, at its end and at most 20,000 tokens, that the weights of n-grams and words "
+        "are fitted to, for which the text before it is counted apart; 0 leaves them at what suits prose",
+        validator=and_(ge(0), le(0.5)),
+    )
 
 
 def build_ngram(config: NgramConfig, context: BuildContext) -> Model:
@@ -52,7 +59,7 @@ def build_count(config: CountConfig, context: BuildContext) -> Trainer:
     """A trainer at the start."""
     from textgen_builtins.models.ngram.counting import CountTrainer
 
-    return CountTrainer()
+    return CountTrainer(config.gate_fraction)
 
 
 @hookimpl
