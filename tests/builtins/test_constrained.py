@@ -83,6 +83,11 @@ def test_without_an_end_of_documents_an_open_text_goes_on(generator: Generator) 
     assert re.fullmatch("[a-e]{5,}", text.text)
 
 
+def test_a_dead_end_of_the_vocabulary_is_never_entered(writer: Generator) -> None:
+    texts = writer.generate_many([""] * 12, regex="a(b*ß|c|d+e)", max_new_tokens=300)
+    assert all(re.fullmatch("ac|ad+e", text.text) and text.finish_reason == "end" for text in texts)
+
+
 def test_json_follows_its_schema(writer: Generator) -> None:
     for text in writer.generate_many(["", "a"] * 5, json_schema=json.dumps(SCHEMA), max_new_tokens=300):
         assert text.finish_reason == "end"
@@ -183,6 +188,7 @@ class Context:
         ({"regex": "(a"}, r"regex: cannot be used to constrain .*build"),
         ({"regex": "^a$"}, r"regex: cannot be used"),
         ({"regex": "ß+"}, r"regex: cannot be used .*vocabulary.*ß"),
+        ({"regex": "a*ß"}, r"regex: the vocabulary has no tokens to complete it"),
         ({"json_schema": "{"}, "json_schema: not a JSON schema"),
         ({"json_schema": '{"type": "nothing"}'}, "json_schema: not a JSON schema"),
     ],

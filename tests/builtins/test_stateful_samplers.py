@@ -9,11 +9,14 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from components import context, letters, make
+from components import component, context, letters, make
 from hypothesis import given
 from hypothesis import strategies as st
 
 from textgen import Generator
+from textgen.generation.chain import END, Chain
+from textgen.generation.links import Link
+from textgen.plugin.component import Offer, Plugin
 from textgen.protocols import Ids
 
 EPSILON = 1e-4
@@ -251,3 +254,32 @@ def test_random_numbers_are_even_and_without_neighbours() -> None:
         (flat[:, 60:], flat[:, :-60]),
     ):
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 6 / math.sqrt(one.size)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mirostat", {"tau": 2.0}),
+        ("xtc", {"probability": 0.5}),
+        ("dry", {"multiplier": 0.8}),
+        ("regex", {"pattern": ".{4,9}"}),
+    ],
+)
+def test_tensors_of_torch_give_the_same_tokens(name: str, options: dict[str, Any]) -> None:
+    """As the engine calls them, with rows that end."""
+    import torch
+
+    if name == "regex":
+        pytest.importorskip("outlines_core")
+    made, known = make("sampler", name, context(vocabulary=letters(20)), **options), component("sampler", name)
+    offer = Offer("sampler", known, Plugin(name, "textgen-engine", "0"))
+    chain = Chain((Link.of(made, offer, 0, 0),), offer, 21)
+    ids, rng = [np.arange(3), np.arange(9), np.array([], np.int64)], np.random.default_rng(0)
+    mine, theirs = (chain.begin(ids, [(0, row) for row in range(3)]) for _ in range(2))
+    for _ in range(9):
+        logits, uniforms = rng.normal(0, 2, (3, 21)).astype(np.float32), rng.random(3)
+        expected = chain.pick(logits.copy(), mine, uniforms)
+        assert chain.pick(torch.from_numpy(logits.copy()), theirs, uniforms).tolist() == expected.tolist()
+        one = logits[:1].copy()
+        assert chain.pick_one(one, theirs.rows([0]), 0.5, ()) == chain.pick_one(one, mine.rows([0]), 0.5, ())
+    assert name != "regex" or chain.pick(logits, mine, uniforms).tolist() == [END] * 3

@@ -118,6 +118,14 @@ def test_greedy_gives_way_to_mirostat(finished_run: Path) -> None:
     assert [table["type"] for table in greedy.stream("", xtc_probability=0.5).samplers] == ["xtc", "greedy"]
 
 
+def test_options_of_one_sampler_come_in_any_order(lively: Generator) -> None:
+    options = {"xtc_threshold": 0.05, "xtc_probability": 0.5}
+    expected = lively.generate("the ", max_new_tokens=20, xtc_probability=0.5, xtc_threshold=0.05)
+    assert lively.generate("the ", max_new_tokens=20, sampling=options).text == expected.text
+    with pytest.raises(UsageError, match="xtc_probability: required"):
+        lively.generate("the ", xtc_threshold=0.05)
+
+
 @attrs.define
 class Witness:
     """Forbids nothing; records what it is told of each row, by the row's prompt length."""
