@@ -177,14 +177,16 @@ class Engine:
         model: Any = None,
         tokenizer: Mapping[str, Any] | Tokenizer | None = None,
     ) -> Generator:
-        """The generator of a finished run directory.
+        """The generator of a run directory.
+
+        While a run is not finished, or another process trains it, that is its best checkpoint, with a warning.
 
         sampler    a list of tables as `[[sampler]]` has them, or of objects, in place of the run's own chain
         model, tokenizer   objects in place of the run's own: for a run that was trained with objects. They get the
                    run's weights and vocabulary
 
-        Raises RunError when there is no finished run, CorruptFileError when a file is not what the run wrote,
-        PipelineError when a component's plugin is missing, UsageError when an object is.
+        Raises RunError when there is no run, or none with a checkpoint yet, CorruptFileError when a file is not what
+        the run wrote, PipelineError when a component's plugin is missing, UsageError when an object is.
         """
         devices.check_name(device)
         if not isinstance(sampler, list | tuple | None):
@@ -318,5 +320,5 @@ def load(
     model: Any = None,
     tokenizer: Mapping[str, Any] | Tokenizer | None = None,
 ) -> Generator:
-    """The generator of a finished run directory: `Engine().load`, whose arguments it takes."""
+    """The generator of a run directory: `Engine().load`, whose arguments it takes."""
     return Engine().load(path, device=device, sampler=sampler, model=model, tokenizer=tokenizer)

@@ -56,13 +56,6 @@ def test_samples_that_look_like_headings_are_kept(folder: Path) -> None:
     assert (resumed.path / "samples.txt").read_bytes() == (whole.path / "samples.txt").read_bytes()
 
 
-def test_an_unfinished_run_does_not_generate(folder: Path) -> None:
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", cancelled=lambda: True)
-    with pytest.raises(textgen.RunError, match="not finished"):
-        textgen.load(folder / "run")
-
-
 def test_a_run_whose_checkpoints_are_all_spoilt_does_not_start_again(folder: Path) -> None:
     pipeline = tables(folder, "sgd", "shuffled")
     asked: list[None] = []

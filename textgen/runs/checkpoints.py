@@ -5,11 +5,13 @@ step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.js
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import Final
@@ -31,6 +33,8 @@ from textgen.protocols import Tensors, TrainerState
 
 logger = logging.getLogger("textgen")
 _MANIFEST: Final = "manifest.json"
+_TRIES: Final = 10  # to read what another process may be removing
+_PAUSE: Final = 0.01  # seconds between them
 _PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 
 
@@ -101,6 +105,22 @@ class Checkpoints:
             cause = f"no checkpoint of this run is intact (the newest: {error})"
             raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
         return None
+
+    def best(self) -> Checkpoint:
+        """The best of the checkpoints, by the newest; also while another process writes and removes them.
+
+        There must be one. Raises CorruptFileError if all are damaged.
+        """
+        for _ in range(_TRIES):
+            with contextlib.suppress(CorruptFileError, IndexError):
+                newest = self.read(self.steps()[-1])
+                best = newest.progress.best_step
+                return newest if best in (None, newest.step) else self.read(best)
+            time.sleep(_PAUSE)
+        newest_intact = self.last()
+        if newest_intact is None:
+            raise CorruptFileError(self.path, "it holds no checkpoint any more")
+        return newest_intact
 
     def write(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint under a temporary name, flush it to the disk, and rename it."""

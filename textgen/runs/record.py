@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import tomli_w
 
 from textgen.data import Dataset
 from textgen.errors import Difference, RunMismatchError
-from textgen.files import dump_tensors, write_json
+from textgen.files import dump_tensors
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.structure import Choice, flat
 from textgen.protocols import Tokenizer
@@ -79,7 +80,7 @@ def begin(
     pipeline: Pipeline, directory: RunDirectory, digest: CorpusDigest, tokenizer: Tokenizer, data: Dataset, device: str
 ) -> dict[str, Any]:
     """Write tokenizer.json and run.json before training, and return the record."""
-    write_json(directory.path / "tokenizer.json", tokenizer.to_dict())
+    vocabulary = (json.dumps(tokenizer.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
     record = {
         "status": "training",
         "step": 0,
@@ -101,6 +102,7 @@ def begin(
             **{name: metadata.version(name) for name in ("textgen-engine", "numpy", "torch")},
         },
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "files": {"tokenizer.json": directory.write_artifact("tokenizer.json", vocabulary)},
     }
     directory.write_run(record)
     return record
@@ -133,11 +135,8 @@ def finish(
     """Write the best weights, then mark the run finished; `stopped` says which observer ended it early."""
     step = progress.best_step if progress.best_step is not None else progress.step
     tensors = directory.checkpoints.read(step).tensors
-    tokenizer = directory.inside("tokenizer.json").read_bytes()
-    files = {
-        "model.safetensors": directory.write_artifact("model.safetensors", dump_tensors(tensors)),
-        "tokenizer.json": directory.write_artifact("tokenizer.json", tokenizer),
-    }
+    weights = directory.write_artifact("model.safetensors", dump_tensors(tensors))
+    files = {**record["files"], "model.safetensors": weights}
     early = {} if stopped is None else {"stopped": attrs.asdict(stopped)}
     directory.write_run({**record, "status": "finished", **attrs.asdict(progress), **early, "files": files})
 

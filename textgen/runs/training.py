@@ -165,6 +165,7 @@ class TrainingLoop:
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
         loss = event.training_loss if event.validation_loss is None else event.validation_loss
         self.progress.evaluations += 1
+        self._written.discard(event.step)  # what was written after this step knows nothing of the evaluation
         # One batch's training loss is too noisy to choose by: with nothing held out, the latest is the best.
         best = event.validation_loss is None or self.progress.best_loss is None or loss < self.progress.best_loss
         self.progress.since_best = 0 if best else self.progress.since_best + 1
