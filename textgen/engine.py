@@ -30,6 +30,7 @@ from textgen.plugin.registry import PluginSet
 from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.execute import Execution, Outcome, generate
+from textgen.runs.finishing import finish_run
 from textgen.runs.loading import load_generator
 from textgen.runs.objects import with_objects
 from textgen.runs.saving import save_run
@@ -194,6 +195,14 @@ class Engine:
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer}
         given = {kind: value for kind, value in given.items() if value is not None}
         return load_generator(RunDirectory(Path(path).absolute()), self.plugins, device=device, given=given)
+
+    def finish(self, path: str | Path) -> bool:
+        """Finish a run before its time: its best checkpoint becomes the model, and run.json says so.
+
+        Returns False for a run that is finished already, and leaves it as it is. Raises RunError where there is no run,
+        or none with a checkpoint yet, RunLockedError while it is being trained, CorruptFileError.
+        """
+        return finish_run(RunDirectory(Path(path).absolute()))
 
     def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
         """A component from its table, as a pipeline holds it; for programs, and components, made of others.

@@ -108,3 +108,41 @@ def test_damage_to_the_vocabulary_of_an_unfinished_run_is_found(folder: Path) ->
     vocabulary.write_text(vocabulary.read_text().replace("O", "0", 1))
     with pytest.raises(textgen.CorruptFileError, match=r"tokenizer\.json"):
         textgen.load(run)
+
+
+def test_a_run_that_is_finished_early_has_the_best_checkpoint_and_is_skipped(folder: Path) -> None:
+    run = interrupted(folder, 7)
+    with pytest.warns(UserWarning, match=TRAINING):
+        text = text_of(run)
+    done = run_textgen("finish", "run", folder=folder)
+    record = json.loads((run / "run.json").read_text())
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert f"finished: run (step {record['best_step']} of {record['step']}, with the lowest validation" in done.stderr
+    assert (record["status"], record["stopped"]["by"]) == ("finished", "textgen finish")
+    assert text_of(run) == text
+    assert textgen.run(tables(folder, "sgd", "shuffled"), output=run).outcome == "skipped"
+
+    before = tree(run)
+    again = run_textgen("finish", "run", folder=folder)
+    assert (again.returncode, again.stdout) == (0, "")
+    assert again.stderr == "run was finished already, and is left as it is\n"
+    assert tree(run) == before
+
+
+def test_what_cannot_be_finished(folder: Path) -> None:
+    engine = textgen.Engine()
+    with pytest.raises(textgen.RunError, match=r"it has no run\.json"):
+        engine.finish(folder)
+
+    class InBetween:
+        def observe(self, event: Any) -> None:
+            if isinstance(event, Evaluation):
+                with pytest.raises(textgen.RunLockedError, match="in use by another run"):
+                    engine.finish(folder / "run")
+                raise OSError("before a checkpoint")
+
+    with pytest.raises(OSError, match="before a checkpoint"):
+        textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", observers=[InBetween()])
+    with pytest.raises(textgen.RunError, match="has no checkpoint yet; run its pipeline again"):
+        engine.finish(folder / "run")
+    assert not json.loads((folder / "run/run.json").read_text()).get("files", {}).get("model.safetensors")

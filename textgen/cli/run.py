@@ -53,12 +53,12 @@ def command(
         raise
     run.generator.close()  # its texts are made
     if console is not None:
-        click.echo(f"{run.outcome}: {run.path}{_kept(run.generator.record)}", err=True)
+        click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
     echo = run.pipeline.generate.echo
     write_texts([str(generation) if echo else generation.text for generation in run.generations])
 
 
-def _kept(record: Mapping[str, Any]) -> str:
+def best_step(record: Mapping[str, Any]) -> str:
     """The step that the weights are of, which need not be the last that the progress showed."""
     step, loss, stopped = record.get("best_step"), record.get("best_loss"), record.get("stopped")
     early = "" if stopped is None else f"; {stopped['by']} ended it at step {record['step']}: {stopped['reason']}"
