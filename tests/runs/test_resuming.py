@@ -44,6 +44,20 @@ def test_resumed_after_every_event_is_as_if_never_interrupted(
     assert {name: parts[name] for name in same} == {name: complete[name] for name in same}
 
 
+def test_checkpoints_change_nothing_whenever_they_are_written(folder: Path) -> None:
+    """Between a step and its evaluation too, which fits the gate of a mixture anew."""
+    pipeline = tables(folder, "adamw", "shuffled")
+    pipeline |= {
+        "model": {"type": "mixture", "first": pipeline["model"]},
+        "trainer": {"type": "mixture", "first": pipeline["trainer"]},
+    }
+    weights = []
+    for seconds in (0.0001, 1000.0):
+        run = textgen.run({**pipeline, "checkpoint": {"seconds": seconds}}, output=folder / str(seconds))
+        weights.append(tree(run.path)["model.safetensors"])
+    assert weights[0] == weights[1]
+
+
 def test_samples_that_look_like_headings_are_kept(folder: Path) -> None:
     (folder / "text.txt").write_text(TEXT + "=== step by step ===\n")
     pipeline = tables(folder, "sgd", "shuffled")

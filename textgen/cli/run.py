@@ -31,7 +31,8 @@ def command(
     about it go to the run directory runs/NAME, NAME being that of the file.
 
     A finished run is not trained again, an interrupted one resumes where it stopped, and a run directory of another
-    pipeline is left alone unless --overwrite is given. The text goes to stdout, all else to stderr.
+    pipeline is left alone unless --overwrite is given. With more epochs or steps, or a longer budget, a finished run
+    is trained on. The text goes to stdout, all else to stderr.
     """
     check_pipeline(pipeline)
     from textgen.cli.output import write_texts
@@ -81,6 +82,7 @@ class Watch:
         if isinstance(event, RunStarted):
             self.switch.take_over()
             if self.console is not None and event.step:
-                click.echo(f"resuming an interrupted run after step {event.step}", file=self.console)
+                what = "training a finished run on from" if event.extended else "resuming an interrupted run after"
+                click.echo(f"{what} step {event.step}", file=self.console)
         elif isinstance(event, RunFinished):
             self.switch.give_back()

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -40,7 +41,11 @@ _PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 
 @attrs.define(kw_only=True)
 class Progress:
-    """The engine's own state, kept when a run is resumed."""
+    """The engine's own state, kept when a run is resumed.
+
+    stable_steps  as the trainer's last StepDone said
+    kept          steps whose checkpoints a run with more steps goes on from: that of stable_steps, and its best
+    """
 
     step: int = 0
     evaluations: int = 0
@@ -48,6 +53,8 @@ class Progress:
     seconds: float = 0.0
     best_step: int | None = None
     best_loss: float | None = None
+    stable_steps: int | None = None
+    kept: list[int] = attrs.field(factory=list)
 
 
 @attrs.frozen(kw_only=True)
@@ -73,11 +80,11 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, in order. A folder with another name is not one."""
         numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
-        return sorted(step for path in numbered if path == self._folder(step := int(path.name[5:])))
+        return sorted(step for path in numbered if path == self.folder(step := int(path.name[5:])))
 
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
-        folder = inside(self.path.parent, f"{self.path.name}/{self._folder(step).name}")
+        folder = inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}")
         manifest = read_json(folder / _MANIFEST)
         data = {}
         for name in _PARTS:
@@ -92,10 +99,13 @@ class Checkpoints:
             tensors=tensors, trainer=TrainerState(arrays, values["trainer"]), progress=Progress(**values["progress"])
         )
 
-    def last(self) -> Checkpoint | None:
-        """The newest intact checkpoint; None if none was written. Raises CorruptFileError if all are damaged."""
+    def last(self, up_to: float = math.inf) -> Checkpoint | None:
+        """The newest intact checkpoint, up to a step; None if there is none.
+
+        Raises CorruptFileError if all are damaged.
+        """
         error = None
-        for step in reversed(self.steps()):
+        for step in reversed([step for step in self.steps() if step <= up_to]):
             try:
                 return self.read(step)
             except CorruptFileError as damaged:
@@ -124,7 +134,7 @@ class Checkpoints:
 
     def write(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint under a temporary name, flush it to the disk, and rename it."""
-        final = self._folder(checkpoint.step)
+        final = self.folder(checkpoint.step)
         partial = self.path / f".partial-{uuid.uuid4().hex}"
         values = {"trainer": checkpoint.trainer.values, "progress": attrs.asdict(checkpoint.progress)}
         arrays = (dump_tensors(checkpoint.tensors), dump_tensors(checkpoint.trainer.arrays))
@@ -152,16 +162,17 @@ class Checkpoints:
         """Remove the checkpoints of other steps."""
         for step in self.steps():
             if step not in steps:
-                remove(self._folder(step))
+                remove(self.folder(step))
 
     def recover(self) -> None:
         """Rename complete checkpoints that a killed process had not renamed yet."""
         for partial in self.path.glob(".partial-*"):
             step = _step_of(partial)
-            if step is not None and not os.path.lexists(final := self._folder(step)):
+            if step is not None and not os.path.lexists(final := self.folder(step)):
                 partial.rename(final)
 
-    def _folder(self, step: int) -> Path:
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
         return self.path / f"step-{step:06d}"
 
 

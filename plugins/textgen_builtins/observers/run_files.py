@@ -73,10 +73,10 @@ class Samples:
         """Write a sample if one is due; the first is due at the first evaluation."""
         if isinstance(event, RunStarted):
             self._seen = event.evaluations
-            self._keep_samples_up_to(event.step)
+            self._keep_samples(event)
         elif isinstance(event, Evaluation):
             self._seen += 1
-            if self._seen == 1 or self._seen % self.config.every == 0:
+            if self._is_due(self._seen):
                 self._sample(event)
 
     def _sample(self, event: Evaluation) -> None:
@@ -90,10 +90,15 @@ class Samples:
             shown = " ".join(text.split())
             tqdm.write(f"step {event.step} writes: {shown}", file=self.console)
 
-    def _keep_samples_up_to(self, step: int) -> None:
-        kept = self.path.read_text(encoding="utf-8") if self.path.exists() and step else ""
-        for heading in re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE):
-            if int(heading[1]) > step:
+    def _is_due(self, evaluation: int) -> bool:
+        return evaluation == 1 or evaluation % self.config.every == 0
+
+    def _keep_samples(self, started: RunStarted) -> None:
+        """Keep those of the evaluations made before; at the step itself, that need not include its own."""
+        kept = self.path.read_text(encoding="utf-8") if self.path.exists() and started.step else ""
+        due = sum(map(self._is_due, range(1, started.evaluations + 1)))
+        for number, heading in enumerate(re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE)):
+            if int(heading[1]) > started.step or (int(heading[1]) == started.step and number >= due):
                 kept = kept[: heading.start()]
                 break
         write_atomic(self.path, kept.encode())
