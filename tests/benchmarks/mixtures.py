@@ -72,7 +72,7 @@ def losses(text: Path | None, epochs: int, seed: int) -> dict[str, float]:
 
     return {
         "n-grams (Kneser-Ney)": loss(experts[:, 0]),
-        "n-grams and words": loss(counted),
+        "n-grams and words, at fixed weights": loss(counted),
         "LSTM of 256 units": loss(first[:, 0]),
         "both, at the best fixed weights": min(map(loss, fixed)),
         "both, with the gate": loss(logs),

@@ -29,7 +29,8 @@ class MixtureTrainer:
     The text of the gate is the end of the training text. The first part never sees it. The second is trained without
     it for the gate, and with it for the mixture; both before the first begins. Then the events are those of the first's
     trainer, for which the text of the gate is the held-out text. At each Evaluated the gate is fitted anew, and its
-    validation loss becomes that of the mixture on the held-out text of the data. The training loss stays the first's.
+    validation loss becomes that of the mixture on the held-out text of the data, read as one stream. The training loss
+    stays the first's.
 
     The state is that of the first's trainer, and whether the second is trained; its counterpart for the gate is made
     again, which gives the same.
