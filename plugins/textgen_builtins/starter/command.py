@@ -53,7 +53,7 @@ def starter_pipeline(facts: texts.TextFacts, seconds: float, speed: float) -> st
     """The pipeline, in which {file} stands for its own name."""
     chosen = settings.choose(facts.size, seconds, speed)
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
-    for name in ("hidden_size", "embedding_size", "dropout", "input_dropout", "order", "batch_size", "learning_rate"):
+    for name in ("hidden_size", "embedding_size", "dropout", "input_dropout", "batch_size", "learning_rate"):
         made = made.replace(f"{{{name}}}", f"{getattr(chosen, name):g}")
     made = made.replace("{budget}", f"{seconds:g}s").replace("{corpus}", facts.corpus)
     return made.replace("{expected}", _expected(facts.size, seconds, chosen))

@@ -28,7 +28,6 @@ class Settings:
     input_dropout: float
     batch_size: int
     learning_rate: float
-    order: int
     passes: float
 
 
@@ -56,7 +55,6 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
         input_dropout=round(0.3 * often, 2),
         batch_size=streams,
         learning_rate=0.012 if width <= 256 else 0.008 if width <= 512 else 0.005,
-        order=6 if characters < 300_000 else 7 if characters < 600_000 else 8,
         passes=read,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from textgen import UsageError
 from textgen.data import Dataset
-from textgen.events import Evaluated, TrainingEvent
+from textgen.events import Evaluated, Settled, TrainingEvent
 from textgen.protocols import Model, Trainer, TrainerState, TrainingContext
 from textgen_builtins.models.gate import fit, gate_size
 from textgen_builtins.models.loss import log_softmax, mean_loss
@@ -110,4 +110,4 @@ class _HeldOut:
 
 def _placed(event: Any) -> Any:
     """An event of the first's trainer; options that it settled at their place in the pipeline."""
-    return attrs.evolve(event, options={"first": event.options}) if hasattr(event, "options") else event
+    return Settled(options={"first": event.options}) if isinstance(event, Settled) else event
