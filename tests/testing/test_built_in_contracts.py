@@ -74,7 +74,7 @@ def test_the_built_in_set_passes(
         more["unreadable"] = {"path": str(tmp_path / "nowhere.txt")}
     outcomes = CHECKS[kind](component, options=options, **more)
     assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
-    allowed = {"corpus-errors", "sampler-promise"}
+    allowed = {"corpus-errors", "sampler-promise", "command-runs"}
     if component.name != "mirostat":
         allowed |= {"sampler-state-form", "sampler-state"} if component.name not in ("regex", "json") else set()
     if component.name != "xtc":
