@@ -30,6 +30,7 @@ from textgen.plugin.registry import PluginSet
 from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.execute import Execution, Outcome, generate
+from textgen.runs.finishing import finish_run
 from textgen.runs.loading import load_generator
 from textgen.runs.objects import with_objects
 from textgen.runs.saving import save_run
@@ -177,14 +178,16 @@ class Engine:
         model: Any = None,
         tokenizer: Mapping[str, Any] | Tokenizer | None = None,
     ) -> Generator:
-        """The generator of a finished run directory.
+        """The generator of a run directory.
+
+        While a run is not finished, or another process trains it, that is its best checkpoint, with a warning.
 
         sampler    a list of tables as `[[sampler]]` has them, or of objects, in place of the run's own chain
         model, tokenizer   objects in place of the run's own: for a run that was trained with objects. They get the
                    run's weights and vocabulary
 
-        Raises RunError when there is no finished run, CorruptFileError when a file is not what the run wrote,
-        PipelineError when a component's plugin is missing, UsageError when an object is.
+        Raises RunError when there is no run, or none with a checkpoint yet, CorruptFileError when a file is not what
+        the run wrote, PipelineError when a component's plugin is missing, UsageError when an object is.
         """
         devices.check_name(device)
         if not isinstance(sampler, list | tuple | None):
@@ -192,6 +195,14 @@ class Engine:
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer}
         given = {kind: value for kind, value in given.items() if value is not None}
         return load_generator(RunDirectory(Path(path).absolute()), self.plugins, device=device, given=given)
+
+    def finish(self, path: str | Path) -> bool:
+        """Finish a run before its time: its best checkpoint becomes the model, and run.json says so.
+
+        Returns False for a run that is finished already, and leaves it as it is. Raises RunError where there is no run,
+        or none with a checkpoint yet, RunLockedError while it is being trained, CorruptFileError.
+        """
+        return finish_run(RunDirectory(Path(path).absolute()))
 
     def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
         """A component from its table, as a pipeline holds it; for programs, and components, made of others.
@@ -318,5 +329,5 @@ def load(
     model: Any = None,
     tokenizer: Mapping[str, Any] | Tokenizer | None = None,
 ) -> Generator:
-    """The generator of a finished run directory: `Engine().load`, whose arguments it takes."""
+    """The generator of a run directory: `Engine().load`, whose arguments it takes."""
     return Engine().load(path, device=device, sampler=sampler, model=model, tokenizer=tokenizer)

@@ -174,18 +174,23 @@ class Difference:
 
 
 class RunMismatchError(UsageError):
-    """The run directory was made from something else; `differences` lists what."""
+    """The run directory was made from something else; `differences` lists what.
 
-    def __init__(self, path: Path, differences: Sequence[Difference]) -> None:
+    `reason` says why a finished run cannot go on, where it differs only in how long it was to train.
+    """
+
+    def __init__(self, path: Path, differences: Sequence[Difference], reason: str = "") -> None:
         super().__init__()
-        self.path, self.differences = path, tuple(differences)
+        self.path, self.differences, self.reason = path, tuple(differences), reason
 
     def _text(self, name: Callable[[str], str]) -> str:
         of_text = all(difference.key.startswith("corpus.") for difference in self.differences)
         made = "was trained on another text" if of_text else "holds a run of another pipeline"
+        made = "holds a finished run that cannot go on" if self.reason else made
         rows = "".join(f"\n  {difference}" for difference in self.differences)
         advice = f"keep it and choose another folder with {name('output')}, or replace it with {name('overwrite')}"
-        return f"{self.path} {made}:{rows}\n{advice}"
+        why = f"{self.reason}; " if self.reason else ""
+        return f"{self.path} {made}:{rows}\n{why}{advice}"
 
 
 class CorpusError(TextgenError):

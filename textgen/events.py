@@ -24,6 +24,9 @@ class StepDone:
     tokens          number of tokens in the batch
     learning_rate   of this update; None if the trainer has none
     gradient_norm   global norm before clipping; None if it was not computed
+    stable_steps    how many steps, from the first, are the same however many there will be: until the learning rate
+                    decays, for example. The state after them is kept, and a finished run goes on from it when it is to
+                    have more steps. None, or 0, if there is no such state
 
     A trainer may give `loss` and `gradient_norm` as tensors of one element. They stay on the device until an observer
     reads the attribute, which then waits for the device; the engine reads the loss of a step a few steps later.
@@ -36,6 +39,7 @@ class StepDone:
     tokens: int
     learning_rate: float | None = None
     _gradient_norm: SupportsFloat | None = None
+    stable_steps: int | None = None
 
     @property
     def loss(self) -> float:
@@ -79,6 +83,7 @@ class RunStarted:
     """Training begins, or resumes from `step` with `evaluations` made before it.
 
     since_best      number of those evaluations after the best one
+    extended        whether a finished run goes on, to have more steps
     parameters      number of learnt parameters
     training_tokens, validation_tokens   sizes of the split
     """
@@ -91,6 +96,7 @@ class RunStarted:
     training_tokens: int
     validation_tokens: int
     since_best: int = 0
+    extended: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -211,7 +211,7 @@ class TrainingContext:
 
     seed      for all its random choices
     device    as torch names it
-    elapsed   seconds that this run has taken before training: imports, corpus, tokenizer
+    elapsed   seconds that this run has taken before training: imports, corpus, tokenizer, its earlier parts
     """
 
     seed: int

@@ -60,9 +60,9 @@ def losses(text: Path | None, epochs: int, seed: int) -> dict[str, float]:
         )
     assert isinstance(model, Mixture)
     held_out = tokens[len(tokens) - int(len(tokens) * 0.1) :]
-    logs = expert_logs(model, held_out[:1], held_out[1:])[:, 0]
-    first = expert_logs(model.first, held_out[:1], held_out[1:])
-    experts = expert_logs(model.second, held_out[:1], held_out[1:])
+    logs = expert_logs(model, held_out[:-1])[:, 0]
+    first = expert_logs(model.first, held_out[:-1])
+    experts = expert_logs(model.second, held_out[:-1])
     counted = log_softmax(Gate.fixed(model.second.expert_weights).mix(experts.copy()))
     both = np.stack([first[:, 0], counted], axis=1)
     fixed = [Gate.fixed([a, b]).mix(both.copy()) for a in WEIGHTS for b in WEIGHTS]
@@ -72,7 +72,7 @@ def losses(text: Path | None, epochs: int, seed: int) -> dict[str, float]:
 
     return {
         "n-grams (Kneser-Ney)": loss(experts[:, 0]),
-        "n-grams and words": loss(counted),
+        "n-grams and words, at fixed weights": loss(counted),
         "LSTM of 256 units": loss(first[:, 0]),
         "both, at the best fixed weights": min(map(loss, fixed)),
         "both, with the gate": loss(logs),

@@ -15,12 +15,13 @@ from counted import HELD_OUT, TEXT, pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import Engine, Interrupted, Run, RunMismatchError, UsageError
+from textgen import BuildContext, Engine, Interrupted, Run, RunMismatchError, UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, StepDone
 from textgen.protocols import TrainerState, TrainingContext
 from textgen_builtins.models.gate import Gate, fit
-from textgen_builtins.models.loss import mean_loss
+from textgen_builtins.models.loss import log_softmax, mean_loss
+from textgen_builtins.models.mixture.model import expert_logs
 
 RNN = {"type": "rnn", "hidden_size": 32, "cell": "gru"}
 ADAMW = {"type": "adamw", "epochs": 3, "batch_size": 8, "order": "streams", "learning_rate": 0.01}
@@ -246,3 +247,15 @@ assert "torch" not in sys.modules
 """
     loaded = run_python("-c", program, str(mixture_run.path), folder=tmp_path)
     assert loaded.returncode == 0, loaded.stderr
+
+
+def test_a_network_read_in_rows_says_what_it_says_in_one_stream(mixture_run: Run) -> None:
+    network = fresh(mixture_run).first
+    tables = mixture_run.generator.tables["model"]["first"]
+    context = BuildContext(folder=mixture_run.path, tokenizer=mixture_run.generator.tokenizer, requested_device="cpu")
+    module = Engine().build("model", tables, context)
+    module.load_tensors(network.tensors())
+    tokens = mixture_run.generator.tokenizer.encode(TEXT[:4_000])
+    in_rows, stream = expert_logs(module, tokens)[:, 0], log_softmax(network.decoder(1).score(tokens[None]))[0]
+    np.testing.assert_allclose(in_rows, stream, atol=1e-3)
+    assert module.training

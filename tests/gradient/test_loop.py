@@ -105,7 +105,7 @@ def test_auto_and_budget_are_decided_once_and_recorded(tmp_path: Path) -> None:
     recorder = Recorder()
     first = textgen.run(tables, output=tmp_path / "first", observers=[recorder])
     decided = json.loads((first.path / "run.json").read_text())["settled"]["settled"]
-    assert decided.keys() == {"steps", "measured", "evaluations", "precision", "workers"}
+    assert decided.keys() == {"steps", "measured", "evaluations", "budget", "precision", "workers"}
     assert recorder.of(Settled)[-1].options == {"settled": decided}
     assert recorder.of(StepDone)[-1].step == decided["steps"]
     saved = tomllib.loads((first.path / "pipeline.toml").read_text())
@@ -122,6 +122,8 @@ def test_a_budget_in_parts_is_the_same_run(tmp_path: Path) -> None:
     tables = pipeline({"budget": "4s"})
     del tables["trainer"]["steps"]
     whole = run_in_parts(Engine(), tables, tmp_path / "parts", [3, 12])
+    saved = tomllib.loads((whole.path / "pipeline.toml").read_text())
+    assert json.loads((whole.path / "run.json").read_text())["settled"]["settled"] == saved["trainer"]["settled"]
     again = textgen.run(whole.path / "pipeline.toml", output=tmp_path / "again")
     assert weights(again.path) == weights(whole.path)
 

@@ -31,7 +31,8 @@ def command(
     about it go to the run directory runs/NAME, NAME being that of the file.
 
     A finished run is not trained again, an interrupted one resumes where it stopped, and a run directory of another
-    pipeline is left alone unless --overwrite is given. The text goes to stdout, all else to stderr.
+    pipeline is left alone unless --overwrite is given. With more epochs or steps, or a longer budget, a finished run
+    is trained on. The text goes to stdout, all else to stderr.
     """
     check_pipeline(pipeline)
     from textgen.cli.output import write_texts
@@ -53,12 +54,12 @@ def command(
         raise
     run.generator.close()  # its texts are made
     if console is not None:
-        click.echo(f"{run.outcome}: {run.path}{_kept(run.generator.record)}", err=True)
+        click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
     echo = run.pipeline.generate.echo
     write_texts([str(generation) if echo else generation.text for generation in run.generations])
 
 
-def _kept(record: Mapping[str, Any]) -> str:
+def best_step(record: Mapping[str, Any]) -> str:
     """The step that the weights are of, which need not be the last that the progress showed."""
     step, loss, stopped = record.get("best_step"), record.get("best_loss"), record.get("stopped")
     early = "" if stopped is None else f"; {stopped['by']} ended it at step {record['step']}: {stopped['reason']}"
@@ -81,6 +82,7 @@ class Watch:
         if isinstance(event, RunStarted):
             self.switch.take_over()
             if self.console is not None and event.step:
-                click.echo(f"resuming an interrupted run after step {event.step}", file=self.console)
+                what = "training a finished run on from" if event.extended else "resuming an interrupted run after"
+                click.echo(f"{what} step {event.step}", file=self.console)
         elif isinstance(event, RunFinished):
             self.switch.give_back()

@@ -18,7 +18,7 @@ from textgen.gradient.batches import Batches, training_batches, validation_batch
 from textgen.gradient.computing import Computation, State, to_device
 from textgen.gradient.optimization import MakeOptimizer, Optimization
 from textgen.gradient.options import GradientOptions, seconds_of
-from textgen.gradient.schedules import Schedule, constant
+from textgen.gradient.schedules import Schedule, constant, stable_steps
 from textgen.protocols import TrainerState, TrainingContext
 
 _CHUNK: Final = 512  # tokens of a long stretch that are scored at once
@@ -141,6 +141,7 @@ class GradientTrainer:
             tokens=windows.shape[0] * (windows.shape[1] - 1),
             learning_rate=rate,
             gradient_norm=norm,
+            stable_steps=plan.stable_steps(self.schedule),
         )
 
     def _shared_out(self, workers: int) -> list[State] | None:
@@ -183,6 +184,7 @@ class Plan:
     steps: int | None = attrs.field(init=False)
     _evaluations: int = attrs.field(default=_EVALUATIONS, init=False)
     _measured: int = attrs.field(default=0, init=False)
+    _stable_steps: int | None = attrs.field(default=None, init=False)
     _settled: dict[str, int | str] = attrs.field(factory=dict, init=False)
     _begun: float = attrs.field(factory=time.perf_counter, init=False)
     _times: list[float] = attrs.field(factory=list, init=False)
@@ -193,7 +195,7 @@ class Plan:
         self.steps = options.steps
         if self.steps is None and options.budget is None:
             self.steps = options.epochs * self.batches.per_epoch
-        elif self.steps is None and recorded is not None:
+        elif self.steps is None and recorded is not None and options.settled.get("budget") == options.budget:
             self.steps, self._measured = int(recorded), int(options.settled.get("measured", 0))
             self._evaluations = int(options.settled.get("evaluations", _EVALUATIONS))
 
@@ -226,6 +228,12 @@ class Plan:
         """The number of steps for the schedule; far away while it is being measured, so that nothing decays."""
         return _FAR if self.steps is None or step <= self._measured else self.steps
 
+    def stable_steps(self, schedule: Schedule) -> int | None:
+        """How many steps are the same however many there will be; None while that is being measured."""
+        if self._stable_steps is None and self.steps is not None:
+            self._stable_steps = stable_steps(schedule, self.steps)
+        return self._stable_steps
+
     def _evaluate_every(self, steps: int) -> int:
         if self.options.budget is not None:
             return -(-steps // self._evaluations)
@@ -249,7 +257,7 @@ class Plan:
     def estimated_steps(self, step: int) -> int:
         """A first guess at the number of steps, while it is being measured."""
         assert self.options.budget is not None
-        share = (time.perf_counter() - self._begun) / seconds_of(self.options.budget)
+        share = (self.context.elapsed + time.perf_counter() - self._begun) / seconds_of(self.options.budget)
         return max(step + 1, int(step / share))
 
     def measure(self, step: int) -> None:
@@ -257,7 +265,7 @@ class Plan:
         assert self.options.budget is not None
         timed = self._times[_UNTIMED:]
         a_step = (timed[-1] - timed[0]) / (len(timed) - 1)
-        budget = seconds_of(self.options.budget)
+        budget, self._settled["budget"] = seconds_of(self.options.budget), self.options.budget
         spent = self.context.elapsed + time.perf_counter() - self._begun
         left = budget * (1 - _RESERVE) - spent
         most = int(_EVALUATING * left / max(self._evaluation_seconds, 1e-9))

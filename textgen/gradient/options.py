@@ -30,13 +30,14 @@ def seconds_of(time: str) -> float:
 class GradientOptions:
     """The options of the training loop. A trainer's config class is a subclass, `@attrs.frozen(kw_only=True)`."""
 
-    epochs: int = option(10, help="passes over the training data", validator=ge(1))
-    steps: int | None = option(None, help="updates in all, in place of epochs", validator=optional(ge(1)))
+    epochs: int = option(10, help="passes over the training data", validator=ge(1), more=True)
+    steps: int | None = option(None, help="updates in all, in place of epochs", validator=optional(ge(1)), more=True)
     budget: str | None = option(
         None,
         help='time for the whole run, such as "60s" or "5min", in place of epochs; the number of steps is measured '
         "once, at the start",
         validator=optional(_check_time),
+        more=seconds_of,
     )
     batch_size: int = option(64, help="number of windows, or streams, per step", validator=ge(1))
     order: Literal["shuffled", "streams"] = option(

@@ -23,7 +23,10 @@ KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "comm
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
 )
-COMMANDS: Final = ("run", "generate", "evaluate", "show", "plugins", "new-plugin", "doctor", "completion")
+COMMANDS: Final = (
+    *("run", "finish", "generate", "evaluate", "show"),
+    *("plugins", "new-plugin", "doctor", "completion"),
+)
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -35,6 +38,7 @@ def option(
     validator: Any = None,
     argument: str = "",
     kind: str = "",
+    more: bool | Callable[[Any], float] = False,
 ) -> Any:
     """A field of a config class, which is a key of the component's TOML table.
 
@@ -44,8 +48,11 @@ def option(
 
     With `kind`, such as "model", the option is itself a component: a table with a `type`, as `[model.first]` is in a
     pipeline. `default` is then a table too. The value is a Choice, for `BuildContext.build`.
+
+    With `more`, a larger value of a trainer's option continues a finished run, from the newest checkpoint within the
+    StepDone.stable_steps of its trainer. It is True for numbers, or the function that gives the number of a value.
     """
-    metadata = {"help": help, "argument": argument, **({"kind": kind} if kind else {})}
+    metadata = {"help": help, "argument": argument, "more": more, **({"kind": kind} if kind else {})}
     if factory is not None:
         return attrs.field(factory=factory, validator=validator, metadata=metadata)
     return attrs.field(default=default, validator=validator, metadata=metadata)

@@ -5,11 +5,14 @@ step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.js
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import Final
@@ -31,12 +34,18 @@ from textgen.protocols import Tensors, TrainerState
 
 logger = logging.getLogger("textgen")
 _MANIFEST: Final = "manifest.json"
+_TRIES: Final = 10  # to read what another process may be removing
+_PAUSE: Final = 0.01  # seconds between them
 _PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 
 
 @attrs.define(kw_only=True)
 class Progress:
-    """The engine's own state, kept when a run is resumed."""
+    """The engine's own state, kept when a run is resumed.
+
+    stable_steps  as the trainer's last StepDone said
+    kept          steps whose checkpoints a run with more steps goes on from: that of stable_steps, and its best
+    """
 
     step: int = 0
     evaluations: int = 0
@@ -44,6 +53,8 @@ class Progress:
     seconds: float = 0.0
     best_step: int | None = None
     best_loss: float | None = None
+    stable_steps: int | None = None
+    kept: list[int] = attrs.field(factory=list)
 
 
 @attrs.frozen(kw_only=True)
@@ -69,11 +80,11 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, in order. A folder with another name is not one."""
         numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
-        return sorted(step for path in numbered if path == self._folder(step := int(path.name[5:])))
+        return sorted(step for path in numbered if path == self.folder(step := int(path.name[5:])))
 
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
-        folder = inside(self.path.parent, f"{self.path.name}/{self._folder(step).name}")
+        folder = inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}")
         manifest = read_json(folder / _MANIFEST)
         data = {}
         for name in _PARTS:
@@ -88,10 +99,13 @@ class Checkpoints:
             tensors=tensors, trainer=TrainerState(arrays, values["trainer"]), progress=Progress(**values["progress"])
         )
 
-    def last(self) -> Checkpoint | None:
-        """The newest intact checkpoint; None if none was written. Raises CorruptFileError if all are damaged."""
+    def last(self, up_to: float = math.inf) -> Checkpoint | None:
+        """The newest intact checkpoint, up to a step; None if there is none.
+
+        Raises CorruptFileError if all are damaged.
+        """
         error = None
-        for step in reversed(self.steps()):
+        for step in reversed([step for step in self.steps() if step <= up_to]):
             try:
                 return self.read(step)
             except CorruptFileError as damaged:
@@ -102,9 +116,25 @@ class Checkpoints:
             raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
         return None
 
+    def best(self) -> Checkpoint:
+        """The best of the checkpoints, by the newest; also while another process writes and removes them.
+
+        There must be one. Raises CorruptFileError if all are damaged.
+        """
+        for _ in range(_TRIES):
+            with contextlib.suppress(CorruptFileError, IndexError):
+                newest = self.read(self.steps()[-1])
+                best = newest.progress.best_step
+                return newest if best in (None, newest.step) else self.read(best)
+            time.sleep(_PAUSE)
+        newest_intact = self.last()
+        if newest_intact is None:
+            raise CorruptFileError(self.path, "it holds no checkpoint any more")
+        return newest_intact
+
     def write(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint under a temporary name, flush it to the disk, and rename it."""
-        final = self._folder(checkpoint.step)
+        final = self.folder(checkpoint.step)
         partial = self.path / f".partial-{uuid.uuid4().hex}"
         values = {"trainer": checkpoint.trainer.values, "progress": attrs.asdict(checkpoint.progress)}
         arrays = (dump_tensors(checkpoint.tensors), dump_tensors(checkpoint.trainer.arrays))
@@ -132,16 +162,17 @@ class Checkpoints:
         """Remove the checkpoints of other steps."""
         for step in self.steps():
             if step not in steps:
-                remove(self._folder(step))
+                remove(self.folder(step))
 
     def recover(self) -> None:
         """Rename complete checkpoints that a killed process had not renamed yet."""
         for partial in self.path.glob(".partial-*"):
             step = _step_of(partial)
-            if step is not None and not os.path.lexists(final := self._folder(step)):
+            if step is not None and not os.path.lexists(final := self.folder(step)):
                 partial.rename(final)
 
-    def _folder(self, step: int) -> Path:
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
         return self.path / f"step-{step:06d}"
 
 

@@ -30,6 +30,7 @@ _OWN: Final = (
     *("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg", "samples.txt"),
     *("tokens.bin", "checkpoints", "copy-index"),
 )
+_GROWING: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
 _PREVIOUS: Final = ".previous"
 _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
@@ -170,6 +171,17 @@ class RunDirectory:
             partial.rename(self.path / _PREVIOUS)
             sync_folder(self.path)
         self._remove(path for path in self._own() if path != spare)
+
+    def extend(self, steps: Iterable[int], spare: Path) -> None:
+        """Begin a run that goes on from checkpoints of the finished one, which is kept aside as by `clear`."""
+        self.clear(spare)
+        previous = RunDirectory(self.path / _PREVIOUS)
+        for name in _GROWING:
+            if (kept := previous.path / name).is_file():
+                shutil.copyfile(kept, self.path / name)  # no link: what is appended must not reach the old run
+        for folder in map(previous.checkpoints.folder, steps):
+            if folder.is_dir():
+                _link(folder, self.checkpoints.path / folder.name)
 
     def loadable(self) -> RunDirectory:
         """This run; while it is not finished, the finished run that it replaces, if there is one."""

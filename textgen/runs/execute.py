@@ -72,7 +72,10 @@ class Execution:
     def _train_if_needed(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory
         record = self._record_to_resume()
-        run_record.compare(directory, record, run_record.fingerprint(pipeline))
+        start = None
+        if run_record.compare(directory, record, pipeline):
+            assert record is not None
+            start = run_record.extension_start(directory, record, pipeline)
         context = BuildContext(
             folder=pipeline.folder,
             requested_device=pipeline.device,
@@ -84,23 +87,33 @@ class Execution:
         corpus = self._components.build(pipeline.corpus, context)
         tokenizer = self._components.build(pipeline.tokenizer, context)
         digest = fit_tokenizer(tokenizer, corpus, pipeline, self._components)
-        run_record.compare(directory, record, run_record.fingerprint(pipeline, digest))
+        run_record.compare(directory, record, pipeline, digest)
         context = attrs.evolve(context, tokenizer=tokenizer)
         self._check_generation(context, tokenizer)
-        if record is not None and record["status"] == "finished":
+        if record is not None and record["status"] == "finished" and start is None:
             if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
                 run_record.write_pipeline(pipeline, directory)
             self._observers(context).tell(RunSkipped(path=directory.path, step=record["step"]))
             return "skipped"
         with encoded_corpus(corpus, tokenizer, pipeline, digest, directory.tokens) as data:
-            if self.overwrite:  # after every check that could refuse the new run
-                directory.clear(spare=directory.tokens)
-            checkpoint = directory.checkpoints.last() if record is not None else None
-            run_record.write_pipeline(pipeline, directory)  # first: components may read it
-            loop = self._training_loop(context, data, checkpoint)
-            record = run_record.begin(pipeline, directory, digest, tokenizer, data, loop.context.device)
+            checkpoint = self._begin(record, start)
+            loop = self._training_loop(context, data, checkpoint, extended=start is not None)
+            device = loop.context.device
+            record = run_record.begin(pipeline, directory, digest, tokenizer, data, device, record or {})
             self._train(loop, record)
         return "trained" if checkpoint is None else "resumed"
+
+    def _begin(self, record: dict[str, Any] | None, start: Checkpoint | None) -> Checkpoint | None:
+        """Make the directory ready, after every check that could refuse the run; the checkpoint to train on from."""
+        directory = self.directory
+        if self.overwrite:
+            directory.clear(spare=directory.tokens)
+        elif start is not None:
+            best = start.progress.best_step
+            directory.extend({start.step} if best is None else {start.step, best}, spare=directory.tokens)
+        checkpoint = start if record is None or start is not None else directory.checkpoints.last()
+        run_record.write_pipeline(self.pipeline, directory)  # first: components may read it
+        return checkpoint
 
     def _train(self, loop: TrainingLoop, record: dict[str, Any]) -> None:
         """Train, put the model in place, and tell the observers how it ended."""
@@ -134,7 +147,9 @@ class Execution:
         record = self.directory.read_run()
         return record if record["status"] == "finished" or self.directory.checkpoints.steps() else None
 
-    def _training_loop(self, context: BuildContext, data: Dataset, checkpoint: Checkpoint | None) -> TrainingLoop:
+    def _training_loop(
+        self, context: BuildContext, data: Dataset, checkpoint: Checkpoint | None, *, extended: bool
+    ) -> TrainingLoop:
         """Build model, trainer and observers, restored from the checkpoint if there is one."""
         pipeline, components = self.pipeline, self._components
         model = components.build(pipeline.model, context)
@@ -151,18 +166,21 @@ class Execution:
 
         # Without torch nothing computes on a GPU, and asking which there are would load it.
         device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
+        progress = Progress() if checkpoint is None else checkpoint.progress
+        elapsed = time.perf_counter() - self.begun + progress.seconds
         return TrainingLoop(
             directory=self.directory,
             model=model,
             trainer=trainer,
             blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
-            context=TrainingContext(seed=pipeline.seed, device=device, elapsed=time.perf_counter() - self.begun),
+            context=TrainingContext(seed=pipeline.seed, device=device, elapsed=elapsed),
             observers=self._observers(attrs.evolve(context, training=True)),
-            progress=Progress() if checkpoint is None else checkpoint.progress,
+            progress=progress,
             checkpoint_seconds=pipeline.checkpoint.seconds,
             cancelled=self.cancelled,
             sample=sample,
+            extended=extended,
         )
 
     def _observers(self, context: BuildContext) -> Observers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import shlex
 import warnings
@@ -18,7 +19,7 @@ from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
 from textgen.errors import CorpusError, Fault, PipelineError, RunError, UsageError
-from textgen.files import load_tensors, read_checked, read_json
+from textgen.files import dump_tensors, load_tensors, read_checked, read_json
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import Document, read_document
@@ -27,7 +28,7 @@ from textgen.pipeline.pipeline import make_choice, make_pipeline
 from textgen.pipeline.sampling import changed, named
 from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
-from textgen.protocols import Ids, Tokenizer
+from textgen.protocols import Ids, Tensors, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.corpus import HashedPieces, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
@@ -45,7 +46,10 @@ def load_generator(
     device: str,
     given: Mapping[str, Any],
 ) -> Generator:
-    """The generator of a finished run; tables and objects in `given`, by kind, take the place of the run's own."""
+    """The generator of a run: its model, or while it has none, the weights of its best checkpoint.
+
+    Tables and objects in `given`, by kind, take the place of the run's own.
+    """
     with contextlib.ExitStack() as stack:
         components = stack.enter_context(Components())
         generator = _load(directory, plugins_without, device, given, components)
@@ -61,7 +65,7 @@ def _load(
     given: Mapping[str, Any],
     components: Components,
 ) -> Generator:
-    directory, record = _finished(directory)
+    directory, record = _begun(directory)
     document = read_document(directory.inside("pipeline.toml"))
     made, plugins = with_objects(given, plugins_without(document.disabled_plugins()))
     tables = {**document.tables, **made}
@@ -75,20 +79,20 @@ def _load(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
     )
     tokenizer_choice = choose("tokenizer", tables["tokenizer"])
-    files, vocabulary = record["files"], directory.inside("tokenizer.json")
-    read_checked(vocabulary, files["tokenizer.json"])
+    vocabulary = directory.inside("tokenizer.json")
+    read_checked(vocabulary, record["files"]["tokenizer.json"])
     tokenizer = components.build(tokenizer_choice, context).from_dict(read_json(vocabulary))
     components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
     model_choice = choose("model", tables["model"])
     model = components.build(model_choice, context)
-    weights = directory.inside("model.safetensors")
-    load_weights(model, model_choice, load_tensors(weights, read_checked(weights, files["model.safetensors"])))
+    model_id, tensors = _weights(directory, record)
+    load_weights(model, model_choice, tensors)
     chain = [choose("sampler", table) for table in tables.get("sampler", [])]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context, components),
         path=directory.path,
-        model_id=files["model.safetensors"],
+        model_id=model_id,
         defaults={key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS},
         tables=tables,
         record=record,
@@ -96,19 +100,30 @@ def _load(
     )
 
 
-def _finished(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
-    """The run to load, and its run.json: the one that is here, or the one that it is about to replace."""
+def _begun(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
+    """The run to load, and its run.json: the one that is here, or the finished one that it is about to replace."""
     loadable = directory.loadable()
     if loadable is not directory:
         cause = f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
         warnings.warn(cause, stacklevel=5)
     record = loadable.read_run()
-    if record["status"] != "finished":
-        raise RunError(
-            f"the run in {directory.path} is not finished ({record['status']}); run its pipeline again to resume",
-            directory.path,
-        )
+    if record["status"] != "finished" and not loadable.checkpoints.steps():
+        cause = f"the run in {directory.path} is not finished ({record['status']}) and has no checkpoint yet"
+        raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     return loadable, record
+
+
+def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, Tensors]:
+    """The SHA-256 and the tensors of the model; while there is none, those of the best checkpoint, and a warning."""
+    if record["status"] == "finished":
+        path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
+        return sha256, load_tensors(path, read_checked(path, sha256))
+    checkpoint = directory.checkpoints.best()
+    progress = checkpoint.progress
+    loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""
+    cause = f"training is not finished: the model is that of step {checkpoint.step}{loss}"
+    warnings.warn(f"{directory.path}: {cause}", stacklevel=5)
+    return hashlib.sha256(dump_tensors(checkpoint.tensors)).hexdigest(), checkpoint.tensors
 
 
 def make_generator(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -13,11 +14,11 @@ import tomli_w
 
 from textgen.data import Dataset
 from textgen.errors import Difference, RunMismatchError
-from textgen.files import dump_tensors, write_json
+from textgen.files import dump_tensors
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.structure import Choice, flat
 from textgen.protocols import Tokenizer
-from textgen.runs.checkpoints import Progress
+from textgen.runs.checkpoints import Checkpoint, Progress
 from textgen.runs.corpus import CorpusDigest
 from textgen.runs.directory import RunDirectory
 from textgen.runs.observers import Stopped
@@ -49,10 +50,56 @@ def _identity(choice: Choice) -> dict[str, Any]:
     }
 
 
-def compare(directory: RunDirectory, record: Mapping[str, Any] | None, shape: Mapping[str, Any]) -> None:
-    """Raise RunMismatchError if the run directory was made by another pipeline."""
-    if record is not None and (differences := _differences(record, shape)):
+def compare(
+    directory: RunDirectory, record: Mapping[str, Any] | None, pipeline: Pipeline, digest: CorpusDigest | None = None
+) -> bool:
+    """Whether a pipeline is to train the finished run of the directory on; False where it is the run's own.
+
+    Raises RunMismatchError if the run was made by another pipeline.
+    """
+    if record is None or not (differences := _differences(record, fingerprint(pipeline, digest))):
+        return False
+    if not _is_extended(pipeline, record, differences):
         raise RunMismatchError(directory.path, differences)
+    return True
+
+
+def extension_start(directory: RunDirectory, record: Mapping[str, Any], pipeline: Pipeline) -> Checkpoint:
+    """The checkpoint from which a finished run goes on. Raises RunMismatchError if there is none.
+
+    A config class may define `refuse_more() -> str` to say why its options leave none, and what to change.
+    """
+    reasons = [
+        part.options.refuse_more() for part in pipeline.trainer.flattened() if hasattr(part.options, "refuse_more")
+    ]
+    reason = next(filter(None, reasons), "")
+    if not reason and not record.get("stable_steps"):
+        reason = "its trainer left no state that more steps would lead to as well"
+    elif not reason and (found := directory.checkpoints.last(up_to=record["stable_steps"])) is not None:
+        return found
+    differences = _differences(record, fingerprint(pipeline))
+    raise RunMismatchError(directory.path, differences, reason or "the checkpoint to go on from is gone")
+
+
+def _is_extended(pipeline: Pipeline, record: Mapping[str, Any], differences: Iterable[Difference]) -> bool:
+    """Whether a finished run is to go on: only options made for that differ, and have larger values."""
+    return record["status"] == "finished" and all(_is_more(pipeline.trainer, each) for each in differences)
+
+
+def _is_more(trainer: Choice, difference: Difference) -> bool:
+    kind, *parents, key = difference.key.split(".")
+    choice: Choice | None = trainer
+    for part in parents:
+        choice = choice and choice.parts().get(part)
+    field = choice.offer.component.options().get(key) if choice is not None and kind == "trainer" else None
+    more = field.metadata.get("more") if field is not None else None
+    if not more or difference.before is None or difference.now is None:
+        return False
+    try:
+        before, now = map(float if more is True else more, (difference.before, difference.now))
+    except (ValueError, TypeError, AttributeError):  # what the record holds may be anything
+        return False
+    return bool(now > before)
 
 
 def _differences(record: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Difference]:
@@ -76,10 +123,19 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
 
 
 def begin(
-    pipeline: Pipeline, directory: RunDirectory, digest: CorpusDigest, tokenizer: Tokenizer, data: Dataset, device: str
+    pipeline: Pipeline,
+    directory: RunDirectory,
+    digest: CorpusDigest,
+    tokenizer: Tokenizer,
+    data: Dataset,
+    device: str,
+    earlier: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write tokenizer.json and run.json before training, and return the record."""
-    write_json(directory.path / "tokenizer.json", tokenizer.to_dict())
+    """Write tokenizer.json and run.json before training, and return the record.
+
+    What the trainer decided is as in the `earlier` record of this run.
+    """
+    vocabulary = (json.dumps(tokenizer.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
     record = {
         "status": "training",
         "step": 0,
@@ -101,6 +157,8 @@ def begin(
             **{name: metadata.version(name) for name in ("textgen-engine", "numpy", "torch")},
         },
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "files": {"tokenizer.json": directory.write_artifact("tokenizer.json", vocabulary)},
+        **{key: earlier[key] for key in ("settled",) if key in earlier},
     }
     directory.write_run(record)
     return record
@@ -110,7 +168,10 @@ def as_decided(pipeline: Pipeline, directory: RunDirectory) -> Pipeline:
     """The pipeline with what its trainer decided in an earlier part of this run; itself if that was nothing."""
     record = directory.read_run() if directory.exists() else {}
     options = record.get("settled")
-    if not options or _differences(record, fingerprint(pipeline)):
+    if not options:
+        return pipeline
+    differences = _differences(record, fingerprint(pipeline))
+    if differences and not _is_extended(pipeline, record, differences):
         return pipeline
     made = settle(pipeline, options)
     return pipeline if made.trainer == pipeline.trainer else made
@@ -133,11 +194,8 @@ def finish(
     """Write the best weights, then mark the run finished; `stopped` says which observer ended it early."""
     step = progress.best_step if progress.best_step is not None else progress.step
     tensors = directory.checkpoints.read(step).tensors
-    tokenizer = directory.inside("tokenizer.json").read_bytes()
-    files = {
-        "model.safetensors": directory.write_artifact("model.safetensors", dump_tensors(tensors)),
-        "tokenizer.json": directory.write_artifact("tokenizer.json", tokenizer),
-    }
+    weights = directory.write_artifact("model.safetensors", dump_tensors(tensors))
+    files = {**record["files"], "model.safetensors": weights}
     early = {} if stopped is None else {"stopped": attrs.asdict(stopped)}
     directory.write_run({**record, "status": "finished", **attrs.asdict(progress), **early, "files": files})
 

@@ -37,6 +37,7 @@ class TrainingLoop:
     observers            may end the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
+    extended             whether a finished run goes on
     """
 
     directory: RunDirectory
@@ -50,6 +51,7 @@ class TrainingLoop:
     checkpoint_seconds: float
     cancelled: Callable[[], bool]
     sample: Callable[[str, int], str]
+    extended: bool = False
     _unread: deque[StepDone] = attrs.field(factory=deque)
     _best: Checkpoint | None = None
     _written: set[int] = attrs.field(factory=set)
@@ -70,6 +72,7 @@ class TrainingLoop:
                 training_tokens=len(self.data.training),
                 validation_tokens=len(self.data.validation),
                 since_best=self.progress.since_best,
+                extended=self.extended,
             )
         )
         if self.observers.stopped is None:
@@ -114,6 +117,7 @@ class TrainingLoop:
                 training_seconds += now - earlier
                 tokens += event.tokens
                 self.observers.tell(event)
+                self._keep_stable(event)
             elif isinstance(event, Settled):
                 settle(event)
                 self.observers.tell(event)
@@ -134,6 +138,14 @@ class TrainingLoop:
             if self.observers.stopped is not None:
                 return
             earlier = time.perf_counter()
+
+    def _keep_stable(self, event: StepDone) -> None:
+        """Write the state that a run with more steps would reach as well, where the next step is another than its."""
+        self.progress.stable_steps = event.stable_steps
+        if event.step == event.stable_steps and event.step < event.steps:
+            best = self.progress.best_step
+            self.progress.kept = [event.step] if best is None else [event.step, best]
+            self._checkpoint()
 
     def _check_losses(self, event: StepDone | None = None) -> None:
         """Check the loss of a step: at once if it was read, else some steps later, so that the device is not awaited.
@@ -165,7 +177,7 @@ class TrainingLoop:
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
         loss = event.training_loss if event.validation_loss is None else event.validation_loss
         self.progress.evaluations += 1
-        self._written.discard(event.step)  # evaluating may have changed the model since its step
+        self._written.discard(event.step)  # what was written after this step knows nothing of the evaluation
         # One batch's training loss is too noisy to choose by: with nothing held out, the latest is the best.
         best = event.validation_loss is None or self.progress.best_loss is None or loss < self.progress.best_loss
         self.progress.since_best = 0 if best else self.progress.since_best + 1
@@ -208,7 +220,7 @@ class TrainingLoop:
         self._write_best()
         if self.progress.step not in self._written:
             self._write(self._snapshot())
-        keep = {self.progress.step, self.progress.best_step}
+        keep = {self.progress.step, self.progress.best_step, *self.progress.kept}
         self.directory.checkpoints.keep({step for step in keep if step is not None})
 
     def _write_best(self) -> None:

@@ -91,7 +91,6 @@ def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
     theta = _minimum(problem)
     slopes = theta[:, 1:] / spread
     bias = theta[:, 0] - slopes @ middle
-    # In single precision, which hides that the last bits depend on where in memory the arrays happened to be.
     return Gate(bias.astype(np.float32), slopes.T.astype(np.float32, order="C"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -76,7 +77,7 @@ class Samples:
         """Write a sample if one is due; the first is due at the first evaluation."""
         if isinstance(event, RunStarted):
             self._seen, self._sampled = event.evaluations, event.step
-            self._keep_samples_up_to(event.step)
+            self._keep_samples(lambda step: 0 < step <= event.step)
         elif isinstance(event, StepDone):
             self._steps = event.steps
         elif isinstance(event, Evaluation):
@@ -93,6 +94,7 @@ class Samples:
     def _sample(self, event: Evaluation) -> None:
         prompt = self.config.prompt
         text = prompt + event.sample(prompt, self.config.max_new_tokens)
+        self._keep_samples(lambda step: step < event.step)  # one of this step may be from before a crash
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(f"{_heading(event.step)}\n{text}\n\n")
         if self.console is not None:
@@ -101,10 +103,11 @@ class Samples:
             shown = " ".join(text.split())
             tqdm.write(f"step {event.step} writes: {shown}", file=self.console)
 
-    def _keep_samples_up_to(self, step: int) -> None:
-        kept = self.path.read_text(encoding="utf-8") if self.path.exists() and step else ""
+    def _keep_samples(self, keep: Callable[[int], bool]) -> None:
+        """Cut the file at the first sample of a step that is not to be kept."""
+        kept = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         for heading in re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE):
-            if int(heading[1]) > step:
+            if not keep(int(heading[1])):
                 kept = kept[: heading.start()]
                 break
         write_atomic(self.path, kept.encode())

@@ -1,0 +1,175 @@
+"""A finished run that goes on with more steps, and what comes of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from commands import run_textgen
+from small_run import tables, text_of, tree
+
+import textgen
+from textgen.events import RunStarted, Settled
+
+
+def pipeline(folder: Path, *, steps: int | None = 10, **trainer: Any) -> dict[str, Any]:
+    """A run whose learning rate stays the same for half of its steps, and is then lowered."""
+    made = tables(folder, "adamw", "streams")
+    made["trainer"] |= {"schedule": "decay", "decay_share": 0.5, **trainer}
+    if steps is not None:
+        made["trainer"]["steps"] = steps
+    return made
+
+
+SGD = {"type": "sgd", "momentum": 0.9, "batch_size": 48, "evaluate_every": 2}
+MIXED = {"type": "mixture", "first": {"type": "rnn", "hidden_size": 8, "dropout": 0.3}, "second": {"type": "ngram"}}
+
+
+def constant(folder: Path, *, steps: int) -> dict[str, Any]:
+    return {**tables(folder, "sgd", "streams"), "trainer": {**SGD, "steps": steps}}
+
+
+def mixture(folder: Path, *, steps: int) -> dict[str, Any]:
+    made = pipeline(folder, steps=steps)
+    return {**made, "model": MIXED, "trainer": {"type": "mixture", "first": made["trainer"]}}
+
+
+@attrs.define
+class Recorder:
+    events: list[Any] = attrs.field(factory=list)
+
+    def observe(self, event: Any) -> None:
+        self.events.append(event)
+
+    def of(self, cls: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, cls)]
+
+
+def measured(run: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "characters_per_second")} for row in rows]
+
+
+def assert_same(run: Path, other: Path) -> None:
+    names = ("model.safetensors", "tokenizer.json", "samples.txt", "checkpoints/step-000020/trainer.safetensors")
+    ours, theirs = tree(run), tree(other)
+    assert {name: ours[name] for name in names} == {name: theirs[name] for name in names}
+    assert measured(run) == measured(other)
+
+
+@pytest.mark.parametrize(("make", "start"), [(pipeline, 6), (constant, 10), (mixture, 6)])
+def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(folder: Path, make: Any, start: int) -> None:
+    whole = textgen.run(make(folder, steps=20), output=folder / "whole")
+    textgen.run(make(folder, steps=10), output=folder / "parts")
+    recorder = Recorder()
+    extended = textgen.run(make(folder, steps=20), output=folder / "parts", observers=[recorder])
+    (began,) = recorder.of(RunStarted)
+    assert (extended.outcome, began.step, began.extended) == ("resumed", start, True)
+    assert_same(extended.path, whole.path)
+    assert textgen.run(make(folder, steps=20), output=folder / "parts").outcome == "skipped"
+    assert not (folder / "parts/.previous").exists()
+
+
+def test_going_on_may_be_interrupted_and_done_twice(folder: Path) -> None:
+    """After every event, with the finished model at hand until the longer run is finished."""
+    whole = textgen.run(pipeline(folder, steps=20), output=folder / "whole")
+    run = textgen.run(pipeline(folder, steps=6), output=folder / "parts").path
+    textgen.run(pipeline(folder, steps=10), output=run)
+    before, interruptions = text_of(run), 0
+    while True:
+        try:
+            textgen.run(pipeline(folder, steps=20), output=run, cancelled=lambda: True)
+            break
+        except textgen.Interrupted:
+            interruptions += 1
+            assert json.loads((run / "run.json").read_text())["status"] == "unfinished"
+            with pytest.warns(UserWarning, match="is not finished; this is the one that it replaces"):
+                assert text_of(run) == before
+    assert interruptions > 15
+    assert_same(run, whole.path)
+
+
+def test_the_best_before_the_decay_is_kept_for_the_longer_run(folder: Path) -> None:
+    made = pipeline(folder, evaluate_every=4)
+    run = textgen.run(made, output=folder / "run").path
+    assert json.loads((run / "run.json").read_text())["best_step"] > 4
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(made, {"trainer.steps": 20}, output=run, cancelled=lambda: True)
+    assert textgen.Engine().finish(run)
+    record = json.loads((run / "run.json").read_text())
+    assert (record["step"], record["best_step"]) == (7, 4)
+    longer = {**made, "trainer": {**made["trainer"], "steps": 100}}
+    count = itertools.count(1)
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(longer, output=folder / "four", cancelled=lambda: next(count) == 5)
+    with pytest.warns(UserWarning, match="is that of step 4"):
+        assert text_of(folder / "four") == text_of(run)
+
+
+def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder: Path) -> None:
+    whole = textgen.run(pipeline(folder, steps=20), output=folder / "whole")
+    count = itertools.count(1)
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(pipeline(folder), output=folder / "run", cancelled=lambda: next(count) == 4)
+    assert textgen.Engine().finish(folder / "run")
+    recorder = Recorder()
+    run = textgen.run(pipeline(folder, steps=20), output=folder / "run", observers=[recorder])
+    assert 1 < recorder.of(RunStarted)[0].step < 5
+    assert_same(run.path, whole.path)
+
+
+def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
+    made = pipeline(folder, steps=None, budget="1.5s", workers="auto")
+    first, second = Recorder(), Recorder()
+    run = textgen.run(made, output=folder / "run", observers=[first]).path
+    before = json.loads((run / "run.json").read_text())
+    with pytest.raises(textgen.RunMismatchError, match=r"trainer\.budget: 1\.5s before, 1s now"):
+        textgen.run(made, {"trainer.budget": "1s"}, output=run)
+    textgen.run(made, {"trainer.budget": "4s"}, output=run, observers=[second])
+    after = json.loads((run / "run.json").read_text())
+    assert second.of(RunStarted)[0].step == before["stable_steps"] > 0
+    settled = [event.options["settled"] for event in second.of(Settled)]
+    assert settled[-1] == after["settled"]["settled"]
+    assert (settled[-1]["budget"], settled[-1]["workers"]) == ("4s", before["settled"]["settled"]["workers"])
+    assert after["step"] == settled[-1]["steps"] > before["step"]
+    assert textgen.run(made, {"trainer.budget": "4s"}, output=run).outcome == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ({"steps": 8}, r"holds a run of another pipeline:\n  trainer\.steps: 10 before, 8 now"),
+        ({"steps": 20, "momentum": 0.5}, r"holds a run of another pipeline:"),
+        ({"steps": None, "epochs": 9}, r"holds a run of another pipeline:"),
+    ],
+)
+def test_other_changes_are_another_pipeline(folder: Path, trainer: dict[str, Any], said: str) -> None:
+    run = textgen.run(constant(folder, steps=10), output=folder / "run").path
+    before = tree(run)
+    changed = {key: value for key, value in {**SGD, **trainer}.items() if value is not None}
+    with pytest.raises(textgen.RunMismatchError, match=said):
+        textgen.run({**constant(folder, steps=10), "trainer": changed}, output=run)
+    assert tree(run) == before
+
+
+def test_another_text_is_not_gone_on_with(folder: Path) -> None:
+    run = textgen.run(constant(folder, steps=10), output=folder / "run").path
+    (folder / "text.txt").write_text((folder / "text.txt").read_text() + "One more raven.\n")
+    with pytest.raises(textgen.RunMismatchError, match=r"trainer\.steps: 10 before, 20 now\n  corpus\."):
+        textgen.run(constant(folder, steps=20), output=run)
+
+
+def test_a_cosine_says_what_to_write_instead(folder: Path) -> None:
+    run = textgen.run(pipeline(folder, schedule="cosine"), output=folder / "runs/p").path
+    before = tree(run)
+    (folder / "p.toml").write_text((run / "pipeline.toml").read_text())
+    done = run_textgen("run", "p.toml", "--set", "trainer.steps=20", "--output", "runs/p", folder=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "holds a finished run that cannot go on:\n  trainer.steps: 10 before, 20 now" in done.stderr
+    assert 'with schedule = "decay", which has to be trained anew, a run can go on' in done.stderr
+    assert "--overwrite" in done.stderr
+    assert tree(run) == before

@@ -1,0 +1,148 @@
+"""What an unfinished run is good for: it is loaded, evaluated, and finished before its time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import run_textgen
+from small_run import running, tables, text_of, tree, wait_for
+
+import textgen
+from textgen.events import Evaluation
+
+TRAINING = "training is not finished: the model is that of step"
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    """Interrupts a run when that many events have passed."""
+    count = itertools.count(1)
+    return lambda: next(count) >= steps
+
+
+def interrupted(folder: Path, events: int, **trainer: Any) -> Path:
+    """The directory of a run that was stopped after so many events."""
+    pipeline = tables(folder, "sgd", "shuffled")
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(
+            {**pipeline, "trainer": {**pipeline["trainer"], **trainer}},
+            output=folder / "run",
+            cancelled=stop_after(events),
+        )
+    return folder / "run"
+
+
+class Worse:
+    """Counts the loss of the first evaluation as the lowest: those after it are of weights that were spoilt."""
+
+    def observe(self, event: Any) -> None:
+        if isinstance(event, Evaluation):
+            import torch
+
+            with torch.no_grad():
+                for parameter in event.model.parameters():
+                    parameter.mul_(30)
+
+
+def test_an_unfinished_run_is_its_best_checkpoint(folder: Path) -> None:
+    pipeline = tables(folder, "sgd", "shuffled")
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(pipeline, output=folder / "run", observers=[Worse()], cancelled=stop_after(7))
+    before = tree(folder / "run")
+    newest = folder / "run/checkpoints/step-000005/trainer.json"
+    progress = json.loads(newest.read_text())["progress"]
+    assert progress["best_step"] == 2, "the second evaluation is worse"
+    with pytest.warns(UserWarning, match=f"{TRAINING} 2, with a loss of {progress['best_loss']:.3f}"):
+        generator = textgen.load(folder / "run")
+    text = generator.generate("Once", max_new_tokens=30).text
+    assert len(text) == 30
+    assert generator.score(pipeline_text(folder)).loss > 0
+    assert tree(folder / "run") == before
+    same = textgen.run({**pipeline, "trainer": {**pipeline["trainer"], "epochs": 1, "steps": 2}}, output=folder / "two")
+    assert text_of(same.path) == text
+
+
+def pipeline_text(folder: Path) -> str:
+    return (folder / "text.txt").read_text()
+
+
+def test_the_commands_say_in_one_line_that_training_is_not_finished(folder: Path) -> None:
+    interrupted(folder, 3)
+    for command in (["generate", "run", "-p", "Once", "--max-new-tokens", "5"], ["evaluate", "run", "text.txt"]):
+        done = run_textgen(*command, folder=folder)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+        (line,) = done.stderr.splitlines()
+        assert f"{TRAINING} 2" in line
+
+
+def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
+    """Its checkpoints come and go: at every step here."""
+    more = ["trainer.epochs=100000", "trainer.evaluate_every=1", "checkpoint.seconds=0.001"]
+    with running("run", "p.toml", *(each for key in more for each in ("--set", key)), folder=folder) as process:
+        wait_for(process, "writes")
+        for _ in range(20):
+            with pytest.warns(UserWarning, match=TRAINING):
+                assert len(text_of(folder / "runs/p")) == 30
+        assert process.poll() is None
+
+
+def test_a_run_without_a_checkpoint_is_an_error(folder: Path) -> None:
+    class Fails:
+        def observe(self, event: Any) -> None:
+            raise OSError("the tape is full")
+
+    with pytest.raises(OSError, match="tape"):
+        textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", observers=[Fails()])
+    with pytest.raises(textgen.RunError, match=r"is not finished \(unfinished\) and has no checkpoint yet; run its"):
+        textgen.load(folder / "run")
+
+
+def test_damage_to_the_vocabulary_of_an_unfinished_run_is_found(folder: Path) -> None:
+    run = interrupted(folder, 2)
+    vocabulary = run / "tokenizer.json"
+    vocabulary.write_text(vocabulary.read_text().replace("O", "0", 1))
+    with pytest.raises(textgen.CorruptFileError, match=r"tokenizer\.json"):
+        textgen.load(run)
+
+
+def test_a_run_that_is_finished_early_has_the_best_checkpoint_and_is_skipped(folder: Path) -> None:
+    run = interrupted(folder, 7)
+    with pytest.warns(UserWarning, match=TRAINING):
+        text = text_of(run)
+    done = run_textgen("finish", "run", folder=folder)
+    record = json.loads((run / "run.json").read_text())
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert f"finished: run (step {record['best_step']} of {record['step']}, with the lowest validation" in done.stderr
+    assert (record["status"], record["stopped"]["by"]) == ("finished", "textgen finish")
+    assert text_of(run) == text
+    assert textgen.run(tables(folder, "sgd", "shuffled"), output=run).outcome == "skipped"
+
+    before = tree(run)
+    again = run_textgen("finish", "run", folder=folder)
+    assert (again.returncode, again.stdout) == (0, "")
+    assert again.stderr == "run was finished already, and is left as it is\n"
+    assert tree(run) == before
+
+
+def test_what_cannot_be_finished(folder: Path) -> None:
+    engine = textgen.Engine()
+    with pytest.raises(textgen.RunError, match=r"it has no run\.json"):
+        engine.finish(folder)
+
+    class InBetween:
+        def observe(self, event: Any) -> None:
+            if isinstance(event, Evaluation):
+                with pytest.raises(textgen.RunLockedError, match="in use by another run"):
+                    engine.finish(folder / "run")
+                raise OSError("before a checkpoint")
+
+    with pytest.raises(OSError, match="before a checkpoint"):
+        textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", observers=[InBetween()])
+    with pytest.raises(textgen.RunError, match="has no checkpoint yet; run its pipeline again"):
+        engine.finish(folder / "run")
+    assert not json.loads((folder / "run/run.json").read_text()).get("files", {}).get("model.safetensors")
