@@ -52,28 +52,35 @@ class SamplerTexts:
 
     @property
     def lengths(self) -> Any:
+        """(B,) tokens after the prompt."""
         return self._at_least("lengths", "lengths").lengths
 
     @property
     def prompt_lengths(self) -> Any:
+        """(B,) tokens in the prompt."""
         return self._at_least("lengths", "prompt_lengths").prompt_lengths
 
     @property
     def counts(self) -> Any:
+        """(B, V) of tokens after the prompt."""
         return self._at_least("counts", "counts").counts
 
     @property
     def prompt_counts(self) -> Any:
+        """(B, V) of the prompt."""
         return self._at_least("counts", "prompt_counts").prompt_counts
 
     def tokens(self, row: int) -> Ids:
+        """(N,) ids of a row."""
         return self._at_least("tokens", "tokens(row)").tokens(row)
 
     @property
     def state(self) -> Tensors:
+        """The sampler's own."""
         return self.link.view(self.rows).state
 
     def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+        """(B, count) numbers, if it has announced that it reads them."""
         if not self.link.random:
             raise ReadTooMuch("history.random()", "random is not True", st.SAMPLER_RANDOM)
         return self.link.view(self.rows).random(count)
