@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from textgen import BuildContext, Engine, Interrupted, Run, RunMismatchError, UsageError
 from textgen.data import Dataset
-from textgen.events import Evaluated, StepDone
+from textgen.events import Evaluated, Settled, StepDone
 from textgen.protocols import TrainerState, TrainingContext
 from textgen_builtins.models.gate import Gate, fit
 from textgen_builtins.models.loss import log_softmax, mean_loss
@@ -157,13 +157,6 @@ def test_another_part_is_another_pipeline(mixture_run: Run, tmp_path: Path) -> N
         Engine().run(tables, output=mixture_run.path)
 
 
-@attrs.frozen
-class Settled:
-    """An event that this version does not know."""
-
-    options: dict[str, Any]
-
-
 class Scripted:
     """A trainer that trains nothing and notes what it is given."""
 
@@ -172,7 +165,7 @@ class Scripted:
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[Any]:
         self.data.append(data)
-        yield Settled({"steps": 2})
+        yield Settled(options={"steps": 2})
         yield "unknown"
         yield StepDone(step=1, steps=1, epoch=1, loss=2.0, tokens=3)
         yield Evaluated(step=1, epoch=1, training_loss=2.0, validation_loss=3.0)
@@ -209,7 +202,7 @@ def test_the_text_of_the_gate_is_neither_fitted_on_nor_reported(mixture_run: Run
     assert [len(part) for part in (given.training, given.validation)] == [17_100, 900]
     assert [len(part.training) for part in counted] == [17_100, 18_000]
     assert not any(len(part.validation) for part in counted)
-    assert events[:2] == [Settled({"first": {"steps": 2}}), "unknown"]
+    assert events[:2] == [Settled(options={"first": {"steps": 2}}), "unknown"]
     assert (events[-1].validation_loss is None) == (not held_out)
     assert events[-1].validation_loss != 3.0
 
