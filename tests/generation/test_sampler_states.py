@@ -232,6 +232,15 @@ def test_a_sampler_that_does_not_say_that_it_ends_texts_is_to_blame(finished_run
         generator.generate("the ", max_new_tokens=9)
 
 
+def test_a_model_that_leaves_nothing_is_to_blame_for_it(finished_run: Path) -> None:
+    generator = with_sampler(finished_run, Counter(3))
+    tensors = generator.model.tensors()
+    bias = next(name for name, array in tensors.items() if array.shape == (generator.tokenizer.vocab_size,))
+    generator.model.load_tensors({**tensors, bias: np.full_like(tensors[bias], -np.inf)})
+    with pytest.raises(ContractError, match="model 'rnn' forbade every token"):
+        generator.generate("the ", max_new_tokens=9)
+
+
 class Broken(Witness):
     random = False
 

@@ -35,6 +35,7 @@ class Link:
     has_state: bool
     random: bool
     ends: bool
+    deterministic: bool
     _form: dict[str, _Form] = attrs.field(factory=dict)  # that of the first state, which all others must have
 
     @classmethod
@@ -53,7 +54,9 @@ class Link:
         random, ends = (bool(getattr(sampler, name, False)) for name in ("random", "ends"))
         if level == "none" and (start or random or ends):
             level = "lengths"
-        return cls(sampler, offer, place, f"{offer.name}-{before}", level, start, random, ends)
+        # One that also keeps a state, or may leave nothing, has to be called, whatever it promises.
+        deterministic = bool(getattr(sampler, "deterministic", False)) and not (start or ends)
+        return cls(sampler, offer, place, f"{offer.name}-{before}", level, start, random, ends, deterministic)
 
     def view(self, rows: SequenceHistory) -> History:
         """What the sampler sees of the rows."""
