@@ -92,9 +92,11 @@ class Progress:
     def _line(self, event: StepDone, losses: str) -> None:
         """A line on where training stands, and how long it will take."""
         self._line_at = now = time.monotonic()
-        done, seconds = event.step - self._first, max(now - self._begun, 1e-9)
-        pace = f", {self._tokens / seconds:,.0f} tokens/s, {seconds / done * (event.steps - event.step):.0f} s left"
-        self._say(f"epoch {event.epoch}, step {event.step}/{event.steps}: {losses}{pace if done else ''}")
+        done, seconds, pace = event.step - self._first, max(now - self._begun, 1e-9), ""
+        if done:
+            left = seconds / done * (event.steps - event.step)
+            pace = f", {self._tokens / seconds:,.0f} tokens/s, {left:.0f} s left"
+        self._say(f"epoch {event.epoch}, step {event.step}/{event.steps}: {losses}{pace}")
 
     def _warn_if_busy(self, cores: float) -> None:
         total = os.cpu_count() or 1
