@@ -33,6 +33,8 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     shape = {key: tables[key] for key in ("seed", "tokenizer", "data", "model", "trainer")}
     for key in ("tokenizer", "model", "trainer"):
         shape[key] = _identity(getattr(pipeline, key))
+    if pipeline.start is not None:
+        shape["model"]["start"] = {"weights": pipeline.start.weights, "tokenizer": pipeline.start.tokenizer}
     # Of the observers, those that may end a run early: their config classes have a fingerprint.
     ending = [choice for choice in pipeline.observers if hasattr(choice.options, "fingerprint")]
     shape["observer"] = {choice.offer.canonical_name: choice.options.fingerprint() for choice in ending}
