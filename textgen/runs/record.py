@@ -80,7 +80,7 @@ def extension_start(directory: RunDirectory, record: Mapping[str, Any], pipeline
     elif not reason and (found := directory.checkpoints.last(up_to=record["stable_steps"])) is not None:
         return found
     differences = _differences(record, fingerprint(pipeline))
-    raise RunMismatchError(directory.path, differences, reason or "the checkpoint to go on from is gone")
+    raise RunMismatchError(directory.path, differences, reason or "no checkpoint is left that more steps would lead to")
 
 
 def _is_extended(pipeline: Pipeline, record: Mapping[str, Any], differences: Iterable[Difference]) -> bool:
