@@ -25,6 +25,7 @@ SIDEBAR = """
 
 quickstart
 pipelines
+mixtures
 python-api
 embedding
 writing-plugins

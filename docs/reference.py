@@ -37,10 +37,13 @@ from textgen.pipeline.pipeline import TABLES, GeneralOptions
 from textgen.plugin import hookspecs
 from textgen.tools.commented import inline_toml
 from textgen.tools.describe import describe, describe_option
+from textgen_builtins.starter.command import starter_pipeline
+from textgen_builtins.starter.texts import STORY, TextFacts
 
+SPEED = 75_000  # characters a second, as `textgen init --speed` takes it
 MARK = "<!-- Written by `python docs/reference.py` from the code; changes made here are lost. -->\n"
 FILES = re.compile(r"(<!-- files: .*-->\n)(?:.*\n)*?(<!-- end of files -->\n)")
-ROOMS = ("plugin", "pipeline", "contracts", "generation", "runs", "tools", "cli", "testing")
+ROOMS = ("plugin", "pipeline", "contracts", "gradient", "generation", "runs", "tools", "cli", "testing")
 
 
 def main() -> int:
@@ -65,7 +68,17 @@ def pages() -> dict[Path, str]:
     made = {PAGES / f"{name}.md": f"{MARK}\n{make().rstrip()}\n" for name, make in WRITERS.items()}
     architecture = ROOT / "docs/architecture.md"
     written = architecture.read_text(encoding="utf-8")
-    return {**made, architecture: FILES.sub(lambda parts: f"{parts[1]}\n{files()}\n{parts[2]}", written)}
+    made[architecture] = FILES.sub(lambda parts: f"{parts[1]}\n{files()}\n{parts[2]}", written)
+    return {**made, **starter_pipelines()}
+
+
+def starter_pipelines() -> dict[Path, str]:
+    """Two of the example pipelines: what `textgen init` writes, for a machine of two cores."""
+    story = starter_pipeline(STORY, 45, SPEED).replace('prompt = ""   ', 'prompt = "Nell "')
+    mine = TextFacts('type = "file"\npath = "my.txt"         # a file, a list of files, or a folder', 200_000)
+    texts = {"quickstart": story, "my-text": starter_pipeline(mine, 60, SPEED)}
+    paths = {name: ROOT / f"docs/pipelines/{name}.toml" for name in texts}
+    return {paths[name]: text.replace("{file}", f"docs/pipelines/{name}.toml") for name, text in texts.items()}
 
 
 def pipeline() -> str:

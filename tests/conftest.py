@@ -146,6 +146,21 @@ def generator(finished_run: Path) -> Generator:
     return load(finished_run)
 
 
+@pytest.fixture(scope="module")
+def lively(finished_run: Path) -> Generator:
+    """One with large random weights, whose greedy text does not settle."""
+    import numpy as np
+
+    from textgen import load
+
+    made = load(finished_run)
+    draw = np.random.default_rng(6)
+    tensors = made.model.tensors()
+    made.model.load_tensors({n: draw.normal(0, 2, a.shape).astype(a.dtype) for n, a in sorted(tensors.items())})
+    assert len(set(made.generate("the ", max_new_tokens=100, temperature=0).tokens)) > 5
+    return made
+
+
 @pytest.fixture(scope="session")
 def book() -> Path:
     """The text of The Time Machine."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -13,6 +13,8 @@ Ids: TypeAlias = npt.NDArray[np.integer[Any]]
 """Token ids, as in textgen.protocols, which does not import NumPy."""
 _ROUNDS: Final = 6
 _ORDERED_AT_ONCE: Final = 1 << 16
+_PAST: Final = 512  # tokens of its past that a stretch of a text reads
+_STRETCH: Final = 2048  # tokens that make a stretch worth it
 
 
 @attrs.frozen(eq=False)
@@ -55,6 +57,25 @@ class Dataset:
     def validation_windows(self) -> Windows:
         """The windows to validate on."""
         return Windows(self.validation, self.window_length, self.window_stride)
+
+
+def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
+    """A text (N,) in stretches that a model reads side by side as if they were one stream, for the loss of it.
+
+    Yields arrays (B, T + 1), B at most `rows`, and for each row how many predictions, at its end, count (B,); in all
+    N - 1. All rows but the first of the text read some 500 tokens of their past before their predictions count.
+    """
+    first = min(len(tokens) - 1, _PAST + _STRETCH)
+    if first < 1:
+        return
+    yield tokens[None, : first + 1].astype(np.int64), np.array([first])
+    if rest := len(tokens) - 1 - first:
+        rows = max(1, min(rows, rest // _STRETCH))
+        span = -(-rest // rows)
+        counts = np.full(rows, span)
+        counts[-1] = rest - (rows - 1) * span
+        stops = len(tokens) - rest + np.cumsum(counts)
+        yield tokens[stops[:, None] - (span + _PAST + 1) + np.arange(span + _PAST + 1)].astype(np.int64), counts
 
 
 def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]]:

@@ -46,7 +46,6 @@ class Corpus(Protocol):
         without text are left out. Called more than once, and must start from the beginning and give the same each time.
         Raises CorpusError.
         """
-        ...
 
 
 class IncrementalDecoder(Protocol):
@@ -58,7 +57,6 @@ class IncrementalDecoder(Protocol):
 
     def decode(self, ids: Ids, final: bool = False) -> str:
         """The text that `ids` (T,) complete. With `final`, also the text that is still held back."""
-        ...
 
 
 @runtime_checkable
@@ -68,40 +66,31 @@ class Tokenizer(Protocol):
     @property
     def vocab_size(self) -> int:
         """V. Raises ValueError before `fit`."""
-        ...
 
     @property
     def unknown_id(self) -> int | None:
         """The id for text outside the vocabulary; None if every text can be encoded."""
-        ...
 
     def fit(self, pieces: Iterable[str]) -> None:
         """Learn the vocabulary from a corpus. Deterministic; reads `pieces` once, in bounded memory."""
-        ...
 
     def encode(self, text: str) -> Ids:
         """(T,) ids of `text`. Text outside the vocabulary becomes `unknown_id`."""
-        ...
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """Encode a corpus in bounded memory: together the ids that `encode` gives for the joined text."""
-        ...
 
     def decode(self, ids: Ids) -> str:
         """The text of `ids` (T,)."""
-        ...
 
     def incremental_decoder(self) -> IncrementalDecoder:
         """A decoder for one stream. Its pieces, joined, are the text that `decode` gives."""
-        ...
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that `from_dict` needs, as JSON values."""
-        ...
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:
         """A fitted tokenizer with the configuration of this one and the vocabulary in `state`."""
-        ...
 
 
 class DocumentTokenizer(Tokenizer, Protocol):
@@ -114,14 +103,12 @@ class DocumentTokenizer(Tokenizer, Protocol):
     @property
     def end_id(self) -> int | None:
         """The id, counted in `vocab_size`. None if there is none, and before `fit` if `fit` decides."""
-        ...
 
     def fit(self, pieces: Iterable[CorpusPiece]) -> None:
         """Learn the vocabulary. DOCUMENT_END comes as in the corpus; without it, `end_id` may stay None.
 
         textgen.documents.split_documents gives the pieces document by document.
         """
-        ...
 
 
 class Decoder(Protocol):
@@ -133,7 +120,6 @@ class Decoder(Protocol):
     @property
     def batch_size(self) -> int:
         """B."""
-        ...
 
     def extend(self, tokens: Ids) -> Array:
         """Feed `tokens` (B, T) and return the logits (B, V) of the token that follows.
@@ -141,15 +127,12 @@ class Decoder(Protocol):
         T may be 0: the logits of the token after those fed so far, at the start those of the first token. The caller
         may write into the array; the next call may reuse it.
         """
-        ...
 
     def score(self, tokens: Ids) -> Array:
         """Feed `tokens` (B, T), T > 0, and return the logits (B, T, V) after each of them."""
-        ...
 
     def read_state(self) -> Tensors:
         """A copy of the carried state by name, each array with the batch as its first axis."""
-        ...
 
     def write_state(self, state: Tensors) -> None:
         """Replace the carried state. Its first axis sets the batch size, so selecting rows forks or drops sequences.
@@ -157,7 +140,6 @@ class Decoder(Protocol):
         If arrays keep their shape from step to step, the engine joins rows of different decoders of the model and
         generates in batches; if they grow, it does so only with a RowDecoder.
         """
-        ...
 
 
 class GreedyDecoder(Decoder, Protocol):
@@ -173,7 +155,6 @@ class GreedyDecoder(Decoder, Protocol):
         steps of `extend` give the same tokens and leave the same state. May return fewer tokens, even (B, 0), if a
         logit may be NaN or infinite; the engine then takes the next step itself and names the component at fault.
         """
-        ...
 
 
 class RowDecoder(Decoder, Protocol):
@@ -189,11 +170,9 @@ class RowDecoder(Decoder, Protocol):
 
     def take(self, rows: Sequence[int]) -> Self:
         """Another decoder with these rows, in this order; a row may occur twice. This one does not change."""
-        ...
 
     def join(self, other: Self) -> None:
         """Append the rows of another decoder of the model, which is not used afterwards."""
-        ...
 
 
 @runtime_checkable
@@ -210,15 +189,12 @@ class Model(Protocol):
 
     def decoder(self, batch_size: int) -> Decoder:
         """The fastest decoder for this device, at the start state. Called from any thread."""
-        ...
 
     def tensors(self) -> Tensors:
         """All weights by their stable names, as NumPy arrays."""
-        ...
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Load weights of the same names, shapes and dtypes. Raises ValueError saying which differ."""
-        ...
 
 
 @attrs.frozen
@@ -254,15 +230,12 @@ class Trainer(Protocol):
         After each yield, `state()` and the model's tensors are a consistent state to resume from. Continues from the
         loaded state, if there is one.
         """
-        ...
 
     def state(self) -> TrainerState:
         """The state of training."""
-        ...
 
     def load_state(self, state: TrainerState) -> None:
         """Make the next `train` continue exactly from `state`."""
-        ...
 
 
 class History(Protocol):
@@ -274,38 +247,31 @@ class History(Protocol):
     @property
     def prompt_lengths(self) -> npt.NDArray[np.int64]:
         """(B,) tokens in the prompt. For samplers with `history` "lengths" or more."""
-        ...
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """(B,) tokens generated: the step. For samplers with `history` "lengths" or more."""
-        ...
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
         """(B, V) how often each token was generated. For samplers with `history` "counts" or "tokens"."""
-        ...
 
     @property
     def prompt_counts(self) -> npt.NDArray[np.int32]:
         """(B, V) how often each token occurs in the prompt. For samplers with `history` "counts" or "tokens"."""
-        ...
 
     def tokens(self, row: int) -> Ids:
         """(N,) the ids of one sequence, prompt and generated. For samplers with `history` "tokens"."""
-        ...
 
     @property
     def state(self) -> Tensors:
         """The sampler's own state by name, each array with the batch as its first axis. For a StatefulSampler."""
-        ...
 
     def random(self, count: int = 1) -> npt.NDArray[np.float64]:
         """(B, count) random numbers from [0, 1), for samplers with `random`. A second call gives the same ones.
 
         They depend on nothing but the request's seed and index, the step, and the sampler's place in the chain.
         """
-        ...
 
 
 class Sampler(Protocol):
@@ -323,7 +289,6 @@ class Sampler(Protocol):
 
         Rows are independent: the result of a row does not depend on the others. It follows from the arguments alone.
         """
-        ...
 
 
 class StatefulSampler(Sampler, Protocol):
@@ -339,14 +304,12 @@ class StatefulSampler(Sampler, Protocol):
         Where a text is continued from a saved state, the sampler's state is the saved one; a sampler that was not in
         the chain before starts there.
         """
-        ...
 
     def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
         """The states after `tokens` (B,) were drawn, each array with the batch as its first axis.
 
         `logits` (B, V) is what this sampler gave in this step; `history` is as it was then.
         """
-        ...
 
 
 class Observer(Protocol):
@@ -357,4 +320,3 @@ class Observer(Protocol):
 
         Returns None; or `textgen.events.Stop`, which ends the run early, as finished.
         """
-        ...

@@ -66,10 +66,11 @@ def main() -> None:
 
 def print_rows(text: Mapping[str, Any], *, quick: bool, threads: int) -> None:
     """A row for each model, from the first that knows nothing."""
-    vocabulary = train(text, {"model": {"type": "ngram", "order": 1}, "trainer": {"type": "count"}})[0]
+    vocabulary = train(text, counted(order=1))[0]
     show(f"nothing: all {vocabulary} characters equally likely", math.log(vocabulary), math.log2(vocabulary))
     for name, order in COUNTED.items():
-        show(name, *train(text, {"model": {"type": "ngram", "order": order}, "trainer": {"type": "count"}})[1:])
+        show(name, *train(text, counted(order=order))[1:])
+    show("n-gram model with counts over words", *train(text, counted(word_contexts=2))[1:])
     for units, dropout, epochs in NETWORKS:
         epochs = 2 if quick else epochs
         network = {
@@ -84,6 +85,12 @@ def print_rows(text: Mapping[str, Any], *, quick: bool, threads: int) -> None:
             },
         }
         show(f"LSTM of {units} units, dropout {dropout:g}, {epochs} epochs", *train(text, network)[1:])
+
+
+def counted(word_contexts: int = 0, **options: int) -> dict[str, Any]:
+    """The tables of an n-gram model."""
+    model = {"type": "ngram", "word_contexts": word_contexts, **options}
+    return {"model": model, "trainer": {"type": "count"}}
 
 
 def train(text: Mapping[str, Any], tables: Mapping[str, Any]) -> tuple[int, float, float, float]:

@@ -185,6 +185,31 @@ def test_rows_are_forked_dropped_and_reordered(cell: dict[str, Any]) -> None:
             assert np.array_equal(alone.extend(tokens[place : place + 1])[0], given[place])
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_that_join_and_leave_stay_as_they_are_bit_for_bit(cell: dict[str, Any], layers: int) -> None:
+    made = fast(**cell, layers=layers, hidden_size=17)
+    tokens, rest = ids(4, 12), ids(4, 9, seed=1)
+    alone = []
+    for row in range(4):
+        decoder = made.decoder(1)
+        decoder.extend(tokens[row : row + 1])
+        alone.append((decoder.extend(rest[row : row + 1]).copy(), decoder.read_state()))
+    first, second = made.decoder(3), made.decoder(1)
+    first.extend(tokens[:3])[:] = -np.inf  # as a caller may
+    second.extend(tokens[3:])
+    left = first.take([2])
+    first.join(second)
+    assert (first.batch_size, left.batch_size) == (4, 1)
+    first = first.take([3, 0, 1])
+    first.join(left)
+    order = [3, 0, 1, 2]
+    logits, state = first.extend(rest[order]), first.read_state()
+    for place, row in enumerate(order):
+        assert np.array_equal(logits[place], alone[row][0][0])
+        assert all(np.array_equal(array[place], alone[row][1][name][0]) for name, array in state.items())
+
+
 @pytest.mark.parametrize("hidden_size", [1, 5, 32, 33, 256, 400])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_row_is_the_same_in_any_batch_bit_for_bit(cell: dict[str, Any], hidden_size: int) -> None:

@@ -282,6 +282,7 @@ def links(size: int) -> dict[str, Any]:
         "frequency-penalty": {"penalty": 0.3},
         "logit-bias": {"bias": bias},
         "no-repeat-ngram": {"n": 2},
+        "dry": {"multiplier": 0.8},
     }
 
 
@@ -325,6 +326,8 @@ OFF: dict[str, dict[str, Any]] = {
     "frequency-penalty": {"penalty": 0.0},
     "logit-bias": {"bias": {}},
     "no-repeat-ngram": {"n": 0},
+    "xtc": {"probability": 0.0},
+    "dry": {"multiplier": 0.0},
 }
 
 

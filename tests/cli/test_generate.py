@@ -46,6 +46,30 @@ def test_options_are_those_of_the_python_function(generate: Callable[..., Any], 
     assert (done.code, done.stdout) == (0, f"{expected}\n"), done.stderr
 
 
+def test_samplers_with_states_have_options(generate: Callable[..., Any], generator: Generator) -> None:
+    done = generate(
+        *("-p", "the ", "--max-new-tokens", 60, "--mirostat-tau", 2.5, "--mirostat-eta", 0.2),
+        *("--xtc-probability", 0.5, "--xtc-threshold", 0.04, "--dry-multiplier", 2, "--dry-base", 2),
+        *("--dry-allowed-length", 1, "--dry-penalty-last-n", 30, "--dry-sequence-breakers", " "),
+        *("--dry-sequence-breakers", r"\n"),
+    )
+    expected = generator.generate(
+        "the ",
+        max_new_tokens=60,
+        mirostat_tau=2.5,
+        mirostat_eta=0.2,
+        xtc_probability=0.5,
+        xtc_threshold=0.04,
+        dry_multiplier=2,
+        dry_base=2,
+        dry_allowed_length=1,
+        dry_penalty_last_n=30,
+        dry_sequence_breakers=[" ", "\n"],
+    )
+    assert (done.code, done.stdout) == (0, f"{expected}\n"), done.stderr
+    assert "error: --xtc-probability: required" in generate("-p", "the ", "--xtc-threshold", 0.2).stderr
+
+
 def test_greedy_is_temperature_zero(generate: Callable[..., Any], generator: Generator) -> None:
     expected = f"{generator.generate('the ', max_new_tokens=30, temperature=0)}\n"
     assert generate("-p", "the ", "--max-new-tokens", 30, "--greedy").stdout == expected

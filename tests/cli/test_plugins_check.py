@@ -45,7 +45,8 @@ def test_plugins_check_tells_a_slow_plugin_what_makes_it_slow(tmp_path: Path) ->
     installed_sampler(tmp_path / "site", "slow", "logits", top)
     done = run_textgen("plugins", "check", "slow", folder=tmp_path, site=[tmp_path / "site"])
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    assert "importing textgen_slow loads torch and numpy; import it inside build" in line
+    assert "importing textgen_slow loads torch and numpy by `import torch` (" in line
+    assert line.endswith("textgen_slow.py:1); import it inside build")
     assert done.returncode == 1
 
 

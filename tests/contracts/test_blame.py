@@ -418,8 +418,11 @@ class Training:
     ("changed", "said"),
     [
         ({"train": lambda *_: None}, "gave None from train; is a `yield` missing?"),
-        ({"train": lambda *_: iter([2.5])}, "yielded float from train, and must yield StepDone and Evaluated"),
-        ({"train": lambda *_: iter([None])}, "yielded NoneType from train, and must yield StepDone and Evaluated"),
+        ({"train": lambda *_: iter([2.5])}, "yielded float from train, and must yield StepDone, Evaluated and Settled"),
+        (
+            {"train": lambda *_: iter([None])},
+            "yielded NoneType from train, and must yield StepDone, Evaluated and Settled",
+        ),
         ({"state": lambda _: {"step": 2}}, "gave dict from state, and must give a TrainerState"),
         ({"train": lambda *_: sys.exit(3)}, "failed in training: SystemExit: 3 ("),
     ],

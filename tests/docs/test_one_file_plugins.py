@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from textgen import Engine, Generator, PluginSet
+from textgen.plugin.component import Offer
+
 PAGE = Path(__file__).parents[2] / "docs/writing-plugins.md"
 
 
@@ -45,3 +50,70 @@ def test_early_stopping(
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["evaluations"] < 40
     assert "skipped:" in textgen("--plugin", "patience.py", "run", pipeline, cwd=tmp_path).stderr
+
+
+def test_an_optimizer_as_a_trainer(
+    tmp_path: Path,
+    textgen: Callable[..., Any],
+    tiny_pipeline: Callable[..., dict[str, Any]],
+    write_pipeline: Callable[..., Path],
+) -> None:
+    text = example("adagrad.py")
+    assert length(text) <= 15
+    (tmp_path / "adagrad.py").write_text(text)
+    trainer = {"type": "adagrad", "steps": 30, "order": "streams", "batch_size": 4}
+    observers = [{"type": "metrics"}]
+    pipeline = write_pipeline({**tiny_pipeline(text="abcd" * 300), "trainer": trainer, "observer": observers})
+    done = textgen("--plugin", "adagrad.py", "run", pipeline, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    losses = [json.loads(row)["training_loss"] for row in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_a_module_as_a_model(
+    tmp_path: Path,
+    textgen: Callable[..., Any],
+    tiny_pipeline: Callable[..., dict[str, Any]],
+    write_pipeline: Callable[..., Path],
+) -> None:
+    text = example("mingru.py")
+    module = text.partition("    class MinGRU")[2].partition("    with torch")[0]
+    assert length(text) - length(module) <= 20
+    (tmp_path / "mingru.py").write_text(text)
+    trainer = {"type": "adamw", "steps": 60, "learning_rate": 0.02, "batch_size": 8}
+    pipeline = write_pipeline({**tiny_pipeline(text="abcd" * 300), "model": {"type": "mingru"}, "trainer": trainer})
+    done = textgen("--plugin", "mingru.py", "run", pipeline, "--quiet", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    made = textgen("--plugin", "mingru.py", "generate", tmp_path / "run", "-p", "ab", "--greedy", cwd=tmp_path)
+    assert made.code == 0, made.stderr
+    assert "cdabcdabcd" in made.stdout
+    checked = textgen("--plugin", "mingru.py", "plugins", "check", "mingru", cwd=tmp_path)
+    assert checked.code == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize(("name", "limit"), [("steadfast", 25), ("surprising", 20)])
+def test_samplers_with_state_and_with_chance(
+    tmp_path: Path, textgen: Callable[..., Any], generator: Generator, finished_run: Path, name: str, limit: int
+) -> None:
+    """They keep the contract, and their texts are the same alone, in a batch, and resumed."""
+    text = example(f"{name}.py")
+    assert length(text) <= limit
+    (tmp_path / f"{name}.py").write_text(text)
+    checked = textgen("--plugin", f"{name}.py", "plugins", "check", name, cwd=tmp_path)
+    assert checked.code == 0, checked.stdout + checked.stderr
+    plugins = PluginSet.discover()
+    plugins.register_file(tmp_path / f"{name}.py")
+    offer = plugins.find("sampler", name)
+    assert isinstance(offer, Offer)
+    (option,) = offer.component.arguments()
+    with Engine(plugins).load(finished_run) as mine:
+        options = {"sampling": {option: 0.6}, "max_new_tokens": 60}
+        texts = mine.generate_many(["the ", "clock", ""], **options)
+        assert [t.text for t in texts] != [
+            t.text for t in generator.generate_many(["the ", "clock", ""], max_new_tokens=60)
+        ]
+        for index, whole in enumerate(texts):
+            assert mine.generate(whole.prompt, index=index, **options).text == whole.text
+            first = mine.generate(whole.prompt, index=index, keep_state=True, **{**options, "max_new_tokens": 25})
+            rest = mine.generate(state=first.state, **{**options, "max_new_tokens": 35})
+            assert first.text + rest.text == whole.text

@@ -71,7 +71,7 @@ def test_the_sampler_works(tmp_path: Path) -> None:
     examples = re.findall(r"^```python\n(.*?)^```", TESTING.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     for number, example in enumerate(examples):
         (project / f"tests/test_page_{number}.py").write_text(example, encoding="utf-8")
-    assert len(examples) == 3
+    assert len(examples) == 4
     site = install(project, tmp_path / "again")
     plain = check(project, site)
     harsh = run_textgen(

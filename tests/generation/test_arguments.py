@@ -13,7 +13,7 @@ from textgen import (
     PromptError,
     UsageError,
 )
-from textgen.generation.arguments import ManyOptions, Request
+from textgen.generation.arguments import ManyRequest, Request
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_arguments_out_of_range_are_refused_before_anything_is_drawn(
 
 
 def test_every_argument_has_a_type() -> None:
-    assert Any not in {*get_type_hints(Request).values(), *get_type_hints(ManyOptions).values()}
+    assert Any not in {*get_type_hints(Request).values(), *get_type_hints(ManyRequest).values()}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,13 @@ def test_what_cannot_be_meant_is_a_usage_error(generator: Generator, arguments: 
         generator.stream(**{"prompt": "the ", **arguments})
     with pytest.raises(UsageError, match="state: unknown argument"):
         generator.stream_many(["the "], state=None)  # type: ignore[call-arg]
+
+
+def test_what_was_right_once_does_not_make_right_what_equals_it(generator: Generator) -> None:
+    for name, right, wrong in (("echo", True, 1), ("max_new_tokens", 1, True), ("min_new_tokens", 1, 1.0)):
+        generator.generate("the ", **{name: right})
+        with pytest.raises(UsageError, match=name):
+            generator.generate("the ", **{name: wrong})
 
 
 def test_no_stop_may_be_none(generator: Generator) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from textgen import (
     Generator,
+    Request,
     UsageError,
 )
 
@@ -41,6 +42,16 @@ def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Gener
     scores = np.concatenate([block.logprobs for block in generator.score_tokens(prompt)])
     assert [entry.logprob for entry in echoed.logprobs[1 : len(prompt)]] == pytest.approx(list(scores[1:]), abs=1e-6)
     assert next(iter(generator.stream(prompt, max_new_tokens=2, echo=True))) == prompt
+
+
+def test_those_of_a_prompt_follow_its_state_for_one_and_for_many(generator: Generator) -> None:
+    first = generator.generate("the ", max_new_tokens=5, keep_state=True)
+    whole = generator.generate(f"{first}clock", max_new_tokens=1, logprobs=1, echo=True)
+    request = Request("clock", state=first.state, max_new_tokens=1, logprobs=1, echo=True)
+    alone = generator.generate("clock", state=first.state, max_new_tokens=1, logprobs=1, echo=True)
+    for made in (alone, generator.generate_many([request, "the "])[0]):
+        expected = [entry.logprob for entry in whole.logprobs[-6:-1]]
+        assert [entry.logprob for entry in made.logprobs[:5]] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("value", [-1, 1000, 1.0, True])

@@ -105,7 +105,7 @@ def test_auto_and_budget_are_decided_once_and_recorded(tmp_path: Path) -> None:
     recorder = Recorder()
     first = textgen.run(tables, output=tmp_path / "first", observers=[recorder])
     decided = json.loads((first.path / "run.json").read_text())["settled"]["settled"]
-    assert decided.keys() == {"steps", "measured", "budget", "precision", "workers"}
+    assert decided.keys() == {"steps", "measured", "evaluations", "budget", "precision", "workers"}
     assert recorder.of(Settled)[-1].options == {"settled": decided}
     assert recorder.of(StepDone)[-1].step == decided["steps"]
     saved = tomllib.loads((first.path / "pipeline.toml").read_text())

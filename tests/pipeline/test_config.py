@@ -149,8 +149,8 @@ def test_an_unknown_name_is_reported_with_the_nearest(engine: Engine, changes: d
         ({"data.window_stride": "1"}, 'data.window_stride: expected an integer, given "1" (a string)'),
         ({"plugins.disable": "rnn"}, 'plugins.disable: expected a list, each a string, given "rnn" (a string)'),
         ({"plugins.disable": ["a", 1]}, "plugins.disable[1]: expected a string, given 1"),
-        ({"model": "rnn"}, 'model: expected a table with type = one of rnn, given "rnn" (a string)'),
-        ({"model.type": 3}, "model.type: expected a table with type = one of rnn, given 3"),
+        ({"model": "rnn"}, 'model: expected a table with type = one of mixture, ngram, rnn, given "rnn" (a string)'),
+        ({"model.type": 3}, "model.type: expected a table with type = one of mixture, ngram, rnn, given 3"),
         ({"data": 3}, "data: expected a table, given 3"),
         ({"sampler": {"type": "greedy"}}, "sampler: expected an array of tables, [[sampler]], given a table"),
         (

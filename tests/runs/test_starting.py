@@ -99,7 +99,6 @@ def test_another_start_is_another_pipeline(folder: Path, base: Path) -> None:
             lambda base: {"model": {"start": base, "hidden_size": 9}},
             r"model\.start: the weights of .*base do not fit: ",
         ),
-        (lambda base: {"model": {"start": base, "type": "ngram"}}, r"model\.start: the weights of .*base do not fit: "),
         (lambda base: {"tokenizer": {"type": "char", "letters_only": True}}, r"tokenizer: the model of .*base has a"),
         (lambda base: {"model": {"start": base + "s"}}, r"model\.start: .*bases is not a run directory"),
         (lambda base: {"model": {"start": 5}}, r"model\.start: expected a path, given 5"),

@@ -15,7 +15,7 @@ from broken_components.cases import Case, offered
 from broken_components.corpora import GoodCorpus
 from broken_components.models import RowDecoder, with_decoder
 from broken_components.observers import GoodObserver
-from broken_components.samplers import DeviceSampler, GoodSampler
+from broken_components.samplers import CountingSampler, DeviceSampler, GoodSampler
 from broken_components.tokenizers import EndTokenizer, GoodTokenizer, RefusingTokenizer
 from checking import CHECKS, LIGHT, SENTENCES, changed_module, failed_and_skipped
 
@@ -31,6 +31,14 @@ def test_the_components_that_are_broken_next_pass_while_whole(kind: str) -> None
 
 def test_a_sampler_may_look_at_numbers_on_another_device() -> None:
     assert testing.check_sampler(offered(DeviceSampler), plugin=LIGHT)
+
+
+def test_a_sampler_may_keep_a_state_read_random_numbers_and_end_texts() -> None:
+    outcomes = testing.check_sampler(offered(CountingSampler), plugin=LIGHT)
+    assert {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"} <= {
+        "sampler-promise",
+        "component-process",
+    }
 
 
 def test_decoders_may_let_rows_come_and_go() -> None:
@@ -137,6 +145,16 @@ def test_a_forward_that_is_not_the_decoder_is_caught() -> None:
     with pytest.raises(ContractFailure, match=r"score\(\) of its own decoder gave logits that differ") as caught:
         testing.check_model(changed_module(forward=forward), plugin=LIGHT)
     assert caught.value.statement.anchor == "model-forward"
+
+
+def test_a_forward_that_looks_ahead_is_called_that() -> None:
+    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+        logits, after = super(type(self), self).forward(tokens, state)
+        return logits + logits.mean(dim=1, keepdim=True), after
+
+    with pytest.raises(ContractFailure, match=r"forward\(\) of 5 tokens and those that follow gave") as caught:
+        testing.check_model(changed_module(forward=forward), plugin=LIGHT)
+    assert caught.value.statement.anchor == "model-causal"
 
 
 def test_dropout_from_the_global_generator_is_caught() -> None:

@@ -12,7 +12,7 @@ from broken_components.records import RequiredConfig
 from broken_components.samplers import GoodSampler
 from checking import LIGHT, PLUGIN, ROOT
 
-from textgen import Component, testing
+from textgen import Component, hookimpl, testing
 from textgen.errors import PipelineError, PluginError, UsageError
 from textgen.testing import STATEMENTS, statements
 
@@ -36,23 +36,21 @@ def test_every_statement_has_its_place_in_the_docs() -> None:
     assert checked == set(STATEMENTS)
 
 
-def test_check_plugin_checks_all_and_says_what_it_skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_plugin_checks_all_that_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plugin_of_three.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
-    outcomes = testing.check_plugin("plugin_of_three")
-    assert [(o.component, o.status, o.reason) for o in outcomes if o.statement is None] == [
-        (
-            "sampler 'needy' of plugin_of_three",
-            "skipped",
-            "it has no default for needy.size; give a value to check it",
-        ),
-    ]
+    unchecked = r"sampler 'needy' of plugin_of_three was not checked: it has no default for needy\.size; .*leave_out=\["
+    with pytest.raises(UsageError, match=unchecked):
+        testing.check_plugin("plugin_of_three")
+    outcomes = testing.check_plugin("plugin_of_three", leave_out=["needy"])
     checked = {o.component.split()[1] for o in outcomes if o.status == "ok"}
     assert checked == {"'halve'", "'watch'"}
     given = testing.check_plugin("plugin_of_three", options={"needy": {"size": 3}})
     assert {o.component.split()[1] for o in given if o.status == "ok"} == checked | {"'needy'"}
     with pytest.raises(UsageError, match=r"'neady', and no component is called so; did you mean 'needy'\?"):
         testing.check_plugin("plugin_of_three", options={"neady": {"size": 3}})
+    with pytest.raises(UsageError, match=r"leave_out has 'neady', and no component is called so; did you mean 'needy'"):
+        testing.check_plugin("plugin_of_three", leave_out=["neady"])
     with pytest.raises(PipelineError, match=r"'needy': 2 faults\n.*sise: unknown key; did you mean"):
         testing.check_plugin("plugin_of_three", options={"needy": {"sise": 3}})
 
@@ -72,7 +70,10 @@ def test_options_that_do_not_fit_are_the_callers_fault() -> None:
 
 def test_check_plugin_takes_names_and_refuses_what_is_none() -> None:
     assert {o.component for o in testing.check_plugin("textgen_builtins.observers.plugin")} == {
-        f"observer {name!r} of textgen-engine" for name in ("loss-plot", "metrics", "progress", "samples")
+        f"observer {name!r} of textgen-engine"
+        for name in ("early-stopping", "loss-plot", "metrics", "progress", "samples")
     }
     with pytest.raises(PluginError, match=r"not marked with @textgen.hookimpl"):
         testing.check_plugin(type("Unmarked", (), {"textgen_samplers": staticmethod(list)}))
+    with pytest.raises(UsageError, match=r"offers no component, so there is nothing to check"):
+        testing.check_plugin(type("Empty", (), {"textgen_samplers": staticmethod(hookimpl(lambda: []))}))  # noqa: PIE807

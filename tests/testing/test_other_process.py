@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from broken_components.cases import offered
+from broken_components.samplers import SleepingSampler
+from checking import LIGHT
 
 from textgen import testing
 from textgen.testing import ContractFailure
+from textgen.testing.time_limit import within
 
 SAMPLER = """
 from textgen import Component, NoOptions, hookimpl
@@ -108,6 +114,7 @@ def caught(plugin: Path, text: str, **arguments: Any) -> ContractFailure:
     return error.value
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
@@ -177,3 +184,24 @@ def test_a_file_that_is_left_is_caught(plugin: Path) -> None:
     assert failure.statement.anchor == "component-leaks"
     assert "it left kept-" in failure.seen
     assert failure.seen.endswith("in the folder for temporary files")
+
+
+def test_a_check_has_an_end_in_any_thread() -> None:
+    def check() -> str:
+        with pytest.raises(ContractFailure) as error:
+            testing.check_sampler(offered(SleepingSampler), plugin=LIGHT, time_limit=3.0)
+        return error.value.seen
+
+    with ThreadPoolExecutor(1) as threads:
+        seen = threads.submit(check).result()
+    assert seen.startswith("the check sampler-shape had not ended after 3 s (")
+    assert Path(seen.rpartition("(")[2].partition(":")[0]).name == "samplers.py"
+
+
+def test_a_timer_of_somebody_else_goes_on() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 600)
+    try:
+        assert within(5.0, lambda: "done") == "done"
+        assert 590 < signal.getitimer(signal.ITIMER_REAL)[0] <= 600
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

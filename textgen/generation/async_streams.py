@@ -8,13 +8,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Final, Self
 
 from textgen.generation.continuation import Continuation
 from textgen.generation.results import Piece
+from textgen.generation.row import Row
 from textgen.generation.scheduler import Scheduler
-from textgen.generation.streams import StreamedText
+from textgen.generation.streams import StreamedText, StreamedTexts
 
 _ROUND: Final = 0.005  # seconds of work after which readers are woken
 _AT_ONCE: Final = 12  # readers woken in a round: each takes some 20 microseconds of its event loop
@@ -24,20 +24,21 @@ _UNREAD: Final = 1 << 14  # tokens that a reader may be behind before its text p
 
 
 class Reader:
-    """What waits for texts in an event loop."""
+    """What waits in an event loop for the tokens of rows."""
 
-    def __init__(self, texts: Iterable[Continuation]) -> None:
-        self.texts = list(texts)
+    def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.rows: list[Row] = []
         self.has_begun = False
         self._woken: asyncio.Future[None] | None = None
 
     def has_news(self) -> bool:
         """Whether there is something to take."""
-        return any(text.row.has_news for text in self.texts)
+        return any(row.has_news for row in self.rows)
 
-    async def wait(self, waiting: deque[Reader]) -> None:
-        """Until there is something to take."""
+    async def wait(self, rows: Iterable[Row], waiting: deque[Reader]) -> None:
+        """Until there is something to take of `rows`."""
+        self.rows = list(rows)
         while not self.has_news():
             self._woken = self.loop.create_future()
             waiting.append(self)
@@ -60,18 +61,18 @@ class BackgroundLoop:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def submit(self, text: Continuation) -> None:
+    def submit(self, row: Row) -> None:
         """Let a row wait for its turn, in order of arrival."""
-        self._tell(self._scheduler.submit, text)
+        self._tell(self._scheduler.submit, row)
 
-    def cancel(self, text: Continuation) -> None:
+    def cancel(self, row: Row) -> None:
         """End a row at the next step."""
-        if not text.row.ended:
-            self._tell(self._scheduler.cancel, text)
+        if not row.ended:
+            self._tell(self._scheduler.cancel, row)
 
-    def _tell(self, what: Callable[..., None], text: Continuation) -> None:
+    def _tell(self, what: Callable[[Row], None], row: Row) -> None:
         with self._lock:
-            what(text.row)
+            what(row)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="textgen-generation", daemon=True)
                 self._thread.start()
@@ -115,8 +116,8 @@ class BackgroundLoop:
             try:
                 loop.call_soon_threadsafe(_wake_all, readers)
             except RuntimeError:  # the loop is closed, and nobody waits any more
-                for text in (text for reader in readers for text in reader.texts):
-                    self._scheduler.cancel(text.row)
+                for row in (row for reader in readers for row in reader.rows):
+                    self._scheduler.cancel(row)
 
 
 def _wake_all(readers: Iterable[Reader]) -> None:
@@ -124,119 +125,79 @@ def _wake_all(readers: Iterable[Reader]) -> None:
         reader.wake()
 
 
-class _Closable:
-    """An asynchronous context manager that closes what it is."""
+class _AsyncReading:
+    """An asynchronous context manager, which closes what it is, and what it waits with."""
+
+    def __init__(self, background: BackgroundLoop, texts: list[Continuation]) -> None:
+        self._background, self._unfinished = background, texts
+        self._reader: Reader | None = None
+        weakref.finalize(self, _cancel, background, texts).atexit = False
 
     async def aclose(self) -> None:
         """Leave it: nothing more comes."""
         raise NotImplementedError
 
+    async def _wait(self) -> None:
+        if self._reader is None:
+            self._reader = Reader()
+        await self._reader.wait([text.row for text in self._unfinished], self._background.waiting)
+
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
 
-class AsyncTextStream(StreamedText, _Closable, AsyncIterator[str]):
+class AsyncTextStream(_AsyncReading, StreamedText, AsyncIterator[str]):
     """`TextStream` for asyncio, with the same attributes; an asynchronous context manager.
 
     The text ends by `aclose`, where a task is cancelled that waits for a piece, and where the stream is dropped.
     """
 
-    def __init__(self, background: BackgroundLoop, text: Continuation, time_limit: float | None, model_id: str) -> None:
-        super().__init__(text, time_limit, model_id)
-        self._background = background
-        self._reader: Reader | None = None
-        weakref.finalize(self, background.cancel, text).atexit = False
+    def __init__(self, background: BackgroundLoop, text: Continuation, model_id: str) -> None:
+        _AsyncReading.__init__(self, background, [text])
+        StreamedText.__init__(self, background, text, model_id)
 
     async def __anext__(self) -> str:
-        text, row = self._text, self._text.row
-        while not self._closed:
-            if self._reader is None:  # the clock starts with the first piece
-                self._reader = Reader([text])
-                row.begin(self._time_limit)
-                self._background.submit(text)
-            piece = self._take()
-            if row.resumes():
-                self._background.submit(text)
-            if piece:
-                return piece
-            if row.error is not None:
-                self._closed = True
-                raise row.error
-            if self.finish_reason is not None:
-                break
-            try:
-                await self._reader.wait(self._background.waiting)
-            except BaseException:  # nobody waits for the text any more
-                await self.aclose()
-                raise
-        raise StopAsyncIteration
-
-    def cancel(self) -> None:
-        """End the text, from any thread: what is made already still comes, and what was held back, as the last."""
-        self._background.cancel(self._text)
+        try:
+            while (piece := self._next()) is None:
+                await self._wait()
+        except BaseException:  # it failed, or nobody waits for the text any more
+            await self.aclose()
+            raise
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
         """Leave it: nothing more comes."""
-        self._closed = True
-        self._background.cancel(self._text)
+        self._leave()
 
 
-class AsyncPieces(_Closable, AsyncIterator[Piece]):
+class AsyncPieces(_AsyncReading, AsyncIterator[Piece]):
     """The pieces of `Generator.astream_many`; closed as AsyncTextStream is."""
 
-    def __init__(self, background: BackgroundLoop, texts: Iterator[Continuation], batch_size: int) -> None:
-        self._background, self._texts, self._batch_size = background, texts, batch_size
-        self._come: deque[Piece] = deque()
-        self._running: list[Continuation] = []
-        weakref.finalize(self, _cancel_all, background, self._running).atexit = False
-        self._reader: Reader | None = None
-        self._closed = False
+    def __init__(self, background: BackgroundLoop, texts: Iterator[Continuation], size: int) -> None:
+        self._texts = StreamedTexts(background, texts, size)
+        super().__init__(background, self._texts.running)
 
     async def __anext__(self) -> Piece:
-        if self._reader is None:
-            self._reader = Reader(())
-            self._reader.texts = self._running
-        while not self._come and not self._closed:
-            while len(self._running) < self._batch_size and (text := next(self._texts, None)) is not None:
-                self._running.append(text)
-                self._background.submit(text)
-            if not self._running:
-                break
-            try:
-                self._take()
-                if not self._come:
-                    await self._reader.wait(self._background.waiting)
-            except BaseException:
-                await self.aclose()
-                raise
-        if not self._come:
+        try:
+            while (piece := self._texts.next_piece()) is None and self._texts.running:
+                await self._wait()
+        except BaseException:
+            await self.aclose()
+            raise
+        if piece is None:
             raise StopAsyncIteration
-        return self._come.popleft()
+        return piece
 
     async def aclose(self) -> None:
         """Leave them: nothing more comes."""
-        self._closed = True
-        self._come.clear()
-        _cancel_all(self._background, self._running)
-
-    def _take(self) -> None:
-        for text in tuple(self._running):
-            piece, _ = text.take()
-            if text.row.error is not None:
-                raise text.row.error
-            if text.row.resumes():
-                self._background.submit(text)
-            if piece or text.finish_reason is not None:
-                self._come.append(Piece(text.row.index, piece, text.finish_reason))
-            if text.finish_reason is not None:
-                self._running.remove(text)
+        self._texts.leave()
 
 
-def _cancel_all(background: BackgroundLoop, texts: Iterable[Continuation]) -> None:
+def _cancel(background: BackgroundLoop, texts: Iterable[Continuation]) -> None:
     for text in texts:
-        background.cancel(text)
+        background.cancel(text.row)

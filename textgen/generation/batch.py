@@ -6,79 +6,24 @@ import time
 from collections.abc import Container, Iterable, Sequence, Sized
 from typing import Final
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts import checks
-from textgen.contracts.guards import FAILURES
-from textgen.generation.chain import END, Chain, rows_of
+from textgen.generation.chain import END, rows_of
 from textgen.generation.greedy import LONGEST, TO_STOP, GreedyChunks
+from textgen.generation.groups import Group
 from textgen.generation.results import FinishReason, TokenLogprobs
 from textgen.generation.row import ENDLESS, Row, RowState
 from textgen.generation.rows import DecoderRows
-from textgen.generation.sampling import SequenceHistory, to_numpy, uniform_numbers
-from textgen.protocols import Array, Ids, Tensors
+from textgen.generation.sampling import UniformNumbers, to_numpy
+from textgen.protocols import Array, Ids
 
 BLOCK: Final = 64  # steps whose random numbers and tokens are kept side by side
 
 
-@attrs.define(eq=False)
-class Group:
-    """The rows of a batch that share a chain: their places in it, ascending, and their history in that order."""
-
-    chain: Chain
-    history: SequenceHistory
-    rows: Ids
-    failed: bool = False
-
-    @classmethod
-    def of(cls, rows: Sequence[Row]) -> list[Group]:
-        """The groups of newcomers."""
-        places: dict[Chain, list[int]] = {}
-        for place, row in enumerate(rows):
-            places.setdefault(row.chain, []).append(place)
-        return [cls(chain, begun(chain, [rows[i] for i in mine]), np.array(mine)) for chain, mine in places.items()]
-
-    def pick(self, logits: Array, uniforms: npt.NDArray[np.float64], rows: Sequence[Row]) -> Ids:
-        """A token (B,) for each row of logits (B, V). What goes wrong with one row is its `error`, and no other's."""
-        try:
-            return self.chain.pick(logits, self.history, uniforms)
-        except FAILURES as error:
-            self.failed = True
-            if len(self.rows) == 1:
-                rows[int(self.rows[0])].error = error
-                return np.zeros(1, np.int64)
-        tokens = np.zeros(len(self.rows), np.int64)
-        for i, place in enumerate(self.rows.tolist()):
-            try:
-                tokens[i] = self.chain.pick_one(
-                    logits[i : i + 1], self.history.rows(slice(i, i + 1)), uniforms.item(i), ()
-                )
-            except FAILURES as error:
-                rows[place].error = error
-        return tokens
-
-    def keep(self, places: dict[int, int]) -> bool:
-        """Keep the rows that have a new place. Whether any is left."""
-        kept = [i for i, row in enumerate(self.rows.tolist()) if row in places]
-        self.history.keep_rows(kept)
-        self.rows = np.array([places[int(self.rows[i])] for i in kept], np.int64)
-        return bool(kept)
-
-
-def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
-    """The history of rows that have drawn nothing yet."""
-    history = chain.begin([row.prompt for row in rows], [(row.seed, row.index) for row in rows])
-    for place, row in enumerate(rows):
-        if row.start is not None:
-            history.load_row(place, row.start.history)
-            history.extend_prompt(place, row.prompt)
-    return history
-
-
 class Batch:
-    """Rows whose prompts are fed. Tokens of a step stand in a column of a block; `flush` hands them to the rows."""
+    """Rows whose prompts are fed. Tokens of a step stand in a column of a block; `flush` hands blocks to the rows."""
 
     def __init__(self, decoder: DecoderRows, rows: Sequence[Row]) -> None:
         self.decoder, self.rows = decoder, list(rows)
@@ -86,19 +31,18 @@ class Batch:
         self._feed = np.zeros((len(rows), 1), np.int64)
         self._out = np.empty((len(rows), BLOCK), np.int64)
         self._numbers = np.empty((len(rows), BLOCK))
-        self._column = 0
-        self._since = 0  # the first column that the rows do not have yet
+        self._random = UniformNumbers()
+        self._column = self._since = 0  # where the next token stands, and the first that is not among the parts
+        self._parts: list[Ids] = []  # (B, n) tokens that the rows do not have yet
         self._chunks: GreedyChunks | None = None
         for row in self.rows:
             row.base = 0 if row.start is None else row.start.position
+            row.earlier = 0 if row.start is None else row.start.lengths[1] - row.made
         self._fill(range(len(rows)))
         self._plan()
 
-    def advance(self, until: float, news: Sized = ()) -> list[Row]:
-        """Take a step, and more until a row ends, time.perf_counter() reaches `until`, or there is news.
-
-        The rows that ended.
-        """
+    def advance(self, until: float, news: Sized = ()) -> None:
+        """Take a step, and more until a row ends, time.perf_counter() reaches `until`, or there is news."""
         while True:
             ended = self._out_of_time()
             if not ended:
@@ -109,20 +53,33 @@ class Batch:
                 else:
                     ended = self._draw(self.decoder.extend(self._feed))
             if ended:
-                return self._leave(ended)
-            if news or time.perf_counter() >= until:
-                return []
+                self._leave(ended)
+            if ended or news or time.perf_counter() >= until:
+                return
 
-    def draw(self, logits: Array) -> list[Row]:
-        """Draw the tokens that follow the prompts. The rows that ended with them."""
-        return self._leave(self._draw(logits))
+    def draw(self, logits: Array) -> None:
+        """Draw the tokens that follow the prompts."""
+        self._leave(self._draw(logits))
 
     def flush(self, ended: Container[int] = ()) -> None:
         """Hand the tokens made so far to the rows; those that a sampler has ended now have none in the last column."""
-        if self._since < self._column:
-            made = self._out[:, self._since : self._column].copy()
+        self._set_aside()
+        if self._parts:
+            made = np.empty((len(self.rows), self._unknown), np.int64)  # contiguous by row, as its reader needs it
+            np.concatenate(self._parts, axis=1, out=made)
+            self._parts.clear()
             for i, (row, ids) in enumerate(zip(self.rows, made, strict=True)):
                 row.add(ids[:-1] if i in ended else ids)
+
+    @property
+    def _unknown(self) -> int:
+        """How many tokens of each row are made that it does not have yet."""
+        return sum(len(part.T) for part in self._parts) + self._column - self._since
+
+    def _set_aside(self) -> None:
+        """Put the columns of the block among the parts: to hand them to many rows takes longer."""
+        if self._since < self._column:
+            self._parts.append(self._out[:, self._since : self._column].copy())
             self._since = self._column
 
     def join(self, other: Batch) -> None:
@@ -161,7 +118,7 @@ class Batch:
         self._early = [(i, row) for i, row in self._stopping if row.ending and row.made < row.min_new_tokens]
         self._noting = [(i, row) for i, row in enumerate(rows) if row.top is not None]
         self._may_end = any(link.ends for group in self._groups for link in group.chain.links)
-        able = all(GreedyChunks.can(self.decoder.decoder, group.chain) for group in self._groups)
+        able = all(GreedyChunks.can(self.decoder, group.chain) for group in self._groups)
         if not able or self._noting or not rows:
             self._chunks = None
         elif self._chunks is None:
@@ -178,7 +135,7 @@ class Batch:
         column = self._column
         kept = to_numpy(logits).copy() if self._noting else None  # what follows writes into it
         for i, row in self._early:
-            if row.made + column - self._since < row.min_new_tokens:
+            if row.made + self._unknown < row.min_new_tokens:
                 for token in row.ending:
                     logits[i, token] = -np.inf
         tokens = self._pick(logits, self._numbers[:, column])
@@ -188,6 +145,8 @@ class Batch:
         ended: dict[int, FinishReason | None] = {}
         if self._may_end and (ended := dict.fromkeys(np.flatnonzero(tokens == END).tolist(), "end")):
             self.flush(ended)
+            for i in ended:
+                self.rows[i].base -= 1  # nothing was drawn for it
         if kept is not None:
             for i, row in self._noting:
                 assert row.top is not None
@@ -258,19 +217,24 @@ class Batch:
 
     def _chunk(self, chunks: GreedyChunks) -> dict[int, FinishReason | None] | None:
         """As many steps as the decoder takes by itself, and the rows that end; None where it takes none."""
-        self.flush()
+        if self._stopping:
+            self.flush()
         if any(row.made < row.min_new_tokens for _, row in self._early):
             return None
         keeping = [i for i, row in self._stopping if row.keep_state]
         before = self.decoder.take(keeping) if keeping else None
         fed = self._feed[:, 0].copy()
-        ids = chunks.next(self.decoder.decoder, fed, self._left, TO_STOP if self._stopping else LONGEST)
+        ids = chunks.next(self.decoder, fed, self._left, TO_STOP if self._stopping else LONGEST)
         count = ids.shape[1]
         if not count:
             self._chunks = None
             return None
         self._left -= count
         self._feed[:, 0] = ids[:, -1]
+        if not self._stopping:
+            self._set_aside()
+            self._parts.append(ids)
+            return self._full({})
         used = [count] * len(self.rows)
         ended: dict[int, FinishReason | None] = {}
         for i, row in self._stopping:
@@ -282,46 +246,45 @@ class Batch:
             row.add(ids[i, :number])
             if row.keep_state and number < count:
                 assert before is not None
-                begin = before.row_state(keeping.index(i))
-                state = self.decoder.advanced(begin, np.append(fed[i], ids[i, : number - 1]))
-                row.end = self._state(i, state, ids[i, number - 1 : number])
+                decoder = before.take([keeping.index(i)])
+                decoder.extend(np.append(fed[i], ids[i, : number - 1])[None])
+                row.end = self._state(i, decoder, ids[i, number - 1 : number])
         return self._full(ended)
 
-    def _leave(self, ended: dict[int, FinishReason | None], *, leave_state: bool = False) -> list[Row]:
+    def _leave(self, ended: dict[int, FinishReason | None], *, leave_state: bool = False) -> None:
         """Take rows out."""
         if not ended:
-            return []
+            return
         self.flush()
-        gone = []
         for i, reason in ended.items():
             row = self.rows[i]
             if (row.keep_state or leave_state) and row.end is None and row.error is None:
-                row.end = self._state(i, self.decoder.row_state(i), self._feed[i][self._feed[i] != END])
+                row.end = self._state(i, self.decoder.take([i]), self._feed[i][self._feed[i] != END])
             row.reason = reason
-            gone.append(row)
         kept = [i for i in range(len(self.rows)) if i not in ended]
         if not kept:
             self.rows = []
-            return gone
-        self.decoder.keep(kept)
+            return
+        self.decoder = self.decoder.take(kept)
         places = {old: new for new, old in enumerate(kept)}
         self._groups = [group for group in self._groups if group.keep(places)]
         self.rows = [self.rows[i] for i in kept]
         self._feed, self._out, self._numbers = self._feed[kept], self._out[kept], self._numbers[kept]
         self._plan()
-        return gone
 
-    def _state(self, i: int, decoder: Tensors, pending: Ids) -> RowState:
+    def _state(self, i: int, decoder: DecoderRows, pending: Ids) -> RowState:
         row = self.rows[i]
         group = next(group for group in self._groups if i in group.rows)
         history = group.history.dump_row(int(np.flatnonzero(group.rows == i)[0]))
         start = 0 if row.start is None else row.start.position
-        return RowState(decoder, history, row.base + self._column if row.chain.draws else start, pending)
+        position = row.base + self._column if row.chain.draws else start
+        lengths = row.prompt_length, row.earlier + row.made
+        return RowState(decoder.read_state(), history, position, pending, lengths)
 
     def _next_block(self) -> None:
         """Begin a block where the present one is full."""
         if self._column == BLOCK:
-            self.flush()
+            self._set_aside()
             self._column = self._since = 0
             for row in self.rows:
                 row.base += BLOCK
@@ -333,4 +296,4 @@ class Batch:
         for i in rows:
             row = self.rows[i]
             if row.chain.draws:
-                self._numbers[i, column:] = uniform_numbers(row.seed, row.index, row.base + column, BLOCK - column)
+                self._numbers[i, column:] = self._random.take(row.seed, row.index, row.base + column, BLOCK - column)

@@ -23,6 +23,7 @@ from textgen.protocols import Array, Ids, Model
 END: Final = -1
 """In place of a token: a sampler has ended the text."""
 _NEVER: Final = -np.inf
+_NOTHING_LEFT: Final = "forbade every token"
 
 
 @attrs.frozen(eq=False)
@@ -48,8 +49,7 @@ class Chain:
 
     def __attrs_post_init__(self) -> None:
         # A last link that keeps only the best is an arg-max: the draw could give nothing else.
-        last = self.links[-1] if self.links else None
-        greedy = last is not None and getattr(last.sampler, "deterministic", False) and not last.has_state
+        greedy = any(link.deterministic for link in self.links[-1:])
         made = {
             "level": max((link.level for link in self.links), key=LEVELS.index, default="none"),
             "draws": not greedy or any(link.random for link in self.links),
@@ -118,24 +118,20 @@ class Chain:
 
     def _pick(self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64]) -> Ids:
         """`pick` with samplers that have states or end texts. Nothing is noted if one of them fails."""
-        given: dict[str, Array] = {}
+        given: list[tuple[Link, Array]] = []
         left = np.ones(len(uniforms), bool)
         tokens = self._drawn(self._apply(logits, history, given, left), uniforms)
         if (tokens[left] < 0).any():
             self._explain(logits, history)
-        if left.all():
-            states = {key: self._link(key).accept(tokens, made, history) for key, made in given.items()}
-            rows: slice | Ids = slice(None)
-        else:
+        rows: slice | Ids = slice(None)
+        accepting = history
+        if not left.all():
             tokens[~left] = END
             rows = np.flatnonzero(left)
-            some = history.rows(rows.tolist())
-            states = {
-                key: self._link(key).accept(tokens[rows], rows_of(made, rows), some)
-                for key, made in given.items()
-                if len(rows)
-            }
-        for key, state in states.items():
+            given = [(link, rows_of(made, rows)) for link, made in given] if len(rows) else []
+            accepting = history.rows(rows.tolist())
+        states = [(link.key, link.accept(tokens[rows], made, accepting)) for link, made in given]
+        for key, state in states:
             for name, array in state.items():
                 history.states[key][name][rows] = array
         history.add(tokens[rows], rows)
@@ -170,16 +166,17 @@ class Chain:
         self,
         logits: Array,
         history: SequenceHistory,
-        given: dict[str, Array] | None = None,
+        given: list[tuple[Link, Array]] | None = None,
         left: npt.NDArray[np.bool_] | None = None,
     ) -> Array:
         """Logits after the samplers, all but a last one that is an arg-max.
 
-        given  gets what each sampler with a state gave, by its key
+        given  gets what each sampler with a state gave
         left   (B,) becomes False for the rows that a sampler ended; the samplers after it see other logits there
         """
         sampled = logits
         for link in self._applied:
+            before = sampled
             try:
                 sampled = link.sampler(sampled, link.view(history))
             except FAILURES as error:
@@ -187,9 +184,9 @@ class Chain:
             if getattr(sampled, "shape", None) != logits.shape or sampled.dtype != logits.dtype:
                 checks.check_logits(sampled, tuple(logits.shape), link.offer)
             if link.ends and left is not None:
-                sampled = _reopened(sampled, left)
+                sampled = _reopened(before, sampled, left)
             if link.has_state and given is not None:
-                given[link.key] = sampled
+                given.append((link, sampled))
         return sampled
 
     def _explain(self, logits: Array, history: SequenceHistory) -> NoReturn:
@@ -202,13 +199,11 @@ class Chain:
                 before, logits = logits, link.sampler(logits, link.view(history))
                 checks.check_logits(logits, tuple(before.shape), link.offer)
                 if link.ends:
-                    logits = _reopened(logits, np.ones(logits.shape[0], bool))
+                    logits = _reopened(before, logits, np.ones(logits.shape[0], bool))
                 if cause := _fault(logits):
-                    raise blame(link.offer, cause)
+                    may_end = "; one that may end a text says so with the attribute ends = True"
+                    raise blame(link.offer, cause + (may_end if cause == _NOTHING_LEFT else ""))
         raise AssertionError("no token could be drawn, and no component is to blame")
-
-    def _link(self, key: str) -> Link:
-        return next(link for link in self.links if link.key == key)
 
 
 def rows_of(logits: Array, rows: Ids) -> Array:
@@ -216,14 +211,15 @@ def rows_of(logits: Array, rows: Ids) -> Array:
     return logits[rows] if isinstance(logits, np.ndarray) else logits[rows.tolist()]
 
 
-def _reopened(logits: Array, left: npt.NDArray[np.bool_]) -> Array:
-    """Logits with any numbers in place of rows that have no token left, which `left` notes."""
-    closed = to_numpy((logits == _NEVER).all(-1))
+def _reopened(before: Array, after: Array, left: npt.NDArray[np.bool_]) -> Array:
+    """`after` with other logits in the rows that a sampler ended, as `left` notes: nothing is left but was before."""
+    closed = to_numpy((after == _NEVER).all(-1))
     if not closed.any():
-        return logits
+        return after
+    closed &= to_numpy((before != _NEVER).any(-1))
     left &= ~closed
-    changed = logits.copy() if isinstance(logits, np.ndarray) else logits.clone()
-    changed[closed if isinstance(logits, np.ndarray) else closed.tolist()] = 0.0
+    changed = after.copy() if isinstance(after, np.ndarray) else after.clone()
+    changed[closed if isinstance(after, np.ndarray) else closed.tolist()] = 0.0
     return changed
 
 
@@ -234,4 +230,4 @@ def _fault(logits: Array) -> str:
         return "gave NaN logits"
     if (rows == np.inf).any():
         return "gave infinite logits"
-    return "forbade every token" if (rows == -np.inf).all(axis=-1).any() else ""
+    return _NOTHING_LEFT if (rows == -np.inf).all(axis=-1).any() else ""

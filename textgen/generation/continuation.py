@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
 import numpy as np
 
 from textgen.errors import UsageError
-from textgen.generation.arguments import Settings
+from textgen.generation.chain import Chain
 from textgen.generation.detokenise import TAIL, Detokeniser, Tail
 from textgen.generation.prompts import NO_IDS
-from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
+from textgen.generation.results import FinishReason, GenerationState
 from textgen.generation.row import Row, RowState
 from textgen.generation.sampling import saved_arrays
+from textgen.pipeline.options import DecodingOptions
 from textgen.protocols import Ids, Tokenizer
 
 _HISTORY: Final = "history."
@@ -22,75 +23,90 @@ _STATE: Final = "state."
 
 
 @attrs.frozen(eq=False)
-class PromptText:
-    """A prompt: its text, its ids (T,), their tail, and what is fed before them at the start (see document_start)."""
+class Settings:
+    """What the options of a request come to in its run.
 
-    text: str
+    sampling  the options that `chain` was changed by, as JSON values
+    top       log-probabilities to note; None: none
+    end_id    the token by which the model ends the text
+    """
+
+    decoding: DecodingOptions
+    chain: Chain
+    sampling: Mapping[str, Any]
+    top: int | None
+    end_id: int | None
+
+
+@attrs.frozen(eq=False)
+class Asked:
+    """A request, checked.
+
+    prompt  its text
+    ids     (T,) of the prompt
+    before  what is fed before them where there is no `state` (see document_start)
+    tail    of the ids
+    index   None: its place among many
+    """
+
+    prompt: str
     ids: Ids
+    before: Ids
     tail: Tail
-    start: Ids
+    settings: Settings
+    seed: int
+    index: int | None
+    cancelled: Callable[[], bool] | None
+    state: GenerationState | None
+    keep_state: bool
 
 
 @attrs.define(eq=False)
 class Continuation:
     """The text of one request, as far as it has come.
 
-    prompt  its text
-    ids     (T,) its ids
-    shown   text that comes before all else: the prompt, with `echo`
+    shown  text that comes before all else: the prompt, with `echo`
     """
 
     row: Row
-    prompt: str
-    ids: Ids
+    asked: Asked
     shown: str
-    echo: bool
-    sampling: dict[str, Any]
     _text: Detokeniser
-    _last: deque[int]
+    _last: list[int]
     _finished: bool = False
 
     @classmethod
-    def begin(
-        cls,
-        tokenizer: Tokenizer,
-        prompt: PromptText,
-        settings: Settings,
-        *,
-        seed: int,
-        index: int,
-        state: GenerationState | None = None,
-        keep_state: bool = False,
-    ) -> Continuation:
-        """A row for a prompt, after `state` or the start."""
-        ids, tail, decoding, open_end = prompt.ids, prompt.tail, settings.decoding, ""
+    def begin(cls, tokenizer: Tokenizer, asked: Asked, index: int) -> Continuation:
+        """With nothing done for it yet."""
+        settings, state, tail, open_end = asked.settings, asked.state, asked.tail, ""
+        decoding = settings.decoding
         if state is not None:
-            before = np.concatenate([np.array(state.values["tail"], np.int64), ids])
-            tail = Tail.of(tokenizer, before, mid_character=not len(ids))
-            open_end = "" if len(ids) else str(state.values["open_end"])
+            before = np.concatenate([np.array(state.values["tail"], np.int64), asked.ids])
+            tail = Tail.of(tokenizer, before, mid_character=not len(asked.ids))
+            open_end = "" if len(asked.ids) else str(state.values["open_end"])
         detokeniser = Detokeniser(
             tokenizer, tail, stops=decoding.stops, min_tokens=decoding.min_new_tokens, open_end=open_end
         )
         row = Row(
-            prompt=ids,
-            before=prompt.start,
+            prompt=asked.ids,
+            before=asked.before,
             chain=settings.chain,
-            seed=seed,
+            seed=asked.seed,
             index=index,
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens,
+            time_limit=decoding.time_limit,
             stop_tokens=decoding.stop_tokens,
-            end_id=None if decoding.ignore_end else settings.end_id,
-            cancelled=settings.cancelled,
+            end_id=settings.end_id,
+            cancelled=asked.cancelled,
             stop_at=detokeniser.stop_at if detokeniser.searches else None,
             top=settings.top,
-            keep_state=keep_state,
+            keep_state=asked.keep_state,
             start=None if state is None else _row_state(state, settings),
-            exact=settings.exact,
+            exact=decoding.exact,
         )
-        shown = prompt.text if decoding.echo else ""
-        last = deque(tail.ids.tolist(), TAIL)
-        return cls(row, prompt.text, ids, shown, decoding.echo, dict(settings.sampling), detokeniser, last)
+        last = tail.ids.tolist() if asked.keep_state else []
+        return cls(row, asked, asked.prompt if decoding.echo else "", detokeniser, last)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -99,12 +115,18 @@ class Continuation:
             return None
         return "stop" if self._text.stopped else self.row.reason
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to take."""
+        return self.row.has_news or bool(self.shown)
+
     def take(self) -> tuple[str, Ids]:
         """Text and tokens that came since they were last taken. What the row was ended by is raised after all text."""
         ended = self.row.ended  # before the tokens are taken: another thread may be adding some
         ids = self.row.take()
         unseen = NO_IDS if self._text.searches else ids  # where it searches, it has seen each token as it was drawn
-        self._last.extend(ids[-TAIL:].tolist())
+        if self.row.keep_state:
+            self._last = (self._last + ids[-TAIL:].tolist())[-TAIL:]
         if ended and not self._finished:
             self._finished = True
             self._text.finish(unseen, hold_back=self.row.keep_state)
@@ -112,11 +134,6 @@ class Continuation:
             self._text.feed(unseen)
         shown, self.shown = self.shown, ""
         return shown + self._text.take(), ids
-
-    def logprobs(self) -> list[TokenLogprobs]:
-        """Those that came since they were last taken."""
-        noted = self.row.logprobs
-        return [noted.popleft() for _ in range(len(noted))]
 
     def state(self, model_id: str) -> GenerationState | None:
         """Where the text stands, once it has ended and if it was to be kept."""
@@ -130,9 +147,10 @@ class Continuation:
             "index": self.row.index,
             "position": end.position,
             "pending": end.pending.tolist(),
-            "tail": list(self._last),
+            "lengths": list(end.lengths),
+            "tail": self._last,
             "model": model_id,
-            "sampling": self.sampling,
+            "sampling": dict(self.asked.settings.sampling),
             "open_end": self._text.open_end,
         }
         return GenerationState(arrays, values)
@@ -152,4 +170,5 @@ def _row_state(state: GenerationState, settings: Settings) -> RowState:
         history,
         values["position"],
         np.array(values["pending"], np.int64),
+        tuple(values["lengths"]),
     )

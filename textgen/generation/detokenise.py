@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 import numpy as np
@@ -12,6 +11,7 @@ from textgen.generation.prompts import NO_IDS
 from textgen.protocols import Ids, Tokenizer
 
 TAIL: Final = 32  # tokens before a continuation that tokenizers get to see; they look at the last one or few
+_T = TypeVar("_T")
 
 
 @attrs.frozen(eq=False)
@@ -50,7 +50,7 @@ class Detokeniser:
         self.open_end = open_end
         self._before = len(open_end)  # characters of what is held back that were shown already
         self._held = open_end
-        self._ready: deque[str] = deque()  # with stops appended to by the thread that draws, emptied by the reader's
+        self._ready: list[str] = []  # with stops appended to by the thread that draws, emptied by the reader's
         self.stopped = False
 
     @property
@@ -71,7 +71,7 @@ class Detokeniser:
 
     def take(self) -> str:
         """The text that can be shown, without what was taken before."""
-        return "".join([self._ready.popleft() for _ in range(len(self._ready))])
+        return "".join(drain(self._ready))
 
     def finish(self, ids: Ids, *, hold_back: bool = False) -> None:
         """No more tokens come after `ids`: release what was held back, but no unfinished character if `hold_back`."""
@@ -105,6 +105,13 @@ class Detokeniser:
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held, self._before = text[len(text) - keep :], max(0, before - (len(text) - keep))
         return text[before : len(text) - keep]
+
+
+def drain(items: list[_T]) -> list[_T]:
+    """Empty a list to which another thread may be appending."""
+    taken = items[:]
+    del items[: len(taken)]
+    return taken
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,20 +16,12 @@ import numpy.typing as npt
 from textgen.contracts.guards import begin_decoding
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
-from textgen.generation.arguments import (
-    BATCH_SIZE,
-    Defaults,
-    ManyOptions,
-    Prompt,
-    Request,
-    takes,
-    takes_prompts,
-)
+from textgen.generation.arguments import BATCH_SIZE, ManyRequest, Prompt, Request, takes
 from textgen.generation.chain import Chain
 from textgen.generation.continuation import Continuation
-from textgen.generation.prompts import check_prompt, document_start, end_id, text_pieces
+from textgen.generation.prompts import check_prompt, document_start, text_pieces
 from textgen.generation.requests import Requests
-from textgen.generation.results import Generation, GenerationState, Piece
+from textgen.generation.results import Generation, Piece
 from textgen.generation.rows import keeps_shape
 from textgen.generation.sampling import to_numpy
 from textgen.generation.scheduler import Scheduler
@@ -42,18 +34,7 @@ if TYPE_CHECKING:
     from textgen.generation.async_streams import AsyncPieces, AsyncTextStream, BackgroundLoop
     from textgen.generation.novelty import CopyIndex
 
-_CHAINS: Final = 64  # changed chains that are kept, for later requests with the same sampling options
 _ALONE: Final = 16  # texts that share no batch and stream asynchronously side by side
-_ENDLESS: Final = float("inf")
-
-
-@attrs.define(eq=False)
-class _Shared:
-    """What the calls of a generator share: chains by their options, and the thread of asynchronous streams."""
-
-    lock: threading.Lock = attrs.field(factory=threading.Lock)
-    chains: dict[str, Chain] = attrs.field(factory=dict)
-    background: BackgroundLoop | None = None
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -85,7 +66,13 @@ class Generator:
     training_tokens: Callable[[Path], Ids] | None = attrs.field(default=None, repr=False)
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
     close_components: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
-    _shared: _Shared = attrs.field(factory=_Shared, repr=False, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False, init=False)
+    _background: list[BackgroundLoop] = attrs.field(factory=list, repr=False, init=False)  # one, once it is needed
+    _requests: Requests = attrs.field(repr=False, init=False)
+
+    @_requests.default
+    def _make_requests(self) -> Requests:
+        return Requests(self.tokenizer, self.model_id, self.seed, self.defaults, self.chain, self.make_chain)
 
     def __reduce__(self) -> NoReturn:
         """Not to be pickled: it holds memory maps, locks and functions."""
@@ -111,13 +98,9 @@ class Generator:
         Raises PromptError for characters outside the vocabulary, UsageError for arguments out of range, ContractError
         where a plugin is to blame.
         """
-        text, time_limit = self._requests.one(request, whole=True)
-        text.row.begin(time_limit)
-        scheduler = Scheduler(self.model, self.chain.model, 1)
-        scheduler.submit(text.row)
-        while not text.row.ended:
-            scheduler.run(_ENDLESS)
-        return self._generation(text, request.state)
+        text = self._requests.one(request, whole=True)
+        text.row.begin()
+        return next(self._each(iter([text]), 1))
 
     @takes(Request)
     def stream(self, request: Request) -> TextStream:
@@ -126,8 +109,7 @@ class Generator:
         The arguments are the fields of textgen.Request, and are checked at once. With max_new_tokens=None it goes on
         for ever, in constant memory as long as no sampler asks for the whole history; `cancel()` ends it.
         """
-        text, time_limit = self._requests.one(request)
-        return TextStream(Scheduler(self.model, self.chain.model, 1), text, time_limit, self.model_id)
+        return TextStream(self._scheduler(1), self._requests.one(request), self.model_id)
 
     @takes(Request)
     def astream(self, request: Request) -> AsyncTextStream:
@@ -137,42 +119,39 @@ class Generator:
         """
         from textgen.generation.async_streams import AsyncTextStream
 
-        text, time_limit = self._requests.one(request)
-        return AsyncTextStream(self._background(), text, time_limit, self.model_id)
+        return AsyncTextStream(self._background_loop(), self._requests.one(request), self.model_id)
 
-    @takes_prompts(ManyOptions)
-    def generate_many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> list[Generation]:
+    @takes(ManyRequest)
+    def generate_many(self, request: ManyRequest) -> list[Generation]:
         """`n` continuations of each prompt, up to `batch_size` at once, in the order of the prompts.
 
-        Continuation j of prompt i is that of `generate` with `index + i * n + j`. A prompt may be a textgen.Request
-        with options of its own. A time limit holds for all of them together. The other arguments are the fields of
-        textgen.generation.arguments.ManyOptions.
+        Continuation j of prompt i is that of `generate` with `index + i * n + j`. A time limit holds for all of them
+        together. The arguments are the fields of textgen.generation.arguments.ManyRequest.
         """
-        return list(self._each(self._requests.many(prompts, options, whole=True), options.batch_size))
+        return list(self._each(self._requests.many(request, whole=True), request.batch_size))
 
-    @takes_prompts(ManyOptions)
-    def generate_each(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Generation]:
+    @takes(ManyRequest)
+    def generate_each(self, request: ManyRequest) -> Iterator[Generation]:
         """The texts of `generate_many` one by one, in order, as soon as they are done.
 
         Prompts in a list or a tuple are checked at once; others are read and checked as their turn comes.
         """
-        return self._each(self._requests.many(prompts, options, whole=True), options.batch_size)
+        return self._each(self._requests.many(request, whole=True), request.batch_size)
 
-    @takes_prompts(ManyOptions)
-    def stream_many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> Iterator[Piece]:
+    @takes(ManyRequest)
+    def stream_many(self, request: ManyRequest) -> Iterator[Piece]:
         """The texts of `generate_many` side by side, in pieces as they come.
 
         The pieces of one index, joined, are its text; the last of them has the finish reason.
         """
-        texts = self._requests.many(prompts, options)
-        return in_pieces(Scheduler(self.model, self.chain.model, options.batch_size), texts)
+        return in_pieces(self._scheduler(request.batch_size), self._requests.many(request), request.batch_size)
 
-    @takes_prompts(ManyOptions)
-    def astream_many(self, prompts: Iterable[Prompt | Request], options: ManyOptions) -> AsyncPieces:
+    @takes(ManyRequest)
+    def astream_many(self, request: ManyRequest) -> AsyncPieces:
         """`stream_many` for asyncio, sharing batches with all other asynchronous streams of the generator."""
         from textgen.generation.async_streams import AsyncPieces
 
-        return AsyncPieces(self._background(), self._requests.many(prompts, options), options.batch_size)
+        return AsyncPieces(self._background_loop(), self._requests.many(request), request.batch_size)
 
     def score(self, text: str | Iterable[CorpusPiece]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory.
@@ -248,73 +227,50 @@ class Generator:
             raise UsageError("the text is empty, and has no token to compute anything for")
         return document_start(self.tokenizer, text), ids
 
-    @property
-    def _requests(self) -> Requests:
-        size, end = self.tokenizer.vocab_size, end_id(self.tokenizer)
-        run = Defaults(self.seed, self.defaults, size, end, self.chain, self._chain)
-        return Requests(self.tokenizer, run, self.model_id)
+    def _scheduler(self, capacity: int, alone: int = 1) -> Scheduler:
+        return Scheduler(self.model, self.chain.model, capacity, alone)
 
-    def _chain(self, sampling: Mapping[str, Any]) -> Chain:
-        """The run's chain changed by sampling options; the same object for the same options, so that rows share it."""
-        try:
-            key = json.dumps({name: _ordered(value) for name, value in sampling.items()}, sort_keys=True)
-        except (TypeError, ValueError):
-            return self.make_chain(sampling)
-        with self._shared.lock:
-            chains = self._shared.chains
-            if key not in chains:
-                if len(chains) >= _CHAINS:
-                    chains.pop(next(iter(chains)))
-                chains[key] = self.make_chain(sampling)
-            return chains[key]
-
-    def _background(self) -> BackgroundLoop:
+    def _background_loop(self) -> BackgroundLoop:
         from textgen.generation.async_streams import BackgroundLoop
 
-        with self._shared.lock:
-            if self._shared.background is None:
-                scheduler = Scheduler(self.model, self.chain.model, BATCH_SIZE, _ALONE)
-                self._shared.background = BackgroundLoop(scheduler)
-            return self._shared.background
+        with self._lock:
+            if not self._background:
+                self._background.append(BackgroundLoop(self._scheduler(BATCH_SIZE, _ALONE)))
+        return self._background[0]
 
     def _each(self, texts: Iterator[Continuation], batch_size: int) -> Iterator[Generation]:
         """Whole texts, in the order of their prompts."""
-        scheduler = Scheduler(self.model, self.chain.model, batch_size)
+        scheduler = self._scheduler(batch_size)
         begun: deque[Continuation] = deque()
         while True:
             while scheduler.free > 0 and (text := next(texts, None)) is not None:
                 begun.append(text)
                 scheduler.submit(text.row)
             while begun and begun[0].row.ended:
-                yield self._generation(begun.popleft(), None)
+                yield self._generation(begun.popleft())
             if begun:
-                scheduler.run(_ENDLESS)
+                scheduler.run(math.inf)
             elif scheduler.free > 0:
                 return
 
-    def _generation(self, text: Continuation, state: GenerationState | None) -> Generation:
+    def _generation(self, text: Continuation) -> Generation:
         """The result of a text that has ended. Raises what it ended by."""
-        row = text.row
+        row, echo = text.row, text.asked.settings.decoding.echo
         if row.error is not None:
             raise row.error
         shown, ids = text.take()
-        logprobs = text.logprobs()
-        if text.echo and row.top is not None:
-            logprobs = [*prompt_logprobs(self.model, self.chain.model, text.ids, row.before, row.top, state), *logprobs]
+        logprobs = row.logprobs
+        if echo and row.top is not None:
+            logprobs = [*prompt_logprobs(self.model, self.chain.model, row), *logprobs]
         assert text.finish_reason is not None
         return Generation(
-            prompt=text.prompt,
+            prompt=text.asked.prompt,
             text=shown,
             tokens=tuple(ids.tolist()),
             finish_reason=text.finish_reason,
             seed=row.seed,
             index=row.index,
-            echo=text.echo,
+            echo=echo,
             logprobs=tuple(logprobs),
             state=text.state(self.model_id),
         )
-
-
-def _ordered(value: Any) -> Any:
-    """A value as JSON has it, with keys of any type."""
-    return [[repr(key), item] for key, item in value.items()] if isinstance(value, Mapping) else value

@@ -30,7 +30,7 @@ class GreedyChunks:
     def can(decoder: Any, chain: Chain) -> bool:
         """Whether the decoder offers it, and a token is nothing but the likeliest."""
         able = chain.plainly_greedy and len(chain.forbidden) < chain.vocab_size
-        return able and offers_greedy(decoder)
+        return able and callable(getattr(decoder, "continue_greedily", None))
 
     def next(self, decoder: Any, tokens: Ids, wanted: int, longest: int) -> Ids:
         """The (B, n) tokens that follow `tokens` (B,), at most `wanted`; (B, 0) where the decoder gives none."""
@@ -41,8 +41,3 @@ class GreedyChunks:
         if time.perf_counter() - begun < _SECONDS / 2:
             self._length = min(2 * self._length, longest)
         return ids
-
-
-def offers_greedy(decoder: Any) -> bool:
-    """Whether it is a GreedyDecoder."""
-    return callable(getattr(decoder, "continue_greedily", None))

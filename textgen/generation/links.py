@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import attrs
 import numpy as np
@@ -14,6 +14,7 @@ from textgen.generation.sampling import SequenceHistory, step_numbers
 from textgen.plugin.component import Offer
 from textgen.protocols import Array, History, Ids, Sampler, Tensors
 
+_Form: TypeAlias = "dict[str, tuple[np.dtype[Any], tuple[int, ...]]]"
 LEVELS: Final = ("none", "lengths", "counts", "tokens")
 
 
@@ -34,6 +35,8 @@ class Link:
     has_state: bool
     random: bool
     ends: bool
+    deterministic: bool
+    _form: dict[str, _Form] = attrs.field(factory=dict)  # that of the first state, which all others must have
 
     @classmethod
     def of(cls, sampler: Any, offer: Offer, place: int, before: int) -> Self:
@@ -51,7 +54,9 @@ class Link:
         random, ends = (bool(getattr(sampler, name, False)) for name in ("random", "ends"))
         if level == "none" and (start or random or ends):
             level = "lengths"
-        return cls(sampler, offer, place, f"{offer.name}-{before}", level, start, random, ends)
+        # One that also keeps a state, or may leave nothing, has to be called, whatever it promises.
+        deterministic = bool(getattr(sampler, "deterministic", False)) and not (start or ends)
+        return cls(sampler, offer, place, f"{offer.name}-{before}", level, start, random, ends, deterministic)
 
     def view(self, rows: SequenceHistory) -> History:
         """What the sampler sees of the rows."""
@@ -68,8 +73,9 @@ class Link:
             if not isinstance(made, Mapping):
                 raise blame(self.offer, f"gave {type(made).__name__} from start, and must give a dict of arrays")
             states.append({str(name): np.array(value) for name, value in made.items()})
-            if _forms(states[-1]) != _forms(states[0]):
-                shapes = f"{_shown(states[0])} for one row and {_shown(states[-1])} for another"
+            form, first = _form(states[-1]), self._form.setdefault("of a row", _form(states[-1]))
+            if form != first:
+                shapes = f"{_shown(first)} for one row and {_shown(form)} for another"
                 raise blame(self.offer, f"gave from start {shapes}; every row needs the same names, shapes and dtypes")
         return {name: np.stack([state[name] for state in states]) for name in states[0]}
 
@@ -81,9 +87,10 @@ class Link:
             raise_failure(self.offer, "accept", error)
         if not isinstance(made, Mapping):
             raise blame(self.offer, f"gave {type(made).__name__} from accept, and must give a dict of arrays")
-        after, before = {name: np.asarray(value) for name, value in made.items()}, rows.states[self.key]
-        if _forms(after) != _forms(before):
-            raise blame(self.offer, f"gave from accept {_shown(after)}, and must give what it had: {_shown(before)}")
+        after = {name: np.asarray(value) for name, value in made.items()}
+        form, before = _form(after), _form(rows.states[self.key])
+        if form != before:
+            raise blame(self.offer, f"gave from accept {_shown(form)}, and must give what it had: {_shown(before)}")
         return after
 
 
@@ -130,9 +137,9 @@ class LinkHistory:
         return step_numbers(self.rows.streams, self.rows.lengths, self.link.place, count)
 
 
-def _forms(state: Tensors) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    return {name: (array.shape, array.dtype) for name, array in state.items()}
+def _form(state: Tensors) -> _Form:
+    return {name: (array.dtype, array.shape) for name, array in state.items()}
 
 
-def _shown(state: Tensors) -> str:
-    return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in state.items()) or "no arrays"
+def _shown(form: _Form) -> str:
+    return ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in form.items()) or "no arrays"

@@ -40,11 +40,6 @@ def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownC
     return known
 
 
-def prompt_text(tokenizer: Tokenizer, prompt: Any, ids: Ids) -> str:
-    """The text of a prompt that may be given as ids."""
-    return prompt if isinstance(prompt, str) else tokenizer.decode(ids)
-
-
 def end_id(tokenizer: Tokenizer) -> int | None:
     """A tokenizer's id for the end of a document; None if it has none (textgen.protocols.DocumentTokenizer)."""
     return getattr(tokenizer, "end_id", None)

@@ -47,8 +47,9 @@ class GenerationState:
     """Where a text stands: all that continues it exactly, on any machine that has the run.
 
     arrays  the decoder's state, the history and the states of samplers, each for one sequence
-    values  JSON: seed, index and position of the random numbers, sampling options, ids that are not fed yet, the last
-            ids, the end of the text that a stop text may begin with, and the checksum of the weights
+    values  JSON: seed, index and position of the random numbers, sampling options, ids that are not fed yet, the
+            lengths of prompt and text, the last ids, the end of the text that a stop text may begin with, and the
+            checksum of the weights
     """
 
     arrays: Tensors = attrs.field(repr=False)

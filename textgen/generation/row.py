@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ import attrs
 import numpy as np
 
 from textgen.generation.chain import Chain
+from textgen.generation.detokenise import drain
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, TokenLogprobs
 from textgen.protocols import Ids, Tensors
@@ -20,12 +20,19 @@ ENDLESS: Final = 1 << 60
 
 @attrs.frozen(eq=False)
 class RowState:
-    """Where a row stands: the decoder's state and the history, its place in the random numbers, and ids not fed yet."""
+    """Where a row stands.
+
+    history   what the samplers read, and their states
+    position  in the random numbers
+    pending   ids that are not fed yet
+    lengths   how many tokens prompt and text have
+    """
 
     decoder: Tensors
     history: dict[str, Any]
     position: int
     pending: Ids
+    lengths: tuple[int, int]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -36,6 +43,7 @@ class Row:
     before       (T,) ids to feed before it where there is no `start`; the history leaves them out
     chain        the samplers; rows of one chain are sampled together
     end_id       the token by which the model ends the text
+    time_limit   seconds from `begin` on
     deadline     a time of time.monotonic
     stop_at      is told each token, and says whether the text ends with it
     top          note log-probabilities, with so many likeliest tokens
@@ -51,6 +59,7 @@ class Row:
     min_new_tokens: int = 0
     stop_tokens: tuple[int, ...] = ()
     end_id: int | None = None
+    time_limit: float | None = None
     deadline: float | None = None
     cancelled: Callable[[], bool] | None = None
     stop_at: Callable[[int], bool] | None = None
@@ -62,11 +71,12 @@ class Row:
     reason: FinishReason | None = None
     error: BaseException | None = None
     end: RowState | None = None
-    logprobs: deque[TokenLogprobs] = attrs.field(factory=deque)
+    logprobs: list[TokenLogprobs] = attrs.field(factory=list)
     base: int = 0  # the place of column 0 of the present block in the random numbers
+    earlier: int = 0  # how many tokens were made before those that `made` counts
     paused: bool = False
     taken: int = 0
-    _parts: deque[Ids] = attrs.field(factory=deque)  # appended to by one thread, emptied by another
+    _parts: list[Ids] = attrs.field(factory=list)  # appended to by one thread, emptied by another
 
     @property
     def left(self) -> int:
@@ -78,13 +88,19 @@ class Row:
         """Whether nothing more comes."""
         return self.reason is not None or self.error is not None
 
-    def begin(self, time_limit: float | None) -> None:
+    def begin(self) -> None:
         """Start the clock."""
-        self.deadline = None if time_limit is None else time.monotonic() + time_limit
+        self.deadline = None if self.time_limit is None else time.monotonic() + self.time_limit
+
+    @property
+    def prompt_length(self) -> int:
+        """How many tokens the prompt has, with that of `start`."""
+        return len(self.prompt) + (0 if self.start is None else self.start.lengths[0])
 
     def to_feed(self) -> Ids:
         """(T,) ids that the decoder needs before the first token can be drawn."""
-        return np.concatenate([self.before if self.start is None else self.start.pending, self.prompt])
+        before = self.before if self.start is None else self.start.pending
+        return np.concatenate([before, self.prompt]) if len(before) else self.prompt
 
     def add(self, ids: Ids) -> None:
         """Note generated tokens."""
@@ -93,8 +109,8 @@ class Row:
 
     def take(self) -> Ids:
         """The tokens that were not taken yet."""
-        parts = [self._parts.popleft() for _ in range(len(self._parts))]
-        ids: Ids = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, np.int64)
+        parts = drain(self._parts)
+        ids: Ids = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else NO_IDS
         self.taken += len(ids)
         return ids
 

@@ -67,9 +67,8 @@ class SequenceHistory:
         rows.prompt_lengths = np.array([len(ids) for ids in prompts], np.int64)
         rows.lengths = np.zeros_like(rows.prompt_lengths)
         if self.level != "lengths":
-            rows.prompt_counts = np.stack([np.bincount(ids, minlength=self.vocab_size) for ids in prompts]).astype(
-                np.int32
-            )
+            counted = [np.bincount(ids, minlength=self.vocab_size) for ids in prompts]
+            rows.prompt_counts = np.stack(counted).astype(np.int32)
             rows.counts = np.zeros_like(rows.prompt_counts)
         if self.level == "tokens":
             rows._tokens = [ids.tolist() for ids in prompts]
@@ -127,11 +126,14 @@ class SequenceHistory:
             kept |= {f"{key}.{name}": array[[row]] for name, array in state.items()}
         return kept
 
-    def load_row(self, row: int, kept: Mapping[str, Any]) -> None:
-        """Give a row what `dump_row` gave. A sampler that was not there then keeps the state it has.
+    def load_row(self, row: int, kept: Mapping[str, Any], lengths: tuple[int, int]) -> None:
+        """Give a row what `dump_row` gave, and the lengths of prompt and text.
 
-        Raises LookupError when the samplers need more than was kept, UsageError for a state of another shape.
+        A sampler that was not there then keeps the state it has. Raises LookupError when the samplers need more than
+        was kept, UsageError for a state of another shape.
         """
+        if self.level != "none":
+            self.prompt_lengths[row], self.lengths[row] = lengths
         for name in saved_arrays(self.level):
             getattr(self, name)[row] = kept[name][0]
         if self.level == "tokens":
@@ -147,24 +149,43 @@ class SequenceHistory:
 
     def _arrays(self) -> tuple[str, ...]:
         """The arrays that are kept, each with a row per sequence."""
-        return () if self.level == "none" else ("streams", *saved_arrays(self.level))
+        return () if self.level == "none" else ("streams", "prompt_lengths", "lengths", *saved_arrays(self.level))
 
 
 def saved_arrays(level: str) -> tuple[str, ...]:
-    """The names of the arrays that a history of this level keeps and saves."""
-    lengths = ("prompt_lengths", "lengths")
-    return {"none": (), "lengths": lengths}.get(level, (*lengths, "counts", "prompt_counts"))
+    """The names of the arrays that a history of this level saves; a row's lengths are saved in any case."""
+    return ("counts", "prompt_counts") if level in ("counts", "tokens") else ()
 
 
-def uniform_numbers(seed: int, index: int, start: int, count: int) -> npt.NDArray[np.float64]:
-    """(count,) numbers of [0, 1) from place `start` on. Each depends on seed, index and its place alone.
+class _Unseeded(np.random.bit_generator.ISeedSequence):
+    """Spares a generator the gathering of entropy."""
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> npt.NDArray[Any]:
+        """(n_words,) zeros."""
+        return np.zeros(n_words, dtype)
+
+
+class UniformNumbers:
+    """Numbers of [0, 1), each of which depends on seed, index and its place alone. Not shared between threads.
 
     Philox is keyed by seed and index, and its counter jumps to any place, four numbers a count (Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3", 2011).
+    "Parallel random numbers: as easy as 1, 2, 3", 2011). One generator is set to each row in turn: making one for each
+    takes several times as long.
     """
-    aligned, skip = divmod(start, _PER_COUNT)
-    bits = np.random.Philox(key=np.array([seed, index], np.uint64), counter=aligned)
-    return np.random.Generator(bits).random(skip + count)[skip:]
+
+    def __init__(self) -> None:
+        self._bits = np.random.Philox(_Unseeded())  # type: ignore[arg-type]  # the stubs know one class only
+        self._random = np.random.Generator(self._bits).random
+        self._fresh: Any = self._bits.state
+
+    def take(self, seed: int, index: int, start: int, count: int) -> npt.NDArray[np.float64]:
+        """(count,) numbers from place `start` on."""
+        aligned, skip = divmod(start, _PER_COUNT)
+        place = self._fresh["state"]
+        place["key"][0], place["key"][1], place["counter"][0] = seed, index, aligned
+        self._bits.state = self._fresh
+        numbers: npt.NDArray[np.float64] = self._random(skip + count)[skip:]
+        return numbers
 
 
 def step_numbers(

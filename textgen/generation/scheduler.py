@@ -12,8 +12,9 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, failure
-from textgen.generation.batch import Batch, begun
+from textgen.generation.batch import Batch
 from textgen.generation.chain import rows_of
+from textgen.generation.groups import begun
 from textgen.generation.results import FinishReason
 from textgen.generation.row import Row, RowState
 from textgen.generation.rows import DecoderRows, can_share
@@ -35,7 +36,7 @@ class Prefill:
         self._prompts: list[Ids] = [rows[0].to_feed() for rows in self._members]
         self._decoder = DecoderRows.begin(model, offer, len(self._prompts))
         if rows[0].start is not None:
-            self._decoder.write(rows[0].start.decoder)
+            self._decoder.write_state(rows[0].start.decoder)
         self._fed = 0
 
     @property
@@ -49,7 +50,8 @@ class Prefill:
         if not self._members:
             return None
         width = min(len(self._prompts[0]) - self._fed, PREFILL)
-        logits = self._decoder.extend(np.stack([ids[self._fed : self._fed + width] for ids in self._prompts]))
+        chunks = [ids[None, self._fed : self._fed + width] for ids in self._prompts]
+        logits = self._decoder.extend(np.concatenate(chunks) if len(chunks) > 1 else chunks[0])
         chain = self._members[0][0].chain
         checks.check_logits(logits, (len(self._prompts), chain.vocab_size), self._offer)
         self._fed += width
@@ -68,7 +70,7 @@ class Prefill:
         if len(kept) < len(self._members):
             self._members, self._prompts = [self._members[i] for i in kept], [self._prompts[i] for i in kept]
             if kept:
-                self._decoder.keep(kept)
+                self._decoder = self._decoder.take(kept)
 
     def _ready(self, done: int, logits: Array) -> tuple[Batch, Array]:
         """Take the first `done` prompts out."""
@@ -81,7 +83,7 @@ class Prefill:
             logits = rows_of(logits, np.array(places))
             decoder = self._decoder.take(places)
             if rest:
-                self._decoder.keep(rest)
+                self._decoder = self._decoder.take(rest)
         self._members, self._prompts = self._members[done:], self._prompts[done:]
         return Batch(decoder, rows), logits
 
@@ -171,20 +173,28 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Begin to feed the prompts of waiting rows, as far as there is room."""
-        newcomers: list[Row] = []
-        alone = sum(int(self._is_alone(row)) for row in self._rows())
-        while self._waiting and len(self._rows()) + len(newcomers) < self._capacity:
+        if not self._waiting:
+            return
+        running = self._rows()
+        room, alone = self._capacity - len(running), sum(map(self._is_alone, running))
+        shared: list[Row] = []
+        begun: list[list[Row]] = []
+        while self._waiting and room > 0:
             row = self._waiting[0]
             if not row.ended and row.left <= 0:
                 self._guarded([row], partial(self._end_unfed, row, "length"))
             elif not row.ended:
-                alone += self._is_alone(row)
-                if self._is_alone(row) and alone > self._alone:
+                is_alone = self._is_alone(row)
+                if is_alone and alone >= self._alone:
                     break
-                newcomers.append(row)
+                alone += is_alone
+                room -= 1
+                if is_alone or row.start is not None:
+                    begun.append([row])
+                else:
+                    shared.append(row)
             self._waiting.popleft()
-        shared = [row for row in newcomers if row.start is None and not self._is_alone(row)]
-        for rows in ([shared] if shared else []) + [[row] for row in newcomers if row not in shared]:
+        for rows in [shared, *begun] if shared else begun:
             self._guarded(rows, partial(self._begin, rows))
 
     def _begin(self, rows: Sequence[Row]) -> None:
@@ -240,7 +250,7 @@ class Scheduler:
         if row.keep_state:
             decoder = DecoderRows.begin(self._model, self._offer, 1)
             if row.start is not None:
-                decoder.write(row.start.decoder)
+                decoder.write_state(row.start.decoder)
             row.end = _unfed(row, decoder, 0, row.to_feed())
         row.reason = reason
 
@@ -260,5 +270,6 @@ class Scheduler:
 
 def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> RowState:
     """Where a row stands that has drawn nothing yet."""
-    position = 0 if row.start is None else row.start.position
-    return RowState(decoder.row_state(place), begun(row.chain, [row]).dump_row(0), position, pending)
+    position, made = (0, 0) if row.start is None else (row.start.position, row.start.lengths[1])
+    history, state = begun(row.chain, [row]).dump_row(0), decoder.take([place]).read_state()
+    return RowState(state, history, position, pending, (row.prompt_length, made))

@@ -15,7 +15,8 @@ from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.prompts import encode_documents
-from textgen.generation.results import GenerationState, TokenLogprobs
+from textgen.generation.results import TokenLogprobs
+from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import Offer
 from textgen.protocols import Ids, Model, Tokenizer
@@ -99,22 +100,20 @@ def score_tokens(
             yield TokenScores(block, logprobs)
 
 
-def prompt_logprobs(
-    model: Model, offer: Offer, ids: Ids, start: Ids, top: int, state: GenerationState | None = None
-) -> Iterator[TokenLogprobs]:
-    """Of each token of a prompt (T,), given those before it and the `state`, or the start state fed with `start`."""
+def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogprobs]:
+    """Of each token of a row's prompt, given those before it."""
+    assert row.top is not None
     decoder = begin_decoding(model, 1, offer)
-    feed = start[None]
-    if state is not None:
-        named = {name: array for name, array in state.arrays.items() if name.startswith("state.")}
-        decoder.write_state({name.removeprefix("state."): array for name, array in named.items()})
-        feed = np.array([state.values["pending"]], np.int64)
-    for token in ids.tolist():
+    feed = row.before[None]
+    if row.start is not None:
+        decoder.write_state(row.start.decoder)
+        feed = row.start.pending[None]
+    for token in row.prompt.tolist():
         try:
             logits = decoder.extend(feed)
         except FAILURES as error:
             raise_failure(offer, "decoding", error)
-        yield TokenLogprobs.of(to_numpy(logits)[0], token, top)
+        yield TokenLogprobs.of(to_numpy(logits)[0], token, row.top)
         feed = np.array([[token]], np.int64)
 
 

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Final, Self
-
-import numpy as np
+from typing import Final, Protocol, Self
 
 from textgen.generation.continuation import Continuation
+from textgen.generation.detokenise import drain
+from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, GenerationState, Piece, TokenLogprobs
+from textgen.generation.row import Row
 from textgen.generation.scheduler import Scheduler
 from textgen.protocols import Ids
 
-GATHER: Final = 0.005  # seconds for which pieces of several texts are gathered: each costs more than a token
-GATHER_ONE: Final = 0.001  # and of one
+_GATHER: Final = 0.001  # seconds for which a piece grows: each costs more than a token
+_GATHER_MANY: Final = 0.005  # and the pieces of several texts
+
+
+class Source(Protocol):
+    """What makes the tokens of rows: a scheduler, or a thread that runs one."""
+
+    def submit(self, row: Row) -> None:
+        """Let a row wait for its turn."""
+
+    def cancel(self, row: Row) -> None:
+        """End a row at the next step, wherever it is."""
 
 
 class StreamedText:
-    """What is known of a text that is read piece by piece.
+    """A text that is read piece by piece, and what is known of it.
 
     finish_reason  None until it has ended; then as in Generation
     seed, index    with the same of these and the same prompt, the same text comes again
@@ -29,22 +40,80 @@ class StreamedText:
     state          once it has ended, and with `keep_state`: what continues it
     """
 
-    def __init__(self, text: Continuation, time_limit: float | None, model_id: str) -> None:
+    def __init__(self, source: Source, text: Continuation, model_id: str) -> None:
         self.finish_reason: FinishReason | None = None
         self.state: GenerationState | None = None
         self.seed, self.index = text.row.seed, text.row.index
         self.samplers = text.row.chain.tables
-        self.ids: Ids = np.empty(0, np.int64)
+        self.ids: Ids = NO_IDS
         self.logprobs: list[TokenLogprobs] = []
-        self._text, self._time_limit, self._model_id = text, time_limit, model_id
+        self._source, self._text, self._model_id = source, text, model_id
         self._begun = self._closed = False
 
-    def _take(self) -> str:
-        """What has come since this was last asked."""
-        piece, self.ids = self._text.take()
-        self.logprobs = self._text.logprobs()
-        self.finish_reason, self.state = self._text.finish_reason, self._text.state(self._model_id)
-        return piece
+    def cancel(self) -> None:
+        """End the text, from any thread, as `cancelled` does: what was held back still comes, as the last piece."""
+        self._source.cancel(self._text.row)
+
+    def _leave(self) -> None:
+        self._closed = True
+        self._source.cancel(self._text.row)
+
+    def _next(self) -> str | None:
+        """The next piece, and "" after the last; None while it is not made yet."""
+        text, row = self._text, self._text.row
+        if self._closed or self.finish_reason is not None:
+            return ""
+        if not self._begun:  # the clock starts with the first piece
+            self._begun = True
+            row.begin()
+            self._source.submit(row)
+        piece, self.ids = text.take()
+        self.logprobs = drain(row.logprobs)
+        self.finish_reason, self.state = text.finish_reason, text.state(self._model_id)
+        if row.resumes():
+            self._source.submit(row)
+        if row.error is not None and not piece:
+            raise row.error
+        return piece or (None if self.finish_reason is None else "")
+
+
+class StreamedTexts:
+    """Several texts that are read piece by piece, up to `size` side by side."""
+
+    def __init__(self, source: Source, texts: Iterator[Continuation], size: int) -> None:
+        self._source, self._texts, self._size = source, texts, size
+        self.running: list[Continuation] = []
+        self._come: deque[Piece] = deque()
+
+    def next_piece(self) -> Piece | None:
+        """The next piece; None while it is not made yet, and after the last, when no text is running."""
+        if not self._come:
+            while len(self.running) < self._size and (text := next(self._texts, None)) is not None:
+                self.running.append(text)
+                self._source.submit(text.row)
+            for text in self.running.copy():
+                if text.has_news:
+                    self._take(text)
+        return self._come.popleft() if self._come else None
+
+    def _take(self, text: Continuation) -> None:
+        piece, _ = text.take()
+        if text.row.error is not None:
+            raise text.row.error
+        if text.row.resumes():
+            self._source.submit(text.row)
+        if piece or text.finish_reason is not None:
+            self._come.append(Piece(text.row.index, piece, text.finish_reason))
+        if text.finish_reason is not None:
+            self.running.remove(text)
+
+    def leave(self) -> None:
+        """End them all; no more comes."""
+        self._texts = iter(())
+        self._come.clear()
+        for text in self.running:
+            self._source.cancel(text.row)
+        self.running.clear()
 
 
 class TextStream(StreamedText, Iterator[str]):
@@ -53,79 +122,45 @@ class TextStream(StreamedText, Iterator[str]):
     A piece holds what was made since the last one. A stream that is closed, or left for good, does no more work.
     """
 
-    def __init__(self, scheduler: Scheduler, text: Continuation, time_limit: float | None, model_id: str) -> None:
-        super().__init__(text, time_limit, model_id)
+    def __init__(self, scheduler: Scheduler, text: Continuation, model_id: str) -> None:
+        super().__init__(scheduler, text, model_id)
         self._scheduler = scheduler
         self._gather = 0.0  # the first piece comes at once
 
     def __next__(self) -> str:
-        if self._closed or self.finish_reason is not None:
-            raise StopIteration
         try:
-            piece = self._next_piece()
+            while (piece := self._next()) is None:
+                self._scheduler.run(self._gather and time.perf_counter() + self._gather)
+                self._scheduler.flush()
+                self._gather = _GATHER
         except BaseException:  # what failed has no end to tell of
             self.close()
             raise
-        if self._closed or not piece:
-            self.close()
+        if not piece:
             raise StopIteration
         return piece
 
-    def cancel(self) -> None:
-        """End the text, from any thread, as `cancelled` does: what was held back still comes, as the last piece."""
-        self._scheduler.cancel(self._text.row)
-
     def close(self) -> None:
         """Leave it, from any thread: nothing more comes."""
-        self._closed = True
-        self._scheduler.cancel(self._text.row)
+        self._leave()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _next_piece(self) -> str:
-        """The next piece; "" after the last."""
-        text, row = self._text, self._text.row
-        if not self._begun:  # the clock starts with the first piece
-            self._begun = True
-            row.begin(self._time_limit)
-            self._scheduler.submit(row)
-            if text.shown:
-                shown, text.shown = text.shown, ""
-                return shown
-        while True:
-            self._scheduler.run(self._gather and time.perf_counter() + self._gather)
-            self._gather = GATHER_ONE
-            self._scheduler.flush()
-            piece = self._take()
-            if row.error is not None and not piece:
-                raise row.error
-            if piece or self.finish_reason is not None or self._closed:
-                return piece
 
-
-def in_pieces(scheduler: Scheduler, texts: Iterator[Continuation]) -> Iterator[Piece]:
+def in_pieces(scheduler: Scheduler, texts: Iterator[Continuation], size: int) -> Iterator[Piece]:
     """The pieces of several texts side by side, as they come."""
-    running: list[Continuation] = []
-    gathered = 0.0
+    streamed, gather = StreamedTexts(scheduler, texts, size), 0.0
     while True:
-        while scheduler.free > 0 and (text := next(texts, None)) is not None:
-            running.append(text)
-            scheduler.submit(text.row)
-        if not running:
+        piece = streamed.next_piece()
+        if piece is not None:
+            yield piece
+        elif streamed.running:
+            scheduler.run(gather and time.perf_counter() + gather)
+            scheduler.flush()
+            gather = _GATHER_MANY
+        else:
             return
-        scheduler.run(gathered and time.perf_counter() + gathered)
-        gathered = GATHER
-        scheduler.flush()
-        for text in running:
-            piece, _ = text.take()
-            if text.row.error is not None:
-                raise text.row.error
-            if piece or text.finish_reason is not None:
-                yield Piece(text.row.index, piece, text.finish_reason)
-        running = [text for text in running if text.finish_reason is None]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.data import Ids, Windows, shuffled
+from textgen.data import Ids, Windows, shuffled, side_by_side
 from textgen.errors import CorpusError
 from textgen.gradient.options import GradientOptions
-
-_WARM: Final = 512  # tokens that a stream reads of its past before its predictions count
-_STREAM: Final = 2048  # tokens that make a stream worth its past
 
 
 @attrs.frozen
@@ -76,18 +72,5 @@ def validation_batches(options: GradientOptions, windows: Windows) -> Iterator[t
             taken = windows.take(np.arange(start, min(start + size, count)))
             yield taken, np.full(len(taken), windows.length)
     elif len(tokens) > 1:
-        tokens = tokens[: (options.validation_batches or len(tokens)) * size * windows.length + 1]
-        first = min(len(tokens) - 1, _WARM + _STREAM)
-        yield tokens[None, : first + 1].astype(np.int64), np.array([first])
-        if rest := len(tokens) - 1 - first:
-            yield _stretches(tokens, rest, max(1, min(size, rest // _STREAM)))
-
-
-def _stretches(tokens: Ids, rest: int, rows: int) -> tuple[npt.NDArray[np.int64], Ids]:
-    """The last `rest` predictions of a text in rows of equal length, each with its past."""
-    span = -(-rest // rows)
-    counts = np.full(rows, span)
-    counts[-1] = rest - (rows - 1) * span
-    stops = len(tokens) - rest + np.cumsum(counts)
-    places = stops[:, None] - (span + _WARM + 1) + np.arange(span + _WARM + 1)
-    return tokens[places].astype(np.int64), counts
+        limit = (options.validation_batches or len(tokens)) * size * windows.length + 1
+        yield from side_by_side(tokens[:limit], size)

@@ -23,6 +23,7 @@ from textgen.protocols import TrainerState, TrainingContext
 
 _CHUNK: Final = 512  # tokens of a long stretch that are scored at once
 _EVALUATIONS: Final = 10  # in a run with a budget
+_EVALUATING: Final = 0.12  # share of a budget that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
 _FAR: Final = 10**9
 _TIMED: Final = 0.03  # share of a budget in which the time of a step is measured
@@ -181,6 +182,7 @@ class Plan:
     context: TrainingContext
     batches: Batches
     steps: int | None = attrs.field(init=False)
+    _evaluations: int = attrs.field(default=_EVALUATIONS, init=False)
     _measured: int = attrs.field(default=0, init=False)
     _stable_steps: int | None = attrs.field(default=None, init=False)
     _settled: dict[str, int | str] = attrs.field(factory=dict, init=False)
@@ -195,6 +197,7 @@ class Plan:
             self.steps = options.epochs * self.batches.per_epoch
         elif self.steps is None and recorded is not None and options.settled.get("budget") == options.budget:
             self.steps, self._measured = int(recorded), int(options.settled.get("measured", 0))
+            self._evaluations = int(options.settled.get("evaluations", _EVALUATIONS))
 
     def choose(self, model: Any) -> tuple[str, int]:
         """Precision and number of workers, tried where they are "auto"."""
@@ -234,7 +237,7 @@ class Plan:
 
     def _evaluate_every(self, steps: int) -> int:
         if self.options.budget is not None:
-            return -(-steps // _EVALUATIONS)
+            return -(-steps // self._evaluations)
         return min(self.batches.per_epoch, -(-steps // 8))
 
     def step_done(self) -> None:
@@ -265,7 +268,10 @@ class Plan:
         a_step = (timed[-1] - timed[0]) / (len(timed) - 1)
         budget, self._settled["budget"] = seconds_of(self.options.budget), self.options.budget
         spent = self.context.elapsed + time.perf_counter() - self._begun
-        left = budget * (1 - _RESERVE) - spent - _EVALUATIONS * self._evaluation_seconds
+        left = budget * (1 - _RESERVE) - spent
+        most = int(_EVALUATING * left / max(self._evaluation_seconds, 1e-9))
+        self._evaluations = self._settled["evaluations"] = max(1, min(_EVALUATIONS, most))
+        left -= self._evaluations * self._evaluation_seconds
         self._measured = self._settled["measured"] = step
         self.steps = self._settled["steps"] = step + max(1, int(left / a_step))
 

@@ -54,7 +54,7 @@ class GradientOptions:
     evaluate_every: int | None = option(
         None,
         help="steps between evaluations; if not set, an epoch or an eighth of all steps, whichever is less; with a "
-        "budget, a tenth of all steps",
+        "budget, ten in a run, or fewer if they take long",
         validator=optional(ge(1)),
     )
     validation_batches: int | None = option(

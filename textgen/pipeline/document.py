@@ -51,7 +51,7 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides =
         raise PipelineError([Fault("", "tables or arrays are nested too deeply")], name) from None
     faults: list[Fault] = []
     given = flat(_copy(overrides)).items() if isinstance(overrides, Mapping) else _parsed(overrides, faults)
-    for key, value in given:
+    for key, value in sorted(given, key=lambda item: not _is_type(item[0])):
         _override(tables, key, value, faults)
     if faults:
         raise PipelineError(faults, argument="overrides")
@@ -102,6 +102,11 @@ def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str
             yield key, value
 
 
+def _is_type(key: str) -> bool:
+    """Whether a dotted key names a component: these come first, since they drop the options of another."""
+    return key.rpartition(".")[2].strip() == "type"
+
+
 def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault]) -> None:
     """Set one dotted key in place. Numbers in the path index arrays of tables."""
     place: Any = tables
@@ -112,6 +117,8 @@ def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault])
         else:
             place = place[int(part)] if _is_index(part, place) else None
     if isinstance(place, dict):
+        if last == "type" and place.get("type", value) != value:
+            place.clear()  # the other keys are options of the component of before
         place[last] = value
     elif _is_index(last, place):
         place[int(last)] = value

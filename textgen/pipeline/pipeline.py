@@ -93,6 +93,7 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
         start = reader.table(StartOptions, start, "model.start")
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
     chains = {kind: _chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
+    _check_pair(choices, faults)
     if faults:
         raise PipelineError(faults, document.source)
     name = document.default_name if general.name is None else general.name
@@ -120,6 +121,23 @@ def without_start(model: Any) -> tuple[Any, Any]:
     if not isinstance(model, Mapping) or "start" not in model:
         return model, None
     return {key: value for key, value in model.items() if key != "start"}, model["start"]
+
+
+def _check_pair(choices: Mapping[str, Choice | None], faults: list[Fault]) -> None:
+    """Check that the trainer fits the model."""
+    model, trainer = choices["model"], choices["trainer"]
+    if model is None or trainer is None:
+        return
+    for one, other in ((model, trainer), (trainer, model)):
+        names = one.offer.component.goes_with
+        if names and other.offer.name not in names:
+            expected = f"{one.offer.kind} {one.name!r} goes with {other.offer.kind} {' or '.join(map(_quoted, names))}"
+            faults.append(Fault(f"{other.offer.kind}.type", expected, _quoted(other.name)))
+            return
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def make_choice(kind: str, table: Any, reader: Reader, *, source: str) -> Choice:

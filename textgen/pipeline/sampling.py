@@ -22,17 +22,20 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
     """
     faults: list[Fault] = []
     made = list(chain)
+    given: dict[str, tuple[Offer, dict[str, Any]]] = {}  # by sampler, since an option may need another one
     for name, value in options.items():
         found = plugins.sampling_option(name)
         if isinstance(found, Fault):
             faults.append(found)
             continue
         offer, key = found
+        given.setdefault(offer.qualified_name, (offer, {}))[1][key] = value
         made = [choice for choice in made if name not in choice.offer.component.gives_way_to]
+    for offer, values in given.values():
         places = [place for place, choice in enumerate(made) if choice.offer == offer]
         before = plain(made[places[-1]].options) if places else {}
         reader = Reader(Path.cwd(), plugins)
-        settings = reader.table(offer.component.config, {**before, key: value}, "")
+        settings = reader.table(offer.component.config, {**before, **values}, "")
         faults += named(reader.faults, [offer])
         if settings is None:
             continue

@@ -119,8 +119,11 @@ class Component:
     build     `build(config, context)` makes the object; heavy imports belong inside it
     default   an observer that is used where a pipeline lists none. If the built-in set has any, only those are used
     place     where a sampler joins a chain that lacks it, for an option of a request: before those with higher places.
-              Built-in: penalties 10, biases 20, n-grams 30, top-k 40, typical 50, top-p 60, min-p 70, temperature 80
+              Built-in: penalties 10, biases 20, forms 25, n-grams 30, top-k 40, typical 50, top-p 60, min-p 70, xtc 75,
+              temperature 80, mirostat 85
     gives_way_to   options of a request beside which the sampler makes no sense: it leaves the chain if one is given
+    goes_with the trainers that fit a model, or the models that a trainer fits, where these are only some
+    hints     what else users may write in place of a name, and what to write then: `{"lstm": 'cell = "lstm"'}`
     """
 
     name: str
@@ -129,6 +132,8 @@ class Component:
     default: bool = False
     place: int | None = None
     gives_way_to: tuple[str, ...] = ()
+    goes_with: tuple[str, ...] = ()
+    hints: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def summary(self) -> str:

@@ -176,6 +176,8 @@ class PluginSet:
         hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}"
         installed = [found.plugin for found in discovery.installed()]
         here = {offer.distribution for offer in self._offers} | {plugin.distribution for plugin in installed}
+        advice = [offer.component.hints[bare.lower()] for offer in offers if bare.lower() in offer.component.hints]
+        hint = advice[0] if advice else hint
         missing = discovery.unmarked(distribution or f"textgen-{bare}")
         if missing or (distribution is not None and distribution not in here):
             hint = missing or f"{distribution} is not installed"

@@ -15,9 +15,9 @@ from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
 from textgen.errors import Fault, Interrupted, PipelineError, PromptError, UsageError
 from textgen.events import RunFinished, RunSkipped, Settled
-from textgen.generation.arguments import check_decoding
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
+from textgen.generation.requests import check_decoding
 from textgen.generation.results import Generation
 from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import Pipeline

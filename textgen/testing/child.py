@@ -1,6 +1,6 @@
 """The program of the other process: imports a plugin while it is watched, and exercises one of its components.
 
-python -m textgen.testing.child FOLDER, where request.json is, and where report.jsonl and values.npz are written
+python -m textgen.testing.child FOLDER, where request.json is, and where report.jsonl and values.safetensors are written
 """
 
 from __future__ import annotations
@@ -129,9 +129,10 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
     names = [name for name in values if name not in texts]
     if names:
-        import numpy as np
+        from textgen.files import dump_tensors
 
-        np.savez(folder / "values.npz", **{str(number): values[name] for number, name in enumerate(names)})
+        tensors = {str(number): values[name].copy(order="C") for number, name in enumerate(names)}
+        (folder / "values.safetensors").write_bytes(dump_tensors(tensors))
     report.add(
         built=built,
         texts=texts,

@@ -44,12 +44,12 @@ def check_corpus(
 ) -> tuple[Outcome, ...]:
     """Hold a corpus to its contract, by its first 50 million characters. Raises ContractFailure.
 
-    options      its TOML table; what has no default must be in it
-    unreadable   options that name a text which cannot be read, to see the error
-    largest      characters; a corpus that has not ended after them is taken to have no end
-    plugin       the module it comes from, or its name; found from the component if not given
-    plugins      what its context offers; the built-in set if not given
-    time_limit   seconds for each check
+    options     its TOML table; what has no default must be in it
+    unreadable  options that name a text which cannot be read, to see the error
+    largest     characters; a corpus that has not ended after them is taken to have no end
+    plugin      the module it comes from, or its name; found from the component if not given
+    plugins     what its context offers; the built-in set if not given
+    time_limit  seconds for each check
     """
     with subject("corpus", component, options, plugin, plugins, time_limit=time_limit) as made:
         return raise_first(run_checks(corpus_checks(made, unreadable, largest), made.label, made.packages, time_limit))

@@ -32,16 +32,18 @@ def exercise(subject: Subject, extra: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def _sampler(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
-    from textgen.generation.sampling import SequenceHistory, to_numpy
+    from textgen.generation.sampling import to_numpy
+    from textgen.testing.sampler_texts import advance, chain_of
 
     context = _context(subject)
     sampler, rng = subject.build(context), np.random.default_rng(0)
-    history = SequenceHistory(context.vocab_size, "tokens")
-    history.append_rows([rng.integers(0, context.vocab_size, 8) for _ in range(3)])
+    chain = chain_of(sampler, subject, context.vocab_size)
+    rows = chain.begin([rng.integers(0, context.vocab_size, 8) for _ in range(3)], [(0, 0), (0, 1), (0, 2)])
     for step in range(3):
         logits = rng.normal(0, 3, (3, context.vocab_size)).astype(np.float32)
-        yield f"the logits of step {step + 1}", to_numpy(sampler(logits, history)).copy()
-        history.add(rng.integers(0, context.vocab_size, 3))
+        yield f"the logits of step {step + 1}", to_numpy(sampler(logits.copy(), chain.links[0].view(rows))).copy()
+        if not advance(chain, rows, logits, np.arange(context.vocab_size), rng):
+            break
     _close(sampler)
 
 

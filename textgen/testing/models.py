@@ -56,9 +56,6 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
     """The suite. Decoders are checked of a trained model, and of one that took over its weights to generate."""
     suite = _Suite(subject, trainer, tolerance)
 
-    def decoders(check: Callable[[DecoderSuite], None]) -> Callable[[], None]:
-        return lambda: suite.with_decoders(check)
-
     comparable = (st.MODEL_DTYPE, st.COMPONENT_CALLS, st.MODEL_DETERMINISTIC)  # what comparing logits asks for
     along = (*comparable, st.MODEL_CAUSAL, st.MODEL_STEPWISE)  # and comparing steps with score()
     return [
@@ -67,26 +64,25 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         Check(st.COMPONENT_METHODS, suite.methods, trial=True),
         Check(st.MODEL_SHAPE, suite.plain_call, trial=True),
         Check(st.MODEL_SAVED, lambda: suite.loaded, trial=True),
-        Check(st.MODEL_SHAPE, decoders(DecoderSuite.shape)),
-        Check(st.MODEL_DTYPE, decoders(DecoderSuite.dtype)),
-        Check(st.MODEL_FINITE, decoders(DecoderSuite.finite), after=(st.MODEL_DTYPE,)),
-        Check(st.MODEL_INPUT, decoders(DecoderSuite.input)),
+        Check(st.MODEL_SHAPE, suite.of_decoders(DecoderSuite.shape)),
+        Check(st.MODEL_DTYPE, suite.of_decoders(DecoderSuite.dtype)),
+        Check(st.MODEL_FINITE, suite.of_decoders(DecoderSuite.finite), after=(st.MODEL_DTYPE,)),
+        Check(st.MODEL_INPUT, suite.of_decoders(DecoderSuite.input)),
         calls_check(subject, suite.calls),
-        Check(st.MODEL_DETERMINISTIC, decoders(DecoderSuite.deterministic), after=comparable[:2]),
+        Check(st.MODEL_DETERMINISTIC, suite.of_decoders(DecoderSuite.deterministic), after=comparable[:2]),
         process_check(subject),
-        Check(st.MODEL_CAUSAL, suite.causal_forward, after=comparable),
-        Check(st.MODEL_CAUSAL, decoders(check_causal), after=(*comparable, st.MODEL_CAUSAL)),
-        Check(st.MODEL_ROWS, decoders(DecoderSuite.rows), after=comparable),
-        Check(st.MODEL_STEPWISE, decoders(DecoderSuite.stepwise), after=(*comparable, st.MODEL_CAUSAL)),
-        Check(st.MODEL_DECODERS, decoders(DecoderSuite.apart), after=(*along, st.MODEL_ROWS)),
-        Check(st.MODEL_OUTPUT, decoders(DecoderSuite.output), after=along),
-        Check(st.MODEL_GREEDY, decoders(DecoderSuite.greedy), after=comparable),
-        Check(st.MODEL_STATE_FORM, decoders(DecoderSuite.state_form)),
-        Check(st.MODEL_STATE, decoders(DecoderSuite.state), after=along),
-        Check(st.MODEL_STATE_ROWS, decoders(DecoderSuite.state_rows), after=(*along, st.MODEL_ROWS)),
-        Check(st.MODEL_STATE_COPY, decoders(DecoderSuite.state_copy)),
-        Check(st.MODEL_TAKE_JOIN, decoders(check_rows_come_and_go), after=(*comparable, st.MODEL_ROWS)),
-        Check(st.MODEL_LENGTH, decoders(check_length), after=along),
+        Check(st.MODEL_CAUSAL, suite.causal, after=comparable),
+        Check(st.MODEL_ROWS, suite.of_decoders(DecoderSuite.rows), after=comparable),
+        Check(st.MODEL_STEPWISE, suite.of_decoders(DecoderSuite.stepwise), after=(*comparable, st.MODEL_CAUSAL)),
+        Check(st.MODEL_DECODERS, suite.of_decoders(DecoderSuite.apart), after=(*along, st.MODEL_ROWS)),
+        Check(st.MODEL_OUTPUT, suite.of_decoders(DecoderSuite.output), after=along),
+        Check(st.MODEL_GREEDY, suite.of_decoders(DecoderSuite.greedy), after=comparable),
+        Check(st.MODEL_STATE_FORM, suite.of_decoders(DecoderSuite.state_form)),
+        Check(st.MODEL_STATE, suite.of_decoders(DecoderSuite.state), after=along),
+        Check(st.MODEL_STATE_ROWS, suite.of_decoders(DecoderSuite.state_rows), after=(*along, st.MODEL_ROWS)),
+        Check(st.MODEL_STATE_COPY, suite.of_decoders(DecoderSuite.state_copy)),
+        Check(st.MODEL_TAKE_JOIN, suite.of_decoders(check_rows_come_and_go), after=(*comparable, st.MODEL_ROWS)),
+        Check(st.MODEL_LENGTH, suite.of_decoders(check_length), after=along),
         Check(st.MODEL_SEED, suite.seed),
         Check(st.MODEL_SAVED, suite.saved, after=comparable),
         Check(st.MODEL_REFUSES, suite.refuses),
@@ -129,6 +125,10 @@ class _Suite:
             model.load_tensors(_written_and_read(self.trained.tensors()))
             self._loaded = model
         return self._loaded
+
+    def of_decoders(self, check: Callable[[DecoderSuite], None]) -> Callable[[], None]:
+        """A check of the decoders."""
+        return lambda: self.with_decoders(check)
 
     def with_decoders(self, check: Callable[[DecoderSuite], None]) -> None:
         for which, model in (("after training", self.trained), ("to generate with", self.loaded)):
@@ -235,9 +235,12 @@ class _Suite:
             seen = f"forward() of tokens (3, 12) gave logits {shown(logits)}, and the vocabulary has {size}"
             self.subject.fail(st.MODEL_FORWARD, seen)
 
-    def causal_forward(self) -> None:
-        if not is_torch_module(self.trained):
-            return
+    def causal(self) -> None:
+        if is_torch_module(self.trained):
+            self._causal_forward()
+        self.with_decoders(check_causal)
+
+    def _causal_forward(self) -> None:
         torch, model = self._module()
         fed = torch.from_numpy(self._tokens((3, 12)))
         model.eval()

@@ -54,10 +54,10 @@ def check_observer(
 ) -> tuple[Outcome, ...]:
     """Hold an observer to its contract: show it runs, whole, resumed and failed. Raises ContractFailure.
 
-    options   its TOML table; what has no default must be in it
-    pipeline  the pipeline that the run directory holds, for an observer that needs a certain one
-    plugin    the module it comes from, or its name; found from the component if not given
-    plugins   what its context offers; the built-in set if not given
+    options     its TOML table; what has no default must be in it
+    pipeline    the pipeline that the run directory holds, for an observer that needs a certain one
+    plugin      the module it comes from, or its name; found from the component if not given
+    plugins     what its context offers; the built-in set if not given
     time_limit  seconds for each check
     """
     with subject("observer", component, options, plugin, plugins, time_limit=time_limit) as made:

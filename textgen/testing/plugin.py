@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -84,14 +85,20 @@ def check_plugin(
     if not offers:
         raise UsageError(f"{plugin} offers no component, so there is nothing to check")
     checked = _without(offers, leave_out)
-    outcomes = raise_first(check_offers(checked, plugins, options or {}, module=plugin, time_limit=time_limit))
-    for outcome in outcomes:
-        if outcome.statement is None:
-            raise UsageError(
-                f"{outcome.component} was not checked: {outcome.reason}. Give check_plugin options={{…}} for it, or "
-                "its name in leave_out=[…]"
-            )
-    return outcomes
+    outcomes = check_offers(checked, plugins, options or {}, module=plugin, time_limit=time_limit)
+    return raise_first(_none_unchecked(outcomes))
+
+
+def _none_unchecked(outcomes: Generator[Outcome, None, None]) -> Generator[Outcome, None, None]:
+    """The outcomes. Raises UsageError for a component that was not checked, which a test must not pass over."""
+    with contextlib.closing(outcomes):
+        for outcome in outcomes:
+            if outcome.statement is None:
+                raise UsageError(
+                    f"{outcome.component} was not checked: {outcome.reason}. Give check_plugin options={{…}} for it, "
+                    "or its name in leave_out=[…]"
+                )
+            yield outcome
 
 
 def check_offers(

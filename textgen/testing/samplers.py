@@ -14,16 +14,18 @@ import numpy.typing as npt
 from hypothesis import strategies as strategy
 from hypothesis.extra import numpy as arrays
 
-from textgen.generation.sampling import SequenceHistory, to_numpy
+from textgen.generation.links import LEVELS
+from textgen.generation.sampling import to_numpy
 from textgen.plugin.component import BuildContext, Component
 from textgen.plugin.registry import PluginSet
-from textgen.protocols import Array, Ids
+from textgen.protocols import Array
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, fitted_tokenizer, subject
 from textgen.testing.examples import for_all, in_threads
 from textgen.testing.general import calls_check, close, general_checks
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
+from textgen.testing.sampler_texts import ReadTooMuch, SamplerTexts, StateChecks, advance, chain_of, texts_of
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -48,9 +50,9 @@ def check_sampler(
 ) -> tuple[Outcome, ...]:
     """Hold a sampler to its contract. Raises ContractFailure.
 
-    options   its TOML table; what has no default must be in it
-    plugin    the module it comes from, or its name; found from the component if not given
-    plugins   what its context offers; the built-in set if not given
+    options     its TOML table; what has no default must be in it
+    plugin      the module it comes from, or its name; found from the component if not given
+    plugins     what its context offers; the built-in set if not given
     time_limit  seconds for each check
     """
     with subject("sampler", component, options, plugin, plugins, time_limit=time_limit) as made:
@@ -63,6 +65,7 @@ def sampler_checks(subject: Subject) -> list[Check]:
     return [
         *general_checks(subject, suite.build),
         Check(st.SAMPLER_HISTORY, suite.level, trial=True),
+        Check(st.SAMPLER_STATE_FORM, lambda: suite.states().form(), trial=True),
         Check(st.SAMPLER_SHAPE, suite.plain_call, trial=True),
         Check(st.COMPONENT_RAISES, lambda: suite.each(suite.any_call), trial=True),
         Check(st.SAMPLER_HISTORY, lambda: suite.each(suite.history)),
@@ -76,46 +79,15 @@ def sampler_checks(subject: Subject) -> list[Check]:
         process_check(subject),
         Check(st.SAMPLER_POSSIBLE, lambda: suite.each(suite.possible)),
         Check(st.SAMPLER_FORBIDDEN, lambda: suite.each(suite.forbidden)),
-        Check(st.SAMPLER_ROWS, lambda: suite.each(suite.rows), after=(st.SAMPLER_DETERMINISTIC,)),
+        Check(st.SAMPLER_STATE_FORM, lambda: suite.states().form_outcome()),
+        Check(st.SAMPLER_RANDOM, lambda: suite.states().random(), after=(st.SAMPLER_DETERMINISTIC,)),
+        Check(st.SAMPLER_STATE, lambda: suite.states().state(), after=(st.SAMPLER_DETERMINISTIC, st.SAMPLER_RANDOM)),
+        Check(st.SAMPLER_ROWS, lambda: suite.each(suite.rows), after=(st.SAMPLER_DETERMINISTIC, st.SAMPLER_RANDOM)),
         Check(st.SAMPLER_PROMISE, suite.promise),
         Check(st.SAMPLER_TORCH, suite.torch, after=(st.SAMPLER_DETERMINISTIC, st.SAMPLER_DTYPE)),
         Check(st.SAMPLER_DEVICE, suite.device, after=(st.SAMPLER_TORCH,)),
         Check(st.SAMPLER_THREADS, suite.threads, after=(st.SAMPLER_DETERMINISTIC,)),
     ]
-
-
-@attrs.frozen
-class _Texts:
-    """What the rows of a batch hold so far, as a sampler reads it; what it did not announce it may not read."""
-
-    rows: SequenceHistory
-    level: str
-
-    @property
-    def counts(self) -> Any:
-        return self._at_least("counts", "counts").counts
-
-    @property
-    def prompt_counts(self) -> Any:
-        return self._at_least("counts", "prompt_counts").prompt_counts
-
-    def tokens(self, row: int) -> Ids:
-        return self._at_least("tokens", "tokens(row)").tokens(row)
-
-    def only(self, row: int) -> _Texts:
-        one = copy.deepcopy(self.rows)
-        one.keep_rows([row])
-        return _Texts(one, self.level)
-
-    def _at_least(self, level: str, name: str) -> SequenceHistory:
-        order = ("none", "counts", "tokens")
-        if order.index(self.level) < order.index(level):
-            raise _ReadTooMuch(f"it read history.{name}, and its attribute history is {self.level!r}")
-        return self.rows
-
-
-class _ReadTooMuch(Exception):
-    pass
 
 
 @attrs.define
@@ -139,7 +111,10 @@ class _Suite:
             self._made = self.build()
         return self._made
 
-    def each(self, check: Callable[[Logits, _Texts], None]) -> None:
+    def states(self) -> StateChecks:
+        return StateChecks(self.subject, self.context().vocab_size, self.build)
+
+    def each(self, check: Callable[[Logits, SamplerTexts], None]) -> None:
         """Make a check with many logits (B, V) and histories."""
         size = self.context().vocab_size
         numbers = strategy.floats(-_LARGEST, _LARGEST, width=32) | strategy.just(-np.inf)
@@ -162,21 +137,15 @@ class _Suite:
             wide=strategy.booleans(),
         )
 
-    def _texts(self, batch: int, seed: int, length: int) -> _Texts:
-        rng = np.random.default_rng(seed)
-        size = self.context().vocab_size
-        rows = SequenceHistory(size, "tokens")
-        few = rng.integers(0, size, 3)  # so that tokens repeat
-        rows.append_rows([rng.choice(few, length) for _ in range(batch)])
-        for _ in range(length):
-            rows.add(rng.choice(few, batch))
-        return _Texts(rows, "tokens")
+    def _texts(self, batch: int, seed: int, length: int) -> SamplerTexts:
+        chain = chain_of(self.sampler, self.subject, self.context().vocab_size)
+        return SamplerTexts(texts_of(chain, batch, seed, length), chain.links[0], "tokens")
 
     def level(self) -> str:
         """What it announces to read."""
         level = getattr(self.sampler, "history", "tokens")
-        if level not in ("none", "counts", "tokens"):
-            self.subject.fail(st.SAMPLER_HISTORY, f"history is {level!r}, and must be 'none', 'counts' or 'tokens'")
+        if level not in LEVELS:
+            self.subject.fail(st.SAMPLER_HISTORY, f"history is {level!r}, and must be one of {', '.join(LEVELS)}")
         return str(level)
 
     def plain_call(self) -> None:
@@ -185,24 +154,24 @@ class _Suite:
         with np.errstate(invalid="ignore"):
             self.shape(logits, self._texts(2, 0, 6))
 
-    def any_call(self, logits: Logits, texts: _Texts) -> None:
+    def any_call(self, logits: Logits, texts: SamplerTexts) -> None:
         self.sampler(logits.copy(), texts)
 
-    def shape(self, logits: Logits, texts: _Texts) -> None:
+    def shape(self, logits: Logits, texts: SamplerTexts) -> None:
         given = self.sampler(logits.copy(), texts)
         if getattr(given, "shape", None) != logits.shape:
             self.subject.fail(st.SAMPLER_SHAPE, f"logits {logits.shape} came back as {shown(given)}")
 
-    def dtype(self, logits: Logits, texts: _Texts) -> None:
+    def dtype(self, logits: Logits, texts: SamplerTexts) -> None:
         given = self.sampler(logits.copy(), texts)
         if not isinstance(given, np.ndarray) or given.dtype != logits.dtype:
             kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
             self.subject.fail(st.SAMPLER_DTYPE, f"a NumPy array of {logits.dtype} came back as {kind}")
 
-    def input(self, logits: Logits, texts: _Texts) -> None:
+    def input(self, logits: Logits, texts: SamplerTexts) -> None:
         given, before = logits.copy(), copy.deepcopy(texts.rows)
         self.sampler(given, texts)
-        for name in ("counts", "prompt_counts"):
+        for name in ("lengths", "prompt_lengths", "counts", "prompt_counts"):
             if not np.array_equal(getattr(texts.rows, name), getattr(before, name)):
                 self.subject.fail(st.SAMPLER_INPUT, f"it wrote into history.{name}")
         if not np.array_equal(given, logits):
@@ -220,13 +189,13 @@ class _Suite:
                 sampler(logits, self._texts(2, 0, 6))
         close(sampler)
 
-    def history(self, logits: Logits, texts: _Texts) -> None:
+    def history(self, logits: Logits, texts: SamplerTexts) -> None:
         try:
             self.sampler(logits.copy(), attrs.evolve(texts, level=self.level()))
-        except _ReadTooMuch as error:
-            self.subject.fail(st.SAMPLER_HISTORY, str(error))
+        except ReadTooMuch as error:
+            self.subject.fail(error.statement, str(error))
 
-    def deterministic(self, logits: Logits, texts: _Texts) -> None:
+    def deterministic(self, logits: Logits, texts: SamplerTexts) -> None:
         first = to_numpy(self.sampler(logits.copy(), texts)).copy()
         self.sampler(logits[::-1].copy() / 2, texts)
         again = to_numpy(self.sampler(logits.copy(), texts))
@@ -237,36 +206,39 @@ class _Suite:
     def step_by_step(self) -> None:
         """One text from step to step, each compared with a sampler that has not seen the steps before."""
         rng, size = np.random.default_rng(0), self.context().vocab_size
-        texts = self._texts(2, 0, 0)
-        texts.rows.keep_rows([])
-        texts.rows.append_rows([rng.integers(0, size, length) for length in (3, _PROMPT)])
         one = self.build()
+        chain = chain_of(one, self.subject, size)
+        rows = chain.begin([rng.integers(0, size, length) for length in (3, _PROMPT)], [(0, 0), (0, 1)])
+        texts = SamplerTexts(rows, chain.links[0], "tokens")
         for step in range(_STEPS):
             logits = rng.normal(0, 3, (2, size)).astype(np.float32)
             given = to_numpy(one(logits.copy(), texts)).copy()
             if not np.array_equal(given, to_numpy(self.build()(logits.copy(), texts)), equal_nan=True):
                 seen = f"step {step + 1} of a text gave other logits than to a sampler that had not seen those before"
                 self.subject.fail(st.SAMPLER_DETERMINISTIC, seen)
-            texts.rows.add(rng.integers(0, size, 2))
+            if not advance(chain, rows, logits, np.arange(size), rng):
+                break
 
-    def finite(self, logits: Logits, texts: _Texts) -> None:
+    def finite(self, logits: Logits, texts: SamplerTexts) -> None:
         given = to_numpy(self.sampler(logits.copy(), texts))
         for name, wrong in (("NaN", np.isnan(given)), ("+inf", given == np.inf)):
             if wrong.any():
                 row, token = np.argwhere(wrong)[0].tolist()
                 self.subject.fail(st.SAMPLER_FINITE, f"it made {name} of the logit {logits[row, token]:g}")
 
-    def possible(self, logits: Logits, texts: _Texts) -> None:
+    def possible(self, logits: Logits, texts: SamplerTexts) -> None:
+        if texts.link.ends:
+            return
         given = to_numpy(self.sampler(logits.copy(), texts))
         if (given == -np.inf).all(axis=1).any():
             self.subject.fail(st.SAMPLER_POSSIBLE, "it forbade every token of a row")
 
-    def forbidden(self, logits: Logits, texts: _Texts) -> None:
+    def forbidden(self, logits: Logits, texts: SamplerTexts) -> None:
         given = to_numpy(self.sampler(logits.copy(), texts))
         if (given[logits == -np.inf] > -np.inf).any():
             self.subject.fail(st.SAMPLER_FORBIDDEN, "a token of logit -inf came back possible")
 
-    def rows(self, logits: Logits, texts: _Texts) -> None:
+    def rows(self, logits: Logits, texts: SamplerTexts) -> None:
         together = to_numpy(self.sampler(logits.copy(), texts)).copy()
         for row in range(len(logits)):
             alone = to_numpy(self.sampler(logits[row : row + 1].copy(), texts.only(row)))[0]
@@ -280,7 +252,7 @@ class _Suite:
             raise Skip("it does not promise to be deterministic")
         self.each(self._one_left)
 
-    def _one_left(self, logits: Logits, texts: _Texts) -> None:
+    def _one_left(self, logits: Logits, texts: SamplerTexts) -> None:
         given = to_numpy(self.sampler(logits.copy(), texts))
         if np.isnan(given).any():
             return  # sampler-finite says so
@@ -292,7 +264,7 @@ class _Suite:
         torch = _torch()
         self.each(lambda logits, texts: self._as_torch(torch, logits, texts))
 
-    def _as_torch(self, torch: Any, logits: Logits, texts: _Texts) -> None:
+    def _as_torch(self, torch: Any, logits: Logits, texts: SamplerTexts) -> None:
         expected = to_numpy(self.sampler(logits.copy(), texts)).copy()
         given: Array = self.sampler(torch.from_numpy(logits.copy()), texts)
         if not isinstance(given, torch.Tensor) or str(given.dtype) != f"torch.{logits.dtype}":

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 from textgen.contracts.guards import FAILURES
 
@@ -16,6 +16,7 @@ __tracebackhide__ = True  # what pytest shows is the test, and the code of the c
 
 TIME_LIMIT: Final = 60.0
 """Seconds that a check may take, and an import, unless told otherwise."""
+_SOON: Final = 0.005  # seconds until it is tried again where the exception would be lost
 _AGAIN: Final = 1.0  # seconds until a call that has swallowed the exception is interrupted once more
 
 _Result = TypeVar("_Result")
@@ -38,8 +39,11 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
 
 
 def _interrupted(seconds: float, call: Callable[[], _Result]) -> _Result:
-    def stop(*_: object) -> NoReturn:
-        raise TimeUpError
+    def stop(number: int, frame: FrameType | None) -> None:
+        if _would_lose_it(frame):
+            signal.setitimer(signal.ITIMER_REAL, _SOON, _AGAIN)
+        else:
+            raise TimeUpError
 
     begun, before = time.monotonic(), signal.signal(signal.SIGALRM, stop)
     left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
@@ -53,6 +57,13 @@ def _interrupted(seconds: float, call: Callable[[], _Result]) -> _Result:
         signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
         if left:  # somebody else's, such as that of pytest-timeout
             signal.setitimer(signal.ITIMER_REAL, max(1e-3, left - (time.monotonic() - begun)), interval)
+
+
+def _would_lose_it(frame: FrameType | None) -> bool:
+    """Whether an exception would go nowhere: in a destructor, or in hypothesis, which garbage collection calls."""
+    if frame is None:
+        return False
+    return frame.f_code.co_name == "__del__" or str(frame.f_globals.get("__name__", "")).startswith("hypothesis.")
 
 
 def _left_behind(seconds: float, call: Callable[[], _Result]) -> _Result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from textgen.testing.general import calls_check, close, general_checks
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
+from textgen.testing.unknown_text import check_unknown, shown_ids
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -44,10 +44,10 @@ def check_tokenizer(
 ) -> tuple[Outcome, ...]:
     """Hold a tokenizer to its contract. Raises ContractFailure.
 
-    options   its TOML table; what has no default must be in it
-    text      what it is fitted on, of a few hundred characters or more; examples are cut from it
-    plugin    the module it comes from, or its name; found from the component if not given
-    plugins   what its context offers; the built-in set if not given
+    options     its TOML table; what has no default must be in it
+    text        what it is fitted on, of a few hundred characters or more; examples are cut from it
+    plugin      the module it comes from, or its name; found from the component if not given
+    plugins     what its context offers; the built-in set if not given
     time_limit  seconds for each check
     """
     with subject("tokenizer", component, options, plugin, plugins, time_limit=time_limit) as made:
@@ -159,24 +159,7 @@ class _Suite:
         for_all(_EXAMPLES, one, text=texts())
 
     def unknown(self) -> None:
-        """Letters that the text does not have, between words of the text."""
-        known = unicodedata.normalize("NFKD", self.text).casefold()
-        letters = [letter for letter in _LETTERS if letter not in known]
-        space = max(0, self.text.find(" ", 3))
-        before, after = self.text[: space + 1], self.text[space : space + _STRETCH]
-        alike: dict[bytes, str] = {}
-        for letter in letters:
-            text = f"{before}{letter}{after}"
-            try:
-                ids = np.asarray(self.tokenizer.encode(text))
-                without = np.asarray(self.tokenizer.encode(before + after))
-            except TextgenError:  # it says what it takes
-                continue
-            if np.array_equal(ids, without):
-                self.subject.fail(st.TOKENIZER_UNKNOWN, f"encode({text!r}) gave nothing for {letter!r}")
-            if self.tokenizer.unknown_id is None and (other := alike.setdefault(ids.tobytes(), letter)) != letter:
-                seen = f"unknown_id is None, and {letter!r} is encoded as {other!r} is, to {_short(ids[len(before) :])}"
-                self.subject.fail(st.TOKENIZER_UNKNOWN, seen)
+        check_unknown(self.subject, self.tokenizer, self.text)
 
     def decode(self) -> None:
         dtypes = strategy.sampled_from([np.uint8, np.int32, np.int64])
@@ -206,7 +189,7 @@ class _Suite:
             decoded = self.tokenizer.decode(ids)
             again = np.asarray(self.tokenizer.encode(decoded))
             if not np.array_equal(again, ids):
-                seen = f"{text!r} is {_short(ids)}, which decodes to {decoded!r}, which is {_short(again)}"
+                seen = f"{text!r} is {shown_ids(ids)}, which decodes to {decoded!r}, which is {shown_ids(again)}"
                 self.subject.fail(st.TOKENIZER_ROUND_TRIP, seen)
 
         self._stretches(one)
@@ -219,7 +202,7 @@ class _Suite:
             joined = np.concatenate([np.empty(0, np.int64), *parts])
             if not np.array_equal(joined, self.tokenizer.encode(text)):
                 whole = np.asarray(self.tokenizer.encode(text))
-                self.subject.fail(st.TOKENIZER_PIECES, f"{pieces} gave {_short(joined)}, joined {_short(whole)}")
+                self.subject.fail(st.TOKENIZER_PIECES, f"{pieces} gave {shown_ids(joined)}, joined {shown_ids(whole)}")
 
         self._stretches(one, places=cuts(_STRETCH))
 
@@ -234,7 +217,9 @@ class _Suite:
             last = len(parts) - 1
             streamed = "".join(decoder.decode(part, final=i == last) for i, part in enumerate(parts))
             if streamed != self.tokenizer.decode(ids):
-                seen = f"{_short(ids)} in {len(parts)} pieces gave {streamed!r}, at once {self.tokenizer.decode(ids)!r}"
+                seen = (
+                    f"{shown_ids(ids)} in {len(parts)} pieces gave {streamed!r}, at once {self.tokenizer.decode(ids)!r}"
+                )
                 self.subject.fail(st.TOKENIZER_STREAM, seen)
 
         flags = strategy.booleans()
@@ -323,8 +308,3 @@ class _Suite:
             self.subject.fail(
                 statement, f"encode({text[:30]!r}) gave ids from {ids.min()} to {ids.max()}; vocab_size is {size}"
             )
-
-
-def _short(ids: Ids) -> str:
-    shown = ", ".join(map(str, ids[:8].tolist()))
-    return f"[{shown}{', …' if len(ids) > 8 else ''}]"

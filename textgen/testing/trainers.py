@@ -50,10 +50,10 @@ def check_trainer(
 ) -> tuple[Outcome, ...]:
     """Hold a trainer to its contract. Raises ContractFailure.
 
-    options   its TOML table; what has no default must be in it. Few epochs make it quick
-    model     the table of a model that it can train
-    plugin    the module it comes from, or its name; found from the component if not given
-    plugins   where `model` is found, and what the context offers; the built-in set if not given
+    options     its TOML table; what has no default must be in it. Few epochs make it quick
+    model       the table of a model that it can train
+    plugin      the module it comes from, or its name; found from the component if not given
+    plugins     where `model` is found, and what the context offers; the built-in set if not given
     time_limit  seconds for each check
     """
     with subject("trainer", component, options, plugin, plugins, time_limit=time_limit) as made:

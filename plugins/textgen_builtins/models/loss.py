@@ -8,28 +8,33 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from textgen.data import side_by_side
 from textgen.protocols import Array, Ids, Model
 
 Floats32 = npt.NDArray[np.float32]
 
+_ROWS: Final = 32
 _BLOCK: Final = 1 << 22  # logits held at once: 16 MiB
 
 
 def mean_loss(model: Model, tokens: Ids, vocab_size: int) -> float | None:
     """Mean cross-entropy in nats of `tokens` (N,), read as one stream, from the second on; None if there is none."""
-    if len(tokens) < 2:
-        return None
-    decoder, total, size = model.decoder(1), 0.0, max(1, _BLOCK // vocab_size)
-    for start in range(0, len(tokens) - 1, size):
-        block = np.asarray(tokens[start : start + size + 1], np.int64)
-        logs = log_softmax(decoder.score(block[None, :-1]))[0]
-        total -= float(logs[np.arange(len(logs)), block[1:]].sum(dtype=np.float64))
-    return total / (len(tokens) - 1)
+    total = 0.0
+    for windows, counts in side_by_side(tokens, _ROWS):
+        rows, length = len(windows), windows.shape[1] - 1
+        decoder, size = model.decoder(rows), max(1, _BLOCK // (vocab_size * rows))
+        for start in range(0, length, size):
+            block = windows[:, start : min(start + size, length) + 1]
+            logs = log_softmax(decoder.score(block[:, :-1]))
+            given = np.take_along_axis(logs, block[:, 1:, None], axis=2)[..., 0]
+            counted = start + np.arange(given.shape[1]) >= length - counts[:, None]
+            total -= float(given[counted].sum(dtype=np.float64))
+    return total / (len(tokens) - 1) if len(tokens) > 1 else None
 
 
 def log_softmax(logits: Array) -> Floats32:
     """Log probabilities (..., V) in NumPy of logits, which may be on a GPU. Each row is as if alone."""
-    values = np.array(logits.cpu() if hasattr(logits, "cpu") else logits, np.float32)
+    values = np.array(logits.float().cpu().numpy() if hasattr(logits, "cpu") else logits, np.float32)
     values -= values.max(axis=-1, keepdims=True)
     values -= np.log(_total(np.exp(values)))[..., None]
     return values

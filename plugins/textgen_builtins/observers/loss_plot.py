@@ -51,6 +51,14 @@ def draw(rows: Sequence[dict[str, Any]]) -> str:
             if label_heights and abs(height - label_heights[0]) < 16:  # keep the second label off the first
                 height = label_heights[0] + math.copysign(16, height - label_heights[0])
             label_heights.append(height)
+            best = min(points, key=lambda point: point[1])
+            if name == "validation" and best != points[-1]:
+                x, y = place(*best)
+                parts.append(f'<circle class="{name}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+                parts.append(
+                    f'<text class="{name}" x="{x:.1f}" y="{y + 20:.1f}" text-anchor="middle">best {best[1]:.3f}</text>'
+                )
+                x, y = placed[-1]
             parts.append(f'<circle class="{name}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
             parts.append(f'<text class="{name}" x="{x + 9:.1f}" y="{height:.1f}">{name} {points[-1][1]:.3f}</text>')
     return _document("\n  ".join(parts))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
 from typing import Any, Final, TextIO
@@ -9,8 +11,11 @@ from typing import Any, Final, TextIO
 import attrs
 
 from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
+from textgen_builtins.observers.cpu_watch import CpuWatch
 
-_SECONDS_BETWEEN_LINES: Final = 5.0
+_FIRST_LINE: Final = 3.0  # seconds after the first step, when the pace is known
+_BETWEEN_LINES: Final = 30.0  # seconds without an evaluation
+_BETWEEN_EVALUATIONS: Final = 5.0
 # tqdm's format without steps per second: with them, 80 columns leave no room for the bar.
 _BAR: Final = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
@@ -21,18 +26,20 @@ class Progress:
 
     console: TextIO | None
     _bar: Any = None
-    _start: int = 0
+    _first: int = 0
+    _tokens: int = 0
     _begun: float = 0.0
     _line_at: float = float("-inf")
     _latest: StepDone | None = None
-    _measured: str = ""
+    _losses: str = ""
+    _best: float = math.inf
+    _watch: CpuWatch | None = None
 
     def observe(self, event: Event) -> None:
         """Show an event."""
         if self.console is None:
             return
         if isinstance(event, RunStarted):
-            self._start, self._begun = event.step, time.monotonic()
             self._say(
                 f"training on {event.device}: {event.parameters:,} parameters, {event.vocab_size} tokens in the "
                 f"vocabulary, {event.training_tokens:,} to train on, {event.validation_tokens:,} held out"
@@ -45,41 +52,63 @@ class Progress:
             self._bar.close()
 
     def _step(self, event: StepDone) -> None:
+        now = time.monotonic()
+        if self._latest is None:  # the first step also takes what comes before it
+            self._first, self._begun, self._watch = event.step, now, CpuWatch()
+        else:
+            self._tokens += event.tokens
         self._latest = event
-        if not self._has_bar():
-            return
+        if now - self._begun > _FIRST_LINE and self._watch is not None:
+            self._warn_if_busy(self._watch.cores_of_others())
+            self._watch = None
+        if self._has_bar():
+            self._show_bar(event)
+        elif now - self._begun > _FIRST_LINE and now - self._line_at > _BETWEEN_LINES:
+            self._line(event, f"loss {event.loss:.3f}")
+
+    def _show_bar(self, event: StepDone) -> None:
         if self._bar is None:
             from tqdm.auto import tqdm
 
             self._bar = tqdm(
-                total=event.steps, initial=self._start, file=self.console, bar_format=_BAR, dynamic_ncols=True
+                total=event.steps, initial=event.step - 1, file=self.console, bar_format=_BAR, dynamic_ncols=True
             )
         self._bar.total = event.steps
-        self._bar.set_postfix_str(f"loss {event.loss:.3f}{self._measured}", refresh=False)
+        self._bar.set_postfix_str(f"loss {event.loss:.3f}{self._losses}", refresh=False)
         self._bar.update(event.step - self._bar.n)
 
     def _evaluation(self, event: Evaluation) -> None:
-        val = "" if event.validation_loss is None else f", val {event.validation_loss:.3f}"
-        self._measured = f"{val}, {_short(event.characters_per_second)} char/s"
-        if self._has_bar() or self._latest is None:
+        loss = event.validation_loss
+        if loss is not None:
+            self._best = min(self._best, loss)
+            self._losses = f", val {loss:.3f}, best {self._best:.3f}"
+        last = self._latest
+        if self._has_bar() or last is None:
             return
-        now, last = time.monotonic(), self._latest.step == self._latest.steps
-        if now - self._line_at < _SECONDS_BETWEEN_LINES and not last:
-            return
-        self._line_at = now
-        done = self._latest.step - self._start
-        left = (now - self._begun) / done * (self._latest.steps - self._latest.step)
-        held_out = "" if event.validation_loss is None else f", validation loss {event.validation_loss:.3f}"
-        self._say(
-            f"epoch {event.epoch}, step {event.step}/{self._latest.steps}: loss {event.training_loss:.3f}{held_out}, "
-            f"{event.characters_per_second:,.0f} characters/s, {left:.0f} s left"
-        )
+        if time.monotonic() - self._line_at >= _BETWEEN_EVALUATIONS or last.step == last.steps:
+            held_out = "" if loss is None else f", validation loss {loss:.3f} (best {self._best:.3f})"
+            self._line(last, f"loss {event.training_loss:.3f}{held_out}")
+
+    def _line(self, event: StepDone, losses: str) -> None:
+        """A line on where training stands, and how long it will take."""
+        self._line_at = now = time.monotonic()
+        done, seconds = event.step - self._first, max(now - self._begun, 1e-9)
+        pace = f", {self._tokens / seconds:,.0f} tokens/s, {seconds / done * (event.steps - event.step):.0f} s left"
+        self._say(f"epoch {event.epoch}, step {event.step}/{event.steps}: {losses}{pace if done else ''}")
+
+    def _warn_if_busy(self, cores: float) -> None:
+        total = os.cpu_count() or 1
+        if cores > 0.3 * total:
+            self._say(f"other programs use {cores:.1f} of this machine's {total} cores, so training takes longer")
 
     def _has_bar(self) -> bool:
         return self.console is not None and (self.console.isatty() or _in_notebook())
 
     def _say(self, line: str) -> None:
-        print(line, file=self.console, flush=True)  # writing to the console is this observer's purpose
+        if self._bar is not None:
+            self._bar.write(line, file=self.console)
+        else:
+            print(line, file=self.console, flush=True)  # writing to the console is this observer's purpose
 
 
 def _in_notebook() -> bool:
@@ -87,11 +116,3 @@ def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config
-
-
-def _short(number: float) -> str:
-    """A number in at most four characters: 87, 12k, 3.4M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.{1 if number < 10 * size else 0}f}{letter}"
-    return f"{number:.0f}"

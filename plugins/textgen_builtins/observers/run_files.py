@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 import attrs
 
-from textgen.events import Evaluation, Event, RunFinished, RunStarted
+from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
 from textgen.files import write_atomic
 from textgen_builtins.observers.config import SamplesConfig
 from textgen_builtins.observers.loss_plot import draw
 
+_SAMPLES = 10
 _FIELDS = (
     "step",
     "epoch",
@@ -68,20 +70,31 @@ class Samples:
     path: Path
     console: TextIO | None
     _seen: int = 0
+    _steps: int = 1
+    _sampled: int = 0
 
     def observe(self, event: Event) -> None:
         """Write a sample if one is due; the first is due at the first evaluation."""
         if isinstance(event, RunStarted):
-            self._seen = event.evaluations
-            self._keep_samples(event)
+            self._seen, self._sampled = event.evaluations, event.step
+            self._keep_samples(lambda step: 0 < step <= event.step)
+        elif isinstance(event, StepDone):
+            self._steps = event.steps
         elif isinstance(event, Evaluation):
             self._seen += 1
-            if self._is_due(self._seen):
+            if self._seen == 1 or self._is_due(event.step):
                 self._sample(event)
+
+    def _is_due(self, step: int) -> bool:
+        if self.config.every is not None:
+            return self._seen % self.config.every == 0
+        before, self._sampled = self._sampled, step
+        return step * _SAMPLES // self._steps > before * _SAMPLES // self._steps
 
     def _sample(self, event: Evaluation) -> None:
         prompt = self.config.prompt
         text = prompt + event.sample(prompt, self.config.max_new_tokens)
+        self._keep_samples(lambda step: step < event.step)  # one of this step may be from before a crash
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(f"{_heading(event.step)}\n{text}\n\n")
         if self.console is not None:
@@ -90,15 +103,11 @@ class Samples:
             shown = " ".join(text.split())
             tqdm.write(f"step {event.step} writes: {shown}", file=self.console)
 
-    def _is_due(self, evaluation: int) -> bool:
-        return evaluation == 1 or evaluation % self.config.every == 0
-
-    def _keep_samples(self, started: RunStarted) -> None:
-        """Keep those of the evaluations made before; at the step itself, that need not include its own."""
-        kept = self.path.read_text(encoding="utf-8") if self.path.exists() and started.step else ""
-        due = sum(map(self._is_due, range(1, started.evaluations + 1)))
-        for number, heading in enumerate(re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE)):
-            if int(heading[1]) > started.step or (int(heading[1]) == started.step and number >= due):
+    def _keep_samples(self, keep: Callable[[int], bool]) -> None:
+        """Cut the file at the first sample of a step that is not to be kept."""
+        kept = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        for heading in re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE):
+            if not keep(int(heading[1])):
                 kept = kept[: heading.start()]
                 break
         write_atomic(self.path, kept.encode())

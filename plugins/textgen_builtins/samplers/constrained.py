@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
@@ -25,6 +25,7 @@ class Constrained:
     """Keeps the tokens that a finite automaton allows, whose state goes with the row.
 
     index       of outlines_core: the tokens that each state of the automaton allows
+    complete    the states from which it can be completed; tokens that lead elsewhere are forbidden
     vocab_size  V
     end_id      allowed where the text is complete; None if the tokenizer has none
     """
@@ -32,8 +33,8 @@ class Constrained:
     history = "none"
     ends = True
 
-    def __init__(self, index: Any, vocab_size: int, end_id: int | None) -> None:
-        self._index, self._vocab_size, self._end_id = index, vocab_size, end_id
+    def __init__(self, index: Any, complete: Set[int], vocab_size: int, end_id: int | None) -> None:
+        self._index, self._complete, self._vocab_size, self._end_id = index, complete, vocab_size, end_id
         self._mask: Callable[[int], npt.NDArray[np.bool_]] = lru_cache(_MASKS)(self._allowed)
 
     def start(self, prompt: Ids) -> Tensors:
@@ -55,7 +56,9 @@ class Constrained:
         """(V,) whether each token may follow."""
         mask = np.zeros(self._vocab_size + 1, bool)  # the last stands for the end, which outlines_core asks for
         if state != _OVER:
-            mask[self._index.get_allowed_tokens(state)] = True
+            tokens = self._index.get_allowed_tokens(state)
+            mask[[token for token in tokens if self._index.get_next_state(state, token) in self._complete]] = True
+            mask[-1] = self._index.is_final_state(state)
             if mask[-1] and self._end_id is not None:
                 mask[self._end_id] = True
         return mask[:-1]
@@ -90,7 +93,26 @@ def _constrained(expression: str, key: str, context: BuildContext) -> Sampler:
         index = outlines_core.Index(expression, outlines_core.Vocabulary(size, _token_texts(tokenizer)))
     except ValueError as error:
         _wrong(key, f"cannot be used to constrain the text of this vocabulary: {error}", expression, error)
-    return Constrained(index, size, getattr(tokenizer, "end_id", None))
+    complete = _completable(index)
+    if index.get_initial_state() not in complete:
+        _wrong(key, "the vocabulary has no tokens to complete it with", expression)
+    return Constrained(index, complete, size, getattr(tokenizer, "end_id", None))
+
+
+def _completable(index: Any) -> set[int]:
+    """The states from which a final one can be reached with tokens of the vocabulary."""
+    before: dict[int, set[int]] = {}
+    for state, tokens in index.get_transitions().items():
+        for after in set(tokens.values()):
+            before.setdefault(after, set()).add(state)
+    found: set[int] = set()
+    rest = list(index.get_final_states())
+    while rest:
+        state = rest.pop()
+        if state not in found:
+            found.add(state)
+            rest += before.get(state, ())
+    return found
 
 
 def _library(sampler: str) -> Any:
@@ -99,7 +121,7 @@ def _library(sampler: str) -> Any:
         import outlines_core.json_schema
     except ImportError as error:
         message = f"the sampler {sampler!r} needs outlines-core; pip install 'textgen-engine[regex]'"
-        raise PipelineError([Fault("type", message)], "sampler") from error
+        raise PipelineError([Fault("", message)], "sampler") from error
     return outlines_core
 
 
@@ -117,5 +139,5 @@ def _token_texts(tokenizer: Tokenizer) -> dict[str, list[int]]:
     return texts
 
 
-def _wrong(key: str, message: str, value: str, error: Exception) -> NoReturn:
+def _wrong(key: str, message: str, value: str, error: Exception | None = None) -> NoReturn:
     raise PipelineError([Fault(key, message, repr(value))], "sampler") from error

@@ -53,7 +53,7 @@ def starter_pipeline(facts: texts.TextFacts, seconds: float, speed: float) -> st
     """The pipeline, in which {file} stands for its own name."""
     chosen = settings.choose(facts.size, seconds, speed)
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
-    for name in ("hidden_size", "embedding_size", "dropout", "input_dropout", "order", "batch_size", "learning_rate"):
+    for name in ("hidden_size", "embedding_size", "dropout", "input_dropout", "batch_size", "learning_rate"):
         made = made.replace(f"{{{name}}}", f"{getattr(chosen, name):g}")
     made = made.replace("{budget}", f"{seconds:g}s").replace("{corpus}", facts.corpus)
     return made.replace("{expected}", _expected(facts.size, seconds, chosen))
@@ -61,9 +61,10 @@ def starter_pipeline(facts: texts.TextFacts, seconds: float, speed: float) -> st
 
 def _expected(size: int, seconds: float, chosen: settings.Settings) -> str:
     passes = f"{chosen.passes:.0f} times" if chosen.passes >= 2 else "once or less"
+    room, text = f"{_megabytes(size, chosen):.0f} MB of disk", _short(size)
     return (
-        f"# For {_short(size)} of text and {seconds:g} seconds on this machine: the network reads the text about\n"
-        f"# {passes}, and the run takes some {_megabytes(size, chosen):.0f} MB of disk. More time gives a better model."
+        f"# For {text} of text and {seconds:g} seconds on the machine of `textgen init`: the network reads the text\n"
+        f"# about {passes}, and the run takes some {room}. More time gives a better model."
     )
 
 

@@ -28,7 +28,6 @@ class Settings:
     input_dropout: float
     batch_size: int
     learning_rate: float
-    order: int
     passes: float
 
 
@@ -45,18 +44,17 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
 
     width = max((width for width in _WIDTHS if passes(width) >= _PASSES), default=_WIDTHS[0])
     read = passes(width)
-    often = min(1.0, max(0.0, read / 40))  # how often it will have seen the text, between hardly and too often
+    often = min(1.0, max(0.0, read / 60))  # how often it will have seen the text, between hardly and too often
     streams = 16 if training < 60_000 else 32
     while streams > 4 and training / streams < 64 * 20:
         streams //= 2
     return Settings(
         hidden_size=width,
         embedding_size=min(128, width),
-        dropout=round(0.1 + 0.4 * often**0.5, 2),
-        input_dropout=round(0.02 + 0.18 * often, 2),
+        dropout=round(0.5 * often**0.5, 2),
+        input_dropout=round(0.3 * often, 2),
         batch_size=streams,
-        learning_rate=4e-3 if width <= 256 else 3e-3 if width <= 512 else 2e-3,
-        order=6 if characters < 300_000 else 7 if characters < 600_000 else 8,
+        learning_rate=0.012 if width <= 256 else 0.008 if width <= 512 else 0.005,
         passes=read,
     )
 

@@ -17,4 +17,6 @@ def build(config: CharConfig, context: BuildContext) -> Tokenizer:
 @hookimpl
 def textgen_tokenizers() -> list[Component]:
     """Offer `char`."""
-    return [Component("char", CharConfig, build)]
+    elsewhere = "the package textgen-huggingface has it: huggingface-bpe, or huggingface-tokenizer for one that exists"
+    names = ("bpe", "wordpiece", "sentencepiece", "tiktoken", "unigram", "word", "words", "subword")
+    return [Component("char", CharConfig, build, hints=dict.fromkeys(names, elsewhere))]

@@ -254,21 +254,109 @@ def open_file() -> None:
 
 SHORT = {"time_limit": 0.5}
 LONGER = {"time_limit": 3.0}  # since all the checks before have to be done in it
+
+
+class CountingSampler(GoodSampler):
+    """Keeps the contract: a state that is all it carries, random numbers, and an end."""
+
+    random = True
+    ends = True
+
+    def start(self, prompt: Any) -> Any:
+        return {"seen": np.array([len(prompt), 0])}
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        xp = array_namespace(logits)
+        seen = history.state["seen"]
+        factor = 1 + 0.1 * seen[:, 1] + history.random()[:, 0]
+        changed = logits * xp.asarray(factor.astype(np.float32), device=device(logits))[:, None]
+        over = xp.asarray(seen[:, 1] > 40, device=device(logits))
+        return xp.astype(xp.where(over[:, None], -np.inf, changed), logits.dtype)
+
+    def accept(self, tokens: Any, logits: Any, history: Any) -> Any:
+        return {"seen": history.state["seen"] + [0, 1]}
+
+
+class HalfStatefulSampler(CountingSampler):
+    accept = None  # type: ignore[assignment]
+
+
+class GrowingStateSampler(CountingSampler):
+    def accept(self, tokens: Any, logits: Any, history: Any) -> Any:
+        return {"seen": np.concatenate([history.state["seen"], tokens[:, None]], axis=1)}
+
+
+class ListStateSampler(CountingSampler):
+    def start(self, prompt: Any) -> Any:
+        return [0, 0]
+
+
+class InPlaceSampler(CountingSampler):
+    def accept(self, tokens: Any, logits: Any, history: Any) -> Any:
+        history.state["seen"][:, 1] += 1
+        return history.state
+
+
+class MeanStateSampler(CountingSampler):
+    """Moves the state of every row by what all rows drew."""
+
+    def accept(self, tokens: Any, logits: Any, history: Any) -> Any:
+        return {"seen": history.state["seen"] + [0, int(tokens.sum()) % 7]}
+
+
+class NumberedSampler(CountingSampler):
+    """Numbers the texts that it begins."""
+
+    def __init__(self, context: Any) -> None:
+        self.texts = 0
+
+    def start(self, prompt: Any) -> Any:
+        self.texts += 1
+        return {"seen": np.array([self.texts, self.texts])}
+
+
+class HiddenStateSampler(CountingSampler):
+    """Keeps its state in an attribute, by the place of the row."""
+
+    def __init__(self, context: Any) -> None:
+        self.steps = np.zeros(0)
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        if len(self.steps) != len(history.state["seen"]):
+            self.steps = np.zeros(len(history.state["seen"]))
+        return (
+            logits * array_namespace(logits).asarray(1 + self.steps.astype(np.float32), device=device(logits))[:, None]
+        )
+
+    def accept(self, tokens: Any, logits: Any, history: Any) -> Any:
+        self.steps = self.steps + 1
+        return history.state
+
+
+class UnannouncedRandomSampler(CountingSampler):
+    random = False
+
+
+class NeighbourRandomSampler(CountingSampler):
+    """Uses the number of the first row for all of them."""
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        return logits * (1 + float(history.random()[0, 0]))
+
+
 SAMPLERS = [
     Case("sampler", "sampler-input", "it wrote into history.counts", offered(CountingUpSampler)),
     Case("sampler", "sampler-deterministic", "step 2 of a text gave other logits", offered(MemoSampler)),
     Case("sampler", "sampler-deterministic", "step 29 of a text gave", offered(ForgetfulMemoSampler, "late")),
     Case("sampler", "sampler-deterministic", "IndexError", offered(LateSampler, "room")),
-    Case("sampler", "component-ends", "the check sampler-shape had not ended after", offered(SleepingSampler), SHORT),
-    Case("sampler", "component-ends", "the check sampler-shape had", offered(WaitingSampler, "waiting"), SHORT),
-    Case("sampler", "component-ends", "the check sampler-shape had", offered(LoopingSampler, "looping"), SHORT),
-    Case(
-        "sampler", "component-ends", "the check sampler-threads had", offered(QueueSampler, "queue"), {"time_limit": 2}
-    ),
+    Case("sampler", "component-ends", "had not ended after 0.5 s", offered(SleepingSampler), SHORT),
+    Case("sampler", "component-ends", "had not ended after 0.5 s", offered(WaitingSampler, "waiting"), SHORT),
+    Case("sampler", "component-ends", "had not ended after 0.5 s", offered(LoopingSampler, "looping"), SHORT),
+    Case("sampler", "component-ends", "had not ended after 3 s", offered(QueueSampler, "queue"), LONGER),
     Case(
         "sampler",
         "component-ends",
-        "the check component-methods had",
+        "had not ended after 0.5 s",
         Component("sleeping", NoOptions, sleeping_build),
         SHORT,
     ),
@@ -293,6 +381,17 @@ SAMPLERS = [
     Case("sampler", "sampler-rows", "alone than in the batch", offered(BatchSampler)),
     Case("sampler", "sampler-promise", "it left the tokens", offered(BoastingSampler)),
     Case("sampler", "sampler-torch", "a tensor of torch.float", offered(NumpySampler)),
+    Case("sampler", "sampler-state-form", "the method 'start' and no 'accept'", offered(HalfStatefulSampler)),
+    Case(
+        "sampler", "sampler-state-form", "gave from accept seen int64 (3, 3)", offered(GrowingStateSampler, "growing")
+    ),
+    Case("sampler", "sampler-state-form", "gave list from start", offered(ListStateSampler, "listing")),
+    Case("sampler", "sampler-input", "accept wrote into history.state['seen']", offered(InPlaceSampler, "in-place")),
+    Case("sampler", "sampler-state", "other logits alone than in a batch", offered(MeanStateSampler, "mean")),
+    Case("sampler", "sampler-state", "other logits", offered(NumberedSampler, "numbered")),
+    Case("sampler", "sampler-deterministic", "gave other logits", offered(HiddenStateSampler, "hidden")),
+    Case("sampler", "sampler-random", "it read history.random()", offered(UnannouncedRandomSampler)),
+    Case("sampler", "sampler-random", "once row 0 has other numbers", offered(NeighbourRandomSampler, "neighbour")),
 ]
 
 

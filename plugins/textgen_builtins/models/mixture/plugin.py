@@ -36,7 +36,11 @@ class MixtureTrainerConfig:
     """
 
     first: Choice = option({"type": "adamw"}, kind="trainer", help="the trainer of the first model")
-    second: Choice = option({"type": "count"}, kind="trainer", help="the trainer of the second, which should be quick")
+    second: Choice = option(
+        {"type": "count", "gate_fraction": 0.0},
+        kind="trainer",
+        help="the trainer of the second, which should be quick",
+    )
     gate_fraction: float = option(
         0.05,
         help="share of the training text, at its end and at most 20,000 tokens, that only the gate is fitted to",
@@ -63,10 +67,10 @@ def build_trainer(config: MixtureTrainerConfig, context: BuildContext) -> Traine
 @hookimpl
 def textgen_models() -> list[Component]:
     """Offer `mixture`."""
-    return [Component("mixture", MixtureConfig, build_model)]
+    return [Component("mixture", MixtureConfig, build_model, goes_with=("mixture",))]
 
 
 @hookimpl
 def textgen_trainers() -> list[Component]:
     """Offer `mixture`."""
-    return [Component("mixture", MixtureTrainerConfig, build_trainer)]
+    return [Component("mixture", MixtureTrainerConfig, build_trainer, goes_with=("mixture",))]

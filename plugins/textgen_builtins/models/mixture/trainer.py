@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -10,15 +11,15 @@ import numpy as np
 
 from textgen import UsageError
 from textgen.data import Dataset
-from textgen.events import Evaluated, TrainingEvent
+from textgen.events import Evaluated, Settled, TrainingEvent
 from textgen.protocols import Model, Trainer, TrainerState, TrainingContext
-from textgen_builtins.models.loss import mean_loss
-from textgen_builtins.models.mixture.gate import fit
+from textgen_builtins.models.gate import fit, gate_size
+from textgen_builtins.models.loss import log_softmax, mean_loss
 from textgen_builtins.models.mixture.model import Mixture, expert_logs
 
-_MOST: Final = 20_000  # tokens that a gate is fitted to: it has few weights
-_VALUES: Final = 1 << 25  # log probabilities held for it: 128 MiB
-_LEAD: Final = 512  # tokens read before those, so that no state is a beginning
+_LEAD: Final = 512  # tokens read before those of the gate, so that no state is a beginning
+_BLOCK: Final = 8192  # tokens mixed at once
+_VALUES: Final = 1 << 26  # log probabilities of a held-out text that are held at once: 256 MiB
 
 
 @attrs.define(eq=False)
@@ -28,7 +29,8 @@ class MixtureTrainer:
     The text of the gate is the end of the training text. The first part never sees it. The second is trained without
     it for the gate, and with it for the mixture; both before the first begins. Then the events are those of the first's
     trainer, for which the text of the gate is the held-out text. At each Evaluated the gate is fitted anew, and its
-    validation loss becomes that of the mixture on the held-out text of the data. The training loss stays the first's.
+    validation loss becomes that of the mixture on the held-out text of the data, read as one stream. The training loss
+    stays the first's.
 
     The state is that of the first's trainer, and whether the second is trained; its counterpart for the gate is made
     again, which gives the same.
@@ -46,22 +48,26 @@ class MixtureTrainer:
                 f"the trainer 'mixture' fits the model 'mixture', and the pipeline's is a {type(model).__name__}; "
                 "choose another trainer.type or model.type"
             )
-        cut = len(data.training) - self._gate_size(model, data)
+        begun = time.perf_counter()
+        size = gate_size(len(data.training), self.gate_fraction, len(model.prior), data.vocab_size)
+        cut = len(data.training) - size
         before, gate_text = data.training[:cut], data.training[cut:]
         for_gate = model.make_second()
         self._train_second(for_gate, attrs.evolve(data, training=before, validation=gate_text[:0]), context)
         if not self._second_trained:
             self._train_second(model.second, attrs.evolve(data, validation=gate_text[:0]), context)
             self._second_trained = True
-        before = before[-_LEAD:]
-        logs = expert_logs(for_gate, before, gate_text) if len(gate_text) else None
-        part = attrs.evolve(data, training=data.training[:cut], validation=gate_text)
+        read = data.training[max(0, cut - _LEAD) : -1]
+        logs = expert_logs(for_gate, read)[-size:] if size else None
+        part = attrs.evolve(data, training=before, validation=gate_text)
+        held_out = _HeldOut(model, data)
+        context = attrs.evolve(context, elapsed=context.elapsed + time.perf_counter() - begun)
         for event in self.first.train(model.first, part, context):
             if isinstance(event, Evaluated):
                 if logs is not None:
-                    own = expert_logs(model.first, before, gate_text)
+                    own = expert_logs(model.first, read)[-size:]
                     model.gate = fit(np.concatenate([own, logs], axis=1), gate_text, model.prior)
-                yield attrs.evolve(event, validation_loss=mean_loss(model, data.validation, data.vocab_size))
+                yield attrs.evolve(event, validation_loss=held_out.loss())
             else:
                 yield _placed(event)
 
@@ -77,15 +83,31 @@ class MixtureTrainer:
         arrays = {name.removeprefix("first."): array for name, array in state.arrays.items()}
         self.first.load_state(TrainerState(arrays, state.values["first"]))
 
-    def _gate_size(self, model: Mixture, data: Dataset) -> int:
-        """How many tokens the gate is fitted to."""
-        return min(int(len(data.training) * self.gate_fraction), _MOST, _VALUES // (len(model.prior) * data.vocab_size))
-
     def _train_second(self, model: Model, data: Dataset, context: TrainingContext) -> None:
         for _ in self.make_second().train(model, data, attrs.evolve(context, seed=context.seed + 1)):
             pass
 
 
+class _HeldOut:
+    """The loss of a mixture on the held-out text, as one stream. What the second model says of it is kept."""
+
+    def __init__(self, model: Mixture, data: Dataset) -> None:
+        self._model, self._tokens, self._vocab_size = model, data.validation, data.vocab_size
+        values = len(self._tokens) * len(model.prior) * self._vocab_size
+        self._second = expert_logs(model.second, self._tokens[:-1]) if 0 < values < _VALUES else None
+
+    def loss(self) -> float | None:
+        """In nats per token, with the gate as it is now; None where nothing is held out."""
+        if self._second is None or len(self._tokens) < 2:
+            return mean_loss(self._model, self._tokens, self._vocab_size)
+        first, total, targets = expert_logs(self._model.first, self._tokens[:-1]), 0.0, self._tokens[1:]
+        for start in range(0, len(targets), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            logits = self._model.gate.mix(np.concatenate([first[rows], self._second[rows]], axis=1))
+            total -= float(log_softmax(logits)[np.arange(len(logits)), targets[rows]].sum(dtype=np.float64))
+        return total / len(targets)
+
+
 def _placed(event: Any) -> Any:
     """An event of the first's trainer; options that it settled at their place in the pipeline."""
-    return attrs.evolve(event, options={"first": event.options}) if hasattr(event, "options") else event
+    return Settled(options={"first": event.options}) if isinstance(event, Settled) else event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -11,12 +12,15 @@ import numpy as np
 from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, StepDone, TrainingEvent
-from textgen.protocols import Ids, Tensors, TrainerState, TrainingContext
+from textgen.protocols import Ids, TrainerState, TrainingContext
+from textgen_builtins.models.gate import Gate, fit, gate_size
 from textgen_builtins.models.loss import mean_loss
 from textgen_builtins.models.ngram.model import NgramModel
 from textgen_builtins.models.ngram.smoothing import Floats, Ints, interpolation
+from textgen_builtins.models.ngram.trie import Trie
 from textgen_builtins.models.ngram.words import WordCounts, context_keys
 
+_LEAD: Final = 256  # tokens read before those of the gate, so that no state is a beginning
 _SAMPLE: Final = 4096  # tokens whose loss stands for the training text's, where words count
 
 
@@ -28,6 +32,7 @@ class CountTrainer:
     reading counts from a disk, so all that the trainer's state holds is how far it came.
     """
 
+    gate_fraction: float = 0.05
     _step: int = 0
     _evaluated: bool = False
 
@@ -43,8 +48,9 @@ class CountTrainer:
             )
         if self._evaluated:
             return
-        steps, loss = model.order + (model.reader is not None), float("nan")
-        for step, loss in enumerate(_losses(model, data), 1):
+        order = model.order or usual_order(data.training)
+        steps, loss = order + (model.reader is not None), float("nan")
+        for step, loss in enumerate(self._losses(model, data, order), 1):
             if step > self._step:
                 self._step = step
                 yield StepDone(step=step, steps=steps, epoch=step, loss=loss, tokens=len(data.training))
@@ -66,22 +72,57 @@ class CountTrainer:
         """Go on from `state` in the next `train`."""
         self._step, self._evaluated = state.values["step"], state.values["evaluated"]
 
+    def _losses(self, model: NgramModel, data: Dataset, order: int) -> Iterator[float]:
+        """Count; give the loss after each step."""
+        yield from _count_ngrams(model, data.training, order)
+        if model.reader is not None:
+            model.words = _count_words(model, data.training)
+            model.gate = self._gate(model, data.training, order)
+            yield mean_loss(model, data.training[-_SAMPLE:], data.vocab_size) or 0.0
 
-def _losses(model: NgramModel, data: Dataset) -> Iterator[float]:
-    """Count; give the loss after each step."""
-    counter = Counter(data.training, data.vocab_size)
-    for order in range(1, model.order + 1):
+    def _gate(self, model: NgramModel, tokens: Ids, order: int) -> Gate:
+        """The gate fitted to the end of `tokens` (N,), by counts of what is before it."""
+        vocab_size, prior = model.trie.vocab_size, model.expert_weights
+        size = gate_size(len(tokens), self.gate_fraction, len(prior), vocab_size)
+        if not size:
+            return model.gate
+        part = NgramModel(order, vocab_size, model.kinds - 1, model.reader)
+        for _ in _count_ngrams(part, tokens[:-size], order):
+            pass
+        part.words = _count_words(part, tokens[:-size])
+        decoder, end = part.decoder(1), np.asarray(tokens[-size - _LEAD :], np.int64)
+        decoder.extend(end[None, : -size - 1])
+        return fit(decoder.score_experts(end[None, -size - 1 : -1])[0], end[-size:], prior)
+
+
+def usual_order(tokens: Ids) -> int:
+    """The order that suits `tokens` (N,): about log N over the entropy of a token, so many as tell the places apart.
+
+    The factor is measured: 7 for The Time Machine in small letters, 8 for Pride and Prejudice with all its characters.
+    """
+    shares = np.bincount(tokens) / max(1, len(tokens))
+    shares = shares[shares > 0]
+    entropy = -float((shares * np.log(shares)).sum())
+    return int(np.clip(round(1.75 * math.log(max(2, len(tokens))) / max(entropy, 0.1)), 2, 12))
+
+
+def _count_ngrams(model: NgramModel, tokens: Ids, order: int) -> Iterator[float]:
+    """Count n-grams, giving the loss of a model of each order; the last becomes the model's."""
+    counter = Counter(tokens, model.trie.vocab_size)
+    for n in range(1, order + 1):
         loss = counter.add_order()
-        if order == model.order:
-            model.load_tensors(counter.tensors())
+        if n == order:
+            model.trie = counter.trie()
         yield loss
-    if model.reader is not None:
-        tokens = np.asarray(data.training, np.int64)
-        words = model.reader.read(np.zeros((1, 3), np.uint64), tokens[None, :-1])[0]  # (N - 1, 3)
-        keys = context_keys(words, tokens[:-1], model.kinds - 1)
-        model.words = tuple(WordCounts.count(data.vocab_size, each, tokens[1:]) for each in keys)
-        loss = mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0
-        yield loss
+
+
+def _count_words(model: NgramModel, tokens: Ids) -> tuple[WordCounts, ...]:
+    """The counts of what follows words, by the number of words before the word so far."""
+    assert model.reader is not None
+    ids = np.asarray(tokens, np.int64)
+    words = model.reader.read(np.zeros((1, 3), np.uint64), ids[None, :-1])[0]  # (N - 1, 3)
+    keys = context_keys(words, ids[:-1], model.kinds - 1)
+    return tuple(WordCounts.count(model.trie.vocab_size, each, ids[1:]) for each in keys)
 
 
 @attrs.define(eq=False)
@@ -135,16 +176,13 @@ class Counter:
         self._orders.append((keys, counts))
         return -float(np.log(self._top.interpolated(self._lower, self._vocab_size)[1:]).mean())
 
-    def tensors(self) -> Tensors:
-        """The weights of an NgramModel of the orders so far."""
+    def trie(self) -> Trie:
+        """The n-grams of the orders so far."""
         sizes = np.array([len(keys) for keys, _ in self._orders], np.int64)
         first_nodes = np.concatenate([[0], 1 + np.cumsum([0, *sizes[:-2]])])[: len(sizes)]
         keys = [keys + first * self._vocab_size for (keys, _), first in zip(self._orders, first_nodes, strict=True)]
-        return {
-            "counts": np.concatenate([counts for _, counts in self._orders]),
-            "keys": np.concatenate(keys),
-            "sizes": sizes,
-        }
+        counts = np.concatenate([counts for _, counts in self._orders])
+        return Trie(self._vocab_size, np.concatenate(keys), counts, sizes.tolist())
 
     def _settle(self, below: _Order, places: Ints) -> None:
         """Count what comes before the n-grams of the order below, now that another order is on top of it.

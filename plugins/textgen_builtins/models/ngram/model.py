@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from textgen.protocols import Ids, Tensors
+from textgen_builtins.models.gate import Gate
 from textgen_builtins.models.ngram.smoothing import Floats32, Ints
 from textgen_builtins.models.ngram.trie import Trie
 from textgen_builtins.models.ngram.words import Hashes, WordCounts, WordReader, context_keys, context_keys_of_one
@@ -19,26 +20,31 @@ EXPERT_WEIGHTS: Final = (0.2, 0.35, 0.5)
 class NgramModel:
     """textgen.protocols.Model of n-gram counts: up to `order` tokens, over a vocabulary of `vocab_size`.
 
+    Without an `order` its trainer chooses one.
+
     With a `reader`, also of counts of what follows the word so far with up to `word_contexts` words before it. There
     are then three experts: the n-grams; the word so far alone, interpolated with the n-grams; and the longest of the
-    contexts of words, interpolated with the shorter ones and the n-grams. The model is the product of their
-    probabilities to the powers EXPERT_WEIGHTS, normalised. A model without a reader is its one expert.
+    contexts of words, interpolated with the shorter ones and the n-grams. The `gate` mixes them: at first with
+    EXPERT_WEIGHTS at every token, later as it was fitted. A model without a reader is its one expert.
 
-    Its weights are `counts`, `keys` and `sizes` of a Trie and, for each number n of words before the word so far,
-    `words.n.contexts`, `words.n.counts` and `words.n.edges` of WordCounts. How many there are depends on the text, so
-    load_tensors takes any number that fits together.
+    Its weights are `counts`, `keys` and `sizes` of a Trie. With a reader also `gate.bias` and `gate.slopes` and, for
+    each number n of words before the word so far, `words.n.contexts`, `.counts` and `.edges` of WordCounts. How many
+    there are depends on the text, so load_tensors takes any number that fits together.
     """
 
-    def __init__(self, order: int, vocab_size: int, word_contexts: int = 0, reader: WordReader | None = None) -> None:
+    def __init__(
+        self, order: int | None, vocab_size: int, word_contexts: int = 0, reader: WordReader | None = None
+    ) -> None:
         self.order = order
         self.reader = reader if word_contexts else None
         self.kinds = word_contexts + 1 if self.reader else 0  # of contexts of words
         self.words: tuple[WordCounts, ...] = ()
         self.trie = Trie(vocab_size, np.empty(0, np.int64), np.empty(0, np.int64), ())
+        self.gate = Gate.fixed(self.expert_weights)
 
     @property
     def expert_weights(self) -> tuple[float, ...]:
-        """(E,) the power of each expert."""
+        """(E,) the weights of the experts before a gate is fitted to any text."""
         return EXPERT_WEIGHTS if self.kinds else (1.0,)
 
     def decoder(self, batch_size: int) -> NgramDecoder:
@@ -46,29 +52,32 @@ class NgramModel:
         return NgramDecoder(self, batch_size)
 
     def tensors(self) -> Tensors:
-        """All int64 and of one axis; `sizes` are of the orders counted so far."""
+        """`sizes` are of the orders counted so far."""
         trie = {"counts": self.trie.counts, "keys": self.trie.keys, "sizes": np.array(self.trie.sizes, np.int64)}
         words = {f"words.{n}.{key}": a for n, counts in enumerate(self.words) for key, a in counts.tensors().items()}
-        return trie | words
+        return trie | words | (self.gate.tensors() if self.kinds else {})
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Take over counts. Raises ValueError where they are not those of such a model."""
         names = {"counts", "keys", "sizes"}
         if any(name.startswith("words.") for name in tensors):  # they are counted last, so there may be none yet
             names |= {f"words.{n}.{key}" for n in range(self.kinds) for key in ("contexts", "counts", "edges")}
-        if tensors.keys() != names:
+        counts = {name: array for name, array in tensors.items() if not name.startswith("gate.")}
+        if counts.keys() != names:
             raise ValueError(f"the weights are {', '.join(sorted(tensors)) or 'none'}, and should be {sorted(names)}")
-        for name, array in tensors.items():
+        for name, array in counts.items():
             if array.dtype != np.int64 or array.ndim != 1:
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, and should be int64 (N,)")
         sizes = tensors["sizes"].tolist()
-        if len(sizes) > self.order:
+        if self.order is not None and len(sizes) > self.order:
             raise ValueError(f"these are counts up to order {len(sizes)}, and the model's order is {self.order}")
         size = self.trie.vocab_size
         self.trie = Trie(size, tensors["keys"], tensors["counts"], sizes)
         kinds = range(self.kinds if len(names) > 3 else 0)
         parts = ({key: tensors[f"words.{n}.{key}"] for key in ("contexts", "edges", "counts")} for n in kinds)
         self.words = tuple(WordCounts(size, **part) for part in parts)
+        if self.kinds:
+            self.gate = Gate.of_tensors(tensors, len(self.expert_weights))
 
 
 class NgramDecoder:
@@ -80,7 +89,7 @@ class NgramDecoder:
     def __init__(self, model: NgramModel, batch_size: int) -> None:
         self._model, self._trie = model, model.trie
         self._reader = model.reader
-        self._weights = np.array(model.expert_weights, np.float32)
+        self._experts = len(model.expert_weights)
         self._set(np.zeros(batch_size, np.int64), np.zeros((batch_size, 3), np.uint64), self._no_token(batch_size))
 
     @property
@@ -90,11 +99,12 @@ class NgramDecoder:
 
     def extend(self, tokens: Ids) -> Floats32:
         """Logits (B, V) of what follows `tokens` (B, T)."""
-        return self._product(self.extend_experts(tokens))
+        return self._mixed(self.extend_experts(tokens))
 
     def score(self, tokens: Ids) -> Floats32:
         """Logits (B, T, V) after each of `tokens` (B, T)."""
-        return self._product(self.score_experts(tokens))
+        experts = self.score_experts(tokens)
+        return self._mixed(experts.reshape(-1, *experts.shape[2:])).reshape(*tokens.shape, -1)
 
     def extend_experts(self, tokens: Ids) -> Floats32:
         """Log probabilities (B, E, V) of what follows `tokens` (B, T). The array is used again by the next call."""
@@ -141,7 +151,7 @@ class NgramDecoder:
     def _set(self, nodes: Ints, words: Hashes, last: Ints) -> None:
         self._nodes, self._words, self._last = nodes, words, last
         self._unsaved: list[int] | None = None  # the words of a batch of one, where `_words` is behind
-        self._logs = np.empty((len(nodes), len(self._weights), self._trie.vocab_size), np.float32)
+        self._logs = np.empty((len(nodes), self._experts, self._trie.vocab_size), np.float32)
 
     def _no_token(self, batch_size: int) -> Ints:
         """(B,) what stands for the last token where there was none."""
@@ -193,12 +203,9 @@ class NgramDecoder:
         if self._unsaved:
             self._words, self._unsaved = np.array([self._unsaved], np.uint64), None
 
-    def _product(self, experts: Floats32) -> Floats32:
-        """Logits (..., V) from log probabilities (..., E, V)."""
-        if len(self._weights) == 1:
-            only: Floats32 = experts[..., 0, :]
-            return only
-        logits: Floats32 = experts[..., 0, :] * self._weights[0]
-        for i, weight in enumerate(self._weights[1:], 1):
-            logits += experts[..., i, :] * weight
-        return logits
+    def _mixed(self, experts: Floats32) -> Floats32:
+        """Logits (M, V) from log probabilities (M, E, V)."""
+        if self._experts == 1:
+            return experts[:, 0]
+        gate = self._model.gate
+        return gate.mix_one(experts[0])[None] if len(experts) == 1 else gate.mix(experts)

@@ -33,9 +33,9 @@ class WordReader:
     """Follows the words of a text by their hashes: of the word so far, the word before it, and the one before that.
 
     A word is a run of letters, in any case. What a token does to the hash h of the word so far is one of
-    h · factor + add, and where it ends the word, `tail`, which begins the next. All arrays are (V,).
+    h · factor + add, and where it ends the word, `tail`, which begins the next. All arrays are (V,) but
 
-    inner   the hash of the last whole word inside the token, 0 if there is none
+    inner   (V, 2) the hashes of the last two whole words inside the token, 0 for each that there is not
     """
 
     factors: Hashes
@@ -61,11 +61,12 @@ class WordReader:
         factors, adds, ends = self.factors[tokens], self.adds[tokens], self.ends[tokens]
         whole = _scan(np.where(ends, 0, factors), np.where(ends, self.tails[tokens], adds), words[:, 0])  # (B, T)
         before = np.concatenate([words[:, :1], whole[:, :-1]], axis=1)
-        finished = np.stack([np.where(ends, before * factors + adds, 0), self.inner[tokens]], axis=-1)  # (B, T, 2)
-        known = np.concatenate([words[:, :0:-1], finished.reshape(len(words), -1)], axis=1)  # (B, 2 + 2 T)
+        ended = np.where(ends, before * factors + adds, 0)[..., None]
+        finished = np.concatenate([ended, self.inner[tokens]], axis=-1)  # (B, T, 3)
+        known = np.concatenate([words[:, :0:-1], finished.reshape(len(words), -1)], axis=1)  # (B, 2 + 3 T)
         there = known != 0
         there[:, :2] = True  # so that every row has two, and none sees another's
-        last = (np.cumsum(there) - 1).reshape(known.shape)[:, 3::2]  # (B, T) places among those that are there
+        last = (np.cumsum(there) - 1).reshape(known.shape)[:, 4::3]  # (B, T) places among those that are there
         known = known[there]
         return np.stack([whole, known[last], known[last - 1]], axis=-1)
 
@@ -76,15 +77,14 @@ class WordReader:
         so_far = (so_far * factor + add) & _MASK
         if not ends:
             return [so_far, last, earlier]
-        if so_far:
-            last, earlier = so_far, last
-        if inner:
-            last, earlier = inner, last
+        for word in (so_far, *inner):
+            if word:
+                last, earlier = word, last
         return [tail, last, earlier]
 
     @cached_property
-    def _effects(self) -> list[tuple[int, int, bool, int, int]]:
-        """By token: its factor, addend, whether it ends a word, the last word inside it, the beginning of the next."""
+    def _effects(self) -> list[tuple[int, int, bool, list[int], int]]:
+        """By token: its factor, addend, whether it ends a word, the words inside it, the beginning of the next."""
         columns = (self.factors, self.adds, self.ends, self.inner, self.tails)
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
@@ -202,15 +202,16 @@ def _added_text(tokenizer: Tokenizer, token: int) -> str:
     return tokenizer.decode(np.array([token, token]))[len(once) :]
 
 
-def _effect(text: str) -> tuple[int, int, bool, int, int]:
-    """A token's factor, addend, whether it ends a word, the last word inside it, and the beginning of the next."""
+def _effect(text: str) -> tuple[int, int, bool, list[int], int]:
+    """A token's factor, addend, whether it ends a word, the last words inside it, and the beginning of the next."""
     found = list(_LETTERS.finditer(text))
     head = found.pop(0).group() if found and not found[0].start() else ""
     factor = pow(_FACTOR, len(head.casefold()), 1 << 64)
     if len(head) == len(text):
-        return factor, _hash(head), False, 0, 0
+        return factor, _hash(head), False, [0, 0], 0
     tail = found.pop().group() if found and found[-1].end() == len(text) else ""
-    return factor, _hash(head), True, _hash(found[-1].group()) if found else 0, _hash(tail)
+    inner = [0, 0, *(_hash(word.group()) for word in found[-2:])][-2:]
+    return factor, _hash(head), True, inner, _hash(tail)
 
 
 def _hash(letters: str) -> int:

@@ -7,7 +7,8 @@ sequence must give the same text alone and in any batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from copy import copy
+from typing import Any, Final, Self
 
 import attrs
 import numpy as np
@@ -50,7 +51,7 @@ class NumpyRNN:
 
 
 class NumpyDecoder:
-    """textgen.protocols.Decoder for a batch, in preallocated arrays."""
+    """textgen.protocols.RowDecoder and GreedyDecoder for a batch, in preallocated arrays."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class NumpyDecoder:
         self._folded = folded
         self._step = _STEPS[folded.config.cell, folded.config.nonlinearity]
         self._gives_one = np.inf if folded.config.nonlinearity == "tanh" else 1
-        self._rows = list(folded.table)
+        self._rows = folded.rows
         self._threads = RowThreads() if threads is None else threads
         self._large = LargeProducts() if large is None else large
         self._allocate(batch_size)
@@ -76,11 +77,14 @@ class NumpyDecoder:
         """Logits (B, V) after `tokens` (B, T). The next call reuses the array."""
         if tokens.shape == _ONE:
             self._through_layers(self._places, self._rows[tokens.item()])
-        elif tokens.shape[1]:
+        elif not tokens.shape[1]:
+            self._read_out()  # the caller may have written into the logits
+        elif self._one:
+            for token in tokens[0].tolist():
+                self._through_layers(self._places, self._rows[token])
+        else:
             for column in tokens.T:
                 self._advance(column)
-        else:
-            self._read_out()  # the caller may have written into the logits
         return self._logits
 
     def score(self, tokens: Ids) -> Floats:
@@ -124,21 +128,41 @@ class NumpyDecoder:
                 self._cell[layer][:] = state["cell"][:, layer]
         self._read_out()
 
+    def take(self, rows: Sequence[int]) -> Self:
+        """Another decoder with these rows: copies, so nothing is multiplied again."""
+        other = copy(self)
+        other._arrange(*([array[rows] for array in arrays] for arrays in self._carried))
+        return other
+
+    def join(self, other: Self) -> None:
+        """Append the rows of another decoder of the model."""
+        self._bounded = self._bounded and other._bounded
+        pairs = zip(self._carried, other._carried, strict=True)
+        self._arrange(*([*map(np.concatenate, zip(mine, theirs, strict=True))] for mine, theirs in pairs))
+
     def _allocate(self, batch_size: int) -> None:
-        """Arrays for a batch, at the start state. A batch of one drops that axis, which makes its steps faster."""
-        folded, size, layers = self._folded, self._folded.config.hidden_size, len(self._folded.products)
-        dtype, gates = folded.table.dtype, folded.table.shape[1]
-        outputs = [np.zeros((batch_size, size + 1), dtype) for _ in range(layers)]
-        for output in outputs:
-            output[:, size] = 1
+        """Arrays for a batch, at the start state."""
+        folded, size = self._folded, self._folded.config.hidden_size
+        outputs, cells, products = [], [], []
+        for weights in folded.products:
+            outputs.append(np.zeros((batch_size, size + 1), folded.table.dtype))
+            outputs[-1][:, size] = 1
+            cells.append(np.zeros((batch_size, size), folded.table.dtype))
+            products.append(np.zeros((batch_size, weights.shape[1]), folded.table.dtype))
+        self._bounded = folded.bounded
+        self._arrange(outputs, cells, products)
+        self._read_out()
+
+    def _arrange(self, outputs: list[Floats], cells: list[Floats], products: list[Floats]) -> None:
+        """Work with these arrays, one a layer. A batch of one drops that axis, which makes its steps faster."""
+        folded, size, layers = self._folded, self._folded.config.hidden_size, len(products)
+        batch_size, dtype, gates = len(outputs[0]), folded.table.dtype, folded.table.shape[1]
         # The plain cell's function maps all its sums to its output, where the last column becomes the 1.
         width = gates + (folded.config.cell == "rnn")
         sums = [np.full((batch_size, width), self._gives_one, dtype) for _ in range(layers)]
-        products = [np.zeros((batch_size, product.shape[1]), dtype) for product in folded.products]
-        self._hidden = [output[:, :size] for output in outputs]
-        self._cell = [np.zeros((batch_size, size), dtype) for _ in range(layers)]
+        self._carried = outputs, cells, products
+        self._hidden, self._cell = [output[:, :size] for output in outputs], cells
         self._logits = products[-1][:, gates : gates + folded.vocab_size]
-        self._bounded = folded.bounded
         one = 0 if batch_size == 1 else slice(None)
         self._multiply = self._product(batch_size)
         self._taken = np.zeros((batch_size, gates), dtype)
@@ -149,8 +173,8 @@ class NumpyDecoder:
                 sums=sums[layer][one],
                 output=outputs[layer][one],
                 scratch=np.zeros((batch_size, size), dtype)[one],
-                hidden=outputs[layer][:, :size][one],
-                cell=self._cell[layer][one],
+                hidden=self._hidden[layer][one],
+                cell=cells[layer][one],
                 recurrent=products[layer][:, :gates][one],
                 up=(products[layer][:, gates : 2 * gates] if layer + 1 < layers else self._logits)[one],
                 factor=outputs[layer][0] if batch_size == 1 else outputs[layer][:, None],
@@ -159,7 +183,6 @@ class NumpyDecoder:
             for layer in range(layers)
         ]
         self._one = batch_size == 1
-        self._read_out()
 
     def _product(self, batch_size: int) -> Callable[[Any, Any, Any], object]:
         """The function that multiplies: a stack of products, not one matrix product, so that rows are as if alone."""
@@ -173,11 +196,8 @@ class NumpyDecoder:
             self._multiply(place.factor, place.weights, place.product)
 
     def _advance(self, tokens: Ids) -> None:
-        """Feed one token to each sequence: `tokens` (B,)."""
-        if self._one:
-            self._through_layers(self._places, self._rows[tokens.item()])
-        else:
-            self._through_layers(self._places, self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip"))
+        """Feed one token to each of several sequences: `tokens` (B,)."""
+        self._through_layers(self._places, self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip"))
 
     def _through_layers(self, places: list[_Place], given: Floats) -> None:
         step, multiply = self._step, self._multiply

@@ -34,6 +34,7 @@ class Folded:
     products  per layer (H + 1, G·H + out, padded): from its output, and a 1 for the biases, to the gates' recurrent
               part and to the next layer's input or the logits
     bounded   whether logits are finite for any tokens
+    rows      those of the table, each (G·H,)
     """
 
     config: RNNConfig
@@ -41,6 +42,11 @@ class Folded:
     table: Floats
     products: tuple[Floats, ...]
     bounded: bool
+    rows: list[Any] = attrs.field(init=False)
+
+    @rows.default
+    def _rows_of_table(self) -> list[Any]:
+        return list(self.table)
 
     @classmethod
     def of(cls, config: RNNConfig, tensors: Tensors) -> Folded:

@@ -1,16 +1,15 @@
-"""The gate of a mixture: the weights of the experts at each token, and their fit."""
+"""A gate: the weights of several experts at each token, and their fit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Final
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.protocols import Ids
+from textgen.protocols import Ids, Tensors
 from textgen_builtins.models.loss import Floats32
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -19,49 +18,62 @@ _LEAST: Final = -40.0  # nats: a token that an expert calls impossible does not 
 _FAR: Final = -8.0  # nats: beyond it, the gate does not tell one disagreement from another
 _PULL: Final = 10.0  # of the squared distance from equal parts, in nats; a handful of tokens moves no weight far
 _ITERATIONS: Final = 50
+_MOST: Final = 20_000  # tokens to fit a gate to
+_VALUES: Final = 1 << 25  # log probabilities held for it: 128 MiB
 
 
-@attrs.frozen(eq=False, slots=False)
+@attrs.frozen(eq=False)
 class Gate:
     """Mixes E experts: logits = sum of w_i log p_i, where the weights w = bias + slopes · c.
 
     c_ij = sum over the tokens x of p_i(x) log p_j(x): minus the entropies of the experts and the cross-entropies
     between them, so how sure each is and how far they agree.
 
-    bias     (E,) float64
-    slopes   (E · E, E) float64
+    bias     (E,) float32
+    slopes   (E · E, E) float32
     """
 
-    bias: Floats
-    slopes: Floats
+    bias: Floats32
+    slopes: Floats32
 
     @classmethod
     def fixed(cls, weights: Sequence[float]) -> Gate:
         """A gate with the same `weights` (E,) at every token."""
-        return cls(np.array(weights, np.float64), np.zeros((len(weights) ** 2, len(weights))))
+        return cls(np.array(weights, np.float32), np.zeros((len(weights) ** 2, len(weights)), np.float32))
+
+    @classmethod
+    def of_tensors(cls, tensors: Tensors, experts: int) -> Gate:
+        """The gate among `tensors`. Raises ValueError where it is not one of so many experts."""
+        expected = {"bias": (experts,), "slopes": (experts**2, experts)}
+        given = {key.removeprefix("gate."): array for key, array in tensors.items() if key.startswith("gate.")}
+        if {k: (a.shape, a.dtype) for k, a in given.items()} != {k: (s, np.dtype("f4")) for k, s in expected.items()}:
+            described = {key: f"{array.dtype} {array.shape}" for key, array in given.items()}
+            raise ValueError(f"gate: the weights are {described}, and should be float32 {expected}")
+        return cls(**given)
+
+    def tensors(self) -> Tensors:
+        """`gate.bias` and `gate.slopes`."""
+        return {"gate.bias": self.bias, "gate.slopes": self.slopes}
 
     def mix(self, logs: Floats32) -> Floats32:
         """Logits (M, V) from log probabilities (M, E, V), which are written into. Each row is as if alone."""
-        weights = np.matmul(_features(logs)[:, None], self._slopes)  # (M, 1, E)
-        weights += self._bias
+        weights = np.matmul(_features(logs)[:, None], self.slopes)  # (M, 1, E)
+        weights += self.bias
         mixed: Floats32 = np.matmul(weights, logs)[:, 0]
         return mixed
 
     def mix_one(self, logs: Floats32) -> Floats32:
         """`mix` for one token, (E, V) to (V,), in half the time."""
         met = np.exp(np.maximum(logs, _LEAST, out=logs)).dot(logs.T)
-        weights = np.maximum(met, _FAR, out=met).ravel().dot(self._slopes)
-        weights += self._bias
+        weights = np.maximum(met, _FAR, out=met).ravel().dot(self.slopes)
+        weights += self.bias
         mixed: Floats32 = weights.dot(logs)
         return mixed
 
-    @cached_property
-    def _slopes(self) -> Floats32:
-        return self.slopes.astype(np.float32)
 
-    @cached_property
-    def _bias(self) -> Floats32:
-        return self.bias.astype(np.float32)
+def gate_size(tokens: int, fraction: float, experts: int, vocab_size: int) -> int:
+    """How many of so many training tokens to set aside for a gate: it has few weights, so at most 20,000."""
+    return min(int(tokens * fraction), _MOST, _VALUES // (experts * vocab_size))
 
 
 def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
@@ -78,7 +90,8 @@ def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
     problem.prior[:, 0] = prior
     theta = _minimum(problem)
     slopes = theta[:, 1:] / spread
-    return Gate(theta[:, 0] - slopes @ middle, slopes.T.copy())
+    bias = theta[:, 0] - slopes @ middle
+    return Gate(bias.astype(np.float32), slopes.T.astype(np.float32, order="C"))
 
 
 def _features(logs: Floats) -> Floats:

@@ -1,0 +1,254 @@
+"""The mixture of two models: a distribution, better than either, the same in steps, batches and after a resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from commands import run_python
+from counted import HELD_OUT, TEXT, pipeline
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textgen import BuildContext, Engine, Interrupted, Run, RunMismatchError, UsageError
+from textgen.data import Dataset
+from textgen.events import Evaluated, Settled, StepDone
+from textgen.protocols import TrainerState, TrainingContext
+from textgen_builtins.models.gate import Gate, fit
+from textgen_builtins.models.loss import log_softmax, mean_loss
+from textgen_builtins.models.mixture.model import expert_logs
+
+RNN = {"type": "rnn", "hidden_size": 32, "cell": "gru"}
+ADAMW = {"type": "adamw", "epochs": 3, "batch_size": 8, "order": "streams", "learning_rate": 0.01}
+NGRAM = {"type": "ngram", "order": 4}
+MODEL = {"type": "mixture", "first": RNN, "second": NGRAM}
+TRAINER = {"type": "mixture", "first": ADAMW}
+
+
+@pytest.fixture(scope="module")
+def mixture_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("mixture")
+    return Engine().run(pipeline(folder, MODEL, TRAINER), output=folder / "run")
+
+
+def log_probabilities(seed: int, *shape: int) -> Any:
+    """Rows of experts, some of them sure and some with impossible tokens."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=shape) * rng.choice([0.1, 1, 10, 100], size=(*shape[:-1], 1))
+    logits[rng.random(shape) < 0.1] = -np.inf
+    logits[..., 0] = 0.0
+    return (logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)).astype(np.float32)
+
+
+@given(experts=st.integers(1, 5), size=st.integers(2, 40), rows=st.integers(1, 9), seed=st.integers(0, 999))
+def test_what_a_gate_gives_is_a_distribution(experts: int, size: int, rows: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    gate = Gate(*(rng.normal(size=n).astype(np.float32) for n in (experts, (experts**2, experts))))
+    logs = log_probabilities(seed, rows, experts, size)
+    logits = gate.mix(logs.copy())
+    assert logits.shape == (rows, size)
+    assert np.isfinite(logits).all()
+    exact = logits.astype(np.float64)
+    probabilities = np.exp(exact - np.logaddexp.reduce(exact, axis=-1, keepdims=True))
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-12)
+    for row, alone in zip(logs, logits, strict=True):
+        np.testing.assert_array_equal(gate.mix(row[None].copy())[0], alone)
+        np.testing.assert_array_equal(gate.mix_one(row.copy()), alone)
+
+
+def test_fixed_weights_are_the_exponents() -> None:
+    logs = np.maximum(log_probabilities(0, 4, 2, 9), -40)
+    expected = 0.25 * logs[:, 0] + 0.75 * logs[:, 1]
+    np.testing.assert_allclose(Gate.fixed([0.25, 0.75]).mix(logs), expected, rtol=1e-5)
+
+
+def loss(gate: Gate, logs: Any, targets: Any) -> float:
+    logits = gate.mix(logs.copy()).astype(np.float64)
+    return float((np.logaddexp.reduce(logits, axis=-1) - logits[np.arange(len(logits)), targets]).mean())
+
+
+@pytest.fixture(scope="module")
+def sure_by_turns() -> tuple[Any, Any]:
+    """(2000, 2, 6) log probabilities and what came: at each token one expert knows it and the other says nothing."""
+    rng = np.random.default_rng(0)
+    targets, knows = rng.integers(0, 6, 2000), rng.integers(0, 2, 2000)
+    probabilities = np.full((2000, 2, 6), 1 / 6)
+    seen = np.where(rng.random(2000) < 0.9, targets, rng.integers(0, 6, 2000))
+    probabilities[np.arange(2000), knows] = 0.02
+    probabilities[np.arange(2000), knows, seen] = 0.9
+    return np.log(probabilities).astype(np.float32), targets
+
+
+def test_a_fitted_gate_is_where_the_loss_is_least(sure_by_turns: tuple[Any, Any]) -> None:
+    logs, targets = sure_by_turns
+    gate = fit(logs.copy(), targets, [0.5, 0.5])
+    least = loss(gate, logs, targets)
+    assert least < loss(Gate.fixed([0.5, 0.5]), logs, targets) - 0.05
+    for i in range(2):
+        for change in (-0.05, 0.05):
+            bias = gate.bias.copy()
+            bias[i] += change
+            assert loss(attrs.evolve(gate, bias=bias), logs, targets) > least
+
+
+def test_a_few_tokens_move_a_gate_little(sure_by_turns: tuple[Any, Any]) -> None:
+    logs, targets = sure_by_turns
+    np.testing.assert_allclose(fit(logs[:3].copy(), targets[:3], [0.5, 0.5]).bias, 0.5, atol=0.4)
+
+
+def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
+    generator = mixture_run.generator
+    mixed, tokens = generator.score(HELD_OUT).loss, generator.tokenizer.encode(HELD_OUT)
+    parts = [mean_loss(part, tokens, len(set(TEXT)) + 1) for part in (generator.model.first, generator.model.second)]
+    assert mixed < min(part for part in parts if part is not None) - 0.01
+    record = json.loads((mixture_run.path / "run.json").read_text())
+    assert record["best_loss"] == pytest.approx(mixed, rel=1e-6)
+
+
+def test_decoder_agrees_with_itself_in_steps_batches_and_forks(mixture_run: Run) -> None:
+    model = mixture_run.generator.model
+    fed = mixture_run.generator.tokenizer.encode(HELD_OUT[:80]).reshape(4, 20)
+    scored, together = model.decoder(4).score(fed), model.decoder(4)
+    alone = [model.decoder(1) for _ in fed]
+    for t in range(20):
+        rows = together.extend(fed[:, t : t + 1])
+        np.testing.assert_array_equal(rows, scored[:, t])
+        for i, decoder in enumerate(alone):
+            np.testing.assert_array_equal(decoder.extend(fed[i : i + 1, t : t + 1])[0], rows[i])
+    fork = model.decoder(1)
+    fork.write_state({name: array[[3, 1]] for name, array in together.read_state().items()})
+    assert fork.batch_size == 2
+    np.testing.assert_array_equal(fork.extend(fed[:2, :1]), together.extend(fed[[2, 1, 2, 0], :1])[[3, 1]])
+
+
+def test_texts_are_the_same_alone_in_batches_in_streams_and_from_a_saved_state(mixture_run: Run) -> None:
+    generator = mixture_run.generator
+    prompts = ["The ", "He said", "A"]
+    alone = [generator.generate(p, max_new_tokens=40, index=i).text for i, p in enumerate(prompts)]
+    assert [made.text for made in generator.generate_many(prompts, max_new_tokens=40)] == alone
+    assert "".join(generator.stream("The ", max_new_tokens=40)) == alone[0]
+    half = generator.generate("The ", max_new_tokens=20, keep_state=True)
+    assert half.text + generator.generate(state=half.state, max_new_tokens=20).text == alone[0]
+    greedy = generator.generate("The ", max_new_tokens=40, temperature=0).text
+    first, _ = generator.generate_many(["The ", "A"], max_new_tokens=40, temperature=0)
+    assert first.text == greedy
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path, mixture_run: Run) -> None:
+    tables = pipeline(tmp_path, MODEL, TRAINER, checkpoint={"seconds": 0})
+    for after in (3, 50):
+        asked: Iterator[bool] = iter([False] * after + [True])
+        with pytest.raises(Interrupted):
+            Engine().run(tables, output=tmp_path / "run", cancelled=lambda asked=asked: next(asked))
+    run = Engine().run(tables, output=tmp_path / "run")
+    assert run.outcome == "resumed"
+    name = "model.safetensors"
+    assert (run.path / name).read_bytes() == (mixture_run.path / name).read_bytes()
+
+
+def test_another_part_is_another_pipeline(mixture_run: Run, tmp_path: Path) -> None:
+    tables = pipeline(tmp_path, {**MODEL, "second": {"type": "ngram", "order": 3}}, TRAINER)
+    with pytest.raises(RunMismatchError, match=r"model\.second\.order: 4 before, 3 now"):
+        Engine().run(tables, output=mixture_run.path)
+
+
+class Scripted:
+    """A trainer that trains nothing and notes what it is given."""
+
+    def __init__(self) -> None:
+        self.data: list[Dataset] = []
+
+    def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[Any]:
+        self.data.append(data)
+        yield Settled(options={"steps": 2})
+        yield "unknown"
+        yield StepDone(step=1, steps=1, epoch=1, loss=2.0, tokens=3)
+        yield Evaluated(step=1, epoch=1, training_loss=2.0, validation_loss=3.0)
+
+    def state(self) -> TrainerState:
+        return TrainerState()
+
+    def load_state(self, state: TrainerState) -> None: ...
+
+
+@pytest.mark.parametrize("held_out", [0, 2_000])
+def test_the_text_of_the_gate_is_neither_fitted_on_nor_reported(mixture_run: Run, held_out: int) -> None:
+    from textgen_builtins.models.mixture.trainer import MixtureTrainer
+    from textgen_builtins.models.ngram.counting import CountTrainer
+
+    tokens = mixture_run.generator.tokenizer.encode(TEXT)
+    data = Dataset(
+        training=tokens[:-2_000],
+        validation=tokens[len(tokens) - held_out :],
+        vocab_size=mixture_run.generator.tokenizer.vocab_size,
+        window_length=16,
+        window_stride=16,
+    )
+    first, counted = Scripted(), []
+
+    class Counting(CountTrainer):
+        def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[Any]:
+            counted.append(data)
+            return super().train(model, data, context)
+
+    trainer = MixtureTrainer(first, Counting, 0.05)
+    events = list(trainer.train(fresh(mixture_run), data, TrainingContext(seed=0, device="cpu")))
+    (given,) = first.data
+    assert [len(part) for part in (given.training, given.validation)] == [17_100, 900]
+    assert [len(part.training) for part in counted] == [17_100, 18_000]
+    assert not any(len(part.validation) for part in counted)
+    assert events[:2] == [Settled(options={"first": {"steps": 2}}), "unknown"]
+    assert (events[-1].validation_loss is None) == (not held_out)
+    assert events[-1].validation_loss != 3.0
+
+
+def fresh(run: Run) -> Any:
+    """A copy of a run's model."""
+    return Engine().load(run.path).model
+
+
+def test_a_trainer_and_a_model_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    tables = pipeline(tmp_path, {"type": "ngram"}, {"type": "mixture"})
+    with pytest.raises(UsageError, match='goes with trainer "count", given "mixture"'):
+        Engine().run(tables, output=tmp_path / "run")
+
+
+def test_weights_of_another_mixture_are_refused_by_part(mixture_run: Run) -> None:
+    model = fresh(mixture_run)
+    tensors = model.tensors()
+    for change, message in (
+        ({"gate.bias": np.zeros(2)}, "gate: "),
+        ({"first.head.bias": np.zeros(3)}, "first: "),
+        ({"second.keys": np.zeros(3)}, "second: "),
+        ({"third.bias": np.zeros(3)}, "third.bias belongs to no part"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.load_tensors({**tensors, **change})
+
+
+def test_generates_on_a_cpu_without_torch(mixture_run: Run, tmp_path: Path) -> None:
+    program = """
+import sys
+from textgen import load
+print(load(sys.argv[1], device="cpu").generate("The ", max_new_tokens=5).text)
+assert "torch" not in sys.modules
+"""
+    loaded = run_python("-c", program, str(mixture_run.path), folder=tmp_path)
+    assert loaded.returncode == 0, loaded.stderr
+
+
+def test_a_network_read_in_rows_says_what_it_says_in_one_stream(mixture_run: Run) -> None:
+    network = fresh(mixture_run).first
+    tables = mixture_run.generator.tables["model"]["first"]
+    context = BuildContext(folder=mixture_run.path, tokenizer=mixture_run.generator.tokenizer, requested_device="cpu")
+    module = Engine().build("model", tables, context)
+    module.load_tensors(network.tensors())
+    tokens = mixture_run.generator.tokenizer.encode(TEXT[:4_000])
+    in_rows, stream = expert_logs(module, tokens)[:, 0], log_softmax(network.decoder(1).score(tokens[None]))[0]
+    np.testing.assert_allclose(in_rows, stream, atol=1e-3)
+    assert module.training

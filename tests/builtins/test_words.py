@@ -1,0 +1,121 @@
+"""Counting over words: how tokens of any kind are read as words, and that the counts pay."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from counted import CONTEXT, HELD_OUT, TEXT, dataset, pipeline
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textgen import Engine
+from textgen.protocols import Model
+from textgen_builtins.models.ngram.counting import CountTrainer
+from textgen_builtins.models.ngram.model import NgramModel
+from textgen_builtins.models.ngram.words import WordReader, context_keys, context_keys_of_one
+
+PIECES = ("a", "b", "Ab", "é", " ", "a ", " b", ".", ", a", " ab ba", "ba ab, ", "7", "", "-b-")
+
+
+class Pieces:
+    """A tokenizer whose tokens are given texts, joined by `between`, as words are by a space."""
+
+    def __init__(self, pieces: tuple[str, ...] = PIECES, between: str = "") -> None:
+        self.pieces, self.between = pieces, between
+        self.vocab_size = len(pieces)
+
+    def decode(self, ids: Any) -> str:
+        return self.between.join(self.pieces[i] for i in ids)
+
+
+def words_of(text: str) -> list[str]:
+    """The word so far, the one before it and the one before that, as regular expressions see them."""
+    words = [word.casefold() for word in re.findall(r"[^\W\d_]+", text)]
+    so_far = words.pop() if re.search(r"[^\W\d_]$", text) else ""
+    return [so_far, *reversed([*["", ""], *words][-2:])]
+
+
+TOKENS = st.lists(st.integers(0, len(PIECES) - 1), min_size=1, max_size=40)
+
+
+@given(tokens=TOKENS, between=st.sampled_from(["", " "]))
+def test_words_are_the_same_where_their_hashes_are(tokens: list[int], between: str) -> None:
+    tokenizer = Pieces(between=between)
+    reader = WordReader.of(tokenizer)  # type: ignore[arg-type]
+    assert reader is not None
+    hashes = reader.read(np.zeros((1, 3), np.uint64), np.array([tokens]))[0].tolist()
+    texts = {"": 0}
+    for end, found in enumerate(hashes, 1):
+        # A token before them, since a text's first token has no separator.
+        for word, value in zip(words_of("." + between + tokenizer.decode(tokens[:end])), found, strict=True):
+            assert texts.setdefault(word, value) == value, word
+    assert len(set(texts.values())) == len(texts)
+
+
+@given(tokens=TOKENS, cut=st.integers(0, 40))
+def test_read_in_one_go_in_two_and_token_by_token(tokens: list[int], cut: int) -> None:
+    reader = WordReader.of(Pieces())  # type: ignore[arg-type]
+    assert reader is not None
+    rows = np.array([tokens, tokens[::-1]])
+    whole = reader.read(np.zeros((2, 3), np.uint64), rows)
+    cut = min(cut, len(tokens) - 1)
+    if cut:
+        before = reader.read(np.zeros((2, 3), np.uint64), rows[:, :cut])[:, -1]
+        np.testing.assert_array_equal(reader.read(before, rows[:, cut:]), whole[:, cut:])
+    words, keys = [0, 0, 0], context_keys(whole, rows, 2)
+    for t, token in enumerate(tokens):
+        words = reader.read_one(words, token)
+        assert words == whole[0, t].tolist()
+        assert context_keys_of_one(words, token, 2) == [key[0, t] for key in keys]
+
+
+def test_tokens_without_letters_are_not_counted_as_words() -> None:
+    assert WordReader.of(Pieces(("1", "2", ", "))) is None  # type: ignore[arg-type]
+    assert NgramModel(3, 3, 2, None).expert_weights == (1.0,)
+
+
+def model(kinds: int, order: int = 4) -> Model:
+    """A model of the story, by characters."""
+    characters = tuple(sorted(set(TEXT)))
+    made = NgramModel(order, len(characters), kinds, WordReader.of(Pieces(characters)))  # type: ignore[arg-type]
+    tokens = [characters.index(character) for character in TEXT]
+    for _ in CountTrainer().train(made, dataset(tokens, len(characters)), CONTEXT):
+        pass
+    return made
+
+
+@pytest.mark.parametrize("kinds", [0, 1, 2])
+def test_each_expert_is_a_distribution_after_every_context(kinds: int) -> None:
+    made = model(kinds)
+    rows = made.decoder(2).score_experts(np.random.default_rng(0).integers(0, 40, (2, 60)))  # type: ignore[attr-defined]
+    assert rows.shape[2] == (3 if kinds else 1)
+    np.testing.assert_allclose(np.exp(rows).sum(axis=-1), 1, rtol=2e-6)
+
+
+def test_a_row_is_the_same_alone_in_steps_and_in_any_batch() -> None:
+    made = model(2)
+    fed = np.array([[sorted(set(TEXT)).index(c) for c in TEXT[i : i + 50]] for i in (0, 300, 777)])
+    scored, together = made.decoder(3).score(fed), made.decoder(3)
+    alone = [made.decoder(1) for _ in fed]
+    for t in range(50):
+        rows = together.extend(fed[:, t : t + 1])
+        np.testing.assert_array_equal(rows, scored[:, t])
+        for i, decoder in enumerate(alone):
+            np.testing.assert_array_equal(decoder.extend(fed[i : i + 1, t : t + 1])[0], rows[i])
+    fork = made.decoder(1)
+    fork.write_state({name: array[[2, 0]] for name, array in together.read_state().items()})
+    both = np.concatenate([fed[[2, 0]], fed[:2, :1]], axis=1)
+    np.testing.assert_array_equal(fork.extend(fed[:2, :1]), made.decoder(2).score(both)[:, -1])
+
+
+def test_words_lower_the_loss_of_held_out_text(tmp_path: Any) -> None:
+    losses = []
+    for kinds in (0, 1, 2):
+        tables = pipeline(tmp_path, {"type": "ngram", "word_contexts": kinds}, {"type": "count"})
+        run = Engine().run(tables, output=tmp_path / f"run{kinds}")
+        losses.append(run.generator.score(HELD_OUT).loss)
+    assert losses[1] < losses[0] - 0.03
+    assert losses[2] < losses[0] - 0.03

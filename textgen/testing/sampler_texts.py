@@ -1,0 +1,263 @@
+"""Texts to try a sampler with, as the engine keeps them, and the checks of states and random numbers."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from textgen.errors import ContractError
+from textgen.files import dump_tensors, load_tensors
+from textgen.generation.chain import Chain
+from textgen.generation.links import LEVELS, Link
+from textgen.generation.sampling import SequenceHistory, to_numpy
+from textgen.plugin.component import Offer, Plugin
+from textgen.protocols import Ids, Tensors
+from textgen.testing import statements as st
+from textgen.testing.environment import Subject
+from textgen.testing.outcomes import Skip
+from textgen.testing.statements import Statement
+
+__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
+_PROMPTS: Final = (0, 5, 40)  # their lengths
+_STEPS: Final = 24
+_TOLERANCE: Final = 1e-4
+
+
+class ReadTooMuch(Exception):
+    """A sampler read what it had not announced. `statement` is the one that it broke."""
+
+    def __init__(self, read: str, announced: str, statement: Statement) -> None:
+        super().__init__(f"it read {read}, and its attribute {announced}")
+        self.statement = statement
+
+
+@attrs.frozen
+class SamplerTexts:
+    """What the rows of a batch hold so far, as a sampler reads it; what it did not announce it may not read.
+
+    level   what of the texts may be read
+    """
+
+    rows: SequenceHistory
+    link: Link
+    level: str
+
+    @property
+    def lengths(self) -> Any:
+        """(B,) tokens after the prompt."""
+        return self._at_least("lengths", "lengths").lengths
+
+    @property
+    def prompt_lengths(self) -> Any:
+        """(B,) tokens in the prompt."""
+        return self._at_least("lengths", "prompt_lengths").prompt_lengths
+
+    @property
+    def counts(self) -> Any:
+        """(B, V) of tokens after the prompt."""
+        return self._at_least("counts", "counts").counts
+
+    @property
+    def prompt_counts(self) -> Any:
+        """(B, V) of the prompt."""
+        return self._at_least("counts", "prompt_counts").prompt_counts
+
+    def tokens(self, row: int) -> Ids:
+        """(N,) ids of a row."""
+        return self._at_least("tokens", "tokens(row)").tokens(row)
+
+    @property
+    def state(self) -> Tensors:
+        """The sampler's own."""
+        return self.link.view(self.rows).state
+
+    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+        """(B, count) numbers, if it has announced that it reads them."""
+        if not self.link.random:
+            raise ReadTooMuch("history.random()", "random is not True", st.SAMPLER_RANDOM)
+        return self.link.view(self.rows).random(count)
+
+    def only(self, row: int) -> SamplerTexts:
+        """One row by itself."""
+        one = copy.deepcopy(self.rows)
+        one.keep_rows([row])
+        return attrs.evolve(self, rows=one)
+
+    def _at_least(self, level: str, name: str) -> SequenceHistory:
+        if LEVELS.index(self.level) < LEVELS.index(level):
+            raise ReadTooMuch(f"history.{name}", f"history is {self.level!r}", st.SAMPLER_HISTORY)
+        return self.rows
+
+
+def chain_of(sampler: Any, subject: Subject, vocab_size: int) -> Chain:
+    """A chain of one sampler, with all of the texts kept. Raises ContractError."""
+    offer = Offer("sampler", subject.component, Plugin(subject.module or "", "unpackaged", "0"))
+    link = attrs.evolve(Link.of(sampler, offer, 0, 0), level="tokens")
+    return Chain((link,), offer, vocab_size)
+
+
+def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistory:
+    """Rows with prompts of `length` tokens and as many after them, in which tokens repeat.
+
+    A sampler with a state, or one that ends texts, is asked what may come; rows that it ends have fewer.
+    """
+    rng, size = np.random.default_rng(seed), chain.vocab_size
+    few = rng.integers(0, size, 3)
+    rows = chain.begin([rng.choice(few, length) for _ in range(batch)], [(seed, row) for row in range(batch)])
+    for _ in range(length):
+        if not advance(chain, rows, rng.normal(0, 3, (batch, size)), few, rng):
+            break
+    return rows
+
+
+def advance(
+    chain: Chain, rows: SequenceHistory, logits: npt.NDArray[Any], among: Ids, rng: np.random.Generator
+) -> bool:
+    """Add a token to each row: any `among` some, or one that a sampler with a state lets through. Whether none ends."""
+    link, batch = chain.links[0], len(logits)
+    if link.has_state or link.ends:
+        return bool((chain.pick(logits, rows, rng.random(batch)) >= 0).all())
+    rows.add(rng.choice(among, batch))
+    return True
+
+
+@attrs.frozen
+class StateChecks:
+    """What a sampler keeps for each row, and the random numbers that it reads.
+
+    build   another sampler
+    """
+
+    subject: Subject
+    vocab_size: int
+    build: Callable[[], Any]
+
+    def form(self) -> None:
+        """Of the states that `start` and `accept` give."""
+        try:
+            chain = self._chain()
+            link = chain.links[0]
+            if link.has_state:
+                rows = self._rows(chain)
+                for logits, _ in itertools.islice(self._steps(len(_PROMPTS)), 3):
+                    self._accept(link, logits, rows)
+        except ReadTooMuch as error:
+            self.subject.fail(error.statement, str(error))
+        except ContractError as error:
+            if error.__cause__ is not None:
+                raise error.__cause__ from None
+            self.subject.fail(st.SAMPLER_STATE_FORM, error.cause)
+
+    def form_outcome(self) -> None:
+        """That of `form`, which every other check needs."""
+        if not self._chain().links[0].has_state:
+            raise Skip("it keeps no state")
+
+    def state(self) -> None:
+        """A text is the same wherever its row goes between two steps."""
+        chain = self._chain()
+        if not chain.links[0].has_state:
+            raise Skip("it keeps no state")
+        steps = list(self._steps(len(_PROMPTS)))
+        rows, half = self._rows(chain), _STEPS // 2
+        given = self._outputs(chain, rows, steps[:half], range(len(_PROMPTS)))
+        middle = copy.deepcopy(rows)
+        given += self._outputs(chain, rows, steps[half:], range(len(_PROMPTS)))
+        for row in range(len(_PROMPTS)):
+            alone = self._rows(chain)
+            alone.keep_rows([row])
+            self._same(given, self._outputs(chain, alone, steps, [row]), [row], "alone than in a batch")
+        for order, what in (([2, 1, 0], "once rows change places"), ([1], "once others leave"), ([1, 1], "forked")):
+            moved = copy.deepcopy(middle)
+            moved.keep_rows(order)
+            self._same(given[half:], self._outputs(chain, moved, steps[half:], order), order, f"{what} than before")
+        for row in range(len(_PROMPTS)):
+            other = self._chain()
+            saved = dump_tensors({name: np.asarray(array) for name, array in middle.dump_row(row).items()})
+            loaded = other.begin([np.empty(0, np.int64)], [(7, row)])
+            lengths = int(middle.prompt_lengths[row]), int(middle.lengths[row])
+            loaded.load_row(0, load_tensors(Path("state"), saved), lengths)
+            resumed = self._outputs(other, loaded, steps[half:], [row])
+            self._same(given[half:], resumed, [row], "saved and resumed than in one go")
+
+    def random(self) -> None:
+        """Each row has numbers of its own: with other numbers beside it, a row gives the same."""
+        chain = self._chain()
+        if not chain.links[0].random:
+            raise Skip("it reads no random numbers")
+        rows = self._rows(chain)
+        for logits, uniforms in self._steps(len(_PROMPTS)):
+            given = self._output(chain, logits, rows)
+            others = copy.deepcopy(rows)
+            others.streams[1:] += np.uint64(100)
+            again = self._output(chain, logits, others)
+            if not np.allclose(given[0], again[0], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
+                self.subject.fail(st.SAMPLER_RANDOM, "row 0 gives other logits once other rows have other numbers")
+            others.streams[0] += np.uint64(100)
+            others.streams[1:] -= np.uint64(100)
+            again = self._output(chain, logits, others)
+            if not np.allclose(given[1:], again[1:], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
+                self.subject.fail(st.SAMPLER_RANDOM, "row 1 gives other logits once row 0 has other numbers")
+            if (chain.pick(logits, rows, uniforms) < 0).any():
+                return
+
+    def _chain(self) -> Chain:
+        return chain_of(self.build(), self.subject, self.vocab_size)
+
+    def _rows(self, chain: Chain) -> SequenceHistory:
+        rng = np.random.default_rng(1)
+        prompts = [rng.integers(0, self.vocab_size, length) for length in _PROMPTS]
+        return chain.begin(prompts, [(7, row) for row in range(len(_PROMPTS))])
+
+    def _steps(self, batch: int) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]]:
+        """Logits (B, V), and the numbers (B,) that tokens are drawn by."""
+        rng = np.random.default_rng(0)
+        for _ in range(_STEPS):
+            yield rng.normal(0, 3, (batch, self.vocab_size)).astype(np.float32), rng.random(batch)
+
+    def _outputs(
+        self, chain: Chain, rows: SequenceHistory, steps: Sequence[Any], order: Sequence[int]
+    ) -> list[npt.NDArray[Any]]:
+        """What the sampler gives (B, V) at each step, as far as it ends no text; `order` says which rows these are."""
+        outputs = []
+        for logits, uniforms in steps:
+            mine = logits[list(order)]
+            outputs.append(self._output(chain, mine, rows))
+            if (chain.pick(mine, rows, uniforms[list(order)]) < 0).any():
+                break
+        return outputs
+
+    def _output(self, chain: Chain, logits: npt.NDArray[Any], rows: SequenceHistory) -> npt.NDArray[Any]:
+        link = chain.links[0]
+        return to_numpy(link.sampler(logits.copy(), link.view(rows))).copy()
+
+    def _same(
+        self, expected: Sequence[npt.NDArray[Any]], given: Sequence[npt.NDArray[Any]], order: Sequence[int], what: str
+    ) -> None:
+        for step, (before, after) in enumerate(zip(expected, given, strict=False)):
+            for place, row in enumerate(order):
+                if not np.allclose(after[place], before[row], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
+                    seen = f"row {row} of {len(_PROMPTS)} gives other logits {what}, {step + 1} steps on"
+                    self.subject.fail(st.SAMPLER_STATE, seen)
+
+    def _accept(self, link: Link, logits: npt.NDArray[Any], rows: SequenceHistory) -> None:
+        """A step, in which `accept` gives a state, and writes into none."""
+        before = copy.deepcopy(rows.states[link.key])
+        given = link.sampler(logits.copy(), SamplerTexts(rows, link, "tokens"))
+        if getattr(given, "shape", None) != logits.shape:
+            return  # sampler-shape says so
+        tokens = to_numpy(given).argmax(axis=-1)
+        after = link.accept(tokens, given, rows)
+        for name, array in before.items():
+            if not np.array_equal(array, rows.states[link.key][name]):
+                self.subject.fail(st.SAMPLER_INPUT, f"accept wrote into history.state[{name!r}]; it returns the state")
+        rows.states[link.key] = after
+        rows.add(tokens)
