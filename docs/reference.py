@@ -97,8 +97,8 @@ def pipeline() -> str:
     parts += [
         "## `[model]`: `start`\n",
         "Beside the keys of its component, `[model]` may have `start`, the path of a finished run: see [starting from "
-        "another run](../pipelines.md#starting-from-another-run). `textgen show` and the run's own `pipeline.toml` have "
-        "a table in its place:\n",
+        "another run](../pipelines.md#starting-from-another-run). `textgen show` and the run's own `pipeline.toml` "
+        "have a table in its place:\n",
         options_table(described_fields(StartOptions)),
     ]
     return "\n".join(parts)
