@@ -33,7 +33,7 @@ from code_as_markdown import anchor, defined, escape, section, text
 
 import textgen
 from textgen import cli, data, documents, errors, events, protocols, testing
-from textgen.pipeline.pipeline import TABLES, GeneralOptions
+from textgen.pipeline.options import TABLES, GeneralOptions, StartOptions
 from textgen.plugin import hookspecs
 from textgen.tools.commented import inline_toml
 from textgen.tools.describe import describe, describe_option
@@ -94,6 +94,13 @@ def pipeline() -> str:
     ]
     for name, cls in TABLES.items():
         parts += [f"## `[{name}]`\n", text(cls.__doc__), options_table(described_fields(cls))]
+    parts += [
+        "## `[model]`: `start`\n",
+        "Beside the keys of its component, `[model]` may have `start`, the path of a finished run: see [starting from "
+        "another run](../pipelines.md#starting-from-another-run). `textgen show` and the run's own `pipeline.toml` "
+        "have a table in its place:\n",
+        options_table(described_fields(StartOptions)),
+    ]
     return "\n".join(parts)
 
 

@@ -34,6 +34,7 @@ from textgen.runs.finishing import finish_run
 from textgen.runs.loading import load_generator
 from textgen.runs.objects import with_objects
 from textgen.runs.saving import save_run
+from textgen.runs.starting import with_start
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
 
@@ -77,16 +78,20 @@ class Engine:
         In a mapping, objects that follow textgen.protocols may stand in place of the tables of components; `train` says
         what else. `overrides` are as `{"trainer.epochs": 5}`, `{"trainer": {"epochs": 5}}` or `["trainer.epochs=5"]`.
         """
+        return self._pipeline(source, overrides)
+
+    def _pipeline(self, source: Source, overrides: Overrides, output: Path | None = None) -> Pipeline:
         if isinstance(source, Pipeline):
             if list(overrides):
                 raise UsageError("a checked Pipeline takes none; give what it was made from", argument="overrides")
-            return source
+            return source if output is None else attrs.evolve(source, output=output)
         document = read_document(source, overrides)
         plugins = self.plugins(document.disabled_plugins())
         if isinstance(source, Mapping):  # a file is data, and has no objects
             tables, plugins = with_objects(document.tables, plugins)
             document = attrs.evolve(document, tables=tables)
-        return make_pipeline(document, plugins)
+        pipeline = make_pipeline(with_start(document, plugins, output), plugins)
+        return pipeline if output is None else attrs.evolve(pipeline, output=output)
 
     def plugins(self, disable: Iterable[str] = ()) -> ComponentSource:
         """The plugins this engine uses, less those of the given names."""
@@ -119,9 +124,7 @@ class Engine:
 
         A finished run that is skipped is only read, so any number of threads and processes may do so at once.
         """
-        pipeline = self.pipeline(source, overrides)
-        if output is not None:
-            pipeline = attrs.evolve(pipeline, output=Path(output).absolute())
+        pipeline = self._pipeline(source, overrides, None if output is None else Path(output).absolute())
         return _with_texts(_ensure_trained(pipeline, overwrite, console, observers, cancelled))
 
     def train(

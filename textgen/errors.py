@@ -168,7 +168,7 @@ class Difference:
         return f"{self.key}: {self._shown(self.before)} before, {self._shown(self.now)} now"
 
     def _shown(self, value: Any) -> str:
-        if value is not None and self.key.startswith("corpus."):  # the length of the text, and its checksum
+        if value is not None and self.key.startswith(("corpus.", "model.start.")):  # a length, and checksums
             return f"{value:,}" if isinstance(value, int) else f"{value[:12]}…"
         return "not set" if value is None else str(value)
 

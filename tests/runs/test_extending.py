@@ -163,6 +163,15 @@ def test_another_text_is_not_gone_on_with(folder: Path) -> None:
         textgen.run(constant(folder, steps=20), output=run)
 
 
+def test_the_command_says_that_a_finished_run_is_trained_on(folder: Path) -> None:
+    run = textgen.run(constant(folder, steps=4), output=folder / "runs/p").path
+    (folder / "p.toml").write_text((run / "pipeline.toml").read_text())
+    done = run_textgen("run", "p.toml", "--set", "trainer.steps=6", "--output", "runs/p", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "training a finished run on from step 4\n" in done.stderr
+    assert "resumed: " in done.stderr
+
+
 def test_a_cosine_says_what_to_write_instead(folder: Path) -> None:
     run = textgen.run(pipeline(folder, schedule="cosine"), output=folder / "runs/p").path
     before = tree(run)

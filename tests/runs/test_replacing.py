@@ -114,12 +114,16 @@ def begun(directory):
     directory.checkpoints.path.mkdir()
     directory.write_run({"status": "training"})
 
-print(survives(lambda directory: None, clear), survives(begun, sweep))
+def extend(directory):
+    directory.extend(directory.checkpoints.steps(), spare=directory.path / "tokens.bin")
+
+print(survives(lambda directory: None, clear), survives(lambda directory: None, extend), survives(begun, sweep))
 """
 
 
 def test_killed_at_any_call_while_a_run_moves_aside_or_back(trained: tuple[Path, Any], tmp_path: Path) -> None:
     done = run_python("-W", "ignore", "-c", KILLED, trained[0] / "runs/p", tmp_path / "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    aside, back = map(int, done.stdout.split())
+    aside, onward, back = map(int, done.stdout.split())
     assert min(aside, back) > 20
+    assert onward > aside

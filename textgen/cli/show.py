@@ -21,8 +21,9 @@ def command(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     check_pipeline(pipeline)
     from textgen.pipeline.document import read_document
     from textgen.pipeline.pipeline import make_pipeline
+    from textgen.runs.starting import with_start
     from textgen.tools.commented import commented_toml
 
     document = read_document(pipeline, overrides)
     plugins = context.discover().without(document.disabled_plugins())
-    click.echo(commented_toml(make_pipeline(document, plugins)), nl=False)
+    click.echo(commented_toml(make_pipeline(with_start(document, plugins), plugins)), nl=False)

@@ -231,7 +231,8 @@ class Plan:
     def stable_steps(self, schedule: Schedule) -> int | None:
         """How many steps are the same however many there will be; None while that is being measured."""
         if self._stable_steps is None and self.steps is not None:
-            self._stable_steps = stable_steps(schedule, self.steps)
+            stable = stable_steps(schedule, self.steps)
+            self._stable_steps = max(stable, self._measured) if stable else 0  # nothing decays while it is measured
         return self._stable_steps
 
     def _evaluate_every(self, steps: int) -> int:

@@ -58,6 +58,15 @@ class DataOptions:
 
 
 @attrs.frozen(kw_only=True)
+class StartOptions:
+    """The finished run whose weights, options and tokenizer the model starts with, as it was."""
+
+    run: Path = option(help="its run directory, needed only until training has begun")
+    weights: str = option(help="SHA-256 of its model.safetensors")
+    tokenizer: str = option(help="SHA-256 of its tokenizer.json")
+
+
+@attrs.frozen(kw_only=True)
 class DecodingOptions:
     """How long a text gets, where it ends, and what it depends on. They are also arguments of Generator.generate."""
 

@@ -10,7 +10,14 @@ import attrs
 
 from textgen.errors import Fault, PipelineError
 from textgen.pipeline.document import Document
-from textgen.pipeline.options import TABLES, CheckpointOptions, DataOptions, GeneralOptions, GenerateOptions
+from textgen.pipeline.options import (
+    TABLES,
+    CheckpointOptions,
+    DataOptions,
+    GeneralOptions,
+    GenerateOptions,
+    StartOptions,
+)
 from textgen.pipeline.structure import Choice, Reader, plain, show
 from textgen.plugin.component import ComponentSource
 from textgen.suggest import nearest
@@ -39,6 +46,7 @@ class Pipeline:
     checkpoint: CheckpointOptions
     generate: GenerateOptions
     disabled_plugins: tuple[str, ...] = ()
+    start: StartOptions | None = None
     plugins: ComponentSource = attrs.field(repr=False, eq=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,7 +61,7 @@ class Pipeline:
             "corpus": self.corpus.table(),
             "tokenizer": self.tokenizer.table(),
             "data": plain(self.data),
-            "model": self.model.table(),
+            "model": {**self.model.table(), **({"start": plain(self.start)} if self.start else {})},
             "trainer": self.trainer.table(),
             "sampler": [choice.table() for choice in self.samplers],
             "observer": [choice.table() for choice in self.observers],
@@ -80,6 +88,9 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     if tables.get("name") is None:  # the file's name may not be valid for a run, so it is checked like a given one
         reader.table(GeneralOptions, {"name": document.default_name}, "")
     made = {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
+    tables["model"], start = without_start(tables.get("model"))
+    if start is not None:
+        start = reader.table(StartOptions, start, "model.start")
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
     chains = {kind: _chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
     _check_pair(choices, faults)
@@ -99,9 +110,17 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
         samplers=chains["sampler"],
         observers=chains["observer"],
         disabled_plugins=made.pop("plugins").disable,
+        start=start,
         **made,
         plugins=plugins,
     )
+
+
+def without_start(model: Any) -> tuple[Any, Any]:
+    """The table of a model without the key `start`, which is not one of the component's, and its value."""
+    if not isinstance(model, Mapping) or "start" not in model:
+        return model, None
+    return {key: value for key, value in model.items() if key != "start"}, model["start"]
 
 
 def _check_pair(choices: Mapping[str, Choice | None], faults: list[Fault]) -> None:

@@ -63,7 +63,8 @@ class HashedPieces(Iterable[CorpusPiece]):
 def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline, components: Components) -> CorpusDigest:
     """Fit the tokenizer, check it on the beginning of the corpus, and give the digest of all of it.
 
-    Raises PipelineError for a corpus of documents and a tokenizer without an id for their end.
+    If the pipeline starts from another run, it is fitted already. Raises PipelineError for a corpus of documents and a
+    tokenizer without an id for their end.
     """
     hashed = HashedPieces(corpus, pipeline.corpus.offer)
     beginning = _beginning(corpus, pipeline)
@@ -84,7 +85,8 @@ def fit_tokenizer(tokenizer: Tokenizer, corpus: Corpus, pipeline: Pipeline, comp
             yield piece
 
     pieces = checked()
-    tokenizer.fit(pieces)
+    if pipeline.start is None:
+        tokenizer.fit(pieces)
     for _ in pieces:  # what a tokenizer that needs no fitting has left unread counts too
         pass
     digest = hashed.digest()

@@ -29,6 +29,7 @@ from textgen.runs.corpus import encoded_corpus, fit_tokenizer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import ObserverEntry, Observers
+from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
 
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
@@ -72,10 +73,10 @@ class Execution:
     def _train_if_needed(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory
         record = self._record_to_resume()
-        start = None
+        onward = None
         if run_record.compare(directory, record, pipeline):
             assert record is not None
-            start = run_record.extension_start(directory, record, pipeline)
+            onward = run_record.extension_start(directory, record, pipeline)
         context = BuildContext(
             folder=pipeline.folder,
             requested_device=pipeline.device,
@@ -86,32 +87,41 @@ class Execution:
         )
         corpus = self._components.build(pipeline.corpus, context)
         tokenizer = self._components.build(pipeline.tokenizer, context)
+        if pipeline.start is not None:
+            tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.path)
         digest = fit_tokenizer(tokenizer, corpus, pipeline, self._components)
         run_record.compare(directory, record, pipeline, digest)
         context = attrs.evolve(context, tokenizer=tokenizer)
         self._check_generation(context, tokenizer)
-        if record is not None and record["status"] == "finished" and start is None:
+        if record is not None and record["status"] == "finished" and onward is None:
             if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
                 run_record.write_pipeline(pipeline, directory)
             self._observers(context).tell(RunSkipped(path=directory.path, step=record["step"]))
             return "skipped"
         with encoded_corpus(corpus, tokenizer, pipeline, digest, directory.tokens) as data:
-            checkpoint = self._begin(record, start)
-            loop = self._training_loop(context, data, checkpoint, extended=start is not None)
+            checkpoint = self._begin(record, onward, context)
+            loop = self._training_loop(context, data, checkpoint, extended=onward is not None)
             device = loop.context.device
             record = run_record.begin(pipeline, directory, digest, tokenizer, data, device, record or {})
             self._train(loop, record)
         return "trained" if checkpoint is None else "resumed"
 
-    def _begin(self, record: dict[str, Any] | None, start: Checkpoint | None) -> Checkpoint | None:
+    def _begin(
+        self, record: dict[str, Any] | None, onward: Checkpoint | None, context: BuildContext
+    ) -> Checkpoint | None:
         """Make the directory ready, after every check that could refuse the run; the checkpoint to train on from."""
         directory = self.directory
+        if record is None and self.pipeline.start is not None:
+            if self.pipeline.start.run == directory.path:
+                raise PipelineError([Fault("model.start", "a run cannot start from itself")], self.pipeline.name)
+            trial = self._components.build(self.pipeline.model, attrs.evolve(context, training=False))
+            load_start(trial, self.pipeline)
         if self.overwrite:
             directory.clear(spare=directory.tokens)
-        elif start is not None:
-            best = start.progress.best_step
-            directory.extend({start.step} if best is None else {start.step, best}, spare=directory.tokens)
-        checkpoint = start if record is None or start is not None else directory.checkpoints.last()
+        elif onward is not None:
+            best = onward.progress.best_step
+            directory.extend({onward.step} if best is None else {onward.step, best}, spare=directory.tokens)
+        checkpoint = onward if record is None or onward is not None else directory.checkpoints.last()
         run_record.write_pipeline(self.pipeline, directory)  # first: components may read it
         return checkpoint
 
@@ -157,6 +167,8 @@ class Execution:
         if checkpoint is not None:
             load_weights(model, pipeline.model, checkpoint.tensors)
             trainer.load_state(checkpoint.trainer)
+        else:
+            load_start(model, pipeline)
         context = attrs.evolve(context, training=False)
         generator = make_generator(pipeline.samplers, pipeline.model, model, context, components)
         generator.chain.try_on(model)  # finds what cannot generate before training

@@ -24,7 +24,7 @@ from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import DecodingOptions
-from textgen.pipeline.pipeline import make_choice, make_pipeline
+from textgen.pipeline.pipeline import make_choice, make_pipeline, without_start
 from textgen.pipeline.sampling import changed, named
 from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
@@ -84,7 +84,7 @@ def _load(
     tokenizer = components.build(tokenizer_choice, context).from_dict(read_json(vocabulary))
     components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
-    model_choice = choose("model", tables["model"])
+    model_choice = choose("model", without_start(tables["model"])[0])
     model = components.build(model_choice, context)
     model_id, tensors = _weights(directory, record)
     load_weights(model, model_choice, tensors)

@@ -33,6 +33,8 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     shape = {key: tables[key] for key in ("seed", "tokenizer", "data", "model", "trainer")}
     for key in ("tokenizer", "model", "trainer"):
         shape[key] = _identity(getattr(pipeline, key))
+    if pipeline.start is not None:
+        shape["model"]["start"] = {"weights": pipeline.start.weights, "tokenizer": pipeline.start.tokenizer}
     # Of the observers, those that may end a run early: their config classes have a fingerprint.
     ending = [choice for choice in pipeline.observers if hasattr(choice.options, "fingerprint")]
     shape["observer"] = {choice.offer.canonical_name: choice.options.fingerprint() for choice in ending}
@@ -78,7 +80,7 @@ def extension_start(directory: RunDirectory, record: Mapping[str, Any], pipeline
     elif not reason and (found := directory.checkpoints.last(up_to=record["stable_steps"])) is not None:
         return found
     differences = _differences(record, fingerprint(pipeline))
-    raise RunMismatchError(directory.path, differences, reason or "the checkpoint to go on from is gone")
+    raise RunMismatchError(directory.path, differences, reason or "no checkpoint is left that more steps would lead to")
 
 
 def _is_extended(pipeline: Pipeline, record: Mapping[str, Any], differences: Iterable[Difference]) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 
 from textgen.contracts.guards import FAILURES
-from textgen.files import dump_tensors, load_tensors
 from textgen.generation.sampling import to_numpy
 from textgen.plugin.component import BuildContext, Component
 from textgen.plugin.registry import PluginSet
@@ -24,7 +22,7 @@ from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_chec
 from textgen.testing.positions import check_causal, check_length
 from textgen.testing.row_decoders import check_rows_come_and_go
 from textgen.testing.time_limit import TIME_LIMIT
-from textgen.testing.training_data import is_torch_module, train
+from textgen.testing.training_data import is_torch_module, train, written_and_read
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -122,7 +120,7 @@ class _Suite:
         """As the engine makes it from a run directory, to generate."""
         if self._loaded is None:
             model = self.build(training=False)
-            model.load_tensors(_written_and_read(self.trained.tensors()))
+            model.load_tensors(written_and_read(self.trained.tensors()))
             self._loaded = model
         return self._loaded
 
@@ -137,7 +135,7 @@ class _Suite:
     def calls(self) -> None:
         for training in (True, False):
             model = self.build(training=training)
-            model.load_tensors(_written_and_read(self.trained.tensors()))
+            model.load_tensors(written_and_read(self.trained.tensors()))
             DecoderSuite(self.subject, model, self.context().vocab_size, self.tolerance, "").plain_call()
             close(model)
 
@@ -157,7 +155,7 @@ class _Suite:
         for training in (True, False):
             model = self.build(training=training, seed=1)
             before = self._logits_before(model, fed)
-            model.load_tensors(_written_and_read(tensors))
+            model.load_tensors(written_and_read(tensors))
             given = to_numpy(model.decoder(2).score(fed))
             if before is not None and difference(before, expected, self.tolerance) and np.array_equal(before, given):
                 seen = f"a decoder made after load_tensors() has the weights from before (training={training})"
@@ -175,7 +173,7 @@ class _Suite:
     def _logits_before(self, model: Any, fed: Ids) -> Any:
         """What a decoder gives of a model with other weights; None where it cannot be used untrained."""
         try:
-            model.load_tensors(_written_and_read(self.build(seed=1).tensors()))
+            model.load_tensors(written_and_read(self.build(seed=1).tensors()))
             return to_numpy(model.decoder(2).score(fed)).copy()
         except FAILURES:
             return None
@@ -303,8 +301,3 @@ class _Suite:
 
     def _tokens(self, shape: tuple[int, int]) -> Ids:
         return np.random.default_rng(1).integers(0, self.context().vocab_size, shape)
-
-
-def _written_and_read(tensors: Tensors) -> Tensors:
-    """As they come back from a file."""
-    return load_tensors(Path("model.safetensors"), dump_tensors(tensors))

@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -17,17 +16,26 @@ from textgen.contracts.guards import FAILURES
 from textgen.data import Dataset
 from textgen.errors import TextgenError
 from textgen.events import Evaluated, Settled, StepDone
-from textgen.files import dump_tensors, load_tensors
+from textgen.files import dump_tensors
 from textgen.plugin.component import BuildContext, Component
 from textgen.plugin.registry import PluginSet
-from textgen.protocols import Tensors, TrainerState
+from textgen.protocols import TrainerState
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, build_built_in, fitted_tokenizer, subject
 from textgen.testing.general import close, general_checks, leaves_alone
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
-from textgen.testing.training_data import TRAINING, is_torch_module, small_dataset, text_loss
+from textgen.testing.training_data import (
+    TRAINING,
+    Place,
+    Training,
+    differing,
+    is_torch_module,
+    small_dataset,
+    text_loss,
+    written_and_read,
+)
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -79,27 +87,10 @@ def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> li
         Check(st.TRAINER_DEVICE, suite.device),
         Check(st.TRAINER_STATE_FORM, suite.state_form),
         Check(st.TRAINER_RESUMES, suite.resumes, after=(st.TRAINER_DETERMINISTIC, st.TRAINER_STATE_FORM)),
+        Check(st.TRAINER_STABLE, suite.stable, after=(st.TRAINER_DETERMINISTIC, st.TRAINER_RESUMES)),
         Check(st.TRAINER_FINISHED, suite.finished, after=(st.TRAINER_STATE_FORM,)),
         Check(st.TRAINER_REFUSES, suite.refuses),
     ]
-
-
-@attrs.frozen(eq=False)
-class _Place:
-    """Where a trainer has yielded, as a checkpoint keeps it."""
-
-    tensors: Tensors
-    state: TrainerState
-
-
-@attrs.frozen(eq=False)
-class _Training:
-    """A training from beginning to end."""
-
-    events: list[Any]
-    places: list[_Place]
-    model: Any
-    loss_before: float
 
 
 @attrs.define
@@ -107,8 +98,8 @@ class _Suite:
     subject: Subject
     model: Mapping[str, Any]
     _context: BuildContext | None = None
-    _training: _Training | None = None
-    _without: _Training | None = None
+    _training: Training | None = None
+    _without: Training | None = None
 
     def context(self) -> BuildContext:
         if self._context is None:
@@ -117,13 +108,13 @@ class _Suite:
         return self._context
 
     @property
-    def training(self) -> _Training:
+    def training(self) -> Training:
         if self._training is None:
             self._training = self._train()
         return self._training
 
     @property
-    def without(self) -> _Training:
+    def without(self) -> Training:
         """With nothing held out. Raises Skip where that is refused."""
         if self._without is None:
             try:
@@ -200,7 +191,7 @@ class _Suite:
                 continue
             if not isinstance(ours, StepDone) or not isinstance(theirs, StepDone):
                 return
-            if name := _differing(with_data.places[place].tensors, without.places[place].tensors):
+            if name := differing(with_data.places[place].tensors, without.places[place].tensors):
                 seen = f"after step {ours.step}, {name} depends on the held-out data"
                 self.subject.fail(st.TRAINER_VALIDATION, seen)
 
@@ -239,7 +230,7 @@ class _Suite:
             pairs = zip(again.events, self.training.events, strict=False)
             first = next((pair for pair in pairs if pair[0] != pair[1]), "their number")
             self.subject.fail(st.TRAINER_DETERMINISTIC, f"a second training differs in {first}")
-        if name := _differing(again.model.tensors(), self.training.model.tensors()):
+        if name := differing(again.model.tensors(), self.training.model.tensors()):
             self.subject.fail(st.TRAINER_DETERMINISTIC, f"a second training gave another {name}")
 
     def state_form(self) -> None:
@@ -266,8 +257,22 @@ class _Suite:
             for number, (given, expected) in enumerate(zip(rest, events[stop:], strict=True), stop + 1):
                 if given != expected:
                     self.subject.fail(st.TRAINER_RESUMES, f"{what} gave {given} as event {number}, not {expected}")
-            if name := _differing(model.tensors(), self.training.model.tensors()):
+            if name := differing(model.tensors(), self.training.model.tensors()):
                 self.subject.fail(st.TRAINER_RESUMES, f"{what} gave another {name}")
+
+    def stable(self) -> None:
+        """The weights after the stable steps, of a training that is twice as long."""
+        done = [event for event in self.training.events if isinstance(event, StepDone)]
+        stable = max((event.stable_steps or 0 for event in done), default=0)
+        more = [key for key, field in self.subject.component.options().items() if field.metadata.get("more") is True]
+        values = {key: getattr(self.subject.config(), key) for key in more}
+        doubled = {key: 2 * value for key, value in values.items() if value is not None}
+        if not stable or not doubled:
+            return
+        longer = attrs.evolve(self.subject, options={**self.subject.options, **doubled})
+        if name := differing(_Suite(longer, self.model).training.after(stable), self.training.after(stable)):
+            seen = f"with twice the {' and '.join(doubled)}, step {stable} gave another {name}"
+            self.subject.fail(st.TRAINER_STABLE, f"stable_steps was {stable}; {seen}")
 
     def finished(self) -> None:
         rest, _ = self._resume(self.training.places[-1])
@@ -285,10 +290,10 @@ class _Suite:
         else:
             self.subject.fail(st.TRAINER_REFUSES, "a model that is an object() was trained")
 
-    def _train(self, *, held_out: bool = True) -> _Training:
+    def _train(self, *, held_out: bool = True) -> Training:
         model = self._new_model()
         trainer = self.subject.build(self.context())
-        training = _Training([], [], model, text_loss(model, self._data()))
+        training = Training([], [], model, text_loss(model, self._data()))
         events = trainer.train(model, self._data(held_out), TRAINING)
         if events is None:
             self.subject.fail(st.TRAINER_EVENTS, "train() gave None; is a `yield` missing?")
@@ -298,16 +303,16 @@ class _Suite:
             state = trainer.state()
             if isinstance(state, TrainerState):  # copied, as the engine does
                 state = TrainerState({n: copy.copy(array) for n, array in state.arrays.items()}, dict(state.values))
-            training.places.append(_Place(tensors, state))
+            training.places.append(Place(tensors, state))
         close(trainer)
         return training
 
-    def _resume(self, place: _Place) -> tuple[list[Any], Any]:
+    def _resume(self, place: Place) -> tuple[list[Any], Any]:
         """The events that are left, and the model, after a way through files."""
         model, trainer = self._new_model(), self.subject.build(self.context())
-        model.load_tensors(_written_and_read(place.tensors))
+        model.load_tensors(written_and_read(place.tensors))
         values = json.loads(json.dumps(place.state.values))
-        trainer.load_state(TrainerState(_written_and_read(place.state.arrays), values))
+        trainer.load_state(TrainerState(written_and_read(place.state.arrays), values))
         return [_read(event) for event in trainer.train(model, self._data(), TRAINING)], model
 
     def _new_model(self) -> Any:
@@ -331,12 +336,3 @@ def _read(event: Any) -> Any:
         return event
     norm = event.gradient_norm
     return attrs.evolve(event, loss=number(event.loss), gradient_norm=None if norm is None else number(norm))
-
-
-def _written_and_read(tensors: Tensors) -> Tensors:
-    return load_tensors(Path("state.safetensors"), dump_tensors(tensors))
-
-
-def _differing(first: Tensors, second: Tensors) -> str:
-    """The name of a weight that is not the same; nothing if all are."""
-    return next((name for name in second if not np.array_equal(first.get(name, ()), second[name])), "")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, Literal
 
+import attrs
 import numpy as np
 
 from textgen.data import Dataset
+from textgen.events import StepDone
+from textgen.files import dump_tensors, load_tensors
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import BuildContext
-from textgen.protocols import TrainingContext
+from textgen.protocols import Tensors, TrainerState, TrainingContext
 from textgen.testing.environment import TEXT, Subject, build_built_in
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -19,6 +23,29 @@ _HELD_OUT: Final = 200
 _WINDOW: Final = 16
 TRAINING: Final = TrainingContext(seed=0, device="cpu")
 BY_GRADIENT: Final[Mapping[str, Any]] = {"type": "sgd", "epochs": 1, "batch_size": 16}
+
+
+@attrs.frozen(eq=False)
+class Place:
+    """Where a trainer has yielded, as a checkpoint keeps it."""
+
+    tensors: Tensors
+    state: TrainerState
+
+
+@attrs.frozen(eq=False)
+class Training:
+    """A training from beginning to end."""
+
+    events: list[Any]
+    places: list[Place]
+    model: Any
+    loss_before: float
+
+    def after(self, step: int) -> Tensors:
+        """The weights after a step; nothing if there was none of that number."""
+        places = zip(self.events, self.places, strict=True)
+        return next((p.tensors for event, p in places if isinstance(event, StepDone) and event.step == step), {})
 
 
 def small_dataset(context: BuildContext, *, held_out: bool = True) -> Dataset:
@@ -55,3 +82,13 @@ def text_loss(model: Any, data: Dataset, part: Literal["training", "validation"]
     tokens = np.asarray(getattr(data, part)[:600], np.int64)
     rows = log_softmax(to_numpy(model.decoder(1).score(tokens[None, :-1]))[0])
     return -float(rows[np.arange(len(rows)), tokens[1:]].mean())
+
+
+def written_and_read(tensors: Tensors) -> Tensors:
+    """Tensors after a way through a file."""
+    return load_tensors(Path("state.safetensors"), dump_tensors(tensors))
+
+
+def differing(first: Tensors, second: Tensors) -> str:
+    """The name of a weight that is not the same; nothing if all are."""
+    return next((name for name in second if not np.array_equal(first.get(name, ()), second[name])), "")

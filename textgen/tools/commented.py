@@ -28,6 +28,7 @@ def commented_toml(pipeline: Pipeline) -> str:
         _component("[tokenizer]", pipeline.tokenizer),
         _table("data", pipeline.data),
         _component("[model]", pipeline.model),
+        *([_table("model.start", pipeline.start)] if pipeline.start else []),
         _component("[trainer]", pipeline.trainer),
         *(_component(f"[[{kind}]]", choice) for kind, chain in chains.items() for choice in chain),
         _table("checkpoint", pipeline.checkpoint),

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from broken_components.cases import Case, offered
-from textgen import UsageError
+from textgen import Component, UsageError, option
 from textgen.events import Evaluated, StepDone
 from textgen.protocols import TrainerState
 
@@ -114,6 +114,30 @@ class MomentumTrainer(GoodTrainer):
         model.load_tensors({**model.tensors(), "head.bias": (bias + self.momentum).astype(np.float32)})
 
 
+@attrs.frozen
+class StepsConfig:
+    """How long to train."""
+
+    steps: int = option(4, help="number of steps", more=True)
+
+
+class HastyTrainer(GoodTrainer):
+    """Its rate depends on the number of steps, and it says otherwise."""
+
+    def update(self, model: Any, goal: Any, context: Any) -> None:
+        self.rate = 1 / self.steps
+        super().update(model, goal, context)
+
+    def done(self, data: Any) -> Any:
+        return attrs.evolve(super().done(data), stable_steps=2)
+
+
+def build_hasty(config: StepsConfig, context: Any) -> HastyTrainer:
+    made = HastyTrainer(context)
+    made.steps = config.steps
+    return made
+
+
 class EndlessTrainer(GoodTrainer):
     """Begins again when it is done."""
 
@@ -215,6 +239,7 @@ TRAINERS = [
     Case("trainer", "trainer-deterministic", "a second training differs", offered(NoisyTrainer)),
     Case("trainer", "trainer-state-form", "more than JSON can hold", offered(ObjectStateTrainer)),
     Case("trainer", "trainer-resumes", "training gave Evaluated", offered(MomentumTrainer)),
+    Case("trainer", "trainer-stable", "gave another head.bias", Component("good", StepsConfig, build_hasty)),
     Case("trainer", "trainer-finished", "yielded StepDone", offered(EndlessTrainer)),
     Case("trainer", "trainer-refuses", "raised AttributeError", offered(StumblingTrainer)),
 ]

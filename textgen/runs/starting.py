@@ -1,0 +1,131 @@
+"""Fine-tuning: a run that starts from the model and the tokenizer of another, `[model] start`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from textgen.contracts.guards import FAILURES, raise_failure
+from textgen.errors import Fault, PipelineError, RunError, TextgenError
+from textgen.files import inside, load_tensors, read_checked, read_json
+from textgen.pipeline.document import Document, read_document
+from textgen.pipeline.options import StartOptions
+from textgen.pipeline.pipeline import Pipeline, make_choice
+from textgen.pipeline.structure import Reader
+from textgen.plugin.component import ComponentSource
+from textgen.protocols import Tokenizer
+from textgen.runs.directory import RunDirectory
+
+_WEIGHTS, _VOCABULARY = "model.safetensors", "tokenizer.json"
+
+
+def with_start(document: Document, plugins: ComponentSource, output: Path | None = None) -> Document:
+    """A document in which the path at `[model] start` is replaced by what that run is: options, tokenizer, checksums.
+
+    If it is gone, a run that started from it, in the document's run directory or `output`, knows the same.
+    Raises PipelineError.
+    """
+    model = document.tables.get("model")
+    given = model.get("start") if isinstance(model, Mapping) else None
+    if given is None or isinstance(given, Mapping):  # nothing, or what a run has written
+        return document
+    assert isinstance(model, Mapping)
+    reader = Reader(document.folder)
+    path = reader.value(Path, given, "model.start")
+    if reader.faults:
+        raise PipelineError(reader.faults, document.source)
+    try:
+        other = _tables_of(path.absolute(), output or _output(document))
+    except RunError as error:
+        raise PipelineError([Fault("model.start", str(error))], document.source) from error
+    if "tokenizer" in document.tables:
+        _check_tokenizer(document, other, path, plugins)
+    tables = {**document.tables, "tokenizer": other["tokenizer"]}
+    tables["model"] = {**_merged(other["model"], model), "start": other["model"]["start"]}
+    return attrs.evolve(document, tables=tables)
+
+
+def start_tokenizer(
+    tokenizer: Tokenizer, start: StartOptions, record: Mapping[str, Any] | None, own: Path
+) -> Tokenizer:
+    """The tokenizer of the run that this one starts from; once this one has a record, from its own directory."""
+    folder, sha256 = (start.run, start.tokenizer) if record is None else (own, record["files"][_VOCABULARY])
+    path = inside(folder, _VOCABULARY)
+    read_checked(path, sha256)
+    return tokenizer.from_dict(read_json(path))
+
+
+def load_start(model: Any, pipeline: Pipeline) -> None:
+    """Load the weights of the run that the pipeline starts from, if any. Raises PipelineError if they do not fit."""
+    start = pipeline.start
+    if start is None:
+        return
+    path = inside(start.run, _WEIGHTS)
+    tensors = load_tensors(path, read_checked(path, start.weights))
+    try:
+        model.load_tensors(tensors)
+    except ValueError as error:
+        cause = f"the weights of {start.run} do not fit: {error}"
+        hint = "leave out of [model] what is to be as in that run"
+        raise PipelineError([Fault("model.start", cause, "", hint)], pipeline.name) from error
+    except FAILURES as error:
+        raise_failure(pipeline.model.offer, "load_tensors", error)
+
+
+def _tables_of(path: Path, output: Path) -> dict[str, Any]:
+    """The tables of a finished run, with its own checksums at `model.start`."""
+    directory = RunDirectory(path)
+    if not directory.exists() and (kept := _written(RunDirectory(output), path)) is not None:
+        return kept
+    record = directory.read_run()
+    if record["status"] != "finished":
+        cause = f"the run in {path} is not finished; `textgen finish` takes its best checkpoint as the model"
+        raise RunError(cause, path)
+    tables = dict(read_document(directory.inside("pipeline.toml")).tables)
+    sums = {"weights": record["files"][_WEIGHTS], "tokenizer": record["files"][_VOCABULARY]}
+    tables["model"] = {**tables["model"], "start": {"run": str(path), **sums}}
+    return tables
+
+
+def _written(directory: RunDirectory, path: Path) -> dict[str, Any] | None:
+    """The tables of a run that started from the one at `path`; None if this one did not."""
+    try:
+        tables = dict(read_document(directory.inside("pipeline.toml")).tables)
+        return tables if tables["model"]["start"]["run"] == str(path) else None
+    except (TextgenError, KeyError, TypeError):
+        return None
+
+
+def _output(document: Document) -> Path:
+    """The run directory of a document that is not checked yet."""
+    output, name = document.tables.get("output"), document.tables.get("name")
+    if isinstance(output, str | Path):
+        return document.folder / output
+    return Path.cwd() / "runs" / (name if isinstance(name, str) else document.default_name)
+
+
+def _check_tokenizer(document: Document, other: Mapping[str, Any], path: Path, plugins: ComponentSource) -> None:
+    """Raise PipelineError if the document has another tokenizer than the run that it starts from."""
+    readers = (Reader(document.folder, plugins), Reader(path, plugins))
+    tables = (document.tables["tokenizer"], other["tokenizer"])
+    ours, theirs = (
+        make_choice("tokenizer", table, reader, source=document.source)
+        for table, reader in zip(tables, readers, strict=True)
+    )
+    if (ours.offer, ours.options) != (theirs.offer, theirs.options):
+        cause = f"the model of {path} has a tokenizer of its own, which is another"
+        raise PipelineError([Fault("tokenizer", cause, "", "leave the table [tokenizer] out")], document.source)
+
+
+def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a component, and of those that it is made of, with those that are given in their place."""
+    if given.get("type", own.get("type")) != own.get("type"):
+        return dict(given)
+    merged = dict(own)
+    for key, value in given.items():
+        both = isinstance(value, Mapping) and isinstance(own.get(key), Mapping)
+        merged[key] = _merged(own[key], value) if both else value
+    return merged
