@@ -25,6 +25,7 @@ SIDEBAR = """
 
 quickstart
 pipelines
+training
 mixtures
 python-api
 embedding

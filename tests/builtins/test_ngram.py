@@ -156,7 +156,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path, ngram_run: 
 
 def test_a_trainer_and_a_model_that_do_not_fit_are_an_error_that_says_so(tmp_path: Path) -> None:
     tables = pipeline(tmp_path, {"type": "rnn", "hidden_size": 4}, {"type": "count"})
-    with pytest.raises(UsageError, match="'count' fits the model 'ngram', and the pipeline's is a TorchRNN"):
+    with pytest.raises(UsageError, match='trainer \'count\' goes with model "ngram", given "rnn"'):
         Engine().run(tables, output=tmp_path / "run")
 
 
@@ -165,6 +165,8 @@ def _samplers() -> list[dict[str, Any]]:
     values = {int: 3, float: 0.5, str: "a", dict[str, float]: {"e": 1.0}}
     tables = []
     for offer in PluginSet.discover().offers("sampler"):
+        if offer.name in ("json", "regex"):  # which end a text where it is complete
+            continue
         required = {n: values[o.type] for n, o in offer.component.options().items() if o.default is attrs.NOTHING}
         tables.append({"type": offer.qualified_name, **required})
     return tables

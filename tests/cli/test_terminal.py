@@ -74,7 +74,7 @@ def test_a_bar_for_training_fits_80_columns(write_pipeline: Any, tiny_pipeline: 
     assert max(map(len, drawn)) < 80
     assert all(line.rstrip().endswith("]") for line in drawn)
     assert len(drawn[-1].split("|")[1]) >= 8
-    assert re.search(r"loss \d\.\d{3}, val \d\.\d{3}, \S+ char/s\]", drawn[-1])
+    assert re.search(r"loss \d\.\d{3}, val \d\.\d{3}, best \d\.\d{3}\]", drawn[-1])
 
 
 def read_all(end: int) -> str:

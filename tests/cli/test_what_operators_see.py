@@ -104,4 +104,4 @@ def test_a_notebook_gets_a_bar_though_it_is_not_a_terminal(
     console = io.StringIO()
     Engine().run(tiny_pipeline(observers=True), output=tmp_path / "run", console=console)
     assert ("100%|" in console.getvalue()) == drawn
-    assert ("characters/s" in console.getvalue()) != drawn
+    assert ("tokens/s" in console.getvalue()) != drawn

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from textgen import Engine, PipelineError, run
+from textgen import Engine, PipelineError, UsageError, run
 from textgen.pipeline.options import TABLES, GeneralOptions
 from textgen.pipeline.pipeline import CHAINS, CHOICES
 from textgen.testing import isolated_plugins
@@ -307,7 +307,9 @@ def mappings(draw: st.DrawFn) -> dict[str, Any]:
 def test_any_mapping_is_a_pipeline_or_a_pipeline_error(engine: Engine, tables: dict[str, Any]) -> None:
     try:
         pipeline = engine.pipeline(tables)
-    except PipelineError:
+    except UsageError:  # a PipelineError; or one about a value that may be an object, such as a date for a corpus
+        return
+    if pipeline.corpus.name.startswith("object:"):  # a text, which no table can name
         return
     assert engine.pipeline(pipeline.to_dict()).to_dict() == pipeline.to_dict()
     assert engine.pipeline(tomllib.loads(commented_toml(pipeline))).to_dict() == pipeline.to_dict()
@@ -425,7 +427,7 @@ def test_observers_come_beside_the_usual_ones(
     pipeline = engine.pipeline(tiny_pipeline(observers=True, **changes))
     assert [choice.name for choice in pipeline.observers] == expected
     if "samples" in expected:
-        every = changes.get("observer", [{}])[0].get("every", 10)
+        every = changes.get("observer", [{}])[0].get("every")
         assert next(choice for choice in pipeline.observers if choice.name == "samples").options.every == every
     again = engine.pipeline(pipeline.to_dict())
     assert again.observers == pipeline.observers

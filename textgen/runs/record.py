@@ -89,6 +89,8 @@ def _is_extended(pipeline: Pipeline, record: Mapping[str, Any], differences: Ite
 
 
 def _is_more(trainer: Choice, difference: Difference) -> bool:
+    if "." not in difference.key:
+        return False
     kind, *parents, key = difference.key.split(".")
     choice: Choice | None = trainer
     for part in parents:
