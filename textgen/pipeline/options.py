@@ -116,7 +116,10 @@ class CheckpointOptions:
     """How often a checkpoint is written."""
 
     seconds: float = option(
-        30.0, help="the most work that a crash can lose; 0 writes a checkpoint after every step", validator=ge(0)
+        30.0,
+        help="the most work that a crash can lose, or twenty times what writing a checkpoint takes if that is more; 0 "
+        "writes one after every step",
+        validator=ge(0),
     )
 
 

@@ -25,6 +25,7 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")
+_WRITING: Final = 0.05  # share of the time that checkpoints may take
 _UNREAD: Final = 8  # steps whose losses may stay on the device
 
 
@@ -33,7 +34,7 @@ class TrainingLoop:
     """One training of `model` by `trainer`, from wherever `progress` stands.
 
     blame                the offers of trainer and model
-    checkpoint_seconds   seconds between checkpoints
+    checkpoint_seconds   seconds between checkpoints, at least; writing them takes a twentieth of the time at most
     observers            may end the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
@@ -107,7 +108,7 @@ class TrainingLoop:
         begun = earlier = time.perf_counter()
         training_seconds, tokens = 0.0, 0
         before = self.progress.seconds
-        written = begun
+        due = begun + self.checkpoint_seconds
         for event in events:
             now = time.perf_counter()
             self.progress.seconds = before + now - begun
@@ -132,9 +133,8 @@ class TrainingLoop:
                 self._checkpoint()
                 step = self.progress.step
                 raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
-            if time.perf_counter() - written >= self.checkpoint_seconds:
-                self._checkpoint()
-                written = time.perf_counter()
+            if time.perf_counter() >= due:
+                due = self._due_after_checkpoint()
             if self.observers.stopped is not None:
                 return
             earlier = time.perf_counter()
@@ -222,6 +222,14 @@ class TrainingLoop:
             self._write(self._snapshot())
         keep = {self.progress.step, self.progress.best_step, *self.progress.kept}
         self.directory.checkpoints.keep({step for step in keep if step is not None})
+
+    def _due_after_checkpoint(self) -> float:
+        """Write a checkpoint, and return when the next one is due."""
+        begun = time.perf_counter()
+        self._checkpoint()
+        now = time.perf_counter()
+        wait = max(self.checkpoint_seconds, (now - begun) / _WRITING) if self.checkpoint_seconds else 0.0
+        return now + wait
 
     def _write_best(self) -> None:
         if self._best is not None and self._best.step not in self._written:

@@ -112,7 +112,9 @@ def _files(name: str, module: str, component: str, kind: str) -> Iterator[tuple[
     }
     source = templates["__init__.py"].substitute(values)
     # The first line of the config class's docstring, which `textgen plugins` shows too.
-    values["summary"] = source.partition("\n@attrs.frozen")[2].partition('"""')[2].partition('"""')[0].partition("\n")[0]
+    values["summary"] = (
+        source.partition("\n@attrs.frozen")[2].partition('"""')[2].partition('"""')[0].partition("\n")[0]
+    )
     values["usage"] = templates["usage.md"].substitute(values)
     for template, path in {**_PLACES, f"{kind}.py": f"{module}/{kind}.py"}.items():
         if template in templates:
