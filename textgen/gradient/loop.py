@@ -21,7 +21,6 @@ from textgen.gradient.options import GradientOptions, seconds_of
 from textgen.gradient.schedules import Schedule, constant, stable_steps
 from textgen.protocols import TrainerState, TrainingContext
 
-_CHUNK: Final = 512  # tokens of a long stretch that are scored at once
 _EVALUATIONS: Final = 10  # in a run with a budget
 _EVALUATING: Final = 0.12  # share of a budget that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
@@ -159,8 +158,8 @@ class GradientTrainer:
         total, count = torch.zeros((), dtype=torch.float64, device=device), 0
         for windows, counts in validation_batches(self.options, data.validation_windows()):
             tokens, carried, length = to_device(windows, device), None, windows.shape[1] - 1
-            for start in range(0, length, max(_CHUNK, data.window_length)):
-                stop = min(start + max(_CHUNK, data.window_length), length)
+            for start in range(0, length, data.window_length):  # a model's context may hold no more
+                stop = min(start + data.window_length, length)
                 logits, carried = model(tokens[:, start:stop], carried)
                 losses = torch.nn.functional.cross_entropy(
                     logits.transpose(1, 2).float(), tokens[:, start + 1 : stop + 1], reduction="none"

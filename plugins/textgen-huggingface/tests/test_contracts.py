@@ -14,7 +14,7 @@ from textgen.testing import check_command, check_model, check_observer, check_pl
 from textgen_huggingface import plugin
 
 PACKAGE = Path(__file__).parents[1]
-PUBLIC = {"textgen", "textgen.events", "textgen.protocols"}
+PUBLIC = {"textgen", "textgen.documents", "textgen.events", "textgen.protocols"}
 SET = PluginSet.discover()
 SKIPPED = {"needs the model 'huggingface'", "no arguments"}
 
@@ -24,7 +24,11 @@ def offered(components: list[Component], name: str) -> Component:
 
 
 def all_ok(outcomes: Any) -> None:
-    assert not [outcome for outcome in outcomes if outcome.status != "ok"]
+    """Nothing fails; what a component need not have may be left out."""
+    left_out = {"tokenizer-end", "trainer-device"}
+    missed = [o for o in outcomes if o.status == "skipped" and o.statement and o.statement.anchor not in left_out]
+    assert not missed
+    assert not [outcome for outcome in outcomes if outcome.status == "failed"]
 
 
 def test_what_needs_no_options_keeps_its_contracts() -> None:
