@@ -97,7 +97,7 @@ def make_report(engine: Engine, run: Path, settings: Settings, device: str = "au
     tokenizer = generator.tokenizer
     if not isinstance(tokenizer, BinsTokenizer):
         raise UsageError(f"the tokenizer of {run} must be 'bins' of textgen-series, whose tokens are numbers")
-    pieces = engine.read_corpus(generator.tables["corpus"])
+    pieces = (piece for piece in engine.read_corpus(generator.tables["corpus"]) if isinstance(piece, str))
     values = np.concatenate(list(read_blocks(pieces)))
     training: int = generator.record["data"]["training_tokens"]  # a token is a value
     context = generator.tables["data"]["window_length"] if settings.context is None else settings.context
