@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -152,15 +151,6 @@ def choose_workers(model: Any, windows: npt.NDArray[np.int64], context: Training
         finally:
             computation.close()
     return most if seconds[most] < _WORTH * seconds[1] else 1
-
-
-def busy_share() -> float:
-    """How much of this machine's cores other programs used in the last minute, from 0 to 1. 0 where it is not known."""
-    try:
-        waiting = os.getloadavg()[0]
-    except OSError:
-        return 0.0
-    return min(1.0, waiting / (os.cpu_count() or 1))
 
 
 def _seconds(computation: Computation, windows: npt.NDArray[np.int64]) -> float:
