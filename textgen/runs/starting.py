@@ -10,7 +10,7 @@ import attrs
 
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.errors import Fault, PipelineError, RunError, TextgenError
-from textgen.files import inside, load_tensors, read_checked, read_json
+from textgen.files import inside, read_tensors
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import StartOptions
 from textgen.pipeline.pipeline import Pipeline, make_choice
@@ -18,6 +18,7 @@ from textgen.pipeline.structure import Reader
 from textgen.plugin.component import ComponentSource
 from textgen.protocols import Tokenizer
 from textgen.runs.directory import RunDirectory
+from textgen.runs.loading import read_tokenizer
 
 _WEIGHTS, _VOCABULARY = "model.safetensors", "tokenizer.json"
 
@@ -53,9 +54,7 @@ def start_tokenizer(
 ) -> Tokenizer:
     """The tokenizer of the run that this one starts from; once this one has a record, from its own directory."""
     folder, sha256 = (start.run, start.tokenizer) if record is None else (own, record["files"][_VOCABULARY])
-    path = inside(folder, _VOCABULARY)
-    read_checked(path, sha256)
-    return tokenizer.from_dict(read_json(path))
+    return read_tokenizer(tokenizer, inside(folder, _VOCABULARY), sha256)
 
 
 def load_start(model: Any, pipeline: Pipeline) -> None:
@@ -64,7 +63,7 @@ def load_start(model: Any, pipeline: Pipeline) -> None:
     if start is None:
         return
     path = inside(start.run, _WEIGHTS)
-    tensors = load_tensors(path, read_checked(path, start.weights))
+    tensors = read_tensors(path, start.weights)
     try:
         model.load_tensors(tensors)
     except ValueError as error:
