@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError
 from textgen.opening import (
@@ -18,11 +18,15 @@ from textgen.opening import (
     RECORD_BYTES,
     check_json,
     check_tensors,
+    contents_of,
     read_bounded,
     read_tensor_file,
     special,
 )
-from textgen.protocols import Tensors
+from textgen.protocols import Tensors, Tokenizer
+
+VOCABULARY: Final = "tokenizer.json"
+"""The file of a run that holds its tokenizer."""
 
 _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -133,6 +137,15 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
     except OSError as error:
         raise _unreadable(path, error) from error
     return load_tensors(path, _checked(path, data, sha256))
+
+
+def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer:
+    """The tokenizer that is saved in a run directory, made by one of its kind. Raises RunError, CorruptFileError."""
+    path = inside(folder, VOCABULARY)
+    read_checked(path, sha256)
+    state = read_json(path, DATA_BYTES)
+    with contents_of(path, "it is not the vocabulary of this tokenizer"):
+        return tokenizer.from_dict(state)
 
 
 def _checked(path: Path, data: bytes, sha256: str) -> bytes:

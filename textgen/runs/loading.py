@@ -20,10 +20,9 @@ from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
 from textgen.errors import CorpusError, Fault, PipelineError, RunError, UsageError
-from textgen.files import dump_tensors, read_checked, read_json, read_tensors
+from textgen.files import VOCABULARY, dump_tensors, read_tensors, read_tokenizer
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
-from textgen.opening import DATA_BYTES, contents_of
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import make_choice, make_pipeline, without_start
@@ -86,10 +85,8 @@ def _load(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
     )
     tokenizer_choice = choose("tokenizer", tables["tokenizer"])
-    vocabulary = directory.inside("tokenizer.json")
-    tokenizer = read_tokenizer(
-        components.build(tokenizer_choice, context), vocabulary, record["files"][vocabulary.name]
-    )
+    unfitted = components.build(tokenizer_choice, context)
+    tokenizer = read_tokenizer(unfitted, directory.path, record["files"][VOCABULARY])
     components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
     model_choice = choose("model", without_start(tables["model"])[0])
@@ -119,14 +116,6 @@ def _begun(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
         cause = f"the run in {directory.path} is not finished ({record['status']}) and has no checkpoint yet"
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     return loadable, record
-
-
-def read_tokenizer(tokenizer: Tokenizer, path: Path, sha256: str) -> Tokenizer:
-    """The tokenizer that was saved in a file. Raises CorruptFileError."""
-    read_checked(path, sha256)
-    state = read_json(path, DATA_BYTES)
-    with contents_of(path, "it is not the vocabulary of this tokenizer"):
-        return tokenizer.from_dict(state)
 
 
 def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, Tensors]:
