@@ -7,12 +7,13 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from textgen.errors import CorruptFileError, RunError
+from textgen.errors import CorruptFileError, RunError, UsageError
 from textgen.protocols import Tensors
 
 _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
@@ -21,6 +22,14 @@ _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+LARGEST: Final = 1 << 26
+"""Bytes of a JSON file that are read at most."""
+_MOST_VALUES: Final = 2_000_000
+_DEEPEST: Final = 64
+_DIGITS: Final = 20  # of an integer of 64 bits
+# A string that does not end goes on to the end, so that no character is looked at twice.
+_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -41,15 +50,33 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CorruptFileError."""
-    data = _read(path)
+def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST) -> dict[str, Any]:
+    """A JSON object from a file of at most `largest` bytes, whose checksum is `sha256` if that is given.
+
+    Raises CorruptFileError, for more values or deeper ones than any file of textgen has, too.
+    """
+    data = read_checked(path, sha256) if sha256 else read_bytes(path)
     try:
-        value = json.loads(data)
+        if len(data) > largest:
+            raise ValueError(f"it has {len(data):,} bytes, and {largest:,} are the most")
+        return parse_json(data)
     except ValueError as error:
-        raise CorruptFileError(path, f"it is not valid JSON ({error})") from error
+        raise CorruptFileError(path, str(error)) from error
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """A JSON object. Size and depth are measured before anything is made of it. Raises ValueError."""
+    opening = data.count(b"[") + data.count(b"{")
+    if opening + data.count(b",") > _MOST_VALUES:
+        raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
+    if opening > _DEEPEST and _depth(data) > _DEEPEST:
+        raise ValueError(f"it is nested more than {_DEEPEST} deep")
+    try:
+        value = json.loads(data.decode(), parse_int=_integer)
+    except ValueError as error:
+        raise ValueError(f"it is not valid JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CorruptFileError(path, "it does not hold a JSON object")
+        raise ValueError("it does not hold a JSON object")
     return value
 
 
@@ -104,6 +131,11 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file. Raises CorruptFileError."""
+    return _read(path)
+
+
 def read_checked(path: Path, sha256: str) -> bytes:
     """The bytes of a file. Raises CorruptFileError when the checksum is another, saying what they look like."""
     data = _read(path)
@@ -112,6 +144,24 @@ def read_checked(path: Path, sha256: str) -> bytes:
         cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{_looks_like(data)}"
         raise CorruptFileError(path, f"{cause}; restore the file from a copy", expected=sha256, actual=actual)
     return data
+
+
+def file_checksum(path: Path) -> str:
+    """The SHA-256 of a file, read piece by piece. Raises CorruptFileError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+
+
+def path_of(value: Any, argument: str, expected: str = "expected the path of a run directory") -> Path:
+    """A path that a caller gave. Raises UsageError for what cannot be one."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise UsageError(f"{expected}, given {value!r}" if value is None else expected, argument=argument, value=value)
+    if not os.fspath(value) or "\0" in os.fspath(value):
+        raise UsageError(f"{expected}: not empty, without NUL", argument=argument, value=value)
+    return Path(value)
 
 
 def encoding_of_mark(beginning: bytes) -> str:
@@ -133,6 +183,25 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+
+
+def _depth(data: bytes) -> int:
+    """How deep the arrays and objects of a JSON text are nested."""
+    depth = deepest = 0
+    for found in _BRACKET.finditer(data):
+        token = found[0]
+        if token in (b"[", b"{"):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token in (b"]", b"}"):
+            depth -= 1
+    return deepest
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def _looks_like(data: bytes) -> str:

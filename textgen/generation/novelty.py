@@ -11,19 +11,22 @@ import bisect
 import errno
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import numpy as np
 import numpy.typing as npt
+from attrs.validators import and_, ge, lt
 
 from textgen.errors import CorruptFileError, RunError
-from textgen.files import inside, read_json, write_json
+from textgen.files import file_checksum, inside, write_json
+from textgen.pipeline.records import each, is_sha256, read_structured
 from textgen.protocols import Ids, Tokenizer
 
 FOLDER: Final = "copy-index"
+_ARRAYS: Final = ("tokens.bin", "suffixes.bin")
 _WORKSHOP: Final = ".copy-index"
 LONGEST: Final = 10_000  # a run is followed so far; each block knows so much of the text after it
 NGRAMS: Final = (8, 16, 32)
@@ -64,14 +67,24 @@ class CopyReport:
         return "\n".join([*lines, f"  found in the corpus: {shares or 'nothing to count'}"])
 
 
+@attrs.frozen
+class IndexHeader:
+    """index.json: whose index it is, bytes of a token, how many there are, and the SHA-256 of the other files."""
+
+    model: str
+    width: Literal[1, 2, 4]
+    tokens: int = attrs.field(validator=and_(ge(0), lt(2**40)))
+    files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
+
+
 class CopyIndex:
     """The index of one run. Reports may be made from any thread."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None  # removed with this object
-        header = read_json(folder / "index.json")
+        header = read_structured(IndexHeader, folder / "index.json")
         self._tokenizer = tokenizer
-        self._width, count = header["width"], header["tokens"]
+        self._width, count = header.width, header.tokens
         self._text = _map(folder / "tokens.bin", np.uint8, count * self._width)
         self._suffixes = _map(folder / "suffixes.bin", np.uint32, count)
 
@@ -165,11 +178,10 @@ def _map(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
 def _is_whole(folder: Path, model_id: str) -> bool:
     """Whether an index of this model is there, with as much in each file as its header says."""
     try:
-        header = read_json(folder / "index.json")
-        count, width = header["tokens"], header["width"]
-        sizes = [(folder / name).stat().st_size for name in ("tokens.bin", "suffixes.bin")]
-        return bool(header["model"] == model_id and sizes == [count * width, count * 4])
-    except (OSError, CorruptFileError, KeyError, TypeError):
+        header = read_structured(IndexHeader, folder / "index.json")
+        sizes = [(folder / name).stat().st_size for name in _ARRAYS]
+        return header.model == model_id and sizes == [header.tokens * header.width, header.tokens * 4]
+    except (OSError, CorruptFileError):
         return False
 
 
@@ -204,7 +216,8 @@ def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:
             block = np.asarray(tokens[begin : begin + _BLOCK + LONGEST], np.int64)
             order = suffix_array(block)
             suffixes.write(order[order < min(_BLOCK, len(tokens) - begin)].astype(np.uint32).tobytes())
-    write_json(folder / "index.json", {"model": model_id, "width": width, "tokens": len(tokens)})
+    sums = {name: file_checksum(folder / name) for name in _ARRAYS}
+    write_json(folder / "index.json", {"model": model_id, "width": width, "tokens": len(tokens), "files": sums})
 
 
 def suffix_array(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

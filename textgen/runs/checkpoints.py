@@ -30,7 +30,9 @@ from textgen.files import (
     sync_folder,
     write_durably,
 )
+from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
+from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
 
 logger = logging.getLogger("textgen")
 _MANIFEST: Final = "manifest.json"
@@ -39,25 +41,7 @@ _PAUSE: Final = 0.01  # seconds between them
 _PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 
 
-@attrs.define(kw_only=True)
-class Progress:
-    """The engine's own state, kept when a run is resumed.
-
-    stable_steps  as the trainer's last StepDone said
-    kept          steps whose checkpoints a run with more steps goes on from: that of stable_steps, and its best
-    """
-
-    step: int = 0
-    evaluations: int = 0
-    since_best: int = 0
-    seconds: float = 0.0
-    best_step: int | None = None
-    best_loss: float | None = None
-    stable_steps: int | None = None
-    kept: list[int] = attrs.field(factory=list)
-
-
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Checkpoint:
     """A snapshot of model, trainer and progress, in memory or read from the disk."""
 
@@ -85,19 +69,17 @@ class Checkpoints:
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
         folder = inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}")
-        manifest = read_json(folder / _MANIFEST)
-        data = {}
+        manifest = read_structured(Manifest, folder / _MANIFEST, largest=SMALL)
         for name in _PARTS:
-            try:
-                sha256 = manifest["files"][name]["sha256"]
-            except (KeyError, TypeError):
-                raise CorruptFileError(folder / _MANIFEST, f"it does not list {name}") from None
-            data[name] = read_checked(folder / name, sha256)
-        tensors, arrays = (load_tensors(folder / name, data[name]) for name in _PARTS[:2])
-        values = json.loads(data["trainer.json"])
-        return Checkpoint(
-            tensors=tensors, trainer=TrainerState(arrays, values["trainer"]), progress=Progress(**values["progress"])
-        )
+            if name not in manifest.files:
+                raise CorruptFileError(folder / _MANIFEST, f"files: it does not list {name}")
+        sums = {name: manifest.files[name].sha256 for name in _PARTS}
+        tensors, arrays = (load_tensors(folder / name, read_checked(folder / name, sums[name])) for name in _PARTS[:2])
+        state = read_structured(TrainingState, folder / _PARTS[2], sums[_PARTS[2]])
+        for file, found in ((_MANIFEST, manifest.step), (_PARTS[2], state.progress.step)):
+            if found != step:
+                raise CorruptFileError(folder / file, f"it is of step {found}, and its folder of step {step}")
+        return Checkpoint(tensors, TrainerState(arrays, dict(state.trainer)), state.progress)
 
     def last(self, up_to: float = math.inf) -> Checkpoint | None:
         """The newest intact checkpoint, up to a step; None if there is none.

@@ -18,6 +18,7 @@ from textgen.pipeline.structure import Reader
 from textgen.plugin.component import ComponentSource
 from textgen.protocols import Tokenizer
 from textgen.runs.directory import RunDirectory
+from textgen.runs.loading import load_vocabulary
 
 _WEIGHTS, _VOCABULARY = "model.safetensors", "tokenizer.json"
 
@@ -54,8 +55,7 @@ def start_tokenizer(
     """The tokenizer of the run that this one starts from; once this one has a record, from its own directory."""
     folder, sha256 = (start.run, start.tokenizer) if record is None else (own, record["files"][_VOCABULARY])
     path = inside(folder, _VOCABULARY)
-    read_checked(path, sha256)
-    return tokenizer.from_dict(read_json(path))
+    return load_vocabulary(tokenizer, read_json(path, sha256), path)
 
 
 def load_start(model: Any, pipeline: Pipeline) -> None:
@@ -84,7 +84,7 @@ def _tables_of(path: Path, output: Path) -> dict[str, Any]:
     if record["status"] != "finished":
         cause = f"the run in {path} is not finished; `textgen finish` takes its best checkpoint as the model"
         raise RunError(cause, path)
-    tables = dict(read_document(directory.inside("pipeline.toml")).tables)
+    tables = dict(record["pipeline"])
     sums = {"weights": record["files"][_WEIGHTS], "tokenizer": record["files"][_VOCABULARY]}
     tables["model"] = {**tables["model"], "start": {"run": str(path), **sums}}
     return tables
