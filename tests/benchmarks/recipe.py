@@ -88,8 +88,8 @@ class Averaged(torch.optim.AdamW):
         self.left, self.keep = steps, decay
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        super().step()
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
         own = [p for group in self.param_groups for p in group["params"]]
         torch._foreach_lerp_(self.mean, own, 1 - self.keep)
         self.left -= 1
