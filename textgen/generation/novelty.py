@@ -19,8 +19,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from textgen.durable import new_file, sync_folder, write_json
 from textgen.errors import CorruptFileError, RunError
-from textgen.files import inside, read_json, write_json
+from textgen.files import inside, read_json
 from textgen.protocols import Ids, Tokenizer
 
 FOLDER: Final = "copy-index"
@@ -192,13 +193,14 @@ def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[
             (partial / "corpus.bin").unlink(missing_ok=True)
             shutil.rmtree(run / FOLDER, ignore_errors=True)
             partial.rename(run / FOLDER)
+            sync_folder(run)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:
     width = np.min_scalar_type(max(vocab_size - 1, 0)).itemsize
-    with (folder / "tokens.bin").open("wb") as text, (folder / "suffixes.bin").open("wb") as suffixes:
+    with new_file(folder / "tokens.bin") as text, new_file(folder / "suffixes.bin") as suffixes:
         for begin in range(0, len(tokens), _BLOCK):
             text.write(_to_bytes(tokens[begin : begin + _BLOCK], width))
             block = np.asarray(tokens[begin : begin + _BLOCK + LONGEST], np.int64)

@@ -11,8 +11,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from textgen.durable import write_atomic
 from textgen.errors import CorruptFileError, RunError
-from textgen.files import dump_tensors, load_tensors, write_atomic
+from textgen.files import dump_tensors, load_tensors
 from textgen.generation.sampling import log_softmax
 from textgen.protocols import Tensors
 
