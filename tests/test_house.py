@@ -76,6 +76,7 @@ FLOORS = (
         "suggest",
         "visible",
         "errors",
+        "durable",
         "opening",
         "files",
         "documents",

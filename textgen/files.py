@@ -1,16 +1,13 @@
-"""Files that are written whole or not at all, and read back against their checksums; and where the cache is."""
+"""Files that are read back against their checksums, what they hold, and where the cache is."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +16,22 @@ from textgen.errors import CorruptFileError, RunError, UsageError
 from textgen.opening import check_json, check_tensors, opened, read_bounded, read_tensor_file, special
 from textgen.protocols import Tensors
 
+_PIECE: Final = 1 << 22  # bytes of an array that are written at a time
+_DTYPES: Final = {  # in the order in which the safetensors library lays arrays out, so that none needs padding
+    "uint64": "U64",
+    "int64": "I64",
+    "float64": "F64",
+    "complex64": "C64",
+    "float32": "F32",
+    "uint32": "U32",
+    "int32": "I32",
+    "float16": "F16",
+    "uint16": "U16",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -32,24 +45,6 @@ _DEEPEST: Final = 64
 _DIGITS: Final = 20  # of an integer of 64 bits
 # A string that does not end goes on to the end, so that no character is looked at twice.
 _BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds all of it or what it held before, even if the machine stops."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        write_durably(temporary, data)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one piece."""
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST) -> dict[str, Any]:
@@ -80,10 +75,34 @@ def parse_json(data: bytes) -> dict[str, Any]:
 
 def dump_tensors(tensors: Tensors) -> bytes:
     """Arrays by name in the safetensors format; the same arrays give the same bytes."""
-    import numpy as np
-    from safetensors.numpy import save
+    return b"".join(tensor_pieces(tensors))
 
-    return bytes(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
+
+def tensor_pieces(tensors: Tensors) -> Iterator[bytes]:
+    """What `dump_tensors` gives, in pieces of some megabytes, without a copy of the arrays.
+
+    Raises ValueError for a dtype that the format does not have.
+    """
+    import numpy as np
+
+    kinds = list(_DTYPES)
+    for name, array in tensors.items():
+        if array.dtype.name not in _DTYPES:
+            raise ValueError(f"{name} has the dtype {array.dtype}, which safetensors does not have")
+    names = sorted(tensors, key=lambda name: (kinds.index(tensors[name].dtype.name), name))
+    header, end = {}, 0
+    for name in names:
+        array, begin = tensors[name], end
+        end += array.nbytes
+        header[name] = {"dtype": _DTYPES[array.dtype.name], "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        array = tensors[name]
+        flat = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+        for begin in range(0, len(flat), _PIECE):
+            yield flat[begin : begin + _PIECE].tobytes()
 
 
 def load_tensors(path: Path, data: bytes) -> Tensors:
@@ -96,24 +115,6 @@ def load_tensors(path: Path, data: bytes) -> Tensors:
         return dict(load(data))
     except (SafetensorError, KeyError, ValueError) as error:
         raise CorruptFileError(path, f"it is not a safetensors file ({error})") from error
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Make a rename in the folder durable, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -129,11 +130,6 @@ def inside(folder: Path, name: str) -> Path:
     if kind := special(path):
         raise CorruptFileError(path, f"it is {kind}, which no run has; remove it")
     return path
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it. Of a symbolic link, the link alone."""
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:

@@ -54,7 +54,7 @@ VALUES: tuple[Any, ...] = (
 
 def _bytes(change: Callable[[bytes, random.Random], bytes]) -> Mutation:
     def mutate(path: Path, draw: random.Random, outside: Path) -> None:
-        path.write_bytes(change(path.read_bytes(), draw))
+        path.write_bytes(change(path.read_bytes() or b"{}", draw))
 
     return mutate
 
@@ -329,6 +329,16 @@ FOR_FILES: dict[str, Mutation] = {
 FOR_FOLDERS: dict[str, Mutation] = {
     name: _replaced(make) for name, make in REPLACED.items() if "hole" not in name and "nothing" not in name
 }
+
+
+def applicable(path: Path) -> list[str]:
+    """The mutations of a file or a folder."""
+    if path.is_dir():
+        return list(FOR_FOLDERS)
+    kinds = {"json": (".json", ".jsonl"), "toml": (".toml",)}
+    kinds |= dict.fromkeys(("values", "promise", "header"), (".safetensors",))
+    first = {name: name.split()[0] for name in FOR_FILES}
+    return [name for name in FOR_FILES if path.suffix in kinds.get(first[name], (path.suffix,)) or " of " in name]
 
 
 def seal(path: Path, run: Path) -> None:

@@ -82,7 +82,7 @@ def command(
 
 
 def _write_page(page: str, html: str) -> None:
-    from textgen.files import write_atomic
+    from textgen.durable import write_atomic
 
     if page == "-":
         print_text(html)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from attrs.validators import and_, ge, lt
 
+from textgen.durable import new_file, remove, sync_folder, write_json
 from textgen.errors import CorruptFileError, RunError
-from textgen.files import file_checksum, inside, write_json
+from textgen.files import file_checksum, inside
 from textgen.opening import contents_of, opened
 from textgen.pipeline.records import each, is_sha256, read_structured
 from textgen.protocols import Ids, Tokenizer
@@ -218,15 +220,17 @@ def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[
             partial.mkdir()
             _build(training_tokens(partial / "corpus.bin"), vocab_size, model_id, partial)
             (partial / "corpus.bin").unlink(missing_ok=True)
-            shutil.rmtree(run / FOLDER, ignore_errors=True)
+            if os.path.lexists(run / FOLDER):
+                remove(run / FOLDER)
             partial.rename(run / FOLDER)
+            sync_folder(run)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:
     width = _width(vocab_size)
-    with (folder / "tokens.bin").open("wb") as text, (folder / "suffixes.bin").open("wb") as suffixes:
+    with new_file(folder / "tokens.bin") as text, new_file(folder / "suffixes.bin") as suffixes:
         for begin in range(0, len(tokens), _BLOCK):
             text.write(_to_bytes(tokens[begin : begin + _BLOCK], width))
             block = np.asarray(tokens[begin : begin + _BLOCK + LONGEST], np.int64)

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from attrs.validators import and_, ge, lt, max_len, min_len
 
+from textgen.durable import write_atomic
 from textgen.errors import CorruptFileError, RunError
-from textgen.files import dump_tensors, load_tensors, parse_json, path_of, write_atomic
+from textgen.files import dump_tensors, load_tensors, parse_json, path_of
 from textgen.generation.sampling import log_softmax
 from textgen.opening import read_tensor_file
 from textgen.pipeline.options import MAX_SEED

@@ -10,8 +10,9 @@ from typing import Any, TextIO
 
 import attrs
 
+from textgen.durable import write_atomic
 from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
-from textgen.files import write_atomic
+from textgen.files import read_bytes
 from textgen_builtins.observers.config import SamplesConfig
 from textgen_builtins.observers.loss_plot import draw
 
@@ -105,7 +106,7 @@ class Samples:
 
     def _keep_samples(self, keep: Callable[[int], bool]) -> None:
         """Cut the file at the first sample of a step that is not to be kept."""
-        kept = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        kept = read_bytes(self.path).decode("utf-8", "replace") if self.path.exists() else ""
         for heading in re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE):
             if not keep(int(heading[1])):
                 kept = kept[: heading.start()]
@@ -114,15 +115,22 @@ class Samples:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; an incomplete last line, after a crash, is left out."""
+    """The rows of a metrics.jsonl up to the first that is none, as after a crash an incomplete last line."""
     rows: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_bytes(path).decode("utf-8", "replace").splitlines():
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not (isinstance(row, dict) and set(_FIELDS) <= row.keys() and all(map(_is_number, row.values()))):
+                break
+            rows.append(row)
     return rows
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or type(value) in (int, float)
 
 
 def _heading(step: int) -> str:
