@@ -256,8 +256,9 @@ def verdict(case: Case, ended: Ended, normal: Ended, place: Path) -> str:
 def _names(case: Case) -> list[str]:
     """What an error may name: the file; where another no longer fits to it, that one; where it is no run, the run."""
     others = ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json", "pipeline.toml", "run.json"]
-    no_run = ["run is not a run directory"] if Path(case.file).name == "run.json" else []
-    return [Path(case.file).name, *(others if case.sealed or case.mutation == "swapped" else []), *no_run]
+    nothing = {"run.json": ["run is not a run directory"], "checkpoints": ["has no checkpoint"]}
+    none = nothing.get(Path(case.file).name, [])
+    return [Path(case.file).name, *(others if case.sealed or case.mutation == "swapped" else []), *none]
 
 
 # All of them.

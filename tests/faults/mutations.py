@@ -344,9 +344,14 @@ def applicable(path: Path) -> list[str]:
 def seal(path: Path, run: Path) -> None:
     """Put the checksum of a spoilt file where the run has that of the file, as somebody does it who means harm."""
     holder = path.parent / "manifest.json" if path.parent.parent.name == "checkpoints" else run / "run.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        record, data = json.loads(holder.read_bytes()), path.read_bytes()
-        sha256 = hashlib.sha256(data).hexdigest()
-        is_entry = isinstance(record["files"][path.name], dict)
-        record["files"][path.name] = {"bytes": len(data), "sha256": sha256} if is_entry else sha256
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        record = json.loads(holder.read_bytes())
+        if path.name in record["files"]:
+            data = path.read_bytes()
+            sha256 = hashlib.sha256(data).hexdigest()
+            is_entry = isinstance(record["files"][path.name], dict)
+            record["files"][path.name] = {"bytes": len(data), "sha256": sha256} if is_entry else sha256
+        if record.pop("checksum", None) is not None:
+            text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+            record["checksum"] = hashlib.sha256(text.encode()).hexdigest()
         holder.write_text(json.dumps(record))

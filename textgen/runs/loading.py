@@ -32,6 +32,7 @@ from textgen.runs import record as run_record
 from textgen.runs.corpus import HashedPieces, encode_corpus, split_tokens
 from textgen.runs.directory import RunDirectory
 from textgen.runs.objects import with_objects
+from textgen.runs.sources import check_sources
 from textgen.runs.stored import StoredRun, read_stored
 
 logger = logging.getLogger("textgen")
@@ -187,6 +188,7 @@ def _training_tokens(
 ) -> Ids:
     """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
     pipeline = make_pipeline(document, plugins)
+    check_sources(pipeline.corpus, document.folder)
     context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
     with Components() as components:
         pieces = HashedPieces(components.build(pipeline.corpus, context), pipeline.corpus.offer)
