@@ -30,9 +30,10 @@ from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
 from textgen.protocols import Ids, Tensors, Tokenizer
 from textgen.runs import record as run_record
-from textgen.runs.corpus import HashedPieces, encode_corpus, split_tokens
+from textgen.runs.corpus import HashedPieces, encode_corpus
 from textgen.runs.directory import RunDirectory
 from textgen.runs.objects import with_objects
+from textgen.runs.splitting import split_tokens
 
 logger = logging.getLogger("textgen")
 # Whether the text includes the prompt is for the caller to choose.

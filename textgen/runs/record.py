@@ -21,6 +21,7 @@ from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Checkpoint, Progress
 from textgen.runs.corpus import CorpusDigest
 from textgen.runs.directory import RunDirectory
+from textgen.runs.identity import identity
 from textgen.runs.observers import Stopped
 
 
@@ -32,24 +33,13 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     tables = pipeline.to_dict()
     shape = {key: tables[key] for key in ("seed", "tokenizer", "data", "model", "trainer")}
     for key in ("tokenizer", "model", "trainer"):
-        shape[key] = _identity(getattr(pipeline, key))
+        shape[key] = identity(getattr(pipeline, key))
     if pipeline.start is not None:
         shape["model"]["start"] = {"weights": pipeline.start.weights, "tokenizer": pipeline.start.tokenizer}
     # Of the observers, those that may end a run early: their config classes have a fingerprint.
     ending = [choice for choice in pipeline.observers if hasattr(choice.options, "fingerprint")]
     shape["observer"] = {choice.offer.canonical_name: choice.options.fingerprint() for choice in ending}
     return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
-
-
-def _identity(choice: Choice) -> dict[str, Any]:
-    """What of a component determines the model."""
-    if hasattr(choice.options, "fingerprint"):
-        return {"type": choice.offer.canonical_name, **choice.options.fingerprint()}
-    return {
-        **choice.table(),
-        "type": choice.offer.canonical_name,
-        **{key: _identity(part) for key, part in choice.parts().items()},
-    }
 
 
 def compare(
