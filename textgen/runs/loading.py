@@ -34,6 +34,7 @@ from textgen.runs.corpus import HashedPieces, encode_corpus
 from textgen.runs.directory import RunDirectory
 from textgen.runs.objects import with_objects
 from textgen.runs.splitting import split_tokens
+from textgen.runs.training_text import cached_tokens
 
 logger = logging.getLogger("textgen")
 # Whether the text includes the prompt is for the caller to choose.
@@ -176,13 +177,20 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) 
 def _training_tokens(
     document: Document, plugins: ComponentSource, record: Mapping[str, Any], tokenizer: Tokenizer, file: Path
 ) -> Ids:
-    """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
-    pipeline = make_pipeline(document, plugins)
+    """The tokens (N,) that the model was trained on: those in the cache, else written to `file`.
+
+    Raises CorpusError when the text changed.
+    """
+    pipeline, then = make_pipeline(document, plugins), record["fingerprint"]["corpus"]
     context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
     with Components() as components:
-        pieces = HashedPieces(components.build(pipeline.corpus, context), pipeline.corpus.offer)
+        corpus = components.build(pipeline.corpus, context)
+        tokens: Ids | None = cached_tokens(corpus, tokenizer, pipeline, then)
+        if tokens is not None:
+            return split_tokens(tokens, pipeline.data, tokenizer).training
+        pieces = HashedPieces(corpus, pipeline.corpus.offer)
         tokens = encode_corpus(pieces, tokenizer, file)
-    now, then = attrs.asdict(pieces.digest()), record["fingerprint"]["corpus"]
+    now = attrs.asdict(pieces.digest())
     if now != then:
         sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
         raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")

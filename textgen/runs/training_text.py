@@ -68,7 +68,7 @@ class TrainingText:
         record   that of the run in `folder`, whose vocabulary is good for the same text
         """
         if self.pipeline.start is not None:
-            self._start = hashlib.sha256(_json(self.tokenizer).encode()).hexdigest()
+            self._start = _checksum(_json(self.tokenizer))
         if self._cache.limit and self._tokens_key({}):
             self._key = TextKey.of(self.corpus, self.pipeline.corpus)
         if self._recall(record, folder) or (self._begin_work() and self._recall(record, folder)):
@@ -187,6 +187,29 @@ class TrainingText:
             self._key = None
             reason = getattr(error, "strerror", None) or error
             logger.warning("the cache %s is not used: %s; the tokens are in %s", self._cache.folder, reason, self.file)
+
+
+def cached_tokens(
+    corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline, digest: Mapping[str, Any]
+) -> np.memmap[Any, Any] | None:
+    """The tokens (N,) of a run's corpus, without reading that; None if they are not in the cache.
+
+    digest   what the run's record says of the corpus
+    """
+    cache, vocabulary = Cache.of_user(), _json(tokenizer)
+    key = TextKey.of(corpus, pipeline.corpus) if cache.limit else None
+    if key is None or cache.recall(key.value) != digest:
+        return None
+    start = None if pipeline.start is None else _checksum(vocabulary)
+    entry = cache.use(tokens_key(digest, tokenizer, pipeline.tokenizer, start))
+    if entry is None:
+        return None
+    entry.close()  # what is mapped stays, whether the file does or not
+    return np.memmap(entry.data, token_dtype(tokenizer), "r") if entry.facts["vocabulary"] == vocabulary else None
+
+
+def _checksum(vocabulary: str) -> str:
+    return hashlib.sha256(vocabulary.encode()).hexdigest()
 
 
 def _json(tokenizer: Tokenizer) -> str:
