@@ -33,6 +33,7 @@ import attrs
 
 from textgen.errors import CorruptFileError, UsageError
 from textgen.files import cache_directory, read_json
+from textgen.opening import DATA_BYTES
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -186,7 +187,7 @@ class Cache:
             with contextlib.suppress(OSError, CorruptFileError):
                 if path.parent.name.startswith("."):
                     continue
-                facts, used = read_json(path).get("facts"), path.stat().st_mtime
+                facts, used = read_json(path, DATA_BYTES).get("facts"), path.stat().st_mtime
                 facts = facts if isinstance(facts, dict) else {}
                 found.append(EntryInfo(path.parent, facts, _size(path.parent), used, self._is_used(path.parent)))
         return sorted(found, key=lambda entry: -entry.used)
@@ -302,7 +303,7 @@ def _release(use: BaseFileLock) -> None:
 def _whole(path: Path) -> dict[str, Any] | None:
     """What entry.json says, if the file `data` is as it says: its size, and some of its checksums."""
     try:
-        header = read_json(path / "entry.json")
+        header = read_json(path / "entry.json", DATA_BYTES)
         size, sums = header["size"], header["sha256"]
         if header["format"] != _FORMAT or not isinstance(header["facts"], dict):
             return None

@@ -14,7 +14,6 @@ import tomli_w
 
 from textgen.data import Dataset
 from textgen.errors import Difference, RunMismatchError
-from textgen.files import dump_tensors
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.structure import Choice, flat
 from textgen.protocols import Tokenizer
@@ -187,8 +186,7 @@ def finish(
 ) -> None:
     """Write the best weights, then mark the run finished; `stopped` says which observer ended it early."""
     step = progress.best_step if progress.best_step is not None else progress.step
-    tensors = directory.checkpoints.read(step).tensors
-    weights = directory.write_artifact("model.safetensors", dump_tensors(tensors))
+    weights = directory.checkpoints.copy_weights(step, directory.path / "model.safetensors")
     files = {**record["files"], "model.safetensors": weights}
     early = {} if stopped is None else {"stopped": attrs.asdict(stopped)}
     directory.write_run({**record, "status": "finished", **attrs.asdict(progress), **early, "files": files})

@@ -19,7 +19,7 @@ from textgen.contracts.guards import changed_text
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
 from textgen.errors import CorpusError, RunError
-from textgen.files import inside, read_checked, read_json
+from textgen.files import VOCABULARY, read_tokenizer
 from textgen.pipeline.pipeline import Pipeline
 from textgen.protocols import Corpus, Tokenizer
 from textgen.runs.corpus import CorpusDigest, HashedPieces, fit_tokenizer, token_bytes, token_dtype
@@ -29,7 +29,6 @@ from textgen.runs.splitting import SAMPLE, split_tokens
 
 logger = logging.getLogger("textgen")
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
-_VOCABULARY: Final = "tokenizer.json"
 
 
 @attrs.define
@@ -99,18 +98,16 @@ class TrainingText:
         self.digest = CorpusDigest(str(note.get("sha256")), int(note.get("characters", 0)))
         if record is not None and record["fingerprint"].get("corpus") == attrs.asdict(self.digest):
             with contextlib.suppress(RunError):  # a damaged vocabulary is made again
-                path = inside(folder, _VOCABULARY)
-                read_checked(path, record["files"][_VOCABULARY])
-                self._take(read_json(path))
+                self._take(read_tokenizer(self.tokenizer, folder, record["files"][VOCABULARY]))
                 return True
         if not self._open():
             return False
         assert self._entry is not None
-        self._take(json.loads(self._entry.facts["vocabulary"]))
+        self._take(self.tokenizer.from_dict(json.loads(self._entry.facts["vocabulary"])))
         return True
 
-    def _take(self, vocabulary: Mapping[str, Any]) -> None:
-        self.tokenizer = self.tokenizer.from_dict(vocabulary)
+    def _take(self, fitted: Tokenizer) -> None:
+        self.tokenizer = fitted
         self.components.add(self.tokenizer, self.pipeline.tokenizer.offer)
 
     def _tokens(self) -> np.memmap[Any, Any]:

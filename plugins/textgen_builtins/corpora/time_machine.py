@@ -8,8 +8,9 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
+from textgen.durable import write_atomic
 from textgen.errors import CorpusError
-from textgen.files import cache_directory, write_atomic
+from textgen.files import cache_directory
 
 URL: Final = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
 _NAME: Final = "timemachine.txt"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from textgen import UsageError
-from textgen.files import write_atomic
+from textgen.durable import write_atomic
 from textgen_builtins.starter import settings, texts
 
 
