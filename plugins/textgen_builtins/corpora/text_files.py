@@ -86,6 +86,10 @@ class FileCorpus:
             raise CorpusError("no file is named: option path is an empty list")
         return files
 
+    def sources(self) -> list[Path]:
+        """The files: with the options they determine what `read` gives."""
+        return self.files()
+
     def _read_file(self, path: Path) -> Iterator[str]:
         pieces = self._decode(path)
         if self.config.byte_order_mark == "strip":
