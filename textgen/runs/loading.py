@@ -177,7 +177,7 @@ def _training_tokens(
 ) -> Ids:
     """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
     pipeline = make_pipeline(document, plugins)
-    context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
+    context = BuildContext(folder=document.folder, seed=pipeline.seed, training=False, plugins=plugins)
     with Components() as components:
         pieces = HashedPieces(components.build(pipeline.corpus, context), pipeline.corpus.offer)
         tokens = encode_corpus(pieces, tokenizer, file)
