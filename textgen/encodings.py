@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import codecs
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from textgen.errors import CorpusError
 from textgen.files import encoding_of_mark
 
+Tell: TypeAlias = Callable[[Path, str, str], None]
 AUTO: Final = "auto"
 """In place of an encoding: find out which."""
-_ADVICE: Final = "set the option encoding of the corpus if that is wrong"
 _SAMPLE: Final = 1 << 16  # bytes that a guess looks at
 _NO_TEXTS: Final = {
     b"%PDF": "a PDF",
@@ -37,14 +37,20 @@ _EQUAL: Final = 0.02  # a smaller difference between two measures of a guess say
 _ALIKE: Final = 0.1
 
 
+def warn(path: Path, encoding: str, why: str) -> None:
+    """Say which encoding a file is read as, in a warning."""
+    warnings.warn(f"{path}: read as {encoding}, {why}; set encoding if that is wrong", stacklevel=3)
+
+
 def decode(
-    pieces: Iterable[bytes], path: Path, encoding: str = AUTO, *, declared: str = "", advice: str = _ADVICE
+    pieces: Iterable[bytes], path: Path, encoding: str = AUTO, *, declared: str = "", tell: Tell = warn
 ) -> Iterator[str]:
     """The text of a file in pieces, as its bytes come in pieces of a megabyte, say.
 
     encoding   of the file. With "auto" it is that of the byte order mark, which only UTF-8 keeps as U+FEFF; else UTF-8;
-               else UTF-16 or UTF-32 where zero bytes show them; else a guess, with a warning that ends with `advice`
+               else UTF-16 or UTF-32 where zero bytes show them; else a guess. The last two are told
     declared   by the file itself: what it is if it is not UTF-8
+    tell       called with the path, the encoding, and why
 
     Raises CorpusError that names `path` and the offset of a byte that is not of the encoding, or what is no text.
     """
@@ -56,11 +62,11 @@ def decode(
     elif name := encoding_of_mark(first):
         yield from _decode(pieces, path, name)
     elif name := _unmarked(first[: _SAMPLE // 16]):
-        warnings.warn(f"{path}: read as {name}, by its zero bytes; {advice}", stacklevel=2)
+        tell(path, name, "by its zero bytes")
         yield from _decode(pieces, path, name)
     else:
         _check_is_text(first[:_SAMPLE], path)
-        yield from _as_utf8_or_guess(pieces, path, declared, advice)
+        yield from _as_utf8_or_guess(pieces, path, declared, tell)
 
 
 def _decode(pieces: Iterable[bytes], path: Path, encoding: str, offset: int = 0) -> Iterator[str]:
@@ -90,7 +96,7 @@ def _undecodable(path: Path, encoding: str, end: int, error: UnicodeDecodeError,
     return CorpusError(cause, path, encoding=encoding, offset=place, suggested_encoding=suggested)
 
 
-def _as_utf8_or_guess(pieces: Iterable[bytes], path: Path, declared: str, advice: str) -> Iterator[str]:
+def _as_utf8_or_guess(pieces: Iterable[bytes], path: Path, declared: str, tell: Tell) -> Iterator[str]:
     """UTF-8; or, from the first piece that is not and of which nothing but ASCII came before, what that looks like.
 
     So a file is read once. Where most characters beyond ASCII are UTF-8, the file is damaged, and there is no guess.
@@ -111,7 +117,7 @@ def _as_utf8_or_guess(pieces: Iterable[bytes], path: Path, declared: str, advice
             if not name:
                 raise failed from error
             if name != declared:
-                warnings.warn(f"{path}: not UTF-8, and read as {name}, which is a guess; {advice}", stacklevel=2)
+                tell(path, name, "which is a guess: it is not UTF-8")
             yield from _decode(chain([piece, following], pieces), path, name, offset - len(held))
             return
         is_utf8 = is_utf8 or not text.isascii()

@@ -18,6 +18,16 @@ _HELD: Final = 1000  # characters that may hold the beginning of a mark
 _LONGEST: Final = 1 << 22  # characters before a book begins
 
 
+def begins_as_book(pieces: Iterable[str]) -> bool:
+    """Whether the mark of a beginning is in the first pieces."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        if len(held) > _LONGEST:
+            break
+    return _START.search(held) is not None
+
+
 def book_alone(pieces: Iterable[str], path: Path) -> Iterator[str]:
     """What stands between the lines that say START and END OF THE PROJECT GUTENBERG EBOOK, without empty lines there.
 

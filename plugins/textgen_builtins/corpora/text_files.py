@@ -12,7 +12,7 @@ from typing import Final, TextIO
 import attrs
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
-from textgen.encodings import AUTO, decode
+from textgen.encodings import AUTO, Tell, decode, warn
 from textgen.errors import CorpusError
 from textgen_builtins.corpora import sources
 from textgen_builtins.corpora.compression import read_bytes
@@ -30,11 +30,13 @@ class FileCorpus:
 
     console   where it is said, when the text is first read, what folders hold
     offline   whether addresses must be in the cache
+    tell      called where an encoding is guessed
     """
 
     config: FileConfig
     console: TextIO | None = None
     offline: bool = False
+    tell: Tell = warn
     _said: list[str] = attrs.field(factory=list, init=False, eq=False)
 
     def read(self) -> Iterator[CorpusPiece]:
@@ -84,7 +86,7 @@ class FileCorpus:
         if is_page and self.config.encoding == AUTO:
             first = next(data, b"")
             data, declared = itertools.chain([first], data), declared_encoding(first)
-        pieces = decode(data, path, self.config.encoding, declared=declared)
+        pieces = decode(data, path, self.config.encoding, declared=declared, tell=self.tell)
         if self.config.byte_order_mark == "strip":
             pieces = _without_mark(pieces)
         if self.config.line_endings == "lf":
