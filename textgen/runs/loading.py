@@ -185,7 +185,7 @@ def _training_tokens(
     Raises CorpusError when the text changed.
     """
     pipeline, then = make_pipeline(document, plugins), record["fingerprint"]["corpus"]
-    context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
+    context = BuildContext(folder=document.folder, seed=pipeline.seed, training=False, plugins=plugins)
     with Components() as components:
         corpus = components.build(pipeline.corpus, context)
         tokens: Ids | None = cached_tokens(corpus, tokenizer, pipeline, then)
