@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -38,20 +39,35 @@ def command(
     from textgen.cli.output import write_texts
     from textgen.engine import Engine
     from textgen.errors import Interrupted
+    from textgen.processes import Processes
 
     if device is not None:
         overrides = (*overrides, f"device={json.dumps(device)}")
+    engine, processes = Engine(context.discover()), Processes.of_environment()
     console, switch = None if quiet else sys.stderr, StopSwitch()
-    watch = Watch(console, switch)
-    try:
-        run = Engine(context.discover()).run(
-            pipeline, overrides, console=console, observers=[watch], cancelled=switch.is_on, **options
-        )
-    except Interrupted as stopped:
-        if switch.signal_number is not None:
-            stopped.exit_code = 128 + switch.signal_number
-        stopped.overwrite = options["overwrite"]
-        raise
+    with contextlib.nullcontext() if processes is None else processes.joined():
+        if processes is not None and not processes.leads:
+            processes.wants_stop = switch.is_on
+            with switch:
+                click.get_current_context().exit(
+                    engine.follow(pipeline, overrides, output=options["output"], processes=processes)
+                )
+        watch = Watch(console, switch)
+        try:
+            run = engine.run(
+                pipeline,
+                overrides,
+                console=console,
+                observers=[watch],
+                cancelled=switch.is_on,
+                processes=processes,
+                **options,
+            )
+        except Interrupted as stopped:
+            if switch.signal_number is not None:
+                stopped.exit_code = 128 + switch.signal_number
+            stopped.overwrite = options["overwrite"]
+            raise
     run.generator.close()  # its texts are made
     if console is not None:
         click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
