@@ -138,8 +138,7 @@ class Engine:
 
         Writes nothing. Raises ProcessesError when that process is lost, and what components raise here.
         """
-        path = None if output is None else Path(output).absolute()
-        return follow(processes, lambda: self._pipeline(source, overrides, path))
+        return follow(processes, lambda: self._pipeline(source, overrides, Path(output) if output else None))
 
     def train(
         self,

@@ -19,12 +19,14 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.errors import ProcessesError, UsageError
+from textgen.errors import ProcessesError, TextgenError, UsageError
 
 TIMEOUT: Final = "TEXTGEN_PROCESS_TIMEOUT"
 _DEFAULT_TIMEOUT: Final = 600.0
 _BLOCK: Final = 1 << 26  # bytes sent at once
 _ALIVE: Final = 5.0  # seconds between two signs of life, at most
+_PATIENCE: Final = 5.0  # seconds in which the leader notices what a follower has
+_NOTICED, _FAULT = "textgen/noticed", "textgen/fault"  # keys of the store
 _LOST: Final = re.compile(r"gloo|nccl|connection (closed|reset)|timed out|store", re.IGNORECASE)
 
 
@@ -66,6 +68,8 @@ class Processes:
     launcher: int | None = None
     wants_stop: Callable[[], bool] = lambda: False
     stop_asked: bool = attrs.field(default=False, init=False)  # by any of them
+    in_step: bool = attrs.field(default=False, init=False)  # the others are, too, and hear no order
+    _store: Any = attrs.field(default=None, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _left: threading.Event = attrs.field(factory=threading.Event, init=False)
     _failure: ProcessesError | None = attrs.field(default=None, init=False)
@@ -108,12 +112,15 @@ class Processes:
     def joined(self) -> Iterator[None]:
         """Meet the others, for as long as the run takes. The leader tells them how it ended.
 
-        Raises ProcessesError if they do not come.
+        Raises ProcessesError if they do not come. In a follower, an error that the leader tells of becomes RunEnded.
         """
         import torch.distributed as dist
 
         with self.talking(f"{self.size} processes were to meet, and not all have come"):
-            dist.init_process_group("gloo", rank=self.rank, world_size=self.size, timeout=self._delta())
+            self._store = next(dist.distributed_c10d.rendezvous("env://", self.rank, self.size, timeout=self._delta()))[0]
+            dist.init_process_group(
+                "gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=self._delta()
+            )
         alive = threading.Thread(target=self._say_alive, name="textgen-alive", daemon=True)
         if self.leads:
             alive.start()
@@ -123,13 +130,18 @@ class Processes:
             code = 0
         except BaseException as error:
             code = getattr(error, "exit_code", 1)
+            if not self.leads and isinstance(error, TextgenError) and self._is_told(error):
+                raise RunEnded(code) from error
             raise
         finally:
             self._left.set()
-            if self.leads:
+            if self.leads and self.in_step:
+                self._failure = ProcessesError("the first process has failed in a step")
+            elif self.leads:
                 with contextlib.suppress(ProcessesError), self.order(Order.END, code):
                     self._failure = ProcessesError("the run has ended")
                     self._exchange(0, 0)  # so that no connection is closed before all have the order
+            if self.leads:
                 alive.join()
             with contextlib.suppress(Exception):  # of a group that is broken already
                 dist.destroy_process_group()
@@ -245,17 +257,32 @@ class Processes:
         try:
             yield
         except (RuntimeError, ValueError) as error:
-            self._failure = self.lost(error, otherwise)
-            raise self._failure from error
+            raise self.lost(error, otherwise) from error
 
     def lost(self, error: Exception, otherwise: str = "") -> ProcessesError:
-        """The error to raise for one of torch's."""
-        text = str(error)
-        if "imed out" in text:
-            cause = otherwise or "another process of the run does not answer"
-            return ProcessesError(f"{cause} within {self.timeout:g} seconds ({TIMEOUT})")
-        cause = otherwise or "another process of the run has ended, or its connection is lost"
-        return ProcessesError(cause)
+        """The error to raise for one of torch's. From now on, nothing is said to the others."""
+        cause, fault = otherwise, ""
+        with contextlib.suppress(Exception):  # the store may be lost too
+            if self.leads:
+                self._store.set(_NOTICED, "")
+                fault = self._store.get(_FAULT).decode() if self._store.check([_FAULT]) else ""
+        if fault:
+            cause = fault
+        elif re.search("timed out|timeout", str(error), re.IGNORECASE):
+            cause = cause or "another process of the run does not answer"
+            cause = f"{cause} within {self.timeout:g} seconds ({TIMEOUT})"
+        self._failure = ProcessesError(cause or "another process of the run has ended, or its connection is lost")
+        return self._failure
+
+    def _is_told(self, error: TextgenError) -> bool:
+        """Whether the leader tells of an error in a follower: of a process that is lost, or of this one's own."""
+        with contextlib.suppress(Exception):
+            if isinstance(error, ProcessesError):
+                self._store.wait([_NOTICED], timedelta(seconds=_PATIENCE))
+            else:
+                self._store.set(_FAULT, f"process {self.rank} of {self.size}: {error}")
+            return True
+        return False
 
     def is_lost(self, error: Exception) -> bool:
         """Whether an error of torch is about other processes."""

@@ -45,14 +45,11 @@ def command(
         overrides = (*overrides, f"device={json.dumps(device)}")
     engine, processes = Engine(context.discover()), Processes.of_environment()
     console, switch = None if quiet else sys.stderr, StopSwitch()
+    if processes is not None and not processes.leads:
+        with switch:
+            click.get_current_context().exit(_follow(engine, processes, switch, pipeline, overrides, options["output"]))
+    watch = Watch(console, switch)
     with contextlib.nullcontext() if processes is None else processes.joined():
-        if processes is not None and not processes.leads:
-            processes.wants_stop = switch.is_on
-            with switch:
-                click.get_current_context().exit(
-                    engine.follow(pipeline, overrides, output=options["output"], processes=processes)
-                )
-        watch = Watch(console, switch)
         try:
             run = engine.run(
                 pipeline,
@@ -73,6 +70,19 @@ def command(
         click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
     echo = run.pipeline.generate.echo
     write_texts([str(generation) if echo else generation.text for generation in run.generations])
+
+
+def _follow(engine: Any, processes: Any, switch: StopSwitch, pipeline: str, overrides: Any, output: str | None) -> int:
+    """Take part in a run that another process leads; the exit code."""
+    from textgen.processes import RunEnded
+
+    processes.wants_stop = switch.is_on
+    try:
+        with processes.joined():
+            code: int = engine.follow(pipeline, overrides, output=output, processes=processes)
+            return code
+    except RunEnded as end:
+        return end.code
 
 
 def best_step(record: Mapping[str, Any]) -> str:

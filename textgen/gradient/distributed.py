@@ -67,12 +67,13 @@ class DistributedComputation(Computation):
             dist.all_reduce(loss, group=self._group)
         except RuntimeError as error:
             raise _explained(error, processes) from error
+        processes.in_step = False
         return loss / processes.size, [after]
 
     def announce(self, horizon: int) -> None:
         """Tell the others to make a step; see Plan.horizon."""
         with self.processes.order(Order.STEP, horizon):
-            pass
+            self.processes.in_step = True
 
     def gathered(self, carried: list[State] | None, rows: int, *, last: bool = False) -> list[State] | None:
         """The carried states of all rows of a batch, in the leader. `last` sends the followers home."""
