@@ -23,8 +23,10 @@ from textgen.generation.results import Generation
 from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
+from textgen.processes import Processes
 from textgen.protocols import Observer, Tokenizer, Trainer, TrainingContext
 from textgen.runs import record as run_record
+from textgen.runs import together
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
@@ -48,6 +50,7 @@ class Execution:
     console: TextIO | None
     observers: tuple[Observer, ...]
     cancelled: Callable[[], bool]
+    processes: Processes | None = None
     begun: float = attrs.field(factory=time.perf_counter)
     _components: Components = attrs.field(factory=Components, init=False)
 
@@ -66,12 +69,16 @@ class Execution:
                 return self._train_if_needed()  # it is only read
         made = self.directory.prepare(described=described)
         try:
-            with self.directory.locked(), devices.threads(self.pipeline.threads), self._components:
+            with self.directory.locked(), devices.threads(self._threads()), self._components:
                 self.directory.sweep()
                 return self._train_if_needed()
         except BaseException:
             self.directory.abandon(made)
             raise
+
+    def _threads(self) -> int | None:
+        given = self.pipeline.threads
+        return given if self.processes is None else self.processes.threads(given)
 
     def _train_if_needed(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory
@@ -98,6 +105,8 @@ class Execution:
             run_record.compare(directory, record, pipeline, text.digest)
             context = attrs.evolve(context, tokenizer=text.tokenizer)
             self._check_generation(context, text.tokenizer)
+            if self.processes is not None:
+                together.check_trainer(self._components.build(pipeline.trainer, context), pipeline.trainer.name)
             if record is None or record["status"] != "finished" or onward is not None:
                 return self._train_on(text, record, onward, context)
             if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
@@ -115,6 +124,9 @@ class Execution:
             loop = self._training_loop(context, data, checkpoint, extended=onward is not None)
             device, tokenizer = loop.context.device, text.tokenizer
             record = run_record.begin(self.pipeline, self.directory, text.digest, tokenizer, data, device, record or {})
+            if self.processes is not None:
+                kind = device.partition(":")[0]
+                together.lead(self.processes, self.pipeline, record, tokenizer, data, kind, checkpoint)
             self._train(loop, record)
         return "trained" if checkpoint is None else "resumed"
 
@@ -202,11 +214,11 @@ class Execution:
             trainer=trainer,
             blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
-            context=TrainingContext(seed=pipeline.seed, device=device, elapsed=elapsed),
+            context=TrainingContext(seed=pipeline.seed, device=device, elapsed=elapsed, processes=self.processes),
             observers=self._observers(attrs.evolve(context, training=True)),
             progress=progress,
             checkpoint_seconds=pipeline.checkpoint.seconds,
-            cancelled=self.cancelled,
+            cancelled=self._is_cancelled,
             sample=sample,
             extended=extended,
         )
@@ -217,6 +229,9 @@ class Execution:
         except ValueError as error:
             path = self.directory.checkpoints.folder(checkpoint.step) / "trainer.json"
             raise CorruptFileError(path, f"its trainer refuses it: {error}", remedy="overwrite") from error
+
+    def _is_cancelled(self) -> bool:
+        return self.cancelled() or (self.processes is not None and self.processes.stop_asked)
 
     def _observers(self, context: BuildContext) -> Observers:
         """The pipeline's own observers, then the caller's."""

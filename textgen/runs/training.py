@@ -15,7 +15,7 @@ import attrs
 from textgen.contracts.checks import explain_training
 from textgen.contracts.guards import FAILURES, blame, out_of_memory, raise_failure
 from textgen.data import Dataset
-from textgen.errors import Interrupted, RunError, TextgenError, TrainingError
+from textgen.errors import Interrupted, ProcessesError, RunError, TextgenError, TrainingError
 from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, Settled, StepDone
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
@@ -84,6 +84,11 @@ class TrainingLoop:
 
     def _explain(self, error: BaseException) -> NoReturn:
         """Raise an error of trainer or model as the error to report."""
+        if isinstance(error, ProcessesError):
+            self._write_best()
+            kept, step = self._kept()
+            again = ", from which the same command resumes" if step is not None else ""
+            raise ProcessesError(f"{error}; {kept}{again}", step=step) from error
         if isinstance(error, TextgenError):
             raise error
         if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
@@ -167,12 +172,18 @@ class TrainingLoop:
         self._write_best()
         rate = event.learning_rate
         advice = f" with learning rate {rate:g}; lower it, or clip the gradient" if rate is not None else ""
-        steps = self.directory.checkpoints.steps()
-        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there was no checkpoint yet"
         raise TrainingError(
-            f"the loss is {event.loss} at step {event.step}{advice}; {kept}",
+            f"the loss is {event.loss} at step {event.step}{advice}; {self._kept()[0]}",
             step=event.step,
             learning_rate=rate,
+        )
+
+    def _kept(self) -> tuple[str, int | None]:
+        steps = self.directory.checkpoints.steps()
+        return (
+            (f"the checkpoint of step {steps[-1]} is kept", steps[-1])
+            if steps
+            else ("there was no checkpoint yet", None)
         )
 
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
