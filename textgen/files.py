@@ -104,6 +104,22 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def folder_size(folder: Path) -> tuple[int, float]:
+    """Bytes of the files under a folder, each counted once, and when the newest was written. Links are not followed."""
+    seen, total, newest = set(), 0, 0.0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(parent, name))
+            except OSError:  # removed meanwhile
+                continue
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                total += found.st_size
+                newest = max(newest, found.st_mtime)
+    return total, newest
+
+
 def read_checked(path: Path, sha256: str) -> bytes:
     """The bytes of a file. Raises CorruptFileError when the checksum is another, saying what they look like."""
     data = _read(path)

@@ -43,7 +43,8 @@ _PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 class Progress:
     """The engine's own state, kept when a run is resumed.
 
-    stable_steps  as the trainer's last StepDone said
+    steps         how many there are to be, as the trainer's last StepDone said
+    stable_steps  the same
     kept          steps whose checkpoints a run with more steps goes on from: that of stable_steps, and its best
     """
 
@@ -53,6 +54,7 @@ class Progress:
     seconds: float = 0.0
     best_step: int | None = None
     best_loss: float | None = None
+    steps: int | None = None
     stable_steps: int | None = None
     kept: list[int] = attrs.field(factory=list)
 

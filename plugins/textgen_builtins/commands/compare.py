@@ -1,0 +1,6 @@
+import click
+
+
+@click.command("compare")
+def compare() -> None:
+    """Compare."""
