@@ -28,7 +28,7 @@ _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", 
 
 @attrs.frozen
 class Command:
-    """How a trial is run: `textgen OPTIONS run PIPELINE`, with `threads` for torch if that is given."""
+    """How a trial is run: `textgen OPTIONS run PIPELINE`, with at most so many threads."""
 
     pipeline: str
     folder: Path
@@ -45,12 +45,10 @@ class Command:
 
     def start(self, trial: Trial) -> subprocess.Popen[bytes]:
         """Start it. Ctrl-C on a terminal does not reach it: it gets its signal from here, and only one."""
-        overrides = trial.overrides + ([] if self.threads is None else [f"threads={self.threads}"])
         arguments = [*self.options, "run", self.pipeline, "--quiet", "--output", str(self.path(trial))]
-        arguments += [word for override in overrides for word in ("--set", override)]
-        environment = dict(os.environ)
-        if self.threads is not None:
-            environment.setdefault("OMP_NUM_THREADS", str(self.threads))
+        arguments += [word for override in trial.overrides for word in ("--set", override)]
+        # Not as the pipeline's `threads`, so that the run is the one that `textgen run` makes, and may do without torch.
+        share = {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
         # Without the current folder on its path, where a file could be called like a module: as `textgen` itself.
         safely = [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
         group: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
@@ -60,7 +58,7 @@ class Command:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**share, **os.environ},
                 **group,
             )
 
