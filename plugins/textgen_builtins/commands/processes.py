@@ -21,6 +21,7 @@ from textgen_builtins.commands.trials import Trial
 
 _POLL_SECONDS: Final = 0.1
 _TELL_SECONDS: Final = 1.0
+_LOGS: Final = ".logs"
 _ERROR: Final = "textgen: error: "
 _LOG_END: Final = 1 << 13  # bytes at the end of a log in which its error is looked for
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -41,13 +42,13 @@ class Command:
 
     def log(self, trial: Trial) -> Path:
         """The file that holds what its processes write."""
-        return self.folder / f"{trial.name}.log"
+        return self.folder / _LOGS / f"{trial.name}.log"
 
     def start(self, trial: Trial) -> subprocess.Popen[bytes]:
         """Start it. Ctrl-C on a terminal does not reach it: it gets its signal from here, and only one."""
         arguments = [*self.options, "run", self.pipeline, "--quiet", "--output", str(self.path(trial))]
         arguments += [word for override in trial.overrides for word in ("--set", override)]
-        # Not as the pipeline's `threads`, so that the run is the one that `textgen run` makes, and may do without torch.
+        # Not as the pipeline's `threads`: the run is then the one that `textgen run` makes, and may do without torch.
         share = {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
         # Without the current folder on its path, where a file could be called like a module: as `textgen` itself.
         safely = [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
@@ -83,7 +84,7 @@ def run_trials(
     number is returned, or 0; a second one ends them at once.
     """
     sweep = Sweep(command, deque(trials))
-    command.folder.mkdir(parents=True, exist_ok=True)
+    (command.folder / _LOGS).mkdir(parents=True, exist_ok=True)
     with _ended(sweep), StopSwitch(_SIGNALS) as switch:
         told = 0.0
         while sweep.waiting or sweep.running:

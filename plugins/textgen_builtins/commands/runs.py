@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import click
 
-from textgen import RunError, RunSummary, UsageError, prune, summarize
+from textgen import RunSummary, UsageError, prune
 from textgen_builtins.commands import text
+from textgen_builtins.commands.folders import summaries
 
 _HEADER: Final = ("run", "status", "steps", "loss", "size", "age", "")
 _ORDERS: Final[dict[str, Callable[[RunSummary], Any]]] = {
@@ -21,7 +22,6 @@ _ORDERS: Final[dict[str, Callable[[RunSummary], Any]]] = {
     "name": lambda run: str(run.path),
     "size": lambda run: -run.bytes,
 }
-_DEPTH: Final = 2  # folders of folders of runs, as sweeps make them
 
 
 @click.command("runs")
@@ -46,7 +46,7 @@ def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> N
         raise UsageError(
             f"{folder} {what}; give the folder that your runs are in", argument="folder", value=str(folder)
         )
-    found = sorted(sorted(_summaries(folder), key=lambda run: str(run.path)), key=_ORDERS[order])
+    found = sorted(sorted(summaries(folder), key=lambda run: str(run.path)), key=_ORDERS[order])
     if pruning:
         _prune(found, folder, yes=yes, as_json=as_json)
     elif as_json:
@@ -61,26 +61,6 @@ def as_row(run: RunSummary) -> dict[str, Any]:
     """A run in JSON, without its record."""
     row = attrs.asdict(run, filter=lambda field, _: field.name != "record")
     return {"name": run.path.name, **row, "path": str(run.path)}
-
-
-def _summaries(folder: Path, depth: int = _DEPTH) -> Iterator[RunSummary]:
-    """The run at a folder, or those in it. What cannot be read is a damaged one, or none."""
-    try:
-        yield summarize(folder)
-        return
-    except RunError:
-        pass
-    except OSError as error:
-        yield RunSummary(path=folder.absolute(), status="damaged", cause=str(error.strerror or error))
-        return
-    try:
-        inner = sorted(path for path in folder.iterdir() if path.is_dir()) if depth else []
-    except OSError as error:
-        yield RunSummary(path=folder.absolute(), status="damaged", cause=str(error.strerror or error))
-        return
-    for path in inner:
-        if not path.name.startswith("."):
-            yield from _summaries(path, depth - 1)
 
 
 def _cells(run: RunSummary, folder: Path) -> tuple[str, ...]:

@@ -59,7 +59,8 @@ def sweep(
     got, and which settings mattered: how far the mean losses of their values are apart.
 
     With --jobs the cores are shared out. Ctrl-C stops all trials, each with a checkpoint. A trial that fails does not
-    stop the others; the exit code is then 1. What a trial writes is in a file beside its run directory.
+    stop the others; the exit code is then 1. What the trials write is in the
+    folder .logs beside them.
     """
     given = parse_settings(settings)
     if not given:
@@ -165,10 +166,10 @@ def _report(found: Sequence[Result], trials: Sequence[Trial], command: Command, 
     else:
         click.echo(as_text(found, trials))
     failed = [result for result in found if result.status != "finished"]
+    logs = {trial.name: command.log(trial) for trial in trials}
     for result in failed:
-        log = command.folder / f"{result.name}.log"
         why = text.printable(result.error or "it is not finished")
-        click.echo(f"textgen: error: {result.name}: {why}; all it wrote: {log}", err=True)
+        click.echo(f"textgen: error: {result.name}: {why}; all it wrote: {logs[result.name]}", err=True)
     if failed:
         raise SystemExit(1)
 
