@@ -9,16 +9,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
 
-from textgen import Engine, TextgenError, UsageError
+from textgen import TextgenError, UsageError
 from textgen.files import write_atomic
 from textgen_builtins.commands import comparison_page, curves, text
 from textgen_builtins.commands.compared import ComparedRun, differences, read_runs, warning
 from textgen_builtins.commands.runs import as_row
+
+if TYPE_CHECKING:
+    from textgen import Engine
 
 _LEAST_COLUMN: Final = 30
 _BEGINNING: Final = 1 << 10  # bytes that tell what a file is
@@ -56,6 +59,8 @@ def compare(
     Losses are the lowest ones, in nats per token, of the held-out text. Every model continues the same prompt with the
     same seed; that of a run which is not finished is its best checkpoint.
     """
+    from textgen import Engine  # which loads NumPy
+
     for option, file, is_ours in (("--svg", svg, curves.is_picture), ("--html", page, comparison_page.is_page)):
         if file is not None:
             _check_file(option, file, is_ours)

@@ -10,8 +10,8 @@ from textgen_builtins.commands.compared import ComparedRun
 from textgen_builtins.observers.loss_plot import ticks
 
 MARK: Final = "<!-- curves of textgen compare -->"
-WIDTH: Final = 920
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 290, 24, 52
+WIDTH: Final = 990
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 360, 24, 52
 _LEAST_HEIGHT: Final = 460
 _LABEL_HEIGHT: Final = 17
 _LABEL_LENGTH: Final = 34
@@ -95,12 +95,12 @@ def _named(runs: Sequence[ComparedRun], place: _Place, height: int) -> list[str]
     for number in order:
         wanted = min(max(ends[number][1], _TOP + 4), lowest)
         places.append(max(wanted, places[-1] + _LABEL_HEIGHT if places else wanted))
-    bound = lowest + 4
+    bound = lowest + 4.0
     for place_in_order in reversed(range(len(places))):
         places[place_in_order] = min(places[place_in_order], bound)
         bound = places[place_in_order] - _LABEL_HEIGHT
     parts = []
-    left = WIDTH - _RIGHT + 26
+    left = WIDTH - _RIGHT + 36
     for number, y in zip(order, places, strict=True):
         (end_x, end_y), run = ends[number], runs[number]
         end_y = min(max(end_y, _TOP), lowest)

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import click
 
-from textgen import Engine, Interrupted, UsageError
+from textgen import Interrupted, UsageError
 from textgen_builtins.commands import text
 from textgen_builtins.commands.processes import Command, Sweep, run_trials, status_of
 from textgen_builtins.commands.results import Result, as_text, effects, results
@@ -62,6 +62,8 @@ def sweep(
     stop the others; the exit code is then 1. What the trials write is in the
     folder .logs beside them.
     """
+    from textgen import Engine  # which loads NumPy
+
     given = parse_settings(settings)
     if not given:
         raise UsageError("no setting is given; --set KEY=VALUE,VALUE, as in --set trainer.learning_rate=1e-3,3e-3")

@@ -9,13 +9,16 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from textgen import Engine, Fault, Pipeline, PipelineError, UsageError
+from textgen import Fault, PipelineError, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.tools.commented import inline_toml
+
+if TYPE_CHECKING:
+    from textgen import Engine, Pipeline
 
 MAX_TRIALS: Final = 1000
 _MAX_NAME: Final = 150
