@@ -86,7 +86,7 @@ class TallyConfig:
 class Tally:
     def __init__(self, config, directory):
         self.config, self.directory = config, directory
-        self.step = 0
+        self.step, self.is_to_evaluate = 0, False
 
     def train(self, model, data, context):
         import numpy as np
@@ -94,25 +94,32 @@ class Tally:
         config = self.config
         parts = np.array_split(np.arange(1, len(data.training)), config.steps)
         held_out = np.asarray(data.validation)
-        while self.step < config.steps:
-            places = parts[self.step]
-            np.add.at(model.counts, (data.training[places - 1], data.training[places]), config.times)
-            time.sleep(config.pause)
-            self.step += 1
-            if self.step == config.fails_at:
-                raise RuntimeError("the tally sheet is full")
-            if config.log is not None:
-                with config.log.open("a") as file:
-                    file.write(f"{self.directory.name} {self.step}\n")
-            yield StepDone(step=self.step, steps=config.steps, epoch=1, loss=0.5, tokens=len(places))
+        while self.step < config.steps or self.is_to_evaluate:
+            if not self.is_to_evaluate:
+                yield self._count(model, data.training, parts[self.step])
             loss = -float(model.log_probabilities()[held_out[:-1], held_out[1:]].mean())
+            self.is_to_evaluate = False
             yield Evaluated(step=self.step, epoch=1, training_loss=loss + 0.1, validation_loss=loss)
 
+    def _count(self, model, tokens, places):
+        import numpy as np
+
+        config = self.config
+        np.add.at(model.counts, (tokens[places - 1], tokens[places]), config.times)
+        time.sleep(config.pause)
+        self.step, self.is_to_evaluate = self.step + 1, True
+        if self.step == config.fails_at:
+            raise RuntimeError("the tally sheet is full")
+        if config.log is not None:
+            with config.log.open("a") as file:
+                file.write(f"{self.directory.name} {self.step}\n")
+        return StepDone(step=self.step, steps=config.steps, epoch=1, loss=0.5, tokens=len(places))
+
     def state(self):
-        return TrainerState({}, {"step": self.step})
+        return TrainerState({}, {"step": self.step, "is_to_evaluate": self.is_to_evaluate})
 
     def load_state(self, state):
-        self.step = state.values["step"]
+        self.step, self.is_to_evaluate = state.values["step"], state.values["is_to_evaluate"]
 
 
 @hookimpl

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 import click
 
-from textgen import RunSummary, UsageError, prune
+from textgen import RunError, RunSummary, UsageError, prune
 from textgen_builtins.commands import text
 from textgen_builtins.commands.folders import summaries
 
@@ -82,12 +82,21 @@ def _prune(found: list[RunSummary], folder: Path, *, yes: bool, as_json: bool) -
     if chosen and not yes and not _is_wanted(chosen, folder):
         click.echo("textgen: nothing was removed", err=True)
         return
-    removed = {str(run.path): prune(run.path) for run in chosen}
+    removed, failed = {}, []
+    for run in chosen:
+        try:
+            removed[str(run.path)] = prune(run.path)
+        except RunError as error:  # another process has begun to use it
+            failed.append(error)
     total = sum(removed.values())
     if as_json:
         click.echo(json.dumps({"bytes": total, "runs": removed}, indent=2, ensure_ascii=False))
     else:
         click.echo(f"textgen: removed {text.size(total)} from {text.counted(len(removed), 'run')}", err=True)
+    for error in failed:
+        click.echo(f"textgen: error: {text.printable(str(error))}", err=True)
+    if failed:
+        raise SystemExit(1)
 
 
 def _is_wanted(chosen: list[RunSummary], folder: Path) -> bool:
