@@ -70,7 +70,8 @@ def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
 
 
 def differences(runs: Sequence[ComparedRun]) -> list[Difference]:
-    """The settings that not all runs have in common."""
+    """The settings that not all runs have in common. A run without any, which is damaged, has no part in it."""
+    runs = [run for run in runs if run.settings]
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     made = []
     for key in keys:

@@ -78,6 +78,7 @@ def _settings(runs: Sequence[ComparedRun]) -> str:
     found = differences(runs)
     if not found:
         return "<p>All settings are the same.</p>" if len(runs) > 1 else ""
+    runs = [run for run in runs if run.settings]
     names = [escape(run.label) for run in runs]
     by_run = [{label: value for value, labels in each.values for label in labels} for each in found]
     rows = [[escape(values[run.label]) for run in runs] for values in by_run]
