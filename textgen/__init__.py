@@ -44,6 +44,8 @@ if _TYPE_CHECKING:
     from textgen.plugin.component import BuildContext, Component, NoOptions, option
     from textgen.plugin.hookspecs import PLUGIN_API_VERSION, hookimpl
     from textgen.plugin.registry import PluginSet
+    from textgen.runs.pruning import prune
+    from textgen.runs.summary import RunSummary, summarize
 
 __all__ = [
     "DOCUMENT_END",
@@ -77,6 +79,7 @@ __all__ = [
     "RunError",
     "RunLockedError",
     "RunMismatchError",
+    "RunSummary",
     "TextScore",
     "TextStream",
     "TextgenError",
@@ -87,7 +90,9 @@ __all__ = [
     "hookimpl",
     "load",
     "option",
+    "prune",
     "run",
+    "summarize",
     "train",
 ]
 
@@ -113,6 +118,8 @@ _WHERE = {
     "plugin.component": ("BuildContext", "Component", "NoOptions", "option"),
     "plugin.hookspecs": ("PLUGIN_API_VERSION", "hookimpl"),
     "plugin.registry": ("PluginSet",),
+    "runs.pruning": ("prune",),
+    "runs.summary": ("RunSummary", "summarize"),
 }
 
 

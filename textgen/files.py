@@ -175,6 +175,22 @@ def load_vocabulary(tokenizer: Tokenizer, state: Mapping[str, Any], path: Path) 
         return tokenizer.from_dict(state)
 
 
+def folder_size(folder: Path) -> tuple[int, float]:
+    """Bytes of the files under a folder, each counted once, and when the newest was written. Links are not followed."""
+    seen, total, newest = set(), 0, 0.0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(parent, name))
+            except OSError:  # removed meanwhile
+                continue
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                total += found.st_size
+                newest = max(newest, found.st_mtime)
+    return total, newest
+
+
 def _checked(path: Path, data: bytes, sha256: str) -> bytes:
     """The data, once its checksum is the right one; the error says what else they look like."""
     actual = hashlib.sha256(data).hexdigest()

@@ -53,6 +53,7 @@ _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
 _EMPTY: Final = ("checkpoints", _LOCK, f"{PROBE}*")
 _OWNER_TO_BE: Final = f".{_OWNER}.*.tmp"
+_LOCK_SECONDS: Final = 0.1  # so that is_locked, which tries the lock, stops no run that begins at that moment
 _IGNORED: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that count as empty
 _LEFTOVERS: Final = (*LEFTOVERS, *(f"checkpoints/{pattern}" for pattern in LEFTOVERS), "tokens.bin")
 _LOCKLESS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what a file system without them says
@@ -129,7 +130,7 @@ class RunDirectory:
 
         lock, owner = filelock.FileLock(self.path / _LOCK), self.path / _OWNER
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOCK_SECONDS, poll_interval=_LOCK_SECONDS / 10)
         except filelock.Timeout:
             try:
                 pid: int | None = read_structured(LockOwner, owner, largest=SMALL).pid
@@ -149,6 +150,26 @@ class RunDirectory:
                 if self.exists() or all(path == owner for path in self._strangers()):
                     owner.unlink()  # where it stays, it marks the files as those of a run
             lock.release()
+
+    def is_begun(self) -> bool:
+        """Whether a process holds the lock, or held it when it was killed."""
+        return (self.path / _OWNER).is_file()
+
+    def is_locked(self) -> bool:
+        """Whether a process trains here now. Nothing is written."""
+        import filelock
+
+        if not self.is_begun():
+            return False
+        lock = filelock.FileLock(self.inside(_LOCK))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:  # on a file system that may only be read, nobody trains
+            return False
+        lock.release()
+        return False
 
     def read_run(self) -> dict[str, Any]:
         """The record in run.json. Raises RunError if there is none, CorruptFileError if it cannot be used."""

@@ -152,17 +152,22 @@ class Execution:
     def _train(self, loop: TrainingLoop, record: dict[str, Any]) -> None:
         """Train, put the model in place, and tell the observers how it ended."""
         status: Literal["finished", "interrupted", "failed"] = "failed"
+        cause = "interrupted"
         try:
-            loop.run(partial(self._settle, record))
+            loop.run(partial(self._settle, record), partial(self._plan, record))
             run_record.finish(self.directory, record, loop.progress, loop.observers.stopped)
             status = "finished"
         except Interrupted:
             status = "interrupted"
             raise
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}"
+            raise
         finally:
             try:
                 if status != "finished":
-                    self.directory.write_run({**record, "status": "unfinished", "step": loop.progress.step})
+                    ended = {"status": "unfinished", "step": loop.progress.step, "cause": cause}
+                    self.directory.write_run({**record, **ended})
             finally:
                 stopped = loop.observers.stopped
                 by = stopped.by if stopped is not None and status == "finished" else ""
@@ -176,6 +181,11 @@ class Execution:
             raise blame(self.pipeline.trainer.offer, f"settled what its options cannot be: {error}") from error
         run_record.write_pipeline(pipeline, self.directory)
         record |= run_record.described(pipeline.to_dict(), {**record, "settled": dict(event.options)})
+        self.directory.write_run(record)
+
+    def _plan(self, record: dict[str, Any], steps: int) -> None:
+        """Record how many steps there are to be, so that a list of runs can say how far this one is."""
+        record["steps"] = steps
         self.directory.write_run(record)
 
     def _record_to_resume(self) -> dict[str, Any] | None:

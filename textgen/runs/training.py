@@ -58,8 +58,10 @@ class TrainingLoop:
     _best: Checkpoint | None = None
     _written: set[int] = attrs.field(factory=set)
 
-    def run(self, settle: Callable[[Settled], None]) -> None:
-        """Train to the end and write a checkpoint; `settle` records what the trainer decides.
+    def run(self, settle: Callable[[Settled], None], plan: Callable[[int], None]) -> None:
+        """Train to the end and write a checkpoint.
+
+        `settle` records what the trainer decides, and `plan` how many steps there are to be, once that is known.
 
         Raises Interrupted, TrainingError, or what the components raise.
         """
@@ -79,7 +81,7 @@ class TrainingLoop:
         )
         if self.observers.stopped is None:
             with contextlib.closing(self._events()) as events:
-                self._iterate(events, settle)
+                self._iterate(events, settle, plan)
         self._checkpoint()
 
     def _explain(self, error: BaseException) -> NoReturn:
@@ -110,9 +112,9 @@ class TrainingLoop:
         except FAILURES as error:
             self._explain(error)
 
-    def _iterate(self, events: Iterable[Any], settle: Callable[[Settled], None]) -> None:
+    def _iterate(self, events: Iterable[Any], settle: Callable[[Settled], None], plan: Callable[[int], None]) -> None:
         begun = earlier = time.perf_counter()
-        training_seconds, tokens = 0.0, 0
+        training_seconds, tokens, planned = 0.0, 0, False
         before = self.progress.seconds
         due = begun + self.checkpoint_seconds
         for event in events:
@@ -120,7 +122,10 @@ class TrainingLoop:
             self.progress.seconds = before + now - begun
             if isinstance(event, StepDone):
                 self._check_losses(event)
-                self.progress.step = event.step
+                if not planned:
+                    plan(event.steps)
+                planned = True
+                self.progress.step, self.progress.steps = event.step, event.steps
                 training_seconds += now - earlier
                 tokens += event.tokens
                 self.observers.tell(event)
