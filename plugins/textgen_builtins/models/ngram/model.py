@@ -29,7 +29,8 @@ class NgramModel:
     contexts of words, interpolated with the shorter ones and the n-grams. The `gate` mixes them: at first with
     EXPERT_WEIGHTS at every token, later as it was fitted. A model without a reader is its one expert.
 
-    Its weights are `counts`, `keys` and `sizes` of a Trie. With a reader also `gate.bias` and `gate.slopes` and, for
+    Its weights are `counts`, `keys` and `sizes` of a Trie, and where n-grams were left out `totals` and `discounts`.
+    With a reader also `gate.bias` and `gate.slopes` and, for
     each number n of words before the word so far, `words.n.contexts`, `.counts` and `.edges` of WordCounts. How many
     there are depends on the text, so load_tensors takes any number that fits together.
     """
@@ -55,27 +56,33 @@ class NgramModel:
 
     def tensors(self) -> Tensors:
         """`sizes` are of the orders counted so far."""
-        trie = {"counts": self.trie.counts, "keys": self.trie.keys, "sizes": np.array(self.trie.sizes, np.int64)}
+        trie = self.trie.tensors()
         words = {f"words.{n}.{key}": a for n, counts in enumerate(self.words) for key, a in counts.tensors().items()}
         return trie | words | (self.gate.tensors() if self.kinds else {})
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Take over counts. Raises ValueError where they are not those of such a model."""
-        names = {"counts", "keys", "sizes"}
-        if any(name.startswith("words.") for name in tensors):  # they are counted last, so there may be none yet
+        pruned = {"totals", "discounts"} if "totals" in tensors else set()
+        names = {"counts", "keys", "sizes"} | pruned
+        has_words = any(name.startswith("words.") for name in tensors)  # counted last, so there may be none yet
+        if has_words:
             names |= {f"words.{n}.{key}" for n in range(self.kinds) for key in ("contexts", "counts", "edges")}
         counts = {name: array for name, array in tensors.items() if not name.startswith("gate.")}
         if counts.keys() != names:
             raise ValueError(f"the weights are {', '.join(sorted(tensors)) or 'none'}, and should be {sorted(names)}")
         for name, array in counts.items():
-            if array.dtype != np.int64 or array.ndim != 1:
-                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, and should be int64 (N,)")
+            dtype, axes = (np.float64, 2) if name == "discounts" else (np.int64, 1)
+            small = name == "counts" and array.dtype == np.uint32
+            if (array.dtype != dtype and not small) or array.ndim != axes:
+                of = "float64 of shape (orders, 3)" if axes == 2 else "int64 of shape (N,)"
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, and should be {of}")
         sizes = tensors["sizes"].tolist()
         if self.order is not None and len(sizes) > self.order:
             raise ValueError(f"these are counts up to order {len(sizes)}, and the model's order is {self.order}")
         size = self.trie.vocab_size
-        self.trie = Trie(size, tensors["keys"], tensors["counts"], sizes)
-        kinds = range(self.kinds if len(names) > 3 else 0)
+        left_out = [tensors[name] for name in ("totals", "discounts") if pruned]
+        self.trie = Trie(size, tensors["keys"], tensors["counts"], sizes, *left_out)
+        kinds = range(self.kinds if has_words else 0)
         parts = ({key: tensors[f"words.{n}.{key}"] for key in ("contexts", "edges", "counts")} for n in kinds)
         self.words = tuple(WordCounts(size, **part) for part in parts)
         if self.kinds:
