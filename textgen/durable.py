@@ -24,7 +24,8 @@ What grows (`append`)
     the last row that was counted is cut off when the run resumes.
 
 What is removed (`remove_folder`)
-    1. rename it to `.removed-*`    2. remove that: nobody finds half of it under its name
+    1. rename it to `.removed-*`    2. sync the folder that it is in    3. remove it
+    Nobody finds half of it under its name.
     Whoever removes what something else replaces syncs that first. Whoever removes what makes other files meaningful, as
     `run.json` does, syncs the folder before those go.
 
@@ -162,6 +163,7 @@ def remove_folder(path: Path) -> None:
         return
     removed = path.with_name(f"{REMOVED}{uuid.uuid4().hex}")
     path.rename(removed)
+    sync_folder(path.parent)
     shutil.rmtree(removed)
 
 

@@ -50,6 +50,9 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
         click.echo(f"textgen: error: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
         _leave_stdout()
         return 1
+    if isinstance(error, MemoryError) and not debug:
+        click.echo("textgen: error: out of memory", err=True)
+        return 1
     if isinstance(error, TextgenError):
         kind = "" if isinstance(error, Interrupted) else "error: "  # it did what it was asked to
         if not debug:

@@ -229,6 +229,16 @@ class RunDirectory:
         previous = RunDirectory(self.inside(_PREVIOUS))
         return previous if self._status() != "finished" and previous._status() == "finished" else self
 
+    def kept(self) -> str:
+        """What is left of a run that fails, as the end of a sentence."""
+        try:
+            steps = self.checkpoints.steps()
+        except OSError:
+            return "earlier checkpoints are kept"
+        if not self.path.is_dir():
+            return "the run directory was moved or removed while the run used it"
+        return f"the checkpoint of step {steps[-1]} is kept" if steps else "there was no checkpoint yet"
+
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""
         return inside(self.path, name)
