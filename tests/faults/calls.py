@@ -1,7 +1,7 @@
 """Watches every change that this process makes to files under a folder: the point where faults are injected.
 
-It replaces the functions of `os` and `open` by ones that say what they are about to do. All of a run's files are written
-from Python, so nothing escapes: `replay` checks it by comparing what it saw with what is on the disk in the end.
+It replaces the functions of `os` and `open` by ones that say what they are about to do. All of a run's files are
+written from Python, so nothing escapes; `replay` compares what it saw with what is on the disk in the end.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ class Call:
     target: str = ""
     data: bytes = b""
     place: int = 0
-    inode: int = 0  # of an open file or folder
 
     def __str__(self) -> str:
         return f"{self.name} {self.path}" + (f" -> {self.target}" if self.target else "")
 
 
 def watch(root: Path, before: Callable[[Call], None], after: Callable[[Call], None] = lambda call: None) -> None:
-    """Tell of every change under `root` in this process, from now on; `before` may raise in its place, or not return."""
+    """Tell of every change under `root` in this process, from now on; `before` may raise in its place."""
     watcher = _Watcher(os.path.realpath(root), before, after)
     for name in ("open", "write", "fsync", "ftruncate", "mkdir", "rmdir", "unlink", "remove", "rename", "replace"):
         setattr(os, name, getattr(watcher, name)(getattr(os, name)))
@@ -97,40 +96,35 @@ class _Watcher:
         return True
 
     def write(self, real: Any) -> Any:
-        def wrapped(descriptor: int, data: Any) -> int:
+        def wrapped(descriptor: int, data: Any) -> Any:
             name = self._name(descriptor) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
             if name is None:
-                written: int = real(descriptor, data)
-                return written
-            append = os.lseek(descriptor, 0, os.SEEK_CUR)
-            call = Call("write", name, data=bytes(data), place=append, inode=os.fstat(descriptor).st_ino)
-            written = self._around(call, lambda: real(descriptor, data))
-            return written
+                return real(descriptor, data)
+            call = Call("write", name, data=bytes(data), place=os.lseek(descriptor, 0, os.SEEK_CUR))
+            return self._around(call, lambda: real(descriptor, data))
 
         return wrapped
 
     def fsync(self, real: Any) -> Any:
-        def wrapped(descriptor: int) -> None:
+        def wrapped(descriptor: int) -> Any:
             name = self._name(descriptor)
             if name is None:
                 return real(descriptor)
-            call = Call("fsync", name, inode=os.fstat(descriptor).st_ino)
-            return self._around(call, lambda: real(descriptor))
+            return self._around(Call("fsync", name), lambda: real(descriptor))
 
         return wrapped
 
     def ftruncate(self, real: Any) -> Any:
-        def wrapped(descriptor: int, size: int) -> None:
+        def wrapped(descriptor: int, size: int) -> Any:
             name = self._name(descriptor)
             if name is None:
                 return real(descriptor, size)
-            call = Call("truncate", name, place=size, inode=os.fstat(descriptor).st_ino)
-            return self._around(call, lambda: real(descriptor, size))
+            return self._around(Call("truncate", name, place=size), lambda: real(descriptor, size))
 
         return wrapped
 
     def _one(self, kind: str, real: Any) -> Any:
-        def wrapped(path: Any, *rest: Any, dir_fd: int | None = None) -> None:
+        def wrapped(path: Any, *rest: Any, dir_fd: int | None = None) -> Any:
             name = self._name(path, dir_fd)
             if name is None:
                 return real(path, *rest, dir_fd=dir_fd)
@@ -150,7 +144,7 @@ class _Watcher:
     remove = unlink
 
     def _two(self, kind: str, real: Any) -> Any:
-        def wrapped(source: Any, target: Any, **options: Any) -> None:
+        def wrapped(source: Any, target: Any, **options: Any) -> Any:
             names = self._name(source), self._name(target)
             if None in names:
                 return real(source, target, **options)

@@ -138,7 +138,7 @@ class Disk:
 
     def _folders(self) -> list[Folder]:
         found = [self.root]
-        for folder in found:  # it grows
+        for folder in found:  # which grows
             known = {id(other) for other in found}
             inner = [each for version in folder.versions for each in version.values()]
             found += {id(each): each for each in inner if isinstance(each, Folder) and id(each) not in known}.values()
@@ -150,7 +150,7 @@ class Disk:
         changed = [folder for folder in folders if len(folder.versions) > 1]
         newest = {id(folder): len(folder.versions) - 1 for folder in folders}
         synced = dict.fromkeys(newest, 0)
-        draw = random.Random(seed)  # noqa: S311
+        draw = random.Random(seed)
         yield "killed", self._tree(newest, ["kept"], draw)
         yield "all that was not synced is lost", self._tree(synced, ["dropped"], draw)
         for loss in ("dropped", "zeros", "torn"):
@@ -191,7 +191,7 @@ State = list[tuple[str, File | Folder, bytes | None]]
 
 
 def digest(state: State) -> str:
-    """What two states share that a run cannot tell apart. The names of temporary files do not matter."""
+    """What two states share that a run cannot tell apart."""
     made = hashlib.sha256()
     for path, _, content in state:
         made.update(repr((path, content is None)).encode() + (content or b"") + b"\0")

@@ -2,11 +2,12 @@
 
     python -m tests.faults.replay [--states N] [--seed S] [--setting new]
 
-Every change to the disk of `textgen run` is recorded: three checkpoints and a finish, of a new run, of one that replaces
-a finished run, and of one that trains a finished run on. After each change the machine may stop. What is left then is
-worked out by tests/faults/disk.py: unsynced data dropped, torn or zeroed, changes to folders lost in any order between
-folders. In each state `textgen run` again must end with the weights and text of the run that was not disturbed, from the
-last complete checkpoint at least, and leave nothing behind. With --states N, only N of the states are tried, by chance.
+Every change to the disk of `textgen run` is recorded: three checkpoints and a finish, of a new run, of one that
+replaces a finished run, and of one that trains a finished run on. After each change the machine may stop. What is left
+then is worked out by tests/faults/disk.py: unsynced data dropped, torn or zeroed, changes to folders lost in any order
+between folders. In each state `textgen run` again must end with the weights and text of the run that was not
+disturbed, go on from the last complete checkpoint at least, and leave nothing behind. With --states N, only N of the
+states are tried, by chance.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import attrs
 
 from . import disk
 from .calls import Call, watch
-from .runs import SETTINGS, Setting, Stage, load_everything, difference, marks, tree
+from .runs import SETTINGS, Setting, Stage, difference, load_everything, marks, tree
 
 
 @attrs.frozen
@@ -55,7 +56,7 @@ def record(stage: Stage) -> list[Call | int]:
     )
     assert done.code == 0, done.stderr
     assert tree(case / "run") == stage.tree, difference(tree(case / "run"), stage.tree)
-    calls: list[Call | int] = pickle.loads(file.read_bytes())  # noqa: S301
+    calls: list[Call | int] = pickle.loads(file.read_bytes())
     return calls
 
 
@@ -63,23 +64,30 @@ def losses(stage: Stage, calls: list[Call | int], seed: int, more: int = 3) -> I
     """Every distinct state that a power loss may leave, at any moment of the run."""
     now = disk.Disk.of(stage.new_case())
     seen = set()
-    step = None
+    step, finished = None, end(calls)
     for place, call in enumerate([None, *calls]):
         if isinstance(call, int):
             step = call
         elif call is not None:
             now.apply(call)
-            if call.name == "fsync" and place == len(calls):
-                step = -1
+            step = -1 if place >= finished else step
         for name, state in now.states(seed + place, more):
             if (key := (disk.digest(state), step)) not in seen:
                 seen.add(key)
                 yield Loss(f"{stage.setting.name}, after call {place} ({call}): {name}", state, step)
     case = stage.folder / "case"
     shutil.rmtree(case)
-    disk.write(now_tree := list(now.states(seed, 0))[0][1], case)
-    assert now_tree
+    disk.write(next(now.states(seed, 0))[1], case)
     assert tree(case / "run") == stage.tree, "the recorder missed a write"
+
+
+def end(calls: list[Call | int]) -> int:
+    """The place of the call that makes the end of the run durable."""
+    renamed = max(i for i, call in enumerate(calls) if isinstance(call, Call) and call.target == "run/run.json")
+    synced = (
+        i for i, call in enumerate(calls) if isinstance(call, Call) and (call.name, call.path) == ("fsync", "run")
+    )
+    return next(i for i in synced if i > renamed) + 1
 
 
 def tried(stage: Stage, loss: Loss) -> str:
@@ -100,7 +108,7 @@ def campaign(settings: list[Setting], states: int | None, seed: int) -> int:
             found = list(losses(stage, record(stage), seed))
             most += len(found)
             if states is not None:
-                found = random.Random(seed).sample(found, min(len(found), states // len(settings)))  # noqa: S311
+                found = random.Random(seed).sample(found, min(len(found), states // len(settings)))
             for loss in found:
                 count += 1
                 if said := tried(stage, loss):

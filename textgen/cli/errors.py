@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -66,7 +67,8 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
 
 def _leave_stdout() -> None:
     """Write nothing more there, at exit either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):  # too many open files
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def worded(error: TextgenError, context: CommandContext) -> str:

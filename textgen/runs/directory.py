@@ -111,9 +111,9 @@ class RunDirectory:
 
     def abandon(self, made: Path | None) -> None:
         """Remove what `prepare` created for a run that was refused before it began, and nothing else."""
-        if made is None or self.exists() or any(self._strangers()):
-            return
-        with contextlib.suppress(OSError):  # another process may have come
+        with contextlib.suppress(OSError):  # another process may have come, or the folder may be gone
+            if made is None or self.exists() or any(self._strangers()):
+                return
             (self.path / _LOCK).unlink(missing_ok=True)
             self.checkpoints.path.rmdir()
             for folder in (self.path, *self.path.parents):

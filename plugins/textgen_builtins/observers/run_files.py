@@ -65,12 +65,13 @@ class LossPlot:
         elif isinstance(event, Checkpointed):
             self._draw()
         elif isinstance(event, RunFinished):
-            with contextlib.suppress(*([OSError] if event.status == "failed" else [])):  # the disk may be why
+            with contextlib.suppress(*([RunError] if event.status == "failed" else [])):  # the disk may be why
                 self._draw()
 
     def _draw(self) -> None:
         if len(self._rows) > self._drawn:
-            write_atomic(self.path, draw(self._rows).encode())
+            with _needed(self.path):
+                write_atomic(self.path, draw(self._rows).encode())
             self._drawn = len(self._rows)
 
 
@@ -132,7 +133,7 @@ class Samples:
 
 @contextlib.contextmanager
 def _needed(path: Path) -> Iterator[None]:
-    """End the run when a file cannot be written that a checkpoint counts on."""
+    """End the run when a file of it cannot be written: it can be run again, and lacks nothing then."""
     try:
         yield
     except OSError as error:
