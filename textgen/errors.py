@@ -32,6 +32,8 @@ from typing import Any, Final
 
 import attrs
 
+from textgen.visible import visible
+
 _REMEDIES: Final = {
     "output": "choose another {}",
     "overwrite": "give {} to start again",
@@ -46,7 +48,7 @@ class TextgenError(Exception):
     remedy = ""
 
     def __str__(self) -> str:
-        return self.worded(str)
+        return visible(self.worded(str))  # names, paths and values in it may be a stranger's
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Text and facts as they are: Exception would make it anew from its text, and break a pool of processes."""

@@ -11,7 +11,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError
-from textgen.protocols import Tensors
+from textgen.opening import (
+    DATA_BYTES,
+    RECORD_BYTES,
+    check_json,
+    check_tensors,
+    contents_of,
+    read_bounded,
+    read_tensor_file,
+    special,
+)
+from textgen.protocols import Tensors, Tokenizer
+
+VOCABULARY: Final = "tokenizer.json"
+"""The file of a run that holds its tokenizer."""
 
 _PIECE: Final = 1 << 22  # bytes of an array that are written at a time
 _DTYPES: Final = {  # in the order in which the safetensors library lays arrays out, so that none needs padding
@@ -37,12 +50,13 @@ _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
 )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CorruptFileError."""
-    data = _read(path)
+def read_json(path: Path, limit: int = RECORD_BYTES) -> dict[str, Any]:
+    """A JSON object from a file of at most `limit` bytes. Raises CorruptFileError."""
+    data = _read(path, limit)
+    check_json(path, data)
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptFileError(path, f"it is not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise CorruptFileError(path, "it does not hold a JSON object")
@@ -86,6 +100,7 @@ def load_tensors(path: Path, data: bytes) -> Tensors:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    check_tensors(path, data, len(data))
     try:
         return dict(load(data))
     except (SafetensorError, KeyError, ValueError) as error:
@@ -93,17 +108,45 @@ def load_tensors(path: Path, data: bytes) -> Tensors:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file `name` of a run directory. Raises RunError when a symbolic link leads out of it."""
+    """The file or folder `name` of a run directory.
+
+    Raises RunError when a symbolic link leads out of it, CorruptFileError for a pipe or a device.
+    """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    real, outer = os.path.realpath(path), os.path.realpath(folder)  # Path.resolve raises on links in a circle
+    if not Path(real).is_relative_to(outer):
         cause = f"{path} leads out of the run directory; it is not followed"
         raise RunError(f"{cause}: put what it leads to in its place, or remove it", folder)
+    if kind := special(path):
+        raise CorruptFileError(path, f"it is {kind}, which no run has; remove it")
     return path
 
 
-def read_checked(path: Path, sha256: str) -> bytes:
-    """The bytes of a file. Raises CorruptFileError when the checksum is another, saying what they look like."""
-    data = _read(path)
+def read_checked(path: Path, sha256: str, limit: int = DATA_BYTES) -> bytes:
+    """The bytes of a file, at most `limit`. Raises CorruptFileError when their checksum is another."""
+    return _checked(path, _read(path, limit), sha256)
+
+
+def read_tensors(path: Path, sha256: str) -> Tensors:
+    """The arrays in a safetensors file, of whatever size. Raises CorruptFileError as `read_checked` does."""
+    try:
+        data = read_tensor_file(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return load_tensors(path, _checked(path, data, sha256))
+
+
+def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer:
+    """The tokenizer that is saved in a run directory, made by one of its kind. Raises RunError, CorruptFileError."""
+    path = inside(folder, VOCABULARY)
+    read_checked(path, sha256)
+    state = read_json(path, DATA_BYTES)
+    with contents_of(path, "it is not the vocabulary of this tokenizer"):
+        return tokenizer.from_dict(state)
+
+
+def _checked(path: Path, data: bytes, sha256: str) -> bytes:
+    """The data, once its checksum is the right one; the error says what else they look like."""
     actual = hashlib.sha256(data).hexdigest()
     if actual != sha256:
         cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{_looks_like(data)}"
@@ -125,11 +168,15 @@ def cache_directory() -> Path:
     return Path(platformdirs.user_cache_dir("textgen", appauthor=False))
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, limit: int) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bounded(path, limit)
     except OSError as error:
-        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> CorruptFileError:
+    return CorruptFileError(path, f"it cannot be read: {error.strerror or error}")
 
 
 def _looks_like(data: bytes) -> str:

@@ -1,1 +1,1 @@
-"""Faults of disks, machines and processes, injected for real into runs. See docs/reliability.md."""
+"""Faults injected for real. Campaigns are modules to run, `python -m tests.faults.NAME`; the suite has samples."""

@@ -16,6 +16,7 @@ import attrs
 import click
 
 from textgen.cli.options import check_output, check_run, device_option, json_option
+from textgen.cli.streams import print_text
 from textgen.errors import CorpusError, PipelineError, UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _write_page(page: str, html: str) -> None:
     from textgen.durable import write_atomic
 
     if page == "-":
-        click.echo(html, nl=False)
+        print_text(html)
         return
     try:
         write_atomic(Path(page), html.encode())

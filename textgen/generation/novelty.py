@@ -22,12 +22,14 @@ import numpy.typing as npt
 from textgen.durable import new_file, sync_folder, write_json
 from textgen.errors import CorruptFileError, RunError
 from textgen.files import inside, read_json
+from textgen.opening import contents_of, opened
 from textgen.protocols import Ids, Tokenizer
 
 FOLDER: Final = "copy-index"
 _WORKSHOP: Final = ".copy-index"
 LONGEST: Final = 10_000  # a run is followed so far; each block knows so much of the text after it
 NGRAMS: Final = (8, 16, 32)
+_HEADER, _TOKENS, _SUFFIXES = _FILES = "index.json", "tokens.bin", "suffixes.bin"
 _BLOCK: Final = 1 << 22  # tokens; sorting them takes about 60 bytes each
 _PLACES: Final = 3
 _CONTEXT: Final = 30
@@ -70,11 +72,11 @@ class CopyIndex:
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None  # removed with this object
-        header = read_json(folder / "index.json")
-        self._tokenizer = tokenizer
+        header = read_json(folder / _HEADER)
+        self._tokenizer, self._folder = tokenizer, folder
         self._width, count = header["width"], header["tokens"]
-        self._text = _map(folder / "tokens.bin", np.uint8, count * self._width)
-        self._suffixes = _map(folder / "suffixes.bin", np.uint32, count)
+        self._text = _map(folder / _TOKENS, np.uint8, count * self._width)
+        self._suffixes = _map(folder / _SUFFIXES, np.uint32, count)
 
     @classmethod
     def open(cls, run: Path, model_id: str, tokenizer: Tokenizer, training_tokens: Callable[[Path], Ids]) -> CopyIndex:
@@ -82,8 +84,10 @@ class CopyIndex:
 
         Where the run directory cannot be written to, it is made for this object alone.
         """
+        for name in (FOLDER, *(f"{FOLDER}/{name}" for name in _FILES)):
+            inside(run, name)
         try:
-            if not _is_whole(run / FOLDER, model_id):
+            if not _is_whole(run / FOLDER, model_id, tokenizer.vocab_size):
                 _make(run, model_id, tokenizer.vocab_size, training_tokens)
             return cls(run / FOLDER, tokenizer)
         except OSError as error:
@@ -97,7 +101,11 @@ class CopyIndex:
         return index
 
     def report(self, text: str) -> CopyReport:
-        """What `text` shares with the training corpus."""
+        """What `text` shares with the training corpus. Raises CorruptFileError where the index holds no tokens."""
+        with contents_of(self._folder / _TOKENS, "it does not hold tokens of this run"):
+            return self._report(text)
+
+    def _report(self, text: str) -> CopyReport:
         ids = self._tokenizer.encode(text)
         data = _to_bytes(ids, self._width)
         runs = np.zeros(len(ids), np.int64)
@@ -160,18 +168,27 @@ class CopyIndex:
 
 
 def _map(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
-    return np.memmap(path, dtype, "r", shape=(count,)) if count else np.empty(0, dtype)
+    if not count:
+        return np.empty(0, dtype)
+    with opened(path) as file:
+        return np.memmap(file, dtype, "r", shape=(count,))
 
 
-def _is_whole(folder: Path, model_id: str) -> bool:
+def _is_whole(folder: Path, model_id: str, vocab_size: int) -> bool:
     """Whether an index of this model is there, with as much in each file as its header says."""
     try:
-        header = read_json(folder / "index.json")
+        header = read_json(folder / _HEADER)
         count, width = header["tokens"], header["width"]
-        sizes = [(folder / name).stat().st_size for name in ("tokens.bin", "suffixes.bin")]
-        return bool(header["model"] == model_id and sizes == [count * width, count * 4])
+        sizes = [(folder / name).stat().st_size for name in (_TOKENS, _SUFFIXES)]
+        is_one = header["model"] == model_id and (type(count), width) == (int, _width(vocab_size))
+        return bool(is_one and sizes == [count * width, count * 4])
     except (OSError, CorruptFileError, KeyError, TypeError):
         return False
+
+
+def _width(vocab_size: int) -> int:
+    """Bytes of an id."""
+    return int(np.min_scalar_type(max(vocab_size - 1, 0)).itemsize)
 
 
 def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[Path], Ids]) -> None:
@@ -183,7 +200,7 @@ def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[
 
     (run / _WORKSHOP).mkdir(exist_ok=True)
     with filelock.FileLock(inside(run, f"{_WORKSHOP}/lock")):
-        if _is_whole(run / FOLDER, model_id):
+        if _is_whole(run / FOLDER, model_id, vocab_size):
             return
         partial = run / _WORKSHOP / "partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -199,14 +216,14 @@ def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[
 
 
 def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:
-    width = np.min_scalar_type(max(vocab_size - 1, 0)).itemsize
-    with new_file(folder / "tokens.bin") as text, new_file(folder / "suffixes.bin") as suffixes:
+    width = _width(vocab_size)
+    with new_file(folder / _TOKENS) as text, new_file(folder / _SUFFIXES) as suffixes:
         for begin in range(0, len(tokens), _BLOCK):
             text.write(_to_bytes(tokens[begin : begin + _BLOCK], width))
             block = np.asarray(tokens[begin : begin + _BLOCK + LONGEST], np.int64)
             order = suffix_array(block)
             suffixes.write(order[order < min(_BLOCK, len(tokens) - begin)].astype(np.uint32).tobytes())
-    write_json(folder / "index.json", {"model": model_id, "width": width, "tokens": len(tokens)})
+    write_json(folder / _HEADER, {"model": model_id, "width": width, "tokens": len(tokens)})
 
 
 def suffix_array(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

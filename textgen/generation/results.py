@@ -15,6 +15,7 @@ from textgen.durable import write_atomic
 from textgen.errors import CorruptFileError, RunError
 from textgen.files import dump_tensors, load_tensors
 from textgen.generation.sampling import log_softmax
+from textgen.opening import check_json, contents_of, read_tensor_file
 from textgen.protocols import Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
@@ -71,18 +72,17 @@ class GenerationState:
         """Read what `save` wrote. Raises RunError; CorruptFileError for a file that is damaged or something else."""
         path = Path(path)
         try:
-            data = path.read_bytes()
+            data = read_tensor_file(path)
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror or error}", path) from error
-        try:
-            arrays = load_tensors(path, data)
+        arrays = load_tensors(path, data)
+        with contents_of(path, "it is not a saved state of a generation"):
             checksum = arrays.pop("checksum")
             if not np.array_equal(checksum, _checksum(arrays)):
                 raise CorruptFileError(path, "it is not as it was saved: its checksum differs")
-            values = json.loads(arrays.pop("values").tobytes())
-        except (KeyError, ValueError) as error:
-            raise CorruptFileError(path, "it is not a saved state of a generation") from error
-        return cls(arrays, values)
+            encoded = arrays.pop("values").tobytes()
+            check_json(path, encoded)
+            return cls(arrays, json.loads(encoded))
 
 
 def _checksum(arrays: Tensors) -> npt.NDArray[np.uint8]:

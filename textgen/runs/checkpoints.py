@@ -21,7 +21,8 @@ import attrs
 
 from textgen.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
 from textgen.errors import CorruptFileError
-from textgen.files import inside, load_tensors, read_checked, read_json, tensor_pieces
+from textgen.files import inside, read_checked, read_json, read_tensors, tensor_pieces
+from textgen.opening import check_json, contents_of
 from textgen.protocols import Tensors, TrainerState
 
 logger = logging.getLogger("textgen")
@@ -76,20 +77,20 @@ class Checkpoints:
 
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
-        folder = inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}")
-        manifest = read_json(folder / _MANIFEST)
-        data = {}
+        paths = {name: self._part(step, name) for name in (_MANIFEST, *_PARTS)}
+        manifest, sums = read_json(paths[_MANIFEST]), []
         for name in _PARTS:
             try:
-                sha256 = manifest["files"][name]["sha256"]
+                sums.append(manifest["files"][name]["sha256"])
             except (KeyError, TypeError):
-                raise CorruptFileError(folder / _MANIFEST, f"it does not list {name}") from None
-            data[name] = read_checked(folder / name, sha256)
-        tensors, arrays = (load_tensors(folder / name, data[name]) for name in _PARTS[:2])
-        values = json.loads(data["trainer.json"])
-        return Checkpoint(
-            tensors=tensors, trainer=TrainerState(arrays, values["trainer"]), progress=Progress(**values["progress"])
-        )
+                raise CorruptFileError(paths[_MANIFEST], f"it does not list {name}") from None
+        tensors, arrays = (read_tensors(paths[name], sha256) for name, sha256 in zip(_PARTS[:2], sums, strict=False))
+        data = read_checked(paths["trainer.json"], sums[2])
+        check_json(paths["trainer.json"], data)
+        with contents_of(paths["trainer.json"]):
+            values = json.loads(data)
+            trainer, progress = TrainerState(arrays, values["trainer"]), Progress(**values["progress"])
+        return Checkpoint(tensors=tensors, trainer=trainer, progress=progress)
 
     def last(self, up_to: float = math.inf) -> Checkpoint | None:
         """The newest intact checkpoint, up to a step; None if there is none.
@@ -178,6 +179,10 @@ class Checkpoints:
     def foreign(self) -> list[Path]:
         """Folders with the name of a checkpoint that no run wrote. They are left alone."""
         return [folder for step in self.steps() if not _is_own(folder := self.folder(step))]
+
+    def _part(self, step: int, name: str) -> Path:
+        """A file of a checkpoint, refused where a link leads out of the run directory."""
+        return inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}/{name}")
 
     def folder(self, step: int) -> Path:
         """Where the checkpoint of a step is, or would be."""

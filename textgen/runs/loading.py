@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
 from textgen.errors import CorpusError, Fault, PipelineError, RunError, UsageError
-from textgen.files import dump_tensors, load_tensors, read_checked, read_json
+from textgen.files import VOCABULARY, dump_tensors, read_tensors, read_tokenizer
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import Document, read_document
@@ -35,6 +36,11 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.objects import with_objects
 
 logger = logging.getLogger("textgen")
+# Names and versions of distributions (PEP 508 and 440): none of them that matches means anything to a shell.
+_PACKAGE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_VERSION: Final = re.compile(
+    r"\d+(?:\.\d+)*(?:(?:a|b|rc)\d+)?(?:\.post\d+)?(?:\.dev\d+)?(?:\+[a-z0-9]+(?:\.[a-z0-9]+)*)?"
+)
 # Whether the text includes the prompt is for the caller to choose.
 _DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"echo"}
 
@@ -79,9 +85,8 @@ def _load(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
     )
     tokenizer_choice = choose("tokenizer", tables["tokenizer"])
-    vocabulary = directory.inside("tokenizer.json")
-    read_checked(vocabulary, record["files"]["tokenizer.json"])
-    tokenizer = components.build(tokenizer_choice, context).from_dict(read_json(vocabulary))
+    unfitted = components.build(tokenizer_choice, context)
+    tokenizer = read_tokenizer(unfitted, directory.path, record["files"][VOCABULARY])
     components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
     model_choice = choose("model", without_start(tables["model"])[0])
@@ -117,7 +122,7 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
     """The SHA-256 and the tensors of the model; while there is none, those of the best checkpoint, and a warning."""
     if record["status"] == "finished":
         path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
-        return sha256, load_tensors(path, read_checked(path, sha256))
+        return sha256, read_tensors(path, sha256)
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress
     loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""
@@ -207,10 +212,12 @@ def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table
 
 
 def _advice(entry: Mapping[str, Any]) -> str:
-    """Where a component came from, and what to do if it is missing."""
+    """Where a component came from, and what to do if it is missing. A stranger may have written the entry."""
     if path := entry.get("path"):
         return f"came from the file {path}; if it is missing: textgen --plugin {shlex.quote(path)} …"
     if entry["distribution"] == UNPACKAGED:
         return f"came from the plugin {entry['plugin']!r} of a program; if it is missing: PluginSet.register adds it"
-    package = f"{entry['distribution']} {entry['version']}"
-    return f"came with {package}; if it is missing: pip install {shlex.quote(package.replace(' ', '=='))}"
+    name, version = entry["distribution"], entry["version"]
+    if not (_PACKAGE.fullmatch(name) and _VERSION.fullmatch(version)):
+        return f"came with {name!r} {version!r}, which no package is called"
+    return f"came with {name} {version}; if it is missing: pip install {name}=={version}"
