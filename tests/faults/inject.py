@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from .calls import Call, watch
-from .replay import end, record
-from .runs import NEW, SETTINGS, Done, Setting, Stage, load_everything
+from .replay import Log, end, record
+from .runs import FAST, NEW, SETTINGS, Done, Setting, Stage, load_everything
 
 SPACE = ("open", "write", "mkdir", "link")
 ERRORS = {
@@ -50,7 +50,7 @@ def fault(kind: str, place: int, run: Path) -> Callable[[], None]:
             number = getattr(errno, kind)
             where = () if call.name in ("write", "truncate", "fsync") else (str(run.parent / call.path),)
             raise OSError(number, os.strerror(number), *where)
-        if count == place:
+        if count == place and kind not in ERRORS:
             once(kind, run)
 
     def first() -> None:
@@ -107,11 +107,11 @@ def tried(stage: Stage, kind: str, place: int, step: int | None) -> str:
             return ""
         (case / "moved").rename(run)
     elif kind in ("moved", "removed"):
-        return "" if done.code == 0 else f"it made the folder anew: {done.stderr}"
+        return "" if done.code == 0 or step is None else f"it made the folder anew: {done.stderr}"
     return stage.faults(case, step)
 
 
-def places(calls: list[Call | int]) -> list[int | None]:
+def places(calls: Log) -> list[int | None]:
     """For every change, the step of the last checkpoint before it; -1 after the end of the run."""
     steps: list[int | None] = []
     step, finished = None, end(calls)
@@ -128,7 +128,7 @@ def campaign(settings: list[Setting], kinds: tuple[str, ...], most: int | None, 
     load_everything()
     begun, wrong, count = time.perf_counter(), 0, 0
     draw = random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
         for setting in settings:
             stage = Stage.make(Path(folder), setting)
             steps = list(enumerate(places(record(stage)), 1))

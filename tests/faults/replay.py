@@ -13,20 +13,23 @@ states are tried, by chance.
 from __future__ import annotations
 
 import argparse
-import pickle
+import ast
+import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 
 from . import disk
 from .calls import Call, watch
-from .runs import SETTINGS, Setting, Stage, difference, load_everything, marks, tree
+from .runs import FAST, SETTINGS, Done, Setting, Stage, difference, load_everything, marks, tree
 
 
 @attrs.frozen
@@ -41,26 +44,44 @@ class Loss:
     step: int | None
 
 
-def record(stage: Stage) -> list[Call | int]:
-    """The calls of an undisturbed run in order, and among them the steps of checkpoints when they are complete."""
+Log: TypeAlias = list[Call | int]
+"""The changes of a run in order, and among them the step of each checkpoint, at the place where it is complete."""
+
+
+def record(stage: Stage) -> Log:
+    """What an undisturbed run does."""
     case = stage.new_case()
-    file = stage.folder / "calls"
-    seen: list[Call | int] = []
-
-    def first() -> None:
-        watch(case, lambda call: None, seen.append)
-        marks(seen.append)()
-
-    done = stage.run(
-        case, options=stage.setting.options, first=first, last=lambda: file.write_bytes(pickle.dumps(seen))
-    )
+    done, log = recorded(stage, case, stage.setting.options)
     assert done.code == 0, done.stderr
     assert tree(case / "run") == stage.tree, difference(tree(case / "run"), stage.tree)
-    calls: list[Call | int] = pickle.loads(file.read_bytes())
-    return calls
+    return log
 
 
-def losses(stage: Stage, calls: list[Call | int], seed: int, more: int = 3) -> Iterator[Loss]:
+def recorded(stage: Stage, case: Path, options: tuple[str, ...], killed_at: int | None = None) -> tuple[Done, Log]:
+    """Run, and say what it did; it is killed after so many changes."""
+    file = stage.folder / "log"
+    seen: Log = []
+
+    def last() -> None:
+        file.write_text(repr([attrs.astuple(each) if isinstance(each, Call) else each for each in seen]))
+
+    def after(call: Call) -> None:
+        seen.append(call)
+        if len(seen) == killed_at:
+            last()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def first() -> None:
+        watch(case, lambda call: None, after)
+        if killed_at is None:
+            marks(seen.append)()
+
+    done = stage.run(case, options=options, first=first, last=last)
+    listed = ast.literal_eval(file.read_text())
+    return done, [each if isinstance(each, int) else Call(*each) for each in listed]
+
+
+def losses(stage: Stage, calls: Log, seed: int, more: int = 3) -> Iterator[Loss]:
     """Every distinct state that a power loss may leave, at any moment of the run."""
     now = disk.Disk.of(stage.new_case())
     seen = set()
@@ -81,7 +102,7 @@ def losses(stage: Stage, calls: list[Call | int], seed: int, more: int = 3) -> I
     assert tree(case / "run") == stage.tree, "the recorder missed a write"
 
 
-def end(calls: list[Call | int]) -> int:
+def end(calls: Log) -> int:
     """The place of the call that makes the end of the run durable."""
     renamed = max(i for i, call in enumerate(calls) if isinstance(call, Call) and call.target == "run/run.json")
     synced = (
@@ -102,7 +123,7 @@ def campaign(settings: list[Setting], states: int | None, seed: int) -> int:
     """Try all states, or so many of them; return how many were wrong."""
     load_everything()
     begun, wrong, count, most = time.perf_counter(), 0, 0, 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
         for setting in settings:
             stage = Stage.make(Path(folder), setting)
             found = list(losses(stage, record(stage), seed))
