@@ -38,6 +38,7 @@ _REMEDIES: Final = {
     "output": "choose another {}",
     "overwrite": "give {} to start again",
     "device": "set {} to cpu or auto",
+    "verify": "`textgen {} RUN --repair` puts it back where there is a copy",
 }
 
 
@@ -171,7 +172,7 @@ class Difference:
 
     def _shown(self, value: Any) -> str:
         if value is not None and self.key.startswith(("corpus.", "model.start.")):  # a length, and checksums
-            return f"{value:,}" if isinstance(value, int) else f"{value[:12]}…"
+            return f"{value:,}" if isinstance(value, int) else f"{str(value)[:12]}…"
         return "not set" if value is None else str(value)
 
 

@@ -105,7 +105,7 @@ def check_tensors(path: Path, file: BinaryIO | bytes, size: int) -> None:
         header = file.read(length)
         if (count := header.count(b'"data_offsets"')) > _TENSORS:
             raise ValueError(f"it holds {count:,} tensors, and may hold {_TENSORS:,}")
-        check_json(path, header)
+        check_json(header)
         tensors = json.loads(header.decode())
         tensors.pop("__metadata__", None)
         borders = sorted(_extent(name, tensor) for name, tensor in tensors.items())
@@ -114,11 +114,11 @@ def check_tensors(path: Path, file: BinaryIO | bytes, size: int) -> None:
             raise ValueError(f"its tensors do not fill the {size - 8 - length:,} bytes after its header")
 
 
-def check_json(path: Path, data: bytes) -> None:
-    """Raise CorruptFileError for JSON that takes far more memory than it has bytes, before it is parsed."""
+def check_json(data: bytes) -> None:
+    """Raise ValueError for JSON that takes far more memory than it has bytes, before it is parsed."""
     memory = data.count(b"{") * _OBJECT + (data.count(b"[") + data.count(b",")) * _VALUE + data.count(b":") * _KEY
     if memory > _MEMORY + _MEMORY_PER_BYTE * len(data):
-        raise CorruptFileError(path, f"its {len(data):,} bytes are of too many values to be read")
+        raise ValueError(f"its {len(data):,} bytes are of too many values to be read")
 
 
 @contextlib.contextmanager

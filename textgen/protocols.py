@@ -90,7 +90,10 @@ class Tokenizer(Protocol):
         """Everything that `from_dict` needs, as JSON values."""
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:
-        """A fitted tokenizer with the configuration of this one and the vocabulary in `state`."""
+        """A fitted tokenizer with the configuration of this one and the vocabulary in `state`.
+
+        Raises ValueError for what `to_dict` could not have given.
+        """
 
 
 class DocumentTokenizer(Tokenizer, Protocol):
@@ -235,7 +238,7 @@ class Trainer(Protocol):
         """The state of training."""
 
     def load_state(self, state: TrainerState) -> None:
-        """Make the next `train` continue exactly from `state`."""
+        """Make the next `train` continue exactly from `state`. Raises ValueError for what it could not have given."""
 
 
 class History(Protocol):

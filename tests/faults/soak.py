@@ -2,9 +2,9 @@
 
     python -m tests.faults.soak [--minutes 60] [--seed S] [--case N]
 
-Each case is one run, of a setting by chance, that suffers up to six faults before it is left alone: kills and signals at
-any change to its files, errors of the disk, power losses. Then it must end like one that was not disturbed. The case
-follows from its seed alone, which is printed when it goes wrong; `--seed S --case N` does that one again.
+Each case is one run, of a setting by chance, that suffers up to six faults before it is left alone: kills and signals
+at any change to its files, errors of the disk, power losses. Then it must end like one that was not disturbed. A case
+follows from the seed and its number, which are printed when it goes wrong: `--seed S --case N` does it again.
 """
 
 from __future__ import annotations

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import attrs
 import numpy as np
 import torch
+from attrs.validators import ge
 
 from textgen.data import Dataset
-from textgen.errors import UsageError
+from textgen.errors import TrainingError, UsageError
 from textgen.events import Evaluated, Settled, StepDone, TrainingEvent
 from textgen.gradient import computing
 from textgen.gradient.batches import Batches, training_batches, validation_batches
@@ -19,6 +20,7 @@ from textgen.gradient.computing import Computation, State, to_device
 from textgen.gradient.optimization import MakeOptimizer, Optimization
 from textgen.gradient.options import GradientOptions, seconds_of
 from textgen.gradient.schedules import Schedule, constant, stable_steps
+from textgen.pipeline.records import COUNT, is_number, structure
 from textgen.protocols import TrainerState, TrainingContext
 
 _EVALUATIONS: Final = 10  # in a run with a budget
@@ -101,7 +103,8 @@ class GradientTrainer:
         return TrainerState(arrays, values)
 
     def load_state(self, state: TrainerState) -> None:
-        """Continue from `state` in the next `train`."""
+        """Continue from `state` in the next `train`. Raises ValueError if it is none of these trainers."""
+        structure(_Position, state.values)
         self._loaded = state
 
     def _restore(self, device: str) -> None:
@@ -113,7 +116,11 @@ class GradientTrainer:
         self._evaluated_step = values["evaluated_step"]
         prefix = "optimizer."
         kept = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        self._optimization.restore(kept, values["optimizer"])
+        try:
+            self._optimization.restore(kept, values["optimizer"])
+        except (ValueError, LookupError, TypeError) as error:
+            cause = f"the saved state of the optimizer is not one of this model and this trainer: {error}"
+            raise TrainingError(cause, step=self._step) from error
         carried = [arrays[f"carried.{i}"] for i in range(sum(name.startswith("carried.") for name in arrays))]
         whole = [torch.from_numpy(part.copy()).to(device) for part in carried]
         self._carried = [tuple(whole)] if whole else None
@@ -168,6 +175,16 @@ class GradientTrainer:
                 total += (losses * torch.from_numpy(counted).to(device)).sum(dtype=torch.float64)
             count += int(counts.sum())
         return float(total) / count if count else None
+
+
+@attrs.frozen
+class _Position:
+    """The values of a saved state; those under `optimizer` are the optimizers' own."""
+
+    step: int = attrs.field(validator=COUNT)
+    training_loss: Any = attrs.field(validator=is_number)
+    evaluated_step: int = attrs.field(validator=ge(-1))
+    optimizer: Mapping[str, Any]
 
 
 @attrs.define(eq=False)

@@ -37,11 +37,12 @@ from textgen.durable import (
     write_json,
 )
 from textgen.errors import CorruptFileError, RunError, RunLockedError
-from textgen.files import inside, read_json
+from textgen.files import inside, path_of
+from textgen.pipeline.records import read_structured
 from textgen.runs.checkpoints import Checkpoints
+from textgen.runs.formats import SMALL, LockOwner, read_record, signed
 
 logger = logging.getLogger("textgen")
-FORMAT_VERSION: Final = 1
 _OWN: Final = (
     *("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg", "samples.txt"),
     *("tokens.bin", "checkpoints", "copy-index"),
@@ -131,8 +132,8 @@ class RunDirectory:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             try:
-                pid = int(read_json(owner)["pid"])
-            except (CorruptFileError, ValueError, KeyError, TypeError):
+                pid: int | None = read_structured(LockOwner, owner, largest=SMALL).pid
+            except CorruptFileError:
                 pid = None
             raise RunLockedError(self.path, pid) from None
         except OSError as error:
@@ -154,15 +155,11 @@ class RunDirectory:
         path = self.inside("run.json")
         if not path.is_file():
             raise RunError(f"{self.path} is not a run directory: it has no run.json", self.path)
-        record = read_json(path)
-        version = record.get("format_version")
-        if version != FORMAT_VERSION:
-            raise CorruptFileError(path, f"format version {version!r}, and this textgen reads {FORMAT_VERSION}")
-        return record
+        return read_record(path)
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         """Replace run.json atomically."""
-        write_json(self.path / "run.json", {"format_version": FORMAT_VERSION, **record})
+        write_json(self.path / "run.json", signed(record))
 
     def write_artifact(self, name: str, data: bytes) -> str:
         """Write a file of the run atomically and return its SHA-256."""
@@ -286,6 +283,11 @@ class RunDirectory:
             is_empty = not any(path.iterdir()) if path.is_dir() else not path.lstat().st_size
             if not any(fnmatch(path.name, name) for name in (*_IGNORED, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))):
                 yield path
+
+
+def run_directory(path: Any, argument: str = "path") -> RunDirectory:
+    """The run directory that a caller named. Raises UsageError for what is not a path."""
+    return RunDirectory(path_of(path, argument).absolute())
 
 
 def _link(source: Path, target: Path) -> None:

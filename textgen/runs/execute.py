@@ -14,6 +14,7 @@ from typing import Any, Literal, TextIO, TypeAlias
 import attrs
 
 from textgen import devices
+from textgen.contracts.guards import blame
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
 from textgen.errors import CorruptFileError, Fault, Interrupted, PipelineError, PromptError, RunError, UsageError
@@ -25,11 +26,12 @@ from textgen.generation.results import Generation
 from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
-from textgen.protocols import Observer, Tokenizer, TrainingContext
+from textgen.protocols import Observer, Tokenizer, Trainer, TrainingContext
 from textgen.runs import record as run_record
-from textgen.runs.checkpoints import Checkpoint, Progress
+from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.corpus import encoded_corpus, fit_tokenizer
 from textgen.runs.directory import RunDirectory
+from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import ObserverEntry, Observers
 from textgen.runs.starting import load_start, start_tokenizer
@@ -117,6 +119,7 @@ class Execution:
         if record is not None and record["status"] == "finished" and onward is None:
             if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
                 run_record.write_pipeline(pipeline, directory)
+                directory.write_run(run_record.described(pipeline.to_dict(), record))
             self._observers(context).tell(RunSkipped(path=directory.path, step=record["step"]))
             return "skipped"
         with encoded_corpus(corpus, tokenizer, pipeline, digest, directory.tokens) as data:
@@ -168,8 +171,12 @@ class Execution:
 
     def _settle(self, record: dict[str, Any], event: Settled) -> None:
         """Record what the trainer decided."""
-        record["settled"] = dict(event.options)
-        run_record.write_pipeline(run_record.settle(self.pipeline, event.options), self.directory)
+        try:
+            pipeline = run_record.settle(self.pipeline, event.options)
+        except ValueError as error:
+            raise blame(self.pipeline.trainer.offer, f"settled what its options cannot be: {error}") from error
+        run_record.write_pipeline(pipeline, self.directory)
+        record |= run_record.described(pipeline.to_dict(), {**record, "settled": dict(event.options)})
         self.directory.write_run(record)
 
     def _record_to_resume(self) -> dict[str, Any] | None:
@@ -188,7 +195,7 @@ class Execution:
         trainer = components.build(pipeline.trainer, context)
         if checkpoint is not None:
             load_weights(model, pipeline.model, checkpoint.tensors)
-            trainer.load_state(checkpoint.trainer)
+            self._load_state(trainer, checkpoint)
         else:
             load_start(model, pipeline)
         context = attrs.evolve(context, training=False)
@@ -216,6 +223,13 @@ class Execution:
             sample=sample,
             extended=extended,
         )
+
+    def _load_state(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        try:
+            trainer.load_state(checkpoint.trainer)
+        except ValueError as error:
+            path = self.directory.checkpoints.folder(checkpoint.step) / "trainer.json"
+            raise CorruptFileError(path, f"its trainer refuses it: {error}", remedy="overwrite") from error
 
     def _observers(self, context: BuildContext) -> Observers:
         """The pipeline's own observers, then the caller's."""

@@ -20,8 +20,9 @@ from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, Sett
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Trainer, TrainerState, TrainingContext
-from textgen.runs.checkpoints import Checkpoint, Progress
+from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
+from textgen.runs.formats import Progress
 from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")

@@ -12,6 +12,7 @@ import numpy as np
 from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, StepDone, TrainingEvent
+from textgen.pipeline.records import COUNT, structure
 from textgen.protocols import Ids, TrainerState, TrainingContext
 from textgen_builtins.models.gate import Gate, fit, gate_size
 from textgen_builtins.models.loss import mean_loss
@@ -69,8 +70,9 @@ class CountTrainer:
         return TrainerState({}, {"step": self._step, "evaluated": self._evaluated})
 
     def load_state(self, state: TrainerState) -> None:
-        """Go on from `state` in the next `train`."""
-        self._step, self._evaluated = state.values["step"], state.values["evaluated"]
+        """Go on from `state` in the next `train`. Raises ValueError if it is none of this trainer."""
+        position = structure(_Position, state.values)
+        self._step, self._evaluated = position.step, position.evaluated
 
     def _losses(self, model: NgramModel, data: Dataset, order: int) -> Iterator[float]:
         """Count; give the loss after each step."""
@@ -93,6 +95,12 @@ class CountTrainer:
         decoder, end = part.decoder(1), np.asarray(tokens[-size - _LEAD :], np.int64)
         decoder.extend(end[None, : -size - 1])
         return fit(decoder.score_experts(end[None, -size - 1 : -1])[0], end[-size:], prior)
+
+
+@attrs.frozen
+class _Position:
+    step: int = attrs.field(validator=COUNT)
+    evaluated: bool
 
 
 def usual_order(tokens: Ids) -> int:
