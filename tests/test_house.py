@@ -79,6 +79,7 @@ FLOORS = (
         "durable",
         "opening",
         "files",
+        "cache",
         "documents",
         "events",
         "protocols",

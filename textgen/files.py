@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +16,15 @@ from textgen.opening import (
     DATA_BYTES,
     check_json,
     check_tensors,
+    contents_of,
     read_bounded,
     read_tensor_file,
     special,
 )
-from textgen.protocols import Tensors
+from textgen.protocols import Tensors, Tokenizer
+
+VOCABULARY: Final = "tokenizer.json"
+"""The file of a run that holds its tokenizer."""
 
 _PIECE: Final = 1 << 22  # bytes of an array that are written at a time
 _DTYPES: Final = {  # in the order in which the safetensors library lays arrays out, so that none needs padding
@@ -157,6 +161,18 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
     except OSError as error:
         raise _unreadable(path, error) from error
     return load_tensors(path, _checked(path, data, sha256))
+
+
+def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer:
+    """The tokenizer that is saved in a run directory, made by one of its kind. Raises RunError, CorruptFileError."""
+    path = inside(folder, VOCABULARY)
+    return load_vocabulary(tokenizer, read_json(path, sha256), path)
+
+
+def load_vocabulary(tokenizer: Tokenizer, state: Mapping[str, Any], path: Path) -> Tokenizer:
+    """A tokenizer with the vocabulary in the file `path`. Raises CorruptFileError if it refuses that."""
+    with contents_of(path, "its tokenizer refuses it"):
+        return tokenizer.from_dict(state)
 
 
 def _checked(path: Path, data: bytes, sha256: str) -> bytes:

@@ -29,13 +29,14 @@ from textgen.plugin.component import BuildContext
 from textgen.protocols import Observer, Tokenizer, Trainer, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs.checkpoints import Checkpoint
-from textgen.runs.corpus import encoded_corpus, fit_tokenizer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import ObserverEntry, Observers
+from textgen.runs.reading import ReadingProgress
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
+from textgen.runs.training_text import TrainingText
 
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
 
@@ -112,21 +113,29 @@ class Execution:
         tokenizer = self._components.build(pipeline.tokenizer, context)
         if pipeline.start is not None:
             tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.path)
-        digest = fit_tokenizer(tokenizer, corpus, pipeline, self._components)
-        run_record.compare(directory, record, pipeline, digest)
-        context = attrs.evolve(context, tokenizer=tokenizer)
-        self._check_generation(context, tokenizer)
-        if record is not None and record["status"] == "finished" and onward is None:
+        progress = ReadingProgress(self.console, self.cancelled)
+        with TrainingText(corpus, tokenizer, pipeline, self._components, directory.tokens, progress) as text:
+            text.prepare(record, directory.path)
+            run_record.compare(directory, record, pipeline, text.digest)
+            context = attrs.evolve(context, tokenizer=text.tokenizer)
+            self._check_generation(context, text.tokenizer)
+            if record is None or record["status"] != "finished" or onward is not None:
+                return self._train_on(text, record, onward, context)
             if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
                 run_record.write_pipeline(pipeline, directory)
                 directory.write_run(run_record.described(pipeline.to_dict(), record))
             self._observers(context).tell(RunSkipped(path=directory.path, step=record["step"]))
             return "skipped"
-        with encoded_corpus(corpus, tokenizer, pipeline, digest, directory.tokens) as data:
+
+    def _train_on(
+        self, text: TrainingText, record: dict[str, Any] | None, onward: Checkpoint | None, context: BuildContext
+    ) -> Literal["trained", "resumed"]:
+        """Train, from a checkpoint if there is one."""
+        with text.encoded() as data:
             checkpoint = self._begin(record, onward, context)
             loop = self._training_loop(context, data, checkpoint, extended=onward is not None)
-            device = loop.context.device
-            record = run_record.begin(pipeline, directory, digest, tokenizer, data, device, record or {})
+            device, tokenizer = loop.context.device, text.tokenizer
+            record = run_record.begin(self.pipeline, self.directory, text.digest, tokenizer, data, device, record or {})
             self._train(loop, record)
         return "trained" if checkpoint is None else "resumed"
 
