@@ -125,12 +125,11 @@ class Checkpoints:
 
         Raises CorruptFileError if they are damaged; then `target` is as it was.
         """
-        source = inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}/{_PARTS[0]}")
-        try:
-            expected = read_json(source.with_name(_MANIFEST))["files"][_PARTS[0]]["sha256"]
-        except (KeyError, TypeError):
-            raise CorruptFileError(source.with_name(_MANIFEST), f"it does not list {_PARTS[0]}") from None
-        digest = hashlib.sha256()
+        source, listed = self._part(step, _PARTS[0]), self._part(step, _MANIFEST)
+        manifest = read_structured(Manifest, listed, largest=SMALL)
+        if _PARTS[0] not in manifest.files:
+            raise CorruptFileError(listed, f"files: it does not list {_PARTS[0]}")
+        expected, digest = manifest.files[_PARTS[0]].sha256, hashlib.sha256()
         with new_file(target) as file:
             for piece in pieces_of(source):
                 digest.update(piece)
