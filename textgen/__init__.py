@@ -44,12 +44,14 @@ if _TYPE_CHECKING:
     from textgen.plugin.component import BuildContext, Component, NoOptions, option
     from textgen.plugin.hookspecs import PLUGIN_API_VERSION, hookimpl
     from textgen.plugin.registry import PluginSet
+    from textgen.runs.verifying import CheckedFile, RunReport, verify
 
 __all__ = [
     "DOCUMENT_END",
     "PLUGIN_API_VERSION",
     "AsyncTextStream",
     "BuildContext",
+    "CheckedFile",
     "Choice",
     "Component",
     "ContractError",
@@ -77,6 +79,7 @@ __all__ = [
     "RunError",
     "RunLockedError",
     "RunMismatchError",
+    "RunReport",
     "TextScore",
     "TextStream",
     "TextgenError",
@@ -89,6 +92,7 @@ __all__ = [
     "option",
     "run",
     "train",
+    "verify",
 ]
 
 # Each is imported when it is first asked for: a plugin's import and `textgen --help` wait for no NumPy, and a Ctrl-C
@@ -113,6 +117,7 @@ _WHERE = {
     "plugin.component": ("BuildContext", "Component", "NoOptions", "option"),
     "plugin.hookspecs": ("PLUGIN_API_VERSION", "hookimpl"),
     "plugin.registry": ("PluginSet",),
+    "runs.verifying": ("CheckedFile", "RunReport", "verify"),
 }
 
 

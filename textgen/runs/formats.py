@@ -124,7 +124,7 @@ class RunRecord(Progress):
     """run.json.
 
     settled      what the trainer decided where options left it the choice
-    pipeline     the tables of pipeline.toml without `output`
+    pipeline     the tables of pipeline.toml
     environment  any keys
     files        the SHA-256 of each file that loading reads
     checksum     of all the rest, see `checksum_of`
