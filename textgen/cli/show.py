@@ -27,6 +27,5 @@ def command(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
 
     document = read_document(pipeline, overrides)
     plugins = context.discover().without(document.disabled_plugins())
-    pipeline = make_pipeline(with_start(document, plugins), plugins)
     given = {key: document.tables.get(key) for key in ("name", "output")}
-    click.echo(commented_toml(pipeline, given), nl=False)
+    click.echo(commented_toml(make_pipeline(with_start(document, plugins), plugins), given), nl=False)

@@ -132,6 +132,7 @@ class RunRecord(Progress):
 
     format_version: int
     status: Literal["training", "unfinished", "finished"]
+    step: int = attrs.field(validator=COUNT)
     seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
     fingerprint: Fingerprint
     data: DataSizes

@@ -55,7 +55,7 @@ def read_stored(directory: RunDirectory) -> StoredRun:
     A file may be gone, or of another run, because a process has just put that in place; then all is read again. Raises
     RunError, CorruptFileError.
     """
-    deadline, tries = time.monotonic() + _PATIENCE, 3
+    deadline, tries = time.monotonic() + _PATIENCE, 1
     while True:
         before = _stamp(directory)
         try:

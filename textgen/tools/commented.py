@@ -22,7 +22,7 @@ def commented_toml(pipeline: Pipeline, given: Mapping[str, Any] | None = None) -
     given  `name` and `output` as they were written, None where they were not. They say where the run is, so what was
            left to the name of the file is left to that of an edited copy. The pipeline's own if not set
     """
-    place = {"name": pipeline.name, "output": pipeline.output} if given is None else given
+    place: Mapping[str, Any] = {"name": pipeline.name, "output": pipeline.output} if given is None else given
     general = GeneralOptions(
         place["name"], pipeline.seed, pipeline.device, pipeline.threads, place["output"], default_observers=False
     )
