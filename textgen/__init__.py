@@ -44,6 +44,8 @@ if _TYPE_CHECKING:
     from textgen.plugin.component import BuildContext, Component, NoOptions, option
     from textgen.plugin.hookspecs import PLUGIN_API_VERSION, hookimpl
     from textgen.plugin.registry import PluginSet
+    from textgen.runs.pruning import prune
+    from textgen.runs.summary import RunSummary, summarize
     from textgen.runs.verifying import CheckedFile, RunReport, verify
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "RunLockedError",
     "RunMismatchError",
     "RunReport",
+    "RunSummary",
     "TextScore",
     "TextStream",
     "TextgenError",
@@ -90,7 +93,9 @@ __all__ = [
     "hookimpl",
     "load",
     "option",
+    "prune",
     "run",
+    "summarize",
     "train",
     "verify",
 ]
@@ -117,6 +122,8 @@ _WHERE = {
     "plugin.component": ("BuildContext", "Component", "NoOptions", "option"),
     "plugin.hookspecs": ("PLUGIN_API_VERSION", "hookimpl"),
     "plugin.registry": ("PluginSet",),
+    "runs.pruning": ("prune",),
+    "runs.summary": ("RunSummary", "summarize"),
     "runs.verifying": ("CheckedFile", "RunReport", "verify"),
 }
 

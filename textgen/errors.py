@@ -13,6 +13,7 @@
     │   ├── RunLockedError       .pid         another process is using it
     │   └── CorruptFileError     .path, .expected, .actual
     ├── TrainingError            .step, .learning_rate: training cannot continue
+    ├── ProcessesError           .step: of several processes of a run, one is lost
     └── Interrupted              .step, .signal_number, exit code 128 + signal
 
 The text of each says what is wrong, where, and what to do, in terms of the Python API; the attributes hold the same
@@ -32,6 +33,8 @@ from typing import Any, Final
 
 import attrs
 
+from textgen.visible import visible
+
 _REMEDIES: Final = {
     "output": "choose another {}",
     "overwrite": "give {} to start again",
@@ -47,7 +50,7 @@ class TextgenError(Exception):
     remedy = ""
 
     def __str__(self) -> str:
-        return self.worded(str)
+        return visible(self.worded(str))  # names, paths and values in it may be a stranger's
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Text and facts as they are: Exception would make it anew from its text, and break a pool of processes."""
@@ -273,6 +276,17 @@ class TrainingError(TextgenError):
 
     def __init__(self, message: str, *, step: int, learning_rate: float | None = None) -> None:
         self.step, self.learning_rate = step, learning_rate
+        super().__init__(message)
+
+
+class ProcessesError(TextgenError):
+    """Of several processes that train together, one has ended or does not answer.
+
+    `step` is that of the checkpoint from where the run resumes; None if there is none, or another process knows it.
+    """
+
+    def __init__(self, message: str, *, step: int | None = None) -> None:
+        self.step = step
         super().__init__(message)
 
 

@@ -111,7 +111,6 @@ def sweep(directory):
 
 def begun(directory):
     clear(directory)
-    directory.checkpoints.path.mkdir()
     directory.write_run({"status": "training"})
 
 def extend(directory):

@@ -18,7 +18,7 @@ from textgen.cli.options import check_state_output
 from textgen.cli.prompts import check_prompt, read_prompts
 from textgen.cli.request_options import as_arguments
 from textgen.cli.stop_switch import StopSwitch
-from textgen.cli.streams import print_stream, report_seed
+from textgen.cli.streams import print_stream, print_text, report_seed
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import end_id
@@ -123,7 +123,7 @@ def write_texts(texts: list[str]) -> None:
 
 def _write_text(text: str, number: int, *, is_several: bool) -> None:
     heading = "\n" * (number > 1) + f"=== text {number} ===\n" if is_several else ""
-    click.echo(heading + text)
+    print_text(f"{heading}{text}\n")
 
 
 def _one(output: OutputOptions, prompts: list[tuple[str, str]]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _write_whole(
                 fed = generator.encode_prompt(generation.prompt, _unknown_characters(generator, arguments))
                 row = _as_row(generation, len(fed), generator.tokenizer)
                 row |= {"novelty": report and attrs.asdict(report)} if output.novelty else {}
-                click.echo(json.dumps(row, ensure_ascii=False))
+                print_text(json.dumps(row, ensure_ascii=False) + "\n")
                 continue
             if number == 1:
                 report_seed(arguments, generation.seed)

@@ -20,16 +20,19 @@ import numpy as np
 import numpy.typing as npt
 from attrs.validators import and_, ge, lt
 
+from textgen.durable import new_file, sync_folder, write_json
 from textgen.errors import CorruptFileError, RunError
-from textgen.files import file_checksum, inside, write_json
+from textgen.files import file_checksum, inside
+from textgen.opening import contents_of, opened
 from textgen.pipeline.records import each, is_sha256, read_structured
 from textgen.protocols import Ids, Tokenizer
 
 FOLDER: Final = "copy-index"
-_ARRAYS: Final = ("tokens.bin", "suffixes.bin")
 _WORKSHOP: Final = ".copy-index"
 LONGEST: Final = 10_000  # a run is followed so far; each block knows so much of the text after it
 NGRAMS: Final = (8, 16, 32)
+_HEADER, _TOKENS, _SUFFIXES = _FILES = "index.json", "tokens.bin", "suffixes.bin"
+_ARRAYS: Final = (_TOKENS, _SUFFIXES)
 _BLOCK: Final = 1 << 22  # tokens; sorting them takes about 60 bytes each
 _PLACES: Final = 3
 _CONTEXT: Final = 30
@@ -82,11 +85,11 @@ class CopyIndex:
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None  # removed with this object
-        header = read_structured(IndexHeader, folder / "index.json")
-        self._tokenizer = tokenizer
+        header = read_structured(IndexHeader, folder / _HEADER)
+        self._tokenizer, self._folder = tokenizer, folder
         self._width, count = header.width, header.tokens
-        self._text = _map(folder / "tokens.bin", np.uint8, count * self._width)
-        self._suffixes = _map(folder / "suffixes.bin", np.uint32, count)
+        self._text = _map(folder / _TOKENS, np.uint8, count * self._width)
+        self._suffixes = _map(folder / _SUFFIXES, np.uint32, count)
 
     @classmethod
     def open(cls, run: Path, model_id: str, tokenizer: Tokenizer, training_tokens: Callable[[Path], Ids]) -> CopyIndex:
@@ -94,8 +97,10 @@ class CopyIndex:
 
         Where the run directory cannot be written to, it is made for this object alone.
         """
+        for name in (FOLDER, *(f"{FOLDER}/{name}" for name in _FILES)):
+            inside(run, name)
         try:
-            if not _is_whole(run / FOLDER, model_id):
+            if not _is_whole(run / FOLDER, model_id, tokenizer.vocab_size):
                 _make(run, model_id, tokenizer.vocab_size, training_tokens)
             return cls(run / FOLDER, tokenizer)
         except OSError as error:
@@ -109,7 +114,11 @@ class CopyIndex:
         return index
 
     def report(self, text: str) -> CopyReport:
-        """What `text` shares with the training corpus."""
+        """What `text` shares with the training corpus. Raises CorruptFileError where the index holds no tokens."""
+        with contents_of(self._folder / _TOKENS, "it does not hold tokens of this run"):
+            return self._report(text)
+
+    def _report(self, text: str) -> CopyReport:
         ids = self._tokenizer.encode(text)
         data = _to_bytes(ids, self._width)
         runs = np.zeros(len(ids), np.int64)
@@ -172,7 +181,10 @@ class CopyIndex:
 
 
 def _map(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
-    return np.memmap(path, dtype, "r", shape=(count,)) if count else np.empty(0, dtype)
+    if not count:
+        return np.empty(0, dtype)
+    with opened(path) as file:
+        return np.memmap(file, dtype, "r", shape=(count,))
 
 
 def check_index(run: Path, model_id: str) -> None:
@@ -187,14 +199,20 @@ def check_index(run: Path, model_id: str) -> None:
             raise CorruptFileError(path, f"its SHA-256 is {actual[:12]}…, and another when it was made")
 
 
-def _is_whole(folder: Path, model_id: str) -> bool:
+def _is_whole(folder: Path, model_id: str, vocab_size: int) -> bool:
     """Whether an index of this model is there, with as much in each file as its header says."""
     try:
-        header = read_structured(IndexHeader, folder / "index.json")
+        header = read_structured(IndexHeader, folder / _HEADER)
         sizes = [(folder / name).stat().st_size for name in _ARRAYS]
-        return header.model == model_id and sizes == [header.tokens * header.width, header.tokens * 4]
+        is_one = (header.model, header.width) == (model_id, _width(vocab_size))
+        return is_one and sizes == [header.tokens * header.width, header.tokens * 4]
     except (OSError, CorruptFileError):
         return False
+
+
+def _width(vocab_size: int) -> int:
+    """Bytes of an id."""
+    return int(np.min_scalar_type(max(vocab_size - 1, 0)).itemsize)
 
 
 def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[Path], Ids]) -> None:
@@ -206,7 +224,7 @@ def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[
 
     (run / _WORKSHOP).mkdir(exist_ok=True)
     with filelock.FileLock(inside(run, f"{_WORKSHOP}/lock")):
-        if _is_whole(run / FOLDER, model_id):
+        if _is_whole(run / FOLDER, model_id, vocab_size):
             return
         partial = run / _WORKSHOP / "partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -216,20 +234,21 @@ def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[
             (partial / "corpus.bin").unlink(missing_ok=True)
             shutil.rmtree(run / FOLDER, ignore_errors=True)
             partial.rename(run / FOLDER)
+            sync_folder(run)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:
-    width = np.min_scalar_type(max(vocab_size - 1, 0)).itemsize
-    with (folder / "tokens.bin").open("wb") as text, (folder / "suffixes.bin").open("wb") as suffixes:
+    width = _width(vocab_size)
+    with new_file(folder / _TOKENS) as text, new_file(folder / _SUFFIXES) as suffixes:
         for begin in range(0, len(tokens), _BLOCK):
             text.write(_to_bytes(tokens[begin : begin + _BLOCK], width))
             block = np.asarray(tokens[begin : begin + _BLOCK + LONGEST], np.int64)
             order = suffix_array(block)
             suffixes.write(order[order < min(_BLOCK, len(tokens) - begin)].astype(np.uint32).tobytes())
     sums = {name: file_checksum(folder / name) for name in _ARRAYS}
-    write_json(folder / "index.json", {"model": model_id, "width": width, "tokens": len(tokens), "files": sums})
+    write_json(folder / _HEADER, {"model": model_id, "width": width, "tokens": len(tokens), "files": sums})
 
 
 def suffix_array(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

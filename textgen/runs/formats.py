@@ -47,7 +47,8 @@ class Manifest:
 class Progress:
     """The engine's own state, kept when a run is resumed.
 
-    stable_steps  as the trainer's last StepDone said
+    steps         how many there are to be, as the trainer's last StepDone said
+    stable_steps  the same
     kept          steps whose checkpoints a run with more steps goes on from: that of stable_steps, and its best
     """
 
@@ -57,6 +58,7 @@ class Progress:
     seconds: float = 0.0
     best_step: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     best_loss: Any = attrs.field(default=None, validator=is_number)
+    steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     stable_steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     kept: list[int] = attrs.field(factory=list, validator=each(COUNT))
 

@@ -15,7 +15,6 @@ import tomli_w
 
 from textgen.data import Dataset
 from textgen.errors import CorruptFileError, Difference, RunError, RunMismatchError
-from textgen.files import dump_tensors
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.structure import Choice, Reader, flat
 from textgen.protocols import Tokenizer
@@ -23,6 +22,7 @@ from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.corpus import CorpusDigest
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
+from textgen.runs.identity import identity
 from textgen.runs.observers import Stopped
 
 
@@ -41,17 +41,6 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     ending = [choice for choice in pipeline.observers if hasattr(choice.options, "fingerprint")]
     shape["observer"] = {choice.offer.canonical_name: choice.options.fingerprint() for choice in ending}
     return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
-
-
-def identity(choice: Choice) -> dict[str, Any]:
-    """What of a component determines the model: all its options, or those in the `fingerprint` of its config."""
-    if hasattr(choice.options, "fingerprint"):
-        return {"type": choice.offer.canonical_name, **choice.options.fingerprint()}
-    return {
-        **choice.table(),
-        "type": choice.offer.canonical_name,
-        **{key: identity(part) for key, part in choice.parts().items()},
-    }
 
 
 def compare(
@@ -227,8 +216,7 @@ def finish(
 ) -> None:
     """Write the best weights, then mark the run finished; `stopped` says which observer ended it early."""
     step = progress.best_step if progress.best_step is not None else progress.step
-    tensors = directory.checkpoints.read(step).tensors
-    weights = directory.write_artifact("model.safetensors", dump_tensors(tensors))
+    weights = directory.checkpoints.copy_weights(step, directory.path / "model.safetensors")
     files = {**record["files"], "model.safetensors": weights}
     early = {} if stopped is None else {"stopped": attrs.asdict(stopped)}
     directory.write_run({**record, "status": "finished", **attrs.asdict(progress), **early, "files": files})

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
-from textgen.files import dump_tensors, load_tensors, read_bytes, read_checked, read_json
+from textgen.files import dump_tensors, read_bytes, read_json, read_tensors
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
 from textgen.pipeline.structure import Reader, flat
@@ -121,7 +121,7 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
     if record["status"] == "finished":
         path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
         try:
-            return sha256, load_tensors(path, read_checked(path, sha256)), ()
+            return sha256, read_tensors(path, sha256), ()
         except CorruptFileError as error:
             error.remedy = "verify"
             raise

@@ -8,12 +8,6 @@ from typing import Any
 
 import click
 
-from textgen import BuildContext, Component, NoOptions, hookimpl
-
-
-class VerifyOptions(NoOptions):
-    """Check every file of a run directory, and repair what can be."""
-
 
 @click.command("verify")
 @click.argument("run", type=click.Path(exists=True, file_okay=False))
@@ -22,7 +16,7 @@ class VerifyOptions(NoOptions):
     "--repair", is_flag=True, help="Mend what there is a good copy of, and remove what a killed run has left."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(run: str, states: tuple[str, ...], repair: bool, as_json: bool) -> None:
+def verify_command(run: str, states: tuple[str, ...], repair: bool, as_json: bool) -> None:
     """Check every file of a run directory against its checksum, and repair what can be.
 
     RUN is a run directory, such as runs/my; STATES are saved states of texts (--save-state). Says what is damaged, and
@@ -62,14 +56,3 @@ def _what_works(report: Any) -> str:
         return loads
     place = f"resumes from step {report.resumes_from}" if report.resumes_from is not None else "begins anew"
     return f"{loads}, and textgen run {place}"
-
-
-def build(config: NoOptions, context: BuildContext) -> Any:
-    """The command."""
-    return command
-
-
-@hookimpl
-def textgen_commands() -> list[Component]:
-    """Offer `verify`."""
-    return [Component("verify", VerifyOptions, build)]

@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 import attrs
 
+from textgen.durable import write_atomic
 from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
-from textgen.files import write_atomic
 from textgen_builtins.observers.config import SamplesConfig
 from textgen_builtins.observers.loss_plot import draw
 
