@@ -160,6 +160,9 @@ class DeviceError(UsageError):
         self.device, self.remedy = device, remedy
 
 
+_LONG: Final = ("corpus.sha256", "corpus.characters", "model.start.weights", "model.start.tokenizer")
+
+
 @attrs.frozen
 class Difference:
     """A key of a run's fingerprint whose value was another; None where it was not set."""
@@ -172,7 +175,7 @@ class Difference:
         return f"{self.key}: {self._shown(self.before)} before, {self._shown(self.now)} now"
 
     def _shown(self, value: Any) -> str:
-        if value is not None and self.key.startswith(("corpus.", "model.start.")):  # a length, and checksums
+        if value is not None and self.key in _LONG:  # a length, and checksums
             return f"{value:,}" if isinstance(value, int) else f"{str(value)[:12]}…"
         return "not set" if value is None else str(value)
 

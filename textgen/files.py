@@ -17,6 +17,7 @@ from textgen.opening import (
     check_json,
     check_tensors,
     contents_of,
+    opened,
     read_bounded,
     read_tensor_file,
     special,
@@ -202,11 +203,14 @@ def _checked(path: Path, data: bytes, sha256: str) -> bytes:
 
 def file_checksum(path: Path) -> str:
     """The SHA-256 of a file, read piece by piece. Raises CorruptFileError."""
+    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with opened(path) as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
     except OSError as error:
-        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+        raise _unreadable(path, error) from error
+    return digest.hexdigest()
 
 
 def path_of(value: Any, argument: str, expected: str = "expected the path of a run directory") -> Path:

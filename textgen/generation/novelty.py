@@ -187,6 +187,18 @@ def _map(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
         return np.memmap(file, dtype, "r", shape=(count,))
 
 
+def check_index(run: Path, model_id: str) -> None:
+    """Check an index that is there, every byte. Raises RunError, CorruptFileError."""
+    folder = inside(run, FOLDER)
+    header = read_structured(IndexHeader, folder / "index.json")
+    if header.model != model_id:
+        raise CorruptFileError(folder / "index.json", "it is of another model")
+    for name in _ARRAYS:
+        path = inside(run, f"{FOLDER}/{name}")
+        if (actual := file_checksum(path)) != header.files.get(name, ""):
+            raise CorruptFileError(path, f"its SHA-256 is {actual[:12]}…, and another when it was made")
+
+
 def _is_whole(folder: Path, model_id: str, vocab_size: int) -> bool:
     """Whether an index of this model is there, with as much in each file as its header says."""
     try:

@@ -12,6 +12,7 @@ import torch
 from attrs.validators import ge
 from torch import Tensor
 
+from textgen import devices
 from textgen.data import Dataset
 from textgen.errors import TrainingError, UsageError
 from textgen.events import Evaluated, Settled, StepDone, TrainingEvent
@@ -57,8 +58,12 @@ class GradientTrainer:
     _loaded: TrainerState | None = attrs.field(default=None, init=False)
     _computation: Computation | None = attrs.field(default=None, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        devices.check_fork()  # before the model is made, which may compute too
+
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
+        devices.check_fork(computes=True)
         if not hasattr(model, "parameters"):
             raise UsageError("this trainer trains by gradient, and the model has none; choose a trainer made for it")
         plan = Plan(self.options, context, training_batches(self.options, data.training_windows(), context.seed))

@@ -90,6 +90,21 @@ class Checkpoints:
             raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
         return None
 
+    def to_resume(self) -> Checkpoint | None:
+        """The newest intact checkpoint, as `last`. Where its best is damaged, the evaluations after it choose anew."""
+        newest = self.last()
+        if newest is None or newest.progress.best_step in (None, newest.step):
+            return newest
+        try:
+            self.read(newest.progress.best_step)
+        except CorruptFileError as damaged:
+            step = newest.progress.best_step
+            cause = "the best from here on will be the model"
+            logger.warning("checkpoint of step %d, the best so far, is damaged (%s); %s", step, damaged, cause)
+            progress = attrs.evolve(newest.progress, best_step=None, best_loss=None, since_best=0)
+            return attrs.evolve(newest, progress=progress)
+        return newest
+
     def best(self) -> Checkpoint:
         """The best of the checkpoints, by the newest; also while another process writes and removes them.
 

@@ -84,6 +84,10 @@ class RunDirectory:
         leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
 
+    def leftovers(self) -> list[Path]:
+        """What a killed process has left, or one that is at work is writing."""
+        return [path for pattern in _LEFTOVERS for path in self.path.glob(pattern)]
+
     def prepare(self, *, described: bool = False) -> Path | None:
         """Create the folder and check that it is writable, before any work is done. Raises RunError.
 

@@ -166,7 +166,7 @@ class Execution:
         elif onward is not None:
             best = onward.progress.best_step
             directory.extend({onward.step} if best is None else {onward.step, best}, spare=directory.tokens)
-        checkpoint = onward if record is None or onward is not None else directory.checkpoints.last()
+        checkpoint = onward if record is None or onward is not None else directory.checkpoints.to_resume()
         run_record.write_pipeline(self.pipeline, directory)  # first: components may read it
         return checkpoint
 
@@ -222,8 +222,8 @@ class Execution:
     ) -> TrainingLoop:
         """Build model, trainer and observers, restored from the checkpoint if there is one."""
         pipeline, components = self.pipeline, self._components
+        trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
         model = components.build(pipeline.model, context)
-        trainer = components.build(pipeline.trainer, context)
         if checkpoint is not None:
             load_weights(model, pipeline.model, checkpoint.tensors)
             self._load_state(trainer, checkpoint)

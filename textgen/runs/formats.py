@@ -126,7 +126,7 @@ class RunRecord(Progress):
     """run.json.
 
     settled      what the trainer decided where options left it the choice
-    pipeline     the tables of pipeline.toml without `output`
+    pipeline     the tables of pipeline.toml
     environment  any keys
     cause        why training ended, in a run that is not finished
     files        the SHA-256 of each file that loading reads
@@ -135,6 +135,7 @@ class RunRecord(Progress):
 
     format_version: int
     status: Literal["training", "unfinished", "finished"]
+    step: int = attrs.field(validator=COUNT)
     seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
     fingerprint: Fingerprint
     data: DataSizes

@@ -126,7 +126,7 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
 def described(tables: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with the tables of pipeline.toml, and its checksum."""
     files = {**record.get("files", {}), "pipeline.toml": hashlib.sha256(pipeline_text(tables)).hexdigest()}
-    return {**record, "pipeline": {key: value for key, value in tables.items() if key != "output"}, "files": files}
+    return {**record, "pipeline": {**tables, "output": "."}, "files": files}
 
 
 def pipeline_text(tables: Mapping[str, Any]) -> bytes:
