@@ -54,7 +54,7 @@ VALUES: tuple[Any, ...] = (
 
 def _bytes(change: Callable[[bytes, random.Random], bytes]) -> Mutation:
     def mutate(path: Path, draw: random.Random, outside: Path) -> None:
-        path.write_bytes(change(path.read_bytes(), draw))
+        path.write_bytes(change(path.read_bytes() or b"{}", draw))
 
     return mutate
 
@@ -331,12 +331,27 @@ FOR_FOLDERS: dict[str, Mutation] = {
 }
 
 
+def applicable(path: Path) -> list[str]:
+    """The mutations of a file or a folder."""
+    if path.is_dir():
+        return list(FOR_FOLDERS)
+    kinds = {"json": (".json", ".jsonl"), "toml": (".toml",)}
+    kinds |= dict.fromkeys(("values", "promise", "header"), (".safetensors",))
+    first = {name: name.split()[0] for name in FOR_FILES}
+    return [name for name in FOR_FILES if path.suffix in kinds.get(first[name], (path.suffix,)) or " of " in name]
+
+
 def seal(path: Path, run: Path) -> None:
     """Put the checksum of a spoilt file where the run has that of the file, as somebody does it who means harm."""
     holder = path.parent / "manifest.json" if path.parent.parent.name == "checkpoints" else run / "run.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        record, data = json.loads(holder.read_bytes()), path.read_bytes()
-        sha256 = hashlib.sha256(data).hexdigest()
-        is_entry = isinstance(record["files"][path.name], dict)
-        record["files"][path.name] = {"bytes": len(data), "sha256": sha256} if is_entry else sha256
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        record = json.loads(holder.read_bytes())
+        if path.name in record["files"]:
+            data = path.read_bytes()
+            sha256 = hashlib.sha256(data).hexdigest()
+            is_entry = isinstance(record["files"][path.name], dict)
+            record["files"][path.name] = {"bytes": len(data), "sha256": sha256} if is_entry else sha256
+        if record.pop("checksum", None) is not None:
+            text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+            record["checksum"] = hashlib.sha256(text.encode()).hexdigest()
         holder.write_text(json.dumps(record))

@@ -6,6 +6,7 @@ python -m tests.faults.races --loads 5000
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -47,10 +48,8 @@ def replace(folder: Path) -> None:
     """Replace the run with one of another order, again and again; every third time fail to."""
     for number in range(10**9):
         fails = [Fails()] if number % 3 == 2 else []
-        try:
+        with contextlib.suppress(InterruptedError):
             textgen.run(tables(folder, 2 + number % 2), overwrite=True, observers=fails)
-        except InterruptedError:
-            pass
 
 
 def load(folder: Path, loads: int) -> Counter[str]:

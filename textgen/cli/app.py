@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import shlex
 import signal
 import sys
 import warnings
@@ -89,9 +90,9 @@ class _Group(click.Group):
         from textgen.suggest import nearest
 
         if word.endswith(".toml") or Path(word).is_file():
-            return f"did you mean 'textgen {'run' if word.endswith('.toml') else 'init'} {word}'?"
+            return f"did you mean textgen {'run' if word.endswith('.toml') else 'init'} {shlex.quote(word)}?"
         if Path(word, "run.json").is_file():
-            return f"did you mean 'textgen generate {word}'?"
+            return f"did you mean textgen generate {shlex.quote(word)}?"
         known = _ALSO_CALLED.get(word)
         return f"did you mean {known!r}?" if known else nearest(word, self.list_commands(ctx))
 

@@ -21,7 +21,7 @@ import attrs
 
 from textgen.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
 from textgen.errors import CorruptFileError
-from textgen.files import inside, read_checked, read_json, read_tensors, tensor_pieces
+from textgen.files import inside, read_json, read_tensors, tensor_pieces
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
 from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
@@ -54,7 +54,8 @@ class Checkpoints:
     path: Path
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, in order. A folder with another name is not one."""
+        """The steps that have a checkpoint, in order. A folder with another name is not one. Raises RunError."""
+        inside(self.path.parent, self.path.name)
         numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
         return sorted(step for path in numbered if path == self.folder(step := int(path.name[5:])))
 
@@ -150,7 +151,7 @@ class Checkpoints:
                 digest.update(piece)
                 file.write(piece)
             if digest.hexdigest() != expected:
-                read_checked(source, expected)  # says what it is instead
+                read_tensors(source, expected)  # says what it is instead
         return digest.hexdigest()
 
     def keep(self, steps: set[int]) -> None:
@@ -174,10 +175,6 @@ class Checkpoints:
     def foreign(self) -> list[Path]:
         """Folders with the name of a checkpoint that no run wrote. They are left alone."""
         return [folder for step in self.steps() if not _is_own(folder := self.folder(step))]
-
-    def _part(self, step: int, name: str) -> Path:
-        """A file of a checkpoint, refused where a link leads out of the run directory."""
-        return inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}/{name}")
 
     def folder(self, step: int) -> Path:
         """Where the checkpoint of a step is, or would be."""

@@ -142,8 +142,9 @@ class RunDirectory:
                 pid = None
             raise RunLockedError(self.path, pid) from None
         except OSError as error:
-            if error.errno not in _LOCKLESS:
-                raise  # else `prepare` has said so
+            if error.errno not in _LOCKLESS:  # else `prepare` has said so
+                cause = f"{self.path / _LOCK} cannot be locked: {error.strerror or error}; remove it"
+                raise RunError(cause, self.path) from error
         try:
             write_json(owner, {"pid": os.getpid()})
             yield

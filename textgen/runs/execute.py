@@ -36,6 +36,7 @@ from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import ObserverEntry, Observers
 from textgen.runs.reading import ReadingProgress
+from textgen.runs.sources import check_sources
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
 from textgen.runs.training_text import TrainingText
@@ -116,6 +117,7 @@ class Execution:
             console=self.console,
             plugins=pipeline.plugins,
         )
+        check_sources(pipeline.corpus, pipeline.folder, self.console)
         corpus = self._components.build(pipeline.corpus, context)
         tokenizer = self._components.build(pipeline.tokenizer, context)
         if pipeline.start is not None:

@@ -186,14 +186,6 @@ class TrainingLoop:
             learning_rate=rate,
         )
 
-    def _kept(self) -> tuple[str, int | None]:
-        steps = self.directory.checkpoints.steps()
-        return (
-            (f"the checkpoint of step {steps[-1]} is kept", steps[-1])
-            if steps
-            else ("there was no checkpoint yet", None)
-        )
-
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
         loss = event.training_loss if event.validation_loss is None else event.validation_loss
         self.progress.evaluations += 1
