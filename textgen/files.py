@@ -8,13 +8,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError, UsageError
-from textgen.opening import check_json, check_tensors, opened, read_bounded, read_tensor_file, special
-from textgen.protocols import Tensors
+from textgen.opening import check_json, check_tensors, contents_of, opened, read_bounded, read_tensor_file, special
+from textgen.protocols import Tensors, Tokenizer
+
+VOCABULARY: Final = "tokenizer.json"
+"""The file of a run that holds its tokenizer."""
 
 _PIECE: Final = 1 << 22  # bytes of an array that are written at a time
 _DTYPES: Final = {  # in the order in which the safetensors library lays arrays out, so that none needs padding
@@ -150,7 +153,36 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
     return load_tensors(path, _checked(path, data, sha256))
 
 
+def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer:
+    """The tokenizer that is saved in a run directory, made by one of its kind. Raises RunError, CorruptFileError."""
+    path = inside(folder, VOCABULARY)
+    return load_vocabulary(tokenizer, read_json(path, sha256), path)
+
+
+def load_vocabulary(tokenizer: Tokenizer, state: Mapping[str, Any], path: Path) -> Tokenizer:
+    """A tokenizer with the vocabulary in the file `path`. Raises CorruptFileError if it refuses that."""
+    with contents_of(path, "its tokenizer refuses it"):
+        return tokenizer.from_dict(state)
+
+
+def folder_size(folder: Path) -> tuple[int, float]:
+    """Bytes of the files under a folder, each counted once, and when the newest was written. Links are not followed."""
+    seen, total, newest = set(), 0, 0.0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(parent, name))
+            except OSError:  # removed meanwhile
+                continue
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                total += found.st_size
+                newest = max(newest, found.st_mtime)
+    return total, newest
+
+
 def _checked(path: Path, data: bytes, sha256: str) -> bytes:
+    """The data, once its checksum is the right one; the error says what else they look like."""
     actual = hashlib.sha256(data).hexdigest()
     if actual != sha256:
         cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{_looks_like(data)}"

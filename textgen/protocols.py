@@ -19,6 +19,7 @@ import attrs
 
 from textgen.documents import CorpusPiece
 from textgen.events import Event, Stop, TrainingEvent
+from textgen.processes import Processes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -215,11 +216,13 @@ class TrainingContext:
     seed      for all its random choices
     device    as torch names it
     elapsed   seconds that this run has taken before training: imports, corpus, tokenizer, its earlier parts
+    processes where several train together, as torchrun starts them; only a trainer with `distributed` is given it
     """
 
     seed: int
     device: str
     elapsed: float = 0.0
+    processes: Processes | None = None
 
 
 class Trainer(Protocol):

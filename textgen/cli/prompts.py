@@ -13,7 +13,8 @@ from typing import Final
 
 import click
 
-from textgen.errors import UsageError
+from textgen.encodings import decode
+from textgen.errors import CorpusError, UsageError
 
 _PATIENCE_SECONDS: Final = 1.0
 
@@ -77,10 +78,17 @@ def _read(path: str) -> str:
         raise UsageError("- reads stdin, which is closed")
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        text = data.decode("utf-8-sig")
+        text = "".join(decode([data], Path(path), tell=_tell)).removeprefix("\ufeff")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}:{line}: not UTF-8; save the prompts as UTF-8 text") from error
+    except CorpusError as error:
+        if error.offset is None:
+            raise UsageError(str(error)) from error
+        line = data.count(b"\n", 0, error.offset) + 1
+        cause = f"{path}:{line}: not {error.encoding.upper()}"
+        raise UsageError(f"{cause}; save the prompts as UTF-8 text") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _tell(path: Path, encoding: str, why: str) -> None:
+    click.echo(f"textgen: warning: {path}: read as {encoding}, {why}; save it as UTF-8 if that is wrong", err=True)

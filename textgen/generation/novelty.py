@@ -29,10 +29,11 @@ from textgen.pipeline.records import each, is_sha256, read_structured
 from textgen.protocols import Ids, Tokenizer
 
 FOLDER: Final = "copy-index"
-_ARRAYS: Final = ("tokens.bin", "suffixes.bin")
 _WORKSHOP: Final = ".copy-index"
 LONGEST: Final = 10_000  # a run is followed so far; each block knows so much of the text after it
 NGRAMS: Final = (8, 16, 32)
+_HEADER, _TOKENS, _SUFFIXES = _FILES = "index.json", "tokens.bin", "suffixes.bin"
+_ARRAYS: Final = (_TOKENS, _SUFFIXES)
 _BLOCK: Final = 1 << 22  # tokens; sorting them takes about 60 bytes each
 _PLACES: Final = 3
 _CONTEXT: Final = 30
@@ -85,11 +86,11 @@ class CopyIndex:
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None  # removed with this object
-        header = read_structured(IndexHeader, folder / "index.json")
+        header = read_structured(IndexHeader, folder / _HEADER)
         self._tokenizer, self._folder = tokenizer, folder
         self._width, count = header.width, header.tokens
-        self._text = _map(folder / "tokens.bin", np.uint8, count * self._width)
-        self._suffixes = _map(folder / "suffixes.bin", np.uint32, count)
+        self._text = _map(folder / _TOKENS, np.uint8, count * self._width)
+        self._suffixes = _map(folder / _SUFFIXES, np.uint32, count)
 
     @classmethod
     def open(cls, run: Path, model_id: str, tokenizer: Tokenizer, training_tokens: Callable[[Path], Ids]) -> CopyIndex:
@@ -97,7 +98,7 @@ class CopyIndex:
 
         Where the run directory cannot be written to, it is made for this object alone.
         """
-        for name in ("", "/index.json", *(f"/{name}" for name in _ARRAYS)):
+        for name in ("", *(f"/{name}" for name in _FILES)):
             inside(run, f"{FOLDER}{name}")
         try:
             if not _is_whole(run / FOLDER, model_id, tokenizer.vocab_size):
@@ -187,10 +188,22 @@ def _map(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
         return np.memmap(file, dtype, "r", shape=(count,))
 
 
+def check_index(run: Path, model_id: str) -> None:
+    """Check an index that is there, every byte. Raises RunError, CorruptFileError."""
+    folder = inside(run, FOLDER)
+    header = read_structured(IndexHeader, folder / _HEADER)
+    if header.model != model_id:
+        raise CorruptFileError(folder / _HEADER, "it is of another model")
+    for name in _ARRAYS:
+        path = inside(run, f"{FOLDER}/{name}")
+        if (actual := file_checksum(path)) != header.files.get(name, ""):
+            raise CorruptFileError(path, f"its SHA-256 is {actual[:12]}…, and another when it was made")
+
+
 def _is_whole(folder: Path, model_id: str, vocab_size: int) -> bool:
     """Whether an index of this model is there, with as much in each file as its header says."""
     try:
-        header = read_structured(IndexHeader, folder / "index.json")
+        header = read_structured(IndexHeader, folder / _HEADER)
         sizes = [(folder / name).stat().st_size for name in _ARRAYS]
         is_of_model = (header.model, header.width) == (model_id, _width(vocab_size))
         return is_of_model and sizes == [header.tokens * header.width, header.tokens * 4]
@@ -237,7 +250,7 @@ def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:
             order = suffix_array(block)
             suffixes.write(order[order < min(_BLOCK, len(tokens) - begin)].astype(np.uint32).tobytes())
     sums = {name: file_checksum(folder / name) for name in _ARRAYS}
-    write_json(folder / "index.json", {"model": model_id, "width": width, "tokens": len(tokens), "files": sums})
+    write_json(folder / _HEADER, {"model": model_id, "width": width, "tokens": len(tokens), "files": sums})
 
 
 def suffix_array(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -17,7 +17,7 @@ from textgen.durable import write_atomic
 from textgen.errors import CorruptFileError, RunError
 from textgen.files import dump_tensors, load_tensors, parse_json, path_of
 from textgen.generation.sampling import log_softmax
-from textgen.opening import read_tensor_file
+from textgen.opening import contents_of, read_tensor_file
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import COUNT, each, is_line, structured
 from textgen.protocols import Tensors
@@ -83,16 +83,14 @@ class GenerationState:
             data = read_tensor_file(path)
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror or error}", path) from error
-        try:
+        with contents_of(path, "it is not a saved state of a generation"):
             arrays = load_tensors(path, data)
             checksum = arrays.pop("checksum")
             if not np.array_equal(checksum, _checksum(arrays)):
                 raise CorruptFileError(path, "it is not as it was saved: its checksum differs")
             values = parse_json(arrays.pop("values").tobytes())
-        except (KeyError, ValueError) as error:
-            raise CorruptFileError(path, "it is not a saved state of a generation") from error
-        structured(_Values, values, path)
-        return cls(arrays, values)
+            structured(_Values, values, path)
+            return cls(arrays, values)
 
 
 @attrs.frozen

@@ -61,19 +61,17 @@ class Checkpoints:
 
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
-        folder = inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}")
-        for name in (_MANIFEST, *_PARTS):
-            inside(self.path.parent, f"{self.path.name}/{folder.name}/{name}")
-        manifest = read_structured(Manifest, folder / _MANIFEST, largest=SMALL)
+        paths = {name: self._part(step, name) for name in (_MANIFEST, *_PARTS)}
+        manifest = read_structured(Manifest, paths[_MANIFEST], largest=SMALL)
         for name in _PARTS:
             if name not in manifest.files:
-                raise CorruptFileError(folder / _MANIFEST, f"files: it does not list {name}")
+                raise CorruptFileError(paths[_MANIFEST], f"files: it does not list {name}")
         sums = {name: manifest.files[name].sha256 for name in _PARTS}
-        tensors, arrays = (read_tensors(folder / name, sums[name]) for name in _PARTS[:2])
-        state = read_structured(TrainingState, folder / _PARTS[2], sums[_PARTS[2]])
+        tensors, arrays = (read_tensors(paths[name], sums[name]) for name in _PARTS[:2])
+        state = read_structured(TrainingState, paths[_PARTS[2]], sums[_PARTS[2]])
         for file, found in ((_MANIFEST, manifest.step), (_PARTS[2], state.progress.step)):
             if found != step:
-                raise CorruptFileError(folder / file, f"it is of step {found}, and its folder of step {step}")
+                raise CorruptFileError(paths[file], f"it is of step {found}, and its folder of step {step}")
         return Checkpoint(tensors, TrainerState(arrays, dict(state.trainer)), state.progress)
 
     def last(self, up_to: float = math.inf) -> Checkpoint | None:
@@ -92,6 +90,21 @@ class Checkpoints:
             cause = f"no checkpoint of this run is intact (the newest: {error})"
             raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
         return None
+
+    def to_resume(self) -> Checkpoint | None:
+        """The newest intact checkpoint, as `last`. Where its best is damaged, the evaluations after it choose anew."""
+        newest = self.last()
+        if newest is None or newest.progress.best_step in (None, newest.step):
+            return newest
+        try:
+            self.read(newest.progress.best_step)
+        except CorruptFileError as damaged:
+            step = newest.progress.best_step
+            cause = "the best from here on will be the model"
+            logger.warning("checkpoint of step %d, the best so far, is damaged (%s); %s", step, damaged, cause)
+            progress = attrs.evolve(newest.progress, best_step=None, best_loss=None, since_best=0)
+            return attrs.evolve(newest, progress=progress)
+        return newest
 
     def best(self) -> Checkpoint:
         """The best of the checkpoints, by the newest; also while another process writes and removes them.
@@ -128,12 +141,11 @@ class Checkpoints:
 
         Raises CorruptFileError if they are damaged; then `target` is as it was.
         """
-        source = inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}/{_PARTS[0]}")
-        try:
-            expected = read_json(source.with_name(_MANIFEST))["files"][_PARTS[0]]["sha256"]
-        except (KeyError, TypeError):
-            raise CorruptFileError(source.with_name(_MANIFEST), f"it does not list {_PARTS[0]}") from None
-        digest = hashlib.sha256()
+        source, listed = self._part(step, _PARTS[0]), self._part(step, _MANIFEST)
+        manifest = read_structured(Manifest, listed, largest=SMALL)
+        if _PARTS[0] not in manifest.files:
+            raise CorruptFileError(listed, f"files: it does not list {_PARTS[0]}")
+        expected, digest = manifest.files[_PARTS[0]].sha256, hashlib.sha256()
         with new_file(target) as file:
             for piece in pieces_of(source):
                 digest.update(piece)

@@ -53,6 +53,7 @@ _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
 _EMPTY: Final = ("checkpoints", _LOCK, f"{PROBE}*")
 _OWNER_TO_BE: Final = f".{_OWNER}.*.tmp"
+_LOCK_SECONDS: Final = 0.1  # so that is_locked, which tries the lock, stops no run that begins at that moment
 _IGNORED: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that count as empty
 _LEFTOVERS: Final = (*LEFTOVERS, *(f"checkpoints/{pattern}" for pattern in LEFTOVERS), "tokens.bin")
 _LOCKLESS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what a file system without them says
@@ -83,6 +84,10 @@ class RunDirectory:
         leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
 
+    def leftovers(self) -> list[Path]:
+        """What a killed process has left, or one that is at work is writing."""
+        return [path for pattern in _LEFTOVERS for path in self.path.glob(pattern)]
+
     def prepare(self, *, described: bool = False) -> Path | None:
         """Create the folder and check that it is writable, before any work is done. Raises RunError.
 
@@ -112,9 +117,9 @@ class RunDirectory:
 
     def abandon(self, made: Path | None) -> None:
         """Remove what `prepare` created for a run that was refused before it began, and nothing else."""
-        if made is None or self.exists() or any(self._strangers()):
-            return
-        with contextlib.suppress(OSError):  # another process may have come
+        with contextlib.suppress(OSError):  # another process may have come, or the folder may be gone
+            if made is None or self.exists() or any(self._strangers()):
+                return
             (self.path / _LOCK).unlink(missing_ok=True)
             self.checkpoints.path.rmdir()
             for folder in (self.path, *self.path.parents):
@@ -129,7 +134,7 @@ class RunDirectory:
 
         lock, owner = filelock.FileLock(self.path / _LOCK), self.path / _OWNER
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOCK_SECONDS, poll_interval=_LOCK_SECONDS / 10)
         except filelock.Timeout:
             try:
                 pid: int | None = read_structured(LockOwner, owner, largest=SMALL).pid
@@ -150,6 +155,26 @@ class RunDirectory:
                 if self.exists() or all(path == owner for path in self._strangers()):
                     owner.unlink()  # where it stays, it marks the files as those of a run
             lock.release()
+
+    def is_begun(self) -> bool:
+        """Whether a process holds the lock, or held it when it was killed."""
+        return (self.path / _OWNER).is_file()
+
+    def is_locked(self) -> bool:
+        """Whether a process trains here now. Nothing is written."""
+        import filelock
+
+        if not self.is_begun():
+            return False
+        lock = filelock.FileLock(self.inside(_LOCK))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:  # on a file system that may only be read, nobody trains
+            return False
+        lock.release()
+        return False
 
     def read_run(self) -> dict[str, Any]:
         """The record in run.json. Raises RunError if there is none, CorruptFileError if it cannot be used."""
@@ -226,6 +251,16 @@ class RunDirectory:
         """This run; while it is not finished, the finished run that it replaces, if there is one."""
         previous = RunDirectory(self.inside(_PREVIOUS))
         return previous if self._status() != "finished" and previous._status() == "finished" else self
+
+    def kept(self) -> str:
+        """What is left of a run that fails, as the end of a sentence."""
+        try:
+            steps = self.checkpoints.steps()
+        except OSError:
+            return "earlier checkpoints are kept"
+        if not self.path.is_dir():
+            return "the run directory was moved or removed while the run used it"
+        return f"the checkpoint of step {steps[-1]} is kept" if steps else "there was no checkpoint yet"
 
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""

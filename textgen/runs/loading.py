@@ -19,6 +19,7 @@ from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
 from textgen.errors import CorpusError, CorruptFileError, Fault, PipelineError, UsageError
+from textgen.files import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import Document
@@ -29,11 +30,14 @@ from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
-from textgen.runs.corpus import HashedPieces, encode_corpus, split_tokens
+from textgen.runs.corpus import HashedPieces, encode_corpus
 from textgen.runs.directory import RunDirectory
+from textgen.runs.identity import identity
 from textgen.runs.objects import with_objects
 from textgen.runs.sources import check_sources
+from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import StoredRun, read_stored
+from textgen.runs.training_text import cached_tokens
 
 logger = logging.getLogger("textgen")
 # Names and versions of distributions (PEP 508 and 440). None that matches means anything to a shell.
@@ -91,7 +95,7 @@ def _load(
     edited = {choice.offer.kind: choice for choice in (tokenizer_choice, model_choice) if choice.offer.kind not in made}
     _check_edits(stored, edited, reader)
     tokenizer = components.build(tokenizer_choice, context)
-    tokenizer = load_vocabulary(tokenizer, stored.vocabulary, directory.path / "tokenizer.json")
+    tokenizer = load_vocabulary(tokenizer, stored.vocabulary, directory.path / VOCABULARY)
     components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
     model = components.build(model_choice, context)
@@ -111,7 +115,7 @@ def _load(
 def _check_edits(stored: StoredRun, choices: Mapping[str, Choice], reader: Reader) -> None:
     """Raise CorruptFileError where pipeline.toml was changed in what no longer describes the weights.
 
-    A component says which of its options count: see run_record.identity.
+    A component says which of its options count: see identity.
     """
     if not stored.edits:
         return
@@ -119,21 +123,13 @@ def _check_edits(stored: StoredRun, choices: Mapping[str, Choice], reader: Reade
     for kind, choice in choices.items():
         before, _ = without_start(stored.record["pipeline"][kind])
         written = make_choice(kind, before, reader, source=stored.document.source)
-        if run_record.identity(written) != run_record.identity(choice):
+        if identity(written) != identity(choice):
             changed.add(kind)
     edits = [each for each in stored.edits if each.key.partition(".")[0] in changed or each.key[:12] == "model.start."]
     if edits:
         shown = "; ".join(map(str, edits))
         path = stored.directory.path / "pipeline.toml"
         raise CorruptFileError(path, f"it no longer describes the weights: {shown}", remedy="verify")
-
-
-def load_vocabulary(tokenizer: Tokenizer, state: Mapping[str, Any], path: Path) -> Tokenizer:
-    """A tokenizer with the vocabulary in the file `path`. Raises CorruptFileError if it refuses that."""
-    try:
-        return tokenizer.from_dict(state)
-    except ValueError as error:
-        raise CorruptFileError(path, f"its tokenizer refuses it: {error}") from error
 
 
 def make_generator(
@@ -186,14 +182,21 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], 
 def _training_tokens(
     document: Document, plugins: ComponentSource, record: Mapping[str, Any], tokenizer: Tokenizer, file: Path
 ) -> Ids:
-    """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
-    pipeline = make_pipeline(document, plugins)
+    """The tokens (N,) that the model was trained on: those in the cache, else written to `file`.
+
+    Raises CorpusError when the text changed.
+    """
+    pipeline, then = make_pipeline(document, plugins), record["fingerprint"]["corpus"]
     check_sources(pipeline.corpus, document.folder)
-    context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
+    context = BuildContext(folder=document.folder, seed=pipeline.seed, training=False, plugins=plugins)
     with Components() as components:
-        pieces = HashedPieces(components.build(pipeline.corpus, context), pipeline.corpus.offer)
+        corpus = components.build(pipeline.corpus, context)
+        tokens: Ids | None = cached_tokens(corpus, tokenizer, pipeline, then)
+        if tokens is not None:
+            return split_tokens(tokens, pipeline.data, tokenizer).training
+        pieces = HashedPieces(corpus, pipeline.corpus.offer)
         tokens = encode_corpus(pieces, tokenizer, file)
-    now, then = attrs.asdict(pieces.digest()), record["fingerprint"]["corpus"]
+    now = attrs.asdict(pieces.digest())
     if now != then:
         sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
         raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")

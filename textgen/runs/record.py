@@ -22,6 +22,7 @@ from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.corpus import CorpusDigest
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
+from textgen.runs.identity import identity
 from textgen.runs.observers import Stopped
 
 
@@ -40,17 +41,6 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     ending = [choice for choice in pipeline.observers if hasattr(choice.options, "fingerprint")]
     shape["observer"] = {choice.offer.canonical_name: choice.options.fingerprint() for choice in ending}
     return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
-
-
-def identity(choice: Choice) -> dict[str, Any]:
-    """What of a component determines the model: all its options, or those in the `fingerprint` of its config."""
-    if hasattr(choice.options, "fingerprint"):
-        return {"type": choice.offer.canonical_name, **choice.options.fingerprint()}
-    return {
-        **choice.table(),
-        "type": choice.offer.canonical_name,
-        **{key: identity(part) for key, part in choice.parts().items()},
-    }
 
 
 def compare(
@@ -136,7 +126,7 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
 def described(tables: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with the tables of pipeline.toml, and its checksum."""
     files = {**record.get("files", {}), "pipeline.toml": hashlib.sha256(pipeline_text(tables)).hexdigest()}
-    return {**record, "pipeline": {key: value for key, value in tables.items() if key != "output"}, "files": files}
+    return {**record, "pipeline": {**tables, "output": "."}, "files": files}
 
 
 def pipeline_text(tables: Mapping[str, Any]) -> bytes:
