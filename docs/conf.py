@@ -27,6 +27,7 @@ quickstart
 pipelines
 training
 comparing-runs
+untrusted-runs
 mixtures
 python-api
 embedding
