@@ -13,6 +13,7 @@ built for, however that ends, or when the generator that it was built for is clo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import attrs
@@ -46,6 +47,20 @@ class Corpus(Protocol):
         A corpus of documents yields DOCUMENT_END after each of them; the end of the corpus ends the last one. Documents
         without text are left out. Called more than once, and must start from the beginning and give the same each time.
         Raises CorpusError.
+        """
+
+
+class CorpusOfFiles(Corpus, Protocol):
+    """A corpus that is read from files. The method is optional; with it, a text is read once for all runs.
+
+    The engine keeps the tokens of such a text in the user's cache. A run of the same component, version, options and
+    files takes them from there, and does not call `read`. A file is the same while its path, size, times and inode are.
+    """
+
+    def sources(self) -> Iterable[Path]:
+        """The files that `read` reads. What it gives must follow from them and the options alone, not from the seed.
+
+        Called whenever a run begins, so it reads nothing but folders. Raises CorpusError.
         """
 
 

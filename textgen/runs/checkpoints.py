@@ -176,6 +176,10 @@ class Checkpoints:
         """Folders with the name of a checkpoint that no run wrote. They are left alone."""
         return [folder for step in self.steps() if not _is_own(folder := self.folder(step))]
 
+    def _part(self, step: int, name: str) -> Path:
+        """A file of a checkpoint, refused where a link leads out of the run directory."""
+        return inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}/{name}")
+
     def folder(self, step: int) -> Path:
         """Where the checkpoint of a step is, or would be."""
         return self.path / f"step-{step:06d}"
