@@ -204,6 +204,10 @@ class Model(Protocol):
     loss of its own, `training_loss(tokens, targets, state=None) -> (loss, state)`, both (B, T), the loss a mean in nats
     per token to which auxiliary terms may be added; evaluations still measure the cross-entropy of `forward`. And it
     may name the roles of its parameters, `parameter_roles() -> dict`, see textgen.gradient.Parameters.
+
+    Where several processes share out a batch, `set_rows(first, total)` says before each step which rows of how many the
+    next are, so that a model that draws random numbers for rows draws them for the whole batch, and takes its own. With
+    `distributed = False` a model says that it cannot be shared out, if its loss looks at all rows at once.
     """
 
     def decoder(self, batch_size: int) -> Decoder:
@@ -241,7 +245,12 @@ class TrainingContext:
 
 
 class Trainer(Protocol):
-    """Fits a model to data. It yields events; files, progress and signals are the engine's work."""
+    """Fits a model to data. It yields events; files, progress and signals are the engine's work.
+
+    With `distributed = True` it can train in several processes, which `context.processes` describes: each has the
+    trainer, the model and the training data. The events, the state and the weights of the first count; in the others
+    `train` ends when the first's does. What is made of textgen.gradient can.
+    """
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Train, yielding a StepDone after each update and an Evaluated after each evaluation.
