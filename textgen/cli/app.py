@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -72,6 +73,8 @@ class _Group(click.Group):
         try:
             resolved = super().resolve_command(ctx, args)
             ctx.obj.command = resolved[1]
+            if resolved[0] != "run" and os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0":
+                ctx.exit()  # of several processes that torchrun has started, the first is enough
             return resolved
         except click.UsageError as error:
             hint = self._meant(ctx, args[0]) if args else ""
