@@ -94,30 +94,30 @@ def entry(shape: Any, offsets: Any, dtype: str = "F32") -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
-HEADERS: dict[str, bytes] = {
-    "longer than the file": struct.pack("<Q", 2**63) + b"{}",
-    "of a terabyte": with_header(json.dumps({"values": entry([2**38], [0, 2**40])}).encode(), b"0000"),
-    "of a shape that is larger than its bytes": with_header(
-        json.dumps({"values": entry([2**40], [0, 4])}).encode(), b"0000"
-    ),
-    "of a negative length": with_header(json.dumps({"values": entry([-1, -1], [0, 4])}).encode(), b"0000"),
-    "of bytes that belong to two": with_header(
-        json.dumps({"values": entry([1], [0, 4]), "checksum": entry([1], [0, 4])}).encode(), b"0000"
-    ),
-    "of an unknown type": with_header(json.dumps({"values": entry([1], [0, 4], "F31")}).encode(), b"0000"),
-    "of many tensors": with_header(
-        json.dumps({str(n): entry([0], [0, 0]) for n in range(20_000)}, separators=(",", ":")).encode()
-    ),
-    "of many values": with_header(b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"),
-    "nested deeply": with_header(b"[" * 100_000),
-    "a list": with_header(b"[]"),
+def with_tensors(**entries: Any) -> bytes:
+    return with_header(json.dumps(entries).encode(), b"0000")
+
+
+HEADERS: dict[str, tuple[bytes, str]] = {
+    "longer than the file": (struct.pack("<Q", 2**63) + b"{}", "its header would have 9,223,372,036,854,775,808 bytes"),
+    "of a terabyte": (with_tensors(a=entry([2**38], [0, 2**40])), "do not fill the 4 bytes after its header"),
+    "of a shape that is larger than its bytes": (with_tensors(a=entry([2**40], [0, 4])), "not what its shape needs"),
+    "of a negative length": (with_tensors(a=entry([-1, -1], [0, 4])), "the shape of a is none"),
+    "of very many axes": (with_tensors(a=entry([1] * 1000, [0, 4])), "the shape of a is none"),
+    "of bytes that belong to two": (with_tensors(a=entry([1], [0, 4]), b=entry([1], [0, 4])), "do not fill"),
+    "of an unknown type": (with_tensors(a=entry([1], [0, 4], "F31")), "no 'F31'"),
+    "of many tensors": (with_tensors(**{str(n): entry([0], [0, 0]) for n in range(20_000)}), "it holds 20,000 tensors"),
+    "of many values": (with_header(b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"), "hold too many values"),
+    "nested deeply": (with_header(b"[" * 100_000), "recursion|too many values"),
+    "a list": (with_header(b"[]"), "no attribute|pop"),
 }
 
 
 @pytest.mark.parametrize("which", HEADERS)
 def test_headers_that_promise_what_is_not_there(stranger: Path, which: str) -> None:
-    (stranger / "state").write_bytes(HEADERS[which])
-    with pytest.raises(textgen.CorruptFileError, match="state: it is not a safetensors file"):
+    data, said = HEADERS[which]
+    (stranger / "state").write_bytes(data)
+    with pytest.raises(textgen.CorruptFileError, match=f"state: it is not a safetensors file .*({said})"):
         textgen.GenerationState.load(stranger / "state")
 
 
