@@ -29,6 +29,7 @@ training
 mixtures
 python-api
 embedding
+reliability
 writing-plugins
 hooks
 testing-plugins

@@ -80,7 +80,7 @@ class RunDirectory:
 
     def is_settled(self) -> bool:
         """Whether the directory holds a finished run and no partial files of a killed process."""
-        leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
+        leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS, _OWNER))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
 
     def prepare(self, *, described: bool = False) -> Path | None:
