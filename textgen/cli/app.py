@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
+import shlex
 import signal
 import sys
 import warnings
@@ -71,6 +73,8 @@ class _Group(click.Group):
         try:
             resolved = super().resolve_command(ctx, args)
             ctx.obj.command = resolved[1]
+            if resolved[0] != "run" and os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0":
+                ctx.exit()  # of several processes that torchrun has started, the first is enough
             return resolved
         except click.UsageError as error:
             hint = self._meant(ctx, args[0]) if args else ""
@@ -89,9 +93,9 @@ class _Group(click.Group):
         from textgen.suggest import nearest
 
         if word.endswith(".toml") or Path(word).is_file():
-            return f"did you mean 'textgen {'run' if word.endswith('.toml') else 'init'} {word}'?"
+            return f"did you mean textgen {'run' if word.endswith('.toml') else 'init'} {shlex.quote(word)}?"
         if Path(word, "run.json").is_file():
-            return f"did you mean 'textgen generate {word}'?"
+            return f"did you mean textgen generate {shlex.quote(word)}?"
         known = _ALSO_CALLED.get(word)
         return f"did you mean {known!r}?" if known else nearest(word, self.list_commands(ctx))
 

@@ -21,7 +21,7 @@ import attrs
 
 from textgen.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
 from textgen.errors import CorruptFileError
-from textgen.files import inside, read_checked, read_json, read_tensors, tensor_pieces
+from textgen.files import inside, read_json, read_tensors, tensor_pieces
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
 from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
@@ -54,7 +54,8 @@ class Checkpoints:
     path: Path
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, in order. A folder with another name is not one."""
+        """The steps that have a checkpoint, in order. A folder with another name is not one. Raises RunError."""
+        inside(self.path.parent, self.path.name)
         numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
         return sorted(step for path in numbered if path == self.folder(step := int(path.name[5:])))
 
@@ -89,6 +90,21 @@ class Checkpoints:
             cause = f"no checkpoint of this run is intact (the newest: {error})"
             raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
         return None
+
+    def to_resume(self) -> Checkpoint | None:
+        """The newest intact checkpoint, as `last`. Where its best is damaged, the evaluations after it choose anew."""
+        newest = self.last()
+        if newest is None or newest.progress.best_step in (None, newest.step):
+            return newest
+        try:
+            self.read(newest.progress.best_step)
+        except CorruptFileError as damaged:
+            step = newest.progress.best_step
+            cause = "the best from here on will be the model"
+            logger.warning("checkpoint of step %d, the best so far, is damaged (%s); %s", step, damaged, cause)
+            progress = attrs.evolve(newest.progress, best_step=None, best_loss=None, since_best=0)
+            return attrs.evolve(newest, progress=progress)
+        return newest
 
     def best(self) -> Checkpoint:
         """The best of the checkpoints, by the newest; also while another process writes and removes them.
@@ -135,7 +151,7 @@ class Checkpoints:
                 digest.update(piece)
                 file.write(piece)
             if digest.hexdigest() != expected:
-                read_checked(source, expected)  # says what it is instead
+                read_tensors(source, expected)  # says what it is instead
         return digest.hexdigest()
 
     def keep(self, steps: set[int]) -> None:

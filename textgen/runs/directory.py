@@ -53,6 +53,7 @@ _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
 _EMPTY: Final = ("checkpoints", _LOCK, f"{PROBE}*")
 _OWNER_TO_BE: Final = f".{_OWNER}.*.tmp"
+_LOCK_SECONDS: Final = 0.1  # so that is_locked, which tries the lock, stops no run that begins at that moment
 _IGNORED: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that count as empty
 _LEFTOVERS: Final = (*LEFTOVERS, *(f"checkpoints/{pattern}" for pattern in LEFTOVERS), "tokens.bin")
 _LOCKLESS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what a file system without them says
@@ -82,6 +83,10 @@ class RunDirectory:
         """Whether the directory holds a finished run and no partial files of a killed process."""
         leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS, _OWNER))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
+
+    def leftovers(self) -> list[Path]:
+        """What a killed process has left, or one that is at work is writing."""
+        return [path for pattern in _LEFTOVERS for path in self.path.glob(pattern)]
 
     def prepare(self, *, described: bool = False) -> Path | None:
         """Create the folder and check that it is writable, before any work is done. Raises RunError.
@@ -129,7 +134,7 @@ class RunDirectory:
 
         lock, owner = filelock.FileLock(self.path / _LOCK), self.path / _OWNER
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOCK_SECONDS, poll_interval=_LOCK_SECONDS / 10)
         except filelock.Timeout:
             try:
                 pid: int | None = read_structured(LockOwner, owner, largest=SMALL).pid
@@ -137,8 +142,9 @@ class RunDirectory:
                 pid = None
             raise RunLockedError(self.path, pid) from None
         except OSError as error:
-            if error.errno not in _LOCKLESS:
-                raise  # else `prepare` has said so
+            if error.errno not in _LOCKLESS:  # else `prepare` has said so
+                cause = f"{self.path / _LOCK} cannot be locked: {error.strerror or error}; remove it"
+                raise RunError(cause, self.path) from error
         try:
             write_json(owner, {"pid": os.getpid()})
             yield
@@ -149,6 +155,26 @@ class RunDirectory:
                 if self.exists() or all(path == owner for path in self._strangers()):
                     owner.unlink()  # where it stays, it marks the files as those of a run
             lock.release()
+
+    def is_begun(self) -> bool:
+        """Whether a process holds the lock, or held it when it was killed."""
+        return (self.path / _OWNER).is_file()
+
+    def is_locked(self) -> bool:
+        """Whether a process trains here now. Nothing is written."""
+        import filelock
+
+        if not self.is_begun():
+            return False
+        lock = filelock.FileLock(self.inside(_LOCK))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:  # on a file system that may only be read, nobody trains
+            return False
+        lock.release()
+        return False
 
     def read_run(self) -> dict[str, Any]:
         """The record in run.json. Raises RunError if there is none, CorruptFileError if it cannot be used."""

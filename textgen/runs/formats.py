@@ -47,7 +47,8 @@ class Manifest:
 class Progress:
     """The engine's own state, kept when a run is resumed.
 
-    stable_steps  as the trainer's last StepDone said
+    steps         how many there are to be, as the trainer's last StepDone said
+    stable_steps  the same
     kept          steps whose checkpoints a run with more steps goes on from: that of stable_steps, and its best
     """
 
@@ -57,6 +58,7 @@ class Progress:
     seconds: float = 0.0
     best_step: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     best_loss: Any = attrs.field(default=None, validator=is_number)
+    steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     stable_steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     kept: list[int] = attrs.field(factory=list, validator=each(COUNT))
 
@@ -124,14 +126,16 @@ class RunRecord(Progress):
     """run.json.
 
     settled      what the trainer decided where options left it the choice
-    pipeline     the tables of pipeline.toml without `output`
+    pipeline     the tables of pipeline.toml
     environment  any keys
+    cause        why training ended, in a run that is not finished
     files        the SHA-256 of each file that loading reads
     checksum     of all the rest, see `checksum_of`
     """
 
     format_version: int
     status: Literal["training", "unfinished", "finished"]
+    step: int = attrs.field(validator=COUNT)
     seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
     fingerprint: Fingerprint
     data: DataSizes
@@ -143,6 +147,7 @@ class RunRecord(Progress):
     checksum: str = attrs.field(validator=is_sha256)
     settled: Mapping[str, Any] | None = None
     stopped: EarlyStop | None = None
+    cause: str | None = None
 
 
 def signed(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def read_stored(directory: RunDirectory) -> StoredRun:
     A file may be gone, or of another run, because a process has just put that in place; then all is read again. Raises
     RunError, CorruptFileError.
     """
-    deadline, tries = time.monotonic() + _PATIENCE, 3
+    deadline, tries = time.monotonic() + _PATIENCE, 1
     while True:
         before = _stamp(directory)
         try:
@@ -94,6 +94,12 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
     return document, tuple(_differences(record["pipeline"], document.tables))
 
 
+def described_edits(edits: Sequence[Difference]) -> str:
+    """What was changed, in a line."""
+    more = f"; and {len(edits) - _SHOWN} more" if len(edits) > _SHOWN else ""
+    return f"changed since the run was made: {'; '.join(map(str, edits[:_SHOWN]))}{more}"
+
+
 def _read(directory: RunDirectory) -> StoredRun:
     loadable, remarks = directory.loadable(), []
     if loadable is not directory:
@@ -104,9 +110,7 @@ def _read(directory: RunDirectory) -> StoredRun:
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     document, edits = read_pipeline(loadable, record)
     if edits:
-        more = f"; and {len(edits) - _SHOWN} more" if len(edits) > _SHOWN else ""
-        shown = "; ".join(map(str, edits[:_SHOWN])) + more
-        remarks.append(f"{document.source} was changed since the run was made: {shown}")
+        remarks.append(f"{document.source} was {described_edits(edits)}")
     vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
     model_id, tensors, remark = _weights(loadable, record)
     return StoredRun(loadable, record, document, vocabulary, edits, model_id, tensors, (*remarks, *remark))
@@ -129,9 +133,9 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
 
 
 def _differences(recorded: Mapping[str, Any], tables: Mapping[str, Any]) -> Iterator[Difference]:
-    before, now = flat(_numbered(recorded)), flat(_numbered({k: v for k, v in tables.items() if k != "output"}))
+    before, now = flat(_numbered(recorded)), flat(_numbered(tables))
     for key in before | now:
-        if before.get(key) != now.get(key):
+        if key != "output" and before.get(key) != now.get(key):
             yield Difference(key, before.get(key), now.get(key))
 
 

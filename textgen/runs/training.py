@@ -15,7 +15,7 @@ import attrs
 from textgen.contracts.checks import explain_training
 from textgen.contracts.guards import FAILURES, blame, out_of_memory, raise_failure
 from textgen.data import Dataset
-from textgen.errors import Interrupted, RunError, TextgenError, TrainingError
+from textgen.errors import Interrupted, ProcessesError, RunError, TextgenError, TrainingError
 from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, Settled, StepDone
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
@@ -60,8 +60,10 @@ class TrainingLoop:
     _written: set[int] = attrs.field(factory=set)
     _writing_seconds: float = 0.0
 
-    def run(self, settle: Callable[[Settled], None]) -> None:
-        """Train to the end and write a checkpoint; `settle` records what the trainer decides.
+    def run(self, settle: Callable[[Settled], None], plan: Callable[[int], None]) -> None:
+        """Train to the end and write a checkpoint.
+
+        `settle` records what the trainer decides, and `plan` how many steps there are to be, once that is known.
 
         Raises Interrupted, TrainingError, or what the components raise.
         """
@@ -81,11 +83,17 @@ class TrainingLoop:
         )
         if self.observers.stopped is None:
             with contextlib.closing(self._events()) as events:
-                self._iterate(events, settle)
+                self._iterate(events, settle, plan)
         self._checkpoint()
 
     def _explain(self, error: BaseException) -> NoReturn:
         """Raise an error of trainer or model as the error to report."""
+        if isinstance(error, ProcessesError):
+            self._write_best()
+            steps = self.directory.checkpoints.steps()
+            again = ", from which the same command resumes" if steps else ""
+            step = steps[-1] if steps else None
+            raise ProcessesError(f"{error}; {self.directory.kept()}{again}", step=step) from error
         if isinstance(error, TextgenError):
             raise error
         if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
@@ -107,9 +115,9 @@ class TrainingLoop:
         except FAILURES as error:
             self._explain(error)
 
-    def _iterate(self, events: Iterable[Any], settle: Callable[[Settled], None]) -> None:
+    def _iterate(self, events: Iterable[Any], settle: Callable[[Settled], None], plan: Callable[[int], None]) -> None:
         begun = earlier = time.perf_counter()
-        training_seconds, tokens = 0.0, 0
+        training_seconds, tokens, planned = 0.0, 0, False
         before = self.progress.seconds
         due = begun + self.checkpoint_seconds
         for event in events:
@@ -117,7 +125,10 @@ class TrainingLoop:
             self.progress.seconds = before + now - begun
             if isinstance(event, StepDone):
                 self._check_losses(event)
-                self.progress.step = event.step
+                if not planned:
+                    plan(event.steps)
+                planned = True
+                self.progress.step, self.progress.steps = event.step, event.steps
                 training_seconds += now - earlier
                 tokens += event.tokens
                 self.observers.tell(event)

@@ -14,6 +14,7 @@ import attrs
 from textgen.durable import append, write_atomic
 from textgen.errors import RunError
 from textgen.events import Checkpointed, Evaluation, Event, RunFinished, RunStarted, StepDone
+from textgen.files import read_bytes
 from textgen_builtins.observers.config import SamplesConfig
 from textgen_builtins.observers.loss_plot import draw
 
@@ -120,7 +121,7 @@ class Samples:
 
         It is replaced as a whole: of a part, nobody could say where the last sample ends.
         """
-        kept, last = self.path.read_text(encoding="utf-8") if self.path.exists() else "", 0
+        kept, last = read_bytes(self.path).decode("utf-8", "replace") if self.path.exists() else "", 0
         for heading in re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE):
             if not keep(int(heading[1])):
                 kept = kept[: heading.start()]
@@ -141,12 +142,19 @@ def _needed(path: Path) -> Iterator[None]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; an incomplete last line, after a crash, is left out."""
+    """The rows of a metrics.jsonl up to the first that is none, as after a crash an incomplete last line."""
     rows: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_bytes().decode("utf-8", "replace").splitlines():
+        for line in read_bytes(path).decode("utf-8", "replace").splitlines():
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not (isinstance(row, dict) and set(_FIELDS) <= row.keys() and all(map(_is_number, row.values()))):
+                break
+            rows.append(row)
     return rows
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or type(value) in (int, float)
