@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,6 +13,8 @@ import attrs
 
 from textgen.durable import write_atomic
 from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
+from textgen.files import parse_json
+from textgen.pipeline.records import COUNT, is_number, structure
 from textgen_builtins.observers.config import SamplesConfig
 from textgen_builtins.observers.loss_plot import draw
 
@@ -114,15 +117,37 @@ class Samples:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; an incomplete last line, after a crash, is left out."""
+    """The rows of a metrics.jsonl. An incomplete last line, after a crash, is left out.
+
+    So is any other that is damaged, with those after it; a warning names it.
+    """
     rows: list[dict[str, Any]] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
+    *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate([*lines, last] if last else lines, 1):
+        try:
+            rows.append(parse_json(line))
+            structure(_Row, rows[-1])
+        except ValueError as error:
+            rows = rows[: number - 1]
+            if number <= len(lines):
+                cause = f"line {number} is damaged, and left out with those after it: {error}"
+                warnings.warn(f"{path}: {cause}", stacklevel=2)
+            break
     return rows
+
+
+@attrs.frozen
+class _Row:
+    """A line of metrics.jsonl. A loss may be infinite, or NaN."""
+
+    step: int = attrs.field(validator=COUNT)
+    epoch: int = attrs.field(validator=COUNT)
+    training_loss: Any = attrs.field(validator=is_number)
+    validation_loss: Any = attrs.field(validator=is_number)
+    perplexity: Any = attrs.field(validator=is_number)
+    bits_per_character: Any = attrs.field(validator=is_number)
+    characters_per_second: float
+    seconds: float
 
 
 def _heading(step: int) -> str:
