@@ -114,9 +114,10 @@ class Cache:
             return Entry(path / "data", header["facts"], use)
         if use is not None:
             _release(use)
-        logger.warning("the cache entry %s is damaged, and is made again", path)
-        with contextlib.suppress(*UNUSABLE):
-            self._remove([path])
+        if path.is_dir():
+            logger.warning("the cache entry %s is damaged, and is made again", path)
+            with contextlib.suppress(*UNUSABLE):
+                self._remove([path])
         return None
 
     def add(self, key: str, pieces: Iterable[bytes], facts: Mapping[str, Any]) -> Entry | None:
@@ -131,8 +132,8 @@ class Cache:
             partial.mkdir()
             use = _new_use(partial)
         try:
-            header = {"format": _FORMAT, "facts": dict(facts), **self._write(partial / "data", pieces)}
-            _write_json(partial / "entry.json", header)
+            header = {"format": _FORMAT, "facts": dict(facts), **self._write_data(partial / "data", pieces)}
+            _write(partial / "entry.json", header)
             with self._lock():
                 _release(use)  # on Windows no folder is renamed while a file in it is open
                 path = self.folder / key
@@ -169,26 +170,22 @@ class Cache:
         """Write a small value under a key."""
         self.folder.mkdir(parents=True, exist_ok=True)
         made = self.folder / f".note-{uuid.uuid4().hex}"
-        _write_json(made, value)
+        _write(made, value)
         made.replace(self.folder / f"{key}.json")
 
     def recall(self, key: str) -> dict[str, Any] | None:
         """The value of a note; None if there is none that can be read."""
-        try:
-            return read_json(self.folder / f"{key}.json")
-        except CorruptFileError:
-            return None
+        return _read(self.folder / f"{key}.json")
 
     def entries(self) -> list[EntryInfo]:
         """The entries, the one that was used last first."""
         found = []
-        for path in self.folder.glob("*/entry.json"):
-            with contextlib.suppress(OSError, CorruptFileError):
-                if path.parent.name.startswith("."):
-                    continue
-                facts, used = read_json(path).get("facts"), path.stat().st_mtime
-                facts = facts if isinstance(facts, dict) else {}
-                found.append(EntryInfo(path.parent, facts, _size(path.parent), used, self._is_used(path.parent)))
+        for path in self.folder.glob("[!.]*/entry.json"):
+            with contextlib.suppress(OSError):
+                facts, used = (_read(path) or {}).get("facts", {}), path.stat().st_mtime
+                with self._lock():
+                    in_use = self._is_used(path.parent)
+                found.append(EntryInfo(path.parent, facts, _size(path.parent), used, in_use))
         return sorted(found, key=lambda entry: -entry.used)
 
     def clear(self, before: float | None = None) -> list[EntryInfo]:
@@ -219,14 +216,16 @@ class Cache:
             note.unlink(missing_ok=True)
         self._remove(surplus)
 
-    def _write(self, path: Path, pieces: Iterable[bytes]) -> dict[str, Any]:
+    def _write_data(self, path: Path, pieces: Iterable[bytes]) -> dict[str, Any]:
         """Write pieces to a file; its size, and the checksums of its blocks."""
         size, blocks, digest, left = 0, [], hashlib.sha256(), _BLOCK
         with path.open("wb") as file:
             for piece in pieces:
                 size += len(piece)
                 if size > self.limit:
-                    raise TooLargeError(f"it is larger than {self.limit / 1e9:.2f} GB ({_SIZE})")
+                    raise TooLargeError(
+                        f"the tokens would take more than {_SIZE} = {os.environ.get(_SIZE) or _DEFAULT}"
+                    )
                 file.write(piece)
                 view = memoryview(piece)
                 while len(view) >= left:
@@ -261,13 +260,14 @@ class Cache:
                     path.unlink()
 
     def _is_used(self, path: Path) -> bool:
+        """Whether a living process uses an entry. To be asked while holding the lock."""
         import filelock
 
         for file in path.glob(".use-*"):
             lock = filelock.FileLock(file, thread_local=False)
             try:
                 lock.acquire(timeout=0)
-            except filelock.Timeout:
+            except UNUSABLE:  # held by the one that uses it
                 return True
             _release(lock)
         return False
@@ -288,9 +288,23 @@ def _new_use(path: Path) -> BaseFileLock:
     return use
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write what is read with suspicion: that a power loss may spoil it does no harm."""
-    path.write_text(json.dumps(dict(value)), encoding="ascii")
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON with its checksum: what a power loss may spoil is found out when it is read."""
+    path.write_text(json.dumps({"sha256": _checksum(value), "value": value}), encoding="ascii")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What `_write` wrote; None if it is not there, or spoilt."""
+    try:
+        stored = read_json(path)
+        value: dict[str, Any] = stored["value"]
+        return value if stored["sha256"] == _checksum(value) else None
+    except (CorruptFileError, KeyError):
+        return None
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _release(use: BaseFileLock) -> None:
@@ -301,19 +315,19 @@ def _release(use: BaseFileLock) -> None:
 
 def _whole(path: Path) -> dict[str, Any] | None:
     """What entry.json says, if the file `data` is as it says: its size, and some of its checksums."""
+    header = _read(path / "entry.json")
+    if header is None or header.get("format") != _FORMAT:
+        return None
+    size, sums = header["size"], header["sha256"]
     try:
-        header = read_json(path / "entry.json")
-        size, sums = header["size"], header["sha256"]
-        if header["format"] != _FORMAT or not isinstance(header["facts"], dict):
-            return None
         with (path / "data").open("rb") as file:
-            if os.fstat(file.fileno()).st_size != size or len(sums) != size // _BLOCK + 1:
+            if os.fstat(file.fileno()).st_size != size:
                 return None
             for index in {len(sums) * i // _CHECKED for i in range(_CHECKED)} | {len(sums) - 1}:
                 file.seek(index * _BLOCK)
                 if hashlib.sha256(file.read(_BLOCK)).hexdigest() != sums[index]:
                     return None
-    except (OSError, CorruptFileError, KeyError, TypeError):
+    except OSError:
         return None
     return header
 

@@ -131,7 +131,7 @@ def _is_mostly_utf8(piece: bytes, first: UnicodeDecodeError) -> bool:
         return True
     text = piece.decode("utf-8", "replace")
     wrong = text.count("\ufffd") - piece.count("\ufffd".encode())
-    return len(text) - len(text.encode("ascii", "ignore")) > 2 * wrong
+    return len(text) - len(text.encode("ascii", "ignore")) - wrong >= wrong
 
 
 def _guess(piece: bytes, *, whole: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import json
 import os
@@ -12,16 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError, UsageError
-from textgen.opening import (
-    DATA_BYTES,
-    check_json,
-    check_tensors,
-    contents_of,
-    opened,
-    read_bounded,
-    read_tensor_file,
-    special,
-)
+from textgen.opening import check_json, check_tensors, contents_of, opened, read_bounded, read_tensor_file, special
 from textgen.protocols import Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
@@ -50,14 +42,15 @@ _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-_MOST_VALUES: Final = 2_000_000
+LARGEST: Final = 1 << 26
+"""Bytes of a JSON file that are read at most."""
 _DEEPEST: Final = 64
 _DIGITS: Final = 20  # of an integer of 64 bits
 # A string that does not end goes on to the end, so that no character is looked at twice.
 _BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
-def read_json(path: Path, sha256: str = "", *, largest: int = DATA_BYTES) -> dict[str, Any]:
+def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST) -> dict[str, Any]:
     """A JSON object from a file of at most `largest` bytes, whose checksum is `sha256` if that is given.
 
     Raises CorruptFileError, for more values or deeper ones than any file of textgen has, too.
@@ -72,10 +65,7 @@ def read_json(path: Path, sha256: str = "", *, largest: int = DATA_BYTES) -> dic
 def parse_json(data: bytes) -> dict[str, Any]:
     """A JSON object. Size and depth are measured before anything is made of it. Raises ValueError."""
     check_json(data)
-    opening = data.count(b"[") + data.count(b"{")
-    if opening + data.count(b",") > _MOST_VALUES:
-        raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
-    if opening > _DEEPEST and _depth(data) > _DEEPEST:
+    if data.count(b"[") + data.count(b"{") > _DEEPEST and _depth(data) > _DEEPEST:
         raise ValueError(f"it is nested more than {_DEEPEST} deep")
     try:
         value = json.loads(data.decode(), parse_int=_integer)
@@ -145,22 +135,21 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read_checked(path: Path, sha256: str, limit: int = DATA_BYTES) -> bytes:
-    """The bytes of a file, at most `limit`. Raises CorruptFileError when their checksum is another."""
-    return _checked(path, _read(path, limit), sha256)
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """The bytes of a regular file. Raises CorruptFileError for anything else, and for more than `largest`."""
+    with _readable(path):
+        return read_bounded(path, largest)
 
 
-def read_bytes(path: Path, limit: int = DATA_BYTES) -> bytes:
-    """The bytes of a file, at most `limit`. Raises CorruptFileError."""
-    return _read(path, limit)
+def read_checked(path: Path, sha256: str, largest: int = LARGEST) -> bytes:
+    """The same. Raises CorruptFileError when the checksum is another, saying what the file looks like."""
+    return _checked(path, read_bytes(path, largest), sha256)
 
 
 def read_tensors(path: Path, sha256: str) -> Tensors:
     """The arrays in a safetensors file, of whatever size. Raises CorruptFileError as `read_checked` does."""
-    try:
+    with _readable(path):
         data = read_tensor_file(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
     return load_tensors(path, _checked(path, data, sha256))
 
 
@@ -203,14 +192,8 @@ def _checked(path: Path, data: bytes, sha256: str) -> bytes:
 
 def file_checksum(path: Path) -> str:
     """The SHA-256 of a file, read piece by piece. Raises CorruptFileError."""
-    digest = hashlib.sha256()
-    try:
-        with opened(path) as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return digest.hexdigest()
+    with _readable(path), opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def path_of(value: Any, argument: str, expected: str = "expected the path of a run directory") -> Path:
@@ -236,15 +219,12 @@ def cache_directory() -> Path:
     return Path(platformdirs.user_cache_dir("textgen", appauthor=False))
 
 
-def _read(path: Path, limit: int) -> bytes:
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return read_bounded(path, limit)
+        yield
     except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> CorruptFileError:
-    return CorruptFileError(path, f"it cannot be read: {error.strerror or error}")
+        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
 
 
 def _depth(data: bytes) -> int:

@@ -118,11 +118,9 @@ class Processes:
         from torch.distributed.rendezvous import rendezvous
 
         with self.talking(f"{self.size} processes were to meet, and not all have come"):
-            meeting = rendezvous("env://", self.rank, self.size, timeout=self._delta())
-            self._store = next(meeting)[0]
-            dist.init_process_group(
-                "gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=self._delta()
-            )
+            place: dict[str, Any] = {"rank": self.rank, "world_size": self.size, "timeout": self._delta()}
+            self._store = next(rendezvous("env://", **place))[0]
+            dist.init_process_group("gloo", store=self._store, **place)
         alive = threading.Thread(target=self._say_alive, name="textgen-alive", daemon=True)
         if self.leads:
             alive.start()

@@ -1,7 +1,7 @@
 """torchrun on this machine: the losses of several processes against one's, and processes killed at many places.
 
-Usage: python -m tests.faults.torchrun alike [--models lstm,gpt2] [--steps 200]
-       python -m tests.faults.torchrun killed [--timeout 15] [--only 0,3]
+Usage: python tests/faults/torchrun.py alike [--models lstm,gpt2] [--steps 200]
+       python tests/faults/torchrun.py killed [--timeout 15] [--only 0,3]
 
 `alike` trains each model in one, two and three processes and prints how far the losses of any evaluation, and of the
 training at it, are apart. `killed` stops, kills or starves a process or torchrun itself at each of the places below, in

@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from commands import run_with_torch
 
 import textgen
 from textgen import BuildContext, Component, Engine, PipelineError, PluginSet, TrainingError, hookimpl, option

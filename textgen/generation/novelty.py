@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs.validators import and_, ge, lt
 
-from textgen.durable import new_file, sync_folder, write_json
+from textgen.durable import new_file, remove, sync_folder, write_json
 from textgen.errors import CorruptFileError, RunError
 from textgen.files import file_checksum, inside
 from textgen.opening import contents_of, opened
@@ -97,8 +98,8 @@ class CopyIndex:
 
         Where the run directory cannot be written to, it is made for this object alone.
         """
-        for name in (FOLDER, *(f"{FOLDER}/{name}" for name in _FILES)):
-            inside(run, name)
+        for name in ("", *(f"/{name}" for name in _FILES)):
+            inside(run, f"{FOLDER}{name}")
         try:
             if not _is_whole(run / FOLDER, model_id, tokenizer.vocab_size):
                 _make(run, model_id, tokenizer.vocab_size, training_tokens)
@@ -114,8 +115,8 @@ class CopyIndex:
         return index
 
     def report(self, text: str) -> CopyReport:
-        """What `text` shares with the training corpus. Raises CorruptFileError where the index holds no tokens."""
-        with contents_of(self._folder / _TOKENS, "it does not hold tokens of this run"):
+        """What `text` shares with the training corpus. Raises CorruptFileError where the index holds other tokens."""
+        with contents_of(self._folder / "tokens.bin", "it does not hold tokens of this run"):
             return self._report(text)
 
     def _report(self, text: str) -> CopyReport:
@@ -190,9 +191,9 @@ def _map(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
 def check_index(run: Path, model_id: str) -> None:
     """Check an index that is there, every byte. Raises RunError, CorruptFileError."""
     folder = inside(run, FOLDER)
-    header = read_structured(IndexHeader, folder / "index.json")
+    header = read_structured(IndexHeader, folder / _HEADER)
     if header.model != model_id:
-        raise CorruptFileError(folder / "index.json", "it is of another model")
+        raise CorruptFileError(folder / _HEADER, "it is of another model")
     for name in _ARRAYS:
         path = inside(run, f"{FOLDER}/{name}")
         if (actual := file_checksum(path)) != header.files.get(name, ""):
@@ -204,8 +205,8 @@ def _is_whole(folder: Path, model_id: str, vocab_size: int) -> bool:
     try:
         header = read_structured(IndexHeader, folder / _HEADER)
         sizes = [(folder / name).stat().st_size for name in _ARRAYS]
-        is_one = (header.model, header.width) == (model_id, _width(vocab_size))
-        return is_one and sizes == [header.tokens * header.width, header.tokens * 4]
+        is_of_model = (header.model, header.width) == (model_id, _width(vocab_size))
+        return is_of_model and sizes == [header.tokens * header.width, header.tokens * 4]
     except (OSError, CorruptFileError):
         return False
 
@@ -232,7 +233,8 @@ def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[
             partial.mkdir()
             _build(training_tokens(partial / "corpus.bin"), vocab_size, model_id, partial)
             (partial / "corpus.bin").unlink(missing_ok=True)
-            shutil.rmtree(run / FOLDER, ignore_errors=True)
+            if os.path.lexists(run / FOLDER):
+                remove(run / FOLDER)
             partial.rename(run / FOLDER)
             sync_folder(run)
         finally:
@@ -241,7 +243,7 @@ def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[
 
 def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:
     width = _width(vocab_size)
-    with new_file(folder / _TOKENS) as text, new_file(folder / _SUFFIXES) as suffixes:
+    with new_file(folder / "tokens.bin") as text, new_file(folder / "suffixes.bin") as suffixes:
         for begin in range(0, len(tokens), _BLOCK):
             text.write(_to_bytes(tokens[begin : begin + _BLOCK], width))
             block = np.asarray(tokens[begin : begin + _BLOCK + LONGEST], np.int64)

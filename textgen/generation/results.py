@@ -83,8 +83,8 @@ class GenerationState:
             data = read_tensor_file(path)
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror or error}", path) from error
-        arrays = load_tensors(path, data)
         with contents_of(path, "it is not a saved state of a generation"):
+            arrays = load_tensors(path, data)
             checksum = arrays.pop("checksum")
             if not np.array_equal(checksum, _checksum(arrays)):
                 raise CorruptFileError(path, "it is not as it was saved: its checksum differs")

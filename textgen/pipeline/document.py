@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -16,6 +16,10 @@ from textgen.pipeline.structure import flat, shorten, show
 
 NAME = re.compile(r"[^\W_][\w. +-]*")
 """A valid name of a run: a plain folder name."""
+
+_BYTES: Final = 1 << 20
+_PARTS: Final = 64
+_DOTTED: Final = re.compile(r"""(?<![\w"'-])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){64}""")
 
 Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
 """Keys of a pipeline and their new values: `trainer.epochs=5` in TOML, or a mapping of dotted keys or tables."""
@@ -75,14 +79,17 @@ def _run_name(stem: str) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:  # a pipe too: `textgen run <(…)`
+            return file.read(_BYTES + 1)
     except OSError as error:
         raise PipelineError([Fault("", f"cannot be read: {error.strerror or error}")], str(path)) from error
 
 
 def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))
+        text = data.decode("utf-8-sig")
+        _check_size(data, text)
+        return tomllib.loads(text)
     except ValueError as error:
         if isinstance(error, UnicodeDecodeError):
             fault = Fault("", f"not UTF-8 at byte {error.start}; TOML files are UTF-8")
@@ -94,6 +101,14 @@ def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
             text = text.removesuffix(place[0])
             where = f":{place[1]}:{place[2]}" if place[1] else ":" + _end_of(data)
         raise PipelineError([Fault("", f"not valid TOML: {text}")], f"{path}{where}") from error
+
+
+def _check_size(data: bytes, text: str) -> None:
+    """Raise ValueError for what takes long to parse: the time grows with the square of a dotted key's parts."""
+    if len(data) > _BYTES:
+        raise ValueError(f"it has more than {_BYTES:,} bytes")
+    if _DOTTED.search(text):
+        raise ValueError(f"a key has more than {_PARTS} parts")
 
 
 def _end_of(data: bytes) -> str:

@@ -241,7 +241,7 @@ def _path(value: Any, folder: Path) -> Any:
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value) or not _is_unicode(str(value)):
         return _FAILED
     try:
-        return folder / Path(value).expanduser()
+        return folder / (Path(value).expanduser() if str(value).startswith("~") else value)  # not of ./~name
     except RuntimeError:  # the user of ~user does not exist
         return _FAILED
 

@@ -38,7 +38,7 @@ class Address(str):
     @staticmethod
     def matches(value: object) -> bool:
         """Whether a value of a table is one, and not a path."""
-        return isinstance(value, str) and re.match("(?i)https?://[^/]", value) is not None
+        return isinstance(value, str) and value.isprintable() and re.match("(?i)https?://[^/]", value) is not None
 
 
 def option(

@@ -21,7 +21,7 @@ import attrs
 
 from textgen.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
 from textgen.errors import CorruptFileError
-from textgen.files import inside, read_checked, read_json, read_tensors, tensor_pieces
+from textgen.files import inside, read_json, read_tensors, tensor_pieces
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
 from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
@@ -54,7 +54,8 @@ class Checkpoints:
     path: Path
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, in order. A folder with another name is not one."""
+        """The steps that have a checkpoint, in order. A folder with another name is not one. Raises RunError."""
+        inside(self.path.parent, self.path.name)
         numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
         return sorted(step for path in numbered if path == self.folder(step := int(path.name[5:])))
 
@@ -140,18 +141,17 @@ class Checkpoints:
 
         Raises CorruptFileError if they are damaged; then `target` is as it was.
         """
-        source = inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}/{_PARTS[0]}")
-        try:
-            expected = read_json(source.with_name(_MANIFEST))["files"][_PARTS[0]]["sha256"]
-        except (KeyError, TypeError):
-            raise CorruptFileError(source.with_name(_MANIFEST), f"it does not list {_PARTS[0]}") from None
-        digest = hashlib.sha256()
+        source, listed = self._part(step, _PARTS[0]), self._part(step, _MANIFEST)
+        manifest = read_structured(Manifest, listed, largest=SMALL)
+        if _PARTS[0] not in manifest.files:
+            raise CorruptFileError(listed, f"files: it does not list {_PARTS[0]}")
+        expected, digest = manifest.files[_PARTS[0]].sha256, hashlib.sha256()
         with new_file(target) as file:
             for piece in pieces_of(source):
                 digest.update(piece)
                 file.write(piece)
             if digest.hexdigest() != expected:
-                read_checked(source, expected)  # says what it is instead
+                read_tensors(source, expected)  # says what it is instead
         return digest.hexdigest()
 
     def keep(self, steps: set[int]) -> None:

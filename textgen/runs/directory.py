@@ -117,9 +117,9 @@ class RunDirectory:
 
     def abandon(self, made: Path | None) -> None:
         """Remove what `prepare` created for a run that was refused before it began, and nothing else."""
-        if made is None or self.exists() or any(self._strangers()):
-            return
-        with contextlib.suppress(OSError):  # another process may have come
+        with contextlib.suppress(OSError):  # another process may have come, or the folder may be gone
+            if made is None or self.exists() or any(self._strangers()):
+                return
             (self.path / _LOCK).unlink(missing_ok=True)
             self.checkpoints.path.rmdir()
             for folder in (self.path, *self.path.parents):
@@ -142,8 +142,9 @@ class RunDirectory:
                 pid = None
             raise RunLockedError(self.path, pid) from None
         except OSError as error:
-            if error.errno not in _LOCKLESS:
-                raise  # else `prepare` has said so
+            if error.errno not in _LOCKLESS:  # else `prepare` has said so
+                cause = f"{self.path / _LOCK} cannot be locked: {error.strerror or error}; remove it"
+                raise RunError(cause, self.path) from error
         try:
             write_json(owner, {"pid": os.getpid()})
             yield
@@ -250,6 +251,16 @@ class RunDirectory:
         """This run; while it is not finished, the finished run that it replaces, if there is one."""
         previous = RunDirectory(self.inside(_PREVIOUS))
         return previous if self._status() != "finished" and previous._status() == "finished" else self
+
+    def kept(self) -> str:
+        """What is left of a run that fails, as the end of a sentence."""
+        try:
+            steps = self.checkpoints.steps()
+        except OSError:
+            return "earlier checkpoints are kept"
+        if not self.path.is_dir():
+            return "the run directory was moved or removed while the run used it"
+        return f"the checkpoint of step {steps[-1]} is kept" if steps else "there was no checkpoint yet"
 
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
 
 import attrs
@@ -14,7 +17,7 @@ from textgen import devices
 from textgen.contracts.guards import blame
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
-from textgen.errors import CorruptFileError, Fault, Interrupted, PipelineError, PromptError, UsageError
+from textgen.errors import CorruptFileError, Fault, Interrupted, PipelineError, PromptError, RunError, UsageError
 from textgen.events import RunFinished, RunSkipped, Settled
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
@@ -33,6 +36,7 @@ from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import ObserverEntry, Observers
 from textgen.runs.reading import ReadingProgress
+from textgen.runs.sources import check_sources
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
 from textgen.runs.training_text import TrainingText
@@ -72,6 +76,12 @@ class Execution:
             with self.directory.locked(), devices.threads(self._threads()), self._components:
                 self.directory.sweep()
                 return self._train_if_needed()
+        except (OSError, RunError) as error:
+            explained = self._explain(error)
+            self.directory.abandon(made)
+            if explained is None:
+                raise
+            raise explained from error
         except BaseException:
             self.directory.abandon(made)
             raise
@@ -79,6 +89,18 @@ class Execution:
     def _threads(self) -> int | None:
         given = self.pipeline.threads
         return given if self.processes is None else self.processes.threads(given)
+
+    def _explain(self, error: OSError | RunError) -> RunError | None:
+        """The error for what cannot be written to the run directory, which says what is left; None for any other."""
+        if isinstance(error, OSError):
+            if not Path(os.fsdecode(error.filename or "")).is_relative_to(self.directory.path):
+                return None
+            cause = f"{os.fsdecode(error.filename)} cannot be written: {error.strerror}"
+        elif isinstance(error.__cause__, OSError) and not isinstance(error, CorruptFileError):
+            cause = str(error)
+        else:
+            return None
+        return RunError(f"{cause}; {self.directory.kept()}", self.directory.path)
 
     def _train_if_needed(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory
@@ -95,6 +117,7 @@ class Execution:
             console=self.console,
             plugins=pipeline.plugins,
         )
+        check_sources(pipeline.corpus, pipeline.folder, self.console)
         corpus = self._components.build(pipeline.corpus, context)
         tokenizer = self._components.build(pipeline.tokenizer, context)
         if pipeline.start is not None:
@@ -167,7 +190,8 @@ class Execution:
             try:
                 if status != "finished":
                     ended = {"status": "unfinished", "step": loop.progress.step, "cause": cause}
-                    self.directory.write_run({**record, **ended})
+                    with contextlib.suppress(OSError):  # the disk may be why
+                        self.directory.write_run({**record, **ended})
             finally:
                 stopped = loop.observers.stopped
                 by = stopped.by if stopped is not None and status == "finished" else ""

@@ -128,6 +128,7 @@ class RunRecord(Progress):
     settled      what the trainer decided where options left it the choice
     pipeline     the tables of pipeline.toml
     environment  any keys
+    cause        why training ended, in a run that is not finished
     files        the SHA-256 of each file that loading reads
     checksum     of all the rest, see `checksum_of`
     """
@@ -146,6 +147,7 @@ class RunRecord(Progress):
     checksum: str = attrs.field(validator=is_sha256)
     settled: Mapping[str, Any] | None = None
     stopped: EarlyStop | None = None
+    cause: str | None = None
 
 
 def signed(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,12 +34,13 @@ from textgen.runs.corpus import HashedPieces, encode_corpus
 from textgen.runs.directory import RunDirectory
 from textgen.runs.identity import identity
 from textgen.runs.objects import with_objects
+from textgen.runs.sources import check_sources
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import StoredRun, read_stored
 from textgen.runs.training_text import cached_tokens
 
 logger = logging.getLogger("textgen")
-# Names and versions of distributions (PEP 508 and 440): none of them that matches means anything to a shell.
+# Names and versions of distributions (PEP 508 and 440). None that matches means anything to a shell.
 _PACKAGE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION: Final = re.compile(
     r"\d+(?:\.\d+)*(?:(?:a|b|rc)\d+)?(?:\.post\d+)?(?:\.dev\d+)?(?:\+[a-z0-9]+(?:\.[a-z0-9]+)*)?"
@@ -98,7 +99,7 @@ def _load(
     components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
     model = components.build(model_choice, context)
-    load_weights(model, model_choice, stored.tensors)
+    load_weights(model, model_choice, stored.tensors, directory.path)
     chain = [choose("sampler", table) for table in tables.get("sampler", [])]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context, components),
@@ -167,12 +168,13 @@ def make_generator(
     )
 
 
-def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) -> None:
-    """Load weights into a model. Raises ContractError if it refuses its own."""
+def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], run: Path | None = None) -> None:
+    """Load weights into a model; `run` is where they are from. Raises ContractError if it refuses its own."""
     try:
         model.load_tensors(dict(tensors))
     except ValueError as error:
-        raise checks.blame(choice.offer, f"refuses the weights of the run: {error}") from error
+        files = "" if run is None else f"; in {run}, pipeline.toml, tokenizer.json and the weights do not fit together"
+        raise checks.blame(choice.offer, f"refuses the weights of the run: {error}{files}") from error
     except FAILURES as error:
         raise_failure(choice.offer, "load_tensors", error)
 
@@ -185,6 +187,7 @@ def _training_tokens(
     Raises CorpusError when the text changed.
     """
     pipeline, then = make_pipeline(document, plugins), record["fingerprint"]["corpus"]
+    check_sources(pipeline.corpus, document.folder)
     context = BuildContext(folder=document.folder, seed=pipeline.seed, training=False, plugins=plugins)
     with Components() as components:
         corpus = components.build(pipeline.corpus, context)
@@ -212,10 +215,11 @@ def _check_objects(directory: RunDirectory, kind: str, table: Any, plugins: Comp
 def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> str:
     """Where a component's table is from, and what to install if its plugin is gone."""
     name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
+    path = directory.path / "pipeline.toml"
     for entry in record.get("components", ()):
         if entry["kind"] == kind and entry["name"] == name:
-            return f"{directory.path} (its {kind} {_advice(entry)})"
-    return str(directory.path)
+            return f"{path} (its {kind} {_advice(entry)})"
+    return str(path)
 
 
 def _advice(entry: Mapping[str, Any]) -> str:

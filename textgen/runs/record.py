@@ -15,6 +15,7 @@ import tomli_w
 
 from textgen.data import Dataset
 from textgen.errors import CorruptFileError, Difference, RunError, RunMismatchError
+from textgen.files import read_bytes
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.structure import Choice, Reader, flat
 from textgen.protocols import Tokenizer
@@ -113,11 +114,12 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
     """Whether pipeline.toml in the directory is this pipeline, key for key, as run.json says too if there is one."""
     path, text = directory.inside("pipeline.toml"), pipeline_text(pipeline.to_dict())
     try:
-        if path.read_bytes() != text:
+        if read_bytes(path) != text:
             return False
-        kept = directory.read_run()["files"]["pipeline.toml"]
-    except OSError:
+    except RunError:
         return False
+    try:
+        kept = directory.read_run()["files"]["pipeline.toml"]
     except RunError:  # there is no run yet, or one whose record says nothing
         return True
     return bool(kept == hashlib.sha256(text).hexdigest())

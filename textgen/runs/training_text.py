@@ -95,7 +95,7 @@ class TrainingText:
         note = None if self._key is None else self._cache.recall(self._key.value)
         if note is None:
             return False
-        self.digest = CorpusDigest(str(note.get("sha256")), int(note.get("characters", 0)))
+        self.digest = CorpusDigest(**note)
         if record is not None and record["fingerprint"].get("corpus") == attrs.asdict(self.digest):
             with contextlib.suppress(RunError):  # a damaged vocabulary is made again
                 self._take(read_tokenizer(self.tokenizer, folder, record["files"][VOCABULARY]))
@@ -183,7 +183,8 @@ class TrainingText:
         except UNUSABLE as error:
             self._key = None
             reason = getattr(error, "strerror", None) or error
-            logger.warning("the cache %s is not used: %s; the tokens are in %s", self._cache.folder, reason, self.file)
+            advice = "TEXTGEN_CACHE_DIR names another folder, and TEXTGEN_CACHE_SIZE=0 does without"
+            logger.warning("the cache %s takes no text: %s; %s", self._cache.folder, reason, advice)
 
 
 def cached_tokens(

@@ -268,6 +268,7 @@ def _cause(error: object) -> tuple[str, bool]:
 def _file_name(address: str, kind: str) -> str:
     """A safe name with a suffix by which the file is read: that of the address, or of what its server says it is."""
     last = urllib.parse.unquote(urllib.parse.urlsplit(address).path).rpartition("/")[2]
-    name = re.sub("[^A-Za-z0-9._-]+", "-", last).strip(".-")[-100:] or "text"
+    name = re.sub("[^A-Za-z0-9._-]+", "-", last)[-100:]
+    name = name if name[:1].isalnum() else f"text{name}"
     known = (*TEXTS, *JSON_LINES)
     return name if inner_suffix(name) in known else name + _SUFFIXES.get(kind, ".txt")

@@ -13,7 +13,7 @@ from textgen.errors import CorpusError
 _MARK: Final = r"^[ \t]*\*{3} ?%s OF (?:THE|THIS) PROJECT GUTENBERG E(?:BOOK|TEXT)\b[^*]{0,500}\*{3}[ \t]*$"
 _START: Final = re.compile(_MARK % "START", re.IGNORECASE | re.MULTILINE)
 _END: Final = re.compile(_MARK % "END", re.IGNORECASE | re.MULTILINE)
-_LAST: Final = re.compile(r"\s*(^End of (?:the |this )?Project Gutenberg.*\s*)?\Z", re.IGNORECASE | re.MULTILINE)
+_LAST_LINE: Final = re.compile("End of (?:the |this )?Project Gutenberg", re.IGNORECASE)
 _HELD: Final = 1000  # characters that may hold the beginning of a mark
 _LONGEST: Final = 1 << 22  # characters before a book begins
 
@@ -40,6 +40,8 @@ def book_alone(pieces: Iterable[str], path: Path) -> Iterator[str]:
             raise _missing("START", path)
         held += piece
     held = held[start.end() :].lstrip()
+    while not held and (piece := next(pieces, "")):
+        held = piece.lstrip()
     searched = 0
     while (end := _END.search(held, searched)) is None:
         yield held[: (cut := len(held[: -2 * _HELD].rstrip()))]
@@ -48,7 +50,10 @@ def book_alone(pieces: Iterable[str], path: Path) -> Iterator[str]:
         if not (piece := next(pieces, "")):
             raise _missing("END", path)
         held += piece
-    yield _LAST.sub("", held[: end.start()]) + "\n"
+    text = held[: end.start()].rstrip()
+    if _LAST_LINE.match(text, last := text.rfind("\n") + 1):  # older books have it before the mark
+        text = text[:last].rstrip()
+    yield text + "\n"
 
 
 def _missing(which: str, path: Path) -> CorpusError:
