@@ -27,6 +27,7 @@ quickstart
 pipelines
 training
 comparing-runs
+verifying
 mixtures
 python-api
 embedding
