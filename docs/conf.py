@@ -28,6 +28,7 @@ pipelines
 training
 comparing-runs
 verifying
+untrusted-runs
 mixtures
 python-api
 embedding

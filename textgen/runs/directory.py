@@ -98,6 +98,7 @@ class RunDirectory:
         checkpoints = (f"checkpoints/{path.name}" for path in self.checkpoints.path.glob("step-*"))
         for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER, *checkpoints):
             self.inside(name)
+        self.checkpoints.check()
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
             strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
