@@ -27,6 +27,7 @@ quickstart
 pipelines
 training
 mixtures
+caching
 python-api
 embedding
 writing-plugins
