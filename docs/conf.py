@@ -26,6 +26,7 @@ SIDEBAR = """
 quickstart
 pipelines
 training
+comparing-runs
 mixtures
 caching
 python-api

@@ -86,6 +86,7 @@ FLOORS = (
         "data",
         "deprecation",
         "devices",
+        "processes",
     ),
     ("plugin",),
     ("pipeline",),

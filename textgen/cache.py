@@ -33,7 +33,6 @@ import attrs
 
 from textgen.errors import CorruptFileError, UsageError
 from textgen.files import cache_directory, read_json
-from textgen.opening import DATA_BYTES
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -297,7 +296,7 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     """What `_write` wrote; None if it is not there, or spoilt."""
     try:
-        stored = read_json(path, DATA_BYTES)
+        stored = read_json(path)
         value: dict[str, Any] = stored["value"]
         return value if stored["sha256"] == _checksum(value) else None
     except (CorruptFileError, KeyError):

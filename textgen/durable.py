@@ -24,7 +24,8 @@ What grows (`append`)
     the last row that was counted is cut off when the run resumes.
 
 What is removed (`remove_folder`)
-    1. rename it to `.removed-*`    2. remove that: nobody finds half of it under its name
+    1. rename it to `.removed-*`    2. sync the folder that it is in    3. remove it
+    Nobody finds half of it under its name.
     Whoever removes what something else replaces syncs that first. Whoever removes what makes other files meaningful, as
     `run.json` does, syncs the folder before those go.
 
@@ -44,6 +45,8 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+
+from textgen.opening import opened
 
 PARTIAL: Final = ".partial-"
 REMOVED: Final = ".removed-"
@@ -136,8 +139,8 @@ def append(path: Path, data: bytes) -> None:
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, some megabytes at a time."""
-    with path.open("rb") as file:
+    """The bytes of a regular file, some megabytes at a time. Raises CorruptFileError for anything else, and OSError."""
+    with opened(path) as file:
         while piece := file.read(_PIECE):
             yield piece
 
@@ -152,7 +155,8 @@ def make_folder(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it. Of a symbolic link, the link alone."""
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    with _named(path):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def remove_folder(path: Path) -> None:
@@ -162,7 +166,8 @@ def remove_folder(path: Path) -> None:
         return
     removed = path.with_name(f"{REMOVED}{uuid.uuid4().hex}")
     path.rename(removed)
-    shutil.rmtree(removed)
+    sync_folder(path.parent)
+    remove(removed)
 
 
 def sync_folder(path: Path) -> None:
@@ -252,10 +257,10 @@ def _sync(file: BinaryIO) -> None:
 
 @contextlib.contextmanager
 def _named(path: Path, *temporary: Path) -> Iterator[None]:
-    """Name the file in an OSError of writing it, which has no name or that of a temporary one."""
+    """Name the file in an OSError about it, which has no name, or half of one, or that of a temporary file."""
     try:
         yield
     except OSError as error:
-        if error.filename is None or error.filename in map(str, temporary):
+        if not os.path.dirname(error.filename or "") or error.filename in map(str, temporary):
             error.filename = str(path)
         raise

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from textgen.errors import CorruptFileError, RunError
-from textgen.opening import (
-    DATA_BYTES,
-    RECORD_BYTES,
-    check_json,
-    check_tensors,
-    contents_of,
-    read_bounded,
-    read_tensor_file,
-    special,
-)
+from textgen.errors import CorruptFileError, RunError, UsageError
+from textgen.opening import check_json, check_tensors, contents_of, opened, read_bounded, read_tensor_file, special
 from textgen.protocols import Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
@@ -49,17 +42,37 @@ _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+LARGEST: Final = 1 << 26
+"""Bytes of a JSON file that are read at most."""
+_DEEPEST: Final = 64
+_DIGITS: Final = 20  # of an integer of 64 bits
+# A string that does not end goes on to the end, so that no character is looked at twice.
+_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
-def read_json(path: Path, limit: int = RECORD_BYTES) -> dict[str, Any]:
-    """A JSON object from a file of at most `limit` bytes. Raises CorruptFileError."""
-    data = _read(path, limit)
-    check_json(path, data)
+
+def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST) -> dict[str, Any]:
+    """A JSON object from a file of at most `largest` bytes, whose checksum is `sha256` if that is given.
+
+    Raises CorruptFileError, for more values or deeper ones than any file of textgen has, too.
+    """
+    data = read_checked(path, sha256, largest) if sha256 else read_bytes(path, largest)
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(path, f"it is not valid JSON ({error})") from error
+        return parse_json(data)
+    except ValueError as error:
+        raise CorruptFileError(path, str(error)) from error
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """A JSON object. Size and depth are measured before anything is made of it. Raises ValueError."""
+    check_json(data)
+    if data.count(b"[") + data.count(b"{") > _DEEPEST and _depth(data) > _DEEPEST:
+        raise ValueError(f"it is nested more than {_DEEPEST} deep")
+    try:
+        value = json.loads(data.decode(), parse_int=_integer)
+    except ValueError as error:
+        raise ValueError(f"it is not valid JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CorruptFileError(path, "it does not hold a JSON object")
+        raise ValueError("it does not hold a JSON object")
     return value
 
 
@@ -122,27 +135,50 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read_checked(path: Path, sha256: str, limit: int = DATA_BYTES) -> bytes:
-    """The bytes of a file, at most `limit`. Raises CorruptFileError when their checksum is another."""
-    return _checked(path, _read(path, limit), sha256)
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """The bytes of a regular file. Raises CorruptFileError for anything else, and for more than `largest`."""
+    with _readable(path):
+        return read_bounded(path, largest)
+
+
+def read_checked(path: Path, sha256: str, largest: int = LARGEST) -> bytes:
+    """The same. Raises CorruptFileError when the checksum is another, saying what the file looks like."""
+    return _checked(path, read_bytes(path, largest), sha256)
 
 
 def read_tensors(path: Path, sha256: str) -> Tensors:
     """The arrays in a safetensors file, of whatever size. Raises CorruptFileError as `read_checked` does."""
-    try:
+    with _readable(path):
         data = read_tensor_file(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
     return load_tensors(path, _checked(path, data, sha256))
 
 
 def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer:
     """The tokenizer that is saved in a run directory, made by one of its kind. Raises RunError, CorruptFileError."""
     path = inside(folder, VOCABULARY)
-    read_checked(path, sha256)
-    state = read_json(path, DATA_BYTES)
-    with contents_of(path, "it is not the vocabulary of this tokenizer"):
+    return load_vocabulary(tokenizer, read_json(path, sha256), path)
+
+
+def load_vocabulary(tokenizer: Tokenizer, state: Mapping[str, Any], path: Path) -> Tokenizer:
+    """A tokenizer with the vocabulary in the file `path`. Raises CorruptFileError if it refuses that."""
+    with contents_of(path, "its tokenizer refuses it"):
         return tokenizer.from_dict(state)
+
+
+def folder_size(folder: Path) -> tuple[int, float]:
+    """Bytes of the files under a folder, each counted once, and when the newest was written. Links are not followed."""
+    seen, total, newest = set(), 0, 0.0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(parent, name))
+            except OSError:  # removed meanwhile
+                continue
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                total += found.st_size
+                newest = max(newest, found.st_mtime)
+    return total, newest
 
 
 def _checked(path: Path, data: bytes, sha256: str) -> bytes:
@@ -152,6 +188,21 @@ def _checked(path: Path, data: bytes, sha256: str) -> bytes:
         cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{_looks_like(data)}"
         raise CorruptFileError(path, f"{cause}; restore the file from a copy", expected=sha256, actual=actual)
     return data
+
+
+def file_checksum(path: Path) -> str:
+    """The SHA-256 of a file, read piece by piece. Raises CorruptFileError."""
+    with _readable(path), opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_of(value: Any, argument: str, expected: str = "expected the path of a run directory") -> Path:
+    """A path that a caller gave. Raises UsageError for what cannot be one."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise UsageError(f"{expected}, given {value!r}" if value is None else expected, argument=argument, value=value)
+    if not os.fspath(value) or "\0" in os.fspath(value):
+        raise UsageError(f"{expected}: not empty, without NUL", argument=argument, value=value)
+    return Path(value)
 
 
 def encoding_of_mark(beginning: bytes) -> str:
@@ -168,15 +219,31 @@ def cache_directory() -> Path:
     return Path(platformdirs.user_cache_dir("textgen", appauthor=False))
 
 
-def _read(path: Path, limit: int) -> bytes:
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return read_bounded(path, limit)
+        yield
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
 
 
-def _unreadable(path: Path, error: OSError) -> CorruptFileError:
-    return CorruptFileError(path, f"it cannot be read: {error.strerror or error}")
+def _depth(data: bytes) -> int:
+    """How deep the arrays and objects of a JSON text are nested."""
+    depth = deepest = 0
+    for found in _BRACKET.finditer(data):
+        token = found[0]
+        if token in (b"[", b"{"):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token in (b"]", b"}"):
+            depth -= 1
+    return deepest
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def _looks_like(data: bytes) -> str:

@@ -20,8 +20,6 @@ from typing import Any, BinaryIO, Final
 
 from textgen.errors import CorruptFileError, TextgenError
 
-RECORD_BYTES: Final = 4 << 20  # of JSON and TOML that describe a run: they have some kilobytes
-DATA_BYTES: Final = 64 << 20  # of JSON that holds a vocabulary or the values of a trainer
 _PLENTY: Final = 64 << 20  # bytes from which a file is looked at more closely before it is read
 _HOLLOW: Final = 100  # times what a file occupies on the disk: such a file is a hole
 _HEADER_BYTES: Final = 16 << 20
@@ -58,7 +56,7 @@ def special(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[io.BufferedReader]:
     """A regular file to read. Raises CorruptFileError for anything else, without opening it, and OSError."""
     real = os.path.realpath(path)  # Path.resolve raises RuntimeError where links lead in a circle
     _check_kind(path, os.lstat(real))
@@ -105,7 +103,7 @@ def check_tensors(path: Path, file: BinaryIO | bytes, size: int) -> None:
         header = file.read(length)
         if (count := header.count(b'"data_offsets"')) > _TENSORS:
             raise ValueError(f"it holds {count:,} tensors, and may hold {_TENSORS:,}")
-        check_json(path, header)
+        check_json(header)
         tensors = json.loads(header.decode())
         tensors.pop("__metadata__", None)
         borders = sorted(_extent(name, tensor) for name, tensor in tensors.items())
@@ -114,11 +112,11 @@ def check_tensors(path: Path, file: BinaryIO | bytes, size: int) -> None:
             raise ValueError(f"its tensors do not fill the {size - 8 - length:,} bytes after its header")
 
 
-def check_json(path: Path, data: bytes) -> None:
-    """Raise CorruptFileError for JSON that takes far more memory than it has bytes, before it is parsed."""
+def check_json(data: bytes) -> None:
+    """Raise ValueError for JSON that takes far more memory than it has bytes, before it is parsed."""
     memory = data.count(b"{") * _OBJECT + (data.count(b"[") + data.count(b",")) * _VALUE + data.count(b":") * _KEY
     if memory > _MEMORY + _MEMORY_PER_BYTE * len(data):
-        raise CorruptFileError(path, f"its {len(data):,} bytes are of too many values to be read")
+        raise ValueError(f"its {len(data):,} bytes hold too many values")
 
 
 @contextlib.contextmanager

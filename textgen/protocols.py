@@ -20,6 +20,7 @@ import attrs
 
 from textgen.documents import CorpusPiece
 from textgen.events import Event, Stop, TrainingEvent
+from textgen.processes import Processes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +106,10 @@ class Tokenizer(Protocol):
         """Everything that `from_dict` needs, as JSON values."""
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:
-        """A fitted tokenizer with the configuration of this one and the vocabulary in `state`."""
+        """A fitted tokenizer with the configuration of this one and the vocabulary in `state`.
+
+        Raises ValueError for what `to_dict` could not have given.
+        """
 
 
 class DocumentTokenizer(Tokenizer, Protocol):
@@ -200,6 +204,10 @@ class Model(Protocol):
     loss of its own, `training_loss(tokens, targets, state=None) -> (loss, state)`, both (B, T), the loss a mean in nats
     per token to which auxiliary terms may be added; evaluations still measure the cross-entropy of `forward`. And it
     may name the roles of its parameters, `parameter_roles() -> dict`, see textgen.gradient.Parameters.
+
+    Where several processes share out a batch, `set_rows(first, total)` says before each step which rows of how many the
+    next are, so that a model that draws random numbers for rows draws them for the whole batch, and takes its own. With
+    `distributed = False` a model says that it cannot be shared out, if its loss looks at all rows at once.
     """
 
     def decoder(self, batch_size: int) -> Decoder:
@@ -227,15 +235,22 @@ class TrainingContext:
     seed      for all its random choices
     device    as torch names it
     elapsed   seconds that this run has taken before training: imports, corpus, tokenizer, its earlier parts
+    processes where several train together, as torchrun starts them; only a trainer with `distributed` is given it
     """
 
     seed: int
     device: str
     elapsed: float = 0.0
+    processes: Processes | None = None
 
 
 class Trainer(Protocol):
-    """Fits a model to data. It yields events; files, progress and signals are the engine's work."""
+    """Fits a model to data. It yields events; files, progress and signals are the engine's work.
+
+    With `distributed = True` it can train in several processes, which `context.processes` describes: each has the
+    trainer, the model and the training data. The events, the state and the weights of the first count; in the others
+    `train` ends when the first's does. What is made of textgen.gradient can.
+    """
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Train, yielding a StepDone after each update and an Evaluated after each evaluation.
@@ -250,7 +265,7 @@ class Trainer(Protocol):
         """The state of training."""
 
     def load_state(self, state: TrainerState) -> None:
-        """Make the next `train` continue exactly from `state`."""
+        """Make the next `train` continue exactly from `state`. Raises ValueError for what it could not have given."""
 
 
 class History(Protocol):

@@ -4,7 +4,7 @@
 
 Each case is a command in a process of its own, forked from one that has imported everything. It must end as if nothing
 had happened, with the same text and weights, or with an error that names the file. A traceback, another text, a process
-that takes a minute or 200 MB more than it does with the files as they were, and anything read or changed outside the
+that takes minutes or 200 MB more than it does with the files as they were, and anything read or changed outside the
 run directory is a failure, which is printed with the seed that repeats it.
 """
 
@@ -29,9 +29,10 @@ from typing import Any
 import attrs
 import tomli_w
 
-from .mutations import FOR_FILES, FOR_FOLDERS, SECRET, seal
+from .mutations import FOR_FILES, FOR_FOLDERS, SECRET, applicable, seal
 
-SECONDS = 60
+SECONDS = 180  # so long a command may take on a busy machine,
+CPU_SECONDS = 20  # and so much of a processor
 MEMORY = 200 << 20  # beyond what the command takes with the files as they were
 CEILING = 3 << 30  # of address space beyond that of the parent: so much is never taken in earnest
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
@@ -151,7 +152,7 @@ def cases(place: Path, count: int, seed: int) -> list[Case]:
     while len(made) < count:
         for subject in MEET:
             for file, commands in files_of(place, subject):
-                for mutation in FOR_FOLDERS if (place / subject / file).is_dir() else FOR_FILES:
+                for mutation in applicable(place / subject / file):
                     sealed = draw.random() < 0.5
                     made.append(Case(subject, file, mutation, draw.choice(commands), sealed, draw.randrange(10**9)))
     draw.shuffle(made)
@@ -161,8 +162,8 @@ def cases(place: Path, count: int, seed: int) -> list[Case]:
 # One case.
 
 
-def apply(case: Case, place: Path, outside: Path) -> bool:
-    """Spoil the file. False where the mutation does not apply to it."""
+def _applied(case: Case, place: Path, outside: Path) -> bool:
+    """Spoil the file. False where that leaves it as it was."""
     draw, path, run = random.Random(case.seed), place / case.file, place / "run"
     mutations = FOR_FOLDERS if path.is_dir() else FOR_FILES
     before = path.read_bytes() if path.is_file() else None
@@ -189,7 +190,7 @@ def start(case: Case | None, command: str, subjects: Path, place: Path) -> int:
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        if case is not None and not apply(case, place / "in", outside):
+        if case is not None and not _applied(case, place / "in", outside):
             os._exit(77)
         os.chdir(place / "in")
         _execute(COMMANDS[command])
@@ -204,8 +205,8 @@ def _execute(arguments: Sequence[str]) -> None:
         int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 0
     )
     resource.setrlimit(resource.RLIMIT_AS, (space + CEILING, space + CEILING))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(SECONDS)
+    signal.alarm(SECONDS)  # which end it, as nobody handles them
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     code: Any = 78
     try:
         main([*arguments])
@@ -232,8 +233,8 @@ def _is_small_file(path: Path) -> bool:
 def verdict(case: Case, ended: Ended, normal: Ended, place: Path) -> str:
     """What is wrong with how a case ended; "" if nothing is."""
     said = ended.stdout + ended.stderr
-    if ended.code == -signal.SIGALRM:
-        return f"took more than {SECONDS} seconds"
+    if ended.code in (-signal.SIGALRM, -signal.SIGPROF):
+        return f"took more than {SECONDS} seconds, or {CPU_SECONDS} of a processor"
     if ended.code < 0 or ended.code > 2 or "Traceback" in said:
         return f"ended with {ended.code} and a traceback or none"
     if "\x1b" in said or "\u202e" in said:
@@ -255,8 +256,9 @@ def verdict(case: Case, ended: Ended, normal: Ended, place: Path) -> str:
 def _names(case: Case) -> list[str]:
     """What an error may name: the file; where another no longer fits to it, that one; where it is no run, the run."""
     others = ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json", "pipeline.toml", "run.json"]
-    no_run = ["run is not a run directory"] if Path(case.file).name == "run.json" else []
-    return [Path(case.file).name, *(others if case.sealed or case.mutation == "swapped" else []), *no_run]
+    nothing = {"run.json": ["run is not a run directory"], "checkpoints": ["has no checkpoint"]}
+    none = nothing.get(Path(case.file).name, [])
+    return [Path(case.file).name, *(others if case.sealed or case.mutation == "swapped" else []), *none]
 
 
 # All of them.

@@ -54,7 +54,7 @@ VALUES: tuple[Any, ...] = (
 
 def _bytes(change: Callable[[bytes, random.Random], bytes]) -> Mutation:
     def mutate(path: Path, draw: random.Random, outside: Path) -> None:
-        path.write_bytes(change(path.read_bytes(), draw))
+        path.write_bytes(change(path.read_bytes() or b"{}", draw))
 
     return mutate
 
@@ -122,7 +122,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from _places(value[key], (*path, key))
 
 
-def _restructured(value: Any, draw: random.Random) -> Any:
+def restructured(value: Any, draw: random.Random) -> Any:
     """The value with something in it removed, renamed, or replaced by something else."""
     value = copy.deepcopy(value)
     places = list(_places(value))
@@ -152,9 +152,9 @@ def _json(path: Path, draw: random.Random, outside: Path) -> bool | None:
         return False
     if path.suffix == ".jsonl":
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps(row) + "\n" for row in _restructured(rows, draw) or [None]))
+        path.write_text("".join(json.dumps(row) + "\n" for row in restructured(rows, draw) or [None]))
         return None
-    path.write_text(json.dumps(_restructured(json.loads(path.read_bytes()), draw)))
+    path.write_text(json.dumps(restructured(json.loads(path.read_bytes()), draw)))
     return None
 
 
@@ -163,7 +163,7 @@ def _toml(path: Path, draw: random.Random, outside: Path) -> bool | None:
         return False
     for _ in range(100):
         with contextlib.suppress(TypeError, AttributeError, ValueError):  # what TOML has no word for
-            path.write_bytes(tomli_w.dumps(_restructured(tomllib.loads(path.read_text()), draw)).encode())
+            path.write_bytes(tomli_w.dumps(restructured(tomllib.loads(path.read_text()), draw)).encode())
             return None
     return False
 
@@ -198,7 +198,7 @@ def _promise_bytes(place: dict[str, Any], draw: random.Random) -> None:
 
 
 def _any_header(place: dict[str, Any], draw: random.Random) -> None:
-    place["header"][place["name"]] = _restructured({**place["header"][place["name"]]}, draw)
+    place["header"][place["name"]] = restructured({**place["header"][place["name"]]}, draw)
 
 
 def _values(path: Path, draw: random.Random, outside: Path) -> bool | None:
@@ -212,7 +212,7 @@ def _values(path: Path, draw: random.Random, outside: Path) -> bool | None:
     name = draw.choice(sorted(arrays))
     if is_state and (name == "values" or draw.random() < 0.6):
         name = "values"
-        values = json.dumps(_restructured(json.loads(arrays[name].tobytes()), draw))
+        values = json.dumps(restructured(json.loads(arrays[name].tobytes()), draw))
         arrays[name] = np.frombuffer(values.encode(), np.uint8)
     else:
         arrays[name] = _array(arrays[name], draw)
@@ -331,12 +331,27 @@ FOR_FOLDERS: dict[str, Mutation] = {
 }
 
 
+def applicable(path: Path) -> list[str]:
+    """The mutations of a file or a folder."""
+    if path.is_dir():
+        return list(FOR_FOLDERS)
+    kinds = {"json": (".json", ".jsonl"), "toml": (".toml",)}
+    kinds |= dict.fromkeys(("values", "promise", "header"), (".safetensors",))
+    first = {name: name.split()[0] for name in FOR_FILES}
+    return [name for name in FOR_FILES if path.suffix in kinds.get(first[name], (path.suffix,)) or " of " in name]
+
+
 def seal(path: Path, run: Path) -> None:
     """Put the checksum of a spoilt file where the run has that of the file, as somebody does it who means harm."""
     holder = path.parent / "manifest.json" if path.parent.parent.name == "checkpoints" else run / "run.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        record, data = json.loads(holder.read_bytes()), path.read_bytes()
-        sha256 = hashlib.sha256(data).hexdigest()
-        is_entry = isinstance(record["files"][path.name], dict)
-        record["files"][path.name] = {"bytes": len(data), "sha256": sha256} if is_entry else sha256
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        record = json.loads(holder.read_bytes())
+        if path.name in record["files"]:
+            data = path.read_bytes()
+            sha256 = hashlib.sha256(data).hexdigest()
+            is_entry = isinstance(record["files"][path.name], dict)
+            record["files"][path.name] = {"bytes": len(data), "sha256": sha256} if is_entry else sha256
+        if record.pop("checksum", None) is not None:
+            text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+            record["checksum"] = hashlib.sha256(text.encode()).hexdigest()
         holder.write_text(json.dumps(record))

@@ -21,9 +21,10 @@ import attrs
 
 from textgen.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
 from textgen.errors import CorruptFileError
-from textgen.files import inside, read_checked, read_json, read_tensors, tensor_pieces
-from textgen.opening import check_json, contents_of
+from textgen.files import inside, read_json, read_tensors, tensor_pieces
+from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
+from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
 
 logger = logging.getLogger("textgen")
 _MANIFEST: Final = "manifest.json"
@@ -32,25 +33,7 @@ _PAUSE: Final = 0.01  # seconds between them
 _PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 
 
-@attrs.define(kw_only=True)
-class Progress:
-    """The engine's own state, kept when a run is resumed.
-
-    stable_steps  as the trainer's last StepDone said
-    kept          steps whose checkpoints a run with more steps goes on from: that of stable_steps, and its best
-    """
-
-    step: int = 0
-    evaluations: int = 0
-    since_best: int = 0
-    seconds: float = 0.0
-    best_step: int | None = None
-    best_loss: float | None = None
-    stable_steps: int | None = None
-    kept: list[int] = attrs.field(factory=list)
-
-
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Checkpoint:
     """A snapshot of model, trainer and progress, in memory or read from the disk."""
 
@@ -71,26 +54,25 @@ class Checkpoints:
     path: Path
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, in order. A folder with another name is not one."""
+        """The steps that have a checkpoint, in order. A folder with another name is not one. Raises RunError."""
+        inside(self.path.parent, self.path.name)
         numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
         return sorted(step for path in numbered if path == self.folder(step := int(path.name[5:])))
 
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
         paths = {name: self._part(step, name) for name in (_MANIFEST, *_PARTS)}
-        manifest, sums = read_json(paths[_MANIFEST]), []
+        manifest = read_structured(Manifest, paths[_MANIFEST], largest=SMALL)
         for name in _PARTS:
-            try:
-                sums.append(manifest["files"][name]["sha256"])
-            except (KeyError, TypeError):
-                raise CorruptFileError(paths[_MANIFEST], f"it does not list {name}") from None
-        tensors, arrays = (read_tensors(paths[name], sha256) for name, sha256 in zip(_PARTS[:2], sums, strict=False))
-        data = read_checked(paths["trainer.json"], sums[2])
-        check_json(paths["trainer.json"], data)
-        with contents_of(paths["trainer.json"]):
-            values = json.loads(data)
-            trainer, progress = TrainerState(arrays, values["trainer"]), Progress(**values["progress"])
-        return Checkpoint(tensors=tensors, trainer=trainer, progress=progress)
+            if name not in manifest.files:
+                raise CorruptFileError(paths[_MANIFEST], f"files: it does not list {name}")
+        sums = {name: manifest.files[name].sha256 for name in _PARTS}
+        tensors, arrays = (read_tensors(paths[name], sums[name]) for name in _PARTS[:2])
+        state = read_structured(TrainingState, paths[_PARTS[2]], sums[_PARTS[2]])
+        for file, found in ((_MANIFEST, manifest.step), (_PARTS[2], state.progress.step)):
+            if found != step:
+                raise CorruptFileError(paths[file], f"it is of step {found}, and its folder of step {step}")
+        return Checkpoint(tensors, TrainerState(arrays, dict(state.trainer)), state.progress)
 
     def last(self, up_to: float = math.inf) -> Checkpoint | None:
         """The newest intact checkpoint, up to a step; None if there is none.
@@ -108,6 +90,21 @@ class Checkpoints:
             cause = f"no checkpoint of this run is intact (the newest: {error})"
             raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
         return None
+
+    def to_resume(self) -> Checkpoint | None:
+        """The newest intact checkpoint, as `last`. Where its best is damaged, the evaluations after it choose anew."""
+        newest = self.last()
+        if newest is None or newest.progress.best_step in (None, newest.step):
+            return newest
+        try:
+            self.read(newest.progress.best_step)
+        except CorruptFileError as damaged:
+            step = newest.progress.best_step
+            cause = "the best from here on will be the model"
+            logger.warning("checkpoint of step %d, the best so far, is damaged (%s); %s", step, damaged, cause)
+            progress = attrs.evolve(newest.progress, best_step=None, best_loss=None, since_best=0)
+            return attrs.evolve(newest, progress=progress)
+        return newest
 
     def best(self) -> Checkpoint:
         """The best of the checkpoints, by the newest; also while another process writes and removes them.
@@ -144,18 +141,17 @@ class Checkpoints:
 
         Raises CorruptFileError if they are damaged; then `target` is as it was.
         """
-        source = inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}/{_PARTS[0]}")
-        try:
-            expected = read_json(source.with_name(_MANIFEST))["files"][_PARTS[0]]["sha256"]
-        except (KeyError, TypeError):
-            raise CorruptFileError(source.with_name(_MANIFEST), f"it does not list {_PARTS[0]}") from None
-        digest = hashlib.sha256()
+        source, listed = self._part(step, _PARTS[0]), self._part(step, _MANIFEST)
+        manifest = read_structured(Manifest, listed, largest=SMALL)
+        if _PARTS[0] not in manifest.files:
+            raise CorruptFileError(listed, f"files: it does not list {_PARTS[0]}")
+        expected, digest = manifest.files[_PARTS[0]].sha256, hashlib.sha256()
         with new_file(target) as file:
             for piece in pieces_of(source):
                 digest.update(piece)
                 file.write(piece)
             if digest.hexdigest() != expected:
-                read_checked(source, expected)  # says what it is instead
+                read_tensors(source, expected)  # says what it is instead
         return digest.hexdigest()
 
     def keep(self, steps: set[int]) -> None:

@@ -37,11 +37,12 @@ from textgen.durable import (
     write_json,
 )
 from textgen.errors import CorruptFileError, RunError, RunLockedError
-from textgen.files import inside, read_json
+from textgen.files import inside, path_of
+from textgen.pipeline.records import read_structured
 from textgen.runs.checkpoints import Checkpoints
+from textgen.runs.formats import SMALL, LockOwner, read_record, signed
 
 logger = logging.getLogger("textgen")
-FORMAT_VERSION: Final = 1
 _OWN: Final = (
     *("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg", "samples.txt"),
     *("tokens.bin", "checkpoints", "copy-index"),
@@ -52,6 +53,7 @@ _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
 _EMPTY: Final = ("checkpoints", _LOCK, f"{PROBE}*")
 _OWNER_TO_BE: Final = f".{_OWNER}.*.tmp"
+_LOCK_SECONDS: Final = 0.1  # so that is_locked, which tries the lock, stops no run that begins at that moment
 _IGNORED: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that count as empty
 _LEFTOVERS: Final = (*LEFTOVERS, *(f"checkpoints/{pattern}" for pattern in LEFTOVERS), "tokens.bin")
 _LOCKLESS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what a file system without them says
@@ -82,6 +84,10 @@ class RunDirectory:
         leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
 
+    def leftovers(self) -> list[Path]:
+        """What a killed process has left, or one that is at work is writing."""
+        return [path for pattern in _LEFTOVERS for path in self.path.glob(pattern)]
+
     def prepare(self, *, described: bool = False) -> Path | None:
         """Create the folder and check that it is writable, before any work is done. Raises RunError.
 
@@ -111,9 +117,9 @@ class RunDirectory:
 
     def abandon(self, made: Path | None) -> None:
         """Remove what `prepare` created for a run that was refused before it began, and nothing else."""
-        if made is None or self.exists() or any(self._strangers()):
-            return
-        with contextlib.suppress(OSError):  # another process may have come
+        with contextlib.suppress(OSError):  # another process may have come, or the folder may be gone
+            if made is None or self.exists() or any(self._strangers()):
+                return
             (self.path / _LOCK).unlink(missing_ok=True)
             self.checkpoints.path.rmdir()
             for folder in (self.path, *self.path.parents):
@@ -128,16 +134,17 @@ class RunDirectory:
 
         lock, owner = filelock.FileLock(self.path / _LOCK), self.path / _OWNER
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOCK_SECONDS, poll_interval=_LOCK_SECONDS / 10)
         except filelock.Timeout:
             try:
-                pid = int(read_json(owner)["pid"])
-            except (CorruptFileError, ValueError, KeyError, TypeError):
+                pid: int | None = read_structured(LockOwner, owner, largest=SMALL).pid
+            except CorruptFileError:
                 pid = None
             raise RunLockedError(self.path, pid) from None
         except OSError as error:
-            if error.errno not in _LOCKLESS:
-                raise  # else `prepare` has said so
+            if error.errno not in _LOCKLESS:  # else `prepare` has said so
+                cause = f"{self.path / _LOCK} cannot be locked: {error.strerror or error}; remove it"
+                raise RunError(cause, self.path) from error
         try:
             write_json(owner, {"pid": os.getpid()})
             yield
@@ -149,20 +156,36 @@ class RunDirectory:
                     owner.unlink()  # where it stays, it marks the files as those of a run
             lock.release()
 
+    def is_begun(self) -> bool:
+        """Whether a process holds the lock, or held it when it was killed."""
+        return (self.path / _OWNER).is_file()
+
+    def is_locked(self) -> bool:
+        """Whether a process trains here now. Nothing is written."""
+        import filelock
+
+        if not self.is_begun():
+            return False
+        lock = filelock.FileLock(self.inside(_LOCK))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:  # on a file system that may only be read, nobody trains
+            return False
+        lock.release()
+        return False
+
     def read_run(self) -> dict[str, Any]:
         """The record in run.json. Raises RunError if there is none, CorruptFileError if it cannot be used."""
         path = self.inside("run.json")
         if not path.is_file():
             raise RunError(f"{self.path} is not a run directory: it has no run.json", self.path)
-        record = read_json(path)
-        version = record.get("format_version")
-        if version != FORMAT_VERSION:
-            raise CorruptFileError(path, f"format version {version!r}, and this textgen reads {FORMAT_VERSION}")
-        return record
+        return read_record(path)
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         """Replace run.json atomically."""
-        write_json(self.path / "run.json", {"format_version": FORMAT_VERSION, **record})
+        write_json(self.path / "run.json", signed(record))
 
     def write_artifact(self, name: str, data: bytes) -> str:
         """Write a file of the run atomically and return its SHA-256."""
@@ -229,6 +252,16 @@ class RunDirectory:
         previous = RunDirectory(self.inside(_PREVIOUS))
         return previous if self._status() != "finished" and previous._status() == "finished" else self
 
+    def kept(self) -> str:
+        """What is left of a run that fails, as the end of a sentence."""
+        try:
+            steps = self.checkpoints.steps()
+        except OSError:
+            return "earlier checkpoints are kept"
+        if not self.path.is_dir():
+            return "the run directory was moved or removed while the run used it"
+        return f"the checkpoint of step {steps[-1]} is kept" if steps else "there was no checkpoint yet"
+
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""
         return inside(self.path, name)
@@ -276,6 +309,11 @@ class RunDirectory:
             is_empty = not any(path.iterdir()) if path.is_dir() else not path.lstat().st_size
             if not any(fnmatch(path.name, name) for name in (*_IGNORED, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))):
                 yield path
+
+
+def run_directory(path: Any, argument: str = "path") -> RunDirectory:
+    """The run directory that a caller named. Raises UsageError for what is not a path."""
+    return RunDirectory(path_of(path, argument).absolute())
 
 
 def _link(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import time
@@ -13,13 +14,15 @@ import attrs
 import tomli_w
 
 from textgen.data import Dataset
-from textgen.errors import Difference, RunMismatchError
+from textgen.errors import CorruptFileError, Difference, RunError, RunMismatchError
+from textgen.files import read_bytes
 from textgen.pipeline.pipeline import Pipeline
-from textgen.pipeline.structure import Choice, flat
+from textgen.pipeline.structure import Choice, Reader, flat
 from textgen.protocols import Tokenizer
-from textgen.runs.checkpoints import Checkpoint, Progress
+from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.corpus import CorpusDigest
 from textgen.runs.directory import RunDirectory
+from textgen.runs.formats import Progress
 from textgen.runs.identity import identity
 from textgen.runs.observers import Stopped
 
@@ -90,7 +93,7 @@ def _is_more(trainer: Choice, difference: Difference) -> bool:
         return False
     try:
         before, now = map(float if more is True else more, (difference.before, difference.now))
-    except (ValueError, TypeError, AttributeError):  # what the record holds may be anything
+    except (ValueError, TypeError, AttributeError, OverflowError):  # what the record holds may be anything
         return False
     return bool(now > before)
 
@@ -104,15 +107,33 @@ def _differences(record: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Di
 
 def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
     """Write the pipeline with every default filled in and this directory as its output."""
-    directory.write_artifact("pipeline.toml", _text(pipeline))
+    directory.write_artifact("pipeline.toml", pipeline_text(pipeline.to_dict()))
 
 
 def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
-    """Whether pipeline.toml in the directory is this pipeline, key for key."""
+    """Whether pipeline.toml in the directory is this pipeline, key for key, as run.json says too if there is one."""
+    path, text = directory.inside("pipeline.toml"), pipeline_text(pipeline.to_dict())
     try:
-        return directory.inside("pipeline.toml").read_bytes() == _text(pipeline)
-    except OSError:
+        if read_bytes(path) != text:
+            return False
+    except RunError:
         return False
+    try:
+        kept = directory.read_run()["files"]["pipeline.toml"]
+    except RunError:  # there is no run yet, or one whose record says nothing
+        return True
+    return bool(kept == hashlib.sha256(text).hexdigest())
+
+
+def described(tables: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the tables of pipeline.toml, and its checksum."""
+    files = {**record.get("files", {}), "pipeline.toml": hashlib.sha256(pipeline_text(tables)).hexdigest()}
+    return {**record, "pipeline": {**tables, "output": "."}, "files": files}
+
+
+def pipeline_text(tables: Mapping[str, Any]) -> bytes:
+    """A run's pipeline.toml: the tables, with its own directory as output."""
+    return tomli_w.dumps({**tables, "output": "."}).encode()
 
 
 def begin(
@@ -153,6 +174,7 @@ def begin(
         "files": {"tokenizer.json": directory.write_artifact("tokenizer.json", vocabulary)},
         **{key: earlier[key] for key in ("settled",) if key in earlier},
     }
+    record = described(pipeline.to_dict(), record)
     directory.write_run(record)
     return record
 
@@ -166,19 +188,29 @@ def as_decided(pipeline: Pipeline, directory: RunDirectory) -> Pipeline:
     differences = _differences(record, fingerprint(pipeline))
     if differences and not _is_extended(pipeline, record, differences):
         return pipeline
-    made = settle(pipeline, options)
+    try:
+        made = settle(pipeline, options)
+    except ValueError as error:
+        raise CorruptFileError(directory.path / "run.json", str(error)) from error
     return pipeline if made.trainer == pipeline.trainer else made
 
 
 def settle(pipeline: Pipeline, options: Mapping[str, Any]) -> Pipeline:
-    """The pipeline with options that its trainer decided, as an event or a run record has them."""
+    """The pipeline with options that its trainer decided, as an event or a run record has them.
 
-    def changed(choice: Choice, options: Mapping[str, Any]) -> Choice:
-        parts = choice.parts()
-        new = {key: changed(parts[key], value) if key in parts else value for key, value in options.items()}
-        return attrs.evolve(choice, options=attrs.evolve(choice.options, **new))
+    Raises ValueError for what its options cannot be.
+    """
+    reader = Reader(pipeline.folder, pipeline.plugins)
+    made = reader.choice("trainer", _merged(pipeline.trainer.table(), options), "settled")
+    if reader.faults:
+        raise ValueError("; ".join(map(str, reader.faults)))
+    return attrs.evolve(pipeline, trainer=attrs.evolve(made, name=pipeline.trainer.name))
 
-    return attrs.evolve(pipeline, trainer=changed(pipeline.trainer, options))
+
+def _merged(table: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with other options; those of a component among them are merged too."""
+    parts = {key for key, value in table.items() if isinstance(value, Mapping) and "type" in value}
+    return {**table, **{k: _merged(table[k], v) if k in parts else v for k, v in options.items()}}
 
 
 def finish(
@@ -195,7 +227,3 @@ def finish(
 def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """The distributions of a run's components by kind and name."""
     return {(entry["kind"], entry["name"]): entry["distribution"] for entry in record.get("components", ())}
-
-
-def _text(pipeline: Pipeline) -> bytes:
-    return tomli_w.dumps({**pipeline.to_dict(), "output": "."}).encode()

@@ -82,7 +82,7 @@ def _tables_of(path: Path, output: Path) -> dict[str, Any]:
     if record["status"] != "finished":
         cause = f"the run in {path} is not finished; `textgen finish` takes its best checkpoint as the model"
         raise RunError(cause, path)
-    tables = dict(read_document(directory.inside("pipeline.toml")).tables)
+    tables = dict(record["pipeline"])
     sums = {"weights": record["files"][_WEIGHTS], "tokenizer": record["files"][VOCABULARY]}
     tables["model"] = {**tables["model"], "start": {"run": str(path), **sums}}
     return tables

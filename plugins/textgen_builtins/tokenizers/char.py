@@ -100,10 +100,18 @@ class CharTokenizer:
         return {"type": "char", "tokens": [_UNKNOWN_NAME, *self._fitted(), *[_END_NAME] * self.ends]}
 
     def from_dict(self, state: Mapping[str, Any]) -> CharTokenizer:
-        """A tokenizer with the vocabulary of `to_dict`."""
-        characters = state["tokens"][1:]
-        ends = characters[-1:] == [_END_NAME]
-        return CharTokenizer(self.config, "".join(characters[:-1] if ends else characters), ends)
+        """A tokenizer with the vocabulary of `to_dict`. Raises ValueError for anything else."""
+        tokens = state.get("tokens")
+        if state.keys() != {"type", "tokens"} or state["type"] != "char":
+            raise ValueError('expected the keys type = "char" and tokens')
+        if not isinstance(tokens, list) or tokens[:1] != [_UNKNOWN_NAME]:
+            raise ValueError(f"tokens: expected a list that begins with {_UNKNOWN_NAME!r}")
+        ends = tokens[-1] == _END_NAME
+        characters = tokens[1 : len(tokens) - ends]
+        single = (isinstance(each, str) and len(each) == 1 for each in characters)
+        if not all(single) or sorted(set(characters)) != characters:
+            raise ValueError("tokens: expected characters in order of their code points, each once")
+        return CharTokenizer(self.config, "".join(characters), ends)
 
     def _index(self, characters: str) -> None:
         codes = np.array([ord(_UNKNOWN_CHARACTER), *map(ord, characters)], np.uint32)
