@@ -30,6 +30,7 @@ comparing-runs
 verifying
 untrusted-runs
 mixtures
+caching
 python-api
 embedding
 reliability
