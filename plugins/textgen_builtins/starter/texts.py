@@ -155,7 +155,7 @@ def _table(config: FileConfig, path: str) -> str:
 
     def line(key: str, value: object, comment: str = "") -> str:
         written = tomli_w.dumps({key: value}).strip()
-        return f"{written:<23}# {comment}" if comment else written
+        return f"{written:<22} # {comment}" if comment else written
 
     lines = [line("type", "file"), line("path", path, "a file, a folder, an address, or a list of these")]
     if config.documents == "jsonl":
