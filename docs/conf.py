@@ -27,6 +27,7 @@ quickstart
 corpora
 pipelines
 training
+comparing-runs
 mixtures
 python-api
 embedding

@@ -16,6 +16,7 @@ import attrs
 import click
 
 from textgen.cli.options import check_output, check_run, device_option, json_option
+from textgen.cli.streams import print_text
 from textgen.errors import CorpusError, PipelineError, UsageError
 from textgen.plugin.component import Address
 
@@ -89,10 +90,10 @@ def command(
 
 
 def _write_page(page: str, html: str) -> None:
-    from textgen.files import write_atomic
+    from textgen.durable import write_atomic
 
     if page == "-":
-        click.echo(html, nl=False)
+        print_text(html)
         return
     try:
         write_atomic(Path(page), html.encode())

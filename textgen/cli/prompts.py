@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
@@ -33,6 +34,21 @@ def read_prompts(
     if prompt_file is not None:
         return [(_read(prompt_file).removesuffix("\n"), "")]
     return [(prompt, "") for prompt in prompts or [""]]
+
+
+def as_text(argument: str) -> str:
+    """An argument of the command as UTF-8, also where the locale is another, as in LC_ALL=C."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:  # Python has put surrogates in place of its bytes
+        with contextlib.suppress(UnicodeError):
+            return os.fsencode(argument).decode()
+    return argument
+
+
+def as_texts(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Several of them."""
+    return tuple(map(as_text, arguments))
 
 
 def check_prompt(prompt: str) -> None:

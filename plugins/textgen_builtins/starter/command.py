@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import click
 
 from textgen import UsageError
+from textgen.durable import write_atomic
 from textgen.encodings import AUTO
-from textgen.files import write_atomic
 from textgen.pipeline.document import NAME
 from textgen.plugin.component import Address
 from textgen_builtins.corpora.file_facts import COMPRESSED
