@@ -19,13 +19,8 @@ from textgen.tools.describe import describe
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
-<<<<<<< HEAD
-    *("index.md", "quickstart.md", "corpora.md", "pipelines.md", "training.md", "mixtures.md", "hooks.md"),
-    *("writing-plugins.md", "python-api.md", "architecture.md", "seed.md"),
-=======
-    *("index.md", "quickstart.md", "pipelines.md", "training.md", "comparing-runs.md", "mixtures.md"),
+    *("index.md", "quickstart.md", "corpora.md", "pipelines.md", "training.md", "comparing-runs.md", "mixtures.md"),
     *("writing-plugins.md", "hooks.md", "python-api.md", "architecture.md", "seed.md"),
->>>>>>> main
 )
 FENCE = re.compile(r"^(?P<mark><!-- run -->\s*\n+)?```(?P<language>\w+)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
 
