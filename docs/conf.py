@@ -24,6 +24,7 @@ SIDEBAR = """
 :caption: Guides
 
 quickstart
+corpora
 pipelines
 training
 comparing-runs
