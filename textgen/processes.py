@@ -44,9 +44,10 @@ class Order(enum.IntEnum):
     WAIT = 1  # it is busy
     SHARE = 2  # take a message
     STEP = 3  # train a step
-    STATE = 4  # send what the followers alone have of the training's state
-    STOP = 5  # training ends
-    END = 6  # the run ends, with an exit code
+    EVALUATE = 4  # measure a part of the held-out text
+    STATE = 5  # send what the followers alone have of the training's state
+    STOP = 6  # training ends
+    END = 7  # the run ends, with an exit code
 
 
 @attrs.define(eq=False)
@@ -182,20 +183,30 @@ class Processes:
         if self.leads:
             with self.order(Order.SHARE, len(data := make())):
                 return self._broadcast(bytearray(data))
-        order, size = self.next_order()
-        if order != Order.SHARE:
-            raise ProcessesError(f"the first process of the run said {order.name}, and was to share something")
-        return self._broadcast(bytearray(size))
+        return self._broadcast(bytearray(self._next_share()))
 
     def any(self, flag: bool) -> bool:
         """Whether it is true in any of the processes. All of them ask."""
+        return bool(self.sum([flag])[0])
+
+    def sum(self, numbers: Sequence[float]) -> list[float]:
+        """The sums of the numbers of all processes, which all give as many."""
         import torch
         import torch.distributed as dist
 
-        flags = torch.tensor([int(flag)])
-        with self._lock, self.talking():
-            dist.all_reduce(flags, dist.ReduceOp.MAX)
-        return bool(flags)
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        if not self.leads:
+            self._next_share()
+        with self.order(Order.SHARE) if self.leads else contextlib.nullcontext(), self.talking():
+            dist.all_reduce(sums)
+        made: list[float] = sums.tolist()
+        return made
+
+    def _next_share(self) -> int:
+        order, size = self.next_order()
+        if order != Order.SHARE:
+            raise ProcessesError(f"the first process of the run said {order.name}, and was to share something")
+        return size
 
     def _broadcast(self, data: bytearray) -> bytes:
         """The leader's bytes, in place of as many of another."""
@@ -271,6 +282,8 @@ class Processes:
         elif re.search("timed out|timeout", str(error), re.IGNORECASE):
             cause = cause or "another process of the run does not answer"
             cause = f"{cause} within {self.timeout:g} seconds ({TIMEOUT})"
+        elif cause:
+            cause = f"{cause}: {str(error).partition(chr(10))[0]}"
         self._failure = ProcessesError(cause or "another process of the run has ended, or its connection is lost")
         return self._failure
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import attrs
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,11 +15,12 @@ from textgen.data import Dataset
 from textgen.errors import UsageError
 from textgen.events import Evaluated, Settled, StepDone, TrainingEvent
 from textgen.gradient import computing
-from textgen.gradient.batches import Batches, training_batches, validation_batches
-from textgen.gradient.computing import Computation, State, to_device
+from textgen.gradient.batches import Batches, training_batches
+from textgen.gradient.computing import Computation, State
 from textgen.gradient.optimization import MakeOptimizer, Optimization
 from textgen.gradient.options import GradientOptions, seconds_of
 from textgen.gradient.schedules import Schedule, constant, stable_steps
+from textgen.gradient.validation import validation_loss
 from textgen.protocols import TrainerState, TrainingContext
 
 _EVALUATIONS: Final = 10  # in a run with a budget
@@ -67,7 +68,7 @@ class GradientTrainer:
             if context.processes is None or context.processes.leads:
                 yield from self._train(computation, plan, data, context)
             else:
-                self._follow(computation, plan, context.seed)
+                self._follow(computation, plan, data, context.seed)
         except GeneratorExit:  # the engine ends the run
             self._end(computation)
             raise
@@ -81,9 +82,10 @@ class GradientTrainer:
         """Have the whole state here, for `state()` when the other processes have left."""
         self._carried = computation.gathered(self._carried, self.options.batch_size, last=True)
 
-    def _follow(self, computation: Any, plan: Plan, seed: int) -> None:
-        """Make the steps that the first process announces."""
-        while (horizon := computation.follow(self._carried, self.options.batch_size)) is not None:
+    def _follow(self, computation: Any, plan: Plan, data: Dataset, seed: int) -> None:
+        """Make the steps and the evaluations that the first process orders."""
+        evaluate = partial(validation_loss, computation, self.options, data)
+        while (horizon := computation.follow(self._carried, self.options.batch_size, evaluate)) is not None:
             self._advance(computation, plan.batches, seed, horizon)
 
     def _train(
@@ -98,7 +100,7 @@ class GradientTrainer:
                         step=self._step,
                         epoch=(self._step - 1) // plan.batches.per_epoch + 1,
                         training_loss=float(self._training_loss),
-                        validation_loss=self._validation_loss(computation, data, context.device),
+                        validation_loss=validation_loss(computation, self.options, data),
                     )
                 if not plan.steps:
                     plan.measure(self._step)
@@ -185,25 +187,6 @@ class GradientTrainer:
         parts = [torch.tensor_split(torch.cat(part), workers) for part in zip(*self._carried, strict=True)]
         return [tuple(part) for part in zip(*parts, strict=True)]
 
-    @torch.no_grad()
-    def _validation_loss(self, computation: Computation, data: Dataset, device: str) -> float | None:
-        """Mean loss per token of the held-out text, in float32; None if there is none."""
-        model = computation.replicas[0]
-        model.eval()
-        total, count = torch.zeros((), dtype=torch.float64, device=device), 0
-        for windows, counts in validation_batches(self.options, data.validation_windows()):
-            tokens, carried, length = to_device(windows, device), None, windows.shape[1] - 1
-            for start in range(0, length, data.window_length):  # a model's context may hold no more
-                stop = min(start + data.window_length, length)
-                logits, carried = model(tokens[:, start:stop], carried)
-                losses = torch.nn.functional.cross_entropy(
-                    logits.transpose(1, 2).float(), tokens[:, start + 1 : stop + 1], reduction="none"
-                )
-                counted = np.arange(start, stop) >= length - counts[:, None]
-                total += (losses * torch.from_numpy(counted).to(device)).sum(dtype=torch.float64)
-            count += int(counts.sum())
-        return float(total) / count if count else None
-
 
 @attrs.define(eq=False)
 class Plan:
@@ -246,7 +229,7 @@ class Plan:
         from textgen.gradient.distributed import DistributedComputation, check
 
         def choose() -> list[Any]:
-            check(model, self.options.batch_size, processes)
+            check(model, context.device, self.options.batch_size, processes)
             return [self._precision(model, windows), computing.leaves_unused(model, windows, context)]
 
         precision, unused = processes.agree(choose)
