@@ -26,6 +26,7 @@ SIDEBAR = """
 quickstart
 pipelines
 training
+scaling
 mixtures
 python-api
 embedding

@@ -30,12 +30,13 @@ _NOTICED, _FAULT = "textgen/noticed", "textgen/fault"  # keys of the store
 _LOST: Final = re.compile(r"gloo|nccl|connection (closed|reset)|timed out|store", re.IGNORECASE)
 
 
-class RunEnded(Exception):
-    """In a follower: the leader has ended the run, with the exit code `code`."""
+def is_follower(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun started this process with others, of which another leads."""
+    return environment.get("WORLD_SIZE", "1") != "1" and environment.get("RANK", "0") != "0"
 
-    def __init__(self, code: int) -> None:
-        self.code = code
-        super().__init__(f"the run has ended with exit code {code}")
+
+class RunEnded(SystemExit):
+    """In a follower: the leader has ended the run, or tells of an error in this process. `code` is the exit code."""
 
 
 class Order(enum.IntEnum):

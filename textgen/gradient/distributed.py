@@ -59,12 +59,14 @@ class DistributedComputation(Computation):
         model = self.replicas[0]
         for parameter in model.parameters():
             parameter.grad = None
-        if hasattr(model, "set_rows"):
+        knows_rows = hasattr(model, "set_rows")
+        if knows_rows:
             model.set_rows(rows.start, len(windows))
+        drawn = seed if knows_rows or not processes.rank else (*seed, processes.rank)
         own = windows[rows] if count else windows[:1]
         share = count * processes.size / len(windows)  # the sum is divided by the number of processes
         try:
-            loss, after = self._part(0, own, None if carried is None else carried[0], seed, share)
+            loss, after = self._part(0, own, None if carried is None else carried[0], drawn, share)
             dist.all_reduce(loss, group=self._group)
         except RuntimeError as error:
             raise _explained(error, processes) from error

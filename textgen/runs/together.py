@@ -74,7 +74,7 @@ def follow(processes: Processes, make_pipeline: Callable[[], Pipeline]) -> int:
             with devices.threads(processes.threads(pipeline.threads)), Components() as components:
                 _follow(processes, pipeline, facts, components)
     except RunEnded as end:
-        return end.code
+        return int(end.code or 0)
 
 
 def _follow(processes: Processes, pipeline: Pipeline, facts: Mapping[str, Any], components: Components) -> None:
