@@ -139,6 +139,7 @@ class Processes:
             self._left.set()
             if self.leads and self.in_step:
                 self._failure = ProcessesError("the first process has failed in a step")
+                self._stored(self._notice)
             elif self.leads:
                 with contextlib.suppress(ProcessesError), self.order(Order.END, code):
                     self._failure = ProcessesError("the run has ended")
@@ -273,12 +274,8 @@ class Processes:
 
     def lost(self, error: Exception, otherwise: str = "") -> ProcessesError:
         """The error to raise for one of torch's. From now on, nothing is said to the others."""
-        cause, fault = otherwise, ""
-        with contextlib.suppress(Exception):  # the store may be lost too
-            if self.leads:
-                self._store.set(_NOTICED, "")
-                fault = self._store.get(_FAULT).decode() if self._store.check([_FAULT]) else ""
-        if fault:
+        cause = otherwise
+        if self.leads and (fault := self._stored(self._notice)):
             cause = fault
         elif re.search("timed out|timeout", str(error), re.IGNORECASE):
             cause = cause or "another process of the run does not answer"
@@ -290,13 +287,28 @@ class Processes:
 
     def _is_told(self, error: TextgenError) -> bool:
         """Whether the leader tells of an error in a follower: of a process that is lost, or of this one's own."""
-        with contextlib.suppress(Exception):
-            if isinstance(error, ProcessesError):
-                self._store.wait([_NOTICED], timedelta(seconds=_PATIENCE))
-            else:
-                self._store.set(_FAULT, f"process {self.rank} of {self.size}: {error}")
-            return True
-        return False
+        if isinstance(error, ProcessesError):
+            return bool(self._stored(lambda: self._store.get(_NOTICED).decode()))
+        text = f"process {self.rank} of {self.size}: {error}"
+        return bool(self._stored(lambda: self._store.set(_FAULT, text) or text))
+
+    def _notice(self) -> str:
+        """Say that this one tells of what is lost; what a follower has failed of, or ""."""
+        self._store.set(_NOTICED, "yes")
+        return self._store.get(_FAULT).decode() if self._store.check([_FAULT]) else ""
+
+    def _stored(self, ask: Callable[[], str]) -> str:
+        """An answer of the store; "" if there is none in time, since a store behind a dead link never answers."""
+        answers: list[str] = []
+
+        def work() -> None:
+            with contextlib.suppress(Exception):
+                answers.append(ask())
+
+        thread = threading.Thread(target=work, name="textgen-store", daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
+        return answers[0] if answers else ""
 
     def is_lost(self, error: Exception) -> bool:
         """Whether an error of torch is about other processes."""
