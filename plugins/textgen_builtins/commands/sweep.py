@@ -144,7 +144,7 @@ class Progress:
             self._first = part
         elif part - self._first > 0.1 and over < len(self.trials):
             rest = (time.monotonic() - self._begun) * (len(self.trials) - part) / (part - self._first)
-            said.append(f"{text.duration(rest)} to go")
+            said += [f"{text.duration(rest)} to go"] if rest >= 1 else []
         return "; ".join(said)
 
     def _say(self, line: str) -> None:
