@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from textgen import BuildContext, CorpusError, Engine
 from textgen.data import Dataset, Windows, shuffled
 from textgen.pipeline.options import DataOptions
-from textgen.runs.corpus import encode_corpus, split_tokens
+from textgen.runs.corpus import encode_corpus
+from textgen.runs.splitting import split_tokens
 from textgen_builtins.tokenizers.config import CharConfig
 from textgen_builtins.tokenizers.plugin import build
 

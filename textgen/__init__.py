@@ -46,12 +46,14 @@ if _TYPE_CHECKING:
     from textgen.plugin.registry import PluginSet
     from textgen.runs.pruning import prune
     from textgen.runs.summary import RunSummary, summarize
+    from textgen.runs.verifying import CheckedFile, RunReport, verify
 
 __all__ = [
     "DOCUMENT_END",
     "PLUGIN_API_VERSION",
     "AsyncTextStream",
     "BuildContext",
+    "CheckedFile",
     "Choice",
     "Component",
     "ContractError",
@@ -79,6 +81,7 @@ __all__ = [
     "RunError",
     "RunLockedError",
     "RunMismatchError",
+    "RunReport",
     "RunSummary",
     "TextScore",
     "TextStream",
@@ -94,6 +97,7 @@ __all__ = [
     "run",
     "summarize",
     "train",
+    "verify",
 ]
 
 # Each is imported when it is first asked for: a plugin's import and `textgen --help` wait for no NumPy, and a Ctrl-C
@@ -120,6 +124,7 @@ _WHERE = {
     "plugin.registry": ("PluginSet",),
     "runs.pruning": ("prune",),
     "runs.summary": ("RunSummary", "summarize"),
+    "runs.verifying": ("CheckedFile", "RunReport", "verify"),
 }
 
 

@@ -27,14 +27,16 @@ from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
 from textgen.pipeline.structure import Reader
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
+from textgen.processes import Processes
 from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
-from textgen.runs.directory import RunDirectory
+from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run
 from textgen.runs.loading import load_generator
 from textgen.runs.objects import with_objects
 from textgen.runs.saving import save_run
 from textgen.runs.starting import with_start
+from textgen.runs.together import follow
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
 
@@ -59,7 +61,7 @@ class Run:
 
         Raises RunError where a run or other files are in the way.
         """
-        save_run(self.generator, RunDirectory(Path(path).absolute()))
+        save_run(self.generator, run_directory(path))
 
 
 class Engine:
@@ -110,6 +112,7 @@ class Engine:
         console: TextIO | None = None,
         observers: Iterable[Observer] = (),
         cancelled: Callable[[], bool] | Event = lambda: False,
+        processes: Processes | None = None,
     ) -> Run:
         """Train, resume or skip, as the run directory stands; then generate.
 
@@ -121,11 +124,24 @@ class Engine:
         observers  beside the pipeline's own, told after them. What they raise ends the run
         cancelled  a function that is asked after every step, or an event such as threading.Event; once true, the run
                    stops after a checkpoint and raises Interrupted
+        processes  several that train together, of which this is the first; the others call `follow`
 
         A finished run that is skipped is only read, so any number of threads and processes may do so at once.
         """
-        pipeline = self._pipeline(source, overrides, None if output is None else Path(output).absolute())
-        return _with_texts(_ensure_trained(pipeline, overwrite, console, observers, cancelled))
+        pipeline = self._pipeline(source, overrides, None if output is None else run_directory(output, "output").path)
+        return _with_texts(_ensure_trained(pipeline, overwrite, console, observers, cancelled, processes))
+
+    def follow(
+        self, source: Source, overrides: Overrides = (), *, output: str | Path | None = None, processes: Processes
+    ) -> int:
+        """Train with the process that calls `run`, with the same arguments; returns its exit code.
+
+        Writes nothing. Raises ProcessesError when that process is lost, and what components raise here.
+        """
+        return follow(
+            processes,
+            lambda: self._pipeline(source, overrides, run_directory(output, "output").path if output else None),
+        )
 
     def train(
         self,
@@ -165,7 +181,7 @@ class Engine:
         tables |= {"seed": seed, "device": device, "threads": threads}
         pipeline = self.pipeline(tables if output is not None else {**tables, "observer": []})
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
-            path = Path(folder, "run") if output is None else Path(output).absolute()
+            path = Path(folder, "run") if output is None else run_directory(output, "output").path
             pipeline = attrs.evolve(pipeline, output=path)
             run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
         if output is None:
@@ -197,7 +213,7 @@ class Engine:
             raise UsageError("expected a list of tables", argument="sampler", value=sampler)
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer}
         given = {kind: value for kind, value in given.items() if value is not None}
-        return load_generator(RunDirectory(Path(path).absolute()), self.plugins, device=device, given=given)
+        return load_generator(run_directory(path), self.plugins, device=device, given=given)
 
     def finish(self, path: str | Path) -> bool:
         """Finish a run before its time: its best checkpoint becomes the model, and run.json says so.
@@ -205,7 +221,7 @@ class Engine:
         Returns False for a run that is finished already, and leaves it as it is. Raises RunError where there is no run,
         or none with a checkpoint yet, RunLockedError while it is being trained, CorruptFileError.
         """
-        return finish_run(RunDirectory(Path(path).absolute()))
+        return finish_run(run_directory(path))
 
     def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
         """A component from its table, as a pipeline holds it; for programs, and components, made of others.
@@ -242,11 +258,12 @@ def _ensure_trained(
     console: TextIO | None,
     observers: Iterable[Observer],
     cancelled: Callable[[], bool] | Event,
+    processes: Processes | None = None,
 ) -> Run:
     """The run of a pipeline, trained if it has to be; without texts."""
     observers, stop = _checked(observers, cancelled)
     directory = RunDirectory(pipeline.output)
-    outcome = Execution(pipeline, directory, overwrite, console, observers, stop).ensure_trained()
+    outcome = Execution(pipeline, directory, overwrite, console, observers, stop, processes).ensure_trained()
     given = {"sampler": [choice.table() for choice in pipeline.samplers]}
     generator = load_generator(directory, lambda _: pipeline.plugins, device=pipeline.device, given=given)
     return Run(path=directory.path, pipeline=pipeline, outcome=outcome, generator=generator)

@@ -13,6 +13,7 @@
     │   ├── RunLockedError       .pid         another process is using it
     │   └── CorruptFileError     .path, .expected, .actual
     ├── TrainingError            .step, .learning_rate: training cannot continue
+    ├── ProcessesError           .step: of several processes of a run, one is lost
     └── Interrupted              .step, .signal_number, exit code 128 + signal
 
 The text of each says what is wrong, where, and what to do, in terms of the Python API; the attributes hold the same
@@ -32,10 +33,13 @@ from typing import Any, Final
 
 import attrs
 
+from textgen.visible import visible
+
 _REMEDIES: Final = {
     "output": "choose another {}",
     "overwrite": "give {} to start again",
     "device": "set {} to cpu or auto",
+    "verify": "`textgen {} RUN --repair` puts it back where there is a copy",
 }
 
 
@@ -46,7 +50,7 @@ class TextgenError(Exception):
     remedy = ""
 
     def __str__(self) -> str:
-        return self.worded(str)
+        return visible(self.worded(str))  # names, paths and values in it may be a stranger's
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Text and facts as they are: Exception would make it anew from its text, and break a pool of processes."""
@@ -156,6 +160,9 @@ class DeviceError(UsageError):
         self.device, self.remedy = device, remedy
 
 
+_LONG: Final = ("corpus.sha256", "corpus.characters", "model.start.weights", "model.start.tokenizer")
+
+
 @attrs.frozen
 class Difference:
     """A key of a run's fingerprint whose value was another; None where it was not set."""
@@ -168,8 +175,8 @@ class Difference:
         return f"{self.key}: {self._shown(self.before)} before, {self._shown(self.now)} now"
 
     def _shown(self, value: Any) -> str:
-        if value is not None and self.key.startswith(("corpus.", "model.start.")):  # a length, and checksums
-            return f"{value:,}" if isinstance(value, int) else f"{value[:12]}…"
+        if value is not None and self.key in _LONG:  # a length, and checksums
+            return f"{value:,}" if isinstance(value, int) else f"{str(value)[:12]}…"
         return "not set" if value is None else str(value)
 
 
@@ -269,6 +276,17 @@ class TrainingError(TextgenError):
 
     def __init__(self, message: str, *, step: int, learning_rate: float | None = None) -> None:
         self.step, self.learning_rate = step, learning_rate
+        super().__init__(message)
+
+
+class ProcessesError(TextgenError):
+    """Of several processes that train together, one has ended or does not answer.
+
+    `step` is that of the checkpoint from where the run resumes; None if there is none, or another process knows it.
+    """
+
+    def __init__(self, message: str, *, step: int | None = None) -> None:
+        self.step = step
         super().__init__(message)
 
 

@@ -13,12 +13,14 @@ built for, however that ends, or when the generator that it was built for is clo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import attrs
 
 from textgen.documents import CorpusPiece
 from textgen.events import Event, Stop, TrainingEvent
+from textgen.processes import Processes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +47,20 @@ class Corpus(Protocol):
         A corpus of documents yields DOCUMENT_END after each of them; the end of the corpus ends the last one. Documents
         without text are left out. Called more than once, and must start from the beginning and give the same each time.
         Raises CorpusError.
+        """
+
+
+class CorpusOfFiles(Corpus, Protocol):
+    """A corpus that is read from files. The method is optional; with it, a text is read once for all runs.
+
+    The engine keeps the tokens of such a text in the user's cache. A run of the same component, version, options and
+    files takes them from there, and does not call `read`. A file is the same while its path, size, times and inode are.
+    """
+
+    def sources(self) -> Iterable[Path]:
+        """The files that `read` reads. What it gives must follow from them and the options alone, not from the seed.
+
+        Called whenever a run begins, so it reads nothing but folders. Raises CorpusError.
         """
 
 
@@ -90,7 +106,10 @@ class Tokenizer(Protocol):
         """Everything that `from_dict` needs, as JSON values."""
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:
-        """A fitted tokenizer with the configuration of this one and the vocabulary in `state`."""
+        """A fitted tokenizer with the configuration of this one and the vocabulary in `state`.
+
+        Raises ValueError for what `to_dict` could not have given.
+        """
 
 
 class DocumentTokenizer(Tokenizer, Protocol):
@@ -185,6 +204,10 @@ class Model(Protocol):
     loss of its own, `training_loss(tokens, targets, state=None) -> (loss, state)`, both (B, T), the loss a mean in nats
     per token to which auxiliary terms may be added; evaluations still measure the cross-entropy of `forward`. And it
     may name the roles of its parameters, `parameter_roles() -> dict`, see textgen.gradient.Parameters.
+
+    Where several processes share out a batch, `set_rows(first, total)` says before each step which rows of how many the
+    next are, so that a model that draws random numbers for rows draws them for the whole batch, and takes its own. With
+    `distributed = False` a model says that it cannot be shared out, if its loss looks at all rows at once.
     """
 
     def decoder(self, batch_size: int) -> Decoder:
@@ -212,15 +235,22 @@ class TrainingContext:
     seed      for all its random choices
     device    as torch names it
     elapsed   seconds that this run has taken before training: imports, corpus, tokenizer, its earlier parts
+    processes where several train together, as torchrun starts them; only a trainer with `distributed` is given it
     """
 
     seed: int
     device: str
     elapsed: float = 0.0
+    processes: Processes | None = None
 
 
 class Trainer(Protocol):
-    """Fits a model to data. It yields events; files, progress and signals are the engine's work."""
+    """Fits a model to data. It yields events; files, progress and signals are the engine's work.
+
+    With `distributed = True` it can train in several processes, which `context.processes` describes: each has the
+    trainer, the model and the training data. The events, the state and the weights of the first count; in the others
+    `train` ends when the first's does. What is made of textgen.gradient can.
+    """
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Train, yielding a StepDone after each update and an Evaluated after each evaluation.
@@ -235,7 +265,7 @@ class Trainer(Protocol):
         """The state of training."""
 
     def load_state(self, state: TrainerState) -> None:
-        """Make the next `train` continue exactly from `state`."""
+        """Make the next `train` continue exactly from `state`. Raises ValueError for what it could not have given."""
 
 
 class History(Protocol):

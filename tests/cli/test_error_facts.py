@@ -115,7 +115,7 @@ def test_a_missing_device_names_the_option(
 
 
 def test_a_wrong_encoding_is_a_fact(tiny_pipeline: Any, tmp_path: Path) -> None:
-    pipeline = tiny_pipeline()
+    pipeline = tiny_pipeline(corpus={"encoding": "utf-8"})
     (tmp_path / "corpus.txt").write_text("the clock of the hall", encoding="utf-16")
     with pytest.raises(textgen.CorpusError) as raised:
         textgen.run(pipeline, output=tmp_path / "run")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import run_python, run_textgen
+from commands import run_textgen
 from small_run import PIPELINE, copied, running, tables, text_of, tree, wait_for
 
 import textgen
@@ -66,64 +66,3 @@ def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
     done = run_textgen("run", "spoilt.toml", "--output", "runs/p", "--overwrite", folder=folder)
     assert (done.returncode, "the loss is nan" in done.stderr) == (1, True), done.stderr
     assert tree(run) == before
-
-
-KILLED = """
-import itertools, os, shutil, sys
-from pathlib import Path
-import textgen
-from textgen.runs.directory import RunDirectory
-
-finished, work = Path(sys.argv[1]), Path(sys.argv[2])
-old = textgen.load(finished).generate("Once", max_new_tokens=30).text
-CHANGES = ("os.", "shutil.", "open")
-
-def survives(prepare, act):
-    for last in itertools.count(1):
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.copytree(finished, work)
-        prepare(RunDirectory(work))
-        child = os.fork()
-        if not child:
-            calls = itertools.count(1)
-            sys.addaudithook(lambda event, _: event.startswith(CHANGES) and next(calls) == last and os._exit(9))
-            act(RunDirectory(work))
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        assert textgen.load(work).generate("Once", max_new_tokens=30).text == old, last
-        with RunDirectory(work).locked():
-            RunDirectory(work).sweep()
-        assert not (work / ".previous").exists(), last
-        assert RunDirectory(work).read_run()["status"] == "finished", last
-        names = {path.name for path in work.rglob("*") if path.name[:5] != ".lock"}
-        assert names == {path.name for path in finished.rglob("*") if path.name[:5] != ".lock"}, last
-        assert textgen.load(work).generate("Once", max_new_tokens=30).text == old, last
-        if code == 0:
-            return last
-
-def clear(directory):
-    directory.clear(spare=directory.path / "tokens.bin")
-
-def sweep(directory):
-    with directory.locked():
-        directory.sweep()
-
-def begun(directory):
-    clear(directory)
-    directory.checkpoints.path.mkdir()
-    directory.write_run({"status": "training"})
-
-def extend(directory):
-    directory.extend(directory.checkpoints.steps(), spare=directory.path / "tokens.bin")
-
-print(survives(lambda directory: None, clear), survives(lambda directory: None, extend), survives(begun, sweep))
-"""
-
-
-def test_killed_at_any_call_while_a_run_moves_aside_or_back(trained: tuple[Path, Any], tmp_path: Path) -> None:
-    done = run_python("-W", "ignore", "-c", KILLED, trained[0] / "runs/p", tmp_path / "run", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    aside, onward, back = map(int, done.stdout.split())
-    assert min(aside, back) > 20
-    assert onward > aside

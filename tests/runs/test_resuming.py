@@ -10,6 +10,7 @@ import pytest
 from small_run import TEXT, flip, tables, tree
 
 import textgen
+from textgen.runs.directory import RunDirectory
 
 
 def measured(run: textgen.Run) -> list[dict[str, Any]]:
@@ -119,9 +120,12 @@ def test_a_checkpoint_whose_replacement_was_cut_short_is_put_back(tmp_path: Path
 
 
 def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(tmp_path: Path, tiny_pipeline: Any) -> None:
+    textgen.run(tiny_pipeline(), output=tmp_path / "run")
+    directory = RunDirectory(tmp_path / "run")
+    directory.write_run({**directory.read_run(), "status": "unfinished"})
+    directory.checkpoints.keep(set())
     (tmp_path / "run/checkpoints/step-1").mkdir(parents=True)
     (tmp_path / "run/checkpoints/step-1/notes.txt").write_text("mine")
-    (tmp_path / "run/run.json").write_text('{"format_version": 1, "status": "unfinished", "fingerprint": {}}')
     made = textgen.run(tiny_pipeline(checkpoint={"seconds": 0}), output=tmp_path / "run")
     assert made.outcome == "trained"
     assert (tmp_path / "run/checkpoints/step-1/notes.txt").read_text() == "mine"

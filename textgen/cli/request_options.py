@@ -12,6 +12,7 @@ import attrs
 import click
 from click.core import ParameterSource
 
+from textgen.cli.prompts import as_text
 from textgen.errors import Fault, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.pipeline.options import DecodingOptions
@@ -50,7 +51,7 @@ def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def parse_value(name: str, wanted: Any, text: str) -> Any:
     """An option's value as it was typed. What is not of the type `wanted` is for the engine to refuse."""
-    kinds = get_args(wanted) or (wanted,)
+    kinds, text = get_args(wanted) or (wanted,), as_text(text)
     if text == "none" and type(None) in kinds:
         return None
     if _is_text(wanted) and text[:1] not in ('"', "'"):

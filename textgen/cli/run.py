@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -38,25 +39,50 @@ def command(
     from textgen.cli.output import write_texts
     from textgen.engine import Engine
     from textgen.errors import Interrupted
+    from textgen.processes import Processes
 
     if device is not None:
         overrides = (*overrides, f"device={json.dumps(device)}")
+    engine, processes = Engine(context.discover()), Processes.of_environment()
     console, switch = None if quiet else sys.stderr, StopSwitch()
+    if processes is not None and not processes.leads:
+        with switch:
+            click.get_current_context().exit(_follow(engine, processes, switch, pipeline, overrides, options["output"]))
     watch = Watch(console, switch)
-    try:
-        run = Engine(context.discover()).run(
-            pipeline, overrides, console=console, observers=[watch], cancelled=switch.is_on, **options
-        )
-    except Interrupted as stopped:
-        if switch.signal_number is not None:
-            stopped.exit_code = 128 + switch.signal_number
-        stopped.overwrite = options["overwrite"]
-        raise
+    with contextlib.nullcontext() if processes is None else processes.joined():
+        try:
+            run = engine.run(
+                pipeline,
+                overrides,
+                console=console,
+                observers=[watch],
+                cancelled=switch.is_on,
+                processes=processes,
+                **options,
+            )
+        except Interrupted as stopped:
+            if switch.signal_number is not None:
+                stopped.exit_code = 128 + switch.signal_number
+            stopped.overwrite = options["overwrite"]
+            raise
     run.generator.close()  # its texts are made
     if console is not None:
         click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
     echo = run.pipeline.generate.echo
     write_texts([str(generation) if echo else generation.text for generation in run.generations])
+
+
+def _follow(engine: Any, processes: Any, switch: StopSwitch, pipeline: str, overrides: Any, output: str | None) -> int:
+    """Take part in a run that another process leads; the exit code."""
+    from textgen.processes import RunEnded
+
+    processes.wants_stop = switch.is_on
+    try:
+        with processes.joined():
+            code: int = engine.follow(pipeline, overrides, output=output, processes=processes)
+            return code
+    except RunEnded as end:
+        return end.code
 
 
 def best_step(record: Mapping[str, Any]) -> str:

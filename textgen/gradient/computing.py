@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
@@ -36,6 +36,7 @@ class Computation:
     device: str
     precision: str
     _pool: ThreadPoolExecutor | None = None
+    _loss: Callable[[Tensor, State | None], tuple[Tensor, State]] | None = None
 
     @classmethod
     def of(cls, model: Any, device: str, precision: str, workers: int) -> Computation:
@@ -82,11 +83,18 @@ class Computation:
             model.set_dropout_seed(_mixed(seed))
         tokens = to_device(windows, self.device)
         with self.autocast():
-            loss, after = training_loss(model, tokens, carried)
+            loss, after = self._loss(tokens, carried) if self._loss else training_loss(model, tokens, carried)
         if share != 1:
             loss = loss * share
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach(), tuple(part.detach() for part in after)
+
+    def announce(self, horizon: int) -> None:
+        """Nobody has to know of a step."""
+
+    def gathered(self, carried: list[State] | None, rows: int, *, last: bool = False) -> list[State] | None:
+        """The carried states: all of them are here."""
+        return carried
 
     def autocast(self) -> Any:
         """The context of the precision."""
@@ -133,6 +141,12 @@ def choose_precision(model: Any, windows: npt.NDArray[np.int64], context: Traini
     except RuntimeError:  # an operation of the model has no bfloat16 version
         return "float32"
     return "bfloat16" if seconds["bfloat16"] < 0.9 * seconds["float32"] else "float32"
+
+
+def leaves_unused(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> bool:
+    """Whether a step leaves parameters without a gradient, by that of a single window."""
+    Computation.of(model, context.device, "float32", 1).gradients(windows[:1], None, (0, 0))
+    return any(p.grad is None for p in model.parameters() if p.requires_grad)
 
 
 def choose_workers(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, precision: str) -> int:

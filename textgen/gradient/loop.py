@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final
 
 import attrs
 import numpy as np
 import torch
+from attrs.validators import ge
+from torch import Tensor
 
+from textgen import devices
 from textgen.data import Dataset
-from textgen.errors import UsageError
+from textgen.errors import TrainingError, UsageError
 from textgen.events import Evaluated, Settled, StepDone, TrainingEvent
 from textgen.gradient import computing
 from textgen.gradient.batches import Batches, training_batches, validation_batches
@@ -19,6 +22,7 @@ from textgen.gradient.computing import Computation, State, to_device
 from textgen.gradient.optimization import MakeOptimizer, Optimization
 from textgen.gradient.options import GradientOptions, seconds_of
 from textgen.gradient.schedules import Schedule, constant, stable_steps
+from textgen.pipeline.records import COUNT, is_number, structure
 from textgen.protocols import TrainerState, TrainingContext
 
 _EVALUATIONS: Final = 10  # in a run with a budget
@@ -41,6 +45,8 @@ class GradientTrainer:
     of step s by the seed and s, so no generator's state has to be saved.
     """
 
+    distributed: ClassVar[bool] = True
+
     options: GradientOptions
     make_optimizer: MakeOptimizer
     schedule: Schedule = constant
@@ -50,20 +56,42 @@ class GradientTrainer:
     _carried: list[State] | None = attrs.field(default=None, init=False)
     _optimization: Optimization | None = attrs.field(default=None, init=False)
     _loaded: TrainerState | None = attrs.field(default=None, init=False)
+    _computation: Computation | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        devices.check_fork()  # before the model is made, which may compute too
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
+        devices.check_fork(computes=True)
         if not hasattr(model, "parameters"):
             raise UsageError("this trainer trains by gradient, and the model has none; choose a trainer made for it")
         plan = Plan(self.options, context, training_batches(self.options, data.training_windows(), context.seed))
         self._optimization = Optimization.of(model, self.options, self.make_optimizer, self.schedule)
-        precision, workers = plan.choose(model)
-        computation = Computation.of(model, context.device, precision, workers)
-        self._restore(context.device)
+        computation = self._computation = plan.computation(model)
+        self._restore(context)
         try:
-            yield from self._train(computation, plan, data, context)
+            if context.processes is None or context.processes.leads:
+                yield from self._train(computation, plan, data, context)
+            else:
+                self._follow(computation, plan, context.seed)
+        except GeneratorExit:  # the engine ends the run
+            self._end(computation)
+            raise
+        else:
+            self._end(computation)
         finally:
+            self._computation = None
             computation.close()
+
+    def _end(self, computation: Computation) -> None:
+        """Have the whole state here, for `state()` when the other processes have left."""
+        self._carried = computation.gathered(self._carried, self.options.batch_size, last=True)
+
+    def _follow(self, computation: Any, plan: Plan, seed: int) -> None:
+        """Make the steps that the first process announces."""
+        while (horizon := computation.follow(self._carried, self.options.batch_size)) is not None:
+            self._advance(computation, plan.batches, seed, horizon)
 
     def _train(
         self, computation: Computation, plan: Plan, data: Dataset, context: TrainingContext
@@ -90,7 +118,10 @@ class GradientTrainer:
         """The position, what the optimizers keep, and the carried state."""
         arrays, kept = ({}, {}) if self._optimization is None else self._optimization.state()
         arrays = {f"optimizer.{name}": array for name, array in arrays.items()}
-        for i, parts in enumerate(zip(*(self._carried or ()), strict=True)):
+        carried = self._carried
+        if self._computation is not None:
+            carried = self._computation.gathered(carried, self.options.batch_size)
+        for i, parts in enumerate(zip(*(carried or ()), strict=True)):
             arrays[f"carried.{i}"] = torch.cat(parts).float().cpu().numpy()
         values = {
             "step": self._step,
@@ -101,10 +132,11 @@ class GradientTrainer:
         return TrainerState(arrays, values)
 
     def load_state(self, state: TrainerState) -> None:
-        """Continue from `state` in the next `train`."""
+        """Continue from `state` in the next `train`. Raises ValueError if it is none of these trainers."""
+        structure(_Position, state.values)
         self._loaded = state
 
-    def _restore(self, device: str) -> None:
+    def _restore(self, context: TrainingContext) -> None:
         if self._loaded is None:
             return
         assert self._optimization is not None
@@ -113,35 +145,50 @@ class GradientTrainer:
         self._evaluated_step = values["evaluated_step"]
         prefix = "optimizer."
         kept = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        self._optimization.restore(kept, values["optimizer"])
+        try:
+            self._optimization.restore(kept, values["optimizer"])
+        except (ValueError, LookupError, TypeError) as error:
+            cause = f"the saved state of the optimizer is not one of this model and this trainer: {error}"
+            raise TrainingError(cause, step=self._step) from error
         carried = [arrays[f"carried.{i}"] for i in range(sum(name.startswith("carried.") for name in arrays))]
-        whole = [torch.from_numpy(part.copy()).to(device) for part in carried]
-        self._carried = [tuple(whole)] if whole else None
+        if context.processes is not None:
+            carried = [part[context.processes.rows(len(part))] for part in carried]
+        own = [torch.from_numpy(part.copy()).to(context.device) for part in carried]
+        self._carried = [tuple(own)] if own else None
         self._loaded = None
 
     def _update(self, computation: Computation, plan: Plan, seed: int) -> StepDone:
-        """One step on the next batch."""
-        assert self._optimization is not None
-        epoch, number = divmod(self._step, plan.batches.per_epoch)
-        windows = plan.batches.batch(epoch, number)
-        carried = self._shared_out(len(computation.replicas)) if self.options.order == "streams" and number else None
-        self._step += 1
-        loss, after = computation.gradients(windows, carried, (seed, self._step))
-        rate, norm = self._optimization.step(self._step, plan.horizon(self._step))
-        if self.options.order == "streams":
-            self._carried = after
-        self._training_loss = loss
+        """One step on the next batch, and what there is to say of it."""
+        horizon = plan.horizon(self._step + 1)
+        computation.announce(horizon)
+        tokens, rate, norm = self._advance(computation, plan.batches, seed, horizon)
         plan.step_done()
         return StepDone(
             step=self._step,
             steps=plan.steps or plan.estimated_steps(self._step),
-            epoch=epoch + 1,
-            loss=loss,
-            tokens=windows.shape[0] * (windows.shape[1] - 1),
+            epoch=(self._step - 1) // plan.batches.per_epoch + 1,
+            loss=self._training_loss,
+            tokens=tokens,
             learning_rate=rate,
             gradient_norm=norm,
             stable_steps=plan.stable_steps(self.schedule),
         )
+
+    def _advance(
+        self, computation: Computation, batches: Batches, seed: int, horizon: int
+    ) -> tuple[int, float, Tensor | None]:
+        """Update the weights by the next batch; return its tokens, the learning rate and the gradient's norm."""
+        assert self._optimization is not None
+        epoch, number = divmod(self._step, batches.per_epoch)
+        windows = batches.batch(epoch, number)
+        carried = self._shared_out(len(computation.replicas)) if self.options.order == "streams" and number else None
+        self._step += 1
+        loss, after = computation.gradients(windows, carried, (seed, self._step))
+        rate, norm = self._optimization.step(self._step, horizon)
+        if self.options.order == "streams":
+            self._carried = after
+        self._training_loss = loss
+        return windows.shape[0] * (windows.shape[1] - 1), rate, norm
 
     def _shared_out(self, workers: int) -> list[State] | None:
         """The carried state for each worker; after a resume it is one for all of them."""
@@ -168,6 +215,16 @@ class GradientTrainer:
                 total += (losses * torch.from_numpy(counted).to(device)).sum(dtype=torch.float64)
             count += int(counts.sum())
         return float(total) / count if count else None
+
+
+@attrs.frozen
+class _Position:
+    """The values of a saved state; those under `optimizer` are the optimizers' own."""
+
+    step: int = attrs.field(validator=COUNT)
+    training_loss: Any = attrs.field(validator=is_number)
+    evaluated_step: int = attrs.field(validator=ge(-1))
+    optimizer: Mapping[str, Any]
 
 
 @attrs.define(eq=False)
@@ -198,16 +255,30 @@ class Plan:
             self.steps, self._measured = int(recorded), int(options.settled.get("measured", 0))
             self._evaluations = int(options.settled.get("evaluations", _EVALUATIONS))
 
-    def choose(self, model: Any) -> tuple[str, int]:
-        """Precision and number of workers, tried where they are "auto"."""
-        from_before, windows = self.options.settled, self.batches.batch(0, 0)
-        precision = str(from_before.get("precision", self.options.precision))
+    def computation(self, model: Any) -> Computation:
+        """With the precision and the workers that are the faster where they are "auto", or among several processes."""
+        context, windows, processes = self.context, self.batches.batch(0, 0), self.context.processes
+        if processes is None:
+            precision = self._precision(model, windows)
+            workers = self.options.settled.get("workers", self.options.workers)
+            if workers == "auto":
+                workers = self._settled["workers"] = computing.choose_workers(model, windows, context, precision)
+            workers = min(int(workers), len(windows)) if context.device == "cpu" else 1
+            return Computation.of(model, context.device, precision, workers)
+        from textgen.gradient.distributed import DistributedComputation, check
+
+        def choose() -> list[Any]:
+            check(model, self.options.batch_size, processes)
+            return [self._precision(model, windows), computing.leaves_unused(model, windows, context)]
+
+        precision, unused = processes.agree(choose)
+        return DistributedComputation.among(model, context.device, precision, unused, processes)
+
+    def _precision(self, model: Any, windows: Any) -> str:
+        precision = str(self.options.settled.get("precision", self.options.precision))
         if precision == "auto":
             precision = self._settled["precision"] = computing.choose_precision(model, windows, self.context)
-        workers = from_before.get("workers", self.options.workers)
-        if workers == "auto":
-            workers = self._settled["workers"] = computing.choose_workers(model, windows, self.context, precision)
-        return precision, min(int(workers), len(windows)) if self.context.device == "cpu" else 1
+        return precision
 
     def settle(self) -> Iterator[Settled]:
         """Tell once what was decided, so that it is recorded."""

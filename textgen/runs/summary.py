@@ -12,7 +12,8 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from textgen.errors import RunError
-from textgen.files import folder_size, inside
+from textgen.files import LARGEST, folder_size, inside
+from textgen.opening import check_json, opened
 from textgen.runs.directory import RunDirectory
 
 Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]
@@ -118,10 +119,10 @@ def _status(record: Mapping[str, Any], *, locked: bool) -> tuple[Status, str]:
 def _rows(path: Path, limit: int | None) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, or those that its last bytes hold; lines that cannot be read are left out."""
     try:
-        with inside(path, "metrics.jsonl").open("rb") as file:
+        with opened(inside(path, "metrics.jsonl")) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0 if limit is None else max(0, size - limit))
-            lines = file.read().splitlines()
+            lines = file.read(LARGEST).splitlines()
     except (OSError, RunError):
         return []
     rows = []
@@ -160,8 +161,10 @@ def _parameters(directory: RunDirectory) -> int | None:
     files += [f"checkpoints/{directory.checkpoints.folder(s).name}/{files[0]}" for s in _checkpoint_steps(directory)]
     for name in (files[0], *reversed(files[1:])):
         try:
-            with directory.inside(name).open("rb") as file:
-                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24)))
+            with opened(directory.inside(name)) as file:
+                data = file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24))
+            check_json(data)
+            header = json.loads(data)
             shapes = [entry["shape"] for key, entry in header.items() if key != "__metadata__"]
             return sum(int(math.prod(shape)) for shape in shapes)
         except (OSError, RunError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -15,17 +15,19 @@ import attrs
 from textgen.contracts.checks import explain_training
 from textgen.contracts.guards import FAILURES, blame, out_of_memory, raise_failure
 from textgen.data import Dataset
-from textgen.errors import Interrupted, RunError, TextgenError, TrainingError
+from textgen.errors import Interrupted, ProcessesError, RunError, TextgenError, TrainingError
 from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, Settled, StepDone
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Trainer, TrainerState, TrainingContext
-from textgen.runs.checkpoints import Checkpoint, Progress
+from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
+from textgen.runs.formats import Progress
 from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")
-_WRITING: Final = 0.05  # share of the time that checkpoints may take
+_WRITING: Final = 0.01  # share of the time that checkpoints may take
+_HELD: Final = 64 << 20  # bytes of a state that may wait in memory for the next checkpoint; a larger one is written
 _UNREAD: Final = 8  # steps whose losses may stay on the device
 
 
@@ -34,7 +36,7 @@ class TrainingLoop:
     """One training of `model` by `trainer`, from wherever `progress` stands.
 
     blame                the offers of trainer and model
-    checkpoint_seconds   seconds between checkpoints, at least; writing them takes a twentieth of the time at most
+    checkpoint_seconds   seconds between checkpoints, at least; writing them takes a hundredth of the time at most
     observers            may end the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
@@ -56,6 +58,7 @@ class TrainingLoop:
     _unread: deque[StepDone] = attrs.field(factory=deque)
     _best: Checkpoint | None = None
     _written: set[int] = attrs.field(factory=set)
+    _writing_seconds: float = 0.0
 
     def run(self, settle: Callable[[Settled], None], plan: Callable[[int], None]) -> None:
         """Train to the end and write a checkpoint.
@@ -85,6 +88,12 @@ class TrainingLoop:
 
     def _explain(self, error: BaseException) -> NoReturn:
         """Raise an error of trainer or model as the error to report."""
+        if isinstance(error, ProcessesError):
+            self._write_best()
+            steps = self.directory.checkpoints.steps()
+            again = ", from which the same command resumes" if steps else ""
+            step = steps[-1] if steps else None
+            raise ProcessesError(f"{error}; {self.directory.kept()}{again}", step=step) from error
         if isinstance(error, TextgenError):
             raise error
         if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
@@ -171,10 +180,8 @@ class TrainingLoop:
         self._write_best()
         rate = event.learning_rate
         advice = f" with learning rate {rate:g}; lower it, or clip the gradient" if rate is not None else ""
-        steps = self.directory.checkpoints.steps()
-        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there was no checkpoint yet"
         raise TrainingError(
-            f"the loss is {event.loss} at step {event.step}{advice}; {kept}",
+            f"the loss is {event.loss} at step {event.step}{advice}; {self.directory.kept()}",
             step=event.step,
             learning_rate=rate,
         )
@@ -188,7 +195,7 @@ class TrainingLoop:
         self.progress.since_best = 0 if best else self.progress.since_best + 1
         if best:
             self.progress.best_loss, self.progress.best_step = loss, event.step
-            self._best = self._snapshot()
+            self._best = self._held_snapshot()
         self.observers.tell(
             Evaluation(
                 step=event.step,
@@ -205,15 +212,31 @@ class TrainingLoop:
                 model=self.model,
             )
         )
+        if best and self._best is None:  # after the observers: what they wrote is counted
+            self._write(self._snapshot())
+            self.directory.checkpoints.keep({event.step, *self.progress.kept})
+
+    def _held_snapshot(self) -> Checkpoint | None:
+        """A copy of the current state, to be written later; None if that would take too much memory."""
+        now = self._snapshot()
+        arrays = now.trainer.arrays
+        if sum(array.nbytes for array in (*now.tensors.values(), *arrays.values())) > _HELD:
+            return None
+        return attrs.evolve(
+            now,
+            tensors={name: array.copy() for name, array in now.tensors.items()},
+            trainer=TrainerState({name: array.copy() for name, array in arrays.items()}, now.trainer.values),
+        )
 
     def _snapshot(self) -> Checkpoint:
+        """The current state. Its arrays change with the next step, where they are in the memory of the CPU."""
         try:
             state = self.trainer.state()
             if not isinstance(state, TrainerState):
                 raise blame(self.blame[0], f"gave {type(state).__name__} from state, and must give a TrainerState")
             return Checkpoint(
-                tensors={name: array.copy() for name, array in self.model.tensors().items()},
-                trainer=TrainerState({name: array.copy() for name, array in state.arrays.items()}, dict(state.values)),
+                tensors=self.model.tensors(),
+                trainer=TrainerState(state.arrays, dict(state.values)),
                 progress=attrs.evolve(self.progress),
             )
         except FAILURES as error:
@@ -230,25 +253,26 @@ class TrainingLoop:
 
     def _due_after_checkpoint(self) -> float:
         """Write a checkpoint, and return when the next one is due."""
-        begun = time.perf_counter()
         self._checkpoint()
-        now = time.perf_counter()
-        wait = max(self.checkpoint_seconds, (now - begun) / _WRITING) if self.checkpoint_seconds else 0.0
-        return now + wait
+        spent, self._writing_seconds = self._writing_seconds, 0.0
+        wait = max(self.checkpoint_seconds, spent / _WRITING) if self.checkpoint_seconds else 0.0
+        return time.perf_counter() + wait
 
     def _write_best(self) -> None:
         if self._best is not None and self._best.step not in self._written:
             self._write(self._best)
+        self._best = None
 
     def _write(self, checkpoint: Checkpoint) -> None:
+        begun = time.perf_counter()
         try:
             path = self.directory.checkpoints.write(checkpoint)
         except OSError as error:
-            raise RunError(
-                f"the checkpoint of step {checkpoint.step} cannot be written to {self.directory.path}: "
-                f"{error.strerror or error}; earlier checkpoints are intact",
-                self.directory.path,
-            ) from error
+            cause = f"the checkpoint of step {checkpoint.step} cannot be written to {self.directory.path}"
+            raise RunError(f"{cause}: {error.strerror or error}", self.directory.path) from error
+        except MemoryError as error:
+            self._explain(error)
+        self._writing_seconds += time.perf_counter() - begun
         self._written.add(checkpoint.step)
         logger.info("checkpoint of step %d written to %s", checkpoint.step, path)
         self.observers.tell(Checkpointed(step=checkpoint.step, path=path))

@@ -50,6 +50,7 @@ class HuggingFaceModel(nn.Module):
         self._keeps_last, self._takes_positions = "logits_to_keep" in accepted, "position_ids" in accepted
         self._draws = draws_while_training(model.config)
         self._generator = torch.Generator(self.device).manual_seed(0)
+        self._rows: tuple[int, int] | None = None
         self.caches = self._cache_argument is not None and not getattr(model, "_is_stateful", False)
         self._examine()
         self.pads = (
@@ -102,7 +103,8 @@ class HuggingFaceModel(nn.Module):
         if last_only and self._keeps_last:
             arguments["logits_to_keep"] = 1
         if self._draws and self.training:
-            with OwnGenerator(self._generator):
+            rows = self._rows and (self._rows[0], len(tokens), self._rows[1])
+            with OwnGenerator(self._generator, rows):
                 logits = self.model(input_ids=tokens, **arguments).logits
         else:
             logits = self.model(input_ids=tokens, **arguments).logits
@@ -113,6 +115,10 @@ class HuggingFaceModel(nn.Module):
         """Make the dropout of the next step depend on `seed` alone."""
         if self._draws:
             self._generator.manual_seed(seed)
+
+    def set_rows(self, first: int, total: int) -> None:
+        """Make the dropout of the next step that of these rows of a batch of `total`, whoever computes the others."""
+        self._rows = (first, total)
 
     def decoder(self, batch_size: int) -> Decoder:
         """A decoder that keeps keys and values."""

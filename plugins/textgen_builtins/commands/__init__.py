@@ -1,1 +1,1 @@
-"""Commands about several runs: sweep, runs and compare."""
+"""Commands about runs and what they share: cache, compare, runs, sweep and verify."""

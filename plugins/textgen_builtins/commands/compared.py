@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 import statistics
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from textgen import RunSummary, UsageError
+from textgen import PipelineError, RunError, RunSummary, UsageError
+from textgen.files import inside, read_bytes
+from textgen.pipeline.document import document_of
 from textgen.pipeline.structure import flat
 from textgen_builtins.commands.folders import summaries
 
@@ -123,8 +124,9 @@ def _read(summary: RunSummary, label: str) -> ComparedRun:
 
 def _settings(summary: RunSummary) -> dict[str, Any]:
     try:
-        tables = tomllib.loads((summary.path / "pipeline.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        path = inside(summary.path, "pipeline.toml")
+        tables = dict(document_of(read_bytes(path), path).tables)
+    except (RunError, PipelineError):
         tables = {}
     tables = {key: value for key, value in tables.items() if key not in _NO_SETTINGS}
     for kind in _CHAINS:

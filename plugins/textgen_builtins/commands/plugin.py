@@ -19,6 +19,10 @@ class CompareOptions(NoOptions):
     """Compare runs: settings that differ, losses, speed, size, curves and samples."""
 
 
+class VerifyOptions(NoOptions):
+    """Check every file of a run directory, and repair what can be."""
+
+
 def build_sweep(config: NoOptions, context: BuildContext) -> Any:
     """The command."""
     from textgen_builtins.commands.sweep import sweep
@@ -40,11 +44,19 @@ def build_compare(config: NoOptions, context: BuildContext) -> Any:
     return compare
 
 
+def build_verify(config: NoOptions, context: BuildContext) -> Any:
+    """The command."""
+    from textgen_builtins.commands.verify import verify_command
+
+    return verify_command
+
+
 @hookimpl
 def textgen_commands() -> list[Component]:
-    """Offer `sweep`, `runs` and `compare`."""
+    """Offer `sweep`, `runs`, `compare` and `verify`."""
     return [
         Component("sweep", SweepOptions, build_sweep),
         Component("runs", RunsOptions, build_runs),
         Component("compare", CompareOptions, build_compare),
+        Component("verify", VerifyOptions, build_verify),
     ]

@@ -93,8 +93,8 @@ def _prune(found: list[RunSummary], folder: Path, *, yes: bool, as_json: bool) -
         click.echo(json.dumps({"bytes": total, "runs": removed}, indent=2, ensure_ascii=False))
     else:
         click.echo(f"textgen: removed {text.size(total)} from {text.counted(len(removed), 'run')}", err=True)
-    for error in failed:
-        click.echo(f"textgen: error: {text.printable(str(error))}", err=True)
+    for each in failed:
+        click.echo(f"textgen: error: {text.printable(str(each))}", err=True)
     if failed:
         raise SystemExit(1)
 

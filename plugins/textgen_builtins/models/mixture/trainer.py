@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -12,6 +13,7 @@ import numpy as np
 from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, Settled, TrainingEvent
+from textgen.pipeline.records import structure
 from textgen.protocols import Model, Trainer, TrainerState, TrainingContext
 from textgen_builtins.models.gate import fit, gate_size
 from textgen_builtins.models.loss import log_softmax, mean_loss
@@ -32,6 +34,8 @@ class MixtureTrainer:
     validation loss becomes that of the mixture on the held-out text of the data, read as one stream. The training loss
     stays the first's.
 
+    Where several processes train together, they share out the training of the first; the leader does all else.
+
     The state is that of the first's trainer, and whether the second is trained; its counterpart for the gate is made
     again, which gives the same.
     """
@@ -40,6 +44,11 @@ class MixtureTrainer:
     make_second: Callable[[], Trainer]
     gate_fraction: float
     _second_trained: bool = False
+
+    @property
+    def distributed(self) -> bool:
+        """Whether the first's trainer can share its work out."""
+        return bool(getattr(self.first, "distributed", False))
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
@@ -52,6 +61,10 @@ class MixtureTrainer:
         size = gate_size(len(data.training), self.gate_fraction, len(model.prior), data.vocab_size)
         cut = len(data.training) - size
         before, gate_text = data.training[:cut], data.training[cut:]
+        part = attrs.evolve(data, training=before, validation=gate_text)
+        if context.processes is not None and not context.processes.leads:
+            yield from self._train_first(model, part, context)
+            return
         for_gate = model.make_second()
         self._train_second(for_gate, attrs.evolve(data, training=before, validation=gate_text[:0]), context)
         if not self._second_trained:
@@ -59,17 +72,17 @@ class MixtureTrainer:
             self._second_trained = True
         read = data.training[max(0, cut - _LEAD) : -1]
         logs = expert_logs(for_gate, read)[-size:] if size else None
-        part = attrs.evolve(data, training=before, validation=gate_text)
         held_out = _HeldOut(model, data)
         context = attrs.evolve(context, elapsed=context.elapsed + time.perf_counter() - begun)
-        for event in self.first.train(model.first, part, context):
-            if isinstance(event, Evaluated):
-                if logs is not None:
-                    own = expert_logs(model.first, read)[-size:]
-                    model.gate = fit(np.concatenate([own, logs], axis=1), gate_text, model.prior)
-                yield attrs.evolve(event, validation_loss=held_out.loss())
-            else:
-                yield _placed(event)
+        with contextlib.closing(self._train_first(model, part, context)) as events:
+            for event in events:
+                if isinstance(event, Evaluated):
+                    if logs is not None:
+                        own = expert_logs(model.first, read)[-size:]
+                        model.gate = fit(np.concatenate([own, logs], axis=1), gate_text, model.prior)
+                    yield attrs.evolve(event, validation_loss=held_out.loss())
+                else:
+                    yield _placed(event)
 
     def state(self) -> TrainerState:
         """The state of the first's trainer, under `first.` and `first`."""
@@ -78,14 +91,27 @@ class MixtureTrainer:
         return TrainerState({f"first.{name}": array for name, array in state.arrays.items()}, values)
 
     def load_state(self, state: TrainerState) -> None:
-        """Go on from `state` in the next `train`."""
-        self._second_trained = state.values["second_trained"]
+        """Go on from `state` in the next `train`. Raises ValueError if it is none of this trainer."""
+        position = structure(_Position, state.values)
+        self._second_trained = position.second_trained
         arrays = {name.removeprefix("first."): array for name, array in state.arrays.items()}
-        self.first.load_state(TrainerState(arrays, state.values["first"]))
+        self.first.load_state(TrainerState(arrays, dict(position.first)))
+
+    def _train_first(
+        self, model: Mixture, data: Dataset, context: TrainingContext
+    ) -> Generator[TrainingEvent, None, None]:
+        yield from self.first.train(model.first, data, context)
 
     def _train_second(self, model: Model, data: Dataset, context: TrainingContext) -> None:
-        for _ in self.make_second().train(model, data, attrs.evolve(context, seed=context.seed + 1)):
+        alone = attrs.evolve(context, seed=context.seed + 1, processes=None)
+        for _ in self.make_second().train(model, data, alone):
             pass
+
+
+@attrs.frozen
+class _Position:
+    second_trained: bool
+    first: Mapping[str, Any]
 
 
 class _HeldOut:

@@ -48,6 +48,7 @@ class TorchRNN(nn.Module):
         if config.tied_weights:
             self.head.weight = self.embedding.weight
         self._dropout_generator: torch.Generator | None = None
+        self._rows: tuple[int, int] | None = None
 
     @classmethod
     def create(cls, config: RNNConfig, vocab_size: int, *, seed: int, device: str) -> TorchRNN:
@@ -104,6 +105,10 @@ class TorchRNN(nn.Module):
             device = self.head.bias.device
             self._dropout_generator = torch.Generator(device).manual_seed(seed)
 
+    def set_rows(self, first: int, total: int) -> None:
+        """Make the dropout of the next step that of these rows of a batch of `total`, whoever computes the others."""
+        self._rows = (first, total)
+
     def decoder(self, batch_size: int) -> Decoder:
         """NumPy on a CPU, torch elsewhere. On a CPU, later changes of the weights do not affect it."""
         if self.head.bias.device.type == "cpu":
@@ -144,9 +149,11 @@ class TorchRNN(nn.Module):
         """x (T, B, N) with a share p of it set to zero."""
         if not p:
             return x
-        shape = (1, *x.shape[1:]) if self.config.locked_dropout else x.shape
+        rows = x.shape[1]
+        first, total = self._rows or (0, rows)
+        shape = (1 if self.config.locked_dropout else x.shape[0], total, x.shape[2])
         mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - p, generator=self._dropout_generator)
-        return x * mask.div_(1 - p)
+        return x * mask[:, first : first + rows].div_(1 - p)
 
     def _weight_dropped(self, layer: nn.Module) -> Callable[..., Any]:
         """The layer with another mask over its recurrent matrix."""

@@ -1,0 +1,193 @@
+"""Two processes of one thread against one process of two threads, each a whole loop of textgen.gradient.
+
+Usage: python tests/benchmarks/processes.py [--hidden 256,512] [--steps 12] [--repeats 5]
+
+Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement and take turns, A B
+A B ..., so that what else the machine does hits both. Prints the seconds of one process over those of two, as a ratio
+with its spread: above 1 two processes are the faster. Instead, `--gloo 2` measures the bandwidth of sums over gloo
+between two processes of this machine, by the megabytes of a message, and `--bytes` the memory of trainers by parameter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import os
+import socket
+import statistics
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from pairs import show
+from textgen import BuildContext, PluginSet
+from textgen.data import Dataset
+from textgen.events import StepDone
+from textgen.processes import Processes
+from textgen.protocols import TrainingContext
+
+_LOOP = {"order": "streams", "precision": "bfloat16"}
+TARGETS = {256: 1.3, 512: 0.9}
+VOCABULARY = 64
+
+
+class Tokens:
+    """A tokenizer of which a model reads only the size."""
+
+    vocab_size = VOCABULARY
+
+
+def steps(hidden: int, processes: Processes | None, trainer: str = "adamw", options: Any = _LOOP) -> Any:
+    """The events of a training that never ends, after its losses are read."""
+    plugins, context = PluginSet.discover(), BuildContext(folder=None, requested_device="cpu", tokenizer=Tokens())  # type: ignore[arg-type]
+    tokens = np.random.default_rng(0).integers(VOCABULARY, size=1_000_000).astype(np.uint8)
+    data = Dataset(training=tokens, validation=tokens[:0], vocab_size=VOCABULARY, window_length=64, window_stride=64)
+    made = []
+    for kind, name, table in (
+        ("model", "rnn", {"cell": "lstm", "hidden_size": hidden, "embedding_size": 64}),
+        ("trainer", trainer, {**options, "steps": 10**6, "evaluate_every": 10**6}),
+    ):
+        component = plugins.find(kind, name).component  # type: ignore[union-attr]
+        made.append(component.build(component.config(**table), context))
+    model, loop = made
+    for event in loop.train(model, data, TrainingContext(seed=0, device="cpu", processes=processes)):
+        if isinstance(event, StepDone):
+            float(event.loss)
+            yield event
+
+
+def serve(rank: int, size: int, hidden: int, port: int, pipe: Any) -> None:
+    """Make steps as the pipe asks, and answer with their seconds; the followers follow."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1 if size > 1 else 2)
+    processes = Processes(rank, size, rank, size) if size > 1 else None
+    if processes is None:
+        _answer(steps(hidden, None), pipe)
+        return
+    with processes.joined():
+        if rank:
+            for _ in steps(hidden, processes):
+                pass
+        else:
+            _answer(steps(hidden, processes), pipe)
+
+
+def _answer(events: Any, pipe: Any) -> None:
+    while count := pipe.recv():
+        begun = time.perf_counter()
+        for _ in range(count):
+            next(events)
+        pipe.send(time.perf_counter() - begun)
+    events.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def compare(hidden: int, count: int, repeats: int) -> None:
+    """Print the ratio for one size."""
+    context = mp.get_context("spawn")
+    pipes, running = {}, []
+    for size in (1, 2):
+        port = free_port()
+        ours, theirs = context.Pipe()
+        pipes[size] = ours
+        for rank in range(size):
+            process = context.Process(target=serve, args=(rank, size, hidden, port, theirs if rank == 0 else None))
+            process.start()
+            running.append(process)
+
+    def seconds(size: int, count: int) -> float:
+        pipes[size].send(count)
+        return float(pipes[size].recv())
+
+    for size in (1, 2):
+        seconds(size, 3)
+    found = [seconds(1, count) / seconds(2, count) for _ in range(repeats)]
+    for size in (1, 2):
+        pipes[size].send(0)
+    for process in running:
+        process.join()
+    spread = (min(found), statistics.median(found), max(found))
+    show(f"LSTM of {hidden}: two processes against two threads", spread, TARGETS.get(hidden, 1.0))
+
+
+def measure_gloo(rank: int, size: int, port: int) -> None:
+    """Print seconds and bandwidth of sums."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=size)
+    for megabytes in (0.001, 1, 4, 16, 64):
+        numbers = torch.ones(int(megabytes * 250_000))
+        times = []
+        for _ in range(8):
+            dist.barrier()
+            begun = time.perf_counter()
+            dist.all_reduce(numbers)
+            times.append(time.perf_counter() - begun)
+        middle = statistics.median(times[1:])
+        if rank == 0:
+            moved = 2 * (size - 1) / size * megabytes / middle
+            print(
+                f"{size} processes, {megabytes:6g} MB: {1000 * middle:8.2f} ms, {moved:8.0f} MB/s each way", flush=True
+            )
+    dist.destroy_process_group()
+
+
+def measure_bytes(trainer: str, options: dict[str, Any], port: int) -> None:
+    """Print the memory that a training needs by parameter, beyond what it needs for a batch of one row."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    for hidden in (16, 1600):
+        before, processes = _resident(), Processes(0, 1) if port else None
+        with contextlib.nullcontext() if processes is None else processes.joined():
+            events = steps(hidden, processes, trainer, {"batch_size": 1, "order": "streams", **options})
+            next(events), next(events)
+            used = _resident() - before
+            events.close()
+        del events
+    parameters = 4 * 1600 * (64 + 1600 + 2)
+    how = "in one process" if not port else "shared out"
+    print(f"{trainer} {options} {how}: {used / parameters:.1f} bytes by parameter", flush=True)
+
+
+def _resident() -> int:
+    gc.collect()
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> None:
+    """Print what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hidden", default="256,512")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--bytes", action="store_true")
+    parser.add_argument("--gloo", type=int, metavar="PROCESSES")
+    given = parser.parse_args()
+    if given.bytes:
+        for trainer, options in (("sgd", {}), ("sgd", {"momentum": 0.9}), ("adamw", {})):
+            for port in (0, free_port()):
+                process = mp.get_context("spawn").Process(target=measure_bytes, args=(trainer, options, port))
+                process.start()
+                process.join()
+        sys.exit()
+    if given.gloo:
+        mp.spawn(measure_gloo, (given.gloo, free_port()), given.gloo)
+        sys.exit()
+    for hidden in given.hidden.split(","):
+        compare(int(hidden), given.steps, given.repeats)
+
+
+if __name__ == "__main__":
+    main()

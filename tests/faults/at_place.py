@@ -1,0 +1,57 @@
+"""The command textgen, in which a signal comes as a function is called.
+
+Usage: python tests/faults/at_place.py WHO SIGNAL MODULE:NAME COUNT ARGUMENTS
+
+When the process of rank WHO calls the function for the COUNT-th time, it sends itself SIGNAL, such as KILL or STOP; or,
+if that is MEMORY, runs out of memory. WHO may be "launcher": then rank 0 does, and sends it to the process that started
+it. With the variable PIDS, each process writes its id into that folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+
+def main(who: str, name: str, place: str, count: str, *arguments: str) -> None:
+    """Put the signal at its place, and run the command."""
+    if "PIDS" in os.environ:
+        Path(os.environ["PIDS"], os.environ["RANK"]).write_text(str(os.getpid()))
+    if os.environ["RANK"] == ("0" if who == "launcher" else who):
+        process = os.getppid() if who == "launcher" else os.getpid()
+        _hit(place, int(count), partial(_strike, process, name))
+    from textgen.cli import main as textgen
+
+    textgen(list(arguments))
+
+
+def _strike(process: int, name: str) -> None:
+    if name == "MEMORY":
+        raise MemoryError
+    os.kill(process, getattr(signal, f"SIG{name}"))
+
+
+def _hit(place: str, count: int, strike: Any) -> None:
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    function, calls = getattr(owner, name), itertools.count(1)
+
+    @functools.wraps(function)
+    def struck(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == count:
+            strike()
+        return function(*arguments, **options)
+
+    setattr(owner, name, struck)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

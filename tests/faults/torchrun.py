@@ -1,0 +1,200 @@
+"""torchrun on this machine: the losses of several processes against one's, and processes killed at many places.
+
+Usage: python tests/faults/torchrun.py alike [--models lstm,gpt2] [--steps 200]
+       python tests/faults/torchrun.py killed [--timeout 15] [--only 0,3]
+
+`alike` trains each model in one, two and three processes and prints how far the losses of any evaluation, and of the
+training at it, are apart. `killed` stops, kills or starves a process or torchrun itself at each of the places below, in
+two processes; the run must end within the timeout and torchrun's own patience, and must go on in one, two or three
+processes, in turn, to the losses of a run that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import tomli_w
+
+ROOT: Final = Path(__file__).parents[2]
+AT_PLACE: Final = ROOT / "tests/faults/at_place.py"
+STARTING: Final = 120  # seconds in which processes import torch, on a machine that others use
+SHUTDOWN: Final = 5  # seconds that torchrun gives its processes to end
+
+_RNN: Final = {"type": "rnn", "hidden_size": 16, "dropout": 0.2}
+_GPT2: Final = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
+MODELS: Final[dict[str, dict[str, Any]]] = {
+    **{cell: {"model": {**_RNN, "cell": cell}} for cell in ("rnn", "gru", "lstm")},
+    "locked": {"model": {**_RNN, "cell": "lstm", "locked_dropout": True, "recurrent_dropout": 0.2}},
+    "shuffled": {"model": {**_RNN, "cell": "gru"}, "trainer": {"order": "shuffled"}},
+    "mixture": {"model": {"type": "mixture", "first": _RNN, "second": {"type": "ngram", "order": 3}}},
+    "gpt2": {
+        "model": {"type": "huggingface", "architecture": "gpt2", "config": _GPT2, "dropout": 0.1},
+        "trainer": {"order": "shuffled", "learning_rate": 1e-3},
+    },
+}
+# Who, by what, at which call of what. Steps are calls of Optimization.step.
+PLACES: Final = (
+    ("1", "KILL", "textgen.runs.together:_follow", 1),
+    ("0", "KILL", "textgen.runs.together:_send_tokens", 1),
+    ("1", "KILL", "textgen.gradient.distributed:DistributedComputation.among", 1),
+    ("1", "KILL", "textgen.gradient.computing:training_loss", 9),
+    ("0", "KILL", "textgen.gradient.optimization:Optimization.step", 14),
+    ("1", "STOP", "textgen.gradient.optimization:Optimization.step", 14),
+    ("0", "STOP", "textgen.gradient.distributed:DistributedComputation.gradients", 11),
+    ("1", "MEMORY", "textgen.gradient.distributed:DistributedComputation.gradients", 20),
+    ("0", "MEMORY", "textgen.gradient.distributed:DistributedComputation.gradients", 20),
+    ("launcher", "KILL", "textgen.gradient.optimization:Optimization.step", 12),
+    ("launcher", "TERM", "textgen.gradient.optimization:Optimization.step", 12),
+    ("0", "KILL", "textgen.runs.checkpoints:Checkpoints.write", 4),
+    ("0", "STOP", "textgen.runs.training:TrainingLoop._evaluated", 2),
+    ("1", "KILL", "textgen.processes:Processes.gather", 3),
+    ("0", "KILL", "textgen.runs.record:finish", 1),
+)
+
+
+def write(folder: Path, name: str, steps: int) -> None:
+    """Write p.toml for a model: batches that divide neither by two nor by three."""
+    tables: dict[str, Any] = MODELS[name]
+    trainer = {"type": "adamw", "batch_size": 7, "order": "streams", "steps": steps, "evaluate_every": 8}
+    trainer |= tables.get("trainer", {})
+    pipeline = {
+        "device": "cpu",
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 16, "validation_fraction": 0.02},
+        "trainer": {"type": "mixture", "first": trainer} if name == "mixture" else trainer,
+        "checkpoint": {"seconds": 0.5},
+        "default_observers": False,
+        "observer": [{"type": "metrics"}],
+        "generate": {"max_new_tokens": 3},
+        "model": tables["model"],
+    }
+    (folder / "p.toml").write_text(tomli_w.dumps(pipeline))
+
+
+def start(size: int, folder: Path, output: str, timeout: float, *at_place: str) -> subprocess.Popen[str]:
+    """textgen in so many processes; without torchrun if it is one and nothing is to happen to it."""
+    run = ["run", "p.toml", "-q", "-o", output]
+    here = os.pathsep.join(map(str, (ROOT, ROOT / "plugins", os.environ.get("PYTHONPATH", ""))))
+    extra = {"OMP_NUM_THREADS": "1", "TEXTGEN_PROCESS_TIMEOUT": str(timeout), "PYTHONPATH": here, "PIDS": str(folder)}
+    command = [sys.executable, "-m", "textgen", *run]
+    if size > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", f"--shutdown-timeout={SHUTDOWN}", "--standalone"]
+        what = [str(AT_PLACE), *at_place, *run] if at_place else ["-m", "textgen", *run]
+        command = [*launcher, f"--nproc-per-node={size}", *what]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=os.environ | extra, stdout=pipe, stderr=pipe, text=True)
+
+
+def losses(run: Path) -> list[float]:
+    """Those of the evaluations."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row[key] for row in rows for key in ("training_loss", "validation_loss")]
+
+
+def apart(run: Path, other: Path) -> float:
+    """The greatest difference between the losses of two runs."""
+    return max(abs(a - b) for a, b in zip(losses(run), losses(other), strict=True))
+
+
+def finish(size: int, folder: Path, output: str, timeout: float = 600) -> None:
+    """Run to the end. Raises RuntimeError."""
+    process = start(size, folder, output, timeout)
+    _, errors = process.communicate(timeout=600)
+    if process.returncode:
+        raise RuntimeError(errors)
+
+
+def alike(models: list[str], steps: int, sizes: list[int]) -> bool:
+    """Print the differences; whether all are within 1e-4."""
+    good = True
+    for name in models:
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            write(folder, name, steps)
+            finish(1, folder, "1")
+            for size in sizes:
+                finish(size, folder, str(size))
+                far = apart(folder / "1", folder / str(size))
+                good &= far < 1e-4
+                print(f"{name:10} {size} processes, {steps} steps: losses within {far:.1e}", flush=True)
+    return good
+
+
+def killed(timeout: float, only: list[int], steps: int = 40) -> bool:
+    """Print what became of each; whether all ended in time and went on."""
+    good, sizes = True, itertools.cycle((1, 2, 3))
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        write(folder, "lstm", steps)
+        finish(1, folder, "whole")
+        for number in only:
+            who, name, place, count = PLACES[number]
+            print(f"{number:2} {name} of {who} at {place.rpartition(':')[2]}", end=": ", flush=True)
+            cause = _strike(folder, f"run-{number}", timeout, who, name, place, str(count))
+            size = next(sizes)
+            finish(size, folder, f"run-{number}")
+            far = apart(folder / "whole", folder / f"run-{number}")
+            good &= not cause and far < 1e-4
+            print(f"{cause or 'ended'}; then in {size}, losses within {far:.1e}", flush=True)
+    return good
+
+
+def _strike(folder: Path, output: str, timeout: float, *at_place: str) -> str:
+    """Start two processes, one of which something happens to; what is wrong with how they end, or ""."""
+    begun, process = time.monotonic(), start(2, folder, output, timeout, *at_place)
+    try:
+        _, errors = process.communicate(timeout=STARTING + 2 * timeout + SHUTDOWN)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        return "it HANGS"
+    ours = [line for line in errors.splitlines() if line.startswith("textgen: ")]
+    print(f"exit {process.returncode} after {time.monotonic() - begun:.0f} s", *ours, sep="; ", end="; ", flush=True)
+    if process.returncode == 0:
+        return "NOTHING happened"
+    deadline = time.monotonic() + timeout + 10  # for those that torchrun, killed itself, has left
+    while alive := [rank for rank in "01" if _is_alive(folder / rank)]:
+        if time.monotonic() > deadline:
+            return f"{alive} are LEFT"
+        time.sleep(0.2)
+    return f"{len(ours)} LINES" if len(ours) > 1 else ""
+
+
+def _is_alive(file: Path) -> bool:
+    if not file.exists():
+        return False
+    try:
+        return Path(f"/proc/{file.read_text()}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def main() -> None:
+    """Run what the arguments say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["alike", "killed"])
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--sizes", default="2,3")
+    parser.add_argument("--timeout", type=float, default=15)
+    parser.add_argument("--only", default=",".join(map(str, range(len(PLACES)))))
+    given = parser.parse_args()
+    if given.what == "alike":
+        good = alike(given.models.split(","), given.steps, [int(size) for size in given.sizes.split(",")])
+    else:
+        good = killed(given.timeout, [int(number) for number in given.only.split(",")])
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()

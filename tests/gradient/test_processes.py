@@ -1,0 +1,122 @@
+"""One run in several processes: the same losses as in one, and an end for all when one of them is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+from safetensors.numpy import load_file
+from several_processes import AT_PLACE, run_together
+
+import textgen
+from textgen import Engine, UsageError
+from textgen.processes import Processes
+
+
+def write(folder: Path, **tables: Any) -> dict[str, Any]:
+    """Write a pipeline whose batches do not divide by two or three, and return it."""
+    made = {
+        "device": "cpu",
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 12, "validation_fraction": 0.02},
+        "model": {"type": "rnn", "cell": "lstm", "hidden_size": 8, "dropout": 0.3, "recurrent_dropout": 0.2},
+        "trainer": {"type": "adamw", "batch_size": 5, "order": "streams", "steps": 24, "evaluate_every": 8},
+        "checkpoint": {"seconds": 0},
+        "default_observers": False,
+        "observer": [{"type": "metrics"}],
+        "generate": {"max_new_tokens": 3},
+        **tables,
+    }
+    (folder / "p.toml").write_text(tomli_w.dumps(made))
+    return made
+
+
+def losses(run: Path) -> list[float]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row[key] for row in rows for key in ("training_loss", "validation_loss")]
+
+
+def assert_alike(run: Path, other: Path) -> None:
+    """Alike to what rounding may differ."""
+    assert losses(run) == pytest.approx(losses(other), abs=1e-4)
+    weights, others = (load_file(path / "model.safetensors") for path in (run, other))
+    assert all(np.allclose(weights[name], others[name], atol=1e-3) for name in weights)
+
+
+def test_three_processes_train_what_one_does_and_one_speaks(tmp_path: Path) -> None:
+    tables = write(tmp_path)
+    alone = textgen.run(tables, output=tmp_path / "alone")
+    first, *others = run_together(3, "-m", "textgen", "run", "p.toml", "-o", "run", folder=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "trained: " in first.stderr
+    assert first.stdout == f"{alone.generations[0]}\n"
+    assert [(done.returncode, done.stdout, done.stderr) for done in others] == [(0, "", "")] * 2
+    assert_alike(tmp_path / "run", alone.path)
+
+
+def test_a_killed_process_ends_the_run_and_another_number_goes_on(tmp_path: Path) -> None:
+    tables = write(tmp_path)
+    alone = textgen.run(tables, output=tmp_path / "alone")
+    at_step = (AT_PLACE, "1", "KILL", "textgen.gradient.optimization:Optimization.step", "15")
+    first, killed, third = run_together(3, *at_step, "run", "p.toml", "-q", "-o", "run", folder=tmp_path)
+    assert killed.returncode == -9
+    assert (first.returncode, first.stdout, third.returncode, third.stderr) == (1, "", 1, "")
+    (line,) = first.stderr.splitlines()
+    assert line.startswith("textgen: error: another process of the run has ended")
+    assert line.endswith("; the checkpoint of step 14 is kept, from which the same command resumes")
+    run = textgen.run(tables, output=tmp_path / "run")
+    assert run.outcome == "resumed"
+    assert_alike(run.path, alone.path)
+
+
+def test_the_network_of_a_mixture_is_shared_out_and_what_a_follower_failed_of_is_said(tmp_path: Path) -> None:
+    parts = {"first": {"type": "rnn", "hidden_size": 8, "dropout": 0.2}, "second": {"type": "ngram", "order": 3}}
+    first = {"type": "adamw", "batch_size": 5, "steps": 16, "evaluate_every": 8}
+    tables = write(tmp_path, model={"type": "mixture", **parts}, trainer={"type": "mixture", "first": first})
+    alone = textgen.run(tables, output=tmp_path / "alone")
+    in_step = (AT_PLACE, "1", "MEMORY", "textgen.gradient.optimization:Optimization.step", "10")
+    done = run_together(2, *in_step, "run", "p.toml", "-q", "-o", "run", folder=tmp_path)
+    assert [each.returncode for each in done] == [1, 1]
+    (line,) = "".join(each.stderr for each in done).splitlines()
+    assert line.startswith("textgen: error: process 1 of 2: out of memory in trainer 'mixture', training; lower ")
+    run = textgen.run(tables, output=tmp_path / "run")
+    assert run.outcome == "resumed"
+    assert_alike(run.path, alone.path)
+
+
+def test_a_trainer_that_counts_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    tables = write(tmp_path, model={"type": "ngram", "order": 2}, trainer={"type": "count"})
+    with pytest.raises(UsageError, match="the trainer 'count' does not train in several processes"):
+        Engine().run(tables, output=tmp_path / "run", processes=Processes(0, 2))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("total", [2, 5, 64])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_rows_are_shared_out_in_order_without_overlap(total: int, size: int) -> None:
+    parts = [range(total)[Processes(rank, size).rows(total)] for rank in range(size)]
+    assert [row for part in parts for row in part] == list(range(total))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_place_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Processes.of_environment({"RANK": "1"}) is None
+    given = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    here = Processes.of_environment({**given, "TEXTGEN_PROCESS_TIMEOUT": "7"})
+    assert here is not None
+    assert (here.rank, here.size, here.leads, here.timeout) == (3, 4, False, 7.0)
+    assert (here.device("cuda"), here.device("cpu")) == ("cuda:1", "cpu")
+    assert here.threads(6) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert here.threads(None) is None
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert here.threads(None) == max(1, (os.cpu_count() or 1) // 2)
+    for name, wrong in (("RANK", "one"), ("WORLD_SIZE", ""), ("TEXTGEN_PROCESS_TIMEOUT", "0")):
+        with pytest.raises(UsageError, match=name):
+            Processes.of_environment({**given, name: wrong})

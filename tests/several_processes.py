@@ -1,0 +1,36 @@
+"""Several processes of one run, as torchrun would start them, but with torch imported already."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from commands import run_with_torch
+
+AT_PLACE = Path(__file__).parent / "faults/at_place.py"
+
+
+def run_together(size: int, *arguments: str | Path, folder: Path) -> list[subprocess.CompletedProcess[str]]:
+    """`python ARGUMENTS` in `folder` in so many processes at a time; what became of each, by rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    common = {
+        "PYTHONPATH": os.pathsep.join(path),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "TEXTGEN_PROCESS_TIMEOUT": "60",
+    }
+
+    def start(rank: int) -> subprocess.CompletedProcess[str]:
+        extra = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        return run_with_torch(*arguments, folder=folder, extra=extra)
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(start, range(size)))

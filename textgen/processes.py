@@ -1,0 +1,302 @@
+"""The processes of one run, as torchrun starts them. The first, of rank 0, leads; the others follow its orders.
+
+The leader alone reads the corpus, writes and prints. It gives an order before each thing that all do together, and says
+that it is still there while it does something else, so that a follower can tell long work from a lost leader. Messages
+are JSON and safetensors over gloo; nothing is pickled. torch is imported when the processes join.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import attrs
+
+from textgen.errors import ProcessesError, TextgenError, UsageError
+
+TIMEOUT: Final = "TEXTGEN_PROCESS_TIMEOUT"
+_DEFAULT_TIMEOUT: Final = 600.0
+_BLOCK: Final = 1 << 26  # bytes sent at once
+_ALIVE: Final = 5.0  # seconds between two signs of life, at most
+_PATIENCE: Final = 5.0  # seconds in which the leader notices what a follower has
+_NOTICED, _FAULT = "textgen/noticed", "textgen/fault"  # keys of the store
+_LOST: Final = re.compile(r"gloo|nccl|connection (closed|reset)|timed out|store", re.IGNORECASE)
+
+
+class RunEnded(Exception):
+    """In a follower: the leader has ended the run, with the exit code `code`."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(f"the run has ended with exit code {code}")
+
+
+class Order(enum.IntEnum):
+    """What the leader says comes next."""
+
+    WAIT = 1  # it is busy
+    SHARE = 2  # take a message
+    STEP = 3  # train a step
+    STATE = 4  # send what the followers alone have of the training's state
+    STOP = 5  # training ends
+    END = 6  # the run ends, with an exit code
+
+
+@attrs.define(eq=False)
+class Processes:
+    """The place of this process among all of a run.
+
+    rank, size              among all; rank 0 leads
+    local_rank, local_size  among those of this machine
+    timeout                 seconds without an answer after which a process is taken for lost
+    launcher                the id of the process that started this one, where that is torchrun
+    wants_stop              asked before each step: whether this process is to end the run, as on a signal
+    """
+
+    rank: int
+    size: int
+    local_rank: int = 0
+    local_size: int = 1
+    timeout: float = _DEFAULT_TIMEOUT
+    launcher: int | None = None
+    wants_stop: Callable[[], bool] = lambda: False
+    stop_asked: bool = attrs.field(default=False, init=False)  # by any of them
+    in_step: bool = attrs.field(default=False, init=False)  # the others are, too, and hear no order
+    _store: Any = attrs.field(default=None, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    _left: threading.Event = attrs.field(factory=threading.Event, init=False)
+    _failure: ProcessesError | None = attrs.field(default=None, init=False)
+
+    @classmethod
+    def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Processes | None:
+        """What torchrun says in RANK, WORLD_SIZE and the like; None where there is no WORLD_SIZE."""
+        if "WORLD_SIZE" not in environment or "RANK" not in environment:
+            return None
+        names = (("RANK", ""), ("WORLD_SIZE", ""), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
+        numbers = [_number(name, environment.get(name, default), int) for name, default in names]
+        timeout = _number(TIMEOUT, environment.get(TIMEOUT, str(_DEFAULT_TIMEOUT)), float)
+        launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in environment else None
+        rank, size, local_rank, local_size = numbers
+        return cls(rank, size, local_rank, local_size, timeout, launcher)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that reads, writes and prints."""
+        return self.rank == 0
+
+    def rows(self, total: int, rank: int | None = None) -> slice:
+        """The rows of a batch that are this process's, or another's: parts in order that differ by one row at most."""
+        rank = self.rank if rank is None else rank
+        return slice(total * rank // self.size, total * (rank + 1) // self.size)
+
+    def device(self, kind: str) -> str:
+        """This process's device of a kind: of several GPUs, each has its own."""
+        return f"cuda:{self.local_rank}" if kind == "cuda" else kind
+
+    def threads(self, given: int | None) -> int | None:
+        """The threads for this process where the run has `given`; None leaves torch its own number."""
+        if given is not None:
+            return max(1, given // self.local_size)
+        if self.local_size == 1 or "OMP_NUM_THREADS" in os.environ:
+            return None
+        return max(1, (os.cpu_count() or 1) // self.local_size)
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """Meet the others, for as long as the run takes. The leader tells them how it ended.
+
+        Raises ProcessesError if they do not come. In a follower, an error that the leader tells of becomes RunEnded.
+        """
+        import torch.distributed as dist
+        from torch.distributed.rendezvous import rendezvous
+
+        with self.talking(f"{self.size} processes were to meet, and not all have come"):
+            place: dict[str, Any] = {"rank": self.rank, "world_size": self.size, "timeout": self._delta()}
+            self._store = next(rendezvous("env://", **place))[0]
+            dist.init_process_group("gloo", store=self._store, **place)
+        alive = threading.Thread(target=self._say_alive, name="textgen-alive", daemon=True)
+        if self.leads:
+            alive.start()
+        code = 1
+        try:
+            yield
+            code = 0
+        except BaseException as error:
+            code = getattr(error, "exit_code", 1)
+            if not self.leads and isinstance(error, TextgenError) and self._is_told(error):
+                raise RunEnded(code) from error
+            raise
+        finally:
+            self._left.set()
+            if self.leads and self.in_step:
+                self._failure = ProcessesError("the first process has failed in a step")
+            elif self.leads:
+                with contextlib.suppress(ProcessesError), self.order(Order.END, code):
+                    self._failure = ProcessesError("the run has ended")
+                    self._exchange(0, 0)  # so that no connection is closed before all have the order
+            if self.leads:
+                alive.join()
+            with contextlib.suppress(Exception):  # of a group that is broken already
+                dist.destroy_process_group()
+
+    def group(self, device: str) -> Any:
+        """A process group for tensors on `device`. All processes must ask for it."""
+        import torch.distributed as dist
+
+        with self.talking():
+            return dist.new_group(backend="nccl" if device.startswith("cuda") else "gloo", timeout=self._delta())
+
+    @contextlib.contextmanager
+    def order(self, order: Order, value: int = 0) -> Iterator[None]:
+        """Give an order; within, the leader takes part in what it asks for."""
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            self._exchange(order, value)
+            yield
+
+    def next_order(self) -> tuple[Order, int]:
+        """Wait for the leader's next order, and return it with its value. Raises RunEnded."""
+        while True:
+            order, value = self._exchange(0, 0)
+            if order == Order.END:
+                with contextlib.suppress(ProcessesError):
+                    self._exchange(0, 0)
+                raise RunEnded(value)
+            if order != Order.WAIT:
+                return Order(order), value
+
+    def agree(self, make: Callable[[], Any]) -> Any:
+        """What `make` gives in the leader, a JSON value, for all of them. The others do not call it."""
+        return json.loads(self.share(lambda: json.dumps(make()).encode()))
+
+    def share(self, make: Callable[[], bytes]) -> bytes:
+        """What `make` gives in the leader, for all of them. Followers do not call it, and may get RunEnded."""
+        if self.leads:
+            with self.order(Order.SHARE, len(data := make())):
+                return self._broadcast(bytearray(data))
+        order, size = self.next_order()
+        if order != Order.SHARE:
+            raise ProcessesError(f"the first process of the run said {order.name}, and was to share something")
+        return self._broadcast(bytearray(size))
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in any of the processes. All of them ask."""
+        import torch
+        import torch.distributed as dist
+
+        flags = torch.tensor([int(flag)])
+        with self._lock, self.talking():
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags)
+
+    def _broadcast(self, data: bytearray) -> bytes:
+        """The leader's bytes, in place of as many of another."""
+        import torch
+        import torch.distributed as dist
+
+        with self.talking():
+            for start in range(0, len(data), _BLOCK):
+                dist.broadcast(torch.frombuffer(data, dtype=torch.uint8)[start : start + _BLOCK], 0)
+        return bytes(data)
+
+    def gather(self, parts: Sequence[Any], rows: int) -> list[Any]:
+        """Tensors of a process's own rows (B', ...) to those of all `rows`, in the leader; on a CPU, in float32."""
+        import torch
+        import torch.distributed as dist
+
+        own = [part.detach().float().cpu().contiguous() for part in parts]
+        with self.talking():
+            if not self.leads:
+                for part in own:
+                    dist.send(part, 0)
+                return own
+            places = [self.rows(rows, rank) for rank in range(self.size)]
+            made = [torch.empty((rows, *part.shape[1:])) for part in own]
+            for rank, place in enumerate(places):
+                for part, whole in zip(own, made, strict=True):
+                    if rank:
+                        dist.recv(whole[place], rank)
+                    else:
+                        whole[place] = part
+        return made
+
+    def _exchange(self, order: int, value: int) -> tuple[int, int]:
+        """Give or take an order, and learn whether any process asks for the end."""
+        import torch
+        import torch.distributed as dist
+
+        orphaned = self.launcher is not None and os.getppid() != self.launcher
+        message = torch.tensor([order, value, int(orphaned or self.wants_stop())])
+        with self.talking():
+            dist.all_reduce(message, dist.ReduceOp.MAX)
+        order, value, asked = message.tolist()
+        self.stop_asked = self.stop_asked or bool(asked)
+        return order, value
+
+    def _say_alive(self) -> None:
+        """Let the followers wait on while the leader does not lead; runs in a thread of its own."""
+        while not self._left.wait(min(_ALIVE, self.timeout / 5)):
+            try:
+                with self.order(Order.WAIT):
+                    pass
+            except ProcessesError as error:
+                self._failure = error
+                return
+
+    @contextlib.contextmanager
+    def talking(self, otherwise: str = "") -> Iterator[None]:
+        """Raise what torch says of a lost process as a ProcessesError."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            raise self.lost(error, otherwise) from error
+
+    def lost(self, error: Exception, otherwise: str = "") -> ProcessesError:
+        """The error to raise for one of torch's. From now on, nothing is said to the others."""
+        cause, fault = otherwise, ""
+        with contextlib.suppress(Exception):  # the store may be lost too
+            if self.leads:
+                self._store.set(_NOTICED, "")
+                fault = self._store.get(_FAULT).decode() if self._store.check([_FAULT]) else ""
+        if fault:
+            cause = fault
+        elif re.search("timed out|timeout", str(error), re.IGNORECASE):
+            cause = cause or "another process of the run does not answer"
+            cause = f"{cause} within {self.timeout:g} seconds ({TIMEOUT})"
+        self._failure = ProcessesError(cause or "another process of the run has ended, or its connection is lost")
+        return self._failure
+
+    def _is_told(self, error: TextgenError) -> bool:
+        """Whether the leader tells of an error in a follower: of a process that is lost, or of this one's own."""
+        with contextlib.suppress(Exception):
+            if isinstance(error, ProcessesError):
+                self._store.wait([_NOTICED], timedelta(seconds=_PATIENCE))
+            else:
+                self._store.set(_FAULT, f"process {self.rank} of {self.size}: {error}")
+            return True
+        return False
+
+    def is_lost(self, error: Exception) -> bool:
+        """Whether an error of torch is about other processes."""
+        return isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
+
+    def _delta(self) -> timedelta:
+        return timedelta(seconds=self.timeout)
+
+
+def _number(name: str, value: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        number = kind(value)
+    except ValueError:
+        number = -1
+    if number < 0 or (name == TIMEOUT and not number):
+        raise UsageError(f"the environment variable {name} must be a number", value=value)
+    return number
