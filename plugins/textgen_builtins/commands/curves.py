@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from textgen_builtins.commands import text
 from textgen_builtins.commands.compared import ComparedRun
 from textgen_builtins.observers.loss_plot import ticks
 
@@ -164,7 +165,9 @@ def _printable(text: str) -> str:
 
 def _shortened(label: str) -> str:
     """The label without its middle, if it is long: runs of a sweep differ at both ends."""
-    if len(label) <= _LABEL_LENGTH:
-        return label
-    half = (_LABEL_LENGTH - 1) // 2
-    return f"{label[:half]}…{label[-half:]}"
+    half = len(label) // 2 + 1
+    shown = label
+    while text.width(shown) > _LABEL_LENGTH:
+        half -= 1
+        shown = f"{label[:half]}…{label[-half:]}"
+    return shown
