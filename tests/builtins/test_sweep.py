@@ -130,6 +130,7 @@ def test_a_failed_trial_does_not_end_the_others(sweep: Callable[..., Any], pipel
     assert f"the best: textgen generate {tmp_path}/s/added=0.1,fails_at=99" in table
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of a sweep are found in /proc")
 def test_a_sweep_killed_in_the_middle_trains_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
     settings = ["model.added=0.1,0.5,1,2", "trainer.pause=0.02", "trainer.times=1"]
     arguments = killed_sweep.command(pipeline, settings, ["--plugin", str(PLUGIN)])
