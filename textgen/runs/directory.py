@@ -165,7 +165,7 @@ class RunDirectory:
         """Whether a process trains here now. Nothing is written."""
         import filelock
 
-        if not self.is_begun():
+        if not self.is_begun() or not (self.path / _LOCK).is_file():
             return False
         lock = filelock.FileLock(self.inside(_LOCK))
         try:
