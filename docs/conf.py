@@ -24,13 +24,17 @@ SIDEBAR = """
 :caption: Guides
 
 quickstart
+corpora
 pipelines
 training
 comparing-runs
 verifying
+untrusted-runs
 mixtures
+caching
 python-api
 embedding
+reliability
 writing-plugins
 hooks
 testing-plugins

@@ -20,6 +20,7 @@ def measured(run: textgen.Run) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in clock} for row in rows]
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("order", ["shuffled", "streams"])
 @pytest.mark.parametrize(("trainer", "cell"), [("sgd", "rnn"), ("adamw", "lstm")])
 def test_resumed_after_every_event_is_as_if_never_interrupted(
@@ -71,6 +72,7 @@ def test_samples_that_look_like_headings_are_kept(folder: Path) -> None:
     assert (resumed.path / "samples.txt").read_bytes() == (whole.path / "samples.txt").read_bytes()
 
 
+@pytest.mark.fault(4)
 def test_a_run_whose_checkpoints_are_all_spoilt_does_not_start_again(folder: Path) -> None:
     pipeline = tables(folder, "sgd", "shuffled")
     asked: list[None] = []

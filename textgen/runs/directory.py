@@ -81,7 +81,7 @@ class RunDirectory:
 
     def is_settled(self) -> bool:
         """Whether the directory holds a finished run and no partial files of a killed process."""
-        leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
+        leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS, _OWNER))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
 
     def leftovers(self) -> list[Path]:
@@ -98,6 +98,7 @@ class RunDirectory:
         checkpoints = (f"checkpoints/{path.name}" for path in self.checkpoints.path.glob("step-*"))
         for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER, *checkpoints):
             self.inside(name)
+        self.checkpoints.check()
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
             strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())

@@ -83,14 +83,14 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
         document = document_of(data, path)
     except PipelineError as error:
         raise CorruptFileError(path, "; ".join(map(str, error.faults)), remedy="verify") from error
-    if hashlib.sha256(data).hexdigest() == record["files"]["pipeline.toml"]:
-        return document, ()
     if missing := [key for key in CHOICES if key not in document.tables]:
         raise CorruptFileError(path, f"it has no table [{missing[0]}], and the run wrote one", remedy="verify")
     reader = Reader(document.folder)
     read_own_tables(document.tables, reader)
     if reader.faults:
         raise PipelineError(reader.faults, str(path))
+    if hashlib.sha256(data).hexdigest() == record["files"]["pipeline.toml"]:
+        return document, ()
     return document, tuple(_differences(record["pipeline"], document.tables))
 
 
