@@ -45,7 +45,7 @@ _KINDS: Final = (
 )
 _FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 # What code meets that takes in the content of a file, where that is not what it should be.
-_UNFORESEEN: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+UNFORESEEN: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def special(path: Path) -> str:
@@ -127,7 +127,7 @@ def contents_of(path: Path, what: str = "it does not hold what it should") -> It
         yield
     except TextgenError:
         raise
-    except _UNFORESEEN as error:
+    except UNFORESEEN as error:
         cause = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise CorruptFileError(path, f"{what} ({cause})") from error
 

@@ -266,6 +266,7 @@ def _names(case: Case) -> list[str]:
     others = ["the saved state of the optimizer", "gave NaN logits"]
     others += ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json", "pipeline.toml", "run.json"]
     nothing = {"run.json": ["run is not a run directory", "holds a run of another pipeline"]}
+    nothing["state.safetensors"] = ["the saved state"]
     none = nothing.get(Path(case.file).name, ["has no checkpoint"] if "checkpoints" in case.file else [])
     return [Path(case.file).name, *(others if case.sealed or case.mutation == "swapped" else []), *none]
 

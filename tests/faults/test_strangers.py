@@ -186,3 +186,14 @@ def test_what_a_run_reads_elsewhere_is_said(tmp_path: Path, tiny_pipeline: Any, 
         path = write_pipeline(tiny_pipeline(), f"{folder.relative_to(tmp_path)}/p.toml")
         textgen.Engine().run(path, output=folder / "run", console=console)
         assert console.getvalue() == said
+
+
+def test_a_saved_state_of_other_shapes_is_blamed(indexed: Path) -> None:
+    state = textgen.GenerationState.load(indexed / "state")
+    ((name, hidden),) = ((name, array) for name, array in state.arrays.items() if name == "state.hidden")
+    with textgen.load(indexed / "run") as generator:
+        other = textgen.GenerationState({**state.arrays, name: hidden.ravel()}, state.values)
+        with pytest.raises(textgen.UsageError, match="the saved state does not fit the model"):
+            generator.generate(state=other, max_new_tokens=2)
+        with pytest.raises(textgen.UsageError, match="the saved state does not fit the model"):
+            generator.generate("the", state=other, max_new_tokens=2, echo=True, logprobs=1)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from textgen.contracts.guards import FAILURES
 from textgen.generation.chain import Chain
-from textgen.generation.row import Row
+from textgen.generation.row import Row, taken_in
 from textgen.generation.sampling import SequenceHistory
 from textgen.protocols import Array, Ids
 
@@ -65,6 +65,7 @@ def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
     history = chain.begin([row.prompt for row in rows], [(row.seed, row.index) for row in rows])
     for place, row in enumerate(rows):
         if row.start is not None:
-            history.load_row(place, row.start.history, row.start.lengths)
+            with taken_in():
+                history.load_row(place, row.start.history, row.start.lengths)
             history.extend_prompt(place, row.prompt)
     return history

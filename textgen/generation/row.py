@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import attrs
 import numpy as np
 
+from textgen.errors import TextgenError, UsageError
 from textgen.generation.chain import Chain
 from textgen.generation.detokenise import drain
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, TokenLogprobs
+from textgen.opening import UNFORESEEN
 from textgen.protocols import Ids, Tensors
 
 ENDLESS: Final = 1 << 60
@@ -33,6 +36,23 @@ class RowState:
     position: int
     pending: Ids
     lengths: tuple[int, int]
+
+    def resume(self, decoder: Any) -> None:
+        """Put a decoder into this state. Raises UsageError where it is none of its model: anyone may have saved it."""
+        with taken_in():
+            decoder.write_state(self.decoder)
+
+
+@contextlib.contextmanager
+def taken_in() -> Iterator[None]:
+    """Take a state in. What is unforeseen about it becomes a UsageError."""
+    try:
+        yield
+    except TextgenError:
+        raise
+    except UNFORESEEN as error:
+        cause = "the saved state does not fit the model and the samplers of this run"
+        raise UsageError(f"{cause}: {error}") from error
 
 
 @attrs.define(eq=False, kw_only=True)

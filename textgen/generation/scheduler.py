@@ -36,7 +36,7 @@ class Prefill:
         self._prompts: list[Ids] = [rows[0].to_feed() for rows in self._members]
         self._decoder = DecoderRows.begin(model, offer, len(self._prompts))
         if rows[0].start is not None:
-            self._decoder.write_state(rows[0].start.decoder)
+            rows[0].start.resume(self._decoder)
         self._fed = 0
 
     @property
@@ -250,7 +250,7 @@ class Scheduler:
         if row.keep_state:
             decoder = DecoderRows.begin(self._model, self._offer, 1)
             if row.start is not None:
-                decoder.write_state(row.start.decoder)
+                row.start.resume(decoder)
             row.end = _unfed(row, decoder, 0, row.to_feed())
         row.reason = reason
 

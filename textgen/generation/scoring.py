@@ -106,7 +106,7 @@ def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogpr
     decoder = begin_decoding(model, 1, offer)
     feed = row.before[None]
     if row.start is not None:
-        decoder.write_state(row.start.decoder)
+        row.start.resume(decoder)
         feed = row.start.pending[None]
     for token in row.prompt.tolist():
         try:
