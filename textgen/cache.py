@@ -183,7 +183,8 @@ class Cache:
         for path in self.folder.glob("[!.]*/entry.json"):
             with contextlib.suppress(OSError):
                 facts, used = (_read(path) or {}).get("facts", {}), path.stat().st_mtime
-                with self._lock():
+                in_use = False
+                with contextlib.suppress(*UNUSABLE), self._lock():
                     in_use = self._is_used(path.parent)
                 found.append(EntryInfo(path.parent, facts, _size(path.parent), used, in_use))
         return sorted(found, key=lambda entry: -entry.used)
