@@ -111,6 +111,7 @@ def test_a_shuffle_of_very_many_costs_no_memory() -> None:
     assert 0.4 < drawn.mean() / 10**15 < 0.6
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(
     ("text", "data", "sizes"),
     [
@@ -149,6 +150,7 @@ def test_a_corpus_that_is_too_small_is_an_error_before_there_is_a_model(
     assert not list(tmp_path.glob("run/*.bin"))
 
 
+@pytest.mark.fault(17)
 def test_a_corpus_without_tokens_is_empty(tmp_path: Path) -> None:
     char = build(CharConfig(), BuildContext(folder=tmp_path))
     char.fit(["a"])

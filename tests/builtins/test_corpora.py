@@ -75,6 +75,7 @@ def test_a_symbolic_link_that_leads_in_a_circle_is_not_followed(write: Callable[
     assert read(tmp_path / "texts") == "once"
 
 
+@pytest.mark.fault(16)
 def test_the_byte_order_mark_is_stripped_or_kept(write: Callable[..., Path]) -> None:
     path = write("a.txt", "\ufeffa\ufeffb".encode())
     assert read(path) == "a\ufeffb"
@@ -86,6 +87,7 @@ def test_every_file_of_several_loses_its_byte_order_mark(write: Callable[..., Pa
     assert read(files) == "x\nx\n"
 
 
+@pytest.mark.fault(16)
 def test_line_endings_become_lf_or_are_kept(write: Callable[..., Path]) -> None:
     path = write("a.txt", b"a\r\nb\rc\n\r\r\n\r")
     assert read(path) == "a\nb\nc\n\n\n\n"
@@ -109,6 +111,7 @@ def test_other_encodings(write: Callable[..., Path]) -> None:
     assert read(write("b.txt", "naïve €".encode("utf-16")), encoding="utf-16") == "naïve €"
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("before", [0, 5, PIECE - 1, PIECE + 7])
 def test_what_is_not_utf8_is_an_error_with_file_and_offset(write: Callable[..., Path], before: int) -> None:
     path = write("a.txt", b"a" * before + b"\xe9 b")
@@ -135,6 +138,7 @@ def test_the_command_names_file_offset_and_option(
         assert part in failed.stderr
 
 
+@pytest.mark.fault(16)
 def test_nul_emoji_and_combining_marks_survive_a_run(tiny_pipeline: Callable[..., Any]) -> None:
     text = "nul \0 emoji 👩\u200d🚀 marks e\u0301 a\u0323\u0301 \u0e33 end\n"
     generator = run(tiny_pipeline(text=text * 10, generate={"prompt": text, "max_new_tokens": 0})).generator

@@ -71,6 +71,7 @@ def test_the_pipelines_own_prompt_names_the_pipelines_key(
     assert "set generate.unknown_characters to 'skip'" in textgen("run", path, cwd=tmp_path).stderr
 
 
+@pytest.mark.fault(6)
 def test_a_mismatch_lists_what_was_and_what_is(
     tiny_pipeline: Any, write_pipeline: Any, tmp_path: Path, textgen: Callable[..., Any]
 ) -> None:

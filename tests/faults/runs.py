@@ -24,6 +24,7 @@ TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n"
 PIPELINE = """
 seed = {seed}
 device = "cpu"
+threads = 1
 checkpoint = {{ seconds = 0 }}
 corpus = {{ type = "file", path = "{text}" }}
 tokenizer = {{ type = "char" }}
@@ -33,8 +34,9 @@ trainer = {{ type = "sgd", steps = {steps}, batch_size = 8, evaluate_every = 1, 
 observer = [{{ type = "metrics" }}, {{ type = "loss-plot" }}, {{ type = "samples", max_new_tokens = 5 }}]
 generate = {{ max_new_tokens = 10 }}
 """
-# What differs from run to run: times, and the entry in a manifest of the file that holds them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where syncing takes no time
+# What differs from run to run: times, the entry in a manifest of the file that holds them, and checksums over them.
 CHANCE = ("started", "seconds", "characters_per_second", "trainer.json", "checksum")
 
 

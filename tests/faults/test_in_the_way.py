@@ -64,6 +64,7 @@ def foreign(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("overwrite", [False, True], ids=["again", "overwrite"])
 @pytest.mark.parametrize(
     ("name", "target"),
@@ -90,6 +91,7 @@ def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
     assert textgen.run(tables, overwrite=overwrite).outcome in ("trained", "resumed")
 
 
+@pytest.mark.fault(12)
 def test_links_that_lead_nowhere_else_are_in_nobodys_way(tmp_path: Path, tiny_pipeline: Tables) -> None:
     """A run directory that is reached through a link, and links where a killed process may have left a folder."""
     (tmp_path / "elsewhere").mkdir()

@@ -236,6 +236,7 @@ def test_a_run_that_was_killed_after_its_last_evaluation_ends_there(
     assert losses(again.path) == losses(whole.path)
 
 
+@pytest.mark.fault(7)
 def test_a_loss_that_is_not_a_number_says_which_checkpoint_there_is(
     tiny_pipeline: Callable[..., dict[str, Any]],
 ) -> None:

@@ -81,7 +81,7 @@ class RunDirectory:
 
     def is_settled(self) -> bool:
         """Whether the directory holds a finished run and no partial files of a killed process."""
-        leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
+        leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS, _OWNER))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
 
     def leftovers(self) -> list[Path]:
@@ -98,6 +98,7 @@ class RunDirectory:
         checkpoints = (f"checkpoints/{path.name}" for path in self.checkpoints.path.glob("step-*"))
         for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER, *checkpoints):
             self.inside(name)
+        self.checkpoints.check()
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
             strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
@@ -206,8 +207,13 @@ class RunDirectory:
         def recover() -> None:
             done.extend(f"put the checkpoint of step {step} in place" for step in self.checkpoints.recover())
 
+        leftovers: list[Path] = []
+
+        def find() -> None:
+            leftovers.extend(found for pattern in _LEFTOVERS for found in sorted(self.path.glob(pattern)))
+
         attempt(recover, self.checkpoints.path)
-        leftovers = [leftover for pattern in _LEFTOVERS for leftover in sorted(self.path.glob(pattern))]
+        attempt(find, self.path)
         for leftover in leftovers:
             attempt(partial(remove, leftover), leftover)
         done += [f"removed {len(leftovers)} partial files"] if len(leftovers) > len(failed) else []
@@ -269,7 +275,9 @@ class RunDirectory:
     def _settle(self) -> None:
         """Remove the run kept aside once its successor is finished; restore it if the successor left no checkpoint."""
         previous = self.path / _PREVIOUS
-        if previous.is_symlink() or not previous.is_dir():
+        if previous.is_symlink():
+            previous.unlink()  # no run made it
+        if not previous.is_dir():
             return
         if self._status() != "finished":
             if self.exists() and self.checkpoints.steps():
