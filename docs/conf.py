@@ -30,6 +30,7 @@ training
 comparing-runs
 verifying
 untrusted-runs
+scaling
 mixtures
 caching
 python-api

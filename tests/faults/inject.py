@@ -1,10 +1,11 @@
 """Kills, signals and errors of the disk at any change that a run makes to its files, and the run again after each.
 
-    python -m tests.faults.inject [--kind kill] [--places N] [--seed S] [--setting new]
+    python -m tests.faults.inject [--kind kill] [--places N] [--minutes M] [--seed S] [--setting new]
 
-A kind is "kill", a signal, an error ("ENOSPC": the disk is full from then on), "removed" or "moved". Without --places
-each kind is tried at every change. `textgen run` must end by the signal or with one line and exit code 1, and the same
-command again must end like a run that was not disturbed (tests/faults/runs.py).
+A kind is "kill", a signal, an error ("ENOSPC": the disk is full from then on), "removed" or "moved". Each is tried at
+every change, in an order by chance, of which --places and --minutes take the beginning. `textgen run` must end by the
+signal or with one line and exit code 1, and the same command again must end like a run that was not disturbed
+(tests/faults/runs.py).
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from .calls import Call, watch
 from .replay import Log, end, record
-from .runs import FAST, NEW, SETTINGS, Done, Setting, Stage, load_everything
+from .runs import FAST, SETTINGS, Done, Setting, Stage, load_everything
 
 SPACE = ("open", "write", "mkdir", "link")
 ERRORS = {
@@ -129,23 +129,26 @@ def places(calls: Log) -> list[int | None]:
     return steps
 
 
-def campaign(settings: list[Setting], kinds: tuple[str, ...], most: int | None, seed: int) -> int:
-    """Try faults of these kinds at all places, or `most` of them by chance; return how many were wrong."""
+def campaign(settings: list[Setting], kinds: tuple[str, ...], most: int | None, seconds: float, seed: int) -> int:
+    """Try faults of these kinds at all places, or so many of them, or for so long; return how many were wrong."""
     load_everything()
     begun, wrong, count = time.perf_counter(), 0, 0
-    draw = random.Random(seed)
     with tempfile.TemporaryDirectory(dir=FAST) as folder:
+        cases: list[tuple[Stage, str, int, int | None]] = []
         for setting in settings:
             stage = Stage.make(Path(folder), setting)
             steps = list(enumerate(places(record(stage)), 1))
-            cases: list[Any] = [(kind, *place) for kind in kinds for place in steps]
-            for kind, place, step in cases if most is None else draw.sample(cases, min(most, len(cases))):
-                count += 1
-                if said := tried(stage, kind, place, step):
-                    wrong += 1
-                    print(f"{setting.name}: {kind} at change {place} (step {step}): {said}", flush=True)
-    seconds = time.perf_counter() - begun
-    print(f"{count} faults ({', '.join(kinds)}), {wrong} wrong, in {seconds:.0f} s (seed {seed})")
+            cases += [(stage, kind, *place) for kind in kinds for place in steps]
+        random.Random(seed).shuffle(cases)
+        for stage, kind, place, step in cases[:most]:
+            if time.perf_counter() - begun > seconds:
+                break
+            count += 1
+            if said := tried(stage, kind, place, step):
+                wrong += 1
+                print(f"{stage.setting.name}: {kind} at change {place} (step {step}): {said}", flush=True)
+    spent = time.perf_counter() - begun
+    print(f"{count} of {len(cases)} faults ({', '.join(kinds)}), {wrong} wrong, in {spent:.0f} s (seed {seed})")
     return wrong
 
 
@@ -154,11 +157,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--places", type=int)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--setting", action="append", choices=SETTINGS)
     options = parser.parse_args()
-    settings = [SETTINGS[name] for name in options.setting or [NEW.name]]
-    sys.exit(bool(campaign(settings, tuple(options.kind or KINDS), options.places, options.seed)))
+    settings = [SETTINGS[name] for name in options.setting or SETTINGS]
+    sys.exit(bool(campaign(settings, tuple(options.kind or KINDS), options.places, options.minutes * 60, options.seed)))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Power losses: replays the writes of a run to every prefix, loses what was not synced, and runs it again.
 
-    python -m tests.faults.replay [--states N] [--seed S] [--setting new]
+    python -m tests.faults.replay [--states N] [--minutes M] [--seed S] [--setting new]
 
 Every change to the disk of `textgen run` is recorded: three checkpoints and a finish, of a new run, of one that
 replaces a finished run, and of one that trains a finished run on. After each change the machine may stop. What is left
 then is worked out by tests/faults/disk.py: unsynced data dropped, torn or zeroed, changes to folders lost in any order
 between folders. In each state `textgen run` again must end with the weights and text of the run that was not
-disturbed, go on from the last complete checkpoint at least, and leave nothing behind. With --states N, only N of the
-states are tried, by chance.
+disturbed, go on from the last complete checkpoint at least, and leave nothing behind. They come in an order by
+chance, of which --states and --minutes take the beginning.
 """
 
 from __future__ import annotations
@@ -119,24 +119,24 @@ def tried(stage: Stage, loss: Loss) -> str:
     return stage.faults(case, loss.step)
 
 
-def campaign(settings: list[Setting], states: int | None, seed: int) -> int:
-    """Try all states, or so many of them; return how many were wrong."""
+def campaign(settings: list[Setting], states: int | None, seconds: float, seed: int) -> int:
+    """Try all states, or so many of them, or for so long; return how many were wrong."""
     load_everything()
     begun, wrong, count, most = time.perf_counter(), 0, 0, 0
     with tempfile.TemporaryDirectory(dir=FAST) as folder:
-        for setting in settings:
-            stage = Stage.make(Path(folder), setting)
-            found = list(losses(stage, record(stage), seed))
-            most += len(found)
-            if states is not None:
-                found = random.Random(seed).sample(found, min(len(found), states // len(settings)))
-            for loss in found:
-                count += 1
-                if said := tried(stage, loss):
-                    wrong += 1
-                    print(f"{loss.name} (seed {seed}, step {loss.step}): {said}", flush=True)
-    seconds = time.perf_counter() - begun
-    print(f"{count} of {most} distinct states after a power loss, {wrong} wrong, in {seconds:.0f} s (seed {seed})")
+        stages = [Stage.make(Path(folder), setting) for setting in settings]
+        found = [(stage, loss) for stage in stages for loss in losses(stage, record(stage), seed)]
+        most = len(found)
+        random.Random(seed).shuffle(found)
+        for stage, loss in found[:states]:
+            if time.perf_counter() - begun > seconds:
+                break
+            count += 1
+            if said := tried(stage, loss):
+                wrong += 1
+                print(f"{loss.name} (seed {seed}, step {loss.step}): {said}", flush=True)
+    spent = time.perf_counter() - begun
+    print(f"{count} of {most} distinct states after a power loss, {wrong} wrong, in {spent:.0f} s (seed {seed})")
     return wrong
 
 
@@ -144,11 +144,12 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--states", type=int)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--setting", action="append", choices=SETTINGS)
     options = parser.parse_args()
     settings = [SETTINGS[name] for name in options.setting] if options.setting else list(SETTINGS.values())
-    sys.exit(bool(campaign(settings, options.states, options.seed)))
+    sys.exit(bool(campaign(settings, options.states, options.minutes * 60, options.seed)))
 
 
 if __name__ == "__main__":

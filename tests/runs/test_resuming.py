@@ -131,3 +131,24 @@ def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(tmp_path: Path
     made = textgen.run(tiny_pipeline(checkpoint={"seconds": 0}), output=tmp_path / "run")
     assert made.outcome == "trained"
     assert (tmp_path / "run/checkpoints/step-1/notes.txt").read_text() == "mine"
+
+
+def test_a_state_too_large_to_be_held_is_written_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best so far: it is in place of the one before, and the run ends with the same files."""
+    pipeline = tables(folder, "adamw", "shuffled")
+    held = textgen.run(pipeline, output=folder / "held")
+    monkeypatch.setattr("textgen.runs.training._HELD", 0)
+    seen = []
+
+    class Look:
+        def observe(self, event: object) -> None:
+            if type(event).__name__ == "Checkpointed":
+                seen.append(sorted(path.name for path in (folder / "written/checkpoints").iterdir()))
+
+    written = textgen.run(pipeline, output=folder / "written", observers=[Look()])
+    assert len(seen) > 2
+    assert max(map(len, seen)) == 2
+    for name in ("model.safetensors", "samples.txt"):
+        assert (held.path / name).read_bytes() == (written.path / name).read_bytes()
+    steps = [sorted(path.name for path in (run.path / "checkpoints").iterdir()) for run in (held, written)]
+    assert steps[0] == steps[1]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
-import numpy as np
 import torch
 from attrs.validators import ge
 from torch import Tensor
@@ -15,12 +15,13 @@ from textgen import devices
 from textgen.data import Dataset
 from textgen.errors import TrainingError, UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
-from textgen.gradient.batches import Batches, training_batches, validation_batches
-from textgen.gradient.computing import Computation, State, to_device
+from textgen.gradient.batches import Batches, training_batches
+from textgen.gradient.computing import Computation, State
 from textgen.gradient.optimization import MakeOptimizer, Optimization
 from textgen.gradient.options import GradientOptions
 from textgen.gradient.plan import Plan
 from textgen.gradient.schedules import Schedule, constant
+from textgen.gradient.validation import validation_loss
 from textgen.pipeline.records import COUNT, is_number, structure
 from textgen.protocols import TrainerState, TrainingContext
 
@@ -66,7 +67,7 @@ class GradientTrainer:
             if context.processes is None or context.processes.leads:
                 yield from self._train(computation, plan, data, context)
             else:
-                self._follow(computation, plan, context.seed)
+                self._follow(computation, plan, data, context.seed)
         except GeneratorExit:  # the engine ends the run
             self._end(computation)
             raise
@@ -80,9 +81,10 @@ class GradientTrainer:
         """Have the whole state here, for `state()` when the other processes have left."""
         self._carried = computation.gathered(self._carried, self.options.batch_size, last=True)
 
-    def _follow(self, computation: Any, plan: Plan, seed: int) -> None:
-        """Make the steps that the first process announces."""
-        while (horizon := computation.follow(self._carried, self.options.batch_size)) is not None:
+    def _follow(self, computation: Any, plan: Plan, data: Dataset, seed: int) -> None:
+        """Make the steps and the evaluations that the first process orders."""
+        evaluate = partial(validation_loss, computation, self.options, data)
+        while (horizon := computation.follow(self._carried, self.options.batch_size, evaluate)) is not None:
             self._advance(computation, plan.batches, seed, horizon)
 
     def _train(
@@ -97,7 +99,7 @@ class GradientTrainer:
                         step=self._step,
                         epoch=(self._step - 1) // plan.batches.per_epoch + 1,
                         training_loss=float(self._training_loss),
-                        validation_loss=self._validation_loss(computation, data, context.device),
+                        validation_loss=validation_loss(computation, self.options, data),
                     )
                 if not plan.steps:
                     plan.measure(self._step)
@@ -188,25 +190,6 @@ class GradientTrainer:
             return self._carried
         parts = [torch.tensor_split(torch.cat(part), workers) for part in zip(*self._carried, strict=True)]
         return [tuple(part) for part in zip(*parts, strict=True)]
-
-    @torch.no_grad()
-    def _validation_loss(self, computation: Computation, data: Dataset, device: str) -> float | None:
-        """Mean loss per token of the held-out text, in float32; None if there is none."""
-        model = computation.replicas[0]
-        model.eval()
-        total, count = torch.zeros((), dtype=torch.float64, device=device), 0
-        for windows, counts in validation_batches(self.options, data.validation_windows()):
-            tokens, carried, length = to_device(windows, device), None, windows.shape[1] - 1
-            for start in range(0, length, data.window_length):  # a model's context may hold no more
-                stop = min(start + data.window_length, length)
-                logits, carried = model(tokens[:, start:stop], carried)
-                losses = torch.nn.functional.cross_entropy(
-                    logits.transpose(1, 2).float(), tokens[:, start + 1 : stop + 1], reduction="none"
-                )
-                counted = np.arange(start, stop) >= length - counts[:, None]
-                total += (losses * torch.from_numpy(counted).to(device)).sum(dtype=torch.float64)
-            count += int(counts.sum())
-        return float(total) / count if count else None
 
 
 @attrs.frozen

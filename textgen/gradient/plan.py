@@ -65,7 +65,7 @@ class Plan:
         from textgen.gradient.distributed import DistributedComputation, check
 
         def choose() -> list[Any]:
-            check(model, self.options.batch_size, processes)
+            check(model, context.device, self.options.batch_size, processes)
             return [self._precision(model, windows), computing.leaves_unused(model, windows, context)]
 
         precision, unused = processes.agree(choose)

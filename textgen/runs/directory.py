@@ -165,7 +165,7 @@ class RunDirectory:
         """Whether a process trains here now. Nothing is written."""
         import filelock
 
-        if not self.is_begun():
+        if not self.is_begun() or not (self.path / _LOCK).is_file():
             return False
         lock = filelock.FileLock(self.inside(_LOCK))
         try:
@@ -207,8 +207,13 @@ class RunDirectory:
         def recover() -> None:
             done.extend(f"put the checkpoint of step {step} in place" for step in self.checkpoints.recover())
 
+        leftovers: list[Path] = []
+
+        def find() -> None:
+            leftovers.extend(found for pattern in _LEFTOVERS for found in sorted(self.path.glob(pattern)))
+
         attempt(recover, self.checkpoints.path)
-        leftovers = [leftover for pattern in _LEFTOVERS for leftover in sorted(self.path.glob(pattern))]
+        attempt(find, self.path)
         for leftover in leftovers:
             attempt(partial(remove, leftover), leftover)
         done += [f"removed {len(leftovers)} partial files"] if len(leftovers) > len(failed) else []
@@ -270,7 +275,9 @@ class RunDirectory:
     def _settle(self) -> None:
         """Remove the run kept aside once its successor is finished; restore it if the successor left no checkpoint."""
         previous = self.path / _PREVIOUS
-        if previous.is_symlink() or not previous.is_dir():
+        if previous.is_symlink():
+            previous.unlink()  # no run made it
+        if not previous.is_dir():
             return
         if self._status() != "finished":
             if self.exists() and self.checkpoints.steps():
