@@ -108,7 +108,7 @@ OPTIONAL = ("steps", "cause")
 
 
 def required(record: Mapping[str, Any]) -> list[str]:
-    return [key for key in keys(record) if not key.startswith(FREE) and key not in ("format_version", "checksum", "steps")]
+    return [key for key in keys(record) if not key.startswith(FREE) and key not in ("format_version", "checksum")]
 
 
 def test_a_record_of_another_structure_is_named_with_the_key(run: Path) -> None:
