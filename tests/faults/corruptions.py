@@ -262,7 +262,9 @@ def verdict(case: Case, ended: Ended, normal: Ended, place: Path) -> str:
 
 def _names(case: Case) -> list[str]:
     """What an error may name: the file; where another no longer fits to it, that one; where it is no run, the run."""
-    others = ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json", "pipeline.toml", "run.json"]
+    # What only the trainer or the model can judge, once it works with it.
+    others = ["the saved state of the optimizer", "gave NaN logits"]
+    others += ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json", "pipeline.toml", "run.json"]
     nothing = {"run.json": ["run is not a run directory", "holds a run of another pipeline"]}
     none = nothing.get(Path(case.file).name, ["has no checkpoint"] if "checkpoints" in case.file else [])
     return [Path(case.file).name, *(others if case.sealed or case.mutation == "swapped" else []), *none]

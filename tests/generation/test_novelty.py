@@ -315,7 +315,9 @@ def test_a_corpus_that_is_gone_or_changed_costs_the_report_and_not_the_text(
     for done, said in ((changed, f"it had {size} characters, and has 9 now"), (gone, "No such file")):
         shown = done.stdout if form == "text" else json.loads(done.stdout)["text"] + "\n"
         assert (done.code, shown) == (1, text + "\n")
-        (line,) = done.stderr.splitlines()
+        reading, line = done.stderr.splitlines()
+        assert reading.startswith(f"novelty: making the index of the corpus of {copied_run}, ")
+        assert str(corpus) in reading  # the run may be a stranger's
         assert line.startswith("textgen: error: there is no report on what is copied: ")
         assert said in line
     assert form == "text" or json.loads(gone.stdout)["novelty"] is None
