@@ -121,7 +121,7 @@ class NgramDecoder:
         The array may be used again by the next call.
         """
         if tokens.shape == _ONE:
-            return self._extend_one(tokens.item())
+            return self.experts_after(tokens.item())[None]
         if tokens.shape[1]:
             self._read(tokens.astype(np.int64))
         self._save()
@@ -163,7 +163,7 @@ class NgramDecoder:
     def _set(self, nodes: Ints, words: Hashes, last: Ints) -> None:
         self._nodes, self._words, self._last = nodes, words, last
         self._unsaved: tuple[int, list[int], int] | None = None  # node, words and token of one, where these are behind
-        self._recent: dict[tuple[int, ...], Floats32] = {}  # (1, E, V) by the context of one
+        self._recent: dict[tuple[int, ...], Floats32] = {}  # (E, V) by the context of one
         self._logs = np.empty((len(nodes), self._experts, self._trie.vocab_size), np.float32)
 
     def _no_token(self, batch_size: int) -> Ints:
@@ -196,33 +196,32 @@ class NgramDecoder:
     def _keys(self, words: Hashes, last: Ints) -> list[Ints]:
         return context_keys(words, last, self._model.kinds - 1)
 
-    def _extend_one(self, token: int) -> Floats32:
-        """`extend_experts` for one token of one sequence."""
+    def experts_after(self, token: int) -> Floats32:
+        """`extend_experts` of a batch of one by one token: (E, V)."""
         node, words, _ = self._unsaved or (int(self._nodes[0]), self._words[0].tolist(), 0)
         node = self._trie.advance_one(node, token)
         if self._reader:
             words = self._reader.read_one(words, token)
         self._unsaved = node, words, token
         if self._logs.nbytes > _RECENT // 64:
-            return self._fill_one(node, words, token, self._logs)
+            return self._fill_one(node, words, token, self._logs[0])
         context = (node, token, *words)
         logs = self._recent.get(context)
         if logs is None:
             if len(self._recent) * self._logs.nbytes >= _RECENT:
                 self._recent.clear()
-            logs = self._recent[context] = self._fill_one(node, words, token, np.empty_like(self._logs))
+            logs = self._recent[context] = self._fill_one(node, words, token, np.empty_like(self._logs[0]))
         return logs
 
-    def _fill_one(self, node: int, words: list[int], token: int, logs: Floats32) -> Floats32:
-        """Fill `logs` (1, E, V) with the experts' log probabilities in one context."""
-        out = logs[0]
+    def _fill_one(self, node: int, words: list[int], token: int, out: Floats32) -> Floats32:
+        """Fill `out` (E, V) with the experts' log probabilities in one context."""
         self._trie.probabilities_of_one(node, out[0])
         if self._reader:
             out[1:] = out[0]
             keys = context_keys_of_one(words, token, self._model.kinds - 1)
             for kind, (key, counts) in enumerate(zip(keys, self._model.words, strict=False)):
                 counts.interpolate_one(key, out[1 if kind == 0 else 2])
-        return np.log(logs, logs)
+        return np.log(out, out)
 
     def _save(self) -> None:
         """Bring the state of a batch of one up to date."""
