@@ -175,6 +175,7 @@ class NgramDecoder:
         self._unsaved: tuple[int, list[int], int] | None = None  # node, words and token of one, where these are behind
         self._recent: dict[tuple[int, ...], _Place] = {}  # of a batch of one, by its context
         self._place: _Place | None = None  # where it is, if that is one of them
+        self._scratch = np.empty(self._trie.vocab_size, np.float32)
         self._logs = np.empty((len(nodes), self._experts, self._trie.vocab_size), np.float32)
 
     def _no_token(self, batch_size: int) -> Ints:
@@ -238,12 +239,12 @@ class NgramDecoder:
 
     def _fill_one(self, node: int, words: list[int], token: int, out: Floats32) -> Floats32:
         """Fill `out` (E, V) with the experts' log probabilities in one context."""
-        self._trie.probabilities_of_one(node, out[0])
+        self._trie.probabilities_of_one(node, out[0], self._scratch)
         if self._reader:
             out[1:] = out[0]
             keys = context_keys_of_one(words, token, self._model.kinds - 1)
             for kind, (key, counts) in enumerate(zip(keys, self._model.words, strict=False)):
-                counts.interpolate_one(key, out[1 if kind == 0 else 2])
+                counts.interpolate_one(key, out[1 if kind == 0 else 2], self._scratch)
         return np.log(out, out)
 
     def _save(self) -> None:
