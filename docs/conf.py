@@ -24,10 +24,15 @@ SIDEBAR = """
 :caption: Guides
 
 quickstart
+corpora
 pipelines
 training
 comparing-runs
+verifying
+untrusted-runs
+scaling
 mixtures
+caching
 python-api
 embedding
 reliability

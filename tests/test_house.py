@@ -79,6 +79,7 @@ FLOORS = (
         "durable",
         "opening",
         "files",
+        "encodings",
         "cache",
         "documents",
         "events",

@@ -125,7 +125,7 @@ class Cache:
 
         Raises OSError where that cannot be, TooLargeError above the limit, and what `pieces` raise.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         partial = self.folder / f".partial-{uuid.uuid4().hex}"
         with self._lock():
             self._sweep()
@@ -153,7 +153,7 @@ class Cache:
         """Hold off others who want to make the same. Calls `waiting` several times a second while another does."""
         import filelock
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         lock = filelock.FileLock(self.folder / f"work-{key[:2]}")
         while True:
             try:
@@ -168,7 +168,7 @@ class Cache:
 
     def note(self, key: str, value: Mapping[str, Any]) -> None:
         """Write a small value under a key."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         made = self.folder / f".note-{uuid.uuid4().hex}"
         _write(made, value)
         made.replace(self.folder / f"{key}.json")
@@ -238,6 +238,10 @@ class Cache:
                 file.flush()
                 os.fsync(file.fileno())
         return {"size": size, "sha256": [*blocks, digest.hexdigest()]}
+
+    def _make_folder(self) -> None:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)  # a text may be nobody else's to read
 
     def _remove(self, paths: Iterable[Path]) -> None:
         """Remove entries that nobody uses."""

@@ -123,7 +123,7 @@ class Engine:
         console    where progress may be written; without it, silence
         observers  beside the pipeline's own, told after them. What they raise ends the run
         cancelled  a function that is asked after every step, or an event such as threading.Event; once true, the run
-                   stops after a checkpoint and raises Interrupted
+                   stops after a checkpoint and raises Interrupted. Also asked while a large corpus is read
         processes  several that train together, of which this is the first; the others call `follow`
 
         A finished run that is skipped is only read, so any number of threads and processes may do so at once.

@@ -30,12 +30,13 @@ _NOTICED, _FAULT = "textgen/noticed", "textgen/fault"  # keys of the store
 _LOST: Final = re.compile(r"gloo|nccl|connection (closed|reset)|timed out|store", re.IGNORECASE)
 
 
-class RunEnded(Exception):
-    """In a follower: the leader has ended the run, with the exit code `code`."""
+def is_follower(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun started this process with others, of which another leads."""
+    return environment.get("WORLD_SIZE", "1") != "1" and environment.get("RANK", "0") != "0"
 
-    def __init__(self, code: int) -> None:
-        self.code = code
-        super().__init__(f"the run has ended with exit code {code}")
+
+class RunEnded(SystemExit):
+    """In a follower: the leader has ended the run, or tells of an error in this process. `code` is the exit code."""
 
 
 class Order(enum.IntEnum):
@@ -44,9 +45,10 @@ class Order(enum.IntEnum):
     WAIT = 1  # it is busy
     SHARE = 2  # take a message
     STEP = 3  # train a step
-    STATE = 4  # send what the followers alone have of the training's state
-    STOP = 5  # training ends
-    END = 6  # the run ends, with an exit code
+    EVALUATE = 4  # measure a part of the held-out text
+    STATE = 5  # send what the followers alone have of the training's state
+    STOP = 6  # training ends
+    END = 7  # the run ends, with an exit code
 
 
 @attrs.define(eq=False)
@@ -137,6 +139,7 @@ class Processes:
             self._left.set()
             if self.leads and self.in_step:
                 self._failure = ProcessesError("the first process has failed in a step")
+                self._stored(self._notice)
             elif self.leads:
                 with contextlib.suppress(ProcessesError), self.order(Order.END, code):
                     self._failure = ProcessesError("the run has ended")
@@ -182,20 +185,30 @@ class Processes:
         if self.leads:
             with self.order(Order.SHARE, len(data := make())):
                 return self._broadcast(bytearray(data))
-        order, size = self.next_order()
-        if order != Order.SHARE:
-            raise ProcessesError(f"the first process of the run said {order.name}, and was to share something")
-        return self._broadcast(bytearray(size))
+        return self._broadcast(bytearray(self._next_share()))
 
     def any(self, flag: bool) -> bool:
         """Whether it is true in any of the processes. All of them ask."""
+        return bool(self.sum([flag])[0])
+
+    def sum(self, numbers: Sequence[float]) -> list[float]:
+        """The sums of the numbers of all processes, which all give as many."""
         import torch
         import torch.distributed as dist
 
-        flags = torch.tensor([int(flag)])
-        with self._lock, self.talking():
-            dist.all_reduce(flags, dist.ReduceOp.MAX)
-        return bool(flags)
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        if not self.leads:
+            self._next_share()
+        with self.order(Order.SHARE) if self.leads else contextlib.nullcontext(), self.talking():
+            dist.all_reduce(sums)
+        made: list[float] = sums.tolist()
+        return made
+
+    def _next_share(self) -> int:
+        order, size = self.next_order()
+        if order != Order.SHARE:
+            raise ProcessesError(f"the first process of the run said {order.name}, and was to share something")
+        return size
 
     def _broadcast(self, data: bytearray) -> bytes:
         """The leader's bytes, in place of as many of another."""
@@ -261,28 +274,41 @@ class Processes:
 
     def lost(self, error: Exception, otherwise: str = "") -> ProcessesError:
         """The error to raise for one of torch's. From now on, nothing is said to the others."""
-        cause, fault = otherwise, ""
-        with contextlib.suppress(Exception):  # the store may be lost too
-            if self.leads:
-                self._store.set(_NOTICED, "")
-                fault = self._store.get(_FAULT).decode() if self._store.check([_FAULT]) else ""
-        if fault:
+        cause = otherwise
+        if self.leads and (fault := self._stored(self._notice)):
             cause = fault
         elif re.search("timed out|timeout", str(error), re.IGNORECASE):
             cause = cause or "another process of the run does not answer"
             cause = f"{cause} within {self.timeout:g} seconds ({TIMEOUT})"
+        elif cause:
+            cause = f"{cause}: {str(error).partition(chr(10))[0]}"
         self._failure = ProcessesError(cause or "another process of the run has ended, or its connection is lost")
         return self._failure
 
     def _is_told(self, error: TextgenError) -> bool:
         """Whether the leader tells of an error in a follower: of a process that is lost, or of this one's own."""
-        with contextlib.suppress(Exception):
-            if isinstance(error, ProcessesError):
-                self._store.wait([_NOTICED], timedelta(seconds=_PATIENCE))
-            else:
-                self._store.set(_FAULT, f"process {self.rank} of {self.size}: {error}")
-            return True
-        return False
+        if isinstance(error, ProcessesError):
+            return bool(self._stored(lambda: self._store.get(_NOTICED).decode()))
+        text = f"process {self.rank} of {self.size}: {error}"
+        return bool(self._stored(lambda: self._store.set(_FAULT, text) or text))
+
+    def _notice(self) -> str:
+        """Say that this one tells of what is lost; what a follower has failed of, or ""."""
+        self._store.set(_NOTICED, "yes")
+        return self._store.get(_FAULT).decode() if self._store.check([_FAULT]) else ""
+
+    def _stored(self, ask: Callable[[], str]) -> str:
+        """An answer of the store; "" if there is none in time, since a store behind a dead link never answers."""
+        answers: list[str] = []
+
+        def work() -> None:
+            with contextlib.suppress(Exception):
+                answers.append(ask())
+
+        thread = threading.Thread(target=work, name="textgen-store", daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
+        return answers[0] if answers else ""
 
     def is_lost(self, error: Exception) -> bool:
         """Whether an error of torch is about other processes."""

@@ -106,10 +106,7 @@ class Tokenizer(Protocol):
         """Everything that `from_dict` needs, as JSON values."""
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:
-        """A fitted tokenizer with the configuration of this one and the vocabulary in `state`.
-
-        Raises ValueError for what `to_dict` could not have given.
-        """
+        """A fitted tokenizer, configured as this one, with the vocabulary in `state`. Raises ValueError for others."""
 
 
 class DocumentTokenizer(Tokenizer, Protocol):

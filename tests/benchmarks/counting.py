@@ -24,6 +24,7 @@ import numpy as np
 
 import textgen
 from textgen.data import Dataset
+from textgen.events import Evaluated, StepDone
 from textgen.protocols import TrainingContext
 from textgen_builtins.models.ngram.bounded import Budget
 from textgen_builtins.models.ngram.counting import CountTrainer
@@ -94,6 +95,7 @@ def count(data: Dataset, given: argparse.Namespace) -> tuple[float, float]:
     longest, last = 0.0, begun
     with memory:
         for event in trainer.train(model, data, TrainingContext(seed=0, device="cpu")):
+            assert isinstance(event, StepDone | Evaluated)
             now = time.perf_counter()
             longest, last = max(longest, now - last), now
             if now - shown > 10:
@@ -108,6 +110,7 @@ def count(data: Dataset, given: argparse.Namespace) -> tuple[float, float]:
     print(f"resident memory, MB         {memory.greatest:8.0f} the largest process, {memory.most:.0f} all together")
     print(f"n-grams                     {len(trie.keys):12,}   left out: counts up to {trainer.thresholds}")
     print(f"the model, MB               {trie.nbytes / 1e6:8.0f}   bytes an n-gram {trie.nbytes / len(trie.keys):.1f}")
+    assert isinstance(event, Evaluated)
     print(f"loss of other text          {event.validation_loss:8.4f}")
     return seconds / len(data.training), work / len(data.training)
 

@@ -88,19 +88,19 @@ def measure_loop(folder: Path) -> dict[str, float]:
     """A dict and a list."""
     text = (folder / "text.txt").read_text(encoding="utf-8")
     stoi = {character: i for i, character in enumerate(sorted(set(text)))}
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     np.array([stoi[c] for c in text])
-    return {"seconds": time.perf_counter() - begun}
+    return {"seconds": time.perf_counter() - begun, "processor": time.process_time() - used}
 
 
 def measure_in_memory(folder: Path) -> dict[str, float]:
     """Read, vocabulary, split, two lists, two files."""
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     text = (folder / "text.txt").read_text(encoding="utf-8")
     stoi = {character: i for i, character in enumerate(sorted(set(text)))}
     for name, part in (("train", text[: len(text) * 9 // 10]), ("val", text[len(text) * 9 // 10 :])):
         np.array([stoi[c] for c in part], np.uint16).tofile(folder / f"{name}.bin")
-    return {"seconds": time.perf_counter() - begun}
+    return {"seconds": time.perf_counter() - begun, "processor": time.process_time() - used}
 
 
 MEASURES = {
@@ -132,23 +132,20 @@ def main() -> None:
 
 
 def _print_rows(folder: Path, title: str, characters: int) -> None:
-    rates = {}
+    own = 0.0
     for name in MEASURES:
         if name in ("loop", "in memory") and characters > LARGEST_IN_MEMORY * 1.2:
             continue
         command = [sys.executable, __file__, "--measure", name, "--corpora", str(folder)]
         cache = {"TEXTGEN_CACHE_DIR": str(folder / "cache")}
-        done = subprocess.run(command, env={**os.environ, **cache}, check=True, capture_output=True)
-        found = json.loads(done.stdout)
-        rates[name] = characters / found["seconds"] / 1e6
-        step = ""
-        if "step" in found:
-            step = f", first step after {found['step']:.2f} s ({found['processor']:.2f} s of processor time before)"
-        print(
-            f"{title:18} {name:10} {found['seconds']:7.2f} s {rates[name]:8.1f} M characters/s, "
-            f"first run is {rates['first run'] / rates[name]:6.2f} times as fast, peak {found['peak']:6.0f} MB{step}",
-            flush=True,
+        found = json.loads(subprocess.run(command, env={**os.environ, **cache}, check=True, capture_output=True).stdout)
+        own = own or found["processor"]
+        row = (
+            f"{title:17} {name:10} {found['seconds']:6.2f} s {characters / found['seconds'] / 1e6:7.1f} M characters/s"
         )
+        row += f", of processor time {found['processor']:6.2f} s, {found['processor'] / own:5.2f} times the first run's"
+        first = f", first step after {found['step']:.2f} s" if "step" in found else ""
+        print(f"{row}, peak {found['peak']:4.0f} MB{first}", flush=True)
 
 
 if __name__ == "__main__":

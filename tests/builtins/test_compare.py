@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import attrs
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -21,7 +22,7 @@ from textgen import RunSummary
 from textgen.cli.context import CommandContext
 from textgen_builtins.commands.compare import compare
 from textgen_builtins.commands.compared import ComparedRun
-from textgen_builtins.commands.curves import draw
+from textgen_builtins.commands.curves import DARK, LIGHT, draw
 
 HOSTILE = "<script>alert(1)&\"'"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -186,6 +187,33 @@ def test_every_curve_has_a_name_that_no_other_covers(number: int) -> None:
     style = next(root.iter(f"{SVG}style")).text or ""
     drawn = {re.search(rf"\.c{n} {{ (.*?) }}", style)[1] for n in range(min(number, 18))}  # type: ignore[index]
     assert len(drawn) == min(number, 18), "each has a colour and dashes of its own"
+
+
+# How colours look to eyes without one kind of cone (Machado, Oliveira and Fernandes, 2009), in linear RGB.
+SEEN = {
+    "all": np.eye(3),
+    "no red": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    "no green": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    "no blue": np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+}
+LMS = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
+OKLAB = np.array([[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]])
+
+
+@pytest.mark.parametrize(("colours", "background"), [(LIGHT, "#ffffff"), (DARK, "#1b1d21")])
+@pytest.mark.parametrize("eyes", list(SEEN))
+def test_every_eye_tells_the_colours_apart(colours: tuple[str, ...], background: str, eyes: str) -> None:
+    def linear(colour: str) -> Any:
+        channels = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+        return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+    seen = [OKLAB @ np.cbrt(LMS @ np.clip(SEEN[eyes] @ linear(colour), 0, 1)) for colour in colours]
+    apart = min(float(np.linalg.norm(one - other)) for one, other in itertools.combinations(seen, 2))
+    assert apart > 0.055, "in OKLab, where black and white are 1 apart"
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    for colour in colours:
+        low, high = sorted(float(weights @ linear(each)) for each in (colour, background))
+        assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
 def test_no_run_has_an_evaluation_yet() -> None:

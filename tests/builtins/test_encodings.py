@@ -83,9 +83,9 @@ def test_a_guess_is_right_and_told(tmp_path: Path, encoding: str) -> None:
         assert read(tmp_path / "a.txt", text.encode(encoding), encoding=encoding) == text
 
 
-@pytest.mark.parametrize("before", [PIECE - 1, PIECE, 2 * PIECE + 5])
+@pytest.mark.parametrize("before", [PIECE - 2, PIECE - 1, PIECE, 2 * PIECE + 5])
 def test_what_comes_before_the_first_letter_that_tells_is_not_lost(tmp_path: Path, before: int) -> None:
-    text = "a" * (before - 10) + "\nUm neun Uh" + SAMPLES["cp1252"]
+    text = "a" * before + "\nété, " + SAMPLES["cp1252"]  # é may be the first byte of a character of UTF-8
     with pytest.warns(UserWarning, match="read as cp1252"):
         assert read(tmp_path / "a.txt", text.encode("cp1252")) == text
 
@@ -121,7 +121,7 @@ def test_damaged_utf8_is_an_error_and_no_guess(tmp_path: Path, data: bytes, offs
 
 
 def test_a_guess_that_turns_out_wrong_is_an_error_with_its_offset(tmp_path: Path) -> None:
-    text = SAMPLES["cp1252"].encode("cp1252") * (PIECE // 60)
+    text = ("a" * (PIECE - 1) + "été, " + SAMPLES["cp1252"] + "a" * PIECE).encode("cp1252")
     with (
         pytest.warns(UserWarning, match="read as cp1252"),
         pytest.raises(CorpusError, match=f"not cp1252: byte 0x81 at offset {len(text)} "),

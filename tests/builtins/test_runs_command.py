@@ -47,9 +47,9 @@ def folder(interrupted: Path, finished_run: Path, tiny_pipeline: Callable[..., A
     with pytest.raises(PowerCut):
         textgen.run(tiny_pipeline(checkpoint={"seconds": 0.0}), output=runs / "failed", observers=[FailingObserver()])
     killed = shutil.copytree(interrupted, runs / "killed")
-    record = json.loads((killed / "run.json").read_text())
+    record = {**RunDirectory(killed).read_run(), "status": "training", "step": 0}
     del record["cause"]
-    (killed / "run.json").write_text(json.dumps({**record, "status": "training", "step": 0}))
+    RunDirectory(killed).write_run(record)
     for name, content in {
         "empty": b"",
         "nested": b"[" * 100_000,

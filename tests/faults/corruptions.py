@@ -45,7 +45,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "run", "corpus.txt"),
     "run": ("run", "p.toml"),
     "finish": ("finish", "run"),
+    "verify": ("verify", "run"),
+    "repair": ("verify", "run", "--repair"),
+    "runs": ("runs", "."),
+    "compare": ("compare", "run", "run"),
 }
+DESCRIBING = ("verify", "repair", "runs", "compare")  # which meet all files, and say what is in them
 # Which commands meet which file; a name with a slash is a folder and all in it.
 MEET: dict[str, dict[str, tuple[str, ...]]] = {
     "finished": {
@@ -138,12 +143,12 @@ def _tables(place: Path) -> dict[str, Any]:
     }
 
 
-def files_of(place: Path, subject: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def files_of(place: Path, subject: str, draw: random.Random) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each file and folder of a subject that may be spoilt, and the commands that meet it."""
     for name, commands in MEET[subject].items():
         path = place / subject / ("" if name == "state.safetensors" else "run") / name
         for found in sorted([path, *path.rglob("*")] if name.endswith("/") else [path]):
-            yield str(found.relative_to(place / subject)), commands
+            yield str(found.relative_to(place / subject)), (*commands, draw.choice(DESCRIBING))
 
 
 def cases(place: Path, count: int, seed: int) -> list[Case]:
@@ -151,7 +156,7 @@ def cases(place: Path, count: int, seed: int) -> list[Case]:
     draw, made = random.Random(seed), []
     while len(made) < count:
         for subject in MEET:
-            for file, commands in files_of(place, subject):
+            for file, commands in files_of(place, subject, draw):
                 for mutation in applicable(place / subject / file):
                     sealed = draw.random() < 0.5
                     made.append(Case(subject, file, mutation, draw.choice(commands), sealed, draw.randrange(10**9)))
@@ -247,8 +252,10 @@ def verdict(case: Case, ended: Ended, normal: Ended, place: Path) -> str:
         return f"wrote {outside} outside"
     names = _names(case)
     if ended.code:
-        return "" if any(name in ended.stderr for name in names) else "names no file"
-    same = ended.stdout == normal.stdout and (case.command != "run" or ended.weights == normal.weights)
+        return "" if any(name in said for name in names) else "names no file"
+    same = case.command in DESCRIBING or (
+        ended.stdout == normal.stdout and (case.command != "run" or ended.weights == normal.weights)
+    )
     told = any(name in ended.stderr for name in names[:1])
     return "" if same or told or case.sealed else "gave another text or other weights without a word"
 
@@ -256,8 +263,8 @@ def verdict(case: Case, ended: Ended, normal: Ended, place: Path) -> str:
 def _names(case: Case) -> list[str]:
     """What an error may name: the file; where another no longer fits to it, that one; where it is no run, the run."""
     others = ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json", "pipeline.toml", "run.json"]
-    nothing = {"run.json": ["run is not a run directory"], "checkpoints": ["has no checkpoint"]}
-    none = nothing.get(Path(case.file).name, [])
+    nothing = {"run.json": ["run is not a run directory", "holds a run of another pipeline"]}
+    none = nothing.get(Path(case.file).name, ["has no checkpoint"] if "checkpoints" in case.file else [])
     return [Path(case.file).name, *(others if case.sealed or case.mutation == "swapped" else []), *none]
 
 
@@ -302,7 +309,7 @@ def campaign(count: int, seed: int, jobs: int, folder: Path, only: str = "") -> 
     warm(subjects)
     normal = {}
     for subject, files in MEET.items():
-        for command in sorted({command for commands in files.values() for command in commands}):
+        for command in sorted({*DESCRIBING, *(command for commands in files.values() for command in commands)}):
             (place := folder / f"{subject}-{command}").mkdir()
             _, status, usage = os.wait4(start(None, command, subjects, place), 0)
             normal[subject, command] = finish(place, status, usage.ru_maxrss * 1024)

@@ -69,12 +69,13 @@ def start(place: int, folder: Path, output: str, timeout: float) -> subprocess.P
 
 def ended(processes: list[subprocess.Popen[str]], seconds: float) -> list[list[str]]:
     """What textgen said on each host, once both have ended. Raises TimeoutExpired."""
-    until = time.monotonic() + seconds
+    begun = time.monotonic()
+    until = begun + seconds
     said = []
     for process in processes:
         _, errors = process.communicate(timeout=max(1, until - time.monotonic()))
         lines = [line for line in errors.splitlines() if line.startswith("textgen: ")]
-        print(f"  exit {process.returncode}", *lines, sep="; ", flush=True)
+        print(f"  exit {process.returncode} after {time.monotonic() - begun:.0f} s", *lines, sep="; ", flush=True)
         said.append(lines)
     return said
 

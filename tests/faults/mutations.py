@@ -152,7 +152,8 @@ def _json(path: Path, draw: random.Random, outside: Path) -> bool | None:
         return False
     if path.suffix == ".jsonl":
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps(row) + "\n" for row in restructured(rows, draw) or [None]))
+        other = restructured(rows, draw)
+        path.write_text("".join(json.dumps(row) + "\n" for row in (other if isinstance(other, list) else [other])))
         return None
     path.write_text(json.dumps(restructured(json.loads(path.read_bytes()), draw)))
     return None

@@ -55,6 +55,7 @@ PLACES: Final = (
     ("0", "MEMORY", "textgen.gradient.distributed:DistributedComputation.gradients", 20),
     ("launcher", "KILL", "textgen.gradient.optimization:Optimization.step", 12),
     ("launcher", "TERM", "textgen.gradient.optimization:Optimization.step", 12),
+    ("1", "TERM", "textgen.gradient.optimization:Optimization.step", 12),
     ("0", "KILL", "textgen.runs.checkpoints:Checkpoints.write", 4),
     ("0", "STOP", "textgen.runs.training:TrainingLoop._evaluated", 2),
     ("1", "KILL", "textgen.processes:Processes.gather", 3),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+from commands import run_textgen
 from safetensors.numpy import load_file
 from several_processes import AT_PLACE, run_together
 
@@ -95,6 +96,13 @@ def test_a_trainer_that_counts_is_refused_before_anything_is_written(tmp_path: P
     with pytest.raises(UsageError, match="the trainer 'count' does not train in several processes"):
         Engine().run(tables, output=tmp_path / "run", processes=Processes(0, 2))
     assert not (tmp_path / "run").exists()
+
+
+def test_other_commands_are_the_first_process_s(tmp_path: Path) -> None:
+    write(tmp_path)
+    place = {"RANK": "1", "WORLD_SIZE": "2"}
+    done = run_textgen("show", "p.toml", folder=tmp_path, extra=place)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("total", [2, 5, 64])

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import run_textgen
+from commands import run_python, run_textgen
 from small_run import PIPELINE, copied, running, tables, text_of, tree, wait_for
 
 import textgen
+from textgen.runs.directory import RunDirectory
 
 
 def test_the_old_run_stays_loadable_until_the_new_one_is_finished(trained: tuple[Path, Any], folder: Path) -> None:
@@ -66,3 +67,24 @@ def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
     done = run_textgen("run", "spoilt.toml", "--output", "runs/p", "--overwrite", folder=folder)
     assert (done.returncode, "the loss is nan" in done.stderr) == (1, True), done.stderr
     assert tree(run) == before
+
+
+def test_before_the_new_run_has_begun_every_command_uses_the_old_one(trained: tuple[Path, Any], folder: Path) -> None:
+    """The old run is aside, and nothing else is there yet."""
+    run = copied(trained, folder)
+    old = text_of(run)
+    RunDirectory(run).clear(spare=run / "tokens.bin")
+    assert not (run / "run.json").exists()
+    done = run_textgen("generate", "runs/p", "-p", "Once", "--no-echo", "--max-new-tokens", "30", folder=folder)
+    assert (done.returncode, done.stdout) == (0, f"{old}\n"), done.stderr
+    assert run_textgen("evaluate", "runs/p", "text.txt", folder=folder).stdout.startswith("loss ")
+    assert run_textgen("verify", "runs/p", folder=folder).stdout.endswith("all files are whole; the run can be used\n")
+    assert textgen.verify(run).path == run / ".previous"
+
+
+def test_every_load_gets_the_old_run_or_a_new_one(tmp_path: Path) -> None:
+    """A sample of the campaign, in which another process replaces the run all the time."""
+    root = Path(__file__).parents[2]
+    done = run_python("-m", "tests.faults.races", "--loads", "60", folder=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("60 loads")

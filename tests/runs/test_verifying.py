@@ -13,6 +13,7 @@ from commands import run_textgen
 from small_run import copied, flip, tables, text_of, tree
 
 import textgen
+from textgen_builtins.observers.run_files import read_metrics
 
 
 def states(report: textgen.RunReport) -> dict[str, str]:
@@ -70,7 +71,7 @@ def test_each_file_that_is_damaged_is_named(
     if (name, how) in (("metrics.jsonl", "missing"), ("run.json", "missing")):
         return  # that is not to be told from a run without metrics, or a folder that is none
     if how == "damaged":
-        change(path, lambda data: data[: len(data) // 2])
+        change(path, lambda data: data[: len(data) // 2 - 3])
     else:
         path.unlink()
     report = textgen.verify(run)
@@ -126,6 +127,19 @@ def test_a_run_whose_best_checkpoint_is_damaged_goes_on(
     assert run.outcome == "resumed"
     assert f"checkpoint of step {int(first.name[5:])}, the best so far, is damaged" in caplog.text
     assert textgen.verify(unfinished).whole
+
+
+def test_damaged_metrics_are_named(
+    trained: tuple[Path, Any], unfinished: Path, tmp_path: Path, half: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = unfinished / "metrics.jsonl"
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    for bad in (b"\0\n", b"[1]\n", first.replace(b'"step": 2', b'"step": "2"')):
+        path.write_bytes(first + bad + b"".join(rest))
+        with pytest.warns(UserWarning, match=r"metrics\.jsonl: line 2 is damaged, and left out"):
+            assert read_metrics(path) == [json.loads(first)]
+    path.write_bytes(first + b"\0\n")
+    assert states(textgen.verify(unfinished, repair=True)) == {"metrics.jsonl": "damaged"}
 
 
 def test_a_saved_state_is_checked_too(trained: tuple[Path, Any], tmp_path: Path) -> None:

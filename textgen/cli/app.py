@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
 import shlex
 import signal
 import sys
@@ -22,6 +21,7 @@ from textgen.cli.context import PATIENCE_SECONDS, CommandContext
 from textgen.cli.errors import ReaderGone, report
 from textgen.errors import PluginWarning, TextgenError
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
+from textgen.processes import is_follower
 
 _ALSO_CALLED: Final = {
     **dict.fromkeys(("train", "fit", "start", "resume", "continue"), "run"),
@@ -73,8 +73,8 @@ class _Group(click.Group):
         try:
             resolved = super().resolve_command(ctx, args)
             ctx.obj.command = resolved[1]
-            if resolved[0] != "run" and os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0":
-                ctx.exit()  # of several processes that torchrun has started, the first is enough
+            if resolved[0] != "run" and is_follower():
+                ctx.exit()  # one process is enough
             return resolved
         except click.UsageError as error:
             hint = self._meant(ctx, args[0]) if args else ""
@@ -176,7 +176,7 @@ def _main(arguments: list[str]) -> int:
     context = CommandContext()
     try:
         streams.prepare()
-        warnings.showwarning = _show_each_once()  # this process is ours
+        warnings.showwarning = _show_each_once(silent=is_follower())  # this process is ours
         warnings.simplefilter("always", PluginWarning)
         logging.getLogger("textgen").addHandler(_LogHandler(logging.WARNING))
         ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=context)
@@ -188,12 +188,12 @@ def _main(arguments: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else 1
 
 
-def _show_each_once() -> Callable[..., None]:
+def _show_each_once(*, silent: bool) -> Callable[..., None]:
     """Shows a warning the first time: a command may look for plugins more than once."""
     shown = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in shown:
+        if not silent and str(message) not in shown:
             shown.add(str(message))
             click.echo(f"textgen: warning: {message}", err=True)
 

@@ -51,7 +51,7 @@ def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def parse_value(name: str, wanted: Any, text: str) -> Any:
     """An option's value as it was typed. What is not of the type `wanted` is for the engine to refuse."""
-    kinds, text = get_args(wanted) or (wanted,), as_text(text)
+    kinds = get_args(wanted) or (wanted,)
     if text == "none" and type(None) in kinds:
         return None
     if _is_text(wanted) and text[:1] not in ('"', "'"):
@@ -132,6 +132,7 @@ def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     item = next((get_args(kind)[0] for kind in kinds if get_origin(kind) in (list, tuple)), None)
 
     def convert(_ctx: click.Context, _parameter: click.Parameter, given: Any) -> Any:
+        given = as_text(given) if isinstance(given, str) else given and tuple(map(as_text, given))
         if not given or _is_text(wanted):
             return given
         if _is_token_table(wanted):

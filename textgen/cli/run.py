@@ -34,6 +34,10 @@ def command(
     A finished run is not trained again, an interrupted one resumes where it stopped, and a run directory of another
     pipeline is left alone unless --overwrite is given. With more epochs or steps, or a longer budget, a finished run
     is trained on. The text goes to stdout, all else to stderr.
+
+    \b
+    Several processes train a run together with torchrun:
+    torchrun --nproc-per-node 2 -m textgen run PIPELINE
     """
     check_pipeline(pipeline)
     from textgen.cli.output import write_texts
@@ -82,7 +86,7 @@ def _follow(engine: Any, processes: Any, switch: StopSwitch, pipeline: str, over
             code: int = engine.follow(pipeline, overrides, output=output, processes=processes)
             return code
     except RunEnded as end:
-        return end.code
+        return int(end.code or 0)
 
 
 def best_step(record: Mapping[str, Any]) -> str:

@@ -92,6 +92,14 @@ class Computation:
     def announce(self, horizon: int) -> None:
         """Nobody has to know of a step."""
 
+    def announce_evaluation(self) -> tuple[int, int | None, int]:
+        """Nobody has to know; which batches are this process's, as a slice: all of them."""
+        return 0, None, 1
+
+    def summed(self, total: Tensor, count: int) -> tuple[Tensor, int]:
+        """The sum of the losses and their number, of all processes."""
+        return total, count
+
     def gathered(self, carried: list[State] | None, rows: int, *, last: bool = False) -> list[State] | None:
         """The carried states: all of them are here."""
         return carried

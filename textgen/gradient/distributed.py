@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, Self
 
 import attrs
@@ -58,12 +59,14 @@ class DistributedComputation(Computation):
         model = self.replicas[0]
         for parameter in model.parameters():
             parameter.grad = None
-        if hasattr(model, "set_rows"):
+        knows_rows = hasattr(model, "set_rows")
+        if knows_rows:
             model.set_rows(rows.start, len(windows))
+        drawn = seed if knows_rows or not processes.rank else (*seed, processes.rank)
         own = windows[rows] if count else windows[:1]
         share = count * processes.size / len(windows)  # the sum is divided by the number of processes
         try:
-            loss, after = self._part(0, own, None if carried is None else carried[0], seed, share)
+            loss, after = self._part(0, own, None if carried is None else carried[0], drawn, share)
             dist.all_reduce(loss, group=self._group)
         except RuntimeError as error:
             raise _explained(error, processes) from error
@@ -75,6 +78,19 @@ class DistributedComputation(Computation):
         with self.processes.order(Order.STEP, horizon):
             self.processes.in_step = True
 
+    def announce_evaluation(self) -> tuple[int, int | None, int]:
+        """Tell the others to take part; which batches are this process's, as a slice."""
+        if self.processes.leads:
+            with self.processes.order(Order.EVALUATE):
+                self.processes.in_step = True
+        return self.processes.rank, None, self.processes.size
+
+    def summed(self, total: Tensor, count: int) -> tuple[Tensor, int]:
+        """The sum of the losses and their number, of all processes."""
+        whole = self.processes.sum([float(total), count])
+        self.processes.in_step = False
+        return total.new_tensor(whole[0]), int(whole[1])
+
     def gathered(self, carried: list[State] | None, rows: int, *, last: bool = False) -> list[State] | None:
         """The carried states of all rows of a batch, in the leader. `last` sends the followers home."""
         if not self.processes.leads or (carried is None and not last):
@@ -82,12 +98,15 @@ class DistributedComputation(Computation):
         with self.processes.order(Order.STOP if last else Order.STATE):
             return [tuple(self.processes.gather(carried[0], rows))] if carried is not None else None
 
-    def follow(self, carried: list[State] | None, rows: int) -> int | None:
+    def follow(self, carried: list[State] | None, rows: int, evaluate: Callable[[], object]) -> int | None:
         """Wait until the leader announces a step, and return its horizon; None at the end."""
         while True:
             order, value = self.processes.next_order()
             if order == Order.STEP:
                 return value
+            if order == Order.EVALUATE:
+                evaluate()
+                continue
             if carried is not None:
                 self.processes.gather(carried[0], rows)
             if order == Order.STOP:
@@ -106,7 +125,7 @@ class _Loss(nn.Module):
         return training_loss(self.model, windows, carried)
 
 
-def check(model: Any, batch_size: int, processes: Processes) -> None:
+def check(model: Any, device: str, batch_size: int, processes: Processes) -> None:
     """Raise UsageError for what several processes cannot train as one would."""
     if batch_size < processes.size:
         raise UsageError(
@@ -114,6 +133,8 @@ def check(model: Any, batch_size: int, processes: Processes) -> None:
             argument="trainer.batch_size",
             value=batch_size,
         )
+    if device == "mps":
+        raise UsageError("several processes train on CPUs or on CUDA devices", argument="device", value=device)
     joined = [
         type(module).__name__ for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
     ]

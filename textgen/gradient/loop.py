@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Final
+from functools import partial
+from typing import Any, ClassVar
 
 import attrs
-import numpy as np
 import torch
 from attrs.validators import ge
 from torch import Tensor
@@ -15,22 +14,16 @@ from torch import Tensor
 from textgen import devices
 from textgen.data import Dataset
 from textgen.errors import TrainingError, UsageError
-from textgen.events import Evaluated, Settled, StepDone, TrainingEvent
-from textgen.gradient import computing
-from textgen.gradient.batches import Batches, training_batches, validation_batches
-from textgen.gradient.computing import Computation, State, to_device
+from textgen.events import Evaluated, StepDone, TrainingEvent
+from textgen.gradient.batches import Batches, training_batches
+from textgen.gradient.computing import Computation, State
 from textgen.gradient.optimization import MakeOptimizer, Optimization
-from textgen.gradient.options import GradientOptions, seconds_of
-from textgen.gradient.schedules import Schedule, constant, stable_steps
+from textgen.gradient.options import GradientOptions
+from textgen.gradient.plan import Plan
+from textgen.gradient.schedules import Schedule, constant
+from textgen.gradient.validation import validation_loss
 from textgen.pipeline.records import COUNT, is_number, structure
 from textgen.protocols import TrainerState, TrainingContext
-
-_EVALUATIONS: Final = 10  # in a run with a budget
-_EVALUATING: Final = 0.12  # share of a budget that they may take
-_UNTIMED: Final = 3  # first steps, which allocate memory and start threads
-_FAR: Final = 10**9
-_TIMED: Final = 0.03  # share of a budget in which the time of a step is measured
-_RESERVE: Final = 0.04  # share of a budget that is left for checkpoints and what cannot be measured
 
 
 @attrs.define(eq=False)
@@ -74,7 +67,7 @@ class GradientTrainer:
             if context.processes is None or context.processes.leads:
                 yield from self._train(computation, plan, data, context)
             else:
-                self._follow(computation, plan, context.seed)
+                self._follow(computation, plan, data, context.seed)
         except GeneratorExit:  # the engine ends the run
             self._end(computation)
             raise
@@ -88,9 +81,10 @@ class GradientTrainer:
         """Have the whole state here, for `state()` when the other processes have left."""
         self._carried = computation.gathered(self._carried, self.options.batch_size, last=True)
 
-    def _follow(self, computation: Any, plan: Plan, seed: int) -> None:
-        """Make the steps that the first process announces."""
-        while (horizon := computation.follow(self._carried, self.options.batch_size)) is not None:
+    def _follow(self, computation: Any, plan: Plan, data: Dataset, seed: int) -> None:
+        """Make the steps and the evaluations that the first process orders."""
+        evaluate = partial(validation_loss, computation, self.options, data)
+        while (horizon := computation.follow(self._carried, self.options.batch_size, evaluate)) is not None:
             self._advance(computation, plan.batches, seed, horizon)
 
     def _train(
@@ -105,7 +99,7 @@ class GradientTrainer:
                         step=self._step,
                         epoch=(self._step - 1) // plan.batches.per_epoch + 1,
                         training_loss=float(self._training_loss),
-                        validation_loss=self._validation_loss(computation, data, context.device),
+                        validation_loss=validation_loss(computation, self.options, data),
                     )
                 if not plan.steps:
                     plan.measure(self._step)
@@ -197,25 +191,6 @@ class GradientTrainer:
         parts = [torch.tensor_split(torch.cat(part), workers) for part in zip(*self._carried, strict=True)]
         return [tuple(part) for part in zip(*parts, strict=True)]
 
-    @torch.no_grad()
-    def _validation_loss(self, computation: Computation, data: Dataset, device: str) -> float | None:
-        """Mean loss per token of the held-out text, in float32; None if there is none."""
-        model = computation.replicas[0]
-        model.eval()
-        total, count = torch.zeros((), dtype=torch.float64, device=device), 0
-        for windows, counts in validation_batches(self.options, data.validation_windows()):
-            tokens, carried, length = to_device(windows, device), None, windows.shape[1] - 1
-            for start in range(0, length, data.window_length):  # a model's context may hold no more
-                stop = min(start + data.window_length, length)
-                logits, carried = model(tokens[:, start:stop], carried)
-                losses = torch.nn.functional.cross_entropy(
-                    logits.transpose(1, 2).float(), tokens[:, start + 1 : stop + 1], reduction="none"
-                )
-                counted = np.arange(start, stop) >= length - counts[:, None]
-                total += (losses * torch.from_numpy(counted).to(device)).sum(dtype=torch.float64)
-            count += int(counts.sum())
-        return float(total) / count if count else None
-
 
 @attrs.frozen
 class _Position:
@@ -225,136 +200,3 @@ class _Position:
     training_loss: Any = attrs.field(validator=is_number)
     evaluated_step: int = attrs.field(validator=ge(-1))
     optimizer: Mapping[str, Any]
-
-
-@attrs.define(eq=False)
-class Plan:
-    """How many steps there will be, when to evaluate, and how to compute: as the options say, or as measured.
-
-    steps  None while a budget's steps are being measured
-    """
-
-    options: GradientOptions
-    context: TrainingContext
-    batches: Batches
-    steps: int | None = attrs.field(init=False)
-    _evaluations: int = attrs.field(default=_EVALUATIONS, init=False)
-    _measured: int = attrs.field(default=0, init=False)
-    _stable_steps: int | None = attrs.field(default=None, init=False)
-    _settled: dict[str, int | str] = attrs.field(factory=dict, init=False)
-    _begun: float = attrs.field(factory=time.perf_counter, init=False)
-    _times: list[float] = attrs.field(factory=list, init=False)
-    _evaluation_seconds: float = attrs.field(default=0.0, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        options, recorded = self.options, self.options.settled.get("steps")
-        self.steps = options.steps
-        if self.steps is None and options.budget is None:
-            self.steps = options.epochs * self.batches.per_epoch
-        elif self.steps is None and recorded is not None and options.settled.get("budget") == options.budget:
-            self.steps, self._measured = int(recorded), int(options.settled.get("measured", 0))
-            self._evaluations = int(options.settled.get("evaluations", _EVALUATIONS))
-
-    def computation(self, model: Any) -> Computation:
-        """With the precision and the workers that are the faster where they are "auto", or among several processes."""
-        context, windows, processes = self.context, self.batches.batch(0, 0), self.context.processes
-        if processes is None:
-            precision = self._precision(model, windows)
-            workers = self.options.settled.get("workers", self.options.workers)
-            if workers == "auto":
-                workers = self._settled["workers"] = computing.choose_workers(model, windows, context, precision)
-            workers = min(int(workers), len(windows)) if context.device == "cpu" else 1
-            return Computation.of(model, context.device, precision, workers)
-        from textgen.gradient.distributed import DistributedComputation, check
-
-        def choose() -> list[Any]:
-            check(model, self.options.batch_size, processes)
-            return [self._precision(model, windows), computing.leaves_unused(model, windows, context)]
-
-        precision, unused = processes.agree(choose)
-        return DistributedComputation.among(model, context.device, precision, unused, processes)
-
-    def _precision(self, model: Any, windows: Any) -> str:
-        precision = str(self.options.settled.get("precision", self.options.precision))
-        if precision == "auto":
-            precision = self._settled["precision"] = computing.choose_precision(model, windows, self.context)
-        return precision
-
-    def settle(self) -> Iterator[Settled]:
-        """Tell once what was decided, so that it is recorded."""
-        if self._settled:
-            yield Settled(options={"settled": {**self.options.settled, **self._settled}})
-
-    def is_due(self, step: int) -> bool:
-        """Whether to evaluate after this step."""
-        if self.steps is None:
-            return self._is_measured()
-        if step and step == self._measured:
-            return True
-        every = self.options.evaluate_every or self._evaluate_every(self.steps)
-        return step > 0 and (step % every == 0 or step == self.steps)
-
-    def horizon(self, step: int) -> int:
-        """The number of steps for the schedule; far away while it is being measured, so that nothing decays."""
-        return _FAR if self.steps is None or step <= self._measured else self.steps
-
-    def stable_steps(self, schedule: Schedule) -> int | None:
-        """How many steps are the same however many there will be; None while that is being measured."""
-        if self._stable_steps is None and self.steps is not None:
-            stable = stable_steps(schedule, self.steps)
-            self._stable_steps = max(stable, self._measured) if stable else 0  # nothing decays while it is measured
-        return self._stable_steps
-
-    def _evaluate_every(self, steps: int) -> int:
-        if self.options.budget is not None:
-            return -(-steps // self._evaluations)
-        return min(self.batches.per_epoch, -(-steps // 8))
-
-    def step_done(self) -> None:
-        """Take the time, while it is being measured."""
-        if self.steps is None:
-            self._times.append(time.perf_counter())
-
-    def evaluation(self) -> EvaluationTimer:
-        """Takes the time of an evaluation and of all that the engine does about it."""
-        return EvaluationTimer(self)
-
-    def _is_measured(self) -> bool:
-        if len(self._times) <= 2 * _UNTIMED:
-            return False
-        assert self.options.budget is not None
-        return self._times[-1] - self._times[_UNTIMED] >= _TIMED * seconds_of(self.options.budget)
-
-    def estimated_steps(self, step: int) -> int:
-        """A first guess at the number of steps, while it is being measured."""
-        assert self.options.budget is not None
-        share = (self.context.elapsed + time.perf_counter() - self._begun) / seconds_of(self.options.budget)
-        return max(step + 1, int(step / share))
-
-    def measure(self, step: int) -> None:
-        """Set the number of steps that fill the budget."""
-        assert self.options.budget is not None
-        timed = self._times[_UNTIMED:]
-        a_step = (timed[-1] - timed[0]) / (len(timed) - 1)
-        budget, self._settled["budget"] = seconds_of(self.options.budget), self.options.budget
-        spent = self.context.elapsed + time.perf_counter() - self._begun
-        left = budget * (1 - _RESERVE) - spent
-        most = int(_EVALUATING * left / max(self._evaluation_seconds, 1e-9))
-        self._evaluations = self._settled["evaluations"] = max(1, min(_EVALUATIONS, most))
-        left -= self._evaluations * self._evaluation_seconds
-        self._measured = self._settled["measured"] = step
-        self.steps = self._settled["steps"] = step + max(1, int(left / a_step))
-
-
-@attrs.define(eq=False)
-class EvaluationTimer:
-    """A context manager that gives the time within it to the plan."""
-
-    plan: Plan
-    _begun: float = 0.0
-
-    def __enter__(self) -> None:
-        self._begun = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        self.plan._evaluation_seconds = time.perf_counter() - self._begun

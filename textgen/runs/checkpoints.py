@@ -55,9 +55,14 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, in order. A folder with another name is not one. Raises RunError."""
-        inside(self.path.parent, self.path.name)
+        self.check()
         numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
         return sorted(step for path in numbered if path == self.folder(step := int(path.name[5:])))
+
+    def check(self) -> None:
+        """Raise RunError where something else is in place of the folder of the checkpoints."""
+        if os.path.lexists(inside(self.path.parent, self.path.name)) and not self.path.is_dir():
+            raise CorruptFileError(self.path, "it is no folder, and that of the checkpoints has this name; remove it")
 
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""

@@ -98,6 +98,7 @@ class RunDirectory:
         checkpoints = (f"checkpoints/{path.name}" for path in self.checkpoints.path.glob("step-*"))
         for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER, *checkpoints):
             self.inside(name)
+        self.checkpoints.check()
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
             strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
@@ -164,7 +165,7 @@ class RunDirectory:
         """Whether a process trains here now. Nothing is written."""
         import filelock
 
-        if not self.is_begun():
+        if not self.is_begun() or not (self.path / _LOCK).is_file():
             return False
         lock = filelock.FileLock(self.inside(_LOCK))
         try:

@@ -62,22 +62,22 @@ def load_generator(
     """
     with contextlib.ExitStack() as stack:
         components = stack.enter_context(Components())
-        generator = _load(directory, plugins_without, device, given, components)
+        stored = read_stored(directory)
+        for remark in stored.remarks:
+            warnings.warn(remark, stacklevel=3)
+        generator = _load(stored, plugins_without, device, given, components)
         stack.pop_all()  # from here on, Generator.close closes them
     logger.info("loaded the run in %s", generator.path)
     return generator
 
 
 def _load(
-    directory: RunDirectory,
+    stored: StoredRun,
     plugins_without: Callable[[Iterable[str]], ComponentSource],
     device: str,
     given: Mapping[str, Any],
     components: Components,
 ) -> Generator:
-    stored = read_stored(directory)
-    for remark in stored.remarks:
-        warnings.warn(remark, stacklevel=5)
     directory, record, document = stored.directory, stored.record, stored.document
     made, plugins = with_objects(given, plugins_without(document.disabled_plugins()))
     tables = {**document.tables, **made}

@@ -18,13 +18,15 @@ _BETWEEN_LINES: Final = 30.0
 class ReadingProgress:
     """How far a corpus is read, on `console` if there is one; and the end of it, once `cancelled()` is true.
 
-    total   bytes that will be read in all, roughly; 0 if that is not known
+    total    bytes of the corpus, roughly; 0 if that is not known
+    passes   how often it will be read
     """
 
     console: TextIO | None
     cancelled: Callable[[], bool]
     total: int = 0
-    _done: int = 0
+    passes: int = 2
+    _done: float = 0.0
     _begun: float = 0.0
     _line_at: float = 0.0
     _bar: Any = None
@@ -33,7 +35,7 @@ class ReadingProgress:
     def read(self, size: int) -> None:
         """Note that so many more bytes are read."""
         now = time.monotonic()
-        self._begun, self._done = self._begun or now, self._done + size
+        self._begun, self._done = self._begun or now, self._done + size / self.passes
         if now - self._begun < _MOMENT:
             return
         self._check()
@@ -44,7 +46,7 @@ class ReadingProgress:
         elif now - max(self._begun, self._line_at) > _BETWEEN_LINES:
             self._line_at = now
             share = f" ({min(self._done / self.total, 1):.0%})" if self.total else ""
-            self._say(f"reading and encoding the corpus: {self._done / 1e6:,.0f} MB{share}")
+            self._say(f"encoding the corpus: {self._done / 1e6:,.0f} MB{share}")
 
     def wait(self) -> None:
         """Note that another process encodes the same text."""
@@ -69,8 +71,9 @@ class ReadingProgress:
             from tqdm import tqdm
 
             about: dict[str, Any] = {"unit": "B", "unit_scale": True, "dynamic_ncols": True, "leave": False}
-            self._bar = tqdm(desc="encoding the corpus", total=self.total or None, file=self.console, **about)
-        self._bar.update(self._done - self._bar.n)
+            total, done = self.total or None, int(self._done)
+            self._bar = tqdm(desc="encoding the corpus", total=total, initial=done, file=self.console, **about)
+        self._bar.update(int(self._done) - self._bar.n)
 
     def _say(self, line: str) -> None:
         if self.console is not None:

@@ -23,7 +23,7 @@ _PATIENCE: Final = 10.0  # seconds for which reading begins again while others c
 _PAUSE: Final = 0.02
 _SHOWN: Final = 5
 
-_Stamp: TypeAlias = "tuple[tuple[int, ...] | None, ...]"
+Stamp: TypeAlias = "tuple[tuple[int, ...] | None, ...]"
 
 
 @attrs.frozen
@@ -57,18 +57,18 @@ def read_stored(directory: RunDirectory) -> StoredRun:
     """
     deadline, tries = time.monotonic() + _PATIENCE, 1
     while True:
-        before = _stamp(directory)
+        before = stamp_of(directory)
         try:
             stored = _read(directory)
         except RunError:
             tries -= 1
-            if time.monotonic() > deadline or (tries < 0 and _stamp(directory) == before):
+            if time.monotonic() > deadline or (tries < 0 and stamp_of(directory) == before):
                 raise
             time.sleep(_PAUSE)
             continue
         # Checksums tie the files of a finished run to its record. What has none may be of the run that comes after.
         whole = stored.record["status"] == "finished" and not stored.edits
-        if whole or _stamp(directory) == before or time.monotonic() > deadline:
+        if whole or stamp_of(directory) == before or time.monotonic() > deadline:
             return stored
 
 
@@ -83,14 +83,14 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
         document = document_of(data, path)
     except PipelineError as error:
         raise CorruptFileError(path, "; ".join(map(str, error.faults)), remedy="verify") from error
-    if hashlib.sha256(data).hexdigest() == record["files"]["pipeline.toml"]:
-        return document, ()
     if missing := [key for key in CHOICES if key not in document.tables]:
         raise CorruptFileError(path, f"it has no table [{missing[0]}], and the run wrote one", remedy="verify")
     reader = Reader(document.folder)
     read_own_tables(document.tables, reader)
     if reader.faults:
         raise PipelineError(reader.faults, str(path))
+    if hashlib.sha256(data).hexdigest() == record["files"]["pipeline.toml"]:
+        return document, ()
     return document, tuple(_differences(record["pipeline"], document.tables))
 
 
@@ -146,12 +146,12 @@ def _numbered(value: Any) -> Any:
     return {key: _numbered(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
-def _stamp(directory: RunDirectory) -> _Stamp:
+def stamp_of(directory: RunDirectory) -> Stamp:
     """What changes whenever a run is put in place, moved aside or removed."""
-    return tuple(_stamp_of(directory.path / place / "run.json") for place in ("", ".previous"))
+    return tuple(_file_stamp(directory.path / place / "run.json") for place in ("", ".previous"))
 
 
-def _stamp_of(path: Path) -> tuple[int, ...] | None:
+def _file_stamp(path: Path) -> tuple[int, ...] | None:
     try:
         found = os.stat(path)
     except OSError:

@@ -57,7 +57,8 @@ def lead(
     }
     processes.agree(lambda: facts)
     processes.share(lambda: dump_tensors(trainer.arrays))
-    _send_tokens(processes, data.training)
+    for tokens in (data.training, data.validation):
+        _send_tokens(processes, tokens)
 
 
 def follow(processes: Processes, make_pipeline: Callable[[], Pipeline]) -> int:
@@ -73,7 +74,7 @@ def follow(processes: Processes, make_pipeline: Callable[[], Pipeline]) -> int:
             with devices.threads(processes.threads(pipeline.threads)), Components() as components:
                 _follow(processes, pipeline, facts, components)
     except RunEnded as end:
-        return end.code
+        return int(end.code or 0)
 
 
 def _follow(processes: Processes, pipeline: Pipeline, facts: Mapping[str, Any], components: Components) -> None:
@@ -94,10 +95,9 @@ def _follow(processes: Processes, pipeline: Pipeline, facts: Mapping[str, Any], 
     if facts["trainer"] is not None:
         trainer.load_state(TrainerState(arrays, facts["trainer"]))
     with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
-        tokens = _receive_tokens(processes, Path(folder))
         data = Dataset(
-            training=tokens,
-            validation=tokens[:0],
+            training=_receive_tokens(processes, Path(folder, "training.bin")),
+            validation=_receive_tokens(processes, Path(folder, "validation.bin")),
             vocab_size=facts["vocab_size"],
             window_length=pipeline.data.window_length,
             window_stride=pipeline.data.window_stride or pipeline.data.window_length,
@@ -121,12 +121,11 @@ def _send_tokens(processes: Processes, tokens: Ids) -> None:
             processes.share(tokens[start : start + _BLOCK].tobytes)
 
 
-def _receive_tokens(processes: Processes, folder: Path) -> Ids:
-    """The leader's tokens (N,), mapped from its file if that can be seen from here, else from one in `folder`."""
+def _receive_tokens(processes: Processes, path: Path) -> Ids:
+    """The leader's tokens (N,), mapped from its file if that can be seen from here, else received into `path`."""
     facts = processes.agree(dict)
     found = _mapped(facts)
     if processes.any(found is None):
-        path = folder / "tokens.bin"
         with path.open("wb") as file:
             for _ in range(0, facts["count"], _BLOCK):
                 file.write(processes.share(bytes))
@@ -150,6 +149,8 @@ def _described(tokens: Ids) -> dict[str, Any]:
 
 def _mapped(facts: Mapping[str, Any]) -> Ids | None:
     """The tokens, where their file is visible from here: on the same machine, or in a shared file system."""
+    if not facts["count"]:
+        return np.empty(0, facts["dtype"])
     if facts["path"] is None or _state(Path(facts["path"])) != facts["state"]:
         return None
     return np.memmap(facts["path"], facts["dtype"], "r", facts["offset"], (facts["count"],))

@@ -125,6 +125,7 @@ class TrainingLoop:
             self.progress.seconds = before + now - begun
             if isinstance(event, StepDone):
                 self._check_losses(event)
+                self._check_steps(event)
                 if not planned:
                     plan(event.steps)
                 planned = True
@@ -152,6 +153,14 @@ class TrainingLoop:
             if self.observers.stopped is not None:
                 return
             earlier = time.perf_counter()
+
+    def _check_steps(self, event: StepDone) -> None:
+        """Blame a trainer whose numbers of steps could not be read back from a checkpoint."""
+        for name in ("step", "steps", "stable_steps"):
+            value: Any = getattr(event, name)
+            if type(value) is not int and not (name == "stable_steps" and value is None):
+                kind = type(value).__name__
+                raise blame(self.blame[0], f"yielded a StepDone whose {name} is of type {kind}, and must be an int")
 
     def _keep_stable(self, event: StepDone) -> None:
         """Write the state that a run with more steps would reach as well, where the next step is another than its."""

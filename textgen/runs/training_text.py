@@ -72,7 +72,7 @@ class TrainingText:
             self._key = TextKey.of(self.corpus, self.pipeline.corpus)
         if self._recall(record, folder) or (self._begin_work() and self._recall(record, folder)):
             return
-        self.progress.total = 2 * self._key.size if self._key is not None else 0
+        self.progress.total = self._key.size if self._key is not None else 0
         self.digest = fit_tokenizer(self.tokenizer, self.corpus, self.pipeline, self.components, self.progress.read)
         if self._key is not None and not self._key.recent and self._is_unchanged():
             with self._excused():
@@ -150,7 +150,7 @@ class TrainingText:
         known = self._key if self._key is not None and not self._key.recent else None
         pieces = HashedPieces(self.corpus, self.pipeline.corpus.offer, self.progress.read, hashing=known is None)
         if not self.progress.total and known is not None:
-            self.progress.total = known.size
+            self.progress.total, self.progress.passes = known.size, 1
         yield from token_bytes(pieces, self.tokenizer)
         digest = pieces.digest()
         if known is not None and self._is_unchanged():

@@ -15,6 +15,7 @@ import click
 from textgen import BuildContext, Component, NoOptions, UsageError, hookimpl
 from textgen.cache import Cache, EntryInfo
 from textgen.files import cache_directory
+from textgen.visible import visible
 
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _NAMES: Final = {"w": "week", "d": "day", "h": "hour", "m": "minute"}
@@ -47,7 +48,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     for entry in entries:
         click.echo(f"{_bytes(entry.size):>9}  {_age(entry.used):14}  {_title(entry)}{', in use' * entry.in_use}")
     for path in downloads:
-        click.echo(f"{_bytes(_size(path)):>9}  {_age(path.stat().st_mtime):14}  download {path}")
+        click.echo(f"{_bytes(_size(path)):>9}  {_age(path.stat().st_mtime):14}  download {visible(str(path))}")
 
 
 @command.command("clear")
@@ -97,12 +98,12 @@ def _downloads(cache: Cache) -> list[Path]:
 
 
 def _title(entry: EntryInfo) -> str:
-    """Which text, and which tokenizer, on one line that a terminal shows as it is."""
+    """Which text, and which tokenizer, on one line."""
     text, tokenizer = entry.facts.get("text"), entry.facts.get("tokenizer")
     text = text if isinstance(text, Mapping) else {}
     name = " ".join(str(value) for value in (text.get("type"), text.get("path") or text.get("url")) if value)
     kind = tokenizer.get("type") if isinstance(tokenizer, Mapping) else None
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in f"{name or '?'}, {kind or '?'}")
+    return visible(f"{name or '?'}, {kind or '?'}")
 
 
 def _duration(text: str) -> float:

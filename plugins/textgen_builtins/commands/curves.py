@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from textgen_builtins.commands import text
 from textgen_builtins.commands.compared import ComparedRun
 from textgen_builtins.observers.loss_plot import ticks
 
@@ -17,9 +18,10 @@ _LABEL_HEIGHT: Final = 17
 _LABEL_LENGTH: Final = 34
 _DIVERGED: Final = 2.0  # a last loss above the best one's double says nothing about the others' scale
 _BEGINNING: Final = 0.15  # share of a run in which its loss may leave the picture at the top
-# Each has a contrast of at least 4.5 on its page, so that names can have it too. The second half is dashed.
-_LIGHT: Final = ("#0b62a8", "#b84500", "#0a7050", "#9c3f82", "#7a5c00", "#444444")
-_DARK: Final = ("#6cb2ee", "#f2955c", "#4cc9a0", "#e39ad0", "#e0be4a", "#d0d0d0")
+# Each has a contrast of at least 4.5 on its page, so that names can have it too, and differs from the others in
+# lightness where some eyes see no difference of hue. After as many runs, the next ones are dashed.
+LIGHT: Final = ("#1976b8", "#cc3d10", "#006b57", "#7a1fa2", "#5a3200", "#000000")
+DARK: Final = ("#5aa9ee", "#ff7033", "#0fa37f", "#f3b6ff", "#f7e05a", "#ffffff")
 _DASHES: Final = ("none", "7 4", "2 3")
 _STYLE: Final = """
   svg.curves { color-scheme: light dark; font: 13px system-ui, sans-serif; background: #ffffff; }
@@ -148,8 +150,8 @@ def _colours(runs: Sequence[Any], colours: Sequence[str]) -> str:
 
 
 def _document(height: int, body: str, runs: Sequence[Any]) -> str:
-    dark = f"{_DARK_STYLE}{_colours(runs, _DARK)}"
-    style = f"{_STYLE}{_colours(runs, _LIGHT)}\n  @media (prefers-color-scheme: dark) {{{dark}\n  }}\n"
+    dark = f"{_DARK_STYLE}{_colours(runs, DARK)}"
+    style = f"{_STYLE}{_colours(runs, LIGHT)}\n  @media (prefers-color-scheme: dark) {{{dark}\n  }}\n"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="curves" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
         f'height="{height}" role="img" aria-label="loss of each run by step">{MARK}\n'
@@ -164,7 +166,9 @@ def _printable(text: str) -> str:
 
 def _shortened(label: str) -> str:
     """The label without its middle, if it is long: runs of a sweep differ at both ends."""
-    if len(label) <= _LABEL_LENGTH:
-        return label
-    half = (_LABEL_LENGTH - 1) // 2
-    return f"{label[:half]}…{label[-half:]}"
+    half = len(label) // 2 + 1
+    shown = label
+    while text.width(shown) > _LABEL_LENGTH:
+        half -= 1
+        shown = f"{label[:half]}…{label[-half:]}"
+    return shown

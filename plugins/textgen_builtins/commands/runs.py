@@ -43,9 +43,7 @@ def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> N
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise UsageError(
-            f"{folder} {what}; give the folder that your runs are in", argument="folder", value=str(folder)
-        )
+        raise UsageError(f"{folder} {what}; give the folder that your runs are in")
     found = sorted(sorted(summaries(folder), key=lambda run: str(run.path)), key=_ORDERS[order])
     if pruning:
         _prune(found, folder, yes=yes, as_json=as_json)
@@ -72,7 +70,7 @@ def _cells(run: RunSummary, folder: Path) -> tuple[str, ...]:
         text.loss(run.best_loss),
         text.size(run.bytes),
         text.duration(time.time() - run.changed) if run.changed else "-",
-        run.cause.partition("\n")[0],
+        run.cause.replace(f"{run.path}/", "").partition("\n")[0],
     )
 
 

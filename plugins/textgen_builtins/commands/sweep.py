@@ -15,6 +15,7 @@ import attrs
 import click
 
 from textgen import Interrupted, UsageError
+from textgen.cli.options import check_pipeline
 from textgen_builtins.commands import text
 from textgen_builtins.commands.processes import Command, Sweep, run_trials, status_of
 from textgen_builtins.commands.results import Result, as_text, effects, results
@@ -68,6 +69,7 @@ def sweep(
     if not given:
         raise UsageError("no setting is given; --set KEY=VALUE,VALUE, as in --set trainer.learning_rate=1e-3,3e-3")
     chosen = choose_trials(given, trials, seed)
+    check_pipeline(pipeline)
     checked = check_trials(Engine(context.discover()), pipeline, chosen)
     folder = Path("runs", f"{checked.name}-sweep") if output is None else Path(output)
     if (folder / "run.json").exists():
@@ -144,7 +146,7 @@ class Progress:
             self._first = part
         elif part - self._first > 0.1 and over < len(self.trials):
             rest = (time.monotonic() - self._begun) * (len(self.trials) - part) / (part - self._first)
-            said.append(f"{text.duration(rest)} to go")
+            said += [f"{text.duration(rest)} to go"] if rest >= 1 else []
         return "; ".join(said)
 
     def _say(self, line: str) -> None:

@@ -6,26 +6,28 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
+from textgen.visible import visible
+
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     """Rows under their header in columns, those of the numbers in `right` aligned to the right."""
     lines = [header, *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(width, column)) for column in zip(*lines, strict=True)]
     made = []
     for line in lines:
         cells = [
-            " " * (width - _width(cell)) + cell if place in right else cell + " " * (width - _width(cell))
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            " " * (wide - width(cell)) + cell if place in right else cell + " " * (wide - width(cell))
+            for place, (cell, wide) in enumerate(zip(line, widths, strict=True))
         ]
         made.append("  ".join(cells).rstrip())
     return "\n".join(made)
 
 
 def printable(text: str) -> str:
-    """The text without what would command a terminal: run directories may come from anywhere."""
-    return "".join(c if c.isprintable() else "�" if unicodedata.category(c) != "Zs" else " " for c in text)
+    """The text in one line, without what would command a terminal: run directories may come from anywhere."""
+    return visible(" ".join(text.splitlines()).replace("\t", " "))
 
 
 def loss(value: float | None) -> str:
@@ -62,6 +64,6 @@ def progress(step: int | None, steps: int | None) -> str:
     return count(step) if steps is None or step is None else f"{step:,} of {steps:,}"
 
 
-def _width(text: str) -> int:
+def width(text: str) -> int:
     """Columns on a terminal."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -7,10 +7,10 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from stat import S_ISREG
 from typing import IO, Any, Final
 
 from textgen.errors import CorpusError
+from textgen.opening import special
 
 _PIECE: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
@@ -21,8 +21,8 @@ def read_bytes(path: Path) -> Iterator[bytes]:
     """Yield the content in pieces of a megabyte, in bounded memory however far it expands. Raises CorpusError."""
     damaged: tuple[type[Exception], ...] = ()
     try:
-        if path.exists() and not S_ISREG(path.stat().st_mode):  # a pipe can be read once, and a device for ever
-            raise CorpusError("it is not a regular file", path)
+        if kind := special(path):  # a pipe can be read once, and a device for ever
+            raise CorpusError(f"it is {kind}, and a corpus is read from files", path)
         with path.open("rb") as file:
             beginning = file.read(len(_ZSTANDARD))
             file.seek(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,7 +15,8 @@ import attrs
 from textgen.durable import append, write_atomic
 from textgen.errors import RunError
 from textgen.events import Checkpointed, Evaluation, Event, RunFinished, RunStarted, StepDone
-from textgen.files import read_bytes
+from textgen.files import parse_json, read_bytes
+from textgen.pipeline.records import COUNT, is_number, structure
 from textgen_builtins.observers.config import SamplesConfig
 from textgen_builtins.observers.loss_plot import draw
 
@@ -142,19 +144,34 @@ def _needed(path: Path) -> Iterator[None]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl up to the first that is none, as after a crash an incomplete last line."""
+    """The rows of a metrics.jsonl. An incomplete last line, after a crash, is left out.
+
+    So is any other that is damaged, with those after it; a warning names it.
+    """
     rows: list[dict[str, Any]] = []
-    if path.exists():
-        for line in read_bytes(path).decode("utf-8", "replace").splitlines():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                break
-            if not (isinstance(row, dict) and set(_FIELDS) <= row.keys() and all(map(_is_number, row.values()))):
-                break
-            rows.append(row)
+    *lines, last = read_bytes(path).split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate([*lines, last] if last else lines, 1):
+        try:
+            rows.append(parse_json(line))
+            structure(_Row, rows[-1])
+        except ValueError as error:
+            rows = rows[: number - 1]
+            if number <= len(lines):
+                cause = f"line {number} is damaged, and left out with those after it: {error}"
+                warnings.warn(f"{path}: {cause}", stacklevel=2)
+            break
     return rows
 
 
-def _is_number(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
+@attrs.frozen
+class _Row:
+    """A line of metrics.jsonl. A loss may be infinite, or NaN."""
+
+    step: int = attrs.field(validator=COUNT)
+    epoch: int = attrs.field(validator=COUNT)
+    training_loss: Any = attrs.field(validator=is_number)
+    validation_loss: Any = attrs.field(validator=is_number)
+    perplexity: Any = attrs.field(validator=is_number)
+    bits_per_character: Any = attrs.field(validator=is_number)
+    characters_per_second: float
+    seconds: float

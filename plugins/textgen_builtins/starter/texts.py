@@ -155,9 +155,9 @@ def _table(config: FileConfig, path: str) -> str:
 
     def line(key: str, value: object, comment: str = "") -> str:
         written = tomli_w.dumps({key: value}).strip()
-        return f"{written:<23}# {comment}" if comment else written
+        return f"{written:<22} # {comment}" if comment else written
 
-    lines = [line("type", "file"), line("path", path, "a file, a folder, an address, or a list of these")]
+    lines = [line("type", "file"), line("path", path, "a file, folder, address, or a list of them")]
     if config.documents == "jsonl":
         lines += [line("documents", "jsonl", "each line is a JSON object, and a text of its own")]
         lines += [line("field", config.field)]

@@ -27,7 +27,8 @@ from textgen_builtins.models.ngram.trie import Trie
 from textgen_builtins.models.ngram.workers import Workers
 
 _BYTES_PER_ROW: Final = 48  # of memory while rows of one column are packed, sorted and written
-_BYTES_PER_NGRAM: Final = 96  # of memory while a model is made of them
+_BYTES_PER_NGRAM: Final = 78  # of memory while a model is made of them
+_MODEL: Final = 150 * 10**6  # bytes of a process with a model, beside its n-grams: NumPy, and rows kept ready
 _FIXED: Final = 40 << 20  # bytes of a process before it does anything
 _LEAST_ROWS, _MOST_ROWS = 1 << 12, 1 << 21  # the most take some tenths of a second, after which a run may be stopped
 _TICKS: Final = 20  # steps for each order beside those of the shards, as its task has them
@@ -120,7 +121,7 @@ class BoundedCounter:
         orders, given = len(occurring), self._budget.prune
         if given is not None:
             return tuple(given[min(n, len(given) - 1)] for n in range(orders))
-        most = max(1, self._budget.memory // _BYTES_PER_NGRAM)
+        most = max((self._budget.memory - _MODEL) // _BYTES_PER_NGRAM, self._budget.memory // 400)
         for threshold in range(MOST - 1):
             prune = tuple(0 if n < 2 else threshold for n in range(orders))
             if sum(int(each[t + 1 :].sum()) for each, t in zip(occurring, prune, strict=True)) <= most:

@@ -39,7 +39,7 @@ class CountTrainer:
     of the gate is not counted.
 
     The model has its n-grams after the last order, and its words after the last step. All that the trainer's state
-    holds is how far it came: one that goes on counts again.
+    holds is how far it came: one that goes on counts again, in silence up to there, or if in shards from step 1.
 
     prune_entropy   of an n-gram, by how much it changes the model, in nats per token, to stay; see `pruning`
     thresholds      counts up to which n-grams of each order were left out, once that is known
@@ -51,6 +51,7 @@ class CountTrainer:
     thresholds: tuple[int, ...] = attrs.field(default=(), init=False)
     _step: int = attrs.field(default=0, init=False)
     _evaluated: bool = attrs.field(default=False, init=False)
+    _starts_again: bool = attrs.field(default=False, init=False)
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Count, yielding after each order the exact loss of the training text under a model of that order.
@@ -65,7 +66,7 @@ class CountTrainer:
         if self._evaluated:
             return
         order = model.order or usual_order(data.training)
-        in_shards = self._is_in_shards(data.training)
+        self._starts_again = in_shards = self._is_in_shards(data.training)
         progress = self._in_shards(model, data, order) if in_shards else self._at_once(model, data, order)
         step, loss = 0, float("nan")
         for step, done in enumerate(progress, 1):
@@ -86,7 +87,8 @@ class CountTrainer:
 
     def state(self) -> TrainerState:
         """The steps made, and whether the model was evaluated."""
-        return TrainerState({}, {"step": self._step, "evaluated": self._evaluated})
+        step = self._step if self._evaluated or not self._starts_again else 0
+        return TrainerState({}, {"step": step, "evaluated": self._evaluated})
 
     def load_state(self, state: TrainerState) -> None:
         """Go on from `state` in the next `train`. Raises ValueError if it is none of this trainer."""

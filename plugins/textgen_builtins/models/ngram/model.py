@@ -203,17 +203,18 @@ class NgramDecoder:
         if self._reader:
             words = self._reader.read_one(words, token)
         self._unsaved = node, words, token
+        if self._logs.nbytes > _RECENT // 64:
+            return self._fill_one(node, words, token, self._logs)
         context = (node, token, *words)
         logs = self._recent.get(context)
         if logs is None:
             if len(self._recent) * self._logs.nbytes >= _RECENT:
                 self._recent.clear()
-            logs = self._recent[context] = self._logs_of_one(node, words, token)
+            logs = self._recent[context] = self._fill_one(node, words, token, np.empty_like(self._logs))
         return logs
 
-    def _logs_of_one(self, node: int, words: list[int], token: int) -> Floats32:
-        """(1, E, V) the experts' log probabilities in one context."""
-        logs = np.empty_like(self._logs)
+    def _fill_one(self, node: int, words: list[int], token: int, logs: Floats32) -> Floats32:
+        """Fill `logs` (1, E, V) with the experts' log probabilities in one context."""
         out = logs[0]
         self._trie.probabilities_of_one(node, out[0])
         if self._reader:

@@ -14,7 +14,7 @@ from textgen.protocols import Model, Trainer
 
 _MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB)")
 _BYTES: Final = {"MB": 10**6, "GB": 10**9}
-_LEAST_MEMORY: Final = 100 * 10**6
+_LEAST_MEMORY: Final = 200 * 10**6
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ class NgramConfig:
 
 def _check_memory(_instance: Any, _attribute: Any, value: str) -> None:
     if not _MEMORY.fullmatch(value) or bytes_of(value) < _LEAST_MEMORY:
-        raise ValueError('must be a size such as "500MB" or "1.5GB", and at least 100MB')
+        raise ValueError('must be a size such as "500MB" or "1.5GB", and at least 200MB')
 
 
 def _check_prune(_instance: Any, _attribute: Any, value: tuple[int, ...]) -> None:

@@ -7,6 +7,7 @@ are merged a range of rows at a time, with the ranges chosen so that what one ha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -142,8 +143,12 @@ class Shard:
 
     def remove(self) -> None:
         """Remove the files."""
-        for path in self.folder.glob(f"{self.name}.*"):
+        for part in itertools.count():
+            if not (path := self._path(part)).exists():
+                break
             path.unlink()
+        for name in ("counts", "sample"):
+            self._path(name).unlink()
 
     def _path(self, part: int | str) -> Path:
         return self.folder / f"{self.name}.{part}"

@@ -30,7 +30,8 @@ class Workers:
 
     def __enter__(self) -> Self:
         if self._number > 1:
-            environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(sys.path)}
+            paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
+            environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | paths
             job = json.dumps(attrs.asdict(self._job))
             for _ in range(self._number):  # a session of their own: Ctrl-C is for this process, which ends them
                 process = subprocess.Popen(  # noqa: S603 - this module, with this interpreter
