@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+import torch
 from commands import run_textgen
 from safetensors.numpy import load_file
 from several_processes import AT_PLACE, run_together
@@ -90,6 +91,17 @@ def test_a_trainer_that_counts_is_refused_before_anything_is_written(tmp_path: P
     with pytest.raises(UsageError, match="the trainer 'count' does not train in several processes"):
         Engine().run(tables, output=tmp_path / "run", processes=Processes(0, 2))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.gpu
+def test_processes_on_gpus_train_what_one_does(tmp_path: Path) -> None:
+    """As many as there are GPUs; with one, NCCL and all else but the sums are tried."""
+    tables = write(tmp_path, device="cuda", model={"type": "rnn", "hidden_size": 8, "dropout": 0.3})
+    alone = textgen.run(tables, output=tmp_path / "alone")
+    size = min(torch.cuda.device_count(), 5)
+    done = run_together(size, "-m", "textgen", "run", "p.toml", "-q", "-o", "run", folder=tmp_path)
+    assert [each.returncode for each in done] == [0] * size, done
+    assert_alike(tmp_path / "run", alone.path)
 
 
 def test_other_commands_are_the_first_process_s(tmp_path: Path) -> None:
