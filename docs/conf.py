@@ -24,12 +24,18 @@ SIDEBAR = """
 :caption: Guides
 
 quickstart
+corpora
 pipelines
 training
+comparing-runs
+verifying
+untrusted-runs
 scaling
 mixtures
+caching
 python-api
 embedding
+reliability
 writing-plugins
 hooks
 testing-plugins

@@ -39,9 +39,13 @@ class Finished:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_settings_of_the_user() -> Iterator[None]:
-    """Take the variables that would change what textgen does out of this process, and so out of its children."""
+def _no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Take the variables that would change what textgen does out of this process, and so out of its children.
+
+    The cache is one of the session.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         for name in os.environ:
             if name.startswith("TEXTGEN_") or name.lower() in ("http_proxy", "all_proxy", "no_proxy"):
                 patch.delenv(name)

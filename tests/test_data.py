@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from textgen import BuildContext, CorpusError, Engine
 from textgen.data import Dataset, Windows, shuffled
 from textgen.pipeline.options import DataOptions
-from textgen.runs.corpus import encode_corpus, split_tokens
+from textgen.runs.corpus import encode_corpus
+from textgen.runs.splitting import split_tokens
 from textgen_builtins.tokenizers.config import CharConfig
 from textgen_builtins.tokenizers.plugin import build
 
@@ -110,6 +111,7 @@ def test_a_shuffle_of_very_many_costs_no_memory() -> None:
     assert 0.4 < drawn.mean() / 10**15 < 0.6
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(
     ("text", "data", "sizes"),
     [
@@ -148,6 +150,7 @@ def test_a_corpus_that_is_too_small_is_an_error_before_there_is_a_model(
     assert not list(tmp_path.glob("run/*.bin"))
 
 
+@pytest.mark.fault(17)
 def test_a_corpus_without_tokens_is_empty(tmp_path: Path) -> None:
     char = build(CharConfig(), BuildContext(folder=tmp_path))
     char.fit(["a"])

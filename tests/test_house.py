@@ -72,7 +72,23 @@ def test_what_is_not_there_is_an_attribute_error() -> None:
 
 # From the ground up: a room imports only from rooms below it, in functions and for types too.
 FLOORS = (
-    ("suggest", "errors", "files", "documents", "events", "protocols", "data", "deprecation", "devices", "processes"),
+    (
+        "suggest",
+        "visible",
+        "errors",
+        "durable",
+        "opening",
+        "files",
+        "encodings",
+        "cache",
+        "documents",
+        "events",
+        "protocols",
+        "data",
+        "deprecation",
+        "devices",
+        "processes",
+    ),
     ("plugin",),
     ("pipeline",),
     ("contracts", "gradient"),

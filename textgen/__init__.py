@@ -44,12 +44,16 @@ if _TYPE_CHECKING:
     from textgen.plugin.component import BuildContext, Component, NoOptions, option
     from textgen.plugin.hookspecs import PLUGIN_API_VERSION, hookimpl
     from textgen.plugin.registry import PluginSet
+    from textgen.runs.pruning import prune
+    from textgen.runs.summary import RunSummary, summarize
+    from textgen.runs.verifying import CheckedFile, RunReport, verify
 
 __all__ = [
     "DOCUMENT_END",
     "PLUGIN_API_VERSION",
     "AsyncTextStream",
     "BuildContext",
+    "CheckedFile",
     "Choice",
     "Component",
     "ContractError",
@@ -77,6 +81,8 @@ __all__ = [
     "RunError",
     "RunLockedError",
     "RunMismatchError",
+    "RunReport",
+    "RunSummary",
     "TextScore",
     "TextStream",
     "TextgenError",
@@ -87,8 +93,11 @@ __all__ = [
     "hookimpl",
     "load",
     "option",
+    "prune",
     "run",
+    "summarize",
     "train",
+    "verify",
 ]
 
 # Each is imported when it is first asked for: a plugin's import and `textgen --help` wait for no NumPy, and a Ctrl-C
@@ -113,6 +122,9 @@ _WHERE = {
     "plugin.component": ("BuildContext", "Component", "NoOptions", "option"),
     "plugin.hookspecs": ("PLUGIN_API_VERSION", "hookimpl"),
     "plugin.registry": ("PluginSet",),
+    "runs.pruning": ("prune",),
+    "runs.summary": ("RunSummary", "summarize"),
+    "runs.verifying": ("CheckedFile", "RunReport", "verify"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import platform
 import re
 import threading
@@ -14,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from textgen.errors import DeviceError
+from textgen.errors import DeviceError, UsageError
 
 logger = logging.getLogger("textgen")
 
@@ -28,6 +29,21 @@ class _Threads:
     before: int = 0
 
 
+@attrs.define
+class _Fork:
+    """Whether torch has started threads of its own, and whether this process was forked after that."""
+
+    started: bool = False
+    lost: bool = False
+
+    def in_child(self) -> None:
+        """Called in each process that is forked from this one."""
+        self.lost = self.started
+
+
+_FORK: Final = _Fork()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_FORK.in_child)
 _THREADS: Final = _Threads()  # for torch has one number for the process
 NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -108,6 +124,24 @@ def _has_mps() -> bool:
     import torch
 
     return torch.backends.mps.is_available()
+
+
+def check_fork(*, computes: bool = False) -> None:
+    """Raise UsageError where torch would wait for ever for threads that its process lost when it was forked.
+
+    computes  whether it is about to compute, which starts such threads
+    """
+    import torch
+
+    if torch.get_num_threads() == 1:
+        return
+    if _FORK.lost:
+        raise UsageError(
+            "this process was forked from one that has trained, and would hang: torch's threads are not in it",
+            argument="threads",
+            suggestion='start it by multiprocessing\'s "spawn" or "forkserver", or train in it with threads=1',
+        )
+    _FORK.started = _FORK.started or computes
 
 
 def worker_pool(count: int) -> ThreadPoolExecutor:

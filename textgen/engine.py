@@ -29,7 +29,7 @@ from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
 from textgen.processes import Processes
 from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
-from textgen.runs.directory import RunDirectory
+from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run
 from textgen.runs.loading import load_generator
@@ -61,7 +61,7 @@ class Run:
 
         Raises RunError where a run or other files are in the way.
         """
-        save_run(self.generator, RunDirectory(Path(path).absolute()))
+        save_run(self.generator, run_directory(path))
 
 
 class Engine:
@@ -123,12 +123,12 @@ class Engine:
         console    where progress may be written; without it, silence
         observers  beside the pipeline's own, told after them. What they raise ends the run
         cancelled  a function that is asked after every step, or an event such as threading.Event; once true, the run
-                   stops after a checkpoint and raises Interrupted
+                   stops after a checkpoint and raises Interrupted. Also asked while a large corpus is read
         processes  several that train together, of which this is the first; the others call `follow`
 
         A finished run that is skipped is only read, so any number of threads and processes may do so at once.
         """
-        pipeline = self._pipeline(source, overrides, None if output is None else Path(output).absolute())
+        pipeline = self._pipeline(source, overrides, None if output is None else run_directory(output, "output").path)
         return _with_texts(_ensure_trained(pipeline, overwrite, console, observers, cancelled, processes))
 
     def follow(
@@ -138,7 +138,10 @@ class Engine:
 
         Writes nothing. Raises ProcessesError when that process is lost, and what components raise here.
         """
-        return follow(processes, lambda: self._pipeline(source, overrides, Path(output) if output else None))
+        return follow(
+            processes,
+            lambda: self._pipeline(source, overrides, run_directory(output, "output").path if output else None),
+        )
 
     def train(
         self,
@@ -178,7 +181,7 @@ class Engine:
         tables |= {"seed": seed, "device": device, "threads": threads}
         pipeline = self.pipeline(tables if output is not None else {**tables, "observer": []})
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
-            path = Path(folder, "run") if output is None else Path(output).absolute()
+            path = Path(folder, "run") if output is None else run_directory(output, "output").path
             pipeline = attrs.evolve(pipeline, output=path)
             run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
         if output is None:
@@ -210,7 +213,7 @@ class Engine:
             raise UsageError("expected a list of tables", argument="sampler", value=sampler)
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer}
         given = {kind: value for kind, value in given.items() if value is not None}
-        return load_generator(RunDirectory(Path(path).absolute()), self.plugins, device=device, given=given)
+        return load_generator(run_directory(path), self.plugins, device=device, given=given)
 
     def finish(self, path: str | Path) -> bool:
         """Finish a run before its time: its best checkpoint becomes the model, and run.json says so.
@@ -218,7 +221,7 @@ class Engine:
         Returns False for a run that is finished already, and leaves it as it is. Raises RunError where there is no run,
         or none with a checkpoint yet, RunLockedError while it is being trained, CorruptFileError.
         """
-        return finish_run(RunDirectory(Path(path).absolute()))
+        return finish_run(run_directory(path))
 
     def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
         """A component from its table, as a pipeline holds it; for programs, and components, made of others.

@@ -33,10 +33,13 @@ from typing import Any, Final
 
 import attrs
 
+from textgen.visible import visible
+
 _REMEDIES: Final = {
     "output": "choose another {}",
     "overwrite": "give {} to start again",
     "device": "set {} to cpu or auto",
+    "verify": "`textgen {} RUN --repair` puts it back where there is a copy",
 }
 
 
@@ -47,7 +50,7 @@ class TextgenError(Exception):
     remedy = ""
 
     def __str__(self) -> str:
-        return self.worded(str)
+        return visible(self.worded(str))  # names, paths and values in it may be a stranger's
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Text and facts as they are: Exception would make it anew from its text, and break a pool of processes."""
@@ -157,6 +160,9 @@ class DeviceError(UsageError):
         self.device, self.remedy = device, remedy
 
 
+_LONG: Final = ("corpus.sha256", "corpus.characters", "model.start.weights", "model.start.tokenizer")
+
+
 @attrs.frozen
 class Difference:
     """A key of a run's fingerprint whose value was another; None where it was not set."""
@@ -169,8 +175,8 @@ class Difference:
         return f"{self.key}: {self._shown(self.before)} before, {self._shown(self.now)} now"
 
     def _shown(self, value: Any) -> str:
-        if value is not None and self.key.startswith(("corpus.", "model.start.")):  # a length, and checksums
-            return f"{value:,}" if isinstance(value, int) else f"{value[:12]}…"
+        if value is not None and self.key in _LONG:  # a length, and checksums
+            return f"{value:,}" if isinstance(value, int) else f"{str(value)[:12]}…"
         return "not set" if value is None else str(value)
 
 

@@ -1,20 +1,40 @@
-"""Files that are written whole or not at all, and read back against their checksums; and where the cache is."""
+"""Files that are read back against their checksums, what they hold, and where the cache is."""
 
 from __future__ import annotations
 
 import codecs
-import errno
+import contextlib
 import hashlib
 import json
 import os
-import shutil
-import uuid
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from textgen.errors import CorruptFileError, RunError
-from textgen.protocols import Tensors
+from textgen.errors import CorruptFileError, RunError, UsageError
+from textgen.opening import check_json, check_tensors, contents_of, opened, read_bounded, read_tensor_file, special
+from textgen.protocols import Tensors, Tokenizer
 
+VOCABULARY: Final = "tokenizer.json"
+"""The file of a run that holds its tokenizer."""
+
+_PIECE: Final = 1 << 22  # bytes of an array that are written at a time
+_DTYPES: Final = {  # in the order in which the safetensors library lays arrays out, so that none needs padding
+    "uint64": "U64",
+    "int64": "I64",
+    "float64": "F64",
+    "complex64": "C64",
+    "float32": "F32",
+    "uint32": "U32",
+    "int32": "I32",
+    "float16": "F16",
+    "uint16": "U16",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -22,43 +42,70 @@ _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+LARGEST: Final = 1 << 26
+"""Bytes of a JSON file that are read at most."""
+_DEEPEST: Final = 64
+_DIGITS: Final = 20  # of an integer of 64 bits
+# A string that does not end goes on to the end, so that no character is looked at twice.
+_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds all of it or what it held before, even if the machine stops."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST) -> dict[str, Any]:
+    """A JSON object from a file of at most `largest` bytes, whose checksum is `sha256` if that is given.
+
+    Raises CorruptFileError, for more values or deeper ones than any file of textgen has, too.
+    """
+    data = read_checked(path, sha256, largest) if sha256 else read_bytes(path, largest)
     try:
-        write_durably(temporary, data)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one piece."""
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CorruptFileError."""
-    data = _read(path)
-    try:
-        value = json.loads(data)
+        return parse_json(data)
     except ValueError as error:
-        raise CorruptFileError(path, f"it is not valid JSON ({error})") from error
+        raise CorruptFileError(path, str(error)) from error
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """A JSON object. Size and depth are measured before anything is made of it. Raises ValueError."""
+    check_json(data)
+    if data.count(b"[") + data.count(b"{") > _DEEPEST and _depth(data) > _DEEPEST:
+        raise ValueError(f"it is nested more than {_DEEPEST} deep")
+    try:
+        value = json.loads(data.decode(), parse_int=_integer)
+    except ValueError as error:
+        raise ValueError(f"it is not valid JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CorruptFileError(path, "it does not hold a JSON object")
+        raise ValueError("it does not hold a JSON object")
     return value
 
 
 def dump_tensors(tensors: Tensors) -> bytes:
     """Arrays by name in the safetensors format; the same arrays give the same bytes."""
-    import numpy as np
-    from safetensors.numpy import save
+    return b"".join(tensor_pieces(tensors))
 
-    return bytes(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
+
+def tensor_pieces(tensors: Tensors) -> Iterator[bytes]:
+    """What `dump_tensors` gives, in pieces of some megabytes, without a copy of the arrays.
+
+    Raises ValueError for a dtype that the format does not have.
+    """
+    import numpy as np
+
+    kinds = list(_DTYPES)
+    for name, array in tensors.items():
+        if array.dtype.name not in _DTYPES:
+            raise ValueError(f"{name} has the dtype {array.dtype}, which safetensors does not have")
+    names = sorted(tensors, key=lambda name: (kinds.index(tensors[name].dtype.name), name))
+    header, end = {}, 0
+    for name in names:
+        array, begin = tensors[name], end
+        end += array.nbytes
+        header[name] = {"dtype": _DTYPES[array.dtype.name], "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        array = tensors[name]
+        flat = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+        for begin in range(0, len(flat), _PIECE):
+            yield flat[begin : begin + _PIECE].tobytes()
 
 
 def load_tensors(path: Path, data: bytes) -> Tensors:
@@ -66,52 +113,96 @@ def load_tensors(path: Path, data: bytes) -> Tensors:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    check_tensors(path, data, len(data))
     try:
         return dict(load(data))
     except (SafetensorError, KeyError, ValueError) as error:
         raise CorruptFileError(path, f"it is not a safetensors file ({error})") from error
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Make a rename in the folder durable, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def inside(folder: Path, name: str) -> Path:
-    """The file `name` of a run directory. Raises RunError when a symbolic link leads out of it."""
+    """The file or folder `name` of a run directory.
+
+    Raises RunError when a symbolic link leads out of it, CorruptFileError for a pipe or a device.
+    """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    real, outer = os.path.realpath(path), os.path.realpath(folder)  # Path.resolve raises on links in a circle
+    if not Path(real).is_relative_to(outer):
         cause = f"{path} leads out of the run directory; it is not followed"
         raise RunError(f"{cause}: put what it leads to in its place, or remove it", folder)
+    if kind := special(path):
+        raise CorruptFileError(path, f"it is {kind}, which no run has; remove it")
     return path
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it. Of a symbolic link, the link alone."""
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """The bytes of a regular file. Raises CorruptFileError for anything else, and for more than `largest`."""
+    with _readable(path):
+        return read_bounded(path, largest)
 
 
-def read_checked(path: Path, sha256: str) -> bytes:
-    """The bytes of a file. Raises CorruptFileError when the checksum is another, saying what they look like."""
-    data = _read(path)
+def read_checked(path: Path, sha256: str, largest: int = LARGEST) -> bytes:
+    """The same. Raises CorruptFileError when the checksum is another, saying what the file looks like."""
+    return _checked(path, read_bytes(path, largest), sha256)
+
+
+def read_tensors(path: Path, sha256: str) -> Tensors:
+    """The arrays in a safetensors file, of whatever size. Raises CorruptFileError as `read_checked` does."""
+    with _readable(path):
+        data = read_tensor_file(path)
+    return load_tensors(path, _checked(path, data, sha256))
+
+
+def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer:
+    """The tokenizer that is saved in a run directory, made by one of its kind. Raises RunError, CorruptFileError."""
+    path = inside(folder, VOCABULARY)
+    return load_vocabulary(tokenizer, read_json(path, sha256), path)
+
+
+def load_vocabulary(tokenizer: Tokenizer, state: Mapping[str, Any], path: Path) -> Tokenizer:
+    """A tokenizer with the vocabulary in the file `path`. Raises CorruptFileError if it refuses that."""
+    with contents_of(path, "its tokenizer refuses it"):
+        return tokenizer.from_dict(state)
+
+
+def folder_size(folder: Path) -> tuple[int, float]:
+    """Bytes of the files under a folder, each counted once, and when the newest was written. Links are not followed."""
+    seen, total, newest = set(), 0, 0.0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(parent, name))
+            except OSError:  # removed meanwhile
+                continue
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                total += found.st_size
+                newest = max(newest, found.st_mtime)
+    return total, newest
+
+
+def _checked(path: Path, data: bytes, sha256: str) -> bytes:
+    """The data, once its checksum is the right one; the error says what else they look like."""
     actual = hashlib.sha256(data).hexdigest()
     if actual != sha256:
         cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{_looks_like(data)}"
         raise CorruptFileError(path, f"{cause}; restore the file from a copy", expected=sha256, actual=actual)
     return data
+
+
+def file_checksum(path: Path) -> str:
+    """The SHA-256 of a file, read piece by piece. Raises CorruptFileError."""
+    with _readable(path), opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_of(value: Any, argument: str, expected: str = "expected the path of a run directory") -> Path:
+    """A path that a caller gave. Raises UsageError for what cannot be one."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise UsageError(f"{expected}, given {value!r}" if value is None else expected, argument=argument, value=value)
+    if not os.fspath(value) or "\0" in os.fspath(value):
+        raise UsageError(f"{expected}: not empty, without NUL", argument=argument, value=value)
+    return Path(value)
 
 
 def encoding_of_mark(beginning: bytes) -> str:
@@ -128,11 +219,31 @@ def cache_directory() -> Path:
     return Path(platformdirs.user_cache_dir("textgen", appauthor=False))
 
 
-def _read(path: Path) -> bytes:
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return path.read_bytes()
+        yield
     except OSError as error:
         raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+
+
+def _depth(data: bytes) -> int:
+    """How deep the arrays and objects of a JSON text are nested."""
+    depth = deepest = 0
+    for found in _BRACKET.finditer(data):
+        token = found[0]
+        if token in (b"[", b"{"):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token in (b"]", b"}"):
+            depth -= 1
+    return deepest
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def _looks_like(data: bytes) -> str:

@@ -24,7 +24,8 @@ from textgen.events import Evaluated
 from textgen.pipeline.document import read_document
 from textgen.pipeline.options import DataOptions
 from textgen.protocols import TrainingContext
-from textgen.runs.corpus import encode_corpus, split_tokens
+from textgen.runs.corpus import encode_corpus
+from textgen.runs.splitting import split_tokens
 
 
 def ours(corpus: Path, folder: Path) -> Iterator[tuple[float, float]]:

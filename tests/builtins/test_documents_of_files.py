@@ -71,6 +71,6 @@ def test_wrong_json_lines_are_named(tmp_path: Path, line: str, said: str) -> Non
 def test_names_in_capitals_are_found_and_others_are_named(tmp_path: Path) -> None:
     (tmp_path / "CH1.TXT").write_text("one")
     assert read(tmp_path) == ["one"]
-    (tmp_path / "CH1.TXT").rename(tmp_path / "ch1.md")
-    with pytest.raises(CorpusError, match=r"it holds \.md; see option glob"):
+    (tmp_path / "CH1.TXT").rename(tmp_path / "ch1.log")
+    with pytest.raises(CorpusError, match=r"it holds ch1\.log; see option glob"):
         read(tmp_path)

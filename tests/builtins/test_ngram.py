@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from counted import CONTEXT, HELD_OUT, count, dataset, pipeline
 
 from textgen import ContractError, Engine, Interrupted, PluginSet, Run, UsageError
 from textgen.protocols import Model
+from textgen.runs.directory import RunDirectory
+from textgen.runs.record import described, pipeline_text
 from textgen_builtins.models.ngram.counting import CountTrainer
 from textgen_builtins.models.ngram.model import NgramModel
 
@@ -199,7 +202,9 @@ def test_threads_share_a_model(ngram_run: Run) -> None:
 def test_damaged_counts_are_blamed_on_the_plugin(tmp_path: Path, ngram_run: Run) -> None:
     tables = pipeline(tmp_path, {"type": "ngram", "order": 2}, {"type": "count"})
     run = Engine().run(tables, output=tmp_path / "run")
-    text = (run.path / "pipeline.toml").read_text().replace("order = 2", "order = 1")
-    (run.path / "pipeline.toml").write_text(text)
+    tables = tomllib.loads((run.path / "pipeline.toml").read_text().replace("order = 2", "order = 1"))
+    (run.path / "pipeline.toml").write_bytes(pipeline_text(tables))
+    directory = RunDirectory(run.path)
+    directory.write_run(described(tables, directory.read_run()))
     with pytest.raises(ContractError, match=r"model 'ngram' refuses the weights"):
         Engine().load(run.path)

@@ -71,6 +71,7 @@ def test_the_pipelines_own_prompt_names_the_pipelines_key(
     assert "set generate.unknown_characters to 'skip'" in textgen("run", path, cwd=tmp_path).stderr
 
 
+@pytest.mark.fault(6)
 def test_a_mismatch_lists_what_was_and_what_is(
     tiny_pipeline: Any, write_pipeline: Any, tmp_path: Path, textgen: Callable[..., Any]
 ) -> None:
@@ -115,7 +116,7 @@ def test_a_missing_device_names_the_option(
 
 
 def test_a_wrong_encoding_is_a_fact(tiny_pipeline: Any, tmp_path: Path) -> None:
-    pipeline = tiny_pipeline()
+    pipeline = tiny_pipeline(corpus={"encoding": "utf-8"})
     (tmp_path / "corpus.txt").write_text("the clock of the hall", encoding="utf-16")
     with pytest.raises(textgen.CorpusError) as raised:
         textgen.run(pipeline, output=tmp_path / "run")

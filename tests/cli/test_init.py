@@ -12,7 +12,7 @@ import pytest
 from textgen import CorpusError, Engine
 from textgen_builtins.starter.texts import look_at
 
-STORY = "the clock struck nine and nobody came.\n" * 90
+STORY = "the clock struck nine — “naïve” — and nobody came to the café.\n" * 90
 
 
 @pytest.mark.parametrize(
@@ -20,50 +20,95 @@ STORY = "the clock struck nine and nobody came.\n" * 90
     [
         (STORY.encode(), None, ""),
         (STORY.encode("utf-8-sig"), None, ""),
-        (STORY.encode("utf-16"), "utf-16", ""),
-        (b"\xfe\xff" + STORY.encode("utf-16-be"), "utf-16", ""),
-        (STORY.encode("utf-32"), "utf-32", ""),
-        ((STORY + "é").encode("cp1252"), None, "option encoding"),
+        (STORY.encode("utf-16"), None, ""),
+        (STORY.encode("utf-16-le"), "utf-16-le", "read as utf-16-le, by its zero bytes"),
+        (STORY.encode("cp1252"), "cp1252", "read as cp1252, which is a guess: it is not UTF-8"),
     ],
-    ids=["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "cp1252"],
+    ids=["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"],
 )
-def test_init_finds_out_how_a_text_is_encoded(
-    textgen: Callable[..., Any], tmp_path: Path, data: bytes, written: str | None, said: str
+def test_init_finds_out_how_a_text_is_encoded(tmp_path: Path, data: bytes, written: str | None, said: str) -> None:
+    (tmp_path / "my.txt").write_bytes(data)
+    facts = look_at(str(tmp_path / "my.txt"), tmp_path)
+    table = tomllib.loads(facts.corpus)
+    assert table.get("encoding") == written
+    assert len(facts.remarks) == bool(said)
+    assert said in "".join(facts.remarks)
+    assert "".join(Engine().read_corpus({**table, "path": str(tmp_path / "my.txt")})) == STORY
+    assert facts.size == len(STORY)
+
+
+def test_init_says_what_it_found_and_a_folder_holds(textgen: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for name, encoding in (("a.txt", "utf-8"), ("b.txt", "utf-16"), ("c.TXT", "cp1252"), ("d.jpg", "utf-8")):
+        (tmp_path / "texts" / name).write_text(STORY, encoding=encoding)
+    done = textgen("init", "texts", "--speed", 1000, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    folder, guess, wrote = done.stderr.splitlines()
+    assert folder.startswith("corpus texts: 3 files, ")
+    assert folder.endswith("; skipped 1 (d.jpg)")
+    assert guess.startswith("textgen: warning: texts/c.TXT: read as cp1252, which is a guess")
+    assert wrote == "wrote texts.toml; now: textgen run texts.toml"
+    assert "encoding" not in tomllib.loads((tmp_path / "texts.toml").read_text(encoding="utf-8"))["corpus"]
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "said"),
+    [
+        (b"%PDF-1.7\n" + b"x" * 5000, (), "my.txt: it is a PDF, not plain text"),
+        (STORY.encode() + b"\xff", (), "it is not utf-8: byte 0xff at offset"),
+        (STORY.encode() + b"\xff", ("--encoding", "utf-8"), "set the option --encoding to its own"),
+        (b"few words", (), "my.txt has 9 characters, which is too little"),
+        (STORY.encode(), ("--encoding", "cp9999"), "--encoding: must be"),
+    ],
+)
+def test_init_writes_nothing_where_a_run_would_fail(
+    textgen: Callable[..., Any], tmp_path: Path, data: bytes, arguments: tuple[str, ...], said: str
 ) -> None:
     (tmp_path / "my.txt").write_bytes(data)
-    done = textgen("init", "my.txt", cwd=tmp_path)
-    assert done.code == 0, done.stderr
-    assert len(done.stderr.splitlines()) == (2 if said else 1)
-    assert said in done.stderr
-    pipeline = (tmp_path / "my.toml").read_text(encoding="utf-8")
-    assert tomllib.loads(pipeline)["corpus"].get("encoding") == written
-    assert ("# encoding" in pipeline) == bool(said)
-    if not said:
-        read = "".join(Engine().read_corpus({**tomllib.loads(pipeline)["corpus"], "path": str(tmp_path / "my.txt")}))
-        assert read == STORY
+    refused = textgen("init", "my.txt", *arguments, cwd=tmp_path)
+    assert (refused.code, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1), refused.stderr
+    assert said in refused.stderr
+    assert not (tmp_path / "my.toml").exists()
 
 
-def test_init_finds_the_one_file_that_is_encoded_otherwise(textgen: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "texts").mkdir()
-    for name, encoding in (("a.txt", "utf-8"), ("b.txt", "utf-16"), ("c.txt", "utf-8")):
-        (tmp_path / "texts" / name).write_text(STORY, encoding=encoding)
-    done = textgen("init", "texts", cwd=tmp_path)
-    assert (done.code, "texts/b.txt is utf-16" in done.stderr) == (0, True)
-    (tmp_path / "book.txt").write_bytes(b"%PDF-1.7\n" + b"x" * 5000)
-    refused = textgen("init", "book.txt", cwd=tmp_path)
-    assert (refused.code, "is a PDF" in refused.stderr) == (2, True)
-    assert not (tmp_path / "book.toml").exists()
+@pytest.mark.parametrize(
+    ("name", "pipeline"),
+    [
+        ("con.txt", "con-text"),
+        ("new\nline.txt", "new-line"),
+        ("red\x1b[31m.txt", "red-31m"),
+        ("n" * 200 + ".txt", "n" * 100),
+        ("\u9577" * 80 + ".txt", "\u9577" * 33),
+        ('it\'s "quoted".txt', "it-s-quoted"),
+        ("my text.txt", "my text"),
+        ("~home.txt", "home"),
+        ("-dash.txt", "dash"),
+        ("$(echo).jsonl.gz.txt", "echo-.jsonl.gz"),
+        ("....txt", "text"),
+    ],
+)
+def test_any_name_of_a_text_gives_a_pipeline_that_reads_it(tmp_path: Path, name: str, pipeline: str) -> None:
+    from textgen_builtins.starter.command import _stem, starter_pipeline
+
+    (tmp_path / name).write_text(STORY, encoding="utf-8")
+    facts = look_at(str(tmp_path / name), tmp_path)
+    assert _stem(str(tmp_path / name)) == pipeline
+    made = tmp_path / f"{pipeline}.toml"
+    made.write_text(starter_pipeline(facts, 60, 1000), encoding="utf-8")
+    checked = Engine().pipeline(made)
+    assert checked.output.name == pipeline
+    assert "".join(Engine().read_corpus(checked.corpus.table())) == STORY
 
 
-def test_a_corpus_with_a_mark_says_its_encoding(
-    textgen: Callable[..., Any], write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
-) -> None:
-    pipeline = write_pipeline(tiny_pipeline())
-    (tmp_path / "corpus.txt").write_text(STORY, encoding="utf-16")
-    failed = textgen("run", pipeline, cwd=tmp_path)
-    assert (failed.code, failed.stdout) == (1, "")
-    assert "set the option encoding to utf-16" in failed.stderr
-    assert textgen("run", pipeline, "--set", "corpus.encoding=utf-16", cwd=tmp_path).code == 0
+def test_init_refuses_a_name_that_no_pipeline_can_hold(textgen: Callable[..., Any], tmp_path: Path) -> None:
+    refused = textgen("init", "bad\udcff.txt", cwd=tmp_path)
+    assert (refused.code, "is not UTF-8, as a name in a pipeline must be; rename it" in refused.stderr) == (2, True)
+    (tmp_path / "my.txt").write_text(STORY, encoding="utf-8")
+    refused = textgen("init", "my.txt", "--pipeline", "a\nb.toml", cwd=tmp_path)
+    assert (refused.code, "choose another name with --pipeline" in refused.stderr) == (2, True)
+    (tmp_path / "runs/my").mkdir(parents=True)
+    done = textgen("init", "my.txt", "--speed", 1000, cwd=tmp_path)
+    assert done.stderr.endswith("; now: textgen run my.toml --output runs/my-2\n")
 
 
 def test_init_of_json_lines_and_of_folders(textgen: Callable[..., Any], tmp_path: Path) -> None:
@@ -71,18 +116,13 @@ def test_init_of_json_lines_and_of_folders(textgen: Callable[..., Any], tmp_path
     (tmp_path / "lines").mkdir()
     (tmp_path / "lines/part.JSONL").write_text(line * 90)
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes/CH1.MD").write_text(STORY)
-    expected = {"lines": {"documents": "jsonl", "field": "body"}, "notes": {"glob": "**/*.md"}}
+    (tmp_path / "notes/CH1.MD").write_text(STORY, encoding="utf-8")
+    expected: dict[str, Any] = {"lines": {"documents": "jsonl", "field": "body"}, "notes": {}}
     for name, options in expected.items():  # without the rest of init, which measures how fast this machine is
         made = tomllib.loads(look_at(str(tmp_path / name), tmp_path).corpus)
         assert made == {"type": "file", "path": name, **options}
         assert list(Engine().read_corpus({**made, "path": str(tmp_path / name)}))
+    assert "its field 'body'" in look_at(str(tmp_path / "lines"), tmp_path).remarks[0]
     (tmp_path / "notes/CH1.MD").rename(tmp_path / "notes/ch1.odd")
-    refused = textgen("init", "notes", cwd=tmp_path)
-    assert (refused.code, "no file with one of the suffixes .txt, .md, .jsonl" in refused.stderr) == (2, True)
-
-
-def test_utf_16_without_a_mark_is_told(tmp_path: Path) -> None:
-    (tmp_path / "my.txt").write_bytes(STORY.encode("utf-16-le"))
-    with pytest.raises(CorpusError, match="no byte order mark, and utf-16 needs one; set option encoding to utf-16-le"):
-        list(Engine().read_corpus({"type": "file", "path": str(tmp_path / "my.txt"), "encoding": "utf-16"}))
+    with pytest.raises(CorpusError, match=r"no file in it is a text by its suffix, \.txt.*it holds ch1\.odd"):
+        look_at(str(tmp_path / "notes"), tmp_path)

@@ -54,7 +54,7 @@ def test_the_tokens_of_a_prompt_are_counted_as_it_is_fed(
 
 @pytest.mark.parametrize("place", ["file", "stdin"])
 def test_prompts_that_are_not_utf_8_are_refused_with_their_line(finished_run: Path, tmp_path: Path, place: str) -> None:
-    data = b"the \n" * 6 + b"th\xe9\n"
+    data = "thé \n".encode() * 6 + b"th\xe9\n"
     (tmp_path / "prompts.txt").write_bytes(data)
     source = "prompts.txt" if place == "file" else "-"
     failed = subprocess.run(
@@ -66,6 +66,17 @@ def test_prompts_that_are_not_utf_8_are_refused_with_their_line(finished_run: Pa
     )
     assert (failed.returncode, failed.stdout) == (2, b"")
     assert failed.stderr.decode() == f"textgen: error: {source}:7: not UTF-8; save the prompts as UTF-8 text\n"
+
+
+def test_prompts_of_another_encoding_are_read_as_a_corpus_is(generate: Callable[..., Any], tmp_path: Path) -> None:
+    prompts = ["the “clock” of the hall—", "é là"]
+    for encoding, said in (("utf-16", ""), ("cp1252", "prompts.txt: read as cp1252, which is a guess")):
+        (tmp_path / "prompts.txt").write_text("\n".join(prompts), encoding=encoding)
+        skip = ("--unknown-characters", "skip", "--max-new-tokens", 5, "-o", "jsonl")
+        done = generate("--prompts-file", "prompts.txt", *skip)
+        assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == prompts
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == bool(said)
 
 
 def test_without_stdin_there_is_no_prompt(generator: Generator, finished_run: Path, tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def engine(tokenizer: Any = CharTokenizer, sampler: Any = None) -> textgen.Engin
     return textgen.Engine(plugins)
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     ("tokenizer", "said"),
     [
@@ -157,6 +158,7 @@ def forgetting_to_return(logits: Any, history: Any) -> Any:
     logits = logits + 1
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize("sampler", [raising, Misdeclared(), Overreaching(), forgetting_to_return])
 def test_a_sampler_is_blamed(sampler: Any, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
     tables = {**tiny_pipeline(), "sampler": [{"type": "odd"}]}

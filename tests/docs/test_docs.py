@@ -19,8 +19,9 @@ from textgen.tools.describe import describe
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
-    *("index.md", "quickstart.md", "pipelines.md", "training.md", "scaling.md", "mixtures.md", "writing-plugins.md"),
-    *("hooks.md", "python-api.md", "architecture.md", "seed.md"),
+    *("index.md", "quickstart.md", "corpora.md", "pipelines.md", "training.md", "comparing-runs.md", "mixtures.md"),
+    *("verifying.md", "untrusted-runs.md", "scaling.md"),
+    *("writing-plugins.md", "hooks.md", "python-api.md", "architecture.md", "seed.md"),
 )
 FENCE = re.compile(r"^(?P<mark><!-- run -->\s*\n+)?```(?P<language>\w+)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -16,6 +16,7 @@ from textgen import (
 from textgen.generation.arguments import ManyRequest, Request
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -38,6 +39,7 @@ def test_every_argument_has_a_type() -> None:
     assert Any not in {*get_type_hints(Request).values(), *get_type_hints(ManyRequest).values()}
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(
     ("name", "value"),
     [

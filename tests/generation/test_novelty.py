@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tomllib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from textgen import CorpusError, Generator, RunError, UsageError, load, run
 from textgen.generation import novelty
 from textgen.generation.novelty import NGRAMS, CopyIndex, CopyReport, suffix_array
+from textgen.runs.directory import RunDirectory
+from textgen.runs.record import described, pipeline_text
 
 LETTERS = "abcd"
 texts = st.text(alphabet=LETTERS, max_size=60)
@@ -122,7 +125,10 @@ def copied_run(finished_run: Path, tmp_path: Path) -> Path:
     shutil.copy(corpus, tmp_path / "corpus.txt")
     text = pipeline.read_text(encoding="utf-8")
     assert str(corpus) in text
-    pipeline.write_text(text.replace(str(corpus), str(tmp_path / "corpus.txt")), encoding="utf-8")
+    tables = tomllib.loads(text.replace(str(corpus), str(tmp_path / "corpus.txt")))
+    pipeline.write_bytes(pipeline_text(tables))
+    directory = RunDirectory(tmp_path / "run")
+    directory.write_run(described(tables, directory.read_run()))
     return tmp_path / "run"
 
 

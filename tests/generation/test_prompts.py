@@ -16,6 +16,7 @@ from textgen import (
 )
 
 
+@pytest.mark.fault(18)
 def test_a_prompt_outside_the_vocabulary_is_an_error_that_lists_it(generator: Generator) -> None:
     with pytest.raises(PromptError) as caught:
         generator.generate("thé 😀 é\0")
@@ -24,6 +25,7 @@ def test_a_prompt_outside_the_vocabulary_is_an_error_that_lists_it(generator: Ge
         assert part in str(caught.value)
 
 
+@pytest.mark.fault(18)
 def test_the_policy_skip_continues_what_is_left(generator: Generator) -> None:
     skipped = generator.generate("thé 😀clock", unknown_characters="skip")
     assert skipped.tokens == generator.generate("th clock").tokens
@@ -31,6 +33,7 @@ def test_the_policy_skip_continues_what_is_left(generator: Generator) -> None:
     assert generator.generate("éé", unknown_characters="skip").tokens == generator.generate("").tokens
 
 
+@pytest.mark.fault(18)
 def test_the_policy_unknown_feeds_the_unknown_token(generator: Generator) -> None:
     ids = generator.encode_prompt("thé", "unknown")
     assert ids[-1] == generator.tokenizer.unknown_id
@@ -51,6 +54,7 @@ def test_the_command_refuses_such_a_prompt_in_one_line(
     assert done.stdout == load(finished_run).generate().text + "\n"
 
 
+@pytest.mark.fault(19)
 def test_an_empty_prompt_starts_from_the_start_state(generator: Generator) -> None:
     generation = generator.generate("", max_new_tokens=25)
     assert len(generation.tokens) == len(generation.text) == 25

@@ -22,6 +22,7 @@ from textgen import (
 )
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize("close", [False, True])
 @pytest.mark.parametrize("echo", [False, True])
 def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(

@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from commands import run_with_torch
 
 import textgen
 from textgen import BuildContext, Component, Engine, PipelineError, PluginSet, TrainingError, hookimpl, option
@@ -353,3 +354,34 @@ def test_schedules() -> None:
     assert [stable(step, 100) for step in (5, 10, 51)] == [0.5, 1.0, 1.0]
     assert stable(100, 100) == pytest.approx(0.02)
     assert stable(40, 100) == stable(40, 10_000)
+
+
+FORKED = """
+import os, sys, textgen, torch
+
+torch.set_num_threads(2)
+
+def train(**options):
+    parts = {"tokenizer": "char", "model": {"type": "rnn"}, "trainer": {"type": "sgd", "steps": 1, "batch_size": 2}}
+    textgen.train(corpus="the clock struck nine. " * 40, device="cpu", data={"window_length": 16}, **parts, **options)
+
+train()
+for options in ({}, {"threads": 1}):
+    child = os.fork()
+    if not child:
+        try:
+            train(**options)
+        except textgen.UsageError as error:
+            print(error.argument, error, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_training_in_a_fork_of_a_process_that_has_trained_is_an_error_and_no_hang(tmp_path: Path) -> None:
+    (tmp_path / "forks.py").write_text(FORKED)
+    done = run_with_torch("forks.py", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("threads threads: this process was forked from one that has trained")
+    assert "spawn" in line

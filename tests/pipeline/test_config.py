@@ -54,6 +54,7 @@ def faults(engine: Engine, source: Any, overrides: Any = ()) -> list[str]:
 # TOML -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("command", ["show", "run"])
 def test_a_syntax_error_says_file_line_and_column(textgen: Callable[..., Any], tmp_path: Path, command: str) -> None:
     (tmp_path / "bad.toml").write_text('seed = 1\n[corpus]\ntype = "story\n')
@@ -100,6 +101,7 @@ def test_files_that_cannot_be_read(textgen: Callable[..., Any], tmp_path: Path, 
 # Keys and values ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
@@ -124,6 +126,7 @@ def test_an_unknown_name_is_reported_with_the_nearest(engine: Engine, changes: d
     assert found.startswith(fault)
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
@@ -168,6 +171,7 @@ def test_a_wrong_type_says_what_was_expected_and_given(engine: Engine, changes: 
     assert found.startswith(fault)
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
@@ -198,10 +202,12 @@ def test_out_of_range(engine: Engine, changes: dict[str, Any], fault: str) -> No
     assert found.startswith(fault)
 
 
+@pytest.mark.fault(23)
 def test_the_largest_seed_is_a_seed(engine: Engine) -> None:
     assert engine.pipeline(changed({"seed": 2**64 - 1})).seed == 2**64 - 1
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     "name", ["..", "a/b", "a\0b", "", ".hidden", "con", "LPT1.txt", "a..b", "a\nb", "n" * 101, " a"]
 )
@@ -233,6 +239,7 @@ def test_what_is_required_is_missing(engine: Engine) -> None:
     assert all("given nothing" in fault for fault in found)
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("command", ["show", "run"])
 def test_all_faults_are_reported_at_once(
     textgen: Callable[..., Any],

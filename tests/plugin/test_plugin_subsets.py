@@ -95,6 +95,7 @@ def nothing() -> None:
     return None
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize(
     ("hook", "said"),
     [

@@ -224,6 +224,7 @@ def test_python_without_docstrings_leaves_nothing_out(folder: Path) -> None:
 # Plugins that do not work.
 
 
+@pytest.mark.fault(26)
 def test_a_plugin_that_raises_at_import_is_left_out_with_one_warning(folder: Path, sites: dict[str, Path]) -> None:
     name = pipeline(folder, CHAR, UNTRAINED)
     done = run_textgen("run", name, folder=folder, site=[sites["broken"], sites["offender"]])
@@ -242,6 +243,7 @@ def test_a_plugin_that_raises_at_import_is_left_out_with_one_warning(folder: Pat
     assert helped.stderr.count("is left out") == 1
 
 
+@pytest.mark.fault(26)
 def test_a_pipeline_that_needs_what_was_left_out_says_so(folder: Path, sites: dict[str, Path]) -> None:
     name = pipeline(folder, '[tokenizer]\ntype = "broken"\n', TINY)
     done = run_textgen("show", name, folder=folder, site=[sites["broken"]])
@@ -280,6 +282,7 @@ def unfit(sites: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> s
     return run_textgen("plugins", "--json", folder=tmp_path_factory.mktemp("unfit"), site=[sites["unfit"]])
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("name", UNFIT)
 def test_an_unfit_plugin_is_left_out_and_the_cause_named(unfit: subprocess.CompletedProcess[str], name: str) -> None:
     described = listed(unfit)
@@ -312,6 +315,7 @@ def test_strict_plugins_are_errors(folder: Path, sites: dict[str, Path], package
 # Names that clash.
 
 
+@pytest.mark.fault(28)
 def test_neither_of_two_plugins_wins_a_name(folder: Path, sites: dict[str, Path]) -> None:
     site = [sites["shout"], sites["clash"]]
     name = pipeline(folder, '[tokenizer]\ntype = "shout"\n[[sampler]]\ntype = "loud"\n', TINY)
@@ -360,6 +364,7 @@ def test_the_built_in_set_keeps_its_bare_names(folder: Path, sites: dict[str, Pa
 # Contracts that are broken.
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     ("changes", "blamed"),
     [

@@ -16,7 +16,7 @@ import pytest
 import textgen
 from textgen import DOCUMENT_END, Component, Generator, NoOptions, hookimpl
 from textgen.pipeline.options import DataOptions
-from textgen.runs.corpus import split_tokens
+from textgen.runs.splitting import split_tokens
 
 MOST = 100
 

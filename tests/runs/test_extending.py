@@ -156,6 +156,7 @@ def test_other_changes_are_another_pipeline(folder: Path, trainer: dict[str, Any
     assert tree(run) == before
 
 
+@pytest.mark.fault(6)
 def test_another_text_is_not_gone_on_with(folder: Path) -> None:
     run = textgen.run(constant(folder, steps=10), output=folder / "run").path
     (folder / "text.txt").write_text((folder / "text.txt").read_text() + "One more raven.\n")

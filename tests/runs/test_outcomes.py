@@ -79,6 +79,7 @@ def test_a_skipped_run_writes_as_the_pipeline_says_now(trained: tuple[Path, Any]
     assert done.stdout == f"{greedy}\n"
 
 
+@pytest.mark.fault(6)
 def test_refuse(trained: tuple[Path, Any], folder: Path) -> None:
     run = copied(trained, folder)
     before = tree(run)

@@ -11,6 +11,7 @@ from commands import run_python, run_textgen
 from small_run import PIPELINE, copied, running, tables, text_of, tree, wait_for
 
 import textgen
+from textgen.runs.directory import RunDirectory
 
 
 def test_the_old_run_stays_loadable_until_the_new_one_is_finished(trained: tuple[Path, Any], folder: Path) -> None:
@@ -68,62 +69,22 @@ def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
     assert tree(run) == before
 
 
-KILLED = """
-import itertools, os, shutil, sys
-from pathlib import Path
-import textgen
-from textgen.runs.directory import RunDirectory
-
-finished, work = Path(sys.argv[1]), Path(sys.argv[2])
-old = textgen.load(finished).generate("Once", max_new_tokens=30).text
-CHANGES = ("os.", "shutil.", "open")
-
-def survives(prepare, act):
-    for last in itertools.count(1):
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.copytree(finished, work)
-        prepare(RunDirectory(work))
-        child = os.fork()
-        if not child:
-            calls = itertools.count(1)
-            sys.addaudithook(lambda event, _: event.startswith(CHANGES) and next(calls) == last and os._exit(9))
-            act(RunDirectory(work))
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        assert textgen.load(work).generate("Once", max_new_tokens=30).text == old, last
-        with RunDirectory(work).locked():
-            RunDirectory(work).sweep()
-        assert not (work / ".previous").exists(), last
-        assert RunDirectory(work).read_run()["status"] == "finished", last
-        names = {path.name for path in work.rglob("*") if path.name[:5] != ".lock"}
-        assert names == {path.name for path in finished.rglob("*") if path.name[:5] != ".lock"}, last
-        assert textgen.load(work).generate("Once", max_new_tokens=30).text == old, last
-        if code == 0:
-            return last
-
-def clear(directory):
-    directory.clear(spare=directory.path / "tokens.bin")
-
-def sweep(directory):
-    with directory.locked():
-        directory.sweep()
-
-def begun(directory):
-    clear(directory)
-    directory.checkpoints.path.mkdir()
-    directory.write_run({"status": "training"})
-
-def extend(directory):
-    directory.extend(directory.checkpoints.steps(), spare=directory.path / "tokens.bin")
-
-print(survives(lambda directory: None, clear), survives(lambda directory: None, extend), survives(begun, sweep))
-"""
+def test_before_the_new_run_has_begun_every_command_uses_the_old_one(trained: tuple[Path, Any], folder: Path) -> None:
+    """The old run is aside, and nothing else is there yet."""
+    run = copied(trained, folder)
+    old = text_of(run)
+    RunDirectory(run).clear(spare=run / "tokens.bin")
+    assert not (run / "run.json").exists()
+    done = run_textgen("generate", "runs/p", "-p", "Once", "--no-echo", "--max-new-tokens", "30", folder=folder)
+    assert (done.returncode, done.stdout) == (0, f"{old}\n"), done.stderr
+    assert run_textgen("evaluate", "runs/p", "text.txt", folder=folder).stdout.startswith("loss ")
+    assert run_textgen("verify", "runs/p", folder=folder).stdout.endswith("all files are whole; the run can be used\n")
+    assert textgen.verify(run).path == run / ".previous"
 
 
-def test_killed_at_any_call_while_a_run_moves_aside_or_back(trained: tuple[Path, Any], tmp_path: Path) -> None:
-    done = run_python("-W", "ignore", "-c", KILLED, trained[0] / "runs/p", tmp_path / "run", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    aside, onward, back = map(int, done.stdout.split())
-    assert min(aside, back) > 20
-    assert onward > aside
+def test_every_load_gets_the_old_run_or_a_new_one(tmp_path: Path) -> None:
+    """A sample of the campaign, in which another process replaces the run all the time."""
+    root = Path(__file__).parents[2]
+    done = run_python("-m", "tests.faults.races", "--loads", "60", folder=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("60 loads")

@@ -10,6 +10,7 @@ import pytest
 from small_run import TEXT, flip, tables, tree
 
 import textgen
+from textgen.runs.directory import RunDirectory
 
 
 def measured(run: textgen.Run) -> list[dict[str, Any]]:
@@ -19,6 +20,7 @@ def measured(run: textgen.Run) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in clock} for row in rows]
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("order", ["shuffled", "streams"])
 @pytest.mark.parametrize(("trainer", "cell"), [("sgd", "rnn"), ("adamw", "lstm")])
 def test_resumed_after_every_event_is_as_if_never_interrupted(
@@ -70,6 +72,7 @@ def test_samples_that_look_like_headings_are_kept(folder: Path) -> None:
     assert (resumed.path / "samples.txt").read_bytes() == (whole.path / "samples.txt").read_bytes()
 
 
+@pytest.mark.fault(4)
 def test_a_run_whose_checkpoints_are_all_spoilt_does_not_start_again(folder: Path) -> None:
     pipeline = tables(folder, "sgd", "shuffled")
     asked: list[None] = []
@@ -119,9 +122,33 @@ def test_a_checkpoint_whose_replacement_was_cut_short_is_put_back(tmp_path: Path
 
 
 def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(tmp_path: Path, tiny_pipeline: Any) -> None:
+    textgen.run(tiny_pipeline(), output=tmp_path / "run")
+    directory = RunDirectory(tmp_path / "run")
+    directory.write_run({**directory.read_run(), "status": "unfinished"})
+    directory.checkpoints.keep(set())
     (tmp_path / "run/checkpoints/step-1").mkdir(parents=True)
     (tmp_path / "run/checkpoints/step-1/notes.txt").write_text("mine")
-    (tmp_path / "run/run.json").write_text('{"format_version": 1, "status": "unfinished", "fingerprint": {}}')
     made = textgen.run(tiny_pipeline(checkpoint={"seconds": 0}), output=tmp_path / "run")
     assert made.outcome == "trained"
     assert (tmp_path / "run/checkpoints/step-1/notes.txt").read_text() == "mine"
+
+
+def test_a_state_too_large_to_be_held_is_written_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best so far: it is in place of the one before, and the run ends with the same files."""
+    pipeline = tables(folder, "adamw", "shuffled")
+    held = textgen.run(pipeline, output=folder / "held")
+    monkeypatch.setattr("textgen.runs.training._HELD", 0)
+    seen = []
+
+    class Look:
+        def observe(self, event: object) -> None:
+            if type(event).__name__ == "Checkpointed":
+                seen.append(sorted(path.name for path in (folder / "written/checkpoints").iterdir()))
+
+    written = textgen.run(pipeline, output=folder / "written", observers=[Look()])
+    assert len(seen) > 2
+    assert max(map(len, seen)) == 2
+    for name in ("model.safetensors", "samples.txt"):
+        assert (held.path / name).read_bytes() == (written.path / name).read_bytes()
+    steps = [sorted(path.name for path in (run.path / "checkpoints").iterdir()) for run in (held, written)]
+    assert steps[0] == steps[1]

@@ -48,6 +48,7 @@ def test_a_changed_sampler_is_written_down_by_the_run_that_skips(tmp_path: Path,
     assert textgen.load(tmp_path / "run").tables["sampler"] == [{"type": "top-k", "k": 3}]
 
 
+@pytest.mark.fault(9)
 def test_two_runs_of_one_process_in_one_directory_are_told_apart(tmp_path: Path, tiny_pipeline: Tables) -> None:
     class Second:
         error: RunError | None = None

@@ -11,6 +11,9 @@ from commands import run_textgen
 from small_run import running, wait_for
 
 
+@pytest.mark.fault(5)
+@pytest.mark.fault(8)
+@pytest.mark.fault(9)
 def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder: Path) -> None:
     command = ["run", "p.toml", "--set", "trainer.epochs=100000", "--set", "trainer.evaluate_every=1"]
     steps = [0]
@@ -59,6 +62,7 @@ def textgen_trainers():
 """
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_stops_at_once(folder: Path, second: signal.Signals) -> None:
     site = folder / "site"

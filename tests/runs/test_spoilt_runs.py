@@ -19,6 +19,7 @@ import textgen
 from textgen import devices
 
 
+@pytest.mark.fault(10)
 def test_an_output_that_cannot_be_written_is_an_error_before_training(folder: Path) -> None:
     done = run_textgen("run", "p.toml", "--output", "text.txt/run", folder=folder)
     assert (done.returncode, done.stdout) == (1, "")
@@ -37,6 +38,7 @@ def test_a_folder_that_is_no_run_is_left_alone(folder: Path) -> None:
         assert tree(folder / "mine") == {"thesis.txt": hashlib.sha256(b"all of it").hexdigest()}
 
 
+@pytest.mark.fault(35)
 @pytest.mark.skipif(devices.resolve("auto") == "cuda", reason="there is a CUDA device here")
 def test_a_missing_device_is_an_error(folder: Path, trained: tuple[Path, Any]) -> None:
     for command in (["run", "p.toml"], ["generate", str(trained[0] / "runs/p")]):
@@ -48,6 +50,7 @@ def test_a_missing_device_is_an_error(folder: Path, trained: tuple[Path, Any]) -
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.fault(14)
 def test_output_into_head_gives_no_traceback(trained: tuple[Path, Any]) -> None:
     folder = trained[0]
     command = f"{sys.executable} -m textgen generate runs/p --max-new-tokens 70000 | head -c 5; echo ${{PIPESTATUS[0]}}"
@@ -73,6 +76,7 @@ SPOILT: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_spoilt_file_is_named_with_its_checksums(
@@ -92,6 +96,7 @@ def test_a_spoilt_file_is_named_with_its_checksums(
         assert phrase in str(error)
 
 
+@pytest.mark.fault(3)
 def test_a_flipped_byte_is_one_line_on_the_command_line(trained: tuple[Path, Any], folder: Path) -> None:
     path = copied(trained, folder) / "model.safetensors"
     path.write_bytes(flip(path.read_bytes()))
@@ -102,6 +107,7 @@ def test_a_flipped_byte_is_one_line_on_the_command_line(trained: tuple[Path, Any
         assert "model.safetensors: its SHA-256 is" in done.stderr
 
 
+@pytest.mark.fault(7)
 def test_a_loss_that_is_no_number_stops_the_run(folder: Path) -> None:
     spoilt = PIPELINE.replace('"gru"', '"rnn"\nnonlinearity = "relu"')
     spoilt = spoilt.replace('"adamw"', '"sgd"\nlearning_rate = 1e30\ngradient_clipping = "off"')
@@ -154,6 +160,7 @@ def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path) -> None:
     assert done.stderr == "textgen: error: cannot write the output: No space left on device\n"
 
 
+@pytest.mark.fault(35)
 def test_a_model_too_large_for_memory_is_one_line(tmp_path: Path) -> None:
     """A trillion weights: four terabytes, which no allocator grants."""
     (tmp_path / "p.toml").write_text(
@@ -167,6 +174,7 @@ def test_a_model_too_large_for_memory_is_one_line(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.fault(35)
 @pytest.mark.gpu
 def test_a_model_too_large_for_the_gpu_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text(

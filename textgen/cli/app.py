@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import shlex
 import signal
 import sys
 import warnings
@@ -91,9 +93,9 @@ class _Group(click.Group):
         from textgen.suggest import nearest
 
         if word.endswith(".toml") or Path(word).is_file():
-            return f"did you mean 'textgen {'run' if word.endswith('.toml') else 'init'} {word}'?"
+            return f"did you mean textgen {'run' if word.endswith('.toml') else 'init'} {shlex.quote(word)}?"
         if Path(word, "run.json").is_file():
-            return f"did you mean 'textgen generate {word}'?"
+            return f"did you mean textgen generate {shlex.quote(word)}?"
         known = _ALSO_CALLED.get(word)
         return f"did you mean {known!r}?" if known else nearest(word, self.list_commands(ctx))
 
@@ -155,8 +157,22 @@ def group(debug: bool) -> None:  # main reads --debug
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 the run failed, 2 the command or pipeline is wrong, 130/143 a signal."""
-    arguments = sys.argv[1:] if args is None else args
+    """Run the command line and exit.
+
+    0 done, 1 the run failed, 2 the command or pipeline is wrong, 129, 130 and 143 a signal (128 + its number).
+    """
+    try:
+        code = _main(sys.argv[1:] if args is None else args)
+    except KeyboardInterrupt:
+        click.echo("textgen: interrupted", err=True)
+        code = 128 + signal.SIGINT
+    if code > 128:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one ends the process without a word
+    sys.exit(code)
+
+
+def _main(arguments: list[str]) -> int:
     context = CommandContext()
     try:
         streams.prepare()
@@ -165,15 +181,11 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger("textgen").addHandler(_LogHandler(logging.WARNING))
         ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=context)
         sys.stdout.flush()
-        code = ended if isinstance(ended, int) else 0  # what a command gave to click's Context.exit
+        return ended if isinstance(ended, int) else 0  # what a command gave to click's Context.exit
     except Exception as error:
-        code = report(error, context, debug="--debug" in arguments)
-    except KeyboardInterrupt:
-        click.echo("textgen: interrupted", err=True)
-        code = 128 + signal.SIGINT
+        return report(error, context, debug="--debug" in arguments)
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
-    sys.exit(code)
+        return stop.code if isinstance(stop.code, int) else 1
 
 
 def _show_each_once(*, silent: bool) -> Callable[..., None]:

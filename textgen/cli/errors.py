@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -50,6 +51,9 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
         click.echo(f"textgen: error: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
         _leave_stdout()
         return 1
+    if isinstance(error, MemoryError) and not debug:
+        click.echo("textgen: error: out of memory", err=True)
+        return 1
     if isinstance(error, TextgenError):
         kind = "" if isinstance(error, Interrupted) else "error: "  # it did what it was asked to
         if not debug:
@@ -63,7 +67,8 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
 
 def _leave_stdout() -> None:
     """Write nothing more there, at exit either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):  # too many open files
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def worded(error: TextgenError, context: CommandContext) -> str:

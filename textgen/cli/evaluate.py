@@ -16,17 +16,26 @@ import attrs
 import click
 
 from textgen.cli.options import check_output, check_run, device_option, json_option
+from textgen.cli.streams import print_text
 from textgen.errors import CorpusError, PipelineError, UsageError
+from textgen.plugin.component import Address
 
 if TYPE_CHECKING:
     from textgen.documents import CorpusPiece
     from textgen.engine import Engine
 
 
+class _TextPath(click.Path):
+    """A path, or a web address."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if Address.matches(value) else super().convert(value, param, ctx)
+
+
 @click.command("evaluate")
 @click.argument("run", type=click.Path())
-@click.argument("file", type=click.Path(exists=True, allow_dash=True))
-@click.option("--encoding", default="utf-8", show_default=True, help="How the file is encoded.")
+@click.argument("file", type=_TextPath(exists=True, allow_dash=True))
+@click.option("--encoding", default="auto", show_default=True, help="How the file is encoded; auto finds out.")
 @click.option(
     "--documents",
     type=click.Choice(["none", "file", "line", "jsonl"]),
@@ -48,8 +57,8 @@ def command(
 ) -> None:
     """Measure how well the model of a run predicts a text file.
 
-    RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a folder of .txt files,
-    which are read one after the other, or - for stdin.
+    RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a folder of texts, which
+    are read one after the other, the address of a text, or - for stdin.
     """
     check_run(run, "evaluate")
     _check(file, page)
@@ -61,7 +70,7 @@ def command(
     with engine.load(run, device=device, sampler=[]) as generator, _readable_twice(file) as path:
         pieces = partial(_read, engine, path, name, _reading(generator.tables["corpus"], options))
         try:
-            score = generator.score(_with_progress(pieces(), path, options["encoding"] or "utf-8"))
+            score = generator.score(_with_progress(pieces(), path))
         except UsageError as error:
             error.source = name
             raise
@@ -81,10 +90,10 @@ def command(
 
 
 def _write_page(page: str, html: str) -> None:
-    from textgen.files import write_atomic
+    from textgen.durable import write_atomic
 
     if page == "-":
-        click.echo(html, nl=False)
+        print_text(html)
         return
     try:
         write_atomic(Path(page), html.encode())
@@ -101,18 +110,18 @@ def _check(file: str, page: str | None) -> None:
     from textgen.tools.surprise import is_page
 
     check_output("--html", page, "page of textgen evaluate", is_page, in_run=False)
-    if file != "-" and Path(page).exists() and Path(page).samefile(file):
+    if Path(file).exists() and Path(page).exists() and Path(page).samefile(file):
         raise UsageError(f"--html {page} is the text itself; give another name")
 
 
 @contextlib.contextmanager
 def _readable_twice(file: str) -> Iterator[str]:
-    """A file or folder itself; of stdin or a pipe, a copy, since a page reads the text again."""
-    if file != "-" and (Path(file).is_file() or Path(file).is_dir()):
+    """A file, folder or address itself; of stdin or a pipe, a copy, since a page reads the text again."""
+    if Address.matches(file) or (file != "-" and (Path(file).is_file() or Path(file).is_dir())):
         yield file
         return
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        with Path(folder, "text").open("wb") as copy, click.open_file(file, "rb") as read:
+        with Path(folder, "stdin" if file == "-" else "text").open("wb") as copy, click.open_file(file, "rb") as read:
             shutil.copyfileobj(read, copy)
         yield copy.name
 
@@ -123,7 +132,7 @@ def _reading(corpus: Mapping[str, Any], options: Mapping[str, str | None]) -> di
     return own | {key: value for key, value in options.items() if value is not None}
 
 
-def _with_progress(pieces: Iterator[CorpusPiece], file: str, encoding: str) -> Iterator[CorpusPiece]:
+def _with_progress(pieces: Iterator[CorpusPiece], file: str) -> Iterator[CorpusPiece]:
     """The same pieces, with a bar on a terminal."""
     from tqdm import tqdm
 
@@ -133,7 +142,7 @@ def _with_progress(pieces: Iterator[CorpusPiece], file: str, encoding: str) -> I
         for piece in pieces:
             yield piece
             if isinstance(piece, str):
-                bar.update(len(piece.encode(encoding, "replace")))
+                bar.update(len(piece.encode("utf-8", "replace")))
 
 
 def _read(engine: Engine, path: str, name: str, options: Mapping[str, str]) -> Iterator[CorpusPiece]:

@@ -92,7 +92,10 @@ def check_run(given: str, command: str) -> None:
     """Raise UsageError, saying what was meant, for anything but a folder where a run directory is wanted."""
     path = Path(given)
     if path.is_dir():
-        inside = [] if (path / "run.json").exists() else _runs_in(path)
+        there = any(
+            (path / place / "run.json").exists() for place in ("", ".previous")
+        )  # the latter is in an overwrite
+        inside = [] if there else _runs_in(path)
         if inside:
             raise UsageError(f"{given} is not a run directory; those in it are {', '.join(inside)}")
         return

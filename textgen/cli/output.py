@@ -15,15 +15,18 @@ import click
 import numpy as np
 
 from textgen.cli.options import check_state_output
-from textgen.cli.prompts import check_prompt, read_prompts
+from textgen.cli.prompts import as_texts, check_prompt, read_prompts
 from textgen.cli.request_options import as_arguments
 from textgen.cli.stop_switch import StopSwitch
-from textgen.cli.streams import print_stream, report_seed
+from textgen.cli.streams import print_stream, print_text, report_seed
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation.generator import Generator
+from textgen.generation.novelty import FOLDER
 from textgen.generation.prompts import end_id
 from textgen.generation.results import Generation, GenerationState
+from textgen.pipeline.structure import plain
 from textgen.protocols import Tokenizer
+from textgen.tools.commented import inline_toml
 
 _Save: TypeAlias = Callable[[GenerationState | None], None]
 _ENDS: Final = ("stop", "stop_tokens", "time_limit")
@@ -33,7 +36,7 @@ _ENDS: Final = ("stop", "stop_tokens", "time_limit")
 class OutputOptions:
     """Which texts are written, and in which form."""
 
-    prompts: tuple[str, ...]
+    prompts: tuple[str, ...] = attrs.field(converter=as_texts)
     prompt_file: str | None
     prompts_file: str | None
     n: int
@@ -123,7 +126,7 @@ def write_texts(texts: list[str]) -> None:
 
 def _write_text(text: str, number: int, *, is_several: bool) -> None:
     heading = "\n" * (number > 1) + f"=== text {number} ===\n" if is_several else ""
-    click.echo(heading + text)
+    print_text(f"{heading}{text}\n")
 
 
 def _one(output: OutputOptions, prompts: list[tuple[str, str]]) -> dict[str, Any]:
@@ -169,6 +172,7 @@ def _write_whole(
     generations = _generations(generator, output, prompts, arguments)
     index, missing = None, None
     if output.novelty:
+        _announce(generator)
         try:
             index = generator.copy_index()
         except TextgenError as error:  # the corpus may have stayed on another machine
@@ -181,7 +185,7 @@ def _write_whole(
                 fed = generator.encode_prompt(generation.prompt, _unknown_characters(generator, arguments))
                 row = _as_row(generation, len(fed), generator.tokenizer)
                 row |= {"novelty": report and attrs.asdict(report)} if output.novelty else {}
-                click.echo(json.dumps(row, ensure_ascii=False))
+                print_text(json.dumps(row, ensure_ascii=False) + "\n")
                 continue
             if number == 1:
                 report_seed(arguments, generation.seed)
@@ -192,6 +196,13 @@ def _write_whole(
             save(generation.state)
     if missing is not None:
         raise RunError(f"there is no report on what is copied: {missing}", generator.path or Path()) from missing
+
+
+def _announce(generator: Generator) -> None:
+    """Say what is going to be read where there is no index of the corpus yet: the run may be a stranger's."""
+    if generator.path is not None and not (generator.path / FOLDER).exists():
+        table = inline_toml(plain(generator.tables["corpus"]))
+        click.echo(f"novelty: making the index of the corpus of {generator.path}, {table}", err=True)
 
 
 def _unknown_characters(generator: Generator, arguments: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from textgen.cli.options import json_option
+from textgen.cli.streams import print_failure
 from textgen.plugin.component import KINDS
 
 
@@ -73,7 +74,7 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
     for status, count, line in check_named(name, plugins, values):
         if status in counts:
             counts[status] += count
-        click.echo(click.style(line, fg="red", bold=True) if status == "failed" else line)  # plain where it is a file
+        (print_failure if status == "failed" else click.echo)(line)
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items()), err=True)
     if counts["failed"]:
         sys.exit(1)  # click would hand a code of its own to a caller that does not ask for it

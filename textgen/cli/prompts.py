@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
@@ -12,7 +13,8 @@ from typing import Final
 
 import click
 
-from textgen.errors import UsageError
+from textgen.encodings import decode
+from textgen.errors import CorpusError, UsageError
 
 _PATIENCE_SECONDS: Final = 1.0
 
@@ -32,6 +34,21 @@ def read_prompts(
     if prompt_file is not None:
         return [(_read(prompt_file).removesuffix("\n"), "")]
     return [(prompt, "") for prompt in prompts or [""]]
+
+
+def as_text(argument: str) -> str:
+    """An argument of the command as UTF-8, also where the locale is another, as in LC_ALL=C."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:  # Python has put surrogates in place of its bytes
+        with contextlib.suppress(UnicodeError):
+            return os.fsencode(argument).decode()
+    return argument
+
+
+def as_texts(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Several of them."""
+    return tuple(map(as_text, arguments))
 
 
 def check_prompt(prompt: str) -> None:
@@ -61,10 +78,17 @@ def _read(path: str) -> str:
         raise UsageError("- reads stdin, which is closed")
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        text = data.decode("utf-8-sig")
+        text = "".join(decode([data], Path(path), tell=_tell)).removeprefix("\ufeff")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}:{line}: not UTF-8; save the prompts as UTF-8 text") from error
+    except CorpusError as error:
+        if error.offset is None:
+            raise UsageError(str(error)) from error
+        line = data.count(b"\n", 0, error.offset) + 1
+        cause = f"{path}:{line}: not {error.encoding.upper()}"
+        raise UsageError(f"{cause}; save the prompts as UTF-8 text") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _tell(path: Path, encoding: str, why: str) -> None:
+    click.echo(f"textgen: warning: {path}: read as {encoding}, {why}; save it as UTF-8 if that is wrong", err=True)

@@ -12,6 +12,7 @@ import attrs
 import click
 from click.core import ParameterSource
 
+from textgen.cli.prompts import as_text
 from textgen.errors import Fault, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.pipeline.options import DecodingOptions
@@ -131,6 +132,7 @@ def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     item = next((get_args(kind)[0] for kind in kinds if get_origin(kind) in (list, tuple)), None)
 
     def convert(_ctx: click.Context, _parameter: click.Parameter, given: Any) -> Any:
+        given = as_text(given) if isinstance(given, str) else given and tuple(map(as_text, given))
         if not given or _is_text(wanted):
             return given
         if _is_token_table(wanted):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @attrs.define
@@ -26,7 +26,8 @@ class StopSwitch:
     def take_over(self) -> None:
         """Listen."""
         for number in self.signals:
-            self._previous[number] = signal.signal(number, self._handle)
+            if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+                self._previous[number] = signal.signal(number, self._handle)
 
     def give_back(self) -> None:
         """Let signals do again what they did before."""

@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import bisect
 import errno
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import numpy as np
 import numpy.typing as npt
+from attrs.validators import and_, ge, lt
 
+from textgen.durable import new_file, remove, sync_folder, write_json
 from textgen.errors import CorruptFileError, RunError
-from textgen.files import inside, read_json, write_json
+from textgen.files import file_checksum, inside
+from textgen.opening import contents_of, opened
+from textgen.pipeline.records import each, is_sha256, read_structured
 from textgen.protocols import Ids, Tokenizer
 
 FOLDER: Final = "copy-index"
 _WORKSHOP: Final = ".copy-index"
 LONGEST: Final = 10_000  # a run is followed so far; each block knows so much of the text after it
 NGRAMS: Final = (8, 16, 32)
+_HEADER, _TOKENS, _SUFFIXES = _FILES = "index.json", "tokens.bin", "suffixes.bin"
+_ARRAYS: Final = (_TOKENS, _SUFFIXES)
 _BLOCK: Final = 1 << 22  # tokens; sorting them takes about 60 bytes each
 _PLACES: Final = 3
 _CONTEXT: Final = 30
@@ -64,16 +71,26 @@ class CopyReport:
         return "\n".join([*lines, f"  found in the corpus: {shares or 'nothing to count'}"])
 
 
+@attrs.frozen
+class IndexHeader:
+    """index.json: whose index it is, bytes of a token, how many there are, and the SHA-256 of the other files."""
+
+    model: str
+    width: Literal[1, 2, 4]
+    tokens: int = attrs.field(validator=and_(ge(0), lt(2**40)))
+    files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
+
+
 class CopyIndex:
     """The index of one run. Reports may be made from any thread."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None  # removed with this object
-        header = read_json(folder / "index.json")
-        self._tokenizer = tokenizer
-        self._width, count = header["width"], header["tokens"]
-        self._text = _map(folder / "tokens.bin", np.uint8, count * self._width)
-        self._suffixes = _map(folder / "suffixes.bin", np.uint32, count)
+        header = read_structured(IndexHeader, folder / _HEADER)
+        self._tokenizer, self._folder = tokenizer, folder
+        self._width, count = header.width, header.tokens
+        self._text = _map(folder / _TOKENS, np.uint8, count * self._width)
+        self._suffixes = _map(folder / _SUFFIXES, np.uint32, count)
 
     @classmethod
     def open(cls, run: Path, model_id: str, tokenizer: Tokenizer, training_tokens: Callable[[Path], Ids]) -> CopyIndex:
@@ -81,8 +98,10 @@ class CopyIndex:
 
         Where the run directory cannot be written to, it is made for this object alone.
         """
+        for name in ("", *(f"/{name}" for name in _FILES)):
+            inside(run, f"{FOLDER}{name}")
         try:
-            if not _is_whole(run / FOLDER, model_id):
+            if not _is_whole(run / FOLDER, model_id, tokenizer.vocab_size):
                 _make(run, model_id, tokenizer.vocab_size, training_tokens)
             return cls(run / FOLDER, tokenizer)
         except OSError as error:
@@ -96,7 +115,11 @@ class CopyIndex:
         return index
 
     def report(self, text: str) -> CopyReport:
-        """What `text` shares with the training corpus."""
+        """What `text` shares with the training corpus. Raises CorruptFileError where the index holds other tokens."""
+        with contents_of(self._folder / "tokens.bin", "it does not hold tokens of this run"):
+            return self._report(text)
+
+    def _report(self, text: str) -> CopyReport:
         ids = self._tokenizer.encode(text)
         data = _to_bytes(ids, self._width)
         runs = np.zeros(len(ids), np.int64)
@@ -159,18 +182,38 @@ class CopyIndex:
 
 
 def _map(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
-    return np.memmap(path, dtype, "r", shape=(count,)) if count else np.empty(0, dtype)
+    if not count:
+        return np.empty(0, dtype)
+    with opened(path) as file:
+        return np.memmap(file, dtype, "r", shape=(count,))
 
 
-def _is_whole(folder: Path, model_id: str) -> bool:
+def check_index(run: Path, model_id: str) -> None:
+    """Check an index that is there, every byte. Raises RunError, CorruptFileError."""
+    folder = inside(run, FOLDER)
+    header = read_structured(IndexHeader, folder / _HEADER)
+    if header.model != model_id:
+        raise CorruptFileError(folder / _HEADER, "it is of another model")
+    for name in _ARRAYS:
+        path = inside(run, f"{FOLDER}/{name}")
+        if (actual := file_checksum(path)) != header.files.get(name, ""):
+            raise CorruptFileError(path, f"its SHA-256 is {actual[:12]}…, and another when it was made")
+
+
+def _is_whole(folder: Path, model_id: str, vocab_size: int) -> bool:
     """Whether an index of this model is there, with as much in each file as its header says."""
     try:
-        header = read_json(folder / "index.json")
-        count, width = header["tokens"], header["width"]
-        sizes = [(folder / name).stat().st_size for name in ("tokens.bin", "suffixes.bin")]
-        return bool(header["model"] == model_id and sizes == [count * width, count * 4])
-    except (OSError, CorruptFileError, KeyError, TypeError):
+        header = read_structured(IndexHeader, folder / _HEADER)
+        sizes = [(folder / name).stat().st_size for name in _ARRAYS]
+        is_of_model = (header.model, header.width) == (model_id, _width(vocab_size))
+        return is_of_model and sizes == [header.tokens * header.width, header.tokens * 4]
+    except (OSError, CorruptFileError):
         return False
+
+
+def _width(vocab_size: int) -> int:
+    """Bytes of an id."""
+    return int(np.min_scalar_type(max(vocab_size - 1, 0)).itemsize)
 
 
 def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[Path], Ids]) -> None:
@@ -182,7 +225,7 @@ def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[
 
     (run / _WORKSHOP).mkdir(exist_ok=True)
     with filelock.FileLock(inside(run, f"{_WORKSHOP}/lock")):
-        if _is_whole(run / FOLDER, model_id):
+        if _is_whole(run / FOLDER, model_id, vocab_size):
             return
         partial = run / _WORKSHOP / "partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -190,21 +233,24 @@ def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[
             partial.mkdir()
             _build(training_tokens(partial / "corpus.bin"), vocab_size, model_id, partial)
             (partial / "corpus.bin").unlink(missing_ok=True)
-            shutil.rmtree(run / FOLDER, ignore_errors=True)
+            if os.path.lexists(run / FOLDER):
+                remove(run / FOLDER)
             partial.rename(run / FOLDER)
+            sync_folder(run)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:
-    width = np.min_scalar_type(max(vocab_size - 1, 0)).itemsize
-    with (folder / "tokens.bin").open("wb") as text, (folder / "suffixes.bin").open("wb") as suffixes:
+    width = _width(vocab_size)
+    with new_file(folder / "tokens.bin") as text, new_file(folder / "suffixes.bin") as suffixes:
         for begin in range(0, len(tokens), _BLOCK):
             text.write(_to_bytes(tokens[begin : begin + _BLOCK], width))
             block = np.asarray(tokens[begin : begin + _BLOCK + LONGEST], np.int64)
             order = suffix_array(block)
             suffixes.write(order[order < min(_BLOCK, len(tokens) - begin)].astype(np.uint32).tobytes())
-    write_json(folder / "index.json", {"model": model_id, "width": width, "tokens": len(tokens)})
+    sums = {name: file_checksum(folder / name) for name in _ARRAYS}
+    write_json(folder / _HEADER, {"model": model_id, "width": width, "tokens": len(tokens), "files": sums})
 
 
 def suffix_array(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -123,6 +123,8 @@ class Requests:
             raise UsageError("expected a GenerationState", argument="state", value=state)
         if state.values["model"] != self.model_id:
             raise UsageError("the saved state belongs to another model; it resumes only with the run that made it")
+        if max([*state.values["pending"], *state.values["tail"]], default=0) >= self.tokenizer.vocab_size:
+            raise UsageError("the saved state has ids outside the vocabulary", argument="state")
         return state.values
 
     def _continuations(self, asked: Iterable[Asked], first: int, n: int) -> Iterator[Continuation]:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import attrs
 import numpy as np
 import numpy.typing as npt
+from attrs.validators import and_, ge, lt, max_len, min_len
 
+from textgen.durable import write_atomic
 from textgen.errors import CorruptFileError, RunError
-from textgen.files import dump_tensors, load_tensors, write_atomic
+from textgen.files import dump_tensors, load_tensors, parse_json, path_of
 from textgen.generation.sampling import log_softmax
+from textgen.opening import contents_of, read_tensor_file
+from textgen.pipeline.options import MAX_SEED
+from textgen.pipeline.records import COUNT, each, is_line, structured
 from textgen.protocols import Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
 """Why a text ended: the model or a sampler ended it, `max_new_tokens`, a stop text or token,
 `time_limit`, or `cancelled`."""
+
+
+_ID: Final = and_(ge(0), lt(2**31))
 
 
 @attrs.frozen
@@ -57,31 +66,46 @@ class GenerationState:
 
     def save(self, path: str | Path) -> None:
         """Write it to a file atomically: safetensors, with `values` as JSON bytes. Raises RunError."""
+        file = path_of(path, "path", "expected the path of a file")
         encoded = np.frombuffer(json.dumps(self.values).encode(), np.uint8)
         kept = {**self.arrays, "values": encoded}
         data = dump_tensors({**kept, "checksum": _checksum(kept)})
         try:
-            write_atomic(Path(path), data)
+            write_atomic(file, data)
         except OSError as error:
-            raise RunError(f"{path} cannot be written: {error.strerror or error}", Path(path)) from error
+            raise RunError(f"{path} cannot be written: {error.strerror or error}", file) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote. Raises RunError; CorruptFileError for a file that is damaged or something else."""
-        path = Path(path)
+        path = path_of(path, "path", "expected the path of a file")
         try:
-            data = path.read_bytes()
+            data = read_tensor_file(path)
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror or error}", path) from error
-        try:
+        with contents_of(path, "it is not a saved state of a generation"):
             arrays = load_tensors(path, data)
             checksum = arrays.pop("checksum")
             if not np.array_equal(checksum, _checksum(arrays)):
                 raise CorruptFileError(path, "it is not as it was saved: its checksum differs")
-            values = json.loads(arrays.pop("values").tobytes())
-        except (KeyError, ValueError) as error:
-            raise CorruptFileError(path, "it is not a saved state of a generation") from error
-        return cls(arrays, values)
+            values = parse_json(arrays.pop("values").tobytes())
+            structured(_Values, values, path)
+            return cls(arrays, values)
+
+
+@attrs.frozen
+class _Values:
+    """The `values` of a saved state; see GenerationState. The keys of `sampling` are options of samplers."""
+
+    seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
+    index: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
+    position: int = attrs.field(validator=COUNT)
+    pending: tuple[int, ...] = attrs.field(validator=each(_ID))
+    lengths: tuple[int, ...] = attrs.field(validator=[max_len(2), min_len(2), each(COUNT)])
+    tail: tuple[int, ...] = attrs.field(validator=each(_ID))
+    model: str = attrs.field(validator=is_line)
+    sampling: Mapping[str, Any]
+    open_end: str
 
 
 def _checksum(arrays: Tensors) -> npt.NDArray[np.uint8]:

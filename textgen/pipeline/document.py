@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
 from textgen.errors import Fault, PipelineError, UsageError
+from textgen.files import path_of
 from textgen.pipeline.structure import flat, shorten, show
 
 NAME = re.compile(r"[^\W_][\w. +-]*")
 """A valid name of a run: a plain folder name."""
+
+_BYTES: Final = 1 << 20
+_PARTS: Final = 64
+_DOTTED: Final = re.compile(r"""(?<![\w"'-])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){64}""")
 
 Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
 """Keys of a pipeline and their new values: `trainer.epochs=5` in TOML, or a mapping of dotted keys or tables."""
@@ -40,22 +45,30 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides =
     """Read a pipeline from a TOML file or a mapping of the same shape, and apply overrides."""
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise UsageError("expected a mapping, or a list of KEY=VALUE", argument="overrides", value=overrides)
-    name = "pipeline" if isinstance(source, Mapping) else str(source)
-    try:
-        if isinstance(source, Mapping):
-            tables, folder, stem = _copy(source), Path.cwd(), "pipeline"
-        else:
-            path = Path(source)
-            tables, folder, stem = _read_toml(path), path.absolute().parent, _run_name(path.stem)
-    except RecursionError:
-        raise PipelineError([Fault("", "tables or arrays are nested too deeply")], name) from None
-    faults: list[Fault] = []
+    if isinstance(source, Mapping):
+        document = _document(lambda: _copy(source), "pipeline", Path.cwd(), "pipeline")
+    else:
+        path = path_of(source, "source", "expected the path of a TOML file, a mapping or a Pipeline")
+        document = document_of(_read(path), path)
+    tables, faults = dict(document.tables), list[Fault]()
     given = flat(_copy(overrides)).items() if isinstance(overrides, Mapping) else _parsed(overrides, faults)
     for key, value in sorted(given, key=lambda item: not _is_type(item[0])):
         _override(tables, key, value, faults)
     if faults:
         raise PipelineError(faults, argument="overrides")
-    return Document(tables, name, folder, stem)
+    return attrs.evolve(document, tables=tables)
+
+
+def document_of(data: bytes, path: Path) -> Document:
+    """The pipeline in the bytes of the TOML file at `path`. Raises PipelineError."""
+    return _document(lambda: _parsed_toml(data, path), str(path), path.absolute().parent, _run_name(path.stem))
+
+
+def _document(tables: Callable[[], dict[str, Any]], source: str, folder: Path, default_name: str) -> Document:
+    try:
+        return Document(tables(), source, folder, default_name)
+    except RecursionError:
+        raise PipelineError([Fault("", "tables or arrays are nested too deeply")], source) from None
 
 
 def _run_name(stem: str) -> str:
@@ -64,11 +77,19 @@ def _run_name(stem: str) -> str:
     return stem if NAME.fullmatch(stem) and ".." not in stem else plain[:100] or "pipeline"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> bytes:
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        with path.open("rb") as file:  # a pipe too: `textgen run <(…)`
+            return file.read(_BYTES + 1)
     except OSError as error:
         raise PipelineError([Fault("", f"cannot be read: {error.strerror or error}")], str(path)) from error
+
+
+def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        text = data.decode("utf-8-sig")
+        _check_size(data, text)
+        return tomllib.loads(text)
     except ValueError as error:
         if isinstance(error, UnicodeDecodeError):
             fault = Fault("", f"not UTF-8 at byte {error.start}; TOML files are UTF-8")
@@ -78,13 +99,21 @@ def _read_toml(path: Path) -> dict[str, Any]:
         where = ""
         if place:
             text = text.removesuffix(place[0])
-            where = f":{place[1]}:{place[2]}" if place[1] else ":" + _end_of(path)
+            where = f":{place[1]}:{place[2]}" if place[1] else ":" + _end_of(data)
         raise PipelineError([Fault("", f"not valid TOML: {text}")], f"{path}{where}") from error
 
 
-def _end_of(path: Path) -> str:
-    """LINE:COLUMN just past the last character of a text file."""
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
+def _check_size(data: bytes, text: str) -> None:
+    """Raise ValueError for what takes long to parse: the time grows with the square of a dotted key's parts."""
+    if len(data) > _BYTES:
+        raise ValueError(f"it has more than {_BYTES:,} bytes")
+    if _DOTTED.search(text):
+        raise ValueError(f"a key has more than {_PARTS} parts")
+
+
+def _end_of(data: bytes) -> str:
+    """LINE:COLUMN just past the last character of a text."""
+    lines = data.decode("utf-8-sig").split("\n")
     return f"{len(lines)}:{len(lines[-1]) + 1}"
 
 

@@ -117,8 +117,8 @@ class CheckpointOptions:
 
     seconds: float = option(
         30.0,
-        help="the most work that a crash can lose, or twenty times what writing a checkpoint takes if that is more; 0 "
-        "writes one after every step",
+        help="the most work that a crash can lose, or a hundred times what writing a checkpoint takes if that is more; "
+        "0 writes one after every step",
         validator=ge(0),
     )
 

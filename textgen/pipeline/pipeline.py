@@ -80,14 +80,9 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     """Check a document against the available components. Raises PipelineError with every fault."""
     reader = Reader(document.folder, plugins)
     faults, tables = reader.faults, dict(document.tables)
-    known = [*attrs.fields_dict(GeneralOptions), *CHOICES, *CHAINS, *TABLES]
-    for key in (str(key) for key in tables if key not in known):
-        faults.append(Fault(key, "unknown table or key", "", nearest(key, known) or f"there are {', '.join(known)}"))
-    general_keys = attrs.fields_dict(GeneralOptions).keys() & tables.keys()
-    general = reader.table(GeneralOptions, {k: tables[k] for k in general_keys}, "")
+    general, made = read_own_tables(tables, reader)
     if tables.get("name") is None:  # the file's name may not be valid for a run, so it is checked like a given one
         reader.table(GeneralOptions, {"name": document.default_name}, "")
-    made = {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
     tables["model"], start = without_start(tables.get("model"))
     if start is not None:
         start = reader.table(StartOptions, start, "model.start")
@@ -114,6 +109,17 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
         **made,
         plugins=plugins,
     )
+
+
+def read_own_tables(tables: Mapping[str, Any], reader: Reader) -> tuple[Any, dict[str, Any]]:
+    """The general keys, and the engine's own tables by name; what is wrong with them, and unknown keys, in `faults`."""
+    known = [*attrs.fields_dict(GeneralOptions), *CHOICES, *CHAINS, *TABLES]
+    for key in (str(key) for key in tables if key not in known):
+        hint = nearest(key, known) or f"there are {', '.join(known)}"
+        reader.faults.append(Fault(key, "unknown table or key", "", hint))
+    general_keys = attrs.fields_dict(GeneralOptions).keys() & tables.keys()
+    general = reader.table(GeneralOptions, {key: tables[key] for key in general_keys}, "")
+    return general, {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
 
 
 def without_start(model: Any) -> tuple[Any, Any]:

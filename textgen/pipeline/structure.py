@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 
 from textgen.errors import Fault
-from textgen.plugin.component import ComponentSource, Offer
+from textgen.plugin.component import Address, ComponentSource, Offer
 from textgen.suggest import nearest
 
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
@@ -31,6 +31,7 @@ _PHRASES: dict[Any, str] = {
     str: "a string",
     bool: "true or false",
     Path: "a path",
+    Address: "a web address",
     type(None): "nothing",
 }
 
@@ -171,11 +172,13 @@ class Reader:
                 made = float(value)
         elif wanted is Path:
             made = _path(value, self.folder)
+        elif wanted is Address:
+            made = Address(value) if Address.matches(value) else _FAILED
         elif type(value) is wanted if wanted in _PHRASES else isinstance(wanted, type) and isinstance(value, wanted):
             made = value
         if type(made) is int and abs(made) >= _INTEGER_LIMIT:
             expected, made = "an integer of at most 64 bits", _FAILED
-        if type(made) is str and not _is_unicode(made):
+        if isinstance(made, str) and not _is_unicode(made):
             expected, made = "text that UTF-8 can hold: no lone surrogates", _FAILED
         if made is _FAILED:
             self.faults.append(Fault(path, f"expected {expected}", show(value)))
@@ -238,7 +241,7 @@ def _path(value: Any, folder: Path) -> Any:
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value) or not _is_unicode(str(value)):
         return _FAILED
     try:
-        return folder / Path(value).expanduser()
+        return folder / (Path(value).expanduser() if str(value).startswith("~") else value)  # not of ./~name
     except RuntimeError:  # the user of ~user does not exist
         return _FAILED
 

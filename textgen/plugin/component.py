@@ -30,6 +30,17 @@ COMMANDS: Final = (
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
+class Address(str):
+    """The type of an option that is a web address, http:// or https://, or one of several types: `Address | Path`."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def matches(value: object) -> bool:
+        """Whether a value of a table is one, and not a path."""
+        return isinstance(value, str) and value.isprintable() and re.match("(?i)https?://[^/]", value) is not None
+
+
 def option(
     default: Any = attrs.NOTHING,
     *,

@@ -6,31 +6,25 @@ step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.js
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import math
 import os
-import shutil
 import time
-import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
+from textgen.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
 from textgen.errors import CorruptFileError
-from textgen.files import (
-    dump_tensors,
-    inside,
-    load_tensors,
-    read_checked,
-    read_json,
-    remove,
-    sync_folder,
-    write_durably,
-)
+from textgen.files import inside, read_json, read_tensors, tensor_pieces
+from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
+from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
 
 logger = logging.getLogger("textgen")
 _MANIFEST: Final = "manifest.json"
@@ -39,25 +33,7 @@ _PAUSE: Final = 0.01  # seconds between them
 _PARTS: Final = ("model.safetensors", "trainer.safetensors", "trainer.json")
 
 
-@attrs.define(kw_only=True)
-class Progress:
-    """The engine's own state, kept when a run is resumed.
-
-    stable_steps  as the trainer's last StepDone said
-    kept          steps whose checkpoints a run with more steps goes on from: that of stable_steps, and its best
-    """
-
-    step: int = 0
-    evaluations: int = 0
-    since_best: int = 0
-    seconds: float = 0.0
-    best_step: int | None = None
-    best_loss: float | None = None
-    stable_steps: int | None = None
-    kept: list[int] = attrs.field(factory=list)
-
-
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Checkpoint:
     """A snapshot of model, trainer and progress, in memory or read from the disk."""
 
@@ -78,26 +54,30 @@ class Checkpoints:
     path: Path
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, in order. A folder with another name is not one."""
+        """The steps that have a checkpoint, in order. A folder with another name is not one. Raises RunError."""
+        self.check()
         numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
         return sorted(step for path in numbered if path == self.folder(step := int(path.name[5:])))
 
+    def check(self) -> None:
+        """Raise RunError where something else is in place of the folder of the checkpoints."""
+        if os.path.lexists(inside(self.path.parent, self.path.name)) and not self.path.is_dir():
+            raise CorruptFileError(self.path, "it is no folder, and that of the checkpoints has this name; remove it")
+
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
-        folder = inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}")
-        manifest = read_json(folder / _MANIFEST)
-        data = {}
+        paths = {name: self._part(step, name) for name in (_MANIFEST, *_PARTS)}
+        manifest = read_structured(Manifest, paths[_MANIFEST], largest=SMALL)
         for name in _PARTS:
-            try:
-                sha256 = manifest["files"][name]["sha256"]
-            except (KeyError, TypeError):
-                raise CorruptFileError(folder / _MANIFEST, f"it does not list {name}") from None
-            data[name] = read_checked(folder / name, sha256)
-        tensors, arrays = (load_tensors(folder / name, data[name]) for name in _PARTS[:2])
-        values = json.loads(data["trainer.json"])
-        return Checkpoint(
-            tensors=tensors, trainer=TrainerState(arrays, values["trainer"]), progress=Progress(**values["progress"])
-        )
+            if name not in manifest.files:
+                raise CorruptFileError(paths[_MANIFEST], f"files: it does not list {name}")
+        sums = {name: manifest.files[name].sha256 for name in _PARTS}
+        tensors, arrays = (read_tensors(paths[name], sums[name]) for name in _PARTS[:2])
+        state = read_structured(TrainingState, paths[_PARTS[2]], sums[_PARTS[2]])
+        for file, found in ((_MANIFEST, manifest.step), (_PARTS[2], state.progress.step)):
+            if found != step:
+                raise CorruptFileError(paths[file], f"it is of step {found}, and its folder of step {step}")
+        return Checkpoint(tensors, TrainerState(arrays, dict(state.trainer)), state.progress)
 
     def last(self, up_to: float = math.inf) -> Checkpoint | None:
         """The newest intact checkpoint, up to a step; None if there is none.
@@ -116,6 +96,21 @@ class Checkpoints:
             raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
         return None
 
+    def to_resume(self) -> Checkpoint | None:
+        """The newest intact checkpoint, as `last`. Where its best is damaged, the evaluations after it choose anew."""
+        newest = self.last()
+        if newest is None or newest.progress.best_step in (None, newest.step):
+            return newest
+        try:
+            self.read(newest.progress.best_step)
+        except CorruptFileError as damaged:
+            step = newest.progress.best_step
+            cause = "the best from here on will be the model"
+            logger.warning("checkpoint of step %d, the best so far, is damaged (%s); %s", step, damaged, cause)
+            progress = attrs.evolve(newest.progress, best_step=None, best_loss=None, since_best=0)
+            return attrs.evolve(newest, progress=progress)
+        return newest
+
     def best(self) -> Checkpoint:
         """The best of the checkpoints, by the newest; also while another process writes and removes them.
 
@@ -133,47 +128,86 @@ class Checkpoints:
         return newest_intact
 
     def write(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint under a temporary name, flush it to the disk, and rename it."""
+        """Write a checkpoint, which is there whole or not at all (textgen.durable). Raises OSError."""
         final = self.folder(checkpoint.step)
-        partial = self.path / f".partial-{uuid.uuid4().hex}"
+        if os.path.lexists(final) and not _is_own(final):
+            raise FileExistsError(errno.EEXIST, f"a folder that is not a checkpoint is in the way: {final}", str(final))
         values = {"trainer": checkpoint.trainer.values, "progress": attrs.asdict(checkpoint.progress)}
-        arrays = (dump_tensors(checkpoint.tensors), dump_tensors(checkpoint.trainer.arrays))
-        parts = dict(zip(_PARTS, (*arrays, json.dumps(values).encode()), strict=True))
-        files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in parts.items()}
-        manifest = {"step": checkpoint.step, "files": files}
-        try:
-            partial.mkdir(parents=True)
-            for name, data in parts.items():
-                write_durably(partial / name, data)
-            write_durably(partial / _MANIFEST, json.dumps(manifest, indent=2).encode())  # last: it says what is whole
-            sync_folder(partial)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        aside = partial.with_name(f"{partial.name}-before")
-        if final.exists():  # a resumed run repeats the step that it resumed from
-            final.rename(aside)
-        partial.rename(final)
-        sync_folder(self.path)
-        shutil.rmtree(aside, ignore_errors=True)
+        arrays = map(tensor_pieces, (checkpoint.tensors, checkpoint.trainer.arrays))
+        with new_folder(final) as folder:
+            parts = zip(_PARTS, (*arrays, [json.dumps(values).encode()]), strict=True)
+            files = {name: _write_part(folder / name, pieces) for name, pieces in parts}
+            manifest = {"step": checkpoint.step, "files": files}
+            write_synced(folder / _MANIFEST, json.dumps(manifest, indent=2).encode())  # last: it says what is whole
         return final
+
+    def copy_weights(self, step: int, target: Path) -> str:
+        """Copy the weights of a checkpoint to the file `target`; return their SHA-256.
+
+        Raises CorruptFileError if they are damaged; then `target` is as it was.
+        """
+        source, listed = self._part(step, _PARTS[0]), self._part(step, _MANIFEST)
+        manifest = read_structured(Manifest, listed, largest=SMALL)
+        if _PARTS[0] not in manifest.files:
+            raise CorruptFileError(listed, f"files: it does not list {_PARTS[0]}")
+        expected, digest = manifest.files[_PARTS[0]].sha256, hashlib.sha256()
+        with new_file(target) as file:
+            for piece in pieces_of(source):
+                digest.update(piece)
+                file.write(piece)
+            if digest.hexdigest() != expected:
+                read_tensors(source, expected)  # says what it is instead
+        return digest.hexdigest()
 
     def keep(self, steps: set[int]) -> None:
         """Remove the checkpoints of other steps."""
         for step in self.steps():
-            if step not in steps:
-                remove(self.folder(step))
+            if step not in steps and _is_own(self.folder(step)):
+                remove_folder(self.folder(step))
 
-    def recover(self) -> None:
-        """Rename complete checkpoints that a killed process had not renamed yet."""
-        for partial in self.path.glob(".partial-*"):
+    def recover(self) -> list[int]:
+        """Put whole checkpoints in place that a killed process had not renamed yet; return their steps."""
+        found = []
+        for partial in sorted(self.path.glob(f"{PARTIAL}*")):
             step = _step_of(partial)
             if step is not None and not os.path.lexists(final := self.folder(step)):
                 partial.rename(final)
+                found.append(step)
+        if found:
+            sync_folder(self.path)
+        return found
+
+    def foreign(self) -> list[Path]:
+        """Folders with the name of a checkpoint that no run wrote. They are left alone."""
+        return [folder for step in self.steps() if not _is_own(folder := self.folder(step))]
+
+    def _part(self, step: int, name: str) -> Path:
+        """A file of a checkpoint, refused where a link leads out of the run directory."""
+        return inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}/{name}")
 
     def folder(self, step: int) -> Path:
         """Where the checkpoint of a step is, or would be."""
         return self.path / f"step-{step:06d}"
+
+
+def _write_part(path: Path, pieces: Iterable[bytes]) -> dict[str, Any]:
+    """Write a file of a checkpoint and give its entry in the manifest."""
+    digest, size = hashlib.sha256(), 0
+
+    def hashed() -> Iterator[bytes]:
+        nonlocal size
+        for piece in pieces:
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+
+    write_synced(path, hashed())
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a run wrote the folder of this name: what it writes has a manifest from the beginning."""
+    return folder.is_symlink() or os.path.lexists(folder / _MANIFEST)
 
 
 def _step_of(folder: Path) -> int | None:
@@ -183,7 +217,14 @@ def _step_of(folder: Path) -> int | None:
     try:
         manifest = read_json(folder / _MANIFEST)
         step, files = manifest["step"], manifest["files"]
-        whole = all((folder / name).stat().st_size == files[name]["bytes"] for name in _PARTS)
+        whole = all(_digest(folder / name) == files[name]["sha256"] for name in _PARTS)
     except (CorruptFileError, OSError, KeyError, TypeError, RecursionError):
         return None
     return step if whole and type(step) is int and 0 <= step < 10**18 else None  # a bool is no step
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces_of(path):
+        digest.update(piece)
+    return digest.hexdigest()

@@ -10,22 +10,39 @@ Only safetensors, JSON and TOML: nothing that is loaded can carry code.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import logging
 import os
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from textgen.durable import (
+    LEFTOVERS,
+    PROBE,
+    lacking,
+    make_folder,
+    new_folder,
+    pieces_of,
+    remove,
+    remove_folder,
+    sync_folder,
+    sync_tree,
+    write_atomic,
+    write_json,
+)
 from textgen.errors import CorruptFileError, RunError, RunLockedError
-from textgen.files import inside, read_json, remove, sync_folder, write_atomic, write_json
+from textgen.files import inside, path_of
+from textgen.pipeline.records import read_structured
 from textgen.runs.checkpoints import Checkpoints
+from textgen.runs.formats import SMALL, LockOwner, read_record, signed
 
-FORMAT_VERSION: Final = 1
+logger = logging.getLogger("textgen")
 _OWN: Final = (
     *("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg", "samples.txt"),
     *("tokens.bin", "checkpoints", "copy-index"),
@@ -34,10 +51,12 @@ _GROWING: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
 _PREVIOUS: Final = ".previous"
 _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
-_EMPTY: Final = ("checkpoints", _LOCK, ".probe-*")
+_EMPTY: Final = ("checkpoints", _LOCK, f"{PROBE}*")
 _OWNER_TO_BE: Final = f".{_OWNER}.*.tmp"
+_LOCK_SECONDS: Final = 0.1  # so that is_locked, which tries the lock, stops no run that begins at that moment
 _IGNORED: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that count as empty
-_LEFTOVERS: Final = (".partial-*", ".probe-*", ".*.tmp", "checkpoints/.partial-*", "tokens.bin")
+_LEFTOVERS: Final = (*LEFTOVERS, *(f"checkpoints/{pattern}" for pattern in LEFTOVERS), "tokens.bin")
+_LOCKLESS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what a file system without them says
 
 
 @attrs.frozen
@@ -62,8 +81,12 @@ class RunDirectory:
 
     def is_settled(self) -> bool:
         """Whether the directory holds a finished run and no partial files of a killed process."""
-        leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS))
+        leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS, _OWNER))
         return self._status() == "finished" and not any(any(found) for found in leftovers)
+
+    def leftovers(self) -> list[Path]:
+        """What a killed process has left, or one that is at work is writing."""
+        return [path for pattern in _LEFTOVERS for path in self.path.glob(pattern)]
 
     def prepare(self, *, described: bool = False) -> Path | None:
         """Create the folder and check that it is writable, before any work is done. Raises RunError.
@@ -75,6 +98,7 @@ class RunDirectory:
         checkpoints = (f"checkpoints/{path.name}" for path in self.checkpoints.path.glob("step-*"))
         for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER, *checkpoints):
             self.inside(name)
+        self.checkpoints.check()
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
             strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
@@ -82,20 +106,21 @@ class RunDirectory:
                 cause = f"is not a run directory and is not empty ({', '.join(sorted(strangers)[:3])})"
                 raise RunError(f"{self.path} {cause}", self.path, remedy="output")
         try:
-            self.checkpoints.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{uuid.uuid4().hex}"
-            probe.touch()
-            probe.unlink()
+            make_folder(self.checkpoints.path)
+            missing = lacking(self.path)
         except OSError as error:
             reason = error.strerror or error
             raise RunError(f"{self.path} cannot be written to: {reason}", self.path, remedy="output") from error
+        if missing:
+            advice = "what a run promises holds in part (docs/reliability.md); let one process at a time use it"
+            logger.warning("%s is on a file system without %s: %s", self.path, " and ".join(missing), advice)
         return made
 
     def abandon(self, made: Path | None) -> None:
         """Remove what `prepare` created for a run that was refused before it began, and nothing else."""
-        if made is None or self.exists() or any(self._strangers()):
-            return
-        with contextlib.suppress(OSError):  # another process may have come
+        with contextlib.suppress(OSError):  # another process may have come, or the folder may be gone
+            if made is None or self.exists() or any(self._strangers()):
+                return
             (self.path / _LOCK).unlink(missing_ok=True)
             self.checkpoints.path.rmdir()
             for folder in (self.path, *self.path.parents):
@@ -110,13 +135,17 @@ class RunDirectory:
 
         lock, owner = filelock.FileLock(self.path / _LOCK), self.path / _OWNER
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOCK_SECONDS, poll_interval=_LOCK_SECONDS / 10)
         except filelock.Timeout:
             try:
-                pid = int(read_json(owner)["pid"])
-            except (CorruptFileError, ValueError, KeyError, TypeError):
+                pid: int | None = read_structured(LockOwner, owner, largest=SMALL).pid
+            except CorruptFileError:
                 pid = None
             raise RunLockedError(self.path, pid) from None
+        except OSError as error:
+            if error.errno not in _LOCKLESS:  # else `prepare` has said so
+                cause = f"{self.path / _LOCK} cannot be locked: {error.strerror or error}; remove it"
+                raise RunError(cause, self.path) from error
         try:
             write_json(owner, {"pid": os.getpid()})
             yield
@@ -128,20 +157,36 @@ class RunDirectory:
                     owner.unlink()  # where it stays, it marks the files as those of a run
             lock.release()
 
+    def is_begun(self) -> bool:
+        """Whether a process holds the lock, or held it when it was killed."""
+        return (self.path / _OWNER).is_file()
+
+    def is_locked(self) -> bool:
+        """Whether a process trains here now. Nothing is written."""
+        import filelock
+
+        if not self.is_begun() or not (self.path / _LOCK).is_file():
+            return False
+        lock = filelock.FileLock(self.inside(_LOCK))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:  # on a file system that may only be read, nobody trains
+            return False
+        lock.release()
+        return False
+
     def read_run(self) -> dict[str, Any]:
         """The record in run.json. Raises RunError if there is none, CorruptFileError if it cannot be used."""
         path = self.inside("run.json")
         if not path.is_file():
             raise RunError(f"{self.path} is not a run directory: it has no run.json", self.path)
-        record = read_json(path)
-        version = record.get("format_version")
-        if version != FORMAT_VERSION:
-            raise CorruptFileError(path, f"format version {version!r}, and this textgen reads {FORMAT_VERSION}")
-        return record
+        return read_record(path)
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         """Replace run.json atomically."""
-        write_json(self.path / "run.json", {"format_version": FORMAT_VERSION, **record})
+        write_json(self.path / "run.json", signed(record))
 
     def write_artifact(self, name: str, data: bytes) -> str:
         """Write a file of the run atomically and return its SHA-256."""
@@ -149,12 +194,39 @@ class RunDirectory:
         return hashlib.sha256(data).hexdigest()
 
     def sweep(self) -> None:
-        """Remove the partial files of a killed process, and restore what it was replacing."""
-        self.checkpoints.recover()
-        self._remove(leftover for pattern in _LEFTOVERS for leftover in self.path.glob(pattern))
-        self._settle()
+        """Put in place what a killed process left whole, and remove the rest. Says what it did, and never raises."""
+        done: list[str] = []
+        failed: list[str] = []
+
+        def attempt(act: Callable[[], Any], path: Path) -> None:
+            try:
+                act()
+            except OSError as error:
+                failed.append(f"{path.name} ({error.strerror or error})")
+
+        def recover() -> None:
+            done.extend(f"put the checkpoint of step {step} in place" for step in self.checkpoints.recover())
+
+        leftovers: list[Path] = []
+
+        def find() -> None:
+            leftovers.extend(found for pattern in _LEFTOVERS for found in sorted(self.path.glob(pattern)))
+
+        attempt(recover, self.checkpoints.path)
+        attempt(find, self.path)
+        for leftover in leftovers:
+            attempt(partial(remove, leftover), leftover)
+        done += [f"removed {len(leftovers)} partial files"] if len(leftovers) > len(failed) else []
+        attempt(self._settle, self.path / _PREVIOUS)
         if not self.exists():  # killed while it removed a run
-            self.checkpoints.keep(set())
+            attempt(partial(self.checkpoints.keep, set()), self.checkpoints.path)
+        if done:
+            logger.warning("%s was in use when a process or the machine stopped: %s", self.path, ", ".join(done))
+        if failed:
+            logger.warning("%s holds what cannot be removed: %s", self.path, ", ".join(failed))
+        if foreign := self.checkpoints.foreign():
+            names = ", ".join(str(path) for path in foreign)
+            logger.warning("%s has no manifest.json, so it is not a checkpoint, and is left alone", names)
 
     def clear(self, spare: Path) -> None:
         """Remove the files of the run except `spare`, and nothing that a run did not write.
@@ -162,15 +234,12 @@ class RunDirectory:
         A finished run is kept aside, and `loadable` returns it until the run that replaces it is finished.
         """
         if self._status() == "finished":
-            partial = self.path / f".partial-{uuid.uuid4().hex}"
-            partial.mkdir()
-            for path in self._own():
-                if path != spare:
-                    _link(path, partial / path.name)
-            shutil.rmtree(self.path / _PREVIOUS, ignore_errors=True)
-            partial.rename(self.path / _PREVIOUS)
-            sync_folder(self.path)
+            with new_folder(self.path / _PREVIOUS) as kept:
+                for path in self._own():
+                    if path != spare:
+                        _link(path, kept / path.name)
         self._remove(path for path in self._own() if path != spare)
+        make_folder(self.checkpoints.path)
 
     def extend(self, steps: Iterable[int], spare: Path) -> None:
         """Begin a run that goes on from checkpoints of the finished one, which is kept aside as by `clear`."""
@@ -178,15 +247,26 @@ class RunDirectory:
         previous = RunDirectory(self.path / _PREVIOUS)
         for name in _GROWING:
             if (kept := previous.path / name).is_file():
-                shutil.copyfile(kept, self.path / name)  # no link: what is appended must not reach the old run
+                write_atomic(self.path / name, pieces_of(kept))  # no link: what is appended must not reach the old run
         for folder in map(previous.checkpoints.folder, steps):
             if folder.is_dir():
                 _link(folder, self.checkpoints.path / folder.name)
+        sync_tree(self.checkpoints.path)
 
     def loadable(self) -> RunDirectory:
         """This run; while it is not finished, the finished run that it replaces, if there is one."""
         previous = RunDirectory(self.inside(_PREVIOUS))
         return previous if self._status() != "finished" and previous._status() == "finished" else self
+
+    def kept(self) -> str:
+        """What is left of a run that fails, as the end of a sentence."""
+        try:
+            steps = self.checkpoints.steps()
+        except OSError:
+            return "earlier checkpoints are kept"
+        if not self.path.is_dir():
+            return "the run directory was moved or removed while the run used it"
+        return f"the checkpoint of step {steps[-1]} is kept" if steps else "there was no checkpoint yet"
 
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""
@@ -195,17 +275,22 @@ class RunDirectory:
     def _settle(self) -> None:
         """Remove the run kept aside once its successor is finished; restore it if the successor left no checkpoint."""
         previous = self.path / _PREVIOUS
-        if previous.is_symlink() or not previous.is_dir():
+        if previous.is_symlink():
+            previous.unlink()  # no run made it
+        if not previous.is_dir():
             return
         if self._status() != "finished":
             if self.exists() and self.checkpoints.steps():
                 return  # the successor resumes from there
             self._remove(self._own())
-            kept = RunDirectory(previous)._own()
-            for path in sorted(kept, key=lambda path: path.name == "run.json"):  # last: it makes the run exist
-                _link(path, self.path / path.name)
+            for path in RunDirectory(previous)._own():
+                if path.name != "run.json":
+                    _link(path, self.path / path.name)
+            sync_tree(self.checkpoints.path)
             sync_folder(self.path)
-        shutil.rmtree(previous)
+            _link(previous / "run.json", self.path / "run.json")  # last: it makes the run exist
+            sync_folder(self.path)
+        remove_folder(previous)
 
     def _status(self) -> Any:
         try:
@@ -216,7 +301,12 @@ class RunDirectory:
     def _remove(self, paths: Iterable[Path]) -> None:
         """Remove files of a run, run.json first: without it the rest is not a run. Links are not followed."""
         for path in sorted(paths, key=lambda path: path.name != "run.json"):
-            remove(path)
+            if path == self.checkpoints.path and not path.is_symlink():
+                self.checkpoints.keep(set())  # not what is foreign
+            else:
+                remove(path)
+            if path.name == "run.json":
+                sync_folder(self.path)
 
     def _own(self) -> list[Path]:
         return [self.path / name for name in _OWN if os.path.lexists(self.path / name)]
@@ -229,19 +319,21 @@ class RunDirectory:
                 yield path
 
 
+def run_directory(path: Any, argument: str = "path") -> RunDirectory:
+    """The run directory that a caller named. Raises UsageError for what is not a path."""
+    return RunDirectory(path_of(path, argument).absolute())
+
+
 def _link(source: Path, target: Path) -> None:
     """Hard-link a file or the files of a folder, or copy where that is not supported. Symbolic links are left out."""
-
-    def link(file: str, new: str) -> None:
-        try:
-            os.link(file, new)
-        except OSError:
-            shutil.copy2(file, new)
-
-    def links(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if Path(folder, name).is_symlink()]
-
-    if source.is_dir() and not source.is_symlink():
-        shutil.copytree(source, target, ignore=links, copy_function=link)
-    elif not source.is_symlink():
-        link(str(source), str(target))
+    if source.is_symlink() or target.is_file():
+        return
+    if source.is_dir():
+        target.mkdir(exist_ok=True)
+        for path in source.iterdir():
+            _link(path, target / path.name)
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        write_atomic(target, pieces_of(source))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
 
 import attrs
 
 from textgen import devices
+from textgen.contracts.guards import blame
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
-from textgen.errors import Fault, Interrupted, PipelineError, PromptError, UsageError
+from textgen.errors import CorruptFileError, Fault, Interrupted, PipelineError, PromptError, RunError, UsageError
 from textgen.events import RunFinished, RunSkipped, Settled
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
@@ -23,16 +27,19 @@ from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
-from textgen.protocols import Observer, Tokenizer, TrainingContext
+from textgen.protocols import Observer, Tokenizer, Trainer, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs import together
-from textgen.runs.checkpoints import Checkpoint, Progress
-from textgen.runs.corpus import encoded_corpus, fit_tokenizer
+from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
+from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import ObserverEntry, Observers
+from textgen.runs.reading import ReadingProgress
+from textgen.runs.sources import check_sources
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
+from textgen.runs.training_text import TrainingText
 
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
 
@@ -69,6 +76,12 @@ class Execution:
             with self.directory.locked(), devices.threads(self._threads()), self._components:
                 self.directory.sweep()
                 return self._train_if_needed()
+        except (OSError, RunError) as error:
+            explained = self._explain(error)
+            self.directory.abandon(made)
+            if explained is None:
+                raise
+            raise explained from error
         except BaseException:
             self.directory.abandon(made)
             raise
@@ -76,6 +89,18 @@ class Execution:
     def _threads(self) -> int | None:
         given = self.pipeline.threads
         return given if self.processes is None else self.processes.threads(given)
+
+    def _explain(self, error: OSError | RunError) -> RunError | None:
+        """The error for what cannot be written to the run directory, which says what is left; None for any other."""
+        if isinstance(error, OSError):
+            if not Path(os.fsdecode(error.filename or "")).is_relative_to(self.directory.path):
+                return None
+            cause = f"{os.fsdecode(error.filename)} cannot be written: {error.strerror}"
+        elif isinstance(error.__cause__, OSError) and not isinstance(error, CorruptFileError):
+            cause = str(error)
+        else:
+            return None
+        return RunError(f"{cause}; {self.directory.kept()}", self.directory.path)
 
     def _train_if_needed(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory
@@ -92,29 +117,39 @@ class Execution:
             console=self.console,
             plugins=pipeline.plugins,
         )
+        check_sources(pipeline.corpus, pipeline.folder, self.console)
         corpus = self._components.build(pipeline.corpus, context)
         tokenizer = self._components.build(pipeline.tokenizer, context)
         if pipeline.start is not None:
             tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.path)
-        digest = fit_tokenizer(tokenizer, corpus, pipeline, self._components)
-        run_record.compare(directory, record, pipeline, digest)
-        context = attrs.evolve(context, tokenizer=tokenizer)
-        self._check_generation(context, tokenizer)
-        if self.processes is not None:
-            together.check_trainer(self._components.build(pipeline.trainer, context), pipeline.trainer.name)
-        if record is not None and record["status"] == "finished" and onward is None:
+        progress = ReadingProgress(self.console, self.cancelled)
+        with TrainingText(corpus, tokenizer, pipeline, self._components, directory.tokens, progress) as text:
+            text.prepare(record, directory.path)
+            run_record.compare(directory, record, pipeline, text.digest)
+            context = attrs.evolve(context, tokenizer=text.tokenizer)
+            self._check_generation(context, text.tokenizer)
+            if self.processes is not None:
+                together.check_trainer(self._components.build(pipeline.trainer, context), pipeline.trainer.name)
+            if record is None or record["status"] != "finished" or onward is not None:
+                return self._train_on(text, record, onward, context)
             if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
                 run_record.write_pipeline(pipeline, directory)
+                directory.write_run(run_record.described(pipeline.to_dict(), record))
             self._observers(context).tell(RunSkipped(path=directory.path, step=record["step"]))
             return "skipped"
-        with encoded_corpus(corpus, tokenizer, pipeline, digest, directory.tokens) as data:
+
+    def _train_on(
+        self, text: TrainingText, record: dict[str, Any] | None, onward: Checkpoint | None, context: BuildContext
+    ) -> Literal["trained", "resumed"]:
+        """Train, from a checkpoint if there is one."""
+        with text.encoded() as data:
             checkpoint = self._begin(record, onward, context)
             loop = self._training_loop(context, data, checkpoint, extended=onward is not None)
-            device = loop.context.device
-            record = run_record.begin(pipeline, directory, digest, tokenizer, data, device, record or {})
+            device, tokenizer = loop.context.device, text.tokenizer
+            record = run_record.begin(self.pipeline, self.directory, text.digest, tokenizer, data, device, record or {})
             if self.processes is not None:
                 kind = device.partition(":")[0]
-                together.lead(self.processes, pipeline, record, tokenizer, data, kind, checkpoint)
+                together.lead(self.processes, self.pipeline, record, tokenizer, data, kind, checkpoint)
             self._train(loop, record)
         return "trained" if checkpoint is None else "resumed"
 
@@ -133,24 +168,30 @@ class Execution:
         elif onward is not None:
             best = onward.progress.best_step
             directory.extend({onward.step} if best is None else {onward.step, best}, spare=directory.tokens)
-        checkpoint = onward if record is None or onward is not None else directory.checkpoints.last()
+        checkpoint = onward if record is None or onward is not None else directory.checkpoints.to_resume()
         run_record.write_pipeline(self.pipeline, directory)  # first: components may read it
         return checkpoint
 
     def _train(self, loop: TrainingLoop, record: dict[str, Any]) -> None:
         """Train, put the model in place, and tell the observers how it ended."""
         status: Literal["finished", "interrupted", "failed"] = "failed"
+        cause = "interrupted"
         try:
-            loop.run(partial(self._settle, record))
+            loop.run(partial(self._settle, record), partial(self._plan, record))
             run_record.finish(self.directory, record, loop.progress, loop.observers.stopped)
             status = "finished"
         except Interrupted:
             status = "interrupted"
             raise
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}"
+            raise
         finally:
             try:
                 if status != "finished":
-                    self.directory.write_run({**record, "status": "unfinished", "step": loop.progress.step})
+                    ended = {"status": "unfinished", "step": loop.progress.step, "cause": cause}
+                    with contextlib.suppress(OSError):  # the disk may be why
+                        self.directory.write_run({**record, **ended})
             finally:
                 stopped = loop.observers.stopped
                 by = stopped.by if stopped is not None and status == "finished" else ""
@@ -158,8 +199,17 @@ class Execution:
 
     def _settle(self, record: dict[str, Any], event: Settled) -> None:
         """Record what the trainer decided."""
-        record["settled"] = dict(event.options)
-        run_record.write_pipeline(run_record.settle(self.pipeline, event.options), self.directory)
+        try:
+            pipeline = run_record.settle(self.pipeline, event.options)
+        except ValueError as error:
+            raise blame(self.pipeline.trainer.offer, f"settled what its options cannot be: {error}") from error
+        run_record.write_pipeline(pipeline, self.directory)
+        record |= run_record.described(pipeline.to_dict(), {**record, "settled": dict(event.options)})
+        self.directory.write_run(record)
+
+    def _plan(self, record: dict[str, Any], steps: int) -> None:
+        """Record how many steps there are to be, so that a list of runs can say how far this one is."""
+        record["steps"] = steps
         self.directory.write_run(record)
 
     def _record_to_resume(self) -> dict[str, Any] | None:
@@ -174,11 +224,11 @@ class Execution:
     ) -> TrainingLoop:
         """Build model, trainer and observers, restored from the checkpoint if there is one."""
         pipeline, components = self.pipeline, self._components
+        trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
         model = components.build(pipeline.model, context)
-        trainer = components.build(pipeline.trainer, context)
         if checkpoint is not None:
             load_weights(model, pipeline.model, checkpoint.tensors)
-            trainer.load_state(checkpoint.trainer)
+            self._load_state(trainer, checkpoint)
         else:
             load_start(model, pipeline)
         context = attrs.evolve(context, training=False)
@@ -206,6 +256,13 @@ class Execution:
             sample=sample,
             extended=extended,
         )
+
+    def _load_state(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        try:
+            trainer.load_state(checkpoint.trainer)
+        except ValueError as error:
+            path = self.directory.checkpoints.folder(checkpoint.step) / "trainer.json"
+            raise CorruptFileError(path, f"its trainer refuses it: {error}", remedy="overwrite") from error
 
     def _is_cancelled(self) -> bool:
         return self.cancelled() or (self.processes is not None and self.processes.stop_asked)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
+import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,23 +18,33 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
-from textgen.errors import CorpusError, Fault, PipelineError, RunError, UsageError
-from textgen.files import dump_tensors, load_tensors, read_checked, read_json
+from textgen.errors import CorpusError, CorruptFileError, Fault, PipelineError, UsageError
+from textgen.files import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
-from textgen.pipeline.document import Document, read_document
+from textgen.pipeline.document import Document
 from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import make_choice, make_pipeline, without_start
 from textgen.pipeline.sampling import changed, named
 from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
-from textgen.protocols import Ids, Tensors, Tokenizer
+from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
-from textgen.runs.corpus import HashedPieces, encode_corpus, split_tokens
+from textgen.runs.corpus import HashedPieces, encode_corpus
 from textgen.runs.directory import RunDirectory
+from textgen.runs.identity import identity
 from textgen.runs.objects import with_objects
+from textgen.runs.sources import check_sources
+from textgen.runs.splitting import split_tokens
+from textgen.runs.stored import StoredRun, read_stored
+from textgen.runs.training_text import cached_tokens
 
 logger = logging.getLogger("textgen")
+# Names and versions of distributions (PEP 508 and 440). None that matches means anything to a shell.
+_PACKAGE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_VERSION: Final = re.compile(
+    r"\d+(?:\.\d+)*(?:(?:a|b|rc)\d+)?(?:\.post\d+)?(?:\.dev\d+)?(?:\+[a-z0-9]+(?:\.[a-z0-9]+)*)?"
+)
 # Whether the text includes the prompt is for the caller to choose.
 _DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"echo"}
 
@@ -52,21 +62,23 @@ def load_generator(
     """
     with contextlib.ExitStack() as stack:
         components = stack.enter_context(Components())
-        generator = _load(directory, plugins_without, device, given, components)
+        stored = read_stored(directory)
+        for remark in stored.remarks:
+            warnings.warn(remark, stacklevel=3)
+        generator = _load(stored, plugins_without, device, given, components)
         stack.pop_all()  # from here on, Generator.close closes them
     logger.info("loaded the run in %s", generator.path)
     return generator
 
 
 def _load(
-    directory: RunDirectory,
+    stored: StoredRun,
     plugins_without: Callable[[Iterable[str]], ComponentSource],
     device: str,
     given: Mapping[str, Any],
     components: Components,
 ) -> Generator:
-    directory, record = _begun(directory)
-    document = read_document(directory.inside("pipeline.toml"))
+    directory, record, document = stored.directory, stored.record, stored.document
     made, plugins = with_objects(given, plugins_without(document.disabled_plugins()))
     tables = {**document.tables, **made}
     reader = Reader(document.folder, plugins, run_record.origins(record))
@@ -79,20 +91,20 @@ def _load(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
     )
     tokenizer_choice = choose("tokenizer", tables["tokenizer"])
-    vocabulary = directory.inside("tokenizer.json")
-    read_checked(vocabulary, record["files"]["tokenizer.json"])
-    tokenizer = components.build(tokenizer_choice, context).from_dict(read_json(vocabulary))
+    model_choice = choose("model", without_start(tables["model"])[0])
+    edited = {choice.offer.kind: choice for choice in (tokenizer_choice, model_choice) if choice.offer.kind not in made}
+    _check_edits(stored, edited, reader)
+    tokenizer = components.build(tokenizer_choice, context)
+    tokenizer = load_vocabulary(tokenizer, stored.vocabulary, directory.path / VOCABULARY)
     components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
-    model_choice = choose("model", without_start(tables["model"])[0])
     model = components.build(model_choice, context)
-    model_id, tensors = _weights(directory, record)
-    load_weights(model, model_choice, tensors)
+    load_weights(model, model_choice, stored.tensors, directory.path)
     chain = [choose("sampler", table) for table in tables.get("sampler", [])]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context, components),
         path=directory.path,
-        model_id=model_id,
+        model_id=stored.model_id,
         defaults={key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS},
         tables=tables,
         record=record,
@@ -100,30 +112,24 @@ def _load(
     )
 
 
-def _begun(directory: RunDirectory) -> tuple[RunDirectory, dict[str, Any]]:
-    """The run to load, and its run.json: the one that is here, or the finished one that it is about to replace."""
-    loadable = directory.loadable()
-    if loadable is not directory:
-        cause = f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
-        warnings.warn(cause, stacklevel=5)
-    record = loadable.read_run()
-    if record["status"] != "finished" and not loadable.checkpoints.steps():
-        cause = f"the run in {directory.path} is not finished ({record['status']}) and has no checkpoint yet"
-        raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
-    return loadable, record
+def _check_edits(stored: StoredRun, choices: Mapping[str, Choice], reader: Reader) -> None:
+    """Raise CorruptFileError where pipeline.toml was changed in what no longer describes the weights.
 
-
-def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, Tensors]:
-    """The SHA-256 and the tensors of the model; while there is none, those of the best checkpoint, and a warning."""
-    if record["status"] == "finished":
-        path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
-        return sha256, load_tensors(path, read_checked(path, sha256))
-    checkpoint = directory.checkpoints.best()
-    progress = checkpoint.progress
-    loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""
-    cause = f"training is not finished: the model is that of step {checkpoint.step}{loss}"
-    warnings.warn(f"{directory.path}: {cause}", stacklevel=5)
-    return hashlib.sha256(dump_tensors(checkpoint.tensors)).hexdigest(), checkpoint.tensors
+    A component says which of its options count: see identity.
+    """
+    if not stored.edits:
+        return
+    changed = {"seed", "data"}
+    for kind, choice in choices.items():
+        before, _ = without_start(stored.record["pipeline"][kind])
+        written = make_choice(kind, before, reader, source=stored.document.source)
+        if identity(written) != identity(choice):
+            changed.add(kind)
+    edits = [each for each in stored.edits if each.key.partition(".")[0] in changed or each.key[:12] == "model.start."]
+    if edits:
+        shown = "; ".join(map(str, edits))
+        path = stored.directory.path / "pipeline.toml"
+        raise CorruptFileError(path, f"it no longer describes the weights: {shown}", remedy="verify")
 
 
 def make_generator(
@@ -162,12 +168,13 @@ def make_generator(
     )
 
 
-def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) -> None:
-    """Load weights into a model. Raises ContractError if it refuses its own."""
+def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], run: Path | None = None) -> None:
+    """Load weights into a model; `run` is where they are from. Raises ContractError if it refuses its own."""
     try:
         model.load_tensors(dict(tensors))
     except ValueError as error:
-        raise checks.blame(choice.offer, f"refuses the weights of the run: {error}") from error
+        files = "" if run is None else f"; in {run}, pipeline.toml, tokenizer.json and the weights do not fit together"
+        raise checks.blame(choice.offer, f"refuses the weights of the run: {error}{files}") from error
     except FAILURES as error:
         raise_failure(choice.offer, "load_tensors", error)
 
@@ -175,13 +182,21 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray]) 
 def _training_tokens(
     document: Document, plugins: ComponentSource, record: Mapping[str, Any], tokenizer: Tokenizer, file: Path
 ) -> Ids:
-    """The tokens (N,) that the model was trained on, written to `file`. Raises CorpusError when the text changed."""
-    pipeline = make_pipeline(document, plugins)
-    context = BuildContext(folder=document.folder, seed=pipeline.seed, plugins=plugins)
+    """The tokens (N,) that the model was trained on: those in the cache, else written to `file`.
+
+    Raises CorpusError when the text changed.
+    """
+    pipeline, then = make_pipeline(document, plugins), record["fingerprint"]["corpus"]
+    check_sources(pipeline.corpus, document.folder)
+    context = BuildContext(folder=document.folder, seed=pipeline.seed, training=False, plugins=plugins)
     with Components() as components:
-        pieces = HashedPieces(components.build(pipeline.corpus, context), pipeline.corpus.offer)
+        corpus = components.build(pipeline.corpus, context)
+        tokens: Ids | None = cached_tokens(corpus, tokenizer, pipeline, then)
+        if tokens is not None:
+            return split_tokens(tokens, pipeline.data, tokenizer).training
+        pieces = HashedPieces(corpus, pipeline.corpus.offer)
         tokens = encode_corpus(pieces, tokenizer, file)
-    now, then = attrs.asdict(pieces.digest()), record["fingerprint"]["corpus"]
+    now = attrs.asdict(pieces.digest())
     if now != then:
         sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
         raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")
@@ -200,17 +215,20 @@ def _check_objects(directory: RunDirectory, kind: str, table: Any, plugins: Comp
 def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> str:
     """Where a component's table is from, and what to install if its plugin is gone."""
     name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
+    path = directory.path / "pipeline.toml"
     for entry in record.get("components", ()):
         if entry["kind"] == kind and entry["name"] == name:
-            return f"{directory.path} (its {kind} {_advice(entry)})"
-    return str(directory.path)
+            return f"{path} (its {kind} {_advice(entry)})"
+    return str(path)
 
 
 def _advice(entry: Mapping[str, Any]) -> str:
-    """Where a component came from, and what to do if it is missing."""
+    """Where a component came from, and what to do if it is missing. A stranger may have written the entry."""
     if path := entry.get("path"):
         return f"came from the file {path}; if it is missing: textgen --plugin {shlex.quote(path)} …"
     if entry["distribution"] == UNPACKAGED:
         return f"came from the plugin {entry['plugin']!r} of a program; if it is missing: PluginSet.register adds it"
-    package = f"{entry['distribution']} {entry['version']}"
-    return f"came with {package}; if it is missing: pip install {shlex.quote(package.replace(' ', '=='))}"
+    name, version = entry["distribution"], entry["version"]
+    if not (_PACKAGE.fullmatch(name) and _VERSION.fullmatch(version)):
+        return f"came with {name!r} {version!r}, which no package is called"
+    return f"came with {name} {version}; if it is missing: pip install {name}=={version}"

@@ -61,4 +61,4 @@ class Observers:
                 warnings.warn(f"{entry.offer} failed and is left out: {cause}", PluginWarning, stacklevel=2)
             else:
                 if answer is not None and self.stopped is None:
-                    self.stopped = Stopped(entry.name, answer.reason)
+                    self.stopped = Stopped(entry.name, str(answer.reason))

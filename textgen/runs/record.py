@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import time
@@ -13,14 +14,16 @@ import attrs
 import tomli_w
 
 from textgen.data import Dataset
-from textgen.errors import Difference, RunMismatchError
-from textgen.files import dump_tensors
+from textgen.errors import CorruptFileError, Difference, RunError, RunMismatchError
+from textgen.files import read_bytes
 from textgen.pipeline.pipeline import Pipeline
-from textgen.pipeline.structure import Choice, flat
+from textgen.pipeline.structure import Choice, Reader, flat
 from textgen.protocols import Tokenizer
-from textgen.runs.checkpoints import Checkpoint, Progress
+from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.corpus import CorpusDigest
 from textgen.runs.directory import RunDirectory
+from textgen.runs.formats import Progress
+from textgen.runs.identity import identity
 from textgen.runs.observers import Stopped
 
 
@@ -32,24 +35,13 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     tables = pipeline.to_dict()
     shape = {key: tables[key] for key in ("seed", "tokenizer", "data", "model", "trainer")}
     for key in ("tokenizer", "model", "trainer"):
-        shape[key] = _identity(getattr(pipeline, key))
+        shape[key] = identity(getattr(pipeline, key))
     if pipeline.start is not None:
         shape["model"]["start"] = {"weights": pipeline.start.weights, "tokenizer": pipeline.start.tokenizer}
     # Of the observers, those that may end a run early: their config classes have a fingerprint.
     ending = [choice for choice in pipeline.observers if hasattr(choice.options, "fingerprint")]
     shape["observer"] = {choice.offer.canonical_name: choice.options.fingerprint() for choice in ending}
     return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
-
-
-def _identity(choice: Choice) -> dict[str, Any]:
-    """What of a component determines the model."""
-    if hasattr(choice.options, "fingerprint"):
-        return {"type": choice.offer.canonical_name, **choice.options.fingerprint()}
-    return {
-        **choice.table(),
-        "type": choice.offer.canonical_name,
-        **{key: _identity(part) for key, part in choice.parts().items()},
-    }
 
 
 def compare(
@@ -101,7 +93,7 @@ def _is_more(trainer: Choice, difference: Difference) -> bool:
         return False
     try:
         before, now = map(float if more is True else more, (difference.before, difference.now))
-    except (ValueError, TypeError, AttributeError):  # what the record holds may be anything
+    except (ValueError, TypeError, AttributeError, OverflowError):  # what the record holds may be anything
         return False
     return bool(now > before)
 
@@ -115,15 +107,33 @@ def _differences(record: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Di
 
 def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
     """Write the pipeline with every default filled in and this directory as its output."""
-    directory.write_artifact("pipeline.toml", _text(pipeline))
+    directory.write_artifact("pipeline.toml", pipeline_text(pipeline.to_dict()))
 
 
 def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
-    """Whether pipeline.toml in the directory is this pipeline, key for key."""
+    """Whether pipeline.toml in the directory is this pipeline, key for key, as run.json says too if there is one."""
+    path, text = directory.inside("pipeline.toml"), pipeline_text(pipeline.to_dict())
     try:
-        return directory.inside("pipeline.toml").read_bytes() == _text(pipeline)
-    except OSError:
+        if read_bytes(path) != text:
+            return False
+    except RunError:
         return False
+    try:
+        kept = directory.read_run()["files"]["pipeline.toml"]
+    except RunError:  # there is no run yet, or one whose record says nothing
+        return True
+    return bool(kept == hashlib.sha256(text).hexdigest())
+
+
+def described(tables: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the tables of pipeline.toml, and its checksum."""
+    files = {**record.get("files", {}), "pipeline.toml": hashlib.sha256(pipeline_text(tables)).hexdigest()}
+    return {**record, "pipeline": {**tables, "output": "."}, "files": files}
+
+
+def pipeline_text(tables: Mapping[str, Any]) -> bytes:
+    """A run's pipeline.toml: the tables, with its own directory as output."""
+    return tomli_w.dumps({**tables, "output": "."}).encode()
 
 
 def begin(
@@ -164,6 +174,7 @@ def begin(
         "files": {"tokenizer.json": directory.write_artifact("tokenizer.json", vocabulary)},
         **{key: earlier[key] for key in ("settled",) if key in earlier},
     }
+    record = described(pipeline.to_dict(), record)
     directory.write_run(record)
     return record
 
@@ -177,19 +188,29 @@ def as_decided(pipeline: Pipeline, directory: RunDirectory) -> Pipeline:
     differences = _differences(record, fingerprint(pipeline))
     if differences and not _is_extended(pipeline, record, differences):
         return pipeline
-    made = settle(pipeline, options)
+    try:
+        made = settle(pipeline, options)
+    except ValueError as error:
+        raise CorruptFileError(directory.path / "run.json", str(error)) from error
     return pipeline if made.trainer == pipeline.trainer else made
 
 
 def settle(pipeline: Pipeline, options: Mapping[str, Any]) -> Pipeline:
-    """The pipeline with options that its trainer decided, as an event or a run record has them."""
+    """The pipeline with options that its trainer decided, as an event or a run record has them.
 
-    def changed(choice: Choice, options: Mapping[str, Any]) -> Choice:
-        parts = choice.parts()
-        new = {key: changed(parts[key], value) if key in parts else value for key, value in options.items()}
-        return attrs.evolve(choice, options=attrs.evolve(choice.options, **new))
+    Raises ValueError for what its options cannot be.
+    """
+    reader = Reader(pipeline.folder, pipeline.plugins)
+    made = reader.choice("trainer", _merged(pipeline.trainer.table(), options), "settled")
+    if reader.faults:
+        raise ValueError("; ".join(map(str, reader.faults)))
+    return attrs.evolve(pipeline, trainer=attrs.evolve(made, name=pipeline.trainer.name))
 
-    return attrs.evolve(pipeline, trainer=changed(pipeline.trainer, options))
+
+def _merged(table: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with other options; those of a component among them are merged too."""
+    parts = {key for key, value in table.items() if isinstance(value, Mapping) and "type" in value}
+    return {**table, **{k: _merged(table[k], v) if k in parts else v for k, v in options.items()}}
 
 
 def finish(
@@ -197,8 +218,7 @@ def finish(
 ) -> None:
     """Write the best weights, then mark the run finished; `stopped` says which observer ended it early."""
     step = progress.best_step if progress.best_step is not None else progress.step
-    tensors = directory.checkpoints.read(step).tensors
-    weights = directory.write_artifact("model.safetensors", dump_tensors(tensors))
+    weights = directory.checkpoints.copy_weights(step, directory.path / "model.safetensors")
     files = {**record["files"], "model.safetensors": weights}
     early = {} if stopped is None else {"stopped": attrs.asdict(stopped)}
     directory.write_run({**record, "status": "finished", **attrs.asdict(progress), **early, "files": files})
@@ -207,7 +227,3 @@ def finish(
 def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """The distributions of a run's components by kind and name."""
     return {(entry["kind"], entry["name"]): entry["distribution"] for entry in record.get("components", ())}
-
-
-def _text(pipeline: Pipeline) -> bytes:
-    return tomli_w.dumps({**pipeline.to_dict(), "output": "."}).encode()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
-import tomli_w
-
 from textgen.errors import RunError
 from textgen.files import dump_tensors
 from textgen.generation.generator import Generator
+from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
 
 
@@ -20,14 +19,16 @@ def save_run(generator: Generator, directory: RunDirectory) -> None:
             if directory.exists():
                 raise RunError(f"{directory.path} holds a run already; choose another folder", directory.path)
             tokenizer = json.dumps(generator.tokenizer.to_dict(), indent=2, ensure_ascii=False) + "\n"
-            directory.write_artifact("pipeline.toml", tomli_w.dumps({**generator.tables, "output": "."}).encode())
+            record = run_record.described(generator.tables, generator.record)
+            directory.write_artifact("pipeline.toml", run_record.pipeline_text(generator.tables))
             files = {
+                **record["files"],
                 "model.safetensors": directory.write_artifact(
                     "model.safetensors", dump_tensors(generator.model.tensors())
                 ),
                 "tokenizer.json": directory.write_artifact("tokenizer.json", tokenizer.encode()),
             }
-            directory.write_run({**generator.record, "files": files})
+            directory.write_run({**record, "files": files})
     except BaseException:
         directory.abandon(made)
         raise

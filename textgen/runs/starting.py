@@ -10,7 +10,7 @@ import attrs
 
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.errors import Fault, PipelineError, RunError, TextgenError
-from textgen.files import inside, load_tensors, read_checked, read_json
+from textgen.files import VOCABULARY, inside, read_tensors, read_tokenizer
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import StartOptions
 from textgen.pipeline.pipeline import Pipeline, make_choice
@@ -19,7 +19,7 @@ from textgen.plugin.component import ComponentSource
 from textgen.protocols import Tokenizer
 from textgen.runs.directory import RunDirectory
 
-_WEIGHTS, _VOCABULARY = "model.safetensors", "tokenizer.json"
+_WEIGHTS = "model.safetensors"
 
 
 def with_start(document: Document, plugins: ComponentSource, output: Path | None = None) -> Document:
@@ -52,10 +52,8 @@ def start_tokenizer(
     tokenizer: Tokenizer, start: StartOptions, record: Mapping[str, Any] | None, own: Path
 ) -> Tokenizer:
     """The tokenizer of the run that this one starts from; once this one has a record, from its own directory."""
-    folder, sha256 = (start.run, start.tokenizer) if record is None else (own, record["files"][_VOCABULARY])
-    path = inside(folder, _VOCABULARY)
-    read_checked(path, sha256)
-    return tokenizer.from_dict(read_json(path))
+    folder, sha256 = (start.run, start.tokenizer) if record is None else (own, record["files"][VOCABULARY])
+    return read_tokenizer(tokenizer, folder, sha256)
 
 
 def load_start(model: Any, pipeline: Pipeline) -> None:
@@ -64,7 +62,7 @@ def load_start(model: Any, pipeline: Pipeline) -> None:
     if start is None:
         return
     path = inside(start.run, _WEIGHTS)
-    tensors = load_tensors(path, read_checked(path, start.weights))
+    tensors = read_tensors(path, start.weights)
     try:
         model.load_tensors(tensors)
     except ValueError as error:
@@ -84,8 +82,8 @@ def _tables_of(path: Path, output: Path) -> dict[str, Any]:
     if record["status"] != "finished":
         cause = f"the run in {path} is not finished; `textgen finish` takes its best checkpoint as the model"
         raise RunError(cause, path)
-    tables = dict(read_document(directory.inside("pipeline.toml")).tables)
-    sums = {"weights": record["files"][_WEIGHTS], "tokenizer": record["files"][_VOCABULARY]}
+    tables = dict(record["pipeline"])
+    sums = {"weights": record["files"][_WEIGHTS], "tokenizer": record["files"][VOCABULARY]}
     tables["model"] = {**tables["model"], "start": {"run": str(path), **sums}}
     return tables
 

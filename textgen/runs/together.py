@@ -48,7 +48,7 @@ def lead(
     trainer = TrainerState() if checkpoint is None else checkpoint.trainer
     facts = {
         "fingerprint": run_record.fingerprint(pipeline),
-        "settled": record.get("settled", {}),
+        "settled": record.get("settled") or {},
         "tokenizer": tokenizer.to_dict(),
         "vocab_size": data.vocab_size,
         "characters_per_token": data.characters_per_token,

@@ -20,12 +20,14 @@ from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, Sett
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Trainer, TrainerState, TrainingContext
-from textgen.runs.checkpoints import Checkpoint, Progress
+from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
+from textgen.runs.formats import Progress
 from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")
-_WRITING: Final = 0.05  # share of the time that checkpoints may take
+_WRITING: Final = 0.01  # share of the time that checkpoints may take
+_HELD: Final = 64 << 20  # bytes of a state that may wait in memory for the next checkpoint; a larger one is written
 _UNREAD: Final = 8  # steps whose losses may stay on the device
 
 
@@ -34,7 +36,7 @@ class TrainingLoop:
     """One training of `model` by `trainer`, from wherever `progress` stands.
 
     blame                the offers of trainer and model
-    checkpoint_seconds   seconds between checkpoints, at least; writing them takes a twentieth of the time at most
+    checkpoint_seconds   seconds between checkpoints, at least; writing them takes a hundredth of the time at most
     observers            may end the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
@@ -56,9 +58,12 @@ class TrainingLoop:
     _unread: deque[StepDone] = attrs.field(factory=deque)
     _best: Checkpoint | None = None
     _written: set[int] = attrs.field(factory=set)
+    _writing_seconds: float = 0.0
 
-    def run(self, settle: Callable[[Settled], None]) -> None:
-        """Train to the end and write a checkpoint; `settle` records what the trainer decides.
+    def run(self, settle: Callable[[Settled], None], plan: Callable[[int], None]) -> None:
+        """Train to the end and write a checkpoint.
+
+        `settle` records what the trainer decides, and `plan` how many steps there are to be, once that is known.
 
         Raises Interrupted, TrainingError, or what the components raise.
         """
@@ -78,16 +83,17 @@ class TrainingLoop:
         )
         if self.observers.stopped is None:
             with contextlib.closing(self._events()) as events:
-                self._iterate(events, settle)
+                self._iterate(events, settle, plan)
         self._checkpoint()
 
     def _explain(self, error: BaseException) -> NoReturn:
         """Raise an error of trainer or model as the error to report."""
         if isinstance(error, ProcessesError):
             self._write_best()
-            kept, step = self._kept()
-            again = ", from which the same command resumes" if step is not None else ""
-            raise ProcessesError(f"{error}; {kept}{again}", step=step) from error
+            steps = self.directory.checkpoints.steps()
+            again = ", from which the same command resumes" if steps else ""
+            step = steps[-1] if steps else None
+            raise ProcessesError(f"{error}; {self.directory.kept()}{again}", step=step) from error
         if isinstance(error, TextgenError):
             raise error
         if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
@@ -109,9 +115,9 @@ class TrainingLoop:
         except FAILURES as error:
             self._explain(error)
 
-    def _iterate(self, events: Iterable[Any], settle: Callable[[Settled], None]) -> None:
+    def _iterate(self, events: Iterable[Any], settle: Callable[[Settled], None], plan: Callable[[int], None]) -> None:
         begun = earlier = time.perf_counter()
-        training_seconds, tokens = 0.0, 0
+        training_seconds, tokens, planned = 0.0, 0, False
         before = self.progress.seconds
         due = begun + self.checkpoint_seconds
         for event in events:
@@ -119,7 +125,11 @@ class TrainingLoop:
             self.progress.seconds = before + now - begun
             if isinstance(event, StepDone):
                 self._check_losses(event)
-                self.progress.step = event.step
+                self._check_steps(event)
+                if not planned:
+                    plan(event.steps)
+                planned = True
+                self.progress.step, self.progress.steps = event.step, event.steps
                 training_seconds += now - earlier
                 tokens += event.tokens
                 self.observers.tell(event)
@@ -143,6 +153,14 @@ class TrainingLoop:
             if self.observers.stopped is not None:
                 return
             earlier = time.perf_counter()
+
+    def _check_steps(self, event: StepDone) -> None:
+        """Blame a trainer whose numbers of steps could not be read back from a checkpoint."""
+        for name in ("step", "steps", "stable_steps"):
+            value: Any = getattr(event, name)
+            if type(value) is not int and not (name == "stable_steps" and value is None):
+                kind = type(value).__name__
+                raise blame(self.blame[0], f"yielded a StepDone whose {name} is of type {kind}, and must be an int")
 
     def _keep_stable(self, event: StepDone) -> None:
         """Write the state that a run with more steps would reach as well, where the next step is another than its."""
@@ -172,17 +190,9 @@ class TrainingLoop:
         rate = event.learning_rate
         advice = f" with learning rate {rate:g}; lower it, or clip the gradient" if rate is not None else ""
         raise TrainingError(
-            f"the loss is {event.loss} at step {event.step}{advice}; {self._kept()[0]}",
+            f"the loss is {event.loss} at step {event.step}{advice}; {self.directory.kept()}",
             step=event.step,
             learning_rate=rate,
-        )
-
-    def _kept(self) -> tuple[str, int | None]:
-        steps = self.directory.checkpoints.steps()
-        return (
-            (f"the checkpoint of step {steps[-1]} is kept", steps[-1])
-            if steps
-            else ("there was no checkpoint yet", None)
         )
 
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
@@ -194,7 +204,7 @@ class TrainingLoop:
         self.progress.since_best = 0 if best else self.progress.since_best + 1
         if best:
             self.progress.best_loss, self.progress.best_step = loss, event.step
-            self._best = self._snapshot()
+            self._best = self._held_snapshot()
         self.observers.tell(
             Evaluation(
                 step=event.step,
@@ -211,15 +221,31 @@ class TrainingLoop:
                 model=self.model,
             )
         )
+        if best and self._best is None:  # after the observers: what they wrote is counted
+            self._write(self._snapshot())
+            self.directory.checkpoints.keep({event.step, *self.progress.kept})
+
+    def _held_snapshot(self) -> Checkpoint | None:
+        """A copy of the current state, to be written later; None if that would take too much memory."""
+        now = self._snapshot()
+        arrays = now.trainer.arrays
+        if sum(array.nbytes for array in (*now.tensors.values(), *arrays.values())) > _HELD:
+            return None
+        return attrs.evolve(
+            now,
+            tensors={name: array.copy() for name, array in now.tensors.items()},
+            trainer=TrainerState({name: array.copy() for name, array in arrays.items()}, now.trainer.values),
+        )
 
     def _snapshot(self) -> Checkpoint:
+        """The current state. Its arrays change with the next step, where they are in the memory of the CPU."""
         try:
             state = self.trainer.state()
             if not isinstance(state, TrainerState):
                 raise blame(self.blame[0], f"gave {type(state).__name__} from state, and must give a TrainerState")
             return Checkpoint(
-                tensors={name: array.copy() for name, array in self.model.tensors().items()},
-                trainer=TrainerState({name: array.copy() for name, array in state.arrays.items()}, dict(state.values)),
+                tensors=self.model.tensors(),
+                trainer=TrainerState(state.arrays, dict(state.values)),
                 progress=attrs.evolve(self.progress),
             )
         except FAILURES as error:
@@ -236,25 +262,26 @@ class TrainingLoop:
 
     def _due_after_checkpoint(self) -> float:
         """Write a checkpoint, and return when the next one is due."""
-        begun = time.perf_counter()
         self._checkpoint()
-        now = time.perf_counter()
-        wait = max(self.checkpoint_seconds, (now - begun) / _WRITING) if self.checkpoint_seconds else 0.0
-        return now + wait
+        spent, self._writing_seconds = self._writing_seconds, 0.0
+        wait = max(self.checkpoint_seconds, spent / _WRITING) if self.checkpoint_seconds else 0.0
+        return time.perf_counter() + wait
 
     def _write_best(self) -> None:
         if self._best is not None and self._best.step not in self._written:
             self._write(self._best)
+        self._best = None
 
     def _write(self, checkpoint: Checkpoint) -> None:
+        begun = time.perf_counter()
         try:
             path = self.directory.checkpoints.write(checkpoint)
         except OSError as error:
-            raise RunError(
-                f"the checkpoint of step {checkpoint.step} cannot be written to {self.directory.path}: "
-                f"{error.strerror or error}; earlier checkpoints are intact",
-                self.directory.path,
-            ) from error
+            cause = f"the checkpoint of step {checkpoint.step} cannot be written to {self.directory.path}"
+            raise RunError(f"{cause}: {error.strerror or error}", self.directory.path) from error
+        except MemoryError as error:
+            self._explain(error)
+        self._writing_seconds += time.perf_counter() - begun
         self._written.add(checkpoint.step)
         logger.info("checkpoint of step %d written to %s", checkpoint.step, path)
         self.observers.tell(Checkpointed(step=checkpoint.step, path=path))

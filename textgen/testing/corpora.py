@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -67,6 +68,7 @@ def corpus_checks(
         Check(st.CORPUS_ENDS, suite.ends, after=(st.CORPUS_PIECES,), timed=False),
         calls_check(subject, suite.calls),
         Check(st.CORPUS_AGAIN, suite.again, after=(st.CORPUS_ENDS, st.COMPONENT_CALLS)),
+        Check(st.CORPUS_SOURCES, suite.sources, after=(st.CORPUS_AGAIN,)),
         Check(st.CORPUS_TEXT, suite.text, after=(st.CORPUS_PIECES, st.CORPUS_AGAIN)),
         process_check(subject),
         Check(st.CORPUS_READERS, suite.readers, after=(st.CORPUS_AGAIN,)),
@@ -154,6 +156,22 @@ class _Suite:
         for which, other in (("a second time", corpus), ("from a corpus built anew", self.build())):
             if self._digest(other) != first:
                 self.subject.fail(st.CORPUS_AGAIN, f"read() gave another text {which}")
+
+    def sources(self) -> None:
+        corpus = self.build()
+        if not hasattr(corpus, "sources"):
+            return
+        try:
+            first, second = list(corpus.sources()), list(corpus.sources())
+        except CorpusError as error:
+            raise Skip(f"its files are not to be had here: {error}") from error
+        odd = [path for path in first if not isinstance(path, str | Path) or not Path(path).is_file()]
+        if odd or not first:
+            self.subject.fail(st.CORPUS_SOURCES, f"sources() gave {odd[0]!r}, no file" if odd else "it named no file")
+        if first != second:
+            self.subject.fail(st.CORPUS_SOURCES, "sources() gave other files a second time")
+        if self._digest(self.subject.build(self.subject.context(seed=1))) != self._digest(corpus):
+            self.subject.fail(st.CORPUS_SOURCES, "it gave another text for another seed, and yet has sources()")
 
     def readers(self) -> None:
         corpus = self.build()

@@ -58,28 +58,31 @@ def look_at_import(module: str, time_limit: float) -> Findings:
 def import_failure(module: str, time_limit: float, label: str) -> ContractFailure | None:
     """What is wrong with importing a module, or None. An exception is in `facts["error"]` of what was found."""
     found = look_at_import(module, time_limit)
-    importing, facts = f"importing {module}", found.facts
+    importing = f"importing {module}"
     if found.ended is not None:
         return ContractFailure(
             st.COMPONENT_ENDS, f"{importing} had not ended after {time_limit:g} s{found.ended}", label
         )
-    seen = ""
+    seen = _import_fault(found)
+    return ContractFailure(st.COMPONENT_IMPORT, f"{importing} {seen}", label) if seen else None
+
+
+def _import_fault(found: Findings) -> str | None:
+    facts = found.facts
     if "exit" in facts:
-        seen = f"{importing} calls sys.exit({facts['exit']}){facts['place']}"
-    elif "error" in facts:
-        seen = f"{importing} failed: {facts['error']}"
-    elif heavy := facts["heavy"]:
+        return f"calls sys.exit({facts['exit']}){facts['place']}"
+    if "error" in facts:
+        return f"failed: {facts['error']}"
+    if heavy := facts["heavy"]:
         line = next(filter(None, heavy.values()), "")
-        seen = f"{importing} loads {' and '.join(heavy)}{line and f' {line}'}; import it inside build"
-    elif found.printed:
-        seen = f"{importing} wrote {found.printed[:80]!r} to stdout"
-    elif facts["changed"]:
-        seen = f"{importing} changed {', '.join(facts['changed'])}"
-    elif facts["left"]:
-        seen = f"{importing} left {facts['left'][0]} behind"
-    elif facts["seconds"] > _IMPORT_SECONDS:
-        seen = f"{importing} took {facts['seconds']:.1f} s"
-    return ContractFailure(st.COMPONENT_IMPORT, seen, label) if seen else None
+        return f"loads {' and '.join(heavy)}{line and f' {line}'}; import it inside build"
+    if found.printed:
+        return f"wrote {found.printed[:80]!r} to stdout"
+    if facts["changed"]:
+        return f"changed {', '.join(facts['changed'])}"
+    if facts["left"]:
+        return f"left {facts['left'][0]} behind"
+    return f"took {facts['seconds']:.1f} s" if facts["seconds"] > _IMPORT_SECONDS else None
 
 
 def look_at_calls(subject: Subject, extra: Mapping[str, Any]) -> Findings | None:

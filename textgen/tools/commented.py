@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -15,10 +16,15 @@ from textgen.pipeline.structure import Choice, phrase, plain
 _WIDTH = 100
 
 
-def commented_toml(pipeline: Pipeline) -> str:
-    """TOML with every default filled in. Reading it again gives the same pipeline."""
+def commented_toml(pipeline: Pipeline, given: Mapping[str, Any] | None = None) -> str:
+    """TOML with every default filled in. Reading it again gives the same pipeline.
+
+    given  `name` and `output` as they were written, None where they were not. They say where the run is, so what was
+           left to the name of the file is left to that of an edited copy. The pipeline's own if not set
+    """
+    place: Mapping[str, Any] = {"name": pipeline.name, "output": pipeline.output} if given is None else given
     general = GeneralOptions(
-        pipeline.name, pipeline.seed, pipeline.device, pipeline.threads, pipeline.output, default_observers=False
+        place["name"], pipeline.seed, pipeline.device, pipeline.threads, place["output"], default_observers=False
     )
     chains = {"sampler": pipeline.samplers, "observer": pipeline.observers}
     parts = [

@@ -203,3 +203,63 @@ def test_documents_have_an_end_that_is_no_text() -> None:
         assert made.decode(made.encode(named)) == named
         assert made.decode(np.array([end])) == made.incremental_decoder().decode(np.array([end])) == ""
     assert BPE.end_id is None
+
+
+@pytest.mark.parametrize(
+    ("special", "config", "end"),
+    [
+        (["<|endoftext|>"], None, "<|endoftext|>"),
+        (["</s>", "<|im_end|>"], {"eos_token": {"content": "<|im_end|>"}}, "<|im_end|>"),
+        (["</s>", "<|im_end|>"], {"eos_token": "clock"}, "</s>"),  # a token that is not special does not end a text
+        (["<|pad|>"], {}, None),
+    ],
+)
+def test_a_saved_tokenizer_ends_documents_with_its_own_token(
+    saved: Path, tmp_path: Path, special: list[str], config: dict[str, Any] | None, end: str | None
+) -> None:
+    import tokenizers
+
+    own: Any = tokenizers.Tokenizer.from_file(str(saved / "tokenizer.json"))
+    own.add_special_tokens(special)
+    own.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+    own.save(str(tmp_path / "tokenizer.json"))
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = plugin.build_folder_tokenizer(plugin.FolderTokenizerConfig(path=tmp_path), CONTEXT)
+    assert tokenizer.end_id is None
+    tokenizer.fit(iter([TEXT, DOCUMENT_END, TEXT, DOCUMENT_END]))
+    state = json.loads(json.dumps(tokenizer.to_dict()))
+    for made in (tokenizer, tokenizer.from_dict(state)):
+        assert made.end_id == (None if end is None else own.token_to_id(end))
+        assert made.encode(TEXT).tolist() == own.encode(TEXT).ids
+        if end is not None:
+            named = f"{TEXT}{end}!"
+            assert made.decode(made.encode(named)) == named
+            assert made.end_id not in made.encode(named)
+            assert made.decode(np.array([made.end_id])) == ""
+    library = tokenizers.Tokenizer.from_str(json.dumps(state))
+    assert library.encode(TEXT).ids == own.encode(TEXT).ids  # whoever else reads it sees no difference
+    assert loaded(tmp_path).end_id is None  # without documents
+
+
+def test_a_run_on_documents_with_a_saved_tokenizer_ends_its_texts(saved: Path, tmp_path: Path) -> None:
+    import tokenizers
+
+    from textgen import load, run
+
+    own: Any = tokenizers.Tokenizer.from_file(str(saved / "tokenizer.json"))
+    own.add_special_tokens(["<|endoftext|>"])
+    own.save(str(tmp_path / "tokenizer.json"))
+    lines = "".join(json.dumps({"text": TEXT}) + "\n" for _ in range(12))
+    (tmp_path / "texts.jsonl").write_text(lines)
+    tables = {
+        "output": str(tmp_path / "run"),
+        "corpus": {"type": "file", "path": str(tmp_path / "texts.jsonl"), "documents": "jsonl"},
+        "tokenizer": {"type": "huggingface-tokenizer", "path": str(tmp_path)},
+        "data": {"window_length": 16},
+        "model": {"type": "rnn", "hidden_size": 8},
+        "trainer": {"type": "sgd", "epochs": 1},
+        "observer": [],
+    }
+    generator = load(run(tables).path)
+    assert generator.tokenizer.end_id == own.token_to_id("<|endoftext|>")

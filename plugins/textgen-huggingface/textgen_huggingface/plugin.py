@@ -78,7 +78,8 @@ class BPEConfig:
 class FolderTokenizerConfig:
     """A byte-level tokenizer loaded from a local folder, such as that of GPT-2, Llama 3 or Qwen.
 
-    No special token is added to a text; those that stand in it are encoded as such.
+    No special token is added to a text; those that stand in it are encoded as such. If a corpus has documents, they
+    end with the tokenizer's own token for that, such as `<|endoftext|>`, and the text holds none.
     """
 
     path: Path = option(help="a folder with a tokenizer.json, or the file itself")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,8 @@ from textgen.protocols import Ids, IncrementalDecoder
 from textgen_huggingface.plugin import BPEConfig
 
 _END: Final = "<|endoftext|>"
+_ENDS: Final = (_END, "<|end_of_text|>", "</s>", "<eos>")
+_AS_IT_IS: Final = [{"Sequence": {"id": "A", "type_id": 0}}]
 _SEGMENT: Final = 1 << 16  # characters encoded at once, and the longest stretch without a space that stays whole
 
 
@@ -29,12 +32,14 @@ class ByteLevelTokenizer:
     space is cut there too, in `encode` as in `encode_pieces`: both always agree, however the text comes in pieces.
 
     learn       makes the tokenizer from a corpus
-    adds_end    whether it gets a token for the end of a document, if the corpus marks one
+    find_end    gives its token for the end of a document, which it may add; "" if it has none
+    end         that token, if the corpus marks documents
     """
 
     learn: Callable[[Iterable[str]], Any]
-    adds_end: bool
+    find_end: Callable[[Any], str]
     tokenizer: Any = None
+    end: str = ""
     _bytes: list[bytes] = attrs.field(factory=list, repr=False)
 
     @property
@@ -50,8 +55,8 @@ class ByteLevelTokenizer:
 
     @property
     def end_id(self) -> int | None:
-        """The id of `<|endoftext|>`, if it was added for the documents of the corpus."""
-        end: int | None = self.tokenizer.token_to_id(_END) if self.adds_end and self.tokenizer is not None else None
+        """The id of the token for the end of a document, if the corpus marks documents and there is such a token."""
+        end: int | None = self.tokenizer.token_to_id(self.end) if self.end else None
         return end
 
     def fit(self, pieces: Iterable[CorpusPiece]) -> None:
@@ -65,9 +70,10 @@ class ByteLevelTokenizer:
                 yield piece
 
         tokenizer = self.learn(segment for document in split_documents(noted()) for segment in _segments(document))
-        if ends and self.adds_end:
-            tokenizer.add_special_tokens([_END])
-        self._take(tokenizer)
+        end = self.find_end(tokenizer) if ends else ""
+        if end:
+            _note_end(tokenizer, end)
+        self._take(tokenizer, end)
 
     def encode(self, text: str) -> Ids:
         """(T,) int32. Lone surrogates, which no bytes of UTF-8 stand for, become U+FFFD."""
@@ -96,8 +102,8 @@ class ByteLevelTokenizer:
         """A tokenizer of what `to_dict` gave."""
         import tokenizers
 
-        made = ByteLevelTokenizer(self.learn, self.adds_end)
-        made._take(tokenizers.Tokenizer.from_str(json.dumps(state)))
+        made = ByteLevelTokenizer(self.learn, self.find_end)
+        made._take(tokenizers.Tokenizer.from_str(json.dumps(state)), _noted_end(state))
         return made
 
     def _joined(self, ids: Ids) -> bytes:
@@ -106,14 +112,14 @@ class ByteLevelTokenizer:
             raise ValueError(f"ids must be from 0 to {self.vocab_size - 1}")
         return b"".join([self._bytes[token] for token in ids.tolist()])
 
-    def _take(self, tokenizer: Any) -> None:
+    def _take(self, tokenizer: Any, end: str) -> None:
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         self._bytes = [b""] * (max(vocabulary.values(), default=-1) + 1)
         for token, index in vocabulary.items():
             self._bytes[index] = _token_bytes(token)
-        self.tokenizer = tokenizer
-        if self.end_id is not None:
-            self._bytes[self.end_id] = b""
+        self.tokenizer, self.end = tokenizer, end
+        if end:
+            self._bytes[vocabulary[end]] = b""
             tokenizer.encode_special_tokens = True  # where its name stands in a text, it is text
 
     def _fitted(self) -> Any:
@@ -134,7 +140,12 @@ class _Stream:
 
 def bpe(config: BPEConfig) -> ByteLevelTokenizer:
     """An unfitted tokenizer that learns merges from the corpus."""
-    return ByteLevelTokenizer(lambda pieces: _train(config, pieces), adds_end=True)
+
+    def add_end(tokenizer: Any) -> str:
+        tokenizer.add_special_tokens([_END])
+        return _END
+
+    return ByteLevelTokenizer(lambda pieces: _train(config, pieces), add_end)
 
 
 def from_folder(file: Path) -> ByteLevelTokenizer:
@@ -146,7 +157,36 @@ def from_folder(file: Path) -> ByteLevelTokenizer:
             pass
         return tokenizer
 
-    return ByteLevelTokenizer(learn, adds_end=False)
+    return ByteLevelTokenizer(learn, lambda tokenizer: _own_end(tokenizer, file))
+
+
+def _own_end(tokenizer: Any, file: Path) -> str:
+    """The special token that ends a text: what tokenizer_config.json says, else one of the usual names; "" if none."""
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        named = json.loads(file.with_name("tokenizer_config.json").read_bytes()).get("eos_token")
+        named = named.get("content") if isinstance(named, dict) else named
+        if isinstance(named, str) and named in special:
+            return named
+    return next((name for name in _ENDS if name in special), "")
+
+
+def _note_end(tokenizer: Any, end: str) -> None:
+    """Note which token ends documents, where it changes nothing: in a template that adds no token to a text."""
+    from tokenizers import processors
+
+    note = processors.TemplateProcessing(
+        single="$A", pair="$A $B:1", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    own = [] if tokenizer.post_processor is None else [tokenizer.post_processor]
+    tokenizer.post_processor = processors.Sequence([*own, note])
+
+
+def _noted_end(state: Mapping[str, Any]) -> str:
+    """The token that was noted, or ""."""
+    steps = (state.get("post_processor") or {}).get("processors") or [{}]
+    ends = list(steps[-1].get("special_tokens") or ())
+    return ends[0] if steps[-1].get("single") == _AS_IT_IS and len(ends) == 1 else ""
 
 
 def _train(config: BPEConfig, pieces: Iterable[str]) -> Any:

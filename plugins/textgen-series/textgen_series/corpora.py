@@ -43,6 +43,10 @@ class CSVColumn:
     config: SeriesConfig
     path: Path
 
+    def sources(self) -> list[Path]:
+        """The file."""
+        return [self.path]
+
     def read(self) -> Iterator[str]:
         """Yield 64 values at a time. Raises CorpusError naming file and line."""
         values = self._values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -9,13 +10,17 @@ import attrs
 from attrs.validators import optional
 
 from textgen import option
+from textgen.encodings import AUTO
+from textgen.plugin.component import Address
 
 
 def _encoding(instance: Any, attribute: Any, value: str) -> None:
+    if value == AUTO:
+        return
     try:
         "a".encode(value)  # looks it up, and refuses codecs such as hex that are not text encodings
     except (LookupError, ValueError):
-        raise ValueError("must be an encoding that Python knows, such as utf-8, cp1252 or latin-1") from None
+        raise ValueError('must be "auto", or an encoding that Python knows, such as utf-8 or cp1252') from None
 
 
 def _glob(instance: Any, attribute: Any, value: str) -> None:
@@ -24,27 +29,50 @@ def _glob(instance: Any, attribute: Any, value: str) -> None:
         raise ValueError("must be a pattern for paths below the folder, such as *.md or **/*.txt")
 
 
+def _sha256(instance: Any, attribute: Any, value: str) -> None:
+    if not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ValueError("must be a SHA-256: 64 digits from 0 to f")
+
+
 @attrs.frozen
 class FileConfig:
-    """Text files of your own.
+    """Texts of your own: files, folders, and addresses of files.
 
-    Several files are read in the given order, those of a folder sorted by path. Without documents, a line break is
-    added to each that does not end with one. Empty lines are no documents.
+    Several are read in the given order, those of a folder sorted by path. Without documents, a line break is
+    added to each that does not end with one. Empty lines are no documents. Files that begin as gzip or Zstandard files
+    do are decompressed.
     """
 
-    path: Path | tuple[Path, ...] = option(help="a file, a list of files, or a folder")
+    path: Address | Path | tuple[Address | Path, ...] = option(
+        help="a file, a folder, an address (https://…), or a list of these; what an address gives is kept in the cache"
+    )
     glob: str | None = option(
         None,
-        help="pattern for the files of a folder; *.txt, or *.jsonl for JSON lines, in it and below if not set",
+        help="pattern for the files of a folder; if not set, those in it and below whose suffix is one of texts, or of "
+        "JSON lines if that is what the documents are",
         validator=optional(_glob),
     )
     documents: Literal["none", "file", "line", "jsonl"] = option(
         "none", help='what a document is, if they are to be told apart: a "file", a "line", or a line of JSON ("jsonl")'
     )
     field: str = option("text", help="key of the text in each object of JSON lines")
-    encoding: str = option("utf-8", help="encoding of the files", validator=_encoding)
+    encoding: str = option(
+        "auto",
+        help='encoding of the files; "auto" takes for each file that of its byte order mark, else UTF-8, else a guess, '
+        "with a warning",
+        validator=_encoding,
+    )
+    html: Literal["text", "keep"] = option("text", help='"text" takes the text of .html files; "keep" changes nothing')
+    gutenberg: bool = option(False, help="leave out what Project Gutenberg puts before and after a book")
+    sha256: str | None = option(
+        None, help="SHA-256 that the file must have, if path is a single file or address", validator=optional(_sha256)
+    )
     line_endings: Literal["lf", "keep"] = option("lf", help='"lf" turns CRLF and CR into LF; "keep" changes nothing')
     byte_order_mark: Literal["strip", "keep"] = option("strip", help="what to do with U+FEFF at the start of a file")
+
+    def __attrs_post_init__(self) -> None:
+        if self.sha256 is not None and isinstance(self.path, tuple):
+            raise ValueError("sha256 is of one file, and path is a list")
 
 
 @attrs.frozen

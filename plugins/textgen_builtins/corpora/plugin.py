@@ -10,17 +10,17 @@ from textgen_builtins.corpora.config import FileConfig, StoryConfig, TimeMachine
 
 
 def build_file(config: FileConfig, context: BuildContext) -> Corpus:
-    """A corpus of text files."""
+    """A corpus of text files. Only to train are addresses fetched."""
     from textgen_builtins.corpora.text_files import FileCorpus
 
-    return FileCorpus(config)
+    return FileCorpus(config, console=context.console, offline=not context.training)
 
 
 def build_story(config: StoryConfig, context: BuildContext) -> Corpus:
     """The included story."""
     from textgen_builtins.corpora.text_files import FileCorpus
 
-    return FileCorpus(FileConfig(path=Path(__file__).with_name("story.txt")))
+    return FileCorpus(FileConfig(path=Path(__file__).with_name("story.txt"), encoding="utf-8"))
 
 
 def build_time_machine(config: TimeMachineConfig, context: BuildContext) -> Corpus:
@@ -28,7 +28,8 @@ def build_time_machine(config: TimeMachineConfig, context: BuildContext) -> Corp
     from textgen_builtins.corpora.text_files import FileCorpus
     from textgen_builtins.corpora.time_machine import cached_book
 
-    return FileCorpus(FileConfig(path=cached_book()))
+    book = cached_book(console=context.console, offline=not context.training)
+    return FileCorpus(FileConfig(path=book, encoding="utf-8"))
 
 
 @hookimpl

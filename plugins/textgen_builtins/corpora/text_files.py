@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-import codecs
 import io
+import itertools
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import attrs
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
+from textgen.encodings import AUTO, Tell, decode, warn
 from textgen.errors import CorpusError
-from textgen.files import encoding_of_mark
+from textgen_builtins.corpora import sources
+from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig
+from textgen_builtins.corpora.file_facts import HTML, inner_suffix
+from textgen_builtins.corpora.gutenberg import book_alone
+from textgen_builtins.corpora.html_text import declared_encoding, text_of_html
 
-_PIECE: Final = 1 << 20
-_SHOWN: Final = 5  # suffixes named in an error
-
-
-def files_in(folder: Path, glob: str) -> list[Path]:
-    """The files of a folder that match a pattern, sorted. Without regard to case: TXT is as good as txt."""
-    return sorted(path for path in folder.glob(_any_case(glob)) if path.is_file())
-
-
-def _any_case(glob: str) -> str:
-    """A pattern with each letter as a set of both its cases: `case_sensitive=False` comes with Python 3.12."""
-    return re.sub("[a-zA-Z]", lambda c: f"[{c[0].lower()}{c[0].upper()}]", glob) if "[" not in glob else glob
+_LONGEST_LINE: Final = 1 << 28  # characters of JSON, which is read as a whole
 
 
 @attrs.frozen
 class FileCorpus:
-    """textgen.protocols.Corpus over files, in pieces of about a megabyte."""
+    """textgen.protocols.Corpus over files, in pieces of about a megabyte.
+
+    console   where it is said, when the text is first read, what folders hold
+    offline   whether addresses must be in the cache
+    tell      called where an encoding is guessed
+    """
 
     config: FileConfig
+    console: TextIO | None = None
+    offline: bool = False
+    tell: Tell = warn
+    _said: list[str] = attrs.field(factory=list, init=False, eq=False)
 
     def read(self) -> Iterator[CorpusPiece]:
         """Yield the text of the files, and DOCUMENT_END after each document.
@@ -45,7 +47,7 @@ class FileCorpus:
         if self.config.documents == "none":
             yield from self._read_joined()
             return
-        for path in self.files():
+        for path in self._files_said():
             pieces = self._read_file(path)
             if self.config.documents == "file":
                 yield from pieces
@@ -57,7 +59,7 @@ class FileCorpus:
                     yield from (text, DOCUMENT_END)
 
     def _read_joined(self) -> Iterator[str]:
-        files = self.files()
+        files = self._files_said()
         several = len(files) > 1
         for path in files:
             last = ""
@@ -66,66 +68,34 @@ class FileCorpus:
             if last and not last.endswith(("\n", "\r")) and several:
                 yield "\n"
 
-    def files(self) -> list[Path]:
-        """The existing files, in reading order."""
-        glob = self.config.glob or ("**/*.jsonl" if self.config.documents == "jsonl" else "**/*.txt")
-        paths = self.config.path if isinstance(self.config.path, tuple) else (self.config.path,)
-        files = []
-        for path in paths:
-            try:
-                is_folder = path.is_dir()
-                found = files_in(path, glob) if is_folder else [path]
-            except OSError as error:
-                raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
-            if not found:
-                there = sorted({file.suffix or file.name for file in path.rglob("*") if file.is_file()})[:_SHOWN]
-                holds = f"it holds {', '.join(there)}" if there else "it holds no file"
-                raise CorpusError(f"no file in it matches {glob!r}: {holds}; see option glob", path)
-            files += found
-        if not files:
-            raise CorpusError("no file is named: option path is an empty list")
+    def sources(self) -> list[Path]:
+        """The files that `read` reads, in order. Raises CorpusError."""
+        return sources.find(self.config, console=self.console, offline=self.offline)[0]
+
+    def _files_said(self) -> list[Path]:
+        """The same, said once on the console where they are those of folders."""
+        files, folders = sources.find(self.config, console=self.console, offline=self.offline)
+        for line in [f"corpus {folder.describe()}" for folder in folders] if self.console and not self._said else []:
+            self._said.append(line)
+            print(line, file=self.console)
         return files
 
     def _read_file(self, path: Path) -> Iterator[str]:
-        pieces = self._decode(path)
+        data, suffix, declared = read_bytes(path), inner_suffix(path), ""
+        is_page = suffix in HTML and self.config.html == "text"
+        if is_page and self.config.encoding == AUTO:
+            first = next(data, b"")
+            data, declared = itertools.chain([first], data), declared_encoding(first)
+        pieces = decode(data, path, self.config.encoding, declared=declared, tell=self.tell)
         if self.config.byte_order_mark == "strip":
             pieces = _without_mark(pieces)
         if self.config.line_endings == "lf":
             pieces = _with_line_feeds(pieces)
+        if is_page:
+            pieces = text_of_html(pieces, path)
+        if self.config.gutenberg:
+            pieces = book_alone(pieces, path)
         return filter(None, pieces)
-
-    def _decode(self, path: Path) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder(self.config.encoding)()
-        offset, data = 0, b""
-        try:
-            with path.open("rb") as file:
-                while data := file.read(_PIECE):
-                    yield decoder.decode(data)
-                    offset += len(data)
-            yield decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            raise self._undecodable(path, offset, data, error) from error
-        except UnicodeError as error:  # UTF-16 and UTF-32 without a mark
-            encoding = self.config.encoding
-            cause = f"it has no byte order mark, and {encoding} needs one; set option encoding to {encoding}-le or -be"
-            raise CorpusError(cause, path, encoding=encoding) from error
-        except OSError as error:
-            raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
-
-    def _undecodable(self, path: Path, offset: int, data: bytes, error: UnicodeDecodeError) -> CorpusError:
-        # The decoder reports positions in the bytes held back from earlier pieces plus this one.
-        place = offset + len(data) - len(error.object) + error.start
-        byte = f"0x{error.object[error.start]:02x}"
-        encoding, marked = self.config.encoding, "" if offset else encoding_of_mark(data)
-        if codecs.lookup(encoding).name.startswith(marked):  # that is what it was read as
-            marked = ""
-        return CorpusError(
-            f"it is not {encoding}: byte {byte} at offset {place} ({error.reason})",
-            path,
-            encoding=encoding,
-            offset=place,
-            suggested_encoding=marked,
-        )
 
 
 def _lines_marked(pieces: Iterator[str]) -> Iterator[CorpusPiece]:
@@ -140,7 +110,7 @@ def _lines_marked(pieces: Iterator[str]) -> Iterator[CorpusPiece]:
 
 def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[str]:
     """The text in each object of JSON lines. Raises CorpusError, naming the line."""
-    for number, line in enumerate(_lines(pieces), 1):
+    for number, line in enumerate(_lines(pieces, path), 1):
         if not line.strip():
             continue
         try:
@@ -158,15 +128,19 @@ def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[st
         yield value[field]
 
 
-def _lines(pieces: Iterator[str]) -> Iterator[str]:
+def _lines(pieces: Iterator[str], path: Path) -> Iterator[str]:
     """Whole lines, without their breaks."""
     parts: list[str] = []
+    length = 0
     for piece in pieces:
         first, *others = piece.split("\n")
         parts.append(first)
+        length += len(first)
+        if length > _LONGEST_LINE:
+            raise CorpusError(f"a line of it is longer than {_LONGEST_LINE:,} characters", path)
         for line in others:
             yield "".join(parts)
-            parts = [line]
+            parts, length = [line], len(line)
     yield "".join(parts)
 
 

@@ -40,10 +40,10 @@ def log_softmax(logits: Array) -> Floats32:
     return values
 
 
-def log_softmax_of_one(logits: Floats32) -> None:
-    """`log_softmax` of one row (V,), in place and in a third of the time."""
-    logits -= logits[logits.argmax()]
-    logits -= np.log(_total(np.exp(logits)))
+def log_softmax_of_one(logits: Floats32, out: Floats32) -> None:
+    """`log_softmax` of one row (V,) into `out` (V,), in a third of the time."""
+    np.subtract(logits, logits[logits.argmax()], out=out)
+    out -= np.log(np.exp(out).dot(_ones(len(out))))
 
 
 def _total(values: Floats32) -> Floats32:

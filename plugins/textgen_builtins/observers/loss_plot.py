@@ -30,8 +30,8 @@ def draw(rows: Sequence[dict[str, Any]]) -> str:
     if not values:
         return _document("")
     last = max(row["step"] for row in rows)
-    x_ticks = _ticks(0, last, 6)
-    y_ticks = _ticks(min(values), max(values), 6, outward=True)
+    x_ticks = ticks(0, last, 6)
+    y_ticks = ticks(min(values), max(values), 6, outward=True)
     x_span, y_low, y_high = max(last, x_ticks[-1]), y_ticks[0], y_ticks[-1]
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -86,7 +86,7 @@ def _axes(x_ticks: list[float], y_ticks: list[float], place: Any) -> list[str]:
     ]
 
 
-def _ticks(low: float, high: float, count: int, *, outward: bool = False) -> list[float]:
+def ticks(low: float, high: float, count: int, *, outward: bool = False) -> list[float]:
     """Round numbers from `low` to `high`; with `outward`, also the next round number at both ends."""
     span = (high - low) or max(abs(high), 1.0)
     raw = span / count

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import attrs
 
-from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
-from textgen.files import write_atomic
+from textgen.durable import append, write_atomic
+from textgen.errors import RunError
+from textgen.events import Checkpointed, Evaluation, Event, RunFinished, RunStarted, StepDone
+from textgen.files import parse_json, read_bytes
+from textgen.pipeline.records import COUNT, is_number, structure
 from textgen_builtins.observers.config import SamplesConfig
 from textgen_builtins.observers.loss_plot import draw
 
@@ -30,7 +35,7 @@ _FIELDS = (
 
 @attrs.define
 class MetricsFile:
-    """One JSON object per evaluation, written immediately."""
+    """One JSON object per evaluation, on the disk before a checkpoint counts it."""
 
     path: Path
 
@@ -38,28 +43,39 @@ class MetricsFile:
         """Append an evaluation; remove those after the checkpoint that a run resumes from."""
         if isinstance(event, RunStarted):
             kept = [json.dumps(row) for row in read_metrics(self.path)[: event.evaluations]]
-            write_atomic(self.path, "".join(line + "\n" for line in kept).encode())
+            with _needed(self.path):
+                write_atomic(self.path, "".join(line + "\n" for line in kept).encode())
         elif isinstance(event, Evaluation):
             row = {name: getattr(event, name) for name in _FIELDS}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            with _needed(self.path):
+                append(self.path, (json.dumps(row) + "\n").encode())
 
 
 @attrs.define
 class LossPlot:
-    """The curves of both losses, drawn whenever training ends or pauses. Earlier parts come from metrics.jsonl."""
+    """The curves of both losses, drawn with every checkpoint. Earlier parts come from metrics.jsonl."""
 
     path: Path
     _rows: list[dict[str, Any]] = attrs.field(factory=list)
+    _drawn: int = 0
 
     def observe(self, event: Event) -> None:
-        """Collect evaluations; draw at the end."""
+        """Collect evaluations; draw what is new."""
         if isinstance(event, RunStarted):
             self._rows = read_metrics(self.path.with_name("metrics.jsonl"))[: event.evaluations]
         elif isinstance(event, Evaluation):
             self._rows.append({name: getattr(event, name) for name in _FIELDS})
-        elif isinstance(event, RunFinished) and self._rows:
-            write_atomic(self.path, draw(self._rows).encode())
+        elif isinstance(event, Checkpointed):
+            self._draw()
+        elif isinstance(event, RunFinished):
+            with contextlib.suppress(*([RunError] if event.status == "failed" else [])):  # the disk may be why
+                self._draw()
+
+    def _draw(self) -> None:
+        if len(self._rows) > self._drawn:
+            with _needed(self.path):
+                write_atomic(self.path, draw(self._rows).encode())
+            self._drawn = len(self._rows)
 
 
 @attrs.define
@@ -76,8 +92,8 @@ class Samples:
     def observe(self, event: Event) -> None:
         """Write a sample if one is due; the first is due at the first evaluation."""
         if isinstance(event, RunStarted):
-            self._seen, self._sampled = event.evaluations, event.step
-            self._keep_samples(lambda step: 0 < step <= event.step)
+            self._seen = event.evaluations
+            self._sampled = self._keep_samples(lambda step: 0 < step <= event.step)
         elif isinstance(event, StepDone):
             self._steps = event.steps
         elif isinstance(event, Evaluation):
@@ -94,36 +110,68 @@ class Samples:
     def _sample(self, event: Evaluation) -> None:
         prompt = self.config.prompt
         text = prompt + event.sample(prompt, self.config.max_new_tokens)
-        self._keep_samples(lambda step: step < event.step)  # one of this step may be from before a crash
-        with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(f"{_heading(event.step)}\n{text}\n\n")
+        made = f"=== step {event.step} ===\n{text}\n\n"
+        self._keep_samples(lambda step: step < event.step, made)  # one of this step may be from before a crash
         if self.console is not None:
             from tqdm.auto import tqdm
 
             shown = " ".join(text.split())
             tqdm.write(f"step {event.step} writes: {shown}", file=self.console)
 
-    def _keep_samples(self, keep: Callable[[int], bool]) -> None:
-        """Cut the file at the first sample of a step that is not to be kept."""
-        kept = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+    def _keep_samples(self, keep: Callable[[int], bool], more: str = "") -> int:
+        """Cut the file at the first sample of a step that is not to be kept, and add to it; return the last step kept.
+
+        It is replaced as a whole: of a part, nobody could say where the last sample ends.
+        """
+        kept, last = read_bytes(self.path).decode("utf-8", "replace") if self.path.exists() else "", 0
         for heading in re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE):
             if not keep(int(heading[1])):
                 kept = kept[: heading.start()]
                 break
-        write_atomic(self.path, kept.encode())
+            last = int(heading[1])
+        with _needed(self.path):
+            write_atomic(self.path, (kept + more).encode())
+        return last
+
+
+@contextlib.contextmanager
+def _needed(path: Path) -> Iterator[None]:
+    """End the run when a file of it cannot be written: it can be run again, and lacks nothing then."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}", path) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; an incomplete last line, after a crash, is left out."""
+    """The rows of a metrics.jsonl. An incomplete last line, after a crash, is left out.
+
+    So is any other that is damaged, with those after it; a warning names it.
+    """
     rows: list[dict[str, Any]] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
+    *lines, last = read_bytes(path).split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate([*lines, last] if last else lines, 1):
+        try:
+            rows.append(parse_json(line))
+            structure(_Row, rows[-1])
+        except ValueError as error:
+            rows = rows[: number - 1]
+            if number <= len(lines):
+                cause = f"line {number} is damaged, and left out with those after it: {error}"
+                warnings.warn(f"{path}: {cause}", stacklevel=2)
+            break
     return rows
 
 
-def _heading(step: int) -> str:
-    return f"=== step {step} ==="
+@attrs.frozen
+class _Row:
+    """A line of metrics.jsonl. A loss may be infinite, or NaN."""
+
+    step: int = attrs.field(validator=COUNT)
+    epoch: int = attrs.field(validator=COUNT)
+    training_loss: Any = attrs.field(validator=is_number)
+    validation_loss: Any = attrs.field(validator=is_number)
+    perplexity: Any = attrs.field(validator=is_number)
+    bits_per_character: Any = attrs.field(validator=is_number)
+    characters_per_second: float
+    seconds: float

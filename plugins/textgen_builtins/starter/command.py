@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 import shlex
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import click
 
 from textgen import UsageError
-from textgen.files import write_atomic
-from textgen_builtins.starter import settings, texts
+from textgen.durable import write_atomic
+from textgen.encodings import AUTO
+from textgen.pipeline.document import NAME
+from textgen.plugin.component import Address
+from textgen_builtins.corpora.file_facts import COMPRESSED
+from textgen_builtins.starter import settings
+
+if TYPE_CHECKING:
+    from textgen_builtins.starter.texts import TextFacts
+
+_LONGEST_NAME: Final = 100  # bytes
+_RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
 
 @click.command("init")
@@ -27,29 +43,56 @@ from textgen_builtins.starter import settings, texts
     help="Characters a second that training with 256 units reads on the machine of the run; this one is tried if it is "
     "not given.",
 )
+@click.option("--encoding", default=AUTO, show_default=True, help="How the text is encoded; auto finds out.")
+@click.option("--field", metavar="NAME", help="Key of the text in JSON lines; guessed if not given.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
-def init(text: str | None, pipeline: str | None, minutes: float, speed: float | None, force: bool) -> None:
+def init(
+    text: str | None, pipeline: str | None, minutes: float, speed: float | None, force: bool, **options: Any
+) -> None:
     """Write a commented pipeline for your own text, to edit and run.
 
-    TEXT is a text file, JSON lines, or a folder of .txt, .md or .jsonl files; without it the pipeline trains on the
-    story that comes with textgen.
+    TEXT is a text file, HTML or JSON lines, compressed or not, a folder of them, or an address (https://…); without it
+    the pipeline trains on the story that comes with textgen. It is read to the end, so that a run can read it too.
     """
-    stem = Path(text).resolve().stem if text else "pipeline"
-    path = Path(pipeline or f"{stem}.toml")
-    facts = texts.STORY if text is None else texts.look_at(text, path.parent)
+    from textgen_builtins.starter import texts
+
+    path = Path(f"{_stem(text)}.toml") if pipeline is None else Path(pipeline)
+    if not str(path).isprintable():
+        raise UsageError(f"{str(path)!r} has characters that cannot be printed; choose another name with --pipeline")
     if path.exists() and not force:
         raise UsageError(f"{path} exists; choose another name with --pipeline, or replace it with --force")
+    facts = texts.STORY if text is None else texts.look_at(text, path.parent, console=sys.stderr, **options)
     made = starter_pipeline(facts, minutes * 60, settings.measured_speed() if speed is None else speed)
     try:
         write_atomic(path, made.replace("{file}", shlex.quote(str(path))).encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-    if facts.remark:
-        click.echo(f"textgen: warning: {facts.remark}", err=True)
-    click.echo(f"wrote {path}; now: textgen run {shlex.quote(str(path))}", err=True)
+    for remark in facts.remarks:
+        click.echo(f"textgen: warning: {remark}", err=True)
+    click.echo(f"wrote {path}; now: textgen run {shlex.quote(str(path))}{_elsewhere(path)}", err=True)
 
 
-def starter_pipeline(facts: texts.TextFacts, seconds: float, speed: float) -> str:
+def _stem(text: str | None) -> str:
+    """A name for the pipeline of a text that suits a file, a run and a shell: the text's own, where it does."""
+    if text is None:
+        return "pipeline"
+    named = urlsplit(text).path if Address.matches(text) else str(Path(text).resolve())
+    path = Path(named.rstrip("/"))
+    stem = (Path(path.stem) if path.suffix.lower() in COMPRESSED else path).stem
+    if not NAME.fullmatch(stem) or ".." in stem or len(os.fsencode(stem)) > _LONGEST_NAME:
+        plain = re.sub(r"[^\w.+-]+|\.\.+", "-", stem).strip("-_.")
+        stem = plain.encode()[:_LONGEST_NAME].decode(errors="ignore") or "text"
+    return f"{stem}-text" if _RESERVED.fullmatch(stem) else stem
+
+
+def _elsewhere(path: Path) -> str:
+    """The option that keeps a run of that name that is there already, or ""."""
+    names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
+    free = next(name for name in names if not Path("runs", name).exists())
+    return "" if free == path.stem else f" --output {shlex.quote(f'runs/{free}')}"
+
+
+def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
     """The pipeline, in which {file} stands for its own name."""
     chosen = settings.choose(facts.size, seconds, speed)
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")

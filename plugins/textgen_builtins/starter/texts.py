@@ -1,27 +1,29 @@
-"""What init finds out about a text before anything reads it: its files, their size, and how they are encoded."""
+"""What init finds out about a text: it reads all of it, as a run with the pipeline it writes will."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TextIO
 
 import attrs
 import tomli_w
 
 from textgen import UsageError
-from textgen.files import encoding_of_mark
+from textgen.documents import DOCUMENT_END
+from textgen.encodings import AUTO, decode
+from textgen.errors import CorpusError
+from textgen.plugin.component import Address
+from textgen_builtins.corpora.compression import read_bytes
+from textgen_builtins.corpora.config import FileConfig
+from textgen_builtins.corpora.file_facts import JSON_LINES, inner_suffix
+from textgen_builtins.corpora.gutenberg import begins_as_book
+from textgen_builtins.corpora.text_files import FileCorpus
 
-_SMALLEST: Final = 2000  # bytes
-_NO_TEXTS: Final = {
-    b"%PDF": "a PDF",
-    b"PK\3\4": "a ZIP archive, as DOCX, ODT and EPUB files are",
-    b"{\\rtf": "an RTF document",
-}
-_PIECE: Final = 1 << 20
-_TEXTS: Final = (".txt", ".md", ".jsonl")  # of a folder, the files with the first of these suffixes that there are
-_STORY_BYTES: Final = 87_000
+_SMALLEST: Final = 2000  # characters
+_STORY_CHARACTERS: Final = 87_000
 _STORY: Final = """\
 type = "story"         # the story that comes with textgen; for your own text:
 # type = "file"
@@ -30,97 +32,145 @@ type = "story"         # the story that comes with textgen; for your own text:
 
 @attrs.frozen
 class TextFacts:
-    """A text: the keys of `[corpus]` for it, its size in bytes, and a remark on its encoding, or ""."""
+    """A text: the keys of `[corpus]` for it, its size in characters, and what was guessed of it."""
 
     corpus: str
     size: int
-    remark: str = ""
+    remarks: tuple[str, ...] = ()
 
 
-STORY: Final = TextFacts(_STORY, _STORY_BYTES)
+STORY: Final = TextFacts(_STORY, _STORY_CHARACTERS)
 """The embedded story."""
 
 
-def look_at(text: str, folder: Path) -> TextFacts:
-    """The file or folder `text`, for a pipeline in `folder`. Raises UsageError if there is no text, or too little."""
+def look_at(
+    text: str, folder: Path, *, encoding: str = AUTO, field: str | None = None, console: TextIO | None = None
+) -> TextFacts:
+    """The file, folder or address `text`, for a pipeline in `folder`.
+
+    encoding, field   as options of the corpus, which are guessed if they are not given
+    console           where it is said what a folder holds
+
+    Raises UsageError if there is no text, or too little, and CorpusError if it cannot be read.
+    """
+    path = _path(text)
+    guessed: dict[Path, str] = {}
+    remarks: list[str] = []
+
+    def tell(file: Path, name: str, why: str) -> None:
+        if file not in guessed:
+            guessed[file] = name
+            remarks.append(f"{file}: read as {name}, {why}; if that is wrong, give --encoding")
+
+    try:
+        config = FileConfig(path, encoding=encoding)
+    except ValueError as error:
+        raise UsageError(str(error.args[0]), argument="encoding", value=encoding) from error
+    try:
+        config = _with_documents(config, field, remarks)
+        corpus = FileCorpus(config, console=console, tell=tell)
+        if config.documents == "none" and _is_book(corpus):
+            corpus = attrs.evolve(corpus, config=attrs.evolve(config, gutenberg=True))
+            remarks.append("it is a book of Project Gutenberg, and is read without what stands before and after it")
+        size = sum(len(piece) for piece in corpus.read() if piece is not DOCUMENT_END)
+    except CorpusError as error:
+        error.exit_code = 2  # nothing was written
+        raise
+    if size < _SMALLEST:
+        cause = f"{text} has {size:,} characters, which is too little to learn from"
+        raise UsageError(f"{cause}; give some thousands at least")
+    config, names = corpus.config, set(guessed.values())
+    if len(names) == 1 and len(guessed) == len(corpus.sources()):
+        config = attrs.evolve(config, encoding=names.pop())
+    return TextFacts(_table(config, path if isinstance(path, str) else _relative(path, folder)), size, tuple(remarks))
+
+
+def _path(text: str) -> Address | Path:
+    """What is named. Raises UsageError where a pipeline cannot name it, or it is no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!r} is not UTF-8, as a name in a pipeline must be; rename it") from error
+    if Address.matches(text):
+        return Address(text)
     path = Path(text)
     if not path.exists():
-        raise UsageError(f"{text} does not exist; give a text file, or a folder of them")
+        raise UsageError(f"{text} does not exist; give a text file, a folder of them, or an address (https://…)")
     if path.suffix.lower() == ".toml":
         raise UsageError(f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}")
-    files, suffix = ([path], path.suffix.lower()) if path.is_file() else _files_in(path)
+    return path
+
+
+def _with_documents(config: FileConfig, field: str | None, remarks: list[str]) -> FileConfig:
+    """The options with documents, where the files are JSON lines: those of a folder only if it has no other texts."""
+    as_documents = attrs.evolve(config, documents="jsonl", field=field or "text")
     try:
-        size = sum(file.stat().st_size for file in files)
-        encoding, remark = _encoding(files)
-    except OSError as error:
-        raise UsageError(f"{error.filename or text} cannot be read: {error.strerror or error}") from error
-    if size < _SMALLEST:
-        cause = f"{text} has {size:,} bytes, which is too little to learn from"
-        raise UsageError(f"{cause}; give some thousands at least")
-    corpus = 'type = "file"\n' + tomli_w.dumps({"path": _relative(path, folder)}).strip()
-    corpus += "           # a file, a list of files, or a folder"
-    if suffix == ".md" and path.is_dir():
-        corpus += '\nglob = "**/*.md"'
-    elif suffix == ".jsonl":
-        corpus += '\ndocuments = "jsonl"    # each line is a JSON object, and a text of its own\n'
-        corpus += tomli_w.dumps({"field": _field_of(files[0])}).strip()
-    return TextFacts(corpus + encoding, size, remark)
+        file = FileCorpus(config).sources()[0]
+    except CorpusError as error:
+        try:
+            file = FileCorpus(as_documents).sources()[0]
+        except CorpusError:
+            raise error from None
+    if inner_suffix(file) not in JSON_LINES:
+        return config
+    if field is None and (guess := _field_of(file, config.encoding)) != "text":
+        remarks.append(f"{file}: the text of a line is taken to be its field {guess!r}; if not, give --field")
+        return attrs.evolve(as_documents, field=guess)
+    return as_documents
 
 
-def _files_in(folder: Path) -> tuple[list[Path], str]:
-    """The texts of a folder, and their suffix."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    for suffix in _TEXTS:
-        if files := [path for path in found if path.suffix.lower() == suffix]:
-            return files, suffix
-    raise UsageError(f"{folder} holds no file with one of the suffixes {', '.join(_TEXTS)}; give one of its files")
-
-
-def _field_of(file: Path) -> str:
+def _field_of(file: Path, encoding: str) -> str:
     """The key of the text in JSON lines: "text", or that of the longest text in the first line."""
+    first = ""
+    for piece in decode(read_bytes(file), file, encoding, tell=lambda *_: None):
+        first += piece
+        if "\n" in first.lstrip():
+            break
     try:
-        with file.open(encoding="utf-8-sig") as opened:
-            first = json.loads(opened.readline(_PIECE))
-        texts = {key: len(value) for key, value in first.items() if isinstance(value, str)}
-    except (ValueError, AttributeError, RecursionError):  # a run will say what is wrong
+        value: Any = json.loads(first.lstrip("\ufeff \t\r\n").partition("\n")[0])
+        texts = {key: len(item) for key, item in value.items() if isinstance(item, str)}
+    except (ValueError, AttributeError, RecursionError):  # reading it will say what is wrong
         texts = {}
     return "text" if "text" in texts or not texts else max(texts, key=lambda key: texts[key])
 
 
+def _is_book(corpus: FileCorpus) -> bool:
+    """Whether it is one file that has both marks of Project Gutenberg."""
+    if len(corpus.sources()) != 1 or not begins_as_book(_pieces(corpus)):
+        return False
+    try:
+        for _ in _pieces(attrs.evolve(corpus, config=attrs.evolve(corpus.config, gutenberg=True))):
+            pass
+    except CorpusError:
+        return False
+    return True
+
+
+def _pieces(corpus: FileCorpus) -> Iterator[str]:
+    return (piece for piece in corpus.read() if piece is not DOCUMENT_END)
+
+
+def _table(config: FileConfig, path: str) -> str:
+    """The keys of `[corpus]`, those that are not the defaults."""
+
+    def line(key: str, value: object, comment: str = "") -> str:
+        written = tomli_w.dumps({key: value}).strip()
+        return f"{written:<22} # {comment}" if comment else written
+
+    lines = [line("type", "file"), line("path", path, "a file, folder, address, or a list of them")]
+    if config.documents == "jsonl":
+        lines += [line("documents", "jsonl", "each line is a JSON object, and a text of its own")]
+        lines += [line("field", config.field)]
+    if config.encoding != AUTO:
+        lines += [line("encoding", config.encoding)]
+    if config.gutenberg:
+        lines += [line("gutenberg", True, "without what Project Gutenberg puts before and after a book")]
+    return "\n".join(lines)
+
+
 def _relative(path: Path, folder: Path) -> str:
     try:
-        return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+        relative = Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
     except ValueError:  # another drive
         return path.absolute().as_posix()
-
-
-def _encoding(files: list[Path]) -> tuple[str, str]:
-    """The line of the pipeline that says how the files are encoded, as far as it is known, and a remark if not."""
-    found = {file: _encoding_of(file) for file in files}
-    names = set(found.values())
-    if names <= {"utf-8"}:
-        return "", ""
-    if len(names) == 1 and "" not in names:
-        return f'\nencoding = "{names.pop()}"', ""
-    odd = next(file for file, name in found.items() if name != "utf-8")
-    what = f"{odd} is {found[odd]}, and others are not" if found[odd] else f"{odd} is not UTF-8"
-    line = '\n# encoding = "cp1252"     # say here how the text is encoded: it is not UTF-8'
-    return line, f"{what}; set the option encoding of [corpus], for example to cp1252 or latin-1"
-
-
-def _encoding_of(file: Path) -> str:
-    """ "utf-8", "utf-16" or "utf-32" where the bytes of a file show it, else "". Raises UsageError if it is no text."""
-    with file.open("rb") as opened:
-        beginning = opened.read(100)
-    for magic, what in _NO_TEXTS.items():
-        if beginning.startswith(magic):
-            raise UsageError(f"{file} is {what}, not plain text; save it as text first")
-    if name := encoding_of_mark(beginning):
-        return name
-    try:
-        with file.open(encoding="utf-8") as text:
-            while text.read(_PIECE):
-                pass
-    except UnicodeDecodeError:
-        return ""
-    return "utf-8"
+    return f"./{relative}" if relative.startswith("~") else relative

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 import numpy as np
@@ -21,6 +21,7 @@ _UNKNOWN_NAME, _END_NAME = "<unk>", "<end>"
 _CODE_POINTS: Final = 0x110000
 _BLOCK: Final = 1 << 20  # characters processed at once: the temporary arrays take a few times 4 MB
 _COUNTED: Final = 1 << 16  # characters of short documents that are counted together
+Codes: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
 
 
 @attrs.define(eq=False)
@@ -34,7 +35,7 @@ class CharTokenizer:
     characters: str | None = None
     ends: bool = False
     _codes: npt.NDArray[np.uint32] = attrs.field(init=False, repr=False)
-    _table: npt.NDArray[np.int32] = attrs.field(init=False, repr=False)
+    _table: Ids = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if self.characters is not None:
@@ -72,13 +73,13 @@ class CharTokenizer:
 
     def encode(self, text: str) -> Ids:
         """(T,) int32."""
-        return np.concatenate([np.empty(0, np.int32), *self.encode_pieces([text])])
+        return np.concatenate([np.empty(0, np.int32), *self.encode_pieces([text])], dtype=np.int32)
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """(T,) int32 for each block of about a million characters."""
+        """(T,) for each block of about a million characters, of the smallest unsigned dtype for the vocabulary."""
         self._fitted()
         for codes in self._normalized(pieces):
-            yield self._table[codes]
+            yield self._table.take(codes)
 
     def decode(self, ids: Ids) -> str:
         """The characters; `<unk>` is U+FFFD, `<end>` is nothing. Raises ValueError for ids outside the vocabulary."""
@@ -99,14 +100,22 @@ class CharTokenizer:
         return {"type": "char", "tokens": [_UNKNOWN_NAME, *self._fitted(), *[_END_NAME] * self.ends]}
 
     def from_dict(self, state: Mapping[str, Any]) -> CharTokenizer:
-        """A tokenizer with the vocabulary of `to_dict`."""
-        characters = state["tokens"][1:]
-        ends = characters[-1:] == [_END_NAME]
-        return CharTokenizer(self.config, "".join(characters[:-1] if ends else characters), ends)
+        """A tokenizer with the vocabulary of `to_dict`. Raises ValueError for anything else."""
+        tokens = state.get("tokens")
+        if state.keys() != {"type", "tokens"} or state["type"] != "char":
+            raise ValueError('expected the keys type = "char" and tokens')
+        if not isinstance(tokens, list) or tokens[:1] != [_UNKNOWN_NAME]:
+            raise ValueError(f"tokens: expected a list that begins with {_UNKNOWN_NAME!r}")
+        ends = tokens[-1] == _END_NAME
+        characters = tokens[1 : len(tokens) - ends]
+        single = (isinstance(each, str) and len(each) == 1 for each in characters)
+        if not all(single) or sorted(set(characters)) != characters:
+            raise ValueError("tokens: expected characters in order of their code points, each once")
+        return CharTokenizer(self.config, "".join(characters), ends)
 
     def _index(self, characters: str) -> None:
         codes = np.array([ord(_UNKNOWN_CHARACTER), *map(ord, characters)], np.uint32)
-        table = np.full(_CODE_POINTS, UNKNOWN, np.int32)
+        table = np.full(_CODE_POINTS, UNKNOWN, np.min_scalar_type(len(characters) + 1))
         table[codes[1:]] = np.arange(1, len(codes))
         self.characters, self._codes, self._table = characters, codes, table
 
@@ -115,7 +124,7 @@ class CharTokenizer:
             raise ValueError("the tokenizer is not fitted yet")
         return self.characters
 
-    def _normalized(self, pieces: Iterable[str]) -> Iterator[npt.NDArray[np.uint32]]:
+    def _normalized(self, pieces: Iterable[str]) -> Iterator[Codes]:
         """Blocks of code points, normalised as if the pieces were one text."""
         if self.config.unicode_form != "none":
             pieces = _unicode_normalized(pieces, self.config.unicode_form)
@@ -124,16 +133,25 @@ class CharTokenizer:
         after_space = False
         for piece in pieces:
             for start in range(0, len(piece), _BLOCK):
-                block = piece[start : start + _BLOCK]
-                codes = np.frombuffer(block.encode("utf-32-le", "surrogatepass"), np.uint32)
+                codes = _code_points(piece[start : start + _BLOCK])
                 if self.config.letters_only:
                     codes, after_space = _letters_only(codes, after_space)
                     if self.config.lower_case:
-                        codes = np.where(codes < ord("a"), codes | 32, codes)  # a space stays a space
+                        codes = codes | np.uint8(32)  # a space stays a space
                 yield codes
 
 
-def _gathered(blocks: Iterable[npt.NDArray[np.uint32]]) -> Iterator[npt.NDArray[np.uint32]]:
+def _code_points(text: str) -> Codes:
+    """The code points (T,) of a text, in one byte each if it is ASCII, in two or four otherwise: less to read."""
+    if text.isascii():
+        return np.frombuffer(text.encode(), np.uint8)
+    units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
+    if len(units) == len(text):  # no character takes two
+        return units
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _gathered(blocks: Iterable[Codes]) -> Iterator[Codes]:
     """The same code points in fewer blocks: counting takes longer for many short ones."""
     held, size = [], 0
     for block in blocks:
@@ -154,7 +172,7 @@ class _Stateless:
         return self.tokenizer.decode(ids)
 
 
-def _letters_only(codes: npt.NDArray[np.uint32], after_space: bool) -> tuple[npt.NDArray[np.uint32], bool]:
+def _letters_only(codes: Codes, after_space: bool) -> tuple[Codes, bool]:
     """Every run of characters other than A-Z and a-z as one space, also across the borders of blocks."""
     letters = ((codes | 32) - ord("a") < 26) & (codes < 128)
     keep = letters.copy()
@@ -162,7 +180,7 @@ def _letters_only(codes: npt.NDArray[np.uint32], after_space: bool) -> tuple[npt
     if len(codes):
         keep[0] |= not after_space
         after_space = not letters[-1]
-    return np.where(letters, codes, np.uint32(ord(" ")))[keep], after_space
+    return np.where(letters, codes, codes.dtype.type(ord(" ")))[keep], after_space
 
 
 def _unicode_normalized(pieces: Iterable[str], form: Any) -> Iterator[str]:

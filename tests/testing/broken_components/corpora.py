@@ -62,6 +62,24 @@ class SharedCorpus(GoodCorpus):
         return self.pieces
 
 
+class NoFilesCorpus(GoodCorpus):
+    def sources(self) -> Any:
+        return ["https://example.org/text.txt"]
+
+
+class SeededCorpus(GoodCorpus):
+    """Its text would be taken for that of another seed."""
+
+    def __init__(self, context: Any) -> None:
+        self.seed = context.seed
+
+    def sources(self) -> Any:
+        return [Path(__file__)]
+
+    def read(self) -> Any:
+        yield f"The text of seed {self.seed}."
+
+
 class OneReaderCorpus(GoodCorpus):
     """Reads well, if one reader is done before the next begins."""
 
@@ -148,6 +166,8 @@ CORPORA = [
     Case("corpus", "corpus-again", "no text a second time", offered(OnceCorpus)),
     Case("corpus", "corpus-again", "gave no text a second time", offered(SharedCorpus)),
     Case("corpus", "corpus-readers", "in turn", offered(OneReaderCorpus)),
+    Case("corpus", "corpus-sources", "'https://example.org/text.txt', no file", offered(NoFilesCorpus, "no-files")),
+    Case("corpus", "corpus-sources", "another text for another seed", offered(SeededCorpus, "seeded")),
     Case("corpus", "corpus-errors", "it raised nothing", offered(GoodCorpus), {"unreadable": {}}),
 ]
 

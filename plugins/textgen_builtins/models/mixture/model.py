@@ -103,9 +103,13 @@ class MixtureDecoder:
             logits = self.extend(tokens[:, None])
             for never in forbidden:
                 logits[:, never] = -np.inf
-            tokens = logits.argmax(axis=-1)
-            made[:, step] = tokens
-            highest[:, step] = logits.max(axis=-1) if len(tokens) > 1 else logits[0, tokens[0]]
+            if len(tokens) == 1:
+                made[0, step] = token = logits[0].argmax()
+                highest[0, step] = logits[0, token]
+            else:
+                logits.argmax(axis=-1, out=made[:, step])
+                logits.max(axis=-1, out=highest[:, step])
+            tokens = made[:, step]
         if np.isfinite(highest).all():
             return made
         self.write_state(before)
@@ -155,8 +159,9 @@ class _Part:
             out[:] = self.decoder.extend_experts(token)[0]
             return
         logits = self.decoder.extend(token)
-        out[:] = logits.cpu().numpy() if hasattr(logits, "cpu") else logits
-        log_softmax_of_one(out[0])
+        if type(logits) is not np.ndarray or logits.dtype != np.float32:
+            logits = np.array(logits.float().cpu().numpy() if hasattr(logits, "cpu") else logits, np.float32)
+        log_softmax_of_one(logits[0], out[0])
 
     def score(self, tokens: Ids) -> Floats32:
         """(B, T, E, V) after each of `tokens` (B, T)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -13,6 +13,7 @@ import numpy as np
 from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, Settled, TrainingEvent
+from textgen.pipeline.records import structure
 from textgen.protocols import Model, Trainer, TrainerState, TrainingContext
 from textgen_builtins.models.gate import fit, gate_size
 from textgen_builtins.models.loss import log_softmax, mean_loss
@@ -90,10 +91,11 @@ class MixtureTrainer:
         return TrainerState({f"first.{name}": array for name, array in state.arrays.items()}, values)
 
     def load_state(self, state: TrainerState) -> None:
-        """Go on from `state` in the next `train`."""
-        self._second_trained = state.values["second_trained"]
+        """Go on from `state` in the next `train`. Raises ValueError if it is none of this trainer."""
+        position = structure(_Position, state.values)
+        self._second_trained = position.second_trained
         arrays = {name.removeprefix("first."): array for name, array in state.arrays.items()}
-        self.first.load_state(TrainerState(arrays, state.values["first"]))
+        self.first.load_state(TrainerState(arrays, dict(position.first)))
 
     def _train_first(
         self, model: Mixture, data: Dataset, context: TrainingContext
@@ -104,6 +106,12 @@ class MixtureTrainer:
         alone = attrs.evolve(context, seed=context.seed + 1, processes=None)
         for _ in self.make_second().train(model, data, alone):
             pass
+
+
+@attrs.frozen
+class _Position:
+    second_trained: bool
+    first: Mapping[str, Any]
 
 
 class _HeldOut:

@@ -12,9 +12,11 @@ import numpy as np
 from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, StepDone, TrainingEvent
+from textgen.pipeline.records import COUNT, structure
 from textgen.protocols import Ids, TrainerState, TrainingContext
 from textgen_builtins.models.gate import Gate, fit, gate_size
 from textgen_builtins.models.loss import mean_loss
+from textgen_builtins.models.ngram.bounded import BoundedCounter, Budget, Progress, release
 from textgen_builtins.models.ngram.model import NgramModel
 from textgen_builtins.models.ngram.smoothing import Floats, Ints, interpolation
 from textgen_builtins.models.ngram.trie import Trie
@@ -22,19 +24,34 @@ from textgen_builtins.models.ngram.words import WordCounts, context_keys
 
 _LEAD: Final = 256  # tokens read before those of the gate, so that no state is a beginning
 _SAMPLE: Final = 4096  # tokens whose loss stands for the training text's, where words count
+_BYTES_PER_TOKEN: Final = 100  # of memory while a text is counted at once
+_BYTES_PER_WORD_TOKEN: Final = 500  # and its words
+_PART, _PARTS = 1 << 18, 64  # tokens of a long text that tell its entropy
 
 
 @attrs.define(eq=False)
 class CountTrainer:
     """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words if the model counts them.
 
-    The model has its n-grams after the last order, and its words after the last step. Counting again is quicker than
-    reading counts from a disk, so all that the trainer's state holds is how far it came.
+    A text whose counting takes more than the memory of the `budget`, or of which n-grams are to be left out, is counted
+    in shards on disk. Steps are then parts of that work, whose loss is that of order 1, and the last step's that of the
+    model on the last 4,096 tokens. Words are counted in so many of the last tokens as fit into the memory, and the text
+    of the gate is not counted.
+
+    The model has its n-grams after the last order, and its words after the last step. All that the trainer's state
+    holds is how far it came: one that goes on counts again, in silence up to there, or if in shards from step 1.
+
+    prune_entropy   of an n-gram, by how much it changes the model, in nats per token, to stay; see `pruning`
+    thresholds      counts up to which n-grams of each order were left out, once that is known
     """
 
     gate_fraction: float = 0.05
-    _step: int = 0
-    _evaluated: bool = False
+    budget: Budget = Budget(10**9)
+    prune_entropy: float = 0.0
+    thresholds: tuple[int, ...] = attrs.field(default=(), init=False)
+    _step: int = attrs.field(default=0, init=False)
+    _evaluated: bool = attrs.field(default=False, init=False)
+    _starts_again: bool = attrs.field(default=False, init=False)
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Count, yielding after each order the exact loss of the training text under a model of that order.
@@ -49,15 +66,19 @@ class CountTrainer:
         if self._evaluated:
             return
         order = model.order or usual_order(data.training)
-        steps, loss = order + (model.reader is not None), float("nan")
-        for step, loss in enumerate(self._losses(model, data, order), 1):
+        self._starts_again = in_shards = self._is_in_shards(data.training)
+        progress = self._in_shards(model, data, order) if in_shards else self._at_once(model, data, order)
+        step, loss = 0, float("nan")
+        for step, done in enumerate(progress, 1):
+            loss = done.loss
             if step > self._step:
                 self._step = step
-                yield StepDone(step=step, steps=steps, epoch=step, loss=loss, tokens=len(data.training))
+                epoch = 1 if in_shards else step
+                yield StepDone(step=step, steps=max(step, done.steps), epoch=epoch, loss=loss, tokens=done.tokens)
         self._evaluated = True
         yield Evaluated(
             step=self._step,
-            epoch=self._step,
+            epoch=1 if in_shards else self._step,
             training_loss=loss,
             validation_loss=(
                 mean_loss(model, data.validation, data.vocab_size) if model.words else model.trie.loss(data.validation)
@@ -66,33 +87,66 @@ class CountTrainer:
 
     def state(self) -> TrainerState:
         """The steps made, and whether the model was evaluated."""
-        return TrainerState({}, {"step": self._step, "evaluated": self._evaluated})
+        step = self._step if self._evaluated or not self._starts_again else 0
+        return TrainerState({}, {"step": step, "evaluated": self._evaluated})
 
     def load_state(self, state: TrainerState) -> None:
-        """Go on from `state` in the next `train`."""
-        self._step, self._evaluated = state.values["step"], state.values["evaluated"]
+        """Go on from `state` in the next `train`. Raises ValueError if it is none of this trainer."""
+        position = structure(_Position, state.values)
+        self._step, self._evaluated = position.step, position.evaluated
 
-    def _losses(self, model: NgramModel, data: Dataset, order: int) -> Iterator[float]:
-        """Count; give the loss after each step."""
-        yield from _count_ngrams(model, data.training, order)
+    def _is_in_shards(self, tokens: Ids) -> bool:
+        left_out = self.prune_entropy > 0 or any(self.budget.prune or ())
+        return left_out or _BYTES_PER_TOKEN * len(tokens) > self.budget.memory
+
+    def _at_once(self, model: NgramModel, data: Dataset, order: int) -> Iterator[Progress]:
+        """Count with all of the text in memory, giving the loss after each step."""
+        tokens = data.training
+        steps = order + (model.reader is not None)
+        for loss in _count_ngrams(model, tokens, order):
+            yield Progress(steps, len(tokens), loss)
         if model.reader is not None:
-            model.words = _count_words(model, data.training)
-            model.gate = self._gate(model, data.training, order)
-            yield mean_loss(model, data.training[-_SAMPLE:], data.vocab_size) or 0.0
+            model.words = _count_words(model, tokens)
+            size = gate_size(len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size)
+            if size:
+                part = NgramModel(order, data.vocab_size, model.kinds - 1, model.reader)
+                for _ in _count_ngrams(part, tokens[:-size], order):
+                    pass
+                part.words = _count_words(part, tokens[:-size])
+                model.gate = _gate(part, tokens, size)
+            yield Progress(steps, len(tokens), mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0)
 
-    def _gate(self, model: NgramModel, tokens: Ids, order: int) -> Gate:
-        """The gate fitted to the end of `tokens` (N,), by counts of what is before it."""
-        vocab_size, prior = model.trie.vocab_size, model.expert_weights
-        size = gate_size(len(tokens), self.gate_fraction, len(prior), vocab_size)
-        if not size:
-            return model.gate
-        part = NgramModel(order, vocab_size, model.kinds - 1, model.reader)
-        for _ in _count_ngrams(part, tokens[:-size], order):
-            pass
-        part.words = _count_words(part, tokens[:-size])
-        decoder, end = part.decoder(1), np.asarray(tokens[-size - _LEAD :], np.int64)
-        decoder.extend(end[None, : -size - 1])
-        return fit(decoder.score_experts(end[None, -size - 1 : -1])[0], end[-size:], prior)
+    def _in_shards(self, model: NgramModel, data: Dataset, order: int) -> Iterator[Progress]:
+        """Count in bounded memory."""
+        tokens, size = data.training, 0
+        if model.reader is not None:
+            size = gate_size(len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size)
+        counted = tokens[: len(tokens) - size]
+        counter = BoundedCounter(counted, data.vocab_size, order, self.budget, self.prune_entropy)
+        steps = 0
+        for progress in counter.run():
+            steps = progress.steps
+            yield progress
+        self.thresholds, model.trie = counter.prune, counter.trie
+        if model.reader is not None:
+            model.words = _count_words(model, counted[-max(_LEAD, self.budget.memory // _BYTES_PER_WORD_TOKEN) :])
+            if size:
+                model.gate = _gate(model, tokens, size)
+        yield Progress(steps, 0, mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0)
+        release(tokens)
+
+
+def _gate(model: NgramModel, tokens: Ids, size: int) -> Gate:
+    """The gate fitted to the last `size` of `tokens` (N,), by a `model` that has not counted them."""
+    decoder, end = model.decoder(1), np.asarray(tokens[-size - _LEAD :], np.int64)
+    decoder.extend(end[None, : -size - 1])
+    return fit(decoder.score_experts(end[None, -size - 1 : -1])[0], end[-size:], model.expert_weights)
+
+
+@attrs.frozen
+class _Position:
+    step: int = attrs.field(validator=COUNT)
+    evaluated: bool
 
 
 def usual_order(tokens: Ids) -> int:
@@ -100,8 +154,13 @@ def usual_order(tokens: Ids) -> int:
 
     The factor is measured: 7 for The Time Machine in small letters, 8 for Pride and Prejudice with all its characters.
     """
-    shares = np.bincount(tokens) / max(1, len(tokens))
+    parts = [tokens]
+    if len(tokens) > _PART * _PARTS:
+        parts = [tokens[start : start + _PART] for start in range(0, len(tokens) - _PART, len(tokens) // _PARTS)]
+    joined = np.concatenate(parts)
+    shares = np.bincount(joined) / max(1, len(joined))
     shares = shares[shares > 0]
+    release(tokens)
     entropy = -float((shares * np.log(shares)).sum())
     return int(np.clip(round(1.75 * math.log(max(2, len(tokens))) / max(entropy, 0.1)), 2, 12))
 

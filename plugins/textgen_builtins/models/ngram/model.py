@@ -12,7 +12,9 @@ from textgen_builtins.models.ngram.smoothing import Floats32, Ints
 from textgen_builtins.models.ngram.trie import Trie
 from textgen_builtins.models.ngram.words import Hashes, WordCounts, WordReader, context_keys, context_keys_of_one
 
+_ONE: Final = (1, 1)
 _BLOCK: Final = 1 << 23  # probabilities that `score` works on at once: 32 MiB
+_RECENT: Final = 1 << 22  # bytes of the contexts of one sequence that are kept: texts repeat themselves
 EXPERT_WEIGHTS: Final = (0.2, 0.35, 0.5)
 """The exponents of the experts where words count; measured on English texts, prose with and without punctuation."""
 
@@ -27,7 +29,8 @@ class NgramModel:
     contexts of words, interpolated with the shorter ones and the n-grams. The `gate` mixes them: at first with
     EXPERT_WEIGHTS at every token, later as it was fitted. A model without a reader is its one expert.
 
-    Its weights are `counts`, `keys` and `sizes` of a Trie. With a reader also `gate.bias` and `gate.slopes` and, for
+    Its weights are `counts`, `keys` and `sizes` of a Trie, and where n-grams were left out `totals` and `discounts`.
+    With a reader also `gate.bias` and `gate.slopes` and, for
     each number n of words before the word so far, `words.n.contexts`, `.counts` and `.edges` of WordCounts. How many
     there are depends on the text, so load_tensors takes any number that fits together.
     """
@@ -53,27 +56,33 @@ class NgramModel:
 
     def tensors(self) -> Tensors:
         """`sizes` are of the orders counted so far."""
-        trie = {"counts": self.trie.counts, "keys": self.trie.keys, "sizes": np.array(self.trie.sizes, np.int64)}
+        trie = self.trie.tensors()
         words = {f"words.{n}.{key}": a for n, counts in enumerate(self.words) for key, a in counts.tensors().items()}
         return trie | words | (self.gate.tensors() if self.kinds else {})
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Take over counts. Raises ValueError where they are not those of such a model."""
-        names = {"counts", "keys", "sizes"}
-        if any(name.startswith("words.") for name in tensors):  # they are counted last, so there may be none yet
+        pruned = {"totals", "discounts"} if "totals" in tensors else set()
+        names = {"counts", "keys", "sizes"} | pruned
+        has_words = any(name.startswith("words.") for name in tensors)  # counted last, so there may be none yet
+        if has_words:
             names |= {f"words.{n}.{key}" for n in range(self.kinds) for key in ("contexts", "counts", "edges")}
         counts = {name: array for name, array in tensors.items() if not name.startswith("gate.")}
         if counts.keys() != names:
             raise ValueError(f"the weights are {', '.join(sorted(tensors)) or 'none'}, and should be {sorted(names)}")
         for name, array in counts.items():
-            if array.dtype != np.int64 or array.ndim != 1:
-                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, and should be int64 (N,)")
+            dtype, axes = (np.float64, 2) if name == "discounts" else (np.int64, 1)
+            small = name == "counts" and array.dtype == np.uint32
+            if (array.dtype != dtype and not small) or array.ndim != axes:
+                of = "float64 of shape (orders, 3)" if axes == 2 else "int64 of shape (N,)"
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, and should be {of}")
         sizes = tensors["sizes"].tolist()
         if self.order is not None and len(sizes) > self.order:
             raise ValueError(f"these are counts up to order {len(sizes)}, and the model's order is {self.order}")
         size = self.trie.vocab_size
-        self.trie = Trie(size, tensors["keys"], tensors["counts"], sizes)
-        kinds = range(self.kinds if len(names) > 3 else 0)
+        left_out = [tensors[name] for name in ("totals", "discounts") if pruned]
+        self.trie = Trie(size, tensors["keys"], tensors["counts"], sizes, *left_out)
+        kinds = range(self.kinds if has_words else 0)
         parts = ({key: tensors[f"words.{n}.{key}"] for key in ("contexts", "edges", "counts")} for n in kinds)
         self.words = tuple(WordCounts(size, **part) for part in parts)
         if self.kinds:
@@ -107,8 +116,11 @@ class NgramDecoder:
         return self._mixed(experts.reshape(-1, *experts.shape[2:])).reshape(*tokens.shape, -1)
 
     def extend_experts(self, tokens: Ids) -> Floats32:
-        """Log probabilities (B, E, V) of what follows `tokens` (B, T). The array is used again by the next call."""
-        if len(self._nodes) == 1 and tokens.shape[1] == 1:
+        """Log probabilities (B, E, V) of what follows `tokens` (B, T), not to be written to.
+
+        The array may be used again by the next call.
+        """
+        if tokens.shape == _ONE:
             return self._extend_one(tokens.item())
         if tokens.shape[1]:
             self._read(tokens.astype(np.int64))
@@ -129,9 +141,9 @@ class NgramDecoder:
 
     def read_state(self) -> Tensors:
         """`context` (B,) int64, the numbers of nodes of this model's trie; `words` (B, 4) int64, if words count."""
+        self._save()
         state = {"context": self._nodes.copy()}
         if self._reader:
-            self._save()
             state["words"] = np.concatenate([self._words.view(np.int64), self._last[:, None]], axis=1)
         return state
 
@@ -150,7 +162,8 @@ class NgramDecoder:
 
     def _set(self, nodes: Ints, words: Hashes, last: Ints) -> None:
         self._nodes, self._words, self._last = nodes, words, last
-        self._unsaved: list[int] | None = None  # the words of a batch of one, where `_words` is behind
+        self._unsaved: tuple[int, list[int], int] | None = None  # node, words and token of one, where these are behind
+        self._recent: dict[tuple[int, ...], Floats32] = {}  # (1, E, V) by the context of one
         self._logs = np.empty((len(nodes), self._experts, self._trie.vocab_size), np.float32)
 
     def _no_token(self, batch_size: int) -> Ints:
@@ -159,13 +172,13 @@ class NgramDecoder:
 
     def _read(self, tokens: Ints) -> tuple[Ints, Hashes]:
         """Read `tokens` (B, T); return the nodes (B, T) and the words (B, T, 3), or (B, T, 0), after each."""
+        self._save()
         one = tokens.shape[1] == 1
         trie = self._trie
         nodes = trie.advance(self._nodes, tokens[:, 0])[:, None] if one else trie.walk(self._nodes, tokens)
         self._nodes = nodes[:, -1].copy()
         words = np.empty((*tokens.shape, 0), np.uint64)
         if self._reader:
-            self._save()
             words = self._reader.read(self._words, tokens)
             self._words, self._last = words[:, -1].copy(), tokens[:, -1].copy()
         return nodes, words
@@ -185,27 +198,41 @@ class NgramDecoder:
 
     def _extend_one(self, token: int) -> Floats32:
         """`extend_experts` for one token of one sequence."""
-        out = self._logs[0]
-        self._nodes[0] = node = self._trie.advance_one(int(self._nodes[0]), token)
+        node, words, _ = self._unsaved or (int(self._nodes[0]), self._words[0].tolist(), 0)
+        node = self._trie.advance_one(node, token)
+        if self._reader:
+            words = self._reader.read_one(words, token)
+        self._unsaved = node, words, token
+        if self._logs.nbytes > _RECENT // 64:
+            return self._fill_one(node, words, token, self._logs)
+        context = (node, token, *words)
+        logs = self._recent.get(context)
+        if logs is None:
+            if len(self._recent) * self._logs.nbytes >= _RECENT:
+                self._recent.clear()
+            logs = self._recent[context] = self._fill_one(node, words, token, np.empty_like(self._logs))
+        return logs
+
+    def _fill_one(self, node: int, words: list[int], token: int, logs: Floats32) -> Floats32:
+        """Fill `logs` (1, E, V) with the experts' log probabilities in one context."""
+        out = logs[0]
         self._trie.probabilities_of_one(node, out[0])
         if self._reader:
-            words = self._reader.read_one(self._unsaved or self._words[0].tolist(), token)
-            self._unsaved, self._last[0] = words, token
             out[1:] = out[0]
             keys = context_keys_of_one(words, token, self._model.kinds - 1)
             for kind, (key, counts) in enumerate(zip(keys, self._model.words, strict=False)):
-                counts.interpolate_one(key, out[min(kind, 1) + 1])
-        np.log(out, out)
-        return self._logs
+                counts.interpolate_one(key, out[1 if kind == 0 else 2])
+        return np.log(logs, logs)
 
     def _save(self) -> None:
-        """Bring `_words` up to date."""
+        """Bring the state of a batch of one up to date."""
         if self._unsaved:
-            self._words, self._unsaved = np.array([self._unsaved], np.uint64), None
+            (self._nodes[0], words, self._last[0]), self._unsaved = self._unsaved, None
+            self._words = np.array([words], np.uint64)
 
     def _mixed(self, experts: Floats32) -> Floats32:
         """Logits (M, V) from log probabilities (M, E, V)."""
         if self._experts == 1:
-            return experts[:, 0]
+            return experts[:, 0].copy() if len(experts) == 1 else experts[:, 0]
         gate = self._model.gate
-        return gate.mix_one(experts[0])[None] if len(experts) == 1 else gate.mix(experts)
+        return gate.mix_one(experts[0].copy())[None] if len(experts) == 1 else gate.mix(experts)

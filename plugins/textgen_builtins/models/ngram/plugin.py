@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
+from typing import Any, Final
+
 import attrs
 from attrs.validators import and_, ge, le, optional
 
 from textgen import BuildContext, Component, hookimpl, option
 from textgen.protocols import Model, Trainer
+
+_MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB)")
+_BYTES: Final = {"MB": 10**6, "GB": 10**9}
+_LEAST_MEMORY: Final = 200 * 10**6
 
 
 @attrs.frozen
@@ -31,15 +39,52 @@ class NgramConfig:
     )
 
 
+def _check_memory(_instance: Any, _attribute: Any, value: str) -> None:
+    if not _MEMORY.fullmatch(value) or bytes_of(value) < _LEAST_MEMORY:
+        raise ValueError('must be a size such as "500MB" or "1.5GB", and at least 200MB')
+
+
+def _check_prune(_instance: Any, _attribute: Any, value: tuple[int, ...]) -> None:
+    if not value or value[0] != 0 or any(b < a for a, b in pairwise(value)):
+        raise ValueError("must be counts that begin with 0 and do not fall, such as [0, 0, 1]")
+
+
+def bytes_of(memory: str) -> int:
+    """The bytes of a size such as "500MB" or "1.5GB"."""
+    number, unit = _MEMORY.fullmatch(memory).groups()  # type: ignore[union-attr]
+    return int(float(number) * _BYTES[unit])
+
+
 @attrs.frozen
 class CountConfig:
-    """Fits an n-gram model by counting: one pass over the text for each order, and one for words."""
+    """Fits an n-gram model by counting: at once, or in sorted shards on disk where that takes too much memory."""
 
     gate_fraction: float = option(
         0.05,
         help="share of the training text, at its end and at most 20,000 tokens, that the weights of n-grams and words "
         "are fitted to, for which the text before it is counted apart; 0 leaves them at what suits prose",
         validator=and_(ge(0), le(0.5)),
+    )
+    memory: str = option(
+        "1GB",
+        help='what counting may take, about, in all its processes together, such as "500MB". A text that takes more, '
+        "100 bytes a token, is counted in shards on disk",
+        validator=_check_memory,
+    )
+    processes: int = option(
+        0, help="processes that count in shards; one a core if 0, and fewer for a short text", validator=ge(0)
+    )
+    prune: tuple[int, ...] | None = option(
+        None,
+        help="for each order, the last also for all after it: n-grams that occur so often or less are left out, as "
+        "KenLM's --prune. If not set, as few as lets the model fit into the memory; [0] leaves out none",
+        validator=optional(_check_prune),
+    )
+    prune_entropy: float = option(
+        0.0,
+        help="n-grams that change the cross-entropy of the text by less, in nats per token, are left out (Stolcke, "
+        "1998): 1e-9 for large texts, 1e-6 for small ones; 0 leaves out none",
+        validator=ge(0),
     )
 
 
@@ -57,9 +102,11 @@ def build_ngram(config: NgramConfig, context: BuildContext) -> Model:
 
 def build_count(config: CountConfig, context: BuildContext) -> Trainer:
     """A trainer at the start."""
+    from textgen_builtins.models.ngram.bounded import Budget
     from textgen_builtins.models.ngram.counting import CountTrainer
 
-    return CountTrainer(config.gate_fraction)
+    budget = Budget(bytes_of(config.memory), config.processes, config.prune)
+    return CountTrainer(config.gate_fraction, budget, config.prune_entropy)
 
 
 @hookimpl

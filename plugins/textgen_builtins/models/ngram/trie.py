@@ -11,53 +11,131 @@ A node's suffix is the node of its tokens without the first: where a context was
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from textgen_builtins.models.ngram.smoothing import Floats32, Ints, interpolation
+from textgen.protocols import Tensors
+from textgen_builtins.models.ngram.smoothing import Floats, Floats32, Ints, interpolation
 
 _TABLE_BYTES: Final = 1 << 26  # for the rows kept ready; deeper contexts are put together when they are asked for
+_LINKED: Final = 1 << 19  # nodes whose suffixes are looked up at once
 _BLOCK: Final = 1 << 16  # tokens worked on at once: the scratch arrays take a few times 512 KiB
 
 
 class Trie:
     """N-gram counts of a vocabulary of V tokens. Immutable, so threads may share it.
 
-    keys    (E,) int64, node · V + token of each n-gram, rising
-    counts  (E,) int64: of the highest order how often it occurs, of the others after how many different tokens
-    sizes   how many n-grams there are of order 1, 2, ...
+    keys       (E,) int64, node · V + token of each n-gram, rising
+    counts     (E,) integers: of the highest order how often it occurs, of the others after how many different tokens
+    sizes      how many n-grams there are of order 1, 2, ...
+    totals     (nodes,) int64, what the counts of all that follows each context sum to, and
+    discounts  (orders, 3) float64, those of smoothing; both only where some n-grams were left out
 
-    Raises ValueError when these do not fit together.
+    It takes up to 37 bytes of memory for an n-gram: 8 for the key, 8 for the count, 4 for its share, 1 to 4 for the
+    token, and 13 more where it is a context. Raises ValueError when these do not fit together.
     """
 
-    def __init__(self, vocab_size: int, keys: Ints, counts: Ints, sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        keys: Ints,
+        counts: Ints,
+        sizes: Sequence[int],
+        totals: Ints | None = None,
+        discounts: Floats | None = None,
+    ) -> None:
+        for _ in self._build(vocab_size, keys, counts, sizes, totals, discounts):
+            pass
+
+    @classmethod
+    def gradually(cls, *arguments: Any) -> Generator[None, None, Trie]:
+        """Make one, with a yield several times a second."""
+        trie = cls.__new__(cls)
+        yield from trie._build(*arguments)
+        return trie
+
+    def _build(
+        self,
+        vocab_size: int,
+        keys: Ints,
+        counts: Ints,
+        sizes: Sequence[int],
+        totals: Ints | None = None,
+        discounts: Floats | None = None,
+    ) -> Iterator[None]:
         self.vocab_size, self.keys, self.counts, self.sizes = vocab_size, keys, counts, tuple(sizes)
+        self.totals, self.discounts = totals, discounts
         self.order = len(self.sizes)
         borders = np.concatenate([[0], np.cumsum(np.asarray(self.sizes, np.int64))])
         self.nodes = int(borders[-2]) + 1 if self.order else 1  # that are contexts: the highest order's are none
-        parents, self._tokens = np.divmod(keys, vocab_size)
-        _check(keys, counts, self.sizes, borders, parents)
-        self._depths = np.repeat(np.arange(max(self.order, 1)), [1, *self.sizes[:-1]])
-        self._starts = np.searchsorted(parents, np.arange(self.nodes + 1))
-        self._own = np.empty(len(keys))
-        self._lower = np.ones(self.nodes)
-        self._suffixes = np.zeros(self.nodes, np.int64)
+        _check(self, borders)
+        self._tokens = (keys % vocab_size).astype(np.min_scalar_type(vocab_size - 1))
+        self._depths = np.repeat(np.arange(max(self.order, 1), dtype=np.uint8), [1, *self.sizes[:-1]])
+        numbers = np.int32 if len(keys) < 1 << 31 else np.int64
+        self._starts: Any = np.searchsorted(keys, np.arange(self.nodes + 1) * vocab_size).astype(numbers)
+        self._own32 = np.empty(len(keys), np.float32)
+        self._lower32 = np.ones(self.nodes, np.float32)
+        self._suffixes: Any = np.zeros(self.nodes, numbers)
         for n in range(self.order):
             edges = slice(borders[n], borders[n + 1])
             first = borders[n - 1] + 1 if n else 0  # node of depth n with the smallest number
-            size = borders[n] + 1 - first
-            own, lower = interpolation(counts[edges], parents[edges] - first, int(size))
-            self._own[edges], self._lower[first : first + size] = own, lower
+            nodes = slice(first, borders[n] + 1)
+            own, lower = interpolation(
+                counts[edges],
+                keys[edges] // vocab_size - first,
+                int(borders[n] + 1 - first),
+                None if totals is None else totals[nodes],
+                None if discounts is None else discounts[n],
+            )
+            self._own32[edges], self._lower32[nodes] = own, lower
+            del own, lower
+            yield None
             if 0 < n < self.order - 1:
-                suffixes = self._find(self._suffixes[parents[edges]], self._tokens[edges])
-                if (suffixes < 0).any():
-                    raise ValueError("an n-gram is there without the shorter one that it ends in")
-                self._suffixes[borders[n] + 1 : borders[n + 1] + 1] = suffixes + 1
-        self._own32, self._lower32 = self._own.astype(np.float32), self._lower.astype(np.float32)
+                yield from self._link(borders[n], borders[n + 1])
+
+    def _link(self, first: int, last: int) -> Iterator[None]:
+        """Set the suffixes of the nodes that the edges from `first` to below `last` lead to."""
+        for start in range(first, last, _LINKED):
+            edges = slice(start, min(start + _LINKED, last))
+            suffixes = self._find(self._suffixes[self.keys[edges] // self.vocab_size], self._tokens[edges])
+            if (suffixes < 0).any():
+                raise ValueError("an n-gram is there without the shorter one that it ends in")
+            self._suffixes[edges.start + 1 : edges.stop + 1] = suffixes + 1
+            yield None
+
+    def weights(self, edges: slice) -> tuple[Floats32, Floats32, Ints, Ints]:
+        """Of some n-grams, of one order: own share, weight of the order below, context, and suffix's edge (or -1)."""
+        parents = self.keys[edges] // self.vocab_size
+        suffixes = self._find(self._suffixes[parents], self._tokens[edges])
+        return self._own32[edges], self._lower32[parents], parents, suffixes
+
+    def part(self, stays: npt.NDArray[np.bool_]) -> Generator[None, None, Trie]:
+        """Only the n-grams for which `stays` (E,) says so, made gradually. It needs `totals`."""
+        assert self.totals is not None
+        numbers = np.concatenate([[0], np.cumsum(stays)])  # of nodes, by their old numbers
+        keys = numbers[self.keys[stays] // self.vocab_size] * self.vocab_size + self._tokens[stays]
+        borders = np.concatenate([[0], np.cumsum(self.sizes)])
+        sizes = np.diff(numbers[borders]).tolist()
+        totals = self.totals[np.concatenate([[True], stays[: self.nodes - 1]])]
+        return (yield from Trie.gradually(self.vocab_size, keys, self.counts[stays], sizes, totals, self.discounts))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the n-grams take, without the rows that are kept ready."""
+        arrays = (self.keys, self.counts, self.totals, self.discounts, self._tokens, self._depths, self._starts)
+        own = (self._own32, self._lower32, self._suffixes)
+        return sum(array.nbytes for array in (*arrays, *own) if array is not None)
+
+    def tensors(self) -> Tensors:
+        """What the constructor takes, but for the size of the vocabulary."""
+        tensors = {"counts": self.counts, "keys": self.keys, "sizes": np.array(self.sizes, np.int64)}
+        if self.totals is None or self.discounts is None:
+            return tensors
+        return tensors | {"totals": self.totals, "discounts": self.discounts}
 
     def advance(self, nodes: Ints, tokens: Ints) -> Ints:
         """(M,) the node of the longest context known after `tokens` (M,) were added to contexts `nodes` (M,)."""
@@ -66,6 +144,7 @@ class Trie:
             return result
         rows = np.arange(len(nodes))
         nodes = np.where(self._depths[nodes] == self.order - 1, self._suffixes[nodes], nodes)
+        nodes = nodes.astype(np.int64)
         while len(rows):
             edges = self._find(nodes, tokens[rows])
             result[rows] = edges + 1  # not found is -1, so 0: the empty context, unless a suffix does better
@@ -112,8 +191,8 @@ class Trie:
             probabilities = np.full(block.shape, 1 / self.vocab_size)
             for contexts, edges in self._matches(start, block):
                 # Node -1, a context that was never seen, takes the last entries; `where` drops what comes of them.
-                own = np.where(edges >= 0, self._own[edges], 0.0)
-                mixed = own + self._lower[contexts] * probabilities
+                own = np.where(edges >= 0, self._own32[edges], 0.0)
+                mixed = own + self._lower32[contexts] * probabilities
                 probabilities = np.where(contexts >= 0, mixed, probabilities)
             total -= float(np.log(probabilities).sum())
             start = self.walk(start, block)[:, -1]
@@ -190,21 +269,32 @@ class Trie:
 
     def _find(self, nodes: Ints, tokens: Ints) -> Ints:
         """The edges from `nodes` by `tokens`, -1 where there is none."""
-        wanted = nodes * self.vocab_size + tokens  # negative, so not there, for node -1
+        wanted = np.asarray(nodes, np.int64) * self.vocab_size + tokens  # negative, so not there, for node -1
         edges = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.where(self.keys[edges] == wanted, edges, -1)
 
 
-def _check(keys: Ints, counts: Ints, sizes: Sequence[int], borders: Ints, parents: Ints) -> None:
+def _check(trie: Trie, borders: Ints) -> None:
+    keys, counts, sizes = trie.keys, trie.counts, trie.sizes
     if len(keys) != len(counts) or len(keys) != borders[-1] or any(size < 0 for size in sizes):
         raise ValueError(f"{len(keys)} keys, {len(counts)} counts and sizes of {sum(sizes)} do not fit together")
     if sizes and not sizes[0]:
         raise ValueError("there is no n-gram of order 1")
-    if (np.diff(keys) <= 0).any():
+    if (keys[1:] <= keys[:-1]).any():
         raise ValueError("the keys do not rise")
     if (counts < 1).any():
         raise ValueError("a count is below 1")
     for n in range(len(sizes)):
-        level = parents[borders[n] : borders[n + 1]]
-        if len(level) and (level[0] < (borders[n - 1] + 1 if n else 0) or level[-1] > borders[n]):
+        if not sizes[n]:
+            continue
+        first, last = keys[[borders[n], borders[n + 1] - 1]] // trie.vocab_size
+        if first < (borders[n - 1] + 1 if n else 0) or last > borders[n]:
             raise ValueError(f"an n-gram of order {n + 1} does not go on from one of order {n}")
+    if trie.totals is None:
+        return
+    if trie.discounts is None or trie.discounts.shape != (trie.order, 3) or trie.totals.shape != (trie.nodes,):
+        raise ValueError("totals and discounts do not fit the sizes")
+    if not ((trie.discounts > 0) & (trie.discounts <= [1, 2, 3])).all():
+        raise ValueError("a discount is not between 0 and the count that it is taken off")
+    if (np.bincount(keys // trie.vocab_size, counts, trie.nodes) > trie.totals).any():
+        raise ValueError("a total is below the sum of its counts")

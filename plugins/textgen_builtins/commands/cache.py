@@ -1,0 +1,145 @@
+"""textgen cache."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from textgen import BuildContext, Component, NoOptions, UsageError, hookimpl
+from textgen.cache import Cache, EntryInfo
+from textgen.files import cache_directory
+from textgen.visible import visible
+
+_SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_NAMES: Final = {"w": "week", "d": "day", "h": "hour", "m": "minute"}
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class CacheOptions(NoOptions):
+    """List what is cached for later runs: encoded texts and downloads; or clear it."""
+
+
+@click.group("cache", invoke_without_command=True)
+@_json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """List what is cached for later runs: encoded texts and downloads.
+
+    A run takes the tokens of its text from here if another one has encoded it. Above TEXTGEN_CACHE_SIZE (10 GB if it
+    is not set; 0 for no cache) the texts that were used longest ago are removed. TEXTGEN_CACHE_DIR is the folder.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    cache = Cache.of_user()
+    entries, downloads = cache.entries(), _downloads(cache)
+    if as_json:
+        click.echo(json.dumps({"folder": str(cache.folder), "limit": cache.limit, **_facts(entries, downloads)}))
+        return
+    total = sum(entry.size for entry in entries)
+    count = f"{len(entries)} encoded text{'' if len(entries) == 1 else 's'}"
+    click.echo(f"{cache.folder}: {count}, {_bytes(total)} of {_bytes(cache.limit)}")
+    for entry in entries:
+        click.echo(f"{_bytes(entry.size):>9}  {_age(entry.used):14}  {_title(entry)}{', in use' * entry.in_use}")
+    for path in downloads:
+        click.echo(f"{_bytes(_size(path)):>9}  {_age(path.stat().st_mtime):14}  download {visible(str(path))}")
+
+
+@command.command("clear")
+@click.option("--older-than", metavar="TIME", help="Only what was not used for so long, such as 12h, 30d or 8w.")
+@click.option("--downloads", "with_downloads", is_flag=True, help="Downloads too.")
+@_json_option
+def clear(older_than: str | None, with_downloads: bool, as_json: bool) -> None:
+    """Remove encoded texts that no run uses at the moment. They are made again when they are needed."""
+    cache = Cache.of_user()
+    before = None if older_than is None else time.time() - _duration(older_than)
+    gone = cache.clear(before)
+    paths = [path for path in _downloads(cache) if before is None or path.stat().st_mtime < before]
+    paths = paths if with_downloads else []
+    sizes = {path: _size(path) for path in paths}
+    facts = _facts(gone, paths)
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    freed = sum(entry.size for entry in gone) + sum(sizes.values())
+    click.echo(f"removed {len(gone) + len(paths)}, {_bytes(freed)}")
+    for entry in cache.entries() if before is None else ():
+        click.echo(f"kept {_title(entry)}: a run uses it", err=True)
+
+
+def _facts(entries: list[EntryInfo], downloads: list[Path]) -> dict[str, Any]:
+    listed = [
+        {
+            **{key: entry.facts.get(key) for key in ("text", "tokenizer", "characters")},
+            "path": str(entry.path),
+            "bytes": entry.size,
+            "used": entry.used,
+            "in_use": entry.in_use,
+        }
+        for entry in entries
+    ]
+    files = [{"path": str(path), "bytes": _size(path), "written": path.stat().st_mtime} for path in downloads]
+    return {"texts": listed, "downloads": files}
+
+
+def _downloads(cache: Cache) -> list[Path]:
+    """What else is in the user's cache: single files, and the folders of downloads."""
+    root = cache_directory()
+    found = [*root.glob("*"), *root.glob("downloads/*")]
+    return sorted(path for path in found if path not in (cache.folder, root / "downloads"))
+
+
+def _title(entry: EntryInfo) -> str:
+    """Which text, and which tokenizer, on one line."""
+    text, tokenizer = entry.facts.get("text"), entry.facts.get("tokenizer")
+    text = text if isinstance(text, Mapping) else {}
+    name = " ".join(str(value) for value in (text.get("type"), text.get("path") or text.get("url")) if value)
+    kind = tokenizer.get("type") if isinstance(tokenizer, Mapping) else None
+    return visible(f"{name or '?'}, {kind or '?'}")
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text)
+    if match is None:
+        raise UsageError("expected a time such as 12h, 30d or 8w", argument="--older-than", value=text)
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _age(when: float) -> str:
+    seconds = max(0.0, time.time() - when)
+    for unit, name in _NAMES.items():
+        if count := int(seconds // _SECONDS[unit]):
+            return f"{count} {name}{'' if count == 1 else 's'} ago"
+    return "just now"
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def build(config: NoOptions, context: BuildContext) -> Any:
+    """The command."""
+    return command
+
+
+@hookimpl
+def textgen_commands() -> list[Component]:
+    """Offer `cache`."""
+    return [Component("cache", CacheOptions, build)]

@@ -1,0 +1,166 @@
+"""The runs to compare: figures, settings and curves of each, read without its model."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from textgen import PipelineError, RunError, RunSummary, UsageError
+from textgen.files import inside, read_bytes
+from textgen.pipeline.document import document_of
+from textgen.pipeline.structure import flat
+from textgen_builtins.commands.folders import summaries
+
+_NO_SETTINGS: Final = ("output", "default_observers", "plugins")
+_MACHINE: Final = ("device", "platform", "python", "torch", "numpy", "textgen-engine")
+_CHAINS: Final = ("sampler", "observer")
+
+
+@attrs.frozen(kw_only=True)
+class ComparedRun:
+    """A run.
+
+    label      what tells it from the others: its folder's name, with those above it where need be
+    settings   every key of its pipeline, dotted, with the checksum of its text and what it was trained with
+    curve      step and loss of each evaluation, in nats per token; of the held-out text where there is one
+    bits_per_character, characters_per_second   at the best evaluation; the median over all of them
+    text, why_no_text   what it writes, and why it writes nothing
+    """
+
+    label: str
+    summary: RunSummary
+    settings: Mapping[str, Any]
+    curve: tuple[tuple[int, float], ...]
+    bits_per_character: float | None
+    characters_per_second: float | None
+    text: str = ""
+    why_no_text: str = ""
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether its loss is that of a held-out text."""
+        data = self.summary.record.get("data")
+        return not isinstance(data, Mapping) or bool(data.get("validation_tokens"))
+
+
+@attrs.frozen
+class Difference:
+    """A setting of which the runs have different values; each value with the labels of its runs."""
+
+    key: str
+    values: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
+    """The runs at the paths, or in the folders there. Raises UsageError where there is none."""
+    found: dict[str, RunSummary] = {}
+    for path in paths:
+        there = list(summaries(Path(path))) if Path(path).is_dir() else []
+        if not there:
+            what = "is not a run directory, and there is none in it" if Path(path).is_dir() else "is not a folder"
+            raise UsageError(f"{path} {what}; give run directories, such as runs/my")
+        found |= {os.path.realpath(summary.path): summary for summary in there}
+    labels = _labels([summary.path for summary in found.values()])
+    return [_read(summary, label) for summary, label in zip(found.values(), labels, strict=True)]
+
+
+def differences(runs: Sequence[ComparedRun]) -> list[Difference]:
+    """The settings that not all runs have in common. A run without any, which is damaged, has no part in it."""
+    runs = [run for run in runs if run.settings]
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    made = []
+    for key in keys:
+        values: dict[str, list[str]] = {}
+        for run in runs:
+            shown = _shown(run.settings[key]) if key in run.settings else "not set"
+            values.setdefault(shown, []).append(run.label)
+        if len(values) > 1:
+            made.append(Difference(key, tuple((value, tuple(labels)) for value, labels in values.items())))
+    return made
+
+
+def warning(runs: Sequence[ComparedRun]) -> str:
+    """Why the losses of the runs cannot be compared; "" where they can."""
+    if len({run.is_held_out for run in runs}) > 1:
+        return "some losses are of held-out text and some of training text: they cannot be compared"
+    if len({str(run.settings.get("corpus text")) for run in runs}) > 1:
+        return "the runs have different texts: their losses cannot be compared"
+    if _kinds(runs, "data."):
+        return "the runs hold out different parts of the text: their losses cannot be compared"
+    if _kinds(runs, "tokenizer."):
+        return "the runs have different tokens: compare their bits per character, not their losses"
+    return ""
+
+
+def _kinds(runs: Sequence[ComparedRun], prefix: str) -> bool:
+    """Whether settings differ that begin so, other than the length of windows."""
+    parts = [
+        {key: _shown(value) for key, value in run.settings.items() if key.startswith(prefix) and "window_" not in key}
+        for run in runs
+    ]
+    return any(part != parts[0] for part in parts)
+
+
+def _read(summary: RunSummary, label: str) -> ComparedRun:
+    rows = summary.metrics()
+    losses = [(row["step"], _loss(row)) for row in rows]
+    best = next((row for row in rows if row["step"] == summary.best_step), {})
+    speeds = [speed for row in rows if (speed := _number(row.get("characters_per_second"))) is not None]
+    return ComparedRun(
+        label=label,
+        summary=summary,
+        settings=_settings(summary),
+        curve=tuple((step, loss) for step, loss in losses if loss is not None),
+        bits_per_character=_number(best.get("bits_per_character")),
+        characters_per_second=statistics.median(speeds) if speeds else None,
+    )
+
+
+def _settings(summary: RunSummary) -> dict[str, Any]:
+    try:
+        path = inside(summary.path, "pipeline.toml")
+        tables = dict(document_of(read_bytes(path), path).tables)
+    except (RunError, PipelineError):
+        tables = {}
+    tables = {key: value for key, value in tables.items() if key not in _NO_SETTINGS}
+    for kind in _CHAINS:
+        chain = tables.pop(kind, None)
+        for place, table in enumerate(chain if isinstance(chain, list) else ()):
+            tables[f"{kind}[{place}]"] = table
+    settings = flat(tables)
+    made_of, machine = (summary.record.get(key) for key in ("fingerprint", "environment"))
+    corpus = made_of.get("corpus") if isinstance(made_of, Mapping) else None
+    if isinstance(corpus, Mapping):
+        settings["corpus text"] = f"{str(corpus.get('sha256'))[:12]} ({corpus.get('characters')} characters)"
+    if isinstance(machine, Mapping):
+        settings |= {f"trained with {key}": machine[key] for key in _MACHINE if key in machine}
+    return settings
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+
+    def ends(length: int) -> list[str]:
+        return ["/".join(path.parts[-length:]) for path in paths]
+
+    deepest = max(len(path.parts) for path in paths)
+    return next((ends(n) for n in range(1, deepest) if len(set(ends(n))) == len(paths)), [str(path) for path in paths])
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def _loss(row: Mapping[str, Any]) -> float | None:
+    held_out = _number(row.get("validation_loss"))
+    return _number(row.get("training_loss")) if held_out is None else held_out
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) and math.isfinite(value) else None

@@ -1,0 +1,69 @@
+"""Figures and tables as people read them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Final
+
+from textgen.visible import visible
+
+_UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Rows under their header in columns, those of the numbers in `right` aligned to the right."""
+    lines = [header, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(width, column)) for column in zip(*lines, strict=True)]
+    made = []
+    for line in lines:
+        cells = [
+            " " * (wide - width(cell)) + cell if place in right else cell + " " * (wide - width(cell))
+            for place, (cell, wide) in enumerate(zip(line, widths, strict=True))
+        ]
+        made.append("  ".join(cells).rstrip())
+    return "\n".join(made)
+
+
+def printable(text: str) -> str:
+    """The text in one line, without what would command a terminal: run directories may come from anywhere."""
+    return visible(" ".join(text.splitlines()).replace("\t", " "))
+
+
+def loss(value: float | None) -> str:
+    """In nats per token."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def size(count: int) -> str:
+    """Bytes."""
+    power = min(max(0, (count.bit_length() - 1) // 10), 3)
+    return f"{count / 1024**power:.{int(power == 3)}f} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def count(value: int | float | None) -> str:
+    """A number of things."""
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """The number and the noun, in the plural but for one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """In the largest unit of which there are two, or seconds."""
+    if seconds is None:
+        return "-"
+    name, unit = next(((name, unit) for name, unit in _UNITS if seconds >= 2 * unit), _UNITS[-1])
+    return f"{seconds / unit:.0f} {name}"
+
+
+def progress(step: int | None, steps: int | None) -> str:
+    """Steps done of those to be done."""
+    return count(step) if steps is None or step is None else f"{step:,} of {steps:,}"
+
+
+def width(text: str) -> int:
+    """Columns on a terminal."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

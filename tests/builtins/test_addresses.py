@@ -1,0 +1,279 @@
+"""A web address as a corpus: fetched once, whole, checked, and offline afterwards. The server is a real one, here."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from textgen import CorpusError, Engine, PipelineError, load, run
+from textgen.documents import split_documents
+from textgen_builtins.corpora import downloads
+from textgen_builtins.starter.texts import look_at
+
+TEXT = "the clock of the hall struck the hour, and the time traveller smiled.\n" * 40
+DATA = TEXT.encode()
+
+
+@attrs.define
+class Answer:
+    """What the server answers for a path.
+
+    breaks_after   of these bytes, for each request in turn; after those, nothing breaks
+    """
+
+    body: bytes = DATA
+    status: int = 200
+    kind: str = "text/plain"
+    breaks_after: list[int] = attrs.field(factory=list)
+    ranges: bool = True
+    length: int | None = None
+    headers: dict[str, str] = attrs.field(factory=dict)
+
+
+@attrs.define
+class Web:
+    """A server on this machine, what it answers, and the requests that it got: paths and their Range."""
+
+    root: str
+    answers: dict[str, Answer] = attrs.field(factory=dict)
+    requests: list[tuple[str, str]] = attrs.field(factory=list)
+
+    def serve(self, path: str, answer: Answer | None = None, **facts: Any) -> str:
+        """The address of a path that is now answered."""
+        self.answers[path] = Answer(**facts) if answer is None else answer
+        return self.root + path
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """The server, and a cache that is empty."""
+    monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(downloads, "_PAUSES", (0.0, 0.0))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.requests.append((self.path, self.headers.get("Range", "")))
+            answer = made.answers.get(self.path.partition("?")[0], Answer(b"none", 404))
+            begin = int(made.requests[-1][1][6:-1] or 0) if answer.ranges and made.requests[-1][1] else 0
+            self.send_response(206 if begin else answer.status)
+            body = answer.body[begin:]
+            self.send_header("Content-Type", answer.kind)
+            self.send_header("Content-Length", str(len(body) if answer.length is None else answer.length))
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body[: answer.breaks_after.pop(0)] if answer.breaks_after else body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made = Web(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def read(address: str, **options: Any) -> str:
+    return "".join(Engine().read_corpus({"type": "file", "path": address, **options}))
+
+
+def cached(tmp_path: Path) -> list[str]:
+    """The names of the files in the cache, less the locks."""
+    return sorted(path.name for path in tmp_path.glob("cache/**/*") if path.is_file() and path.name != ".lock")
+
+
+def test_an_address_is_fetched_once_and_read_offline_afterwards(web: Web, tmp_path: Path) -> None:
+    address = web.serve("/texts/clock.txt")
+    assert [read(address), read(address)] == [TEXT, TEXT]
+    assert web.requests == [("/texts/clock.txt", "")]
+    assert cached(tmp_path) == ["clock.txt", "download.json"]
+    record = json.loads(next(tmp_path.glob("cache/**/download.json")).read_text())
+    assert (record["address"], record["size"]) == (address, len(DATA))
+    assert record["sha256"] == hashlib.sha256(DATA).hexdigest()
+
+
+def test_addresses_files_and_folders_in_one_list(web: Web, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("a")
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in ("one", "two"))
+    web.serve("/b.jsonl.gz", body=gzip.compress(lines.encode()), kind="application/gzip")
+    table = {"type": "file", "path": [str(tmp_path / "texts"), web.serve("/clock.txt")]}
+    assert "".join(Engine().read_corpus(table)) == f"a\n{TEXT}"
+    pieces = Engine().read_corpus({"type": "file", "path": f"{web.root}/b.jsonl.gz", "documents": "jsonl"})
+    assert ["".join(document) for document in split_documents(pieces)] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body", "text"),
+    [
+        ("/", "text/html; charset=utf-8", b"<p>A page", "A page\n"),
+        ("/35.txt.utf-8", "text/plain", b"<p>A text", "<p>A text"),
+        ("/a%20b/%2e%2e?id=1&x=%C3%A9", "text/markdown", b"A text", "A text"),
+        ("/\u00e9 x/\U0001f375.html", "text/plain", b"<b>A page", "A page\n"),
+    ],
+)
+def test_what_an_address_gives_is_read_by_its_suffix_or_its_type(
+    web: Web, tmp_path: Path, path: str, kind: str, body: bytes, text: str
+) -> None:
+    from urllib.parse import quote
+
+    web.serve(quote(path.partition("?")[0], safe="/%"), body=body, kind=kind)
+    assert read(web.root + path) == text
+    assert all(path.resolve().is_relative_to(tmp_path / "cache") for path in tmp_path.glob("cache/**/*"))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "second"), [(True, f"bytes={len(DATA) - 100}-"), (False, f"bytes={len(DATA) - 100}-")]
+)
+def test_what_breaks_off_is_resumed_or_begun_anew(web: Web, ranges: bool, second: str) -> None:
+    address = web.serve("/a.txt", breaks_after=[len(DATA) - 100], ranges=ranges)
+    assert read(address) == TEXT
+    assert web.requests == [("/a.txt", ""), ("/a.txt", second)]
+
+
+def test_what_never_comes_whole_does_not_count(web: Web, tmp_path: Path) -> None:
+    address = web.serve("/a.txt", breaks_after=[10, 0, 10, 5], ranges=False)
+    with pytest.raises(
+        CorpusError, match=f"cannot be fetched: the connection broke off after 10 of {len(DATA):,} bytes"
+    ):
+        read(address)
+    assert len(web.requests) == 3
+    assert cached(tmp_path) == []
+    web.answers["/a.txt"] = Answer()
+    assert read(address) == TEXT
+
+
+def test_an_answer_that_passes_is_waited_for(web: Web) -> None:
+    class Twice(dict[str, Answer]):
+        def get(self, path: str, default: Any = None) -> Answer:
+            return Answer(b"", 503) if len(web.requests) < 3 else Answer()
+
+    web.answers = Twice()
+    assert read(f"{web.root}/a.txt") == TEXT
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Answer(b"", 404), r"cannot be fetched: HTTP 404 \(Not Found\)"),
+        (Answer(b"", 403), r"cannot be fetched: HTTP 403 \(Forbidden\)"),
+        (Answer(b"", 500), r"cannot be fetched: HTTP 500 \(Internal Server Error\)"),
+        (Answer(b"\n<!DOCTYPE html>\n<p>Log in", kind="text/html"), "gave a web page, not the file"),
+        (Answer(b""), "gave an empty file"),
+        (Answer(length=10**12), "has more than 20,000.0 MB, the most that is fetched"),
+        (Answer(b"", 302, headers={"Location": "file:///etc/passwd"}), "cannot be fetched: "),
+        (
+            Answer(b"", 302, headers={"Location": "ftp://127.0.0.1/a.txt"}),
+            "cannot be fetched: the address is not valid",
+        ),
+        (Answer(b"", 302, headers={"Location": "/a.txt"}), "cannot be fetched: HTTP 302"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line_and_nothing_is_kept(
+    web: Web, tmp_path: Path, answer: Answer, said: str
+) -> None:
+    address = web.serve("/a.txt", answer)
+    with pytest.raises(CorpusError, match=said) as raised:
+        read(address)
+    assert address in str(raised.value)
+    assert str(raised.value).isprintable()
+    assert cached(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://127.0.0.1:9/a.txt", "its server refuses the connection"),
+        ("http://name.invalid/a.txt", "the name of its server is not known"),
+        ("http://127.0.0.1:port/a.txt", "the address is not valid"),
+        ("http://[::1/a.txt", "the address is not valid"),
+        ("https", "no secure connection"),
+    ],
+)
+def test_a_server_that_is_not_there_is_said_in_a_line(web: Web, address: str, said: str) -> None:
+    if address == "https":
+        address = web.serve("/a.txt").replace("http", "https")
+    with pytest.raises(CorpusError, match=f"cannot be fetched: {said}") as raised:
+        read(address)
+    assert str(raised.value).isprintable()
+
+
+def test_an_address_of_another_kind_is_a_path_that_is_not_there() -> None:
+    for address in ("ftp://127.0.0.1/a.txt", "file:///etc/passwd"):
+        with pytest.raises(CorpusError, match="cannot be read: No such file"):
+            read(address)
+    with pytest.raises(PipelineError, match=r"corpus\.path: expected a web address or a path or a list"):
+        read("http://\0/")
+
+
+def test_the_checksum_is_that_of_what_is_fetched_and_of_what_is_in_the_cache(web: Web, tmp_path: Path) -> None:
+    right, address = hashlib.sha256(DATA).hexdigest(), web.serve("/a.txt")
+    with pytest.raises(CorpusError, match=f"gave a file with SHA-256 {right}, and option sha256 is {'0' * 64}"):
+        read(address, sha256="0" * 64)
+    assert cached(tmp_path) == []
+    assert read(address, sha256=right) == TEXT
+    with pytest.raises(CorpusError, match=f"not that of option sha256 but {right}; remove it to fetch it again"):
+        read(address, sha256="0" * 64)
+    assert len(web.requests) == 2
+
+
+def test_a_file_of_the_cache_that_was_changed_is_fetched_again(web: Web, tmp_path: Path) -> None:
+    address = web.serve("/a.txt")
+    read(address)
+    for name, damage in (("a.txt", b"my own"), ("download.json", b"[1"), ("download.json", b"{}")):
+        next(tmp_path.glob(f"cache/**/{name}")).write_bytes(damage)
+        assert read(address) == TEXT
+    assert len(web.requests) == 4
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(web: Web, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(CorpusError, match="cannot be written: Not a directory; set TEXTGEN_CACHE_DIR"):
+        read(web.serve("/a.txt"))
+
+
+def test_many_readers_fetch_once(web: Web) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    address = web.serve("/a.txt")
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(read, [address] * 16)) == {TEXT}
+    assert len(web.requests) == 1
+
+
+def test_a_run_fetches_and_a_loaded_run_never_does(web: Web, tmp_path: Path, tiny_pipeline: Callable[..., Any]) -> None:
+    address = web.serve("/a.txt")
+    path = run(tiny_pipeline(corpus={"path": address}, trainer={"epochs": 1})).path
+    assert address in (path / "pipeline.toml").read_text()
+    assert web.requests.pop() == ("/a.txt", "")
+    next(tmp_path.glob("cache/**/a.txt")).unlink()
+    generator = load(path)
+    with pytest.raises(CorpusError, match=f"{address} is not in the cache .* only a run fetches it"):
+        generator.copy_index()
+    assert web.requests == []
+    read(address)
+    assert generator.copy_index().report(TEXT[:80]).longest == 80
+    assert len(web.requests) == 1
+
+
+def test_init_takes_an_address_and_finds_a_book_of_project_gutenberg(web: Web, tmp_path: Path) -> None:
+    marks = [f"*** {word} OF THE PROJECT GUTENBERG EBOOK A BOOK ***\n" for word in ("START", "END")]
+    address = web.serve("/ebooks/35.txt", body=f"Header\n{marks[0]}{TEXT}{marks[1]}License".encode())
+    facts = look_at(address, tmp_path)
+    assert f'path = "{address}"' in facts.corpus
+    assert "\ngutenberg = true" in facts.corpus
+    assert facts.size == len(TEXT)
+    assert "Project Gutenberg" in facts.remarks[0]

@@ -1,0 +1,220 @@
+"""The command compare: figures, settings that differ, curves and samples of several runs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import attrs
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import textgen
+from textgen import RunSummary
+from textgen.cli.context import CommandContext
+from textgen_builtins.commands.compare import compare
+from textgen_builtins.commands.compared import ComparedRun
+from textgen_builtins.commands.curves import DARK, LIGHT, draw
+
+HOSTILE = "<script>alert(1)&\"'"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def invoke(*arguments: object) -> Any:
+    made = CliRunner().invoke(compare, list(map(str, arguments)), obj=CommandContext(), catch_exceptions=False)
+    assert made.exit_code == 0, made.output
+    return made
+
+
+@pytest.fixture
+def runs(finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path) -> Path:
+    """A finished run, a stopped one of another size and with a hostile prompt and name, and a damaged one."""
+    folder = tmp_path / "runs"
+    shutil.copytree(finished_run, folder / "first")
+    asked = iter([False] * 3)
+    tables = tiny_pipeline(observers=True, model={"hidden_size": 12}, trainer={"evaluate_every": 1})
+    tables |= {"seed": 7, "generate": {"prompt": HOSTILE, "max_new_tokens": 10, "unknown_characters": "skip"}}
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(tables, output=folder / HOSTILE.replace("/", ""), cancelled=lambda: next(asked, True))
+    (folder / "damaged").mkdir()
+    (folder / "damaged/run.json").write_text("[\x1b")
+    return folder
+
+
+def test_runs_are_compared(runs: Path, tmp_path: Path) -> None:
+    found = json.loads(invoke(runs, "--json", "--seed", "3", "--max-new-tokens", "9").stdout)
+    rows = {row["name"]: row for row in found["runs"]}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "first": "finished",
+        HOSTILE: "stopped",
+        "damaged": "damaged",
+    }
+    assert found["runs"][-1]["name"] == "damaged", "the best comes first"
+    differ = {each["key"]: {each["value"]: each["runs"] for each in each["values"]} for each in found["settings"]}
+    assert differ["model.hidden_size"] == {"8": ["first"], "12": [HOSTILE]}, "and nothing of the damaged one"
+    assert "seed" not in differ
+    expected = textgen.load(runs / "first").generate(found["prompt"], max_new_tokens=9, seed=3, echo=False)
+    assert rows["first"]["text"] == expected.text
+    assert len(rows[HOSTILE]["text"]) == 9, "of its best checkpoint"
+    assert "is not valid JSON" in rows["damaged"]["why_no_text"]
+    assert len(rows[HOSTILE]["curve"]) == 2
+    assert rows["first"]["parameters"] == textgen.summarize(runs / "first").parameters
+    shown = invoke(runs, "--max-new-tokens", "9").stdout
+    assert "\x1b" not in shown
+    assert "settings that differ:" in shown
+    assert "hidden_size" in shown
+    same = invoke(runs / "first", runs / "first", "--max-new-tokens", "0").stdout
+    assert "what they write" not in same
+    assert len(same.splitlines()) == 2, "the same run is there once"
+
+
+def test_losses_of_other_texts_are_not_compared(tiny_pipeline: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
+    tokenizer = {"type": "char", "lower_case": True, "letters_only": True}
+    assert json.loads(invoke(runs / "first", "--json", "--max-new-tokens", "0").stdout)["note"] == ""
+    for changes, said in (
+        ({"text": "another text, that is long enough to be one. " * 30}, "different texts"),
+        ({"data": {"validation_fraction": 0.3}}, "different parts of the text"),
+        ({"tokenizer": tokenizer}, "different tokens"),
+        ({"data": {"validation_fraction": 0.0}}, "some of training text"),
+    ):
+        other = tmp_path / said.replace(" ", "-")
+        textgen.run(tiny_pipeline(**changes), output=other, overwrite=True)
+        assert said in json.loads(invoke(runs / "first", other, "--json", "--max-new-tokens", "0").stdout)["note"]
+
+
+class Page(HTMLParser):
+    """The elements of a page, and the text in each kind of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.text.setdefault(tag, "")
+        if tag not in ("meta",):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        for tag in self.open:
+            self.text[tag] += data
+
+
+def test_the_page_holds_all_of_it_and_escapes_it(runs: Path, tmp_path: Path) -> None:
+    page, picture = tmp_path / "page.html", tmp_path / "curves.svg"
+    invoke(runs, "--html", page, "--svg", picture, "--prompt", HOSTILE)
+    text = page.read_text(encoding="utf-8")
+    read = Page()
+    read.feed(text)
+    assert not read.open
+    assert "script" not in read.text
+    assert HOSTILE in read.text["q"]
+    assert HOSTILE in read.text["h3"]
+    assert HOSTILE in read.text["tbody"]
+    assert (
+        textgen.load(runs / "first")
+        .generate(HOSTILE, max_new_tokens=200, seed=0, echo=False, unknown_characters="skip")
+        .text
+        in read.text["pre"]
+    )
+    assert not re.search(r'(?:src|href)="|https?://(?!www\.w3\.org)|url\(', text.replace("url(#plot)", "")), (
+        "self-contained"
+    )
+    assert "prefers-color-scheme: dark" in text
+    assert ElementTree.fromstring(picture.read_text(encoding="utf-8")).tag == f"{SVG}svg"
+    invoke(runs, "--html", page, "--svg", picture, "--max-new-tokens", "0")  # replaces its own
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    for option, file, said in (
+        ("--svg", notes, "was not written by --svg"),
+        ("--html", picture, "was not written by --html"),
+        ("--html", runs, "is a folder"),
+        ("--svg", tmp_path / "no/where.svg", "there is no folder"),
+    ):
+        with pytest.raises(textgen.UsageError, match=said):
+            invoke(runs, option, file)
+    assert notes.read_text() == "mine"
+    with pytest.raises(textgen.UsageError, match="is not a run directory, and there is none in it"):
+        invoke(tmp_path / "runs/first/checkpoints")
+
+
+def curves_of(number: int, length: int = 9, last: float = 2.0) -> Iterator[ComparedRun]:
+    """Runs whose losses end close together."""
+    for place in range(number):
+        curve = tuple((10 * step, last + place / 1000 + 2 / step) for step in range(1, length + 1))
+        summary = RunSummary(path=Path(f"/runs/{place}"), status="finished", record={"data": {"validation_tokens": 9}})
+        label = f"hidden_size={place},and_a_very_long_name_of_a_setting={place}"
+        yield ComparedRun(
+            label=label, summary=summary, settings={}, curve=curve, bits_per_character=None, characters_per_second=None
+        )
+
+
+@pytest.mark.parametrize("number", [1, 2, 12, 40])
+def test_every_curve_has_a_name_that_no_other_covers(number: int) -> None:
+    made = list(curves_of(number))
+    (diverged,) = curves_of(1, last=500.0)
+    made.append(attrs.evolve(diverged, label="diverged"))
+    made.append(attrs.evolve(diverged, label="none yet", curve=()))
+    root = ElementTree.fromstring(draw(made))
+    height, width = float(root.attrib["height"]), float(root.attrib["width"])
+    names = [node for node in root.iter(f"{SVG}text") if node.attrib.get("class", "").startswith("f")]
+    assert len(names) == number + 1
+    places = [float(node.attrib["y"]) for node in names]
+    assert all(below - above >= 16 for above, below in itertools.pairwise(places))
+    assert min(places) > 0
+    assert max(places) < height - 20
+    for node in names:
+        shown = "".join(node.itertext()).removeprefix(node[0].text or "")
+        assert float(node.attrib["x"]) + 7.2 * len(shown) < width, "it ends in the picture"
+    lines = [node for node in root.iter(f"{SVG}path") if node.attrib["d"].count("L") == 8]
+    assert len(lines) == number + 1
+    heights = [float(y) for line in lines[:number] for y in re.findall(r",([-\d.]+)", line.attrib["d"])[1:]]
+    assert max(heights) - min(heights) > 200, "one that diverged leaves the others their room"
+    axes = [node.text for node in root.iter(f"{SVG}text") if node.text]
+    assert "step" in axes
+    assert "loss of the held-out text (nats per token)" in axes
+    style = next(root.iter(f"{SVG}style")).text or ""
+    drawn = {re.search(rf"\.c{n} {{ (.*?) }}", style)[1] for n in range(min(number, 18))}  # type: ignore[index]
+    assert len(drawn) == min(number, 18), "each has a colour and dashes of its own"
+
+
+# How colours look to eyes without one kind of cone (Machado, Oliveira and Fernandes, 2009), in linear RGB.
+SEEN = {
+    "all": np.eye(3),
+    "no red": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    "no green": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    "no blue": np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+}
+LMS = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
+OKLAB = np.array([[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]])
+
+
+@pytest.mark.parametrize(("colours", "background"), [(LIGHT, "#ffffff"), (DARK, "#1b1d21")])
+@pytest.mark.parametrize("eyes", list(SEEN))
+def test_every_eye_tells_the_colours_apart(colours: tuple[str, ...], background: str, eyes: str) -> None:
+    def linear(colour: str) -> Any:
+        channels = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+        return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+    seen = [OKLAB @ np.cbrt(LMS @ np.clip(SEEN[eyes] @ linear(colour), 0, 1)) for colour in colours]
+    apart = min(float(np.linalg.norm(one - other)) for one, other in itertools.combinations(seen, 2))
+    assert apart > 0.055, "twice what is told apart where lines lie side by side"
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    for colour in colours:
+        low, high = sorted(float(weights @ linear(each)) for each in (colour, background))
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_no_run_has_an_evaluation_yet() -> None:
+    assert "no run has an evaluation yet" in draw([])

@@ -1,0 +1,166 @@
+# ruff: noqa: RUF001  # letters of other scripts
+"""How the corpus `file` finds out how a text is encoded, and what it says and refuses."""
+
+from __future__ import annotations
+
+import codecs
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from textgen import CorpusError, Engine
+from textgen.encodings import decode
+
+PIECE = 1 << 20  # files are read in pieces of a mebibyte
+ENCODINGS = (
+    *("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-7", "ascii", "latin-1"),
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1255", "cp437", "cp866", "koi8-r", "mac_roman", "shift_jis", "euc_jp"),
+    *("gb18030", "big5", "euc_kr", "cp949"),
+)
+MARKS = {
+    "utf-8": codecs.BOM_UTF8,
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
+}
+SAMPLES = {
+    "cp1252": "L’été dernier, nous avons mangé des pâtes à la crème près de l’église. Ça suffit, dit-elle.",
+    "latin-1": "El niño comió una manzana por la mañana. ¿Dónde está la estación? ¡Qué día!",
+    "cp1250": "Zażółć gęślą jaźń, powiedział chłopiec. Dziś wieczór będzie piękny, a książę wróci.",
+    "cp1251": "Однажды весною, в час небывало жаркого заката, на Патриарших прудах, появились два гражданина.",
+    "koi8-r": "Однажды весною, в час небывало жаркого заката, на Патриарших прудах, появились два гражданина.",
+    "cp1253": "Ο γέρος κάθισε στην καρέκλα και κοίταξε τη θάλασσα. Ήταν μια όμορφη ημέρα.",
+    "cp1255": "בראשית ברא אלהים את השמים ואת הארץ והארץ היתה תהו ובהו.",
+    "shift_jis": "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。",
+    "euc_jp": "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。",
+    "gbk": "道可道，非常道。名可名，非常名。无名天地之始；有名万物之母。",
+    "big5": "道可道，非常道。名可名，非常名。無名天地之始；有名萬物之母。",
+    "euc_kr": "나는 어제 학교에 갔다. 그리고 친구들과 함께 점심을 먹었다. 날씨가 매우 좋았다.",
+}
+
+
+LETTERS = st.text(st.characters(codec="utf-8") | st.sampled_from("".join(SAMPLES.values())))
+
+
+def read(path: Path, data: bytes, **options: Any) -> str:
+    path.write_bytes(data)
+    return "".join(Engine().read_corpus({"type": "file", "path": str(path), **options}))
+
+
+@settings(max_examples=150)
+@given(LETTERS, st.sampled_from(ENCODINGS), st.integers(1, 7))
+def test_what_was_encoded_is_read_whatever_the_pieces(text: str, encoding: str, size: int) -> None:
+    text = text.encode(encoding, "ignore").decode(encoding)
+    written = text.encode(encoding)
+    pieces = [written[place : place + size] for place in range(0, len(written), size)]
+    assert "".join(decode(pieces, Path("a.txt"), encoding)) == text
+
+
+@settings(max_examples=100)
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])), st.sampled_from([*MARKS, ""]))
+def test_utf8_and_what_has_a_mark_is_read_without_a_word(text: str, marked: str) -> None:
+    written = MARKS[marked] + text.encode(marked) if marked else text.encode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = "".join(decode([written], Path("a.txt")))
+    assert found.removeprefix("\ufeff" if marked == "utf-8" else "") == text
+
+
+@pytest.mark.parametrize("encoding", SAMPLES)
+def test_a_guess_is_right_and_told(tmp_path: Path, encoding: str) -> None:
+    text = SAMPLES[encoding] + "\n"
+    with pytest.warns(UserWarning, match=r"a\.txt: read as .*, which is a guess.*; set encoding") as told:
+        assert read(tmp_path / "a.txt", text.encode(encoding)) == text
+    named = str(told[0].message).split()[3].rstrip(",")
+    assert text.encode(named) == text.encode(encoding)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(tmp_path / "a.txt", text.encode(encoding), encoding=encoding) == text
+
+
+@pytest.mark.parametrize("before", [PIECE - 2, PIECE - 1, PIECE, 2 * PIECE + 5])
+def test_what_comes_before_the_first_letter_that_tells_is_not_lost(tmp_path: Path, before: int) -> None:
+    text = "a" * before + "\nété, " + SAMPLES["cp1252"]  # é may be the first byte of a character of UTF-8
+    with pytest.warns(UserWarning, match="read as cp1252"):
+        assert read(tmp_path / "a.txt", text.encode("cp1252")) == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", [SAMPLES["cp1252"], SAMPLES["cp1251"] + "\n", "Plain words in ASCII."])
+def test_utf_16_and_32_without_a_mark_are_told_by_their_zeros(tmp_path: Path, encoding: str, text: str) -> None:
+    with pytest.warns(UserWarning, match=f"read as {encoding}, by its zero bytes"):
+        assert read(tmp_path / "a.txt", text.encode(encoding)) == text
+
+
+@pytest.mark.parametrize("name", ["utf-16", "utf-32"])
+def test_an_encoding_that_needs_a_mark_says_so(tmp_path: Path, name: str) -> None:
+    said = f"it has no byte order mark, and {name} needs one; set option encoding to {name}-le or -be, or to"
+    with pytest.raises(CorpusError, match=said):
+        read(tmp_path / "a.txt", "the clock".encode(f"{name}-le"), encoding=name)
+
+
+@pytest.mark.parametrize(
+    ("data", "offset"),
+    [
+        ("é".encode() * 9 + b"\xe9 " + "é".encode() * 9, 18),
+        (b"a" * PIECE + "é".encode() + b"b" * PIECE + b"\xff", 2 * PIECE + 2),
+        ("naïve é".encode()[:-1] + b"\n", 7),
+        ("the 🍵".encode()[:-1], 4),
+    ],
+    ids=["inside", "a later piece", "one cut", "cut off at the end"],
+)
+def test_damaged_utf8_is_an_error_and_no_guess(tmp_path: Path, data: bytes, offset: int) -> None:
+    with pytest.raises(CorpusError, match=f"it is not utf-8: byte 0x.. at offset {offset} ") as raised:
+        read(tmp_path / "a.txt", data)
+    assert (raised.value.path, raised.value.offset) == (tmp_path / "a.txt", offset)
+
+
+def test_a_guess_that_turns_out_wrong_is_an_error_with_its_offset(tmp_path: Path) -> None:
+    text = ("a" * (PIECE - 1) + "été, " + SAMPLES["cp1252"] + "a" * PIECE).encode("cp1252")
+    with (
+        pytest.warns(UserWarning, match="read as cp1252"),
+        pytest.raises(CorpusError, match=f"not cp1252: byte 0x81 at offset {len(text)} "),
+    ):
+        read(tmp_path / "a.txt", text + b"\x81")
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"%PDF-1.7 and more", "a PDF"),
+        (b"PK\3\4 and more", "a ZIP archive"),
+        (b"\x89PNG\r\n", "a PNG image"),
+        (bytes(range(256)) * 4, "binary data"),
+        (b"\0" * 3000, "binary data"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(tmp_path: Path, data: bytes, what: str) -> None:
+    with pytest.raises(CorpusError, match=rf"book\.txt: it is {what}.*, not plain text"):
+        read(tmp_path / "book.txt", data)
+
+
+def test_a_zero_byte_does_not_make_a_text_binary(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.txt", b"a letter \0 and more\n" * 9) == "a letter \0 and more\n" * 9
+
+
+def test_a_page_that_declares_its_encoding_is_believed_unless_it_is_utf8(tmp_path: Path) -> None:
+    page = '<meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"><p>“naïve” €'
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(tmp_path / "a.html", page.encode("cp1252")) == "“naïve” €\n"
+        assert read(tmp_path / "a.html", page.encode()) == "“naïve” €\n"
+        polish = '<?xml version="1.0" encoding="iso-8859-2"?><p>' + SAMPLES["cp1250"]
+        assert read(tmp_path / "a.html", polish.encode("iso-8859-2")) == SAMPLES["cp1250"] + "\n"
+
+
+def test_each_file_of_a_folder_has_an_encoding_of_its_own(tmp_path: Path) -> None:
+    for name, encoding in (("a", "utf-8"), ("b", "utf-16"), ("c", "cp1252"), ("d", "utf-8-sig")):
+        (tmp_path / f"{name}.txt").write_bytes(f"{name}: {SAMPLES['cp1252']}\n".encode(encoding))
+    with pytest.warns(UserWarning, match=r"c\.txt: read as cp1252"):
+        text = "".join(Engine().read_corpus({"type": "file", "path": str(tmp_path)}))
+    assert text == "".join(f"{name}: {SAMPLES['cp1252']}\n" for name in "abcd")

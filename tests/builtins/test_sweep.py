@@ -1,0 +1,182 @@
+"""The command sweep."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import killed_sweep
+import pytest
+import tomli_w
+from commands import environment
+
+import textgen
+from textgen import UsageError
+from textgen_builtins.commands.results import as_text, results
+from textgen_builtins.commands.trials import choose_trials, parse_settings
+
+PLUGIN = Path(__file__).with_name("tally_plugin.py")
+TEXT = "the clock of the hall struck the hour, and the time traveller smiled.\n" * 8
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    (tmp_path / "text.txt").write_text(TEXT)
+    tables = {
+        "device": "cpu",
+        "corpus": {"type": "file", "path": "text.txt"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 8},
+        "model": {"type": "pairs"},
+        "trainer": {"type": "tally", "steps": 6, "log": "steps.log"},
+        "checkpoint": {"seconds": 0.0},
+        "generate": {"max_new_tokens": 5},
+    }
+    (tmp_path / "p.toml").write_bytes(tomli_w.dumps(tables).encode())
+    return tmp_path / "p.toml"
+
+
+@pytest.fixture
+def sweep(textgen: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    def run(*arguments: str) -> Any:
+        return textgen("--plugin", PLUGIN, "sweep", "p.toml", *arguments, cwd=tmp_path)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [
+        ("1e-3,3e-3", (0.001, 0.003)),
+        ("gru, lstm", ("gru", "lstm")),
+        ("[1, 2],[3]", ([1, 2], [3])),
+        ('"a,b",\'c,"\'', ("a,b", 'c,"')),
+        ("{a = 1, b = 2},3", ({"a": 1, "b": 2}, 3)),
+        (r'"a\",b",c', ('a",b', "c")),
+        ("don't,do", ("don't", "do")),
+        ("true", (True,)),
+    ],
+)
+def test_values_are_toml_between_commas(given: str, values: tuple[Any, ...]) -> None:
+    (setting,) = parse_settings([f" trainer.x ={given}"])
+    assert (setting.key, setting.values) == ("trainer.x", values)
+
+
+def test_all_faults_of_settings_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_settings(["x", "a=1,1", "b=1,,2", "c=[1", "name=a,b"])
+    assert [fault.path for fault in caught.value.faults] == ["c", "", "a", "b", "name"] or len(caught.value.faults) == 5
+    for said in ("expected KEY=VALUE,VALUE", "the value 1 is given twice", "before and after each comma", "not a TOML"):
+        assert said in str(caught.value)
+
+
+def test_names_are_safe_and_tell_trials_apart() -> None:
+    given = ["a.size=1,1.5", "b.size=2", 'model.type=rnn,"1",1', 'stop=["a","b"],"a b",../../etc', f"long={'x' * 300}"]
+    trials = choose_trials(parse_settings(given), None, 0)
+    names = [trial.name for trial in trials]
+    assert len(set(names)) == 18
+    assert all(re.fullmatch(r"[\w.+,=~-]{1,160}", name, re.ASCII) and "/" not in name for name in names)
+    assert names[0].startswith("a.size=1,b.size=2,")
+    other_way = choose_trials(parse_settings(reversed(given)), None, 0)
+    assert {trial.name for trial in other_way} == set(names), "in whatever order the settings are given"
+
+
+def test_a_random_part_grows() -> None:
+    settings = parse_settings(["a=1,2,3,4,5", "b=1,2,3,4,5"])
+    four, nine = choose_trials(settings, 4, 7), choose_trials(settings, 9, 7)
+    assert nine[:4] == four
+    assert len({trial.name for trial in nine}) == 9
+    assert choose_trials(settings, 4, 8) != four
+    assert len(choose_trials(settings, 99, 0)) == 25
+    with pytest.raises(UsageError, match=r"125,000 trials.* --trials N"):
+        choose_trials(parse_settings([f"{key}={','.join(map(str, range(50)))}" for key in "abc"]), None, 0)
+
+
+def test_every_pipeline_is_checked_before_any_starts(sweep: Callable[..., Any], pipeline: Path, tmp_path: Path) -> None:
+    refused = sweep("--set", "trainer.steps=3,x", "--set", "model.added=0.1,y", "--set", "trainer.tims=1")
+    assert refused.code == 2
+    for said in ("trainer.tims: unknown key", 'trainer.steps: expected an integer, given "x"', "model.added"):
+        assert said in refused.stderr
+    assert refused.stderr.count("expected") == 2, "each fault is said once"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_failed_trial_does_not_end_the_others(sweep: Callable[..., Any], pipeline: Path, tmp_path: Path) -> None:
+    arguments = ("--set", "trainer.fails_at=3,99", "--set", "model.added=0.1,5.0", "--jobs", "2", "--output", "s")
+    done = sweep(*arguments, "--json")
+    assert done.code == 1
+    found = json.loads(done.stdout)
+    assert [row["status"] for row in found["trials"]] == ["finished"] * 2 + ["failed"] * 2
+    assert all("the tally sheet is full" in row["error"] for row in found["trials"][2:])
+    best, other = found["trials"][:2]
+    assert (best["settings"]["model.added"], best["step"]) == (0.1, 6)
+    assert best["loss"] < other["loss"]
+    assert found["effects"][0]["key"] == "model.added"
+    assert found["effects"][0]["spread"] == pytest.approx(other["loss"] - best["loss"])
+    assert [mean["value"] for mean in found["effects"][0]["means"]] == [0.1, 5.0]
+    alone = textgen.summarize(tmp_path / "s" / best["name"])
+    assert (best["loss"], best["step"], best["seconds"]) == (alone.best_loss, alone.step, alone.seconds)
+    assert textgen.summarize(tmp_path / "s" / found["trials"][3]["name"]).cause.startswith("ContractError: plugin")
+    assert "the tally sheet is full" in done.stderr
+    trials = choose_trials(parse_settings(["trainer.fails_at=99", "model.added=5.0,0.1"]), None, 0)
+    table = as_text(results(trials, tmp_path / "s", {}), trials)
+    assert re.match(r"added +loss +step +of +seconds\n0\.1 .*\n5\.0 ", table)
+    assert "0.1 was the best added" in table
+    assert f"the best: textgen generate {tmp_path}/s/added=0.1,fails_at=99" in table
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of a sweep are found in /proc")
+def test_a_sweep_killed_in_the_middle_trains_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
+    settings = ["model.added=0.1,0.5,1,2", "trainer.pause=0.02", "trainer.times=1"]
+    arguments = killed_sweep.command(pipeline, settings, ["--plugin", str(PLUGIN)])
+    runs, log = tmp_path / "runs/p-sweep", tmp_path / "steps.log"
+
+    def is_time() -> bool:
+        return log.exists() and len(log.read_text().splitlines()) >= 15
+
+    killed_sweep.kill_in_the_middle(arguments, tmp_path, is_time)
+    before = killed_sweep.finished(runs)
+    assert 1 <= len(before) < 4
+    found = killed_sweep.run_again(arguments, tmp_path)
+    assert [row["status"] for row in found["trials"]] == ["finished"] * 4
+    assert before.items() <= killed_sweep.finished(runs).items(), "a finished trial was trained again"
+    steps = log.read_text().splitlines()
+    again = [step for step in set(steps) if steps.count(step) > 1]
+    assert len(set(steps)) == 24
+    assert len(again) <= 2, "only what was being done when the kill came"
+    plugins = textgen.PluginSet.discover()
+    plugins.register_file(PLUGIN)
+    engine = textgen.Engine(plugins)
+    for row in found["trials"]:
+        alone = textgen.summarize(engine.run(pipeline, row["settings"], output=tmp_path / "alone" / row["name"]).path)
+        assert (row["loss"], row["best_step"], row["step"]) == (alone.best_loss, alone.best_step, alone.step)
+
+
+def test_ctrl_c_stops_all_with_checkpoints(pipeline: Path, tmp_path: Path) -> None:
+    settings = ["trainer.pause=0.1", "trainer.steps=99", "model.added=1,2"]
+    arguments = killed_sweep.command(pipeline, settings, ["--plugin", str(PLUGIN)])
+    from commands import HEEDING_SIGINT
+
+    process = subprocess.Popen(
+        [arguments[0], "-c", HEEDING_SIGINT, *arguments[3:]],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    log = tmp_path / "steps.log"
+    while len({line.split()[0] for line in (log.read_text().splitlines() if log.exists() else ())}) < 2:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; 0 of 2 trials finished; the same command resumes" in said
+    for path in (tmp_path / "runs/p-sweep").glob("*/run.json"):
+        summary = textgen.summarize(path.parent)
+        assert (summary.status, summary.cause, summary.steps) == ("stopped", "interrupted", 99)
+        assert summary.step == max(int(name.name[5:]) for name in path.parent.glob("checkpoints/step-*"))

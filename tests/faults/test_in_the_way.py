@@ -1,0 +1,145 @@
+"""What stands in a run's way, left there by a kill or by somebody: nothing is lost, and no run is stuck."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import textgen
+
+Tables = Callable[..., dict[str, Any]]
+
+
+def interrupt(tables: dict[str, Any], steps: int = 3) -> Path:
+    """A run that was stopped after some steps and a checkpoint; the folder of its checkpoints."""
+    asked = iter(range(steps))
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(tables, cancelled=lambda: next(asked) == steps - 1)
+    return Path(tables["output"]) / "checkpoints"
+
+
+def test_what_cannot_be_read_of_a_checkpoint_is_a_leftover(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    tables = tiny_pipeline(trainer={"type": "sgd", "epochs": 2, "batch_size": 4})
+    checkpoints = interrupt(tables)
+    (last,) = checkpoints.iterdir()
+    manifest = json.loads((last / "manifest.json").read_bytes())
+    steps = [json.dumps({**manifest, "step": step}) for step in ("5", None, 1.5, -1, True, [], 10**400)]
+    files = [json.dumps({**manifest, "step": 5, "files": files}) for files in (None, {}, [], {"trainer.json": 5})]
+    huge = '{"step": 1' + "0" * 5000 + "}"
+    for number, text in enumerate([*steps, *files, huge, "", "{", "[]", "[" * 100_000, '{"step": 5}', "\0" * 400]):
+        shutil.copytree(last, checkpoints / f".partial-{number}")
+        (checkpoints / f".partial-{number}" / "manifest.json").write_text(text)
+    for name in ("model.safetensors", "trainer.json"):  # one that lost a file, and one that lost its end
+        shutil.copytree(last, checkpoints / f".partial-{name}")
+        (checkpoints / f".partial-{name}" / "manifest.json").write_text(json.dumps({**manifest, "step": 5}))
+    (checkpoints / ".partial-model.safetensors/model.safetensors").unlink()
+    (checkpoints / ".partial-trainer.json/trainer.json").write_bytes(b"{")
+    (checkpoints / ".partial-file").write_bytes(b"")
+    run = textgen.run(tables)
+    assert run.outcome == "resumed"
+    assert [path.name for path in checkpoints.glob(".*")] == []
+    assert len(list(checkpoints.iterdir())) <= 2
+    whole = textgen.run(tables, output=tmp_path / "whole")
+    assert (run.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+
+
+# Links.
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def foreign(folder: Path) -> Path:
+    """A folder that is none of a run's business, with names in it that a run would remove."""
+    for name in ("step-000001", ".partial-mine", "mine"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model.safetensors").write_bytes(b"the only copy")
+    return folder
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("overwrite", [False, True], ids=["again", "overwrite"])
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        *((name, ".") for name in ("checkpoints", "checkpoints/step-000009", ".previous", "copy-index")),
+        *((name, "mine/model.safetensors") for name in ("metrics.jsonl", ".lock", ".lock-owner.json")),
+    ],
+)
+def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
+    tmp_path: Path, tiny_pipeline: Tables, name: str, target: str, overwrite: bool
+) -> None:
+    tables = tiny_pipeline()
+    run = interrupt(tables).parent
+    outside = foreign(tmp_path / "outside")
+    if (run / name).is_dir():
+        shutil.move(run / name, tmp_path / "moved")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(outside / target)
+    before, inside = tree(outside), tree(run)
+    with pytest.raises(textgen.RunError, match=f"run/{name} leads out of the run directory"):
+        textgen.run(tables, overwrite=overwrite)
+    assert (tree(outside), tree(run)) == (before, inside)
+    (run / name).unlink()
+    assert textgen.run(tables, overwrite=overwrite).outcome in ("trained", "resumed")
+
+
+@pytest.mark.fault(12)
+def test_links_that_lead_nowhere_else_are_in_nobodys_way(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    """A run directory that is reached through a link, and links where a killed process may have left a folder."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+    tables = tiny_pipeline()
+    checkpoints = interrupt(tables)
+    outside = foreign(tmp_path / "outside")
+    shutil.copy(next(checkpoints.glob("step-*/manifest.json")), outside / "mine")
+    before = tree(outside)
+    for folder in (tmp_path / "run", checkpoints):
+        (folder / ".partial-link").symlink_to(outside / "mine")
+        (folder / ".partial-dangling").symlink_to(outside / "nothing")
+    (checkpoints / "step-000099").symlink_to(next(checkpoints.glob("step-*")))
+    assert textgen.run(tables).outcome == "resumed"
+    assert tree(outside) == before
+    assert not [path for path in tmp_path.rglob("elsewhere/**/*") if path.is_symlink()]
+    assert textgen.run(tables).outcome == "skipped"
+    assert textgen.run(tables, overwrite=True).outcome == "trained"
+
+
+# A folder that was never a run.
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["again", "overwrite"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.safetensors", "samples.txt", "tokens.bin", "pipeline.toml", "checkpoints/step-000100/weights"),
+        *("checkpoints/mine", "copy-index/mine", ".partial-mine/mine", ".probe-mine", ".letter.tmp", ".lock"),
+        *(".previous/run.json", ".bashrc"),
+    ],
+)
+def test_a_folder_that_was_never_a_run_is_left_alone(
+    tmp_path: Path, tiny_pipeline: Tables, name: str, overwrite: bool
+) -> None:
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    (tmp_path / "run" / name).write_text('the = "only copy"')
+    before = tree(tmp_path / "run")
+    said = re.escape(f"run is not a run directory and is not empty ({Path(name).parts[0]}); choose another")
+    with pytest.raises(textgen.RunError, match=said):
+        textgen.run(tiny_pipeline(), overwrite=overwrite)
+    assert tree(tmp_path / "run") == before
+
+
+def test_a_pipeline_copied_out_of_a_run_runs_where_it_lies(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    first = textgen.run(tiny_pipeline())
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/.gitkeep").touch()
+    shutil.copy(first.path / "pipeline.toml", tmp_path / "again")
+    assert textgen.run(tmp_path / "again/pipeline.toml").outcome == "trained"
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (first.path / "model.safetensors").read_bytes()

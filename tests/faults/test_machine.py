@@ -1,0 +1,151 @@
+"""The machine: clocks that jump, file systems that lack something, files that change under a process, signals."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import run_with_torch
+
+import textgen
+from textgen import durable
+from textgen.cli.stop_switch import StopSwitch
+
+Tables = Callable[..., dict[str, Any]]
+
+JUMPING = """
+import sys, time
+real, jumps = time.time, iter(range(1, 1_000_000))
+time.time = lambda: real() + (-1) ** (n := next(jumps)) * n * 1e6  # forward and back, further each time
+from textgen.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.fault(13)
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, tiny_pipeline: Tables, write_pipeline: Any) -> None:
+    write_pipeline(tiny_pipeline(observers=True, checkpoint={"seconds": 0.01}))
+    (tmp_path / "jumping.py").write_text(JUMPING)
+    for command, output in ((("-m", "textgen"), "still"), (("jumping.py",), "jumped")):
+        done = run_with_torch(*command, "run", "pipeline.toml", "--output", output, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for name in ("model.safetensors", "samples.txt"):
+        assert (tmp_path / "still" / name).read_bytes() == (tmp_path / "jumped" / name).read_bytes()
+    rows = [json.loads(line)["seconds"] for line in (tmp_path / "jumped/metrics.jsonl").read_text().splitlines()]
+    assert rows == sorted(rows)
+    assert 0 < rows[-1] < 1000
+
+
+LACKING = """
+import errno, fcntl, os, stat, sys
+
+def refuse(number):
+    def refused(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+    return refused
+
+sync = os.fsync
+def sync_of_files(descriptor):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        refuse(errno.EINVAL)()
+    sync(descriptor)
+
+os.link, fcntl.flock, os.fsync = refuse(errno.EPERM), refuse(errno.ENOTSUP), sync_of_files
+from textgen.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_file_system_without_links_and_locks_is_said_in_one_line(
+    tmp_path: Path, tiny_pipeline: Tables, write_pipeline: Any
+) -> None:
+    """Its folders cannot be synced either, as those of some network drives."""
+    write_pipeline(tiny_pipeline())
+    (tmp_path / "lacking.py").write_text(LACKING)
+    environment = {"TEXTGEN_CACHE_SIZE": "0"}
+    for options in ((), ("--overwrite",)):
+        command = ("lacking.py", "run", "pipeline.toml", "--quiet", *options)
+        done = run_with_torch(*command, folder=tmp_path, extra=environment)
+        assert done.returncode == 0, done.stderr
+        (warning,) = (line for line in done.stderr.splitlines() if "file system" in line)
+        assert warning.startswith(
+            f"textgen: warning: {tmp_path}/run is on a file system without hard links and locks: "
+        )
+    assert not (tmp_path / "run/.previous").exists()
+    assert textgen.load(tmp_path / "run").generate("the ").text
+
+
+def test_a_file_system_of_objects_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = f"36 35 98:0 / {tmp_path} rw - fuse.rclone remote:bucket rw\n22 1 0:2 / / rw - ext4 /dev/root rw\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: mounts)
+    assert durable.lacking(tmp_path) == ["atomic renames"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fault(11)
+def test_weights_that_change_under_a_process_change_nothing_in_it(finished_run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    generator = textgen.load(run)
+    before = generator.generate("the ", seed=1).text
+    with (run / "model.safetensors").open("r+b") as file:
+        file.truncate(10)
+    assert generator.generate("the ", seed=1).text == before
+    (run / "model.safetensors").write_bytes(b"\0" * 100_000)
+    assert generator.generate("the ", seed=1).text == before
+
+
+@pytest.mark.fault(8)
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
+    """As by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSwitch() as switch:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not switch.is_on()
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            with StopSwitch() as other:
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert other.signal_number == signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_folder_that_no_run_wrote_is_no_checkpoint(
+    tmp_path: Path, tiny_pipeline: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever its name: it is not removed, and the run says so."""
+    tables = tiny_pipeline()
+    foreign = textgen.run(tables).path / "checkpoints/step-000001"
+    foreign.mkdir()
+    (foreign / "mine.txt").write_text("the only copy")
+    (foreign.parent / "step-1").mkdir()
+    for overwrite in (True, False):
+        textgen.run(tables, overwrite=overwrite)
+        assert (foreign / "mine.txt").read_text() == "the only copy"
+        assert (foreign.parent / "step-1").is_dir()
+    assert f"{foreign} has no manifest.json, so it is not a checkpoint, and is left alone" in caplog.text
+
+
+def test_an_append_that_fails_leaves_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    durable.append(tmp_path / "rows", b"first\n")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        durable.append(tmp_path / "rows", b"second\n")
+    assert raised.value.filename == str(tmp_path / "rows")
+    assert (tmp_path / "rows").read_bytes() == b"first\n"
+    with pytest.raises(OSError, match="No space left"):
+        durable.write_json(tmp_path / "rows", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]

@@ -1,0 +1,188 @@
+"""A run directory or a saved state that somebody made who means harm."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import textgen
+
+from .mutations import SECRET
+
+FILES = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def indexed(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a copy index, and a saved state beside it."""
+    folder = tmp_path_factory.mktemp("indexed")
+    shutil.copytree(finished_run, folder / "run")
+    with textgen.load(folder / "run") as generator:
+        generator.copy_index()
+        state = generator.generate("the ", max_new_tokens=3, keep_state=True).state
+        assert state is not None
+        state.save(folder / "state")
+    return folder
+
+
+@pytest.fixture
+def stranger(indexed: Path, tmp_path: Path) -> Path:
+    """A copy of it, to spoil."""
+    shutil.copytree(indexed, tmp_path / "stranger")
+    return tmp_path / "stranger"
+
+
+def load_all(folder: Path) -> None:
+    """Read every file of the run, and the saved state."""
+    with textgen.load(folder / "run") as generator:
+        generator.copy_index().report("the clock")
+        generator.generate(state=textgen.GenerationState.load(folder / "state"), max_new_tokens=2)
+
+
+EVERY = (*(f"run/{name}" for name in FILES), *(f"run/copy-index/{n}.bin" for n in ("tokens", "suffixes")), "state")
+INSTEAD: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
+    "pipe": (lambda path, secret: os.mkfifo(path), "a named pipe"),
+    "device": (lambda path, secret: path.symlink_to("/dev/zero"), "leads out|a device"),
+    "link": (lambda path, secret: path.symlink_to(secret), "leads out|not a safetensors file"),
+    "folder": (lambda path, secret: path.mkdir(), "a folder|run is not a run directory"),
+    "loop": (lambda path, secret: path.symlink_to(path.name), "a link in a circle|run is not a run directory"),
+}
+
+
+@pytest.mark.parametrize("how", INSTEAD)
+def test_what_is_no_file_is_refused(stranger: Path, how: str) -> None:
+    make, said = INSTEAD[how]
+    (stranger.parent / "secret").write_text(SECRET)
+    load_all(stranger)
+    for name in EVERY:
+        if "copy-index" in name and how in ("folder", "loop"):
+            continue  # such an index is made again
+        path = stranger / name
+        path.rename(stranger / "aside")
+        make(path, stranger.parent / "secret")
+        begun = time.process_time()
+        with pytest.raises(textgen.RunError, match=said) as caught:
+            load_all(stranger)
+        assert name in str(caught.value) or "run is not a run directory" in str(caught.value)
+        assert SECRET not in str(caught.value)
+        assert time.process_time() - begun < 5
+        path.rmdir() if how == "folder" else path.unlink()
+        (stranger / "aside").rename(path)
+    load_all(stranger)
+
+
+def test_a_link_to_another_file_of_the_run_is_followed(stranger: Path) -> None:
+    (stranger / "run/tokenizer.json").rename(stranger / "run/vocabulary")
+    (stranger / "run/tokenizer.json").symlink_to("vocabulary")
+    load_all(stranger)
+
+
+def with_header(header: bytes, data: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def entry(shape: Any, offsets: Any, dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+def with_tensors(**entries: Any) -> bytes:
+    return with_header(json.dumps(entries).encode(), b"0000")
+
+
+HEADERS: dict[str, tuple[bytes, str]] = {
+    "longer than the file": (struct.pack("<Q", 2**63) + b"{}", "its header would have 9,223,372,036,854,775,808 bytes"),
+    "of a terabyte": (with_tensors(a=entry([2**38], [0, 2**40])), "do not fill the 4 bytes after its header"),
+    "of a shape that is larger than its bytes": (with_tensors(a=entry([2**40], [0, 4])), "not what its shape needs"),
+    "of a negative length": (with_tensors(a=entry([-1, -1], [0, 4])), "the shape of a is none"),
+    "of very many axes": (with_tensors(a=entry([1] * 1000, [0, 4])), "the shape of a is none"),
+    "of bytes that belong to two": (with_tensors(a=entry([1], [0, 4]), b=entry([1], [0, 4])), "do not fill"),
+    "of an unknown type": (with_tensors(a=entry([1], [0, 4], "F31")), "no 'F31'"),
+    "of many tensors": (with_tensors(**{str(n): entry([0], [0, 0]) for n in range(20_000)}), "it holds 20,000 tensors"),
+    "of many values": (with_header(b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"), "hold too many values"),
+    "nested deeply": (with_header(b"[" * 100_000), "recursion|too many values"),
+    "a list": (with_header(b"[]"), "no attribute|pop"),
+}
+
+
+@pytest.mark.parametrize("which", HEADERS)
+def test_headers_that_promise_what_is_not_there(stranger: Path, which: str) -> None:
+    data, said = HEADERS[which]
+    (stranger / "state").write_bytes(data)
+    with pytest.raises(textgen.CorruptFileError, match=f"state: it is not a safetensors file .*({said})"):
+        textgen.GenerationState.load(stranger / "state")
+
+
+@pytest.mark.parametrize("name", [*FILES[:3], "model.safetensors", "copy-index/index.json"])
+def test_a_file_that_is_a_hole_is_not_read(stranger: Path, name: str) -> None:
+    with (stranger / "run" / name).open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(textgen.RunError, match=f"{name}: it has 1,099,511,627,776 bytes"):
+        textgen.load(stranger / "run") if "copy-index" not in name else read_index(stranger)
+
+
+def read_index(folder: Path) -> None:
+    """The header of a copy index is made again where it cannot be used, unless the corpus is gone."""
+    from textgen.files import read_json
+
+    read_json(folder / "run/copy-index/index.json")
+
+
+JSON = {
+    "nested deeply": b"[" * 1_000_000,
+    "of many values": b'{"a": [' + b"{}," * 1_000_000 + b"{}]}",
+    "with a huge number": b'{"format_version": 1' + b"0" * 100_000 + b"}",
+    "no object": b"[1]",
+    "not UTF-8": b'{"a": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("which", JSON)
+def test_json_that_would_take_memory_or_time(stranger: Path, which: str) -> None:
+    (stranger / "run/run.json").write_bytes(JSON[which])
+    with pytest.raises(textgen.CorruptFileError, match=r"run/run\.json: "):
+        textgen.load(stranger / "run")
+
+
+def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("a." * 40_000 + "a = 1")  # tomllib alone takes half a minute
+    with pytest.raises(textgen.PipelineError, match=r"p\.toml: not valid TOML: a key has more than 64 parts"):
+        textgen.Engine().pipeline(tmp_path / "p.toml")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
+def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger: Path) -> None:
+    """Not by what loads a run, which needs no corpus, nor by a report on what is copied, or by its pipeline."""
+    pipeline = stranger / "run/pipeline.toml"
+    assert stat.S_ISCHR(Path("/dev/zero").stat().st_mode)
+    lines = pipeline.read_text().splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("path = "))
+    pipeline.write_text("\n".join([*lines[:at], 'path = "/dev/zero"', *lines[at + 1 :]]))
+    shutil.rmtree(stranger / "run/copy-index")
+    with pytest.warns(UserWarning, match="was changed since the run was made: corpus"):
+        generator = textgen.load(stranger / "run")
+    with generator:
+        assert generator.generate("the ", max_new_tokens=3).text
+        with pytest.raises(textgen.CorpusError, match="/dev/zero: it is a device"):
+            generator.copy_index()
+    with pytest.raises(textgen.CorpusError, match="/dev/zero: it is a device"):
+        textgen.run(pipeline, output=stranger / "mine")
+
+
+def test_what_a_run_reads_elsewhere_is_said(tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any) -> None:
+    import io
+
+    for folder, said in ((tmp_path, ""), (tmp_path / "theirs", f"reading {tmp_path / 'corpus.txt'}\n")):
+        folder.mkdir(exist_ok=True)
+        console = io.StringIO()
+        path = write_pipeline(tiny_pipeline(), f"{folder.relative_to(tmp_path)}/p.toml")
+        textgen.Engine().run(path, output=folder / "run", console=console)
+        assert console.getvalue() == said

@@ -1,0 +1,148 @@
+"""A run's own pipeline.toml, changed after the run was made: said and followed, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+import textgen
+
+
+@pytest.fixture
+def edited(finished_run: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the run with dotted keys of its pipeline.toml changed; without those that are None."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    path = tmp_path / "run/pipeline.toml"
+
+    def edit(changes: dict[str, Any]) -> Path:
+        tables = tomllib.loads((finished_run / "pipeline.toml").read_text(encoding="utf-8"))
+        for key, value in changes.items():
+            *parents, last = key.split(".")
+            place: Any = tables
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            if value is None:
+                place.pop(last, None)
+            else:
+                place[last] = value
+        path.write_bytes(tomli_w.dumps(tables).encode())
+        return tmp_path / "run"
+
+    return edit
+
+
+def test_what_may_change_is_said_in_a_line_and_followed(
+    edited: Callable[..., Path], textgen: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = edited({"generate.max_new_tokens": 5, "sampler": [{"type": "greedy"}]})
+    done = textgen("generate", run, "-p", "the ", "--no-echo", cwd=tmp_path)
+    assert (done.code, len(done.stdout)) == (0, 6)
+    said = f"{run / 'pipeline.toml'} was changed since the run was made"
+    changes = "generate.max_new_tokens: 10 before, 5 now; sampler.0.type: not set before, greedy now"
+    assert said in done.stderr
+    assert all(change in done.stderr for change in changes.split("; "))
+    assert len(done.stderr.splitlines()) == 1
+    checked = textgen("verify", run, cwd=tmp_path)
+    assert checked.code == 0
+    assert "changed: changed since the run was made: generate" not in checked.stdout
+    assert "generate.max_new_tokens: 10 before, 5 now" in checked.stdout
+    again = textgen("run", run / "pipeline.toml", cwd=tmp_path)  # from here on it is the run's own
+    assert again.code == 0, again.stderr
+    assert "skipped" in again.stderr
+    assert textgen("generate", run, "-p", "the ", "--no-echo", cwd=tmp_path).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("seed", 8), ("model.hidden_size", 9), ("tokenizer.lower_case", True), ("data.validation_fraction", 0.2)],
+        *[("model.nonlinearity", "relu"), ("tokenizer.min_frequency", 2)],
+    ],
+)
+def test_what_no_longer_describes_the_weights_is_an_error(edited: Callable[..., Path], key: str, value: Any) -> None:
+    run = edited({key: value})
+    with (
+        warnings.catch_warnings(action="ignore"),
+        pytest.raises(textgen.CorruptFileError, match=rf"no longer describes the weights: {key}: .* now; .*verify"),
+    ):
+        textgen.load(run)
+
+
+def test_a_training_that_is_to_go_on_may_be_edited_in(edited: Callable[..., Path]) -> None:
+    run = edited({"trainer.epochs": 3})
+    with pytest.warns(UserWarning, match=r"trainer\.epochs: 2 before, 3 now"):
+        textgen.load(run)
+    assert textgen.run(run / "pipeline.toml").outcome == "resumed"
+    textgen.load(run)
+
+
+def test_a_comment_changes_nothing(edited: Callable[..., Path]) -> None:
+    run = edited({})
+    with (run / "pipeline.toml").open("a") as file:
+        file.write("\n# mine\n")
+    textgen.load(run)
+    assert textgen.verify(run).whole
+
+
+def test_what_no_pipeline_has_is_an_error(edited: Callable[..., Path]) -> None:
+    run = edited({"samplr": [{"type": "greedy"}], "generate.max_new_tokens": "5"})
+    with pytest.raises(textgen.PipelineError) as caught:
+        textgen.load(run)
+    assert [fault.path for fault in caught.value.faults] == ["samplr", "generate.max_new_tokens"]
+    assert "did you mean 'sampler'" in str(caught.value)
+    assert caught.value.source == str(run / "pipeline.toml")
+
+
+@pytest.mark.parametrize("text", ["", "[", "\0", "x = 1\n"])
+def test_what_is_no_pipeline_is_a_damaged_file(edited: Callable[..., Path], text: str) -> None:
+    run = edited({})
+    (run / "pipeline.toml").write_text(text)
+    with pytest.raises(textgen.CorruptFileError, match=r"pipeline\.toml: .*verify RUN --repair"):
+        textgen.load(run)
+    assert textgen.verify(run, repair=True).whole
+    textgen.load(run)
+
+
+def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(finished_run: Path, tmp_path: Path) -> None:
+    """Every 29th byte with a bit flipped: an error, a warning, or nothing that says something else."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    for name, parse in (("run.json", json.loads), ("pipeline.toml", tomllib.loads)):
+        path, good = tmp_path / "run" / name, (finished_run / name).read_text(encoding="utf-8")
+        seen = 0
+        for at in range(0, len(good), 29):
+            path.write_text(good[:at] + chr(ord(good[at]) ^ 1) + good[at + 1 :], encoding="utf-8")
+            with warnings.catch_warnings(record=True, action="always") as caught:
+                try:
+                    textgen.load(tmp_path / "run").close()
+                except textgen.TextgenError:
+                    seen += 1
+                    continue
+            assert caught or parse(path.read_text(encoding="utf-8")) == parse(good), at
+        path.write_text(good, encoding="utf-8")
+        assert seen > 20
+
+
+def test_a_pipeline_that_show_printed_is_a_run_of_its_own_once_edited(
+    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any, textgen: Callable[..., Any]
+) -> None:
+    tables = tiny_pipeline()
+    for key in ("name", "output"):
+        del tables[key]
+    write_pipeline(tables, "first.toml")
+    assert textgen("run", "first.toml", cwd=tmp_path).code == 0
+    shown = textgen("show", "first.toml", cwd=tmp_path).stdout
+    (tmp_path / "second.toml").write_text(shown.replace("hidden_size = 8", "hidden_size = 9"), encoding="utf-8")
+    done = textgen("run", "second.toml", cwd=tmp_path)
+    assert (done.code, (tmp_path / "runs/second/run.json").exists()) == (0, True), done.stderr
+    (tmp_path / "first.toml").write_text(shown, encoding="utf-8")
+    assert "skipped" in textgen("run", "first.toml", cwd=tmp_path).stderr
+    shown = textgen("show", write_pipeline({**tables, "output": "out/mine"}), cwd=tmp_path).stdout
+    assert 'output = "out/mine"\n' in shown

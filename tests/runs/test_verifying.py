@@ -1,0 +1,180 @@
+"""What `textgen verify` finds damaged, says still works, and repairs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import run_textgen
+from small_run import copied, flip, tables, text_of, tree
+
+import textgen
+from textgen_builtins.observers.run_files import read_metrics
+
+
+def states(report: textgen.RunReport) -> dict[str, str]:
+    """What is not whole."""
+    return {file.name: file.state for file in report.files if file.state != "whole"}
+
+
+def change(path: Path, how: Callable[[bytes], bytes] = flip) -> None:
+    path.write_bytes(how(path.read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that was stopped with checkpoints of two steps."""
+    folder = tmp_path_factory.mktemp("half")
+    (folder / "text.txt").write_text("Once a raven flew over seven hills, and none came back.\n" * 50)
+    steps = iter(range(100))
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", cancelled=lambda: next(steps) == 6)
+    assert len(list((folder / "run/checkpoints").iterdir())) == 2
+    return folder
+
+
+@pytest.fixture
+def unfinished(half: Path, tmp_path: Path) -> Path:
+    shutil.copytree(half / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_whole_run_is_whole(trained: tuple[Path, Any], unfinished: Path) -> None:
+    report = textgen.verify(trained[0] / "runs/p")
+    assert (report.whole, report.loads, report.status, report.resumes_from) == (True, True, "finished", None)
+    names = [file.name for file in report.files]
+    assert {"run.json", "pipeline.toml", "tokenizer.json", "model.safetensors", "metrics.jsonl"} < set(names)
+    assert report.checkpoints
+    report = textgen.verify(unfinished)
+    assert (report.whole, report.loads, report.status) == (True, True, "unfinished")
+    assert report.resumes_from == report.checkpoints[-1] == int(max(unfinished.glob("checkpoints/*")).name[5:])
+
+
+@pytest.mark.parametrize(
+    ("name", "loads"),
+    [
+        *[(name, False) for name in ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")],
+        *[("metrics.jsonl", True), ("checkpoints", True)],
+    ],
+)
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+def test_each_file_that_is_damaged_is_named(
+    trained: tuple[Path, Any], tmp_path: Path, name: str, loads: bool, how: str
+) -> None:
+    run = copied(trained, tmp_path)
+    (step,) = run.glob("checkpoints/*")
+    path = step / "trainer.json" if name == "checkpoints" else run / name
+    if (name, how) in (("metrics.jsonl", "missing"), ("run.json", "missing")):
+        return  # that is not to be told from a run without metrics, or a folder that is none
+    if how == "damaged":
+        change(path, lambda data: data[: len(data) // 2 - 3])
+    else:
+        path.unlink()
+    report = textgen.verify(run)
+    named = str(step.relative_to(run)) if name == "checkpoints" else name
+    assert states(report) == {named: "damaged" if name == "checkpoints" else how}
+    (bad,) = [file for file in report.files if file.state != "whole"]
+    assert str(path) in bad.cause
+    assert (report.whole, report.loads) == (False, loads)
+    if not loads:
+        with pytest.raises(textgen.CorruptFileError, match=name):
+            textgen.load(run)
+
+
+def test_what_there_is_a_copy_of_is_repaired(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    run = copied(trained, tmp_path)
+    before, text = tree(run), text_of(run)
+    change(run / "model.safetensors")
+    (run / "pipeline.toml").write_bytes(b"")
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"step": 1')
+    (run / "checkpoints/.partial-0123").mkdir()
+    assert textgen.verify(run).leftovers == ("checkpoints/.partial-0123",)
+    report = textgen.verify(run, repair=True)
+    assert states(report) == dict.fromkeys(["model.safetensors", "pipeline.toml", "metrics.jsonl"], "repaired")
+    assert (report.whole, report.loads, report.leftovers) == (True, True, ())
+    assert tree(run) == before
+    assert text_of(run) == text
+
+
+def test_a_damaged_checkpoint_is_removed_if_another_is_whole(
+    half: Path, unfinished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, last = sorted(unfinished.glob("checkpoints/*"))
+    change(last / "model.safetensors")
+    report = textgen.verify(unfinished)
+    assert (report.loads, report.resumes_from) == (True, int(first.name[5:]))
+    report = textgen.verify(unfinished, repair=True)
+    assert (states(report), report.whole) == ({f"checkpoints/{last.name}": "repaired"}, True)
+    assert not last.exists()
+    change(first / "model.safetensors")
+    for repair in (False, True):  # the last one stays, whatever it is
+        report = textgen.verify(unfinished, repair=repair)
+        assert (states(report), report.resumes_from) == ({f"checkpoints/{first.name}": "damaged"}, None)
+        assert not report.loads
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_goes_on(
+    half: Path, unfinished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = sorted(unfinished.glob("checkpoints/*"))
+    change(first / "model.safetensors")
+    run = textgen.run(tables(half, "sgd", "shuffled"), output=unfinished)
+    assert run.outcome == "resumed"
+    assert f"checkpoint of step {int(first.name[5:])}, the best so far, is damaged" in caplog.text
+    assert textgen.verify(unfinished).whole
+
+
+def test_damaged_metrics_are_named(
+    trained: tuple[Path, Any], unfinished: Path, tmp_path: Path, half: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = unfinished / "metrics.jsonl"
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    for bad in (b"\0\n", b"[1]\n", first.replace(b'"step": 2', b'"step": "2"')):
+        path.write_bytes(first + bad + b"".join(rest))
+        with pytest.warns(UserWarning, match=r"metrics\.jsonl: line 2 is damaged, and left out"):
+            assert read_metrics(path) == [json.loads(first)]
+    path.write_bytes(first + b"\0\n")
+    assert states(textgen.verify(unfinished, repair=True)) == {"metrics.jsonl": "damaged"}
+
+
+def test_a_saved_state_is_checked_too(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    run = copied(trained, tmp_path)
+    state = textgen.load(run).generate("Once", max_new_tokens=5, keep_state=True).state
+    assert state is not None
+    state.save(tmp_path / "state")
+    assert textgen.verify(run, states=[tmp_path / "state"]).whole
+    change(tmp_path / "state")
+    report = textgen.verify(run, states=[tmp_path / "state", tmp_path / "none"])
+    assert states(report) == {str(tmp_path / "state"): "damaged", str(tmp_path / "none"): "missing"}
+    assert report.loads
+
+
+def test_a_damaged_index_of_the_corpus_is_removed(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    run = copied(trained, tmp_path)
+    copy_index = textgen.load(run).copy_index().report("Once")
+    assert textgen.verify(run).whole
+    change(run / "copy-index/tokens.bin")
+    assert states(textgen.verify(run)) == {"copy-index": "damaged"}
+    assert textgen.verify(run, repair=True).whole
+    assert not (run / "copy-index").exists()
+    assert textgen.load(run).copy_index().report("Once") == copy_index
+
+
+def test_the_command_says_what_works(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    run = copied(trained, tmp_path)
+    done = run_textgen("verify", "runs/p", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("all files are whole; the run can be used\n")
+    change(run / "tokenizer.json")
+    done = run_textgen("verify", "runs/p", "--json", folder=tmp_path)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["whole"], found["loads"]) == (1, False, False)
+    assert [file["name"] for file in found["files"] if file["state"] == "damaged"] == ["tokenizer.json"]
+    done = run_textgen("verify", ".", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is not a run directory: it has no run.json" in done.stderr

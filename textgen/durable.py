@@ -1,0 +1,266 @@
+"""Writes that survive a kill and a power loss. Every file of a run, a cache or a saved state is written from here.
+
+What is assumed of a file system is less than the common ones promise. After a power loss a file holds what it held when
+it was last synced, and any part of what was written since, or zeros in its place. A folder lists what it listed when it
+was last synced, and the first few of the changes since, in their order. Two folders, or a folder and the files in it,
+keep no order between them. A rename happens or does not. A kill without a power loss loses nothing that was written.
+
+A file that appears whole (`new_file`, `write_atomic`, `write_json`)
+    1. write `.NAME.*.tmp` beside it    2. sync it    3. rename it to NAME    4. sync the folder
+    Before 3, NAME is what it was. The disk may get 3 before it is asked to by 4, but 2 is done by then, so that what
+    NAME now means is whole. After 4 it lasts.
+
+A folder that appears whole (`new_folder`)
+    1. make `.partial-*` beside it    2. fill it, syncing each file    3. sync the folders in it, the deepest first
+    4. rename it to its name    5. sync the folder that it is in
+    Before 4, the name means what it did. 2 and 3 are done by then, so that a folder with the name lists all of its
+    files, and each is whole. Where another folder has the name, it is renamed to `.partial-*` before 4: a kill between
+    the two leaves two whole folders without the name, and a sweep gives it to one of them. What says that a folder is
+    whole is a last file in it, written when the others are synced: in the manifest of a checkpoint are their sizes and
+    checksums. By it a checkpoint is judged too where the file system renames a folder file by file.
+
+What grows (`append`)
+    Written at the end and synced before `append` returns, so before a checkpoint is begun that counts it. What follows
+    the last row that was counted is cut off when the run resumes.
+
+What is removed (`remove_folder`)
+    1. rename it to `.removed-*`    2. sync the folder that it is in    3. remove it
+    Nobody finds half of it under its name.
+    Whoever removes what something else replaces syncs that first. Whoever removes what makes other files meaningful, as
+    `run.json` does, syncs the folder before those go.
+
+What a killed process leaves has one of the names in LEFTOVERS. On macOS a sync is F_FULLFSYNC: fsync leaves data in the
+cache of the drive. Where folders cannot be synced, as on Windows, the order of renames is the file system's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from textgen.opening import opened
+
+PARTIAL: Final = ".partial-"
+REMOVED: Final = ".removed-"
+PROBE: Final = ".probe-"
+LEFTOVERS: Final = (f"{PARTIAL}*", f"{REMOVED}*", f"{PROBE}*", ".*.tmp")
+_PIECE: Final = 1 << 22  # bytes copied at a time
+_UNSYNCABLE: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES)  # of folders
+_LOOSE: Final = ("s3", "gcs", "goofys", "rclone", "blobfuse", "objectivefs", "juicefs")  # in the names of file systems
+
+
+def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write `data` so that `path` holds all of it or what it held before, even if the machine stops."""
+    with new_file(path) as file:
+        for piece in (data,) if isinstance(data, bytes) else data:
+            file.write(piece)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file in one piece."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write in pieces. It replaces `path` when the block ends, or is removed when that raises.
+
+    An OSError names `path`.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
+    with _named(path, temporary):
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                _sync(file)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill. It gets the name `path` when the block ends, or is removed when that raises.
+
+    Write files in it with `write_synced`, or link what was synced before. What has the name is replaced.
+    """
+    partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
+    with _named(path, partial):
+        try:
+            partial.mkdir()
+            yield partial
+            sync_tree(partial)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        before = partial.with_name(f"{partial.name}-before")
+        if replaced := os.path.lexists(path):
+            path.rename(before)
+        partial.rename(path)
+        sync_folder(path.parent)
+        if replaced:
+            remove_folder(before)
+
+
+def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file of a folder that has not got its name yet, and sync it."""
+    with _named(path), path.open("wb") as file:
+        for piece in (data,) if isinstance(data, bytes) else data:
+            file.write(piece)
+        _sync(file)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add to the end of a file and sync it; where that fails, cut off what was added."""
+    with _named(path), path.open("ab") as file:
+        end = file.tell()
+        try:
+            file.write(data)
+            _sync(file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file.fileno(), end)
+            raise
+    if not end:  # it may be new
+        sync_folder(path.parent)
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """The bytes of a regular file, some megabytes at a time. Raises CorruptFileError for anything else, and OSError."""
+    with opened(path) as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, each synced into the one that it is in."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it. Of a symbolic link, the link alone."""
+    with _named(path):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, which loses its name first. Of a symbolic link, the link alone."""
+    if path.is_symlink():
+        path.unlink()
+        return
+    removed = path.with_name(f"{REMOVED}{uuid.uuid4().hex}")
+    path.rename(removed)
+    sync_folder(path.parent)
+    remove(removed)
+
+
+def sync_folder(path: Path) -> None:
+    """Make what happened to names in the folder durable, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _UNSYNCABLE:
+                error.filename = str(path)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Sync a folder and those in it, the deepest first. Their files are synced by who writes them."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        sync_folder(Path(folder))
+
+
+def lacking(folder: Path) -> list[str]:
+    """What the file system of a folder cannot do, in words: hard links, locks, renames that are atomic.
+
+    Raises OSError where nothing can be written.
+    """
+    made = [folder / f"{PROBE}{uuid.uuid4().hex}" for _ in range(3)]
+    found = []
+    try:
+        for path in made[:2]:
+            path.touch()
+        try:
+            os.link(made[0], made[2])
+        except OSError:
+            found.append("hard links")
+        if not _can_lock(made[0]):
+            found.append("locks")
+        made[0].replace(made[1])
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+    return [*found, *(["atomic renames"] if any(name in _file_system(folder) for name in _LOOSE) else [])]
+
+
+def _can_lock(path: Path) -> bool:
+    if os.name != "posix":
+        return True
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _file_system(folder: Path) -> str:
+    """The type of a folder's file system if it is a program's, such as "fuse.rclone"; else "". Only Linux tells."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    place, best, name = str(folder.resolve()), "", ""
+    for fields in (line.split() for line in lines):
+        mount = fields[4]
+        if len(mount) >= len(best) and (place == mount or place.startswith(mount.rstrip("/") + "/")):
+            best, name = mount, fields[fields.index("-") + 1]
+    return name if name.startswith("fuse") else ""
+
+
+def _sync(file: BinaryIO) -> None:
+    """Wait until the disk has what was written to a file."""
+    file.flush()
+    if sys.platform == "darwin":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # not every file system has it
+            fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
+            return
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _named(path: Path, *temporary: Path) -> Iterator[None]:
+    """Name the file in an OSError about it, which has no name, or half of one, or that of a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if not os.path.dirname(error.filename or "") or error.filename in map(str, temporary):
+            error.filename = str(path)
+        raise

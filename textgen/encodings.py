@@ -1,0 +1,188 @@
+"""How the bytes of a text become characters: by their byte order mark, as UTF-8, or by a guess that is told."""
+
+from __future__ import annotations
+
+import codecs
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from textgen.errors import CorpusError
+from textgen.files import encoding_of_mark
+
+Tell: TypeAlias = Callable[[Path, str, str], None]
+AUTO: Final = "auto"
+"""In place of an encoding: find out which."""
+_SAMPLE: Final = 1 << 16  # bytes that a guess looks at
+_NO_TEXTS: Final = {
+    b"%PDF": "a PDF",
+    b"PK\3\4": "a ZIP archive, as DOCX, ODT and EPUB files are",
+    b"{\\rtf": "an RTF document",
+    b"\xd0\xcf\x11\xe0": "a DOC document",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+}
+_CONTROLS: Final = bytes({*range(32), 127} - set(b"\t\n\v\f\r\x1b"))
+_MOST_CONTROLS: Final = 0.05  # share of them in a text
+_UNPRINTABLE: Final = "\t\n\f\r\x1b\xad\u200b\u200c\u200d\u200e\u200f\ufeff"  # and in texts all the same
+# By charset-normalizer's names. Where several fit equally well, the first: Hebrew letters read as cp1251 look
+# Cyrillic, but Cyrillic ones read as cp1255 are no text.
+_GUESSED: Final = (
+    *("cp1252", "cp1255", "cp1251", "cp932", "gb18030", "cp1250", "big5", "euc_jp", "cp949", "koi8_r", "cp1253"),
+    *("cp1254", "cp1256", "cp866", "mac_roman", "cp850", "iso8859_2", "iso8859_5"),
+)
+_EQUAL: Final = 0.02  # a smaller difference between two measures of a guess says nothing
+_ALIKE: Final = 0.1
+
+
+def warn(path: Path, encoding: str, why: str) -> None:
+    """Say which encoding a file is read as, in a warning."""
+    warnings.warn(f"{path}: read as {encoding}, {why}; set encoding if that is wrong", stacklevel=3)
+
+
+def decode(
+    pieces: Iterable[bytes], path: Path, encoding: str = AUTO, *, declared: str = "", tell: Tell = warn
+) -> Iterator[str]:
+    """The text of a file in pieces, as its bytes come in pieces of a megabyte, say.
+
+    encoding   of the file. With "auto" it is that of the byte order mark, which only UTF-8 keeps as U+FEFF; else UTF-8;
+               else UTF-16 or UTF-32 where zero bytes show them; else a guess. The last two are told
+    declared   by the file itself: what it is if it is not UTF-8
+    tell       called with the path, the encoding, and why
+
+    Raises CorpusError that names `path` and the offset of a byte that is not of the encoding, or what is no text.
+    """
+    pieces = iter(pieces)
+    first = next(pieces, b"")
+    pieces = chain([first], pieces)
+    if encoding != AUTO:
+        yield from _decode(pieces, path, encoding)
+    elif name := encoding_of_mark(first):
+        yield from _decode(pieces, path, name)
+    elif name := _unmarked(first[: _SAMPLE // 16]):
+        tell(path, name, "by its zero bytes")
+        yield from _decode(pieces, path, name)
+    else:
+        _check_is_text(first[:_SAMPLE], path)
+        yield from _as_utf8_or_guess(pieces, path, declared, tell)
+
+
+def _decode(pieces: Iterable[bytes], path: Path, encoding: str, offset: int = 0) -> Iterator[str]:
+    """The text of bytes that begin at an offset of the file."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    beginning = piece = b""
+    try:
+        for piece in chain(pieces, [b""]):
+            beginning = beginning or piece
+            yield decoder.decode(piece, final=not piece)
+            offset += len(piece)
+    except UnicodeDecodeError as error:
+        marked = encoding_of_mark(beginning) if offset <= len(beginning) else ""
+        raise _undecodable(path, encoding, offset + len(piece), error, marked) from error
+    except UnicodeError as error:  # UTF-16 and UTF-32 without a mark
+        advice = f'set option encoding to {encoding}-le or -be, or to "{AUTO}"'
+        cause = f"it has no byte order mark, and {encoding} needs one; {advice}"
+        raise CorpusError(cause, path, encoding=encoding) from error
+
+
+def _undecodable(path: Path, encoding: str, end: int, error: UnicodeDecodeError, suggested: str = "") -> CorpusError:
+    """The error for bytes of which the last are before the offset `end`; a decoder holds back some of those before."""
+    place = end - len(error.object) + error.start
+    if codecs.lookup(encoding).name.startswith(suggested):  # that is what it was read as
+        suggested = ""
+    cause = f"it is not {encoding}: byte 0x{error.object[error.start]:02x} at offset {place} ({error.reason})"
+    return CorpusError(cause, path, encoding=encoding, offset=place, suggested_encoding=suggested)
+
+
+def _as_utf8_or_guess(pieces: Iterable[bytes], path: Path, declared: str, tell: Tell) -> Iterator[str]:
+    """UTF-8; or, from the first piece that is not and of which nothing but ASCII came before, what that looks like.
+
+    So a file is read once. Where most characters beyond ASCII are UTF-8, the file is damaged, and there is no guess.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    pieces, offset, is_utf8 = iter(pieces), 0, False
+    piece = next(pieces, b"")
+    while piece:
+        following = next(pieces, b"")
+        held = decoder.getstate()[0]
+        try:
+            text = decoder.decode(piece, final=not following)
+        except UnicodeDecodeError as error:
+            failed = _undecodable(path, "utf-8", offset + len(piece), error)
+            piece = held + piece
+            is_utf8 = is_utf8 or _is_mostly_utf8(piece, error)
+            name = "" if is_utf8 else declared or _guess(piece, whole=not following)
+            if not name:
+                raise failed from error
+            if name != declared:
+                tell(path, name, "which is a guess: it is not UTF-8")
+            yield from _decode(chain([piece, following], pieces), path, name, offset - len(held))
+            return
+        is_utf8 = is_utf8 or not text.isascii()
+        offset += len(piece)
+        piece = following
+        yield text
+
+
+def _is_mostly_utf8(piece: bytes, first: UnicodeDecodeError) -> bool:
+    if first.reason == "unexpected end of data" and first.end - first.start > 1:  # it is cut off inside a character
+        return True
+    text = piece.decode("utf-8", "replace")
+    wrong = text.count("\ufffd") - piece.count("\ufffd".encode())
+    return len(text) - len(text.encode("ascii", "ignore")) - wrong >= wrong
+
+
+def _guess(piece: bytes, *, whole: bool) -> str:
+    """The likeliest encoding of text that holds more than ASCII, or "". `whole` if the text ends with the piece."""
+    from charset_normalizer import from_bytes
+
+    lines = piece.split(b"\n") if whole else piece.split(b"\n")[:-1] or [piece[: piece.rfind(b" ") + 1]]
+    sample = b"\n".join(line for line in lines if not line.isascii())
+    if len(sample) > _SAMPLE:
+        end = max(sample.rfind(end, 0, _SAMPLE) for end in (b"\n", b" ")) + 1  # not inside a character
+        sample = sample[: end or _SAMPLE]
+    matches = list(from_bytes(sample, cp_isolation=list(_GUESSED)))
+    matches = [match for match in matches if match.chaos <= min(match.chaos for match in matches) + _EQUAL]
+    matches = [match for match in matches if match.coherence >= max(m.coherence for m in matches) - _ALIKE]
+    fitting = {name for match in matches for name in match.could_be_from_charset}
+    for name in _GUESSED:
+        if name in fitting and _is_decodable(piece, name, whole):
+            return name
+    return ""
+
+
+def _is_decodable(piece: bytes, encoding: str, whole: bool) -> bool:
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(piece, final=whole)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _unmarked(sample: bytes) -> str:
+    """UTF-16 or UTF-32 without a mark, by which bytes are zero, or ""."""
+    if not sample.count(0):
+        return ""
+    names = ["utf-32-le", "utf-32-be"]
+    even, odd = sample[::2].count(0), sample[1::2].count(0)
+    if max(even, odd) >= len(sample) / 40 and min(even, odd) * 10 <= max(even, odd):  # every other byte, and few else
+        names.append("utf-16-le" if odd > even else "utf-16-be")
+    return next((name for name in names if _looks_like_text(sample, name)), "")
+
+
+def _looks_like_text(sample: bytes, encoding: str) -> bool:
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in _UNPRINTABLE for character in text)
+
+
+def _check_is_text(sample: bytes, path: Path) -> None:
+    for magic, what in _NO_TEXTS.items():
+        if sample.startswith(magic):
+            raise CorpusError(f"it is {what}, not plain text; save it as text first", path)
+    if len(sample) - len(sample.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(sample):
+        raise CorpusError("it is binary data, not plain text; if it is text, set the option encoding", path)

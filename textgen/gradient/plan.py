@@ -1,0 +1,157 @@
+"""How long a training lasts, when it evaluates, and how it computes: as its options say, or as measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+
+from textgen.events import Settled
+from textgen.gradient import computing
+from textgen.gradient.batches import Batches
+from textgen.gradient.computing import Computation
+from textgen.gradient.options import GradientOptions, seconds_of
+from textgen.gradient.schedules import Schedule, stable_steps
+from textgen.protocols import TrainingContext
+
+_EVALUATIONS: Final = 10  # in a run with a budget
+_EVALUATING: Final = 0.12  # share of a budget that they may take
+_UNTIMED: Final = 3  # first steps, which allocate memory and start threads
+_FAR: Final = 10**9
+_TIMED: Final = 0.03  # share of a budget in which the time of a step is measured
+_RESERVE: Final = 0.04  # share of a budget that is left for checkpoints and what cannot be measured
+
+
+@attrs.define(eq=False)
+class Plan:
+    """How many steps there will be, when to evaluate, and how to compute: as the options say, or as measured.
+
+    steps  None while a budget's steps are being measured
+    """
+
+    options: GradientOptions
+    context: TrainingContext
+    batches: Batches
+    steps: int | None = attrs.field(init=False)
+    _evaluations: int = attrs.field(default=_EVALUATIONS, init=False)
+    _measured: int = attrs.field(default=0, init=False)
+    _stable_steps: int | None = attrs.field(default=None, init=False)
+    _settled: dict[str, int | str] = attrs.field(factory=dict, init=False)
+    _begun: float = attrs.field(factory=time.perf_counter, init=False)
+    _times: list[float] = attrs.field(factory=list, init=False)
+    _evaluation_seconds: float = attrs.field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        options, recorded = self.options, self.options.settled.get("steps")
+        self.steps = options.steps
+        if self.steps is None and options.budget is None:
+            self.steps = options.epochs * self.batches.per_epoch
+        elif self.steps is None and recorded is not None and options.settled.get("budget") == options.budget:
+            self.steps, self._measured = int(recorded), int(options.settled.get("measured", 0))
+            self._evaluations = int(options.settled.get("evaluations", _EVALUATIONS))
+
+    def computation(self, model: Any) -> Computation:
+        """With the precision and the workers that are the faster where they are "auto", or among several processes."""
+        context, windows, processes = self.context, self.batches.batch(0, 0), self.context.processes
+        if processes is None:
+            precision = self._precision(model, windows)
+            workers = self.options.settled.get("workers", self.options.workers)
+            if workers == "auto":
+                workers = self._settled["workers"] = computing.choose_workers(model, windows, context, precision)
+            workers = min(int(workers), len(windows)) if context.device == "cpu" else 1
+            return Computation.of(model, context.device, precision, workers)
+        from textgen.gradient.distributed import DistributedComputation, check
+
+        def choose() -> list[Any]:
+            check(model, context.device, self.options.batch_size, processes)
+            return [self._precision(model, windows), computing.leaves_unused(model, windows, context)]
+
+        precision, unused = processes.agree(choose)
+        return DistributedComputation.among(model, context.device, precision, unused, processes)
+
+    def _precision(self, model: Any, windows: Any) -> str:
+        precision = str(self.options.settled.get("precision", self.options.precision))
+        if precision == "auto":
+            precision = self._settled["precision"] = computing.choose_precision(model, windows, self.context)
+        return precision
+
+    def settle(self) -> Iterator[Settled]:
+        """Tell once what was decided, so that it is recorded."""
+        if self._settled:
+            yield Settled(options={"settled": {**self.options.settled, **self._settled}})
+
+    def is_due(self, step: int) -> bool:
+        """Whether to evaluate after this step."""
+        if self.steps is None:
+            return self._is_measured()
+        if step and step == self._measured:
+            return True
+        every = self.options.evaluate_every or self._evaluate_every(self.steps)
+        return step > 0 and (step % every == 0 or step == self.steps)
+
+    def horizon(self, step: int) -> int:
+        """The number of steps for the schedule; far away while it is being measured, so that nothing decays."""
+        return _FAR if self.steps is None or step <= self._measured else self.steps
+
+    def stable_steps(self, schedule: Schedule) -> int | None:
+        """How many steps are the same however many there will be; None while that is being measured."""
+        if self._stable_steps is None and self.steps is not None:
+            stable = stable_steps(schedule, self.steps)
+            self._stable_steps = max(stable, self._measured) if stable else 0  # nothing decays while it is measured
+        return self._stable_steps
+
+    def _evaluate_every(self, steps: int) -> int:
+        if self.options.budget is not None:
+            return -(-steps // self._evaluations)
+        return min(self.batches.per_epoch, -(-steps // 8))
+
+    def step_done(self) -> None:
+        """Take the time, while it is being measured."""
+        if self.steps is None:
+            self._times.append(time.perf_counter())
+
+    def evaluation(self) -> EvaluationTimer:
+        """Takes the time of an evaluation and of all that the engine does about it."""
+        return EvaluationTimer(self)
+
+    def _is_measured(self) -> bool:
+        if len(self._times) <= 2 * _UNTIMED:
+            return False
+        assert self.options.budget is not None
+        return self._times[-1] - self._times[_UNTIMED] >= _TIMED * seconds_of(self.options.budget)
+
+    def estimated_steps(self, step: int) -> int:
+        """A first guess at the number of steps, while it is being measured."""
+        assert self.options.budget is not None
+        share = (self.context.elapsed + time.perf_counter() - self._begun) / seconds_of(self.options.budget)
+        return max(step + 1, int(step / share))
+
+    def measure(self, step: int) -> None:
+        """Set the number of steps that fill the budget."""
+        assert self.options.budget is not None
+        timed = self._times[_UNTIMED:]
+        a_step = (timed[-1] - timed[0]) / (len(timed) - 1)
+        budget, self._settled["budget"] = seconds_of(self.options.budget), self.options.budget
+        spent = self.context.elapsed + time.perf_counter() - self._begun
+        left = budget * (1 - _RESERVE) - spent
+        most = int(_EVALUATING * left / max(self._evaluation_seconds, 1e-9))
+        self._evaluations = self._settled["evaluations"] = max(1, min(_EVALUATIONS, most))
+        left -= self._evaluations * self._evaluation_seconds
+        self._measured = self._settled["measured"] = step
+        self.steps = self._settled["steps"] = step + max(1, int(left / a_step))
+
+
+@attrs.define(eq=False)
+class EvaluationTimer:
+    """A context manager that gives the time within it to the plan."""
+
+    plan: Plan
+    _begun: float = 0.0
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        self.plan._evaluation_seconds = time.perf_counter() - self._begun

@@ -1,0 +1,76 @@
+"""Structures the JSON files that textgen writes as strictly as a pipeline: exact types, ranges, no unknown keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+from attrs.validators import and_, ge, lt, optional
+
+from textgen.errors import CorruptFileError
+from textgen.files import LARGEST, read_json
+from textgen.pipeline.structure import Reader
+
+_SHOWN: Final = 3
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_LONGEST: Final = 1000  # characters of a name, a version and the like
+
+_T = TypeVar("_T")
+
+COUNT: Final = and_(ge(0), lt(2**63))
+OPTIONAL_COUNT: Final = optional(COUNT)
+
+
+def read_structured(cls: type[_T], path: Path, sha256: str = "", *, largest: int = LARGEST) -> _T:
+    """An instance of the attrs class `cls` from a JSON file. Raises CorruptFileError, which names file and key."""
+    return structured(cls, read_json(path, sha256, largest=largest), path)
+
+
+def structured(cls: type[_T], value: Any, path: Path) -> _T:
+    """An instance of the attrs class `cls` from JSON values of the file `path`. Raises CorruptFileError."""
+    try:
+        return structure(cls, value)
+    except ValueError as error:
+        raise CorruptFileError(path, str(error)) from error
+
+
+def structure(cls: type[_T], value: Any) -> _T:
+    """An instance of the attrs class `cls` from JSON values. Raises ValueError, which names the keys."""
+    reader = Reader()
+    made: _T = reader.table(cls, value, "")
+    if faults := reader.faults:
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise ValueError("; ".join(map(str, faults[:_SHOWN])) + more)
+    return made
+
+
+def is_sha256(_instance: Any, _attribute: attrs.Attribute[Any], value: str) -> None:
+    """Validator of a checksum."""
+    if not _SHA256.fullmatch(value):
+        raise ValueError("must be a SHA-256 in hexadecimal")
+
+
+def is_line(_instance: Any, _attribute: attrs.Attribute[Any], value: str) -> None:
+    """Validator of a text that is shown in a line."""
+    if not value.isprintable() or len(value) > _LONGEST:
+        raise ValueError(f"must be a line of at most {_LONGEST} printable characters")
+
+
+def is_number(_instance: Any, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Validator of a number that may be infinite or NaN, as a loss may."""
+    if value is not None and type(value) not in (int, float):
+        raise ValueError("must be a number")
+
+
+def each(*validators: Callable[..., None]) -> Callable[..., None]:
+    """Validator of the items of a list, or the values of an object."""
+
+    def check(instance: Any, attribute: attrs.Attribute[Any], values: Any) -> None:
+        for value in values.values() if isinstance(values, Mapping) else values:
+            for validator in validators:
+                validator(instance, attribute, value)
+
+    return check

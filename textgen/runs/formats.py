@@ -1,0 +1,181 @@
+"""What the JSON files of a run hold. Keys that are not listed are errors, except where a class says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import attrs
+from attrs.validators import and_, ge, lt
+
+from textgen.errors import CorruptFileError
+from textgen.files import read_json
+from textgen.pipeline.options import MAX_SEED
+from textgen.pipeline.records import COUNT, OPTIONAL_COUNT, each, is_line, is_number, is_sha256, structured
+
+FORMAT_VERSION: Final = 1
+SMALL: Final = 1 << 23  # bytes of a record at most
+
+
+@attrs.frozen
+class LockOwner:
+    """.lock-owner.json: the process that holds the lock."""
+
+    pid: int = attrs.field(validator=and_(ge(1), lt(2**63)))
+
+
+@attrs.frozen
+class StoredFile:
+    """A file of a checkpoint, or of the copy index."""
+
+    bytes: int = attrs.field(validator=COUNT)
+    sha256: str = attrs.field(validator=is_sha256)
+
+
+@attrs.frozen
+class Manifest:
+    """manifest.json of a checkpoint, written last."""
+
+    step: int = attrs.field(validator=COUNT)
+    files: Mapping[str, StoredFile]
+
+
+@attrs.define(kw_only=True, on_setattr=attrs.setters.NO_OP)
+class Progress:
+    """The engine's own state, kept when a run is resumed.
+
+    steps         how many there are to be, as the trainer's last StepDone said
+    stable_steps  the same
+    kept          steps whose checkpoints a run with more steps goes on from: that of stable_steps, and its best
+    """
+
+    step: int = attrs.field(default=0, validator=COUNT)
+    evaluations: int = attrs.field(default=0, validator=COUNT)
+    since_best: int = attrs.field(default=0, validator=COUNT)
+    seconds: float = 0.0
+    best_step: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
+    best_loss: Any = attrs.field(default=None, validator=is_number)
+    steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
+    stable_steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
+    kept: list[int] = attrs.field(factory=list, validator=each(COUNT))
+
+
+@attrs.frozen
+class TrainingState:
+    """trainer.json of a checkpoint. What is under `trainer` is the trainer's own, which checks it."""
+
+    trainer: Mapping[str, Any]
+    progress: Progress
+
+
+@attrs.frozen
+class DataSizes:
+    """How the corpus was split."""
+
+    training_tokens: int = attrs.field(validator=COUNT)
+    validation_tokens: int = attrs.field(validator=COUNT)
+    vocab_size: int = attrs.field(validator=COUNT)
+
+
+@attrs.frozen
+class Origin:
+    """Where a component came from. `path` is that of a plugin in a single file."""
+
+    kind: str = attrs.field(validator=is_line)
+    name: str = attrs.field(validator=is_line)
+    plugin: str = attrs.field(validator=is_line)
+    distribution: str = attrs.field(validator=is_line)
+    version: str = attrs.field(validator=is_line)
+    path: str = ""
+
+
+@attrs.frozen
+class TextIdentity:
+    """The corpus: the SHA-256 of its text, and how many characters it has."""
+
+    sha256: str = attrs.field(validator=is_sha256)
+    characters: int = attrs.field(validator=COUNT)
+
+
+@attrs.frozen
+class Fingerprint:
+    """What determined the model; the tables have the keys that the components' options had."""
+
+    seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
+    tokenizer: Mapping[str, Any]
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    observer: Mapping[str, Any]
+    corpus: TextIdentity
+
+
+@attrs.frozen
+class EarlyStop:
+    """Which observer ended the run early, and why."""
+
+    by: str
+    reason: str
+
+
+@attrs.define(kw_only=True, on_setattr=attrs.setters.NO_OP)
+class RunRecord(Progress):
+    """run.json.
+
+    settled      what the trainer decided where options left it the choice
+    pipeline     the tables of pipeline.toml
+    environment  any keys
+    cause        why training ended, in a run that is not finished
+    files        the SHA-256 of each file that loading reads
+    checksum     of all the rest, see `checksum_of`
+    """
+
+    format_version: int
+    status: Literal["training", "unfinished", "finished"]
+    step: int = attrs.field(validator=COUNT)
+    seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
+    fingerprint: Fingerprint
+    data: DataSizes
+    components: tuple[Origin, ...]
+    environment: Mapping[str, str] = attrs.field(validator=each(is_line))
+    started: str = attrs.field(validator=is_line)
+    pipeline: Mapping[str, Any]
+    files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
+    checksum: str = attrs.field(validator=is_sha256)
+    settled: Mapping[str, Any] | None = None
+    stopped: EarlyStop | None = None
+    cause: str | None = None
+
+
+def signed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as run.json has it: with format version and checksum."""
+    made: dict[str, Any] = json.loads(json.dumps({"format_version": FORMAT_VERSION, **record}))
+    return {**made, "checksum": checksum_of(made)}
+
+
+def checksum_of(record: Mapping[str, Any]) -> str:
+    """The SHA-256 of a record without its own `checksum`: of its JSON with sorted keys and nothing between them."""
+    rest = {key: value for key, value in record.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The values of a run.json, all of them checked. Raises CorruptFileError."""
+    record = read_json(path, largest=SMALL)
+    version = record.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        made = f"it was made by a newer textgen: its format is {version}, and this one reads {FORMAT_VERSION}"
+        raise CorruptFileError(path, f"{made}; upgrade textgen")
+    if version != FORMAT_VERSION or type(version) is not int:
+        raise CorruptFileError(path, f"format version {version!r}, and this textgen reads {FORMAT_VERSION}")
+    kept = structured(RunRecord, record, path).checksum
+    if (actual := checksum_of(record)) != kept:
+        cause = "it is not as textgen wrote it: its content has another checksum than it says"
+        raise CorruptFileError(path, f"{cause}; restore it from a copy", expected=kept, actual=actual)
+    for name in {"tokenizer.json", "pipeline.toml", *(["model.safetensors"] if record["status"] == "finished" else [])}:
+        if name not in record["files"]:
+            raise CorruptFileError(path, f"files: it does not list {name}")
+    return record

@@ -1,0 +1,106 @@
+"""What identifies a component, and what the cache knows of a text and of its tokens by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from textgen.contracts.guards import watched
+from textgen.pipeline.structure import Choice
+from textgen.plugin.component import OBJECT
+from textgen.protocols import Corpus, Tokenizer
+
+_FORMAT: Final = 1  # of what the engine makes of a text; counted up when that changes
+_RECENT: Final = 2.0  # seconds in which a file may change once more without its time showing it
+
+
+def identity(choice: Choice) -> dict[str, Any]:
+    """What of a component determines what it makes.
+
+    A config class may define `fingerprint() -> dict` to choose which of its options count.
+    """
+    if hasattr(choice.options, "fingerprint"):
+        return {"type": choice.offer.canonical_name, **choice.options.fingerprint()}
+    return {
+        **choice.table(),
+        "type": choice.offer.canonical_name,
+        **{key: identity(part) for key, part in choice.parts().items()},
+    }
+
+
+@attrs.frozen
+class TextKey:
+    """What a text is known by without reading it: its corpus, and what the system says of the files it is read from.
+
+    value     the key
+    size      bytes of these files
+    recent    whether one of them has only just been written, so that another change may not show
+    """
+
+    value: str
+    size: int
+    recent: bool
+
+    @classmethod
+    def of(cls, corpus: Corpus, choice: Choice) -> TextKey | None:
+        """The key; None for a corpus without `sources`, or with others than files (textgen.protocols.Corpus)."""
+        parts = _origin(corpus, choice)
+        if parts is None or not hasattr(corpus, "sources"):
+            return None
+        files, size, latest = [], 0, 0
+        for path in watched(choice.offer, "sources", lambda: corpus.sources()):
+            facts = _facts(path)
+            if facts is None:
+                return None
+            files.append([os.path.abspath(path), *facts])
+            size, latest = size + facts[0], max(latest, facts[1])
+        if not files:
+            return None
+        value = _hash(["text", choice.table(), parts, files])
+        return cls(value, size, abs(time.time() - latest / 1e9) < _RECENT)
+
+
+def tokens_key(text: Mapping[str, Any], tokenizer: Tokenizer, choice: Choice, vocabulary: str | None = None) -> str:
+    """What the tokens of a text are known by; "" where a tokenizer has no identity.
+
+    text        what identifies it
+    vocabulary  the checksum of the vocabulary, unless the tokenizer is fitted to this text
+    """
+    parts = _origin(tokenizer, choice)
+    return "" if parts is None else _hash(["tokens", dict(text), identity(choice), parts, vocabulary])
+
+
+def _origin(made: Any, choice: Choice) -> list[Any] | None:
+    """Where the code of a component is from, and in which version; None for an object of a program."""
+    offers = [part.offer for part in choice.flattened()]
+    if any(offer.distribution == OBJECT for offer in offers):
+        return None
+    # A version stays while someone works on a plugin. `__class__` sees through a watch, as type() does not.
+    file = getattr(sys.modules.get(made.__class__.__module__), "__file__", None)
+    code = None if file is None else _facts(file)
+    return None if code is None else [offer.plugin.facts() for offer in offers] + code[:2]
+
+
+def _facts(path: str | Path) -> list[int] | None:
+    """Size, times and number of a file; None if it is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _hash(parts: Iterable[Any]) -> str:
+    text = json.dumps([_FORMAT, *parts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

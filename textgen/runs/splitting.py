@@ -1,0 +1,82 @@
+"""The split of a corpus into what a model is trained on and what is held out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from textgen.data import Dataset, Windows
+from textgen.errors import CorpusError
+from textgen.generation.prompts import end_id
+from textgen.pipeline.options import DataOptions
+from textgen.protocols import Ids, Tokenizer
+
+SAMPLE: Final = 1 << 20  # tokens decoded to measure how many characters a token stands for
+
+
+def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dataset:
+    """Split as the `[data]` table says. Raises CorpusError when there is not a window to train on."""
+    length = options.window_length
+    stride = options.window_stride or length
+    if options.training_windows is None and options.validation_windows is None:
+        training, validation = _split_fraction(tokens, options.validation_fraction, end_id(tokenizer))
+    else:
+        training, validation = _split_windows(tokens, options, length, stride)
+    window = f"one window of data.window_length = {length} needs {length + 1}"
+    if len(training) <= length:
+        cause = f"the corpus is too short: {len(training):,} training tokens, and {window}"
+        raise CorpusError(f"{cause}; shorten the window or use a longer text")
+    if 0 < len(validation) <= length:
+        cause = f"the held-out part is too short: {len(validation):,} tokens, and {window}"
+        advice = "raise data.validation_fraction, set it to 0, shorten the window or use a longer text"
+        raise CorpusError(f"{cause}; {advice}")
+    sample = (validation if len(validation) else training)[:SAMPLE]
+    return Dataset(
+        training=training,
+        validation=validation,
+        vocab_size=tokenizer.vocab_size,
+        window_length=length,
+        window_stride=stride,
+        characters_per_token=len(tokenizer.decode(sample)) / len(sample),
+    )
+
+
+def _split_fraction(tokens: Ids, fraction: float, end: int | None) -> tuple[Ids, Ids]:
+    """All but the last part, and the last part: between two documents, if there are several.
+
+    The id between them belongs to both parts: it ends the one, and the other starts from it.
+    """
+    place = len(tokens) - int(len(tokens) * fraction)
+    if end is None or place == len(tokens):
+        return tokens[:place], tokens[place:]
+    reach = 1 << 10
+    while True:
+        low, high = max(1, place - reach), min(len(tokens) - 1, place + reach)
+        borders = np.flatnonzero(tokens[low:high] == end) + low
+        if len(borders):
+            border = int(borders[np.abs(borders - place).argmin()])
+            return tokens[: border + 1], tokens[border:]
+        if low == 1 and high == len(tokens) - 1:
+            return tokens[:place], tokens[place:]
+        reach *= 4
+
+
+def _split_windows(tokens: Ids, options: DataOptions, length: int, stride: int) -> tuple[Ids, Ids]:
+    """The tokens of so many windows to train on, and of so many after those."""
+    available = len(Windows(tokens, length, stride))
+    held_out = options.validation_windows
+    if held_out is None:
+        held_out = max(0, int((available - (options.training_windows or 0)) * options.validation_fraction))
+    count = options.training_windows or available - held_out
+    if count + held_out > available or count < 1:
+        raise CorpusError(
+            f"the corpus has {available:,} windows of {length} tokens at stride {stride}, and the pipeline wants "
+            f"{max(count, 1):,} to train on and {held_out:,} to validate on; lower data.training_windows, "
+            "data.validation_windows or data.window_stride, or use a longer text"
+        )
+
+    def windows(first: int, count: int) -> Ids:
+        return tokens[first * stride : (first + count - 1) * stride + length + 1 if count else first * stride]
+
+    return windows(0, count), windows(count, held_out)

@@ -1,0 +1,159 @@
+"""Reads what a run directory holds that it takes to generate: all of it of one run, whoever replaces it meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
+from textgen.files import dump_tensors, read_bytes, read_json, read_tensors
+from textgen.pipeline.document import Document, document_of
+from textgen.pipeline.pipeline import CHOICES, read_own_tables
+from textgen.pipeline.structure import Reader, flat
+from textgen.protocols import Tensors
+from textgen.runs.directory import RunDirectory
+
+_PATIENCE: Final = 10.0  # seconds for which reading begins again while others change the run
+_PAUSE: Final = 0.02
+_SHOWN: Final = 5
+
+Stamp: TypeAlias = "tuple[tuple[int, ...] | None, ...]"
+
+
+@attrs.frozen
+class StoredRun:
+    """A run as it is on the disk.
+
+    directory   that of the run itself; inside the one that was asked for while another run is to replace it
+    record      its run.json
+    document    its pipeline.toml
+    vocabulary  its tokenizer.json
+    edits       how pipeline.toml differs from what the run wrote
+    model_id    the SHA-256 of its weights, `tensors`
+    remarks     what to warn of
+    """
+
+    directory: RunDirectory
+    record: dict[str, Any]
+    document: Document
+    vocabulary: dict[str, Any]
+    edits: tuple[Difference, ...]
+    model_id: str
+    tensors: Tensors
+    remarks: tuple[str, ...]
+
+
+def read_stored(directory: RunDirectory) -> StoredRun:
+    """Read a run, or while it has no model yet, the finished run that it replaces, or else its best checkpoint.
+
+    A file may be gone, or of another run, because a process has just put that in place; then all is read again. Raises
+    RunError, CorruptFileError.
+    """
+    deadline, tries = time.monotonic() + _PATIENCE, 1
+    while True:
+        before = stamp_of(directory)
+        try:
+            stored = _read(directory)
+        except RunError:
+            tries -= 1
+            if time.monotonic() > deadline or (tries < 0 and stamp_of(directory) == before):
+                raise
+            time.sleep(_PAUSE)
+            continue
+        # Checksums tie the files of a finished run to its record. What has none may be of the run that comes after.
+        whole = stored.record["status"] == "finished" and not stored.edits
+        if whole or stamp_of(directory) == before or time.monotonic() > deadline:
+            return stored
+
+
+def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[Document, tuple[Difference, ...]]:
+    """A run's pipeline.toml, and how it differs from what the run wrote.
+
+    Raises CorruptFileError where it is none, PipelineError for a key or a value that no pipeline may have.
+    """
+    path = directory.inside("pipeline.toml")
+    data = read_bytes(path)
+    try:
+        document = document_of(data, path)
+    except PipelineError as error:
+        raise CorruptFileError(path, "; ".join(map(str, error.faults)), remedy="verify") from error
+    if missing := [key for key in CHOICES if key not in document.tables]:
+        raise CorruptFileError(path, f"it has no table [{missing[0]}], and the run wrote one", remedy="verify")
+    reader = Reader(document.folder)
+    read_own_tables(document.tables, reader)
+    if reader.faults:
+        raise PipelineError(reader.faults, str(path))
+    if hashlib.sha256(data).hexdigest() == record["files"]["pipeline.toml"]:
+        return document, ()
+    return document, tuple(_differences(record["pipeline"], document.tables))
+
+
+def described_edits(edits: Sequence[Difference]) -> str:
+    """What was changed, in a line."""
+    more = f"; and {len(edits) - _SHOWN} more" if len(edits) > _SHOWN else ""
+    return f"changed since the run was made: {'; '.join(map(str, edits[:_SHOWN]))}{more}"
+
+
+def _read(directory: RunDirectory) -> StoredRun:
+    loadable, remarks = directory.loadable(), []
+    if loadable is not directory:
+        remarks.append(f"the new run in {directory.path} is not finished; this is the one that it replaces once it is")
+    record = loadable.read_run()
+    if record["status"] != "finished" and not loadable.checkpoints.steps():
+        cause = f"the run in {directory.path} is not finished ({record['status']}) and has no checkpoint yet"
+        raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
+    document, edits = read_pipeline(loadable, record)
+    if edits:
+        remarks.append(f"{document.source} was {described_edits(edits)}")
+    vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
+    model_id, tensors, remark = _weights(loadable, record)
+    return StoredRun(loadable, record, document, vocabulary, edits, model_id, tensors, (*remarks, *remark))
+
+
+def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, Tensors, Sequence[str]]:
+    """The SHA-256 and the tensors of the model; while there is none, those of the best checkpoint, and a remark."""
+    if record["status"] == "finished":
+        path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
+        try:
+            return sha256, read_tensors(path, sha256), ()
+        except CorruptFileError as error:
+            error.remedy = "verify"
+            raise
+    checkpoint = directory.checkpoints.best()
+    progress = checkpoint.progress
+    loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""
+    remark = f"{directory.path}: training is not finished: the model is that of step {checkpoint.step}{loss}"
+    return hashlib.sha256(dump_tensors(checkpoint.tensors)).hexdigest(), checkpoint.tensors, (remark,)
+
+
+def _differences(recorded: Mapping[str, Any], tables: Mapping[str, Any]) -> Iterator[Difference]:
+    before, now = flat(_numbered(recorded)), flat(_numbered(tables))
+    for key in before | now:
+        if key != "output" and before.get(key) != now.get(key):
+            yield Difference(key, before.get(key), now.get(key))
+
+
+def _numbered(value: Any) -> Any:
+    """Tables in which a list of tables is one too, with its places as keys."""
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        value = {str(place): item for place, item in enumerate(value)}
+    return {key: _numbered(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def stamp_of(directory: RunDirectory) -> Stamp:
+    """What changes whenever a run is put in place, moved aside or removed."""
+    return tuple(_file_stamp(directory.path / place / "run.json") for place in ("", ".previous"))
+
+
+def _file_stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

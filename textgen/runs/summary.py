@@ -1,0 +1,180 @@
+"""What a run directory says about its run: its status and figures, without loading the model."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+from textgen.errors import RunError
+from textgen.files import LARGEST, folder_size, inside
+from textgen.opening import check_json, opened
+from textgen.runs.directory import RunDirectory
+
+Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]
+_TAIL: Final = 1 << 16  # bytes at the end of metrics.jsonl, some two hundred rows
+_KILLED: Final = "killed"
+
+
+@attrs.frozen(kw_only=True)
+class RunSummary:
+    """A run, as far as its directory tells.
+
+    status           "finished"; "running", while a process trains it; "stopped", which its pipeline resumes; "damaged"
+    cause            why it ended before its time, or what is damaged; "" where neither is so
+    step, steps      how far it is, and how many steps there are to be; None where that is not known
+    best_step, best_loss   the evaluation with the lowest loss, in nats per token: that of the held-out text, if there
+                     is one
+    seconds          of training, as of the last evaluation or the end
+    characters_per_second   of training, before the last evaluation
+    parameters       number of learnt parameters
+    bytes, checkpoint_bytes   size on disk, of all of it and of its checkpoints
+    changed          when it was last written to, in seconds of the epoch
+    record           run.json; {} where that cannot be read
+    """
+
+    path: Path
+    status: Status
+    cause: str = ""
+    step: int | None = None
+    steps: int | None = None
+    best_step: int | None = None
+    best_loss: float | None = None
+    seconds: float | None = None
+    characters_per_second: float | None = None
+    parameters: int | None = None
+    bytes: int = 0
+    checkpoint_bytes: int = 0
+    changed: float = 0.0
+    record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of its metrics.jsonl, one an evaluation; lines that cannot be read are left out."""
+        return _rows(self.path, limit=None)
+
+
+def summarize(path: str | Path) -> RunSummary:
+    """The summary of a run directory, also while another process trains it. Loads no model and writes nothing.
+
+    Raises RunError where no run is; what is damaged is said in the summary.
+    """
+    path = Path(path).absolute()
+    directory = RunDirectory(path)
+    if not os.path.lexists(path / "run.json") and not directory.is_begun():
+        raise RunError(f"{path} is not a run directory: it has no run.json", path)
+    total, changed = folder_size(path)
+    sizes: dict[str, Any] = {
+        "bytes": total,
+        "checkpoint_bytes": folder_size(path / "checkpoints")[0],
+        "changed": changed,
+    }
+    try:
+        locked = directory.is_locked()
+        if not os.path.lexists(path / "run.json"):
+            status, cause = _status({"status": "training"}, locked=locked)
+            return RunSummary(path=path, status=status, cause=cause, **sizes)
+        record = directory.read_run()
+    except (RunError, OSError, RecursionError) as error:
+        return RunSummary(path=path, status="damaged", cause=str(error) or type(error).__name__, **sizes)
+    rows = _rows(path, limit=_TAIL)
+    last = rows[-1] if rows else {}
+    best = _best(rows)
+    status, cause = _status(record, locked=locked)
+    steps_seen = (_whole(record.get("step")), _whole(last.get("step")), *_checkpoint_steps(directory))
+    is_done = status == "finished"
+    return RunSummary(
+        path=path,
+        status=status,
+        cause=cause,
+        step=_whole(record.get("step")) if is_done else max((s for s in steps_seen if s is not None), default=None),
+        steps=_whole(record.get("steps")),
+        best_step=_whole(record.get("best_step") if is_done else best.get("step")),
+        best_loss=_number(record.get("best_loss") if is_done else _loss(best)),
+        seconds=_number(record.get("seconds") if is_done else last.get("seconds")),
+        characters_per_second=_number(last.get("characters_per_second")),
+        parameters=_parameters(directory),
+        record=record,
+        **sizes,
+    )
+
+
+def _status(record: Mapping[str, Any], *, locked: bool) -> tuple[Status, str]:
+    recorded = record.get("status")
+    if recorded == "finished":
+        stopped = record.get("stopped")
+        ended = f"{stopped.get('by')}: {stopped.get('reason')}" if isinstance(stopped, Mapping) else ""
+        return "finished", ended
+    if recorded not in ("training", "unfinished"):
+        return "damaged", f"run.json has the status {recorded!r}"
+    if locked:
+        return "running", ""
+    return "stopped", str(record.get("cause") or "interrupted") if recorded == "unfinished" else _KILLED
+
+
+def _rows(path: Path, limit: int | None) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, or those that its last bytes hold; lines that cannot be read are left out."""
+    try:
+        with opened(inside(path, "metrics.jsonl")) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0 if limit is None else max(0, size - limit))
+            lines = file.read(LARGEST).splitlines()
+    except (OSError, RunError):
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and _whole(row.get("step")) is not None:
+            rows.append(row)
+    return rows
+
+
+def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row that a run chooses: with nothing held out, the latest."""
+    held_out = [(loss, row) for row in rows if (loss := _number(row.get("validation_loss"))) is not None]
+    return min(held_out, key=lambda pair: pair[0])[1] if held_out else rows[-1] if rows else {}
+
+
+def _loss(row: Mapping[str, Any]) -> float | None:
+    """The loss that a run chooses by."""
+    held_out = _number(row.get("validation_loss"))
+    return _number(row.get("training_loss")) if held_out is None else held_out
+
+
+def _checkpoint_steps(directory: RunDirectory) -> list[int]:
+    try:
+        return directory.checkpoints.steps()
+    except OSError:
+        return []
+
+
+def _parameters(directory: RunDirectory) -> int | None:
+    """From the header of the weights, or of the newest checkpoint's."""
+    files = ["model.safetensors"]
+    files += [f"checkpoints/{directory.checkpoints.folder(s).name}/{files[0]}" for s in _checkpoint_steps(directory)]
+    for name in (files[0], *reversed(files[1:])):
+        try:
+            with opened(directory.inside(name)) as file:
+                data = file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24))
+            check_json(data)
+            header = json.loads(data)
+            shapes = [entry["shape"] for key, entry in header.items() if key != "__metadata__"]
+            return sum(int(math.prod(shape)) for shape in shapes)
+        except (OSError, RunError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return None
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 10**18 else None  # a bool is no step
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) and math.isfinite(value) else None

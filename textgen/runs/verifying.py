@@ -1,0 +1,237 @@
+"""Checks every file of a run directory against what the run recorded, and mends those of which there is a good copy."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from textgen.durable import remove, write_atomic
+from textgen.errors import CorruptFileError, PipelineError, RunError
+from textgen.files import dump_tensors, file_checksum, read_bytes, read_json
+from textgen.generation.novelty import FOLDER, check_index
+from textgen.generation.results import GenerationState
+from textgen.runs.directory import RunDirectory, run_directory
+from textgen.runs.record import pipeline_text
+from textgen.runs.stored import described_edits, read_pipeline, stamp_of
+
+FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "repaired"]
+_PIPELINE, _VOCABULARY, _WEIGHTS, _METRICS = "pipeline.toml", "tokenizer.json", "model.safetensors", "metrics.jsonl"
+_TRIES = 100
+_BAD = ("damaged", "missing")
+
+
+@attrs.frozen
+class CheckedFile:
+    """A file of a run, or a checkpoint.
+
+    name   its path inside the run directory; that of a saved state as it was given
+    state  "changed" is a pipeline.toml that was edited since the run was made, in what may change
+    cause  what is wrong, or what was changed or done
+    """
+
+    name: str
+    state: FileState = "whole"
+    cause: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class RunReport:
+    """What `verify` found.
+
+    status        "finished", "unfinished" or "training", as run.json says; "" if that is damaged
+    loads         whether `textgen.load` can use the run
+    checkpoints   the steps of whole checkpoints
+    resumes_from  the step from which `textgen run` goes on with a run that is not finished; None if there is none
+    leftovers     what a killed process has left, or one that is at work is writing
+    """
+
+    path: Path
+    status: str
+    files: tuple[CheckedFile, ...]
+    loads: bool
+    checkpoints: tuple[int, ...]
+    resumes_from: int | None
+    leftovers: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether no file is damaged or missing."""
+        return not any(file.state in _BAD for file in self.files)
+
+
+def verify(path: str | Path, *, repair: bool = False, states: Iterable[str | Path] = ()) -> RunReport:
+    """Check every file of a run directory, and saved states, against their checksums.
+
+    While another run is to replace a finished one, that is the finished one. With `repair`, leftovers of a killed
+    process are removed; the model is made again from its checkpoint, and pipeline.toml from run.json; damaged
+    checkpoints are removed if another one is whole, or the run is finished; so are a damaged index of the corpus and
+    the torn last line of metrics.jsonl.
+
+    Raises RunError where there is no run, and to repair, RunLockedError while a process trains it.
+    """
+    directory, states = run_directory(path), tuple(states)
+    if not repair:
+        return _checked(directory, states)
+    if not directory.exists() and not directory.loadable().exists():
+        directory.read_run()  # raises
+    directory.prepare()  # nothing that leads out is followed, and it can be written to
+    with directory.locked():
+        directory.sweep()
+        before = _report(directory, ())
+        done = _mend(directory, before)
+        after = _report(directory, states)
+    files = {file.name: file for file in after.files}
+    files |= {name: CheckedFile(name, "repaired", cause) for name, cause in done.items()}
+    return attrs.evolve(after, files=tuple(files.values()))
+
+
+def _checked(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
+    """The report of the run to load. What a process has just moved is not missing: then all is checked again."""
+    for _ in range(_TRIES):
+        before = stamp_of(directory)
+        with contextlib.suppress(RunError):
+            report = _report(directory.loadable(), states)
+            if report.whole or stamp_of(directory) == before:
+                return report
+    return _report(directory.loadable(), states)
+
+
+def _report(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
+    record: dict[str, Any] = {}
+    files = [CheckedFile("run.json")]
+    try:
+        record = directory.read_run()
+    except CorruptFileError as error:
+        files = [_failed(directory, error)]
+    checkpoints = list(_checkpoints(directory))
+    files += [*_recorded(directory, record), *(file for _, file in checkpoints), *_others(directory, record)]
+    intact = tuple(step for step, file in checkpoints if file.state == "whole")
+    bad = {file.name for file in files if file.state in _BAD}
+    finished = record.get("status") == "finished"
+    has_weights = _WEIGHTS not in bad if finished else bool(intact)
+    return RunReport(
+        path=directory.path,
+        status=record.get("status", ""),
+        files=(*files, *(_state(path, record) for path in states)),
+        loads=bool(record) and has_weights and not bad & {_PIPELINE, _VOCABULARY},
+        checkpoints=intact,
+        resumes_from=intact[-1] if record and intact and not finished else None,
+        leftovers=tuple(sorted(str(path.relative_to(directory.path)) for path in directory.leftovers())),
+    )
+
+
+def _recorded(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[CheckedFile]:
+    """The files whose checksums run.json has."""
+    for name, sha256 in record.get("files", {}).items():
+        try:
+            path = directory.inside(name)
+            if not path.exists():
+                yield CheckedFile(name, "missing", f"{path} is not there")
+            elif name == _PIPELINE:
+                edits = read_pipeline(directory, record)[1]
+                yield CheckedFile(name, "changed", described_edits(edits)) if edits else CheckedFile(name)
+            elif name == _VOCABULARY:
+                read_json(path, sha256)
+                yield CheckedFile(name)
+            elif (actual := file_checksum(path)) == sha256:
+                yield CheckedFile(name)
+            else:
+                cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…"
+                yield CheckedFile(name, "damaged", f"{path}: {cause}")
+        except PipelineError as error:
+            yield CheckedFile(name, "damaged", str(error))
+        except RunError as error:
+            yield _failed(directory, error, name)
+
+
+def _checkpoints(directory: RunDirectory) -> Iterator[tuple[int, CheckedFile]]:
+    for step in directory.checkpoints.steps():
+        folder = directory.checkpoints.folder(step)
+        name = str(folder.relative_to(directory.path))
+        try:
+            directory.checkpoints.read(step)
+            yield step, CheckedFile(name)
+        except RunError as error:
+            if folder.exists():  # else a process that trains has removed it
+                yield step, CheckedFile(name, "damaged", str(error))
+
+
+def _others(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[CheckedFile]:
+    """Metrics and the index of the corpus, where they are."""
+    with contextlib.suppress(RunError):
+        if (path := directory.inside(_METRICS)).exists():
+            yield _metrics(path)
+    model = record.get("files", {}).get(_WEIGHTS, "")
+    if (directory.path / FOLDER).exists() and model:
+        try:
+            check_index(directory.path, model)
+            yield CheckedFile(FOLDER)
+        except RunError as error:
+            yield _failed(directory, error, FOLDER)
+
+
+def _metrics(path: Path) -> CheckedFile:
+    lines = read_bytes(path).split(b"\n")
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            if not isinstance(json.loads(line), dict):
+                raise ValueError("it holds no JSON object")
+        except (ValueError, RecursionError) as error:
+            return CheckedFile(_METRICS, "damaged", f"{path}: line {number}: {error}")
+    return CheckedFile(_METRICS, "damaged", f"{path}: its last line is torn") if lines[-1] else CheckedFile(_METRICS)
+
+
+def _state(path: str | Path, record: Mapping[str, Any]) -> CheckedFile:
+    try:
+        state = GenerationState.load(path)
+    except RunError as error:
+        return CheckedFile(str(path), "damaged" if isinstance(error, CorruptFileError) else "missing", str(error))
+    own = state.values["model"] == record.get("files", {}).get(_WEIGHTS)
+    return CheckedFile(str(path), "whole", "" if own else "it resumes with another model than that of this run")
+
+
+def _failed(directory: RunDirectory, error: RunError, name: str = "run.json") -> CheckedFile:
+    gone = not (directory.path / name).exists()
+    return CheckedFile(name, "missing" if gone else "damaged", str(error))
+
+
+def _mend(directory: RunDirectory, report: RunReport) -> dict[str, str]:
+    """Mend what can be; what was done, by the name of the file."""
+    bad = {file.name for file in report.files if file.state in _BAD}
+    done = {}
+    if report.status:
+        record = directory.read_run()
+        if _PIPELINE in bad:
+            directory.write_artifact(_PIPELINE, pipeline_text(record["pipeline"]))
+            done[_PIPELINE] = "written again from run.json"
+        if _WEIGHTS in bad and (step := _restored(directory, record)) is not None:
+            done[_WEIGHTS] = f"made again from the checkpoint of step {step}"
+    for name in bad:
+        if name.startswith("checkpoints/") and (report.checkpoints or report.status == "finished"):
+            remove(directory.path / name)
+            done[name] = "removed"
+        elif name == FOLDER:
+            remove(directory.path / name)
+            done[name] = "removed; it is made again when it is needed"
+        elif name == _METRICS and (data := read_bytes(directory.path / name))[-1:] != b"\n":
+            write_atomic(directory.path / name, data[: data.rfind(b"\n") + 1])
+            if _metrics(directory.path / name).state == "whole":
+                done[name] = "its torn last line removed"
+    return done
+
+
+def _restored(directory: RunDirectory, record: Mapping[str, Any]) -> int | None:
+    """The step of the checkpoint from which the model was made again; None if there is none that has it."""
+    for step in directory.checkpoints.steps():
+        with contextlib.suppress(RunError):
+            data = dump_tensors(directory.checkpoints.read(step).tensors)
+            if record["files"][_WEIGHTS] == hashlib.sha256(data).hexdigest():
+                directory.write_artifact(_WEIGHTS, data)
+                return step
+    return None
