@@ -145,7 +145,8 @@ class Cache:
             _release(use)
             shutil.rmtree(partial, ignore_errors=True)
         entry = self.use(key)
-        self.shrink(self.limit)
+        with contextlib.suppress(*UNUSABLE):
+            self._shrink()
         return entry
 
     @contextlib.contextmanager
@@ -182,8 +183,8 @@ class Cache:
         found = []
         for path in self.folder.glob("[!.]*/entry.json"):
             with contextlib.suppress(OSError):
-                facts, used = (_read(path) or {}).get("facts", {}), path.stat().st_mtime
-                with self._lock():
+                facts, used, in_use = (_read(path) or {}).get("facts", {}), path.stat().st_mtime, False
+                with contextlib.suppress(*UNUSABLE), self._lock():
                     in_use = self._is_used(path.parent)
                 found.append(EntryInfo(path.parent, facts, _size(path.parent), used, in_use))
         return sorted(found, key=lambda entry: -entry.used)
@@ -203,12 +204,12 @@ class Cache:
                 self._sweep()
         return [entry for entry in entries if not entry.path.exists()]
 
-    def shrink(self, limit: int) -> None:
+    def _shrink(self) -> None:
         """Remove entries, the one that was used longest ago first, until the rest is within the limit."""
         total, surplus = 0, []
         for entry in self.entries():
             total += entry.size
-            if total > limit and not entry.in_use:
+            if total > self.limit and not entry.in_use:
                 surplus.append(entry.path)
                 total -= entry.size
         notes = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
@@ -223,9 +224,7 @@ class Cache:
             for piece in pieces:
                 size += len(piece)
                 if size > self.limit:
-                    raise TooLargeError(
-                        f"the tokens would take more than {_SIZE} = {os.environ.get(_SIZE) or _DEFAULT}"
-                    )
+                    raise TooLargeError(f"the tokens would take more than {_SIZE} allows")
                 file.write(piece)
                 view = memoryview(piece)
                 while len(view) >= left:

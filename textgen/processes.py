@@ -72,6 +72,7 @@ class Processes:
     stop_asked: bool = attrs.field(default=False, init=False)  # by any of them
     in_step: bool = attrs.field(default=False, init=False)  # the others are, too, and hear no order
     _store: Any = attrs.field(default=None, init=False)
+    _gloo: Any = attrs.field(default=None, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _left: threading.Event = attrs.field(factory=threading.Event, init=False)
     _failure: ProcessesError | None = attrs.field(default=None, init=False)
@@ -123,6 +124,7 @@ class Processes:
             place: dict[str, Any] = {"rank": self.rank, "world_size": self.size, "timeout": self._delta()}
             self._store = next(rendezvous("env://", **place))[0]
             dist.init_process_group("gloo", store=self._store, **place)
+            self._gloo = dist.new_group(backend="gloo", timeout=self._delta())
         alive = threading.Thread(target=self._say_alive, name="textgen-alive", daemon=True)
         if self.leads:
             alive.start()
@@ -150,11 +152,13 @@ class Processes:
                 dist.destroy_process_group()
 
     def group(self, device: str) -> Any:
-        """A process group for tensors on `device`. All processes must ask for it."""
+        """A process group for tensors on `device`, apart from that of the orders. All processes must ask for it."""
         import torch.distributed as dist
 
+        if not device.startswith("cuda"):
+            return self._gloo
         with self.talking():
-            return dist.new_group(backend="nccl" if device.startswith("cuda") else "gloo", timeout=self._delta())
+            return dist.new_group(backend="nccl", timeout=self._delta())
 
     @contextlib.contextmanager
     def order(self, order: Order, value: int = 0) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """What a mixture gains over its parts: the table of docs/mixtures.md.
 
 Usage: python tests/benchmarks/mixtures.py [--text FILE] [--seeds 3] [--epochs 12]
-       python tests/benchmarks/mixtures.py --speed [--text FILE] [--epochs 1]
+       python tests/benchmarks/mixtures.py --speed [--text FILE] [--epochs 1] [--units 256]
 
 Trains an LSTM of 256 units and an n-gram model in a mixture on the first nine tenths of a text, once for each seed, and
 prints the loss of the last tenth in nats per character: of each part alone, of their product at fixed weights, and of
@@ -39,9 +39,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--units", type=int, default=256, help="of the network whose speed is measured")
     arguments = parser.parse_args()
     if arguments.speed:
-        speed(arguments.text, arguments.epochs)
+        speed(arguments.text, arguments.epochs, arguments.units)
         return
     rows = [losses(arguments.text, arguments.epochs, seed) for seed in range(arguments.seeds)]
     print("| what predicts it | mean | lowest | highest |\n| --- | --- | --- | --- |")
@@ -50,10 +51,10 @@ def main() -> None:
         print(f"| {name} | {np.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} |")
 
 
-def speed(text: Path | None, epochs: int) -> None:
+def speed(text: Path | None, epochs: int, units: int) -> None:
     """Print the mixture's speed as a share of its network's."""
     with tempfile.TemporaryDirectory() as folder:
-        generator = trained(text, epochs, 0, Path(folder))
+        generator = trained(text, epochs, 0, Path(folder), units)
         assert isinstance(generator.model, Mixture)
         alone = attrs.evolve(generator, model=generator.model.first)
         prompts = [prompt.lower() for prompt in ("The time ", "I saw ", "It was ", "And then ")]
@@ -78,7 +79,7 @@ def speed(text: Path | None, epochs: int) -> None:
             print(f"{name:26} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
 
 
-def trained(text: Path | None, epochs: int, seed: int, folder: Path) -> textgen.Generator:
+def trained(text: Path | None, epochs: int, seed: int, folder: Path, units: int = 256) -> textgen.Generator:
     """A mixture."""
     letters = {"type": "char", "letters_only": True, "lower_case": True}
     tables: dict[str, Any] = {
@@ -87,7 +88,10 @@ def trained(text: Path | None, epochs: int, seed: int, folder: Path) -> textgen.
         "corpus": {"type": "file", "path": str(text.absolute())} if text else {"type": "time-machine"},
         "tokenizer": {"type": "char"} if text else letters,
         "data": {"validation_fraction": 0.1},
-        "model": {"type": "mixture", "first": {"type": "rnn", "cell": "lstm", "dropout": 0.0 if text else 0.4}},
+        "model": {
+            "type": "mixture",
+            "first": {"type": "rnn", "cell": "lstm", "hidden_size": units, "dropout": 0.0 if text else 0.4},
+        },
         "trainer": {"type": "mixture", "first": {"type": "adamw", "epochs": epochs, "batch_size": 32}},
         "generate": {"max_new_tokens": 0},
         "observer": [],

@@ -209,7 +209,7 @@ def test_every_eye_tells_the_colours_apart(colours: tuple[str, ...], background:
 
     seen = [OKLAB @ np.cbrt(LMS @ np.clip(SEEN[eyes] @ linear(colour), 0, 1)) for colour in colours]
     apart = min(float(np.linalg.norm(one - other)) for one, other in itertools.combinations(seen, 2))
-    assert apart > 0.055, "twice what is told apart where lines lie side by side"
+    assert apart > 0.055, "in OKLab, where black and white are 1 apart"
     weights = np.array([0.2126, 0.7152, 0.0722])
     for colour in colours:
         low, high = sorted(float(weights @ linear(each)) for each in (colour, background))

@@ -149,3 +149,18 @@ def test_an_append_that_fails_leaves_nothing_of_it(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="No space left"):
         durable.write_json(tmp_path / "rows", {})
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+
+
+def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    tables = tiny_pipeline(checkpoint={"seconds": 0})
+
+    class Put:
+        def observe(self, event: object) -> None:
+            if type(event).__name__ == "Checkpointed" and not (tmp_path / "run/checkpoints/step-000002").exists():
+                (tmp_path / "run/checkpoints/step-000002").mkdir()
+
+    said = r"step-000002 is in the way, and is not a checkpoint; move it away; the checkpoint of step 1 is kept"
+    with pytest.raises(textgen.RunError, match=said):
+        textgen.run(tables, observers=[Put()])
+    (tmp_path / "run/checkpoints/step-000002").rmdir()
+    assert textgen.run(tables).outcome == "resumed"

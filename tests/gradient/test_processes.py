@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+import torch
 from commands import run_textgen
 from safetensors.numpy import load_file
 from several_processes import AT_PLACE, run_together
@@ -21,11 +22,13 @@ from textgen.processes import Processes
 
 def write(folder: Path, **tables: Any) -> dict[str, Any]:
     """Write a pipeline whose batches do not divide by two or three, and return it."""
+    story = "".join(piece for piece in Engine().read_corpus({"type": "story"}) if isinstance(piece, str))
+    (folder / "text.txt").write_text(story[:9000], encoding="utf-8")
     made = {
         "device": "cpu",
-        "corpus": {"type": "story"},
+        "corpus": {"type": "file", "path": str(folder / "text.txt")},
         "tokenizer": {"type": "char"},
-        "data": {"window_length": 12, "validation_fraction": 0.02},
+        "data": {"window_length": 12, "validation_fraction": 0.1},
         "model": {"type": "rnn", "cell": "lstm", "hidden_size": 8, "dropout": 0.3, "recurrent_dropout": 0.2},
         "trainer": {"type": "adamw", "batch_size": 5, "order": "streams", "steps": 24, "evaluate_every": 8},
         "checkpoint": {"seconds": 0},
@@ -50,18 +53,7 @@ def assert_alike(run: Path, other: Path) -> None:
     assert all(np.allclose(weights[name], others[name], atol=1e-3) for name in weights)
 
 
-def test_three_processes_train_what_one_does_and_one_speaks(tmp_path: Path) -> None:
-    tables = write(tmp_path)
-    alone = textgen.run(tables, output=tmp_path / "alone")
-    first, *others = run_together(3, "-m", "textgen", "run", "p.toml", "-o", "run", folder=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert "trained: " in first.stderr
-    assert first.stdout == f"{alone.generations[0]}\n"
-    assert [(done.returncode, done.stdout, done.stderr) for done in others] == [(0, "", "")] * 2
-    assert_alike(tmp_path / "run", alone.path)
-
-
-def test_a_killed_process_ends_the_run_and_another_number_goes_on(tmp_path: Path) -> None:
+def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(tmp_path: Path) -> None:
     tables = write(tmp_path)
     alone = textgen.run(tables, output=tmp_path / "alone")
     at_step = (AT_PLACE, "1", "KILL", "textgen.gradient.optimization:Optimization.step", "15")
@@ -71,9 +63,12 @@ def test_a_killed_process_ends_the_run_and_another_number_goes_on(tmp_path: Path
     (line,) = first.stderr.splitlines()
     assert line.startswith("textgen: error: another process of the run has ended")
     assert line.endswith("; the checkpoint of step 14 is kept, from which the same command resumes")
-    run = textgen.run(tables, output=tmp_path / "run")
-    assert run.outcome == "resumed"
-    assert_alike(run.path, alone.path)
+    first, other = run_together(2, "-m", "textgen", "run", "p.toml", "-o", "run", folder=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "resumed: " in first.stderr
+    assert first.stdout == f"{alone.generations[0]}\n"
+    assert (other.returncode, other.stdout, other.stderr) == (0, "", "")
+    assert_alike(tmp_path / "run", alone.path)
 
 
 def test_the_network_of_a_mixture_is_shared_out_and_what_a_follower_failed_of_is_said(tmp_path: Path) -> None:
@@ -96,6 +91,17 @@ def test_a_trainer_that_counts_is_refused_before_anything_is_written(tmp_path: P
     with pytest.raises(UsageError, match="the trainer 'count' does not train in several processes"):
         Engine().run(tables, output=tmp_path / "run", processes=Processes(0, 2))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.gpu
+def test_processes_on_gpus_train_what_one_does(tmp_path: Path) -> None:
+    """As many as there are GPUs; with one, NCCL and all else but the sums are tried."""
+    tables = write(tmp_path, device="cuda", model={"type": "rnn", "hidden_size": 8, "dropout": 0.3})
+    alone = textgen.run(tables, output=tmp_path / "alone")
+    size = min(torch.cuda.device_count(), 5)
+    done = run_together(size, "-m", "textgen", "run", "p.toml", "-q", "-o", "run", folder=tmp_path)
+    assert [each.returncode for each in done] == [0] * size, done
+    assert_alike(tmp_path / "run", alone.path)
 
 
 def test_other_commands_are_the_first_process_s(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_before_the_new_run_has_begun_every_command_uses_the_old_one(trained: tu
     done = run_textgen("generate", "runs/p", "-p", "Once", "--no-echo", "--max-new-tokens", "30", folder=folder)
     assert (done.returncode, done.stdout) == (0, f"{old}\n"), done.stderr
     assert run_textgen("evaluate", "runs/p", "text.txt", folder=folder).stdout.startswith("loss ")
-    assert run_textgen("verify", "runs/p", folder=folder).stdout.endswith("all files are whole; the run can be used\n")
+    assert run_textgen("verify", "runs/p", folder=folder).stdout.endswith("no file is damaged; the run can be used\n")
     assert textgen.verify(run).path == run / ".previous"
 
 

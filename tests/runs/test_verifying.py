@@ -169,12 +169,11 @@ def test_the_command_says_what_works(trained: tuple[Path, Any], tmp_path: Path) 
     run = copied(trained, tmp_path)
     done = run_textgen("verify", "runs/p", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("all files are whole; the run can be used\n")
+    assert done.stdout.endswith("no file is damaged; the run can be used\n")
     change(run / "tokenizer.json")
     done = run_textgen("verify", "runs/p", "--json", folder=tmp_path)
     found = json.loads(done.stdout)
     assert (done.returncode, found["whole"], found["loads"]) == (1, False, False)
     assert [file["name"] for file in found["files"] if file["state"] == "damaged"] == ["tokenizer.json"]
-    done = run_textgen("verify", ".", folder=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "is not a run directory: it has no run.json" in done.stderr
+    with pytest.raises(textgen.RunError, match=r"is not a run directory: it has no run\.json"):
+        textgen.verify(tmp_path)

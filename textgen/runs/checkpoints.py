@@ -131,7 +131,9 @@ class Checkpoints:
         """Write a checkpoint, which is there whole or not at all (textgen.durable). Raises OSError."""
         final = self.folder(checkpoint.step)
         if os.path.lexists(final) and not _is_own(final):
-            raise FileExistsError(errno.EEXIST, f"a folder that is not a checkpoint is in the way: {final}", str(final))
+            raise FileExistsError(
+                errno.EEXIST, f"{final} is in the way, and is not a checkpoint; move it away", str(final)
+            )
         values = {"trainer": checkpoint.trainer.values, "progress": attrs.asdict(checkpoint.progress)}
         arrays = map(tensor_pieces, (checkpoint.tensors, checkpoint.trainer.arrays))
         with new_folder(final) as folder:

@@ -198,11 +198,13 @@ class RunDirectory:
         done: list[str] = []
         failed: list[str] = []
 
-        def attempt(act: Callable[[], Any], path: Path) -> None:
+        def attempt(act: Callable[[], Any], path: Path) -> bool:
             try:
                 act()
             except OSError as error:
                 failed.append(f"{path.name} ({error.strerror or error})")
+                return False
+            return True
 
         def recover() -> None:
             done.extend(f"put the checkpoint of step {step} in place" for step in self.checkpoints.recover())
@@ -214,9 +216,8 @@ class RunDirectory:
 
         attempt(recover, self.checkpoints.path)
         attempt(find, self.path)
-        for leftover in leftovers:
-            attempt(partial(remove, leftover), leftover)
-        done += [f"removed {len(leftovers)} partial files"] if len(leftovers) > len(failed) else []
+        if removed := sum(attempt(partial(remove, leftover), leftover) for leftover in leftovers):
+            done.append(f"removed {removed} partial file{'s' if removed > 1 else ''}")
         attempt(self._settle, self.path / _PREVIOUS)
         if not self.exists():  # killed while it removed a run
             attempt(partial(self.checkpoints.keep, set()), self.checkpoints.path)
@@ -261,7 +262,8 @@ class RunDirectory:
     def kept(self) -> str:
         """What is left of a run that fails, as the end of a sentence."""
         try:
-            steps = self.checkpoints.steps()
+            foreign = self.checkpoints.foreign()
+            steps = [step for step in self.checkpoints.steps() if self.checkpoints.folder(step) not in foreign]
         except OSError:
             return "earlier checkpoints are kept"
         if not self.path.is_dir():

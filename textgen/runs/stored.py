@@ -97,7 +97,7 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
 def described_edits(edits: Sequence[Difference]) -> str:
     """What was changed, in a line."""
     more = f"; and {len(edits) - _SHOWN} more" if len(edits) > _SHOWN else ""
-    return f"changed since the run was made: {'; '.join(map(str, edits[:_SHOWN]))}{more}"
+    return "; ".join(map(str, edits[:_SHOWN])) + more
 
 
 def _read(directory: RunDirectory) -> StoredRun:
@@ -110,7 +110,7 @@ def _read(directory: RunDirectory) -> StoredRun:
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     document, edits = read_pipeline(loadable, record)
     if edits:
-        remarks.append(f"{document.source} was {described_edits(edits)}")
+        remarks.append(f"{document.source} was changed since the run was made: {described_edits(edits)}")
     vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
     model_id, tensors, remark = _weights(loadable, record)
     return StoredRun(loadable, record, document, vocabulary, edits, model_id, tensors, (*remarks, *remark))

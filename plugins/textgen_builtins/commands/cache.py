@@ -59,7 +59,11 @@ def clear(older_than: str | None, with_downloads: bool, as_json: bool) -> None:
     """Remove encoded texts that no run uses at the moment. They are made again when they are needed."""
     cache = Cache.of_user()
     before = None if older_than is None else time.time() - _duration(older_than)
-    gone = cache.clear(before)
+    try:
+        gone = cache.clear(before)
+    except OSError as error:
+        cause = f"{error.filename or cache.folder} cannot be removed: {error.strerror or error}"
+        raise UsageError(cause) from error
     paths = [path for path in _downloads(cache) if before is None or path.stat().st_mtime < before]
     paths = paths if with_downloads else []
     sizes = {path: _size(path) for path in paths}

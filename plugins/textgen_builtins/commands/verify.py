@@ -41,11 +41,13 @@ def _as_json(report: Any) -> dict[str, Any]:
 
 def _as_text(report: Any) -> str:
     width = max(len(file.name) for file in report.files)
-    lines = [f"{file.name:{width}}  {file.state}{file.cause and f': {file.cause}'}" for file in report.files]
+    causes = [file.cause.removeprefix(f"{report.path / file.name}: ") for file in report.files]
+    rows = zip(report.files, causes, strict=True)
+    lines = [f"{file.name:{width}}  {file.state}{cause and f': {cause}'}" for file, cause in rows]
     if report.leftovers:
         lines.append(f"left by a process that was killed, or is at work: {', '.join(report.leftovers)}")
     bad = sum(file.state in ("damaged", "missing") for file in report.files)
-    verdict = f"{bad} of {len(report.files)} files are damaged or missing" if bad else "all files are whole"
+    verdict = f"{bad} of {len(report.files)} files are damaged or missing" if bad else "no file is damaged"
     return "\n".join([*lines, f"{verdict}; {_what_works(report)}"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
 import numpy as np
 
 from textgen.protocols import Ids, Tensors
@@ -89,6 +90,15 @@ class NgramModel:
             self.gate = Gate.of_tensors(tensors, len(self.expert_weights))
 
 
+@attrs.define(eq=False)
+class _Place:
+    """A context of one sequence: its node, words and last token, what the experts say (E, V), and where tokens lead."""
+
+    state: tuple[int, list[int], int]
+    logs: Floats32
+    following: dict[int, _Place] = attrs.field(factory=dict)
+
+
 class NgramDecoder:
     """textgen.protocols.Decoder. It carries for each row the node of the longest context known, and the last words.
 
@@ -121,7 +131,7 @@ class NgramDecoder:
         The array may be used again by the next call.
         """
         if tokens.shape == _ONE:
-            return self._extend_one(tokens.item())
+            return self.experts_after(tokens.item())[None]
         if tokens.shape[1]:
             self._read(tokens.astype(np.int64))
         self._save()
@@ -163,7 +173,9 @@ class NgramDecoder:
     def _set(self, nodes: Ints, words: Hashes, last: Ints) -> None:
         self._nodes, self._words, self._last = nodes, words, last
         self._unsaved: tuple[int, list[int], int] | None = None  # node, words and token of one, where these are behind
-        self._recent: dict[tuple[int, ...], Floats32] = {}  # (1, E, V) by the context of one
+        self._recent: dict[tuple[int, ...], _Place] = {}  # of a batch of one, by its context
+        self._place: _Place | None = None  # where it is, if that is one of them
+        self._scratch = np.empty(self._trie.vocab_size, np.float32)
         self._logs = np.empty((len(nodes), self._experts, self._trie.vocab_size), np.float32)
 
     def _no_token(self, batch_size: int) -> Ints:
@@ -173,6 +185,7 @@ class NgramDecoder:
     def _read(self, tokens: Ints) -> tuple[Ints, Hashes]:
         """Read `tokens` (B, T); return the nodes (B, T) and the words (B, T, 3), or (B, T, 0), after each."""
         self._save()
+        self._place = None
         one = tokens.shape[1] == 1
         trie = self._trie
         nodes = trie.advance(self._nodes, tokens[:, 0])[:, None] if one else trie.walk(self._nodes, tokens)
@@ -196,33 +209,43 @@ class NgramDecoder:
     def _keys(self, words: Hashes, last: Ints) -> list[Ints]:
         return context_keys(words, last, self._model.kinds - 1)
 
-    def _extend_one(self, token: int) -> Floats32:
-        """`extend_experts` for one token of one sequence."""
+    def experts_after(self, token: int) -> Floats32:
+        """`extend_experts` of a batch of one by one token: (E, V)."""
+        place = self._place and self._place.following.get(token)
+        if place is None:
+            place = self._find_place(token)
+        self._place, self._unsaved = place, place.state
+        return place.logs
+
+    def _find_place(self, token: int) -> _Place:
+        """Where `token` leads to, kept where it is not too large."""
         node, words, _ = self._unsaved or (int(self._nodes[0]), self._words[0].tolist(), 0)
         node = self._trie.advance_one(node, token)
         if self._reader:
             words = self._reader.read_one(words, token)
-        self._unsaved = node, words, token
         if self._logs.nbytes > _RECENT // 64:
-            return self._fill_one(node, words, token, self._logs)
+            return _Place((node, words, token), self._fill_one(node, words, token, self._logs[0]))
         context = (node, token, *words)
-        logs = self._recent.get(context)
-        if logs is None:
+        place = self._recent.get(context)
+        if place is None:
             if len(self._recent) * self._logs.nbytes >= _RECENT:
                 self._recent.clear()
-            logs = self._recent[context] = self._fill_one(node, words, token, np.empty_like(self._logs))
-        return logs
+                self._place = None
+            logs = self._fill_one(node, words, token, np.empty_like(self._logs[0]))
+            place = self._recent[context] = _Place((node, words, token), logs)
+        if self._place is not None:
+            self._place.following[token] = place
+        return place
 
-    def _fill_one(self, node: int, words: list[int], token: int, logs: Floats32) -> Floats32:
-        """Fill `logs` (1, E, V) with the experts' log probabilities in one context."""
-        out = logs[0]
-        self._trie.probabilities_of_one(node, out[0])
+    def _fill_one(self, node: int, words: list[int], token: int, out: Floats32) -> Floats32:
+        """Fill `out` (E, V) with the experts' log probabilities in one context."""
+        self._trie.probabilities_of_one(node, out[0], self._scratch)
         if self._reader:
             out[1:] = out[0]
             keys = context_keys_of_one(words, token, self._model.kinds - 1)
             for kind, (key, counts) in enumerate(zip(keys, self._model.words, strict=False)):
-                counts.interpolate_one(key, out[1 if kind == 0 else 2])
-        return np.log(logs, logs)
+                counts.interpolate_one(key, out[1 if kind == 0 else 2], self._scratch)
+        return np.log(out, out)
 
     def _save(self) -> None:
         """Bring the state of a batch of one up to date."""

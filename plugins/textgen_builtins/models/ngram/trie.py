@@ -218,8 +218,8 @@ class Trie:
             out[rows] *= self._lower32[descended, None]
             out[np.repeat(rows, sizes), self._tokens[edges]] += self._own32[edges]
 
-    def probabilities_of_one(self, node: int, out: Floats32) -> None:
-        """`probabilities` for one context, several times as fast for it: `out` is (V,)."""
+    def probabilities_of_one(self, node: int, out: Floats32, scratch: Floats32) -> None:
+        """`probabilities` for one context, several times as fast for it: `out` and `scratch` are (V,)."""
         table, chain = self._table, []
         while node >= len(table):
             chain.append(node)
@@ -227,7 +227,8 @@ class Trie:
         out[:] = table[node]
         for descended in reversed(chain):
             first, last = self._starts[descended], self._starts[descended + 1]
-            out *= self._lower32[descended]
+            scratch.fill(self._lower32[descended])
+            np.multiply(out, scratch, out)
             out[self._tokens[first:last]] += self._own32[first:last]
 
     @cached_property
