@@ -33,7 +33,7 @@ from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run
 from textgen.runs.loading import load_generator
-from textgen.runs.objects import with_objects
+from textgen.runs.objects import tables_by_name, with_objects
 from textgen.runs.saving import save_run
 from textgen.runs.starting import with_start
 from textgen.runs.together import follow
@@ -172,10 +172,8 @@ class Engine:
 
         The other arguments are keys of a pipeline, and as in `run`. Objects are the caller's to close.
         """
-        parts = {"tokenizer": tokenizer, "model": model, "trainer": trainer}
-        tables = {key: {"type": value} if isinstance(value, str) else value for key, value in parts.items()}
-        chain = [{"type": value} if isinstance(value, str) else value for value in sampler]
-        tables |= {"corpus": corpus, "sampler": chain, "data": data or {}, "generate": generate or {}}
+        parts = {"tokenizer": tokenizer, "model": model, "trainer": trainer, "sampler": sampler}
+        tables = {"corpus": corpus, "data": data or {}, "generate": generate or {}, **tables_by_name(parts)}
         tables |= {"seed": seed, "device": device, "threads": threads}
         pipeline = self.pipeline(tables if output is not None else {**tables, "observer": []})
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:

@@ -28,6 +28,15 @@ _KINDS: Final = ("corpus", "tokenizer", "model", "trainer", *_CHAINS)
 _PLAIN: Final = (Mapping, str, bytes, int, float, list, tuple, type(None))  # never an object of a component
 
 
+def tables_by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of a pipeline in which the name of a component stands for its table."""
+
+    def table(value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+    return {kind: list(map(table, value)) if kind in _CHAINS else table(value) for kind, value in parts.items()}
+
+
 @attrs.frozen
 class Text:
     """textgen.protocols.Corpus: a text in memory."""
