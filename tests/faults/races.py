@@ -57,8 +57,11 @@ def pipelines(folder: Path, *, extend: bool) -> dict[str, dict[str, Any]]:
 
 
 def replace(folder: Path, made: dict[str, dict[str, Any]]) -> None:
-    """Replace the run by each in turn, again and again, and in between fail to."""
+    """Replace the run by each in turn, again and again, and in between fail to; end with the parent process."""
+    parent = os.getppid()
     for number in itertools.count(1):
+        if os.getppid() != parent:
+            os._exit(0)
         for name, pipeline in made.items():
             textgen.run(pipeline, overwrite=name != "epoch 2")
         with contextlib.suppress(InterruptedError):
@@ -101,7 +104,10 @@ def main() -> int:
         textgen.run(made["order 2"])
         child = os.fork()
         if not child:
-            replace(folder, made)
+            try:
+                replace(folder, made)
+            finally:
+                os._exit(1)  # what follows is for the parent
         begun = time.perf_counter()
         try:
             found = load(folder, arguments.loads, expected)
