@@ -138,10 +138,8 @@ class Engine:
 
         Writes nothing. Raises ProcessesError when that process is lost, and what components raise here.
         """
-        return follow(
-            processes,
-            lambda: self._pipeline(source, overrides, run_directory(output, "output").path if output else None),
-        )
+        path = None if output is None else run_directory(output, "output").path
+        return follow(processes, lambda: self._pipeline(source, overrides, path))
 
     def train(
         self,
@@ -202,8 +200,7 @@ class Engine:
         While a run is not finished, or another process trains it, that is its best checkpoint, with a warning.
 
         sampler    a list of tables as `[[sampler]]` has them, or of objects, in place of the run's own chain
-        model, tokenizer   objects in place of the run's own: for a run that was trained with objects. They get the
-                   run's weights and vocabulary
+        model, tokenizer   objects in place of those the run was trained with; they get its weights and vocabulary
 
         Raises RunError when there is no run, or none with a checkpoint yet, CorruptFileError when a file is not what
         the run wrote, PipelineError when a component's plugin is missing, UsageError when an object is.
