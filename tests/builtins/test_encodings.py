@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textgen import CorpusError, Engine
-from textgen.encodings import decode
+from textgen.files.encodings import decode
 
 PIECE = 1 << 20  # files are read in pieces of a mebibyte
 ENCODINGS = (

@@ -14,8 +14,8 @@ import pytest
 from commands import run_with_torch
 
 import textgen
-from textgen import durable
 from textgen.cli.stop_switch import StopSwitch
+from textgen.files import durable
 
 Tables = Callable[..., dict[str, Any]]
 

@@ -131,7 +131,7 @@ def test_a_file_that_is_a_hole_is_not_read(stranger: Path, name: str) -> None:
 
 def read_index(folder: Path) -> None:
     """The header of a copy index is made again where it cannot be used, unless the corpus is gone."""
-    from textgen.files import read_json
+    from textgen.files.reading import read_json
 
     read_json(folder / "run/copy-index/index.json")
 

@@ -232,7 +232,7 @@ def test_a_fault_does_not_print_pages(engine: Engine) -> None:
 
 def test_what_is_required_is_missing(engine: Engine) -> None:
     assert faults(engine, {**BASE, "corpus": {"type": "file"}}) == [
-        "corpus.path: required: a path or a list, each a path, given nothing"
+        "corpus.path: required: a web address or a path or a list, each a web address or a path, given nothing"
     ]
     found = faults(engine, {})
     assert [fault.partition(":")[0] for fault in found] == list(CHOICES)

@@ -15,7 +15,7 @@ import pytest
 from small_run import tables
 
 import textgen
-from textgen.files import dump_tensors
+from textgen.files.reading import dump_tensors
 from textgen.runs.formats import signed
 
 OTHERS: tuple[Any, ...] = (None, "5", 1.5, True, -1, 2**63, 10**400, [], {}, float("nan"))

@@ -21,7 +21,7 @@ from commands import environment
 from shelf import TEXT, Shelf
 
 import textgen
-from textgen.cache import Cache
+from textgen.files.cache import Cache
 
 
 def cache() -> Cache:

@@ -90,7 +90,7 @@ def command(
 
 
 def _write_page(page: str, html: str) -> None:
-    from textgen.durable import write_atomic
+    from textgen.files.durable import write_atomic
 
     if page == "-":
         print_text(html)

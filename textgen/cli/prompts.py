@@ -13,8 +13,8 @@ from typing import Final
 
 import click
 
-from textgen.encodings import decode
 from textgen.errors import CorpusError, UsageError
+from textgen.files.encodings import decode
 
 _PATIENCE_SECONDS: Final = 1.0
 

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from attrs.validators import and_, ge, lt
 
-from textgen.durable import new_file, remove, sync_folder, write_json
 from textgen.errors import CorruptFileError, RunError
-from textgen.files import file_checksum, inside
-from textgen.opening import contents_of, opened
+from textgen.files.durable import new_file, remove, sync_folder, write_json
+from textgen.files.opening import contents_of, opened
+from textgen.files.reading import file_checksum, inside
 from textgen.pipeline.records import each, is_sha256, read_structured
 from textgen.protocols import Ids, Tokenizer
 

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from attrs.validators import and_, ge, lt, max_len, min_len
 
-from textgen.durable import write_atomic
 from textgen.errors import CorruptFileError, RunError
-from textgen.files import dump_tensors, load_tensors, parse_json, path_of
+from textgen.files.durable import write_atomic
+from textgen.files.opening import contents_of, read_tensor_file
+from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of
 from textgen.generation.sampling import log_softmax
-from textgen.opening import contents_of, read_tensor_file
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import COUNT, each, is_line, structured
 from textgen.protocols import Tensors

@@ -11,11 +11,11 @@ import attrs
 import numpy as np
 
 from textgen.errors import TextgenError, UsageError
+from textgen.files.opening import UNFORESEEN
 from textgen.generation.chain import Chain
 from textgen.generation.detokenise import drain
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, TokenLogprobs
-from textgen.opening import UNFORESEEN
 from textgen.protocols import Ids, Tensors
 
 ENDLESS: Final = 1 << 60

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from textgen.errors import Fault, PipelineError, UsageError
-from textgen.files import path_of
+from textgen.files.reading import path_of
 from textgen.pipeline.structure import flat, shorten, show
 
 NAME = re.compile(r"[^\W_][\w. +-]*")

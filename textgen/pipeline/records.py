@@ -11,7 +11,7 @@ import attrs
 from attrs.validators import and_, ge, lt, optional
 
 from textgen.errors import CorruptFileError
-from textgen.files import LARGEST, read_json
+from textgen.files.reading import LARGEST, read_json
 from textgen.pipeline.structure import Reader
 
 _SHOWN: Final = 3

@@ -19,9 +19,9 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
 from textgen.errors import CorruptFileError
-from textgen.files import inside, read_json, read_tensors, tensor_pieces
+from textgen.files.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
+from textgen.files.reading import inside, read_json, read_tensors, tensor_pieces
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
 from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
@@ -128,7 +128,7 @@ class Checkpoints:
         return newest_intact
 
     def write(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, which is there whole or not at all (textgen.durable). Raises OSError."""
+        """Write a checkpoint, which is there whole or not at all (textgen.files.durable). Raises OSError."""
         final = self.folder(checkpoint.step)
         if os.path.lexists(final) and not _is_own(final):
             raise FileExistsError(

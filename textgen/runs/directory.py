@@ -22,7 +22,8 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.durable import (
+from textgen.errors import CorruptFileError, RunError, RunLockedError
+from textgen.files.durable import (
     LEFTOVERS,
     PROBE,
     lacking,
@@ -36,8 +37,7 @@ from textgen.durable import (
     write_atomic,
     write_json,
 )
-from textgen.errors import CorruptFileError, RunError, RunLockedError
-from textgen.files import inside, path_of
+from textgen.files.reading import inside, path_of
 from textgen.pipeline.records import read_structured
 from textgen.runs.checkpoints import Checkpoints
 from textgen.runs.formats import SMALL, LockOwner, read_record, signed

@@ -12,7 +12,7 @@ import attrs
 from attrs.validators import and_, ge, lt
 
 from textgen.errors import CorruptFileError
-from textgen.files import read_json
+from textgen.files.reading import read_json
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import COUNT, OPTIONAL_COUNT, each, is_line, is_number, is_sha256, structured
 

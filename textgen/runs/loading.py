@@ -19,7 +19,7 @@ from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
 from textgen.errors import CorpusError, CorruptFileError, Fault, PipelineError, UsageError
-from textgen.files import VOCABULARY, load_vocabulary
+from textgen.files.reading import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.document import Document

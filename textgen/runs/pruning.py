@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from textgen.errors import RunError
-from textgen.files import folder_size
+from textgen.files.reading import folder_size
 from textgen.runs.directory import RunDirectory
 
 

@@ -15,7 +15,7 @@ import tomli_w
 
 from textgen.data import Dataset
 from textgen.errors import CorruptFileError, Difference, RunError, RunMismatchError
-from textgen.files import read_bytes
+from textgen.files.reading import read_bytes
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.structure import Choice, Reader, flat
 from textgen.protocols import Tokenizer

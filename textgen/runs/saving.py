@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from textgen.errors import RunError
-from textgen.files import dump_tensors
+from textgen.files.reading import dump_tensors
 from textgen.generation.generator import Generator
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from textgen.errors import CorpusError
-from textgen.opening import special
+from textgen.files.opening import special
 from textgen.pipeline.structure import Choice
 from textgen.plugin.component import Address
 from textgen.visible import visible

@@ -10,7 +10,7 @@ import attrs
 
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.errors import Fault, PipelineError, RunError, TextgenError
-from textgen.files import VOCABULARY, inside, read_tensors, read_tokenizer
+from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokenizer
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import StartOptions
 from textgen.pipeline.pipeline import Pipeline, make_choice

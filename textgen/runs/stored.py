@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
-from textgen.files import dump_tensors, read_bytes, read_json, read_tensors
+from textgen.files.reading import dump_tensors, read_bytes, read_json, read_tensors
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
 from textgen.pipeline.structure import Reader, flat

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from textgen.errors import RunError
-from textgen.files import LARGEST, folder_size, inside
-from textgen.opening import check_json, opened
+from textgen.files.opening import check_json, opened
+from textgen.files.reading import LARGEST, folder_size, inside
 from textgen.runs.directory import RunDirectory
 
 Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]

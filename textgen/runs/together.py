@@ -16,7 +16,7 @@ from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
 from textgen.errors import UsageError
-from textgen.files import dump_tensors, load_tensors
+from textgen.files.reading import dump_tensors, load_tensors
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.processes import Processes, RunEnded

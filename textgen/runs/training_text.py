@@ -14,12 +14,12 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen.cache import UNUSABLE, Cache, Entry
 from textgen.contracts.guards import changed_text
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
 from textgen.errors import CorpusError, RunError
-from textgen.files import VOCABULARY, read_tokenizer
+from textgen.files.cache import UNUSABLE, Cache, Entry
+from textgen.files.reading import VOCABULARY, read_tokenizer
 from textgen.pipeline.pipeline import Pipeline
 from textgen.protocols import Corpus, Tokenizer
 from textgen.runs.corpus import CorpusDigest, HashedPieces, fit_tokenizer, token_bytes, token_dtype

@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from textgen.durable import remove, write_atomic
 from textgen.errors import CorruptFileError, PipelineError, RunError
-from textgen.files import dump_tensors, file_checksum, read_bytes, read_json
+from textgen.files.durable import remove, write_atomic
+from textgen.files.reading import dump_tensors, file_checksum, read_bytes, read_json
 from textgen.generation.novelty import FOLDER, check_index
 from textgen.generation.results import GenerationState
 from textgen.runs.directory import RunDirectory, run_directory

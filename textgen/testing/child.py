@@ -129,7 +129,7 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
     names = [name for name in values if name not in texts]
     if names:
-        from textgen.files import dump_tensors
+        from textgen.files.reading import dump_tensors
 
         tensors = {str(number): values[name].copy(order="C") for number, name in enumerate(names)}
         (folder / "values.safetensors").write_bytes(dump_tensors(tensors))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as strategy
 
-from textgen.files import dump_tensors
+from textgen.files.reading import dump_tensors
 from textgen.generation.sampling import to_numpy
 from textgen.protocols import Ids
 from textgen.testing import statements as st

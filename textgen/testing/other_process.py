@@ -250,7 +250,7 @@ def _findings(folder: Path, stopped: bool) -> Findings:
     errors = (folder / "stderr").read_text(encoding="utf-8", errors="replace")
     values: dict[str, Any] = dict(facts.get("texts", {}))
     if names := facts.get("names"):
-        from textgen.files import load_tensors
+        from textgen.files.reading import load_tensors
 
         path = folder / "values.safetensors"
         arrays = load_tensors(path, path.read_bytes())

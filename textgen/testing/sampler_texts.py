@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.errors import ContractError
-from textgen.files import dump_tensors, load_tensors
+from textgen.files.reading import dump_tensors, load_tensors
 from textgen.generation.chain import Chain
 from textgen.generation.links import LEVELS, Link
 from textgen.generation.sampling import SequenceHistory, to_numpy

@@ -16,7 +16,7 @@ from textgen.contracts.guards import FAILURES
 from textgen.data import Dataset
 from textgen.errors import TextgenError
 from textgen.events import Evaluated, Settled, StepDone
-from textgen.files import dump_tensors
+from textgen.files.reading import dump_tensors
 from textgen.plugin.component import BuildContext, Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import TrainerState

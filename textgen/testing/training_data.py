@@ -11,7 +11,7 @@ import numpy as np
 
 from textgen.data import Dataset
 from textgen.events import StepDone
-from textgen.files import dump_tensors, load_tensors
+from textgen.files.reading import dump_tensors, load_tensors
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import BuildContext
 from textgen.protocols import Tensors, TrainerState, TrainingContext

@@ -13,8 +13,8 @@ from typing import Any, Final
 import click
 
 from textgen import BuildContext, Component, NoOptions, UsageError, hookimpl
-from textgen.cache import Cache, EntryInfo
-from textgen.files import cache_directory
+from textgen.files.cache import Cache, EntryInfo
+from textgen.files.reading import cache_directory
 from textgen.visible import visible
 
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}

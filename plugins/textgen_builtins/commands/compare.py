@@ -15,7 +15,7 @@ import attrs
 import click
 
 from textgen import TextgenError, UsageError
-from textgen.durable import write_atomic
+from textgen.files.durable import write_atomic
 from textgen_builtins.commands import comparison_page, curves, text
 from textgen_builtins.commands.compared import ComparedRun, differences, read_runs, warning
 from textgen_builtins.commands.runs import as_row

@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 
 from textgen import PipelineError, RunError, RunSummary, UsageError
-from textgen.files import inside, read_bytes
+from textgen.files.reading import inside, read_bytes
 from textgen.pipeline.document import document_of
 from textgen.pipeline.structure import flat
 from textgen_builtins.commands.folders import summaries

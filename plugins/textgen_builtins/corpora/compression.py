@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from textgen.errors import CorpusError
-from textgen.opening import special
+from textgen.files.opening import special
 
 _PIECE: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"

@@ -10,7 +10,7 @@ import attrs
 from attrs.validators import optional
 
 from textgen import option
-from textgen.encodings import AUTO
+from textgen.files.encodings import AUTO
 from textgen.plugin.component import Address
 
 

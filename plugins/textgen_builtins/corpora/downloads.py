@@ -28,9 +28,9 @@ from typing import IO, Any, Final, TextIO
 
 import attrs
 
-from textgen.durable import write_json
 from textgen.errors import CorpusError
-from textgen.files import cache_directory
+from textgen.files.durable import write_json
+from textgen.files.reading import cache_directory
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen_builtins.corpora.file_facts import HTML, JSON_LINES, TEXTS, checksum, in_bytes, inner_suffix
 

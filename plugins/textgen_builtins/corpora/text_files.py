@@ -12,8 +12,8 @@ from typing import Final, TextIO
 import attrs
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
-from textgen.encodings import AUTO, Tell, decode, warn
 from textgen.errors import CorpusError
+from textgen.files.encodings import AUTO, Tell, decode, warn
 from textgen_builtins.corpora import sources
 from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig

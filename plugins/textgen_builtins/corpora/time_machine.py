@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from textgen.errors import CorpusError
-from textgen.files import cache_directory
+from textgen.files.reading import cache_directory
 from textgen_builtins.corpora.downloads import download
 
 URL: Final = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"

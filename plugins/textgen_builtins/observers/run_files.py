@@ -12,10 +12,10 @@ from typing import Any, TextIO
 
 import attrs
 
-from textgen.durable import append, write_atomic
 from textgen.errors import RunError
 from textgen.events import Checkpointed, Evaluation, Event, RunFinished, RunStarted, StepDone
-from textgen.files import parse_json, read_bytes
+from textgen.files.durable import append, write_atomic
+from textgen.files.reading import parse_json, read_bytes
 from textgen.pipeline.records import COUNT, is_number, structure
 from textgen_builtins.observers.config import SamplesConfig
 from textgen_builtins.observers.loss_plot import draw

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import click
 
 from textgen import UsageError
-from textgen.durable import write_atomic
-from textgen.encodings import AUTO
+from textgen.files.durable import write_atomic
+from textgen.files.encodings import AUTO
 from textgen.pipeline.document import NAME
 from textgen.plugin.component import Address
 from textgen_builtins.corpora.file_facts import COMPRESSED
@@ -59,6 +59,8 @@ def init(
     path = Path(f"{_stem(text)}.toml") if pipeline is None else Path(pipeline)
     if not str(path).isprintable():
         raise UsageError(f"{str(path)!r} has characters that cannot be printed; choose another name with --pipeline")
+    if text is not None:
+        texts.path_of(text)  # first: it may be the pipeline itself
     if path.exists() and not force:
         raise UsageError(f"{path} exists; choose another name with --pipeline, or replace it with --force")
     facts = texts.STORY if text is None else texts.look_at(text, path.parent, console=sys.stderr, **options)

@@ -13,8 +13,8 @@ import tomli_w
 
 from textgen import UsageError
 from textgen.documents import DOCUMENT_END
-from textgen.encodings import AUTO, decode
 from textgen.errors import CorpusError
+from textgen.files.encodings import AUTO, decode
 from textgen.plugin.component import Address
 from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig
@@ -53,7 +53,7 @@ def look_at(
 
     Raises UsageError if there is no text, or too little, and CorpusError if it cannot be read.
     """
-    path = _path(text)
+    path = path_of(text)
     guessed: dict[Path, str] = {}
     remarks: list[str] = []
 
@@ -85,7 +85,7 @@ def look_at(
     return TextFacts(_table(config, path if isinstance(path, str) else _relative(path, folder)), size, tuple(remarks))
 
 
-def _path(text: str) -> Address | Path:
+def path_of(text: str) -> Address | Path:
     """What is named. Raises UsageError where a pipeline cannot name it, or it is no text."""
     try:
         text.encode()

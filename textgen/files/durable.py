@@ -46,7 +46,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from textgen.opening import opened
+from textgen.files.opening import opened
 
 PARTIAL: Final = ".partial-"
 REMOVED: Final = ".removed-"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from textgen.errors import CorpusError
-from textgen.files import encoding_of_mark
+from textgen.files.reading import encoding_of_mark
 
 Tell: TypeAlias = Callable[[Path, str, str], None]
 AUTO: Final = "auto"

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError, UsageError
-from textgen.opening import check_json, check_tensors, contents_of, opened, read_bounded, read_tensor_file, special
+from textgen.files.opening import (
+    check_json,
+    check_tensors,
+    contents_of,
+    opened,
+    read_bounded,
+    read_tensor_file,
+    special,
+)
 from textgen.protocols import Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"

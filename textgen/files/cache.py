@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from textgen.errors import CorruptFileError, UsageError
-from textgen.files import cache_directory, read_json
+from textgen.files.reading import cache_directory, read_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

@@ -1,0 +1,1 @@
+"""How files are written to last, opened with care, read back against their checksums, and cached."""
