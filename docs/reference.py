@@ -43,7 +43,7 @@ from textgen_builtins.starter.texts import STORY, TextFacts
 SPEED = 75_000  # characters a second, as `textgen init --speed` takes it
 MARK = "<!-- Written by `python docs/reference.py` from the code; changes made here are lost. -->\n"
 FILES = re.compile(r"(<!-- files: .*-->\n)(?:.*\n)*?(<!-- end of files -->\n)")
-ROOMS = ("plugin", "pipeline", "contracts", "gradient", "generation", "runs", "tools", "cli", "testing")
+ROOMS = ("files", "plugin", "pipeline", "contracts", "gradient", "generation", "runs", "tools", "cli", "testing")
 
 
 def main() -> int:

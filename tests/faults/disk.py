@@ -1,8 +1,8 @@
 """A file system that loses what was not synced: replays the calls of a run, and gives the states after a power loss.
 
 The model is that of textgen.files.durable, and stricter than common file systems. A file holds what it held at its last
-sync, and of later writes all, none, a part, or zeros. A folder lists what it did at its last sync and the first few of later
-changes. Nothing else is in order.
+sync, and of later writes all, none, a part, or zeros. A folder lists what it did at its last sync and the first few of
+later changes. Nothing else is in order.
 """
 
 from __future__ import annotations
