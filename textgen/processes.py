@@ -122,7 +122,11 @@ class Processes:
 
         with self.talking(f"{self.size} processes were to meet, and not all have come"):
             place: dict[str, Any] = {"rank": self.rank, "world_size": self.size, "timeout": self._delta()}
-            self._store = next(rendezvous("env://", **place))[0]
+            # torchrun may keep one store over its restarts, with the addresses of processes that have ended
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            self._store = dist.distributed_c10d.PrefixStore(
+                f"textgen/{attempt}", next(rendezvous("env://", **place))[0]
+            )
             dist.init_process_group("gloo", store=self._store, **place)
             self._gloo = dist.new_group(backend="gloo", timeout=self._delta())
         alive = threading.Thread(target=self._say_alive, name="textgen-alive", daemon=True)
