@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import fork_server
@@ -32,9 +32,21 @@ def run_textgen(
     site: Iterable[Path] = (),
     extra: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """`textgen ARGUMENTS` in `folder`. The command run, which needs torch, finds it imported."""
-    run = run_with_torch if arguments[:1] == ("run",) else run_python
-    return run("-m", "textgen", *arguments, folder=folder, site=site, extra=extra)
+    """`textgen ARGUMENTS` in `folder`. A command that needs torch finds it imported."""
+    if is_fresh(arguments, extra or {}):
+        return run_python("-m", "textgen", *arguments, folder=folder, site=site, extra=extra)
+    command = ["-m", "textgen", *map(str, arguments)]
+    return fork_server.run(command, folder, environment(site, extra), torch=needs_torch(arguments))
+
+
+def is_fresh(arguments: Sequence[object], extra: Mapping[str, str]) -> bool:
+    """Whether a command is about its process: how Python starts, or what it takes to import."""
+    return "doctor" in arguments or any(name.startswith(("PYTHON", "LC_", "LANG")) for name in extra)
+
+
+def needs_torch(arguments: Sequence[object]) -> bool:
+    """Whether a command trains, or may build a model by gradient."""
+    return any(name in arguments for name in ("run", "init", "check", "sweep"))
 
 
 def run_python(

@@ -13,6 +13,7 @@ import attrs
 import fork_server
 import pytest
 import tomli_w
+from commands import is_fresh, needs_torch
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ def textgen(python: Callable[..., Finished]) -> Callable[..., Finished]:
     """Run the command: `textgen("show", "pipeline.toml", cwd=folder)`; gives its stdout, stderr and exit code."""
 
     def run(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = "") -> Finished:
-        if arguments[0] != "run" or stdin:
+        if is_fresh(arguments, env or {}):
             return python("-m", "textgen", *arguments, cwd=cwd, env=env, stdin=stdin)
-        command = ["-m", "textgen", *map(str, arguments)]
-        done = fork_server.run(command, cwd, {**os.environ, **(env or {})})  # with torch imported
+        command, given = ["-m", "textgen", *map(str, arguments)], {**os.environ, **(env or {})}
+        done = fork_server.run(command, cwd, given, stdin=stdin, torch=needs_torch(arguments))
         return Finished(done.stdout, done.stderr, done.returncode)
 
     return run

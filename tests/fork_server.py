@@ -1,7 +1,9 @@
-"""Runs Python commands in processes that have imported torch already, which takes seconds each time.
+"""Runs Python commands in processes that have imported torch already, which takes seconds each time, or only NumPy and
+other small packages.
 
-`run` starts one server for this process: this file as a script, which imports torch and forks once for each command.
-Nothing of textgen is imported before the fork. Where imports, or what is loaded, are the point, use a fresh process.
+`run` starts up to two servers for this process: this file as a script, which imports these and forks once for each
+command. Nothing of textgen is imported before the fork. Where imports, what is loaded, or the start of Python are the
+point, use a fresh process.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import importlib
 import json
 import multiprocessing.process
 import os
@@ -27,14 +30,19 @@ from typing import Any, BinaryIO
 TIMEOUT = 120.0
 
 
-def run(arguments: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """`python ARGUMENTS` in `folder`, with no stdin; of Python's own options, it takes `-m` and `-W error`."""
+def run(
+    arguments: list[str], folder: Path, environment: Mapping[str, str], *, stdin: str | None = None, torch: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS` in `folder`; of Python's own options, it takes `-m` and `-W error`.
+
+    stdin  what another program pipes in; None: nothing is there
+    """
     request = json.dumps({"arguments": arguments, "folder": str(folder), "environment": dict(environment)})
     answer, reply = os.pipe()
     with open(answer, "rb", buffering=0) as answers, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        with open(reply, "wb", buffering=0), open(os.devnull, "rb") as nothing:
-            streams = [nothing.fileno(), out.fileno(), err.fileno(), reply]
-            socket.send_fds(_server(), [request.encode()], streams)
+        with open(reply, "wb", buffering=0), _input(stdin) as given:
+            streams = [given.fileno(), out.fileno(), err.fileno(), reply]
+            socket.send_fds(_server(torch), [request.encode()], streams)
         process = int(_line(answers))
         if not select.select([answers], [], [], TIMEOUT)[0]:
             os.kill(process, signal.SIGKILL)
@@ -42,12 +50,22 @@ def run(arguments: list[str], folder: Path, environment: Mapping[str, str]) -> s
         return subprocess.CompletedProcess(arguments, int(_line(answers)), _text(out), _text(err))
 
 
+def _input(text: str | None) -> BinaryIO:
+    """What a process reads from: nothing, or a pipe that holds a text and has ended."""
+    if text is None:
+        return open(os.devnull, "rb")
+    source, target = os.pipe()
+    with open(target, "wb") as pipe:
+        pipe.write(text.encode())  # it has room for 64 kB
+    return open(source, "rb")
+
+
 @functools.cache
-def _server() -> socket.socket:
+def _server(torch: bool) -> socket.socket:
     """The socket of the server, which ends when this process does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, __file__, str(theirs.fileno())]
+    command = [sys.executable, __file__, str(theirs.fileno()), "torch" if torch else "numpy"]
     process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
     theirs.close()
     atexit.register(process.wait)
@@ -117,7 +135,11 @@ def execute(arguments: list[str], folder: str, environment: dict[str, str]) -> N
 
 
 if __name__ == "__main__":
-    import torch._dynamo  # noqa: F401 - every optimizer imports it, which takes as long as torch itself
+    if sys.argv[2] == "torch":
+        import torch._dynamo  # noqa: F401 - every optimizer imports it, which takes as long as torch itself
+    else:
+        for module in ("attrs", "click", "importlib.metadata", "pluggy", "safetensors.numpy", "tomllib", "tqdm"):
+            importlib.import_module(module)
 
     del sys.path[0]  # this folder
     execute(**serve(socket.socket(fileno=int(sys.argv[1]))))

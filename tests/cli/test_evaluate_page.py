@@ -21,7 +21,7 @@ def text(tmp_path: Path) -> str:
 def test_a_page_that_cannot_be_written_is_one_line(
     textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, text: str
 ) -> None:
-    name = "n" * 250  # a name that the file system takes, but not with what is added while it is written
+    name = "n" * 300  # more than file systems take
     failed = textgen("evaluate", finished_run, text, "--html", name, cwd=tmp_path)
     assert (failed.code, failed.stdout) == (2, "")
     assert failed.stderr == f"textgen: error: --html {name} cannot be written: File name too long\n"
