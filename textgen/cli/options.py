@@ -36,8 +36,11 @@ def check_output(option: str, given: str, what: str, is_one: Callable[[bytes], b
     run directory, and of the run directory itself unless `in_run`.
     """
     path = Path(given)
-    if not given or path.is_dir():
-        raise UsageError(f"{option} expects the name of a file, given {given!r}")
+    try:
+        if not given or path.is_dir():
+            raise UsageError(f"{option} expects the name of a file, given {given!r}")
+    except OSError as error:  # a name that is too long
+        raise UsageError(f"{option} {given} cannot be written: {error.strerror or error}") from error
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"{given} cannot be written: the folder {path.parent} does not exist")
