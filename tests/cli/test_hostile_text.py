@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import tomli_w
-from commands import environment, run_python
+from commands import environment, run_python, run_textgen
 
 import textgen
 
@@ -126,17 +126,11 @@ def _folder_of(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("what", MESSAGES)
-def test_messages_show_what_commands_a_terminal(
-    hostile: Path, tmp_path: Path, what: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_messages_show_what_commands_a_terminal(hostile: Path, tmp_path: Path, what: str) -> None:
     """In a file too: it may be shown later."""
-    from textgen.cli import main
-
-    with pytest.raises(SystemExit) as ended:
-        main([*map(str, MESSAGES[what](hostile, tmp_path))])
-    said = capfd.readouterr()
-    assert ended.value.code in (1, 2)
-    assert not [c for c in (*RAW, "\r") if c in said.err + said.out], said.err
+    done = run_textgen(*MESSAGES[what](hostile, tmp_path), folder=tmp_path)
+    assert done.returncode in (1, 2)
+    assert not [c for c in (*RAW, "\r") if c in done.stderr + done.stdout], done.stderr
 
 
 def test_messages_of_the_library_do_too(tmp_path: Path) -> None:

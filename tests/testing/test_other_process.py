@@ -141,7 +141,7 @@ def test_what_depends_on_the_hash_seed_is_caught(plugin: Path, text: str, seen: 
         ("import logging\nlogging.basicConfig(level=10)", "changed logging"),
         ("import warnings\nwarnings.simplefilter('ignore')", "changed the warning filters"),
         ("import random\nrandom.seed(1)", "changed the random state of `random`"),
-        ("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)", "changed the signal handlers"),
+        ("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)", "changed the signal handlers"),
         ("import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True, name='poll').start()",
          "left the thread 'poll' behind"),
         ("from textgen import Engine", "loads numpy by `from textgen import Engine` ({place}:1)"),

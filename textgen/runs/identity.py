@@ -16,7 +16,7 @@ import attrs
 
 from textgen.contracts.guards import watched
 from textgen.pipeline.structure import Choice
-from textgen.plugin.component import OBJECT
+from textgen.plugin.component import OBJECT, UNPACKAGED, Plugin
 from textgen.protocols import Corpus, Tokenizer
 
 _FORMAT: Final = 1  # of what the engine makes of a text; counted up when that changes
@@ -72,10 +72,12 @@ class TextKey:
 def tokens_key(text: Mapping[str, Any], tokenizer: Tokenizer, choice: Choice, vocabulary: str | None = None) -> str:
     """What the tokens of a text are known by; "" where a tokenizer has no identity.
 
+    That of a plugin which a program has registered has none: the same class may be there with other values in it.
+
     text        what identifies it
     vocabulary  the checksum of the vocabulary, unless the tokenizer is fitted to this text
     """
-    parts = _origin(tokenizer, choice)
+    parts = None if _is_registered(choice.offer.plugin) else _origin(tokenizer, choice)
     return "" if parts is None else _hash(["tokens", dict(text), identity(choice), parts, vocabulary])
 
 
@@ -88,6 +90,10 @@ def _origin(made: Any, choice: Choice) -> list[Any] | None:
     file = getattr(sys.modules.get(made.__class__.__module__), "__file__", None)
     code = None if file is None else _facts(file)
     return None if code is None else [offer.plugin.facts() for offer in offers] + code[:2]
+
+
+def _is_registered(plugin: Plugin) -> bool:
+    return plugin.distribution == UNPACKAGED and not plugin.path
 
 
 def _facts(path: str | Path) -> list[int] | None:
