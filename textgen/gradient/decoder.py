@@ -100,13 +100,10 @@ class ForwardDecoder:
     @torch.no_grad()
     def _run(self, tokens: Ids, *, last: bool) -> Tensor:
         """Logits after each of `tokens` (B, T), or with `last` after the last of them only, as (B, 1, V)."""
-        training = self._module.training
-        if training:
-            self._module.eval()
         made = None
         for place, group in enumerate(self._groups):
             ids = torch.from_numpy(np.ascontiguousarray(tokens[group.rows], np.int64)).to(self._device)
-            logits, state = self._module(ids, group.state)
+            logits, state = self._forward(ids, group.state)
             self._groups[place] = _Group(group.rows, tuple(state), logits[:, -1].float())
             part = logits[:, -1:].float() if last else logits.float()
             if len(self._groups) == 1 and (group.rows == np.arange(len(group.rows))).all():
@@ -114,8 +111,6 @@ class ForwardDecoder:
             else:
                 made = part.new_empty(len(tokens), *part.shape[1:]) if made is None else made
                 made[torch.from_numpy(group.rows)] = part
-        if training:
-            self._module.train()
         assert made is not None
         self._vocab_size = made.shape[-1]
         result: Tensor = made.clone() if last else made
@@ -126,8 +121,18 @@ class ForwardDecoder:
         """V, which is known from any logits."""
         if self._vocab_size is None:
             zero = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
-            self._vocab_size = self._module(zero, None)[0].shape[-1]
+            self._vocab_size = self._forward(zero, None)[0].shape[-1]
         return self._vocab_size
+
+    def _forward(self, ids: Tensor, state: tuple[Tensor, ...] | None) -> Any:
+        """What the module gives in evaluation: nothing is dropped out, and nothing drawn."""
+        if not self._module.training:
+            return self._module(ids, state)
+        self._module.eval()
+        try:
+            return self._module(ids, state)
+        finally:
+            self._module.train()
 
 
 def _given(logits: Tensor) -> Array:
