@@ -55,6 +55,7 @@ reference/commands
 reference/api
 reference/hooks
 reference/contracts
+reference/gradient
 reference/checks
 ```
 """

@@ -32,7 +32,7 @@ import attrs
 from code_as_markdown import anchor, defined, escape, section, text
 
 import textgen
-from textgen import cli, data, documents, errors, events, protocols, testing
+from textgen import cli, data, documents, errors, events, gradient, protocols, testing
 from textgen.pipeline.options import TABLES, GeneralOptions, StartOptions
 from textgen.plugin import hookspecs
 from textgen.tools.commented import inline_toml
@@ -142,6 +142,18 @@ def contracts() -> str:
         parts.append(f"## `{module.__name__}`\n")
         parts += [text(module.__doc__)] if module is not protocols else []
         parts += [section(name, module, level=3) for name in defined(module)]
+    return "\n".join(parts)
+
+
+def gradients() -> str:
+    """Every name of textgen.gradient.__all__."""
+    parts = [
+        "# Trainers and models by gradient\n",
+        text(gradient.__doc__),
+        "Examples are in [writing plugins](../writing-plugins.md#an-optimizer-as-a-trainer).\n",
+        contents(f"`{name}`" for name in gradient.__all__),
+    ]
+    parts += [section(name, home(name, gradient)) for name in gradient.__all__]
     return "\n".join(parts)
 
 
@@ -296,12 +308,12 @@ def contents(titles: Iterable[str]) -> str:
     return " · ".join(links) + "\n"
 
 
-def home(name: str) -> ModuleType:
+def home(name: str, package: ModuleType = textgen) -> ModuleType:
     """The module that a name of the public API comes from."""
-    for node in ast.walk(ast.parse(inspect.getsource(textgen))):
+    for node in ast.walk(ast.parse(inspect.getsource(package))):
         if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
             return importlib.import_module(str(node.module))
-    raise LookupError(f"textgen/__init__.py does not import {name}")
+    raise LookupError(f"the __init__.py of {package.__name__} does not import {name}")
 
 
 WRITERS: Mapping[str, Callable[[], str]] = {
@@ -312,6 +324,7 @@ WRITERS: Mapping[str, Callable[[], str]] = {
     "api": api,
     "hooks": hooks,
     "contracts": contracts,
+    "gradient": gradients,
     "checks": checks,
 }
 

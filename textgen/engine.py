@@ -148,7 +148,7 @@ class Engine:
         tokenizer: str | Mapping[str, Any] | Tokenizer,
         model: Any,
         trainer: str | Mapping[str, Any] | Trainer,
-        sampler: Sequence[Any] = (),
+        sampler: str | Mapping[str, Any] | Callable[..., Any] | Sequence[Any] = (),
         data: Mapping[str, Any] | None = None,
         generate: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -163,8 +163,9 @@ class Engine:
         """Train a model on a text, in memory unless `output` names a run directory. `Run.save` writes one later.
 
         corpus     a text, a list of documents, an object or a table
-        tokenizer, trainer, and each sampler   an object that follows textgen.protocols, a table as a pipeline has it,
-                   or the name of a component
+        tokenizer, trainer   an object that follows textgen.protocols, a table as a pipeline has it, or the name of a
+                   component
+        sampler    the same, or a list of such
         model      the same; or a torch module with `forward(tokens, state=None) -> (logits, state)`, which is trained
                    itself, while the generator gets a copy with the weights of the best evaluation; or a function that
                    makes such a module from a BuildContext, which has the `vocab_size`
@@ -172,8 +173,8 @@ class Engine:
 
         The other arguments are keys of a pipeline, and as in `run`. Objects are the caller's to close.
         """
-        parts = {"tokenizer": tokenizer, "model": model, "trainer": trainer, "sampler": sampler}
-        tables = {"corpus": corpus, "data": data or {}, "generate": generate or {}, **tables_by_name(parts)}
+        parts = {"corpus": corpus, "tokenizer": tokenizer, "model": model, "trainer": trainer, "sampler": sampler}
+        tables = {**tables_by_name(parts), "data": data or {}, "generate": generate or {}}
         tables |= {"seed": seed, "device": device, "threads": threads}
         pipeline = self.pipeline(tables if output is not None else {**tables, "observer": []})
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
@@ -306,7 +307,7 @@ def train(
     tokenizer: str | Mapping[str, Any] | Tokenizer,
     model: Any,
     trainer: str | Mapping[str, Any] | Trainer,
-    sampler: Sequence[Any] = (),
+    sampler: str | Mapping[str, Any] | Callable[..., Any] | Sequence[Any] = (),
     data: Mapping[str, Any] | None = None,
     generate: Mapping[str, Any] | None = None,
     seed: int = 0,

@@ -25,6 +25,14 @@ def build_wrapped(config: Any, context: BuildContext) -> Any:
         return GradientModel.of(Recurrent(context.vocab_size).to(context.device))
 
 
+def build_dropping(config: Any, context: BuildContext) -> Any:
+    from networks import Dropping
+
+    from textgen.gradient import GradientModel
+
+    return GradientModel.of(Dropping(context.vocab_size, context.seed).to(context.device))
+
+
 @hookimpl
 def textgen_models() -> list[Component]:
     """Offer both."""

@@ -1,4 +1,4 @@
-"""Two torch modules: one made for textgen, with a cache that grows, and one that knows nothing of it."""
+"""Torch modules: one made for textgen, with a cache that grows, and two that know nothing of it."""
 
 from __future__ import annotations
 
@@ -45,3 +45,23 @@ class Recurrent(nn.Module):
         carried = None if state is None else state[0].transpose(0, 1).contiguous()
         seen, after = self.cell(self.embedding(tokens), carried)
         return self.head(seen), (after.transpose(0, 1),)
+
+
+class Dropping(nn.Module):
+    """Drops out by a module, by a function and within a stacked GRU."""
+
+    def __init__(self, vocab_size: int, seed: int, p: float = 0.3) -> None:
+        super().__init__()
+        self.p = p
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.embedding = nn.Embedding(vocab_size, 8)
+            self.cell = nn.GRU(8, 8, num_layers=2, dropout=p, batch_first=True)
+            self.drop = nn.Dropout(p)
+            self.head = nn.Linear(8, vocab_size)
+
+    def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+        carried = None if state is None else state[0].transpose(0, 1).contiguous()
+        x = nn.functional.dropout(self.embedding(tokens), self.p, self.training)
+        seen, after = self.cell(x, carried)
+        return self.head(self.drop(seen)), (after.transpose(0, 1).contiguous(),)

@@ -2,8 +2,8 @@
 
 GradientTrainer   a trainer: an optimizer, perhaps a schedule, and everything else from this loop
 GradientOptions   the options that all of them share; a trainer's config is a subclass
-Parameters        what the optimizer is made for, by role
-constant, cosine, warmup_stable_decay   schedules of the learning rate
+Parameters        what the optimizer is made for, by role; MakeOptimizer is the function that makes it
+constant, cosine, warmup_stable_decay   schedules of the learning rate; Schedule is the type of one
 GradientModel     the decoding half of a model, for a torch.nn.Module
 ForwardDecoder    generates with any `forward(tokens, state)`
 """
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from textgen.gradient.decoder import ForwardDecoder
     from textgen.gradient.loop import GradientTrainer
     from textgen.gradient.model import GradientModel
-    from textgen.gradient.optimization import Parameters
+    from textgen.gradient.optimization import MakeOptimizer, Parameters
     from textgen.gradient.options import GradientOptions
-    from textgen.gradient.schedules import constant, cosine, warmup_stable_decay
+    from textgen.gradient.schedules import Schedule, constant, cosine, warmup_stable_decay
 
 __all__ = [
     "ForwardDecoder",
     "GradientModel",
     "GradientOptions",
     "GradientTrainer",
+    "MakeOptimizer",
     "Parameters",
+    "Schedule",
     "constant",
     "cosine",
     "warmup_stable_decay",
@@ -38,7 +40,9 @@ _WHERE = {
     "GradientModel": "model",
     "GradientOptions": "options",
     "GradientTrainer": "loop",
+    "MakeOptimizer": "optimization",
     "Parameters": "optimization",
+    "Schedule": "schedules",
     "constant": "schedules",
     "cosine": "schedules",
     "warmup_stable_decay": "schedules",

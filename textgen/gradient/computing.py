@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +23,7 @@ from textgen.protocols import TrainingContext
 State: TypeAlias = tuple[Tensor, ...]
 
 _TRIALS: Final = 5  # steps that decide between two ways, the first not counted
+_GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
 _WORTH: Final = 1.1  # workers may take this much longer: on cores that become busy they are far faster
 
 
@@ -79,15 +82,22 @@ class Computation:
         """Gradients of some rows' loss, times their share of the batch."""
         model = self.replicas[place]
         model.train()
+        with self._seeded(model, seed):
+            tokens = to_device(windows, self.device)
+            with self.autocast():
+                loss, after = self._loss(tokens, carried) if self._loss else training_loss(model, tokens, carried)
+            if share != 1:
+                loss = loss * share
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), tuple(part.detach() for part in after)
+
+    def _seeded(self, model: Any, seed: Iterable[int]) -> contextlib.AbstractContextManager[None]:
+        """What the model draws within depends on the seed alone."""
         if hasattr(model, "set_dropout_seed"):
             model.set_dropout_seed(_mixed(seed))
-        tokens = to_device(windows, self.device)
-        with self.autocast():
-            loss, after = self._loss(tokens, carried) if self._loss else training_loss(model, tokens, carried)
-        if share != 1:
-            loss = loss * share
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), tuple(part.detach() for part in after)
+            return contextlib.nullcontext()
+        # Several replicas are made only of what draws nothing, see `draws`: they need not wait for each other.
+        return seeded_globally(self.device, _mixed(seed)) if len(self.replicas) == 1 else contextlib.nullcontext()
 
     def announce(self, horizon: int) -> None:
         """Nobody has to know of a step."""
@@ -114,6 +124,29 @@ class Computation:
         given = [c for c in columns if c[0].grad is not None and all(p.grad is not None for p in c)]
         for i in range(1, len(self.replicas)):
             torch._foreach_add_([c[0].grad for c in given], [c[i].grad for c in given])
+
+
+@contextlib.contextmanager
+def seeded_globally(device: str, seed: int) -> Iterator[None]:
+    """Seed torch's global generators, of the CPU and of the device, and put back what they were.
+
+    This is what makes `nn.Dropout` repeatable. Trainings in several threads take turns.
+    """
+    generators = [torch.default_generator]
+    kind, _, number = device.partition(":")
+    if kind == "cuda":
+        generators.append(torch.cuda.default_generators[int(number or torch.cuda.current_device())])
+    elif kind == "mps":
+        generators.append(torch.mps._get_default_mps_generator())
+    with _GLOBAL:
+        before = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
+            yield
+        finally:
+            for generator, state in zip(generators, before, strict=True):
+                generator.set_state(state)
 
 
 def training_loss(model: Any, windows: Tensor, carried: State | None) -> tuple[Tensor, State]:
@@ -155,6 +188,22 @@ def leaves_unused(model: Any, windows: npt.NDArray[np.int64], context: TrainingC
     """Whether a step leaves parameters without a gradient, by that of a single window."""
     Computation.of(model, context.device, "float32", 1).gradients(windows[:1], None, (0, 0))
     return any(p.grad is None for p in model.parameters() if p.requires_grad)
+
+
+def draws(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> bool:
+    """Whether a step draws from torch's global generator, which threads would share; by that of a single window."""
+    if hasattr(model, "set_dropout_seed"):
+        return False
+    states = []
+
+    def loss(tokens: Tensor, carried: State | None) -> tuple[Tensor, State]:
+        states.append(torch.default_generator.get_state())
+        made = training_loss(model, tokens, carried)
+        states.append(torch.default_generator.get_state())
+        return made
+
+    Computation([model], context.device, "float32", loss=loss).gradients(windows[:1], None, (0, 0))
+    return not torch.equal(states[0], states[1])
 
 
 def choose_workers(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, precision: str) -> int:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from textgen.protocols import Array, Ids, Tensors
 
+_PROBED: Final = 5  # rows that ask for V: neither 1 nor a usual number of layers, which a wrong axis would have
+
 
 class ForwardDecoder:
     """textgen.protocols.RowDecoder for a module with `forward(tokens, state=None) -> (logits, state)`.
@@ -100,22 +102,17 @@ class ForwardDecoder:
     @torch.no_grad()
     def _run(self, tokens: Ids, *, last: bool) -> Tensor:
         """Logits after each of `tokens` (B, T), or with `last` after the last of them only, as (B, 1, V)."""
-        training = self._module.training
-        if training:
-            self._module.eval()
         made = None
         for place, group in enumerate(self._groups):
             ids = torch.from_numpy(np.ascontiguousarray(tokens[group.rows], np.int64)).to(self._device)
-            logits, state = self._module(ids, group.state)
-            self._groups[place] = _Group(group.rows, tuple(state), logits[:, -1].float())
+            logits, state = self._forward(ids, group.state)
+            self._groups[place] = _Group(group.rows, state, logits[:, -1].float())
             part = logits[:, -1:].float() if last else logits.float()
             if len(self._groups) == 1 and (group.rows == np.arange(len(group.rows))).all():
                 made = part
             else:
                 made = part.new_empty(len(tokens), *part.shape[1:]) if made is None else made
                 made[torch.from_numpy(group.rows)] = part
-        if training:
-            self._module.train()
         assert made is not None
         self._vocab_size = made.shape[-1]
         result: Tensor = made.clone() if last else made
@@ -125,9 +122,39 @@ class ForwardDecoder:
     def _size(self) -> int:
         """V, which is known from any logits."""
         if self._vocab_size is None:
-            zero = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
-            self._vocab_size = self._module(zero, None)[0].shape[-1]
+            zero = torch.zeros(_PROBED, 1, dtype=torch.int64, device=self._device)
+            self._vocab_size = self._forward(zero, None)[0].shape[-1]
         return self._vocab_size
+
+    def _forward(self, ids: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What the module gives in evaluation, where nothing is dropped out, and nothing drawn."""
+        training = self._module.training
+        if training:
+            self._module.eval()
+        try:
+            return _checked(self._module(ids, state), len(ids))
+        finally:
+            if training:
+                self._module.train()
+
+
+def _checked(given: Any, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Logits and state as `forward` gave them for so many rows. Raises TypeError or ValueError for anything else."""
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise TypeError(f"forward gave {type(given).__name__}, and must give logits and the state after them")
+    logits, state = given
+    if not isinstance(state, tuple | list) or not all(isinstance(part, Tensor) for part in state):
+        raise TypeError(
+            f"forward gave a state of type {type(state).__name__}, and must give a tuple of tensors, such as "
+            "(hidden,), or () for none"
+        )
+    for place, part in enumerate(state):
+        if not part.ndim or len(part) != rows:
+            raise ValueError(
+                f"forward gave state[{place}] of shape {tuple(part.shape)} for a batch of {rows}, and must give a "
+                "tensor with the batch as first axis: transpose(0, 1) turns the state of torch's own GRU, LSTM and RNN"
+            )
+    return logits, tuple(state)
 
 
 def _given(logits: Tensor) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -31,7 +32,9 @@ class GradientTrainer:
     """textgen.protocols.Trainer for a torch module with `forward(tokens, state=None) -> (logits, state)`.
 
     options         batches, clipping, precision and the like
-    make_optimizer  makes the optimizer for the Parameters, or several that share them out
+    make_optimizer  makes the optimizer for the Parameters, or several that share them out. Each of its param_groups has
+                    "lr", into which the schedule writes the learning rate of each step. Parameters in none of them
+                    stay as they are, and a warning names them
     schedule        the factor of their learning rates in each step, see textgen.gradient.constant and the others
 
     Its state is a position and what the optimizers keep: the order of epoch e is keyed by the seed and e, the dropout
@@ -53,6 +56,11 @@ class GradientTrainer:
 
     def __attrs_post_init__(self) -> None:
         devices.check_fork()  # before the model is made, which may compute too
+        if not isinstance(self.options, GradientOptions):
+            raise TypeError(
+                f"options of type {type(self.options).__name__} are not those of the training loop; make it a subclass "
+                "of textgen.gradient.GradientOptions, with @attrs.frozen(kw_only=True)"
+            )
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
@@ -61,6 +69,9 @@ class GradientTrainer:
             raise UsageError("this trainer trains by gradient, and the model has none; choose a trainer made for it")
         plan = Plan(self.options, context, training_batches(self.options, data.training_windows(), context.seed))
         self._optimization = Optimization.of(model, self.options, self.make_optimizer, self.schedule)
+        if (frozen := self._optimization.left_out(model)) and (context.processes is None or context.processes.leads):
+            shown = ", ".join(frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
+            warnings.warn(f"no optimizer has these parameters, which stay as they are: {shown}", stacklevel=2)
         computation = self._computation = plan.computation(model)
         self._restore(context)
         try:

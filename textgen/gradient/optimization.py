@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 import torch
@@ -17,6 +17,8 @@ from textgen.protocols import Tensors
 
 MakeOptimizer: TypeAlias = "Callable[[Parameters], torch.optim.Optimizer | Sequence[torch.optim.Optimizer]]"
 """Makes one optimizer, or several that share the parameters out among them."""
+
+_ROLES: Final = ("embedding", "head", "matrix", "vector")
 
 
 class Parameters(list[Tensor]):
@@ -45,7 +47,10 @@ class Parameters(list[Tensor]):
         return cls(named.values(), roles)
 
     def of_role(self, *roles: str) -> list[Tensor]:
-        """Those of one or several roles."""
+        """Those of one or several roles; none where the model has none. Raises ValueError for a role there is not."""
+        known = dict.fromkeys((*_ROLES, *self.roles))
+        if unknown := [role for role in roles if role not in known]:
+            raise ValueError(f"there is no role {unknown[0]!r}; the roles are {', '.join(known)}")
         return [parameter for parameter, role in zip(self, self.roles, strict=True) if role in roles]
 
 
@@ -61,12 +66,20 @@ class Optimization:
 
     @classmethod
     def of(cls, model: Any, options: GradientOptions, make: MakeOptimizer, schedule: Schedule) -> Optimization:
-        """The optimizers for a model's parameters."""
+        """The optimizers for a model's parameters. Raises TypeError or ValueError for what is none."""
         parameters = Parameters.of(model)
         made = make(parameters)
-        optimizers = (made,) if isinstance(made, torch.optim.Optimizer) else tuple(made)
-        rates = [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in optimizers]
+        optimizers = tuple(made) if isinstance(made, Sequence) else (made,)
+        for optimizer in optimizers:
+            if not hasattr(optimizer, "param_groups"):
+                raise TypeError(f"make_optimizer gave {optimizer!r}, and must give a torch.optim.Optimizer, or several")
+        rates = [[_rate(optimizer, place) for place in range(len(optimizer.param_groups))] for optimizer in optimizers]
         return cls(options, parameters, optimizers, schedule, rates)
+
+    def left_out(self, model: Any) -> list[str]:
+        """The names of the parameters that want a gradient and that no optimizer updates."""
+        updated = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
+        return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in updated]
 
     def step(self, step: int, steps: int) -> tuple[float, Tensor | None]:
         """Update the parameters from their gradients; return the first learning rate, and the norm before clipping.
@@ -129,6 +142,16 @@ class Optimization:
                 states[int(place)].setdefault(int(index), {})[name] = value
         for optimizer, own, state in zip(self.optimizers, kept, states, strict=True):
             optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+
+
+def _rate(optimizer: torch.optim.Optimizer, place: int) -> float:
+    group = optimizer.param_groups[place]
+    if "lr" not in group:
+        raise ValueError(
+            f"{type(optimizer).__name__} has no 'lr' in param_groups[{place}], and must have one: the schedule writes "
+            "the learning rate of each step into it"
+        )
+    return float(group["lr"])
 
 
 def _json(value: Any, optimizer: torch.optim.Optimizer, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -16,6 +17,7 @@ from textgen.gradient.options import GradientOptions, seconds_of
 from textgen.gradient.schedules import Schedule, stable_steps
 from textgen.protocols import TrainingContext
 
+logger = logging.getLogger("textgen")
 _EVALUATIONS: Final = 10  # in a run with a budget
 _EVALUATING: Final = 0.12  # share of a budget that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
@@ -58,7 +60,9 @@ class Plan:
         if processes is None:
             precision = self._precision(model, windows)
             workers = self.options.settled.get("workers", self.options.workers)
-            if workers == "auto":
+            if workers != 1 and context.device == "cpu" and computing.draws(model, windows, context):
+                workers = self._one_worker(workers)
+            elif workers == "auto":
                 workers = self._settled["workers"] = computing.choose_workers(model, windows, context, precision)
             workers = min(int(workers), len(windows)) if context.device == "cpu" else 1
             return Computation.of(model, context.device, precision, workers)
@@ -70,6 +74,17 @@ class Plan:
 
         precision, unused = processes.agree(choose)
         return DistributedComputation.among(model, context.device, precision, unused, processes)
+
+    def _one_worker(self, asked: int | str) -> int:
+        """For a model that draws from torch's global generator, which threads would share."""
+        if asked == "auto":
+            self._settled["workers"] = 1
+        logger.info(
+            "one worker in place of %s: the model draws from torch's global generator; with a set_dropout_seed it need "
+            "not (docs/writing-plugins.md)",
+            asked,
+        )
+        return 1
 
     def _precision(self, model: Any, windows: Any) -> str:
         precision = str(self.options.settled.get("precision", self.options.precision))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
 
 from textgen.contracts.guards import unfit
 from textgen.documents import DOCUMENT_END, CorpusPiece
-from textgen.errors import UsageError
+from textgen.errors import Fault, UsageError
 from textgen.plugin.component import (
     NAME,
     OBJECT,
@@ -27,14 +29,46 @@ _CHAINS: Final = ("sampler", "observer")
 _KINDS: Final = ("corpus", "tokenizer", "model", "trainer", *_CHAINS)
 _PLAIN: Final = (Mapping, str, bytes, int, float, list, tuple, type(None))  # never an object of a component
 
+_ALLOWED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "corpus": "a text, a list of texts, an object with read(), or a table",
+        "tokenizer": "a name, a table, or an object with the methods of textgen.protocols.Tokenizer",
+        "model": "a name, a table, a torch module, a function that makes one, or an object with the methods of "
+        "textgen.protocols.Model",
+        "trainer": "a name, a table, or an object with the methods of textgen.protocols.Trainer",
+        "sampler": "a name, a table, or a function (logits, history) -> logits",
+    }
+)
+
 
 def tables_by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Parts of a pipeline in which the name of a component stands for its table."""
+    """Parts of a pipeline in which the name of a component stands for its table, and one sampler for a list of it.
 
-    def table(value: Any) -> Any:
-        return {"type": value} if isinstance(value, str) else value
+    Raises UsageError for a value that is neither a name, nor a table, nor an object.
+    """
 
-    return {kind: list(map(table, value)) if kind in _CHAINS else table(value) for kind, value in parts.items()}
+    def table(kind: str, value: Any, path: str) -> Any:
+        if kind == "corpus" and isinstance(value, str):
+            return value  # a text; with_objects tells it from a name
+        if isinstance(value, str):
+            return {"type": value}
+        texts = kind == "corpus" and isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+        if isinstance(value, _PLAIN) and not isinstance(value, Mapping) and not texts:
+            raise _unexpected(path, _ALLOWED[kind], value)
+        return value
+
+    def chain(kind: str, value: Any) -> list[Any]:
+        if isinstance(value, str | Mapping) or callable(value):
+            return [table(kind, value, kind)]
+        if not isinstance(value, list | tuple):
+            raise _unexpected(kind, f"{_ALLOWED[kind]}, or a list of them", value)
+        return [table(kind, each, f"{kind}[{place}]") for place, each in enumerate(value)]
+
+    return {kind: chain(kind, each) if kind in _CHAINS else table(kind, each, kind) for kind, each in parts.items()}
+
+
+def _unexpected(path: str, allowed: str, value: Any) -> UsageError:
+    return UsageError(faults=[Fault(path, f"expected {allowed}", reprlib.repr(value))], value=value)
 
 
 @attrs.frozen
