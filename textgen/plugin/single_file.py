@@ -94,4 +94,5 @@ def _import(source: SourceFile) -> None:
         with contextlib.redirect_stdout(sys.stderr), reported_if_slow(plugin):
             source.execute()
     except (Exception, SystemExit) as error:
-        raise PluginError(f"importing it failed: {cause_of(error, plugin)}", **plugin.facts()) from error
+        cause = cause_of(error, plugin, source.module, placed=True)
+        raise PluginError(f"importing it failed: {cause}", **plugin.facts()) from error

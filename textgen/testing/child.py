@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Any, Final
 
 from textgen.contracts.guards import FAILURES
-from textgen.contracts.tracebacks import last_line
 from textgen.plugin.component import Component, Offer
+from textgen.plugin.places import raised_at
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import is_file, read_file
 from textgen.testing.environment import Subject, isolated_plugins
@@ -89,10 +89,10 @@ def _imported(name: str, load: Callable[[], object], report: _Report) -> bool:
     try:
         load()
     except SystemExit as error:
-        report.add(exit=f"{'' if error.code is None else repr(error.code)}", place=_place(error, name))
+        report.add(exit=f"{'' if error.code is None else repr(error.code)}", place=raised_at(error, name))
         return False
     except Exception as error:
-        report.add(error=f"{type(error).__name__}: {error}{_place(error, name)}")
+        report.add(error=f"{type(error).__name__}: {error}{raised_at(error, name)}")
         return False
     seconds = time.perf_counter() - begun
     sys.meta_path.remove(finder)
@@ -108,11 +108,6 @@ def _imported(name: str, load: Callable[[], object], report: _Report) -> bool:
         left=left_behind(held_before),
     )
     return True
-
-
-def _place(error: BaseException, name: str) -> str:
-    place = last_line(error, {name.partition(".")[0]})
-    return f" ({place})" if place else ""
 
 
 def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> None:

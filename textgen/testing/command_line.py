@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-from textgen.contracts.tracebacks import shown_path
 from textgen.errors import Fault, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer, Plugin
 from textgen.plugin.discovery import normalized, reported_if_slow, unmarked
+from textgen.plugin.places import shown_path
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import read_file
 from textgen.suggest import nearest

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.tracebacks import shown_path
 from textgen.plugin import discovery
 from textgen.plugin.component import HOOKS, Component
+from textgen.plugin.places import shown_path
 from textgen.plugin.single_file import is_file
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject
