@@ -9,6 +9,7 @@ import inspect
 import itertools
 import json
 import re
+import sys
 import typing
 from collections.abc import Iterator
 from functools import cached_property
@@ -18,7 +19,7 @@ from typing import Any
 import attrs
 
 import textgen
-from textgen import protocols
+from textgen import data, documents, events, protocols
 
 _WIDTH = 100
 _COLUMNS = re.compile(r"([\w.]+(?:,? [\w.]+)*) {2,}(\S.*)")
@@ -43,7 +44,8 @@ def _documented(name: str, value: Any, level: int = 2) -> str:
     heading = f"{'#' * level} `{name}`\n"
     if not inspect.isclass(value):
         return _joined([heading, *_function(value, name)])
-    parts = [heading, _fence(_class_lines(value)), text(value.__doc__), *_fields_table(value)]
+    inherited = [text(base.__doc__) for base in _inner_bases(value) if not base.__name__.startswith("_")]
+    parts = [heading, _fence(_class_lines(value)), text(value.__doc__), *inherited, *_fields_table(value)]
     for member, function in _members(value).items():
         parts += [f"{'#' * (level + 1)} `{name}.{member}`\n", *_function(function, member)]
     return _joined(parts)
@@ -92,6 +94,20 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def aliases(page: str) -> Iterator[tuple[str, ModuleType]]:
+    """The public type aliases of textgen that the signatures on a page name, and their modules, by name."""
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    found = {}
+    for module_name, module in sorted(sys.modules.items()):
+        if not module_name.startswith("textgen.") or not getattr(module, "__file__", None):
+            continue
+        for node in ast.parse(inspect.getsource(module)).body:
+            is_alias = isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias"
+            if is_alias and re.search(rf"\b{(name := _assigned(node)[0])}\b", code) and not name.startswith("_"):
+                found.setdefault(name, module)
+    yield from sorted(found.items())
+
+
 def _assigned(node: ast.stmt) -> list[str]:
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [target.id for target in targets if isinstance(target, ast.Name)]
@@ -99,7 +115,7 @@ def _assigned(node: ast.stmt) -> list[str]:
 
 def _class_lines(cls: Any) -> list[str]:
     """`class Name(Base):` with its fields; without any, `class Name(Base)`, then how it is made."""
-    bases = ", ".join(base.__name__ for base in cls.__bases__ if base is not object)
+    bases = ", ".join(base.__name__ for base in cls.__bases__ if base not in (object, *_inner_bases(cls)))
     bases = "TypedDict" if hasattr(cls, "__total__") else bases
     head = f"class {cls.__name__}({bases})" if bases else f"class {cls.__name__}"
     fields = [f"    {name}: {kind}{_default(default)}" for name, kind, default, _ in _fields(cls)]
@@ -146,12 +162,17 @@ def _fields_table(cls: Any) -> Iterator[str]:
         yield "\n".join(["| field | what it does |", "| --- | --- |", *rows]) + "\n"
 
 
+def _inner_bases(cls: Any) -> list[Any]:
+    """The classes of textgen that it inherits from and that are not public: what they have is told as its own."""
+    modules = (protocols, documents, data, events)
+    public = {*textgen.__all__, *(name for module in modules for name in defined(module))}
+    return [base for base in cls.__mro__[1:] if base.__module__.startswith("textgen") and base.__name__ not in public]
+
+
 def _members(cls: Any) -> dict[str, Any]:
-    """The public methods and properties of a class, and those that it has from private classes of textgen."""
+    """The public methods and properties of a class, and those that it has from classes that no page is about."""
     found: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        if base is not cls and not (base.__module__.startswith("textgen") and base.__name__.startswith("_")):
-            continue
+    for base in (*reversed(_inner_bases(cls)), cls):
         for name, value in vars(base).items():
             is_member = inspect.isfunction(value) or isinstance(value, property | classmethod | staticmethod)
             is_cached = isinstance(value, cached_property)

@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 os.environ.update({"TEXTGEN_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "100"})
 
 import attrs
-from code_as_markdown import anchor, defined, escape, section, text
+from code_as_markdown import aliases, anchor, defined, escape, section, text
 
 import textgen
 from textgen import cli, data, documents, errors, events, gradient, protocols, testing
@@ -167,6 +167,9 @@ def api() -> str:
         contents(f"`{name}`" for name in textgen.__all__),
     ]
     parts += [section(name, home(name)) for name in textgen.__all__]
+    named = dict(aliases("\n".join(parts)))
+    parts += ["## Type aliases\n", "The signatures above name these.\n"]
+    parts += [section(name, module, level=3) for name, module in named.items()]
     parts += ["## The tree of exceptions\n", f"```text\n{tree}\n```\n"]
     return "\n".join(parts)
 

@@ -39,6 +39,7 @@ from textgen.runs.starting import with_start
 from textgen.runs.together import follow
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
+"""A pipeline, as a file's path, as TOML's tables, or checked already."""
 
 
 @attrs.frozen(kw_only=True)

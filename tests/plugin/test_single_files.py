@@ -140,6 +140,22 @@ def test_a_file_that_is_no_plugin_is_an_error(file: Path, tmp_path: Path) -> Non
     assert len(left) == 1  # of what was imported and offers nothing
 
 
+def test_what_an_import_raises_is_shown_with_its_line(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "helper_of_mine.py").write_text("\n\ndef read():\n    return {}['x']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for source, place in {
+        "\n{}['x']": f"{file}:2",
+        "import helper_of_mine\nhelper_of_mine.read()": "helper_of_mine.py:4",
+    }.items():
+        file.write_text(source)
+        with pytest.raises(textgen.PluginError) as caught:
+            textgen.PluginSet().register_file(file)
+        assert caught.value.cause.startswith("importing it failed: KeyError: 'x' (")
+        assert caught.value.cause.endswith(f"{place})")
+
+
 def test_what_fails_in_a_file_is_shown_with_its_line(file: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
     file.write_text(PLUGIN.replace("changed = logits.copy()", "changed = logits.nothing()"))
     plugins = textgen.PluginSet.discover()

@@ -68,10 +68,10 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
     from textgen.testing.time_limit import TIME_LIMIT
 
     ctx.obj.patience = TIME_LIMIT  # a plugin that is slow to import is to be checked, and told so
-    warnings.simplefilter("ignore", PluginWarning)  # it is the first line of what is printed, or not what was asked
-    plugins = ctx.obj.plugins()
+    # What is left out is the first line of what is printed, or not what was asked.
+    warnings.filterwarnings("ignore", ".* is left out: ", PluginWarning)
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
-    for status, count, line in check_named(name, plugins, values):
+    for status, count, line in check_named(name, ctx.obj.plugins, values, ctx.obj.plugin_files):
         if status in counts:
             counts[status] += count
         (print_failure if status == "failed" else click.echo)(line)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Collection
-from pathlib import Path
 
 from textgen.plugin.component import Component
+from textgen.plugin.places import shown_path
 
 
 def packages_of(component: Component, module: str | None = None) -> set[str]:
@@ -24,8 +24,3 @@ def last_line(error: BaseException | None, packages: Collection[str]) -> str:
         if str(frame.f_globals.get("__name__", "")).partition(".")[0] in packages
     ]
     return places[-1] if places else ""
-
-
-def shown_path(path: str) -> str:
-    """The path, relative to the current folder if it is inside."""
-    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path

@@ -15,6 +15,7 @@ from textgen.pipeline.document import NAME
 from textgen.plugin.component import option
 
 UnknownCharacters: TypeAlias = Literal["error", "skip", "unknown"]
+"""What to do about a character that the vocabulary lacks."""
 MAX_SEED = 2**64
 MAX_NEW_TOKENS = 10**9
 MAX_N = 10**6

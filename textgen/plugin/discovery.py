@@ -98,8 +98,9 @@ def _import_in_threads(imports: list[ImportResult], found: Collection[InstalledP
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + patience
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    for thread, item in zip(threads, found, strict=True):
+        with reported_if_slow(item.plugin):
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def requirements(distribution: str, *, extras: bool = False) -> dict[str, str]:

@@ -242,7 +242,7 @@ class PluginSet:
                 cause = f"importing {place} takes longer than {patience:g} s; --patience waits longer"
                 self._quarantine(plugin, cause, TimeoutError(cause))
             elif result.error is not None:
-                cause = f"importing {place} failed: {cause_of(result.error, plugin, module)}"
+                cause = f"importing {place} failed: {cause_of(result.error, plugin, module, placed=True)}"
                 self._quarantine(plugin, cause, result.error)
             else:
                 try:

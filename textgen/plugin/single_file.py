@@ -12,10 +12,35 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+import attrs
+
 from textgen.errors import PluginError, UsageError
 from textgen.plugin.component import UNPACKAGED, Plugin
 from textgen.plugin.discovery import reported_if_slow
 from textgen.plugin.validation import cause_of
+
+
+@attrs.frozen
+class SourceFile:
+    """A plugin file that has been read, and the name that its module has."""
+
+    plugin: Plugin
+    module: str
+    data: bytes
+
+    def execute(self) -> ModuleType:
+        """Import it, whatever that raises."""
+        loader = _Loader(self.module, self.plugin.path, self.data)
+        spec = ModuleSpec(self.module, loader, origin=self.plugin.path)
+        spec.has_location = True
+        module = sys.modules[self.module] = module_from_spec(spec)  # config classes look up their types there
+        try:
+            loader.exec_module(module)
+        except BaseException:
+            del sys.modules[self.module]
+            raise
+        module.__spec__ = None  # like a script's: no other process can import it by its name
+        return module
 
 
 def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
@@ -23,6 +48,14 @@ def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
 
     Raises UsageError if it cannot be read, PluginError if it cannot be imported.
     """
+    source = read_file(path)
+    if source.module not in sys.modules:
+        _import(source)
+    return source.plugin, sys.modules[source.module]
+
+
+def read_file(path: str | Path) -> SourceFile:
+    """A plugin file, not imported. Raises UsageError if it cannot be read."""
     path = Path(path).expanduser().absolute()
     if path.suffix != ".py":
         raise UsageError("expected a Python file, NAME.py", argument="path", value=str(path))
@@ -34,9 +67,12 @@ def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
     # A name of its own: two files of one name may be plugins, and an edited one is another module.
     key = hashlib.sha256(str(path).encode("utf-8", "surrogateescape") + data).hexdigest()[:12]
     name = f"textgen_plugin_{re.sub(r'[^a-zA-Z0-9_]', '_', path.stem)}_{key}"
-    if name not in sys.modules:
-        _import(name, data, plugin)
-    return plugin, sys.modules[name]
+    return SourceFile(plugin, name, data)
+
+
+def is_file(module: str) -> bool:
+    """Whether what is to be imported is a plugin file, and no module's name: `py` is none that is in a package."""
+    return module.endswith(".py")
 
 
 class _Loader(SourceFileLoader):
@@ -51,18 +87,12 @@ class _Loader(SourceFileLoader):
         return code if isinstance(code, CodeType) else None
 
 
-def _import(name: str, data: bytes, plugin: Plugin) -> None:
-    loader = _Loader(name, plugin.path, data)
-    spec = ModuleSpec(name, loader, origin=plugin.path)
-    spec.has_location = True
-    module = sys.modules[name] = module_from_spec(spec)  # config classes look up their types there
+def _import(source: SourceFile) -> None:
+    plugin = source.plugin
     try:
         # What a module prints is not part of this process's output.
         with contextlib.redirect_stdout(sys.stderr), reported_if_slow(plugin):
-            loader.exec_module(module)
-        module.__spec__ = None  # like a script's: no other process can import it by its name
-    except BaseException as error:
-        del sys.modules[name]
-        if not isinstance(error, Exception | SystemExit):
-            raise
-        raise PluginError(f"importing it failed: {cause_of(error, plugin)}", **plugin.facts()) from error
+            source.execute()
+    except (Exception, SystemExit) as error:
+        cause = cause_of(error, plugin, source.module, placed=True)
+        raise PluginError(f"importing it failed: {cause}", **plugin.facts()) from error

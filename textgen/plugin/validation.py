@@ -10,6 +10,7 @@ import pluggy
 
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import HOOKS, NAME, OWN_DISTRIBUTION, UNPACKAGED, Component, Offer, Plugin
+from textgen.plugin.places import raised_at
 from textgen.suggest import nearest
 
 
@@ -111,15 +112,20 @@ def _check_defaults(label: str, component: Component) -> None:
         raise UnfitError(f"{label}: {component.config.__name__} refuses its own defaults: {error}") from error
 
 
-def cause_of(error: BaseException, plugin: Plugin, entry: str = "") -> str:
-    """What went wrong in a plugin, as a phrase. `entry` is the module that its entry point names."""
+def cause_of(error: BaseException, plugin: Plugin, entry: str = "", *, placed: bool = False) -> str:
+    """What went wrong in a plugin, as a phrase.
+
+    entry    the module that its entry point names
+    placed   say the line that raised it, too
+    """
     if isinstance(error, UnfitError):
         return str(error)
     if isinstance(error, pluggy.PluginValidationError):
         return "; ".join(str(error).splitlines())
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"it needs the module {error.name!r}, which is not installed ({_advice(error.name, plugin, entry)})"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    place = raised_at(error, entry) if placed else ""
+    return (f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) + place
 
 
 def _advice(module: str, plugin: Plugin, entry: str) -> str:

@@ -42,6 +42,7 @@ from textgen.runs.training import TrainingLoop
 from textgen.runs.training_text import TrainingText
 
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
+"""What `run` did: the run was trained, was resumed, or was there already."""
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ from textgen.files.reading import LARGEST, folder_size, inside
 from textgen.runs.directory import RunDirectory
 
 Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]
+"""Whether a run has finished, is running, was stopped, or cannot be read."""
 _TAIL: Final = 1 << 16  # bytes at the end of metrics.jsonl, some two hundred rows
 _KILLED: Final = "killed"
 

@@ -21,6 +21,7 @@ from textgen.runs.record import pipeline_text
 from textgen.runs.stored import described_edits, read_pipeline, stamp_of
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "repaired"]
+"""What became of a file of a run."""
 _PIPELINE, _VOCABULARY, _WEIGHTS, _METRICS = "pipeline.toml", "tokenizer.json", "model.safetensors", "metrics.jsonl"
 _TRIES = 100
 _BAD = ("damaged", "missing")

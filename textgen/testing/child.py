@@ -6,6 +6,7 @@ python -m textgen.testing.child FOLDER, where request.json is, and where report.
 from __future__ import annotations
 
 import faulthandler
+import functools
 import gc
 import importlib
 import json
@@ -13,15 +14,16 @@ import linecache
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 from textgen.contracts.guards import FAILURES
-from textgen.contracts.tracebacks import last_line
 from textgen.plugin.component import Component, Offer
+from textgen.plugin.places import raised_at
 from textgen.plugin.registry import PluginSet
+from textgen.plugin.single_file import is_file, read_file
 from textgen.testing.environment import Subject, isolated_plugins
 from textgen.testing.process_state import broad_filters, changes, global_state, held, left_behind
 
@@ -33,8 +35,11 @@ def main() -> None:
     folder = Path(sys.argv[1])
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     report = _Report(folder / "report.jsonl", request["time_limit"])
-    if _imported(request["module"], report) and "kind" in request:
-        _exercised(request, folder, report)
+    source = read_file(request["module"]) if is_file(request["module"]) else None
+    name = source.module if source else request["module"]
+    load = source.execute if source else functools.partial(importlib.import_module, name)
+    if _imported(name, load, report) and "kind" in request:
+        _exercised({**request, "module": name}, folder, report)
     faulthandler.cancel_dump_traceback_later()
 
 
@@ -74,7 +79,7 @@ class _HeavyImports:
         return ""
 
 
-def _imported(name: str, report: _Report) -> bool:
+def _imported(name: str, load: Callable[[], object], report: _Report) -> bool:
     """Import the module and report what that did; whether there is anything to go on with."""
     finder = _HeavyImports(name.partition(".")[0])
     before, held_before = global_state(), held()
@@ -82,12 +87,12 @@ def _imported(name: str, report: _Report) -> bool:
     report.begin()
     begun = time.perf_counter()
     try:
-        importlib.import_module(name)
+        load()
     except SystemExit as error:
-        report.add(exit=f"{'' if error.code is None else repr(error.code)}", place=_place(error, name))
+        report.add(exit=f"{'' if error.code is None else repr(error.code)}", place=raised_at(error, name))
         return False
     except Exception as error:
-        report.add(error=f"{type(error).__name__}: {error}{_place(error, name)}")
+        report.add(error=f"{type(error).__name__}: {error}{raised_at(error, name)}")
         return False
     seconds = time.perf_counter() - begun
     sys.meta_path.remove(finder)
@@ -103,11 +108,6 @@ def _imported(name: str, report: _Report) -> bool:
         left=left_behind(held_before),
     )
     return True
-
-
-def _place(error: BaseException, name: str) -> str:
-    place = last_line(error, {name.partition(".")[0]})
-    return f" ({place})" if place else ""
 
 
 def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> None:

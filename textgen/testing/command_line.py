@@ -7,30 +7,62 @@ import tempfile
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-from textgen.contracts.tracebacks import shown_path
 from textgen.errors import Fault, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer, Plugin
-from textgen.plugin.discovery import normalized, unmarked
+from textgen.plugin.discovery import normalized, reported_if_slow, unmarked
+from textgen.plugin.places import shown_path
 from textgen.plugin.registry import PluginSet
+from textgen.plugin.single_file import read_file
 from textgen.suggest import nearest
+from textgen.testing.other_process import environment_of_now, import_failure, raised
 from textgen.testing.outcomes import NOT_CHECKED, Outcome
 from textgen.testing.plugin import check_offers, matching
+from textgen.testing.statements import COMPONENT_ENDS
+from textgen.testing.time_limit import TIME_LIMIT
+
+Line = tuple[str, int, str]
 
 
-def check_named(name: str, plugins: PluginSet, values: Iterable[str]) -> Iterator[tuple[str, int, str]]:
+def check_named(
+    name: str, discover: Callable[[], PluginSet], values: Iterable[str], files: Iterable[str] = ()
+) -> Generator[Line, None, None]:
     """Lines on the checks of the components that a name means, with their status and of how many checks they tell.
 
     What was not checked for one reason is one line, after what was; a status "note" is no check.
 
-    values   options as NAME.KEY=VALUE
+    discover   gives the plugins, and may import some; only after the environment was kept for other processes
+    values     options as NAME.KEY=VALUE
+    files      the plugins among them that are single files
 
     Raises UsageError where nothing is called so.
     """
     options = _options(values)
+    with environment_of_now():
+        broken = list(filter(None, map(_broken_file, _files_called(name, files))))
+        yield from broken or _lines(name, discover(), options)
+
+
+def _files_called(name: str, files: Iterable[str]) -> list[Plugin]:
+    package, _, _ = name.rpartition(":")
+    found = [read_file(path).plugin for path in files]
+    return [plugin for plugin in found if _is_called(plugin, package or name)]
+
+
+def _broken_file(plugin: Plugin) -> Line | None:
+    """A line where the import of a file has no end or raises: then it is not imported here."""
+    label = str(plugin)
+    with reported_if_slow(plugin):
+        failure = import_failure(plugin.path, TIME_LIMIT, label)
+    if failure is None or not (failure.statement == COMPONENT_ENDS or raised(plugin.path, TIME_LIMIT)):
+        return None
+    return "failed", 1, _line(Outcome(label, failure.statement, "failed", failure.seen, failure))
+
+
+def _lines(name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any]]) -> Generator[Line, None, None]:
     offers = matching(name, plugins)
     left_out = [q for q in plugins.quarantined if _is_called(q.plugin, name)]
     if not offers and not left_out:

@@ -77,7 +77,7 @@ class _Suite:
     def light(self) -> None:
         found = look_at_calls(self.subject, {})
         if found is None:
-            raise Skip("the module that it comes from is not known; give it as `plugin`")
+            raise Skip("the module that it comes from is not known; a check_… function takes it as `plugin`")
         if failed := found.facts.get("error") or found.facts.get("failed"):
             self.subject.fail(st.COMMAND_LIGHT, f"building it in a fresh interpreter failed: {failed}")
         if heavy := found.facts.get("built"):

@@ -85,7 +85,7 @@ def _defaults(subject: Subject) -> None:
 
 def _import(subject: Subject) -> None:
     if subject.module is None:
-        raise Skip("the module that it comes from is not known; give it as `plugin`")
+        raise Skip("the module that it comes from is not known; a check_… function takes it as `plugin`")
     if (failure := import_failure(subject.module, subject.time_limit, subject.label)) is not None:
         raise failure
 

@@ -12,15 +12,16 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.tracebacks import shown_path
 from textgen.plugin import discovery
 from textgen.plugin.component import HOOKS, Component
+from textgen.plugin.places import shown_path
+from textgen.plugin.single_file import is_file
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject
 from textgen.testing.outcomes import Check, ContractFailure, Skip
@@ -32,6 +33,9 @@ _FRAME: Final = re.compile(r'File "(.+)", line (\d+) in ')
 _SPARE: Final = 30.0  # seconds beyond the limits that the process has, which ends itself
 _STANDARD: Final = sysconfig.get_path("stdlib")
 _OWN: Final = str(Path(__file__).parents[1])
+
+
+_environment: Final[dict[str, str]] = {}  # what other processes get; empty for this process's own
 
 
 @attrs.frozen
@@ -50,6 +54,16 @@ class Findings:
     values: Mapping[str, Any]
 
 
+@contextlib.contextmanager
+def environment_of_now() -> Iterator[None]:
+    """Other processes that the block starts have the environment of its beginning, whatever plugins change."""
+    _environment.update(os.environ)
+    try:
+        yield
+    finally:
+        _environment.clear()
+
+
 def look_at_import(module: str, time_limit: float) -> Findings:
     """Import a module in another process, once for this one."""
     return _quickest(json.dumps({"module": module, "time_limit": time_limit}), _path())
@@ -58,13 +72,18 @@ def look_at_import(module: str, time_limit: float) -> Findings:
 def import_failure(module: str, time_limit: float, label: str) -> ContractFailure | None:
     """What is wrong with importing a module, or None. An exception is in `facts["error"]` of what was found."""
     found = look_at_import(module, time_limit)
-    importing = f"importing {module}"
+    importing = f"importing {shown_path(module)}"
     if found.ended is not None:
         return ContractFailure(
             st.COMPONENT_ENDS, f"{importing} had not ended after {time_limit:g} s{found.ended}", label
         )
     seen = _import_fault(found)
     return ContractFailure(st.COMPONENT_IMPORT, f"{importing} {seen}", label) if seen else None
+
+
+def raised(module: str, time_limit: float) -> bool:
+    """Whether importing a module raises there, or ends the process."""
+    return bool({"error", "exit"} & set(look_at_import(module, time_limit).facts))
 
 
 def _import_fault(found: Findings) -> str | None:
@@ -170,6 +189,8 @@ def _differ(one: Any, other: Any) -> bool:
 def _offered_by(subject: Subject, extra: Mapping[str, Any]) -> tuple[str, str]:
     """The module whose hook offers the component, and the distribution of its entry point; "" where there is none."""
     assert subject.module is not None
+    if is_file(subject.module):
+        return subject.module, ""
     top = subject.module.partition(".")[0]
     installed = {found.entry_point.module: found.plugin.distribution for found in discovery.installed()}
     parts = subject.module.split(".")
@@ -215,7 +236,7 @@ def _spawn(folder: Path, path: str, time_limit: float) -> bool:
     """Run the child; whether it had to be stopped from outside."""
     own = os.environ.get("PYTHONHASHSEED", "")
     environment = {
-        **os.environ,
+        **(_environment or os.environ),
         "PYTHONPATH": path,
         "PYTHONHASHSEED": str((int(own) + 1) % 1000) if own.isdecimal() else "1",
         "TMPDIR": str(folder / "tmp"),

@@ -308,8 +308,8 @@ def _options_of(offer: Offer, options: Options) -> dict[str, Any]:
 
 
 def _module_of(offer: Offer) -> str | None:
-    """The module of the offer's entry point."""
+    """The module of the offer's entry point, or its file; None for what a program registered."""
     for found in discovery.installed():
         if found.plugin == offer.plugin:
             return found.entry_point.module
-    return None
+    return offer.plugin.path or None

@@ -1,0 +1,89 @@
+"""`textgen --plugin FILE.py plugins check`, and what a plugin does when it is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import run_textgen
+
+from textgen import PluginSet
+from textgen.plugin import discovery
+from textgen.testing import command_line
+
+SAMPLER = """
+from textgen import Component, NoOptions, hookimpl
+
+@hookimpl
+def textgen_samplers():
+    return [Component("half", NoOptions, lambda config, context: lambda logits, history: logits / 2)]
+"""
+BAD = "import os\nos.environ['X_FOO'] = '1'\n"
+
+
+@pytest.mark.parametrize(
+    ("top", "seen"),
+    [("print('here')\n", "importing {file} wrote 'here\\n' to stdout"),
+     (BAD, "importing {file} changed the environment (X_FOO)"),
+     ("{{}}[{{}}]\n", "importing {file} failed: TypeError: unhashable type: 'dict' ({file}:1)")],
+    ids=["prints", "environment", "raises"],
+)  # fmt: skip
+def test_the_import_of_a_file_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: str, seen: str) -> None:
+    monkeypatch.setenv("X_FOO", "0")  # so that it is put back
+    file = tmp_path / "half.py"
+    file.write_text(top.replace("{{}}", "{}") + SAMPLER)
+
+    def discover() -> PluginSet:
+        plugins = PluginSet()
+        plugins.register_file(file)
+        return plugins
+
+    lines = command_line.check_named("half", discover, (), [str(file)])
+    failed = next(line for status, _, line in lines if status == "failed")
+    lines.close()
+    assert "component-import" in failed
+    assert seen.format(file=file) in failed
+
+
+def test_a_file_is_built_and_called_in_another_process_too(tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text(SAMPLER)
+    done = run_textgen("--plugin", "half.py", "plugins", "check", "half", folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    passed = [line for line in done.stdout.splitlines() if line.startswith("ok")]
+    assert any(line.endswith("component-import") for line in passed)
+    assert any(line.endswith("component-process") for line in passed)
+
+
+def test_an_installed_plugin_that_changes_the_environment_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("X_FOO", "0")  # so that it is put back
+    (tmp_path / "textgen_half-1.0.dist-info").mkdir(parents=True)
+    (tmp_path / "textgen_half-1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: textgen-half\nVersion: 1\n"
+    )
+    (tmp_path / "textgen_half-1.0.dist-info/entry_points.txt").write_text("[textgen]\nhalf = textgen_half\n")
+    (tmp_path / "textgen_half.py").write_text(BAD + SAMPLER)
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = command_line.check_named("half", PluginSet.discover, ())
+    failed = next(line for status, _, line in lines if status == "failed")
+    lines.close()
+    assert "importing textgen_half changed the environment (X_FOO)" in failed
+
+
+def test_a_file_whose_import_has_no_end_is_named_and_never_imported_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(command_line, "TIME_LIMIT", 0.5)
+    monkeypatch.setattr(discovery, "SLOW_SECONDS", 0.05)
+    file = tmp_path / "hang.py"
+    file.write_text("import time\nwhile True:\n    time.sleep(1)\n")
+
+    def discover() -> PluginSet:
+        raise AssertionError("it was imported")
+
+    ((status, count, line),) = command_line.check_named("hang", discover, (), [str(file)])
+    assert (status, count) == ("failed", 1)
+    assert "component-ends: " in line
+    assert f"had not ended after 0.5 s ({file}:3)" in line
+    assert [record.getMessage() for record in caplog.records] == [f"still importing plugin 'hang' ({file})"]
