@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -82,7 +82,8 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
     try:
         document = document_of(data, path)
     except PipelineError as error:
-        raise CorruptFileError(path, "; ".join(map(str, error.faults)), remedy="verify") from error
+        place = error.source.removeprefix(str(path)).removeprefix(":")
+        raise CorruptFileError(path, "; ".join(map(str, error.faults)), remedy="verify", place=place) from error
     if missing := [key for key in CHOICES if key not in document.tables]:
         raise CorruptFileError(path, f"it has no table [{missing[0]}], and the run wrote one", remedy="verify")
     reader = Reader(document.folder)
@@ -92,6 +93,21 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
     if hashlib.sha256(data).hexdigest() == record["files"]["pipeline.toml"]:
         return document, ()
     return document, tuple(_differences(record["pipeline"], document.tables))
+
+
+def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> list[Difference]:
+    """Those of the edits of pipeline.toml that no longer describe the weights, as far as the record alone can say.
+
+    A component may leave options out of its fingerprint: these may change.
+    """
+    shapes = {key: record["fingerprint"][key] for key in ("seed", "data", "tokenizer", "model")}
+    told, written = flat(_numbered(shapes)), flat(_numbered(record["pipeline"]))
+    return [
+        edit
+        for edit in edits
+        if edit.key.partition(".")[0] in shapes
+        and (edit.key not in written or told.get(edit.key, edit.now) != edit.now)
+    ]
 
 
 def described_edits(edits: Sequence[Difference]) -> str:

@@ -41,7 +41,7 @@ def _as_json(report: Any) -> dict[str, Any]:
 
 def _as_text(report: Any) -> str:
     width = max(len(file.name) for file in report.files)
-    causes = [file.cause.removeprefix(f"{report.path / file.name}: ") for file in report.files]
+    causes = [file.cause.removeprefix(str(report.path / file.name)).lstrip(": ") for file in report.files]
     rows = zip(report.files, causes, strict=True)
     lines = [f"{file.name:{width}}  {file.state}{cause and f': {cause}'}" for file, cause in rows]
     if report.leftovers:
