@@ -40,6 +40,7 @@ _REMEDIES: Final = {
     "output": "choose another {}",
     "overwrite": "give {} to start again",
     "device": "set {} to cpu or auto",
+    "copy": "restore it from a copy, or train anew: `textgen run` with --overwrite",
     "verify": "`textgen {0} {1.run} --repair` puts it back where there is a copy",
 }
 

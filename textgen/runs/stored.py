@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
-from textgen.files.reading import dump_tensors, read_bytes, read_json, read_tensors
+from textgen.files.reading import dump_tensors, read_bytes, read_json, read_tensors, remedied
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
 from textgen.pipeline.structure import Reader, flat
@@ -127,7 +127,8 @@ def _read(directory: RunDirectory) -> StoredRun:
     document, edits = read_pipeline(loadable, record)
     if edits:
         remarks.append(f"{document.source} was changed since the run was made: {described_edits(edits)}")
-    vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
+    with remedied("copy"):
+        vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
     model_id, tensors, remark = _weights(loadable, record)
     return StoredRun(loadable, record, document, vocabulary, edits, model_id, tensors, (*remarks, *remark))
 
@@ -136,11 +137,8 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
     """The SHA-256 and the tensors of the model; while there is none, those of the best checkpoint, and a remark."""
     if record["status"] == "finished":
         path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
-        try:
+        with remedied("verify"):
             return sha256, read_tensors(path, sha256), ()
-        except CorruptFileError as error:
-            error.remedy = "verify"
-            raise
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress
     loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""
