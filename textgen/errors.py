@@ -26,6 +26,7 @@ from __future__ import annotations
 import copyreg
 import os
 import reprlib
+import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,8 @@ _REMEDIES: Final = {
     "output": "choose another {}",
     "overwrite": "give {} to start again",
     "device": "set {} to cpu or auto",
-    "verify": "`textgen {} RUN --repair` puts it back where there is a copy",
+    "copy": "restore it from a copy, or train anew: `textgen run` with --overwrite",
+    "verify": "`textgen {0} {1.run} --repair` puts it back where there is a copy",
 }
 
 
@@ -59,7 +61,7 @@ class TextgenError(Exception):
     def worded(self, name: Callable[[str], str]) -> str:
         """The text, with each argument of the Python API called what `name` gives for it."""
         text = self._text(name)
-        return f"{text}; {_REMEDIES[self.remedy].format(name(self.remedy))}" if self.remedy else text
+        return f"{text}; {_REMEDIES[self.remedy].format(name(self.remedy), self)}" if self.remedy else text
 
     def _text(self, name: Callable[[str], str]) -> str:
         return super().__str__()
@@ -264,11 +266,18 @@ class RunLockedError(RunError):
 
 
 class CorruptFileError(RunError):
-    """A file is not what the run wrote: its checksum differs or it cannot be read."""
+    """A file is not what the run wrote: its checksum differs or it cannot be read. `place` is LINE:COLUMN in it."""
 
-    def __init__(self, path: Path, message: str, *, expected: str = "", actual: str = "", remedy: str = "") -> None:
+    def __init__(
+        self, path: Path, message: str, *, expected: str = "", actual: str = "", remedy: str = "", place: str = ""
+    ) -> None:
         self.expected, self.actual = expected, actual
-        super().__init__(f"{path}: {message}", path, remedy=remedy)
+        super().__init__(f"{path}{place and f':{place}'}: {message}", path, remedy=remedy)
+
+    @property
+    def run(self) -> str:
+        """The run directory that the file lies in, as a shell takes it."""
+        return shlex.quote(str(self.path.parent))
 
 
 class TrainingError(TextgenError):

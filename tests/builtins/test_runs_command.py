@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import textgen
+from textgen.events import Settled, StepDone
 from textgen.runs.directory import RunDirectory
 from textgen_builtins.commands.runs import runs
 
@@ -105,6 +106,33 @@ def test_every_run_of_a_folder_with_its_status(folder: Path) -> None:
     (line,) = [line for line in shown.splitlines() if line.startswith("stopped")]
     assert " 2 of 9 " in line
     assert line.endswith("interrupted")
+
+
+def test_a_run_with_a_time_budget_is_listed_with_the_steps_that_were_settled(
+    tiny_pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    """While the time of a step is measured, their number is a guess that grows."""
+    guesses: list[int] = []
+    seen: list[tuple[int, int | None]] = []
+
+    class Watch:
+        settled = False
+
+        def observe(self, event: Any) -> None:
+            self.settled |= isinstance(event, Settled)
+            if isinstance(event, StepDone) and self.settled:
+                seen.append((event.steps, textgen.summarize(tmp_path / "whole").steps))
+            elif isinstance(event, StepDone):
+                guesses.append(event.steps)
+
+    whole, stopped = (tiny_pipeline(trainer={"type": "adamw", "budget": budget}) for budget in ("1s", "1h"))
+    textgen.run(whole, output=tmp_path / "whole", observers=[Watch()])
+    assert seen[2:]
+    assert all(told == steps for steps, told in seen[2:])
+    guesses.clear()
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(stopped, output=tmp_path / "part", observers=[Watch()], cancelled=lambda: len(guesses) == 6)
+    assert textgen.summarize(tmp_path / "part").steps == guesses[-1]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import tomllib
 import warnings
@@ -64,13 +66,20 @@ def test_what_may_change_is_said_in_a_line_and_followed(edited: Callable[..., Pa
         *[("model.nonlinearity", "relu"), ("tokenizer.min_frequency", 2)],
     ],
 )
-def test_what_no_longer_describes_the_weights_is_an_error(edited: Callable[..., Path], key: str, value: Any) -> None:
+def test_what_no_longer_describes_the_weights_is_an_error(
+    edited: Callable[..., Path], finished_run: Path, key: str, value: Any
+) -> None:
     run = edited({key: value})
     with (
         warnings.catch_warnings(action="ignore"),
         pytest.raises(textgen.CorruptFileError, match=rf"no longer describes the weights: {key}: .* now; .*verify"),
     ):
         textgen.load(run)
+    report = textgen.verify(run)
+    assert (report.whole, report.loads) == (False, False)
+    assert any(f"no longer describes the weights: {key}: " in file.cause for file in report.files)
+    assert textgen.verify(run, repair=True).loads
+    assert (run / "pipeline.toml").read_bytes() == (finished_run / "pipeline.toml").read_bytes()
 
 
 def test_a_training_that_is_to_go_on_may_be_edited_in(edited: Callable[..., Path]) -> None:
@@ -102,7 +111,8 @@ def test_what_no_pipeline_has_is_an_error(edited: Callable[..., Path]) -> None:
 def test_what_is_no_pipeline_is_a_damaged_file(edited: Callable[..., Path], text: str) -> None:
     run = edited({})
     (run / "pipeline.toml").write_text(text)
-    with pytest.raises(textgen.CorruptFileError, match=r"pipeline\.toml: .*verify RUN --repair"):
+    repair = rf"pipeline\.toml(:\d+:\d+)?: .*textgen verify {re.escape(shlex.quote(str(run)))} --repair"
+    with pytest.raises(textgen.CorruptFileError, match=repair):
         textgen.load(run)
     assert textgen.verify(run, repair=True).whole
     textgen.load(run)

@@ -251,7 +251,7 @@ def test_the_format_of_a_newer_textgen_says_to_upgrade(run: Path) -> None:
     with pytest.raises(textgen.CorruptFileError, match=r"run\.json: it was made by a newer textgen: .*99.*; upgrade"):
         textgen.load(run)
     for version in (0, "1", None, True, 1.0):
-        (run / "run.json").write_text(json.dumps({**record, "format_version": version}))
+        write_record(run, {**record, "format_version": version})
         with pytest.raises(textgen.CorruptFileError, match="format version"):
             textgen.load(run)
 

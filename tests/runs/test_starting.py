@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,16 @@ def test_the_other_run_is_not_needed_once_training_has_begun(folder: Path, base:
         textgen.PipelineError, match=r"model\.start: .*base is not a run directory: it has no run\.json"
     ):
         textgen.run(tuned(folder), output=folder / "new")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_damaged_start_is_named_with_its_repair(folder: Path, base: Path, name: str) -> None:
+    data = bytearray((base / name).read_bytes())
+    data[-9] ^= 1
+    (base / name).write_bytes(data)
+    said = rf"model\.start: .*{re.escape(name)}: .*`textgen verify {re.escape(shlex.quote(str(base)))} --repair`"
+    with pytest.raises(textgen.CorruptFileError, match=said):
+        textgen.run(tuned(folder), output=folder / "tuned")
 
 
 def test_a_mixture_is_started_from_too(folder: Path) -> None:

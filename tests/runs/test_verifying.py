@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -177,3 +178,34 @@ def test_the_command_says_what_works(trained: tuple[Path, Any], tmp_path: Path) 
     assert [file["name"] for file in found["files"] if file["state"] == "damaged"] == ["tokenizer.json"]
     with pytest.raises(textgen.RunError, match=r"is not a run directory: it has no run\.json"):
         textgen.verify(tmp_path)
+
+
+def test_a_flipped_bit_of_the_record_is_no_misspelt_key(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    run = copied(trained, tmp_path)
+    change(run / "run.json", lambda data: data.replace(b'"seed"', b'"reed"'))
+    with pytest.raises(textgen.CorruptFileError) as caught:
+        textgen.load(run)
+    assert re.search(r"run\.json: it is damaged: .*restore it from a copy, or .*--overwrite", str(caught.value))
+    assert "reed" not in str(caught.value)
+
+
+def test_what_is_damaged_is_placed_and_its_remedy_named(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    run = copied(trained, tmp_path)
+    change(run / "pipeline.toml", lambda data: b"seed = 1\nname = x\n" + data)
+    done = run_textgen("verify", "runs/p", folder=tmp_path)
+    assert re.search(r"^pipeline\.toml +damaged: 2:8: not valid TOML", done.stdout, re.MULTILINE)
+    textgen.verify(run, repair=True)
+    change(run / "tokenizer.json")
+    with pytest.raises(
+        textgen.CorruptFileError, match=r"tokenizer\.json: .*train anew: `textgen run` with --overwrite"
+    ):
+        textgen.load(run)
+
+
+@pytest.mark.parametrize("given", ["p", "p.toml", "runs/q"])
+def test_the_run_that_was_meant_is_named(trained: tuple[Path, Any], tmp_path: Path, given: str) -> None:
+    copied(trained, tmp_path)
+    (tmp_path / "p.toml").write_text("")
+    done = run_textgen("verify", given, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search("did you mean .*runs/p", done.stderr)

@@ -161,6 +161,17 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
     return load_tensors(path, _checked(path, data, sha256))
 
 
+@contextlib.contextmanager
+def remedied(remedy: str, place: str = "") -> Iterator[None]:
+    """Give a CorruptFileError of what is read within it a remedy, and say first what named the file."""
+    try:
+        yield
+    except CorruptFileError as error:
+        error.remedy = remedy
+        error.args = (f"{place}: {error.args[0]}",) if place else error.args
+        raise
+
+
 def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer:
     """The tokenizer that is saved in a run directory, made by one of its kind. Raises RunError, CorruptFileError."""
     path = inside(folder, VOCABULARY)

@@ -190,7 +190,8 @@ class Execution:
         finally:
             try:
                 if status != "finished":
-                    ended = {"status": "unfinished", "step": loop.progress.step, "cause": cause}
+                    known = {"steps": loop.progress.steps} if loop.progress.steps is not None else {}
+                    ended = {"status": "unfinished", "step": loop.progress.step, "cause": cause, **known}
                     with contextlib.suppress(OSError):  # the disk may be why
                         self.directory.write_run({**record, **ended})
             finally:
@@ -210,8 +211,9 @@ class Execution:
 
     def _plan(self, record: dict[str, Any], steps: int) -> None:
         """Record how many steps there are to be, so that a list of runs can say how far this one is."""
-        record["steps"] = steps
-        self.directory.write_run(record)
+        if record.get("steps") != steps:
+            record["steps"] = steps
+            self.directory.write_run(record)
 
     def _record_to_resume(self) -> dict[str, Any] | None:
         """The record of the existing run; None if it is to be replaced, or failed before its first checkpoint."""

@@ -12,7 +12,7 @@ import attrs
 from attrs.validators import and_, ge, lt
 
 from textgen.errors import CorruptFileError
-from textgen.files.reading import read_json
+from textgen.files.reading import read_json, remedied
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import COUNT, OPTIONAL_COUNT, each, is_line, is_number, is_sha256, structured
 
@@ -164,17 +164,19 @@ def checksum_of(record: Mapping[str, Any]) -> str:
 
 def read_record(path: Path) -> dict[str, Any]:
     """The values of a run.json, all of them checked. Raises CorruptFileError."""
-    record = read_json(path, largest=SMALL)
+    with remedied("copy"):
+        record = read_json(path, largest=SMALL)
     version = record.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
         made = f"it was made by a newer textgen: its format is {version}, and this one reads {FORMAT_VERSION}"
         raise CorruptFileError(path, f"{made}; upgrade textgen")
+    kept = record.get("checksum")
+    if (actual := checksum_of(record)) != kept:  # first: a flipped bit is no misspelt key
+        cause = "it is damaged: its content has another checksum than it says"
+        raise CorruptFileError(path, cause, expected=str(kept or ""), actual=actual, remedy="copy")
     if version != FORMAT_VERSION or type(version) is not int:
         raise CorruptFileError(path, f"format version {version!r}, and this textgen reads {FORMAT_VERSION}")
-    kept = structured(RunRecord, record, path).checksum
-    if (actual := checksum_of(record)) != kept:
-        cause = "it is not as textgen wrote it: its content has another checksum than it says"
-        raise CorruptFileError(path, f"{cause}; restore it from a copy", expected=kept, actual=actual)
+    structured(RunRecord, record, path)
     for name in {"tokenizer.json", "pipeline.toml", *(["model.safetensors"] if record["status"] == "finished" else [])}:
         if name not in record["files"]:
             raise CorruptFileError(path, f"files: it does not list {name}")

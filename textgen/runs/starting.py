@@ -10,7 +10,7 @@ import attrs
 
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.errors import Fault, PipelineError, RunError, TextgenError
-from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokenizer
+from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokenizer, remedied
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import StartOptions
 from textgen.pipeline.pipeline import Pipeline, make_choice
@@ -52,8 +52,11 @@ def start_tokenizer(
     tokenizer: Tokenizer, start: StartOptions, record: Mapping[str, Any] | None, own: Path
 ) -> Tokenizer:
     """The tokenizer of the run that this one starts from; once this one has a record, from its own directory."""
-    folder, sha256 = (start.run, start.tokenizer) if record is None else (own, record["files"][VOCABULARY])
-    return read_tokenizer(tokenizer, folder, sha256)
+    if record is not None:
+        with remedied("copy"):
+            return read_tokenizer(tokenizer, own, record["files"][VOCABULARY])
+    with remedied("verify", "model.start"):
+        return read_tokenizer(tokenizer, start.run, start.tokenizer)
 
 
 def load_start(model: Any, pipeline: Pipeline) -> None:
@@ -62,7 +65,8 @@ def load_start(model: Any, pipeline: Pipeline) -> None:
     if start is None:
         return
     path = inside(start.run, _WEIGHTS)
-    tensors = read_tensors(path, start.weights)
+    with remedied("verify", "model.start"):
+        tensors = read_tensors(path, start.weights)
     try:
         model.load_tensors(tensors)
     except ValueError as error:

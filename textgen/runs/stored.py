@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import attrs
 
 from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
-from textgen.files.reading import dump_tensors, read_bytes, read_json, read_tensors
+from textgen.files.reading import dump_tensors, read_bytes, read_json, read_tensors, remedied
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
 from textgen.pipeline.structure import Reader, flat
@@ -82,7 +82,8 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
     try:
         document = document_of(data, path)
     except PipelineError as error:
-        raise CorruptFileError(path, "; ".join(map(str, error.faults)), remedy="verify") from error
+        place = error.source.removeprefix(str(path)).removeprefix(":")
+        raise CorruptFileError(path, "; ".join(map(str, error.faults)), remedy="verify", place=place) from error
     if missing := [key for key in CHOICES if key not in document.tables]:
         raise CorruptFileError(path, f"it has no table [{missing[0]}], and the run wrote one", remedy="verify")
     reader = Reader(document.folder)
@@ -92,6 +93,21 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
     if hashlib.sha256(data).hexdigest() == record["files"]["pipeline.toml"]:
         return document, ()
     return document, tuple(_differences(record["pipeline"], document.tables))
+
+
+def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> list[Difference]:
+    """Those of the edits of pipeline.toml that no longer describe the weights, as far as the record alone can say.
+
+    A component may leave options out of its fingerprint: these may change.
+    """
+    shapes = {key: record["fingerprint"][key] for key in ("seed", "data", "tokenizer", "model")}
+    told, written = flat(_numbered(shapes)), flat(_numbered(record["pipeline"]))
+    return [
+        edit
+        for edit in edits
+        if edit.key.partition(".")[0] in shapes
+        and (edit.key not in written or told.get(edit.key, edit.now) != edit.now)
+    ]
 
 
 def described_edits(edits: Sequence[Difference]) -> str:
@@ -111,7 +127,8 @@ def _read(directory: RunDirectory) -> StoredRun:
     document, edits = read_pipeline(loadable, record)
     if edits:
         remarks.append(f"{document.source} was changed since the run was made: {described_edits(edits)}")
-    vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
+    with remedied("copy"):
+        vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
     model_id, tensors, remark = _weights(loadable, record)
     return StoredRun(loadable, record, document, vocabulary, edits, model_id, tensors, (*remarks, *remark))
 
@@ -120,11 +137,8 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
     """The SHA-256 and the tensors of the model; while there is none, those of the best checkpoint, and a remark."""
     if record["status"] == "finished":
         path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
-        try:
+        with remedied("verify"):
             return sha256, read_tensors(path, sha256), ()
-        except CorruptFileError as error:
-            error.remedy = "verify"
-            raise
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress
     loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""

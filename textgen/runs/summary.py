@@ -88,12 +88,14 @@ def summarize(path: str | Path) -> RunSummary:
     status, cause = _status(record, locked=locked)
     steps_seen = (_whole(record.get("step")), _whole(last.get("step")), *_checkpoint_steps(directory))
     is_done = status == "finished"
+    step = _whole(record.get("step")) if is_done else max((s for s in steps_seen if s is not None), default=None)
+    steps = _whole(record.get("steps"))
     return RunSummary(
         path=path,
         status=status,
         cause=cause,
-        step=_whole(record.get("step")) if is_done else max((s for s in steps_seen if s is not None), default=None),
-        steps=_whole(record.get("steps")),
+        step=step,
+        steps=None if (steps or 0) < (step or 0) else steps,  # what was only a guess
         best_step=_whole(record.get("best_step") if is_done else best.get("step")),
         best_loss=_number(record.get("best_loss") if is_done else _loss(best)),
         seconds=_number(record.get("seconds") if is_done else last.get("seconds")),

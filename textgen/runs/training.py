@@ -126,9 +126,9 @@ class TrainingLoop:
             if isinstance(event, StepDone):
                 self._check_losses(event)
                 self._check_steps(event)
-                if not planned:
+                if not planned and event.steps == self.progress.steps:  # what is only estimated changes
                     plan(event.steps)
-                planned = True
+                    planned = True
                 self.progress.step, self.progress.steps = event.step, event.steps
                 training_seconds += now - earlier
                 tokens += event.tokens
@@ -136,6 +136,7 @@ class TrainingLoop:
                 self._keep_stable(event)
             elif isinstance(event, Settled):
                 settle(event)
+                planned = False
                 self.observers.tell(event)
             elif isinstance(event, Evaluated):
                 self._check_losses()
@@ -149,7 +150,7 @@ class TrainingLoop:
                 step = self.progress.step
                 raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
             if time.perf_counter() >= due:
-                due = self._due_after_checkpoint()
+                due, planned = self._due_after_checkpoint(), False
             if self.observers.stopped is not None:
                 return
             earlier = time.perf_counter()

@@ -18,7 +18,7 @@ from textgen.generation.novelty import FOLDER, check_index
 from textgen.generation.results import GenerationState
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.record import pipeline_text
-from textgen.runs.stored import described_edits, read_pipeline, stamp_of
+from textgen.runs.stored import described_edits, misdescribing, read_pipeline, stamp_of
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "repaired"]
 """What became of a file of a run."""
@@ -135,8 +135,7 @@ def _recorded(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[Ch
             if not path.exists():
                 yield CheckedFile(name, "missing", f"{path} is not there")
             elif name == _PIPELINE:
-                edits = read_pipeline(directory, record)[1]
-                yield CheckedFile(name, "changed", described_edits(edits)) if edits else CheckedFile(name)
+                yield _pipeline(directory, record)
             elif name == _VOCABULARY:
                 read_json(path, sha256)
                 yield CheckedFile(name)
@@ -149,6 +148,13 @@ def _recorded(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[Ch
             yield CheckedFile(name, "damaged", str(error))
         except RunError as error:
             yield _failed(directory, error, name)
+
+
+def _pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> CheckedFile:
+    edits = read_pipeline(directory, record)[1]
+    if wrong := misdescribing(record, edits):
+        return CheckedFile(_PIPELINE, "damaged", f"it no longer describes the weights: {described_edits(wrong)}")
+    return CheckedFile(_PIPELINE, "changed", described_edits(edits)) if edits else CheckedFile(_PIPELINE)
 
 
 def _checkpoints(directory: RunDirectory) -> Iterator[tuple[int, CheckedFile]]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from textgen.cli.options import check_run
+
 
 @click.command("verify")
-@click.argument("run", type=click.Path(exists=True, file_okay=False))
+@click.argument("run", type=click.Path())
 @click.argument("states", nargs=-1, type=click.Path())
 @click.option(
     "--repair", is_flag=True, help="Mend what there is a good copy of, and remove what a killed run has left."
@@ -27,6 +29,7 @@ def verify_command(run: str, states: tuple[str, ...], repair: bool, as_json: boo
     """
     from textgen import verify
 
+    check_run(run, "verify")
     report = verify(run, repair=repair, states=states)
     click.echo(json.dumps(_as_json(report), ensure_ascii=False) if as_json else _as_text(report))
     if not report.whole:
@@ -41,7 +44,7 @@ def _as_json(report: Any) -> dict[str, Any]:
 
 def _as_text(report: Any) -> str:
     width = max(len(file.name) for file in report.files)
-    causes = [file.cause.removeprefix(f"{report.path / file.name}: ") for file in report.files]
+    causes = [file.cause.removeprefix(str(report.path / file.name)).lstrip(": ") for file in report.files]
     rows = zip(report.files, causes, strict=True)
     lines = [f"{file.name:{width}}  {file.state}{cause and f': {cause}'}" for file, cause in rows]
     if report.leftovers:
