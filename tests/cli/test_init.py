@@ -72,6 +72,31 @@ def test_init_writes_nothing_where_a_run_would_fail(
 
 
 @pytest.mark.parametrize(
+    ("characters", "seconds", "width"),
+    [
+        (2_000, 60, 96),  # by the size of the text
+        (4_100, 60, 192),
+        (20_000, 60, 384),
+        (40_000, 3600, 512),
+        (87_000, 45, 512),  # by the time
+        (87_000, 300, 1024),
+        (179_000, 60, 384),
+        (687_000, 60, 192),
+        (687_000, 3600, 1536),
+        (5_000_000, 6, 32),
+    ],
+)
+def test_init_sizes_the_network_by_the_text_and_by_the_time(characters: int, seconds: float, width: int) -> None:
+    from textgen_builtins.starter.command import starter_pipeline
+    from textgen_builtins.starter.texts import TextFacts
+
+    made = tomllib.loads(starter_pipeline(TextFacts('type = "story"', characters), seconds, 75_000))
+    network = made["model"]["first"]
+    assert network["hidden_size"] == width
+    assert 4 * width * (width + network["embedding_size"]) <= 60 * characters
+
+
+@pytest.mark.parametrize(
     ("name", "pipeline"),
     [
         ("con.txt", "con-text"),

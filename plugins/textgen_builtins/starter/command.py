@@ -119,5 +119,5 @@ def _short(size: int) -> str:
 
 def _megabytes(size: int, chosen: settings.Settings) -> float:
     """A model and two checkpoints, each with counts and weights, the latter also with the optimizer's."""
-    weights = 4 * chosen.hidden_size * (chosen.hidden_size + chosen.embedding_size) * 4
+    weights = 4 * settings.weights(chosen.hidden_size)
     return (3 * min(size * 20, 400e6) + 7 * weights) / 1e6
