@@ -73,7 +73,7 @@ def _embedding_size(width: int) -> int:
 def measured_speed(seed: int = 0) -> float:
     """Characters a second that a step of training with an LSTM of 256 units reads here, tried for a few seconds.
 
-    On a machine that is busy, threads of torch's own wait for each other in every step; what is slow is tried no longer.
+    Where steps are slow, as on a machine that is busy, fewer of them must do.
     """
     import numpy as np
     import torch
