@@ -202,9 +202,10 @@ class Model(Protocol):
     per token to which auxiliary terms may be added; evaluations still measure the cross-entropy of `forward`. And it
     may name the roles of its parameters, `parameter_roles() -> dict`, see textgen.gradient.Parameters.
 
-    Where several processes share out a batch, `set_rows(first, total)` says before each step which rows of how many the
-    next are, so that a model that draws random numbers for rows draws them for the whole batch, and takes its own. With
-    `distributed = False` a model says that it cannot be shared out, if its loss looks at all rows at once.
+    `set_rows(first, total)` says before each step which rows of how many the next are, where several processes or
+    workers share out a batch, so that a model that draws random numbers for rows draws them for the whole batch, and
+    takes its own. With `distributed = False` a model says that it cannot be shared out, if its loss looks at all rows
+    at once.
     """
 
     def decoder(self, batch_size: int) -> Decoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,49 @@ def test_init_writes_nothing_where_a_run_would_fail(
     assert (refused.code, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1), refused.stderr
     assert said in refused.stderr
     assert not (tmp_path / "my.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("characters", "seconds", "width"),
+    [
+        (2_000, 60, 96),  # by the size of the text
+        (4_100, 60, 192),
+        (20_000, 60, 384),
+        (40_000, 3600, 512),
+        (87_000, 45, 512),  # by the time
+        (87_000, 300, 1024),
+        (179_000, 60, 384),
+        (687_000, 60, 192),
+        (687_000, 3600, 1536),
+        (5_000_000, 6, 32),
+    ],
+)
+def test_init_sizes_the_network_by_the_text_and_by_the_time(characters: int, seconds: float, width: int) -> None:
+    from textgen_builtins.starter.command import starter_pipeline
+    from textgen_builtins.starter.texts import TextFacts
+
+    made = tomllib.loads(starter_pipeline(TextFacts('type = "story"', characters), seconds, 75_000))
+    network = made["model"]["first"]
+    assert network["hidden_size"] == width
+    assert 4 * width * (width + network["embedding_size"]) <= 60 * characters
+
+
+def test_init_says_how_much_of_the_disk_a_run_takes(tmp_path: Path) -> None:
+    from textgen_builtins.starter.command import starter_pipeline
+
+    story = "".join(Engine().read_corpus({"type": "story"}))
+    (tmp_path / "my.txt").write_text(story[:10_000], encoding="utf-8")
+    text = starter_pipeline(look_at(str(tmp_path / "my.txt"), tmp_path), 3, 10_000)
+    said = re.search(r"the run takes up to some (\d+) MB of disk", text)
+    assert said is not None
+    made = tomllib.loads(text)
+    made["corpus"]["path"] = str(tmp_path / "my.txt")
+    network = made["trainer"]["first"]
+    del network["budget"]
+    network.update(steps=16, warmup_steps=2, precision="float32", workers=1)
+    Engine().run(made, output=tmp_path / "run")
+    taken = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file()) / 1e6
+    assert taken / 1.5 < int(said[1]) < taken * 1.5
 
 
 @pytest.mark.parametrize(

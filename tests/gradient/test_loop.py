@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ import textgen
 from textgen import BuildContext, Component, Engine, PipelineError, PluginSet, TrainingError, hookimpl, option
 from textgen.events import Evaluation, Event, Settled, StepDone
 from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant, cosine, warmup_stable_decay
-from textgen.protocols import TrainerState
+from textgen.gradient.computing import choose_precision
+from textgen.protocols import TrainerState, TrainingContext
 
 
 def pipeline(trainer: dict[str, Any], **model: Any) -> dict[str, Any]:
@@ -82,15 +84,34 @@ def test_a_run_in_parts_is_the_run_in_one(trainer: dict[str, Any], tmp_path: Pat
     assert weights(parts.path) == weights(whole.path)
 
 
-def test_workers_compute_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
-    """Rows shared out unevenly still count alike; only rounding differs."""
+@pytest.mark.parametrize("locked", [True, False])
+def test_workers_compute_the_gradient_of_the_whole_batch(locked: bool, tmp_path: Path) -> None:
+    """Rows shared out unevenly still count alike, and have their rows of the batch's dropout; only rounding differs."""
     losses = {}
     for workers in (1, 3):
         recorder = Recorder()
-        tables = pipeline({"workers": workers, "batch_size": 7, "steps": 12}, dropout=0.0)
+        tables = pipeline({"workers": workers, "batch_size": 7, "steps": 12}, input_dropout=0.3, locked_dropout=locked)
         textgen.run(tables, output=tmp_path / str(workers), observers=[recorder])
         losses[workers] = [event.loss for event in recorder.of(StepDone)]
     assert losses[3] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
+    """As on a machine whose cores other programs use."""
+
+    class Slow(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights, self.calls = torch.nn.Embedding(3, 3), 0
+
+        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+            self.calls += 1
+            time.sleep(0.26)
+            return self.weights(tokens), ()
+
+    model = Slow()
+    assert choose_precision(model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"))
+    assert model.calls == 4
 
 
 def test_another_number_of_workers_may_resume(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ State: TypeAlias = tuple[Tensor, ...]
 
 _TRIALS: Final = 5  # steps that decide between two ways, the first not counted
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
+_TRYING: Final = 0.5  # seconds after which a way is tried no longer: on a busy machine, two steps must do
 _WORTH: Final = 1.1  # workers may take this much longer: on cores that become busy they are far faster
 
 
@@ -62,16 +63,17 @@ class Computation:
         for replica in self.replicas:
             for parameter in replica.parameters():
                 parameter.grad = None
+        total = len(windows)
         if self._pool is None:
-            loss, after = self._part(0, windows, None if carried is None else carried[0], seed, 1.0)
+            drawn = take_rows(self.replicas[0], 0, total, 0, seed)
+            loss, after = self._part(0, windows, None if carried is None else carried[0], drawn, 1.0)
             return loss, [after]
-        parts = np.array_split(windows, len(self.replicas))
-        futures = [
-            self._pool.submit(
-                self._part, i, part, None if carried is None else carried[i], (*seed, i), len(part) / len(windows)
-            )
-            for i, part in enumerate(parts)
-        ]
+        futures, first = [], 0
+        for i, part in enumerate(np.array_split(windows, len(self.replicas))):
+            drawn = take_rows(self.replicas[i], first, total, i, seed)
+            state = None if carried is None else carried[i]
+            futures.append(self._pool.submit(self._part, i, part, state, drawn, len(part) / total))
+            first += len(part)
         results = [future.result() for future in futures]
         self._add_gradients()
         return torch.stack([loss for loss, _ in results]).sum(), [after for _, after in results]
@@ -147,6 +149,17 @@ def seeded_globally(device: str, seed: int) -> Iterator[None]:
         finally:
             for generator, state in zip(generators, before, strict=True):
                 generator.set_state(state)
+
+
+def take_rows(model: Any, first: int, total: int, place: int, seed: tuple[int, int]) -> tuple[int, ...]:
+    """The seed of a step's dropout, for the rows from `first` of a batch of `total`, computed in this place of several.
+
+    A model with `set_rows` takes its part of the whole batch's dropout, so that the places make no difference.
+    """
+    if hasattr(model, "set_rows"):
+        model.set_rows(first, total)
+        return seed
+    return (*seed, place) if place else seed
 
 
 def training_loss(model: Any, windows: Tensor, carried: State | None) -> tuple[Tensor, State]:
@@ -226,10 +239,10 @@ def choose_workers(model: Any, windows: npt.NDArray[np.int64], context: Training
 
 def _seconds(computation: Computation, windows: npt.NDArray[np.int64]) -> float:
     """The mean time of a step's gradients: where other programs use the cores, a single one may be lucky."""
-    times = []
-    for trial in range(_TRIALS):
+    times: list[float] = []
+    while len(times) < 2 or (len(times) < _TRIALS and sum(times) < _TRYING):
         begun = time.perf_counter()
-        float(computation.gradients(windows, None, (0, trial))[0])
+        float(computation.gradients(windows, None, (0, len(times)))[0])
         times.append(time.perf_counter() - begun)
     return sum(times[1:]) / (len(times) - 1)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from textgen.errors import UsageError
-from textgen.gradient.computing import Computation, State, training_loss
+from textgen.gradient.computing import Computation, State, take_rows, training_loss
 from textgen.processes import Order, Processes
 
 
@@ -59,10 +59,7 @@ class DistributedComputation(Computation):
         model = self.replicas[0]
         for parameter in model.parameters():
             parameter.grad = None
-        knows_rows = hasattr(model, "set_rows")
-        if knows_rows:
-            model.set_rows(rows.start, len(windows))
-        drawn = seed if knows_rows or not processes.rank else (*seed, processes.rank)
+        drawn = take_rows(model, rows.start, len(windows), processes.rank, seed)
         own = windows[rows] if count else windows[:1]
         share = count * processes.size / len(windows)  # the sum is divided by the number of processes
         try:

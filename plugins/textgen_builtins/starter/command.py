@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from textgen_builtins.starter.texts import TextFacts
 
 _LONGEST_NAME: Final = 100  # bytes
+_COUNTS: Final = 45  # bytes of the counts for a character: 30 of source code, 50 of a story
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
 
@@ -105,11 +106,12 @@ def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
 
 
 def _expected(size: int, seconds: float, chosen: settings.Settings) -> str:
-    passes = f"{chosen.passes:.0f} times" if chosen.passes >= 2 else "once or less"
+    passes = f"about {chosen.passes:.0f} times" if chosen.passes >= 2 else "once or less"
     room, text = f"{_megabytes(size, chosen):.0f} MB of disk", _short(size)
     return (
         f"# For {text} of text and {seconds:g} seconds on the machine of `textgen init`: the network reads the text\n"
-        f"# about {passes}, and the run takes some {room}. More time gives a better model."
+        f"# {passes} if nothing else runs there, and the run takes up to some {room}.\n"
+        f"# More time gives a better model."
     )
 
 
@@ -118,6 +120,6 @@ def _short(size: int) -> str:
 
 
 def _megabytes(size: int, chosen: settings.Settings) -> float:
-    """A model and two checkpoints, each with counts and weights, the latter also with the optimizer's."""
-    weights = 4 * chosen.hidden_size * (chosen.hidden_size + chosen.embedding_size) * 4
-    return (3 * min(size * 20, 400e6) + 7 * weights) / 1e6
+    """A model and three checkpoints, each with counts and weights, the latter also with the optimizer's two of each."""
+    weights = 4 * settings.weights(chosen.hidden_size)
+    return (4 * min(size * _COUNTS, 400e6) + 10 * weights) / 1e6

@@ -1,4 +1,4 @@
-"""Which network for which text, time and machine. One dial: the characters that a width can read in the time."""
+"""Which network for which text, time and machine: the widest that has time for the text, and is not too wide for it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import attrs
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
 _PASSES: Final = 9.0  # over the text that a network should have time for: then the widest one learns most
+_WEIGHTS: Final = 60  # of the network, at most, for each character: more only learn a small text by heart
 _USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
 _SLOWER: Final = 1.9  # a network twice as wide takes 2 to the power of this times as long
 _TRIAL_SECONDS: Final = 0.7
@@ -42,7 +43,8 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
         read: float = speed * (_TRIED / width) ** _SLOWER * seconds * _USED
         return read / training
 
-    width = max((width for width in _WIDTHS if passes(width) >= _PASSES), default=_WIDTHS[0])
+    allowed = (width for width in _WIDTHS if passes(width) >= _PASSES and weights(width) <= _WEIGHTS * characters)
+    width = max(allowed, default=_WIDTHS[0])
     read = passes(width)
     often = min(1.0, max(0.0, read / 60))  # how often it will have seen the text, between hardly and too often
     streams = 16 if training < 60_000 else 32
@@ -50,7 +52,7 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
         streams //= 2
     return Settings(
         hidden_size=width,
-        embedding_size=min(128, width),
+        embedding_size=_embedding_size(width),
         dropout=round(0.5 * often**0.5, 2),
         input_dropout=round(0.3 * often, 2),
         batch_size=streams,
@@ -59,8 +61,20 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
     )
 
 
+def weights(width: int) -> int:
+    """The number of weights of the network's cells."""
+    return 4 * width * (width + _embedding_size(width))
+
+
+def _embedding_size(width: int) -> int:
+    return min(128, width)
+
+
 def measured_speed(seed: int = 0) -> float:
-    """Characters a second that a step of training with an LSTM of 256 units reads here, tried for a second or two."""
+    """Characters a second that a step of training with an LSTM of 256 units reads here, tried for a few seconds.
+
+    Where steps are slow, as on a machine that is busy, fewer of them must do.
+    """
     import numpy as np
     import torch
 

@@ -83,7 +83,9 @@ class TorchRNN(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (B, T) int64 to logits (B, T, V) and the state after them."""
-        return self.run(tokens, state, dropout=self.training)
+        made = self.run(tokens, state, dropout=self.training)
+        self._rows = None
+        return made
 
     def run(self, tokens: Tensor, state: State | None, *, dropout: bool) -> tuple[Tensor, State]:
         """`forward` with or without dropout, whatever the module's mode."""
