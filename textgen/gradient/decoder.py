@@ -127,15 +127,13 @@ class ForwardDecoder:
         return self._vocab_size
 
     def _forward(self, ids: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What the module gives in evaluation, where nothing is dropped out, and nothing drawn."""
-        training = self._module.training
-        if training:
+        """What the module gives in evaluation, where nothing is dropped out, and nothing drawn.
+
+        It stays in that mode, as other threads may be in the midst of a forward pass. A training step sets its own.
+        """
+        if self._module.training:
             self._module.eval()
-        try:
-            return _checked(self._module(ids, state), len(ids))
-        finally:
-            if training:
-                self._module.train()
+        return _checked(self._module(ids, state), len(ids))
 
 
 def _checked(given: Any, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
