@@ -21,8 +21,8 @@ def test_plugins_check_prints_a_line_for_each_check(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     one = run_textgen("plugins", "check", "Textgen_Engine:logit-bias", folder=tmp_path)
     assert one.stdout == (
-        "skipped  sampler 'logit-bias' of textgen-engine: it has no default for logit-bias.bias; give a value to check "
-        "it\n"
+        "skipped  sampler 'logit-bias' of textgen-engine: it has no default for logit-bias.bias; check it with "
+        "--set logit-bias.bias=VALUE\n"
     )
 
 
