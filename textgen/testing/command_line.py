@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-from textgen.errors import Fault, UsageError
+from textgen.errors import Fault, PluginWarning, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer, Plugin
 from textgen.plugin.discovery import normalized, reported_if_slow, unmarked
@@ -74,6 +74,7 @@ def _lines(name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any
         yield "failed", 1, f"FAILED   {quarantined}"
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", DeprecationWarning)  # pytest shows them too
+        warnings.simplefilter("ignore", PluginWarning)  # what is logged is no fault
         # This process is the command's own, and hypothesis would keep its notes in the current folder.
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         noted = set()
