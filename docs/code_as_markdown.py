@@ -97,7 +97,7 @@ def anchor(heading: str) -> str:
 def aliases(page: str) -> Iterator[tuple[str, ModuleType]]:
     """The public type aliases of textgen that the signatures on a page name, and their modules, by name."""
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    found = {}
+    found: dict[str, ModuleType] = {}
     for module_name, module in sorted(sys.modules.items()):
         if not module_name.startswith("textgen.") or not getattr(module, "__file__", None):
             continue

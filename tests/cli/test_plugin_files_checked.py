@@ -18,6 +18,32 @@ from textgen import Component, NoOptions, hookimpl
 def textgen_samplers():
     return [Component("half", NoOptions, lambda config, context: lambda logits, history: logits / 2)]
 """
+CORPUS = """
+from textgen import Component, CorpusError, NoOptions, hookimpl
+
+class Gone:
+    def read(self):
+        raise CorpusError("no such file: /gone.txt")
+
+@hookimpl
+def textgen_corpora():
+    return [Component("gone", NoOptions, lambda config, context: Gone())]
+"""
+NEEDY = '''
+import attrs
+from textgen import Component, hookimpl, option
+
+@attrs.frozen
+class Needy:
+    """Needs two."""
+
+    by: float = option(help="what to divide by")
+    add: float = option(help="what to add")
+
+@hookimpl
+def textgen_samplers():
+    return [Component("nodefault", Needy, lambda config, context: lambda logits, history: logits / config.by)]
+'''
 BAD = "import os\nos.environ['X_FOO'] = '1'\n"
 
 
@@ -52,6 +78,7 @@ def test_a_file_is_built_and_called_in_another_process_too(tmp_path: Path) -> No
     passed = [line for line in done.stdout.splitlines() if line.startswith("ok")]
     assert any(line.endswith("component-import") for line in passed)
     assert any(line.endswith("component-process") for line in passed)
+    assert len(set(passed)) == len(passed)
 
 
 def test_an_installed_plugin_that_changes_the_environment_fails(
@@ -87,3 +114,30 @@ def test_a_file_whose_import_has_no_end_is_named_and_never_imported_here(
     assert "component-ends: " in line
     assert f"had not ended after 0.5 s ({file}:3)" in line
     assert [record.getMessage() for record in caplog.records] == [f"still importing plugin 'hang' ({file})"]
+
+
+def lines_of(tmp_path: Path, text: str) -> list[str]:
+    file = tmp_path / "half.py"
+    file.write_text(text)
+
+    def discover() -> PluginSet:
+        plugins = PluginSet.discover()
+        plugins.register_file(file)
+        return plugins
+
+    return [line for _, _, line in command_line.check_named("half", discover, (), [str(file)])]
+
+
+def test_a_corpus_of_which_nothing_could_be_read_has_a_note(tmp_path: Path) -> None:
+    lines = lines_of(tmp_path, CORPUS)
+    assert [line for line in lines if line.startswith("note: ")] == [
+        f"note: corpus 'gone' of {tmp_path / 'half.py'}: nothing was read: no such file: /gone.txt"
+    ]
+
+
+def test_options_without_a_default_are_asked_for(tmp_path: Path) -> None:
+    (line,) = lines_of(tmp_path, NEEDY)
+    assert line.endswith(
+        "it has no default for nodefault.by and nodefault.add; check it with --set nodefault.by=VALUE "
+        "--set nodefault.add=VALUE"
+    )

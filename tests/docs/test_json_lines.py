@@ -54,3 +54,25 @@ def test_a_model_trains_on_it_and_ends_its_texts(plugin: Any, tmp_path: Path) ->
     }
     (made,) = textgen.Engine(plugins).run(pipeline, output=tmp_path / "run").generations
     assert (made.text, made.finish_reason) == ("salt", "end")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [(None, "the texts cannot be read: "), ("{}\n", ":1: KeyError('text'); each line is an object with a text"),
+     ('{"text": "salt"}\nsalt\n', ":2: JSONDecodeError("), ('{"text": "salt"}\n\n[]\n', ":2: JSONDecodeError(")],
+    ids=["missing", "no-text", "no-json", "blank"],
+)  # fmt: skip
+def test_what_a_user_can_mend_is_said_with_file_and_line(
+    plugin: Any, tmp_path: Path, lines: str | None, said: str
+) -> None:
+    section = PAGE.read_text(encoding="utf-8").partition("## A corpus of documents\n")[2]
+    code = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[1]
+    names = {**vars(plugin), "CorpusError": textgen.CorpusError}
+    exec(code, names)
+    path = tmp_path / "mine.jsonl"
+    if lines is not None:
+        path.write_text(lines)
+    with pytest.raises(textgen.CorpusError) as caught:
+        list(names["read"](plugin.JsonLines(path)))
+    assert (f"{path}{said}" if said.startswith(":") else said) in str(caught.value)
+    assert str(path) in str(caught.value)

@@ -297,3 +297,23 @@ def test_two_of_one_name_have_states_of_their_own(lively: Generator, finished_ru
     assert first.state is not None
     names = [name for name in first.state.arrays if name.endswith(".mu")]
     assert len({first.state.arrays[name].item() for name in names}) == 2
+
+
+@attrs.frozen
+class Window(NoAccept):
+    """Its state has the size that it was built with."""
+
+    size: int
+
+    def start(self, prompt: Ids) -> Tensors:
+        return {"last": np.zeros(self.size)}
+
+    def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
+        return dict(history.state)
+
+
+def test_a_saved_state_of_another_shape_says_both(finished_run: Path) -> None:
+    first = with_sampler(finished_run, Window(2)).generate("the ", max_new_tokens=3, keep_state=True)
+    said = r"'last' was saved of shape \(2,\), and has shape \(3,\) for each text now; resume it with the options"
+    with pytest.raises(UsageError, match=said):
+        with_sampler(finished_run, Window(3)).generate(max_new_tokens=3, state=first.state)

@@ -200,3 +200,23 @@ def test_it_is_held_to_its_contract(tmp_path: Path, textgen: Callable[..., Any])
     done = textgen("--plugin", "half.py", "plugins", "check", "half", cwd=tmp_path)
     assert done.code == 0, done.stdout
     assert f"ok       sampler 'only' of {tmp_path / 'half.py'}: sampler-shape" in done.stdout
+
+
+def test_all_files_that_are_missing_are_named_at_once(file: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+    other = file.with_name("other.py")
+    other.write_text(PLUGIN.replace('"only"', '"other"').replace('"only_token"', '"other_token"'))
+    plugins = textgen.PluginSet.discover()
+    plugins.register_file(file)
+    plugins.register_file(other)
+    engine = textgen.Engine(plugins)
+    run = engine.run(tiny_pipeline(sampler=[{"type": "only", "token": 4}, {"type": "other", "token": 4}]))
+    with pytest.raises(
+        textgen.UsageError, match=r"other_tokn: no sampler takes this option; did you mean 'other_token'"
+    ):
+        run.generator.generate("the", sampling={"other_tokn": 5})
+    with pytest.raises(textgen.PipelineError) as caught:
+        textgen.load(run.path)
+    assert len(caught.value.faults) == 2
+    for path in (file, other):
+        advice = f"came from the file {path}; if it is missing: textgen --plugin {path} …, or PluginSet.register_file"
+        assert advice in str(caught.value)

@@ -69,7 +69,8 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
 
     ctx.obj.patience = TIME_LIMIT  # a plugin that is slow to import is to be checked, and told so
     # What is left out is the first line of what is printed, or not what was asked.
-    warnings.filterwarnings("ignore", ".* is left out: ", PluginWarning)
+    warnings.simplefilter("ignore", PluginWarning)
+    warnings.filterwarnings("always", "still importing ", PluginWarning)
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
     for status, count, line in check_named(name, ctx.obj.plugins, values, ctx.obj.plugin_files):
         if status in counts:

@@ -144,7 +144,11 @@ class SequenceHistory:
             for name, array in state.items():
                 saved = kept.get(f"{key}.{name}")
                 if saved is None or saved.shape != (1, *array.shape[1:]):
-                    raise UsageError(f"the saved state of sampler {key!r} is not one that it can resume from: {name!r}")
+                    was = "is not in it" if saved is None else f"was saved of shape {saved.shape[1:]}"
+                    raise UsageError(
+                        f"the saved state of sampler {key!r} is not one that it can resume from: {name!r} {was}, and "
+                        f"has shape {array.shape[1:]} for each text now; resume it with the options that it had"
+                    )
                 array[row] = saved[0]
 
     def _arrays(self) -> tuple[str, ...]:

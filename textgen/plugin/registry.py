@@ -214,7 +214,9 @@ class PluginSet:
         if others:
             whose = " and ".join(offer.qualified_name for offer in others)
             return Fault(name, f"samplers of {len(others)} plugins take this option: {whose}")
-        return Fault(name, "no sampler takes this option", "", nearest(name, own) or f"there are {', '.join(own)}")
+        all_offers = self.offers("sampler")
+        known = [*own, *(each for offer in all_offers for each in offer.component.arguments() if each not in own)]
+        return Fault(name, "no sampler takes this option", "", nearest(name, known) or f"there are {', '.join(known)}")
 
     def clashes(self) -> list[tuple[Offer, ...]]:
         """The groups of components that share a kind and a name."""

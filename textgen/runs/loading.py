@@ -83,15 +83,12 @@ def _load(
     tables = {**document.tables, **made}
     reader = Reader(document.folder, plugins, run_record.origins(record))
 
-    def choose(kind: str, table: Any) -> Choice:
-        _check_objects(directory, kind, table, plugins)
-        return make_choice(kind, table, reader, source=_source(directory, record, kind, table))
-
     context = BuildContext(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
     )
-    tokenizer_choice = choose("tokenizer", tables["tokenizer"])
-    model_choice = choose("model", without_start(tables["model"])[0])
+    listed = [("tokenizer", tables["tokenizer"]), ("model", without_start(tables["model"])[0])]
+    listed += [("sampler", table) for table in tables.get("sampler", [])]
+    tokenizer_choice, model_choice, *chain = _choices(directory, record, listed, reader)
     edited = {choice.offer.kind: choice for choice in (tokenizer_choice, model_choice) if choice.offer.kind not in made}
     _check_edits(stored, edited, reader)
     tokenizer = components.build(tokenizer_choice, context)
@@ -100,7 +97,6 @@ def _load(
     context = attrs.evolve(context, tokenizer=tokenizer)
     model = components.build(model_choice, context)
     load_weights(model, model_choice, stored.tensors, directory.path)
-    chain = [choose("sampler", table) for table in tables.get("sampler", [])]
     return attrs.evolve(
         make_generator(chain, model_choice, model, context, components),
         path=directory.path,
@@ -110,6 +106,27 @@ def _load(
         record=record,
         training_tokens=partial(_training_tokens, document, plugins, record, tokenizer),
     )
+
+
+def _choices(
+    directory: RunDirectory, record: Mapping[str, Any], tables: Sequence[tuple[str, Any]], reader: Reader
+) -> list[Choice]:
+    """The components of tables, by kind. Raises UsageError, and PipelineError with all that is wrong or missing."""
+    made: list[Choice] = []
+    faults: list[Fault] = []
+    sources: list[str] = []
+    path = directory.path / "pipeline.toml"
+    for kind, table in tables:
+        assert reader.plugins is not None
+        _check_objects(directory, kind, table, reader.plugins)
+        try:
+            made.append(make_choice(kind, table, reader, source=""))
+        except PipelineError as error:
+            faults += error.faults
+            sources += [each for each in _origins(record, kind, table) if each not in sources]
+    if faults:
+        raise PipelineError(faults, f"{path} ({'; '.join(sources)})" if sources else str(path))
+    return made
 
 
 def _check_edits(stored: StoredRun, choices: Mapping[str, Choice], reader: Reader) -> None:
@@ -212,20 +229,18 @@ def _check_objects(directory: RunDirectory, kind: str, table: Any, plugins: Comp
         raise UsageError(f"{cause}; give it again, as in textgen.load(path, {kind}={again})", argument=kind)
 
 
-def _source(directory: RunDirectory, record: Mapping[str, Any], kind: str, table: Any) -> str:
-    """Where a component's table is from, and what to install if its plugin is gone."""
+def _origins(record: Mapping[str, Any], kind: str, table: Any) -> list[str]:
+    """Where the component of a table came from, and what to install if its plugin is gone; [] if that is not known."""
     name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
-    path = directory.path / "pipeline.toml"
-    for entry in record.get("components", ()):
-        if entry["kind"] == kind and entry["name"] == name:
-            return f"{path} (its {kind} {_advice(entry)})"
-    return str(path)
+    entries = record.get("components", ())
+    return [f"its {kind} {_advice(each)}" for each in entries if (each["kind"], each["name"]) == (kind, name)][:1]
 
 
 def _advice(entry: Mapping[str, Any]) -> str:
     """Where a component came from, and what to do if it is missing. A stranger may have written the entry."""
     if path := entry.get("path"):
-        return f"came from the file {path}; if it is missing: textgen --plugin {shlex.quote(path)} …"
+        command = f"textgen --plugin {shlex.quote(path)} …"
+        return f"came from the file {path}; if it is missing: {command}, or PluginSet.register_file in a program"
     if entry["distribution"] == UNPACKAGED:
         return f"came from the plugin {entry['plugin']!r} of a program; if it is missing: PluginSet.register adds it"
     name, version = entry["distribution"], entry["version"]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-from textgen.errors import Fault, UsageError
+from textgen.errors import Fault, PluginWarning, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer, Plugin
 from textgen.plugin.discovery import normalized, reported_if_slow, unmarked
@@ -19,9 +19,9 @@ from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import read_file
 from textgen.suggest import nearest
 from textgen.testing.other_process import environment_of_now, import_failure, raised
-from textgen.testing.outcomes import NOT_CHECKED, Outcome
+from textgen.testing.outcomes import NO_DEFAULT, NOT_CHECKED, UNREAD, Outcome
 from textgen.testing.plugin import check_offers, matching
-from textgen.testing.statements import COMPONENT_ENDS
+from textgen.testing.statements import COMPONENT_ENDS, CORPUS_PIECES
 from textgen.testing.time_limit import TIME_LIMIT
 
 Line = tuple[str, int, str]
@@ -74,6 +74,7 @@ def _lines(name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any
         yield "failed", 1, f"FAILED   {quarantined}"
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", DeprecationWarning)  # pytest shows them too
+        warnings.simplefilter("ignore", PluginWarning)  # what is logged is no fault
         # This process is the command's own, and hypothesis would keep its notes in the current folder.
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         noted = set()
@@ -91,6 +92,8 @@ def _lines(name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any
                 unchecked[outcome.component, outcome.reason.removeprefix(NOT_CHECKED)] += 1
             else:
                 yield outcome.status, 1, _line(outcome)
+            if outcome.statement == CORPUS_PIECES and outcome.reason.startswith(UNREAD):
+                yield "note", 0, f"note: {outcome.component}: nothing was read: {outcome.reason.removeprefix(UNREAD)}"
         yield from _unchecked_lines(unchecked)
 
 
@@ -114,8 +117,8 @@ def _unknown(name: str, plugins: PluginSet) -> str:
 
 def _unchecked_lines(unchecked: Mapping[tuple[str, str], int]) -> Iterator[tuple[str, int, str]]:
     for (component, cause), count in unchecked.items():
-        checks = "1 check" if count == 1 else f"{count} checks"
-        yield "skipped", count, f"skipped  {component}: {checks} that mean nothing before {cause} holds"
+        checks = "1 check that means" if count == 1 else f"{count} checks that mean"
+        yield "skipped", count, f"skipped  {component}: {checks} nothing before {cause} holds"
 
 
 def _warning(component: str, warning: warnings.WarningMessage) -> str:
@@ -143,13 +146,21 @@ def _clash(offer: Offer, plugins: PluginSet) -> str:
 def _line(outcome: Outcome) -> str:
     statement = outcome.statement
     if statement is None:
-        return f"skipped  {outcome.component}: {outcome.reason}"
+        return f"skipped  {outcome.component}: {outcome.reason}{_needed(outcome.reason)}"
     place = f"{outcome.component}: {statement.anchor}"
     if outcome.status == "failed":
         seen = " ".join(outcome.reason.split())
         advice = textwrap.fill(statement.advice, 110, initial_indent=" " * 9, subsequent_indent=" " * 9)
         return f"FAILED   {place}: {statement.sentence} Seen: {seen}\n{advice}"
     return f"ok       {place}" if outcome.status == "ok" else f"skipped  {place}: {outcome.reason}"
+
+
+def _needed(reason: str) -> str:
+    """What gives values to options that have no default, where that is why a component was skipped."""
+    if not reason.startswith(NO_DEFAULT):
+        return ""
+    names = reason.removeprefix(NO_DEFAULT).split(" and ")
+    return f"; check it with {' '.join(f'--set {name}=VALUE' for name in names)}"
 
 
 def _options(values: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:

@@ -21,7 +21,7 @@ from textgen.testing.environment import Subject, make_config, subject
 from textgen.testing.examples import in_threads
 from textgen.testing.general import calls_check, close, general_checks
 from textgen.testing.other_process import process_check
-from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.outcomes import UNREAD, Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -90,7 +90,7 @@ class _Suite:
         try:
             return self.subject.build()
         except CorpusError as error:
-            self._missing = f"its text is not to be had here: {error}"
+            self._missing = f"{UNREAD}{error}"
             raise Skip(self._missing) from error
 
     def first_piece(self) -> None:
@@ -217,7 +217,7 @@ class _Suite:
                 if read >= largest:
                     return
         except CorpusError as error:
-            raise Skip(f"its text is not to be had here: {error}") from error
+            raise Skip(f"{UNREAD}{error}") from error
 
     def _two_in_turn(self, corpus: Any) -> list[str]:
         digests = [hashlib.sha256(), hashlib.sha256()]

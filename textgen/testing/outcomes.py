@@ -18,6 +18,8 @@ from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 NOT_CHECKED: Final = "not checked: see "
+NO_DEFAULT: Final = "it has no default for "
+UNREAD: Final = "its text is not to be had here: "
 _SHOWN: Final = 500  # characters of what was seen
 
 

@@ -30,7 +30,16 @@ from textgen.testing.general import general_checks
 from textgen.testing.models import model_checks
 from textgen.testing.observers import PIPELINE, observer_checks
 from textgen.testing.other_process import import_failure, look_at_calls, look_at_import
-from textgen.testing.outcomes import Check, ContractFailure, Outcome, Skip, out_of_time, raise_first, run_checks
+from textgen.testing.outcomes import (
+    NO_DEFAULT,
+    Check,
+    ContractFailure,
+    Outcome,
+    Skip,
+    out_of_time,
+    raise_first,
+    run_checks,
+)
 from textgen.testing.samplers import sampler_checks
 from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
 from textgen.testing.tokenizers import tokenizer_checks
@@ -123,7 +132,7 @@ def check_offers(
             if set(table) - set(component.options()):
                 make_config(component, table, label)  # raises, and says what they may have meant
             wanted = " and ".join(f"{component.name}.{name}" for name in missing)
-            yield Outcome(label, None, "skipped", f"it has no default for {wanted}; give a value to check it")
+            yield Outcome(label, None, "skipped", f"{NO_DEFAULT}{wanted}")
             continue
         source = _module_of(offer) if module is None else module
         with subject(offer.kind, component, table, source, plugins, label, time_limit) as made:
