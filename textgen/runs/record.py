@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterable, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import tomli_w
@@ -25,6 +25,11 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
 from textgen.runs.identity import identity
 from textgen.runs.observers import Stopped
+
+_NO_STATE: Final = (
+    "more steps would have made every one of its steps another: it ended, or its learning rate began to fall, before "
+    "there was a state to go on from, as in runs of few steps; it has to be trained anew"
+)
 
 
 def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def extension_start(directory: RunDirectory, record: Mapping[str, Any], pipeline
     ]
     reason = next(filter(None, reasons), "")
     if not reason and not record.get("stable_steps"):
-        reason = "its trainer left no state that more steps would lead to as well"
+        reason = _NO_STATE
     elif not reason and (found := directory.checkpoints.last(up_to=record["stable_steps"])) is not None:
         return found
     differences = _differences(record, fingerprint(pipeline))
