@@ -17,7 +17,16 @@ from textgen import devices
 from textgen.contracts.guards import blame
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
-from textgen.errors import CorruptFileError, Fault, Interrupted, PipelineError, PromptError, RunError, UsageError
+from textgen.errors import (
+    CorpusError,
+    CorruptFileError,
+    Fault,
+    Interrupted,
+    PipelineError,
+    PromptError,
+    RunError,
+    UsageError,
+)
 from textgen.events import RunFinished, RunSkipped, Settled
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
@@ -118,13 +127,20 @@ class Execution:
             plugins=pipeline.plugins,
         )
         check_sources(pipeline.corpus, pipeline.folder, self.console)
-        corpus = self._components.build(pipeline.corpus, context)
+        # Nothing is fetched for a run that is finished; where its text is not at hand, that is not compared.
+        known = record if onward is None and run_record.has_text_of(record, pipeline) else None
+        corpus = self._components.build(pipeline.corpus, attrs.evolve(context, training=known is None))
         tokenizer = self._components.build(pipeline.tokenizer, context)
         if pipeline.start is not None:
             tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.path)
         progress = ReadingProgress(self.console, self.cancelled)
         with TrainingText(corpus, tokenizer, pipeline, self._components, directory.tokens, progress) as text:
-            text.prepare(record, directory.path)
+            try:
+                text.prepare(record, directory.path)
+            except CorpusError:
+                if known is None:
+                    raise
+                text.take_recorded(known, directory.path)
             run_record.compare(directory, record, pipeline, text.digest)
             context = attrs.evolve(context, tokenizer=text.tokenizer)
             self._check_generation(context, text.tokenizer)

@@ -25,6 +25,7 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
 from textgen.runs.identity import identity
 from textgen.runs.observers import Stopped
+from textgen.runs.sources import reads_files
 
 _NO_STATE: Final = (
     "more steps would have made every one of its steps another: it ended, or its learning rate began to fall, before "
@@ -61,6 +62,14 @@ def compare(
     if not _is_extended(pipeline, record, differences):
         raise RunMismatchError(directory.path, differences)
     return True
+
+
+def has_text_of(record: Mapping[str, Any] | None, pipeline: Pipeline) -> bool:
+    """Whether a run is finished and has the same corpus as the pipeline, one that reads no file of the user's."""
+    if record is None or record["status"] != "finished":
+        return False
+    corpus = pipeline.to_dict()["corpus"]
+    return not reads_files(pipeline.corpus) and bool(record["pipeline"].get("corpus") == corpus)
 
 
 def extension_start(directory: RunDirectory, record: Mapping[str, Any], pipeline: Pipeline) -> Checkpoint:

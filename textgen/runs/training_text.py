@@ -78,6 +78,11 @@ class TrainingText:
             with self._excused():
                 self._cache.note(self._key.value, attrs.asdict(self.digest))
 
+    def take_recorded(self, record: Mapping[str, Any], folder: Path) -> None:
+        """What `prepare` finds out, from the finished run in `folder` alone."""
+        self.digest = CorpusDigest(**record["fingerprint"]["corpus"])
+        self._take(read_tokenizer(self.tokenizer, folder, record["files"][VOCABULARY]))
+
     @contextlib.contextmanager
     def encoded(self) -> Iterator[Dataset]:
         """The corpus as tokens, mapped into memory, for as long as training needs it."""
