@@ -158,6 +158,8 @@ def test_a_run_that_made_no_step_is_not_finished(folder: Path) -> None:
     pipeline["trainer"]["workers"] = "auto"  # which is settled before the first step
     with pytest.raises(textgen.Interrupted):
         textgen.run(pipeline, output=folder / "run", observers=[Never()], cancelled=lambda: True)
+    with pytest.warns(UserWarning, match="no checkpoint after a step yet, and the model is as it was before the first"):
+        textgen.load(folder / "run")
     before = tree(folder / "run")
     with pytest.raises(textgen.RunError, match=r"has made no step yet.*; run its pipeline again to train it"):
         textgen.Engine().finish(folder / "run")

@@ -142,7 +142,13 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress
     loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""
-    remark = f"{directory.path}: training is not finished: the model is that of step {checkpoint.step}{loss}"
+    of = f"the model is that of step {checkpoint.step}{loss}"
+    of = (
+        of
+        if checkpoint.step
+        else "there is no checkpoint after a step yet, and the model is as it was before the first"
+    )
+    remark = f"{directory.path}: training is not finished: {of}"
     return hashlib.sha256(dump_tensors(checkpoint.tensors)).hexdigest(), checkpoint.tensors, (remark,)
 
 
