@@ -17,16 +17,7 @@ from textgen import devices
 from textgen.contracts.guards import blame
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
-from textgen.errors import (
-    CorpusError,
-    CorruptFileError,
-    Fault,
-    Interrupted,
-    PipelineError,
-    PromptError,
-    RunError,
-    UsageError,
-)
+from textgen.errors import CorruptFileError, Fault, Interrupted, PipelineError, PromptError, RunError, UsageError
 from textgen.events import RunFinished, RunSkipped, Settled
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
@@ -135,12 +126,7 @@ class Execution:
             tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.path)
         progress = ReadingProgress(self.console, self.cancelled)
         with TrainingText(corpus, tokenizer, pipeline, self._components, directory.tokens, progress) as text:
-            try:
-                text.prepare(record, directory.path)
-            except CorpusError:
-                if known is None:
-                    raise
-                text.take_recorded(known, directory.path)
+            text.prepare(record, directory.path, recorded=known)
             run_record.compare(directory, record, pipeline, text.digest)
             context = attrs.evolve(context, tokenizer=text.tokenizer)
             self._check_generation(context, text.tokenizer)
