@@ -216,7 +216,7 @@ class Engine:
         """Finish a run before its time: its best checkpoint becomes the model, and run.json says so.
 
         Returns False for a run that is finished already, and leaves it as it is. Raises RunError where there is no run,
-        or none with a checkpoint yet, RunLockedError while it is being trained, CorruptFileError.
+        or none with a checkpoint after a step yet, RunLockedError while it is being trained, CorruptFileError.
         """
         return finish_run(run_directory(path))
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import attrs
 import pytest
+from click.testing import CliRunner
 
 from textgen import CorpusError, Engine, PipelineError, load, run
 from textgen.documents import split_documents
+from textgen_builtins.commands import cache
 from textgen_builtins.corpora import downloads
 from textgen_builtins.starter.texts import look_at
 
@@ -92,7 +94,9 @@ def read(address: str, **options: Any) -> str:
 
 def cached(tmp_path: Path) -> list[str]:
     """The names of the files in the cache, less the locks."""
-    return sorted(path.name for path in tmp_path.glob("cache/**/*") if path.is_file() and path.name != ".lock")
+    return sorted(
+        path.name for path in tmp_path.glob("cache/**/*") if path.is_file() and not path.name.startswith(".lock")
+    )
 
 
 def test_an_address_is_fetched_once_and_read_offline_afterwards(web: Web, tmp_path: Path) -> None:
@@ -191,6 +195,7 @@ def test_what_is_wrong_is_said_in_a_line_and_nothing_is_kept(
     assert address in str(raised.value)
     assert str(raised.value).isprintable()
     assert cached(tmp_path) == []
+    assert not [path for path in tmp_path.glob("cache/downloads/*") if path.is_dir()]
 
 
 @pytest.mark.parametrize(
@@ -267,6 +272,36 @@ def test_a_run_fetches_and_a_loaded_run_never_does(web: Web, tmp_path: Path, tin
     read(address)
     assert generator.copy_index().report(TEXT[:80]).longest == 80
     assert len(web.requests) == 1
+
+
+def test_a_finished_run_is_skipped_when_its_download_is_cleared(
+    web: Web, tmp_path: Path, tiny_pipeline: Callable[..., Any]
+) -> None:
+    address = web.serve("/a.txt")
+    made = tiny_pipeline(corpus={"path": address}, trainer={"epochs": 1})
+    path = run(made).path
+    (listed,) = json.loads(cache_command("--json"))["downloads"]
+    assert listed["address"] == address
+    assert f"download {address}\n" in cache_command()
+    assert cache_command("clear", "--downloads").startswith("removed 1,")
+    assert list(tmp_path.glob("cache/tokens/*/data"))  # the encoded text stays
+    web.requests.clear()
+    web.answers.clear()
+    assert run(made).outcome == "skipped"
+    assert run(path / "pipeline.toml").outcome == "skipped"
+    assert run({**made, "generate": {"max_new_tokens": 3}}).outcome == "skipped"
+    assert web.requests == []
+    with pytest.raises(CorpusError, match="HTTP 404"):
+        run({**made, "trainer": {**made["trainer"], "epochs": 2}})
+    elsewhere = {**made, "corpus": {**made["corpus"], "path": web.serve("/b.txt")}}
+    assert run(elsewhere).outcome == "skipped"  # it is the same text
+    assert web.requests[-1][0] == "/b.txt"
+
+
+def cache_command(*arguments: str) -> str:
+    done = CliRunner().invoke(cache.command, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
 
 
 def test_init_takes_an_address_and_finds_a_book_of_project_gutenberg(web: Web, tmp_path: Path) -> None:

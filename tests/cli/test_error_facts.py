@@ -48,6 +48,14 @@ def test_the_place_of_a_prompt_among_several_is_a_fact(generator: textgen.Genera
     assert str(raised.value).startswith("prompts[1]: the prompt has characters")
 
 
+def test_what_all_prompts_share_is_wrong_with_none_of_them(generator: textgen.Generator) -> None:
+    for shared in ({"seed": -1}, {"temperature": -1.0}, {"index": -1}):
+        with pytest.raises(textgen.UsageError) as raised:
+            generator.generate_many(["the ", "a"], max_new_tokens=1, **shared)
+        (name,) = shared
+        assert (raised.value.argument, raised.value.source) == (name, "")
+
+
 @pytest.mark.parametrize(
     ("character", "near"),
     [("é", "e"), ("—", "-"), ("\u2212", "-"), ("“", '"'), ("\u2019", "'"), ("T", "t"), ("…", "..."), ("\u00a0", " ")],

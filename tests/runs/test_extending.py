@@ -183,3 +183,10 @@ def test_a_cosine_says_what_to_write_instead(folder: Path) -> None:
     assert 'with schedule = "decay", which has to be trained anew, a run can go on' in done.stderr
     assert "--overwrite" in done.stderr
     assert tree(run) == before
+
+
+def test_a_run_too_short_to_go_on_says_why(folder: Path) -> None:
+    run = textgen.run(pipeline(folder, steps=2), output=folder / "run").path
+    said = r"before there was a state to go on from.*trained anew; keep it and choose another folder with output"
+    with pytest.raises(textgen.RunMismatchError, match=said):
+        textgen.run(pipeline(folder, steps=20), output=run)

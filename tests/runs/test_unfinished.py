@@ -13,7 +13,7 @@ from commands import run_textgen
 from small_run import running, tables, text_of, tree, wait_for
 
 import textgen
-from textgen.events import Evaluation
+from textgen.events import Evaluation, StepDone
 
 TRAINING = "training is not finished: the model is that of step"
 
@@ -146,3 +146,21 @@ def test_what_cannot_be_finished(folder: Path) -> None:
     with pytest.raises(textgen.RunError, match="has no checkpoint yet; run its pipeline again"):
         engine.finish(folder / "run")
     assert not json.loads((folder / "run/run.json").read_text()).get("files", {}).get("model.safetensors")
+
+
+def test_a_run_that_made_no_step_is_not_finished(folder: Path) -> None:
+    class Never:
+        def observe(self, event: Any) -> None:
+            if isinstance(event, StepDone):
+                raise AssertionError("a step was made")
+
+    pipeline = tables(folder, "adamw", "shuffled")
+    pipeline["trainer"]["workers"] = "auto"  # which is settled before the first step
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(pipeline, output=folder / "run", observers=[Never()], cancelled=lambda: True)
+    with pytest.warns(UserWarning, match="no checkpoint after a step yet, and the model is as it was before the first"):
+        textgen.load(folder / "run")
+    before = tree(folder / "run")
+    with pytest.raises(textgen.RunError, match=r"has made no step yet.*; run its pipeline again to train it"):
+        textgen.Engine().finish(folder / "run")
+    assert tree(folder / "run") == before

@@ -71,6 +71,7 @@ class Requests:
         check_integer("batch_size", request.batch_size, 1, MAX_N)
         first = check_integer("index", request.index, 0, MAX_SEED - 1)
         settings = self._settings_of(request, _NOTHING)
+        _seed(request.seed, self.seed)
         asked = (self._among(place, item, request, whole) for place, item in enumerate(prompts))
         if isinstance(prompts, (list, tuple)):
             return self._continuations(list(asked), first, request.n)

@@ -173,7 +173,7 @@ class PluginSet:
             names = " or ".join(repr(offer.qualified_name) for offer in same)
             return Fault("", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}")
         known = [offer.name for offer in offers]
-        hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}"
+        hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}; --plugin adds a file's"
         installed = [found.plugin for found in discovery.installed()]
         here = {offer.distribution for offer in self._offers} | {plugin.distribution for plugin in installed}
         advice = [offer.component.hints[bare.lower()] for offer in offers if bare.lower() in offer.component.hints]

@@ -119,13 +119,15 @@ class Execution:
             plugins=pipeline.plugins,
         )
         check_sources(pipeline.corpus, pipeline.folder, self.console)
-        corpus = self._components.build(pipeline.corpus, context)
+        # Nothing is fetched for a run that is finished; where its text is not at hand, that is not compared.
+        known = record if onward is None and run_record.has_text_of(record, pipeline) else None
+        corpus = self._components.build(pipeline.corpus, attrs.evolve(context, training=known is None))
         tokenizer = self._components.build(pipeline.tokenizer, context)
         if pipeline.start is not None:
             tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.path)
         progress = ReadingProgress(self.console, self.cancelled)
         with TrainingText(corpus, tokenizer, pipeline, self._components, directory.tokens, progress) as text:
-            text.prepare(record, directory.path)
+            text.prepare(record, directory.path, recorded=known)
             run_record.compare(directory, record, pipeline, text.digest)
             context = attrs.evolve(context, tokenizer=text.tokenizer)
             self._check_generation(context, text.tokenizer)

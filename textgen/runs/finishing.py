@@ -15,7 +15,8 @@ _STOPPED: Final = Stopped("textgen finish", "by request")
 def finish_run(directory: RunDirectory) -> bool:
     """Take the best checkpoint of a run as its model; False if it was finished already, and is left as it is.
 
-    Raises RunError where there is no run or no checkpoint, RunLockedError while another process trains there.
+    Raises RunError where there is no run, no checkpoint or none after a step, RunLockedError while another process
+    trains there.
     """
     if directory.read_run()["status"] == "finished":
         return False
@@ -28,5 +29,8 @@ def finish_run(directory: RunDirectory) -> bool:
         if newest is None:
             cause = f"the run in {directory.path} has no checkpoint yet; run its pipeline again to train it"
             raise RunError(cause, directory.path)
+        if not newest.step:
+            cause = f"the run in {directory.path} has made no step yet, so its model knows nothing of the text"
+            raise RunError(f"{cause}; run its pipeline again to train it", directory.path)
         run_record.finish(directory, record, newest.progress, _STOPPED)
         return True

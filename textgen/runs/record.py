@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterable, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import tomli_w
@@ -25,6 +25,12 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
 from textgen.runs.identity import identity
 from textgen.runs.observers import Stopped
+from textgen.runs.sources import reads_files
+
+_NO_STATE: Final = (
+    "more steps would have made every one of its steps another: it ended, or its learning rate began to fall, before "
+    "there was a state to go on from, as in runs of few steps; it has to be trained anew"
+)
 
 
 def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[str, Any]:
@@ -58,6 +64,14 @@ def compare(
     return True
 
 
+def has_text_of(record: Mapping[str, Any] | None, pipeline: Pipeline) -> bool:
+    """Whether a run is finished and has the same corpus as the pipeline, one that reads no file of the user's."""
+    if record is None or record["status"] != "finished":
+        return False
+    corpus = pipeline.to_dict()["corpus"]
+    return not reads_files(pipeline.corpus) and bool(record["pipeline"].get("corpus") == corpus)
+
+
 def extension_start(directory: RunDirectory, record: Mapping[str, Any], pipeline: Pipeline) -> Checkpoint:
     """The checkpoint from which a finished run goes on. Raises RunMismatchError if there is none.
 
@@ -68,7 +82,7 @@ def extension_start(directory: RunDirectory, record: Mapping[str, Any], pipeline
     ]
     reason = next(filter(None, reasons), "")
     if not reason and not record.get("stable_steps"):
-        reason = "its trainer left no state that more steps would lead to as well"
+        reason = _NO_STATE
     elif not reason and (found := directory.checkpoints.last(up_to=record["stable_steps"])) is not None:
         return found
     differences = _differences(record, fingerprint(pipeline))

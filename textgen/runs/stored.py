@@ -102,12 +102,12 @@ def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> lis
     """
     shapes = {key: record["fingerprint"][key] for key in ("seed", "data", "tokenizer", "model")}
     told, written = flat(_numbered(shapes)), flat(_numbered(record["pipeline"]))
-    return [
-        edit
-        for edit in edits
-        if edit.key.partition(".")[0] in shapes
-        and (edit.key not in written or told.get(edit.key, edit.now) != edit.now)
-    ]
+
+    def is_wrong(edit: Difference) -> bool:
+        key = edit.key
+        return key not in written or key[:12] == "model.start." or told.get(key, edit.now) != edit.now
+
+    return [edit for edit in edits if edit.key.partition(".")[0] in shapes and is_wrong(edit)]
 
 
 def described_edits(edits: Sequence[Difference]) -> str:
@@ -142,7 +142,13 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress
     loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""
-    remark = f"{directory.path}: training is not finished: the model is that of step {checkpoint.step}{loss}"
+    of = f"the model is that of step {checkpoint.step}{loss}"
+    of = (
+        of
+        if checkpoint.step
+        else "there is no checkpoint after a step yet, and the model is as it was before the first"
+    )
+    remark = f"{directory.path}: training is not finished: {of}"
     return hashlib.sha256(dump_tensors(checkpoint.tensors)).hexdigest(), checkpoint.tensors, (remark,)
 
 

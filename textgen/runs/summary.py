@@ -69,11 +69,8 @@ def summarize(path: str | Path) -> RunSummary:
     if not os.path.lexists(path / "run.json") and not directory.is_begun():
         raise RunError(f"{path} is not a run directory: it has no run.json", path)
     total, changed = folder_size(path)
-    sizes: dict[str, Any] = {
-        "bytes": total,
-        "checkpoint_bytes": folder_size(path / "checkpoints")[0],
-        "changed": changed,
-    }
+    in_checkpoints, _ = folder_size(path / "checkpoints")
+    sizes: dict[str, Any] = {"bytes": total, "checkpoint_bytes": in_checkpoints, "changed": changed}
     try:
         locked = directory.is_locked()
         if not os.path.lexists(path / "run.json"):

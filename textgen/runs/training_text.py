@@ -61,11 +61,23 @@ class TrainingText:
         if self._entry is not None:
             self._entry.close()
 
-    def prepare(self, record: Mapping[str, Any] | None, folder: Path) -> None:
+    def prepare(
+        self, record: Mapping[str, Any] | None, folder: Path, recorded: Mapping[str, Any] | None = None
+    ) -> None:
         """Find out what the text is, and fit the tokenizer to it; read nothing if both are known.
 
-        record   that of the run in `folder`, whose vocabulary is good for the same text
+        record     that of the run in `folder`, whose vocabulary is good for the same text
+        recorded   the same if it is enough where the text cannot be read
         """
+        try:
+            self._prepare(record, folder)
+        except CorpusError:
+            if recorded is None:
+                raise
+            self.digest = CorpusDigest(**recorded["fingerprint"]["corpus"])
+            self._take(read_tokenizer(self.tokenizer, folder, recorded["files"][VOCABULARY]))
+
+    def _prepare(self, record: Mapping[str, Any] | None, folder: Path) -> None:
         if self.pipeline.start is not None:
             self._start = _checksum(_json(self.tokenizer))
         if self._cache.limit and self._tokens_key({}):

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import click
 
-from textgen import BuildContext, Component, NoOptions, UsageError, hookimpl
+from textgen import BuildContext, Component, CorruptFileError, NoOptions, UsageError, hookimpl
 from textgen.files.cache import Cache, EntryInfo
-from textgen.files.reading import cache_directory
+from textgen.files.reading import cache_directory, read_json
 from textgen.visible import visible
 
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -48,24 +48,28 @@ def command(ctx: click.Context, as_json: bool) -> None:
     for entry in entries:
         click.echo(f"{_bytes(entry.size):>9}  {_age(entry.used):14}  {_title(entry)}{', in use' * entry.in_use}")
     for path in downloads:
-        click.echo(f"{_bytes(_size(path)):>9}  {_age(path.stat().st_mtime):14}  download {visible(str(path))}")
+        name = visible(_address(path) or str(path))
+        click.echo(f"{_bytes(_size(path)):>9}  {_age(path.stat().st_mtime):14}  download {name}")
 
 
 @command.command("clear")
 @click.option("--older-than", metavar="TIME", help="Only what was not used for so long, such as 12h, 30d or 8w.")
-@click.option("--downloads", "with_downloads", is_flag=True, help="Downloads too.")
+@click.option("--downloads", "of_downloads", is_flag=True, help="Downloads instead.")
 @_json_option
-def clear(older_than: str | None, with_downloads: bool, as_json: bool) -> None:
-    """Remove encoded texts that no run uses at the moment. They are made again when they are needed."""
+def clear(older_than: str | None, of_downloads: bool, as_json: bool) -> None:
+    """Remove encoded texts that no run uses at the moment, or with --downloads, what was fetched from the network.
+
+    Both are made, or fetched, again when they are needed.
+    """
     cache = Cache.of_user()
     before = None if older_than is None else time.time() - _duration(older_than)
     try:
-        gone = cache.clear(before)
+        gone = [] if of_downloads else cache.clear(before)
     except OSError as error:
         cause = f"{error.filename or cache.folder} cannot be removed: {error.strerror or error}"
         raise UsageError(cause) from error
-    paths = [path for path in _downloads(cache) if before is None or path.stat().st_mtime < before]
-    paths = paths if with_downloads else []
+    downloads = _downloads(cache) if of_downloads else []
+    paths = [path for path in downloads if before is None or path.stat().st_mtime < before]
     sizes = {path: _size(path) for path in paths}
     facts = _facts(gone, paths)
     for path in paths:
@@ -75,7 +79,7 @@ def clear(older_than: str | None, with_downloads: bool, as_json: bool) -> None:
         return
     freed = sum(entry.size for entry in gone) + sum(sizes.values())
     click.echo(f"removed {len(gone) + len(paths)}, {_bytes(freed)}")
-    for entry in cache.entries() if before is None else ():
+    for entry in cache.entries() if before is None and not of_downloads else ():
         click.echo(f"kept {_title(entry)}: a run uses it", err=True)
 
 
@@ -90,7 +94,10 @@ def _facts(entries: list[EntryInfo], downloads: list[Path]) -> dict[str, Any]:
         }
         for entry in entries
     ]
-    files = [{"path": str(path), "bytes": _size(path), "written": path.stat().st_mtime} for path in downloads]
+    files = [
+        {"address": _address(path), "path": str(path), "bytes": _size(path), "written": path.stat().st_mtime}
+        for path in downloads
+    ]
     return {"texts": listed, "downloads": files}
 
 
@@ -98,7 +105,16 @@ def _downloads(cache: Cache) -> list[Path]:
     """What else is in the user's cache: single files, and the folders of downloads."""
     root = cache_directory()
     found = [*root.glob("*"), *root.glob("downloads/*")]
-    return sorted(path for path in found if path not in (cache.folder, root / "downloads"))
+    own = (cache.folder, root / "downloads")
+    return sorted(path for path in found if path not in own and not path.name.startswith(".lock-"))
+
+
+def _address(path: Path) -> str | None:
+    """Where a download is from, if a record beside it says so."""
+    try:
+        return str(read_json(path / "download.json")["address"])
+    except (CorruptFileError, KeyError):
+        return None
 
 
 def _title(entry: EntryInfo) -> str:

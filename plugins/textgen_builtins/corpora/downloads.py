@@ -84,10 +84,11 @@ def _fetch_into(folder: Path, address: str, sha256: str | None, console: TextIO 
     from filelock import FileLock
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".lock-{folder.name[:2]}"):
             if (path := _cached(folder)) is not None:  # another process has fetched it
                 return path
+            folder.mkdir(exist_ok=True)
             temporary = folder / f".{uuid.uuid4().hex}.part"
             try:
                 answer = download(address, temporary, console=console)
@@ -98,6 +99,8 @@ def _fetch_into(folder: Path, address: str, sha256: str | None, console: TextIO 
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # nothing came, and nothing was there
+                    folder.rmdir()
             facts = {"address": address, "name": answer.name, "size": answer.size, "sha256": answer.sha256}
             write_json(folder / _RECORD, {**facts, "time": path.stat().st_mtime_ns})
             return path
