@@ -6,7 +6,7 @@
     │   ├── PromptError          .characters  of the prompt, outside the vocabulary; .nearest known ones
     │   ├── DeviceError          .device      missing, or out of memory
     │   └── RunMismatchError     .path, .differences: key, before and now of each
-    ├── CorpusError              .path, .encoding, .offset, .suggested_encoding
+    ├── CorpusError              .path, .encoding, .offset, .suggested_encoding, .damaged, .argument
     ├── PluginError              .plugin, .distribution, .version, .path, .cause
     │   └── ContractError        .kind, .component: a component broke the contract of its kind
     ├── RunError                 .path        the run directory cannot be used
@@ -205,7 +205,8 @@ class RunMismatchError(UsageError):
 class CorpusError(TextgenError):
     """The corpus cannot be read, or is too small to train on. The text begins with its path.
 
-    `offset` is the first byte that is not of its encoding, and `suggested_encoding` is what its first bytes say.
+    `argument` is the option of the corpus that may help. `offset` is the first byte that is not of its encoding,
+    `suggested_encoding` is what its first bytes say, and `damaged` whether what is around that byte is of its encoding.
     """
 
     def __init__(
@@ -216,12 +217,19 @@ class CorpusError(TextgenError):
         encoding: str = "",
         offset: int | None = None,
         suggested_encoding: str = "",
+        argument: str = "",
+        damaged: bool = False,
     ) -> None:
+        self.argument, self.damaged = argument, damaged
         self.path, self.encoding, self.offset, self.suggested_encoding = path, encoding, offset, suggested_encoding
         super().__init__(message)
 
     def _text(self, name: Callable[[str], str]) -> str:
         text = super()._text(name) if self.path is None else f"{self.path}: {super()._text(name)}"
+        if self.argument:
+            return f"{text}; see the option {name(self.argument)}"
+        if self.damaged:
+            return f"{text}; what is around it is {self.encoding}, so the file is damaged there: mend it"
         if self.offset is None:
             return text
         right = f"to {self.suggested_encoding}" if self.suggested_encoding else "to its own, such as cp1252 or latin-1"

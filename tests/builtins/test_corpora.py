@@ -153,7 +153,7 @@ def test_a_missing_file(tmp_path: Path, write: Callable[..., Path], name: str) -
 
 
 def test_a_folder_without_a_matching_file(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"no file in it matches.*it holds no file; see option glob"):
+    with pytest.raises(CorpusError, match=r"no file in it matches.*it holds no file; see the option glob"):
         read(tmp_path, glob="*.txt")
 
 

@@ -55,7 +55,7 @@ def test_json_lines(tmp_path: Path) -> None:
         ('{"text": "a}', "line 3 is not JSON: Unterminated string"),
         ("[" * 100_000, "line 3 is not JSON"),
         ('"text"', "line 3 is not a JSON object"),
-        ('{"title": "a", "body": "b"}', "line 3 has no field 'text', but 'title', 'body'; see option field"),
+        ('{"title": "a", "body": "b"}', "line 3 has no field 'text', but 'title', 'body'; see the option field"),
         ('{"text": null}', "line 3: its field 'text' is of type NoneType, and must be a text"),
     ],
 )
@@ -72,5 +72,5 @@ def test_names_in_capitals_are_found_and_others_are_named(tmp_path: Path) -> Non
     (tmp_path / "CH1.TXT").write_text("one")
     assert read(tmp_path) == ["one"]
     (tmp_path / "CH1.TXT").rename(tmp_path / "ch1.log")
-    with pytest.raises(CorpusError, match=r"it holds ch1\.log; see option glob"):
+    with pytest.raises(CorpusError, match=r"it holds ch1\.log; see the option glob"):
         read(tmp_path)

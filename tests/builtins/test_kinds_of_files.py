@@ -63,9 +63,12 @@ def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "it holds no file; see option glob"),
+        ({}, "it holds no file; see the option glob"),
         ({".a.txt": b"hidden"}, "it holds no file"),
-        ({f"{n}.jpg": b"" for n in range(7)}, "it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 2 more; see option glob"),
+        (
+            {f"{n}.jpg": b"" for n in range(7)},
+            "it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 2 more; see the option ",
+        ),
         ({"a.JSONL": b"{}"}, 'it holds a.JSONL; set documents to "jsonl"'),
     ],
     ids=["empty", "hidden", "others", "JSON lines"],

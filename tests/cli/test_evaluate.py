@@ -35,7 +35,7 @@ def test_evaluate_measures_a_file(textgen: Callable[..., Any], finished_run: Pat
     ("data", "code", "said"),
     [
         (None, 2, "'text.txt' does not exist"),
-        ("aé".encode() + b"\xff", 1, "set the option --encoding to its own, such as cp1252"),
+        ("aé".encode() + b"\xff", 1, "what is around it is utf-8, so the file is damaged there: mend it"),
         (b"%PDF", 1, "it is a PDF, not plain text"),
         (b"", 2, "two tokens"),
         (b"t", 2, "two tokens"),

@@ -42,6 +42,13 @@ def test_a_session_continues_prompts_with_live_options(session: Terminal, genera
     assert session.process.wait(60) == 0
 
 
+def test_a_command_without_its_slash_is_a_prompt_and_said_so(session: Terminal) -> None:
+    session.send("quit\n")
+    session.read_to("that was a prompt; the command is /quit")
+    session.send("/quit\n")
+    assert session.process.wait(60) == 0
+
+
 def test_a_session_takes_the_names_of_the_command(session: Terminal) -> None:
     session.send("/set max-new-tokens=12\n")
     session.read_to("> ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import time
@@ -112,6 +113,19 @@ def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
     model = Slow()
     assert choose_precision(model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"))
     assert model.calls == 4
+
+
+@pytest.mark.parametrize(("options", "helps"), [({"threads": 2}, True), ({"threads": 1}, False), ({}, False)])
+def test_a_run_on_a_busy_machine_says_what_helps(
+    options: dict[str, int], helps: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("textgen_builtins.observers.progress._FIRST_LINE", 0.0)
+    monkeypatch.setattr("textgen_builtins.observers.cpu_watch.CpuWatch.cores_of_others", lambda _: 999.0)
+    tables = pipeline({"steps": 3, "workers": 1 if options else 2})
+    console = io.StringIO()
+    Engine().run({**tables, **options, "observer": [{"type": "progress"}]}, output=tmp_path / "run", console=console)
+    line = next(line for line in console.getvalue().splitlines() if line.startswith("other programs use 999.0 of"))
+    assert ("; threads = 1 in the pipeline, or OMP_NUM_THREADS=1, " in line) is helps
 
 
 def test_another_number_of_workers_may_resume(tmp_path: Path) -> None:

@@ -33,6 +33,27 @@ def test_an_error_says_what_to_write(override: str, said: str) -> None:
     assert len(raised.value.faults) == 1  # and nothing about the keys of the component of before
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.learning_rate=0.1", "unknown key; did you mean 'trainer.first.learning_rate'?"),
+        ("trainer.budget='5s'", "unknown key; did you mean 'trainer.first.budget'?"),
+        ("model.order=3", "unknown key; did you mean 'model.second.order'?"),
+        ("trainer.gate_friction=0.1", "unknown key; did you mean 'gate_fraction'?"),
+        ("trainer.first.budget=5", 'must be a time such as "60s", "5min" or "1.5h", given 5'),
+        ("trainer.first.steps=1.5", "trainer.first.steps: expected an integer, given 1.5"),
+        ("trainer.second.memory=800", 'must be a size such as "500MB" or "1.5GB", and at least 200MB, given 800'),
+        ("trainer.second.prune=[1,0,1]", "no count be less than the one before, as in [0, 0, 1], given [1, 0, 1]"),
+    ],
+)
+def test_an_error_in_a_mixture_says_what_to_write(override: str, said: str) -> None:
+    trainer = {"type": "mixture", "first": {"type": "adamw"}, "second": {"type": "count"}}
+    mixture = {"type": "mixture", "first": {"type": "rnn"}, "second": {"type": "ngram"}}
+    with pytest.raises(PipelineError) as raised:
+        Engine().pipeline({**TABLES, "model": mixture, "trainer": trainer}, [override])
+    assert said in str(raised.value)
+
+
 @pytest.mark.parametrize("turned", [False, True], ids=["type-first", "type-last"])
 def test_another_type_drops_the_keys_of_the_one_before(turned: bool) -> None:
     overrides = ["model.type=ngram", "model.order=3", "trainer.type=count"]

@@ -88,6 +88,8 @@ class Session:
                 if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]):
                     return
                 self._answer(line)
+                if line.strip() in ("quit", "exit", "help"):
+                    click.echo(f"that was a prompt; the command is /{line.strip()}", err=True)
 
     def _answer(self, line: str) -> None:
         try:

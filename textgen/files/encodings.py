@@ -110,11 +110,12 @@ def _as_utf8_or_guess(pieces: Iterable[bytes], path: Path, declared: str, tell: 
         try:
             text = decoder.decode(piece, final=not following)
         except UnicodeDecodeError as error:
-            failed = _undecodable(path, "utf-8", offset + len(piece), error)
-            piece = held + piece
+            end, piece = offset + len(piece), held + piece
             is_utf8 = is_utf8 or _is_mostly_utf8(piece, error)
             name = "" if is_utf8 else declared or _guess(piece, whole=not following)
             if not name:
+                failed = _undecodable(path, "utf-8", end, error)
+                failed.damaged = is_utf8
                 raise failed from error
             if name != declared:
                 tell(path, name, "which is a guess: it is not UTF-8")
@@ -185,4 +186,4 @@ def _check_is_text(sample: bytes, path: Path) -> None:
         if sample.startswith(magic):
             raise CorpusError(f"it is {what}, not plain text; save it as text first", path)
     if len(sample) - len(sample.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(sample):
-        raise CorpusError("it is binary data, not plain text; if it is text, set the option encoding", path)
+        raise CorpusError("it is binary data, not plain text", path, argument="encoding")

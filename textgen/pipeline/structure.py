@@ -23,6 +23,7 @@ from textgen.suggest import nearest
 
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
 _SHOWN = 100  # characters of a string that an error quotes
+_LIST = 8  # numbers of a list that an error quotes
 _OPTIONAL: Any = type(attrs.validators.optional(attrs.validators.ge(0)))
 _FAILED = object()  # stands for a refused value, so that a fault is reported once
 _PHRASES: dict[Any, str] = {
@@ -83,7 +84,8 @@ class Reader:
         attrs.resolve_types(cls)
         fields = attrs.fields_dict(cls)
         for key in (str(key) for key in table if key not in fields):
-            hint = nearest(key, fields) or f"its keys are {', '.join(fields) or 'none'}"
+            hint = self._within(key, fields, table, path) or nearest(key, fields)
+            hint = hint or f"its keys are {', '.join(fields) or 'none'}"
             self.faults.append(Fault(_join(path, key), "unknown key", "", hint))
         values = {}
         for name, field in fields.items():
@@ -94,6 +96,8 @@ class Reader:
                 if value is not _FAILED:
                     values[name] = value
                     _validate(field, value, _join(path, name), self.faults)
+                elif type(table[name]) in (int, float) and str in (field.type, *get_args(field.type)):
+                    self.faults[-1] = _without_unit(field, table[name], self.faults[-1])
             elif field.default is attrs.NOTHING:
                 self.faults.append(Fault(_join(path, name), f"required: {phrase(field.type)}", "nothing"))
         if len(self.faults) > before:
@@ -103,6 +107,15 @@ class Reader:
         except (ValueError, TypeError) as error:  # a validator that compares fields
             self.faults.append(Fault(path, _reason(error)))
             return None
+
+    def _within(self, key: str, fields: Mapping[str, attrs.Attribute[Any]], table: Mapping[str, Any], path: str) -> str:
+        """Where a component within this one has the key, or ""."""
+        for name, field in fields.items():
+            if kind := field.metadata.get("kind"):
+                part = attrs.evolve(self, faults=[]).choice(kind, table.get(name, _default(field)), name)
+                if part is not None and key in attrs.fields_dict(type(part.options)):
+                    return f"did you mean {_join(_join(path, name), key)!r}?"
+        return ""
 
     def choice(self, kind: str, table: Any, path: str) -> Any:
         """A component of a kind from its table, or None with the reasons in `faults`."""
@@ -208,7 +221,8 @@ def show(value: Any, *, kind: bool = True) -> str:
     if isinstance(value, int) and abs(value) >= _INTEGER_LIMIT**2:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, list | tuple):
-        return "a list"
+        numbers = len(value) <= _LIST and all(type(item) in (int, float) for item in value)
+        return str(list(value)) if numbers and not kind else "a list"
     if isinstance(value, Mapping):
         return "a table"
     return str(value)
@@ -251,6 +265,12 @@ def _validate(field: attrs.Attribute[Any], value: Any, path: str, faults: list[F
     with contextlib.suppress(AttributeError):  # it compares fields, which only the constructor can do
         if field.validator is not None and (reason := _refusal(field.validator, field, value)):
             faults.append(Fault(path, reason, show(value, kind=False)))
+
+
+def _without_unit(field: attrs.Attribute[Any], value: float, fault: Fault) -> Fault:
+    """The fault of a number in place of a string: what the validator says, such as that it must be a size."""
+    reason = "" if field.validator is None else _refusal(field.validator, field, str(value))
+    return attrs.evolve(fault, expected=reason) if reason else fault
 
 
 def _refusal(validator: Any, field: attrs.Attribute[Any], value: Any) -> str:

@@ -79,8 +79,10 @@ def _folder(path: Path, config: FileConfig) -> Folder:
     if not folder.files:
         others = folder.skipped or sorted(_walk(path))
         is_json = any(inner_suffix(file) in JSON_LINES for file in others) and config.documents != "jsonl"
-        advice = 'set documents to "jsonl"' if is_json else "see option glob"
-        raise CorpusError(f"{cause}: it holds {named(others) or 'no file'}; {advice}", path)
+        cause = f"{cause}: it holds {named(others) or 'no file'}"
+        if is_json:
+            raise CorpusError(f'{cause}; set documents to "jsonl"', path)
+        raise CorpusError(cause, path, argument="glob")
     return folder
 
 

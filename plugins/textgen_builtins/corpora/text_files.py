@@ -121,7 +121,7 @@ def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[st
             raise CorpusError(f"line {number} is not a JSON object, which is a line such as {{{field!r}: …}}", path)
         if field not in value:
             known = ", ".join(map(repr, value)) or "nothing"
-            raise CorpusError(f"line {number} has no field {field!r}, but {known}; see option field", path)
+            raise CorpusError(f"line {number} has no field {field!r}, but {known}", path, argument="field")
         if not isinstance(value[field], str):
             what = type(value[field]).__name__
             raise CorpusError(f"line {number}: its field {field!r} is of type {what}, and must be a text", path)

@@ -46,7 +46,7 @@ def _check_memory(_instance: Any, _attribute: Any, value: str) -> None:
 
 def _check_prune(_instance: Any, _attribute: Any, value: tuple[int, ...]) -> None:
     if not value or value[0] != 0 or any(b < a for a, b in pairwise(value)):
-        raise ValueError("must be counts that begin with 0 and do not fall, such as [0, 0, 1]")
+        raise ValueError("must begin with 0, and no count be less than the one before, as in [0, 0, 1]")
 
 
 def bytes_of(memory: str) -> int:
