@@ -188,8 +188,8 @@ def test_a_process_that_ends_ends_the_run_with_advice(tmp_path: Path, monkeypatc
     [
         ({"memory": "5MB"}, "at least 200MB"),
         ({"memory": "much"}, 'a size such as "500MB"'),
-        ({"prune": [1]}, "begin with 0 and do not fall"),
-        ({"prune": [0, 2, 1]}, "begin with 0 and do not fall"),
+        ({"prune": [1]}, "begin with 0, and no count be less"),
+        ({"prune": [0, 2, 1]}, "begin with 0, and no count be less"),
         ({"processes": -1}, "processes"),
     ],
 )

@@ -116,9 +116,9 @@ def test_a_third_party_sampler_and_tokenizer_shape_the_text(folder: Path, sites:
 
     gone = run_textgen("generate", "runs/p", folder=folder)
     assert gone.returncode == 2
-    assert "shout'" in error_line(gone)
     assert "textgen-shout 1.2" in error_line(gone)
-    assert "textgen-shout is not installed" in error_line(gone)
+    for kind, name in (("tokenizer", "shout"), ("sampler", "loud")):  # all that is missing, at once
+        assert f"no {kind} is called 'textgen-shout:{name}'; textgen-shout is not installed" in gone.stderr
 
 
 def test_its_options_are_checked_like_any_others(folder: Path, sites: dict[str, Path]) -> None:
