@@ -65,9 +65,9 @@ def test_a_character_tokenizer_works_too(make_pipeline: Any, tmp_path: Path) -> 
 def test_the_pipeline_of_this_package_is_whole(command: Any, tmp_path: Path) -> None:
     shown = command("show", PACKAGE / "pipeline.toml")
     assert shown.returncode == 0, shown.stderr
-    (tmp_path / "shown.toml").write_text(shown.stdout, encoding="utf-8")
+    (tmp_path / "pipeline.toml").write_text(shown.stdout, encoding="utf-8")
     engine = textgen.Engine()
-    again = engine.pipeline(tmp_path / "shown.toml").to_dict()
+    again = engine.pipeline(tmp_path / "pipeline.toml").to_dict()
     first = engine.pipeline(PACKAGE / "pipeline.toml").to_dict()
     assert again == first
 
