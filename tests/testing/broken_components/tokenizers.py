@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any, ClassVar
 
 import attrs
@@ -207,11 +208,13 @@ class ClassTokenizer(GoodTokenizer):
 
 
 class RacingTokenizer(GoodTokenizer):
-    """Works on an attribute."""
+    """Works on an attribute, and lets other threads run half-way."""
 
     def encode(self, text: str) -> Any:
         self.ids: Any = []
-        for character in text:
+        for place, character in enumerate(text):
+            if place == len(text) // 2:
+                time.sleep(0.0002)
             self.ids.append(str(self.characters).find(character) + 1)
         return np.array(self.ids, np.int64)
 
