@@ -6,9 +6,10 @@ import contextlib
 import copy
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
@@ -21,6 +22,7 @@ from textgen.devices import worker_pool
 from textgen.protocols import TrainingContext
 
 State: TypeAlias = tuple[Tensor, ...]
+_Result = TypeVar("_Result")
 
 _TRIALS: Final = 5  # steps that decide between two ways, the first not counted
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
@@ -32,8 +34,9 @@ _WORTH: Final = 1.1  # workers may take this much longer: on cores that become b
 class Computation:
     """A module, its replicas that share the parameters, and the thread of each. Gradients add up in a fixed order.
 
-    A replica computes its rows with one thread of torch's own: no two threads ever wait for each other within a step,
-    which is what keeps its pace when other programs need the cores too.
+    A replica computes its rows with one thread of torch's own, and `run` makes whole steps in the first of these
+    threads: torch's pool of threads, all of which have to wait for the slowest several times in a step, is never used.
+    That keeps the pace when other programs need the cores too.
     """
 
     replicas: list[Any]
@@ -48,6 +51,19 @@ class Computation:
         replicas = [model, *(_replica(model) for _ in range(workers - 1))]
         return cls(replicas, device, precision, worker_pool(workers) if workers > 1 else None)
 
+    def run(self, call: Callable[[], _Result]) -> _Result:
+        """What `call()` returns, made where steps are computed: in the first worker's thread, if there are any."""
+        return call() if self._pool is None else self._pool.submit(call).result()
+
+    def side_by_side(self, calls: Sequence[Callable[[], _Result]]) -> list[_Result]:
+        """The results of a call for each replica, at most: the first made here, the others in the other workers."""
+        others = [self._pool.submit(call) for call in calls[1:]] if self._pool is not None else []
+        try:
+            first = calls[0]()
+        finally:
+            wait(others)
+        return [first, *(other.result() for other in others)]
+
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
@@ -58,23 +74,19 @@ class Computation:
     ) -> tuple[Tensor, list[State]]:
         """Set the gradients of the mean loss of windows (B, T + 1); return it, and the states after them.
 
-        `carried` is a state for each replica. Nothing waits for the device.
+        `carried` is a state for each replica. To be called within `run`. Nothing waits for the device.
         """
         for replica in self.replicas:
             for parameter in replica.parameters():
                 parameter.grad = None
-        total = len(windows)
-        if self._pool is None:
-            drawn = take_rows(self.replicas[0], 0, total, 0, seed)
-            loss, after = self._part(0, windows, None if carried is None else carried[0], drawn, 1.0)
-            return loss, [after]
-        futures, first = [], 0
+        total, first = len(windows), 0
+        calls = []
         for i, part in enumerate(np.array_split(windows, len(self.replicas))):
             drawn = take_rows(self.replicas[i], first, total, i, seed)
             state = None if carried is None else carried[i]
-            futures.append(self._pool.submit(self._part, i, part, state, drawn, len(part) / total))
+            calls.append(partial(self._part, i, part, state, drawn, len(part) / total))
             first += len(part)
-        results = [future.result() for future in futures]
+        results = self.side_by_side(calls)
         self._add_gradients()
         return torch.stack([loss for loss, _ in results]).sum(), [after for _, after in results]
 
@@ -242,7 +254,8 @@ def _seconds(computation: Computation, windows: npt.NDArray[np.int64]) -> float:
     times: list[float] = []
     while len(times) < 2 or (len(times) < _TRIALS and sum(times) < _TRYING):
         begun = time.perf_counter()
-        float(computation.gradients(windows, None, (0, len(times)))[0])
+        step = partial(computation.gradients, windows, None, (0, len(times)))
+        float(computation.run(step)[0])
         times.append(time.perf_counter() - begun)
     return sum(times[1:]) / (len(times) - 1)
 

@@ -110,7 +110,7 @@ class GradientTrainer:
                         step=self._step,
                         epoch=(self._step - 1) // plan.batches.per_epoch + 1,
                         training_loss=float(self._training_loss),
-                        validation_loss=validation_loss(computation, self.options, data),
+                        validation_loss=computation.run(partial(validation_loss, computation, self.options, data)),
                     )
                 if not plan.steps:
                     plan.measure(self._step)
@@ -166,7 +166,7 @@ class GradientTrainer:
         """One step on the next batch, and what there is to say of it."""
         horizon = plan.horizon(self._step + 1)
         computation.announce(horizon)
-        tokens, rate, norm = self._advance(computation, plan.batches, seed, horizon)
+        tokens, rate, norm = computation.run(partial(self._advance, computation, plan.batches, seed, horizon))
         plan.step_done()
         return StepDone(
             step=self._step,

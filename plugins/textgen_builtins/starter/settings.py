@@ -92,11 +92,15 @@ def measured_speed(seed: int = 0) -> float:
     workers = choose_workers(model, windows, context, precision)
     computation = Computation.of(model, context.device, precision, workers)
     optimizer = torch.optim.AdamW(model.parameters(), fused=context.device.startswith(("cpu", "cuda")))
+
+    def step() -> None:
+        float(computation.gradients(windows, None, (seed, steps))[0])
+        optimizer.step()
+
     try:
         begun, steps = time.perf_counter(), 0
         while time.perf_counter() - begun < _TRIAL_SECONDS or steps < 2:
-            float(computation.gradients(windows, None, (seed, steps))[0])
-            optimizer.step()
+            computation.run(step)
             steps += 1
         return steps * 32 * 64 / (time.perf_counter() - begun)
     finally:
