@@ -14,6 +14,7 @@ import torch
 
 import textgen
 from textgen.events import Evaluation, RunFinished
+from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
 
 TEXT = "".join(f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60))
 DATA = {"window_length": 16}
@@ -34,6 +35,35 @@ class Net(torch.nn.Module):
         hidden = None if state is None else state[0].transpose(0, 1).contiguous()
         out, hidden = self.gru(self.embedding(tokens), hidden)
         return self.head(out), (hidden.transpose(0, 1).contiguous(),)
+
+
+class Offering(Net):
+    """All that a module may offer beside `forward`."""
+
+    distributed = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.first = torch.Generator(), 0
+
+    def parameter_roles(self) -> dict[str, str]:
+        return {"head.weight": "head"}
+
+    def set_dropout_seed(self, seed: int) -> None:
+        self.generator.manual_seed(seed)
+
+    def set_rows(self, first: int, total: int) -> None:
+        self.first, self.total = first, total
+
+    def training_loss(self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None) -> Any:
+        logits, after = self(tokens, state)
+        weights = torch.rand(self.total, generator=self.generator)[self.first : self.first + len(tokens)]
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return (losses * weights[:, None]).mean(), after
+
+
+class Inheriting(Offering, GradientModel):
+    """The same, made for textgen."""
 
 
 class Bytes:
@@ -146,6 +176,35 @@ def test_a_torch_module_is_trained_as_it_is() -> None:
             parameter.zero_()  # what becomes of the module is not the generator's concern
     assert run.generator.generate("ONCE", max_new_tokens=30).text == text
     assert run.generator.module() is not run.generator.module()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model(workers: int) -> None:
+    runs, roles = {}, {}
+    for cls in (Net, Offering, Inheriting):
+
+        def make(weights: Any, cls: type = cls) -> torch.optim.Optimizer:
+            roles[cls] = weights.roles
+            return torch.optim.SGD(weights, lr=0.5)
+
+        trainer = GradientTrainer(GradientOptions(steps=6, batch_size=8, workers=workers), make)
+        torch.manual_seed(0)
+        runs[cls] = train(model=cls(), tokenizer=Bytes(), trainer=trainer)
+        assert type(runs[cls].generator.module()) is cls
+    assert "head" not in roles[Net]
+    assert roles[Offering] == roles[Inheriting] == ("embedding", *["matrix"] * 2, *["vector"] * 2, "head", "vector")
+    assert len({run.generator.model_id for run in runs.values()}) == 2
+    assert runs[Offering].generator.model_id == runs[Inheriting].generator.model_id
+    assert GradientModel.of(Offering()).distributed is False
+
+
+def test_the_roles_of_a_module_name_its_own_parameters() -> None:
+    class Wrong(Net):
+        def parameter_roles(self) -> dict[str, str]:
+            return {"module.head.weight": "head"}
+
+    with pytest.raises(textgen.ContractError, match=r"parameter_roles names module\.head\.weight, which are not param"):
+        train(model=Wrong(), tokenizer=Bytes())
 
 
 def test_a_function_makes_a_module_for_the_vocabulary(tmp_path: Path) -> None:
