@@ -245,20 +245,52 @@ def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -
     run.save(tmp_path / "saved")
     with pytest.raises(textgen.RunError, match="holds a run already; choose another folder"):
         run.save(tmp_path / "saved")
-    for given, missing in (
-        ({}, "tokenizer: .* was made with an object of a program, 'bytes'; give it again.*tokenizer=tokenizer"),
-        ({"tokenizer": Bytes()}, "model: .*, 'net'; give it again, as in textgen.load.path, model=model"),
-        ({"tokenizer": Bytes(), "model": Net()}, r"sampler: .*, 'only-e'; .*sampler=\[sampler\]"),
+    for given, missing, again in (
+        ({}, "tokenizer 'bytes', model 'net', sampler 'only-e'", "tokenizer=tokenizer, model=model, sampler=[sampler]"),
+        ({"tokenizer": Bytes(), "sampler": only_e}, "model 'net'", "model=model"),
+        ({"model": Net(), "tokenizer": Bytes()}, "sampler 'only-e'", r"sampler=[sampler]"),
     ):
-        with pytest.raises(textgen.UsageError, match=missing):
+        with pytest.raises(textgen.UsageError) as caught:
             textgen.load(tmp_path / "saved", **given)
+        assert f"made with objects of a program ({missing}); give them again, as in " in str(caught.value)
+        assert f"textgen.load(path, {again})" in str(caught.value)
     objects = {"tokenizer": Bytes(), "model": Net()}
     loaded = textgen.load(tmp_path / "saved", **objects, sampler=[])
     assert np.array_equal(loaded.logits("ONCE"), run.generator.logits("ONCE"))
-    only = textgen.load(tmp_path / "saved", **objects, sampler=[only_e])
+    only = textgen.load(tmp_path / "saved", **objects, sampler=only_e)
     assert set(only.generate("ONCE", max_new_tokens=4).tokens) == {5}
     with pytest.raises(textgen.ContractError, match=r"model 'net' refuses the weights of the run: .*embedding\.weight"):
         textgen.load(tmp_path / "saved", tokenizer=Bytes(), model=Net(vocab_size=63), sampler=[])
+
+
+def test_a_text_is_given_again_for_the_report_on_copies(tmp_path: Path) -> None:
+    train(tokenizer=Bytes(), output=tmp_path / "run")
+    with pytest.raises(textgen.UsageError, match=r"\(corpus 'text'\); give them again, as in .*path, corpus=corpus\)"):
+        textgen.load(tmp_path / "run", tokenizer=Bytes()).copy_index()
+    with pytest.raises(textgen.CorpusError, match="had 3,230 characters, and has 6,460 now"):
+        textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT * 2).copy_index()
+    index = textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT).copy_index()
+    assert index.report("ONCE 3 RAVENS").longest == 13
+    Path("text.txt").write_text(TEXT)  # in the current folder
+    moved = textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus={"type": "file", "path": "text.txt"})
+    assert moved.copy_index().report("ONCE 3 RAVENS").longest == 13
+    Path("text.txt").unlink()
+
+
+def test_a_trained_model_is_trained_on_another_text(tmp_path: Path) -> None:
+    first = train()
+    before = first.generator.generate("Once", max_new_tokens=20).text
+    objects = {"model": first.generator.module(), "tokenizer": first.generator.tokenizer}
+    second = train(corpus="no hills\n" * 60, **objects)
+    assert second.generator.tokenizer.vocab_size == first.generator.tokenizer.vocab_size == len(set(TEXT)) + 1
+    assert second.generator.model_id != first.generator.model_id
+    assert first.generator.generate("Once", max_new_tokens=20).text == before
+    second.save(tmp_path / "saved")
+    loaded = textgen.load(tmp_path / "saved", tokenizer="char", model=RNN)
+    assert np.array_equal(loaded.logits("hills"), second.generator.logits("hills"))
+    first.save(tmp_path / "first")
+    started = train(corpus="no hills\n" * 60, tokenizer=None, model={"start": str(tmp_path / "first")})
+    assert started.generator.model_id == second.generator.model_id
 
 
 def test_a_run_of_tables_that_is_saved_needs_nothing_more(tmp_path: Path) -> None:

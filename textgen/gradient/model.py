@@ -33,7 +33,7 @@ class GradientModel:
 
     @staticmethod
     def of(module: Any) -> Any:
-        """A model that shares the module's parameters and offers what it has; a GradientModel is given back as it is."""
+        """A model that shares the module's parameters and offers what it has. A GradientModel stays as it is."""
         import torch
 
         if isinstance(module, GradientModel):
