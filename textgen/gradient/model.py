@@ -99,4 +99,4 @@ class GradientModel:
         own = self.unwrapped().state_dict()
         with torch.no_grad():
             for name, array in tensors.items():
-                own[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+                own[name].copy_(torch.from_numpy(np.asarray(array, order="C")))
