@@ -14,6 +14,7 @@ import torch
 
 import textgen
 from textgen.events import Evaluation, RunFinished
+from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
 
 TEXT = "".join(f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60))
 DATA = {"window_length": 16}
@@ -34,6 +35,35 @@ class Net(torch.nn.Module):
         hidden = None if state is None else state[0].transpose(0, 1).contiguous()
         out, hidden = self.gru(self.embedding(tokens), hidden)
         return self.head(out), (hidden.transpose(0, 1).contiguous(),)
+
+
+class Offering(Net):
+    """All that a module may offer beside `forward`."""
+
+    distributed = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.first = torch.Generator(), 0
+
+    def parameter_roles(self) -> dict[str, str]:
+        return {"head.weight": "head"}
+
+    def set_dropout_seed(self, seed: int) -> None:
+        self.generator.manual_seed(seed)
+
+    def set_rows(self, first: int, total: int) -> None:
+        self.first, self.total = first, total
+
+    def training_loss(self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None) -> Any:
+        logits, after = self(tokens, state)
+        weights = torch.rand(self.total, generator=self.generator)[self.first : self.first + len(tokens)]
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return (losses * weights[:, None]).mean(), after
+
+
+class Inheriting(Offering, GradientModel):
+    """The same, made for textgen."""
 
 
 class Bytes:
@@ -148,6 +178,35 @@ def test_a_torch_module_is_trained_as_it_is() -> None:
     assert run.generator.module() is not run.generator.module()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model(workers: int) -> None:
+    runs, roles = {}, {}
+    for cls in (Net, Offering, Inheriting):
+
+        def make(weights: Any, cls: type = cls) -> torch.optim.Optimizer:
+            roles[cls] = weights.roles
+            return torch.optim.SGD(weights, lr=0.5)
+
+        trainer = GradientTrainer(GradientOptions(steps=6, batch_size=8, workers=workers), make)
+        torch.manual_seed(0)
+        runs[cls] = train(model=cls(), tokenizer=Bytes(), trainer=trainer)
+        assert type(runs[cls].generator.module()) is cls
+    assert "head" not in roles[Net]
+    assert roles[Offering] == roles[Inheriting] == ("embedding", *["matrix"] * 2, *["vector"] * 2, "head", "vector")
+    assert len({run.generator.model_id for run in runs.values()}) == 2
+    assert runs[Offering].generator.model_id == runs[Inheriting].generator.model_id
+    assert GradientModel.of(Offering()).distributed is False
+
+
+def test_the_roles_of_a_module_name_its_own_parameters() -> None:
+    class Wrong(Net):
+        def parameter_roles(self) -> dict[str, str]:
+            return {"module.head.weight": "head"}
+
+    with pytest.raises(textgen.ContractError, match=r"parameter_roles names module\.head\.weight, which are not param"):
+        train(model=Wrong(), tokenizer=Bytes())
+
+
 def test_a_function_makes_a_module_for_the_vocabulary(tmp_path: Path) -> None:
     def net(context: textgen.BuildContext) -> Net:
         torch.manual_seed(context.seed)
@@ -186,20 +245,52 @@ def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -
     run.save(tmp_path / "saved")
     with pytest.raises(textgen.RunError, match="holds a run already; choose another folder"):
         run.save(tmp_path / "saved")
-    for given, missing in (
-        ({}, "tokenizer: .* was made with an object of a program, 'bytes'; give it again.*tokenizer=tokenizer"),
-        ({"tokenizer": Bytes()}, "model: .*, 'net'; give it again, as in textgen.load.path, model=model"),
-        ({"tokenizer": Bytes(), "model": Net()}, r"sampler: .*, 'only-e'; .*sampler=\[sampler\]"),
+    for given, missing, again in (
+        ({}, "tokenizer 'bytes', model 'net', sampler 'only-e'", "tokenizer=tokenizer, model=model, sampler=[sampler]"),
+        ({"tokenizer": Bytes(), "sampler": only_e}, "model 'net'", "model=model"),
+        ({"model": Net(), "tokenizer": Bytes()}, "sampler 'only-e'", r"sampler=[sampler]"),
     ):
-        with pytest.raises(textgen.UsageError, match=missing):
+        with pytest.raises(textgen.UsageError) as caught:
             textgen.load(tmp_path / "saved", **given)
+        assert f"made with objects of a program ({missing}); give them again, as in " in str(caught.value)
+        assert f"textgen.load(path, {again})" in str(caught.value)
     objects = {"tokenizer": Bytes(), "model": Net()}
     loaded = textgen.load(tmp_path / "saved", **objects, sampler=[])
     assert np.array_equal(loaded.logits("ONCE"), run.generator.logits("ONCE"))
-    only = textgen.load(tmp_path / "saved", **objects, sampler=[only_e])
+    only = textgen.load(tmp_path / "saved", **objects, sampler=only_e)
     assert set(only.generate("ONCE", max_new_tokens=4).tokens) == {5}
     with pytest.raises(textgen.ContractError, match=r"model 'net' refuses the weights of the run: .*embedding\.weight"):
         textgen.load(tmp_path / "saved", tokenizer=Bytes(), model=Net(vocab_size=63), sampler=[])
+
+
+def test_a_text_is_given_again_for_the_report_on_copies(tmp_path: Path) -> None:
+    train(tokenizer=Bytes(), output=tmp_path / "run")
+    with pytest.raises(textgen.UsageError, match=r"\(corpus 'text'\); give them again, as in .*path, corpus=corpus\)"):
+        textgen.load(tmp_path / "run", tokenizer=Bytes()).copy_index()
+    with pytest.raises(textgen.CorpusError, match="had 3,230 characters, and has 6,460 now"):
+        textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT * 2).copy_index()
+    index = textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT).copy_index()
+    assert index.report("ONCE 3 RAVENS").longest == 13
+    Path("text.txt").write_text(TEXT)  # in the current folder
+    moved = textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus={"type": "file", "path": "text.txt"})
+    assert moved.copy_index().report("ONCE 3 RAVENS").longest == 13
+    Path("text.txt").unlink()
+
+
+def test_a_trained_model_is_trained_on_another_text(tmp_path: Path) -> None:
+    first = train()
+    before = first.generator.generate("Once", max_new_tokens=20).text
+    objects = {"model": first.generator.module(), "tokenizer": first.generator.tokenizer}
+    second = train(corpus="no hills\n" * 60, **objects)
+    assert second.generator.tokenizer.vocab_size == first.generator.tokenizer.vocab_size == len(set(TEXT)) + 1
+    assert second.generator.model_id != first.generator.model_id
+    assert first.generator.generate("Once", max_new_tokens=20).text == before
+    second.save(tmp_path / "saved")
+    loaded = textgen.load(tmp_path / "saved", tokenizer="char", model=RNN)
+    assert np.array_equal(loaded.logits("hills"), second.generator.logits("hills"))
+    first.save(tmp_path / "first")
+    started = train(corpus="no hills\n" * 60, tokenizer=None, model={"start": str(tmp_path / "first")})
+    assert started.generator.model_id == second.generator.model_id
 
 
 def test_a_run_of_tables_that_is_saved_needs_nothing_more(tmp_path: Path) -> None:

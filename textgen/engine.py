@@ -146,7 +146,7 @@ class Engine:
         self,
         *,
         corpus: str | Sequence[str] | Mapping[str, Any] | Corpus,
-        tokenizer: str | Mapping[str, Any] | Tokenizer,
+        tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
         model: Any,
         trainer: str | Mapping[str, Any] | Trainer,
         sampler: str | Mapping[str, Any] | Callable[..., Any] | Sequence[Any] = (),
@@ -165,7 +165,8 @@ class Engine:
 
         corpus     a text, a list of documents, an object or a table
         tokenizer, trainer   an object that follows textgen.protocols, a table as a pipeline has it, or the name of a
-                   component
+                   component. The tokenizer of a generator keeps its vocabulary; where a table `model` has `start`, it
+                   is that run's and left out
         sampler    the same, or a list of such
         model      the same; or a torch module with `forward(tokens, state=None) -> (logits, state)`, which is trained
                    itself, while the generator gets a copy with the weights of the best evaluation; or a function that
@@ -175,6 +176,8 @@ class Engine:
         The other arguments are keys of a pipeline, and as in `run`. Objects are the caller's to close.
         """
         parts = {"corpus": corpus, "tokenizer": tokenizer, "model": model, "trainer": trainer, "sampler": sampler}
+        if tokenizer is None and isinstance(model, Mapping) and "start" in model:
+            del parts["tokenizer"]
         tables = {**tables_by_name(parts), "data": data or {}, "generate": generate or {}}
         tables |= {"seed": seed, "device": device, "threads": threads}
         pipeline = self.pipeline(tables if output is not None else {**tables, "observer": []})
@@ -191,25 +194,23 @@ class Engine:
         path: str | Path,
         *,
         device: str = "auto",
-        sampler: Sequence[Any] | None = None,
+        sampler: Any = None,
         model: Any = None,
-        tokenizer: Mapping[str, Any] | Tokenizer | None = None,
+        tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
+        corpus: str | Sequence[str] | Mapping[str, Any] | Corpus | None = None,
     ) -> Generator:
-        """The generator of a run directory.
+        """The generator of a run directory; while it is not finished, of its best checkpoint, with a warning.
 
-        While a run is not finished, or another process trains it, that is its best checkpoint, with a warning.
-
-        sampler    a list of tables as `[[sampler]]` has them, or of objects, in place of the run's own chain
-        model, tokenizer   objects in place of those the run was trained with; they get its weights and vocabulary
+        sampler    as `train` takes it, in place of the run's own chain
+        model, tokenizer, corpus   as `train` takes them, in place of the run's own: model and tokenizer get its weights
+                   and vocabulary; `copy_index` reads the corpus, which must be the same text
 
         Raises RunError when there is no run, or none with a checkpoint yet, CorruptFileError when a file is not what
         the run wrote, PipelineError when a component's plugin is missing, UsageError when an object is.
         """
         devices.check_name(device)
-        if not isinstance(sampler, list | tuple | None):
-            raise UsageError("expected a list of tables", argument="sampler", value=sampler)
-        given = {"sampler": sampler, "model": model, "tokenizer": tokenizer}
-        given = {kind: value for kind, value in given.items() if value is not None}
+        given = {"sampler": sampler, "model": model, "tokenizer": tokenizer, "corpus": corpus}
+        given = tables_by_name({kind: value for kind, value in given.items() if value is not None})
         return load_generator(run_directory(path), self.plugins, device=device, given=given)
 
     def finish(self, path: str | Path) -> bool:
@@ -305,7 +306,7 @@ def run(
 def train(
     *,
     corpus: str | Sequence[str] | Mapping[str, Any] | Corpus,
-    tokenizer: str | Mapping[str, Any] | Tokenizer,
+    tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
     model: Any,
     trainer: str | Mapping[str, Any] | Trainer,
     sampler: str | Mapping[str, Any] | Callable[..., Any] | Sequence[Any] = (),
@@ -342,9 +343,10 @@ def load(
     path: str | Path,
     *,
     device: str = "auto",
-    sampler: Sequence[Any] | None = None,
+    sampler: Any = None,
     model: Any = None,
-    tokenizer: Mapping[str, Any] | Tokenizer | None = None,
+    tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
+    corpus: str | Sequence[str] | Mapping[str, Any] | Corpus | None = None,
 ) -> Generator:
     """The generator of a run directory: `Engine().load`, whose arguments it takes."""
-    return Engine().load(path, device=device, sampler=sampler, model=model, tokenizer=tokenizer)
+    return Engine().load(path, device=device, sampler=sampler, model=model, tokenizer=tokenizer, corpus=corpus)

@@ -101,7 +101,6 @@ def test_an_installed_plugin_that_changes_the_environment_fails(
 def test_a_file_whose_import_has_no_end_is_named_and_never_imported_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(command_line, "TIME_LIMIT", 0.5)
     monkeypatch.setattr(discovery, "SLOW_SECONDS", 0.05)
     file = tmp_path / "hang.py"
     file.write_text("import time\nwhile True:\n    time.sleep(1)\n")
@@ -109,7 +108,7 @@ def test_a_file_whose_import_has_no_end_is_named_and_never_imported_here(
     def discover() -> PluginSet:
         raise AssertionError("it was imported")
 
-    ((status, count, line),) = command_line.check_named("hang", discover, (), [str(file)])
+    ((status, count, line),) = command_line.check_named("hang", discover, (), [str(file)], time_limit=0.5)
     assert (status, count) == ("failed", 1)
     assert "component-ends: " in line
     assert f"had not ended after 0.5 s ({file}:3)" in line

@@ -7,6 +7,7 @@ from pathlib import Path
 import network_plugin
 import numpy as np
 import pytest
+import torch
 from networks import Attention, Recurrent
 from torch import nn
 
@@ -75,11 +76,13 @@ def test_taking_and_joining_rows_changes_no_row(module: nn.Module) -> None:
 
 def test_wrapping_shares_the_parameters_and_refuses_other_weights() -> None:
     module = Recurrent(5)
+    module.scale = nn.Parameter(torch.tensor(2.0))  # of no dimension
     model = GradientModel.of(module)
     assert GradientModel.of(model) is model
     tensors = {name: array + 1 for name, array in model.tensors().items()}
     model.load_tensors(tensors)
     assert np.array_equal(module.head.bias.detach().numpy(), tensors["head.bias"])
+    assert module.scale.item() == 3.0
     with pytest.raises(ValueError, match=r"1 weights differ, such as head\.bias"):
         model.load_tensors({**tensors, "head.bias": np.zeros(4, np.float32)})
 

@@ -182,9 +182,9 @@ def test_load_refuses_what_it_cannot_mean(finished_run: Path) -> None:
     for device in (None, 3, "gpu"):
         with pytest.raises(textgen.DeviceError, match="no device is called"):
             textgen.load(finished_run, device=device)  # type: ignore[arg-type]
-    for sampler in ({"type": "greedy"}, "greedy"):
-        with pytest.raises(UsageError, match="sampler: expected a list of tables"):
-            textgen.load(finished_run, sampler=sampler)  # type: ignore[arg-type]
+    for given in ({"sampler": 3}, {"tokenizer": []}, {"corpus": 4}):
+        with pytest.raises(UsageError, match=f"{next(iter(given))}: expected a "):
+            textgen.load(finished_run, **given)  # type: ignore[arg-type]
 
 
 def test_a_generator_knows_where_it_came_from_wherever_the_program_goes(

@@ -52,8 +52,16 @@ def _origin(row: Mapping[str, Any]) -> str:
 @command.command("check")
 @click.argument("name")
 @click.option("--set", "values", multiple=True, metavar="NAME.KEY=VALUE", help="An option of a component.")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a check may take. A busy machine needs more.",
+)
 @click.pass_context
-def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
+def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: float) -> None:
     """Hold the components of a plugin to their contracts; exit code 1 if one breaks its own.
 
     NAME is an entry point, a distribution, or one component as package:component.
@@ -65,14 +73,13 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...]) -> None:
     except ImportError:
         raise UsageError("checking plugins needs hypothesis; pip install 'textgen-engine[test]'") from None
     from textgen.testing.command_line import check_named
-    from textgen.testing.time_limit import TIME_LIMIT
 
-    ctx.obj.patience = TIME_LIMIT  # a plugin that is slow to import is to be checked, and told so
+    ctx.obj.patience = time_limit  # a plugin that is slow to import is to be checked, and told so
     # What is left out is the first line of what is printed, or not what was asked.
     warnings.simplefilter("ignore", PluginWarning)
     warnings.filterwarnings("always", "still importing ", PluginWarning)
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
-    for status, count, line in check_named(name, ctx.obj.plugins, values, ctx.obj.plugin_files):
+    for status, count, line in check_named(name, ctx.obj.plugins, values, ctx.obj.plugin_files, time_limit):
         if status in counts:
             counts[status] += count
         (print_failure if status == "failed" else click.echo)(line)

@@ -27,6 +27,7 @@ from textgen.generation.sampling import to_numpy
 from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import TextScore, TokenScores, prompt_logprobs, score_pieces, score_tokens
 from textgen.generation.streams import TextStream, in_pieces
+from textgen.gradient.model import GradientModel
 from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Ids, Model, Tensors, Tokenizer
 
@@ -194,12 +195,14 @@ class Generator:
     def module(self, device: str = "cpu") -> Any:
         """The run's model as a torch.nn.Module of its own on `device`, with its weights, in evaluation mode.
 
-        Raises UsageError where the model is not such a module.
+        Where a program gave a module to train, it is one of that class. Raises UsageError where the model is not such a
+        module.
         """
         made: Any = self.model if self.make_module is None else self.make_module(device)
         if not callable(getattr(made, "eval", None)):
             raise UsageError("the model of this run is not a torch module")
-        return made.eval()
+        made.eval()
+        return made.unwrapped() if isinstance(made, GradientModel) else made
 
     def copy_index(self) -> CopyIndex:
         """What tells how much of a text is copied from the training corpus: `copy_index().report(text)`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from textgen.protocols import Decoder, Tensors
 
 if TYPE_CHECKING:
     import torch
+
+_OFFERED: Final = ("training_loss", "parameter_roles", "set_dropout_seed", "set_rows", "distributed")
 
 
 class GradientModel:
@@ -31,7 +33,7 @@ class GradientModel:
 
     @staticmethod
     def of(module: Any) -> Any:
-        """A model that calls the module's forward and shares its parameters; a GradientModel is given back as it is."""
+        """A model that shares the module's parameters and offers what it has. A GradientModel stays as it is."""
         import torch
 
         if isinstance(module, GradientModel):
@@ -45,10 +47,20 @@ class GradientModel:
             def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
                 return self.module(tokens, state)
 
-            def _weights(self) -> Any:
+            def named_parameters(self, *args: Any, **options: Any) -> Any:
+                return self.module.named_parameters(*args, **options)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.module, name) if name in _OFFERED else super().__getattr__(name)
+
+            def unwrapped(self) -> Any:
                 return self.module
 
         return Wrapped()
+
+    def unwrapped(self) -> Any:
+        """The module that was given to `of`; any other model itself."""
+        return self
 
     def decoder(self, batch_size: int) -> Decoder:
         """A ForwardDecoder at the start state."""
@@ -62,7 +74,7 @@ class GradientModel:
 
         kept: dict[str, Any] = {}
         seen: set[tuple[Any, ...]] = set()
-        for name, tensor in self._weights().state_dict().items():
+        for name, tensor in self.unwrapped().state_dict().items():
             where = (tensor.data_ptr(), tensor.shape, tensor.stride())
             if where not in seen or not tensor.numel():
                 seen.add(where)
@@ -84,11 +96,7 @@ class GradientModel:
                 f"{len(wrong)} weights differ, such as {first}: it is {given.get(first, 'missing')}, and should be "
                 f"{wanted.get(first, 'absent')}"
             )
-        own = self._weights().state_dict()
+        own = self.unwrapped().state_dict()
         with torch.no_grad():
             for name, array in tensors.items():
-                own[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
-
-    def _weights(self) -> Any:
-        """The module that holds the weights."""
-        return self
+                own[name].copy_(torch.from_numpy(np.asarray(array, order="C")))

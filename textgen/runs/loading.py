@@ -22,9 +22,8 @@ from textgen.errors import CorpusError, CorruptFileError, Fault, PipelineError, 
 from textgen.files.reading import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
-from textgen.pipeline.document import Document
-from textgen.pipeline.options import DecodingOptions
-from textgen.pipeline.pipeline import make_choice, make_pipeline, without_start
+from textgen.pipeline.options import DataOptions, DecodingOptions
+from textgen.pipeline.pipeline import make_choice, without_start
 from textgen.pipeline.sampling import changed, named
 from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
@@ -104,7 +103,7 @@ def _load(
         defaults={key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS},
         tables=tables,
         record=record,
-        training_tokens=partial(_training_tokens, document, plugins, record, tokenizer),
+        training_tokens=partial(_training_tokens, directory, tables, record, tokenizer, _corpus_reader(reader, given)),
     )
 
 
@@ -112,13 +111,13 @@ def _choices(
     directory: RunDirectory, record: Mapping[str, Any], tables: Sequence[tuple[str, Any]], reader: Reader
 ) -> list[Choice]:
     """The components of tables, by kind. Raises UsageError, and PipelineError with all that is wrong or missing."""
+    assert reader.plugins is not None
+    _check_objects(directory, tables, reader.plugins)
     made: list[Choice] = []
     faults: list[Fault] = []
     sources: list[str] = []
     path = directory.path / "pipeline.toml"
     for kind, table in tables:
-        assert reader.plugins is not None
-        _check_objects(directory, kind, table, reader.plugins)
         try:
             made.append(make_choice(kind, table, reader, source=""))
         except PipelineError as error:
@@ -196,37 +195,56 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], 
         raise_failure(choice.offer, "load_tensors", error)
 
 
+def _corpus_reader(reader: Reader, given: Mapping[str, Any]) -> Reader:
+    """What reads the table of the corpus: paths in one that a program gives are relative to the current folder."""
+    return attrs.evolve(reader, folder=Path.cwd()) if "corpus" in given else reader
+
+
 def _training_tokens(
-    document: Document, plugins: ComponentSource, record: Mapping[str, Any], tokenizer: Tokenizer, file: Path
+    directory: RunDirectory,
+    tables: Mapping[str, Any],
+    record: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    reader: Reader,
+    file: Path,
 ) -> Ids:
     """The tokens (N,) that the model was trained on: those in the cache, else written to `file`.
 
     Raises CorpusError when the text changed.
     """
-    pipeline, then = make_pipeline(document, plugins), record["fingerprint"]["corpus"]
-    check_sources(pipeline.corpus, document.folder)
-    context = BuildContext(folder=document.folder, seed=pipeline.seed, training=False, plugins=plugins)
+    listed = [(kind, tables[kind]) for kind in ("corpus", "tokenizer")]
+    corpus_choice, tokenizer_choice = _choices(directory, record, listed, reader)
+    data = reader.table(DataOptions, tables.get("data", {}), "data")
+    check_sources(corpus_choice, reader.folder)
+    then = record["fingerprint"]["corpus"]
+    context = BuildContext(folder=reader.folder, seed=record["seed"], training=False, plugins=reader.plugins)
     with Components() as components:
-        corpus = components.build(pipeline.corpus, context)
-        tokens: Ids | None = cached_tokens(corpus, tokenizer, pipeline, then)
+        corpus = components.build(corpus_choice, context)
+        starts = without_start(tables["model"])[1] is not None
+        tokens: Ids | None = cached_tokens(corpus, corpus_choice, tokenizer, tokenizer_choice, starts, then)
         if tokens is not None:
-            return split_tokens(tokens, pipeline.data, tokenizer).training
-        pieces = HashedPieces(corpus, pipeline.corpus.offer)
+            return split_tokens(tokens, data, tokenizer).training
+        pieces = HashedPieces(corpus, corpus_choice.offer)
         tokens = encode_corpus(pieces, tokenizer, file)
     now = attrs.asdict(pieces.digest())
     if now != then:
         sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
         raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")
-    return split_tokens(tokens, pipeline.data, tokenizer).training
+    return split_tokens(tokens, data, tokenizer).training
 
 
-def _check_objects(directory: RunDirectory, kind: str, table: Any, plugins: ComponentSource) -> None:
-    """Raise UsageError where a program has to give an object again."""
-    name = str(table.get("type", "")) if isinstance(table, Mapping) else ""
-    if name.partition(":")[0] == OBJECT and isinstance(plugins.find(kind, name), Fault):
-        cause = f"the run in {directory.path} was made with an object of a program, {name.partition(':')[2]!r}"
-        again = f"[{kind}]" if kind == "sampler" else kind
-        raise UsageError(f"{cause}; give it again, as in textgen.load(path, {kind}={again})", argument=kind)
+def _check_objects(directory: RunDirectory, tables: Iterable[tuple[str, Any]], plugins: ComponentSource) -> None:
+    """Raise UsageError where a program has to give objects again."""
+    missing: dict[str, list[str]] = {}
+    for kind, table in tables:
+        name = str(table.get("type", "")) if isinstance(table, Mapping) else ""
+        if name.partition(":")[0] == OBJECT and isinstance(plugins.find(kind, name), Fault):
+            missing.setdefault(kind, []).append(name.partition(":")[2])
+    if missing:
+        names = ", ".join(f"{kind} {name!r}" for kind, each in missing.items() for name in each)
+        cause = f"the run in {directory.path} was made with objects of a program ({names})"
+        again = ", ".join(f"{kind}=[{kind}]" if kind == "sampler" else f"{kind}={kind}" for kind in missing)
+        raise UsageError(f"{cause}; give them again, as in textgen.load(path, {again})", argument=next(iter(missing)))
 
 
 def _origins(record: Mapping[str, Any], kind: str, table: Any) -> list[str]:

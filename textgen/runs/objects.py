@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.guards import unfit
+from textgen.contracts.guards import WatchedTokenizer, unfit
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import Fault, UsageError
 from textgen.plugin.component import (
@@ -95,6 +95,21 @@ class Documents:
 
 
 @attrs.frozen
+class Fitted:
+    """textgen.protocols.Tokenizer: that of a generator, which keeps its vocabulary whatever text it is given."""
+
+    inner: WatchedTokenizer
+
+    def fit(self, pieces: Iterable[CorpusPiece]) -> None:
+        """Read them, as the engine measures the text meanwhile."""
+        for _ in pieces:
+            pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@attrs.frozen
 class ModelFactory:
     """A function that makes the model, once the vocabulary is known."""
 
@@ -136,6 +151,8 @@ def _object(kind: str, value: Any, plugins: ComponentSource) -> Any:
         return Documents(tuple(value))
     if isinstance(value, _PLAIN):
         return None
+    if type(value) is WatchedTokenizer:
+        return Fitted(value)
     if kind == "model" and not isinstance(value, type):
         if callable(value) and not hasattr(value, "forward") and unfit(value, kind):
             return ModelFactory(value)
@@ -157,6 +174,7 @@ def _model(value: Any) -> Any:
 
 def _offer(kind: str, made: Any, given: Any, taken: Sequence[str]) -> Offer:
     """The offer of an object, called as its class or function is."""
+    given = given.inner if type(given) is WatchedTokenizer else given
     shown = made if kind == "corpus" else given
     title = str(getattr(shown, "__name__", type(shown).__name__))
     name = re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", title).lower()).strip("-") or kind

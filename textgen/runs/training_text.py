@@ -21,6 +21,7 @@ from textgen.errors import CorpusError, RunError
 from textgen.files.cache import UNUSABLE, Cache, Entry
 from textgen.files.reading import VOCABULARY, read_tokenizer
 from textgen.pipeline.pipeline import Pipeline
+from textgen.pipeline.structure import Choice
 from textgen.protocols import Corpus, Tokenizer
 from textgen.runs.corpus import CorpusDigest, HashedPieces, fit_tokenizer, token_bytes, token_dtype
 from textgen.runs.identity import TextKey, tokens_key
@@ -200,18 +201,24 @@ class TrainingText:
 
 
 def cached_tokens(
-    corpus: Corpus, tokenizer: Tokenizer, pipeline: Pipeline, digest: Mapping[str, Any]
+    corpus: Corpus,
+    corpus_choice: Choice,
+    tokenizer: Tokenizer,
+    tokenizer_choice: Choice,
+    starts: bool,
+    digest: Mapping[str, Any],
 ) -> np.memmap[Any, Any] | None:
     """The tokens (N,) of a run's corpus, without reading that; None if they are not in the cache.
 
+    starts   whether the run started from another, whose tokenizer it has
     digest   what the run's record says of the corpus
     """
     cache, vocabulary = Cache.of_user(), _json(tokenizer)
-    key = TextKey.of(corpus, pipeline.corpus) if cache.limit else None
+    key = TextKey.of(corpus, corpus_choice) if cache.limit else None
     if key is None or cache.recall(key.value) != digest:
         return None
-    start = None if pipeline.start is None else _checksum(vocabulary)
-    entry = cache.use(tokens_key(digest, tokenizer, pipeline.tokenizer, start))
+    start = _checksum(vocabulary) if starts else None
+    entry = cache.use(tokens_key(digest, tokenizer, tokenizer_choice, start))
     if entry is None:
         return None
     entry.close()  # what is mapped stays, whether the file does or not

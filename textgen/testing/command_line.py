@@ -28,7 +28,11 @@ Line = tuple[str, int, str]
 
 
 def check_named(
-    name: str, discover: Callable[[], PluginSet], values: Iterable[str], files: Iterable[str] = ()
+    name: str,
+    discover: Callable[[], PluginSet],
+    values: Iterable[str],
+    files: Iterable[str] = (),
+    time_limit: float = TIME_LIMIT,
 ) -> Generator[Line, None, None]:
     """Lines on the checks of the components that a name means, with their status and of how many checks they tell.
 
@@ -37,13 +41,14 @@ def check_named(
     discover   gives the plugins, and may import some; only after the environment was kept for other processes
     values     options as NAME.KEY=VALUE
     files      the plugins among them that are single files
+    time_limit seconds for each check
 
     Raises UsageError where nothing is called so.
     """
     options = _options(values)
     with environment_of_now():
-        broken = list(filter(None, map(_broken_file, _files_called(name, files))))
-        yield from broken or _lines(name, discover(), options)
+        called = (_broken_file(plugin, time_limit) for plugin in _files_called(name, files))
+        yield from list(filter(None, called)) or _lines(name, discover(), options, time_limit)
 
 
 def _files_called(name: str, files: Iterable[str]) -> list[Plugin]:
@@ -52,17 +57,19 @@ def _files_called(name: str, files: Iterable[str]) -> list[Plugin]:
     return [plugin for plugin in found if _is_called(plugin, package or name)]
 
 
-def _broken_file(plugin: Plugin) -> Line | None:
+def _broken_file(plugin: Plugin, time_limit: float) -> Line | None:
     """A line where the import of a file has no end or raises: then it is not imported here."""
     label = str(plugin)
     with reported_if_slow(plugin):
-        failure = import_failure(plugin.path, TIME_LIMIT, label)
-    if failure is None or not (failure.statement == COMPONENT_ENDS or raised(plugin.path, TIME_LIMIT)):
+        failure = import_failure(plugin.path, time_limit, label)
+    if failure is None or not (failure.statement == COMPONENT_ENDS or raised(plugin.path, time_limit)):
         return None
     return "failed", 1, _line(Outcome(label, failure.statement, "failed", failure.seen, failure))
 
 
-def _lines(name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any]]) -> Generator[Line, None, None]:
+def _lines(
+    name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any]], time_limit: float
+) -> Generator[Line, None, None]:
     offers = matching(name, plugins)
     left_out = [q for q in plugins.quarantined if _is_called(q.plugin, name)]
     if not offers and not left_out:
@@ -79,7 +86,7 @@ def _lines(name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         noted = set()
         unchecked: Counter[tuple[str, str]] = Counter()
-        for outcome in check_offers(offers, plugins, options):
+        for outcome in check_offers(offers, plugins, options, time_limit=time_limit):
             for line in (_warning(outcome.component, warning) for warning in warned):
                 if line not in noted:
                     noted.add(line)

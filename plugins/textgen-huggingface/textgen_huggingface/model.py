@@ -144,7 +144,7 @@ class HuggingFaceModel(nn.Module):
             raise ValueError(shown + (f"; and {len(differences) - 5} more" if len(differences) > 5 else ""))
         with torch.no_grad():
             for name, tensor in own.items():
-                tensor.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
+                tensor.copy_(torch.from_numpy(np.asarray(tensors[name], order="C")))
 
     def _named_tensors(self) -> dict[str, Tensor]:
         """What transformers would save: of weights that are one and the same, the first name."""
