@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from textgen.cli.options import check_state_output
-from textgen.cli.prompts import as_texts, check_prompt, read_prompts
+from textgen.cli.prompts import as_texts, check_utf8, read_prompts
 from textgen.cli.request_options import as_arguments
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.streams import print_stream, print_text, report_seed
@@ -81,7 +81,7 @@ class OutputOptions:
         if self.logprobs is not None and self.form != "jsonl":
             raise UsageError("--logprobs goes with --output jsonl")
         for prompt in self.prompts:
-            check_prompt(prompt)
+            check_utf8(prompt)
         if self.save_state is not None:
             check_state_output("--save-state", self.save_state)
 
