@@ -289,10 +289,15 @@ class CorruptFileError(RunError):
 
 
 class TrainingError(TextgenError):
-    """Training cannot continue: the loss is no longer a number, or nothing is left to train on."""
+    """Training cannot continue: the loss is no longer a number, or nothing is left to train on.
 
-    def __init__(self, message: str, *, step: int, learning_rate: float | None = None) -> None:
-        self.step, self.learning_rate = step, learning_rate
+    `refuses_state` is for a trainer that finds, in `train`, that the state it was given is not one of it and the model.
+    """
+
+    def __init__(
+        self, message: str, *, step: int, learning_rate: float | None = None, refuses_state: bool = False
+    ) -> None:
+        self.step, self.learning_rate, self.refuses_state = step, learning_rate, refuses_state
         super().__init__(message)
 
 

@@ -135,7 +135,7 @@ def _tables(place: Path) -> dict[str, Any]:
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "momentum": 0.9, "epochs": 2, "batch_size": 16},
+        "trainer": {"type": "sgd", "momentum": 0.9, "epochs": 2, "batch_size": 16, "order": "streams"},
         "checkpoint": {"seconds": 0},
         "sampler": [{"type": "temperature", "temperature": 0.8}],
         "observer": [{"type": "metrics"}, {"type": "samples"}, {"type": "loss-plot"}],
@@ -262,13 +262,10 @@ def verdict(case: Case, ended: Ended, normal: Ended, place: Path) -> str:
 
 def _names(case: Case) -> list[str]:
     """What an error may name: the file; where another no longer fits to it, that one; where it is no run, the run."""
-    # What only the trainer or the model can judge, once it works with it.
-    others = ["the saved state of the optimizer", "gave NaN logits"]
-    others += ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json", "pipeline.toml", "run.json"]
-    nothing = {"run.json": ["run is not a run directory", "holds a run of another pipeline"]}
-    nothing["state.safetensors"] = ["the saved state"]
-    none = nothing.get(Path(case.file).name, ["has no checkpoint"] if "checkpoints" in case.file else [])
-    return [Path(case.file).name, *(others if case.sealed or case.mutation == "swapped" else []), *none]
+    others = ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json", "pipeline.toml", "run.json"]
+    others += ["holds a run of another pipeline"] * (case.file == "run/run.json")  # as it says it does
+    gone = ["has no checkpoint"] if case.file == "run/checkpoints" or case.file.count("/") == 2 else []
+    return [Path(case.file).name, *(others if case.sealed or case.mutation == "swapped" else []), *gone]
 
 
 # All of them.

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 
 import textgen
+from textgen.files.reading import dump_vocabulary
 
-from .mutations import SECRET
+from .mutations import SECRET, seal
 
 FILES = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 
@@ -197,3 +199,81 @@ def test_a_saved_state_of_other_shapes_is_blamed(indexed: Path) -> None:
             generator.generate(state=other, max_new_tokens=2)
         with pytest.raises(textgen.UsageError, match="the saved state does not fit the model"):
             generator.generate("the", state=other, max_new_tokens=2, echo=True, logprobs=1)
+
+
+SPOILT_TRAINING: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "moments of another shape": lambda arrays: arrays.update({MOMENT: arrays[MOMENT].ravel()[:3]}),
+    "moments of no optimizer": lambda arrays: arrays.update({"optimizer.7.0.x": arrays.pop(MOMENT)}),
+    "a carried state of another shape": lambda arrays: arrays.update({"carried.0": arrays["carried.0"][..., :3]}),
+    "no rows of a carried state": lambda arrays: arrays.update({"carried.0": arrays["carried.0"][:0]}),
+}
+MOMENT = "optimizer.0.0.momentum_buffer"
+
+
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """A pipeline, and a run of it that was stopped after four steps."""
+    tables: dict[str, Any] = {
+        "device": "cpu",
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 16},
+        "model": {"type": "rnn", "hidden_size": 8},
+        "trainer": {"type": "sgd", "momentum": 0.5, "steps": 6, "batch_size": 16, "order": "streams"},
+        "observer": [],
+    }
+    asked, run = iter(range(100)), tmp_path_factory.mktemp("unfinished") / "run"
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(tables, output=run, cancelled=lambda: next(asked) == 3)
+    return tables, run
+
+
+@pytest.mark.parametrize("how", SPOILT_TRAINING)
+def test_a_state_of_training_that_does_not_fit_is_named(
+    unfinished: tuple[dict[str, Any], Path], tmp_path: Path, how: str
+) -> None:
+    tables, run = unfinished
+    shutil.copytree(run, tmp_path / "run")
+    (file,) = (tmp_path / "run").glob("checkpoints/*/trainer.safetensors")
+    arrays = safetensors.numpy.load(file.read_bytes())
+    SPOILT_TRAINING[how](arrays)
+    file.write_bytes(safetensors.numpy.save({name: array.copy() for name, array in arrays.items()}))
+    seal(file, tmp_path / "run")
+    with pytest.raises(textgen.CorruptFileError, match=r"trainer\.safetensors: its trainer refuses it"):
+        textgen.run(tables, output=tmp_path / "run")
+
+
+def test_weights_that_are_no_numbers_are_named(stranger: Path) -> None:
+    file = stranger / "run/model.safetensors"
+    arrays = {name: array.copy() for name, array in safetensors.numpy.load(file.read_bytes()).items()}
+    next(iter(arrays.values())).flat[0] = float("nan")
+    file.write_bytes(safetensors.numpy.save(arrays))
+    seal(file, stranger / "run")
+    with pytest.raises(textgen.CorruptFileError, match=r"model\.safetensors: .* not numbers"):
+        textgen.load(stranger / "run")
+
+
+VOCABULARIES = {
+    "of many keys": b'{"a": {"": 0' + b',"": 0' * 1_200_000 + b"}}",
+    "of many characters": b'{"a": ["", "' + b'", "'.join([b"\xf0\x9f\x98\x80"] * 1_500_000) + b'"]}',
+    "of a long string": b'{"a": "' + b"a" * (21 << 20) + b'"}',
+}
+
+
+@pytest.mark.parametrize("which", VOCABULARIES)
+def test_a_vocabulary_that_would_take_memory_is_not_parsed(stranger: Path, which: str) -> None:
+    """Each took 200 to 600 MB while it was read."""
+    file = stranger / "run/tokenizer.json"
+    file.write_bytes(VOCABULARIES[which])
+    seal(file, stranger / "run")
+    with pytest.raises(textgen.CorruptFileError, match=r"tokenizer\.json: (its .* too many values|it has .* at most)"):
+        textgen.load(stranger / "run")
+
+
+def test_a_vocabulary_that_could_not_be_read_back_is_refused_before_training(tmp_path: Path) -> None:
+    class Large:
+        def to_dict(self) -> dict[str, Any]:
+            return {"text": "a" * (21 << 20)}
+
+    with pytest.raises(textgen.UsageError, match="the vocabulary is too large: its 22,020,110 bytes"):
+        dump_vocabulary(Large())  # type: ignore[arg-type]

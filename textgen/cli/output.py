@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from textgen.cli.options import check_state_output
-from textgen.cli.prompts import as_texts, check_prompt, read_prompts
+from textgen.cli.prompts import as_texts, check_utf8, read_prompts
 from textgen.cli.request_options import as_arguments
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.streams import print_stream, print_text, report_seed
@@ -81,7 +81,7 @@ class OutputOptions:
         if self.logprobs is not None and self.form != "jsonl":
             raise UsageError("--logprobs goes with --output jsonl")
         for prompt in self.prompts:
-            check_prompt(prompt)
+            check_utf8(prompt)
         if self.save_state is not None:
             check_state_output("--save-state", self.save_state)
 
@@ -99,7 +99,7 @@ def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) 
     prompts = output.read_prompts()
     endless = arguments.get("max_new_tokens", 0) is None
     is_plain = not (output.is_several() or output.novelty or output.form != "text")
-    with _saving(output, arguments) as save:
+    with _state_named(output.load_state), _saving(output, arguments) as save:
         if output.as_stream or (endless and is_plain):
             stream = generator.stream(**_one(output, prompts), **arguments)
             report_seed(arguments, stream.seed)
@@ -207,6 +207,17 @@ def _announce(generator: Generator) -> None:
 
 def _unknown_characters(generator: Generator, arguments: dict[str, Any]) -> Any:
     return (generator.defaults | arguments).get("unknown_characters", "error")
+
+
+@contextlib.contextmanager
+def _state_named(path: str | None) -> Iterator[None]:
+    """Say which file a saved state that is refused is from."""
+    try:
+        yield
+    except UsageError as error:
+        if path is None or error.argument != "state":
+            raise
+        raise UsageError(error.faults[0].expected, source=path) from error
 
 
 @contextlib.contextmanager

@@ -51,13 +51,13 @@ def as_texts(arguments: Sequence[str]) -> tuple[str, ...]:
     return tuple(map(as_text, arguments))
 
 
-def check_prompt(prompt: str) -> None:
-    """Raise UsageError for a prompt with bytes that are not UTF-8: Python has put surrogates in their place."""
+def check_utf8(text: str, what: str = "the prompt") -> None:
+    """Raise UsageError for a text with bytes that are not UTF-8: Python has put surrogates in their place."""
     try:
-        prompt.encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        byte = ord(prompt[error.start]) & 0xFF
-        raise UsageError(f"the prompt is not valid UTF-8: byte 0x{byte:02x} after {prompt[: error.start]!r}") from error
+        byte = ord(text[error.start]) & 0xFF
+        raise UsageError(f"{what} is not valid UTF-8: byte 0x{byte:02x} after {text[: error.start]!r}") from error
 
 
 def _is_piped_in() -> bool:

@@ -12,7 +12,7 @@ import attrs
 import click
 from click.core import ParameterSource
 
-from textgen.cli.prompts import as_text
+from textgen.cli.prompts import as_text, check_utf8
 from textgen.errors import Fault, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.pipeline.options import DecodingOptions
@@ -133,6 +133,8 @@ def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
 
     def convert(_ctx: click.Context, _parameter: click.Parameter, given: Any) -> Any:
         given = as_text(given) if isinstance(given, str) else given and tuple(map(as_text, given))
+        for text in [given] if isinstance(given, str) else given or ():
+            check_utf8(text, f"the value of {flag}")
         if not given or _is_text(wanted):
             return given
         if _is_token_table(wanted):

@@ -12,7 +12,7 @@ import click
 
 from textgen.cli.line_editing import line_editing
 from textgen.cli.options import check_state_output
-from textgen.cli.prompts import check_prompt
+from textgen.cli.prompts import as_text, check_utf8
 from textgen.cli.request_options import as_arguments, parse_value
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.streams import print_stream, report_seed
@@ -75,7 +75,7 @@ class Session:
             click.echo(_HELP, err=True)
             while True:
                 try:
-                    line = input("> ")
+                    line = as_text(input("> "))
                 except EOFError:
                     click.echo(err=True)
                     return
@@ -93,6 +93,7 @@ class Session:
 
     def _answer(self, line: str) -> None:
         try:
+            check_utf8(line, "what was typed")
             if line.startswith("/"):
                 word, rest = (*line.split(maxsplit=1), "")[:2]
                 if word not in self._commands:
@@ -106,7 +107,6 @@ class Session:
             click.echo()
 
     def _continue(self, prompt: str) -> None:
-        check_prompt(prompt)
         self._write(prompt, index=self._index)
         if self._options.get("seed") != "random":
             self._index += 1  # another prompt, another text, even if it is the same prompt

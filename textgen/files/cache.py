@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from textgen.errors import CorruptFileError, UsageError
-from textgen.files.reading import cache_directory, read_json
+from textgen.files.reading import LARGEST, cache_directory, read_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -299,7 +299,7 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     """What `_write` wrote; None if it is not there, or spoilt."""
     try:
-        stored = read_json(path)
+        stored = read_json(path, largest=LARGEST)
         value: dict[str, Any] = stored["value"]
         return value if stored["sha256"] == _checksum(value) else None
     except (CorruptFileError, KeyError):

@@ -25,9 +25,9 @@ _HOLLOW: Final = 100  # times what a file occupies on the disk: such a file is a
 _HEADER_BYTES: Final = 16 << 20
 _TENSORS: Final = 1 << 14
 _AXES: Final = 32
-_MEMORY_PER_BYTE: Final = 5  # that JSON may take of what it is parsed into, and some more to begin with
-_MEMORY: Final = 64 << 20
-_OBJECT, _VALUE, _KEY = 240, 80, 60  # bytes that Python takes for each
+_MEMORY: Final = 176 << 20  # that JSON may take while it is parsed
+_OBJECT, _LIST, _VALUE, _KEY = 240, 100, 80, 60  # bytes that Python takes for each
+_ASTRAL: Final = 0xF0  # the first byte of a character beyond U+FFFF
 _ITEM_BYTES: Final[Mapping[str, int]] = MappingProxyType(
     {
         **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3"), 1),
@@ -114,9 +114,10 @@ def check_tensors(path: Path, file: BinaryIO | bytes, size: int) -> None:
 
 
 def check_json(data: bytes) -> None:
-    """Raise ValueError for JSON that takes far more memory than it has bytes, before it is parsed."""
-    memory = data.count(b"{") * _OBJECT + (data.count(b"[") + data.count(b",")) * _VALUE + data.count(b":") * _KEY
-    if memory > _MEMORY + _MEMORY_PER_BYTE * len(data):
+    """Raise ValueError for JSON that would take too much memory, before it is parsed."""
+    counts = ((b"{", _OBJECT), (b"[", _LIST), (b",", _VALUE), (b":", _KEY))
+    width = 1 if data.isascii() else 4 if max(data) >= _ASTRAL else 2  # bytes of a character of the decoded text
+    if (1 + width) * len(data) + sum(data.count(mark) * size for mark, size in counts) > _MEMORY:
         raise ValueError(f"its {len(data):,} bytes hold too many values")
 
 

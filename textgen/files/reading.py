@@ -51,14 +51,16 @@ _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
 )
 
 LARGEST: Final = 1 << 26
-"""Bytes of a JSON file that are read at most."""
+"""Bytes of a table of lines that are read at most."""
+LARGEST_JSON: Final = 20 << 20
+"""Bytes of a JSON file that are read at most: decoded, a text may take four times as much."""
 _DEEPEST: Final = 64
 _DIGITS: Final = 20  # of an integer of 64 bits
 # A string that does not end goes on to the end, so that no character is looked at twice.
 _BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
-def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST) -> dict[str, Any]:
+def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST_JSON) -> dict[str, Any]:
     """A JSON object from a file of at most `largest` bytes, whose checksum is `sha256` if that is given.
 
     Raises CorruptFileError, for more values or deeper ones than any file of textgen has, too.
@@ -161,6 +163,17 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
     return load_tensors(path, _checked(path, data, sha256))
 
 
+def read_weights(path: Path, sha256: str) -> Tensors:
+    """The same of weights, among which NaN is damage: whoever computes with them can blame no file."""
+    import numpy as np
+
+    tensors = read_tensors(path, sha256)
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and array.size and np.isnan(array.min()):  # without a copy of the array
+            raise CorruptFileError(path, f"{name} has values that are not numbers (NaN)")
+    return tensors
+
+
 @contextlib.contextmanager
 def remedied(remedy: str, place: str = "") -> Iterator[None]:
     """Give a CorruptFileError of what is read within it a remedy, and say first what named the file."""
@@ -170,6 +183,18 @@ def remedied(remedy: str, place: str = "") -> Iterator[None]:
         error.remedy = remedy
         error.args = (f"{place}: {error.args[0]}",) if place else error.args
         raise
+
+
+def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
+    """What a run keeps of a fitted tokenizer. Raises UsageError for more than can be read back."""
+    data = (json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n").encode()
+    try:
+        check_json(data)
+        if len(data) > LARGEST_JSON:
+            raise ValueError(f"its {len(data):,} bytes are more than the {LARGEST_JSON:,} that can be read back")
+    except ValueError as error:
+        raise UsageError(f"the vocabulary is too large: {error}; choose a smaller one", argument="tokenizer") from error
+    return data
 
 
 def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer:

@@ -163,7 +163,8 @@ def _row_state(state: GenerationState, settings: Settings) -> RowState:
     if not history.keys() >= {*saved_arrays(level), *(("tokens",) if level == "tokens" else ())}:
         raise UsageError(
             "the saved state keeps no history of its tokens, and a sampler needs it; give the sampling options that "
-            "the text was begun with, or none"
+            "the text was begun with, or none",
+            argument="state",
         )
     return RowState(
         {name.removeprefix(_STATE): array for name, array in arrays.items() if name.startswith(_STATE)},

@@ -101,7 +101,8 @@ class Requests:
         index = None if request.index is None else check_integer("index", request.index, 0, MAX_SEED - 1)
         own = state.get("index", index)
         if index not in (None, 0, own):
-            raise UsageError(f"the saved state resumes with its own index, {own}; give another seed instead")
+            cause = f"the saved state resumes with its own index, {own}; give another seed instead"
+            raise UsageError(cause, argument="state")
         ids = check_prompt(self.tokenizer, request.prompt, decoding.unknown_characters)
         return Asked(
             prompt=request.prompt if isinstance(request.prompt, str) else self.tokenizer.decode(ids),
@@ -123,7 +124,8 @@ class Requests:
         if not isinstance(state, GenerationState):
             raise UsageError("expected a GenerationState", argument="state", value=state)
         if state.values["model"] != self.model_id:
-            raise UsageError("the saved state belongs to another model; it resumes only with the run that made it")
+            cause = "the saved state belongs to another model; it resumes only with the run that made it"
+            raise UsageError(cause, argument="state")
         if max([*state.values["pending"], *state.values["tail"]], default=0) >= self.tokenizer.vocab_size:
             raise UsageError("the saved state has ids outside the vocabulary", argument="state")
         return state.values

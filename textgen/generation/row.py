@@ -52,7 +52,7 @@ def taken_in() -> Iterator[None]:
         raise
     except UNFORESEEN as error:
         cause = "the saved state does not fit the model and the samplers of this run"
-        raise UsageError(f"{cause}: {error}") from error
+        raise UsageError(f"{cause}: {error}", argument="state") from error
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -147,7 +147,8 @@ class SequenceHistory:
                     was = "is not in it" if saved is None else f"was saved of shape {saved.shape[1:]}"
                     raise UsageError(
                         f"the saved state of sampler {key!r} is not one that it can resume from: {name!r} {was}, and "
-                        f"has shape {array.shape[1:]} for each text now; resume it with the options that it had"
+                        f"has shape {array.shape[1:]} for each text now; resume it with the options that it had",
+                        argument="state",
                     )
                 array[row] = saved[0]
 

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from textgen.devices import worker_pool
+from textgen.files.opening import UNFORESEEN
+from textgen.gradient.optimization import StateError
 from textgen.protocols import TrainingContext
 
 State: TypeAlias = tuple[Tensor, ...]
@@ -112,6 +114,16 @@ class Computation:
             return contextlib.nullcontext()
         # Several replicas are made only of what draws nothing, see `draws`: they need not wait for each other.
         return seeded_globally(self.device, _mixed(seed)) if len(self.replicas) == 1 else contextlib.nullcontext()
+
+    @torch.no_grad()
+    def try_carried(self, carried: State) -> None:
+        """Raise StateError for a saved state that the model cannot read on from."""
+        model, tokens = self.replicas[0].eval(), torch.zeros((len(carried[0]), 1), dtype=torch.long, device=self.device)
+        try:
+            with self.autocast():
+                model(tokens, carried)
+        except (RuntimeError, *UNFORESEEN) as error:
+            raise StateError(error) from error
 
     def announce(self, horizon: int) -> None:
         """Nobody has to know of a step."""

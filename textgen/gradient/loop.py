@@ -14,7 +14,7 @@ from torch import Tensor
 
 from textgen import devices
 from textgen.data import Dataset
-from textgen.errors import TrainingError, UsageError
+from textgen.errors import UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.gradient.batches import Batches, training_batches
 from textgen.gradient.computing import Computation, State
@@ -73,7 +73,7 @@ class GradientTrainer:
             shown = ", ".join(frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
             warnings.warn(f"no optimizer has these parameters, which stay as they are: {shown}", stacklevel=2)
         computation = self._computation = plan.computation(model)
-        self._restore(context)
+        self._restore(context, computation)
         try:
             if context.processes is None or context.processes.leads:
                 yield from self._train(computation, plan, data, context)
@@ -141,7 +141,7 @@ class GradientTrainer:
         structure(_Position, state.values)
         self._loaded = state
 
-    def _restore(self, context: TrainingContext) -> None:
+    def _restore(self, context: TrainingContext, computation: Computation) -> None:
         if self._loaded is None:
             return
         assert self._optimization is not None
@@ -150,16 +150,14 @@ class GradientTrainer:
         self._evaluated_step = values["evaluated_step"]
         prefix = "optimizer."
         kept = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        try:
-            self._optimization.restore(kept, values["optimizer"])
-        except (ValueError, LookupError, TypeError) as error:
-            cause = f"the saved state of the optimizer is not one of this model and this trainer: {error}"
-            raise TrainingError(cause, step=self._step) from error
-        carried = [arrays[f"carried.{i}"] for i in range(sum(name.startswith("carried.") for name in arrays))]
+        self._optimization.restore(kept, values["optimizer"])
+        carried = [arrays[name] for name in sorted(arrays) if name.startswith("carried.")]
         if context.processes is not None:
             carried = [part[context.processes.rows(len(part))] for part in carried]
         own = [torch.from_numpy(part.copy()).to(context.device) for part in carried]
         self._carried = [tuple(own)] if own else None
+        if own:
+            computation.try_carried(tuple(own))
         self._loaded = None
 
     def _update(self, computation: Computation, plan: Plan, seed: int) -> StepDone:

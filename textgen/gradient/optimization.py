@@ -10,7 +10,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from textgen.errors import UsageError
+from textgen.errors import TrainingError, UsageError
+from textgen.files.opening import UNFORESEEN
 from textgen.gradient.options import GradientOptions
 from textgen.gradient.schedules import Schedule
 from textgen.protocols import Tensors
@@ -54,6 +55,13 @@ class Parameters(list[Tensor]):
         return [parameter for parameter, role in zip(self, self.roles, strict=True) if role in roles]
 
 
+class StateError(TrainingError):
+    """What a checkpoint holds of training does not fit the model and the optimizers."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"it does not fit the model and the optimizers ({cause})", step=0, refuses_state=True)
+
+
 @attrs.define(eq=False)
 class Optimization:
     """The update rule of a training: optimizers, the schedule of their rates, and gradient clipping."""
@@ -63,6 +71,7 @@ class Optimization:
     optimizers: tuple[torch.optim.Optimizer, ...]
     schedule: Schedule
     _rates: list[list[float]] = attrs.field(factory=list)
+    _restored: bool = False
 
     @classmethod
     def of(cls, model: Any, options: GradientOptions, make: MakeOptimizer, schedule: Schedule) -> Optimization:
@@ -91,8 +100,14 @@ class Optimization:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         norm = self._clip()
-        for optimizer in self.optimizers:
-            optimizer.step()
+        try:
+            for optimizer in self.optimizers:
+                optimizer.step()
+        except (RuntimeError, *UNFORESEEN) as error:
+            if self._restored and not isinstance(error, torch.OutOfMemoryError):
+                raise StateError(error) from error
+            raise
+        self._restored = False
         return self._rates[0][0] * factor, norm
 
     def _clip(self) -> Tensor | None:
@@ -129,7 +144,14 @@ class Optimization:
         return arrays, values
 
     def restore(self, arrays: Tensors, values: dict[str, Any]) -> None:
-        """Continue from what `state` gave."""
+        """Continue from what `state` gave. What fails in it, or in the first step after it, raises StateError."""
+        try:
+            self._restore(arrays, values)
+        except UNFORESEEN as error:
+            raise StateError(error) from error
+        self._restored = True
+
+    def _restore(self, arrays: Tensors, values: dict[str, Any]) -> None:
         kept = [optimizer.state_dict() for optimizer in self.optimizers]
         states: list[dict[int, dict[str, Any]]] = [{} for _ in kept]
         everything: dict[str, Any] = {**values, **{k: torch.from_numpy(array.copy()) for k, array in arrays.items()}}

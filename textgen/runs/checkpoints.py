@@ -21,7 +21,7 @@ import attrs
 
 from textgen.errors import CorruptFileError
 from textgen.files.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
-from textgen.files.reading import inside, read_json, read_tensors, tensor_pieces
+from textgen.files.reading import inside, read_json, read_tensors, read_weights, tensor_pieces
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
 from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
@@ -72,7 +72,8 @@ class Checkpoints:
             if name not in manifest.files:
                 raise CorruptFileError(paths[_MANIFEST], f"files: it does not list {name}")
         sums = {name: manifest.files[name].sha256 for name in _PARTS}
-        tensors, arrays = (read_tensors(paths[name], sums[name]) for name in _PARTS[:2])
+        tensors = read_weights(paths[_PARTS[0]], sums[_PARTS[0]])
+        arrays = read_tensors(paths[_PARTS[1]], sums[_PARTS[1]])
         state = read_structured(TrainingState, paths[_PARTS[2]], sums[_PARTS[2]])
         for file, found in ((_MANIFEST, manifest.step), (_PARTS[2], state.progress.step)):
             if found != step:
@@ -126,6 +127,11 @@ class Checkpoints:
         if newest_intact is None:
             raise CorruptFileError(self.path, "it holds no checkpoint any more")
         return newest_intact
+
+    def refused(self, step: int, error: BaseException) -> CorruptFileError:
+        """The error for a state of training that its trainer cannot continue from."""
+        cause = f"its trainer refuses it, or {_PARTS[2]} beside it: {error}"
+        return CorruptFileError(self.folder(step) / _PARTS[1], cause, remedy="overwrite")
 
     def write(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint, which is there whole or not at all (textgen.files.durable). Raises OSError."""

@@ -266,8 +266,7 @@ class Execution:
         try:
             trainer.load_state(checkpoint.trainer)
         except ValueError as error:
-            path = self.directory.checkpoints.folder(checkpoint.step) / "trainer.json"
-            raise CorruptFileError(path, f"its trainer refuses it: {error}", remedy="overwrite") from error
+            raise self.directory.checkpoints.refused(checkpoint.step, error) from error
 
     def _is_cancelled(self) -> bool:
         return self.cancelled() or (self.processes is not None and self.processes.stop_asked)

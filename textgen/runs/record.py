@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import time
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ import tomli_w
 
 from textgen.data import Dataset
 from textgen.errors import CorruptFileError, Difference, RunError, RunMismatchError
-from textgen.files.reading import read_bytes
+from textgen.files.reading import dump_vocabulary, read_bytes
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.structure import Choice, Reader, flat
 from textgen.protocols import Tokenizer
@@ -163,7 +162,7 @@ def begin(
 
     What the trainer decided is as in the `earlier` record of this run.
     """
-    vocabulary = (json.dumps(tokenizer.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+    vocabulary = dump_vocabulary(tokenizer)
     record = {
         "status": "training",
         "step": 0,

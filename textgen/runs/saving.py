@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from textgen.errors import RunError
-from textgen.files.reading import dump_tensors
+from textgen.files.reading import dump_tensors, dump_vocabulary
 from textgen.generation.generator import Generator
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
@@ -18,7 +16,6 @@ def save_run(generator: Generator, directory: RunDirectory) -> None:
         with directory.locked():
             if directory.exists():
                 raise RunError(f"{directory.path} holds a run already; choose another folder", directory.path)
-            tokenizer = json.dumps(generator.tokenizer.to_dict(), indent=2, ensure_ascii=False) + "\n"
             record = run_record.described(generator.tables, generator.record)
             directory.write_artifact("pipeline.toml", run_record.pipeline_text(generator.tables))
             files = {
@@ -26,7 +23,7 @@ def save_run(generator: Generator, directory: RunDirectory) -> None:
                 "model.safetensors": directory.write_artifact(
                     "model.safetensors", dump_tensors(generator.model.tensors())
                 ),
-                "tokenizer.json": directory.write_artifact("tokenizer.json", tokenizer.encode()),
+                "tokenizer.json": directory.write_artifact("tokenizer.json", dump_vocabulary(generator.tokenizer)),
             }
             directory.write_run({**record, "files": files})
     except BaseException:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
-from textgen.files.reading import dump_tensors, read_bytes, read_json, read_tensors, remedied
+from textgen.files.reading import dump_tensors, read_bytes, read_json, read_weights, remedied
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
 from textgen.pipeline.structure import Reader, flat
@@ -138,7 +138,7 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
     if record["status"] == "finished":
         path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
         with remedied("verify"):
-            return sha256, read_tensors(path, sha256), ()
+            return sha256, read_weights(path, sha256), ()
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress
     loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""

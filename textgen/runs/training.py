@@ -94,6 +94,8 @@ class TrainingLoop:
             again = ", from which the same command resumes" if steps else ""
             step = steps[-1] if steps else None
             raise ProcessesError(f"{error}; {self.directory.kept()}{again}", step=step) from error
+        if isinstance(error, TrainingError) and error.refuses_state:
+            raise self.directory.checkpoints.refused(self.progress.step, error) from error
         if isinstance(error, TextgenError):
             raise error
         if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
