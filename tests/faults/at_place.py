@@ -5,7 +5,7 @@ Usage: python tests/faults/at_place.py WHO SIGNAL MODULE:NAME COUNT ARGUMENTS
 When the process of rank WHO calls the function for the COUNT-th time, it sends itself SIGNAL, such as KILL or STOP; or,
 if that is MEMORY, runs out of memory. WHO may be "launcher": then rank 0 does, and sends it to the process that started
 it. Nothing happens to processes that torchrun has started again. With the variable PIDS, each process writes its id
-into that folder.
+into that folder, and the file "struck" is there from when it happens.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def main(who: str, name: str, place: str, count: str, *arguments: str) -> None:
 
 
 def _strike(process: int, name: str) -> None:
+    if "PIDS" in os.environ:
+        Path(os.environ["PIDS"], "struck").touch()
     if name == "MEMORY":
         raise MemoryError
     os.kill(process, getattr(signal, f"SIG{name}"))

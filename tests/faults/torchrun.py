@@ -29,7 +29,8 @@ import tomli_w
 
 ROOT: Final = Path(__file__).parents[2]
 AT_PLACE: Final = ROOT / "tests/faults/at_place.py"
-STARTING: Final = 120  # seconds in which processes import torch, on a machine that others use
+STARTING: Final = 600  # seconds in which processes import torch, on a machine that others use
+ENDING: Final = 60  # seconds in which they end, on such a machine, beyond what they wait for
 SHUTDOWN: Final = 5  # seconds that torchrun gives its processes to end
 
 _RNN: Final = {"type": "rnn", "hidden_size": 16, "dropout": 0.2}
@@ -183,17 +184,22 @@ def restarted(timeout: float, steps: int = 40) -> bool:
 
 def _strike(folder: Path, output: str, timeout: float, *at_place: str) -> str:
     """Start two processes, one of which something happens to; what is wrong with how they end, or ""."""
-    begun, process = time.monotonic(), start(2, folder, output, timeout, *at_place)
+    struck = folder / "struck"
+    struck.unlink(missing_ok=True)
+    process, deadline = start(2, folder, output, timeout, *at_place), time.monotonic() + STARTING
+    while not struck.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    begun = time.monotonic()
     try:
-        _, errors = process.communicate(timeout=STARTING + 2 * timeout + SHUTDOWN)
+        _, errors = process.communicate(timeout=2 * timeout + SHUTDOWN + ENDING)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         return "it HANGS"
     ours = [line for line in errors.splitlines() if line.startswith("textgen: ")]
-    print(f"exit {process.returncode} after {time.monotonic() - begun:.0f} s", *ours, sep="; ", end="; ", flush=True)
-    if process.returncode == 0:
+    print(f"exit {process.returncode} {time.monotonic() - begun:.0f} s later", *ours, sep="; ", end="; ", flush=True)
+    if not struck.exists():
         return "NOTHING happened"
-    deadline = time.monotonic() + timeout + 10  # for those that torchrun, killed itself, has left
+    deadline = time.monotonic() + timeout + ENDING  # for those that torchrun, killed itself, has left
     while alive := [rank for rank in "01" if _is_alive(folder / rank)]:
         if time.monotonic() > deadline:
             return f"{alive} are LEFT"

@@ -155,7 +155,7 @@ class Progress:
         done = part - sum(self._before.values())
         if done > _ENOUGH and over < len(self.trials):
             rest = (time.monotonic() - self._begun) * (len(self.trials) - part) / done
-            said.append(f"about {text.duration(rest)} to go")
+            said += [f"about {text.duration(rest)} to go"] if rest >= 1 else []
         return "; ".join(said)
 
     def _say(self, line: str) -> None:
