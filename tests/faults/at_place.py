@@ -4,7 +4,8 @@ Usage: python tests/faults/at_place.py WHO SIGNAL MODULE:NAME COUNT ARGUMENTS
 
 When the process of rank WHO calls the function for the COUNT-th time, it sends itself SIGNAL, such as KILL or STOP; or,
 if that is MEMORY, runs out of memory. WHO may be "launcher": then rank 0 does, and sends it to the process that started
-it. With the variable PIDS, each process writes its id into that folder.
+it. Nothing happens to processes that torchrun has started again. With the variable PIDS, each process writes its id
+into that folder, and the file "struck" is there from when it happens.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def main(who: str, name: str, place: str, count: str, *arguments: str) -> None:
     """Put the signal at its place, and run the command."""
     if "PIDS" in os.environ:
         Path(os.environ["PIDS"], os.environ["RANK"]).write_text(str(os.getpid()))
-    if os.environ["RANK"] == ("0" if who == "launcher" else who):
+    is_struck = os.environ["RANK"] == ("0" if who == "launcher" else who)
+    if is_struck and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         process = os.getppid() if who == "launcher" else os.getpid()
         _hit(place, int(count), partial(_strike, process, name))
     from textgen.cli import main as textgen
@@ -33,6 +35,8 @@ def main(who: str, name: str, place: str, count: str, *arguments: str) -> None:
 
 
 def _strike(process: int, name: str) -> None:
+    if "PIDS" in os.environ:
+        Path(os.environ["PIDS"], "struck").touch()
     if name == "MEMORY":
         raise MemoryError
     os.kill(process, getattr(signal, f"SIG{name}"))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from torchrun import ROOT, SHUTDOWN, STARTING, apart, finish, write
+from torchrun import SHUTDOWN, STARTING, apart, finish, piped, write
+from torchrun import start as start_here
 
 HOSTS: Final = (("tg-a", "10.231.7.1"), ("tg-b", "10.231.7.2"))
 PORT: Final = 29417
@@ -54,17 +54,10 @@ def start(place: int, folder: Path, output: str, timeout: float) -> subprocess.P
     name, _ = HOSTS[place]
     launcher = f"torch.distributed.run --nnodes=2 --node-rank={place} --nproc-per-node=1 --shutdown-timeout={SHUTDOWN}"
     where = f"--master-addr={HOSTS[0][1]} --master-port={PORT}"
-    here = os.pathsep.join(map(str, (ROOT, ROOT / "plugins", os.environ.get("PYTHONPATH", ""))))
-    extra = {"OMP_NUM_THREADS": "1", "TEXTGEN_PROCESS_TIMEOUT": str(timeout), "PYTHONPATH": here}
     command = ["ip", "netns", "exec", name, sys.executable, "-m", *f"{launcher} {where} -m textgen run".split()]
-    return subprocess.Popen(
-        [*command, "p.toml", "-q", "-o", output],
-        cwd=folder,
-        env=os.environ | extra | {"GLOO_SOCKET_IFNAME": name},  # else gloo takes the address of the machine's name
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # Without its name gloo takes the address of the machine's.
+    extra = {"OMP_NUM_THREADS": "1", "TEXTGEN_PROCESS_TIMEOUT": str(timeout), "GLOO_SOCKET_IFNAME": name}
+    return piped([*command, "p.toml", "-q", "-o", output], folder, extra)
 
 
 def ended(processes: list[subprocess.Popen[str]], seconds: float) -> list[list[str]]:
@@ -90,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made, two_hosts():
         folder = Path(made)
         write(folder, "lstm", given.steps)
-        finish(1, folder, "alone")
+        finish(start_here(1, folder, "alone", given.starting))
         print("over two hosts:", flush=True)
         ended([start(place, folder, "both", given.starting) for place in (0, 1)], STARTING)
         print(f"  losses within {apart(folder / 'alone', folder / 'both'):.1e}", flush=True)

@@ -1,20 +1,22 @@
 """torchrun on this machine: the losses of several processes against one's, and processes killed at many places.
 
 Usage: python tests/faults/torchrun.py alike [--models lstm,gpt2] [--steps 200]
-       python tests/faults/torchrun.py killed [--timeout 15] [--only 0,3]
+       python tests/faults/torchrun.py killed [--timeout 15] [--only 0,3] [--sizes 1,2,3]
+       python tests/faults/torchrun.py restarted [--timeout 15]
 
-`alike` trains each model in one, two and three processes and prints how far the losses of any evaluation, and of the
-training at it, are apart. `killed` stops, kills or starves a process or torchrun itself at each of the places below, in
-two processes; the run must end within the timeout and torchrun's own patience, and must go on in one, two or three
-processes, in turn, to the losses of a run that nobody disturbed.
+`alike` trains each model in one process and in each of the sizes, and prints how far the losses of any evaluation, and
+of the training at it, are apart. `killed` stops, kills or starves a process or torchrun itself at each of the places
+below, in two processes; the run must end within the timeout and torchrun's own patience, and copies of it must resume
+in each of the sizes, to the losses of a run that nobody disturbed. `restarted` kills each of two processes once under
+`torchrun --max-restarts 1`, which must finish the run by itself, to the same losses and with every file whole.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +29,8 @@ import tomli_w
 
 ROOT: Final = Path(__file__).parents[2]
 AT_PLACE: Final = ROOT / "tests/faults/at_place.py"
-STARTING: Final = 120  # seconds in which processes import torch, on a machine that others use
+STARTING: Final = 600  # seconds in which processes import torch, on a machine that others use
+ENDING: Final = 60  # seconds in which they end, on such a machine, beyond what they wait for
 SHUTDOWN: Final = 5  # seconds that torchrun gives its processes to end
 
 _RNN: Final = {"type": "rnn", "hidden_size": 16, "dropout": 0.2}
@@ -74,7 +77,7 @@ def write(folder: Path, name: str, steps: int) -> None:
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16, "validation_fraction": 0.02},
         "trainer": {"type": "mixture", "first": trainer} if name == "mixture" else trainer,
-        "checkpoint": {"seconds": 0.5},
+        "checkpoint": {"seconds": 0},  # after every step, however fast the machine is
         "default_observers": False,
         "observer": [{"type": "metrics"}],
         "generate": {"max_new_tokens": 3},
@@ -83,18 +86,24 @@ def write(folder: Path, name: str, steps: int) -> None:
     (folder / "p.toml").write_text(tomli_w.dumps(pipeline))
 
 
-def start(size: int, folder: Path, output: str, timeout: float, *at_place: str) -> subprocess.Popen[str]:
+def start(
+    size: int, folder: Path, output: str, timeout: float, *at_place: str, restarts: int = 0
+) -> subprocess.Popen[str]:
     """textgen in so many processes; without torchrun if it is one and nothing is to happen to it."""
-    run = ["run", "p.toml", "-q", "-o", output]
-    here = os.pathsep.join(map(str, (ROOT, ROOT / "plugins", os.environ.get("PYTHONPATH", ""))))
-    extra = {"OMP_NUM_THREADS": "1", "TEXTGEN_PROCESS_TIMEOUT": str(timeout), "PYTHONPATH": here, "PIDS": str(folder)}
-    command = [sys.executable, "-m", "textgen", *run]
+    command = [sys.executable, "-m", "textgen"]
     if size > 1:
         launcher = [sys.executable, "-m", "torch.distributed.run", f"--shutdown-timeout={SHUTDOWN}", "--standalone"]
-        what = [str(AT_PLACE), *at_place, *run] if at_place else ["-m", "textgen", *run]
-        command = [*launcher, f"--nproc-per-node={size}", *what]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=os.environ | extra, stdout=pipe, stderr=pipe, text=True)
+        what = [str(AT_PLACE), *at_place] if at_place else ["-m", "textgen"]
+        command = [*launcher, f"--max-restarts={restarts}", f"--nproc-per-node={size}", *what]
+    extra = {"OMP_NUM_THREADS": "1", "TEXTGEN_PROCESS_TIMEOUT": str(timeout), "PIDS": str(folder)}
+    return piped([*command, "run", "p.toml", "-q", "-o", output], folder, extra)
+
+
+def piped(command: list[str], folder: Path, extra: dict[str, str]) -> subprocess.Popen[str]:
+    """A process of this textgen, with its output in pipes."""
+    here = os.pathsep.join(map(str, (ROOT, ROOT / "plugins", os.environ.get("PYTHONPATH", ""))))
+    pipe, environment = subprocess.PIPE, os.environ | extra | {"PYTHONPATH": here}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def losses(run: Path) -> list[float]:
@@ -108,9 +117,8 @@ def apart(run: Path, other: Path) -> float:
     return max(abs(a - b) for a, b in zip(losses(run), losses(other), strict=True))
 
 
-def finish(size: int, folder: Path, output: str, timeout: float = 600) -> None:
-    """Run to the end. Raises RuntimeError."""
-    process = start(size, folder, output, timeout)
+def finish(process: subprocess.Popen[str]) -> None:
+    """Wait for its end. Raises RuntimeError if it fails."""
     _, errors = process.communicate(timeout=600)
     if process.returncode:
         raise RuntimeError(errors)
@@ -123,47 +131,75 @@ def alike(models: list[str], steps: int, sizes: list[int]) -> bool:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
             write(folder, name, steps)
-            finish(1, folder, "1")
+            finish(start(1, folder, "1", 600))
             for size in sizes:
-                finish(size, folder, str(size))
+                finish(start(size, folder, str(size), 600))
                 far = apart(folder / "1", folder / str(size))
                 good &= far < 1e-4
                 print(f"{name:10} {size} processes, {steps} steps: losses within {far:.1e}", flush=True)
     return good
 
 
-def killed(timeout: float, only: list[int], steps: int = 40) -> bool:
+def killed(timeout: float, only: list[int], sizes: list[int], steps: int = 40) -> bool:
     """Print what became of each; whether all ended in time and went on."""
-    good, sizes = True, itertools.cycle((1, 2, 3))
+    good = True
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         write(folder, "lstm", steps)
-        finish(1, folder, "whole")
+        finish(start(1, folder, "whole", 600))
         for number in only:
             who, name, place, count = PLACES[number]
             print(f"{number:2} {name} of {who} at {place.rpartition(':')[2]}", end=": ", flush=True)
             cause = _strike(folder, f"run-{number}", timeout, who, name, place, str(count))
-            size = next(sizes)
-            finish(size, folder, f"run-{number}")
-            far = apart(folder / "whole", folder / f"run-{number}")
-            good &= not cause and far < 1e-4
-            print(f"{cause or 'ended'}; then in {size}, losses within {far:.1e}", flush=True)
+            print(cause or "ended", end="", flush=True)
+            good &= not cause
+            for size in sizes:
+                output = f"run-{number}-in-{size}"
+                if (folder / f"run-{number}").exists():
+                    shutil.copytree(folder / f"run-{number}", folder / output)
+                finish(start(size, folder, output, 600))
+                far = apart(folder / "whole", folder / output)
+                good &= far < 1e-4
+                print(f"; then in {size}, losses within {far:.1e}", end="", flush=True)
+            print(flush=True)
+    return good
+
+
+def restarted(timeout: float, steps: int = 40) -> bool:
+    """Print how far the losses of restarted runs are from those of another; whether all finished and are whole."""
+    good = True
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        write(folder, "lstm", steps)
+        finish(start(1, folder, "whole", 600))
+        for rank in "01":
+            step = "textgen.gradient.optimization:Optimization.step"
+            finish(start(2, folder, f"run-{rank}", timeout, rank, "KILL", step, "20", restarts=1))
+            finish(piped([sys.executable, "-m", "textgen", "verify", f"run-{rank}"], folder, {}))
+            far = apart(folder / "whole", folder / f"run-{rank}")
+            good &= far < 1e-4
+            print(f"KILL of {rank} at step 20, restarted by torchrun: whole, losses within {far:.1e}", flush=True)
     return good
 
 
 def _strike(folder: Path, output: str, timeout: float, *at_place: str) -> str:
     """Start two processes, one of which something happens to; what is wrong with how they end, or ""."""
-    begun, process = time.monotonic(), start(2, folder, output, timeout, *at_place)
+    struck = folder / "struck"
+    struck.unlink(missing_ok=True)
+    process, deadline = start(2, folder, output, timeout, *at_place), time.monotonic() + STARTING
+    while not struck.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    begun = time.monotonic()
     try:
-        _, errors = process.communicate(timeout=STARTING + 2 * timeout + SHUTDOWN)
+        _, errors = process.communicate(timeout=2 * timeout + SHUTDOWN + ENDING)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         return "it HANGS"
     ours = [line for line in errors.splitlines() if line.startswith("textgen: ")]
-    print(f"exit {process.returncode} after {time.monotonic() - begun:.0f} s", *ours, sep="; ", end="; ", flush=True)
-    if process.returncode == 0:
+    print(f"exit {process.returncode} {time.monotonic() - begun:.0f} s later", *ours, sep="; ", end="; ", flush=True)
+    if not struck.exists():
         return "NOTHING happened"
-    deadline = time.monotonic() + timeout + 10  # for those that torchrun, killed itself, has left
+    deadline = time.monotonic() + timeout + ENDING  # for those that torchrun, killed itself, has left
     while alive := [rank for rank in "01" if _is_alive(folder / rank)]:
         if time.monotonic() > deadline:
             return f"{alive} are LEFT"
@@ -183,17 +219,20 @@ def _is_alive(file: Path) -> bool:
 def main() -> None:
     """Run what the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["alike", "killed"])
+    parser.add_argument("what", choices=["alike", "killed", "restarted"])
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--sizes", default="2,3")
+    parser.add_argument("--sizes", default="1,2,3")
     parser.add_argument("--timeout", type=float, default=15)
     parser.add_argument("--only", default=",".join(map(str, range(len(PLACES)))))
     given = parser.parse_args()
+    sizes = [int(size) for size in given.sizes.split(",")]
     if given.what == "alike":
-        good = alike(given.models.split(","), given.steps, [int(size) for size in given.sizes.split(",")])
+        good = alike(given.models.split(","), given.steps, [size for size in sizes if size > 1])
+    elif given.what == "killed":
+        good = killed(given.timeout, [int(number) for number in given.only.split(",")], sizes)
     else:
-        good = killed(given.timeout, [int(number) for number in given.only.split(",")])
+        good = restarted(given.timeout)
     sys.exit(not good)
 
 

@@ -131,23 +131,26 @@ def _recorded(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[Ch
     """The files whose checksums run.json has."""
     for name, sha256 in record.get("files", {}).items():
         try:
-            path = directory.inside(name)
-            if not path.exists():
-                yield CheckedFile(name, "missing", f"{path} is not there")
-            elif name == _PIPELINE:
-                yield _pipeline(directory, record)
-            elif name == _VOCABULARY:
-                read_json(path, sha256)
-                yield CheckedFile(name)
-            elif (actual := file_checksum(path)) == sha256:
-                yield CheckedFile(name)
-            else:
-                cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…"
-                yield CheckedFile(name, "damaged", f"{path}: {cause}")
+            yield _compared(directory, record, name, sha256)
         except PipelineError as error:
             yield CheckedFile(name, "damaged", str(error))
         except RunError as error:
             yield _failed(directory, error, name)
+
+
+def _compared(directory: RunDirectory, record: Mapping[str, Any], name: str, sha256: str) -> CheckedFile:
+    """A file and its checksum. Raises PipelineError and RunError."""
+    path = directory.inside(name)
+    if not path.exists():
+        return CheckedFile(name, "missing", f"{path} is not there")
+    if name == _PIPELINE:
+        return _pipeline(directory, record)
+    if name == _VOCABULARY:
+        read_json(path, sha256)
+    elif (actual := file_checksum(path)) != sha256:
+        cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…"
+        return CheckedFile(name, "damaged", f"{path}: {cause}")
+    return CheckedFile(name)
 
 
 def _pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> CheckedFile:

@@ -45,16 +45,7 @@ def make_command(context: BuildContext) -> click.Command:
 
 
 def _search(
-    built: BuildContext,
-    /,
-    pipeline: str,
-    space: str,
-    trials: int,
-    output: str | None,
-    as_json: bool,
-    quiet: bool,
-    pruning: bool,
-    **options: Any,
+    built: BuildContext, /, pipeline: str, space: str, trials: int, as_json: bool, quiet: bool, **options: Any
 ) -> None:
     """Search for the settings of a pipeline that give the lowest loss, with Optuna.
 
@@ -71,6 +62,28 @@ def _search(
     end early. The same command again resumes where Ctrl-C or a crash ended it, and further commands in the same folder,
     also on other machines that share it, work on the same study.
     """
+    switch = _Switch()
+    search = _prepared(built, pipeline, space, switch, **options)
+    with switch:
+        try:
+            search.run(trials, partial(_tell, trials=trials, quiet=quiet))
+        except Interrupted as stopped:
+            cause = f"stopped in {search.folder}; the same command resumes"
+            raise Interrupted(cause, signal_number=switch.number or signal.SIGINT) from stopped
+    _report(search, search.results(), as_json=as_json)
+
+
+def _prepared(
+    built: BuildContext,
+    pipeline: str,
+    space: str,
+    switch: _Switch,
+    *,
+    output: str | None,
+    pruning: bool,
+    **options: Any,
+) -> Search:
+    """The search, checked, in its folder."""
     # Optuna and NumPy are loaded when there is work for them, so that --help need not wait.
     import optuna
 
@@ -79,28 +92,21 @@ def _search(
     from textgen_optuna.space import read_space
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    switch = _Switch()
-    engine = Engine(built.plugins)
     search = Search(
-        engine=engine,
+        engine=Engine(built.plugins),
         pipeline=pipeline,
         space=read_space(space),
-        folder=Path(),
+        folder=Path(output or "."),
         is_pruned=pruning,
         cancelled=switch.is_on,
         **options,
     )
     name = search.check().name
-    search = attrs.evolve(search, folder=Path("runs", f"{name}-optuna") if output is None else Path(output))
+    if output is None:
+        search = attrs.evolve(search, folder=Path("runs", f"{name}-optuna"))
     if (search.folder / "run.json").exists():
         raise UsageError(f"{search.folder} is a run directory; give another --output", argument="output")
-    with switch:
-        try:
-            search.run(trials, partial(_tell, trials=trials, quiet=quiet))
-        except Interrupted as stopped:
-            cause = f"stopped in {search.folder}; the same command resumes"
-            raise Interrupted(cause, signal_number=switch.number or signal.SIGINT) from stopped
-    _report(search, search.results(), as_json=as_json)
+    return search
 
 
 def _tell(result: TrialResult, number: int, trials: int, *, quiet: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -22,7 +23,7 @@ def page(runs: Sequence[ComparedRun], prompt: str | None) -> str:
     template = Template(Path(__file__).with_name("comparison.html.template").read_text(encoding="utf-8"))
     drawn = [run.label for run in runs if run.curve]
     figures = [
-        [_swatch(drawn.index(run.label) if run.curve else None) + escape(run.label), *map(escape, cells(run)[1:])]
+        [_swatch(drawn.index(run.label) if run.curve else None) + _name(run), *map(escape, cells(run)[1:])]
         for run in runs
     ]
     return template.substitute(
@@ -30,7 +31,7 @@ def page(runs: Sequence[ComparedRun], prompt: str | None) -> str:
         note=f'<p class="note">{escape(cause)}</p>' if cause else "",
         figures=_table(map(escape, HEADER), figures, "figures"),
         settings=_settings(runs),
-        curves=draw(runs),
+        curves=f'<div class="plot">{draw(runs)}</div>' if drawn else "<p>No run has an evaluation yet.</p>",
         samples=_samples(runs, prompt),
     )
 
@@ -67,6 +68,11 @@ def _table(header: Iterable[str], rows: Iterable[Sequence[str]], kind: str) -> s
     )
 
 
+def _name(run: ComparedRun) -> str:
+    """Its label, which may be long, and is broken after a setting or a folder."""
+    return re.sub("[,/]", r"\g<0><wbr>", escape(run.label))
+
+
 def _swatch(number: int | None) -> str:
     """A piece of the run's line."""
     path = "" if number is None else f'<path class="c{number}" d="M0 5 h26"/>'
@@ -79,7 +85,7 @@ def _settings(runs: Sequence[ComparedRun]) -> str:
     if not found:
         return "<p>All settings are the same.</p>" if len(runs) > 1 else ""
     runs = [run for run in runs if run.settings]
-    names = [escape(run.label) for run in runs]
+    names = [_name(run) for run in runs]
     by_run = [{label: value for value, labels in each.values for label in labels} for each in found]
     rows = [[escape(values[run.label]) for run in runs] for values in by_run]
     keys = [escape(each.key) for each in found]
@@ -97,5 +103,5 @@ def _samples(runs: Sequence[ComparedRun], prompt: str | None) -> str:
     cards = []
     for run in shown:
         body = f"<pre>{escape(run.text)}</pre>" if run.text else f'<p class="note">{escape(run.why_no_text)}</p>'
-        cards.append(f"<article><h3>{escape(run.label)}</h3>{body}</article>")
+        cards.append(f"<article><h3>{_name(run)}</h3>{body}</article>")
     return f'<h2>What they write{begun}</h2>\n<div class="samples">{"".join(cards)}</div>'

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from textgen_builtins.commands import text
 from textgen_builtins.commands.compared import ComparedRun
-from textgen_builtins.observers.loss_plot import ticks
+from textgen_builtins.plot import BOTTOM, LEFT, TOP, Axes, document
 
 MARK: Final = "<!-- curves of textgen compare -->"
 WIDTH: Final = 990
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 360, 24, 52
+_ROOM: Final = 360
 _LEAST_HEIGHT: Final = 460
 _LABEL_HEIGHT: Final = 17
 _LABEL_LENGTH: Final = 34
@@ -23,44 +23,25 @@ _BEGINNING: Final = 0.15  # share of a run in which its loss may leave the pictu
 LIGHT: Final = ("#1976b8", "#cc3d10", "#006b57", "#7a1fa2", "#5a3200", "#000000")
 DARK: Final = ("#5aa9ee", "#ff7033", "#0fa37f", "#f3b6ff", "#f7e05a", "#ffffff")
 _DASHES: Final = ("none", "7 4", "2 3")
-_STYLE: Final = """
-  svg.curves { color-scheme: light dark; font: 13px system-ui, sans-serif; background: #ffffff; }
-  .curves text { fill: #333333; } .curves .grid { stroke: #e3e3e3; } .curves .axis { stroke: #777777; }
-  .curves path { fill: none; stroke-width: 2; stroke-linejoin: round; }
-  .curves .leader { stroke-width: 1; opacity: 0.55; }
-"""
-_DARK_STYLE: Final = """
-    svg.curves { background: #1b1d21; } .curves text { fill: #d6d6d6; }
-    .curves .grid { stroke: #34373d; } .curves .axis { stroke: #8a8a8a; }
-"""
-_Place = Callable[[float, float], tuple[float, float]]
 
 
 def draw(runs: Sequence[ComparedRun]) -> str:
     """The SVG. A run without an evaluation is not in it."""
     drawn = [run for run in runs if run.curve]
-    height = max(_LEAST_HEIGHT, _TOP + _BOTTOM + _LABEL_HEIGHT * (len(drawn) + 1))
-    if not drawn:
-        return _document(height, '<text x="64" y="60">no run has an evaluation yet</text>', ())
-    low, high = _range(drawn)
-    x_ticks, y_ticks = ticks(0, max(run.curve[-1][0] for run in drawn), 6), ticks(low, high, 6, outward=True)
-    x_span, y_low, y_high = max(x_ticks[-1], *(run.curve[-1][0] for run in drawn)), y_ticks[0], y_ticks[-1]
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            _LEFT + (WIDTH - _LEFT - _RIGHT) * x / x_span,
-            _TOP + (height - _TOP - _BOTTOM) * min(max((y_high - y) / (y_high - y_low), -1), 2),
-        )
-
-    kind = "loss of the held-out text" if all(run.is_held_out for run in drawn) else "loss"
-    parts = [
-        *_axes(x_ticks, y_ticks, place, height, f"{kind} (nats per token)"),
-        f'<clipPath id="plot"><rect x="{_LEFT}" y="{_TOP}" width="{WIDTH - _LEFT - _RIGHT + 6}" '
-        f'height="{height - _TOP - _BOTTOM + 6}"/></clipPath>',
-    ]
-    parts += [_line(run, number, place) for number, run in enumerate(drawn)]
-    parts += _named(drawn, place, height)
-    return _document(height, "\n  ".join(parts), drawn)
+    height = max(_LEAST_HEIGHT, TOP + BOTTOM + _LABEL_HEIGHT * (len(drawn) + 1))
+    parts = ['<text x="64" y="60">no run has an evaluation yet</text>']
+    if drawn:
+        axes = Axes(WIDTH, height, _ROOM, max(run.curve[-1][0] for run in drawn), *_range(drawn))
+        kind = "loss of the held-out text" if all(run.is_held_out for run in drawn) else "loss"
+        clip = f'<rect x="{LEFT}" y="{TOP}" width="{axes.right - LEFT + 6}" height="{axes.bottom - TOP + 6}"/>'
+        parts = [
+            *axes.parts(f"{kind} (nats per token)"),
+            f'<clipPath id="plot">{clip}</clipPath>',
+            *(_line(run, number, axes) for number, run in enumerate(drawn)),
+            *_named(drawn, axes),
+        ]
+    light, dark = (_rules(len(drawn), colours) for colours in (LIGHT, DARK))
+    return document(WIDTH, height, "loss of each run by step", parts, light, dark, MARK)
 
 
 def is_picture(beginning: bytes) -> bool:
@@ -79,33 +60,30 @@ def _range(runs: Sequence[ComparedRun]) -> tuple[float, float]:
     return best, high
 
 
-def _line(run: ComparedRun, number: int, place: _Place) -> str:
-    points = [place(*point) for point in run.curve]
-    path = " L".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    x, y = points[-1]
+def _line(run: ComparedRun, number: int, axes: Axes) -> str:
+    x, y = axes.place(*run.curve[-1])
     title = f"<title>{html.escape(_printable(run.label))}</title>"
     dot = f'<circle class="f{number}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
-    return f'<g clip-path="url(#plot)"><path class="c{number}" d="M{path}">{title}</path>{dot}</g>'
+    return f'<g clip-path="url(#plot)"><path class="c{number}" d="{axes.line(run.curve)}">{title}</path>{dot}</g>'
 
 
-def _named(runs: Sequence[ComparedRun], place: _Place, height: int) -> list[str]:
+def _named(runs: Sequence[ComparedRun], axes: Axes) -> list[str]:
     """A name with the last loss right of each line, at its height or as near to it as names have room."""
-    ends = [place(*run.curve[-1]) for run in runs]
+    ends = [axes.place(*run.curve[-1]) for run in runs]
     order = sorted(range(len(runs)), key=lambda number: (ends[number][1], number))
-    lowest = height - _BOTTOM
     places: list[float] = []
     for number in order:
-        wanted = min(max(ends[number][1], _TOP + 4), lowest)
+        wanted = min(max(ends[number][1], TOP + 4), axes.bottom)
         places.append(max(wanted, places[-1] + _LABEL_HEIGHT if places else wanted))
-    bound = lowest + 4.0
+    bound = axes.bottom + 4.0
     for place_in_order in reversed(range(len(places))):
         places[place_in_order] = min(places[place_in_order], bound)
         bound = places[place_in_order] - _LABEL_HEIGHT
     parts = []
-    left = WIDTH - _RIGHT + 36
+    left = axes.right + 36
     for number, y in zip(order, places, strict=True):
         (end_x, end_y), run = ends[number], runs[number]
-        end_y = min(max(end_y, _TOP), lowest)
+        end_y = min(max(end_y, TOP), axes.bottom)
         name = _printable(run.label)
         title = f"<title>{html.escape(name)}</title>"
         parts.append(f'<path class="leader c{number}" d="M{end_x + 5:.1f},{end_y:.1f} L{left - 5},{y:.1f}"/>')
@@ -117,46 +95,15 @@ def _named(runs: Sequence[ComparedRun], place: _Place, height: int) -> list[str]
     return parts
 
 
-def _axes(x_ticks: Sequence[float], y_ticks: Sequence[float], place: _Place, height: int, title: str) -> list[str]:
-    parts = []
-    bottom, right = height - _BOTTOM, WIDTH - _RIGHT
-    for tick in y_ticks:
-        y = place(0, tick)[1]
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for tick in x_ticks:
-        x = place(tick, y_ticks[0])[0]
-        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 5}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 19}" text-anchor="middle">{tick:,g}</text>')
-    middle = (_TOP + bottom) / 2
-    return [
-        *parts,
-        f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>',
-        f'<line class="axis" x1="{_LEFT}" x2="{_LEFT}" y1="{_TOP}" y2="{bottom}"/>',
-        f'<text x="{(_LEFT + right) / 2}" y="{height - 12}" text-anchor="middle">step</text>',
-        f'<text x="18" y="{middle}" text-anchor="middle" transform="rotate(-90 18 {middle})">{title}</text>',
-    ]
-
-
-def _colours(runs: Sequence[Any], colours: Sequence[str]) -> str:
+def _rules(count: int, colours: Sequence[str]) -> str:
     """The style of each run's line and name."""
     rules = []
-    for number in range(len(runs)):
+    for number in range(count):
         colour = colours[number % len(colours)]
         dash = _DASHES[number // len(colours) % len(_DASHES)]
         rules.append(f"  .curves .c{number} {{ stroke: {colour}; stroke-dasharray: {dash}; }}")
         rules.append(f"  .curves .f{number} {{ fill: {colour}; }}")
     return "\n".join(rules)
-
-
-def _document(height: int, body: str, runs: Sequence[Any]) -> str:
-    dark = f"{_DARK_STYLE}{_colours(runs, DARK)}"
-    style = f"{_STYLE}{_colours(runs, LIGHT)}\n  @media (prefers-color-scheme: dark) {{{dark}\n  }}\n"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="curves" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-        f'height="{height}" role="img" aria-label="loss of each run by step">{MARK}\n'
-        f"  <style>{style}</style>\n  {body}\n</svg>\n"
-    )
 
 
 def _printable(text: str) -> str:

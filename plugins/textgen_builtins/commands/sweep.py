@@ -9,17 +9,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import click
 
-from textgen import Interrupted, UsageError
+from textgen import Interrupted, RunSummary, UsageError
 from textgen.cli.options import check_pipeline
 from textgen_builtins.commands import text
 from textgen_builtins.commands.processes import Command, Sweep, run_trials, status_of
 from textgen_builtins.commands.results import Result, as_text, effects, results
 from textgen_builtins.commands.trials import Trial, check_trials, choose_trials, parse_settings
+
+_ENOUGH: Final = 0.1  # trials to be done before the rest is estimated
 
 
 @click.command("sweep")
@@ -60,27 +62,14 @@ def sweep(
     got, and which settings mattered: how far the mean losses of their values are apart.
 
     With --jobs the cores are shared out. Ctrl-C stops all trials, each with a checkpoint. A trial that fails does not
-    stop the others; the exit code is then 1. What the trials write is in the
-    folder .logs beside them.
+    stop the others; the exit code is then 1. What the trials write is in the folder .logs beside them.
     """
-    from textgen import Engine  # which loads NumPy
-
-    given = parse_settings(settings)
-    if not given:
-        raise UsageError("no setting is given; --set KEY=VALUE,VALUE, as in --set trainer.learning_rate=1e-3,3e-3")
-    chosen = choose_trials(given, trials, seed)
-    check_pipeline(pipeline)
-    checked = check_trials(Engine(context.discover()), pipeline, chosen)
-    folder = Path("runs", f"{checked.name}-sweep") if output is None else Path(output)
-    if (folder / "run.json").exists():
-        raise UsageError(f"{folder} is a run directory; give another --output, in which those of the trials go")
-    threads = None if checked.threads is not None or jobs == 1 else max(1, _cores() // jobs)
-    command = Command(pipeline, folder, _options(context), threads)
-    progress = Progress(chosen, jobs, is_shown=not quiet)
-    progress.begin(threads)
+    chosen, command = _prepared(context, pipeline, settings, trials, seed, jobs, output)
+    progress = Progress(chosen, command, jobs, is_shown=not quiet)
+    progress.begin()
     done, signal_number = run_trials(command, chosen, jobs, progress.tell)
     progress.end()
-    found = results(chosen, folder, done.failed)
+    found = results(chosen, command.folder, done.failed)
     finished = sum(result.status == "finished" for result in found)
     if signal_number:
         cause = f"stopped; {finished} of {text.counted(len(found), 'trial')} finished; the same command resumes"
@@ -88,21 +77,45 @@ def sweep(
     _report(found, chosen, command, as_json=as_json)
 
 
+def _prepared(
+    context: Any, pipeline: str, settings: Sequence[str], number: int | None, seed: int, jobs: int, output: str | None
+) -> tuple[list[Trial], Command]:
+    """The trials, whose pipelines are all checked, and how each is run."""
+    from textgen import Engine  # which loads NumPy
+
+    given = parse_settings(settings)
+    if not given:
+        raise UsageError("no setting is given; --set KEY=VALUE,VALUE, as in --set trainer.learning_rate=1e-3,3e-3")
+    trials = choose_trials(given, number, seed)
+    check_pipeline(pipeline)
+    checked = check_trials(Engine(context.discover()), pipeline, trials)
+    folder = Path("runs", f"{checked.name}-sweep") if output is None else Path(output)
+    if (folder / "run.json").exists():
+        raise UsageError(f"{folder} is a run directory; give another --output, in which those of the trials go")
+    threads = None if checked.threads is not None or jobs == 1 else max(1, _cores() // jobs)
+    return trials, Command(pipeline, folder, _options(context), threads)
+
+
 @attrs.define
 class Progress:
     """One line that says how a sweep stands: written over on a terminal, else again whenever a trial is over."""
 
     trials: Sequence[Trial]
+    command: Command
     jobs: int
     is_shown: bool = True
     _begun: float = attrs.field(factory=time.monotonic)
-    _first: float | None = None
+    _before: dict[str, float] = attrs.field(factory=dict)  # by trial, the part of it that was done already
     _over: int = 0
     _best: tuple[float, str] | None = None
     _wide: int = 0
 
-    def begin(self, threads: int | None) -> None:
+    def begin(self) -> None:
         """Say what is to be done."""
+        for trial in self.trials:
+            found = status_of(self.command.path(trial))
+            self._before[trial.name] = 0.0 if found is None else _part(found)
+        threads = self.command.threads
         share = "" if threads is None else f", each with {text.counted(threads, 'thread')}"
         together = f", {self.jobs} at a time{share}" if self.jobs > 1 else ""
         self._say(f"{text.counted(len(self.trials), 'trial')}{together}")
@@ -129,24 +142,20 @@ class Progress:
             self._overwrite("")
 
     def _line(self, sweep: Sweep, over: int) -> str:
-        steps, part = [], float(over)
-        for trial, _ in sweep.running.values():
-            found = status_of(sweep.command.path(trial))
-            if found is not None and found.step is not None:
-                steps.append(text.progress(found.step, found.steps))
-                part += found.step / found.steps if found.steps else 0.0
+        running = [found for trial, _ in sweep.running.values() if (found := status_of(sweep.command.path(trial)))]
+        steps = [text.progress(found.step, found.steps) for found in running if found.step is not None]
         said = [f"{over} of {len(self.trials)} done"]
         said += [f"{len(sweep.failed)} failed"] if sweep.failed else []
-        running = f" (step {', '.join(steps)})" if steps else ""
-        said += [f"{len(sweep.running)} running{running}"] if sweep.running else []
+        shown = f" (step {', '.join(steps)})" if steps else ""
+        said += [f"{len(sweep.running)} running{shown}"] if sweep.running else []
         said += [f"{len(sweep.waiting)} run elsewhere"] if sweep.waiting and not sweep.running else []
         if self._best is not None:
             said.append(f"best {self._best[0]:.4f}: {self._best[1]}")
-        if self._first is None:
-            self._first = part
-        elif part - self._first > 0.1 and over < len(self.trials):
-            rest = (time.monotonic() - self._begun) * (len(self.trials) - part) / (part - self._first)
-            said += [f"{text.duration(rest)} to go"] if rest >= 1 else []
+        part = over + sum(map(_part, running)) + sum(self._before[trial.name] for trial in sweep.waiting)
+        done = part - sum(self._before.values())
+        if done > _ENOUGH and over < len(self.trials):
+            rest = (time.monotonic() - self._begun) * (len(self.trials) - part) / done
+            said += [f"about {text.duration(rest)} to go"] if rest >= 1 else []
         return "; ".join(said)
 
     def _say(self, line: str) -> None:
@@ -157,6 +166,11 @@ class Progress:
         line = line[: shutil.get_terminal_size().columns - 1]
         click.echo(f"\r{line.ljust(self._wide)}\r{line}", nl=False, err=True)
         self._wide = len(line)
+
+
+def _part(found: RunSummary) -> float:
+    """How much of a run is done."""
+    return 1.0 if found.status == "finished" else (found.step or 0) / found.steps if found.steps else 0.0
 
 
 def _report(found: Sequence[Result], trials: Sequence[Trial], command: Command, *, as_json: bool) -> None:

@@ -24,7 +24,8 @@ MAX_TRIALS: Final = 1000
 _MAX_NAME: Final = 150
 _SHOWN_TRIALS: Final = 2
 _OF_THE_SWEEP: Final = ("name", "output")
-_CLOSING: Final = {"[": "]", "{": "}"}
+_STRING: Final = re.compile(r'"(?:\\.|[^"\\])*"?' r"|'[^']*'?", re.DOTALL)
+_DEPTH: Final = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 @attrs.frozen
@@ -55,19 +56,12 @@ def parse_settings(given: Iterable[str]) -> list[Setting]:
     for override in given:
         key, equals, text = override.partition("=")
         key = ".".join(part.strip() for part in key.split("."))
-        values = [toml_value(piece.strip()) for piece in _split(text)]
-        faults += [attrs.evolve(value, path=key) for value in values if isinstance(value, Fault)]
-        shown = [inline_toml(value) for value in values if not isinstance(value, Fault)]
         if not equals or not all(key.split(".")):
             faults.append(Fault("", "expected KEY=VALUE,VALUE as in trainer.learning_rate=1e-3,3e-3", repr(override)))
-        elif key in _OF_THE_SWEEP:
-            faults.append(Fault(key, "each trial has its own", "", "--output is the folder of them all"))
-        elif "" in values and len(values) > 1:
-            faults.append(Fault(key, "expected a value before and after each comma", text.strip()))
-        elif twice := next((value for value in shown if shown.count(value) > 1), None):
-            faults.append(Fault(key, f"the value {twice} is given twice"))
-        elif key in settings:
-            faults.append(Fault(key, "given twice", "", "put all values into one --set, with commas between"))
+            continue
+        values = [toml_value(piece.strip()) for piece in _split(text)]
+        faults += [attrs.evolve(value, path=key) for value in values if isinstance(value, Fault)]
+        faults += _faults_of(key, values, text, key in settings)
         settings[key] = Setting(key, tuple(values))
     if faults:
         raise UsageError(faults=faults)
@@ -124,28 +118,35 @@ def shown_value(value: Any) -> str:
     return value if isinstance(value, str) else inline_toml(value)
 
 
+def _faults_of(key: str, values: Sequence[Any], text: str, is_given: bool) -> Iterator[Fault]:
+    """The first thing that is wrong with a key and its values."""
+    shown = [inline_toml(value) for value in values if not isinstance(value, Fault)]
+    if key in _OF_THE_SWEEP:
+        yield Fault(key, "each trial has its own", "", "--output is the folder of them all")
+    elif "" in values and len(values) > 1:
+        yield Fault(key, "expected a value before and after each comma", text.strip())
+    elif twice := next((value for value in shown if shown.count(value) > 1), None):
+        yield Fault(key, f"the value {twice} is given twice")
+    elif is_given:
+        yield Fault(key, "given twice", "", "put all values into one --set, with commas between")
+
+
 def _split(text: str) -> Iterator[str]:
     """The parts between commas that are not in brackets or strings."""
-    awaited: list[str] = []
-    begun, place = 0, 0
+    part, depth, place = "", 0, 0
     while place < len(text):
-        character = text[place]
-        if awaited and awaited[-1] in "\"'":
-            if character == "\\" and awaited[-1] == '"':
-                place += 1
-            elif character == awaited[-1]:
-                awaited.pop()
-        elif character in "\"'" and (awaited or not text[begun:place].strip()):  # else an apostrophe, as in don't
-            awaited.append(character)
-        elif character in _CLOSING:
-            awaited.append(_CLOSING[character])
-        elif awaited and character == awaited[-1]:
-            awaited.pop()
-        elif character == "," and not awaited:
-            yield text[begun:place]
-            begun = place + 1
-        place += 1
-    yield text[begun:]
+        may_be_string = depth or not part.strip()  # else an apostrophe, as in don't
+        string = _STRING.match(text, place) if may_be_string else None
+        piece = string.group() if string else text[place]
+        place += len(piece)
+        if piece == "," and not depth:
+            yield part
+            part = ""
+            continue
+        part += piece
+        if piece in _DEPTH:
+            depth = max(0, depth + _DEPTH[piece])
+    yield part
 
 
 def _drawn(total: int, number: int, seed: int) -> list[int]:
