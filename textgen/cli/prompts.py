@@ -46,11 +46,6 @@ def as_text(argument: str) -> str:
     return argument
 
 
-def as_texts(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Several of them."""
-    return tuple(map(as_text, arguments))
-
-
 def check_prompt(prompt: str) -> None:
     """Raise UsageError for a prompt with bytes that are not UTF-8: Python has put surrogates in their place."""
     try:

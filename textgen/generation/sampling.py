@@ -42,6 +42,24 @@ class SequenceHistory:
         self.counts = np.zeros((0, self.vocab_size), np.int32)
         self.prompt_counts = np.zeros((0, self.vocab_size), np.int32)
 
+    @classmethod
+    def begin(
+        cls, vocab_size: int, level: str, prompts: Sequence[Ids], streams: Sequence[tuple[int, int]]
+    ) -> SequenceHistory:
+        """Rows that have drawn nothing yet, with the seed and index of each."""
+        rows = cls(vocab_size, level)
+        if level != "none":
+            rows.streams = np.array(streams, np.uint64)
+            rows.prompt_lengths = np.array([len(ids) for ids in prompts], np.int64)
+            rows.lengths = np.zeros_like(rows.prompt_lengths)
+        if level in ("counts", "tokens"):
+            counted = [np.bincount(ids, minlength=vocab_size) for ids in prompts]
+            rows.prompt_counts = np.stack(counted).astype(np.int32)
+            rows.counts = np.zeros_like(rows.prompt_counts)
+        if level == "tokens":
+            rows._tokens = [ids.tolist() for ids in prompts]
+        return rows
+
     def tokens(self, row: int) -> Ids:
         """(N,) ids of a row."""
         if self.level != "tokens":
@@ -58,22 +76,6 @@ class SequenceHistory:
         raise LookupError(
             "this sampler has not announced that it reads random numbers: set its attribute random to True"
         )
-
-    def append_rows(self, prompts: Sequence[Ids], streams: Sequence[tuple[int, int]] = ()) -> None:
-        """Begin sequences below the others, with the seed and index of each."""
-        if self.level == "none":
-            return
-        rows = SequenceHistory(self.vocab_size, self.level)
-        rows.streams = np.array(streams or [(0, 0)] * len(prompts), np.uint64).reshape(-1, 2)
-        rows.prompt_lengths = np.array([len(ids) for ids in prompts], np.int64)
-        rows.lengths = np.zeros_like(rows.prompt_lengths)
-        if self.level != "lengths":
-            counted = [np.bincount(ids, minlength=self.vocab_size) for ids in prompts]
-            rows.prompt_counts = np.stack(counted).astype(np.int32)
-            rows.counts = np.zeros_like(rows.prompt_counts)
-        if self.level == "tokens":
-            rows._tokens = [ids.tolist() for ids in prompts]
-        self.join(rows)
 
     def rows(self, rows: slice | Sequence[int]) -> SequenceHistory:
         """A history of some rows, which shares them with this one where they are given as a slice."""

@@ -6,8 +6,11 @@ import contextlib
 import hashlib
 import re
 import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import attrs
 
@@ -27,14 +30,16 @@ class SourceFile:
 
     def execute(self) -> ModuleType:
         """Import it, whatever that raises."""
-        module = sys.modules[self.module] = ModuleType(self.module)  # config classes look up their types there
-        module.__file__ = self.plugin.path
+        loader = _Loader(self.module, self.plugin.path, self.data)
+        spec = ModuleSpec(self.module, loader, origin=self.plugin.path)
+        spec.has_location = True
+        module = sys.modules[self.module] = module_from_spec(spec)  # config classes look up their types there
         try:
-            # The very bytes that the checksum is of, and never compiled code of an older file.
-            exec(compile(self.data, self.plugin.path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+            loader.exec_module(module)
         except BaseException:
             del sys.modules[self.module]
             raise
+        module.__spec__ = None  # like a script's: no other process can import it by its name
         return module
 
 
@@ -68,6 +73,17 @@ def read_file(path: str | Path) -> SourceFile:
 def is_file(module: str) -> bool:
     """Whether what is to be imported is a plugin file, and no module's name: `py` is none that is in a package."""
     return module.endswith(".py")
+
+
+class _Loader(SourceFileLoader):
+    """Runs the very bytes that the checksum is of: compiled code of an older file never takes their place."""
+
+    def __init__(self, name: str, path: str, data: bytes) -> None:
+        super().__init__(name, path)
+        self._data = data
+
+    def get_code(self, fullname: str) -> Any:
+        return self.source_to_code(self._data, self.path)
 
 
 def _import(source: SourceFile) -> None:
