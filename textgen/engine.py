@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import Any, Final, TextIO, TypeAlias
 
 import attrs
 
@@ -19,7 +19,7 @@ from textgen.contracts.guards import read_pieces
 from textgen.contracts.lifetime import Components
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
-from textgen.generation.arguments import Event
+from textgen.generation.arguments import Event, is_cancelled
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
 from textgen.pipeline.document import Overrides, read_document
@@ -75,26 +75,25 @@ class Engine:
         self._plugins = plugins
         self._disable = frozenset(disable)
 
-    def pipeline(self, source: Source, overrides: Overrides = ()) -> Pipeline:
+    def pipeline(self, source: Source, overrides: Overrides = (), *, output: str | Path | None = None) -> Pipeline:
         """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError.
 
         In a mapping, objects that follow textgen.protocols may stand in place of the tables of components; `train` says
         what else. `overrides` are as `{"trainer.epochs": 5}`, `{"trainer": {"epochs": 5}}` or `["trainer.epochs=5"]`.
+        `output` is the run directory, in place of the pipeline's own.
         """
-        return self._pipeline(source, overrides)
-
-    def _pipeline(self, source: Source, overrides: Overrides, output: Path | None = None) -> Pipeline:
+        path = None if output is None else run_directory(output, "output").path
         if isinstance(source, Pipeline):
             if list(overrides):
                 raise UsageError("a checked Pipeline takes none; give what it was made from", argument="overrides")
-            return source if output is None else attrs.evolve(source, output=output)
+            return source if path is None else attrs.evolve(source, output=path)
         document = read_document(source, overrides)
         plugins = self.plugins(document.disabled_plugins())
         if isinstance(source, Mapping):  # a file is data, and has no objects
             tables, plugins = with_objects(document.tables, plugins)
             document = attrs.evolve(document, tables=tables)
-        pipeline = make_pipeline(with_start(document, plugins, output), plugins)
-        return pipeline if output is None else attrs.evolve(pipeline, output=output)
+        pipeline = make_pipeline(with_start(document, plugins, path), plugins)
+        return pipeline if path is None else attrs.evolve(pipeline, output=path)
 
     def plugins(self, disable: Iterable[str] = ()) -> ComponentSource:
         """The plugins this engine uses, less those of the given names."""
@@ -112,7 +111,7 @@ class Engine:
         overwrite: bool = False,
         console: TextIO | None = None,
         observers: Iterable[Observer] = (),
-        cancelled: Callable[[], bool] | Event = lambda: False,
+        cancelled: Callable[[], bool] | Event | None = None,
         processes: Processes | None = None,
     ) -> Run:
         """Train, resume or skip, as the run directory stands; then generate.
@@ -129,7 +128,7 @@ class Engine:
 
         A finished run that is skipped is only read, so any number of threads and processes may do so at once.
         """
-        pipeline = self._pipeline(source, overrides, None if output is None else run_directory(output, "output").path)
+        pipeline = self.pipeline(source, overrides, output=output)
         return _with_texts(_ensure_trained(pipeline, overwrite, console, observers, cancelled, processes))
 
     def follow(
@@ -139,8 +138,7 @@ class Engine:
 
         Writes nothing. Raises ProcessesError when that process is lost, and what components raise here.
         """
-        path = None if output is None else run_directory(output, "output").path
-        return follow(processes, lambda: self._pipeline(source, overrides, path))
+        return follow(processes, lambda: self.pipeline(source, overrides, output=output))
 
     def train(
         self,
@@ -159,7 +157,7 @@ class Engine:
         overwrite: bool = False,
         console: TextIO | None = None,
         observers: Iterable[Observer] = (),
-        cancelled: Callable[[], bool] | Event = lambda: False,
+        cancelled: Callable[[], bool] | Event | None = None,
     ) -> Run:
         """Train a model on a text, in memory unless `output` names a run directory. `Run.save` writes one later.
 
@@ -180,10 +178,9 @@ class Engine:
             del parts["tokenizer"]
         tables = {**tables_by_name(parts), "data": data or {}, "generate": generate or {}}
         tables |= {"seed": seed, "device": device, "threads": threads}
-        pipeline = self.pipeline(tables if output is not None else {**tables, "observer": []})
+        tables |= {"observer": []} if output is None else {}
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
-            path = Path(folder, "run") if output is None else run_directory(output, "output").path
-            pipeline = attrs.evolve(pipeline, output=path)
+            pipeline = self.pipeline(tables, output=Path(folder, "run") if output is None else output)
             run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
         if output is None:
             run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
@@ -255,11 +252,14 @@ def _ensure_trained(
     overwrite: bool,
     console: TextIO | None,
     observers: Iterable[Observer],
-    cancelled: Callable[[], bool] | Event,
+    cancelled: Callable[[], bool] | Event | None,
     processes: Processes | None = None,
 ) -> Run:
     """The run of a pipeline, trained if it has to be; without texts."""
-    observers, stop = _checked(observers, cancelled)
+    observers, stop = tuple(observers), is_cancelled(cancelled) or (lambda: False)
+    for observer in observers:
+        if not callable(getattr(observer, "observe", None)):
+            raise UsageError("expected objects with a method observe(event)", argument="observers", value=observer)
     directory = RunDirectory(pipeline.output)
     outcome = Execution(pipeline, directory, overwrite, console, observers, stop, processes).ensure_trained()
     given = {"sampler": [choice.table() for choice in pipeline.samplers]}
@@ -276,77 +276,5 @@ def _with_texts(run: Run) -> Run:
         raise
 
 
-def _checked(
-    observers: Iterable[Observer], cancelled: Callable[[], bool] | Event
-) -> tuple[tuple[Observer, ...], Callable[[], bool]]:
-    """Arguments of `run` that would fail only in the middle of it."""
-    observers = tuple(observers)
-    for observer in observers:
-        if not callable(getattr(observer, "observe", None)):
-            raise UsageError("expected objects with a method observe(event)", argument="observers", value=observer)
-    stop = getattr(cancelled, "is_set", cancelled)
-    if not callable(stop):
-        raise UsageError("expected a function or an event", argument="cancelled", value=cancelled)
-    return observers, stop
-
-
-def run(
-    source: Source,
-    overrides: Overrides = (),
-    *,
-    output: str | Path | None = None,
-    overwrite: bool = False,
-    observers: Iterable[Observer] = (),
-    cancelled: Callable[[], bool] | Event = lambda: False,
-) -> Run:
-    """Run a pipeline with the installed plugins, silently: `Engine().run`, whose arguments it takes."""
-    return Engine().run(source, overrides, output=output, overwrite=overwrite, observers=observers, cancelled=cancelled)
-
-
-def train(
-    *,
-    corpus: str | Sequence[str] | Mapping[str, Any] | Corpus,
-    tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
-    model: Any,
-    trainer: str | Mapping[str, Any] | Trainer,
-    sampler: str | Mapping[str, Any] | Callable[..., Any] | Sequence[Any] = (),
-    data: Mapping[str, Any] | None = None,
-    generate: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-    output: str | Path | None = None,
-    overwrite: bool = False,
-    observers: Iterable[Observer] = (),
-    cancelled: Callable[[], bool] | Event = lambda: False,
-) -> Run:
-    """Train a model on a text, in memory, with the installed plugins: `Engine().train`, whose arguments it takes."""
-    return Engine().train(
-        corpus=corpus,
-        tokenizer=tokenizer,
-        model=model,
-        trainer=trainer,
-        sampler=sampler,
-        data=data,
-        generate=generate,
-        seed=seed,
-        device=device,
-        threads=threads,
-        output=output,
-        overwrite=overwrite,
-        observers=observers,
-        cancelled=cancelled,
-    )
-
-
-def load(
-    path: str | Path,
-    *,
-    device: str = "auto",
-    sampler: Any = None,
-    model: Any = None,
-    tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
-    corpus: str | Sequence[str] | Mapping[str, Any] | Corpus | None = None,
-) -> Generator:
-    """The generator of a run directory: `Engine().load`, whose arguments it takes."""
-    return Engine().load(path, device=device, sampler=sampler, model=model, tokenizer=tokenizer, corpus=corpus)
+_ENGINE: Final = Engine()  # of the installed plugins, which it looks for in each call
+run, train, load = _ENGINE.run, _ENGINE.train, _ENGINE.load

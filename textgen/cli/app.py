@@ -111,37 +111,35 @@ class _Group(click.Group):
         return made
 
 
+def _context_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
+    """An option whose value is an attribute of the CommandContext. It is eager, so that it counts for --help too."""
+
+    def keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+        setattr(ctx.obj, str(parameter.name), value)
+
+    return click.option(*names, is_eager=True, callback=keep, expose_value=False, **attributes)
+
+
 @click.command(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
-    "--no-plugin",
-    "disable",
+@_context_option(
+    *("--no-plugin", "disable"),
     multiple=True,
     metavar="NAME",
-    is_eager=True,  # so that it counts for --help too
-    callback=lambda ctx, _, names: setattr(ctx.obj, "disable", names),
-    expose_value=False,
     help="Do without a plugin: the name of its entry point, its package, or package:entry-point.",
 )
-@click.option(
-    "--plugin",
-    "plugin_files",
+@_context_option(
+    *("--plugin", "plugin_files"),
     multiple=True,
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE.py",
-    is_eager=True,
-    callback=lambda ctx, _, paths: setattr(ctx.obj, "plugin_files", paths),
-    expose_value=False,
     help="Use a plugin that is a single Python file. May be given several times.",
 )
-@click.option(
+@_context_option(
     "--patience",
     type=click.FloatRange(min=0),
     default=PATIENCE_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    is_eager=True,
-    callback=lambda ctx, _, seconds: setattr(ctx.obj, "patience", seconds),
-    expose_value=False,
     help="How long a list of all plugins waits for those that are slow to import.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

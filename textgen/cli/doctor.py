@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from textgen.cli.options import json_option
+from textgen.visible import size
 
 
 @click.command("doctor")
@@ -44,9 +45,9 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     cores, memory = report["cores"], report["memory"]
     load = "" if cores["load"] is None else f", load {cores['load']:.1f}"
     yield f"cores     {cores['usable']} usable of {cores['present']}{load}"
-    yield f"memory    {_size(memory['available'])} available of {_size(memory['total'])}"
+    yield f"memory    {size(memory['available'])} available of {size(memory['total'])}"
     for device in report["devices"]:
-        room = "" if device["memory"] is None else f", {_size(device['free'])} free of {_size(device['memory'])}"
+        room = "" if device["memory"] is None else f", {size(device['free'])} free of {size(device['memory'])}"
         yield f"device    {device['name']}: {device['model']}{room}"
     if not report["devices"]:
         yield f"device    cpu ({'no GPU that torch can use' if report['driver'] else 'no driver for a GPU was found'})"
@@ -56,7 +57,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for name, more in (("cache", "size"), ("folder", "free")):
         folder = report[name]
         writable = "writable" if folder["writable"] else "not writable"
-        yield f"{name:10}{folder['path']}: {writable}, {_size(folder[more])}{' free' * (more == 'free')}"
+        yield f"{name:10}{folder['path']}: {writable}, {size(folder[more])}{' free' * (more == 'free')}"
     for plugin in report["plugins"]:
         health = f"left out: {plugin['left_out']}" if plugin["left_out"] else ", ".join(plugin["components"])
         who = f"{plugin['name']} [{plugin['distribution']} {plugin['version']}]"
@@ -64,11 +65,3 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield "" if report["problems"] else "\nnothing is wrong"
     for problem in report["problems"]:
         yield f"{'SERIOUS' if problem['serious'] else 'note'}: {problem['what']}\n    {problem['advice']}"
-
-
-def _size(count: int | None) -> str:
-    """Bytes as people say them."""
-    if count is None:
-        return "an unknown amount"
-    power = min(max(0, (count.bit_length() - 1) // 10), 3)
-    return f"{count / 1024**power:.{int(power == 3)}f} {('B', 'KiB', 'MiB', 'GiB')[power]}"

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from textgen.cli.options import check_run, device_option, readable_file
+from textgen.cli.prompts import as_text
 from textgen.cli.request_options import RequestCommand, request_options
 
 
@@ -15,6 +16,7 @@ from textgen.cli.request_options import RequestCommand, request_options
 @click.option(
     *("--prompt", "-p", "prompts"),
     multiple=True,
+    callback=lambda _ctx, _parameter, given: tuple(map(as_text, given)),
     help="The text to continue. May be given several times. Without one, it is what is piped in on stdin; on a "
     "terminal, a session opens.",
 )

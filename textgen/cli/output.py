@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from textgen.cli.options import check_state_output
-from textgen.cli.prompts import as_texts, check_utf8, read_prompts
+from textgen.cli.prompts import check_utf8, read_prompts
 from textgen.cli.request_options import as_arguments
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.streams import print_stream, print_text, report_seed
@@ -36,7 +36,7 @@ _ENDS: Final = ("stop", "stop_tokens", "time_limit")
 class OutputOptions:
     """Which texts are written, and in which form."""
 
-    prompts: tuple[str, ...] = attrs.field(converter=as_texts)
+    prompts: tuple[str, ...]
     prompt_file: str | None
     prompts_file: str | None
     n: int
@@ -51,7 +51,8 @@ class OutputOptions:
 
     def is_interactive(self) -> bool:
         """Whether no prompt is given, and a person can type some."""
-        return self._has_none() and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+        has_none = not self.prompts and (self.prompt_file, self.prompts_file, self.load_state) == (None, None, None)
+        return has_none and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
     def is_several(self) -> bool:
         """Whether more than one text may come."""
@@ -88,9 +89,6 @@ class OutputOptions:
     def read_prompts(self) -> list[tuple[str, str]]:
         """Each prompt with its place in a file, or ""."""
         return read_prompts(self.prompts, self.prompt_file, self.prompts_file, may_be_piped=self.load_state is None)
-
-    def _has_none(self) -> bool:
-        return not self.prompts and (self.prompt_file, self.prompts_file, self.load_state) == (None, None, None)
 
 
 def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) -> None:
@@ -144,7 +142,7 @@ def _generations(
         return iter([generator.generate(**_one(output, prompts), logprobs=output.logprobs, **arguments)])
     for prompt, source in prompts:  # before any text is made
         try:
-            generator.encode_prompt(prompt, _unknown_characters(generator, arguments))
+            generator.encode_prompt(prompt, arguments.get("unknown_characters"))
         except UsageError as error:
             error.source = source
             raise
@@ -182,7 +180,7 @@ def _write_whole(
         report = index.report(added) if index is not None else None
         try:
             if output.form == "jsonl":
-                fed = generator.encode_prompt(generation.prompt, _unknown_characters(generator, arguments))
+                fed = generator.encode_prompt(generation.prompt, arguments.get("unknown_characters"))
                 row = _as_row(generation, len(fed), generator.tokenizer)
                 row |= {"novelty": report and attrs.asdict(report)} if output.novelty else {}
                 print_text(json.dumps(row, ensure_ascii=False) + "\n")
@@ -203,10 +201,6 @@ def _announce(generator: Generator) -> None:
     if generator.path is not None and not (generator.path / FOLDER).exists():
         table = inline_toml(plain(generator.tables["corpus"]))
         click.echo(f"novelty: making the index of the corpus of {generator.path}, {table}", err=True)
-
-
-def _unknown_characters(generator: Generator, arguments: dict[str, Any]) -> Any:
-    return (generator.defaults | arguments).get("unknown_characters", "error")
 
 
 @contextlib.contextmanager

@@ -46,11 +46,6 @@ def as_text(argument: str) -> str:
     return argument
 
 
-def as_texts(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Several of them."""
-    return tuple(map(as_text, arguments))
-
-
 def check_utf8(text: str, what: str = "the prompt") -> None:
     """Raise UsageError for a text with bytes that are not UTF-8: Python has put surrogates in their place."""
     try:

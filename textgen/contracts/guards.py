@@ -9,10 +9,10 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
-from textgen.contracts.tracebacks import last_line, packages_of
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import ContractError, DeviceError, TextgenError
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
+from textgen.plugin.places import last_line, packages_of
 from textgen.protocols import Array, Corpus, Ids, IncrementalDecoder, Model, Tensors
 
 # Exceptions that are attributed to a component: sys.exit() in one would end a run without a message.

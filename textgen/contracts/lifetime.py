@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
@@ -14,11 +15,12 @@ from textgen.pipeline.structure import Choice
 from textgen.plugin.component import OBJECT, BuildContext, Offer
 
 
-class Components:
+class Components(contextlib.ExitStack):
     """Builds components, and closes those that have a method `close`, the last one first."""
 
     def __init__(self) -> None:
-        self._open: list[tuple[Any, Offer]] = []
+        super().__init__()
+        self._known: list[Any] = []
 
     def build(self, choice: Choice, context: BuildContext) -> Any:
         """Build the object of a component, and those that it is made of; see `checks.build`."""
@@ -28,26 +30,17 @@ class Components:
 
     def add(self, made: Any, offer: Offer) -> None:
         """Close this one too, unless it is an object that the program gave."""
-        if offer.distribution != OBJECT and callable(getattr(made, "close", None)):
-            self._open.append((made, offer))
+        made = made.inner if isinstance(made, Watched) else made  # one tokenizer may be watched twice
+        if offer.distribution != OBJECT and not any(made is other for other in self._known):
+            self._known.append(made)
+            if callable(getattr(made, "close", None)):
+                self.callback(_close, made, offer)
 
-    def close(self) -> None:
-        """Close all of them. What fails is a warning: the work of a run is done, or has failed for another reason."""
-        closed: list[Any] = []
-        while self._open:
-            made, offer = self._open.pop()
-            made = made.inner if isinstance(made, Watched) else made  # one tokenizer may be watched twice
-            if any(made is other for other in closed):
-                continue
-            closed.append(made)
-            try:
-                made.close()
-            except FAILURES as error:
-                cause = f"{type(error).__name__}: {error} {shown_where(error, offer)}"
-                warnings.warn(f"{offer} failed in close: {cause}", PluginWarning, stacklevel=2)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def _close(made: Any, offer: Offer) -> None:
+    """What fails is a warning: the work of a run is done, or has failed for another reason."""
+    try:
+        made.close()
+    except FAILURES as error:
+        cause = f"{type(error).__name__}: {error} {shown_where(error, offer)}"
+        warnings.warn(f"{offer} failed in close: {cause}", PluginWarning, stacklevel=2)

@@ -157,6 +157,14 @@ SAMPLING: Final = _NAMES[_NAMES.index("temperature") : -1]
 """The standard names of sampling options."""
 
 
+def is_cancelled(given: Callable[[], bool] | Event | None) -> Callable[[], bool] | None:
+    """What says whether a work is cancelled: the function given, or that of an event. Raises UsageError."""
+    cancelled = getattr(given, "is_set", given)
+    if cancelled is not None and not callable(cancelled):
+        raise UsageError("expected a function or an event", argument="cancelled", value=given)
+    return cancelled
+
+
 def takes(request: Callable[_P, _R]) -> Callable[[Callable[[_S, _R], _T]], Callable[Concatenate[_S, _P], _T]]:
     """Let a method that takes a `request` be called with the fields of its class instead.
 

@@ -135,6 +135,9 @@ class _AsyncReading:
 
     async def aclose(self) -> None:
         """Leave it: nothing more comes."""
+        self._leave()
+
+    def _leave(self) -> None:
         raise NotImplementedError
 
     async def _wait(self) -> None:
@@ -149,7 +152,7 @@ class _AsyncReading:
         await self.aclose()
 
 
-class AsyncTextStream(_AsyncReading, StreamedText, AsyncIterator[str]):
+class AsyncTextStream(StreamedText, _AsyncReading, AsyncIterator[str]):
     """`TextStream` for asyncio, with the same attributes; an asynchronous context manager.
 
     The text ends by `aclose`, where a task is cancelled that waits for a piece, and where the stream is dropped.
@@ -170,10 +173,6 @@ class AsyncTextStream(_AsyncReading, StreamedText, AsyncIterator[str]):
             raise StopAsyncIteration
         return piece
 
-    async def aclose(self) -> None:
-        """Leave it: nothing more comes."""
-        self._leave()
-
 
 class AsyncPieces(_AsyncReading, AsyncIterator[Piece]):
     """The pieces of `Generator.astream_many`; closed as AsyncTextStream is."""
@@ -193,8 +192,7 @@ class AsyncPieces(_AsyncReading, AsyncIterator[Piece]):
             raise StopAsyncIteration
         return piece
 
-    async def aclose(self) -> None:
-        """Leave them: nothing more comes."""
+    def _leave(self) -> None:
         self._texts.leave()
 
 

@@ -74,8 +74,7 @@ class Chain:
 
     def begin(self, prompts: Sequence[Ids], streams: Sequence[tuple[int, int]]) -> SequenceHistory:
         """The history of rows that begin after their prompts, with the seed and index of each."""
-        history = SequenceHistory(self.vocab_size, self.level)
-        history.append_rows(prompts, streams)
+        history = SequenceHistory.begin(self.vocab_size, self.level, prompts, streams)
         history.states = {link.key: link.start(prompts) for link in self.links if link.has_state}
         return history
 

@@ -216,12 +216,13 @@ class Generator:
             raise UsageError("only a generator of a run directory knows its training corpus")
         return CopyIndex.open(self.path, self.model_id, self.tokenizer, self.training_tokens)
 
-    def encode_prompt(self, prompt: Prompt, unknown_characters: UnknownCharacters = "error") -> Ids:
-        """(T,) ids of a prompt, with what the vocabulary lacks refused, dropped ("skip") or fed ("unknown").
+    def encode_prompt(self, prompt: Prompt, unknown_characters: UnknownCharacters | None = None) -> Ids:
+        """(T,) ids of a prompt, with what the vocabulary lacks refused ("error"), dropped ("skip") or fed ("unknown").
 
-        Raises PromptError, naming the characters.
+        What is not given is as the run has it. Raises PromptError, naming the characters.
         """
-        return check_prompt(self.tokenizer, prompt, unknown_characters)
+        unknown = unknown_characters or self.defaults.get("unknown_characters", "error")
+        return check_prompt(self.tokenizer, prompt, unknown)
 
     def _nonempty(self, text: Prompt) -> tuple[Ids, Ids]:
         """What is fed before a text (see document_start), and its ids."""

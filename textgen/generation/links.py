@@ -101,29 +101,8 @@ class LinkHistory:
     rows: SequenceHistory
     link: Link
 
-    @property
-    def prompt_lengths(self) -> npt.NDArray[np.int64]:
-        """(B,) tokens in the prompt."""
-        return self.rows.prompt_lengths
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """(B,) tokens generated."""
-        return self.rows.lengths
-
-    @property
-    def counts(self) -> npt.NDArray[np.int32]:
-        """(B, V) of generated tokens."""
-        return self.rows.counts
-
-    @property
-    def prompt_counts(self) -> npt.NDArray[np.int32]:
-        """(B, V) of the prompt."""
-        return self.rows.prompt_counts
-
-    def tokens(self, row: int) -> Ids:
-        """(N,) ids of a row."""
-        return self.rows.tokens(row)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rows, name)
 
     @property
     def state(self) -> Tensors:

@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 
 from textgen.errors import UsageError
-from textgen.generation.arguments import SAMPLING, AsRun, ManyRequest, Options, Prompt, Request
+from textgen.generation.arguments import SAMPLING, AsRun, ManyRequest, Options, Prompt, Request, is_cancelled
 from textgen.generation.chain import Chain
 from textgen.generation.continuation import Asked, Continuation, Settings
 from textgen.generation.detokenise import Tail
@@ -76,7 +76,7 @@ class Requests:
         if isinstance(prompts, (list, tuple)):
             return self._continuations(list(asked), first, request.n)
         if whole:
-            _must_end(settings, _switch(request))
+            _must_end(settings, is_cancelled(request.cancelled))
         return self._continuations(asked, first, request.n)
 
     def _among(self, place: int, item: Prompt | Request, shared: ManyRequest, whole: bool) -> Asked:
@@ -93,7 +93,10 @@ class Requests:
     def _check(self, request: Request, options: Options, whole: bool) -> Asked:
         """A request whose options may be those that it shares with others."""
         state = self._values_of(request.state)
-        settings, cancelled = self._settings_of(options, state.get("sampling", _NOTHING)), _switch(options)
+        settings, cancelled = (
+            self._settings_of(options, state.get("sampling", _NOTHING)),
+            is_cancelled(options.cancelled),
+        )
         if whole:
             _must_end(settings, cancelled)
         decoding = settings.decoding
@@ -211,15 +214,6 @@ def _must_end(settings: Settings, cancelled: Callable[[], bool] | None) -> None:
     if decoding.max_new_tokens is None and not ends and not timed:
         hint = "use stream, or give stop, time_limit or cancelled"
         raise UsageError("None never ends", argument="max_new_tokens", suggestion=hint)
-
-
-def _switch(options: Options) -> Callable[[], bool] | None:
-    """What says whether the text is cancelled."""
-    given: Any = options.cancelled
-    cancelled: Callable[[], bool] | None = getattr(given, "is_set", given)
-    if cancelled is not None and not callable(cancelled):
-        raise UsageError("expected a function or an event", argument="cancelled", value=cancelled)
-    return cancelled
 
 
 def _seed(given: Any, default: int) -> int:

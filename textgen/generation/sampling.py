@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from textgen.data import mixed
 from textgen.errors import UsageError
 from textgen.protocols import Array, Ids, Tensors
 
@@ -41,6 +42,24 @@ class SequenceHistory:
         self.counts = np.zeros((0, self.vocab_size), np.int32)
         self.prompt_counts = np.zeros((0, self.vocab_size), np.int32)
 
+    @classmethod
+    def begin(
+        cls, vocab_size: int, level: str, prompts: Sequence[Ids], streams: Sequence[tuple[int, int]]
+    ) -> SequenceHistory:
+        """Rows that have drawn nothing yet, with the seed and index of each."""
+        rows = cls(vocab_size, level)
+        if level != "none":
+            rows.streams = np.array(streams, np.uint64)
+            rows.prompt_lengths = np.array([len(ids) for ids in prompts], np.int64)
+            rows.lengths = np.zeros_like(rows.prompt_lengths)
+        if level in ("counts", "tokens"):
+            counted = [np.bincount(ids, minlength=vocab_size) for ids in prompts]
+            rows.prompt_counts = np.stack(counted).astype(np.int32)
+            rows.counts = np.zeros_like(rows.prompt_counts)
+        if level == "tokens":
+            rows._tokens = [ids.tolist() for ids in prompts]
+        return rows
+
     def tokens(self, row: int) -> Ids:
         """(N,) ids of a row."""
         if self.level != "tokens":
@@ -57,22 +76,6 @@ class SequenceHistory:
         raise LookupError(
             "this sampler has not announced that it reads random numbers: set its attribute random to True"
         )
-
-    def append_rows(self, prompts: Sequence[Ids], streams: Sequence[tuple[int, int]] = ()) -> None:
-        """Begin sequences below the others, with the seed and index of each."""
-        if self.level == "none":
-            return
-        rows = SequenceHistory(self.vocab_size, self.level)
-        rows.streams = np.array(streams or [(0, 0)] * len(prompts), np.uint64).reshape(-1, 2)
-        rows.prompt_lengths = np.array([len(ids) for ids in prompts], np.int64)
-        rows.lengths = np.zeros_like(rows.prompt_lengths)
-        if self.level != "lengths":
-            counted = [np.bincount(ids, minlength=self.vocab_size) for ids in prompts]
-            rows.prompt_counts = np.stack(counted).astype(np.int32)
-            rows.counts = np.zeros_like(rows.prompt_counts)
-        if self.level == "tokens":
-            rows._tokens = [ids.tolist() for ids in prompts]
-        self.join(rows)
 
     def rows(self, rows: slice | Sequence[int]) -> SequenceHistory:
         """A history of some rows, which shares them with this one where they are given as a slice."""
@@ -198,22 +201,14 @@ def step_numbers(
 ) -> npt.NDArray[np.float64]:
     """(B, count) numbers of [0, 1) for the sampler at a place of the chain, at step (B,) of rows with streams (B, 2).
 
-    The words are hashed one after the other with the mix of SplitMix64 (Steele, Lea and Flood, "Fast splittable
-    pseudorandom number generators", 2014), whose stream from there on gives the numbers: one computation for all rows,
-    where Philox needs a generator of its own for each.
+    The words are hashed one after the other as in SplitMix64, whose stream from there on gives the numbers: one
+    computation for all rows, where Philox needs a generator of its own for each.
     """
-    state = _mixed(streams[:, 0] + _GAMMA)
+    state = mixed(streams[:, 0] + _GAMMA)
     for word in (streams[:, 1], steps.astype(np.uint64), np.full(len(steps), place, np.uint64)):
-        state = _mixed((state ^ word) + _GAMMA)
-    numbers = _mixed(state[:, None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
+        state = mixed((state ^ word) + _GAMMA)
+    numbers = mixed(state[:, None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
     return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The words hashed, each to another."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
 
 
 def draw_one(row: npt.NDArray[Any], uniform: float) -> int:

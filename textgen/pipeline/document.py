@@ -52,7 +52,8 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides =
         document = document_of(_read(path), path)
     tables, faults = dict(document.tables), list[Fault]()
     given = flat(_copy(overrides)).items() if isinstance(overrides, Mapping) else _parsed(overrides, faults)
-    for key, value in sorted(given, key=lambda item: not _is_type(item[0])):
+    # What names a component comes first, since that drops the options of another.
+    for key, value in sorted(given, key=lambda item: item[0].rpartition(".")[2].strip() != "type"):
         _override(tables, key, value, faults)
     if faults:
         raise PipelineError(faults, argument="overrides")
@@ -99,7 +100,8 @@ def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
         where = ""
         if place:
             text = text.removesuffix(place[0])
-            where = f":{place[1]}:{place[2]}" if place[1] else ":" + _end_of(data)
+            lines = data.decode("utf-8-sig").split("\n")  # whose end is just past the last character
+            where = f":{place[1] or len(lines)}:{place[2] or len(lines[-1]) + 1}"
         raise PipelineError([Fault("", f"not valid TOML: {text}")], f"{path}{where}") from error
 
 
@@ -109,12 +111,6 @@ def _check_size(data: bytes, text: str) -> None:
         raise ValueError(f"it has more than {_BYTES:,} bytes")
     if _DOTTED.search(text):
         raise ValueError(f"a key has more than {_PARTS} parts")
-
-
-def _end_of(data: bytes) -> str:
-    """LINE:COLUMN just past the last character of a text."""
-    lines = data.decode("utf-8-sig").split("\n")
-    return f"{len(lines)}:{len(lines[-1]) + 1}"
 
 
 def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str, Any]]:
@@ -129,11 +125,6 @@ def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str
             faults.append(attrs.evolve(value, path=key))
         else:
             yield key, value
-
-
-def _is_type(key: str) -> bool:
-    """Whether a dotted key names a component: these come first, since they drop the options of another."""
-    return key.rpartition(".")[2].strip() == "type"
 
 
 def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault]) -> None:

@@ -92,12 +92,7 @@ class Reader:
             if kind := field.metadata.get("kind"):
                 values[name] = self.choice(kind, table.get(name, _default(field)), _join(path, name))
             elif name in table:
-                value = self.value(field.type, table[name], _join(path, name))
-                if value is not _FAILED:
-                    values[name] = value
-                    _validate(field, value, _join(path, name), self.faults)
-                elif type(table[name]) in (int, float) and str in (field.type, *get_args(field.type)):
-                    self.faults[-1] = _without_unit(field, table[name], self.faults[-1])
+                values[name] = self._field(field, table[name], _join(path, name))
             elif field.default is attrs.NOTHING:
                 self.faults.append(Fault(_join(path, name), f"required: {phrase(field.type)}", "nothing"))
         if len(self.faults) > before:
@@ -107,6 +102,18 @@ class Reader:
         except (ValueError, TypeError) as error:  # a validator that compares fields
             self.faults.append(Fault(path, _reason(error)))
             return None
+
+    def _field(self, field: attrs.Attribute[Any], value: Any, path: str) -> Any:
+        """The value of a key. Its validator is run here, so that the faults of other keys are reported too."""
+        made = self.value(field.type, value, path)
+        if made is not _FAILED:
+            with contextlib.suppress(AttributeError):  # it compares fields, which only the constructor can do
+                if reason := _refusal(field.validator, field, made):
+                    self.faults.append(Fault(path, reason, show(made, kind=False)))
+        elif type(value) in (int, float) and str in (field.type, *get_args(field.type)):
+            reason = _refusal(field.validator, field, str(value))  # such as that it must be a size, with a unit
+            self.faults[-1] = attrs.evolve(self.faults[-1], expected=reason or self.faults[-1].expected)
+        return made
 
     def _within(self, key: str, fields: Mapping[str, attrs.Attribute[Any]], table: Mapping[str, Any], path: str) -> str:
         """Where a component within this one has the key, or ""."""
@@ -260,21 +267,10 @@ def _path(value: Any, folder: Path) -> Any:
         return _FAILED
 
 
-def _validate(field: attrs.Attribute[Any], value: Any, path: str, faults: list[Fault]) -> None:
-    """Run the validator of one field, so that the faults of other fields are reported too."""
-    with contextlib.suppress(AttributeError):  # it compares fields, which only the constructor can do
-        if field.validator is not None and (reason := _refusal(field.validator, field, value)):
-            faults.append(Fault(path, reason, show(value, kind=False)))
-
-
-def _without_unit(field: attrs.Attribute[Any], value: float, fault: Fault) -> Fault:
-    """The fault of a number in place of a string: what the validator says, such as that it must be a size."""
-    reason = "" if field.validator is None else _refusal(field.validator, field, str(value))
-    return attrs.evolve(fault, expected=reason) if reason else fault
-
-
 def _refusal(validator: Any, field: attrs.Attribute[Any], value: Any) -> str:
     """Why a validator refuses a value, or "". Validators of attrs that combine others are taken apart."""
+    if validator is None:
+        return ""
     for each in getattr(validator, "_validators", ()):  # and_
         if reason := _refusal(each, field, value):
             return reason

@@ -216,24 +216,18 @@ class ComponentSource(Protocol):
 
     def offers(self, kind: str | None = None) -> list[Offer]:
         """All components, or those of one kind."""
-        ...
 
     def defaults(self, kind: str) -> list[Offer]:
         """The components of a kind that are used when none is named."""
-        ...
 
     def find(self, kind: str, name: str) -> Offer | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name."""
-        ...
 
     def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
         """The sampler that takes an option of a request, and its key; or what is wrong with the name."""
-        ...
 
     def without(self, names: Iterable[str]) -> ComponentSource:
         """The same without the plugins of these names."""
-        ...
 
     def with_offers(self, offers: Iterable[Offer]) -> ComponentSource:
         """The same, and these components."""
-        ...

@@ -1,11 +1,14 @@
-"""Where in files an error came from."""
+"""Where in a plugin's own code an error came from."""
 
 from __future__ import annotations
 
 import sysconfig
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
+
+from textgen.plugin.component import Component
 
 _LIBRARIES: Final = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 _OWN: Final = str(Path(__file__).parents[1])
@@ -16,25 +19,31 @@ def shown_path(path: str) -> str:
     return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
 
 
-def raised_at(error: BaseException, module: str) -> str:
-    """The last line of a plugin's code in a traceback, as " (file:line)"; "" if there is none.
+def packages_of(component: Component, module: str | None = None) -> set[str]:
+    """The top-level modules of a component's own code. `module` is the one that its entry point names, if known."""
+    parts = (component.build, component.config)
+    names = {module, *(getattr(part, "__module__", None) for part in parts)}
+    return {name.partition(".")[0] for name in names if isinstance(name, str)} - {"textgen", "functools"}
 
-    That is the code of the module's top-level package, and what is neither Python's nor textgen's nor installed, such
-    as a module beside a plugin file.
+
+def last_line(error: BaseException | None, packages: Collection[str], *, loose: bool = False) -> str:
+    """The last line of these packages in a traceback, as file:line; "" if there is none.
+
+    loose  count what is neither Python's nor textgen's nor installed, such as a module beside a plugin file
     """
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__ if error else None))):
+        path, package = frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package in packages or (loose and _is_loose(path)):
+            return f"{shown_path(path)}:{line}"
+    return ""
+
+
+def raised_at(error: BaseException, module: str) -> str:
+    """The last line of a plugin's code in a traceback, as " (file:line)"; "" if there is none."""
     if isinstance(error, SyntaxError):  # whose text says where
         return ""
-    top = module.partition(".")[0]
-    places = [
-        f"{shown_path(frame.f_code.co_filename)}:{line}"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if _name(frame.f_globals) == top or _is_loose(frame.f_code.co_filename)
-    ]
-    return f" ({places[-1]})" if places else ""
-
-
-def _name(names: dict[str, object]) -> str:
-    return str(names.get("__name__", "")).partition(".")[0]
+    place = last_line(error, {module.partition(".")[0]}, loose=True)
+    return f" ({place})" if place else ""
 
 
 def _is_loose(path: str) -> bool:

@@ -9,7 +9,7 @@ import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import attrs
@@ -82,9 +82,8 @@ class _Loader(SourceFileLoader):
         super().__init__(name, path)
         self._data = data
 
-    def get_code(self, fullname: str) -> CodeType | None:
-        code: Any = self.source_to_code(self._data, self.path)
-        return code if isinstance(code, CodeType) else None
+    def get_code(self, fullname: str) -> Any:
+        return self.source_to_code(self._data, self.path)
 
 
 def _import(source: SourceFile) -> None:

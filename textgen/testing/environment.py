@@ -14,11 +14,11 @@ from typing import Any, Final, NoReturn
 import attrs
 
 from textgen.contracts import checks
-from textgen.contracts.tracebacks import packages_of
 from textgen.errors import Fault, PipelineError
 from textgen.pipeline.structure import Reader
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
+from textgen.plugin.places import packages_of
 from textgen.plugin.registry import PluginSet
 from textgen.testing.outcomes import fail
 from textgen.testing.statements import Statement

@@ -11,7 +11,7 @@ from typing import Final, Literal, NoReturn
 import attrs
 
 from textgen.contracts.guards import FAILURES
-from textgen.contracts.tracebacks import last_line
+from textgen.plugin.places import last_line
 from textgen.testing.statements import COMPONENT_ENDS, COMPONENT_QUIET, COMPONENT_RAISES, Statement
 from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
 

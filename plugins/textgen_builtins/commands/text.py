@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
+from textgen.visible import size as size
 from textgen.visible import visible
 
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
@@ -33,12 +34,6 @@ def printable(text: str) -> str:
 def loss(value: float | None) -> str:
     """In nats per token."""
     return "-" if value is None else f"{value:.4f}"
-
-
-def size(count: int) -> str:
-    """Bytes."""
-    power = min(max(0, (count.bit_length() - 1) // 10), 3)
-    return f"{count / 1024**power:.{int(power == 3)}f} {('B', 'KiB', 'MiB', 'GiB')[power]}"
 
 
 def count(value: int | float | None) -> str:
