@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
@@ -13,7 +17,7 @@ _PASSES: Final = 9.0  # over the text that a network should have time for: then 
 _WEIGHTS: Final = 60  # of the network, at most, for each character: more only learn a small text by heart
 _USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
 _SLOWER: Final = 1.9  # a network twice as wide takes 2 to the power of this times as long
-_TRIAL_SECONDS: Final = 0.7
+_TRIAL_SECONDS: Final = 0.4
 
 
 @attrs.frozen
@@ -71,15 +75,15 @@ def _embedding_size(width: int) -> int:
 
 
 def measured_speed(seed: int = 0) -> float:
-    """Characters a second that a step of training with an LSTM of 256 units reads here, tried for a few seconds.
+    """Characters a second that a step of training with an LSTM of 256 units reads here, tried for a second.
 
-    Where steps are slow, as on a machine that is busy, fewer of them must do.
+    On a CPU one worker for each core computes: torch's own threads wait for each other, on a busy machine very long.
     """
     import numpy as np
     import torch
 
     from textgen import devices
-    from textgen.gradient.computing import Computation, choose_precision, choose_workers
+    from textgen.gradient.computing import choose_precision
     from textgen.protocols import TrainingContext
     from textgen_builtins.models.rnn.config import RNNConfig
     from textgen_builtins.models.rnn.torch_model import TorchRNN
@@ -88,16 +92,23 @@ def measured_speed(seed: int = 0) -> float:
     config = RNNConfig(cell="lstm", hidden_size=_TRIED, embedding_size=128)
     model = TorchRNN.create(config, 64, seed=seed, device=context.device)
     windows = np.random.default_rng(seed).integers(64, size=(32, 65))
-    precision = choose_precision(model, windows, context)
-    workers = choose_workers(model, windows, context, precision)
-    computation = Computation.of(model, context.device, precision, workers)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=context.device.startswith(("cpu", "cuda")))
+    if context.device == "cpu":
+        workers = torch.get_num_threads()
+        return max(_speed(model, windows, "cpu", precision, workers) for precision in ("float32", "bfloat16"))
+    return _speed(model, windows, context.device, choose_precision(model, windows, context), 1)
+
+
+def _speed(model: Any, windows: npt.NDArray[np.int64], device: str, precision: str, workers: int) -> float:
+    """Characters a second of steps without the update, which takes little; where steps are slow, a single one must do."""
+    from textgen.gradient.computing import Computation
+
+    computation = Computation.of(model, device, precision, workers)
+    steps, begun = -1, 0.0  # the first step allocates memory, and is not timed
     try:
-        begun, steps = time.perf_counter(), 0
-        while time.perf_counter() - begun < _TRIAL_SECONDS or steps < 2:
-            float(computation.gradients(windows, None, (seed, steps))[0])
-            optimizer.step()
+        while steps < 1 or time.perf_counter() - begun < _TRIAL_SECONDS:
+            float(computation.gradients(windows, None, (0, steps + 1))[0])
             steps += 1
-        return steps * 32 * 64 / (time.perf_counter() - begun)
+            begun = begun or time.perf_counter()
+        return steps * windows[:, 1:].size / (time.perf_counter() - begun)
     finally:
         computation.close()

@@ -38,7 +38,7 @@ class TorchRNN(nn.Module):
         extra = {"nonlinearity": config.nonlinearity} if config.cell == "rnn" else {}
         width = config.embedding_size or vocab_size
         if config.embedding_size:
-            self.embedding = nn.Embedding(vocab_size, width)
+            self.embedding = nn.Embedding.from_pretrained(torch.empty(vocab_size, width), freeze=False)
         else:
             self.one_hot: Tensor
             self.register_buffer("one_hot", torch.eye(vocab_size), persistent=False)
@@ -57,10 +57,13 @@ class TorchRNN(nn.Module):
         As torch draws them, uniform within 1/sqrt(hidden_size) for cells and head, standard normal for the embedding,
         times 1/sqrt(hidden_size) if it is also the head; or as `initialization` says.
         """
-        with torch.device("meta"):  # draws nothing from the global generator
+        with torch.device("meta"):  # draws nothing from the global generator, and imports nothing if it is uniform
             module = cls(config, vocab_size)
-        module.to_empty(device=device)
-        if config.tied_weights:  # which to_empty has untied
+        for part in module.modules():  # to_empty would import hundreds of torch's modules
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    setattr(part, name, nn.Parameter(torch.empty(parameter.shape, device=device)))
+        if config.tied_weights:
             module.head.weight = module.embedding.weight
         if not config.embedding_size:
             module.one_hot = torch.eye(vocab_size, device=device)
