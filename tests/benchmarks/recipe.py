@@ -4,7 +4,7 @@
 
 Prints a Markdown table: the best loss of the held-out tenth in nats per character, mean and spread over the seeds, and
 the difference to the recipe. Every run reads the same number of characters, so the table does not depend on how busy
-the machine is. The trainers `muon` and `averaged` are made here, of textgen.gradient, and no part of textgen.
+the machine is. The trainers `muon` and `averaged` and the model `orthogonal` are made here, and no part of textgen.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import torch
 import textgen
 from textgen import BuildContext, Component, PluginSet, hookimpl
 from textgen.gradient import GradientTrainer, Parameters, constant, warmup_stable_decay
+from textgen_builtins.models.rnn.config import RNNConfig
+from textgen_builtins.models.rnn.torch_model import TorchRNN
 from textgen_builtins.trainers.config import AdamWConfig
 
 RECIPE: dict[str, Any] = {
@@ -34,7 +36,6 @@ RECIPE: dict[str, Any] = {
         "cell": "lstm",
         "hidden_size": 256,
         "embedding_size": 128,
-        "initialization": "uniform",
         "dropout": 0.25,
         "input_dropout": 0.1,
         "locked_dropout": True,
@@ -55,7 +56,8 @@ RECIPE: dict[str, Any] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "one-hot tokens, no embedding": {"model.embedding_size": 0},
-    "orthogonal matrices, forget bias of one": {"model.initialization": "orthogonal"},
+    "orthogonal matrices": {"model.type": "orthogonal"},
+    "orthogonal matrices, forget bias of one": {"model.type": "orthogonal", "model.forget_bias": 1.0},
     "no dropout": {"model.dropout": 0.0, "model.input_dropout": 0.0},
     "dropout of single values, not locked": {"model.locked_dropout": False},
     "weight drop of 0.3 besides": {"model.recurrent_dropout": 0.3},
@@ -67,6 +69,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "16 streams": {"trainer.batch_size": 16},
     "64 streams": {"trainer.batch_size": 64},
     "averaged weights in place of the decay": {"trainer.type": "averaged"},
+    "averaged weights, over more steps": {"trainer.type": "averaged", "trainer.average": 0.995},
     "averaged weights and the decay": {"trainer.type": "averaged", "trainer.and_decay": True},
     "Muon for the matrices": {"trainer.type": "muon"},
     "a GRU": {"model.cell": "gru"},
@@ -74,16 +77,40 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @attrs.frozen(kw_only=True)
+class OrthogonalConfig(RNNConfig):
+    """Those of `rnn`."""
+
+    forget_bias: float = 0.0
+
+
+def orthogonal(config: OrthogonalConfig, context: BuildContext) -> TorchRNN:
+    """An LSTM of recurrent matrices that are orthogonal at first (Saxe and others, 2014), and no biases."""
+    model = TorchRNN.create(config, context.vocab_size, seed=context.seed, device=context.device)
+    generator, size = torch.Generator().manual_seed(context.seed), config.hidden_size
+    with torch.no_grad():
+        for name, values in model.layers.named_parameters():
+            if "weight_hh" in name:
+                for gate in values.split(size):
+                    torch.nn.init.orthogonal_(gate, generator=generator)
+            elif "bias" in name:
+                values.zero_()
+                if "bias_ih" in name:
+                    values[size : 2 * size] = config.forget_bias
+    return model
+
+
+@attrs.frozen(kw_only=True)
 class Config(AdamWConfig):
     """Those of `adamw`."""
 
     and_decay: bool = False
+    average: float = 0.98
 
 
 class Averaged(torch.optim.AdamW):
     """AdamW whose last step leaves the exponential moving average of the weights of all steps behind."""
 
-    def __init__(self, parameters: Parameters, steps: int, decay: float = 0.995, **options: Any) -> None:
+    def __init__(self, parameters: Parameters, steps: int, decay: float, **options: Any) -> None:
         super().__init__(parameters, **options)
         self.mean = [p.detach().clone() for p in parameters]
         self.left, self.keep = steps, decay
@@ -101,9 +128,10 @@ class Averaged(torch.optim.AdamW):
 def averaged(config: Config, context: BuildContext) -> GradientTrainer:
     """AdamW, evaluated once, at the end, with averaged weights."""
     assert config.steps is not None
-    steps, rate, decay = config.steps, config.learning_rate, config.weight_decay
+    steps, kept = config.steps, config.average
+    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     schedule = warmup_stable_decay(warmup=config.warmup_steps, decay=0.5) if config.and_decay else constant
-    return GradientTrainer(config, lambda p: Averaged(p, steps, lr=rate, weight_decay=decay, fused=True), schedule)
+    return GradientTrainer(config, lambda p: Averaged(p, steps, kept, **options), schedule)
 
 
 def muon(config: Config, context: BuildContext) -> GradientTrainer:
@@ -115,6 +143,12 @@ def muon(config: Config, context: BuildContext) -> GradientTrainer:
         return [matrices, torch.optim.AdamW(rest, lr=config.learning_rate, weight_decay=config.weight_decay)]
 
     return GradientTrainer(config, optimizers, warmup_stable_decay(warmup=config.warmup_steps, decay=0.5))
+
+
+@hookimpl
+def textgen_models() -> list[Component]:
+    """Offer `orthogonal`."""
+    return [Component("orthogonal", OrthogonalConfig, orthogonal)]
 
 
 @hookimpl
@@ -133,7 +167,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="variants to try, besides the recipe")
     given = parser.parse_args()
     plugins = PluginSet.discover()
-    plugins.register(SimpleNamespace(textgen_trainers=textgen_trainers), "recipe")
+    offers = SimpleNamespace(textgen_models=textgen_models, textgen_trainers=textgen_trainers)
+    plugins.register(offers, "recipe")
     engine = textgen.Engine(plugins)
     for text in given.texts:
         with tempfile.TemporaryDirectory() as folder:

@@ -99,7 +99,7 @@ def measured_speed(seed: int = 0) -> float:
 
 
 def _speed(model: Any, windows: npt.NDArray[np.int64], device: str, precision: str, workers: int) -> float:
-    """Characters a second of steps without the update, which takes little; where steps are slow, a single one must do."""
+    """Characters a second of gradients; an update takes little. Where steps are slow, a single one must do."""
     from textgen.gradient.computing import Computation
 
     computation = Computation.of(model, device, precision, workers)
