@@ -74,6 +74,26 @@ def _embedding_size(width: int) -> int:
     return min(128, width)
 
 
+def counted_loss(text: str) -> float:
+    """Nats per character of the last tenth of a text by n-grams counted in the rest: above what a run ends with."""
+    import numpy as np
+
+    from textgen.data import Dataset
+    from textgen.protocols import TrainingContext
+    from textgen_builtins.models.loss import mean_loss
+    from textgen_builtins.models.ngram.counting import CountTrainer
+    from textgen_builtins.models.ngram.model import NgramModel
+
+    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    characters, tokens = np.unique(points, return_inverse=True)
+    cut, size = len(tokens) * 9 // 10, len(characters)
+    data = Dataset(training=tokens[:cut], validation=tokens[:0], vocab_size=size, window_length=1, window_stride=1)
+    model = NgramModel(None, size)
+    for _ in CountTrainer().train(model, data, TrainingContext(seed=0, device="cpu")):
+        pass
+    return mean_loss(model, tokens[cut:], size) or 0.0
+
+
 def measured_speed(seed: int = 0) -> float:
     """Characters a second that a step of training with an LSTM of 256 units reads here, tried for a second.
 
