@@ -53,11 +53,18 @@ RECIPE: dict[str, Any] = {
     },
     "generate": {"max_new_tokens": 1},
 }
+
+
+def of_type(part: str, name: str) -> dict[str, Any]:
+    """Another type of model or trainer, with the options of the recipe's: another type drops them."""
+    return {f"{part}.{key}": value for key, value in RECIPE[part].items()} | {f"{part}.type": name}
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "one-hot tokens, no embedding": {"model.embedding_size": 0},
-    "orthogonal matrices": {"model.type": "orthogonal"},
-    "orthogonal matrices, forget bias of one": {"model.type": "orthogonal", "model.forget_bias": 1.0},
+    "orthogonal matrices": of_type("model", "orthogonal"),
+    "orthogonal matrices, forget bias of one": of_type("model", "orthogonal") | {"model.forget_bias": 1.0},
     "no dropout": {"model.dropout": 0.0, "model.input_dropout": 0.0},
     "dropout of single values, not locked": {"model.locked_dropout": False},
     "weight drop of 0.3 besides": {"model.recurrent_dropout": 0.3},
@@ -68,10 +75,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no warm-up": {"trainer.warmup_steps": 0},
     "16 streams": {"trainer.batch_size": 16},
     "64 streams": {"trainer.batch_size": 64},
-    "averaged weights in place of the decay": {"trainer.type": "averaged"},
-    "averaged weights, over more steps": {"trainer.type": "averaged", "trainer.average": 0.995},
-    "averaged weights and the decay": {"trainer.type": "averaged", "trainer.and_decay": True},
-    "Muon for the matrices": {"trainer.type": "muon"},
+    "averaged weights in place of the decay": of_type("trainer", "averaged"),
+    "averaged weights, over more steps": of_type("trainer", "averaged") | {"trainer.average": 0.995},
+    "averaged weights and the decay": of_type("trainer", "averaged") | {"trainer.and_decay": True},
+    "Muon for the matrices": of_type("trainer", "muon"),
     "a GRU": {"model.cell": "gru"},
 }
 
@@ -129,7 +136,7 @@ def averaged(config: Config, context: BuildContext) -> GradientTrainer:
     """AdamW, evaluated once, at the end, with averaged weights."""
     assert config.steps is not None
     steps, kept = config.steps, config.average
-    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "betas": (config.beta1, config.beta2)}
     schedule = warmup_stable_decay(warmup=config.warmup_steps, decay=0.5) if config.and_decay else constant
     return GradientTrainer(config, lambda p: Averaged(p, steps, kept, **options), schedule)
 
@@ -139,8 +146,10 @@ def muon(config: Config, context: BuildContext) -> GradientTrainer:
 
     def optimizers(parameters: Parameters) -> list[torch.optim.Optimizer]:
         rest = parameters.of_role("embedding", "head", "vector")
+        betas = (config.beta1, config.beta2)
+        adamw = torch.optim.AdamW(rest, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
         matrices = torch.optim.Muon(parameters.of_role("matrix"), lr=0.02, weight_decay=config.weight_decay)
-        return [matrices, torch.optim.AdamW(rest, lr=config.learning_rate, weight_decay=config.weight_decay)]
+        return [matrices, adamw]
 
     return GradientTrainer(config, optimizers, warmup_stable_decay(warmup=config.warmup_steps, decay=0.5))
 

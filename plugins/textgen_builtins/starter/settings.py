@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
-_PASSES: Final = 9.0  # over the text that a network should have time for: then the widest one learns most
+_PASSES: Final = 12.0  # over the text that a network should have time for: then the widest one learns most
 _WEIGHTS: Final = 60  # of the network, at most, for each character: more only learn a small text by heart
 _USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
 _SLOWER: Final = 1.9  # a network twice as wide takes 2 to the power of this times as long
@@ -50,15 +50,16 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
     allowed = (width for width in _WIDTHS if passes(width) >= _PASSES and weights(width) <= _WEIGHTS * characters)
     width = max(allowed, default=_WIDTHS[0])
     read = passes(width)
-    often = min(1.0, max(0.0, read / 60))  # how often it will have seen the text, between hardly and too often
+    # How far it could learn the text by heart: by how often it reads it, and by its weights for each character.
+    rote = min(1.0, read / 25, read * weights(width) / characters / 60)
     streams = 16 if training < 60_000 else 32
     while streams > 4 and training / streams < 64 * 20:
         streams //= 2
     return Settings(
         hidden_size=width,
         embedding_size=_embedding_size(width),
-        dropout=round(0.5 * often**0.5, 2),
-        input_dropout=round(0.3 * often, 2),
+        dropout=round(0.5 * rote, 2),
+        input_dropout=round(0.15 * rote, 2),
         batch_size=streams,
         learning_rate=0.012 if width <= 256 else 0.008 if width <= 512 else 0.005,
         passes=read,
