@@ -1,10 +1,11 @@
 """How good a model the pipeline of `textgen init` makes of a text in a given time, by the clock, as a table.
 
-    python tests/benchmarks/quality.py TEXT... [--minutes 1] [--seeds 3] [--letters]
+    python tests/benchmarks/quality.py TEXT... [--minutes 1] [--seeds 3] [--letters] [--speed N] [--set KEY=VALUE]
 
 For every text and seed two whole processes run: `textgen init TEXT --minutes M` and `textgen run` on what it wrote. The
 loss is that of the last tenth of the text, which `init` holds out, in nats per character; of the mixture, and of each
-of its parts alone. With --letters a text is first reduced to the letters a to z and the space, as the book does it.
+of its parts alone. --speed N and --set trainer.first.steps=N give the same models however busy the machine is. With
+--letters a text is first reduced to the letters a to z and the space, as the book does it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--letters", action="store_true")
+    parser.add_argument("--speed", help="of the machine, for textgen init, which measures it if it is not given")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for textgen run")
     given = parser.parse_args()
     print("text | characters | seconds | mixture | network alone | counts alone | bits per character")
@@ -55,7 +57,8 @@ def one_run(source: Path, folder: Path, seed: int, given: argparse.Namespace) ->
     """Seconds by the clock for both commands, and the losses of the mixture, the network and the counts."""
     pipeline, output = folder / f"{seed}.toml", folder / f"run-{seed}"
     begun = time.perf_counter()
-    call("init", str(source), "--minutes", str(given.minutes), "--pipeline", str(pipeline))
+    speed = () if given.speed is None else ("--speed", given.speed)
+    call("init", str(source), "--minutes", str(given.minutes), "--pipeline", str(pipeline), *speed)
     call("run", str(pipeline), "--output", str(output), *(f"--set={each}" for each in (f"seed={seed}", *given.set)))
     seconds = time.perf_counter() - begun
     with textgen.load(output) as generator:

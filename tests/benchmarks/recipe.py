@@ -1,10 +1,10 @@
 """What each part of the recipe of `textgen init` is worth: the network of its pipeline, trained without the part.
 
-    python tests/benchmarks/recipe.py TEXT... [--characters 2e6] [--seeds 3] [--letters] [--only NAME]
+    python tests/benchmarks/recipe.py TEXT... [--characters 1e6] [--seeds 3] [--letters] [--only NAME]
 
 Prints a Markdown table: the best loss of the held-out tenth in nats per character, mean and spread over the seeds, and
 the difference to the recipe. Every run reads the same number of characters, so the table does not depend on how busy
-the machine is. The trainers `muon` and `averaged` are made here, of textgen.gradient, and no part of textgen.
+the machine is. The trainers `muon` and `averaged` and the model `orthogonal` are made here, and no part of textgen.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import torch
 import textgen
 from textgen import BuildContext, Component, PluginSet, hookimpl
 from textgen.gradient import GradientTrainer, Parameters, constant, warmup_stable_decay
+from textgen_builtins.models.rnn.config import RNNConfig
+from textgen_builtins.models.rnn.torch_model import TorchRNN
 from textgen_builtins.trainers.config import AdamWConfig
 
 RECIPE: dict[str, Any] = {
@@ -34,7 +36,6 @@ RECIPE: dict[str, Any] = {
         "cell": "lstm",
         "hidden_size": 256,
         "embedding_size": 128,
-        "initialization": "orthogonal",
         "dropout": 0.25,
         "input_dropout": 0.1,
         "locked_dropout": True,
@@ -48,13 +49,22 @@ RECIPE: dict[str, Any] = {
         "schedule": "decay",
         "final_rate": 0.0,
         "weight_decay": 0.05,
+        "precision": "bfloat16",
     },
     "generate": {"max_new_tokens": 1},
 }
+
+
+def of_type(part: str, name: str) -> dict[str, Any]:
+    """Another type of model or trainer, with the options of the recipe's: another type drops them."""
+    return {f"{part}.{key}": value for key, value in RECIPE[part].items()} | {f"{part}.type": name}
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "one-hot tokens, no embedding": {"model.embedding_size": 0},
-    "torch's own initial weights": {"model.initialization": "uniform"},
+    "orthogonal matrices": of_type("model", "orthogonal"),
+    "orthogonal matrices, forget bias of one": of_type("model", "orthogonal") | {"model.forget_bias": 1.0},
     "no dropout": {"model.dropout": 0.0, "model.input_dropout": 0.0},
     "dropout of single values, not locked": {"model.locked_dropout": False},
     "weight drop of 0.3 besides": {"model.recurrent_dropout": 0.3},
@@ -65,11 +75,35 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no warm-up": {"trainer.warmup_steps": 0},
     "16 streams": {"trainer.batch_size": 16},
     "64 streams": {"trainer.batch_size": 64},
-    "averaged weights in place of the decay": {"trainer.type": "averaged"},
-    "averaged weights and the decay": {"trainer.type": "averaged", "trainer.and_decay": True},
-    "Muon for the matrices": {"trainer.type": "muon"},
+    "averaged weights in place of the decay": of_type("trainer", "averaged"),
+    "averaged weights, over more steps": of_type("trainer", "averaged") | {"trainer.average": 0.995},
+    "averaged weights and the decay": of_type("trainer", "averaged") | {"trainer.and_decay": True},
+    "Muon for the matrices": of_type("trainer", "muon"),
     "a GRU": {"model.cell": "gru"},
 }
+
+
+@attrs.frozen(kw_only=True)
+class OrthogonalConfig(RNNConfig):
+    """Those of `rnn`."""
+
+    forget_bias: float = 0.0
+
+
+def orthogonal(config: OrthogonalConfig, context: BuildContext) -> TorchRNN:
+    """An LSTM of recurrent matrices that are orthogonal at first (Saxe and others, 2014), and no biases."""
+    model = TorchRNN.create(config, context.vocab_size, seed=context.seed, device=context.device)
+    generator, size = torch.Generator().manual_seed(context.seed), config.hidden_size
+    with torch.no_grad():
+        for name, values in model.layers.named_parameters():
+            if "weight_hh" in name:
+                for gate in values.split(size):
+                    torch.nn.init.orthogonal_(gate, generator=generator)
+            elif "bias" in name:
+                values.zero_()
+                if "bias_ih" in name:
+                    values[size : 2 * size] = config.forget_bias
+    return model
 
 
 @attrs.frozen(kw_only=True)
@@ -77,12 +111,13 @@ class Config(AdamWConfig):
     """Those of `adamw`."""
 
     and_decay: bool = False
+    average: float = 0.98
 
 
 class Averaged(torch.optim.AdamW):
     """AdamW whose last step leaves the exponential moving average of the weights of all steps behind."""
 
-    def __init__(self, parameters: Parameters, steps: int, decay: float = 0.995, **options: Any) -> None:
+    def __init__(self, parameters: Parameters, steps: int, decay: float, **options: Any) -> None:
         super().__init__(parameters, **options)
         self.mean = [p.detach().clone() for p in parameters]
         self.left, self.keep = steps, decay
@@ -100,9 +135,10 @@ class Averaged(torch.optim.AdamW):
 def averaged(config: Config, context: BuildContext) -> GradientTrainer:
     """AdamW, evaluated once, at the end, with averaged weights."""
     assert config.steps is not None
-    steps, rate, decay = config.steps, config.learning_rate, config.weight_decay
+    steps, kept = config.steps, config.average
+    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "betas": (config.beta1, config.beta2)}
     schedule = warmup_stable_decay(warmup=config.warmup_steps, decay=0.5) if config.and_decay else constant
-    return GradientTrainer(config, lambda p: Averaged(p, steps, lr=rate, weight_decay=decay, fused=True), schedule)
+    return GradientTrainer(config, lambda p: Averaged(p, steps, kept, **options), schedule)
 
 
 def muon(config: Config, context: BuildContext) -> GradientTrainer:
@@ -110,10 +146,18 @@ def muon(config: Config, context: BuildContext) -> GradientTrainer:
 
     def optimizers(parameters: Parameters) -> list[torch.optim.Optimizer]:
         rest = parameters.of_role("embedding", "head", "vector")
+        betas = (config.beta1, config.beta2)
+        adamw = torch.optim.AdamW(rest, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
         matrices = torch.optim.Muon(parameters.of_role("matrix"), lr=0.02, weight_decay=config.weight_decay)
-        return [matrices, torch.optim.AdamW(rest, lr=config.learning_rate, weight_decay=config.weight_decay)]
+        return [matrices, adamw]
 
     return GradientTrainer(config, optimizers, warmup_stable_decay(warmup=config.warmup_steps, decay=0.5))
+
+
+@hookimpl
+def textgen_models() -> list[Component]:
+    """Offer `orthogonal`."""
+    return [Component("orthogonal", OrthogonalConfig, orthogonal)]
 
 
 @hookimpl
@@ -126,13 +170,14 @@ def main() -> None:
     """Print a table for each text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="+", type=Path)
-    parser.add_argument("--characters", type=float, default=2e6)
+    parser.add_argument("--characters", type=float, default=1e6)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--letters", action="store_true")
     parser.add_argument("--only", action="append", help="variants to try, besides the recipe")
     given = parser.parse_args()
     plugins = PluginSet.discover()
-    plugins.register(SimpleNamespace(textgen_trainers=textgen_trainers), "recipe")
+    offers = SimpleNamespace(textgen_models=textgen_models, textgen_trainers=textgen_trainers)
+    plugins.register(offers, "recipe")
     engine = textgen.Engine(plugins)
     for text in given.texts:
         with tempfile.TemporaryDirectory() as folder:

@@ -135,8 +135,16 @@ def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
     settled = [event.options["settled"] for event in second.of(Settled)]
     assert settled[-1] == after["settled"]["settled"]
     assert (settled[-1]["budget"], settled[-1]["workers"]) == ("4s", before["settled"]["settled"]["workers"])
-    assert after["step"] == settled[-1]["steps"] > before["step"]
+    assert after["step"] == settled[-1]["steps"] > before["stable_steps"]
     assert textgen.run(made, {"trainer.budget": "4s"}, output=run).outcome == "skipped"
+
+
+def test_a_budget_of_few_steps_goes_on_from_the_step_after_those_measured(folder: Path) -> None:
+    settled = {"budget": "1s", "steps": 7, "measured": 5, "evaluations": 1}
+    run = textgen.run(pipeline(folder, steps=None, budget="1s", settled=settled), output=folder / "run").path
+    recorder = Recorder()
+    textgen.run(pipeline(folder, steps=None, budget="1.2s"), output=run, observers=[recorder])
+    assert recorder.of(RunStarted)[0].step == 6
 
 
 @pytest.mark.parametrize(
@@ -185,8 +193,8 @@ def test_a_cosine_says_what_to_write_instead(folder: Path) -> None:
     assert tree(run) == before
 
 
-def test_a_run_too_short_to_go_on_says_why(folder: Path) -> None:
-    run = textgen.run(pipeline(folder, steps=2), output=folder / "run").path
-    said = r"before there was a state to go on from.*trained anew; keep it and choose another folder with output"
-    with pytest.raises(textgen.RunMismatchError, match=said):
-        textgen.run(pipeline(folder, steps=20), output=run)
+def test_a_run_that_ended_within_its_warm_up_goes_on(folder: Path) -> None:
+    whole = textgen.run(pipeline(folder, steps=20, warmup_steps=12), output=folder / "whole")
+    run = textgen.run(pipeline(folder, steps=4, warmup_steps=12), output=folder / "run")
+    textgen.run(pipeline(folder, steps=20, warmup_steps=12), output=run.path)
+    assert_same(run.path, whole.path)

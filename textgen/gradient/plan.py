@@ -108,13 +108,18 @@ class Plan:
 
     def horizon(self, step: int) -> int:
         """The number of steps for the schedule; far away while it is being measured, so that nothing decays."""
-        return _FAR if self.steps is None or step <= self._measured else self.steps
+        return _FAR if self.steps is None or step <= self._undecayed else self.steps
+
+    @property
+    def _undecayed(self) -> int:
+        """The steps of the measurement, and one more, after which the engine can still keep the state."""
+        return self._measured + 1 if self._measured else 0
 
     def stable_steps(self, schedule: Schedule) -> int | None:
         """How many steps are the same however many there will be; None while that is being measured."""
         if self._stable_steps is None and self.steps is not None:
             stable = stable_steps(schedule, self.steps)
-            self._stable_steps = max(stable, self._measured) if stable else 0  # nothing decays while it is measured
+            self._stable_steps = max(stable, self._undecayed) if stable else 0
         return self._stable_steps
 
     def _evaluate_every(self, steps: int) -> int:
@@ -155,7 +160,7 @@ class Plan:
         self._evaluations = self._settled["evaluations"] = max(1, min(_EVALUATIONS, most))
         left -= self._evaluations * self._evaluation_seconds
         self._measured = self._settled["measured"] = step
-        self.steps = self._settled["steps"] = step + max(1, int(left / a_step))
+        self.steps = self._settled["steps"] = step + max(2, int(left / a_step))
 
 
 @attrs.define(eq=False)

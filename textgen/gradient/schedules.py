@@ -44,11 +44,9 @@ def warmup_stable_decay(*, warmup: int = 0, decay: float = 0.4, final: float = 0
 def stable_steps(schedule: Schedule, steps: int) -> int:
     """How many of the steps, from the first, have the same factor if there are more in all.
 
-    All of a constant schedule; those before the decay of `warmup_stable_decay`. 0 where the rate never stays as it is,
-    as along a cosine.
+    All of a constant schedule; those before the decay of `warmup_stable_decay`; the warm-up of a cosine.
     """
     if schedule is constant:
         return steps
     differs = (step for step in range(1, steps + 1) if schedule(step, steps) != schedule(step, 2 * steps))
-    stable = next(differs, steps + 1) - 1
-    return stable if stable > 1 and schedule(stable, steps) == schedule(stable - 1, steps) else 0
+    return next(differs, steps + 1) - 1

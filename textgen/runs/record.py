@@ -27,8 +27,8 @@ from textgen.runs.observers import Stopped
 from textgen.runs.sources import reads_files
 
 _NO_STATE: Final = (
-    "more steps would have made every one of its steps another: it ended, or its learning rate began to fall, before "
-    "there was a state to go on from, as in runs of few steps; it has to be trained anew"
+    "more steps would have made every one of its steps another, since the learning rate depends on their number from "
+    "the first one on; it has to be trained anew"
 )
 
 

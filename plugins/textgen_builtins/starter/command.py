@@ -102,17 +102,25 @@ def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
     for name in ("hidden_size", "embedding_size", "dropout", "input_dropout", "batch_size", "learning_rate"):
         made = made.replace(f"{{{name}}}", f"{getattr(chosen, name):g}")
     made = made.replace("{budget}", f"{seconds:g}s").replace("{corpus}", facts.corpus)
-    return made.replace("{expected}", _expected(facts.size, seconds, chosen))
+    return made.replace("{expected}", _expected(facts, seconds, chosen))
 
 
-def _expected(size: int, seconds: float, chosen: settings.Settings) -> str:
+def _expected(facts: TextFacts, seconds: float, chosen: settings.Settings) -> str:
     passes = f"about {chosen.passes:.0f} times" if chosen.passes >= 2 else "once or less"
-    room, text = f"{_megabytes(size, chosen):.0f} MB of disk", _short(size)
+    room, text = f"{_megabytes(facts.size, chosen):.0f} MB of disk", _short(facts.size)
     return (
         f"# For {text} of text and {seconds:g} seconds on the machine of `textgen init`: the network reads the text\n"
         f"# {passes} if nothing else runs there, and the run takes up to some {room}.\n"
-        f"# More time gives a better model."
+        f"# {_loss(facts.sample)}More time gives a better model."
     )
+
+
+def _loss(sample: str) -> str:
+    """What the validation loss may be, by a quick count."""
+    if not sample:
+        return ""
+    loss = settings.counted_loss(sample)
+    return f"Expect a validation loss below {loss:.2f}, which a quick count gives.\n# "
 
 
 def _short(size: int) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
-_PASSES: Final = 9.0  # over the text that a network should have time for: then the widest one learns most
+_PASSES: Final = 12.0  # over the text that a network should have time for: then the widest one learns most
 _WEIGHTS: Final = 60  # of the network, at most, for each character: more only learn a small text by heart
 _USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
 _SLOWER: Final = 1.9  # a network twice as wide takes 2 to the power of this times as long
-_TRIAL_SECONDS: Final = 0.7
+_TRIAL_SECONDS: Final = 0.4
 
 
 @attrs.frozen
@@ -46,15 +51,16 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
     allowed = (width for width in _WIDTHS if passes(width) >= _PASSES and weights(width) <= _WEIGHTS * characters)
     width = max(allowed, default=_WIDTHS[0])
     read = passes(width)
-    often = min(1.0, max(0.0, read / 60))  # how often it will have seen the text, between hardly and too often
+    # How far it could learn the text by heart: by how often it reads it, and by its weights for each character.
+    rote = min(1.0, read / 25, read * weights(width) / characters / 60)
     streams = 16 if training < 60_000 else 32
     while streams > 4 and training / streams < 64 * 20:
         streams //= 2
     return Settings(
         hidden_size=width,
         embedding_size=_embedding_size(width),
-        dropout=round(0.5 * often**0.5, 2),
-        input_dropout=round(0.3 * often, 2),
+        dropout=round(0.5 * rote, 2),
+        input_dropout=round(0.15 * rote, 2),
         batch_size=streams,
         learning_rate=0.012 if width <= 256 else 0.008 if width <= 512 else 0.005,
         passes=read,
@@ -70,16 +76,36 @@ def _embedding_size(width: int) -> int:
     return min(128, width)
 
 
-def measured_speed(seed: int = 0) -> float:
-    """Characters a second that a step of training with an LSTM of 256 units reads here, tried for a few seconds.
+def counted_loss(text: str) -> float:
+    """Nats per character of the last tenth of a text by n-grams counted in the rest: above what a run ends with."""
+    import numpy as np
 
-    Where steps are slow, as on a machine that is busy, fewer of them must do.
+    from textgen.data import Dataset
+    from textgen.protocols import TrainingContext
+    from textgen_builtins.models.loss import mean_loss
+    from textgen_builtins.models.ngram.counting import CountTrainer
+    from textgen_builtins.models.ngram.model import NgramModel
+
+    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    characters, tokens = np.unique(points, return_inverse=True)
+    cut, size = len(tokens) * 9 // 10, len(characters)
+    data = Dataset(training=tokens[:cut], validation=tokens[:0], vocab_size=size, window_length=1, window_stride=1)
+    model = NgramModel(None, size)
+    for _ in CountTrainer().train(model, data, TrainingContext(seed=0, device="cpu")):
+        pass
+    return mean_loss(model, tokens[cut:], size) or 0.0
+
+
+def measured_speed(seed: int = 0) -> float:
+    """Characters a second that a step of training with an LSTM of 256 units reads here, tried for a second.
+
+    On a CPU one worker for each core computes: torch's own threads wait for each other, on a busy machine very long.
     """
     import numpy as np
     import torch
 
     from textgen import devices
-    from textgen.gradient.computing import Computation, choose_precision, choose_workers
+    from textgen.gradient.computing import choose_precision
     from textgen.protocols import TrainingContext
     from textgen_builtins.models.rnn.config import RNNConfig
     from textgen_builtins.models.rnn.torch_model import TorchRNN
@@ -88,20 +114,23 @@ def measured_speed(seed: int = 0) -> float:
     config = RNNConfig(cell="lstm", hidden_size=_TRIED, embedding_size=128)
     model = TorchRNN.create(config, 64, seed=seed, device=context.device)
     windows = np.random.default_rng(seed).integers(64, size=(32, 65))
-    precision = choose_precision(model, windows, context)
-    workers = choose_workers(model, windows, context, precision)
-    computation = Computation.of(model, context.device, precision, workers)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=context.device.startswith(("cpu", "cuda")))
+    if context.device == "cpu":
+        workers = torch.get_num_threads()
+        return max(_speed(model, windows, "cpu", precision, workers) for precision in ("float32", "bfloat16"))
+    return _speed(model, windows, context.device, choose_precision(model, windows, context), 1)
 
-    def step() -> None:
-        float(computation.gradients(windows, None, (seed, steps))[0])
-        optimizer.step()
 
+def _speed(model: Any, windows: npt.NDArray[np.int64], device: str, precision: str, workers: int) -> float:
+    """Characters a second of gradients; an update takes little. Where steps are slow, a single one must do."""
+    from textgen.gradient.computing import Computation
+
+    computation = Computation.of(model, device, precision, workers)
+    steps, begun = -1, 0.0  # the first step allocates memory, and is not timed
     try:
-        begun, steps = time.perf_counter(), 0
-        while time.perf_counter() - begun < _TRIAL_SECONDS or steps < 2:
-            computation.run(step)
+        while steps < 1 or time.perf_counter() - begun < _TRIAL_SECONDS:
+            float(computation.run(partial(computation.gradients, windows, None, (0, steps + 1)))[0])
             steps += 1
-        return steps * 32 * 64 / (time.perf_counter() - begun)
+            begun = begun or time.perf_counter()
+        return steps * windows[:, 1:].size / (time.perf_counter() - begun)
     finally:
         computation.close()

@@ -23,6 +23,7 @@ from textgen_builtins.corpora.gutenberg import begins_as_book
 from textgen_builtins.corpora.text_files import FileCorpus
 
 _SMALLEST: Final = 2000  # characters
+_SAMPLE: Final = 200_000
 _STORY_CHARACTERS: Final = 87_000
 _STORY: Final = """\
 type = "story"         # the story that comes with textgen; for your own text:
@@ -32,11 +33,12 @@ type = "story"         # the story that comes with textgen; for your own text:
 
 @attrs.frozen
 class TextFacts:
-    """A text: the keys of `[corpus]` for it, its size in characters, and what was guessed of it."""
+    """A text: the keys of `[corpus]` for it, its size in characters, what was guessed of it, and its beginning."""
 
     corpus: str
     size: int
     remarks: tuple[str, ...] = ()
+    sample: str = ""
 
 
 STORY: Final = TextFacts(_STORY, _STORY_CHARACTERS)
@@ -72,7 +74,10 @@ def look_at(
         if config.documents == "none" and _is_book(corpus):
             corpus = attrs.evolve(corpus, config=attrs.evolve(config, gutenberg=True))
             remarks.append("it is a book of Project Gutenberg, and is read without what stands before and after it")
-        size = sum(len(piece) for piece in corpus.read() if piece is not DOCUMENT_END)
+        size, sample = 0, ""
+        for piece in _pieces(corpus):
+            size += len(piece)
+            sample += piece[: _SAMPLE - len(sample)]
     except CorpusError as error:
         error.exit_code = 2  # nothing was written
         raise
@@ -82,7 +87,9 @@ def look_at(
     config, names = corpus.config, set(guessed.values())
     if len(names) == 1 and len(guessed) == len(corpus.sources()):
         config = attrs.evolve(config, encoding=names.pop())
-    return TextFacts(_table(config, path if isinstance(path, str) else _relative(path, folder)), size, tuple(remarks))
+    return TextFacts(
+        _table(config, path if isinstance(path, str) else _relative(path, folder)), size, tuple(remarks), sample
+    )
 
 
 def path_of(text: str) -> Address | Path:

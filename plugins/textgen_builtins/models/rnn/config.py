@@ -15,8 +15,7 @@ class RNNConfig:
     """A recurrent network: one-hot or embedded tokens, layers of cells, a linear head.
 
     The formulas are those of torch.nn.RNN, GRU and LSTM, with two biases. Locked dropout and weight drop: Merity,
-    Keskar and Socher, "Regularizing and optimizing LSTM language models" (2018). Orthogonal matrices: Saxe, McClelland
-    and Ganguli (2014); forget biases of one: Jozefowicz, Zaremba and Sutskever (2015).
+    Keskar and Socher, "Regularizing and optimizing LSTM language models" (2018).
     """
 
     cell: Literal["rnn", "gru", "lstm"] = option("rnn", help="type of the recurrent cell")
@@ -36,11 +35,6 @@ class RNNConfig:
     )
     locked_dropout: bool = option(
         False, help="draw one mask of dropout for all positions of a window, instead of one for each"
-    )
-    initialization: Literal["uniform", "orthogonal"] = option(
-        "uniform",
-        help='initial weights: "uniform" as torch draws them; "orthogonal" recurrent matrices, biases of zero, and of '
-        "one for the forget gates",
     )
     embedding_size: int = option(
         0, help="size of the token embedding; 0 feeds tokens one-hot", validator=and_(ge(0), lt(1 << 20))

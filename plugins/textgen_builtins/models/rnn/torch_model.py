@@ -38,7 +38,7 @@ class TorchRNN(nn.Module):
         extra = {"nonlinearity": config.nonlinearity} if config.cell == "rnn" else {}
         width = config.embedding_size or vocab_size
         if config.embedding_size:
-            self.embedding = nn.Embedding(vocab_size, width)
+            self.embedding = nn.Embedding(vocab_size, width, _weight=torch.empty(vocab_size, width))
         else:
             self.one_hot: Tensor
             self.register_buffer("one_hot", torch.eye(vocab_size), persistent=False)
@@ -55,12 +55,15 @@ class TorchRNN(nn.Module):
         """A network with initial weights drawn from a generator of `seed` alone.
 
         As torch draws them, uniform within 1/sqrt(hidden_size) for cells and head, standard normal for the embedding,
-        times 1/sqrt(hidden_size) if it is also the head; or as `initialization` says.
+        times 1/sqrt(hidden_size) if it is also the head.
         """
-        with torch.device("meta"):  # draws nothing from the global generator
+        with torch.device("meta"):  # draws nothing from the global generator, and imports nothing if it is uniform
             module = cls(config, vocab_size)
-        module.to_empty(device=device)
-        if config.tied_weights:  # which to_empty has untied
+        for part in module.modules():  # to_empty would import hundreds of torch's modules
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    setattr(part, name, nn.Parameter(torch.empty(parameter.shape, device=device)))
+        if config.tied_weights:
             module.head.weight = module.embedding.weight
         if not config.embedding_size:
             module.one_hot = torch.eye(vocab_size, device=device)
@@ -73,8 +76,6 @@ class TorchRNN(nn.Module):
                     values.normal_(generator=generator).mul_(bound if config.tied_weights else 1)
                 else:
                     values.uniform_(-bound, bound, generator=generator)
-                if config.initialization == "orthogonal":
-                    _make_orthogonal(name, values, config, generator)
                 parameter.copy_(values)
         for layer in module.layers:
             assert isinstance(layer, nn.RNNBase)
@@ -171,18 +172,6 @@ class TorchRNN(nn.Module):
 
 def _call_with(layer: nn.Module, weights: dict[str, Tensor], *arguments: Any) -> Any:
     return functional_call(layer, weights, arguments)
-
-
-def _make_orthogonal(name: str, values: Tensor, config: RNNConfig, generator: torch.Generator) -> None:
-    """Replace a tensor's initial values as `initialization` "orthogonal" says."""
-    size = config.hidden_size
-    if "weight_hh" in name:
-        for gate in torch.tensor_split(values, len(values) // size):
-            nn.init.orthogonal_(gate, generator=generator)
-    elif "bias" in name:
-        values.zero_()
-        if config.cell == "lstm" and "bias_ih" in name:
-            values[size : 2 * size] = 1.0
 
 
 class TorchDecoder:
