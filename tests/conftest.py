@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 BOOK = Path(__file__).parents[1] / "../shared/data/timemachine.txt"
+
+# Runs are synced to the disk, again and again. In memory, that takes no time.
+MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * 10**9:
+    os.environ["TMPDIR"], tempfile.tempdir = str(MEMORY), None
 
 # Models this small are slower with several threads, and far slower on a busy machine. Read when torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -172,6 +179,14 @@ def book() -> Path:
     if not BOOK.is_file():
         pytest.skip("the text of The Time Machine is not at ../shared/data/timemachine.txt")
     return BOOK.resolve()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Neighbours stay in one process, for the fixtures that they share, until another process has nothing to do."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
