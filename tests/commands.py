@@ -50,10 +50,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*arguments: str | Path, folder: Path, site: Iterable[Path] = ()) -> Iterator[Running]:
-    """`textgen ARGUMENTS`; ended at the end, whatever has happened."""
+def running(*arguments: str | Path, folder: Path, site: Iterable[Path] = (), piped: bool = False) -> Iterator[Running]:
+    """`textgen ARGUMENTS`; ended at the end, whatever has happened.
+
+    piped  whether its stdin is a pipe too, and not empty
+    """
     command, given = ["-m", "textgen", *map(str, arguments)], environment(site)
-    pipes = [os.pipe() for _ in range(3)]
+    flags = (os.O_RDONLY, os.O_WRONLY)
+    pipes = [os.pipe() if piped else [os.open(os.devnull, flag) for flag in flags], os.pipe(), os.pipe()]
     theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
     ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
     try:
@@ -102,7 +106,7 @@ def run_python(
         env=environment(site, extra),
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -50,10 +51,13 @@ class Finished:
 def _no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Take the variables that would change what textgen does out of this process, and so out of its children.
 
-    The cache is one of the session.
+    The cache is one of the session, and that of mypy is shared by all its processes.
     """
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MYPY_CACHE_DIR", str(shared / "mypy"))
         for name in os.environ:
             if name.startswith("TEXTGEN_") or name.lower() in ("http_proxy", "all_proxy", "no_proxy"):
                 patch.delenv(name)
@@ -72,7 +76,7 @@ def python() -> Callable[..., Finished]:
             input=stdin,
             capture_output=True,
             encoding="utf-8",
-            timeout=120,
+            timeout=300,
             check=False,
         )
         return Finished(process.stdout, process.stderr, process.returncode)
@@ -179,6 +183,29 @@ def book() -> Path:
     if not BOOK.is_file():
         pytest.skip("the text of The Time Machine is not at ../shared/data/timemachine.txt")
     return BOOK.resolve()
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exercise components in a process that has imported torch, and that has a hash seed of its own too.
+
+    Modules are still imported in a fresh one, since what they load is the point there.
+    """
+    from textgen.testing import other_process
+
+    spawn = other_process._spawn
+
+    def run(folder: Path, path: str, time_limit: float) -> bool:
+        request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+        if request.get("kind", "command") == "command" or "PYTHONHASHSEED" in os.environ:
+            return spawn(folder, path, time_limit)
+        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(folder / "tmp")}
+        done = fork_server.run(["-m", "textgen.testing.child", str(folder)], folder / "cwd", environment)
+        (folder / "stdout").write_text(done.stdout, encoding="utf-8")
+        (folder / "stderr").write_text(done.stderr, encoding="utf-8")
+        return False
+
+    monkeypatch.setattr(other_process, "_spawn", run)
 
 
 @pytest.hookimpl(optionalhook=True)

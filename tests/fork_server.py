@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 OWN = ("textgen", "textgen_builtins")
-TIMEOUT = 120.0
+TIMEOUT = 300.0
 
 
 class Process:
@@ -170,6 +170,11 @@ def execute(arguments: list[str], folder: str, environment: dict[str, str]) -> N
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, (name, mode, buffering) in enumerate((("stdin", "r", -1), ("stdout", "w", -1), ("stderr", "w", 1))):
+        old = getattr(sys, name)  # which takes them for what the server has
+        new = open(number, mode, buffering, encoding=old.encoding, errors=old.errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
     if arguments[:2] == ["-W", "error"]:
         sys.warnoptions.append("error")
         warnings.simplefilter("error")

@@ -132,14 +132,16 @@ def test_a_failed_trial_does_not_end_the_others(sweep: Callable[..., Any], pipel
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of a sweep are found in /proc")
 def test_a_sweep_killed_in_the_middle_trains_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
-    settings = ["model.added=0.1,0.5,1,2", "trainer.pause=0.02", "trainer.times=1"]
+    settings = ["model.added=0.1,0.5,1,2", "trainer.times=1"]
     arguments = killed_sweep.command(pipeline, settings, ["--plugin", str(PLUGIN)])
     runs, log = tmp_path / "runs/p-sweep", tmp_path / "steps.log"
 
     def is_time() -> bool:
         return log.exists() and len(log.read_text().splitlines()) >= 15
 
+    (tmp_path / "hold").touch()
     killed_sweep.kill_in_the_middle(arguments, tmp_path, is_time)
+    (tmp_path / "hold").unlink()
     before = killed_sweep.finished(runs)
     assert 1 <= len(before) < 4
     found = killed_sweep.run_again(arguments, tmp_path)

@@ -69,7 +69,7 @@ def test_a_second_signal_stops_at_once(folder: Path, second: signal.Signals) -> 
     (site / "patient.py").write_text(PATIENT)
     (site / "patient-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: patient\nVersion: 1\n")
     (site / "patient-1.dist-info/entry_points.txt").write_text("[textgen]\npatient = patient\n")
-    with running("run", "p.toml", "--set", 'trainer={type="patient"}', folder=folder, site=[site]) as run:
+    with running("run", "p.toml", "--set", 'trainer={type="patient"}', folder=folder, site=[site], piped=True) as run:
         wait_for(run, "training on")
         for number in (None, signal.SIGINT):
             if number is not None:
