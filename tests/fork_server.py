@@ -1,8 +1,8 @@
 """Runs Python commands in processes that have imported torch already, which takes seconds each time, or all but torch.
 
 Up to two servers run for this process: this file as a script, which imports these and forks once for each command.
-`-m textgen` finds the modules of textgen imported too, and no other command does. Where imports, what is loaded, or the
-start of Python are the point, use a fresh process.
+`-m textgen` and scripts find the modules of textgen imported too; other modules, such as pytest, do not. Where imports,
+what is loaded, or the start of Python are the point, use a fresh process.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def execute(arguments: list[str], folder: str, environment: dict[str, str]) -> N
         sys.warnoptions.append("error")
         warnings.simplefilter("error")
         del arguments[:2]
-    if arguments[:2] != ["-m", "textgen"]:
+    if arguments[0] == "-m" and arguments[1] != "textgen":
         for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
             del sys.modules[name]
     path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
