@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
+import attrs
 import fork_server
-
-# A test run that was started in the background ignores SIGINT, and would pass that on.
-HEEDING_SIGINT = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from textgen.cli import main
-main(sys.argv[1:])
-"""
 
 
 def environment(site: Iterable[Path] = (), extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -37,6 +32,55 @@ def run_textgen(
         return run_python("-m", "textgen", *arguments, folder=folder, site=site, extra=extra)
     command = ["-m", "textgen", *map(str, arguments)]
     return fork_server.run(command, folder, environment(site, extra), torch=needs_torch(arguments))
+
+
+@attrs.frozen
+class Running:
+    """A command that runs, and our ends of the pipes to its streams."""
+
+    process: fork_server.Process
+    stdin: TextIO
+    stdout: TextIO
+    stderr: TextIO
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait until it has ended; its exit code, and the rest of what it wrote to stdout and stderr."""
+        errors = self.stderr.read()  # first: on stdout there is less than a pipe holds
+        return self.process.wait(), self.stdout.read(), errors
+
+
+@contextlib.contextmanager
+def running(*arguments: str | Path, folder: Path, site: Iterable[Path] = (), piped: bool = False) -> Iterator[Running]:
+    """`textgen ARGUMENTS`; ended at the end, whatever has happened.
+
+    piped  whether its stdin is a pipe too, and not empty
+    """
+    command, given = ["-m", "textgen", *map(str, arguments)], environment(site)
+    flags = (os.O_RDONLY, os.O_WRONLY)
+    pipes = [os.pipe() if piped else [os.open(os.devnull, flag) for flag in flags], os.pipe(), os.pipe()]
+    theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+    ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
+    try:
+        process = fork_server.start(command, folder, given, theirs, torch=needs_torch(arguments))
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    with open(ours[0], "w") as stdin, open(ours[1]) as stdout, open(ours[2]) as stderr:
+        try:
+            yield Running(process, stdin, stdout, stderr)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for(command: Running, phrase: str) -> str:
+    """The first line on stderr that holds `phrase`."""
+    seen = []
+    for line in command.stderr:
+        seen.append(line)
+        if phrase in line:
+            return line
+    raise AssertionError(f"no {phrase!r} in {seen}")
 
 
 def is_fresh(arguments: Sequence[object], extra: Mapping[str, str]) -> bool:
@@ -62,7 +106,7 @@ def run_python(
         env=environment(site, extra),
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
 
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 BOOK = Path(__file__).parents[1] / "../shared/data/timemachine.txt"
+
+# Runs are synced to the disk, again and again. In memory, that takes no time.
+MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * 10**9:
+    os.environ["TMPDIR"], tempfile.tempdir = str(MEMORY), None
 
 # Models this small are slower with several threads, and far slower on a busy machine. Read when torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -43,10 +51,13 @@ class Finished:
 def _no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Take the variables that would change what textgen does out of this process, and so out of its children.
 
-    The cache is one of the session.
+    The cache is one of the session, and that of mypy is shared by all its processes.
     """
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MYPY_CACHE_DIR", str(shared / "mypy"))
         for name in os.environ:
             if name.startswith("TEXTGEN_") or name.lower() in ("http_proxy", "all_proxy", "no_proxy"):
                 patch.delenv(name)
@@ -65,7 +76,7 @@ def python() -> Callable[..., Finished]:
             input=stdin,
             capture_output=True,
             encoding="utf-8",
-            timeout=120,
+            timeout=300,
             check=False,
         )
         return Finished(process.stdout, process.stderr, process.returncode)
@@ -172,6 +183,37 @@ def book() -> Path:
     if not BOOK.is_file():
         pytest.skip("the text of The Time Machine is not at ../shared/data/timemachine.txt")
     return BOOK.resolve()
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exercise components in a process that has imported torch, and that has a hash seed of its own too.
+
+    Modules are still imported in a fresh one, since what they load is the point there.
+    """
+    from textgen.testing import other_process
+
+    spawn = other_process._spawn
+
+    def run(folder: Path, path: str, time_limit: float) -> bool:
+        request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+        if request.get("kind", "command") == "command" or "PYTHONHASHSEED" in os.environ:
+            return spawn(folder, path, time_limit)
+        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(folder / "tmp")}
+        done = fork_server.run(["-m", "textgen.testing.child", str(folder)], folder / "cwd", environment)
+        (folder / "stdout").write_text(done.stdout, encoding="utf-8")
+        (folder / "stderr").write_text(done.stderr, encoding="utf-8")
+        return False
+
+    monkeypatch.setattr(other_process, "_spawn", run)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Neighbours stay in one process, for the fixtures that they share, until another process has nothing to do."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,9 +1,8 @@
-"""Runs Python commands in processes that have imported torch already, which takes seconds each time, or only NumPy and
-other small packages.
+"""Runs Python commands in processes that have imported torch already, which takes seconds each time, or all but torch.
 
-`run` starts up to two servers for this process: this file as a script, which imports these and forks once for each
-command. Nothing of textgen is imported before the fork. Where imports, what is loaded, or the start of Python are the
-point, use a fresh process.
+Up to two servers run for this process: this file as a script, which imports these and forks once for each command.
+`-m textgen` and scripts find the modules of textgen imported too; other modules, such as pytest, do not. Where imports,
+what is loaded, or the start of Python are the point, use a fresh process.
 """
 
 from __future__ import annotations
@@ -11,10 +10,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import multiprocessing.process
 import os
+import pkgutil
+import re
 import runpy
 import select
 import signal
@@ -23,31 +25,81 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-TIMEOUT = 120.0
+OWN = ("textgen", "textgen_builtins")
+TIMEOUT = 300.0
+
+
+class Process:
+    """A process that may still run. What it has is called as in `subprocess.Popen`."""
+
+    def __init__(self, arguments: list[str], pid: int, answers: BinaryIO) -> None:
+        self.arguments, self.pid, self._answers = arguments, pid, answers
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        if self.returncode is None:
+            if not select.select([self._answers], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.arguments, timeout)
+            with self._answers:
+                self.returncode = int(_line(self._answers))
+        return self.returncode
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def start(
+    arguments: list[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    streams: Sequence[int],
+    *,
+    torch: bool = True,
+) -> Process:
+    """`python ARGUMENTS` in `folder`, with three file descriptors as its stdin, stdout and stderr.
+
+    Of Python's own options, it takes `-c`, `-m` and `-W error`. Ctrl-C interrupts it, even where this process was
+    started in the background, and ignores it.
+    """
+    request = json.dumps({"arguments": arguments, "folder": str(folder), "environment": dict(environment)})
+    answer, reply = os.pipe()
+    answers = open(answer, "rb", buffering=0)  # noqa: SIM115 - the process that is returned closes it
+    with open(reply, "wb", buffering=0):
+        socket.send_fds(_server(torch), [request.encode()], [*streams, reply])
+    return Process(arguments, int(_line(answers)), answers)
 
 
 def run(
     arguments: list[str], folder: Path, environment: Mapping[str, str], *, stdin: str | None = None, torch: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """`python ARGUMENTS` in `folder`; of Python's own options, it takes `-m` and `-W error`.
+    """`python ARGUMENTS` in `folder`, to its end, as `start` does.
 
     stdin  what another program pipes in; None: nothing is there
     """
-    request = json.dumps({"arguments": arguments, "folder": str(folder), "environment": dict(environment)})
-    answer, reply = os.pipe()
-    with open(answer, "rb", buffering=0) as answers, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        with open(reply, "wb", buffering=0), _input(stdin) as given:
-            streams = [given.fileno(), out.fileno(), err.fileno(), reply]
-            socket.send_fds(_server(torch), [request.encode()], streams)
-        process = int(_line(answers))
-        if not select.select([answers], [], [], TIMEOUT)[0]:
-            os.kill(process, signal.SIGKILL)
-            raise subprocess.TimeoutExpired(arguments, TIMEOUT, _text(out).encode(), _text(err).encode())
-        return subprocess.CompletedProcess(arguments, int(_line(answers)), _text(out), _text(err))
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with _input(stdin) as given:
+            streams = [given.fileno(), out.fileno(), err.fileno()]
+            process = start(arguments, folder, environment, streams, torch=torch)
+        try:
+            code = process.wait()
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            error.stdout, error.stderr = _text(out).encode(), _text(err).encode()
+            raise
+        return subprocess.CompletedProcess(arguments, code, _text(out), _text(err))
 
 
 def _input(text: str | None) -> BinaryIO:
@@ -64,9 +116,8 @@ def _input(text: str | None) -> BinaryIO:
 def _server(torch: bool) -> socket.socket:
     """The socket of the server, which ends when this process does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, __file__, str(theirs.fileno()), "torch" if torch else "numpy"]
-    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()
     atexit.register(process.wait)
     atexit.register(ours.close)
@@ -118,12 +169,25 @@ def execute(arguments: list[str], folder: str, environment: dict[str, str]) -> N
     multiprocessing.process.ORIGINAL_DIR = folder  # type: ignore[attr-defined]  # where its spawned processes begin
     os.environ.clear()
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, (name, mode, buffering) in enumerate((("stdin", "r", -1), ("stdout", "w", -1), ("stderr", "w", 1))):
+        old = getattr(sys, name)  # which takes them for what the server has
+        new = open(number, mode, buffering, encoding=old.encoding, errors=old.errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
     if arguments[:2] == ["-W", "error"]:
         sys.warnoptions.append("error")
         warnings.simplefilter("error")
         del arguments[:2]
+    if arguments[0] == "-m" and arguments[1] != "textgen":
+        for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
+            del sys.modules[name]
     path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    if arguments[0] == "-m":
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        sys.path[:] = ["", *path, *sys.path]
+        exec(compile(arguments[1], "<string>", "exec", dont_inherit=True), {"__name__": "__main__"})
+    elif arguments[0] == "-m":
         sys.argv = arguments[1:]
         sys.path[:] = [folder, *path, *sys.path]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
@@ -134,12 +198,52 @@ def execute(arguments: list[str], folder: str, environment: dict[str, str]) -> N
         runpy.run_path(str(script), run_name="__main__")
 
 
-if __name__ == "__main__":
-    if sys.argv[2] == "torch":
-        import torch._dynamo  # noqa: F401 - every optimizer imports it, which takes as long as torch itself
+def load_all(torch: bool) -> None:
+    """Import what commands import, and what they can without torch if it is not to be."""
+    if torch:
+        import torch._dynamo  # every optimizer imports it, which takes as long as torch itself
     else:
-        for module in ("attrs", "click", "importlib.metadata", "pluggy", "safetensors.numpy", "tomllib", "tqdm"):
-            importlib.import_module(module)
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    own = [entry for entry in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[:0] = own
+    for package in OWN:
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if not re.search(r"__main__|testing|tests", module.name):
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(module.name)
+    del sys.path[: len(own)]
+    if not torch:
+        del sys.modules["torch"]
+    gc.collect()
+    gc.freeze()  # what is never looked at again stays shared
 
+
+class QuickEnd:
+    """Ends the process after everything else that is to be done at its end, without taking all modules apart."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        atexit.register(self.end)  # the first is the last
+
+    def end(self) -> None:
+        if self.code is not None:
+            with contextlib.suppress(OSError, ValueError):  # Python says what is wrong with the streams
+                for stream in filter(None, (sys.stdout, sys.stderr)):
+                    stream.flush()
+                os._exit(self.code)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        given = error.code or 0 if isinstance(error, SystemExit) else 0 if error is None else None
+        self.code = given & 0xFF if isinstance(given, int) else None
+
+
+if __name__ == "__main__":
+    quick_end = QuickEnd()
     del sys.path[0]  # this folder
-    execute(**serve(socket.socket(fileno=int(sys.argv[1]))))
+    load_all(sys.argv[2] == "torch")
+    control = socket.socket(fileno=int(sys.argv[1]))
+    with quick_end:
+        execute(**serve(control))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import killed_sweep
 import pytest
 import tomli_w
-from commands import environment
+from commands import running
 
 import textgen
 from textgen import UsageError
@@ -132,14 +132,16 @@ def test_a_failed_trial_does_not_end_the_others(sweep: Callable[..., Any], pipel
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of a sweep are found in /proc")
 def test_a_sweep_killed_in_the_middle_trains_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
-    settings = ["model.added=0.1,0.5,1,2", "trainer.pause=0.02", "trainer.times=1"]
+    settings = ["model.added=0.1,0.5,1,2", "trainer.times=1"]
     arguments = killed_sweep.command(pipeline, settings, ["--plugin", str(PLUGIN)])
     runs, log = tmp_path / "runs/p-sweep", tmp_path / "steps.log"
 
     def is_time() -> bool:
         return log.exists() and len(log.read_text().splitlines()) >= 15
 
+    (tmp_path / "hold").touch()
     killed_sweep.kill_in_the_middle(arguments, tmp_path, is_time)
+    (tmp_path / "hold").unlink()
     before = killed_sweep.finished(runs)
     assert 1 <= len(before) < 4
     found = killed_sweep.run_again(arguments, tmp_path)
@@ -160,21 +162,14 @@ def test_a_sweep_killed_in_the_middle_trains_nothing_twice(pipeline: Path, tmp_p
 def test_ctrl_c_stops_all_with_checkpoints(pipeline: Path, tmp_path: Path) -> None:
     settings = ["trainer.pause=0.1", "trainer.steps=99", "model.added=1,2"]
     arguments = killed_sweep.command(pipeline, settings, ["--plugin", str(PLUGIN)])
-    from commands import HEEDING_SIGINT
-
-    process = subprocess.Popen(
-        [arguments[0], "-c", HEEDING_SIGINT, *arguments[3:]],
-        cwd=tmp_path,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
     log = tmp_path / "steps.log"
-    while len({line.split()[0] for line in (log.read_text().splitlines() if log.exists() else ())}) < 2:
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    with running(*arguments[3:], folder=tmp_path) as sweep:
+        while len({line.split()[0] for line in (log.read_text().splitlines() if log.exists() else ())}) < 2:
+            assert sweep.process.poll() is None
+            time.sleep(0.01)
+        sweep.process.send_signal(signal.SIGINT)
+        code, _, said = sweep.end()
+    assert code == 130
     assert "stopped; 0 of 2 trials finished; the same command resumes" in said
     for path in (tmp_path / "runs/p-sweep").glob("*/run.json"):
         summary = textgen.summarize(path.parent)

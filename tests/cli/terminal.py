@@ -42,7 +42,7 @@ class Terminal:
         """What it wrote up to the next `mark`."""
         seen = bytearray()
         while not seen.endswith(mark.encode()):
-            ready, _, _ = select.select([self._end], [], [], 60)
+            ready, _, _ = select.select([self._end], [], [], 300)
             assert ready, f"waited for {mark!r} after {seen[-1000:]!r}"
             try:
                 data = os.read(self._end, 1)
@@ -70,7 +70,7 @@ class Terminal:
     def leave(self) -> None:
         """End the session with Ctrl-D."""
         self.send("\x04")
-        assert self.process.wait(60) == 0
+        assert self.process.wait(300) == 0
 
     def close(self) -> None:
         self.process.kill()

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
-from commands import HEEDING_SIGINT
+from commands import running
 
 
 @pytest.mark.parametrize("arguments", [("-p", "the ", "-n", "40"), ("--prompts-file", "prompts.txt", "-n", "20")])
@@ -64,11 +65,13 @@ def test_a_bar_for_training_fits_80_columns(write_pipeline: Any, tiny_pipeline: 
     pipeline = write_pipeline(tiny_pipeline(observers=True, trainer={"epochs": 12}))
     end, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
-    command = [sys.executable, "-m", "textgen", "run", str(pipeline)]
-    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal):
-        os.close(terminal)
-        shown = read_all(end)
+    with open(os.devnull, "r+b") as null:
+        streams = [null.fileno(), null.fileno(), terminal]
+        process = fork_server.start(["-m", "textgen", "run", str(pipeline)], tmp_path, os.environ, streams)
+    os.close(terminal)
+    shown = read_all(end)
     os.close(end)
+    assert process.wait() == 0
     drawn = [line for line in re.split(r"[\r\n]+", shown) if "%|" in line]
     assert drawn
     assert max(map(len, drawn)) < 80
@@ -92,27 +95,21 @@ def read_all(end: int) -> str:
 
 @pytest.mark.parametrize("newline", ["\n", "\0"], ids=["after-a-line", "after-some-bytes"])
 def test_an_endless_text_ends_when_nobody_reads_on(finished_run: Path, tmp_path: Path, newline: str) -> None:
-    command = [sys.executable, "-m", "textgen", "generate", str(finished_run), "--max-new-tokens", "none"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    read = process.stdout.readline() if newline == "\n" else process.stdout.read(5000)
-    assert read
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait(60) == 0
+    with running("generate", finished_run, "--max-new-tokens", "none", folder=tmp_path) as command:
+        assert command.stdout.readline() if newline == "\n" else command.stdout.read(5000)
+        command.stdout.close()
+        assert command.stderr.read() == ""
+        assert command.process.wait() == 0
 
 
 def test_an_interrupt_ends_an_endless_text(finished_run: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HEEDING_SIGINT, "generate", str(finished_run), "--max-new-tokens", "none"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.read(100)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"Traceback" not in errors
+    with running("generate", finished_run, "--max-new-tokens", "none", folder=tmp_path) as command:
+        command.stdout.read(100)
+        command.process.send_signal(signal.SIGINT)
+        command.stdout.read()
+        code, _, errors = command.end()
+    assert code == 130
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -121,21 +118,12 @@ def test_a_signal_ends_a_text_and_saves_where_it_stands(
     generate: Callable[..., Any], finished_run: Path, tmp_path: Path, options: tuple[str, ...], number: signal.Signals
 ) -> None:
     asked = ("generate", str(finished_run), "-p", "the ", *options, "--max-new-tokens", "none", "--save-state", "state")
-    process = subprocess.Popen(
-        [sys.executable, "-c", HEEDING_SIGINT, *asked],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
-        begun = process.stdout.read(100)
-        process.send_signal(number)
-        text = (begun + process.stdout.read()).removesuffix("\n")
-        assert process.stderr.read() == "textgen: stopped; --load-state state resumes from there\n"
-    assert process.returncode == 128 + number
+    with running(*asked, folder=tmp_path) as command:
+        begun = command.stdout.read(100)
+        command.process.send_signal(number)
+        text = (begun + command.stdout.read()).removesuffix("\n")
+        assert command.stderr.read() == "textgen: stopped; --load-state state resumes from there\n"
+        assert command.process.wait() == 128 + number
     later = generate("--load-state", "state", *options, "--max-new-tokens", 30).stdout
     whole = generate("-p", "the ", *options, "--max-new-tokens", len(text) - len("the ") + 30).stdout
     assert text + later == whole

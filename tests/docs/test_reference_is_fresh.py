@@ -19,7 +19,7 @@ def test_the_pages_are_fresh() -> None:
         env={**os.environ, "COLUMNS": "60"},
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"

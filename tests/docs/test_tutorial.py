@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_the_sampler_works(tmp_path: Path) -> None:
 
 
 def test_every_step_of_the_sampler_runs_and_is_typed(tmp_path: Path) -> None:
-    typed = not run_python("-m", "mypy", "--version", folder=Path.cwd()).returncode
+    typed = importlib.util.find_spec("mypy") is not None
     arguments, files = chapters()["textgen-steady"]
     assert run_textgen(*arguments.split(), folder=tmp_path).returncode == 0
     project = tmp_path / "textgen-steady"

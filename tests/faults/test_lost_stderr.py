@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 
 Tables = Callable[..., dict[str, Any]]
@@ -41,16 +40,14 @@ def test_a_lost_stderr_ends_no_run(
     write_pipeline(tiny_pipeline(observers=True))
     stderr = lost()
     try:
-        codes = []
-        for name in ("pipeline.toml", "missing.toml"):
-            command = [sys.executable, "-m", "textgen", "run", name]
-            done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=stderr, timeout=120)
-            codes.append(done.returncode)
-            if name == "pipeline.toml":
-                text = done.stdout.decode()
+        with open(os.devnull, "rb") as null, (tmp_path / "texts").open("wb") as texts:
+            streams = [null.fileno(), texts.fileno(), stderr]
+            for name, code in (("pipeline.toml", 0), ("missing.toml", 2)):
+                command = ["-m", "textgen", "run", name]
+                assert fork_server.start(command, tmp_path, os.environ, streams).wait() == code
     finally:
         os.close(stderr)
-    assert codes == [0, 2]
+    text = (tmp_path / "texts").read_text()
     again = textgen("run", "pipeline.toml", cwd=tmp_path)
     assert again.stderr.startswith("skipped: ")
     assert (again.stdout, len((tmp_path / "run/metrics.jsonl").read_text().splitlines())) == (text, 6)
@@ -66,12 +63,13 @@ def test_a_terminal_that_closes_in_the_middle_ends_no_run(
     write_pipeline(tiny_pipeline(observers=True, trainer={"type": "sgd", "epochs": 6, "batch_size": 4}))
     terminal, stderr = os.openpty()
     fcntl.ioctl(stderr, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # without a width there is no bar
-    command = [sys.executable, "-m", "textgen", "run", "pipeline.toml"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=stderr) as process:
-        os.close(stderr)
-        seen = b""
-        while b"%|" not in seen:
-            seen += os.read(terminal, 1000)
-        os.close(terminal)
-        assert process.wait(timeout=120) == 0
+    with open(os.devnull, "r+b") as null:
+        streams = [null.fileno(), null.fileno(), stderr]
+        process = fork_server.start(["-m", "textgen", "run", "pipeline.toml"], tmp_path, os.environ, streams)
+    os.close(stderr)
+    seen = b""
+    while b"%|" not in seen:
+        seen += os.read(terminal, 1000)
+    os.close(terminal)
+    assert process.wait() == 0
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"

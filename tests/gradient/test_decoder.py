@@ -17,6 +17,7 @@ from textgen.gradient import ForwardDecoder, GradientModel
 from textgen.testing import check_model
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("component", network_plugin.textgen_models(), ids=lambda component: component.name)
 def test_the_contract_is_kept(component: Component) -> None:
     outcomes = check_model(component)

@@ -45,7 +45,7 @@ def test_all_are_listed_or_named(site: Path, tmp_path: Path) -> None:
     start = time.monotonic()
     done = run_textgen("plugins", "--json", folder=tmp_path, site=[site])
     # No benchmark: five imports that sleep for ten minutes would show here on any machine.
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 300
     assert done.returncode == 0
     listed = json.loads(done.stdout)
     names = {row["name"] for row in listed["components"]}

@@ -1,16 +1,10 @@
-"""A text and a pipeline that trains in a second, its command as a process, and what is left in its folder."""
+"""A text and a pipeline that trains in a second, and what is left in its folder."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-from commands import HEEDING_SIGINT, environment
 
 import textgen
 
@@ -81,36 +75,6 @@ def tables(folder: Path, trainer: str, order: str, **model: Any) -> dict[str, An
         "observer": [{"type": "metrics"}, {"type": "samples", "every": 2, "max_new_tokens": 10}],
         "generate": {"max_new_tokens": 40, "n": 2},
     }
-
-
-@contextlib.contextmanager
-def running(*arguments: str, folder: Path, site: Iterable[Path] = ()) -> Iterator[subprocess.Popen[str]]:
-    """`textgen ARGUMENTS` with a pipe to each of its streams; ended at the end, whatever has happened."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HEEDING_SIGINT, *arguments],
-        cwd=folder,
-        env=environment(site),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for(process: subprocess.Popen[str], phrase: str) -> str:
-    """The first line on stderr that holds `phrase`."""
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if phrase in line:
-            return line
-    raise AssertionError(f"no {phrase!r} in {seen}")
 
 
 def flip(data: bytes) -> bytes:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import run_python, run_textgen
-from small_run import PIPELINE, copied, running, tables, text_of, tree, wait_for
+from commands import run_python, run_textgen, running, wait_for
+from small_run import PIPELINE, copied, tables, text_of, tree
 
 import textgen
 from textgen.runs.directory import RunDirectory
@@ -18,26 +18,26 @@ def test_the_old_run_stays_loadable_until_the_new_one_is_finished(trained: tuple
     run = copied(trained, folder)
     before, old = tree(run), text_of(run)
     command = ["run", "p.toml", "--set", "trainer.epochs=100000", "--set", "trainer.evaluate_every=1"]
-    with running(*command, "--overwrite", folder=folder) as process:
-        wait_for(process, ", step ")
+    with running(*command, "--overwrite", folder=folder) as new:
+        wait_for(new, ", step ")
         while_it_trains = run_textgen(
             "generate", "runs/p", "-p", "Once", "--no-echo", "--max-new-tokens", "30", folder=folder
         )
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        new.process.send_signal(signal.SIGINT)
+        code, _, stderr = new.end()
     assert (while_it_trains.returncode, while_it_trains.stdout) == (0, f"{old}\n")
     (warning,) = while_it_trains.stderr.splitlines()
     assert "the new run" in warning
     assert "is not finished" in warning
-    assert process.returncode == 130
+    assert code == 130
     assert "run it again without --overwrite to resume" in stderr
     assert tree(run / ".previous").items() <= before.items()
     with pytest.warns(UserWarning, match="is not finished"):
         assert text_of(run) == old
-    with running(*command, folder=folder) as process:  # and the new one goes on, and says so before it trains
-        assert "resuming an interrupted run after step " in wait_for(process, "resuming")
-        wait_for(process, ", step ")
-        process.kill()
+    with running(*command, folder=folder) as new:  # and the new one goes on, and says so before it trains
+        assert "resuming an interrupted run after step " in wait_for(new, "resuming")
+        wait_for(new, ", step ")
+        new.process.kill()
     with pytest.warns(UserWarning, match="is not finished"):
         assert text_of(run) == old
 

@@ -7,8 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands import run_textgen
-from small_run import running, wait_for
+from commands import run_textgen, running, wait_for
 
 
 @pytest.mark.fault(5)
@@ -18,15 +17,15 @@ def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder: Pa
     command = ["run", "p.toml", "--set", "trainer.epochs=100000", "--set", "trainer.evaluate_every=1"]
     steps = [0]
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        with running(*command, folder=folder) as process:
-            first = int(wait_for(process, ", step ").partition("step ")[2].partition("/")[0])
+        with running(*command, folder=folder) as run:
+            first = int(wait_for(run, ", step ").partition("step ")[2].partition("/")[0])
             locked = run_textgen(*command, folder=folder) if len(steps) == 1 else None
-            process.send_signal(number)
-            stdout, stderr = process.communicate(timeout=60)
+            run.process.send_signal(number)
+            ended, stdout, stderr = run.end()
         if locked is not None:
             assert locked.returncode == 1
-            assert f"is in use by process {process.pid}" in locked.stderr
-        assert (process.returncode, stdout) == (code, ""), stderr
+            assert f"is in use by process {run.process.pid}" in locked.stderr
+        assert (ended, stdout) == (code, ""), stderr
         assert "Traceback" not in stderr
         steps.append(int(stderr.rpartition("stopped after step ")[2].partition(" ")[0]))
         assert steps[-2] < first <= steps[-1]
@@ -70,15 +69,14 @@ def test_a_second_signal_stops_at_once(folder: Path, second: signal.Signals) -> 
     (site / "patient.py").write_text(PATIENT)
     (site / "patient-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: patient\nVersion: 1\n")
     (site / "patient-1.dist-info/entry_points.txt").write_text("[textgen]\npatient = patient\n")
-    with running("run", "p.toml", "--set", 'trainer={type="patient"}', folder=folder, site=[site]) as process:
-        assert process.stdin is not None
-        wait_for(process, "training on")
+    with running("run", "p.toml", "--set", 'trainer={type="patient"}', folder=folder, site=[site], piped=True) as run:
+        wait_for(run, "training on")
         for number in (None, signal.SIGINT):
             if number is not None:
-                process.send_signal(number)
-            process.stdin.write("\n")  # it answers only once it has taken the signal
-            process.stdin.flush()
-            wait_for(process, "still here")
-        process.send_signal(second)
-        code = process.wait(timeout=60)
+                run.process.send_signal(number)
+            run.stdin.write("\n")  # it answers only once it has taken the signal
+            run.stdin.flush()
+            wait_for(run, "still here")
+        run.process.send_signal(second)
+        code = run.process.wait()
     assert code == (130 if second is signal.SIGINT else -signal.SIGTERM)

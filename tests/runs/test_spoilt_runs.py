@@ -60,7 +60,7 @@ def test_output_into_head_gives_no_traceback(trained: tuple[Path, Any]) -> None:
         env=environment(),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert done.stderr == ""

@@ -237,7 +237,7 @@ def test_two_runs_at_once_encode_once(shelf: Shelf) -> None:
     shelf.reading = lambda: None if shelf.reads > 1 else both.set() or threading.Event().wait(0.5)
 
     def second() -> textgen.Run:
-        both.wait(10)
+        both.wait(300)
         return shelf.run(path, "second")
 
     with ThreadPoolExecutor() as pool:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import run_textgen
-from small_run import running, tables, text_of, tree, wait_for
+from commands import run_textgen, running, wait_for
+from small_run import tables, text_of, tree
 
 import textgen
 from textgen.events import Evaluation, StepDone
@@ -83,12 +83,12 @@ def test_the_commands_say_in_one_line_that_training_is_not_finished(folder: Path
 def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
     """Its checkpoints come and go: at every step here."""
     more = ["trainer.epochs=100000", "trainer.evaluate_every=1", "checkpoint.seconds=0.001"]
-    with running("run", "p.toml", *(each for key in more for each in ("--set", key)), folder=folder) as process:
-        wait_for(process, "writes")
+    with running("run", "p.toml", *(each for key in more for each in ("--set", key)), folder=folder) as run:
+        wait_for(run, "writes")
         for _ in range(20):
             with pytest.warns(UserWarning, match=TRAINING):
                 assert len(text_of(folder / "runs/p")) == 30
-        assert process.poll() is None
+        assert run.process.poll() is None
 
 
 def test_a_run_without_a_checkpoint_is_an_error(folder: Path) -> None:

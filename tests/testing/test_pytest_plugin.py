@@ -63,7 +63,7 @@ def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path: Path) -> 
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -81,6 +81,6 @@ def test_pytest_shows_the_test_and_the_component_and_not_the_suite(tmp_path: Pat
     test = "from textgen.testing import check_plugin\ndef test_contracts():\n    check_plugin('plugin_of_one')\n"
     (tmp_path / "test_one.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_one.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300, check=False)
     assert "seen: logits (2, 36) came back as (2, 35)" in done.stdout
     assert len(done.stdout.splitlines()) < 20
