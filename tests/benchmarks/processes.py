@@ -4,8 +4,8 @@ Usage: python tests/benchmarks/processes.py [--hidden 256,512] [--steps 12] [--r
 
 Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement and take turns, A B
 A B ..., so that what else the machine does hits both. Prints the seconds of one process over those of two, as a ratio
-with its spread: above 1 two processes are the faster. Instead, `--gloo 2` measures the bandwidth of sums over gloo
-between two processes of this machine, by the megabytes of a message, and `--bytes` the memory of trainers by parameter.
+with its spread: above 1 two processes are the faster. Instead, `--gloo 2` measures sums over gloo between two processes
+of this machine, and `--bytes` the memory of trainers by parameter; both print the tables of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ from textgen.protocols import TrainingContext
 _LOOP = {"order": "streams", "precision": "bfloat16"}
 TARGETS = {256: 1.3, 512: 0.9}
 VOCABULARY = 64
+MEGABYTES = (1, 4, 64)
+TRAINERS = {
+    "`sgd`": ("sgd", {}),
+    "`sgd` with momentum": ("sgd", {"momentum": 0.9}),
+    "`adamw`": ("adamw", {}),
+}
 
 
 class Tokens:
@@ -127,8 +133,10 @@ def measure_gloo(rank: int, size: int, port: int) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=size)
-    for megabytes in (0.001, 1, 4, 16, 64):
-        numbers = torch.ones(int(megabytes * 250_000))
+    if rank == 0:
+        print("| gradients | time of a sum | each way |\n| --- | --- | --- |", flush=True)
+    for megabytes in MEGABYTES:
+        numbers = torch.ones(megabytes * 250_000)
         times = []
         for _ in range(8):
             dist.barrier()
@@ -138,14 +146,12 @@ def measure_gloo(rank: int, size: int, port: int) -> None:
         middle = statistics.median(times[1:])
         if rank == 0:
             moved = 2 * (size - 1) / size * megabytes / middle
-            print(
-                f"{size} processes, {megabytes:6g} MB: {1000 * middle:8.2f} ms, {moved:8.0f} MB/s each way", flush=True
-            )
+            print(f"| {megabytes} MB | {1000 * middle:.1f} ms | {moved:,.0f} MB/s |", flush=True)
     dist.destroy_process_group()
 
 
-def measure_bytes(trainer: str, options: dict[str, Any], port: int) -> None:
-    """Print the memory that a training needs by parameter, beyond what it needs for a batch of one row."""
+def measure_bytes(trainer: str, options: dict[str, Any], port: int, pipe: Any) -> None:
+    """Send the bytes by parameter that a training needs, beyond those of a small model."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     for hidden in (16, 1600):
         before, processes = _resident(), Processes(0, 1) if port else None
@@ -155,9 +161,16 @@ def measure_bytes(trainer: str, options: dict[str, Any], port: int) -> None:
             used = _resident() - before
             events.close()
         del events
-    parameters = 4 * 1600 * (64 + 1600 + 2)
-    how = "in one process" if not port else "shared out"
-    print(f"{trainer} {options} {how}: {used / parameters:.1f} bytes by parameter", flush=True)
+    pipe.send(used / (4 * 1600 * (64 + 1600 + 2)))
+
+
+def _bytes(trainer: str, options: dict[str, Any], port: int) -> str:
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=measure_bytes, args=(trainer, options, port, theirs))
+    process.start()
+    process.join()
+    return f"{ours.recv():.1f}"
 
 
 def _resident() -> int:
@@ -176,11 +189,9 @@ def main() -> None:
     parser.add_argument("--gloo", type=int, metavar="PROCESSES")
     given = parser.parse_args()
     if given.bytes:
-        for trainer, options in (("sgd", {}), ("sgd", {"momentum": 0.9}), ("adamw", {})):
-            for port in (0, free_port()):
-                process = mp.get_context("spawn").Process(target=measure_bytes, args=(trainer, options, port))
-                process.start()
-                process.join()
+        print("| trainer | in one process | shared out |\n| --- | --- | --- |", flush=True)
+        for name, (trainer, options) in TRAINERS.items():
+            print(f"| {name} | {' | '.join(_bytes(trainer, options, port) for port in (0, free_port()))} |", flush=True)
         sys.exit()
     if given.gloo:
         mp.spawn(measure_gloo, (given.gloo, free_port()), given.gloo)

@@ -22,6 +22,7 @@ from textgen import RunSummary
 from textgen.cli.context import CommandContext
 from textgen_builtins.commands.compare import compare
 from textgen_builtins.commands.compared import ComparedRun
+from textgen_builtins.commands.comparison_page import page
 from textgen_builtins.commands.curves import DARK, LIGHT, draw
 
 HOSTILE = "<script>alert(1)&\"'"
@@ -100,7 +101,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.text.setdefault(tag, "")
-        if tag not in ("meta",):
+        if tag not in ("meta", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -218,3 +219,6 @@ def test_every_eye_tells_the_colours_apart(colours: tuple[str, ...], background:
 
 def test_no_run_has_an_evaluation_yet() -> None:
     assert "no run has an evaluation yet" in draw([])
+    text = page([attrs.evolve(run, curve=()) for run in curves_of(2)], None)
+    assert "No run has an evaluation yet." in text
+    assert "hidden_size=1,<wbr>and_a_very_long" in text, "names break between settings"

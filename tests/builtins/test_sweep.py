@@ -6,9 +6,11 @@ import json
 import re
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import killed_sweep
 import pytest
@@ -17,7 +19,9 @@ from commands import running
 
 import textgen
 from textgen import UsageError
+from textgen_builtins.commands.processes import Command, Sweep
 from textgen_builtins.commands.results import as_text, results
+from textgen_builtins.commands.sweep import Progress
 from textgen_builtins.commands.trials import choose_trials, parse_settings
 
 PLUGIN = Path(__file__).with_name("tally_plugin.py")
@@ -128,6 +132,15 @@ def test_a_failed_trial_does_not_end_the_others(sweep: Callable[..., Any], pipel
     assert re.match(r"added +loss +step +of +seconds\n0\.1 .*\n5\.0 ", table)
     assert "0.1 was the best added" in table
     assert f"the best: textgen generate {tmp_path}/s/added=0.1,fails_at=99" in table
+
+
+def test_the_rest_is_estimated_once_a_trial_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, third = trials = choose_trials(parse_settings(["model.added=1,2,3"]), None, 0)
+    command, running = Command("p.toml", tmp_path), {second.name: (second, MagicMock())}
+    progress = Progress(trials, command, 1, begun=time.monotonic() - 600)
+    progress.begin()
+    progress.tell(Sweep(command, deque([third]), running, finished=[first]))
+    assert "1 of 3 done; 1 running; about 20 min to go" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of a sweep are found in /proc")
