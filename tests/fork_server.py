@@ -97,6 +97,7 @@ def run(
             code = process.wait()
         except subprocess.TimeoutExpired as error:
             process.kill()
+            process.wait()
             error.stdout, error.stderr = _text(out).encode(), _text(err).encode()
             raise
         return subprocess.CompletedProcess(arguments, code, _text(out), _text(err))
