@@ -116,9 +116,9 @@ class Computation:
         return seeded_globally(self.device, _mixed(seed)) if len(self.replicas) == 1 else contextlib.nullcontext()
 
     @torch.no_grad()
-    def try_carried(self, carried: State) -> None:
-        """Raise StateError for a saved state that the model cannot read on from."""
-        model, tokens = self.replicas[0].eval(), torch.zeros((len(carried[0]), 1), dtype=torch.long, device=self.device)
+    def try_carried(self, carried: State, rows: int) -> None:
+        """Raise StateError for a saved state that the model cannot read on from, in so many rows."""
+        model, tokens = self.replicas[0].eval(), torch.zeros((rows, 1), dtype=torch.long, device=self.device)
         try:
             with self.autocast():
                 model(tokens, carried)

@@ -151,13 +151,16 @@ class GradientTrainer:
         prefix = "optimizer."
         kept = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         self._optimization.restore(kept, values["optimizer"])
-        carried = [arrays[name] for name in sorted(arrays) if name.startswith("carried.")]
+        parts = (name.removeprefix("carried.") for name in arrays if name.startswith("carried."))
+        carried = [arrays[f"carried.{part}"] for part in sorted(parts, key=lambda part: (len(part), part))]
+        rows = self.options.batch_size
         if context.processes is not None:
-            carried = [part[context.processes.rows(len(part))] for part in carried]
+            own_rows = context.processes.rows(rows)
+            carried, rows = [part[own_rows] for part in carried], own_rows.stop - own_rows.start
         own = [torch.from_numpy(part.copy()).to(context.device) for part in carried]
         self._carried = [tuple(own)] if own else None
         if own:
-            computation.try_carried(tuple(own))
+            computation.try_carried(tuple(own), rows)
         self._loaded = None
 
     def _update(self, computation: Computation, plan: Plan, seed: int) -> StepDone:

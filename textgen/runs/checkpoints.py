@@ -128,10 +128,11 @@ class Checkpoints:
             raise CorruptFileError(self.path, "it holds no checkpoint any more")
         return newest_intact
 
-    def refused(self, step: int, error: BaseException) -> CorruptFileError:
-        """The error for a state of training that its trainer cannot continue from."""
-        cause = f"its trainer refuses it, or {_PARTS[2]} beside it: {error}"
-        return CorruptFileError(self.folder(step) / _PARTS[1], cause, remedy="overwrite")
+    def refused(self, step: int, error: Exception, *, loading: bool = False) -> CorruptFileError:
+        """The error for a state of training that its trainer refuses, while loading it, or in `train`."""
+        file, other = (_PARTS[2], _PARTS[1]) if loading else _PARTS[1:]
+        cause = f"its trainer refuses it, or {other} beside it: {error}"
+        return CorruptFileError(self.folder(step) / file, cause, remedy="overwrite")
 
     def write(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint, which is there whole or not at all (textgen.files.durable). Raises OSError."""

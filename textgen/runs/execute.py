@@ -266,7 +266,7 @@ class Execution:
         try:
             trainer.load_state(checkpoint.trainer)
         except ValueError as error:
-            raise self.directory.checkpoints.refused(checkpoint.step, error) from error
+            raise self.directory.checkpoints.refused(checkpoint.step, error, loading=True) from error
 
     def _is_cancelled(self) -> bool:
         return self.cancelled() or (self.processes is not None and self.processes.stop_asked)
