@@ -92,7 +92,7 @@ def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]
     def permute(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         left, right = values >> shift, values & mask
         for round_key in round_keys:
-            left, right = right, left ^ (mixed(right ^ round_key) & mask)
+            left, right = right, left ^ (_mix(right ^ round_key) & mask)
         return (left << shift) | right
 
     def compute(start: int, stop: int) -> npt.NDArray[np.int64]:
@@ -115,11 +115,8 @@ def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]
     return order
 
 
-def mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The words hashed, each to another: every input bit reaches every output bit.
-
-    The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-    """
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every input bit reaches every output bit."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -10,7 +10,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.data import mixed
 from textgen.errors import UsageError
 from textgen.protocols import Array, Ids, Tensors
 
@@ -201,14 +200,22 @@ def step_numbers(
 ) -> npt.NDArray[np.float64]:
     """(B, count) numbers of [0, 1) for the sampler at a place of the chain, at step (B,) of rows with streams (B, 2).
 
-    The words are hashed one after the other as in SplitMix64, whose stream from there on gives the numbers: one
-    computation for all rows, where Philox needs a generator of its own for each.
+    The words are hashed one after the other with the mix of SplitMix64 (Steele, Lea and Flood, "Fast splittable
+    pseudorandom number generators", 2014), whose stream from there on gives the numbers: one computation for all rows,
+    where Philox needs a generator of its own for each.
     """
-    state = mixed(streams[:, 0] + _GAMMA)
+    state = _mixed(streams[:, 0] + _GAMMA)
     for word in (streams[:, 1], steps.astype(np.uint64), np.full(len(steps), place, np.uint64)):
-        state = mixed((state ^ word) + _GAMMA)
-    numbers = mixed(state[:, None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
+        state = _mixed((state ^ word) + _GAMMA)
+    numbers = _mixed(state[:, None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
     return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The words hashed, each to another."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def draw_one(row: npt.NDArray[Any], uniform: float) -> int:
