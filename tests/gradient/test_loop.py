@@ -111,7 +111,7 @@ def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
             return self.weights(tokens), ()
 
     model = Slow()
-    assert choose_precision(model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"))
+    assert choose_precision(model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"), 1)
     assert model.calls == 4
 
 

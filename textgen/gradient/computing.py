@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -208,17 +209,28 @@ def to_device(windows: npt.NDArray[np.int64], device: str) -> Tensor:
     return tokens.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tokens.to(device)
 
 
-def choose_precision(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> str:
-    """The faster of float32 and bfloat16 on this device, by a few steps without an update."""
+def most_workers(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> int:
+    """One worker for each of torch's threads, or 1 where the device, the batch or the model allows no more."""
+    most = min(torch.get_num_threads(), len(windows))
+    if context.device != "cpu" or most < 2:
+        return 1
+    try:
+        _replica(model)
+    except (RuntimeError, TypeError, NotImplementedError):
+        return 1
+    return most
+
+
+def choose_precision(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, workers: int) -> str:
+    """The faster of float32 and bfloat16 on this device, by a few steps of so many workers without an update."""
     if context.device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     try:
-        seconds = {
-            name: _seconds(Computation.of(model, context.device, name, 1), windows) for name in ("float32", "bfloat16")
-        }
+        single = _seconds(model, windows, context, "float32", workers)
+        half = _seconds(model, windows, context, "bfloat16", workers, limit=10 * single)
     except RuntimeError:  # an operation of the model has no bfloat16 version
         return "float32"
-    return "bfloat16" if seconds["bfloat16"] < 0.9 * seconds["float32"] else "float32"
+    return "bfloat16" if half < 0.9 * single else "float32"
 
 
 def leaves_unused(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> bool:
@@ -243,32 +255,40 @@ def draws(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) 
     return not torch.equal(states[0], states[1])
 
 
-def choose_workers(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, precision: str) -> int:
-    """The faster of torch's own threads and one worker for each of them, by a few steps without an update."""
-    most = min(torch.get_num_threads(), len(windows))
-    if context.device != "cpu" or most < 2:
+def choose_workers(
+    model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, precision: str, most: int
+) -> int:
+    """The faster of `most` workers and torch's own threads, by a few steps without an update."""
+    if most == 1:
         return 1
-    seconds = {}
-    for workers in (1, most):
-        try:
-            computation = Computation.of(model, context.device, precision, workers)
-        except (RuntimeError, TypeError, NotImplementedError):  # a module that cannot be copied
-            return 1
-        try:
-            seconds[workers] = _seconds(computation, windows)
-        finally:
-            computation.close()
-    return most if seconds[most] < _WORTH * seconds[1] else 1
+    shared = _seconds(model, windows, context, precision, most)
+    return most if shared < _WORTH * _seconds(model, windows, context, precision, 1, limit=10 * shared) else 1
 
 
-def _seconds(computation: Computation, windows: npt.NDArray[np.int64]) -> float:
-    """The mean time of a step's gradients: where other programs use the cores, a single one may be lucky."""
+def _seconds(
+    model: Any,
+    windows: npt.NDArray[np.int64],
+    context: TrainingContext,
+    precision: str,
+    workers: int,
+    limit: float = math.inf,
+) -> float:
+    """The mean time of a step's gradients: where other programs use the cores, a single one may be lucky.
+
+    The first, in which memory is allocated, does not count, unless it alone takes longer than `limit`: on a busy
+    machine, torch's own threads may wait for each other for many seconds.
+    """
+    computation = Computation.of(model, context.device, precision, workers)
     times: list[float] = []
-    while len(times) < 2 or (len(times) < _TRIALS and sum(times) < _TRYING):
-        begun = time.perf_counter()
-        step = partial(computation.gradients, windows, None, (0, len(times)))
-        float(computation.run(step)[0])
-        times.append(time.perf_counter() - begun)
+    try:
+        while len(times) < 2 or (len(times) < _TRIALS and sum(times) < _TRYING):
+            begun = time.perf_counter()
+            float(computation.run(partial(computation.gradients, windows, None, (0, len(times))))[0])
+            times.append(time.perf_counter() - begun)
+            if times[0] > limit:
+                return times[0]
+    finally:
+        computation.close()
     return sum(times[1:]) / (len(times) - 1)
 
 

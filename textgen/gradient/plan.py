@@ -58,19 +58,20 @@ class Plan:
         """With the precision and the workers that are the faster where they are "auto", or among several processes."""
         context, windows, processes = self.context, self.batches.batch(0, 0), self.context.processes
         if processes is None:
-            precision = self._precision(model, windows)
             workers = self.options.settled.get("workers", self.options.workers)
             if workers != 1 and context.device == "cpu" and computing.draws(model, windows, context):
                 workers = self._one_worker(workers)
-            elif workers == "auto":
-                workers = self._settled["workers"] = computing.choose_workers(model, windows, context, precision)
+            most = computing.most_workers(model, windows, context) if workers != 1 else 1
+            precision = self._precision(model, windows, most)
+            if workers == "auto":
+                workers = self._settled["workers"] = computing.choose_workers(model, windows, context, precision, most)
             workers = min(int(workers), len(windows)) if context.device == "cpu" else 1
             return Computation.of(model, context.device, precision, workers)
         from textgen.gradient.distributed import DistributedComputation, check
 
         def choose() -> list[Any]:
             check(model, context.device, self.options.batch_size, processes)
-            return [self._precision(model, windows), computing.leaves_unused(model, windows, context)]
+            return [self._precision(model, windows, 1), computing.leaves_unused(model, windows, context)]
 
         precision, unused = processes.agree(choose)
         return DistributedComputation.among(model, context.device, precision, unused, processes)
@@ -86,10 +87,10 @@ class Plan:
         )
         return 1
 
-    def _precision(self, model: Any, windows: Any) -> str:
+    def _precision(self, model: Any, windows: Any, workers: int) -> str:
         precision = str(self.options.settled.get("precision", self.options.precision))
         if precision == "auto":
-            precision = self._settled["precision"] = computing.choose_precision(model, windows, self.context)
+            precision = self._settled["precision"] = computing.choose_precision(model, windows, self.context, workers)
         return precision
 
     def settle(self) -> Iterator[Settled]:

@@ -117,7 +117,7 @@ def measured_speed(seed: int = 0) -> float:
     if context.device == "cpu":
         workers = torch.get_num_threads()
         return max(_speed(model, windows, "cpu", precision, workers) for precision in ("float32", "bfloat16"))
-    return _speed(model, windows, context.device, choose_precision(model, windows, context), 1)
+    return _speed(model, windows, context.device, choose_precision(model, windows, context, 1), 1)
 
 
 def _speed(model: Any, windows: npt.NDArray[np.int64], device: str, precision: str, workers: int) -> float:
