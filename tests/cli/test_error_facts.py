@@ -106,7 +106,9 @@ def test_what_would_help_is_a_fact(tmp_path: Path, tiny_pipeline: Any, textgen: 
     with pytest.raises(api.RunError) as raised:
         api.run(tiny_pipeline(), output=tmp_path / "full")
     assert raised.value.remedy == "output"
-    assert str(raised.value).endswith("is not a run directory and is not empty (thesis.txt); choose another output")
+    assert str(raised.value).endswith(
+        "is not a run directory (it has no file run.json) and is not empty (thesis.txt); choose another output"
+    )
     with pytest.raises(api.DeviceError) as missing:
         api.run(tiny_pipeline(device="cuda:99"), output=tmp_path / "run")
     assert (missing.value.device, missing.value.remedy) == ("cuda:99", "device")

@@ -257,7 +257,8 @@ def verdict(case: Case, ended: Ended, normal: Ended, place: Path) -> str:
         ended.stdout == normal.stdout and (case.command != "run" or ended.weights == normal.weights)
     )
     told = any(name in ended.stderr for name in names[:1])
-    return "" if same or told or case.sealed else "gave another text or other weights without a word"
+    sealed = case.sealed or (case.file == "state.safetensors" and case.mutation.startswith("values"))
+    return "" if same or told or sealed else "gave another text or other weights without a word"
 
 
 def _names(case: Case) -> list[str]:

@@ -95,7 +95,7 @@ def wrong_end(kind: str, done: Done, step: int | None) -> str:
     lines = [line for line in done.stderr.splitlines() if not line.startswith("textgen: warning: the cache ")]
     if done.code and (len(lines) != 1 or not lines[0].startswith("textgen: error: ")):
         return f"not one line: {done.stderr}"
-    if not done.code or step in (None, -1):
+    if not done.code or step is None or step == -1:
         return ""
     if kind in ("moved", "removed"):
         return "" if "moved or removed" in done.stderr else f"does not say that it was {kind}: {done.stderr}"

@@ -130,7 +130,9 @@ def test_a_folder_that_was_never_a_run_is_left_alone(
     (tmp_path / "run" / name).parent.mkdir(parents=True)
     (tmp_path / "run" / name).write_text('the = "only copy"')
     before = tree(tmp_path / "run")
-    said = re.escape(f"run is not a run directory and is not empty ({Path(name).parts[0]}); choose another")
+    said = re.escape(
+        f"run is not a run directory (it has no file run.json) and is not empty ({Path(name).parts[0]}); choose another"
+    )
     with pytest.raises(textgen.RunError, match=said):
         textgen.run(tiny_pipeline(), overwrite=overwrite)
     assert tree(tmp_path / "run") == before

@@ -34,7 +34,7 @@ def test_a_folder_that_is_no_run_is_left_alone(folder: Path) -> None:
     for arguments in ([], ["--overwrite"]):
         done = run_textgen("run", "p.toml", "--output", "mine", *arguments, folder=folder)
         assert done.returncode == 1
-        assert "is not a run directory and is not empty (thesis.txt)" in done.stderr
+        assert "is not a run directory (it has no file run.json) and is not empty (thesis.txt)" in done.stderr
         assert tree(folder / "mine") == {"thesis.txt": hashlib.sha256(b"all of it").hexdigest()}
 
 

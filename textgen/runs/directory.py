@@ -103,7 +103,8 @@ class RunDirectory:
         if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
             strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
             if strangers:
-                cause = f"is not a run directory and is not empty ({', '.join(sorted(strangers)[:3])})"
+                found = ", ".join(sorted(strangers)[:3])
+                cause = f"is not a run directory (it has no file run.json) and is not empty ({found})"
                 raise RunError(f"{self.path} {cause}", self.path, remedy="output")
         try:
             make_folder(self.checkpoints.path)

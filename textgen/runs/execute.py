@@ -232,7 +232,7 @@ class Execution:
         trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
         model = components.build(pipeline.model, context)
         if checkpoint is not None:
-            load_weights(model, pipeline.model, checkpoint.tensors)
+            load_weights(model, pipeline.model, checkpoint.tensors, self.directory.path)
             self._load_state(trainer, checkpoint)
         else:
             load_start(model, pipeline)

@@ -189,8 +189,9 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], 
     try:
         model.load_tensors(dict(tensors))
     except ValueError as error:
-        files = "" if run is None else f"; in {run}, pipeline.toml, tokenizer.json and the weights do not fit together"
-        raise checks.blame(choice.offer, f"refuses the weights of the run: {error}{files}") from error
+        files = "pipeline.toml, tokenizer.json and the weights, model.safetensors, do not fit together"
+        where = "" if run is None else f"; in {run}, {files}"
+        raise checks.blame(choice.offer, f"refuses the weights of the run: {error}{where}") from error
     except FAILURES as error:
         raise_failure(choice.offer, "load_tensors", error)
 
