@@ -25,7 +25,7 @@ def run_together(size: int, *arguments: str | Path, folder: Path) -> list[subpro
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size),
-        "TEXTGEN_PROCESS_TIMEOUT": "300",
+        "TEXTGEN_PROCESS_TIMEOUT": "60",
     }
 
     def start(rank: int) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,7 @@ def main(who: str, name: str, place: str, count: str, *arguments: str) -> None:
     if "PIDS" in os.environ:
         Path(os.environ["PIDS"], os.environ["RANK"]).write_text(str(os.getpid()))
     is_struck = os.environ["RANK"] == ("0" if who == "launcher" else who)
-    if is_struck and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    if is_struck and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         process = os.getppid() if who == "launcher" else os.getpid()
         _hit(place, int(count), partial(_strike, process, name))
     from textgen.cli import main as textgen
