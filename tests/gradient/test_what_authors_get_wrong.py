@@ -50,7 +50,7 @@ def test_weights_that_no_optimizer_has_are_named_once() -> None:
         assert len(train(lambda weights: torch.optim.SGD(weights.of_role("matrix"), lr=0.1))) == 2
     (warning,) = caught
     assert str(warning.message).endswith(
-        "stay as they are: module.embedding.weight, module.cell.bias_ih_l0, module.cell.bias_hh_l0, module.head.bias"
+        "stay as they are: embedding.weight, cell.bias_ih_l0, cell.bias_hh_l0, head.bias"
     )
 
     def frozen(context: BuildContext) -> Any:

@@ -119,7 +119,8 @@ class Plan:
     def stable_steps(self, schedule: Schedule) -> int | None:
         """How many steps are the same however many there will be; None while that is being measured."""
         if self._stable_steps is None and self.steps is not None:
-            stable = stable_steps(schedule, self.steps)
+            refused = getattr(self.options, "refuse_more", str)()
+            stable = 0 if refused else stable_steps(schedule, self.steps)
             self._stable_steps = max(stable, self._undecayed) if stable else 0
         return self._stable_steps
 

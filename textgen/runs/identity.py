@@ -65,7 +65,7 @@ class TextKey:
             size, latest = size + facts[0], max(latest, facts[1])
         if not files:
             return None
-        value = _hash(["text", choice.table(), parts, files])
+        value = _hash(["text", {**choice.table(), "type": choice.offer.canonical_name}, parts, files])
         return cls(value, size, abs(time.time() - latest / 1e9) < _RECENT)
 
 
