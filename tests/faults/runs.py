@@ -133,6 +133,7 @@ class Stage:
         stage = cls(folder / setting.name, setting)
         stage.folder.mkdir()
         (stage.folder / "text.txt").write_text(TEXT)
+        os.utime(stage.folder / "text.txt", (0, 0))  # a text of just now is not noted in the cache
         stage._write_pipeline("p.toml", steps=3, seed=3)
         if setting.begin is not None:
             stage._write_pipeline("begin.toml", steps=setting.begin[0], seed=setting.begin[1])

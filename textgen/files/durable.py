@@ -202,7 +202,9 @@ def lacking(folder: Path) -> list[str]:
             path.touch()
         try:
             os.link(made[0], made[2])
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):  # which is not for want of links
+                raise
             found.append("hard links")
         if not _can_lock(made[0]):
             found.append("locks")

@@ -177,14 +177,19 @@ class Checkpoints:
     def recover(self) -> list[int]:
         """Put whole checkpoints in place that a killed process had not renamed yet; return their steps."""
         found = []
-        for partial in sorted(self.path.glob(f"{PARTIAL}*")):
-            step = _step_of(partial)
-            if step is not None and not os.path.lexists(final := self.folder(step)):
+        for step, partial in self.nameless():
+            if not os.path.lexists(final := self.folder(step)):
                 partial.rename(final)
                 found.append(step)
         if found:
             sync_folder(self.path)
         return found
+
+    def nameless(self) -> Iterator[tuple[int, Path]]:
+        """Step and folder of the whole checkpoints that lack only their name: what `recover` puts in place."""
+        for partial in sorted(self.path.glob(f"{PARTIAL}*")):
+            if (step := _step_of(partial)) is not None:
+                yield step, partial
 
     def foreign(self) -> list[Path]:
         """Folders with the name of a checkpoint that no run wrote. They are left alone."""

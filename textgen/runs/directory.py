@@ -265,11 +265,12 @@ class RunDirectory:
         try:
             foreign = self.checkpoints.foreign()
             steps = [step for step in self.checkpoints.steps() if self.checkpoints.folder(step) not in foreign]
+            steps += [step for step, _ in self.checkpoints.nameless()]
         except OSError:
             return "earlier checkpoints are kept"
         if not self.path.is_dir():
             return "the run directory was moved or removed while the run used it"
-        return f"the checkpoint of step {steps[-1]} is kept" if steps else "there was no checkpoint yet"
+        return f"the checkpoint of step {max(steps)} is kept" if steps else "there was no checkpoint yet"
 
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""

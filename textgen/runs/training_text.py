@@ -100,7 +100,7 @@ class TrainingText:
             self._end_work()
             yield data
         finally:
-            with contextlib.suppress(PermissionError):  # Windows keeps what is still mapped; the next run sweeps it
+            with contextlib.suppress(OSError):  # Windows keeps what is still mapped; the next run sweeps it
                 self.file.unlink(missing_ok=True)
 
     def _recall(self, record: Mapping[str, Any] | None, folder: Path) -> bool:
