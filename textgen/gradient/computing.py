@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ from textgen.protocols import TrainingContext
 State: TypeAlias = tuple[Tensor, ...]
 _Result = TypeVar("_Result")
 
-_TRIALS: Final = 5  # steps that decide between two ways, the first not counted
+_TRIALS: Final = 9  # steps that decide between two ways, the first not counted
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
 _TRYING: Final = 0.5  # seconds after which a way is tried no longer: on a busy machine, two steps must do
 _WORTH: Final = 1.1  # workers may take this much longer: on cores that become busy they are far faster
@@ -226,8 +227,8 @@ def choose_precision(model: Any, windows: npt.NDArray[np.int64], context: Traini
     if context.device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     try:
-        single = _seconds(model, windows, context, "float32", workers)
-        half = _seconds(model, windows, context, "bfloat16", workers, limit=10 * single)
+        single = min(_times(model, windows, context, "float32", workers))
+        half = min(_times(model, windows, context, "bfloat16", workers, limit=10 * single))
     except RuntimeError:  # an operation of the model has no bfloat16 version
         return "float32"
     return "bfloat16" if half < 0.9 * single else "float32"
@@ -261,22 +262,24 @@ def choose_workers(
     """The faster of `most` workers and torch's own threads, by a few steps without an update."""
     if most == 1:
         return 1
-    shared = _seconds(model, windows, context, precision, most)
-    return most if shared < _WORTH * _seconds(model, windows, context, precision, 1, limit=10 * shared) else 1
+    shared = statistics.mean(_times(model, windows, context, precision, most))
+    alone = statistics.mean(_times(model, windows, context, precision, 1, limit=10 * shared))
+    return most if shared < _WORTH * alone else 1
 
 
-def _seconds(
+def _times(
     model: Any,
     windows: npt.NDArray[np.int64],
     context: TrainingContext,
     precision: str,
     workers: int,
     limit: float = math.inf,
-) -> float:
-    """The mean time of a step's gradients: where other programs use the cores, a single one may be lucky.
+) -> list[float]:
+    """The seconds of some steps' gradients.
 
-    The first, in which memory is allocated, does not count, unless it alone takes longer than `limit`: on a busy
-    machine, torch's own threads may wait for each other for many seconds.
+    Their mean tells of ways that wait for other programs more or less: a single one may be lucky. The least tells of
+    ways that differ in their arithmetic alone. The first, in which memory is allocated, does not count, unless it alone
+    takes longer than `limit`: on a busy machine, torch's own threads may wait for each other for many seconds.
     """
     computation = Computation.of(model, context.device, precision, workers)
     times: list[float] = []
@@ -286,10 +289,10 @@ def _seconds(
             float(computation.run(partial(computation.gradients, windows, None, (0, len(times))))[0])
             times.append(time.perf_counter() - begun)
             if times[0] > limit:
-                return times[0]
+                return times
     finally:
         computation.close()
-    return sum(times[1:]) / (len(times) - 1)
+    return times[1:]
 
 
 def _replica(model: Any) -> Any:
