@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import threading
 import time
 import tomllib
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ import textgen
 from textgen import BuildContext, Component, Engine, PipelineError, PluginSet, TrainingError, hookimpl, option
 from textgen.events import Evaluation, Event, Settled, StepDone
 from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant, cosine, warmup_stable_decay
-from textgen.gradient.computing import choose_precision
+from textgen.gradient.computing import choose_precision, choose_workers
 from textgen.protocols import TrainerState, TrainingContext
 
 
@@ -113,6 +114,26 @@ def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
     model = Slow()
     assert choose_precision(model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"), 1)
     assert model.calls == 4
+
+
+def test_torchs_own_threads_are_given_up_after_one_step_that_takes_far_longer() -> None:
+    """As on a machine whose cores other programs use; workers compute in threads of their own."""
+    calls: list[torch.Tensor] = []
+
+    class Waiting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = torch.nn.Embedding(3, 3)
+
+        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+            if threading.current_thread() is threading.main_thread():
+                time.sleep(1)
+                calls.append(tokens)
+            return self.weights(tokens), ()
+
+    windows, context = np.zeros((2, 3), np.int64), TrainingContext(seed=0, device="cpu")
+    assert choose_workers(Waiting(), windows, context, "float32", 2) == 2
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(("options", "helps"), [({"threads": 2}, True), ({"threads": 1}, False), ({}, False)])
