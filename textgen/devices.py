@@ -144,17 +144,12 @@ def check_fork(*, computes: bool = False) -> None:
     _FORK.started = _FORK.started or computes
 
 
-def worker_pool(count: int) -> ThreadPoolExecutor:
-    """Threads that have all begun, each of which computes with one thread of torch's own."""
+def worker_threads(count: int) -> list[ThreadPoolExecutor]:
+    """Threads that have begun, each of which computes with one thread of torch's own; a pool for each, of one."""
     import torch
 
-    own, begun = torch.get_num_threads(), threading.Barrier(count)
-
-    def begin() -> None:
-        torch.set_num_threads(1)
-        begun.wait()
-
-    pool = ThreadPoolExecutor(count, "textgen-worker", initializer=begin)
-    list(pool.map(lambda _: None, range(count)))
-    torch.set_num_threads(own)  # for threads that begin later; those of the pool keep their one
-    return pool
+    own, threads = torch.get_num_threads(), [ThreadPoolExecutor(1, f"textgen-worker-{i}") for i in range(count)]
+    for begun in [thread.submit(torch.set_num_threads, 1) for thread in threads]:
+        begun.result()
+    torch.set_num_threads(own)  # for threads that begin later; these keep their one
+    return threads

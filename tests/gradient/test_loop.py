@@ -98,6 +98,42 @@ def test_workers_compute_the_gradient_of_the_whole_batch(locked: bool, tmp_path:
     assert losses[3] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_steps_and_evaluations_are_made_in_the_workers_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's pool of threads waits for the slowest, and must have no part in them; each worker keeps its thread."""
+    computed: dict[str, set[str]] = {"forward": set(), "update": set()}
+
+    class Watched(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = torch.nn.Embedding(10, 10)
+
+        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+            if self.training:
+                assert torch.get_num_threads() == 1
+                computed["forward"].add(f"{tokens.shape[0]} rows in {threading.current_thread().name}")
+            return self.weights(tokens), ()
+
+        def set_dropout_seed(self, seed: int) -> None:
+            pass
+
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW,
+        "step",
+        lambda *given: (computed["update"].add(threading.current_thread().name), step(*given))[1],
+    )
+    before = torch.get_num_threads()
+    trainer = {"type": "adamw", "steps": 3, "batch_size": 5, "workers": 2, "precision": "float32"}
+    textgen.train(corpus="some letters, " * 400, tokenizer="char", model=Watched(), trainer=trainer, device="cpu")
+    assert torch.get_num_threads() == before
+    (updater,) = computed["update"]
+    assert updater.startswith("textgen-worker")
+    by_worker = {rows.partition(" in ")[::2] for rows in computed["forward"]}
+    assert {thread for rows, thread in by_worker if rows == "3 rows"} == {updater}
+    assert len({thread for _, thread in by_worker}) == 2
+    assert len({thread for rows, thread in by_worker if rows == "2 rows"}) == 1
+
+
 def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
     """As on a machine whose cores other programs use."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import statistics
 import threading
 import time
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from textgen.devices import worker_pool
+from textgen.devices import worker_threads
 from textgen.files.opening import UNFORESEEN
 from textgen.gradient.optimization import StateError
 from textgen.protocols import TrainingContext
@@ -28,10 +27,10 @@ from textgen.protocols import TrainingContext
 State: TypeAlias = tuple[Tensor, ...]
 _Result = TypeVar("_Result")
 
-_TRIALS: Final = 9  # steps that decide between two ways, the first not counted
+_TURNS, _TRIALS = 2, 4  # turns of each of several ways to compute, and steps in a turn, which decide between them
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
-_TRYING: Final = 0.5  # seconds after which a way is tried no longer: on a busy machine, two steps must do
-_WORTH: Final = 1.1  # workers may take this much longer: on cores that become busy they are far faster
+_TRYING: Final = 0.5  # seconds for each way after which none is tried again: on a busy machine, two steps must do
+_HOPELESS: Final = 10  # times as long, after which a way is not tried again
 
 
 @attrs.define(eq=False)
@@ -46,22 +45,22 @@ class Computation:
     replicas: list[Any]
     device: str
     precision: str
-    _pool: ThreadPoolExecutor | None = None
+    _threads: Sequence[ThreadPoolExecutor] = ()
     _loss: Callable[[Tensor, State | None], tuple[Tensor, State]] | None = None
 
     @classmethod
     def of(cls, model: Any, device: str, precision: str, workers: int) -> Computation:
         """`workers` replicas, the first of which is the module itself."""
         replicas = [model, *(_replica(model) for _ in range(workers - 1))]
-        return cls(replicas, device, precision, worker_pool(workers) if workers > 1 else None)
+        return cls(replicas, device, precision, worker_threads(workers) if workers > 1 else ())
 
     def run(self, call: Callable[[], _Result]) -> _Result:
         """What `call()` returns, made where steps are computed: in the first worker's thread, if there are any."""
-        return call() if self._pool is None else self._pool.submit(call).result()
+        return self._threads[0].submit(call).result() if self._threads else call()
 
     def side_by_side(self, calls: Sequence[Callable[[], _Result]]) -> list[_Result]:
-        """The results of a call for each replica, at most: the first made here, the others in the other workers."""
-        others = [self._pool.submit(call) for call in calls[1:]] if self._pool is not None else []
+        """The results of a call for each replica, at most: the first made here, the others in their own threads."""
+        others = [thread.submit(call) for thread, call in zip(self._threads[1:], calls[1:], strict=False)]
         try:
             first = calls[0]()
         finally:
@@ -70,8 +69,8 @@ class Computation:
 
     def close(self) -> None:
         """End the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        for thread in self._threads:
+            thread.shutdown()
 
     def gradients(
         self, windows: npt.NDArray[np.int64], carried: list[State] | None, seed: tuple[int, int]
@@ -226,9 +225,8 @@ def choose_precision(model: Any, windows: npt.NDArray[np.int64], context: Traini
     """The faster of float32 and bfloat16 on this device, by a few steps of so many workers without an update."""
     if context.device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    try:
-        single = min(_times(model, windows, context, "float32", workers))
-        half = min(_times(model, windows, context, "bfloat16", workers, limit=10 * single))
+    try:  # by the least of each: they differ in their arithmetic alone
+        single, half = map(min, _times(model, windows, context, [("float32", workers), ("bfloat16", workers)]))
     except RuntimeError:  # an operation of the model has no bfloat16 version
         return "float32"
     return "bfloat16" if half < 0.9 * single else "float32"
@@ -262,37 +260,42 @@ def choose_workers(
     """The faster of `most` workers and torch's own threads, by a few steps without an update."""
     if most == 1:
         return 1
-    shared = statistics.mean(_times(model, windows, context, precision, most))
-    alone = statistics.mean(_times(model, windows, context, precision, 1, limit=10 * shared))
-    return most if shared < _WORTH * alone else 1
+    # By their means: they wait for other programs more or less, and a single step may be lucky.
+    shared, alone = map(statistics.mean, _times(model, windows, context, [(precision, most), (precision, 1)]))
+    return most if shared < alone else 1
 
 
 def _times(
-    model: Any,
-    windows: npt.NDArray[np.int64],
-    context: TrainingContext,
-    precision: str,
-    workers: int,
-    limit: float = math.inf,
-) -> list[float]:
-    """The seconds of some steps' gradients.
+    model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, ways: Sequence[tuple[str, int]]
+) -> list[list[float]]:
+    """The seconds of some steps' gradients, for each of these precisions and numbers of workers.
 
-    Their mean tells of ways that wait for other programs more or less: a single one may be lucky. The least tells of
-    ways that differ in their arithmetic alone. The first, in which memory is allocated, does not count, unless it alone
-    takes longer than `limit`: on a busy machine, torch's own threads may wait for each other for many seconds.
+    They take turns, since a machine's pace may change within a second. The first step of each turn, in which memory is
+    allocated, does not count, unless it takes so much longer than the first way's steps that there is no question: on a
+    busy machine, torch's own threads may wait for each other for many seconds.
     """
-    computation = Computation.of(model, context.device, precision, workers)
-    times: list[float] = []
-    try:
-        while len(times) < 2 or (len(times) < _TRIALS and sum(times) < _TRYING):
-            begun = time.perf_counter()
-            float(computation.run(partial(computation.gradients, windows, None, (0, len(times))))[0])
-            times.append(time.perf_counter() - begun)
-            if times[0] > limit:
-                return times
-    finally:
-        computation.close()
-    return times[1:]
+    times: list[list[float]] = [[] for _ in ways]
+    end = time.perf_counter() + _TRYING * len(ways)
+    while len(times[-1]) < _TURNS * _TRIALS and time.perf_counter() < end:
+        for (precision, workers), taken in zip(ways, times, strict=True):
+            with contextlib.closing(Computation.of(model, context.device, precision, workers)) as computation:
+                first = _seconds(computation, windows)
+                if times[0] and first > _HOPELESS * times[0][0]:
+                    taken.append(first)
+                    return times
+                turn_end = time.perf_counter() + _TRYING - first
+                for _ in range(_TRIALS):
+                    taken.append(_seconds(computation, windows))
+                    if time.perf_counter() > turn_end:
+                        break
+    return times
+
+
+def _seconds(computation: Computation, windows: npt.NDArray[np.int64]) -> float:
+    """The time of one step's gradients."""
+    begun = time.perf_counter()
+    float(computation.run(partial(computation.gradients, windows, None, (0, 0)))[0])
+    return time.perf_counter() - begun
 
 
 def _replica(model: Any) -> Any:
