@@ -54,10 +54,11 @@ def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(
 
     text = b"the clock of the hall struck the hour.\n" * 40
     folder = fill(tmp_path / "texts", {"a.txt": text, "b.txt": text, "notes.docx": b"PK", "cover.jpg": b"", ".x": b""})
+    (folder / "lost.txt").symlink_to("nowhere.txt")
     console = io.StringIO()
     Engine().run(tiny_pipeline(corpus={"path": str(folder)}), console=console)
     assert console.getvalue().count("corpus") == 1
-    assert f"corpus {folder}: 2 files, 3 kB; skipped 2 (cover.jpg, notes.docx)\n" in console.getvalue()
+    assert f"corpus {folder}: 2 files, 3 kB; skipped 3 (cover.jpg, lost.txt, notes.docx)\n" in console.getvalue()
 
 
 @pytest.mark.parametrize(

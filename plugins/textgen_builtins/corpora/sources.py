@@ -71,8 +71,8 @@ def _folder(path: Path, config: FileConfig) -> Folder:
     else:
         suffixes = JSON_LINES if config.documents == "jsonl" else TEXTS
         there = sorted(_walk(path))
-        files = [file for file in there if inner_suffix(file) in suffixes]
-        folder = Folder(path, files, [file for file in there if inner_suffix(file) not in suffixes])
+        files = [file for file in there if inner_suffix(file) in suffixes and file.is_file()]
+        folder = Folder(path, files, sorted({*there} - {*files}))
         cause = (
             f"no file in it is a text by its suffix, {', '.join(suffixes)}, with {' or '.join(COMPRESSED)} or without"
         )
@@ -87,14 +87,14 @@ def _folder(path: Path, config: FileConfig) -> Folder:
 
 
 def _walk(folder: Path) -> Iterable[Path]:
-    """The files in a folder and below, but for hidden ones and those in hidden folders. Raises OSError."""
+    """What is in a folder and below but folders and hidden files: also pipes and links to nothing. Raises OSError."""
 
     def fail(error: OSError) -> None:
         raise error
 
     for place, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (path for name in files if not name.startswith(".") and (path := Path(place, name)).is_file())
+        yield from (Path(place, name) for name in files if not name.startswith("."))
 
 
 def _is_hidden(path: Path) -> bool:
