@@ -22,7 +22,7 @@ import textgen
 from textgen import BuildContext, Component, Engine, PipelineError, PluginSet, TrainingError, hookimpl, option
 from textgen.events import Evaluation, Event, Settled, StepDone
 from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant, cosine, warmup_stable_decay
-from textgen.gradient.computing import choose_precision, choose_workers
+from textgen.gradient.computing import choose_precision, choose_workers, cross_entropy
 from textgen.protocols import TrainerState, TrainingContext
 
 
@@ -132,6 +132,23 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(monkeypatch: 
     assert {thread for rows, thread in by_worker if rows == "3 rows"} == {updater}
     assert len({thread for _, thread in by_worker}) == 2
     assert len({thread for rows, thread in by_worker if rows == "2 rows"}) == 1
+
+
+@pytest.mark.parametrize("time_first", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_and_its_gradient_are_torchs(dtype: torch.dtype, time_first: bool) -> None:
+    drawn = torch.Generator().manual_seed(1)
+    shape = (7, 3, 11) if time_first else (3, 7, 11)
+    leaf = (3 * torch.randn(shape, generator=drawn)).to(dtype).requires_grad_()
+    logits = leaf.transpose(0, 1) if time_first else leaf
+    targets = torch.randint(11, logits.shape[:2], generator=drawn)
+    loss = cross_entropy(logits, targets)
+    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), targets)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    (ours,), (theirs,) = (torch.autograd.grad(2 * value, leaf) for value in (loss, expected))
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours, theirs, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-7)
 
 
 def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
