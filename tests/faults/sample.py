@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from .calls import Call
 from .inject import places, tried
-from .replay import losses, record
+from .replay import Log, losses, record
 from .replay import tried as lost
 from .runs import FAST, NEW, OVERWRITE, Stage, load_everything
 
@@ -31,11 +32,19 @@ def sample(seed: int) -> Iterator[tuple[str, str, str]]:
             log = record(stage)
             for loss in draw.sample(list(losses(stage, log, seed, more=1)), count):
                 yield "power loss", loss.name, lost(stage, loss)
-            if setting is NEW:
-                steps = list(enumerate(places(log), 1))
-                for kind in KINDS:
-                    place, step = draw.choice(steps[20:])  # before that there is no run yet
-                    yield kind, f"change {place}", tried(stage, kind, place, step)
+            steps = list(enumerate(places(log), 1))
+            if setting is NEW:  # before change 20 there is no run yet
+                chosen = [(kind, *draw.choice(steps[20:])) for kind in KINDS]
+            else:
+                chosen = [("SIGINT twice", *steps[nameless(log)])]
+            for kind, place, step in chosen:
+                yield kind, f"change {place}", tried(stage, kind, place, step)
+
+
+def nameless(log: Log) -> int:
+    """How many changes there are until the only checkpoint has been moved, and another not yet put in its place."""
+    changes = [call for call in log if isinstance(call, Call)]
+    return next(i for i, call in enumerate(changes, 1) if call.target.endswith("-before"))
 
 
 def main() -> None:

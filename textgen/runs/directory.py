@@ -284,7 +284,7 @@ class RunDirectory:
         if not previous.is_dir():
             return
         if self._status() != "finished":
-            if self.exists() and self.checkpoints.steps():
+            if self.exists() and (self.checkpoints.steps() or any(self.checkpoints.nameless())):
                 return  # the successor resumes from there
             self._remove(self._own())
             for path in RunDirectory(previous)._own():
