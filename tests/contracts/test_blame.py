@@ -192,7 +192,9 @@ def test_a_torch_module_without_the_methods_of_a_model_is_told_where_they_are(
     tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:
     module = types.SimpleNamespace(forward=lambda tokens, state=None: None)
-    with pytest.raises(textgen.ContractError, match=r"no method 'decoder'; .* inherits from textgen\.gradient\.Gradient"):
+    with pytest.raises(
+        textgen.ContractError, match=r"no method 'decoder'; .* inherits from textgen\.gradient\.Gradient"
+    ):
         run_with("model", lambda context: module, tiny_pipeline(), tmp_path)
 
 

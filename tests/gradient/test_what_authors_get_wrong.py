@@ -111,7 +111,9 @@ class Hoarding(torch.optim.SGD):
 
 
 def test_an_optimizer_that_keeps_what_cannot_be_saved_is_blamed(tmp_path: Path) -> None:
-    with pytest.raises(textgen.ContractError, match="trainer 'gradient-trainer' .*Hoarding keeps 'seen', a set; tensors"):
+    with pytest.raises(
+        textgen.ContractError, match=r"trainer 'gradient-trainer' .*Hoarding keeps 'seen', a set; tensors"
+    ):
         train(lambda weights: Hoarding(weights, lr=0.1), output=tmp_path / "run")
 
 

@@ -48,7 +48,9 @@ class SequenceHistory:
         needed = {"prompt_lengths": "lengths", "lengths": "lengths", "prompt_counts": "counts", "counts": "counts"}
         if name not in needed:
             raise AttributeError(f"a history has no {name!r}", name=name, obj=self)
-        raise LookupError(f"no sampler has announced that it reads {name}: set its attribute history to {needed[name]!r}")
+        raise LookupError(
+            f"no sampler has announced that it reads {name}: set its attribute history to {needed[name]!r}"
+        )
 
     @classmethod
     def begin(
