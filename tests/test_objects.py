@@ -330,6 +330,11 @@ def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> 
             {"corpus": Path("text.txt")},
             "corpus: the object that is given is of type .*Path, which has no method 'read'; give a text",
         ),
+        ({"corpus": __file__}, "corpus: a text is expected, and this names a file; give .*type.*file.*test_objects.py"),
+        (
+            {"trainer": torch.optim.SGD(Net().parameters())},
+            r"no method 'train'; textgen\.gradient\.GradientTrainer makes",
+        ),
         ({"model": "rmn"}, r"no model is called 'rmn'; did you mean 'rnn'\?"),
         ({"corpus": "story"}, r"corpus: expected a table with type = one of .*story.*, given \"story\""),
     ],

@@ -167,12 +167,35 @@ def test_a_sampler_is_blamed(sampler: Any, tmp_path: Path, tiny_pipeline: Callab
     assert caught.value.distribution == "textgen-odd"
 
 
+@pytest.mark.parametrize(
+    ("announced", "read", "needed"),
+    [
+        ("none", lambda history: history.lengths[:, None], "lengths"),
+        ("none", lambda history: history.prompt_counts, "counts"),
+        ("lengths", lambda history: history.counts, "counts"),
+        ("counts", lambda history: history.tokens(0)[:0].sum(), "tokens"),
+    ],
+)
 def test_a_sampler_that_reads_what_it_has_not_announced_is_told_so(
+    announced: str, read: Any, needed: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    def sampler(logits: Any, history: Any) -> Any:
+        return logits - read(history)
+
+    sampler.history = announced  # type: ignore[attr-defined]
+    tables = {**tiny_pipeline(), "sampler": [{"type": "odd"}]}
+    with pytest.raises(textgen.ContractError, match=f"set its attribute history to '{needed}'"):
+        engine(sampler=sampler).run(tables, output=tmp_path / "run")
+
+
+def test_a_torch_module_without_the_methods_of_a_model_is_told_where_they_are(
     tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:
-    tables = {**tiny_pipeline(), "sampler": [{"type": "odd"}]}
-    with pytest.raises(textgen.ContractError, match="set its attribute history"):
-        engine(sampler=Overreaching()).run(tables, output=tmp_path / "run")
+    module = types.SimpleNamespace(forward=lambda tokens, state=None: None)
+    with pytest.raises(
+        textgen.ContractError, match=r"no method 'decoder'; .* inherits from textgen\.gradient\.Gradient"
+    ):
+        run_with("model", lambda context: module, tiny_pipeline(), tmp_path)
 
 
 def half_a_decoder(lacking: str) -> type:
@@ -506,7 +529,8 @@ def test_a_hook_that_asks_for_an_argument_is_refused_as_pluggy_words_it() -> Non
         return []
 
     plugins = textgen.PluginSet()
-    with pytest.warns(textgen.PluginWarning, match="declared in the hookimpl but can not be found"):
+    said = "declared in the hookimpl but can not be found in the hookspec; a hook takes no arguments"
+    with pytest.warns(textgen.PluginWarning, match=said):
         plugins.register(types.SimpleNamespace(textgen_samplers=hookimpl(textgen_samplers)), "asking")
 
 

@@ -388,7 +388,7 @@ def test_what_cannot_be_saved_is_named() -> None:
     module(torch.ones(1, 2)).sum().backward()
     made = Optimization.of(module, GradientOptions(), lambda p: Strange(p, 0.1), constant)
     made.step(1, 2)
-    with pytest.raises(textgen.UsageError, match="Strange keeps 'thing', a object"):
+    with pytest.raises(TypeError, match="Strange keeps 'thing', a object"):
         made.state()
 
 

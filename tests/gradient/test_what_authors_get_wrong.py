@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,7 +15,7 @@ from networks import Recurrent
 import textgen
 from textgen import BuildContext
 from textgen.events import StepDone
-from textgen.gradient import GradientOptions, GradientTrainer, Parameters
+from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant
 
 OPTIONS = GradientOptions(steps=2, batch_size=3)
 
@@ -24,7 +25,12 @@ def network(context: BuildContext) -> Any:
         return Recurrent(context.vocab_size)
 
 
-def train(make: Any = lambda weights: torch.optim.SGD(weights, lr=0.1), model: Any = network) -> list[StepDone]:
+def train(
+    make: Any = lambda weights: torch.optim.SGD(weights, lr=0.1),
+    model: Any = network,
+    schedule: Any = constant,
+    output: Path | None = None,
+) -> list[StepDone]:
     """Train two steps; return what there is of them."""
     seen: list[StepDone] = []
 
@@ -37,10 +43,11 @@ def train(make: Any = lambda weights: torch.optim.SGD(weights, lr=0.1), model: A
         corpus="the clock struck nine and no one came. " * 9,
         tokenizer="char",
         model=model,
-        trainer=GradientTrainer(OPTIONS, make),
+        trainer=GradientTrainer(OPTIONS, make, schedule),
         data={"window_length": 12},
         device="cpu",
         observers=[Watching()],
+        output=output,
     )
     return seen
 
@@ -88,6 +95,26 @@ class Rateless(torch.optim.SGD):
 def test_what_is_no_optimizer_is_an_error(make: Callable[..., Any], said: str) -> None:
     with pytest.raises(textgen.ContractError, match=said):
         train(make)
+
+
+def test_a_schedule_that_gives_no_number_is_an_error() -> None:
+    with pytest.raises(textgen.ContractError, match="the schedule gave 'fast' for step 1 of 2, and must give a number"):
+        train(schedule=lambda step, steps: "fast")
+
+
+class Hoarding(torch.optim.SGD):
+    """Keeps what cannot be saved."""
+
+    def step(self, closure: Any = None) -> Any:
+        self.state[self.param_groups[0]["params"][0]]["seen"] = {1, 2}
+        return super().step(closure)
+
+
+def test_an_optimizer_that_keeps_what_cannot_be_saved_is_blamed(tmp_path: Path) -> None:
+    with pytest.raises(
+        textgen.ContractError, match=r"trainer 'gradient-trainer' .*Hoarding keeps 'seen', a set; tensors"
+    ):
+        train(lambda weights: Hoarding(weights, lr=0.1), output=tmp_path / "run")
 
 
 @attrs.frozen

@@ -125,7 +125,7 @@ def test_a_file_that_is_no_plugin_is_an_error(file: Path, tmp_path: Path) -> Non
             plugins.register_file(path)
     before = set(sys.modules)
     for source, said in {
-        "import nobody_has_this": r"needs the module 'nobody_has_this', which is not installed \(install what has it\)",
+        "import nobody_has_this": r"needs the module 'nobody_has_this', which is not installed \(install what has it,",
         "1 / 0": "ZeroDivisionError",
         "raise SystemExit(3)": "SystemExit: 3",
         "x = ": "SyntaxError",

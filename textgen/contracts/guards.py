@@ -46,7 +46,12 @@ def unfit(made: Any, kind: str) -> str:
     if isinstance(made, type) and kind in _METHODS:
         return f"is the class {made.__name__} itself, and must be an instance; is `{made.__name__}(…)` meant?"
     name = next((name for name in _METHODS.get(kind, ()) if not callable(getattr(made, name, None))), "")
-    return f"is of type {type(made).__name__}, which has no method {name!r}" if name else ""
+    if not name:
+        return ""
+    missing = f"is of type {type(made).__name__}, which has no method {name!r}"
+    if kind == "model" and callable(getattr(made, "forward", None)):
+        return f"{missing}; a torch module also inherits from textgen.gradient.GradientModel, which has it"
+    return missing
 
 
 def check_ids(ids: Ids, offer: Offer, size: int) -> None:

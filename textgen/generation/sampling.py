@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import attrs
 import numpy as np
@@ -17,7 +17,7 @@ _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
 _PER_COUNT: Final = 4  # numbers that one count of Philox's counter gives
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)  # a repr would read what is not kept
 class SequenceHistory:
     """textgen.protocols.History, kept as far as `level` says. B rows that a batch may exchange.
 
@@ -36,10 +36,21 @@ class SequenceHistory:
     _tokens: list[list[int]] = attrs.field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.streams = np.zeros((0, 2), np.uint64)
-        self.prompt_lengths, self.lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self.counts = np.zeros((0, self.vocab_size), np.int32)
-        self.prompt_counts = np.zeros((0, self.vocab_size), np.int32)
+        if self.level != "none":
+            self.streams = np.zeros((0, 2), np.uint64)
+            self.prompt_lengths, self.lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        if self.level in ("counts", "tokens"):
+            self.counts = np.zeros((0, self.vocab_size), np.int32)
+            self.prompt_counts = np.zeros((0, self.vocab_size), np.int32)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Called for what this level does not keep."""
+        needed = {"prompt_lengths": "lengths", "lengths": "lengths", "prompt_counts": "counts", "counts": "counts"}
+        if name not in needed:
+            raise AttributeError(f"a history has no {name!r}", name=name, obj=self)
+        raise LookupError(
+            f"no sampler has announced that it reads {name}: set its attribute history to {needed[name]!r}"
+        )
 
     @classmethod
     def begin(
@@ -103,7 +114,8 @@ class SequenceHistory:
 
     def add(self, tokens: Ids, rows: slice | Ids = slice(None)) -> None:
         """Note one generated token (B,) for each row, or for some of them."""
-        self.lengths[rows] += 1
+        if self.level != "none":
+            self.lengths[rows] += 1
         if self.level in ("counts", "tokens"):
             self.counts[np.arange(len(self.lengths))[rows], tokens] += 1
         if self.level == "tokens":

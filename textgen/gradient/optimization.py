@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from textgen.errors import TrainingError, UsageError
+from textgen.errors import TrainingError
 from textgen.files.opening import UNFORESEEN
 from textgen.gradient.options import GradientOptions
 from textgen.gradient.schedules import Schedule
@@ -95,7 +95,7 @@ class Optimization:
 
         The norm stays on the device.
         """
-        factor = self.schedule(step, steps)
+        factor = self._factor(step, steps)
         for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
@@ -122,10 +122,20 @@ class Optimization:
         torch._foreach_mul_(gradients, scale)
         return norm
 
+    def _factor(self, step: int, steps: int) -> float:
+        given: Any = self.schedule(step, steps)
+        try:
+            return float(given)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"the schedule gave {given!r} for step {step} of {steps}, and must give a number, the factor of the "
+                "learning rate"
+            ) from error
+
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """What the optimizers keep: arrays, and JSON values, by names that `restore` understands.
 
-        Raises UsageError if an optimizer keeps something else.
+        Raises TypeError if an optimizer keeps something else.
         """
         arrays: Tensors = {}
         values: dict[str, Any] = {}
@@ -181,6 +191,6 @@ def _json(value: Any, optimizer: torch.optim.Optimizer, name: str) -> Any:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:
         kind = type(optimizer).__name__
-        raise UsageError(
+        raise TypeError(
             f"{kind} keeps {name!r}, a {type(value).__name__}; tensors and JSON values can be saved"
         ) from error

@@ -121,7 +121,8 @@ def cause_of(error: BaseException, plugin: Plugin, entry: str = "", *, placed: b
     if isinstance(error, UnfitError):
         return str(error)
     if isinstance(error, pluggy.PluginValidationError):
-        return "; ".join(str(error).splitlines())
+        said = "; ".join(str(error).splitlines())
+        return f"{said}; a hook takes no arguments" if "declared in the hookimpl" in said else said
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"it needs the module {error.name!r}, which is not installed ({_advice(error.name, plugin, entry)})"
     place = raised_at(error, entry) if placed else ""
@@ -134,7 +135,7 @@ def _advice(module: str, plugin: Plugin, entry: str) -> str:
         return "its entry point names a module that the package does not contain"
     name = discovery.normalized(module.partition(".")[0])
     if plugin.distribution == UNPACKAGED:
-        return "install what has it"
+        return "install what has it, or make a package of both if it is a file beside this one"
     if name == plugin.distribution:
         return f"{plugin.distribution} does not contain it"
     if name in discovery.requirements(plugin.distribution, extras=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,16 @@ _ALLOWED: Final[Mapping[str, str]] = MappingProxyType(
         "sampler": "a name, a table, or a function (logits, history) -> logits",
     }
 )
+
+_HINTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "corpus": "give a text, a list of texts or a table",
+        "model": "give a module, or a function that makes one from a BuildContext",
+        "trainer": "textgen.gradient.GradientTrainer makes a trainer of a torch optimizer",
+    }
+)
+
+_LONGEST_PATH: Final = 4096  # no text of this many characters is taken for the path of a file
 
 
 def tables_by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,6 +156,9 @@ def with_objects(tables: Mapping[str, Any], plugins: ComponentSource) -> tuple[d
 def _object(kind: str, value: Any, plugins: ComponentSource) -> Any:
     """The component that a value of a pipeline is itself; None where it is to be read as a table."""
     if kind == "corpus" and isinstance(value, str):
+        if len(value) < _LONGEST_PATH and os.path.isfile(value):
+            advice = f'give {{"type": "file", "path": {value!r}}}'
+            raise UsageError("a text is expected, and this names a file", argument=kind, suggestion=advice)
         is_name = NAME.fullmatch(value) and isinstance(plugins.find(kind, value), Offer)
         return None if is_name else Text(value)
     if kind == "corpus" and isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
@@ -158,8 +172,7 @@ def _object(kind: str, value: Any, plugins: ComponentSource) -> Any:
             return ModelFactory(value)
         value = _model(value)
     if fault := unfit(value, kind):
-        hint = "give a text, a list of texts or a table" if kind == "corpus" else ""
-        raise UsageError(f"the object that is given {fault}", argument=kind, suggestion=hint)
+        raise UsageError(f"the object that is given {fault}", argument=kind, suggestion=_HINTS.get(kind, ""))
     return value
 
 

@@ -75,7 +75,7 @@ def _check(name: str, module: str, component: str, kind: str, plugins: PluginSet
         hint = f"; write {proposal!r}" if proposal != name and _DISTRIBUTION.fullmatch(proposal) else ""
         raise UsageError(
             f"{name!r} is not a name for a package: use lower-case words of letters and digits, joined by "
-            f"hyphens, that begins with a letter, also after textgen-{hint}"
+            f"hyphens, that begin with a letter, also after textgen-{hint}"
         )
     if keyword.iskeyword(module):
         raise UsageError(f"{name!r} is a keyword of Python and cannot be imported; write 'textgen-{name}'")
