@@ -78,7 +78,7 @@ class DataSizes:
     training_tokens: int = attrs.field(validator=COUNT)
     validation_tokens: int = attrs.field(validator=COUNT)
     vocab_size: int = attrs.field(validator=COUNT)
-    unknown_share: float = attrs.field(default=0.0, validator=and_(ge(0), le(1)))
+    unknown_share: float = attrs.field(validator=and_(ge(0), le(1)))
 
 
 @attrs.frozen
