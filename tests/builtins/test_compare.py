@@ -83,12 +83,28 @@ def test_losses_of_other_texts_are_not_compared(tiny_pipeline: Callable[..., Any
     for changes, said in (
         ({"text": "another text, that is long enough to be one. " * 30}, "different texts"),
         ({"data": {"validation_fraction": 0.3}}, "different parts of the text"),
-        ({"tokenizer": tokenizer}, "different tokens"),
+        ({"tokenizer": tokenizer}, "compare their bits per character"),
         ({"data": {"validation_fraction": 0.0}}, "some of training text"),
     ):
         other = tmp_path / said.replace(" ", "-")
         textgen.run(tiny_pipeline(**changes), output=other, overwrite=True)
         assert said in json.loads(invoke(runs / "first", other, "--json", "--max-new-tokens", "0").stdout)["note"]
+
+
+def test_tokens_that_stand_for_unknown_text_are_not_compared(
+    tiny_pipeline: Callable[..., Any], runs: Path, tmp_path: Path
+) -> None:
+    """What they stand for costs no bits: the run that knows less would seem the better one."""
+    tables = tiny_pipeline(tokenizer={"min_frequency": 40})
+    with pytest.warns(UserWarning, match="stand for text outside the vocabulary"):
+        made = textgen.run(tables, output=tmp_path / "coarse")
+    share = json.loads((made.path / "run.json").read_text())["data"]["unknown_share"]
+    assert 0.01 < share < 1
+    found = json.loads(invoke(runs / "first", made.path, "--json", "--max-new-tokens", "0").stdout)
+    assert found["note"] == (
+        "the runs have different tokens, and some stand for text outside the vocabulary "
+        f"({share:.0%} in coarse), whose spelling costs no bits: they cannot be compared"
+    )
 
 
 class Page(HTMLParser):

@@ -76,6 +76,20 @@ def test_a_text_is_the_same_streamed(lively: Generator, alone: list[str]) -> Non
     assert asyncio.run(together()) == alone
 
 
+def test_rows_of_one_prompt_and_of_one_state_go_their_own_ways(lively: Generator) -> None:
+    """What was read of the prompt, and a saved state, are taken by several rows."""
+    expected = [lively.generate("the ", max_new_tokens=60, index=i, **OPTIONS).text for i in range(4)]
+    texts = lively.generate_many(["the "], n=4, max_new_tokens=60, **OPTIONS)
+    assert [text.text for text in texts] == expected
+    first = lively.generate("the ", max_new_tokens=30, keep_state=True, **OPTIONS)
+    again = [Request(state=first.state, max_new_tokens=30) for _ in range(3)]
+    other = Request(state=first.state, max_new_tokens=30, seed=9)
+    one, *rest = [text.text for text in lively.generate_many([*again[:2], other, again[2]])]
+    assert first.text + one == expected[0]
+    assert [rest[0], rest[2]] == [one, one]
+    assert rest[1] != one
+
+
 @pytest.mark.parametrize("at", [0, 1, 40, 64, 79])
 def test_a_text_resumes_where_it_was_saved(lively: Generator, alone: list[str], tmp_path: Path, at: int) -> None:
     for index, prompt in enumerate(PROMPTS):

@@ -16,8 +16,35 @@ from safetensors.numpy import load_file
 from several_processes import AT_PLACE, run_together
 
 import textgen
-from textgen import Engine, UsageError
+from textgen import Engine, PluginSet, UsageError
 from textgen.processes import Processes
+
+CLOSING = """
+import os
+import textgen
+from textgen import Component, NoOptions, hookimpl
+
+class Noting:
+    def __init__(self, inner):
+        self.inner = inner
+        self.note("built")
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+    def from_dict(self, state):
+        return Noting(self.inner.from_dict(state))
+    def close(self):
+        self.note("closed")
+    def note(self, what):
+        with open(f"closed-{os.environ.get('RANK', '')}.txt", "a") as file:
+            print(what, id(self), file=file)
+
+def build(config, context):
+    return Noting(textgen.Engine(context.plugins).build("tokenizer", {"type": "char"}, context))
+
+@hookimpl
+def textgen_tokenizers():
+    return [Component("noting", NoOptions, build)]
+"""
 
 
 def write(folder: Path, **tables: Any) -> dict[str, Any]:
@@ -53,22 +80,36 @@ def assert_alike(run: Path, other: Path) -> None:
     assert all(np.allclose(weights[name], others[name], atol=1e-3) for name in weights)
 
 
-def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(tmp_path: Path) -> None:
-    tables = write(tmp_path)
-    alone = textgen.run(tables, output=tmp_path / "alone")
+def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = write(tmp_path, tokenizer={"type": "noting"})
+    (tmp_path / "noting.py").write_text(CLOSING)
+    plugins = PluginSet.discover()
+    plugins.register_file(tmp_path / "noting.py")
+    monkeypatch.chdir(tmp_path)
+    alone = Engine(plugins).run(tables, output=tmp_path / "alone")
     at_step = (AT_PLACE, "1", "KILL", "textgen.gradient.optimization:Optimization.step", "15")
-    first, killed, third = run_together(3, *at_step, "run", "p.toml", "-q", "-o", "run", folder=tmp_path)
+    run = ("--plugin", "noting.py", "run", "p.toml", "-o", "run")
+    first, killed, third = run_together(3, *at_step, *run, "-q", folder=tmp_path)
     assert killed.returncode == -9
     assert (first.returncode, first.stdout, third.returncode, third.stderr) == (1, "", 1, "")
     (line,) = first.stderr.splitlines()
     assert line.startswith("textgen: error: another process of the run has ended")
     assert line.endswith("; the checkpoint of step 14 is kept, from which the same command resumes")
-    first, other = run_together(2, "-m", "textgen", "run", "p.toml", "-o", "run", folder=tmp_path)
+    for notes in tmp_path.glob("closed-*.txt"):
+        notes.unlink()
+    first, other = run_together(2, "-m", "textgen", *run, folder=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "resumed: " in first.stderr
     assert first.stdout == f"{alone.generations[0]}\n"
     assert (other.returncode, other.stdout, other.stderr) == (0, "", "")
     assert_alike(tmp_path / "run", alone.path)
+    for rank in range(2):
+        notes = [line.split() for line in (tmp_path / f"closed-{rank}.txt").read_text().splitlines()]
+        built, closed = ([name for what, name in notes if what == each] for each in ("built", "closed"))
+        assert len(built) >= 2
+        assert sorted(closed) == sorted(built), "each process closes what it built, once"
 
 
 def test_the_network_of_a_mixture_is_shared_out_and_what_a_follower_failed_of_is_said(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
 import signal
+import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -97,6 +101,17 @@ def build(config, context):
 def textgen_trainers():
     return [Component("hashed", NoOptions, build)]
 """
+COMMAND = """
+import click
+from textgen import Component, NoOptions, hookimpl
+
+def build(config, context):
+    return click.Command("hashed", help=f"One of {', '.join({*'abcdefgh'})}.", callback=lambda: None)
+
+@hookimpl
+def textgen_commands():
+    return [Component("hashed", NoOptions, build)]
+"""
 NUMBERS = itertools.count()
 
 
@@ -125,8 +140,9 @@ def caught(plugin: Path, text: str, **arguments: Any) -> ContractFailure:
         (MODEL, "the initial weights"),
         (TRAINER, "the trained head.bias"),
         (OBSERVER, "the file seen.txt"),
+        (COMMAND, "the help"),
     ],
-    ids=["sampler", "corpus", "tokenizer", "model", "trainer", "observer"],
+    ids=["sampler", "corpus", "tokenizer", "model", "trainer", "observer", "command"],
 )  # fmt: skip
 def test_what_depends_on_the_hash_seed_is_caught(plugin: Path, text: str, seen: str) -> None:
     failure = caught(plugin, text)
@@ -155,6 +171,50 @@ def test_what_an_import_does_to_the_process_is_caught(plugin: Path, lines: str, 
     failure = caught(plugin, f"{lines}\n{SAMPLER}    pass\n")
     assert failure.statement.anchor == "component-import"
     assert failure.seen.partition(";")[0] == f"importing {plugin.stem} {seen.format(place=plugin)}"
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize(
+    ("lines", "seen"),
+    [
+        ("import os\n        os.environ['NUMBER_OF_BUILDS'] = '1'", "the environment (NUMBER_OF_BUILDS)"),
+        ("import logging\n        logging.basicConfig(level=10, force=True)", "logging"),
+        ("import warnings\n        warnings.simplefilter('ignore')", "the warning filters"),
+        ("import signal\n        signal.signal(signal.SIGTERM, signal.SIG_IGN)", "the signal handlers"),
+        ("import torch\n        torch.set_num_threads(1)", "the number of torch's threads"),
+    ],
+    ids=["environment", "logging", "warnings", "signals", "threads"],
+)
+def test_what_is_set_to_the_same_value_each_time_is_caught(plugin: Path, lines: str, seen: str) -> None:
+    """The second of two builds in one process changes nothing any more."""
+    with process_as_it_was():
+        failure = caught(plugin, f"{SAMPLER}    def begin(self):\n        {lines}\n")
+    assert failure.statement.anchor == "component-build"
+    assert failure.seen == f"it changed {seen}"
+
+
+def test_what_calls_set_is_caught(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBER_OF_CALLS", "0")  # so that it is put back
+    lines = "    def __call__(self, logits, history):\n        import os\n        os.environ['NUMBER_OF_CALLS'] = '1'\n"
+    failure = caught(plugin, f"{SAMPLER}{lines}        return logits\n")
+    assert failure.statement.anchor == "component-calls"
+    assert failure.seen == "it changed the environment (NUMBER_OF_CALLS)"
+
+
+@contextlib.contextmanager
+def process_as_it_was() -> Iterator[None]:
+    """Put back what the plugins of these tests set."""
+    import torch
+
+    root, threads, handler = logging.getLogger(), torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    level, handlers = root.level, list(root.handlers)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setenv("NUMBER_OF_BUILDS", "0")
+        yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.mark.parametrize(

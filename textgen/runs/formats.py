@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
-from attrs.validators import and_, ge, lt
+from attrs.validators import and_, ge, le, lt
 
 from textgen.errors import CorruptFileError
 from textgen.files.reading import read_json, remedied
@@ -73,11 +73,12 @@ class TrainingState:
 
 @attrs.frozen
 class DataSizes:
-    """How the corpus was split."""
+    """How the corpus was split, and the share of tokens that stand for text outside the vocabulary."""
 
     training_tokens: int = attrs.field(validator=COUNT)
     validation_tokens: int = attrs.field(validator=COUNT)
     vocab_size: int = attrs.field(validator=COUNT)
+    unknown_share: float = attrs.field(validator=and_(ge(0), le(1)))
 
 
 @attrs.frozen

@@ -25,6 +25,7 @@ from textgen.runs.formats import Progress
 from textgen.runs.identity import identity
 from textgen.runs.observers import Stopped
 from textgen.runs.sources import reads_files
+from textgen.runs.splitting import unknown_share
 
 _NO_STATE: Final = (
     "more steps would have made every one of its steps another, since the learning rate depends on their number from "
@@ -172,6 +173,7 @@ def begin(
             "training_tokens": len(data.training),
             "validation_tokens": len(data.validation),
             "vocab_size": tokenizer.vocab_size,
+            "unknown_share": unknown_share(data, tokenizer),
         },
         "components": [
             {"kind": choice.offer.kind, "name": choice.offer.name, **choice.offer.plugin.facts()}

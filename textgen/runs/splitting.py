@@ -42,6 +42,14 @@ def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dat
     )
 
 
+def unknown_share(data: Dataset, tokenizer: Tokenizer) -> float:
+    """The share of tokens that stand for text outside the vocabulary, of those that the loss is measured on."""
+    if tokenizer.unknown_id is None:
+        return 0.0
+    sample = (data.validation if len(data.validation) else data.training)[:SAMPLE]
+    return float(np.mean(sample == tokenizer.unknown_id))
+
+
 def _split_fraction(tokens: Ids, fraction: float, end: int | None) -> tuple[Ids, Ids]:
     """All but the last part, and the last part: between two documents, if there are several.
 

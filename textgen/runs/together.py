@@ -88,6 +88,7 @@ def _follow(processes: Processes, pipeline: Pipeline, facts: Mapping[str, Any], 
         plugins=pipeline.plugins,
     )
     tokenizer = components.build(pipeline.tokenizer, context).from_dict(facts["tokenizer"])
+    components.add(tokenizer, pipeline.tokenizer.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
     model = components.build(pipeline.model, context)
     trainer = components.build(pipeline.trainer, context)

@@ -26,7 +26,7 @@ from textgen.protocols import Corpus, Tokenizer
 from textgen.runs.corpus import CorpusDigest, HashedPieces, fit_tokenizer, token_bytes, token_dtype
 from textgen.runs.identity import TextKey, tokens_key
 from textgen.runs.reading import ReadingProgress
-from textgen.runs.splitting import SAMPLE, split_tokens
+from textgen.runs.splitting import split_tokens, unknown_share
 
 logger = logging.getLogger("textgen")
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
@@ -235,8 +235,7 @@ def _json(tokenizer: Tokenizer) -> str:
 
 
 def _warn_of_unknown(data: Dataset, tokenizer: Tokenizer) -> None:
-    sample = (data.validation if len(data.validation) else data.training)[:SAMPLE]
-    share = float(np.mean(sample == tokenizer.unknown_id)) if tokenizer.unknown_id is not None else 0.0
+    share = unknown_share(data, tokenizer)
     if share > _MANY_UNKNOWN:
         cause = f"{share:.0%} of the tokens stand for text outside the vocabulary, whose spelling costs no bits"
         warnings.warn(f"{cause}; losses and bits per character are too low to compare with others", stacklevel=2)

@@ -19,13 +19,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+import attrs
+
 from textgen.contracts.guards import FAILURES
-from textgen.plugin.component import Component, Offer
+from textgen.plugin.component import BuildContext, Component, Offer
 from textgen.plugin.places import raised_at
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import is_file, read_file
 from textgen.testing.environment import Subject, isolated_plugins
-from textgen.testing.process_state import broad_filters, changes, global_state, held, left_behind
+from textgen.testing.process_state import broad_filters, changes, global_state, held, left_behind, put_back
 
 HEAVY: Final = ("torch", "numpy")
 
@@ -112,7 +114,7 @@ def _imported(name: str, load: Callable[[], object], report: _Report) -> bool:
 
 def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> None:
     report.begin()
-    before = set(os.listdir())
+    here, before, state = os.getcwd(), set(os.listdir()), global_state()
     try:
         subject = _subject(request, folder)
         if subject is None:
@@ -120,8 +122,11 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
         values = _values(subject, request["extra"])
         built = [module for module in HEAVY if module in sys.modules]
         gc.collect()
-        temporary = set(os.listdir(os.environ["TMPDIR"]))  # what libraries put there once for all
+        temporary = set(os.listdir(state["the environment"]["TMPDIR"]))  # what libraries put there once for all
+        state = put_back(state)  # what it imports may do as it likes, and has done so by now
+        subject.changed.clear()
         _values(subject, request["extra"])
+        changed = changes(state, global_state())
     except FAILURES as error:
         report.add(failed=f"{type(error).__name__}: {error}")
         return
@@ -137,8 +142,10 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
         built=built,
         texts=texts,
         names=names,
-        files=sorted(set(os.listdir()) - before),
-        temporary=sorted(set(os.listdir(os.environ["TMPDIR"])) - temporary),
+        files=sorted(set(os.listdir(here)) - before),
+        temporary=sorted(set(os.listdir(state["the environment"]["TMPDIR"])) - temporary),
+        build_changed=sorted(set(subject.changed)),
+        calls_changed=[each for each in changed if each not in subject.changed],
     )
 
 
@@ -151,7 +158,20 @@ def _values(subject: Subject, extra: Mapping[str, Any]) -> Mapping[str, Any]:
     return exercise(subject, extra)
 
 
-def _subject(request: Mapping[str, Any], folder: Path) -> Subject | None:
+@attrs.frozen(kw_only=True)
+class _Watched(Subject):
+    """A component under test that notes which states of the process building it changes."""
+
+    changed: list[str] = attrs.field(factory=list)
+
+    def build(self, context: BuildContext | None = None) -> Any:
+        before = global_state()
+        made = super().build(context)
+        self.changed.extend(changes(before, global_state()))
+        return made
+
+
+def _subject(request: Mapping[str, Any], folder: Path) -> _Watched | None:
     """The component by its name, as the plugin offers it."""
     module, kind, name = sys.modules[request["module"]], request["kind"], request["name"]
     if kind == "command":  # which need no others
@@ -164,7 +184,7 @@ def _subject(request: Mapping[str, Any], folder: Path) -> Subject | None:
         component = offer.component if isinstance(offer, Offer) else None
     if component is None:
         return None
-    return Subject(
+    return _Watched(
         kind=kind,
         component=component,
         options=request["options"],

@@ -13,7 +13,7 @@ from textgen.plugin.registry import PluginSet
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject, required_options, subject
 from textgen.testing.general import general_checks
-from textgen.testing.other_process import look_at_calls
+from textgen.testing.other_process import look_at_calls, process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
 
@@ -53,6 +53,7 @@ def command_checks(subject: Subject, arguments: Sequence[str] | None = None) -> 
         Check(st.COMMAND_USAGE, suite.usage),
         Check(st.COMMAND_FILES, suite.files),
         Check(st.COMMAND_AGAIN, suite.again),
+        process_check(subject, st.COMMAND_FILES, st.COMMAND_AGAIN),
         Check(st.COMMAND_RUNS, suite.runs),
     ]
 

@@ -102,6 +102,10 @@ def _observer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str,
     yield from written_files(subject, extra["pipeline"]).items()
 
 
+def _command(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    yield "the help", str(getattr(subject.build(), "help", ""))
+
+
 _EXERCISES: Final[Mapping[str, Callable[[Subject, Mapping[str, Any]], Iterator[tuple[str, Value]]]]] = MappingProxyType(
     {
         "sampler": _sampler,
@@ -110,6 +114,7 @@ _EXERCISES: Final[Mapping[str, Callable[[Subject, Mapping[str, Any]], Iterator[t
         "model": _model,
         "trainer": _trainer,
         "observer": _observer,
+        "command": _command,
     }
 )
 

@@ -37,7 +37,7 @@ def general_checks(subject: Subject, build: Callable[[], Any], **extra: Any) -> 
         Check(st.COMPONENT_ENDS, lambda: _ends(subject, extra), trial=True, timed=False),
         Check(st.COMPONENT_METHODS, lambda: check_methods(subject, build(), subject.kind), trial=True),
         Check(st.COMPONENT_OPTIONS, lambda: _options(subject)),
-        Check(st.COMPONENT_BUILD, lambda: _build(subject, build)),
+        Check(st.COMPONENT_BUILD, lambda: _build(subject, build, extra)),
     ]
 
 
@@ -107,10 +107,13 @@ def _options(subject: Subject) -> None:
         subject.fail(st.COMPONENT_OPTIONS, f"{config} came back as {again}")
 
 
-def _build(subject: Subject, build: Callable[[], Any]) -> None:
+def _build(subject: Subject, build: Callable[[], Any], extra: Mapping[str, Any]) -> None:
     close(build())  # what it imports may do as it likes
     with leaves_alone(subject, st.COMPONENT_BUILD):
         close(build())
+    found = look_at_calls(subject, extra)  # where what is set to the same value each time is seen, too
+    if found is not None and (changed := found.facts.get("build_changed")):
+        subject.fail(st.COMPONENT_BUILD, f"it changed {', '.join(changed)}")
 
 
 def close(made: Any) -> None:
@@ -127,7 +130,7 @@ def calls_check(subject: Subject, call: Callable[[], Any]) -> Check:
         with leaves_alone(subject, st.COMPONENT_CALLS, quietly=False):
             call()
 
-    return Check(st.COMPONENT_CALLS, run)
+    return Check(st.COMPONENT_CALLS, run, after=(st.COMPONENT_BUILD,))
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from textgen.plugin.single_file import is_file
 from textgen.testing import statements as st
 from textgen.testing.environment import Subject
 from textgen.testing.outcomes import Check, ContractFailure, Skip
+from textgen.testing.statements import Statement
 
 _TOLERANCE: Final = 1e-3  # processes may have different numbers of threads, and add in another order
 _IMPORT_SECONDS: Final = 1.0
@@ -145,9 +146,9 @@ def _request(subject: Subject, extra: Mapping[str, Any]) -> str:
         return ""
 
 
-def process_check(subject: Subject, **extra: Any) -> Check:
+def process_check(subject: Subject, *after: Statement, **extra: Any) -> Check:
     """The check that another process gives the same."""
-    return Check(st.COMPONENT_PROCESS, lambda: _same_elsewhere(subject, extra))
+    return Check(st.COMPONENT_PROCESS, lambda: _same_elsewhere(subject, extra), after=(st.COMPONENT_BUILD, *after))
 
 
 def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
@@ -159,6 +160,8 @@ def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
     for where, names in (("the current folder", "files"), ("the folder for temporary files", "temporary")):
         if found.facts[names]:
             subject.fail(st.COMPONENT_LEAKS, f"it left {found.facts[names][0]} in {where}")
+    if changed := found.facts["calls_changed"]:
+        subject.fail(st.COMPONENT_CALLS, f"it changed {', '.join(changed)}")
     from textgen.testing.exercises import exercise
 
     if not (name := _difference(exercise(subject, extra), found.values)):

@@ -73,6 +73,38 @@ def broad_filters(before: list[Any], after: list[Any]) -> list[Any]:
     ]
 
 
+def put_back(state: dict[str, Any]) -> dict[str, Any]:
+    """Make the states what they were, but for the random ones, and return them: what sets one anew is seen then.
+
+    The number of torch's threads, which is not known where torch was not loaded before, becomes another instead.
+    """
+    os.environ.clear()
+    os.environ.update(state["the environment"])
+    os.chdir(state["the current folder"])
+    warnings.filters[:] = state["the warning filters"]  # type: ignore[index]
+    root = logging.getLogger()
+    root.setLevel(state["logging"][0])
+    root.handlers[:], root.filters[:] = state["logging"][1], state["logging"][2]
+    logging.disable(state["logging"][3])
+    for number, handler in state["the signal handlers"].items():
+        if signal.getsignal(number) != handler and handler is not None:
+            signal.signal(number, handler)
+    sys.setrecursionlimit(state["the recursion limit"])
+    sys.excepthook = state["sys.excepthook"]
+    locale.setlocale(locale.LC_ALL, state["the locale"])
+    socket.setdefaulttimeout(state["the default timeout of sockets"])
+    gc.enable() if state["garbage collection"][0] else gc.disable()
+    gc.set_threshold(*state["garbage collection"][1])
+    kept = {name: value for name, value in state.items() if not name.startswith("the random state")}
+    numpy, torch = _loaded("numpy"), _loaded("torch")
+    if numpy is not None:
+        numpy.seterr(**state.get("the floating-point errors of NumPy", numpy.geterr()))
+    if torch is not None:
+        torch.set_num_threads(torch.get_num_threads() - 1 or 2)
+        kept["the number of torch's threads"] = torch.get_num_threads()
+    return kept
+
+
 @contextlib.contextmanager
 def stirred() -> Iterator[None]:
     """Random states that no seeding leaves behind, put back at the end."""

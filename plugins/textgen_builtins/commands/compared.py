@@ -20,6 +20,7 @@ from textgen_builtins.commands.folders import summaries
 _NO_SETTINGS: Final = ("output", "default_observers", "plugins")
 _MACHINE: Final = ("device", "platform", "python", "torch", "numpy", "textgen-engine")
 _CHAINS: Final = ("sampler", "observer")
+_MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +48,12 @@ class ComparedRun:
         """Whether its loss is that of a held-out text."""
         data = self.summary.record.get("data")
         return not isinstance(data, Mapping) or bool(data.get("validation_tokens"))
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of its tokens that stand for text outside the vocabulary."""
+        data = self.summary.record.get("data")
+        return (isinstance(data, Mapping) and _number(data.get("unknown_share"))) or 0.0
 
 
 @attrs.frozen
@@ -94,6 +101,10 @@ def warning(runs: Sequence[ComparedRun]) -> str:
     if _kinds(runs, "data."):
         return "the runs hold out different parts of the text: their losses cannot be compared"
     if _kinds(runs, "tokenizer."):
+        shares = {run.label: run.unknown_share for run in runs}
+        if partial := [f"{share:.0%} in {label}" for label, share in shares.items() if share > _MANY_UNKNOWN]:
+            cause = "the runs have different tokens, and some stand for text outside the vocabulary"
+            return f"{cause} ({', '.join(partial)}), whose spelling costs no bits: they cannot be compared"
         return "the runs have different tokens: compare their bits per character, not their losses"
     return ""
 
