@@ -203,3 +203,20 @@ def test_refuses_totals_that_contradict_the_counts() -> None:
     for name, value in (("totals", tensors["totals"] * 0), ("discounts", tensors["discounts"] * 9)):
         with pytest.raises(ValueError, match=r"total is below|discount is not"):
             NgramModel(3, SIZE).load_tensors(tensors | {name: value})
+
+
+def test_a_sample_is_counted_from_the_beginning_to_the_end_of_the_text(tmp_path: Path) -> None:
+    trainer = {"type": "count", "max_tokens": 3_200}
+    run = Engine().run(
+        pipeline(tmp_path, {"type": "ngram", "word_contexts": 0, "order": 2}, trainer), output=tmp_path / "run"
+    )
+    tokenizer, training = run.generator.tokenizer, TEXT[: len(TEXT) - len(TEXT) // 10]
+    ids = np.asarray(tokenizer.encode(training))
+    length, last = 3_200 // 64, len(ids) - 3_200 // 64
+    sample = np.concatenate([ids[i * last // 63 : i * last // 63 + length] for i in range(64)])
+    expected = at_once(sample, tokenizer.vocab_size, 2)
+    assert load(run.path).generate("The ", max_new_tokens=5).text
+    from safetensors.numpy import load_file
+
+    counts = load_file(run.path / "model.safetensors")["counts"]
+    assert sorted(counts.tolist()) == sorted(expected.counts.tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -83,9 +84,11 @@ def test_init_writes_nothing_where_a_run_would_fail(
         (87_000, 45, 384),  # by the time
         (87_000, 300, 1024),
         (179_000, 60, 256),
-        (687_000, 60, 128),
+        (687_000, 60, 192),
         (687_000, 3600, 1536),
-        (5_000_000, 6, 32),
+        (5_000_000, 6, 96),
+        (600_000_000, 60, 192),
+        (600_000_000, 3600, 512),
     ],
 )
 def test_init_sizes_the_network_by_the_text_and_by_the_time(characters: int, seconds: float, width: int) -> None:
@@ -96,6 +99,23 @@ def test_init_sizes_the_network_by_the_text_and_by_the_time(characters: int, sec
     network = made["model"]["first"]
     assert network["hidden_size"] == width
     assert 4 * width * (width + network["embedding_size"]) <= 60 * characters
+
+
+def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all(tmp_path: Path) -> None:
+    from textgen_builtins.starter.command import starter_pipeline
+
+    story = "".join(Engine().read_corpus({"type": "story"}))
+    (tmp_path / "large.txt").write_text(story * 14, encoding="utf-8")  # 1.2 million characters
+    made = tomllib.loads(starter_pipeline(look_at(str(tmp_path / "large.txt"), tmp_path), 5, 10_000))
+    assert made["trainer"]["second"] == {"type": "count", "max_tokens": 400_000}
+    assert made["data"]["validation_fraction"] == 0.08
+    assert made["checkpoint"]["seconds"] > 2 * 0.9
+    made["corpus"]["path"] = str(tmp_path / "large.txt")
+    made["observer"] = []
+    run = Engine().run(made, output=tmp_path / "run")
+    record = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+    assert record["data"]["validation_tokens"] < 100_000
+    assert run.generator.generate("The ", max_new_tokens=5).text
 
 
 def test_init_says_how_much_of_the_disk_a_run_takes(tmp_path: Path) -> None:

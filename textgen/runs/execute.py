@@ -97,7 +97,9 @@ class Execution:
             if not Path(os.fsdecode(error.filename or "")).is_relative_to(self.directory.path):
                 return None
             cause = f"{os.fsdecode(error.filename)} cannot be written: {error.strerror}"
-        elif isinstance(error.__cause__, OSError) and not isinstance(error, CorruptFileError):
+        elif isinstance(error.__cause__, OSError) and not (
+            isinstance(error, CorruptFileError) and self.directory.path.is_dir()
+        ):
             cause = str(error)
         else:
             return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+import attrs
 import click
 
 from textgen import UsageError
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME: Final = 100  # bytes
 _COUNTS: Final = 45  # bytes of the counts for a character: 30 of source code, 50 of a story
+_COUNTING: Final = """
+[trainer.second]
+type = "count"
+max_tokens = {:_}   # that are counted, from many places of the text; 0 counts all, and takes longer
+"""
+_WRITTEN: Final = 10  # megabytes of checkpoints at most for each second of training, which takes a hundredth of it
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
 
@@ -99,18 +106,25 @@ def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
     """The pipeline, in which {file} stands for its own name."""
     chosen = settings.choose(facts.size, seconds, speed)
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
-    for name in ("hidden_size", "embedding_size", "dropout", "input_dropout", "batch_size", "learning_rate"):
-        made = made.replace(f"{{{name}}}", f"{getattr(chosen, name):g}")
+    for name, value in attrs.asdict(chosen).items():
+        made = made.replace(f"{{{name}}}", f"{value:g}")
     made = made.replace("{budget}", f"{seconds:g}s").replace("{corpus}", facts.corpus)
+    interval = max(2, _megabytes(facts.size, chosen)[0] / _WRITTEN)
+    made = made.replace("{interval}", f"{interval:.0f}")
+    made = made.replace("{counting}", _COUNTING.format(chosen.max_tokens) if chosen.max_tokens else "")
     return made.replace("{expected}", _expected(facts, seconds, chosen))
 
 
 def _expected(facts: TextFacts, seconds: float, chosen: settings.Settings) -> str:
-    passes = f"about {chosen.passes:.0f} times" if chosen.passes >= 2 else "once or less"
-    room, text = f"{_megabytes(facts.size, chosen):.0f} MB of disk", _short(facts.size)
+    read = (
+        f"the text\n# about {chosen.passes:.0f} times"
+        if chosen.passes >= 2
+        else f"some\n# {_short(int(chosen.passes * facts.size))} of it"
+    )
+    room, text = f"{_megabytes(facts.size, chosen)[1]:.0f} MB of disk", _short(facts.size)
     return (
-        f"# For {text} of text and {seconds:g} seconds on the machine of `textgen init`: the network reads the text\n"
-        f"# {passes} if nothing else runs there, and the run takes up to some {room}.\n"
+        f"# For {text} of text and {seconds:g} seconds on the machine of `textgen init`: the network reads {read}\n"
+        f"# if nothing else runs there, and the run takes up to some {room}.\n"
         f"# {_loss(facts.sample)}More time gives a better model."
     )
 
@@ -127,7 +141,9 @@ def _short(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
-def _megabytes(size: int, chosen: settings.Settings) -> float:
-    """A model and three checkpoints, each with counts and weights, the latter also with the optimizer's two of each."""
-    weights = 4 * settings.weights(chosen.hidden_size)
-    return (4 * min(size * _COUNTS, 400e6) + 10 * weights) / 1e6
+def _megabytes(size: int, chosen: settings.Settings) -> tuple[float, float]:
+    """A checkpoint, with counts, and weights and the optimizer's two of each; and a model with three checkpoints."""
+    weights = 4 * settings.weights(chosen.hidden_size) / 1e6
+    counts = min((chosen.max_tokens or size) * _COUNTS, 400e6) / 1e6
+    checkpoint = counts + 3 * weights
+    return checkpoint, counts + weights + 3 * checkpoint

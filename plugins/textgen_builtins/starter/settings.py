@@ -14,18 +14,24 @@ if TYPE_CHECKING:
 
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
-_PASSES: Final = 12.0  # over the text that a network should have time for: then the widest one learns most
+_PASSES: Final = 12.0  # times that it should have time to read the text, or a character for each of its weights:
+# then the widest one learns most
 _WEIGHTS: Final = 60  # of the network, at most, for each character: more only learn a small text by heart
 _USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
 _SLOWER: Final = 1.9  # a network twice as wide takes 2 to the power of this times as long
 _TRIAL_SECONDS: Final = 0.4
+_READ: Final = 40e6  # characters a second that are read and encoded the first time
+_COUNTED: Final = 70_000  # characters that may be counted for each second of the time
+_HELD_OUT: Final = 100_000  # characters at most: more take time, and tell no more
 
 
 @attrs.frozen
 class Settings:
     """Settings of the template.
 
-    passes   over the text that there will be time for
+    max_tokens            that are counted; 0 for all
+    validation_fraction   of the text
+    passes                of the network over the text that there will be time for
     """
 
     hidden_size: int
@@ -34,6 +40,8 @@ class Settings:
     input_dropout: float
     batch_size: int
     learning_rate: float
+    max_tokens: int
+    validation_fraction: float
     passes: float
 
 
@@ -43,12 +51,17 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
     speed   characters a second that a step of training with 256 units reads on this machine
     """
     training = max(1.0, characters * 0.85)
+    left = max(seconds * _USED - characters / _READ, seconds / 3)
 
     def passes(width: int) -> float:
-        read: float = speed * (_TRIED / width) ** _SLOWER * seconds * _USED
+        read: float = speed * (_TRIED / width) ** _SLOWER * left
         return read / training
 
-    allowed = (width for width in _WIDTHS if passes(width) >= _PASSES and weights(width) <= _WEIGHTS * characters)
+    allowed = (
+        width
+        for width in _WIDTHS
+        if passes(width) >= _PASSES * min(1, weights(width) / training) and weights(width) <= _WEIGHTS * characters
+    )
     width = max(allowed, default=_WIDTHS[0])
     read = passes(width)
     # How far it could learn the text by heart: by how often it reads it, and by its weights for each character.
@@ -63,8 +76,15 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
         input_dropout=round(0.15 * rote, 2),
         batch_size=streams,
         learning_rate=0.012 if width <= 256 else 0.008 if width <= 512 else 0.005,
+        max_tokens=counted if (counted := int(_rounded(seconds * _COUNTED))) < training else 0,
+        validation_fraction=min(0.1, _rounded(_HELD_OUT / characters)),
         passes=read,
     )
+
+
+def _rounded(number: float) -> float:
+    """To one significant digit."""
+    return float(f"{number:.0e}")
 
 
 def weights(width: int) -> int:

@@ -20,6 +20,7 @@ from textgen_builtins.models.loss import log_softmax, mean_loss
 from textgen_builtins.models.mixture.model import Mixture, expert_logs
 
 _LEAD: Final = 512  # tokens read before those of the gate, so that no state is a beginning
+_NEGLIGIBLE: Final = 50  # times as long as the text of the gate, a text has no need of it
 _BLOCK: Final = 8192  # tokens mixed at once
 _VALUES: Final = 1 << 26  # log probabilities of a held-out text that are held at once: 256 MiB
 
@@ -29,7 +30,8 @@ class MixtureTrainer:
     """textgen.protocols.Trainer for a Mixture.
 
     The text of the gate is the end of the training text. The first part never sees it. The second is trained without
-    it for the gate, and with it for the mixture; both before the first begins. Then the events are those of the first's
+    it for the gate, and with it for the mixture, unless it is less than a fiftieth of the text; both before the first
+    begins. Then the events are those of the first's
     trainer, for which the text of the gate is the held-out text. At each Evaluated the gate is fitted anew, and its
     validation loss becomes that of the mixture on the held-out text of the data, read as one stream. The training loss
     stays the first's.
@@ -65,11 +67,13 @@ class MixtureTrainer:
         if context.processes is not None and not context.processes.leads:
             yield from self._train_first(model, part, context)
             return
-        for_gate = model.make_second()
-        self._train_second(for_gate, attrs.evolve(data, training=before, validation=gate_text[:0]), context)
-        if not self._second_trained:
+        apart = size * _NEGLIGIBLE > len(data.training)
+        for_gate = model.make_second() if apart else model.second
+        if apart or not self._second_trained:
+            self._train_second(for_gate, attrs.evolve(data, training=before, validation=gate_text[:0]), context)
+        if apart and not self._second_trained:
             self._train_second(model.second, attrs.evolve(data, validation=gate_text[:0]), context)
-            self._second_trained = True
+        self._second_trained = True
         read = data.training[max(0, cut - _LEAD) : -1]
         logs = expert_logs(for_gate, read)[-size:] if size else None
         held_out = _HeldOut(model, data)

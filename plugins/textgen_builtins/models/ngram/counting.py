@@ -42,12 +42,14 @@ class CountTrainer:
     holds is how far it came: one that goes on counts again, in silence up to there, or if in shards from step 1.
 
     prune_entropy   of an n-gram, by how much it changes the model, in nats per token, to stay; see `pruning`
+    max_tokens      of the training text that are counted, from many places of it; 0 for all
     thresholds      counts up to which n-grams of each order were left out, once that is known
     """
 
     gate_fraction: float = 0.05
     budget: Budget = Budget(10**9)
     prune_entropy: float = 0.0
+    max_tokens: int = 0
     thresholds: tuple[int, ...] = attrs.field(default=(), init=False)
     _step: int = attrs.field(default=0, init=False)
     _evaluated: bool = attrs.field(default=False, init=False)
@@ -65,6 +67,8 @@ class CountTrainer:
             )
         if self._evaluated:
             return
+        if 0 < self.max_tokens < len(data.training):
+            data = attrs.evolve(data, training=sample(data.training, self.max_tokens))
         order = model.order or usual_order(data.training)
         self._starts_again = in_shards = self._is_in_shards(data.training)
         progress = self._in_shards(model, data, order) if in_shards else self._at_once(model, data, order)
@@ -149,15 +153,21 @@ class _Position:
     evaluated: bool
 
 
+def sample(tokens: Ids, size: int) -> Ids:
+    """At most so many of `tokens` (N,): as they are, or stretches of them from 64 places."""
+    if len(tokens) <= size:
+        return tokens
+    length = -(-size // _PARTS)
+    starts = np.linspace(0, len(tokens) - length, _PARTS).astype(int)
+    return np.concatenate([tokens[start : start + length] for start in starts])[:size]
+
+
 def usual_order(tokens: Ids) -> int:
     """The order that suits `tokens` (N,): about log N over the entropy of a token, so many as tell the places apart.
 
     The factor is measured: 7 for The Time Machine in small letters, 8 for Pride and Prejudice with all its characters.
     """
-    parts = [tokens]
-    if len(tokens) > _PART * _PARTS:
-        parts = [tokens[start : start + _PART] for start in range(0, len(tokens) - _PART, len(tokens) // _PARTS)]
-    joined = np.concatenate(parts)
+    joined = sample(tokens, _PART * _PARTS)
     shares = np.bincount(joined) / max(1, len(joined))
     shares = shares[shares > 0]
     release(tokens)

@@ -80,6 +80,11 @@ class CountConfig:
         "KenLM's --prune. If not set, as few as lets the model fit into the memory; [0] leaves out none",
         validator=optional(_check_prune),
     )
+    max_tokens: int = option(
+        0,
+        help="how many tokens of the training text are counted at most, from many places of it; 0 counts all",
+        validator=ge(0),
+    )
     prune_entropy: float = option(
         0.0,
         help="n-grams that change the cross-entropy of the text by less, in nats per token, are left out (Stolcke, "
@@ -106,7 +111,7 @@ def build_count(config: CountConfig, context: BuildContext) -> Trainer:
     from textgen_builtins.models.ngram.counting import CountTrainer
 
     budget = Budget(bytes_of(config.memory), config.processes, config.prune)
-    return CountTrainer(config.gate_fraction, budget, config.prune_entropy)
+    return CountTrainer(config.gate_fraction, budget, config.prune_entropy, config.max_tokens)
 
 
 @hookimpl
