@@ -138,7 +138,8 @@ class XtcConfig:
     """Now and then excludes the most likely tokens, all but the last of those above a threshold (XTC)."""
 
     probability: float = option(
-        help="how often tokens are excluded, from 0, which is off, to 1",
+        0.0,
+        help="how often tokens are excluded, from 0, which is off, to 1; 0.5 is usual",
         validator=and_(ge(0), le(1)),
         argument="xtc_probability",
     )
@@ -155,7 +156,10 @@ class DryConfig:
     """Makes tokens less likely that would extend a repetition of earlier text, more the longer it is (DRY)."""
 
     multiplier: float = option(
-        help="subtracted from logits at the shortest repetition; 0 is off", validator=ge(0), argument="dry_multiplier"
+        0.0,
+        help="subtracted from logits at the shortest repetition; 0 is off, 0.8 is usual",
+        validator=ge(0),
+        argument="dry_multiplier",
     )
     base: float = option(
         1.75, help="factor of the penalty for each further token", validator=ge(1), argument="dry_base"
