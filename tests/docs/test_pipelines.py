@@ -69,7 +69,8 @@ def test_the_seeds_recipe_follows_its_curve(name: str, tmp_path: Path) -> None:
     rows = metrics(run)
     assert [row["step"] for row in rows] == list(range(10, 301, 10))  # 10,000 windows in batches of 1,024
     record = run.generator.record
-    assert record["data"] == {"training_tokens": 10_032, "validation_tokens": 5_032, "vocab_size": 28}
+    sizes = {"training_tokens": 10_032, "validation_tokens": 5_032, "vocab_size": 28}
+    assert record["data"] == {**sizes, "unknown_share": 0.0}
     assert sum(array.size for array in run.generator.model.tensors().values()) == 2_908
     assert rows[0]["validation_loss"] == pytest.approx(2.82, abs=0.15)
     assert rows[-1]["validation_loss"] == pytest.approx(2.06, abs=0.1)

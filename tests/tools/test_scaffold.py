@@ -178,7 +178,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     [
         ("Textgen_Whisper", "write 'textgen-whisper'"),
         ("textgen-", "is not a name for a package"),
-        ("textgen-2x", "begins with a letter, also after textgen-"),
+        ("textgen-2x", "begin with a letter, also after textgen-"),
         ("../textgen-x", "write 'textgen-x'"),
         ("", "is not a name for a package"),
         ("textgen-ä", "is not a name for a package"),
