@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from textgen import BuildContext, CorpusError, Engine
-from textgen.data import Dataset, Windows, shuffled
+from textgen.data import Dataset, Windows, shuffled, stretches
 from textgen.pipeline.options import DataOptions
 from textgen.runs.corpus import encode_corpus
 from textgen.runs.splitting import split_tokens
@@ -24,6 +24,29 @@ def split(tokens: Any, **options: Any) -> Dataset:
     char = build(CharConfig(), BuildContext(folder=Path()))
     char.fit(["abcdefg"])
     return split_tokens(np.asarray(tokens) % char.vocab_size, DataOptions(**options), char)
+
+
+@given(st.integers(0, 3000), st.integers(1, 500), st.integers(2, 64))
+@example(100, 99, 64)
+def test_stretches_are_of_the_whole_text_and_as_many_as_asked_for(size: int, asked: int, places: int) -> None:
+    taken = stretches(np.arange(size), asked, places)
+    assert len(taken) == min(size, asked)
+    if size > asked:
+        length = -(-asked // places)
+        starts = taken[::length]
+        assert taken.tolist() == [start + i for start in starts.tolist() for i in range(length)][:asked]
+        assert starts[0] == 0
+        assert len(starts) < places or starts[-1] == size - length
+
+
+def test_of_a_large_held_out_part_stretches_are_used() -> None:
+    data = split(np.arange(10_000) // 4, max_validation_tokens=320, window_length=8)
+    assert len(data.training) == 9_000
+    assert len(data.validation) == 320
+    with pytest.raises(
+        CorpusError, match=r"held-out part is too short: 8 tokens.*raise data.max_validation_tokens, shorten"
+    ):
+        split(np.arange(10_000), max_validation_tokens=8, window_length=8)
 
 
 @given(st.integers(0, 60), st.integers(1, 8), st.integers(1, 10))

@@ -59,6 +59,15 @@ class Dataset:
         return Windows(self.validation, self.window_length, self.window_stride)
 
 
+def stretches(tokens: Ids, size: int, places: int) -> Ids:
+    """At most `size` of tokens (N,): as they are, or stretches from so many places, the first and the last included."""
+    if len(tokens) <= size:
+        return tokens
+    length = -(-size // places)
+    starts = np.linspace(0, len(tokens) - length, places).astype(int)
+    return np.concatenate([tokens[start : start + length] for start in starts])[:size]
+
+
 def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
     """A text (N,) in stretches that a model reads side by side as if they were one stream, for the loss of it.
 

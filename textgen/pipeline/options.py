@@ -48,6 +48,11 @@ class DataOptions:
     validation_fraction: float = option(
         0.1, help="the last part of the corpus, held out for validation", validator=and_(ge(0), lt(1))
     )
+    max_validation_tokens: int | None = option(
+        None,
+        help="tokens of that part at most that are used, in stretches from 16 places of it; all if not set",
+        validator=optional(ge(1)),
+    )
     training_windows: int | None = option(
         None, help="number of windows to train on, from the start", validator=optional(ge(1))
     )

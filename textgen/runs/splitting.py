@@ -6,12 +6,13 @@ from typing import Final
 
 import numpy as np
 
-from textgen.data import Dataset, Windows
+from textgen.data import Dataset, Windows, stretches
 from textgen.errors import CorpusError
 from textgen.generation.prompts import end_id
 from textgen.pipeline.options import DataOptions
 from textgen.protocols import Ids, Tokenizer
 
+_PLACES: Final = 16  # of a held-out part that is too large to be read whole
 SAMPLE: Final = 1 << 20  # tokens decoded to measure how many characters a token stands for
 
 
@@ -23,14 +24,17 @@ def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dat
         training, validation = _split_fraction(tokens, options.validation_fraction, end_id(tokenizer))
     else:
         training, validation = _split_windows(tokens, options, length, stride)
+    if options.max_validation_tokens is not None:
+        validation = stretches(validation, options.max_validation_tokens, _PLACES)
     window = f"one window of data.window_length = {length} needs {length + 1}"
     if len(training) <= length:
         cause = f"the corpus is too short: {len(training):,} training tokens, and {window}"
         raise CorpusError(f"{cause}; shorten the window or use a longer text")
     if 0 < len(validation) <= length:
         cause = f"the held-out part is too short: {len(validation):,} tokens, and {window}"
-        advice = "raise data.validation_fraction, set it to 0, shorten the window or use a longer text"
-        raise CorpusError(f"{cause}; {advice}")
+        limited = (options.max_validation_tokens or length + 1) <= length
+        advice = f"raise data.{'max_validation_tokens' if limited else 'validation_fraction, set it to 0'}"
+        raise CorpusError(f"{cause}; {advice}, shorten the window or use a longer text")
     sample = (validation if len(validation) else training)[:SAMPLE]
     return Dataset(
         training=training,

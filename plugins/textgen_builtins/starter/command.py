@@ -32,6 +32,7 @@ _COUNTING: Final = """
 type = "count"
 max_tokens = {:_}   # that are counted, from many places of the text; 0 counts all, and takes longer
 """
+_HOLDING_OUT: Final = "max_validation_tokens = {:_}   # of it that are read, in stretches from 16 places of it\n"
 _WRITTEN: Final = 10  # megabytes of checkpoints at most for each second of training, which takes a hundredth of it
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
@@ -111,6 +112,7 @@ def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
     made = made.replace("{budget}", f"{seconds:g}s").replace("{corpus}", facts.corpus)
     interval = max(2, _megabytes(facts.size, chosen)[0] / _WRITTEN)
     made = made.replace("{interval}", f"{interval:.0f}")
+    made = made.replace("{holding_out}", _HOLDING_OUT.format(chosen.held_out) if chosen.held_out else "")
     made = made.replace("{counting}", _COUNTING.format(chosen.max_tokens) if chosen.max_tokens else "")
     return made.replace("{expected}", _expected(facts, seconds, chosen))
 

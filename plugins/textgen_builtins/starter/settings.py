@@ -22,16 +22,16 @@ _SLOWER: Final = 1.9  # a network twice as wide takes 2 to the power of this tim
 _TRIAL_SECONDS: Final = 0.4
 _READ: Final = 40e6  # characters a second that are read and encoded the first time
 _COUNTED: Final = 70_000  # characters that may be counted for each second of the time
-_HELD_OUT: Final = 100_000  # characters at most: more take time, and tell no more
+_HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 
 
 @attrs.frozen
 class Settings:
     """Settings of the template.
 
-    max_tokens            that are counted; 0 for all
-    validation_fraction   of the text
-    passes                of the network over the text that there will be time for
+    max_tokens   that are counted; 0 for all
+    held_out     characters of the last tenth that are read; 0 for all
+    passes       of the network over the text that there will be time for
     """
 
     hidden_size: int
@@ -41,7 +41,7 @@ class Settings:
     batch_size: int
     learning_rate: float
     max_tokens: int
-    validation_fraction: float
+    held_out: int
     passes: float
 
 
@@ -76,15 +76,10 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
         input_dropout=round(0.15 * rote, 2),
         batch_size=streams,
         learning_rate=0.012 if width <= 256 else 0.008 if width <= 512 else 0.005,
-        max_tokens=counted if (counted := int(_rounded(seconds * _COUNTED))) < training else 0,
-        validation_fraction=min(0.1, _rounded(_HELD_OUT / characters)),
+        max_tokens=counted if (counted := int(float(f"{seconds * _COUNTED:.0e}"))) < training else 0,
+        held_out=_HELD_OUT if characters > 10 * _HELD_OUT else 0,
         passes=read,
     )
-
-
-def _rounded(number: float) -> float:
-    """To one significant digit."""
-    return float(f"{number:.0e}")
 
 
 def weights(width: int) -> int:

@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from textgen import UsageError
-from textgen.data import Dataset
+from textgen.data import Dataset, stretches
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.pipeline.records import COUNT, structure
 from textgen.protocols import Ids, TrainerState, TrainingContext
@@ -68,7 +68,7 @@ class CountTrainer:
         if self._evaluated:
             return
         if 0 < self.max_tokens < len(data.training):
-            data = attrs.evolve(data, training=sample(data.training, self.max_tokens))
+            data = attrs.evolve(data, training=stretches(data.training, self.max_tokens, _PARTS))
         order = model.order or usual_order(data.training)
         self._starts_again = in_shards = self._is_in_shards(data.training)
         progress = self._in_shards(model, data, order) if in_shards else self._at_once(model, data, order)
@@ -153,21 +153,12 @@ class _Position:
     evaluated: bool
 
 
-def sample(tokens: Ids, size: int) -> Ids:
-    """At most so many of `tokens` (N,): as they are, or stretches of them from 64 places."""
-    if len(tokens) <= size:
-        return tokens
-    length = -(-size // _PARTS)
-    starts = np.linspace(0, len(tokens) - length, _PARTS).astype(int)
-    return np.concatenate([tokens[start : start + length] for start in starts])[:size]
-
-
 def usual_order(tokens: Ids) -> int:
     """The order that suits `tokens` (N,): about log N over the entropy of a token, so many as tell the places apart.
 
     The factor is measured: 7 for The Time Machine in small letters, 8 for Pride and Prejudice with all its characters.
     """
-    joined = sample(tokens, _PART * _PARTS)
+    joined = stretches(tokens, _PART * _PARTS, _PARTS)
     shares = np.bincount(joined) / max(1, len(joined))
     shares = shares[shares > 0]
     release(tokens)
