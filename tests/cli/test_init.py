@@ -107,7 +107,7 @@ def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all(tmp_pa
     story = "".join(Engine().read_corpus({"type": "story"}))
     (tmp_path / "large.txt").write_text(story * 14, encoding="utf-8")  # 1.2 million characters
     made = tomllib.loads(starter_pipeline(look_at(str(tmp_path / "large.txt"), tmp_path), 5, 10_000))
-    assert made["trainer"]["second"] == {"type": "count", "max_tokens": 400_000}
+    assert made["trainer"]["second"] == {"type": "count", "max_tokens": 500_000}
     assert made["data"]["max_validation_tokens"] == 100_000
     assert made["checkpoint"]["seconds"] > 2 * 0.9
     made["corpus"]["path"] = str(tmp_path / "large.txt")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME: Final = 100  # bytes
 _COUNTS: Final = 45  # bytes of the counts for a character: 30 of source code, 50 of a story
+_MOST_COUNTS: Final = 200e6  # bytes: rare ones are left out of more
 _COUNTING: Final = """
 [trainer.second]
 type = "count"
@@ -146,6 +147,6 @@ def _short(size: int) -> str:
 def _megabytes(size: int, chosen: settings.Settings) -> tuple[float, float]:
     """A checkpoint, with counts, and weights and the optimizer's two of each; and a model with three checkpoints."""
     weights = 4 * settings.weights(chosen.hidden_size) / 1e6
-    counts = min((chosen.max_tokens or size) * _COUNTS, 400e6) / 1e6
+    counts = min((chosen.max_tokens or size) * _COUNTS, _MOST_COUNTS) / 1e6
     checkpoint = counts + 3 * weights
     return checkpoint, counts + weights + 3 * checkpoint

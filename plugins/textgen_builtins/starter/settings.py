@@ -21,7 +21,9 @@ _USED: Final = 0.8  # share of the time that is training: not starting, counting
 _SLOWER: Final = 1.9  # a network twice as wide takes 2 to the power of this times as long
 _TRIAL_SECONDS: Final = 0.4
 _READ: Final = 40e6  # characters a second that are read and encoded the first time
-_COUNTED: Final = 70_000  # characters that may be counted for each second of the time
+_COUNTED: Final = 100_000  # characters that may be counted at once for each second of the time
+_COUNTED_IN_SHARDS: Final = 1_200_000  # and in shards, which the trainer does with more than
+_AT_ONCE: Final = 10_000_000
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 
 
@@ -76,10 +78,17 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
         input_dropout=round(0.15 * rote, 2),
         batch_size=streams,
         learning_rate=0.012 if width <= 256 else 0.008 if width <= 512 else 0.005,
-        max_tokens=counted if (counted := int(float(f"{seconds * _COUNTED:.0e}"))) < training else 0,
+        max_tokens=counted if (counted := _counted(characters, seconds)) < training else 0,
         held_out=_HELD_OUT if characters > 10 * _HELD_OUT else 0,
         passes=read,
     )
+
+
+def _counted(characters: int, seconds: float) -> int:
+    """How many characters there is time to count."""
+    in_shards = seconds * _COUNTED_IN_SHARDS
+    most = in_shards if min(in_shards, characters * 0.85) > _AT_ONCE else min(seconds * _COUNTED, _AT_ONCE)
+    return int(float(f"{most:.0e}"))  # one digit is enough
 
 
 def weights(width: int) -> int:

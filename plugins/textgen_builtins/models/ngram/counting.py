@@ -35,8 +35,8 @@ class CountTrainer:
 
     A text whose counting takes more than the memory of the `budget`, or of which n-grams are to be left out, is counted
     in shards on disk. Steps are then parts of that work, whose loss is that of order 1, and the last step's that of the
-    model on the last 4,096 tokens. Words are counted in so many of the last tokens as fit into the memory, and the text
-    of the gate is not counted.
+    model on the last 4,096 tokens, and the text of the gate is not counted. Words are counted in so many tokens as fit
+    into the memory.
 
     The model has its n-grams after the last order, and its words after the last step. All that the trainer's state
     holds is how far it came: one that goes on counts again, in silence up to there, or if in shards from step 1.
@@ -110,13 +110,13 @@ class CountTrainer:
         for loss in _count_ngrams(model, tokens, order):
             yield Progress(steps, len(tokens), loss)
         if model.reader is not None:
-            model.words = _count_words(model, tokens)
+            model.words = self._count_words(model, tokens)
             size = gate_size(len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size)
             if size:
                 part = NgramModel(order, data.vocab_size, model.kinds - 1, model.reader)
                 for _ in _count_ngrams(part, tokens[:-size], order):
                     pass
-                part.words = _count_words(part, tokens[:-size])
+                part.words = self._count_words(part, tokens[:-size])
                 model.gate = _gate(part, tokens, size)
             yield Progress(steps, len(tokens), mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0)
 
@@ -133,11 +133,20 @@ class CountTrainer:
             yield progress
         self.thresholds, model.trie = counter.prune, counter.trie
         if model.reader is not None:
-            model.words = _count_words(model, counted[-max(_LEAD, self.budget.memory // _BYTES_PER_WORD_TOKEN) :])
+            model.words = self._count_words(model, counted)
             if size:
                 model.gate = _gate(model, tokens, size)
         yield Progress(steps, 0, mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0)
         release(tokens)
+
+    def _count_words(self, model: NgramModel, tokens: Ids) -> tuple[WordCounts, ...]:
+        """The counts of what follows words, by the number of words before the word so far."""
+        assert model.reader is not None
+        counted = stretches(tokens, max(_LEAD, self.budget.memory // _BYTES_PER_WORD_TOKEN), _PARTS)
+        ids = np.asarray(counted, np.int64)
+        words = model.reader.read(np.zeros((1, 3), np.uint64), ids[None, :-1])[0]  # (N - 1, 3)
+        keys = context_keys(words, ids[:-1], model.kinds - 1)
+        return tuple(WordCounts.count(model.trie.vocab_size, each, ids[1:]) for each in keys)
 
 
 def _gate(model: NgramModel, tokens: Ids, size: int) -> Gate:
@@ -174,15 +183,6 @@ def _count_ngrams(model: NgramModel, tokens: Ids, order: int) -> Iterator[float]
         if n == order:
             model.trie = counter.trie()
         yield loss
-
-
-def _count_words(model: NgramModel, tokens: Ids) -> tuple[WordCounts, ...]:
-    """The counts of what follows words, by the number of words before the word so far."""
-    assert model.reader is not None
-    ids = np.asarray(tokens, np.int64)
-    words = model.reader.read(np.zeros((1, 3), np.uint64), ids[None, :-1])[0]  # (N - 1, 3)
-    keys = context_keys(words, ids[:-1], model.kinds - 1)
-    return tuple(WordCounts.count(model.trie.vocab_size, each, ids[1:]) for each in keys)
 
 
 @attrs.define(eq=False)
