@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -67,7 +68,8 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
     width = max(allowed, default=_WIDTHS[0])
     read = passes(width)
     # How far it could learn the text by heart: by how often it reads it, and by its weights for each character.
-    rote = min(1.0, read / 25, read * weights(width) / characters / 60)
+    learned = weights(width) / characters
+    rote = min(1.0, read * math.sqrt(learned) / 36, read * learned / 60)
     streams = 16 if training < 60_000 else 32
     while streams > 4 and training / streams < 64 * 20:
         streams //= 2
