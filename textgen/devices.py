@@ -144,6 +144,15 @@ def check_fork(*, computes: bool = False) -> None:
     _FORK.started = _FORK.started or computes
 
 
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory that a step frees, for the next one.
+
+    glibc gives the top of the heap back to the system, and gets it again page by page, unless a block of that size was
+    freed before: its thresholds follow the largest, up to 32 MB. Other libraries do not mind.
+    """
+    bytearray(31 << 20)
+
+
 def worker_threads(count: int) -> list[ThreadPoolExecutor]:
     """Threads that have begun, each of which computes with one thread of torch's own; a pool for each, of one."""
     import torch

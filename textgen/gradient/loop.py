@@ -65,6 +65,7 @@ class GradientTrainer:
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
         devices.check_fork(computes=True)
+        devices.keep_freed_memory()
         if not hasattr(model, "parameters"):
             raise UsageError("this trainer trains by gradient, and the model has none; choose a trainer made for it")
         plan = Plan(self.options, context, training_batches(self.options, data.training_windows(), context.seed))
