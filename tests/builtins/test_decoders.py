@@ -246,6 +246,32 @@ def test_a_large_network_gives_the_same_however_many_threads_multiply() -> None:
     assert len(given) == 1
 
 
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs the time of each thread")
+def test_a_network_is_loaded_and_decodes_on_one_thread(tmp_path: Path) -> None:
+    """BLAS's threads wait at full speed for their next product: steps after a sample would share the cores with them."""
+    network = {
+        "type": "rnn",
+        "cell": "lstm",
+        "hidden_size": 128,
+        "embedding_size": 512,
+    }  # so large that BLAS would share
+    trainer = {"type": "sgd", "steps": 1}
+    textgen.train(corpus="one two three " * 90, tokenizer="char", model=network, trainer=trainer).save(tmp_path / "run")
+    program = """
+import numpy, os, sys, textgen, time
+from pathlib import Path
+def others():
+    time.sleep(0.3)
+    tasks = [task for task in Path("/proc/self/task").iterdir() if int(task.name) != os.getpid()]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+before = others()
+textgen.load(sys.argv[1], device="cpu").generate("one", max_new_tokens=20)
+print(others() - before)
+"""
+    done = run_python("-c", program, str(tmp_path / "run"), folder=tmp_path, extra={"OPENBLAS_NUM_THREADS": "2"})
+    assert float(done.stdout) < 0.01, done.stderr
+
+
 @pytest.mark.parametrize("batch", [1, 3, 600])  # so many that a second thread is tried
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)

@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from textgen.protocols import Tensors
 from textgen_builtins.models.rnn.config import RNNConfig
-from textgen_builtins.models.rnn.large_products import SHARED_FROM
+from textgen_builtins.models.rnn.large_products import SHARED_FROM, multiply_in_parts
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 _COLUMN_MAJOR_FROM: Final = 384  # units from which BLAS is faster with a column-major matrix; measured
+_ROW_BY_ROW: Final = 500_000_000  # multiplications that take one thread less time than BLAS's threads then waste
 _LARGEST_SUM: Final = 1e18
 _LANES: Final = 16  # product widths are multiples of it: BLAS computes remainders one by one
 
@@ -57,8 +58,8 @@ class Folded:
         # The input weights and biases of each layer; the head comes after the last.
         ups = [tensors[f"rnn.weight_ih_l{i}"] * factors[:, None] for i in range(config.layers)] + [head]
         biases = [_input_bias(config, tensors, i) * factors for i in range(config.layers)] + [tensors["head.bias"]]
-        below = tensors["embedding.weight"] if config.embedding_size else np.eye(len(head), dtype=dtype)
-        table = np.ascontiguousarray(below @ ups[0].T + biases[0])
+        inputs = _multiplied(tensors["embedding.weight"], ups[0].T) if config.embedding_size else ups[0].T
+        table = np.ascontiguousarray(inputs + biases[0])
         products = []
         for i in range(config.layers):
             recurrent = tensors[f"rnn.weight_hh_l{i}"] * factors[:, None]
@@ -110,6 +111,19 @@ def check_shapes(tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> None
     ]
     if wrong:
         raise ValueError("; ".join(wrong))
+
+
+def _multiplied(rows: Floats, matrix: Floats) -> Floats:
+    """`rows` (V, K) times `matrix` (K, N), row by row unless that takes long.
+
+    BLAS shares a larger product among threads, which then wait for the next one at full speed for a tenth of a second:
+    a training step that follows a sample would have to share its cores with them.
+    """
+    if len(rows) * matrix.size > _ROW_BY_ROW:
+        return rows @ matrix
+    product = np.empty((len(rows), matrix.shape[1]), rows.dtype)
+    multiply_in_parts(rows[:, None], matrix, product[:, None])
+    return product
 
 
 def _gate_factors(config: RNNConfig, dtype: Any) -> Floats:
