@@ -248,7 +248,8 @@ def test_a_large_network_gives_the_same_however_many_threads_multiply() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs the time of each thread")
 def test_a_network_is_loaded_and_decodes_on_one_thread(tmp_path: Path) -> None:
-    """BLAS's threads wait at full speed for their next product: steps after a sample would share the cores with them."""
+    """BLAS's threads wait at full speed for the next product, and a training step would share the cores with them."""
+    # So large that BLAS would share the product of the two matrices
     network = {
         "type": "rnn",
         "cell": "lstm",
