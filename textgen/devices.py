@@ -158,7 +158,8 @@ def worker_threads(count: int) -> list[ThreadPoolExecutor]:
     import torch
 
     own, threads = torch.get_num_threads(), [ThreadPoolExecutor(1, f"textgen-worker-{i}") for i in range(count)]
-    for begun in [thread.submit(torch.set_num_threads, 1) for thread in threads]:
-        begun.result()
+    for thread in threads:  # a thread's first question sets its number to the process's, so it is asked before
+        thread.submit(torch.get_num_threads).result()
+        thread.submit(torch.set_num_threads, 1).result()
     torch.set_num_threads(own)  # for threads that begin later; these keep their one
     return threads

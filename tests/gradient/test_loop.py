@@ -147,7 +147,8 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(monkeypatch: 
     )
     before = torch.get_num_threads()
     trainer = {"type": "adamw", "steps": 3, "batch_size": 5, "workers": 2, "precision": "float32"}
-    textgen.train(corpus="some letters, " * 400, tokenizer="char", model=Watched(), trainer=trainer, device="cpu")
+    corpus = "some letters, " * 400
+    textgen.train(corpus=corpus, tokenizer="char", model=Watched(), trainer=trainer, device="cpu", threads=3)
     assert torch.get_num_threads() == before
     (updater,) = computed["update"]
     assert updater.startswith("textgen-worker")
