@@ -140,10 +140,11 @@ def measured_speed(seed: int = 0) -> float:
     config = RNNConfig(cell="lstm", hidden_size=_TRIED, embedding_size=128)
     model = TorchRNN.create(config, 64, seed=seed, device=context.device)
     windows = np.random.default_rng(seed).integers(64, size=(32, 65))
-    if context.device == "cpu":
-        workers = torch.get_num_threads()
-        return max(_speed(model, windows, "cpu", precision, workers) for precision in ("float32", "bfloat16"))
-    return _speed(model, windows, context.device, choose_precision(model, windows, context, 1), 1)
+    with devices.freed_memory_kept():
+        if context.device == "cpu":
+            workers = torch.get_num_threads()
+            return max(_speed(model, windows, "cpu", precision, workers) for precision in ("float32", "bfloat16"))
+        return _speed(model, windows, context.device, choose_precision(model, windows, context, 1), 1)
 
 
 def _speed(model: Any, windows: npt.NDArray[np.int64], device: str, precision: str, workers: int) -> float:
