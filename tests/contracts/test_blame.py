@@ -21,22 +21,6 @@ from textgen.protocols import TrainerState
 from textgen_builtins.tokenizers.char import CharTokenizer
 from textgen_builtins.tokenizers.config import CharConfig
 
-BROKEN_COMMAND = """\
-import attrs
-from textgen import Component, hookimpl
-
-@attrs.frozen
-class Config:
-    "Counts something."
-
-def build(config, context):
-    import a_module_that_nobody_has
-
-@hookimpl
-def textgen_commands():
-    return [Component("tally", Config, build)]
-"""
-
 
 class Forgetful(CharTokenizer):
     """Loads otherwise than it was saved."""
@@ -264,53 +248,6 @@ def test_a_decoder_that_lacks_a_method_is_blamed(lacking: str, finished_run: Pat
         ):
             generator.score("the traveller")
     assert (caught.value.kind, caught.value.component) == ("model", "halved")
-
-
-def installed_tally(site: Path, source: str) -> None:
-    """A package textgen-tally in `site` whose module is `source`."""
-    info = site / "textgen_tally-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "textgen_tally.py").write_text(source, encoding="utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: textgen-tally\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text("[textgen]\ntally = textgen_tally\n", encoding="utf-8")
-
-
-def test_a_broken_command_is_left_out_of_the_help(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    installed_tally(site, "print('hello from tally')\n" + BROKEN_COMMAND)
-    shown = run_textgen("--help", folder=tmp_path, site=[site])
-    assert shown.returncode == 0
-    assert "Commands:" in shown.stdout
-    assert "tally" not in shown.stdout  # what it prints at import is kept off stdout, too
-    assert "textgen-tally 1.0" in shown.stderr
-    quiet = run_textgen("--no-plugin", "tally", "--help", folder=tmp_path, site=[site])
-    assert (quiet.returncode, quiet.stderr) == (0, "")
-    asked = run_textgen("tally", folder=tmp_path, site=[site])
-    assert asked.returncode == 1
-    assert "a_module_that_nobody_has" in asked.stderr.splitlines()[-1]
-
-
-@pytest.mark.parametrize(
-    ("field", "said"),
-    [
-        ("k: int", "component 'tally': its option 'k' has no default, and nothing sets a command's; give it one"),
-        ("k: int = attrs.field(default=0, validator=attrs.validators.ge(1))", "Config refuses its own defaults"),
-    ],
-)
-def test_a_command_that_its_defaults_cannot_make_spoils_no_help(tmp_path: Path, field: str, said: str) -> None:
-    site = tmp_path / "site"
-    installed_tally(site, BROKEN_COMMAND.replace('"Counts something."', f'"Counts something."\n    {field}'))
-    for arguments, code in ((["--help"], 0), (["tally"], 2), (["plugins"], 0), (["--help", "tally"], 0)):
-        done = run_textgen(*arguments, folder=tmp_path, site=[site])
-        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
-        assert "plugin 'tally' (textgen-tally 1.0) is left out: textgen_commands:" in done.stderr
-        assert said in done.stderr
-    listed = run_textgen("plugins", folder=tmp_path, site=[site])
-    assert "left out: tally [textgen-tally 1.0]" in listed.stdout
-    examined = run_textgen("doctor", folder=tmp_path, site=[site])
-    assert "SERIOUS: plugin 'tally' (textgen-tally 1.0) is left out" in examined.stdout
-    checked = run_textgen("plugins", "check", "tally", folder=tmp_path, site=[site])
-    assert checked.stdout.startswith("FAILED   plugin 'tally'")
 
 
 def test_a_sampler_that_is_gone_is_asked_for_whatever_options_are_given(

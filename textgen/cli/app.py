@@ -19,7 +19,7 @@ import click
 from textgen.cli import streams
 from textgen.cli.context import PATIENCE_SECONDS, CommandContext
 from textgen.cli.errors import ReaderGone, report
-from textgen.errors import PluginWarning, TextgenError
+from textgen.errors import PluginWarning
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
 from textgen.processes import is_follower
 
@@ -37,19 +37,7 @@ class _Group(click.Group):
     """Built-in subcommands, then those that plugins offer."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        offers = ctx.obj.plugins().offers("command")
-        names = [offer.name for offer in offers]
-        offered = []
-        for offer in offers:
-            bare = offer.name
-            name = bare if names.count(bare) == 1 and bare not in COMMANDS else offer.qualified_name
-            try:
-                self._build(offer, ctx.obj)
-            except TextgenError as error:  # a broken command is left out, like any broken plugin
-                warnings.warn(str(error), PluginWarning, stacklevel=2)
-            else:
-                offered.append(name)
-        return [*COMMANDS, *sorted(offered)]
+        return [*COMMANDS, *sorted(self._offered(ctx.obj))]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
@@ -83,10 +71,18 @@ class _Group(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, command.get_short_help_str(200)) for name, command in commands if command is not None]
+        own = {name: self.get_command(ctx, name) for name in COMMANDS}
+        rows = [(name, command.get_short_help_str(200)) for name, command in own.items() if command is not None]
+        offered = sorted(self._offered(ctx.obj).items())
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl([*rows, *((name, offer.component.summary) for name, offer in offered)])
+
+    def _offered(self, context: CommandContext) -> dict[str, Offer]:
+        """What plugins offer, by the name to write. None of it is built: a command may need large libraries."""
+        offers = context.plugins().offers("command")
+        names = [offer.name for offer in offers]
+        plain = [names.count(name) == 1 and name not in COMMANDS for name in names]
+        return {o.name if is_plain else o.qualified_name: o for o, is_plain in zip(offers, plain, strict=True)}
 
     def _meant(self, ctx: click.Context, word: str) -> str:
         """What somebody may have meant who wrote `word` where a command stands."""

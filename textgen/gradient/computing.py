@@ -29,6 +29,7 @@ _Result = TypeVar("_Result")
 _TURNS, _TRIALS = 2, 4  # turns of each of several ways to compute, and steps in a turn, which decide between them
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
 _TRYING: Final = 0.5  # seconds for each way after which none is tried again: on a busy machine, two steps must do
+_CLOSE: Final = 1.1
 _HOPELESS: Final = 10  # times as long, after which a way is not tried again
 
 
@@ -278,12 +279,15 @@ def draws(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) 
 def choose_workers(
     model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, precision: str, most: int
 ) -> int:
-    """The faster of `most` workers and torch's own threads, by a few steps without an update."""
+    """The faster of `most` workers and torch's own threads, by a few steps without an update.
+
+    Workers where it is close: they keep more of their pace when other programs need the cores.
+    """
     if most == 1:
         return 1
     # By their means: they wait for other programs more or less, and a single step may be lucky.
     shared, alone = map(statistics.mean, _times(model, windows, context, [(precision, most), (precision, 1)]))
-    return most if shared < alone else 1
+    return most if shared < _CLOSE * alone else 1
 
 
 def _times(

@@ -65,7 +65,6 @@ class GradientTrainer:
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
         devices.check_fork(computes=True)
-        devices.keep_freed_memory()
         if not hasattr(model, "parameters"):
             raise UsageError("this trainer trains by gradient, and the model has none; choose a trainer made for it")
         plan = Plan(self.options, context, training_batches(self.options, data.training_windows(), context.seed))
@@ -73,21 +72,22 @@ class GradientTrainer:
         if (frozen := self._optimization.left_out(model)) and (context.processes is None or context.processes.leads):
             shown = ", ".join(frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
             warnings.warn(f"no optimizer has these parameters, which stay as they are: {shown}", stacklevel=2)
-        computation = self._computation = plan.computation(model)
-        self._restore(context, computation)
-        try:
-            if context.processes is None or context.processes.leads:
-                yield from self._train(computation, plan, data, context)
+        with devices.freed_memory_kept():
+            computation = self._computation = plan.computation(model)
+            self._restore(context, computation)
+            try:
+                if context.processes is None or context.processes.leads:
+                    yield from self._train(computation, plan, data, context)
+                else:
+                    self._follow(computation, plan, data, context.seed)
+            except GeneratorExit:  # the engine ends the run
+                self._end(computation)
+                raise
             else:
-                self._follow(computation, plan, data, context.seed)
-        except GeneratorExit:  # the engine ends the run
-            self._end(computation)
-            raise
-        else:
-            self._end(computation)
-        finally:
-            self._computation = None
-            computation.close()
+                self._end(computation)
+            finally:
+                self._computation = None
+                computation.close()
 
     def _end(self, computation: Computation) -> None:
         """Have the whole state here, for `state()` when the other processes have left."""

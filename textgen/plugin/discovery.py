@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator
 from importlib import metadata
 from typing import Any, Final
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import attrs
 
@@ -151,6 +150,8 @@ def editable(distribution: str) -> str:
         return ""
     if not source.get("dir_info", {}).get("editable"):
         return ""
+    from urllib.request import url2pathname  # which loads ssl
+
     return url2pathname(urlsplit(source["url"]).path)
 
 
