@@ -64,16 +64,8 @@ def command(
                 processes=processes,
                 **options,
             )
-        except Interrupted as stopped:
-            if switch.signal_number is not None:
-                stopped.exit_code = 128 + switch.signal_number
-            stopped.overwrite = overwrite
-            raise
-        except KeyboardInterrupt:
-            if watch.has_begun:
-                raise
-            kept = "" if overwrite else ", and the run is as it was"
-            raise Interrupted(f"interrupted before training began; nothing was trained{kept}") from None
+        except (Interrupted, KeyboardInterrupt) as stopped:
+            raise watch.explained(stopped, overwrite) from None
     run.generator.close()  # its texts are made
     if console is not None:
         click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
@@ -110,6 +102,19 @@ class Watch:
     console: TextIO | None
     switch: StopSwitch
     has_begun: bool = False
+
+    def explained(self, stopped: BaseException, overwrite: bool) -> BaseException:
+        """What to raise for what stopped a run."""
+        from textgen.errors import Interrupted
+
+        if isinstance(stopped, Interrupted):
+            if self.switch.signal_number is not None:
+                stopped.exit_code = 128 + self.switch.signal_number
+            stopped.overwrite = overwrite
+        elif not self.has_begun:
+            kept = "" if overwrite else ", and the run is as it was"
+            return Interrupted(f"interrupted before training began; nothing was trained{kept}")
+        return stopped
 
     def observe(self, event: Any) -> None:
         """Take the signals over when training starts, and give them back when it ends."""
