@@ -163,8 +163,8 @@ class Engine:
 
         corpus     a text, a list of documents, an object or a table
         tokenizer, trainer   an object that follows textgen.protocols, a table as a pipeline has it, or the name of a
-                   component. The tokenizer of a generator keeps its vocabulary; where a table `model` has `start`, it
-                   is that run's and left out
+                   component. Without a tokenizer it is one that has a token for each character, or where a table
+                   `model` has `start`, that run's. The tokenizer of a generator keeps its vocabulary
         sampler    the same, or a list of such
         model      the same; or a torch module with `forward(tokens, state=None) -> (logits, state)`, which is trained
                    itself, while the generator gets a copy with the weights of the best evaluation; or a function that
@@ -176,6 +176,8 @@ class Engine:
         parts = {"corpus": corpus, "tokenizer": tokenizer, "model": model, "trainer": trainer, "sampler": sampler}
         if tokenizer is None and isinstance(model, Mapping) and "start" in model:
             del parts["tokenizer"]
+        elif tokenizer is None and (default := self.plugins().defaults("tokenizer")):
+            parts["tokenizer"] = default[0].canonical_name
         tables = {**tables_by_name(parts), "data": data or {}, "generate": generate or {}}
         tables |= {"seed": seed, "device": device, "threads": threads}
         tables |= {"observer": []} if output is None else {}

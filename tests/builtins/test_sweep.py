@@ -19,6 +19,7 @@ from commands import running
 
 import textgen
 from textgen import UsageError
+from textgen_builtins.commands.compared import ranked, read_run
 from textgen_builtins.commands.processes import Command, Sweep
 from textgen_builtins.commands.results import as_text, results
 from textgen_builtins.commands.sweep import Progress
@@ -188,3 +189,25 @@ def test_ctrl_c_stops_all_with_checkpoints(pipeline: Path, tmp_path: Path) -> No
         summary = textgen.summarize(path.parent)
         assert (summary.status, summary.cause, summary.steps) == ("stopped", "interrupted", 99)
         assert summary.step == max(int(name.name[5:]) for name in path.parent.glob("checkpoints/step-*"))
+
+
+def test_trials_of_different_tokens_are_ranked_by_bits_per_character(pipeline: Path, tmp_path: Path) -> None:
+    plugins = textgen.PluginSet.discover()
+    plugins.register_file(PLUGIN)
+    trials = choose_trials(parse_settings(["tokenizer.letters_only=true,false", "tokenizer.unicode_form=NFC"]), None, 0)
+    runs = [textgen.Engine(plugins).run(pipeline, trial.settings, output=tmp_path / trial.name) for trial in trials]
+    losses = [textgen.summarize(run.path).best_loss for run in runs if run.path]
+    figures = [2.0, 1.0] if losses[0] < losses[1] else [1.0, 2.0]  # the other way round, as for longer tokens
+    for run, bits in zip(runs, figures, strict=True):
+        assert run.path is not None
+        row = {"step": textgen.summarize(run.path).best_step, "validation_loss": 1.0, "bits_per_character": bits}
+        (run.path / "metrics.jsonl").write_text(json.dumps(row))
+    found = results(trials, tmp_path, {})
+    assert (found.by, [result.bits_per_character for result in found.trials]) == ("bits_per_character", [1.0, 2.0])
+    best, other = ("true", "false") if figures[0] == 1.0 else ("false", "true")
+    table = as_text(found, trials)
+    assert re.match(rf"letters_only +bits/char +step +of +seconds\n{best} +1\.0000 .*\n{other} +2\.0000 ", table)
+    assert "note: the runs have different tokens: compare their bits per character" in table
+    assert re.search(rf"mean bits/char of each value\nletters_only +1\.0000 +{best}: 1\.0000, {other}: 2\.0000", table)
+    (first, _), (second, _) = ranked([read_run(textgen.summarize(run.path), run.path.name) for run in runs if run.path])
+    assert (first, second) == (1.0, 2.0)

@@ -30,6 +30,10 @@ class OnlyConfig:
     text: str = option("", help="a text; most are refused", argument="only_text")
     strict: bool = option(True, help="whether it works at all", argument="only_strictly")
 
+    def __attrs_post_init__(self):
+        if self.ids and self.text:
+            raise ValueError("they are not for the same text")
+
 
 @attrs.frozen
 class Only:
@@ -87,6 +91,10 @@ def test_an_option_of_a_plugin_changes_the_chain(generate: Callable[..., Any]) -
     failed = generate(*options, "--only-tokens", "e")
     assert (failed.code, failed.stdout) == (2, "")
     assert "--only-tokens[1]: expected an integer" in failed.stderr
+    failed = generate(*options, "--only-text", "5")
+    assert (failed.code, failed.stdout) == (2, "")
+    said = """sampler 'only': they are not for the same text, given only_tokens = [3], only_text = "5"\n"""
+    assert failed.stderr.endswith(f"error: {said}")
 
 
 @pytest.mark.parametrize("text", ["[1", "5", "{e = 1}"])

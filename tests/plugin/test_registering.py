@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import textgen
-from textgen import Component, NoOptions, hookimpl
+from textgen import Component, NoOptions, hookimpl, option
 
 
 @attrs.frozen
@@ -52,6 +52,24 @@ def test_a_component_is_offered_once_whatever_its_plugin_is_called() -> None:
     plugins.register(corpus_plugin("the first user's text"), "one")
     with pytest.raises(textgen.UsageError, match="unpackaged offers the corpus 'mine' already, by its plugin 'one'"):
         plugins.register(corpus_plugin("the second user's text"), "two")
+
+
+def test_an_option_without_a_type_is_named() -> None:
+    @attrs.frozen
+    class Config:
+        """Repeats a text."""
+
+        times = option(3, help="how often")
+
+    class Plugin:
+        @staticmethod
+        @hookimpl
+        def textgen_corpora() -> list[Component]:
+            return [Component("mine", Config, lambda config, context: Text("twice" * config.times))]
+
+    said = r"component 'mine': times has no type; declare it as in `times: int = option\(…\)`"
+    with pytest.warns(textgen.PluginWarning, match=said):
+        textgen.PluginSet().register(Plugin, "notebook")
 
 
 def test_one_plugin_takes_the_place_of_another() -> None:

@@ -37,13 +37,20 @@ def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder: Pa
 PATIENT = """
 import sys
 import attrs, numpy as np
-from textgen import Component, hookimpl
+from textgen import Component, hookimpl, option
 from textgen.events import StepDone
 from textgen.protocols import TrainerState
 
 @attrs.frozen
 class Config:
     "Waits for a line on stdin."
+    early: bool = option(False, help="wait before training")
+
+def build(config, context):
+    if config.early:
+        print("still here", file=sys.stderr, flush=True)
+        sys.stdin.readline()
+    return Patient()
 
 class Patient:
     def train(self, model, data, context):
@@ -57,18 +64,24 @@ class Patient:
 
 @hookimpl
 def textgen_trainers():
-    return [Component("patient", Config, lambda config, context: Patient())]
+    return [Component("patient", Config, build)]
 """
 
 
-@pytest.mark.fault(8)
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_stops_at_once(folder: Path, second: signal.Signals) -> None:
+@pytest.fixture
+def site(folder: Path) -> Path:
+    """A folder in which a trainer is installed that waits."""
     site = folder / "site"
     (site / "patient-1.dist-info").mkdir(parents=True)
     (site / "patient.py").write_text(PATIENT)
     (site / "patient-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: patient\nVersion: 1\n")
     (site / "patient-1.dist-info/entry_points.txt").write_text("[textgen]\npatient = patient\n")
+    return site
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(folder: Path, site: Path, second: signal.Signals) -> None:
     with running("run", "p.toml", "--set", 'trainer={type="patient"}', folder=folder, site=[site], piped=True) as run:
         wait_for(run, "training on")
         for number in (None, signal.SIGINT):
@@ -80,3 +93,17 @@ def test_a_second_signal_stops_at_once(folder: Path, second: signal.Signals) -> 
         run.process.send_signal(second)
         code = run.process.wait()
     assert code == (130 if second is signal.SIGINT else -signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("more", "kept"), [([], ", and the run is as it was"), (["--overwrite"], "")])
+def test_ctrl_c_before_training_says_that_nothing_was_trained(
+    folder: Path, site: Path, more: list[str], kept: str
+) -> None:
+    trainer = 'trainer={type="patient", early=true}'
+    with running("run", "p.toml", "--set", trainer, *more, folder=folder, site=[site], piped=True) as run:
+        wait_for(run, "still here")
+        run.process.send_signal(signal.SIGINT)
+        code, stdout, stderr = run.end()
+    assert (code, stdout) == (130, "")
+    said = f"textgen: interrupted before training began; nothing was trained{kept}\n"
+    assert stderr.removeprefix("still here\n") == said

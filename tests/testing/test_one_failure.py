@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -150,12 +151,37 @@ def test_what_depends_on_what_failed_is_not_checked(
     assert {f"{kind}-{name}" for name in unasked} <= unchecked(kind, component)
 
 
-def test_a_forward_of_another_shape_is_one_failure() -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda logits, state: (logits[:, -1], state), "gave logits (3, "),
+        (
+            lambda logits, state: (logits, None),
+            "gave a state of type NoneType, and must give a tuple of tensors, or ()",
+        ),
+    ],
+)
+def test_a_forward_of_another_shape_is_one_failure(change: Any, said: str) -> None:
     def forward(self: Any, tokens: Any, state: Any = None) -> Any:
-        logits, after = super(type(self), self).forward(tokens, state)
-        return logits[:, -1], after
+        return change(*super(type(self), self).forward(tokens, state))
 
     failed, skipped = failed_and_skipped("model", changed_module(forward=forward))
     ((anchor, seen),) = failed
-    assert (anchor, "gave logits (3, " in seen) == ("model-forward", True)
+    assert anchor == "model-forward"
+    assert said in seen
     assert "not checked: see model-forward" in skipped
+
+
+def test_what_hypothesis_says_of_a_component_that_is_not_deterministic_is_put_plainly() -> None:
+    class NowAndThen(GoodSampler):
+        calls = itertools.count(1)
+
+        def __call__(self, logits: Any, history: Any) -> Any:
+            if next(self.calls) % 37 == 0:
+                raise RuntimeError("not now")
+            return super().__call__(logits, history)
+
+    failed, _ = failed_and_skipped("sampler", offered(NowAndThen))
+    plain = "did not give the same twice: the component, or the machine, is not deterministic; once it raised"
+    assert any(f"the check {anchor} {plain} RuntimeError: not now" in said for anchor, said in failed)
+    assert "laky" not in str(failed)

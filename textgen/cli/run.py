@@ -52,7 +52,7 @@ def command(
     if processes is not None and not processes.leads:
         with switch:
             click.get_current_context().exit(_follow(engine, processes, switch, pipeline, overrides, options["output"]))
-    watch = Watch(console, switch)
+    watch, overwrite = Watch(console, switch), options["overwrite"]
     with contextlib.nullcontext() if processes is None else processes.joined():
         try:
             run = engine.run(
@@ -64,11 +64,8 @@ def command(
                 processes=processes,
                 **options,
             )
-        except Interrupted as stopped:
-            if switch.signal_number is not None:
-                stopped.exit_code = 128 + switch.signal_number
-            stopped.overwrite = options["overwrite"]
-            raise
+        except (Interrupted, KeyboardInterrupt) as stopped:
+            raise watch.explained(stopped, overwrite) from None
     run.generator.close()  # its texts are made
     if console is not None:
         click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
@@ -98,17 +95,32 @@ def best_step(record: Mapping[str, Any]) -> str:
     return f" (step {step} of {record['step']}, with the lowest validation loss: {loss:.3f}){early}"
 
 
-@attrs.frozen
+@attrs.define
 class Watch:
     """Says that an interrupted run is resumed, and lets signals turn a switch on while a model trains."""
 
     console: TextIO | None
     switch: StopSwitch
+    has_begun: bool = False
+
+    def explained(self, stopped: BaseException, overwrite: bool) -> BaseException:
+        """What to raise for what stopped a run."""
+        from textgen.errors import Interrupted
+
+        if isinstance(stopped, Interrupted):
+            if self.switch.signal_number is not None:
+                stopped.exit_code = 128 + self.switch.signal_number
+            stopped.overwrite = overwrite
+        elif not self.has_begun:
+            kept = "" if overwrite else ", and the run is as it was"
+            return Interrupted(f"interrupted before training began; nothing was trained{kept}")
+        return stopped
 
     def observe(self, event: Any) -> None:
         """Take the signals over when training starts, and give them back when it ends."""
         from textgen.events import RunFinished, RunStarted
 
+        self.has_begun = True
         if isinstance(event, RunStarted):
             self.switch.take_over()
             if self.console is not None and event.step:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, UsageError
-from textgen.pipeline.structure import Choice, Reader, plain
+from textgen.pipeline.structure import Choice, Reader, plain, show
 from textgen.plugin.component import ComponentSource, Offer
 
 
@@ -36,7 +36,9 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
         before = plain(made[places[-1]].options) if places else {}
         reader = Reader(Path.cwd(), plugins)
         settings = reader.table(offer.component.config, {**before, **values}, "")
-        faults += named(reader.faults, [offer])
+        faults += named(
+            (fault if fault.path else _of_several(fault, offer, values) for fault in reader.faults), [offer]
+        )
         if settings is None:
             continue
         if places:
@@ -46,6 +48,14 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
     if faults:
         raise UsageError(faults=faults)
     return made
+
+
+def _of_several(fault: Fault, offer: Offer, values: Mapping[str, Any]) -> Fault:
+    """A fault of a sampler's options taken together, which says whose they are, and which of them were given."""
+    given = (
+        f"{n} = {show(values[key], kind=False)}" for n, key in offer.component.arguments().items() if key in values
+    )
+    return attrs.evolve(fault, expected=f"sampler {offer.name!r}: {fault.expected}", given=", ".join(given))
 
 
 def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:

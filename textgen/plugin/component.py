@@ -128,7 +128,8 @@ class Component:
     config    a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's first
               line is the summary
     build     `build(config, context)` makes the object; heavy imports belong inside it
-    default   an observer that is used where a pipeline lists none. If the built-in set has any, only those are used
+    default   an observer that is used where a pipeline lists none, or the tokenizer that `textgen.train` uses where
+              none is given. If the built-in set has any, only those are used
     place     where a sampler joins a chain that lacks it, for an option of a request: before those with higher places.
               Built-in: penalties 10, biases 20, forms 25, n-grams 30, top-k 40, typical 50, top-p 60, min-p 70, xtc 75,
               temperature 80, mirostat 85

@@ -95,6 +95,8 @@ def _check_component(hook: str, component: Component) -> None:
         attrs.resolve_types(config)
     except Exception as error:
         raise UnfitError(f"{label}: the types of {config.__name__} cannot be read: {error}") from error
+    if untyped := next((name for name, field in component.options().items() if field.type is None), ""):
+        raise UnfitError(f"{label}: {untyped} has no type; declare it as in `{untyped}: int = option(…)`")
     if "type" in component.options():
         raise UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
     if HOOKS.get(hook) == "command":

@@ -188,12 +188,26 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], 
     """Load weights into a model; `run` is where they are from. Raises ContractError if it refuses its own."""
     try:
         model.load_tensors(dict(tensors))
-    except ValueError as error:
-        files = "pipeline.toml, tokenizer.json and the weights, model.safetensors, do not fit together"
-        where = "" if run is None else f"; in {run}, {files}"
-        raise checks.blame(choice.offer, f"refuses the weights of the run: {error}{where}") from error
     except FAILURES as error:
-        raise_failure(choice.offer, "load_tensors", error)
+        cause = _unlike(model, tensors) or (str(error) if isinstance(error, ValueError) else "")
+        if not cause:
+            raise_failure(choice.offer, "load_tensors", error)
+        files = "pipeline.toml, tokenizer.json and the weights, model.safetensors, do not fit together"
+        given = "give a model of the size that was trained"
+        where = "" if run is None else f"; {given if choice.offer.distribution == OBJECT else f'in {run}, {files}'}"
+        raise checks.blame(choice.offer, f"refuses the weights of the run: {cause}{where}") from error
+
+
+def _unlike(model: Any, tensors: Mapping[str, np.ndarray]) -> str:
+    """The weights of which a model has other shapes than a run, the first of them; "" if it has the same."""
+    try:
+        own = {name: array.shape for name, array in model.tensors().items()}
+    except FAILURES:
+        return ""
+    run = {name: array.shape for name, array in tensors.items()}
+    names = [name for name in {**own, **run} if run.get(name) != own.get(name)]
+    shown = [f"{n} is {run.get(n, 'missing')} in the run and {own.get(n, 'missing')} in the model" for n in names[:3]]
+    return "; ".join(shown) + (f"; and {len(names) - 3} more differ" if len(names) > 3 else "")
 
 
 def _corpus_reader(reader: Reader, given: Mapping[str, Any]) -> Reader:

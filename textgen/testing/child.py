@@ -57,6 +57,7 @@ class _Report:
 
     def begin(self) -> None:
         """End this process, with a traceback on stderr, if what follows takes too long."""
+        self.add(computed=time.process_time())
         faulthandler.dump_traceback_later(self.time_limit, exit=True)
 
 

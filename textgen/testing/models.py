@@ -218,6 +218,7 @@ class _Suite:
                 f"forward() gave {type(given).__name__}, and must give logits and the state after them",
             )
         self._check_forward_shape(given[0])
+        self._check_forward_state(given[1])
 
     def methods(self) -> None:
         """Of its decoders."""
@@ -255,8 +256,6 @@ class _Suite:
         with torch.no_grad():
             logits, _ = model(torch.from_numpy(fed))
             first, state = model(torch.from_numpy(fed[:, :5]))
-            self._check_forward_shape(logits)
-            self._check_forward_state(state)
             rest, _ = model(torch.from_numpy(fed[:, 5:]), state)
         if apart := difference(torch.cat([first, rest], dim=1).numpy(), logits.numpy(), self.tolerance):
             self.subject.fail(st.MODEL_FORWARD, f"going on from a state gave {apart}")
@@ -269,7 +268,8 @@ class _Suite:
         import torch
 
         if not isinstance(state, tuple):
-            self.subject.fail(st.MODEL_FORWARD, f"the state is {shown(state)}, and must be a tuple of tensors")
+            seen = f"forward() gave a state of type {type(state).__name__}"
+            self.subject.fail(st.MODEL_FORWARD, f"{seen}, and must give a tuple of tensors, or () for none")
         for number, part in enumerate(state):
             if not isinstance(part, torch.Tensor) or not part.ndim or len(part) != 3:
                 seen = f"part {number} of the state of a batch of 3 is {shown(part)}"

@@ -26,6 +26,7 @@ from textgen.testing import statements as st
 from textgen.testing.environment import Subject
 from textgen.testing.outcomes import Check, ContractFailure, Skip
 from textgen.testing.statements import Statement
+from textgen.testing.time_limit import not_ended
 
 _TOLERANCE: Final = 1e-3  # processes may have different numbers of threads, and add in another order
 _IMPORT_SECONDS: Final = 1.0
@@ -43,7 +44,7 @@ _environment: Final[dict[str, str]] = {}  # what other processes get; empty for 
 class Findings:
     """What the other process has found.
 
-    ended     where it was when it took too long, as " (file:line)"; None where it ended by itself
+    ended     that it took too long, and where it was then, as "(file:line)"; None where it ended by itself
     printed   what the import wrote to stdout
     facts     what textgen.testing.child has reported
     values    what came of the exercise, as of textgen.testing.exercises
@@ -75,9 +76,7 @@ def import_failure(module: str, time_limit: float, label: str) -> ContractFailur
     found = look_at_import(module, time_limit)
     importing = f"importing {shown_path(module)}"
     if found.ended is not None:
-        return ContractFailure(
-            st.COMPONENT_ENDS, f"{importing} had not ended after {time_limit:g} s{found.ended}", label
-        )
+        return ContractFailure(st.COMPONENT_ENDS, f"{importing} {found.ended}", label)
     seen = _import_fault(found)
     return ContractFailure(st.COMPONENT_IMPORT, f"{importing} {seen}", label) if seen else None
 
@@ -231,8 +230,9 @@ def _run(request: str, path: str) -> Findings:
         for each in ("cwd", "tmp"):
             (folder / each).mkdir()
         (folder / "request.json").write_text(request, encoding="utf-8")
-        stopped = _spawn(folder, path, json.loads(request)["time_limit"])
-        return _findings(folder, stopped)
+        time_limit, before = json.loads(request)["time_limit"], os.times()
+        stopped, after = _spawn(folder, path, time_limit), os.times()
+        return _findings(folder, stopped, time_limit, sum(after[2:4]) - sum(before[2:4]))  # the CPU time of children
 
 
 def _spawn(folder: Path, path: str, time_limit: float) -> bool:
@@ -266,7 +266,7 @@ def _spawn(folder: Path, path: str, time_limit: float) -> bool:
     return False
 
 
-def _findings(folder: Path, stopped: bool) -> Findings:
+def _findings(folder: Path, stopped: bool, time_limit: float, computed: float) -> Findings:
     facts: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in (folder / "report.jsonl").read_text(encoding="utf-8").splitlines():
@@ -283,8 +283,9 @@ def _findings(folder: Path, stopped: bool) -> Findings:
     if not is_over and not {"error", "exit", "seconds"} & set(facts):
         lines = errors.strip().splitlines()
         facts["error"] = lines[-1] if lines else "the process ended without a word"
+    seen = not_ended(time_limit, max(0.0, computed - facts.get("computed", 0.0)))
     return Findings(
-        ended=_place(errors) if is_over else None,
+        ended=f"{seen}{_place(errors)}" if is_over else None,
         printed=(folder / "stdout").read_bytes()[: facts.get("printed")].decode("utf-8", "replace"),
         facts=facts,
         values=values,

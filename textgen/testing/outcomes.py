@@ -13,7 +13,7 @@ import attrs
 from textgen.contracts.guards import FAILURES
 from textgen.plugin.places import last_line
 from textgen.testing.statements import COMPONENT_ENDS, COMPONENT_QUIET, COMPONENT_RAISES, Statement
-from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
+from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, not_ended, within
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -135,7 +135,7 @@ def out_of_time(
     what: str, time_limit: float, component: str, packages: Collection[str], error: TimeUpError
 ) -> ContractFailure:
     """The failure of something that takes too long."""
-    failure = ContractFailure(COMPONENT_ENDS, f"{what} had not ended after {time_limit:g} s", component)
+    failure = ContractFailure(COMPONENT_ENDS, f"{what} {not_ended(time_limit, error.computed)}", component)
     failure.__cause__ = error
     return _placed(failure, packages)
 
@@ -186,11 +186,18 @@ def _placed(failure: ContractFailure, packages: Collection[str]) -> ContractFail
 
 def _explained(error: BaseException, statement: Statement, component: str) -> ContractFailure:
     """The failure that `error` stands for."""
+    from hypothesis.errors import Flaky  # loads hypothesis, which a command that lists plugins does without
+
     if isinstance(error, ExceptionGroup):  # hypothesis, when a component gives one thing now and another then
         for inner in error.exceptions:
             if isinstance(inner, ContractFailure):
                 return inner
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    once = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+    text = f"{type(once).__name__}: {once}" if str(once) else type(once).__name__
+    if isinstance(error, Flaky):
+        raised = "" if once is error else f"; once it raised {text}"
+        again = f"the check {statement.anchor} did not give the same twice"
+        text = f"{again}: the component, or the machine, is not deterministic{raised}"
     failure = ContractFailure(statement, shorten(text), component)
-    failure.__cause__ = error
+    failure.__cause__ = once
     return failure

@@ -23,7 +23,17 @@ _Result = TypeVar("_Result")
 
 
 class TimeUpError(BaseException):
-    """Raised where a call is that took too long. No Exception, which a component may catch."""
+    """Raised where a call is that took too long. No Exception, which a component may catch.
+
+    computed   seconds of CPU time that this process took meanwhile
+    """
+
+    computed = 0.0
+
+
+def not_ended(seconds: float, computed: float) -> str:
+    """What is seen of a call that was ended: on a busy machine it may have had little of the CPU."""
+    return f"had not ended after {seconds:g} s, in which it had {computed:.1f} s of CPU time"
 
 
 def within(seconds: float, call: Callable[[], _Result]) -> _Result:
@@ -33,9 +43,14 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
     of its own that is left behind. Code that never returns to Python is interrupted by neither; a process of its own is
     what helps there.
     """
-    if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
-        return _interrupted(seconds, call)
-    return _left_behind(seconds, call)
+    begun = time.process_time()
+    try:
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+            return _interrupted(seconds, call)
+        return _left_behind(seconds, call)
+    except TimeUpError as error:
+        error.computed = time.process_time() - begun
+        raise
 
 
 def _interrupted(seconds: float, call: Callable[[], _Result]) -> _Result:

@@ -17,7 +17,7 @@ import click
 from textgen import TextgenError, UsageError
 from textgen.files.durable import write_atomic
 from textgen_builtins.commands import comparison_page, curves, text
-from textgen_builtins.commands.compared import ComparedRun, differences, read_runs, warning
+from textgen_builtins.commands.compared import ComparedRun, differences, ranked, read_runs, warning
 from textgen_builtins.commands.runs import as_row
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ def compare(
 ) -> None:
     """Compare runs: settings that differ, losses, speed, size, curves and samples.
 
-    RUNS are run directories, or folders of them, such as that of a sweep. The one with the lowest loss comes first.
-    Losses are the lowest ones, in nats per token, of the held-out text. Every model continues the same prompt with the
+    RUNS are run directories, or folders of them, such as that of a sweep. The one with the lowest loss comes first, or
+    where their tokens differ, that with the fewest bits per character. Losses are the lowest ones, in nats per token,
+    of the held-out text. Every model continues the same prompt with the
     same seed; that of a run which is not finished is its best checkpoint.
     """
     from textgen import Engine  # which loads NumPy
@@ -64,7 +65,7 @@ def compare(
     for option, file, is_ours in (("--svg", svg, curves.is_picture), ("--html", page, comparison_page.is_page)):
         if file is not None:
             _check_file(option, file, is_ours)
-    read = sorted(read_runs(runs), key=lambda run: (run.summary.best_loss is None, run.summary.best_loss))
+    read = [run for _, run in ranked(read_runs(runs))]
     if max_new_tokens:
         prompt, read = _with_texts(read, Engine(context.discover()), prompt, max_new_tokens, seed, device)
     if svg is not None:

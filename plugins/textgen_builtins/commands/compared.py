@@ -74,7 +74,19 @@ def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
             raise UsageError(f"{path} {what}; give run directories, such as runs/my")
         found |= {os.path.realpath(summary.path): summary for summary in there}
     labels = _labels([summary.path for summary in found.values()])
-    return [_read(summary, label) for summary, label in zip(found.values(), labels, strict=True)]
+    return [read_run(summary, label) for summary, label in zip(found.values(), labels, strict=True)]
+
+
+def have_other_tokens(runs: Sequence[ComparedRun]) -> bool:
+    """Whether their tokens differ, so that bits per character compare them and losses do not."""
+    return _kinds(runs, "tokenizer.")
+
+
+def ranked(runs: Sequence[ComparedRun]) -> list[tuple[float | None, ComparedRun]]:
+    """The best first, each with what it is ranked by: its loss, or bits per character where their tokens differ."""
+    in_bits = have_other_tokens(runs)
+    figures = [(run.bits_per_character if in_bits else run.summary.best_loss, run) for run in runs]
+    return sorted(figures, key=lambda pair: (pair[0] is None, pair[0]))
 
 
 def differences(runs: Sequence[ComparedRun]) -> list[Difference]:
@@ -100,7 +112,7 @@ def warning(runs: Sequence[ComparedRun]) -> str:
         return "the runs have different texts: their losses cannot be compared"
     if _kinds(runs, "data."):
         return "the runs hold out different parts of the text: their losses cannot be compared"
-    if _kinds(runs, "tokenizer."):
+    if have_other_tokens(runs):
         shares = {run.label: run.unknown_share for run in runs}
         if partial := [f"{share:.0%} in {label}" for label, share in shares.items() if share > _MANY_UNKNOWN]:
             cause = "the runs have different tokens, and some stand for text outside the vocabulary"
@@ -114,11 +126,13 @@ def _kinds(runs: Sequence[ComparedRun], prefix: str) -> bool:
     parts = [
         {key: _shown(value) for key, value in run.settings.items() if key.startswith(prefix) and "window_" not in key}
         for run in runs
+        if run.settings
     ]
     return any(part != parts[0] for part in parts)
 
 
-def _read(summary: RunSummary, label: str) -> ComparedRun:
+def read_run(summary: RunSummary, label: str) -> ComparedRun:
+    """A run by its summary."""
     rows = summary.metrics()
     losses = [(row["step"], _loss(row)) for row in rows]
     best = next((row for row in rows if row["step"] == summary.best_step), {})

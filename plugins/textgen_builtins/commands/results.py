@@ -6,11 +6,12 @@ import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
 from textgen_builtins.commands import text
+from textgen_builtins.commands.compared import ComparedRun, have_other_tokens, ranked, read_run, warning
 from textgen_builtins.commands.processes import status_of
 from textgen_builtins.commands.trials import Trial, short_names, shown_value
 
@@ -21,6 +22,7 @@ class Result:
 
     status   "finished", "failed", "running" elsewhere, "stopped", or "waiting" without a run directory
     loss     the lowest of the held-out text, in nats per token; of the training text where nothing is held out
+    bits_per_character   the same loss by characters of text
     """
 
     name: str
@@ -28,6 +30,7 @@ class Result:
     settings: dict[str, Any]
     status: str
     loss: float | None = None
+    bits_per_character: float | None = None
     best_step: int | None = None
     step: int | None = None
     seconds: float | None = None
@@ -36,32 +39,58 @@ class Result:
 
 
 @attrs.frozen
+class Ranking:
+    """The trials, the best first.
+
+    by     by which of their figures: bits per character, where their tokens differ
+    note   why their losses cannot be compared; "" where they can
+    """
+
+    trials: list[Result]
+    by: Literal["loss", "bits_per_character"]
+    note: str
+
+    def figure(self, result: Result) -> float | None:
+        """The one that ranks a trial."""
+        return result.loss if self.by == "loss" else result.bits_per_character
+
+
+@attrs.frozen
 class Effect:
-    """The mean loss of each value of a setting, lowest first, and how far the means are apart."""
+    """The mean loss, or bits per character, of each value of a setting, lowest first, and how far they are apart."""
 
     key: str
     spread: float
     means: tuple[tuple[Any, float, int], ...]
-    """Value, mean loss, and of how many trials."""
+    """Value, mean, and of how many trials."""
 
 
-def results(trials: Sequence[Trial], folder: Path, failed: Mapping[str, str]) -> list[Result]:
+def results(trials: Sequence[Trial], folder: Path, failed: Mapping[str, str]) -> Ranking:
     """A result for each trial, the best first."""
-    found = [_result(trial, folder / trial.name, failed.get(trial.name, "")) for trial in trials]
-    return sorted(found, key=lambda result: (result.status != "finished", result.loss is None, result.loss))
+    runs = {
+        trial.name: read_run(summary, trial.name) for trial in trials if (summary := status_of(folder / trial.name))
+    }
+    found = [_result(trial, folder / trial.name, failed.get(trial.name, ""), runs.get(trial.name)) for trial in trials]
+    order = {run.label: place for place, (_, run) in enumerate(ranked(list(runs.values())))}
+    found.sort(key=lambda result: (result.status != "finished", order.get(result.name, len(order))))
+    by: Literal["loss", "bits_per_character"] = (
+        "bits_per_character" if have_other_tokens(list(runs.values())) else "loss"
+    )
+    return Ranking(found, by, warning(list(runs.values())))
 
 
-def effects(found: Sequence[Result]) -> list[Effect]:
+def effects(found: Ranking) -> list[Effect]:
     """How much each setting mattered, over the finished trials; the one that mattered most first."""
-    done = [result for result in found if result.status == "finished" and result.loss is not None]
+    figures = [(each, found.figure(each)) for each in found.trials if each.status == "finished"]
+    done = [(result, figure) for result, figure in figures if figure is not None]
     made = []
-    for key in done[0].settings if done else ():
+    for key in done[0][0].settings if done else ():
         losses: defaultdict[str, list[float]] = defaultdict(list)
         values = {}
-        for result in done:
+        for result, figure in done:
             name = repr(result.settings[key])
             values[name] = result.settings[key]
-            losses[name].append(result.loss or 0.0)
+            losses[name].append(figure)
         means = sorted(
             ((values[name], sum(those) / len(those), len(those)) for name, those in losses.items()),
             key=lambda mean: mean[1],
@@ -71,28 +100,29 @@ def effects(found: Sequence[Result]) -> list[Effect]:
     return sorted(made, key=lambda effect: -effect.spread)
 
 
-def as_text(found: Sequence[Result], trials: Sequence[Trial]) -> str:
+def as_text(found: Ranking, trials: Sequence[Trial]) -> str:
     """The table, and what mattered."""
     names = short_names(trials)
     varied = [key for key in names if len({repr(trial.settings[key]) for trial in trials}) > 1]
-    shows_status = any(result.status != "finished" for result in found)
-    header = [*(names[key] for key in varied), "loss", "step", "of", "seconds", *(["status"] if shows_status else [])]
+    shows_status = any(result.status != "finished" for result in found.trials)
+    shown = "loss" if found.by == "loss" else "bits/char"
+    header = [*(names[key] for key in varied), shown, "step", "of", "seconds", *(["status"] if shows_status else [])]
     rows = []
-    for result in found:
-        figures = [text.loss(result.loss), text.count(result.best_step), text.count(result.step)]
+    for result in found.trials:
+        figures = [text.loss(found.figure(result)), text.count(result.best_step), text.count(result.step)]
         figures += [text.count(result.seconds), *([result.status] if shows_status else [])]
         rows.append([*(shown_value(result.settings[key]) for key in varied), *figures])
     n = len(varied)
     parts = [text.table(header, rows, right=range(n, n + 4))]
-    parts += [_effects_text(made, names) for made in [effects(found)] if made]
-    if found and found[0].status == "finished":
-        parts.append(f"the best: textgen generate {text.printable(shlex.quote(found[0].path))}")
+    parts += [f"note: {found.note}"] if found.note else []
+    parts += [_effects_text(made, names, shown) for made in [effects(found)] if made]
+    if found.trials and found.trials[0].status == "finished":
+        parts.append(f"the best: textgen generate {text.printable(shlex.quote(found.trials[0].path))}")
     return "\n\n".join(parts)
 
 
-def _result(trial: Trial, path: Path, error: str) -> Result:
-    found = status_of(path)
-    if found is None:
+def _result(trial: Trial, path: Path, error: str, run: ComparedRun | None) -> Result:
+    if run is None:
         return Result(
             name=trial.name,
             path=str(path),
@@ -100,12 +130,14 @@ def _result(trial: Trial, path: Path, error: str) -> Result:
             status="failed" if error else "waiting",
             error=error,
         )
+    found = run.summary
     return Result(
         name=trial.name,
         path=str(path),
         settings=trial.settings,
         status="failed" if error else found.status,
         loss=found.best_loss,
+        bits_per_character=run.bits_per_character,
         best_step=found.best_step,
         step=found.step,
         seconds=found.seconds,
@@ -114,7 +146,7 @@ def _result(trial: Trial, path: Path, error: str) -> Result:
     )
 
 
-def _effects_text(made: Sequence[Effect], names: Mapping[str, str]) -> str:
+def _effects_text(made: Sequence[Effect], names: Mapping[str, str], shown: str) -> str:
     """The settings, the one that mattered most first."""
     rows = []
     for effect in made:
@@ -122,4 +154,6 @@ def _effects_text(made: Sequence[Effect], names: Mapping[str, str]) -> str:
         rows.append([names[effect.key], f"{effect.spread:.4f}", means])
     most, best = names[made[0].key], shown_value(made[0].means[0][0])
     said = f"{most} mattered most; {best} was best on average" if len(made) > 1 else f"{best} was the best {most}"
-    return f"{text.table(['setting', 'spread', 'mean loss of each value'], rows, right=[1])}\n{text.printable(said)}"
+    return (
+        f"{text.table(['setting', 'spread', f'mean {shown} of each value'], rows, right=[1])}\n{text.printable(said)}"
+    )

@@ -17,8 +17,9 @@ import click
 from textgen import Interrupted, RunSummary, UsageError
 from textgen.cli.options import check_pipeline
 from textgen_builtins.commands import text
+from textgen_builtins.commands.compared import ComparedRun, ranked, read_run
 from textgen_builtins.commands.processes import Command, Sweep, run_trials, status_of
-from textgen_builtins.commands.results import Result, as_text, effects, results
+from textgen_builtins.commands.results import Ranking, as_text, effects, results
 from textgen_builtins.commands.trials import Trial, check_trials, choose_trials, parse_settings
 
 _ENOUGH: Final = 0.1  # trials to be done before the rest is estimated
@@ -59,7 +60,8 @@ def sweep(
 
     trains four models. Every trial is an ordinary run, called by its settings. The same command again trains none that
     is finished, and resumes those that were stopped. The table at the end says how low the loss of the held-out text
-    got, and which settings mattered: how far the mean losses of their values are apart.
+    got, and which settings mattered: how far the mean losses of their values are apart. Where the trials have different
+    tokens, bits per character take the place of losses.
 
     With --jobs the cores are shared out. Ctrl-C stops all trials, each with a checkpoint. A trial that fails does not
     stop the others; the exit code is then 1. What the trials write is in the folder .logs beside them.
@@ -70,9 +72,9 @@ def sweep(
     done, signal_number = run_trials(command, chosen, jobs, progress.tell)
     progress.end()
     found = results(chosen, command.folder, done.failed)
-    finished = sum(result.status == "finished" for result in found)
+    finished = sum(result.status == "finished" for result in found.trials)
     if signal_number:
-        cause = f"stopped; {finished} of {text.counted(len(found), 'trial')} finished; the same command resumes"
+        cause = f"stopped; {finished} of {text.counted(len(chosen), 'trial')} finished; the same command resumes"
         raise Interrupted(cause, signal_number=signal_number)
     _report(found, chosen, command, as_json=as_json)
 
@@ -107,7 +109,7 @@ class Progress:
     _begun: float = attrs.field(factory=time.monotonic)
     _before: dict[str, float] = attrs.field(factory=dict)  # by trial, the part of it that was done already
     _over: int = 0
-    _best: tuple[float, str] | None = None
+    _read: list[ComparedRun] = attrs.field(factory=list)  # of the trials that are finished
     _wide: int = 0
 
     def begin(self) -> None:
@@ -125,8 +127,8 @@ class Progress:
         over = len(sweep.finished) + len(sweep.failed)
         for trial in sweep.finished[len(sweep.finished) - (over - self._over) :] if over > self._over else ():
             found = status_of(sweep.command.path(trial))
-            if found is not None and found.best_loss is not None:
-                self._best = min(filter(None, (self._best, (found.best_loss, trial.name))))
+            if found is not None:
+                self._read.append(read_run(found, trial.name))
         is_terminal = sys.stderr.isatty()
         if self.is_shown and (is_terminal or over > self._over):
             line = self._line(sweep, over)
@@ -149,8 +151,8 @@ class Progress:
         shown = f" (step {', '.join(steps)})" if steps else ""
         said += [f"{len(sweep.running)} running{shown}"] if sweep.running else []
         said += [f"{len(sweep.waiting)} run elsewhere"] if sweep.waiting and not sweep.running else []
-        if self._best is not None:
-            said.append(f"best {self._best[0]:.4f}: {self._best[1]}")
+        for figure, best in ranked(self._read)[:1]:
+            said.append(f"best {text.loss(figure)}: {best.label}")
         part = over + sum(map(_part, running)) + sum(self._before[trial.name] for trial in sweep.waiting)
         done = part - sum(self._before.values())
         if done > _ENOUGH and over < len(self.trials):
@@ -173,17 +175,17 @@ def _part(found: RunSummary) -> float:
     return 1.0 if found.status == "finished" else (found.step or 0) / found.steps if found.steps else 0.0
 
 
-def _report(found: Sequence[Result], trials: Sequence[Trial], command: Command, *, as_json: bool) -> None:
+def _report(found: Ranking, trials: Sequence[Trial], command: Command, *, as_json: bool) -> None:
     if as_json:
-        rows, made = [attrs.asdict(result) for result in found], []
+        rows, made = [attrs.asdict(result) for result in found.trials], []
         for effect in effects(found):
-            means = [{"value": value, "loss": mean, "trials": n} for value, mean, n in effect.means]
+            means = [{"value": value, found.by: mean, "trials": n} for value, mean, n in effect.means]
             made.append({"key": effect.key, "spread": effect.spread, "means": means})
-        whole = {"output": str(command.folder), "trials": rows, "effects": made}
+        whole = {"output": str(command.folder), "by": found.by, "note": found.note, "trials": rows, "effects": made}
         click.echo(json.dumps(whole, indent=2, ensure_ascii=False, default=str))
     else:
         click.echo(as_text(found, trials))
-    failed = [result for result in found if result.status != "finished"]
+    failed = [result for result in found.trials if result.status != "finished"]
     logs = {trial.name: command.log(trial) for trial in trials}
     for result in failed:
         why = text.printable(result.error or "it is not finished")
