@@ -138,6 +138,11 @@ def test_a_text_trains_a_model_in_memory() -> None:
         run.generator.copy_index()
 
 
+def test_a_run_in_memory_that_is_stopped_promises_no_checkpoint() -> None:
+    with pytest.raises(textgen.Interrupted, match=r"^stopped after step 1; a run without output keeps no checkpoint$"):
+        train(cancelled=lambda: True)
+
+
 def test_texts_are_documents() -> None:
     run = train(
         corpus=TEXT.splitlines(), trainer={**SGD, "epochs": 30, "learning_rate": 2.0}, model={**RNN, "hidden_size": 24}
@@ -333,10 +338,7 @@ def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> 
     [
         ({"model": torch.nn.Linear}, "model: the object that is given is the class Linear itself, and must be an"),
         ({"tokenizer": object()}, "tokenizer: the object that is given is of type object, which has no method 'fit'"),
-        (
-            {"corpus": Path("text.txt")},
-            "corpus: the object that is given is of type .*Path, which has no method 'read'; give a text",
-        ),
+        ({"corpus": Path("text.txt")}, "corpus: a text is expected, and this names a file; give .*file.*text.txt"),
         ({"corpus": __file__}, "corpus: a text is expected, and this names a file; give .*type.*file.*test_objects.py"),
         (
             {"trainer": torch.optim.SGD(Net().parameters())},

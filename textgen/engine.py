@@ -6,10 +6,11 @@ pipeline.toml -> Pipeline -> corpus -> tokenizer -> token array -> model <-> tra
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeAlias
+from typing import Any, Final, NoReturn, TextIO, TypeAlias
 
 import attrs
 
@@ -18,7 +19,7 @@ from textgen.contracts import checks
 from textgen.contracts.guards import read_pieces
 from textgen.contracts.lifetime import Components
 from textgen.documents import CorpusPiece
-from textgen.errors import UsageError
+from textgen.errors import Interrupted, UsageError
 from textgen.generation.arguments import Event, is_cancelled
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
@@ -56,6 +57,10 @@ class Run:
     outcome: Outcome
     generator: Generator = attrs.field(repr=False)
     generations: tuple[Generation, ...] = attrs.field(default=(), repr=lambda texts: f"<{len(texts)} texts>")
+
+    def __reduce__(self) -> NoReturn:
+        """Not to be pickled, as its generator."""
+        raise TypeError("a Run is not pickled; give the other process its path, and let it call textgen.load")
 
     def save(self, path: str | Path) -> None:
         """Write a run directory that `textgen.load` reads: what it takes to generate, without metrics and checkpoints.
@@ -183,7 +188,8 @@ class Engine:
         tables |= {"observer": []} if output is None else {}
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
             pipeline = self.pipeline(tables, output=Path(folder, "run") if output is None else output)
-            run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
+            with contextlib.nullcontext() if output is not None else _nothing_to_resume():
+                run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
         if output is None:
             run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
         return run if generate is None else _with_texts(run)
@@ -208,6 +214,8 @@ class Engine:
         the run wrote, PipelineError when a component's plugin is missing, UsageError when an object is.
         """
         devices.check_name(device)
+        if device != "auto":  # also where the model has no use for one
+            devices.resolve(device)
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer, "corpus": corpus}
         given = tables_by_name({kind: value for kind, value in given.items() if value is not None})
         return load_generator(run_directory(path), self.plugins, device=device, given=given)
@@ -247,6 +255,17 @@ class Engine:
                 yield from read_pieces(corpus, choice.offer)
 
         return pieces()
+
+
+@contextlib.contextmanager
+def _nothing_to_resume() -> Iterator[None]:
+    """Say that an interrupted run in memory leaves no checkpoint."""
+    try:
+        yield
+    except Interrupted as stopped:
+        if stopped.step is None:
+            raise
+        raise Interrupted(f"stopped after step {stopped.step}; a run without output keeps no checkpoint") from None
 
 
 def _ensure_trained(

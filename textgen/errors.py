@@ -179,7 +179,12 @@ class Difference:
     def _shown(self, value: Any) -> str:
         if value is not None and self.key in _LONG:  # a length, and checksums
             return f"{value:,}" if isinstance(value, int) else f"{str(value)[:12]}…"
-        return "not set" if value is None else str(value)
+        return "not set" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_below(key: str, table: str) -> bool:
+    """Whether a key is an option of the component of a table, whose type is another."""
+    return key.startswith(table) and key != f"{table}type"
 
 
 class RunMismatchError(UsageError):
@@ -196,7 +201,9 @@ class RunMismatchError(UsageError):
         of_text = all(difference.key.startswith("corpus.") for difference in self.differences)
         made = "was trained on another text" if of_text else "holds a run of another pipeline"
         made = "holds a finished run that cannot go on" if self.reason else made
-        rows = "".join(f"\n  {difference}" for difference in self.differences)
+        types = [each.key.removesuffix("type") for each in self.differences if each.key.endswith(".type")]
+        told = (each for each in self.differences if not any(_is_below(each.key, table) for table in types))
+        rows = "".join(f"\n  {difference}" for difference in told)
         advice = f"keep it and choose another folder with {name('output')}, or replace it with {name('overwrite')}"
         why = f"{self.reason}; " if self.reason else ""
         return f"{self.path} {made}:{rows}\n{why}{advice}"
@@ -267,10 +274,10 @@ class RunError(TextgenError):
 class RunLockedError(RunError):
     """Another process is using the run directory."""
 
-    def __init__(self, path: Path, pid: int | None) -> None:
+    def __init__(self, path: Path, pid: int | None, *, remedy: str = "") -> None:
         self.pid = pid
         who = "another run of this process" if pid == os.getpid() else f"process {pid}" if pid else "another run"
-        super().__init__(f"{path} is in use by {who}: wait for it, or stop it", path, remedy="output")
+        super().__init__(f"{path} is in use by {who}: wait for it, or stop it", path, remedy=remedy)
 
 
 class CorruptFileError(RunError):

@@ -84,7 +84,7 @@ class RunStarted:
 
     since_best      number of those evaluations after the best one
     extended        whether a finished run goes on, to have more steps
-    parameters      number of learnt parameters
+    parameters      number of learnt parameters when it begins; a model of counts has few until they are made
     training_tokens, validation_tokens   sizes of the split
     """
 

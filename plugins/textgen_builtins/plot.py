@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-LEFT, TOP, BOTTOM = 64, 24, 52
+LEFT, TOP, BOTTOM = 76, 24, 52
 _TICKS: Final = 6  # about as many on an axis
 _STYLE: Final = """
   svg.curves { color-scheme: light dark; font: 13px system-ui, sans-serif; background: #ffffff; }

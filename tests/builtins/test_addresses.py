@@ -283,7 +283,8 @@ def test_a_finished_run_is_skipped_when_its_download_is_cleared(
     (listed,) = json.loads(cache_command("--json"))["downloads"]
     assert listed["address"] == address
     assert f"download {address}\n" in cache_command()
-    assert cache_command("clear", "--downloads").startswith("removed 1,")
+    assert cache_command("clear", "--downloads").startswith("removed 1 download, ")
+    assert cache_command("clear", "--downloads") == "removed nothing\n"
     assert list(tmp_path.glob("cache/tokens/*/data"))  # the encoded text stays
     web.requests.clear()
     web.answers.clear()

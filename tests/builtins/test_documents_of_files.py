@@ -52,7 +52,7 @@ def test_json_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"text": "a}', "line 3 is not JSON: Unterminated string"),
+        ('{"text": "a}', "line 3 is not JSON: Unterminated string starting at (column 10)"),
         ("[" * 100_000, "line 3 is not JSON"),
         ('"text"', "line 3 is not a JSON object"),
         ('{"title": "a", "body": "b"}', "line 3 has no field 'text', but 'title', 'body'; see the option field"),

@@ -173,7 +173,7 @@ def test_a_pruned_run_is_not_trained_on(tiny_pipeline: Callable[..., Any], tmp_p
     textgen.run(tiny_pipeline(), output=tmp_path / "run")
     assert textgen.prune(tmp_path / "run") > 0
     assert textgen.run(tiny_pipeline(), output=tmp_path / "run").outcome == "skipped"
-    with pytest.raises(textgen.RunMismatchError, match="no checkpoint is left"):
+    with pytest.raises(textgen.RunMismatchError, match="the checkpoint to train it on from is gone"):
         textgen.run(tiny_pipeline(trainer={"epochs": 4}), output=tmp_path / "run")
 
 

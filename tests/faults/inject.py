@@ -98,7 +98,8 @@ def wrong_end(kind: str, done: Done, step: int | None) -> str:
     if not done.code or step is None or step == -1:
         return ""
     if kind in ("moved", "removed"):
-        gone = ("moved or removed", "it has no run.json")  # the latter once the run is finished, and generates
+        # Once the run is finished, and generates, it is only said that there is none.
+        gone = ("moved or removed", "it has no run.json", "it does not exist")
         return "" if any(each in done.stderr for each in gone) else f"does not say that it was {kind}: {done.stderr}"
     kept = re.search(r"the checkpoint of step (\d+) is kept", done.stderr)
     # Where a file could not be opened only after what was done without one, the next checkpoint is complete by then.

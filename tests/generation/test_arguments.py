@@ -75,7 +75,7 @@ def test_limits_are_checked_before_anything_is_read_or_made(generator: Generator
         ({"prompt": ["the"]}, "prompt: expected a string or a list of token ids"),
         ({"max_tokens": 5}, "did you mean 'max_new_tokens'"),
         ({"temprature": 1.0}, "did you mean 'temperature'"),
-        ({"n": 2}, "n: unknown argument"),
+        ({"n": 2}, "n: unknown argument; generate_many and its like take it"),
         ({"logit_bias": {500: 1.0}}, "logit_bias: expected a token id from 0"),
         ({"logit_bias": {"the": 1.0}}, "logit_bias: expected the text of one token"),
     ],

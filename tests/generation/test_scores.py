@@ -44,7 +44,7 @@ def test_a_score_counts_what_the_vocabulary_lacks(generator: Generator) -> None:
 
 @pytest.mark.parametrize("text", ["", "t"])
 def test_there_must_be_something_to_score(generator: Generator, text: str) -> None:
-    with pytest.raises(UsageError, match="less than two tokens"):
+    with pytest.raises(UsageError, match="fewer than two tokens"):
         generator.score(text)
 
 

@@ -204,6 +204,12 @@ def test_built_in_modules_can_be_switched_off_alone(folder: Path) -> None:
     assert {name for distribution, name in offered if distribution == "textgen-engine"} == {"count", "mixture", "sgd"}
 
 
+def test_a_plugin_to_leave_out_has_to_be_there(folder: Path) -> None:
+    done = run_textgen("--no-plugin", "adamv", "plugins", folder=folder)
+    assert done.returncode == 2
+    assert "no plugin or package that is installed is called 'adamv'; did you mean 'adamw'?" in error_line(done)
+
+
 @pytest.mark.parametrize("how", ["textgen-shout", "Textgen_Shout:shout", "textgen-clash:clash"])
 def test_a_plugin_can_be_switched_off_by_its_package(folder: Path, sites: dict[str, Path], how: str) -> None:
     site = [sites["shout"], sites["clash"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 
 import textgen
-from textgen import Engine, Interrupted, PipelineError, RunError, UsageError
+from textgen import Engine, Interrupted, PipelineError, RunError, RunLockedError, UsageError
 from textgen.events import StepDone
+from textgen.runs.directory import RunDirectory
 
 Tables = Callable[..., dict[str, Any]]
 
@@ -214,6 +216,58 @@ def test_a_directory_that_cannot_be_written_to_is_skipped_and_indexed(tmp_path: 
 def test_a_generator_is_not_pickled(finished_run: Path) -> None:
     with pytest.raises(TypeError, match=r"let it call textgen\.load"):
         pickle.dumps(textgen.load(finished_run))
+
+
+def test_a_run_is_not_pickled_and_a_generator_is_its_own_copy(tiny_pipeline: Tables) -> None:
+    run = textgen.run(tiny_pipeline())
+    with pytest.raises(TypeError, match=r"let it call textgen\.load"):
+        pickle.dumps(run)
+    assert copy.copy(run.generator) is copy.deepcopy(run.generator) is run.generator
+
+
+def test_what_is_no_run_directory_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("")
+    for path, why in (("a.toml", "it is a file"), ("none", "it does not exist"), (".", "it has no run.json")):
+        for use in (textgen.load, textgen.summarize):
+            with pytest.raises(RunError, match=f"is not a run directory: {why}$"):
+                use(tmp_path / path)
+
+
+def test_a_device_that_is_missing_is_an_error_where_the_model_needs_none(tmp_path: Path) -> None:
+    tables = {"corpus": "one raven flew. " * 50, "tokenizer": {"type": "char"}}
+    tables |= {"model": {"type": "ngram"}, "trainer": {"type": "count"}, "generate": {"max_new_tokens": 0}}
+    run = textgen.run(tables, output=tmp_path / "run").path
+    with pytest.raises(textgen.DeviceError, match="was requested, but"):
+        textgen.load(run, device="cuda:1000")
+
+
+def test_only_training_is_advised_to_go_elsewhere_while_a_run_is_in_use(tiny_pipeline: Tables) -> None:
+    tables = tiny_pipeline()
+    path = textgen.run(tables).path
+    with RunDirectory(path).locked():
+        with pytest.raises(RunLockedError, match=r"wait for it, or stop it; choose another output$"):
+            textgen.run(tables, overwrite=True)
+        with pytest.raises(RunLockedError, match=r"wait for it, or stop it$"):
+            textgen.prune(path)
+
+
+def test_of_another_component_only_the_type_is_said_to_differ(tiny_pipeline: Tables) -> None:
+    textgen.run(tiny_pipeline())
+    changes = {"model": {"type": "ngram"}, "trainer": {"type": "count"}}
+    with pytest.raises(UsageError, match="holds a run of another pipeline") as refused:
+        textgen.run(tiny_pipeline() | changes)
+    assert [line.partition(":")[0] for line in str(refused.value).splitlines()[1:-1]] == [
+        "  model.type",
+        "  trainer.type",
+    ]
+
+
+def test_a_path_is_recorded_without_steps_to_the_folder_above(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    tables = tiny_pipeline()
+    corpus = Path(tables["corpus"]["path"])
+    tables["corpus"]["path"] = str(corpus.parent / "run" / ".." / corpus.name)
+    run = textgen.run(tables)
+    assert run.generator.tables["corpus"]["path"] == str(corpus.resolve())
 
 
 @pytest.mark.parametrize("given", [None, 5, ["the ", 7]])

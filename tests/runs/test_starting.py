@@ -70,9 +70,7 @@ def test_the_other_run_is_not_needed_once_training_has_begun(folder: Path, base:
     assert text_of(run.path) == text_of(whole.path)
     assert textgen.run(tuned(folder), output=run.path).outcome == "skipped"
     assert textgen.run(run.path / "pipeline.toml").outcome == "skipped"
-    with pytest.raises(
-        textgen.PipelineError, match=r"model\.start: .*base is not a run directory: it has no run\.json"
-    ):
+    with pytest.raises(textgen.PipelineError, match=r"model\.start: .*base is not a run directory: it does not exist"):
         textgen.run(tuned(folder), output=folder / "new")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import click
 
+from textgen.errors import UsageError
+from textgen.plugin import discovery
 from textgen.plugin.registry import PluginSet
+from textgen.suggest import nearest
 
 PATIENCE_SECONDS: Final = 0.5
 
@@ -33,7 +37,18 @@ class CommandContext:
 
     def discover(self, patience: float | None = None) -> PluginSet:
         """The installed plugins and the files of --plugin, for what needs all of them, however slow they are."""
+        if self.disable:
+            _check_installed(self.disable)
         plugins = PluginSet.discover(disable=self.disable, patience=patience)
         for path in self.plugin_files:
             plugins.register_file(path)
         return plugins
+
+
+def _check_installed(names: Iterable[str]) -> None:
+    """Raise UsageError for a name of --no-plugin that no installed plugin has."""
+    plugins = [found.plugin for found in discovery.installed()]
+    for name in names:
+        if not any(discovery.is_among(plugin, [name]) for plugin in plugins):
+            hint = nearest(name, {known for plugin in plugins for known in (plugin.name, plugin.distribution)})
+            raise UsageError(f"--no-plugin: no plugin or package that is installed is called {name!r}", suggestion=hint)

@@ -99,6 +99,7 @@ def _write_page(page: str, html: str) -> None:
         write_atomic(Path(page), html.encode())
     except OSError as error:
         raise UsageError(f"--html {page} cannot be written: {error.strerror or error}") from error
+    click.echo(f"textgen: wrote {page}", err=True)
 
 
 def _check(file: str, page: str | None) -> None:

@@ -178,6 +178,7 @@ def takes(request: Callable[_P, _R]) -> Callable[[Callable[[_S, _R], _T]], Calla
             for name in named:
                 if name not in known:
                     hint = nearest(name, known) or f"there are {', '.join(known)}"
+                    hint = "generate_many and its like take it" if name in attrs.fields_dict(ManyRequest) else hint
                     raise UsageError("unknown argument", argument=name, suggestion=hint)
             return method(self, request(*arguments, **named))
 

@@ -79,10 +79,17 @@ class Generator:
         """Not to be pickled: it holds memory maps, locks and functions."""
         raise TypeError("a Generator is not pickled; give the other process its path, and let it call textgen.load")
 
+    def __copy__(self) -> Self:
+        """Itself, since nothing changes it."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     def close(self) -> None:
         """Close the components that have something to close; the built-in ones have not. At the end of a `with` block.
 
-        It generates no more afterwards.
+        It is not to be used afterwards.
         """
         self.close_components()
 

@@ -57,7 +57,7 @@ class TokenScores:
 
 
 def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[CorpusPiece]) -> TextScore:
-    """Sum up `score_tokens`. Raises UsageError when the text has less than two tokens."""
+    """Sum up `score_tokens`. Raises UsageError when the text has fewer than two tokens."""
     total, count, characters, unknown = 0.0, 0, 0, 0
     for block in score_tokens(model, tokenizer, offer, pieces):
         predicted = ~np.isnan(block.logprobs)
@@ -67,7 +67,7 @@ def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Itera
         if tokenizer.unknown_id is not None:
             unknown += int((block.tokens[predicted] == tokenizer.unknown_id).sum())
     if not count:
-        raise UsageError("there is nothing to score: the text has less than two tokens")
+        raise UsageError("there is nothing to score: the text has fewer than two tokens")
     loss = total / count
     return TextScore(
         tokens=count,

@@ -134,8 +134,11 @@ def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault])
     for part in parents:
         if isinstance(place, dict):
             place = place.setdefault(part, {})
+        elif _is_index(part, place):
+            place = place[int(part)]
         else:
-            place = place[int(part)] if _is_index(part, place) else None
+            faults.append(Fault(key, "there is no such place in the pipeline", "", _places(parents, part, place)))
+            return
     if isinstance(place, dict):
         if last == "type" and place.get("type", value) != value:
             place.clear()  # the other keys are options of the component of before
@@ -143,7 +146,15 @@ def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault])
     elif _is_index(last, place):
         place[int(last)] = value
     else:
-        faults.append(Fault(key, "there is no such place in the pipeline"))
+        faults.append(Fault(key, "there is no such place in the pipeline", "", _places(parents, last, place)))
+
+
+def _places(parents: list[str], part: str, place: Any) -> str:
+    """How to name a table of a list that has no place called `part`; "" where there is no list."""
+    if not isinstance(place, list) or not place:
+        return ""
+    before = ".".join(parents[: parents.index(part)] if part in parents else parents)
+    return f"{before} is a list: write {before}.0" + (f" to {before}.{len(place) - 1}" if len(place) > 1 else "")
 
 
 def _is_index(part: str, place: Any) -> bool:

@@ -115,11 +115,24 @@ def read_own_tables(tables: Mapping[str, Any], reader: Reader) -> tuple[Any, dic
     """The general keys, and the engine's own tables by name; what is wrong with them, and unknown keys, in `faults`."""
     known = [*attrs.fields_dict(GeneralOptions), *CHOICES, *CHAINS, *TABLES]
     for key in (str(key) for key in tables if key not in known):
-        hint = nearest(key, known) or f"there are {', '.join(known)}"
+        within = [f"{name}.{key}" for name, cls in TABLES.items() if key in attrs.fields_dict(cls)]
+        hint = f"did you mean {within[0]!r}?" if within else nearest(key, known) or f"there are {', '.join(known)}"
         reader.faults.append(Fault(key, "unknown table or key", "", hint))
     general_keys = attrs.fields_dict(GeneralOptions).keys() & tables.keys()
     general = reader.table(GeneralOptions, {key: tables[key] for key in general_keys}, "")
-    return general, {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
+    own = {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
+    for place, fault in enumerate(reader.faults):
+        if fault.expected.startswith("unknown") and (hint := _of_sampler(fault.path.removeprefix("generate."), reader)):
+            reader.faults[place] = attrs.evolve(fault, hint=hint)
+    return general, own
+
+
+def _of_sampler(key: str, reader: Reader) -> str:
+    """Where an option of requests, which a sampler takes, stands in a pipeline; "" for any other key."""
+    found = None if reader.plugins is None else reader.plugins.sampling_option(key)
+    if found is None or isinstance(found, Fault):
+        return ""
+    return f'a sampler takes it: [[sampler]] with type = "{found[0].name}" and {found[1]} = …'
 
 
 def without_start(model: Any) -> tuple[Any, Any]:

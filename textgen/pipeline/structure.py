@@ -209,7 +209,8 @@ def phrase(wanted: Any) -> str:
     """A type in words: "an integer", "a list, each a string"."""
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
-        return " or ".join(phrase(a) for a in arguments if a is not type(None))
+        alone = sorted(arguments, key=lambda a: phrase(a).startswith("a list"))  # "a list, each …" reads on to the end
+        return " or ".join(phrase(a) for a in alone if a is not type(None))
     if origin is Literal:
         return "one of " + ", ".join(show(a, kind=False) for a in arguments)
     if origin in (list, tuple):
@@ -262,8 +263,9 @@ def _path(value: Any, folder: Path) -> Any:
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value) or not _is_unicode(str(value)):
         return _FAILED
     try:
-        return folder / (Path(value).expanduser() if str(value).startswith("~") else value)  # not of ./~name
-    except RuntimeError:  # the user of ~user does not exist
+        path = folder / (Path(value).expanduser() if str(value).startswith("~") else value)  # not of ./~name
+        return path.resolve() if ".." in path.parts else path
+    except (RuntimeError, OSError):  # the user of ~user does not exist, or links go round
         return _FAILED
 
 

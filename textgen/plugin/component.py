@@ -134,7 +134,7 @@ class Component:
               Built-in: penalties 10, biases 20, forms 25, n-grams 30, top-k 40, typical 50, top-p 60, min-p 70, xtc 75,
               temperature 80, mirostat 85
     gives_way_to   options of a request beside which the sampler makes no sense: it leaves the chain if one is given
-    goes_with the trainers that fit a model, or the models that a trainer fits, where these are only some
+    goes_with  the trainers that fit a model, or the models that a trainer fits, where these are only some
     hints     what else users may write in place of a name, and what to write then: `{"lstm": 'cell = "lstm"'}`
     """
 

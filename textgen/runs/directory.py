@@ -130,7 +130,7 @@ class RunDirectory:
                     break
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, remedy: str = "") -> Iterator[None]:
         """Lock the directory. The operating system releases the lock when this process ends, however it ends."""
         import filelock
 
@@ -142,7 +142,7 @@ class RunDirectory:
                 pid: int | None = read_structured(LockOwner, owner, largest=SMALL).pid
             except CorruptFileError:
                 pid = None
-            raise RunLockedError(self.path, pid) from None
+            raise RunLockedError(self.path, pid, remedy=remedy) from None
         except OSError as error:
             if error.errno not in _LOCKLESS:  # else `prepare` has said so
                 cause = f"{self.path / _LOCK} cannot be locked: {error.strerror or error}; remove it"
@@ -182,7 +182,7 @@ class RunDirectory:
         """The record in run.json. Raises RunError if there is none, CorruptFileError if it cannot be used."""
         path = self.inside("run.json")
         if not path.is_file():
-            raise RunError(f"{self.path} is not a run directory: it has no run.json", self.path)
+            raise no_run(self.path)
         return read_record(path)
 
     def write_run(self, record: Mapping[str, Any]) -> None:
@@ -321,6 +321,12 @@ class RunDirectory:
             is_empty = not any(path.iterdir()) if path.is_dir() else not path.lstat().st_size
             if not any(fnmatch(path.name, name) for name in (*_IGNORED, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))):
                 yield path
+
+
+def no_run(path: Path) -> RunError:
+    """The error that says why a path is not a run directory."""
+    why = "it has no run.json" if path.is_dir() else "it is a file" if path.exists() else "it does not exist"
+    return RunError(f"{path} is not a run directory: {why}", path)
 
 
 def run_directory(path: Any, argument: str = "path") -> RunDirectory:

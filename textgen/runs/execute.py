@@ -74,7 +74,7 @@ class Execution:
                 return self._train_if_needed()  # it is only read
         made = self.directory.prepare(described=described)
         try:
-            with self.directory.locked(), devices.threads(self._threads()), self._components:
+            with self.directory.locked(remedy="output"), devices.threads(self._threads()), self._components:
                 self.directory.sweep()
                 return self._train_if_needed()
         except (OSError, RunError) as error:

@@ -155,9 +155,9 @@ def with_objects(tables: Mapping[str, Any], plugins: ComponentSource) -> tuple[d
 
 def _object(kind: str, value: Any, plugins: ComponentSource) -> Any:
     """The component that a value of a pipeline is itself; None where it is to be read as a table."""
-    if kind == "corpus" and isinstance(value, str):
-        if len(value) < _LONGEST_PATH and os.path.isfile(value):
-            advice = f'give {{"type": "file", "path": {value!r}}}'
+    if kind == "corpus" and isinstance(value, str | os.PathLike):
+        if isinstance(value, os.PathLike) or (len(value) < _LONGEST_PATH and os.path.isfile(value)):
+            advice = f'give {{"type": "file", "path": {os.fspath(value)!r}}}'
             raise UsageError("a text is expected, and this names a file", argument=kind, suggestion=advice)
         is_name = NAME.fullmatch(value) and isinstance(plugins.find(kind, value), Offer)
         return None if is_name else Text(value)

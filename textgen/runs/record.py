@@ -27,6 +27,7 @@ from textgen.runs.observers import Stopped
 from textgen.runs.sources import reads_files
 from textgen.runs.splitting import unknown_share
 
+_NO_CHECKPOINT: Final = "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
 _NO_STATE: Final = (
     "more steps would have made every one of its steps another, since the learning rate depends on their number from "
     "the first one on; it has to be trained anew"
@@ -86,7 +87,7 @@ def extension_start(directory: RunDirectory, record: Mapping[str, Any], pipeline
     elif not reason and (found := directory.checkpoints.last(up_to=record["stable_steps"])) is not None:
         return found
     differences = _differences(record, fingerprint(pipeline))
-    raise RunMismatchError(directory.path, differences, reason or "no checkpoint is left that more steps would lead to")
+    raise RunMismatchError(directory.path, differences, reason or _NO_CHECKPOINT)
 
 
 def _is_extended(pipeline: Pipeline, record: Mapping[str, Any], differences: Iterable[Difference]) -> bool:

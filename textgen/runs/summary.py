@@ -14,7 +14,7 @@ import attrs
 from textgen.errors import RunError
 from textgen.files.opening import check_json, opened
 from textgen.files.reading import LARGEST, folder_size, inside
-from textgen.runs.directory import RunDirectory
+from textgen.runs.directory import RunDirectory, no_run
 
 Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]
 """Whether a run has finished, is running, was stopped, or cannot be read."""
@@ -67,7 +67,7 @@ def summarize(path: str | Path) -> RunSummary:
     path = Path(path).absolute()
     directory = RunDirectory(path)
     if not os.path.lexists(path / "run.json") and not directory.is_begun():
-        raise RunError(f"{path} is not a run directory: it has no run.json", path)
+        raise no_run(path)
     total, changed = folder_size(path)
     in_checkpoints, _ = folder_size(path / "checkpoints")
     sizes: dict[str, Any] = {"bytes": total, "checkpoint_bytes": in_checkpoints, "changed": changed}

@@ -78,7 +78,10 @@ def clear(older_than: str | None, of_downloads: bool, as_json: bool) -> None:
         click.echo(json.dumps(facts))
         return
     freed = sum(entry.size for entry in gone) + sum(sizes.values())
-    click.echo(f"removed {len(gone) + len(paths)}, {_bytes(freed)}")
+    removed, kind = len(gone) + len(paths), "download" if of_downloads else "encoded text"
+    click.echo(
+        f"removed {removed} {kind}{'' if removed == 1 else 's'}, {_bytes(freed)}" if removed else "removed nothing"
+    )
     for entry in cache.entries() if before is None and not of_downloads else ():
         click.echo(f"kept {_title(entry)}: a run uses it", err=True)
 

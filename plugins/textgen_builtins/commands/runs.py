@@ -110,4 +110,5 @@ def _is_wanted(chosen: list[RunSummary], folder: Path) -> bool:
     try:
         return click.confirm("Remove them?", err=True)
     except click.Abort:  # no answer is to be had
+        click.echo(err=True)
         raise UsageError("--prune asks before it removes anything; give --yes where nobody can answer") from None

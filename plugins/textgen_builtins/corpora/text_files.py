@@ -116,7 +116,9 @@ def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[st
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise CorpusError(f"line {number} is not JSON: {error}", path) from error
+            why = f"{error.msg} (column {error.colno})" if isinstance(error, json.JSONDecodeError) else str(error)
+            option = "documents" if number == 1 else ""  # the file may be of another kind
+            raise CorpusError(f"line {number} is not JSON: {why}", path, argument=option) from error
         if not isinstance(value, dict):
             raise CorpusError(f"line {number} is not a JSON object, which is a line such as {{{field!r}: …}}", path)
         if field not in value:

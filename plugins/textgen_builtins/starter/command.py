@@ -126,8 +126,8 @@ def _expected(facts: TextFacts, seconds: float, chosen: settings.Settings) -> st
     )
     room, text = f"{_megabytes(facts.size, chosen)[1]:.0f} MB of disk", _short(facts.size)
     return (
-        f"# For {text} of text and {seconds:g} seconds on the machine of `textgen init`: the network reads {read}\n"
-        f"# if nothing else runs there, and the run takes up to some {room}.\n"
+        f"# For {text} of text and {seconds:g} seconds on the machine of `textgen init`: the network reads {read}"
+        f" if nothing else runs there, and the run takes up to some {room}.\n"
         f"# {_loss(facts.sample)}More time gives a better model."
     )
 

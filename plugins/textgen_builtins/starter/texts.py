@@ -80,6 +80,7 @@ def look_at(
             sample += piece[: _SAMPLE - len(sample)]
     except CorpusError as error:
         error.exit_code = 2  # nothing was written
+        error.argument = "" if error.argument == "documents" else error.argument  # which is no option of init
         raise
     if size < _SMALLEST:
         cause = f"{text} has {size:,} characters, which is too little to learn from"
