@@ -387,7 +387,7 @@ def test_the_command_lists_and_clears(shelf: Shelf) -> None:
     assert listed["limit"] == 10 * 10**9
     assert "text.txt, char" in textgen_cache()
     assert json.loads(textgen_cache("clear", "--older-than", "1h", "--json"))["texts"] == []
-    assert textgen_cache("clear").startswith("removed 1,")
+    assert textgen_cache("clear").startswith("removed 1 encoded text,")
     assert [path.name for path in (shelf.folder / "cache").iterdir() if path.is_file()] == ["book.txt"]
     assert cache().entries() == []
     shelf.run(shelf.folder / "text.txt")
