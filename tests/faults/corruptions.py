@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
+import math
 import os
 import random
 import resource
@@ -30,6 +32,7 @@ import attrs
 import tomli_w
 
 from .mutations import FOR_FILES, FOR_FOLDERS, SECRET, applicable, seal
+from .runs import within
 
 SECONDS = 180  # so long a command may take on a busy machine,
 CPU_SECONDS = 20  # and so much of a processor
@@ -316,12 +319,16 @@ def campaign(count: int, seed: int, jobs: int, folder: Path, only: str = "") -> 
             normal[subject, command] = finish(place, status, usage.ru_maxrss * 1024)
             assert normal[subject, command].code == 0, (subject, command, normal[subject, command])
             shutil.rmtree(place)
-    failed, counts, running = [], Counter[str](), {}
-    waiting = [case for case in cases(subjects, count, seed) if only in str(case)]
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            case, place = waiting.pop(), Path(tempfile.mkdtemp(dir=folder))
+    failed: list[str] = []
+    counts, running = Counter[str](), dict[int, tuple[Case, Path]]()
+    chosen = [case for case in cases(subjects, count, seed) if only in str(case)]
+    waiting = within(math.inf, chosen[::-1], "cases")
+    while True:
+        for case in itertools.islice(waiting, jobs - len(running)):
+            place = Path(tempfile.mkdtemp(dir=folder))
             running[start(case, case.command, subjects, place)] = (case, place)
+        if not running:
+            return failed, counts
         pid, status, usage = os.wait3(0)
         case, place = running.pop(pid)
         ended = finish(place, status, usage.ru_maxrss * 1024)
@@ -330,7 +337,6 @@ def campaign(count: int, seed: int, jobs: int, folder: Path, only: str = "") -> 
         if fault:
             failed.append(f"{case}: {fault}\n    code {ended.code}: {ended.stderr[-600:].strip()}")
         shutil.rmtree(place)
-    return failed, counts
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from .calls import Call, watch
 from .replay import Log, end, record
-from .runs import FAST, SETTINGS, Done, Setting, Stage, load_everything
+from .runs import FAST, SETTINGS, Done, Setting, Stage, load_everything, within
 
 SPACE = ("open", "write", "mkdir", "link")
 ERRORS = {
@@ -148,9 +148,7 @@ def campaign(settings: list[Setting], kinds: tuple[str, ...], most: int | None, 
             steps = list(enumerate(places(record(stage)), 1))
             cases += [(stage, kind, *place) for kind in kinds for place in steps]
         random.Random(seed).shuffle(cases)
-        for stage, kind, place, step in cases[:most]:
-            if time.perf_counter() - begun > seconds:
-                break
+        for stage, kind, place, step in within(seconds, cases[:most], "faults"):
             count += 1
             if said := tried(stage, kind, place, step):
                 wrong += 1

@@ -29,7 +29,7 @@ import attrs
 
 from . import disk
 from .calls import Call, watch
-from .runs import FAST, SETTINGS, Done, Setting, Stage, difference, load_everything, marks, tree
+from .runs import FAST, SETTINGS, Done, Setting, Stage, difference, load_everything, marks, tree, within
 
 
 @attrs.frozen
@@ -128,9 +128,7 @@ def campaign(settings: list[Setting], states: int | None, seconds: float, seed: 
         found = [(stage, loss) for stage in stages for loss in losses(stage, record(stage), seed)]
         most = len(found)
         random.Random(seed).shuffle(found)
-        for stage, loss in found[:states]:
-            if time.perf_counter() - begun > seconds:
-                break
+        for stage, loss in within(seconds, found[:states], "states"):
             count += 1
             if said := tried(stage, loss):
                 wrong += 1

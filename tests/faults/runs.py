@@ -12,11 +12,12 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -38,6 +39,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where syncing takes no time
 # What differs from run to run: times, the entry in a manifest of the file that holds them, and checksums over them.
 CHANCE = ("started", "seconds", "characters_per_second", "trainer.json", "checksum")
+_SAYING: Final = 30  # seconds between two words of how far a campaign is
+_Case = TypeVar("_Case")
 
 
 @attrs.frozen
@@ -260,3 +263,16 @@ def difference(left: dict[str, Any], wanted: dict[str, Any]) -> str:
     pairs = [(str(left.get(name, "missing")), str(wanted.get(name, "missing"))) for name in names[:4]]
     shown = [f"{name}: {one[:300]} / {other[:300]}" for name, (one, other) in zip(names, pairs, strict=False)]
     return f"other files: {'; '.join(shown)}"
+
+
+def within(seconds: float, cases: Sequence[_Case], words: str) -> Iterator[_Case]:
+    """The cases there is time for; says on stderr now and then how far it is. (tqdm's thread would outlive forks.)"""
+    begun = said = time.perf_counter()
+    for count, case in enumerate(cases):
+        now = time.perf_counter()
+        if now - begun > seconds:
+            return
+        if now - said > _SAYING:
+            said = now
+            print(f"{count} of {len(cases)} {words} in {now - begun:.0f} s", file=sys.stderr, flush=True)
+        yield case
