@@ -4,8 +4,10 @@ Usage: python tests/benchmarks/processes.py [--hidden 256,512] [--steps 12] [--r
 
 Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement and take turns, A B
 A B ..., so that what else the machine does hits both. Prints the seconds of one process over those of two, as a ratio
-with its spread: above 1 two processes are the faster. Instead, `--gloo 2` measures sums over gloo between two processes
-of this machine, and `--bytes` the memory of trainers by parameter; both print the tables of docs/scaling.md.
+with its spread: above 1 two processes are the faster. How far that is possible depends on the machine, so a plain loop
+of torch under DistributedDataParallel, in two processes too, takes its turn; theirs over ours is the second ratio.
+Instead, `--gloo 2` measures sums over gloo between two processes of this machine, and `--bytes` the memory of trainers
+by parameter; both print the tables of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -13,17 +15,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import itertools
 import os
 import socket
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pairs import show
 from textgen import BuildContext, PluginSet
@@ -68,10 +74,46 @@ def steps(hidden: int, processes: Processes | None, trainer: str = "adamw", opti
             yield event
 
 
-def serve(rank: int, size: int, hidden: int, port: int, pipe: Any) -> None:
+def plain_steps(hidden: int, rank: int, size: int) -> Iterator[float]:
+    """The losses of the same steps by torch's own means, under DistributedDataParallel, as its tutorials write them."""
+    embedding, head = nn.Embedding(VOCABULARY, 64), nn.Linear(hidden, VOCABULARY)
+    lstm = nn.LSTM(64, hidden, batch_first=True)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.lstm, self.head = embedding, lstm, head
+
+        def forward(self, x: torch.Tensor, state: Any) -> Any:
+            with torch.autocast("cpu", torch.bfloat16):
+                hidden, state = self.lstm(self.embedding(x), state)
+                return self.head(hidden), state
+
+    network = DistributedDataParallel(Network(), gradient_as_bucket_view=True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(VOCABULARY, size=(64, 15_000)))
+    rows, state = tokens[rank * 64 // size : (rank + 1) * 64 // size], None
+    while True:
+        for start in range(0, rows.shape[1] - 64, 64):
+            logits, state = network(rows[:, start : start + 64], state)
+            state = tuple(part.detach() for part in state)
+            targets = rows[:, start + 1 : start + 65]
+            loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            yield float(loss.detach())
+
+
+def serve(rank: int, size: int, hidden: int, port: int, pipe: Any, plain: bool) -> None:
     """Make steps as the pipe asks, and answer with their seconds; the followers follow."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1 if size > 1 else 2)
+    if plain:
+        dist.init_process_group("gloo", rank=rank, world_size=size)
+        _answer(plain_steps(hidden, rank, size), pipe)
+        return
     processes = Processes(rank, size, rank, size) if size > 1 else None
     if processes is None:
         _answer(steps(hidden, None), pipe)
@@ -103,29 +145,35 @@ def free_port() -> int:
 def compare(hidden: int, count: int, repeats: int) -> None:
     """Print the ratio for one size."""
     context = mp.get_context("spawn")
-    pipes, running = {}, []
-    for size in (1, 2):
+    pipes, running = [], []
+    for size, plain in ((1, False), (2, False), (2, True)):
         port = free_port()
-        ours, theirs = context.Pipe()
-        pipes[size] = ours
-        for rank in range(size):
-            process = context.Process(target=serve, args=(rank, size, hidden, port, theirs if rank == 0 else None))
+        pairs = [context.Pipe() for _ in range(size)]
+        pipes.append([ours for ours, _ in pairs][: size if plain else 1])
+        for rank, (_, theirs) in enumerate(pairs):
+            process = context.Process(target=serve, args=(rank, size, hidden, port, theirs, plain))
             process.start()
             running.append(process)
 
-    def seconds(size: int, count: int) -> float:
-        pipes[size].send(count)
-        return float(pipes[size].recv())
+    def seconds(steps: int) -> list[float]:
+        """Of each of the three, in turn."""
+        made = []
+        for group in pipes:
+            for pipe in group:
+                pipe.send(steps)
+            made.append(max(pipe.recv() for pipe in group))
+        return made
 
-    for size in (1, 2):
-        seconds(size, 3)
-    found = [seconds(1, count) / seconds(2, count) for _ in range(repeats)]
-    for size in (1, 2):
-        pipes[size].send(0)
+    seconds(3)
+    turns = [seconds(count) for _ in range(repeats)]
+    for pipe in itertools.chain(*pipes):
+        pipe.send(0)
     for process in running:
         process.join()
-    spread = (min(found), statistics.median(found), max(found))
-    show(f"LSTM of {hidden}: two processes against two threads", spread, TARGETS.get(hidden, 1.0))
+    for place, name, target in ((0, "two threads", TARGETS.get(hidden, 1.0)), (2, "a plain loop in two", 1.0)):
+        found = [turn[place] / turn[1] for turn in turns]
+        spread = (min(found), statistics.median(found), max(found))
+        show(f"LSTM of {hidden}: two processes against {name}", spread, target)
 
 
 def measure_gloo(rank: int, size: int, port: int) -> None:

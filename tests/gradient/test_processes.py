@@ -46,6 +46,30 @@ def textgen_tokenizers():
     return [Component("noting", NoOptions, build)]
 """
 
+UNUSED = """
+import torch
+from torch import nn
+from textgen import Component, NoOptions, hookimpl
+from textgen.gradient import GradientModel
+
+class Network(nn.Module, GradientModel):
+    def __init__(self, size):
+        super().__init__()
+        self.head = nn.Parameter(torch.zeros(size, size))
+        self.rare, self.never = nn.Parameter(torch.ones(size)), nn.Parameter(torch.ones(size))
+        self.large = nn.Parameter(torch.ones(1 << 20))
+    def forward(self, tokens, state=None):
+        logits = self.head[tokens] * self.large[:1]
+        has = (tokens == len(self.head) - 1).any(1)
+        if has.any():  # in some steps, and then in some rows
+            logits = logits + self.rare * has[:, None, None]
+        return logits, (torch.zeros(len(tokens), 1),)
+
+@hookimpl
+def textgen_models():
+    return [Component("unused", NoOptions, lambda config, context: Network(context.vocab_size))]
+"""
+
 
 def write(folder: Path, **tables: Any) -> dict[str, Any]:
     """Write a pipeline whose batches do not divide by two or three, and return it."""
@@ -110,6 +134,23 @@ def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
         built, closed = ([name for what, name in notes if what == each] for each in ("built", "closed"))
         assert len(built) >= 2
         assert sorted(closed) == sorted(built), "each process closes what it built, once"
+
+
+def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> None:
+    """An optimizer leaves it alone; with a gradient of zero its weight would decay."""
+    trainer = {"type": "adamw", "batch_size": 5, "steps": 12, "weight_decay": 0.5, "learning_rate": 0.01}
+    tables = write(tmp_path, model={"type": "unused"}, trainer=trainer)
+    (tmp_path / "unused.py").write_text(UNUSED)
+    plugins = PluginSet.discover()
+    plugins.register_file(tmp_path / "unused.py")
+    alone = Engine(plugins).run(tables, output=tmp_path / "alone")
+    command = ("-m", "textgen", "--plugin", "unused.py", "run", "p.toml", "-q", "-o", "run")
+    done = run_together(2, *command, folder=tmp_path)
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr
+    assert_alike(tmp_path / "run", alone.path)
+    weights = load_file(alone.path / "model.safetensors")
+    assert (weights["never"] == 1).all()
+    assert not np.isclose(weights["rare"], 1).all()
 
 
 def test_the_network_of_a_mixture_is_shared_out_and_what_a_follower_failed_of_is_said(tmp_path: Path) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from typing import Any, Self
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Self
 
 import attrs
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from textgen.errors import UsageError
-from textgen.gradient.computing import Computation, State, take_rows, training_loss
+from textgen.gradient.computing import Computation, State, take_rows
 from textgen.processes import Order, Processes
+
+_LARGE: Final = 1 << 20  # numbers of a tensor that travels alone
 
 
 @attrs.define(eq=False)
@@ -28,27 +31,19 @@ class DistributedComputation(Computation):
 
     processes: Processes = attrs.field(kw_only=True)
     _group: Any = attrs.field(kw_only=True)
+    _unused: bool = attrs.field(kw_only=True)
 
     @classmethod
     def among(cls, model: Any, device: str, precision: str, unused: bool, processes: Processes) -> Self:
         """All processes must call it. The leader's weights become those of all. Raises ProcessesError.
 
-        unused  whether a step may leave parameters without a gradient
+        unused  whether to find out in each step which parameters no process has a gradient of: a GPU is waited for
         """
-        group = processes.group(device)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # of a new name for broadcast_buffers
-                loss = DistributedDataParallel(
-                    _Loss(model),
-                    process_group=group,
-                    broadcast_buffers=False,  # tables that never change; batch norms are refused
-                    gradient_as_bucket_view=True,
-                    find_unused_parameters=unused,
-                )
-        except RuntimeError as error:
-            raise _explained(error, processes) from error
-        return cls([model], device, precision, loss=loss, processes=processes, group=group)
+        made = cls([model], device, precision, processes=processes, group=processes.group(device), unused=unused)
+        with made._explained(), torch.no_grad():
+            for tensor in itertools.chain(model.parameters(), model.buffers()):
+                dist.broadcast(tensor, 0, group=made._group)
+        return made
 
     def gradients(
         self, windows: npt.NDArray[np.int64], carried: list[State] | None, seed: tuple[int, int]
@@ -61,14 +56,44 @@ class DistributedComputation(Computation):
             parameter.grad = None
         drawn = take_rows(model, rows.start, len(windows), processes.rank, seed)
         own = windows[rows] if count else windows[:1]
-        share = count * processes.size / len(windows)  # the sum is divided by the number of processes
-        try:
-            loss, after = self._part(0, own, None if carried is None else carried[0], drawn, share)
-            dist.all_reduce(loss, group=self._group)
-        except RuntimeError as error:
-            raise _explained(error, processes) from error
+        with self._explained():
+            loss, after = self._part(0, own, None if carried is None else carried[0], drawn, count / len(windows))
+            loss = self._sum(loss)
         processes.in_step = False
-        return loss / processes.size, [after]
+        return loss, [after]
+
+    def _sum(self, loss: Tensor) -> Tensor:
+        """Set the gradients of all processes to their sums, and return that of the losses.
+
+        Small tensors travel together, since on a CPU a message costs more than what it carries: half a step of
+        DistributedDataParallel's.
+        """
+        parameters = [p for p in self.replicas[0].parameters() if p.requires_grad]
+        used = loss.new_tensor([p.grad is not None for p in parameters] if self._unused else [])
+        for parameter in parameters:
+            given = parameter.grad
+            parameter.grad = torch.zeros_like(parameter) if given is None else given.contiguous()
+        total = loss.clone()
+        sums = [total, used, *(p.grad for p in parameters if p.grad is not None)]
+        for large in (tensor for tensor in sums if tensor.numel() >= _LARGE):
+            dist.all_reduce(large, group=self._group)
+        for _, same in itertools.groupby(sorted(sums, key=_kind), _kind):
+            small = [tensor for tensor in same if tensor.numel() < _LARGE]
+            flat = torch.cat([tensor.flatten() for tensor in small])
+            dist.all_reduce(flat, group=self._group)
+            parts = torch.split(flat, [tensor.numel() for tensor in small])
+            torch._foreach_copy_(small, [part.view_as(t) for t, part in zip(small, parts, strict=True)])
+        for parameter, users in zip(parameters, used.tolist(), strict=False):
+            parameter.grad = parameter.grad if users else None
+        return total
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """An error of torch that means that another process is lost says so."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise (self.processes.lost(error) if self.processes.is_lost(error) else error) from error
 
     def announce(self, horizon: int) -> None:
         """Tell the others to make a step; see Plan.horizon."""
@@ -110,16 +135,8 @@ class DistributedComputation(Computation):
                 return None
 
 
-class _Loss(nn.Module):
-    """The loss as a module, since only calls of a module's `forward` are shared out."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, windows: Tensor, carried: State | None) -> tuple[Tensor, State]:
-        """See training_loss."""
-        return training_loss(self.model, windows, carried)
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype)
 
 
 def check(model: Any, device: str, batch_size: int, processes: Processes) -> None:
@@ -138,7 +155,3 @@ def check(model: Any, device: str, batch_size: int, processes: Processes) -> Non
     if processes.size > 1 and (joined or not getattr(model, "distributed", True)):
         cause = f"it has a {joined[0]}, which needs all rows of a batch at once" if joined else "it says so itself"
         raise UsageError(f"the model cannot be trained in several processes: {cause}; start one")
-
-
-def _explained(error: RuntimeError, processes: Processes) -> Exception:
-    return processes.lost(error) if processes.is_lost(error) else error

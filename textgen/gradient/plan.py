@@ -71,7 +71,8 @@ class Plan:
 
         def choose() -> list[Any]:
             check(model, context.device, self.options.batch_size, processes)
-            return [self._precision(model, windows, 1), computing.leaves_unused(model, windows, context)]
+            unused = context.device == "cpu" or computing.leaves_unused(model, windows, context)
+            return [self._precision(model, windows, 1), unused]
 
         precision, unused = processes.agree(choose)
         return DistributedComputation.among(model, context.device, precision, unused, processes)
