@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -36,6 +37,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # The same examples every time, on a machine of any speed.
 settings.register_profile("textgen", derandomize=True, deadline=None, database=None)
 settings.load_profile("textgen")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collections that checks ask for need not go through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @attrs.frozen
