@@ -17,7 +17,7 @@ from textgen.pipeline.structure import flat, shorten, show
 NAME = re.compile(r"[^\W_][\w. +-]*")
 """A valid name of a run: a plain folder name."""
 
-_BYTES: Final = 1 << 20
+_BYTES: Final = 1_000_000
 _PARTS: Final = 64
 _DOTTED: Final = re.compile(r"""(?<![\w"'-])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){64}""")
 

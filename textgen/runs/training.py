@@ -27,7 +27,7 @@ from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")
 _WRITING: Final = 0.01  # share of the time that checkpoints may take
-_HELD: Final = 64 << 20  # bytes of a state that may wait in memory for the next checkpoint; a larger one is written
+_HELD: Final = 64_000_000  # bytes of a state that may wait in memory for the next checkpoint; a larger one is written
 _UNREAD: Final = 8  # steps whose losses may stay on the device
 
 
