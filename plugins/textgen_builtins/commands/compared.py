@@ -28,7 +28,8 @@ class ComparedRun:
     """A run.
 
     label      what tells it from the others: its folder's name, with those above it where need be
-    settings   every key of its pipeline that somebody chose, dotted, with the checksum of its text and what it was trained with
+    settings   every key of its pipeline that somebody chose, dotted, with the checksum of its text and what it was
+               trained with
     curve      step and loss of each evaluation, in nats per token; of the held-out text where there is one
     bits_per_character, characters_per_second   at the best evaluation; the median over all of them
     text, why_no_text   what it writes, and why it writes nothing
