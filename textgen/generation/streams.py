@@ -32,6 +32,7 @@ class Source(Protocol):
 class StreamedText:
     """A text that is read piece by piece, and what is known of it.
 
+    finish_reason  None until it has ended, and after an error; then as in Generation
     seed, index    with the same of these and the same prompt, the same text comes again
     samplers       the [[sampler]] tables of its chain
     ids            (T,) the token ids of the last piece; an unfinished character's come before its text
@@ -51,10 +52,7 @@ class StreamedText:
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """None until it has ended; then as in Generation: "cancelled" where it was closed before its end.
-
-        None as well after an error, which is what ended it.
-        """
+        """Why it ended: "cancelled" as well where it was closed before its end."""
         was_left = self._closed and not self._failed
         return self._reason or ("cancelled" if was_left else None)
 
