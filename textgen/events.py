@@ -84,14 +84,14 @@ class RunStarted:
 
     since_best      number of those evaluations after the best one
     extended        whether a finished run goes on, to have more steps
-    parameters      number of learnt parameters when it begins; a model of counts has few until they are made
+    parameters      number of learnt parameters; None where the model is not trained by gradient, as one of counts
     training_tokens, validation_tokens   sizes of the split
     """
 
     step: int
     evaluations: int
     device: str
-    parameters: int
+    parameters: int | None
     vocab_size: int
     training_tokens: int
     validation_tokens: int

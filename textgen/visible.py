@@ -14,9 +14,14 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(lambda control: ascii(control[0])[1:-1], text)
 
 
-def size(count: int | None) -> str:
-    """Bytes as people say them."""
+def byte_count(count: int | None) -> str:
+    """Bytes in decimal units, to two digits or a tenth of a gigabyte: "87 kB", "3.4 MB", "16.2 GB"."""
     if count is None:
         return "an unknown amount"
-    power = min(max(0, (count.bit_length() - 1) // 10), 3)
-    return f"{count / 1024**power:.{int(power == 3)}f} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    has_tenth = unit in ("GB", "TB") or (unit != "B" and value < 9.95)
+    return f"{value:,.{int(has_tenth)}f} {unit}"

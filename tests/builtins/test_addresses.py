@@ -177,7 +177,7 @@ def test_an_answer_that_passes_is_waited_for(web: Web) -> None:
         (Answer(b"", 500), r"cannot be fetched: HTTP 500 \(Internal Server Error\)"),
         (Answer(b"\n<!DOCTYPE html>\n<p>Log in", kind="text/html"), "gave a web page, not the file"),
         (Answer(b""), "gave an empty file"),
-        (Answer(length=10**12), "has more than 20,000.0 MB, the most that is fetched"),
+        (Answer(length=10**12), "has more than 20.0 GB, the most that is fetched"),
         (Answer(b"", 302, headers={"Location": "file:///etc/passwd"}), "cannot be fetched: "),
         (
             Answer(b"", 302, headers={"Location": "ftp://127.0.0.1/a.txt"}),

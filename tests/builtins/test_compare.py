@@ -238,3 +238,20 @@ def test_no_run_has_an_evaluation_yet() -> None:
     text = page([attrs.evolve(run, curve=()) for run in curves_of(2)], None)
     assert "No run has an evaluation yet." in text
     assert "hidden_size=1,<wbr>and_a_very_long" in text, "names break between settings"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_neither_names_nor_what_trainers_decided_are_settings_that_differ(
+    nested: bool, tiny_pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    for name, steps in (("one", 2), ("two", 3)):
+        decided = {"budget": "1s", "steps": steps, "measured": 1, "evaluations": 1}
+        tables = tiny_pipeline(name=name)
+        model, trainer = tables["model"], {"type": "sgd", "budget": "1s", "settled": decided}
+        if nested:
+            model = {"type": "mixture", "first": model}
+            trainer = {"type": "mixture", "first": trainer}
+        textgen.run({**tables, "model": model, "trainer": trainer}, output=tmp_path / "runs" / name)
+        assert f"steps = {steps}" in (tmp_path / f"runs/{name}/pipeline.toml").read_text("utf-8")
+    shown = invoke(tmp_path / "runs", "--max-new-tokens", "0").stdout
+    assert "their settings are the same" in shown, shown

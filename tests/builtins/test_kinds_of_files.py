@@ -58,7 +58,7 @@ def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(
     console = io.StringIO()
     Engine().run(tiny_pipeline(corpus={"path": str(folder)}), console=console)
     assert console.getvalue().count("corpus") == 1
-    assert f"corpus {folder}: 2 files, 3 kB; skipped 3 (cover.jpg, lost.txt, notes.docx)\n" in console.getvalue()
+    assert f"corpus {folder}: 2 files, 3.1 kB; skipped 3 (cover.jpg, lost.txt, notes.docx)\n" in console.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import tomllib
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from textgen import CorpusError, Engine
+from textgen import CorpusError, Engine, UsageError
 from textgen_builtins.starter.texts import look_at
 
 STORY = "the clock struck nine — “naïve” — and nobody came to the café.\n" * 90
@@ -124,7 +125,7 @@ def test_init_says_how_much_of_the_disk_a_run_takes(tmp_path: Path) -> None:
     story = "".join(Engine().read_corpus({"type": "story"}))
     (tmp_path / "my.txt").write_text(story[:10_000], encoding="utf-8")
     text = starter_pipeline(look_at(str(tmp_path / "my.txt"), tmp_path), 3, 10_000)
-    said = re.search(r"the run takes up to some (\d+) MB of disk", text)
+    said = re.search(r"the run takes up to some ([\d.]+) MB of disk", text)
     assert said is not None
     made = tomllib.loads(text)
     made["corpus"]["path"] = str(tmp_path / "my.txt")
@@ -133,7 +134,7 @@ def test_init_says_how_much_of_the_disk_a_run_takes(tmp_path: Path) -> None:
     network.update(steps=16, warmup_steps=2, precision="float32", workers=1)
     Engine().run(made, output=tmp_path / "run")
     taken = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file()) / 1e6
-    assert taken / 1.5 < int(said[1]) < taken * 1.5
+    assert taken / 1.5 < float(said[1]) < taken * 1.5
 
 
 @pytest.mark.parametrize(
@@ -191,3 +192,35 @@ def test_init_of_json_lines_and_of_folders(textgen: Callable[..., Any], tmp_path
     (tmp_path / "notes/CH1.MD").rename(tmp_path / "notes/ch1.odd")
     with pytest.raises(CorpusError, match=r"no file in it is a text by its suffix, \.txt.*it holds ch1\.odd"):
         look_at(str(tmp_path / "notes"), tmp_path)
+
+
+WHOLE_JSON = [
+    json.dumps([{"text": "the clock struck nine"}] * 200),
+    json.dumps([{"text": "the clock struck nine"}] * 200, indent=1),
+    json.dumps({"text": STORY}),
+    "\n " + json.dumps({"texts": [STORY]}, indent=1),
+]
+
+
+@pytest.mark.parametrize("data", WHOLE_JSON, ids=["array", "array of many lines", "object", "object of many lines"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_init_of_json_that_is_not_lines_says_what_to_do(tmp_path: Path, data: str, compressed: bool) -> None:
+    file = tmp_path / ("Data.JSON.gz" if compressed else "my.data.json")
+    file.write_bytes(gzip.compress(data.encode()) if compressed else data.encode())
+    with pytest.raises(UsageError) as refused:
+        look_at(str(file), tmp_path)
+    name, end = ("Data", ".gz") if compressed else ("my.data", "")
+    assert str(refused.value).startswith(f"{file} is JSON, and not lines of JSON; write it as {name}.jsonl{end}, with ")
+    assert str(refused.value).endswith(f'{{"text": "…"}}, or rename it to {name}.txt{end} to take it as it is')
+
+
+def test_init_of_json_lines_by_another_name_and_of_a_text_by_theirs(tmp_path: Path) -> None:
+    line = '{"id": "a", "body": "the clock struck nine and nobody came"}\n'
+    (tmp_path / "my.json").write_text("\n" + line * 90)
+    facts = look_at(str(tmp_path / "my.json"), tmp_path)
+    assert "read as JSON lines" in facts.remarks[0]
+    made = {**tomllib.loads(facts.corpus), "path": str(tmp_path / "my.json")}
+    assert (made["documents"], made["field"]) == ("jsonl", "body")
+    assert "".join(piece for piece in Engine().read_corpus(made) if isinstance(piece, str)).startswith("the clock")
+    (tmp_path / "my.json").write_text(STORY, encoding="utf-8")
+    assert "documents" not in look_at(str(tmp_path / "my.json"), tmp_path).corpus

@@ -28,6 +28,7 @@ from textgen import Generator, PromptError
         (("--stop", "e", "--stop", ""), "--stop: must hold texts of 1 to"),
         (("-p", "the \udcff"), "not valid UTF-8: byte 0xff after 'the '"),
         (("--temp", "0.5"), "there is no option --temp; did you mean '--temperature'? see textgen generate --help\n"),
+        (("--set", "sampler.temperature=1"), "there is no option --set; each setting of it is an option of its own"),
         (("--no-ech",), "there is no option --no-ech; did you mean '--no-echo'? see"),
         (("--logit-bias", "e=-inf"), "--logit-bias 'e=-inf': expected a finite number; -100 forbids a token"),
         (("--logit-bias", "e=1", "--logit-bias", "e=2"), "--logit-bias gives the token 'e' more than once"),

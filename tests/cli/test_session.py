@@ -260,3 +260,6 @@ def test_tab_completes_commands_and_options(session: Terminal) -> None:
     session.ask("/set max\t=7")
     assert "max_new_tokens = 7" in session.ask("/options")
     assert session.ask("/set top-\tk=3") == ""
+    assert session.ask("/set\tmax\t=5") == ""
+    assert session.ask("/un\tmax\t") == ""
+    assert "max_new_tokens = 7" not in session.ask("/options\t")

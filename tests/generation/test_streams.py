@@ -36,7 +36,7 @@ def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(
     if close:
         stream.close()
         assert list(stream) == []
-        assert stream.finish_reason is None
+        assert stream.finish_reason == "cancelled"
     del stream
     gc.collect()
     assert watcher.calls == calls

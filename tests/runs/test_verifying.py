@@ -209,3 +209,24 @@ def test_the_run_that_was_meant_is_named(trained: tuple[Path, Any], tmp_path: Pa
     done = run_textgen("verify", given, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search("did you mean .*runs/p", done.stderr)
+
+
+def test_the_command_names_each_file_once(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    run = copied(trained, tmp_path)
+    textgen.load(run).copy_index()
+    (step,) = run.glob("checkpoints/*")
+    names = ["run.json", "tokenizer.json", "pipeline.toml", "model.safetensors", "metrics.jsonl"]
+    for path in (*(run / name for name in names[1:]), step / "trainer.json", run / "copy-index/tokens.bin"):
+        change(path, lambda data: data[:-20])
+    (tmp_path / "a.state").write_bytes((run / "model.safetensors").read_bytes())
+    (run / "samples.txt").rename(tmp_path / "b.state")
+    states = ("a.state", "./b.state", "none", str(tmp_path / "a.state"))
+    done = run_textgen("verify", "runs/p", *states, folder=tmp_path)
+    folders = {str(step.relative_to(run)): "trainer.json", "copy-index": "tokens.bin"}
+    *lines, _ = done.stdout.splitlines()
+    shown = dict(line.split(maxsplit=1) for line in lines)
+    assert shown.keys() == {*names, *folders, *states}
+    for name, rest in shown.items():
+        assert re.match("whole$" if name == "run.json" else "(damaged|missing): [^/:]", rest), rest
+        assert Path(name).name not in rest
+        assert name not in folders or rest.count(folders[name]) == 1, rest

@@ -33,7 +33,9 @@ from broken_components.samplers import (
 )
 from broken_components.tokenizers import RaisingTokenizer
 from broken_components.trainers import DictStateTrainer, RaisingTrainer
-from checking import changed_module, failed_and_skipped, unchecked
+from checking import changed_module, failed_and_skipped, outcomes_of, unchecked
+from hypothesis import strategies
+from hypothesis.errors import FlakyStrategyDefinition
 
 from textgen import Component, NoOptions, option
 
@@ -185,3 +187,27 @@ def test_what_hypothesis_says_of_a_component_that_is_not_deterministic_is_put_pl
     plain = "did not give the same twice: the component, or the machine, is not deterministic; once it raised"
     assert any(f"the check {anchor} {plain} RuntimeError: not now" in said for anchor, said in failed)
     assert "laky" not in str(failed)
+
+
+def test_so_is_what_it_says_of_a_component_that_changes_which_examples_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hypothesis has an error of its own for that, which holds no other."""
+    integers, calls = strategies.integers, itertools.count()
+
+    class Counted(GoodSampler):
+        odd = False
+
+        def __call__(self, logits: Any, history: Any) -> Any:
+            type(self).odd = next(calls) % 2 == 1
+            return super().__call__(logits, history)
+
+    @strategies.composite
+    def changing(draw: strategies.DrawFn, low: int, high: int) -> int:
+        return draw(integers(low, high)) if Counted.odd else round(draw(strategies.floats(low, high)))
+
+    monkeypatch.setattr(strategies, "integers", changing)
+    (failure,) = [each.failure for each in outcomes_of("sampler", offered(Counted)) if each.failure is not None]
+    assert isinstance(failure.__cause__, FlakyStrategyDefinition)
+    plain = "did not give the same twice: the component, or the machine, is not deterministic"
+    assert failure.seen == f"the check {failure.statement.anchor} {plain}"

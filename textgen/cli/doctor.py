@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from textgen.cli.options import json_option
-from textgen.visible import size
+from textgen.visible import byte_count
 
 
 @click.command("doctor")
@@ -45,9 +45,10 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     cores, memory = report["cores"], report["memory"]
     load = "" if cores["load"] is None else f", load {cores['load']:.1f}"
     yield f"cores     {cores['usable']} usable of {cores['present']}{load}"
-    yield f"memory    {size(memory['available'])} available of {size(memory['total'])}"
+    yield f"memory    {byte_count(memory['available'])} available of {byte_count(memory['total'])}"
     for device in report["devices"]:
-        room = "" if device["memory"] is None else f", {size(device['free'])} free of {size(device['memory'])}"
+        free, memory = byte_count(device["free"]), byte_count(device["memory"])
+        room = "" if device["memory"] is None else f", {free} free of {memory}"
         yield f"device    {device['name']}: {device['model']}{room}"
     if not report["devices"]:
         yield f"device    cpu ({'no GPU that torch can use' if report['driver'] else 'no driver for a GPU was found'})"
@@ -57,7 +58,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for name, more in (("cache", "size"), ("folder", "free")):
         folder = report[name]
         writable = "writable" if folder["writable"] else "not writable"
-        yield f"{name:10}{folder['path']}: {writable}, {size(folder[more])}{' free' * (more == 'free')}"
+        yield f"{name:10}{folder['path']}: {writable}, {byte_count(folder[more])}{' free' * (more == 'free')}"
     for plugin in report["plugins"]:
         health = f"left out: {plugin['left_out']}" if plugin["left_out"] else ", ".join(plugin["components"])
         who = f"{plugin['name']} [{plugin['distribution']} {plugin['version']}]"

@@ -92,6 +92,8 @@ def _usage(error: click.ClickException, context: CommandContext) -> str:
         message = _no_such_option(error)
         if command in ("run", "show") and not message.endswith("?"):
             message += "; a key of the pipeline is changed with --set KEY=VALUE"
+        if command == "generate" and error.option_name == "--set":
+            message += "; each setting of it is an option of its own, such as --temperature 0.5"
     if "unexpected extra argument" in message and command in _ONE_ARGUMENT:
         message += f"; {_ONE_ARGUMENT[command]}"
     if isinstance(error, click.BadParameter) and command == "generate" and "'--output'" in message:

@@ -15,7 +15,8 @@ _LINES: Final = 1000  # of the history that is kept
 def line_editing(commands: Sequence[str], options: Sequence[str]) -> Iterator[None]:
     """Within it `input` has line editing where the platform has it, and the lines of earlier sessions.
 
-    Tab completes `commands` at the beginning of a line, and `options` after /set and /unset.
+    Tab completes `commands` at the beginning of a line, with the space that some end with, and `options` after /set and
+    /unset.
     """
     try:
         import readline

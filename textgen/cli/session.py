@@ -36,6 +36,7 @@ Type a prompt, and the model continues it. Ctrl-C stops a text.
   /save FILE       save where it ends, for --load-state FILE
   /help            this text
   /quit            end the session; so does Ctrl-D"""
+_TAKING: Final = ("/set", "/unset", "/save")  # something after them
 _INSTEAD: Final = {
     "greedy": "/set temperature=0 is greedy",
     "n": "a session writes one text per prompt; for several, give --n with a --prompt",
@@ -71,7 +72,8 @@ class Session:
     def run(self) -> None:
         """Until the end of input. Raises UsageError at once for options that are wrong."""
         self._check(self._options)
-        with line_editing([*self._commands, "/quit", "/exit"], list(self._table)):
+        commands = [f"{name} " if name in _TAKING else name for name in (*self._commands, "/quit", "/exit")]
+        with line_editing(commands, list(self._table)):
             click.echo(_HELP, err=True)
             while True:
                 try:

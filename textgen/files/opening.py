@@ -20,12 +20,12 @@ from typing import Any, BinaryIO, Final
 
 from textgen.errors import CorruptFileError, TextgenError
 
-_PLENTY: Final = 64 << 20  # bytes from which a file is looked at more closely before it is read
+_PLENTY: Final = 64_000_000  # bytes from which a file is looked at more closely before it is read
 _HOLLOW: Final = 100  # times what a file occupies on the disk: such a file is a hole
-_HEADER_BYTES: Final = 16 << 20
+_HEADER_BYTES: Final = 16_000_000
 _TENSORS: Final = 1 << 14
 _AXES: Final = 32
-_MEMORY: Final = 176 << 20  # that JSON may take while it is parsed
+_MEMORY: Final = 185_000_000  # that JSON may take while it is parsed
 _OBJECT, _LIST, _VALUE, _KEY = 240, 100, 80, 60  # bytes that Python takes for each
 _ASTRAL: Final = 0xF0  # the first byte of a character beyond U+FFFF
 _ITEM_BYTES: Final[Mapping[str, int]] = MappingProxyType(

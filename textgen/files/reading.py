@@ -50,9 +50,9 @@ _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-LARGEST: Final = 1 << 26
+LARGEST: Final = 64_000_000
 """Bytes of a table of lines that are read at most."""
-LARGEST_JSON: Final = 20 << 20
+LARGEST_JSON: Final = 21_000_000
 """Bytes of a JSON file that are read at most: decoded, a text may take four times as much."""
 _DEEPEST: Final = 64
 _DIGITS: Final = 20  # of an integer of 64 bits

@@ -166,7 +166,8 @@ class AsyncTextStream(StreamedText, _AsyncReading, AsyncIterator[str]):
         try:
             while (piece := self._next()) is None:
                 await self._wait()
-        except BaseException:  # it failed, or nobody waits for the text any more
+        except BaseException as error:  # it failed, or nobody waits for the text any more
+            self._failed = isinstance(error, Exception)
             await self.aclose()
             raise
         if not piece:

@@ -62,7 +62,7 @@ class Batch:
         self._leave(self._draw(logits))
 
     def flush(self, ended: Container[int] = ()) -> None:
-        """Hand the tokens made so far to the rows; those that a sampler has ended now have none in the last column."""
+        """Hand the tokens made so far to the rows; those that have just ended in a sampler have none in the last."""
         self._set_aside()
         if self._parts:
             made = np.empty((len(self.rows), self._unknown), np.int64)  # contiguous by row, as its reader needs it
@@ -143,7 +143,11 @@ class Batch:
         self._column += 1
         self._left -= 1
         ended: dict[int, FinishReason | None] = {}
-        if self._may_end and (ended := dict.fromkeys(np.flatnonzero(tokens == END).tolist(), "end")):
+        if self._may_end:
+            ended |= dict.fromkeys(np.flatnonzero(tokens == END).tolist(), "end")
+        if any(group.failed for group in self._groups):
+            ended |= {i: None for i, row in enumerate(self.rows) if row.error is not None}
+        if ended:
             self.flush(ended)
             for i in ended:
                 self.rows[i].base -= 1  # nothing was drawn for it
@@ -155,8 +159,6 @@ class Batch:
         for i, row in self._stopping:
             if i not in ended and (reason := row.ends_with(int(tokens[i]))) is not None:
                 ended[i] = reason
-        if any(group.failed for group in self._groups):
-            ended |= {i: None for i, row in enumerate(self.rows) if row.error is not None}
         return self._full(ended)
 
     def _pick(self, logits: Array, uniforms: npt.NDArray[np.float64]) -> Ids:

@@ -32,7 +32,7 @@ class Source(Protocol):
 class StreamedText:
     """A text that is read piece by piece, and what is known of it.
 
-    finish_reason  None until it has ended; then as in Generation
+    finish_reason  None until it has ended, and after an error; then as in Generation
     seed, index    with the same of these and the same prompt, the same text comes again
     samplers       the [[sampler]] tables of its chain
     ids            (T,) the token ids of the last piece; an unfinished character's come before its text
@@ -41,14 +41,20 @@ class StreamedText:
     """
 
     def __init__(self, source: Source, text: Continuation, model_id: str) -> None:
-        self.finish_reason: FinishReason | None = None
         self.state: GenerationState | None = None
         self.seed, self.index = text.row.seed, text.row.index
         self.samplers = text.row.chain.tables
         self.ids: Ids = NO_IDS
         self.logprobs: list[TokenLogprobs] = []
         self._source, self._text, self._model_id = source, text, model_id
-        self._begun = self._closed = False
+        self._begun = self._closed = self._failed = False
+        self._reason: FinishReason | None = None
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended: "cancelled" as well where it was closed before its end."""
+        was_left = self._closed and not self._failed
+        return self._reason or ("cancelled" if was_left else None)
 
     def cancel(self) -> None:
         """End the text, from any thread, as `cancelled` does: what was held back still comes, as the last piece."""
@@ -61,7 +67,7 @@ class StreamedText:
     def _next(self) -> str | None:
         """The next piece, and "" after the last; None while it is not made yet."""
         text, row = self._text, self._text.row
-        if self._closed or self.finish_reason is not None:
+        if self._closed or self._reason is not None:
             return ""
         if not self._begun:  # the clock starts with the first piece
             self._begun = True
@@ -69,12 +75,12 @@ class StreamedText:
             self._source.submit(row)
         piece, self.ids = text.take()
         self.logprobs = drain(row.logprobs)
-        self.finish_reason, self.state = text.finish_reason, text.state(self._model_id)
+        self._reason, self.state = text.finish_reason, text.state(self._model_id)
         if row.resumes():
             self._source.submit(row)
         if row.error is not None and not piece:
             raise row.error
-        return piece or (None if self.finish_reason is None else "")
+        return piece or (None if self._reason is None else "")
 
 
 class StreamedTexts:
@@ -133,7 +139,8 @@ class TextStream(StreamedText, Iterator[str]):
                 self._scheduler.run(self._gather and time.perf_counter() + self._gather)
                 self._scheduler.flush()
                 self._gather = _GATHER
-        except BaseException:  # what failed has no end to tell of
+        except BaseException as error:
+            self._failed = isinstance(error, Exception)  # an interrupt ends it as closing it does
             self.close()
             raise
         if not piece:

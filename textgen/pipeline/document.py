@@ -17,7 +17,8 @@ from textgen.pipeline.structure import flat, shorten, show
 NAME = re.compile(r"[^\W_][\w. +-]*")
 """A valid name of a run: a plain folder name."""
 
-_BYTES: Final = 1 << 20
+CHAINS: Final = ("sampler", "observer")
+_BYTES: Final = 1_000_000
 _PARTS: Final = 64
 _DOTTED: Final = re.compile(r"""(?<![\w"'-])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){64}""")
 
@@ -27,12 +28,16 @@ Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
 
 @attrs.frozen
 class Document:
-    """An unchecked pipeline: its tables, where they come from, and the folder that its paths are relative to."""
+    """An unchecked pipeline: its tables, where they come from, and the folder that its paths are relative to.
+
+    sampling   options of samplers by the names that requests have for them: they change the chain, or join it
+    """
 
     tables: Mapping[str, Any]
     source: str
     folder: Path
     default_name: str
+    sampling: Mapping[str, Any] = attrs.field(factory=dict)
 
     def disabled_plugins(self) -> tuple[str, ...]:
         """The names in `[plugins] disable` that are strings; the table is checked later."""
@@ -50,14 +55,18 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides =
     else:
         path = path_of(source, "source", "expected the path of a TOML file, a mapping or a Pipeline")
         document = document_of(_read(path), path)
-    tables, faults = dict(document.tables), list[Fault]()
+    tables, sampling, faults = dict(document.tables), dict[str, Any](), list[Fault]()
     given = flat(_copy(overrides)).items() if isinstance(overrides, Mapping) else _parsed(overrides, faults)
     # What names a component comes first, since that drops the options of another.
     for key, value in sorted(given, key=lambda item: item[0].rpartition(".")[2].strip() != "type"):
-        _override(tables, key, value, faults)
+        name = _of_chain(tables, key)
+        if name:
+            sampling[name] = value
+        else:
+            _override(tables, key, value, faults)
     if faults:
         raise PipelineError(faults, argument="overrides")
-    return attrs.evolve(document, tables=tables)
+    return attrs.evolve(document, tables=tables, sampling=sampling)
 
 
 def document_of(data: bytes, path: Path) -> Document:
@@ -127,10 +136,21 @@ def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str
             yield key, value
 
 
+def _of_chain(tables: Mapping[str, Any], key: str) -> str:
+    """The name in requests of an option of the chain as a whole, "temperature" of sampler.temperature; else ""."""
+    kind, *parts = (part.strip() for part in key.split("."))
+    is_option = kind == "sampler" and len(parts) == 1 and not parts[0].isdecimal()
+    return parts[0].replace("-", "_") if is_option and not isinstance(tables.get(kind), Mapping) else ""
+
+
 def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault]) -> None:
     """Set one dotted key in place. Numbers in the path index arrays of tables."""
     place: Any = tables
     *parents, last = (part.strip() for part in key.split("."))
+    if parents and parents[0] in CHAINS and not tables.get(parents[0]):
+        hint = f'it has no [[{parents[0]}]]: write {parents[0]}=[{{type="…"}}]'
+        faults.append(Fault(key, "there is no such place in the pipeline", "", hint))
+        return
     for part in parents:
         if isinstance(place, dict):
             place = place.setdefault(part, {})

@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from textgen.errors import Fault, PipelineError
-from textgen.pipeline.document import Document
+from textgen.errors import Fault, PipelineError, UsageError
+from textgen.pipeline.document import CHAINS, Document
 from textgen.pipeline.options import (
     TABLES,
     CheckpointOptions,
@@ -18,12 +18,12 @@ from textgen.pipeline.options import (
     GenerateOptions,
     StartOptions,
 )
+from textgen.pipeline.sampling import changed
 from textgen.pipeline.structure import Choice, Reader, plain, show
 from textgen.plugin.component import ComponentSource
 from textgen.suggest import nearest
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
-CHAINS = ("sampler", "observer")
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +88,7 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
         start = reader.table(StartOptions, start, "model.start")
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
     chains = {kind: _chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
+    chains["sampler"] = _with_sampling(chains["sampler"], document.sampling, reader)
     _check_pair(choices, faults)
     if faults:
         raise PipelineError(faults, document.source)
@@ -173,6 +174,17 @@ def _chain(kind: str, tables: Any, reader: Reader) -> tuple[Any, ...]:
         reader.faults.append(Fault(kind, f"expected an array of tables, [[{kind}]]", show(tables)))
         return ()
     return tuple(reader.choice(kind, table, f"{kind}[{i}]") for i, table in enumerate(tables))
+
+
+def _with_sampling(samplers: tuple[Any, ...], options: Mapping[str, Any], reader: Reader) -> tuple[Any, ...]:
+    """The chain with options by the names of requests, if what was written of it is right."""
+    if not options or reader.plugins is None or None in samplers:
+        return samplers
+    try:
+        return tuple(changed(samplers, options, reader.plugins))
+    except UsageError as error:
+        reader.faults.extend(attrs.evolve(fault, path=f"sampler.{fault.path}") for fault in error.faults)
+        return samplers
 
 
 def _with_defaults(observers: tuple[Choice, ...], reader: Reader) -> tuple[Choice, ...]:

@@ -17,7 +17,7 @@ from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import COUNT, OPTIONAL_COUNT, each, is_line, is_number, is_sha256, structured
 
 FORMAT_VERSION: Final = 1
-SMALL: Final = 1 << 23  # bytes of a record at most
+SMALL: Final = 8_000_000  # bytes of a record at most
 
 
 @attrs.frozen

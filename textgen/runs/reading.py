@@ -9,6 +9,7 @@ from typing import Any, Final, TextIO
 import attrs
 
 from textgen.errors import Interrupted
+from textgen.visible import byte_count
 
 _MOMENT: Final = 1.0  # seconds in which nothing is said or asked
 _BETWEEN_LINES: Final = 30.0
@@ -46,7 +47,7 @@ class ReadingProgress:
         elif now - max(self._begun, self._line_at) > _BETWEEN_LINES:
             self._line_at = now
             share = f" ({min(self._done / self.total, 1):.0%})" if self.total else ""
-            self._say(f"encoding the corpus: {self._done / 1e6:,.0f} MB{share}")
+            self._say(f"encoding the corpus: {byte_count(round(self._done))}{share}")
 
     def wait(self) -> None:
         """Note that another process encodes the same text."""

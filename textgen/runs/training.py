@@ -27,7 +27,7 @@ from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")
 _WRITING: Final = 0.01  # share of the time that checkpoints may take
-_HELD: Final = 64 << 20  # bytes of a state that may wait in memory for the next checkpoint; a larger one is written
+_HELD: Final = 64_000_000  # bytes of a state that may wait in memory for the next checkpoint; a larger one is written
 _UNREAD: Final = 8  # steps whose losses may stay on the device
 
 
@@ -73,7 +73,7 @@ class TrainingLoop:
                 step=self.progress.step,
                 evaluations=self.progress.evaluations,
                 device=self.context.device,
-                parameters=sum(array.size for array in self.model.tensors().values()),
+                parameters=self._parameters(),
                 vocab_size=self.data.vocab_size,
                 training_tokens=len(self.data.training),
                 validation_tokens=len(self.data.validation),
@@ -85,6 +85,12 @@ class TrainingLoop:
             with contextlib.closing(self._events()) as events:
                 self._iterate(events, settle, plan)
         self._checkpoint()
+
+    def _parameters(self) -> int | None:
+        """The size of the weights, where there are any to train: of counts, some are there only when it resumes."""
+        if not hasattr(self.model, "parameters"):
+            return None
+        return sum(int(array.size) for array in self.model.tensors().values())
 
     def _explain(self, error: BaseException) -> NoReturn:
         """Raise an error of trainer or model as the error to report."""

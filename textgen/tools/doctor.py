@@ -22,12 +22,13 @@ from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.registry import PluginSet
 from textgen.tools import machine
 from textgen.tools.describe import describe_clashes
+from textgen.visible import byte_count
 
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PATIENCE_SECONDS: Final = 10.0  # for the import of one plugin
 _SLOW_MILLISECONDS: Final = 300
-_LITTLE_DISK: Final = 200 << 20
-_LITTLE_MEMORY: Final = 512 << 20
+_LITTLE_DISK: Final = 200_000_000
+_LITTLE_MEMORY: Final = 500_000_000
 
 
 @attrs.frozen
@@ -145,7 +146,7 @@ def _compute(report: Mapping[str, Any]) -> Iterator[Problem]:
     available = report["memory"]["available"]
     if available is not None and available < _LITTLE_MEMORY:
         advice = "end other programs, or lower trainer.batch_size and the model's size"
-        yield Problem(f"only {available >> 20} MiB of memory are available", advice, True)
+        yield Problem(f"only {byte_count(available)} of memory are available", advice, True)
 
 
 def _storage(report: Mapping[str, Any]) -> Iterator[Problem]:
@@ -154,7 +155,7 @@ def _storage(report: Mapping[str, Any]) -> Iterator[Problem]:
         advice = "run in another folder, or choose another with --output"
         yield Problem(f"{folder['path']} cannot be written to, and runs go there", advice, True)
     elif folder["free"] is not None and folder["free"] < _LITTLE_DISK:
-        what = f"only {folder['free'] >> 20} MiB are free in {folder['path']}"
+        what = f"only {byte_count(folder['free'])} are free in {folder['path']}"
         yield Problem(what, "make room for checkpoints, or choose another disk with --output", True)
     if not cache["writable"]:
         what = f"the cache {cache['path']} cannot be written to: what is downloaded cannot be kept"

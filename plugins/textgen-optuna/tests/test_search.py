@@ -15,6 +15,7 @@ from textgen_optuna.space import Choices, Range, read_space, toml
 import textgen
 
 PLUGIN = Path(__file__).parents[3] / "tests/builtins/tally_plugin.py"
+WIDE = Path(__file__).with_name("wide_plugin.py")
 PIPELINE = """
 device = "cpu"
 corpus = {type = "file", path = "text.txt"}
@@ -43,7 +44,8 @@ def folder(tmp_path):
 
 
 def start(folder, *arguments):
-    command = [sys.executable, "-m", "textgen", "--plugin", str(PLUGIN), "optuna", "p.toml", "space.toml", *arguments]
+    plugins = ["--plugin", str(PLUGIN), "--plugin", str(WIDE)]
+    command = [sys.executable, "-m", "textgen", *plugins, "optuna", "p.toml", "space.toml", *arguments]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -196,3 +198,40 @@ def test_the_pipeline_and_the_space_of_this_package_go_together():
     search = Search(engine=textgen.Engine(), pipeline=str(package / "pipeline.toml"), space=space, folder=Path())
     assert search.check().name == "pipeline"
     assert os.fspath(search.folder) == "."
+
+
+def test_a_search_of_tokenizers_goes_by_bits_per_character(folder):
+    """By the loss, in nats per token, four tokens for each character would look better."""
+    (folder / "space.toml").write_text('tokenizer.type = ["char", "wide"]\nmodel.added = [0.01, 1.0]\n')
+    arguments = ("--trials", "12", "--sampler", "random")
+    code, out, err = search(folder, *arguments, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["by"] == "bits_per_character"
+    finished = [trial for trial in found["trials"] if trial["status"] == "finished"]
+    best = {trial["settings"]["tokenizer.type"]: trial for trial in reversed(finished)}
+    assert best["wide"]["loss"] < best["char"]["loss"]
+    assert finished[0] == best["char"]
+    bits = [trial["bits_per_character"] for trial in finished]
+    assert bits == sorted(bits)
+    for trial in finished:
+        summary = textgen.summarize(folder / "runs/p-optuna" / trial["name"])
+        (row,) = [row for row in summary.metrics() if row["step"] == summary.best_step]
+        assert (trial["loss"], trial["bits_per_character"]) == (summary.best_loss, row["bits_per_character"])
+    pruned = [trial for trial in found["trials"] if trial["status"] == "pruned"]
+    for trial in pruned:
+        assert trial["settings"]["tokenizer.type"] == "wide"
+        cause = textgen.summarize(folder / "runs/p-optuna" / trial["name"]).cause
+        assert cause.startswith("Pruning: others had fewer bits per character at evaluation")
+    assert pruned
+    _, out, err = search(folder, *arguments)
+    assert "bits/char" in out.splitlines()[0]
+    assert err == ""
+
+
+def test_a_trial_that_leaves_much_of_the_text_out_is_named(folder):
+    (folder / "space.toml").write_text("tokenizer.min_frequency = [1, 40]\n")
+    code, _, err = search(folder, "--trials", "4", "--sampler", "random", "--quiet")
+    assert code == 0
+    assert "textgen: note: some tokens stand for text outside the vocabulary (" in err
+    assert ": these trials cannot be compared with the others" in err

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
@@ -20,6 +20,7 @@ from textgen import BuildContext, Interrupted, UsageError
 if TYPE_CHECKING:
     from textgen_optuna.search import Search, TrialResult
 
+_MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
 _PARAMETERS: list[click.Parameter] = [
     click.Argument(["pipeline"], type=click.Path()),
     click.Argument(["space"], type=click.Path()),
@@ -58,8 +59,9 @@ def _search(
     hidden_size = { low = 64, high = 256, step = 64 }
     cell = ["gru", "lstm"]
 
-    Every trial is an ordinary run. Trials whose held-out loss is above the median of the others at the same evaluation
-    end early. The same command again resumes where Ctrl-C or a crash ended it, and further commands in the same folder,
+    Where the space has a key of the tokenizer, the fewest bits per character count in place of the lowest loss. Every
+    trial is an ordinary run. Trials whose held-out loss is above the median of the others at the same evaluation end
+    early. The same command again resumes where Ctrl-C or a crash ended it, and further commands in the same folder,
     also on other machines that share it, work on the same study.
     """
     switch = _Switch()
@@ -114,8 +116,8 @@ def _tell(result: TrialResult, number: int, trials: int, *, quiet: bool) -> None
     if quiet:
         return
     settings = ", ".join(f"{key}={_short(value)}" for key, value in result.settings.items())
-    loss = "" if result.loss is None else f" {result.loss:.4f}"
-    click.echo(f"textgen: trial {number} of {trials}: {settings}: {result.status}{loss}", err=True)
+    figure = "" if result.figure is None else f" {result.figure:.4f}"
+    click.echo(f"textgen: trial {number} of {trials}: {settings}: {result.status}{figure}", err=True)
 
 
 def _report(search: Search, results: Sequence[TrialResult], *, as_json: bool) -> None:
@@ -123,20 +125,26 @@ def _report(search: Search, results: Sequence[TrialResult], *, as_json: bool) ->
     best = results[0] if results and results[0].status == "finished" else None
     command = None if best is None else _command(search, best)
     if as_json:
-        whole = {"output": str(search.folder), "trials": [attrs.asdict(r) for r in results], "best_command": command}
+        by = "bits_per_character" if search.in_bits else "loss"
+        rows = [attrs.asdict(result) for result in results]
+        whole = {"output": str(search.folder), "by": by, "trials": rows, "best_command": command}
         click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
     else:
         keys = [dimension.key for dimension in search.space]
-        rows = [["trial", *keys, "loss", "evaluations", "status"]]
+        table = [["trial", *keys, "bits/char" if search.in_bits else "loss", "evaluations", "status"]]
         for result in results:
-            loss = "-" if result.loss is None else f"{result.loss:.4f}"
+            figure = "-" if result.figure is None else f"{result.figure:.4f}"
             values = [_short(result.settings.get(key, "-")) for key in keys]
-            rows.append([result.name, *values, loss, str(result.evaluations), result.status])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
+            table.append([result.name, *values, figure, str(result.evaluations), result.status])
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for row in table:
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if command is not None:
             click.echo(f"\nthe best, which is there already:\n{command}")
+    if search.in_bits and (partial := [result for result in results if result.unknown_share > _MANY_UNKNOWN]):
+        shares = ", ".join(f"{result.unknown_share:.0%} in {result.name}" for result in partial)
+        cause = f"some tokens stand for text outside the vocabulary ({shares}), whose spelling costs no bits"
+        click.echo(f"textgen: note: {cause}: these trials cannot be compared with the others", err=True)
     for result in failed:
         click.echo(f"textgen: error: {result.name}: {result.error}", err=True)
     if failed:

@@ -15,7 +15,18 @@ import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from textgen import Engine, Fault, Interrupted, Pipeline, PipelineError, RunError, TextgenError, UsageError, summarize
+from textgen import (
+    Engine,
+    Fault,
+    Interrupted,
+    Pipeline,
+    PipelineError,
+    RunError,
+    RunSummary,
+    TextgenError,
+    UsageError,
+    summarize,
+)
 from textgen.events import Evaluation, Event, RunSkipped, RunStarted, Stop
 from textgen_optuna.space import Dimension
 
@@ -32,7 +43,13 @@ SamplerName: TypeAlias = Literal["tpe", "random"]
 
 @attrs.frozen
 class TrialResult:
-    """A trial as the study knows it. `status` is "finished", "pruned", "failed" or "unfinished"."""
+    """A trial as the study knows it.
+
+    status               "finished", "pruned", "failed" or "unfinished"
+    loss                 the lowest, in nats per token; None of a trial that has not finished, in a search by bits
+    bits_per_character   the fewest, in a search by them; else None
+    unknown_share        of a finished trial: the share of its tokens that stand for text outside the vocabulary
+    """
 
     name: str
     settings: dict[str, Any]
@@ -40,6 +57,13 @@ class TrialResult:
     loss: float | None
     evaluations: int
     error: str = ""
+    bits_per_character: float | None = None
+    unknown_share: float = 0.0
+
+    @property
+    def figure(self) -> float | None:
+        """What the search goes by."""
+        return self.loss if self.bits_per_character is None else self.bits_per_character
 
 
 @attrs.frozen
@@ -47,10 +71,12 @@ class Pruning:
     """Reports the loss of each evaluation, by its number, and ends a run that will hardly be the best.
 
     earlier   what an interrupted part of the run has reported
+    in_bits   whether bits per character are reported in place of the loss
     """
 
     trial: optuna.Trial
     earlier: Mapping[int, float]
+    in_bits: bool = False
     _seen: list[int] = attrs.field(factory=lambda: [0])
 
     def observe(self, event: Event) -> Stop | None:
@@ -62,9 +88,10 @@ class Pruning:
                     self.trial.report(loss, number)
         elif isinstance(event, Evaluation) and event.validation_loss is not None:
             self._seen[0] += 1
-            self.trial.report(event.validation_loss, self._seen[0])
+            self.trial.report(event.bits_per_character if self.in_bits else event.validation_loss, self._seen[0])
             if self.trial.should_prune():
-                return Stop(f"others had a lower loss at evaluation {self._seen[0]}")
+                better = "fewer bits per character" if self.in_bits else "a lower loss"
+                return Stop(f"others had {better} at evaluation {self._seen[0]}")
         return None
 
 
@@ -80,6 +107,11 @@ class Search:
     sampler: SamplerName = "tpe"
     is_pruned: bool = True
     cancelled: Callable[[], bool] = lambda: False
+
+    @property
+    def in_bits(self) -> bool:
+        """Whether it goes by bits per character, since trials have other tokens, whose losses cannot be compared."""
+        return any(dimension.key.partition(".")[0].strip() == "tokenizer" for dimension in self.space)
 
     def check(self) -> Pipeline:
         """Check the pipeline at the corners of the space. Raises PipelineError with every fault."""
@@ -117,9 +149,9 @@ class Search:
         """What the study knows of each trial, the best first."""
         study = optuna.load_study(study_name=_NAME, storage=self._storage())
         by_name = {_name_of(trial): trial for trial in study.get_trials(deepcopy=False)}  # the last attempt at each
-        found = [_result(trial) for trial in by_name.values()]
+        found = [self._result(trial) for trial in by_name.values()]
         order = ("finished", "pruned", "unfinished", "failed")
-        return sorted(found, key=lambda result: (order.index(result.status), result.loss is None, result.loss))
+        return sorted(found, key=lambda result: (order.index(result.status), result.figure is None, result.figure))
 
     def _study(self, pipeline: Pipeline) -> optuna.Study:
         study = optuna.create_study(
@@ -189,7 +221,7 @@ class Search:
     def _run_trial(self, study: optuna.Study, trial: optuna.Trial, name: str) -> TrialResult:
         settings = {dimension.key: dimension.suggest(trial) for dimension in self.space}
         trial.set_user_attr("settings", settings)
-        observer = Pruning(trial, _reported(study, name))
+        observer = Pruning(trial, _reported(study, name), self.in_bits)
         path = self.folder / name
         try:
             run = self.engine.run(self.pipeline, settings, output=path, observers=[observer], cancelled=self.cancelled)
@@ -198,14 +230,39 @@ class Search:
             raise
         except TextgenError as error:
             trial.set_user_attr("error", str(error))
-            return _result(study.tell(trial, state=TrialState.FAIL))
+            return self._result(study.tell(trial, state=TrialState.FAIL))
         summary = summarize(path)
         stopped = summary.record.get("stopped") or {}
         if stopped.get("by") == Pruning.__name__:
-            return _result(study.tell(trial, state=TrialState.PRUNED))
-        if summary.best_loss is None:
-            raise RunError(f"the run in {path} has no loss", path)
-        return _result(study.tell(trial, summary.best_loss))
+            return self._result(study.tell(trial, state=TrialState.PRUNED))
+        if (figure := self._figure(summary)) is None:
+            what = "bits per character in metrics.jsonl, which the observer metrics writes" if self.in_bits else "loss"
+            raise RunError(f"the run in {path} has no {what}", path)
+        trial.set_user_attr("loss", summary.best_loss)
+        trial.set_user_attr("unknown_share", (summary.record.get("data") or {}).get("unknown_share") or 0.0)
+        return self._result(study.tell(trial, figure))
+
+    def _figure(self, summary: RunSummary) -> float | None:
+        """What a finished run is ranked by, at its best evaluation."""
+        if not self.in_bits:
+            return summary.best_loss
+        best = (row for row in summary.metrics() if row["step"] == summary.best_step)
+        return next((float(row["bits_per_character"]) for row in best if "bits_per_character" in row), None)
+
+    def _result(self, trial: FrozenTrial) -> TrialResult:
+        statuses = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        reported = trial.intermediate_values
+        figure = trial.value if trial.state == TrialState.COMPLETE else min(reported.values(), default=None)
+        return TrialResult(
+            name=_name_of(trial),
+            settings=trial.user_attrs.get("settings", dict(trial.params)),
+            status=statuses.get(trial.state, "unfinished"),
+            loss=trial.user_attrs.get("loss") if self.in_bits else figure,
+            evaluations=max(reported, default=0),
+            error=trial.user_attrs.get("error", ""),
+            bits_per_character=figure if self.in_bits else None,
+            unknown_share=trial.user_attrs.get("unknown_share", 0.0),
+        )
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
@@ -246,17 +303,3 @@ def _reported(study: optuna.Study, name: str) -> dict[int, float]:
     return {
         step: loss for trial in trials if _name_of(trial) == name for step, loss in trial.intermediate_values.items()
     }
-
-
-def _result(trial: FrozenTrial) -> TrialResult:
-    statuses = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-    reported = trial.intermediate_values
-    loss = trial.value if trial.state == TrialState.COMPLETE else min(reported.values(), default=None)
-    return TrialResult(
-        name=_name_of(trial),
-        settings=trial.user_attrs.get("settings", dict(trial.params)),
-        status=statuses.get(trial.state, "unfinished"),
-        loss=loss,
-        evaluations=max(reported, default=0),
-        error=trial.user_attrs.get("error", ""),
-    )

@@ -15,7 +15,7 @@ import click
 from textgen import BuildContext, Component, CorruptFileError, NoOptions, UsageError, hookimpl
 from textgen.files.cache import Cache, EntryInfo
 from textgen.files.reading import cache_directory, read_json
-from textgen.visible import visible
+from textgen.visible import byte_count, visible
 
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _NAMES: Final = {"w": "week", "d": "day", "h": "hour", "m": "minute"}
@@ -44,12 +44,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
         return
     total = sum(entry.size for entry in entries)
     count = f"{len(entries)} encoded text{'' if len(entries) == 1 else 's'}"
-    click.echo(f"{cache.folder}: {count}, {_bytes(total)} of {_bytes(cache.limit)}")
+    click.echo(f"{cache.folder}: {count}, {byte_count(total)} of {byte_count(cache.limit)}")
     for entry in entries:
-        click.echo(f"{_bytes(entry.size):>9}  {_age(entry.used):14}  {_title(entry)}{', in use' * entry.in_use}")
+        click.echo(f"{byte_count(entry.size):>9}  {_age(entry.used):14}  {_title(entry)}{', in use' * entry.in_use}")
     for path in downloads:
         name = visible(_address(path) or str(path))
-        click.echo(f"{_bytes(_size(path)):>9}  {_age(path.stat().st_mtime):14}  download {name}")
+        click.echo(f"{byte_count(_size(path)):>9}  {_age(path.stat().st_mtime):14}  download {name}")
 
 
 @command.command("clear")
@@ -80,7 +80,7 @@ def clear(older_than: str | None, of_downloads: bool, as_json: bool) -> None:
     freed = sum(entry.size for entry in gone) + sum(sizes.values())
     removed, kind = len(gone) + len(paths), "download" if of_downloads else "encoded text"
     click.echo(
-        f"removed {removed} {kind}{'' if removed == 1 else 's'}, {_bytes(freed)}" if removed else "removed nothing"
+        f"removed {removed} {kind}{'' if removed == 1 else 's'}, {byte_count(freed)}" if removed else "removed nothing"
     )
     for entry in cache.entries() if before is None and not of_downloads else ():
         click.echo(f"kept {_title(entry)}: a run uses it", err=True)
@@ -147,14 +147,6 @@ def _age(when: float) -> str:
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 def build(config: NoOptions, context: BuildContext) -> Any:

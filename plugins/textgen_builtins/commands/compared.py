@@ -17,7 +17,7 @@ from textgen.pipeline.document import document_of
 from textgen.pipeline.structure import flat
 from textgen_builtins.commands.folders import summaries
 
-_NO_SETTINGS: Final = ("output", "default_observers", "plugins")
+_NO_SETTINGS: Final = ("name", "output", "default_observers", "plugins")
 _MACHINE: Final = ("device", "platform", "python", "torch", "numpy", "textgen-engine")
 _CHAINS: Final = ("sampler", "observer")
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
@@ -28,7 +28,8 @@ class ComparedRun:
     """A run.
 
     label      what tells it from the others: its folder's name, with those above it where need be
-    settings   every key of its pipeline, dotted, with the checksum of its text and what it was trained with
+    settings   every key of its pipeline that somebody chose, dotted, with the checksum of its text and what it was
+               trained with
     curve      step and loss of each evaluation, in nats per token; of the held-out text where there is one
     bits_per_character, characters_per_second   at the best evaluation; the median over all of them
     text, why_no_text   what it writes, and why it writes nothing
@@ -158,7 +159,7 @@ def _settings(summary: RunSummary) -> dict[str, Any]:
         chain = tables.pop(kind, None)
         for place, table in enumerate(chain if isinstance(chain, list) else ()):
             tables[f"{kind}[{place}]"] = table
-    settings = flat(tables)
+    settings = {key: value for key, value in flat(tables).items() if not _is_decided(key)}
     made_of, machine = (summary.record.get(key) for key in ("fingerprint", "environment"))
     corpus = made_of.get("corpus") if isinstance(made_of, Mapping) else None
     if isinstance(corpus, Mapping):
@@ -166,6 +167,12 @@ def _settings(summary: RunSummary) -> dict[str, Any]:
     if isinstance(machine, Mapping):
         settings |= {f"trained with {key}": machine[key] for key in _MACHINE if key in machine}
     return settings
+
+
+def _is_decided(key: str) -> bool:
+    """Whether a trainer by gradient, nested in another or not, wrote it into the pipeline of its run."""
+    kind, *inner = key.split(".")
+    return kind == "trainer" and "settled" in inner
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

@@ -48,7 +48,7 @@ def cells(run: ComparedRun) -> tuple[str, ...]:
         text.count(summary.seconds),
         text.count(run.characters_per_second),
         text.count(summary.parameters),
-        text.size(summary.bytes),
+        text.byte_count(summary.bytes),
     )
 
 

@@ -68,7 +68,7 @@ def _cells(run: RunSummary, folder: Path) -> tuple[str, ...]:
         run.status,
         text.progress(run.step, run.steps),
         text.loss(run.best_loss),
-        text.size(run.bytes),
+        text.byte_count(run.bytes),
         text.duration(time.time() - run.changed) if run.changed else "-",
         run.cause.replace(f"{run.path}/", "").partition("\n")[0],
     )
@@ -90,7 +90,7 @@ def _prune(found: list[RunSummary], folder: Path, *, yes: bool, as_json: bool) -
     if as_json:
         click.echo(json.dumps({"bytes": total, "runs": removed}, indent=2, ensure_ascii=False))
     else:
-        click.echo(f"textgen: removed {text.size(total)} from {text.counted(len(removed), 'run')}", err=True)
+        click.echo(f"textgen: removed {text.byte_count(total)} from {text.counted(len(removed), 'run')}", err=True)
     for each in failed:
         click.echo(f"textgen: error: {text.printable(str(each))}", err=True)
     if failed:
@@ -99,8 +99,8 @@ def _prune(found: list[RunSummary], folder: Path, *, yes: bool, as_json: bool) -
 
 def _is_wanted(chosen: list[RunSummary], folder: Path) -> bool:
     """Say what would be removed and what is lost by it, and ask."""
-    rows = [(_cells(run, folder)[0], text.size(run.checkpoint_bytes)) for run in chosen]
-    total = text.size(sum(run.checkpoint_bytes for run in chosen))
+    rows = [(_cells(run, folder)[0], text.byte_count(run.checkpoint_bytes)) for run in chosen]
+    total = text.byte_count(sum(run.checkpoint_bytes for run in chosen))
     runs = text.counted(len(chosen), "finished run")
     click.echo(text.table(("run", "checkpoints"), rows, right=(1,)), err=True)
     click.echo(

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
-from textgen.visible import size as size
+from textgen.visible import byte_count as byte_count
 from textgen.visible import visible
 
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -44,14 +46,22 @@ def _as_json(report: Any) -> dict[str, Any]:
 
 def _as_text(report: Any) -> str:
     width = max(len(file.name) for file in report.files)
-    causes = [file.cause.removeprefix(str(report.path / file.name)).lstrip(": ") for file in report.files]
-    rows = zip(report.files, causes, strict=True)
+    rows = [(file, _cause(report, file)) for file in report.files]
     lines = [f"{file.name:{width}}  {file.state}{cause and f': {cause}'}" for file, cause in rows]
     if report.leftovers:
         lines.append(f"left by a process that was killed, or is at work: {', '.join(report.leftovers)}")
     bad = sum(file.state in ("damaged", "missing") for file in report.files)
     verdict = f"{bad} of {len(report.files)} files are damaged or missing" if bad else "no file is damaged"
     return "\n".join([*lines, f"{verdict}; {_what_works(report)}"])
+
+
+def _cause(report: Any, file: Any) -> str:
+    """What is wrong with a file, without its name, which the line begins with; of a folder, with the file in it."""
+    for path in (report.path / file.name, Path(file.name)):  # of the run; a saved state, as it was given
+        rest = str(file.cause).removeprefix(str(path))
+        if rest != file.cause and rest.startswith((":", " ", os.sep)):
+            return rest.lstrip(f": {os.sep}")
+    return str(file.cause)
 
 
 def _what_works(report: Any) -> str:

@@ -32,7 +32,8 @@ from textgen.errors import CorpusError
 from textgen.files.durable import write_json
 from textgen.files.reading import cache_directory
 from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen_builtins.corpora.file_facts import HTML, JSON_LINES, TEXTS, checksum, in_bytes, inner_suffix
+from textgen.visible import byte_count
+from textgen_builtins.corpora.file_facts import HTML, JSON_LINES, TEXTS, checksum, inner_suffix
 
 _TIMEOUT_SECONDS: Final = 30
 _PAUSES: Final = (0.5, 2.0)  # seconds before another attempt
@@ -208,9 +209,9 @@ class _Transfer:
 
     def _check_size(self, size: int, path: Path | None) -> None:
         if size > self.largest:
-            raise CorpusError(f"{self.address} has more than {in_bytes(self.largest)}, the most that is fetched")
+            raise CorpusError(f"{self.address} has more than {byte_count(self.largest)}, the most that is fetched")
         if path is not None and size > (free := shutil.disk_usage(path.parent).free):
-            shown = f"{in_bytes(size)}, and {in_bytes(free)} are free in {path.parent}"
+            shown = f"{byte_count(size)}, and {byte_count(free)} are free in {path.parent}"
             raise CorpusError(f"{self.address} has {shown}; set TEXTGEN_CACHE_DIR to a folder with more space")
 
     @contextlib.contextmanager

@@ -29,8 +29,3 @@ def checksum(path: Path) -> str:
 def _checksum_of(path: Path, size: int, time: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def in_bytes(size: float) -> str:
-    """ "3.4 MB"."""
-    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

@@ -12,8 +12,9 @@ import attrs
 
 from textgen.errors import CorpusError
 from textgen.plugin.component import Address
+from textgen.visible import byte_count
 from textgen_builtins.corpora.config import FileConfig
-from textgen_builtins.corpora.file_facts import COMPRESSED, JSON_LINES, TEXTS, checksum, in_bytes, inner_suffix
+from textgen_builtins.corpora.file_facts import COMPRESSED, JSON_LINES, TEXTS, checksum, inner_suffix
 
 _SHOWN: Final = 5  # names in a message
 
@@ -31,7 +32,7 @@ class Folder:
         size = sum(file.stat().st_size for file in self.files)
         number = f"{len(self.files):,} file{'s' * (len(self.files) != 1)}"
         skipped = f"; skipped {len(self.skipped):,} ({named(self.skipped)})" if self.skipped else ""
-        return f"{self.path}: {number}, {in_bytes(size)}{skipped}"
+        return f"{self.path}: {number}, {byte_count(size)}{skipped}"
 
 
 def find(config: FileConfig, *, console: TextIO | None, offline: bool) -> tuple[list[Path], list[Folder]]:

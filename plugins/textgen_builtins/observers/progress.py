@@ -42,9 +42,10 @@ class Progress:
         if self.console is None:
             return
         if isinstance(event, RunStarted):
+            parameters = "" if event.parameters is None else f"{event.parameters:,} parameters, "
             self._say(
-                f"training on {event.device}: {event.parameters:,} parameters, {event.vocab_size} tokens in the "
-                f"vocabulary, {event.training_tokens:,} to train on, {event.validation_tokens:,} held out"
+                f"training on {event.device}: {parameters}{event.vocab_size} tokens in the vocabulary, "
+                f"{event.training_tokens:,} to train on, {event.validation_tokens:,} held out"
             )
         elif isinstance(event, StepDone):
             self._step(event)

@@ -19,6 +19,7 @@ from textgen.files.durable import write_atomic
 from textgen.files.encodings import AUTO
 from textgen.pipeline.document import NAME
 from textgen.plugin.component import Address
+from textgen.visible import byte_count
 from textgen_builtins.corpora.file_facts import COMPRESSED
 from textgen_builtins.starter import settings
 
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME: Final = 100  # bytes
 _COUNTS: Final = 45  # bytes of the counts for a character: 30 of source code, 50 of a story
-_MOST_COUNTS: Final = 200e6  # bytes: rare ones are left out of more
+_MOST_COUNTS: Final = 200_000_000  # bytes: rare ones are left out of more
 _COUNTING: Final = """
 [trainer.second]
 type = "count"
 max_tokens = {:_}   # that are counted, from many places of the text; 0 counts all, and takes longer
 """
 _HOLDING_OUT: Final = "max_validation_tokens = {:_}   # of it that are read, in stretches from 16 places of it\n"
-_WRITTEN: Final = 10  # megabytes of checkpoints at most for each second of training, which takes a hundredth of it
+_WRITTEN: Final = 10_000_000  # bytes of checkpoints at most for each second of training, which takes a hundredth of it
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
 
@@ -111,7 +112,7 @@ def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
     for name, value in attrs.asdict(chosen).items():
         made = made.replace(f"{{{name}}}", f"{value:g}")
     made = made.replace("{budget}", f"{seconds:g}s").replace("{corpus}", facts.corpus)
-    interval = max(2, _megabytes(facts.size, chosen)[0] / _WRITTEN)
+    interval = max(2, _sizes(facts.size, chosen)[0] / _WRITTEN)
     made = made.replace("{interval}", f"{interval:.0f}")
     made = made.replace("{holding_out}", _HOLDING_OUT.format(chosen.held_out) if chosen.held_out else "")
     made = made.replace("{counting}", _COUNTING.format(chosen.max_tokens) if chosen.max_tokens else "")
@@ -122,9 +123,9 @@ def _expected(facts: TextFacts, seconds: float, chosen: settings.Settings) -> st
     read = (
         f"the text\n# about {chosen.passes:.0f} times"
         if chosen.passes >= 2
-        else f"some\n# {_short(int(chosen.passes * facts.size))} of it"
+        else f"some\n# {byte_count(int(chosen.passes * facts.size))} of it"
     )
-    room, text = f"{_megabytes(facts.size, chosen)[1]:.0f} MB of disk", _short(facts.size)
+    room, text = f"{byte_count(_sizes(facts.size, chosen)[1])} of disk", byte_count(facts.size)
     return (
         f"# For {text} of text and {seconds:g} seconds on the machine of `textgen init`: the network reads {read}"
         f" if nothing else runs there, and the run takes up to some {room}.\n"
@@ -140,13 +141,9 @@ def _loss(sample: str) -> str:
     return f"Expect a validation loss below {loss:.2f}, which a quick count gives.\n# "
 
 
-def _short(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-
-def _megabytes(size: int, chosen: settings.Settings) -> tuple[float, float]:
-    """A checkpoint, with counts, and weights and the optimizer's two of each; and a model with three checkpoints."""
-    weights = 4 * settings.weights(chosen.hidden_size) / 1e6
-    counts = min((chosen.max_tokens or size) * _COUNTS, _MOST_COUNTS) / 1e6
+def _sizes(size: int, chosen: settings.Settings) -> tuple[int, int]:
+    """Bytes of a checkpoint: counts, and weights and the optimizer's two of each; and of a model with three of them."""
+    weights = 4 * settings.weights(chosen.hidden_size)
+    counts = min((chosen.max_tokens or size) * _COUNTS, _MOST_COUNTS)
     checkpoint = counts + 3 * weights
     return checkpoint, counts + weights + 3 * checkpoint

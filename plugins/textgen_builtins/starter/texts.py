@@ -119,27 +119,60 @@ def _with_documents(config: FileConfig, field: str | None, remarks: list[str]) -
             file = FileCorpus(as_documents).sources()[0]
         except CorpusError:
             raise error from None
-    if inner_suffix(file) not in JSON_LINES:
+    suffix = inner_suffix(file)
+    if suffix not in (*JSON_LINES, ".json"):
         return config
-    if field is None and (guess := _field_of(file, config.encoding)) != "text":
+    lines = _first_lines(file, config.encoding)
+    if suffix == ".json" and not _are_objects(lines):
+        if lines and lines[0].lstrip().startswith(("[", "{")):
+            raise UsageError(_whole_json(file))
+        return config
+    if suffix == ".json":
+        remarks.append(f"{file}: read as JSON lines, a document on each, since its first lines are JSON objects")
+    if field is None and (guess := _field_of(lines)) != "text":
         remarks.append(f"{file}: the text of a line is taken to be its field {guess!r}; if not, give --field")
         return attrs.evolve(as_documents, field=guess)
     return as_documents
 
 
-def _field_of(file: Path, encoding: str) -> str:
-    """The key of the text in JSON lines: "text", or that of the longest text in the first line."""
-    first = ""
+def _first_lines(file: Path, encoding: str) -> list[str]:
+    """The first two lines, or the only one, without blank ones."""
+    text, lines = "", []
     for piece in decode(read_bytes(file), file, encoding, tell=lambda *_: None):
-        first += piece
-        if "\n" in first.lstrip():
-            break
-    try:
-        value: Any = json.loads(first.lstrip("\ufeff \t\r\n").partition("\n")[0])
-        texts = {key: len(item) for key, item in value.items() if isinstance(item, str)}
-    except (ValueError, AttributeError, RecursionError):  # reading it will say what is wrong
-        texts = {}
+        text += piece
+        if "\n" in piece:
+            lines = [line for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
+        if len(lines) > 2:
+            return lines[:2]  # a third has begun, so the second is whole
+    return [line for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
+
+
+def _are_objects(lines: list[str]) -> bool:
+    """Whether they are two JSON objects: one alone may as well be a file of another kind."""
+    return len(lines) == 2 and all(isinstance(_value(line), dict) for line in lines)
+
+
+def _whole_json(file: Path) -> str:
+    at = file.name.lower().rindex(".json")
+    name, compressed = file.name[:at], file.name[at + len(".json") :]
+    return (
+        f"{file} is JSON, and not lines of JSON; write it as {name}.jsonl{compressed}, with an object on each line, "
+        f'such as {{"text": "…"}}, or rename it to {name}.txt{compressed} to take it as it is'
+    )
+
+
+def _field_of(lines: list[str]) -> str:
+    """The key of the text in JSON lines: "text", or that of the longest text in the first line."""
+    value = _value(lines[0]) if lines else None
+    texts = {key: len(item) for key, item in value.items() if isinstance(item, str)} if isinstance(value, dict) else {}
     return "text" if "text" in texts or not texts else max(texts, key=lambda key: texts[key])
+
+
+def _value(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):  # reading it will say what is wrong
+        return None
 
 
 def _is_book(corpus: FileCorpus) -> bool:

@@ -1,0 +1,40 @@
+"""What the observer `progress` writes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import textgen
+from textgen import Engine
+
+RNN = ({"type": "rnn", "hidden_size": 8}, {"type": "sgd", "steps": 3})
+COUNTS = ({"type": "ngram", "order": 3}, {"type": "count"})
+MIXTURE = (
+    {"type": "mixture", "first": COUNTS[0], "second": {"type": "ngram", "order": 2}},
+    {"type": "mixture", "first": COUNTS[1], "second": COUNTS[1]},
+)
+
+
+@pytest.mark.parametrize(("parts", "counted"), [(RNN, True), (COUNTS, False), (MIXTURE, False)])
+def test_the_first_line_counts_parameters_where_there_are_any_and_the_same_when_resumed(
+    parts: tuple[dict[str, Any], ...], counted: bool, tiny_pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    tables = tiny_pipeline(observer=[{"type": "progress"}]) | dict(zip(("model", "trainer"), parts, strict=True))
+    lines = []
+    for again in range(3):
+        console = io.StringIO()
+        try:
+            Engine().run(tables, output=tmp_path / "run", console=console, cancelled=lambda: not again)  # noqa: B023
+        except textgen.Interrupted:
+            assert not again
+        lines += [line for line in console.getvalue().splitlines() if line.startswith("training on")]
+    begun, resumed = lines
+    assert begun == resumed
+    assert (" parameters, " in begun) is counted
+    assert begun.startswith("training on cpu: ")
+    assert " tokens in the vocabulary, " in begun

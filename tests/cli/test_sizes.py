@@ -1,0 +1,57 @@
+"""Sizes: in kB, MB and GB, wherever a command says one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textgen.visible import byte_count
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (None, "an unknown amount"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (9_949, "9.9 kB"),
+        (9_950, "10 kB"),
+        (87_303, "87 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
+        (3_400_000, "3.4 MB"),
+        (512 << 20, "537 MB"),
+        (16_249_000_000, "16.2 GB"),
+        (2 * 10**12, "2.0 TB"),
+        (12_345 * 10**12, "12,345.0 TB"),
+    ],
+)
+def test_bytes_are_said_in_decimal_units(count: int | None, shown: str) -> None:
+    assert byte_count(count) == shown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runs", "runs"],
+        ["compare", "runs/my", "runs/my", "--html", "{made}"],
+        ["doctor"],
+        ["cache"],
+        ["init", "my.txt", "--pipeline", "{made}", "--speed", "9000"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_says_sizes_in_the_same_units(
+    textgen: Callable[..., Any], workplace: Path, tmp_path: Path, command: list[str]
+) -> None:
+    made = tmp_path / "made.toml"
+    done = textgen(*[part.format(made=made) for part in command], cwd=workplace)
+    assert done.code == 0, done.stderr
+    text = done.stdout + done.stderr + (made.read_text("utf-8") if made.exists() else "")
+    assert re.search(r"\d (B|kB|MB|GB|TB)\b", text), text
+    assert not re.findall(r"\d ?(?:[KMGT]iB|KB)", text)
