@@ -3,6 +3,7 @@
 GradientTrainer   a trainer: an optimizer, perhaps a schedule, and everything else from this loop
 GradientOptions   the options that all of them share; a trainer's config is a subclass
 Parameters        what the optimizer is made for, by role; MakeOptimizer is the function that makes it
+eager             a class of torch's optimizers without torch's compiler, which is slow to import
 constant, cosine, warmup_stable_decay   schedules of the learning rate; Schedule is the type of one
 GradientModel     the decoding half of a model, for a torch.nn.Module
 ForwardDecoder    generates with any `forward(tokens, state)`
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from textgen.gradient.loop import GradientTrainer
     from textgen.gradient.model import GradientModel
     from textgen.gradient.optimization import MakeOptimizer, Parameters
+    from textgen.gradient.optimizers import eager
     from textgen.gradient.options import GradientOptions
     from textgen.gradient.schedules import Schedule, constant, cosine, warmup_stable_decay
 
@@ -32,6 +34,7 @@ __all__ = [
     "Schedule",
     "constant",
     "cosine",
+    "eager",
     "warmup_stable_decay",
 ]
 
@@ -45,6 +48,7 @@ _WHERE = {
     "Schedule": "schedules",
     "constant": "schedules",
     "cosine": "schedules",
+    "eager": "optimizers",
     "warmup_stable_decay": "schedules",
 }
 

@@ -14,20 +14,21 @@ def build(config: AdamWConfig, context: BuildContext) -> Trainer:
     """A trainer around torch.optim.AdamW. Biases and other vectors do not decay."""
     import torch
 
-    from textgen.gradient import GradientTrainer, Parameters
+    from textgen.gradient import GradientTrainer, Parameters, eager
 
     def optimizer(parameters: Parameters) -> torch.optim.Optimizer:
         groups: list[dict[str, Any]] = [
             {"params": parameters.of_role("embedding", "matrix", "head")},
             {"params": parameters.of_role("vector"), "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(
+        made: torch.optim.Optimizer = eager(torch.optim.AdamW)(
             [group for group in groups if group["params"]],
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
             fused=context.device.startswith(("cpu", "cuda")),
         )
+        return made
 
     if config.schedule == "cosine":
         schedule = cosine(warmup=config.warmup_steps, final=config.final_rate)

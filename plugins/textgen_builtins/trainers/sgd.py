@@ -11,10 +11,10 @@ def build(config: SGDConfig, context: BuildContext) -> Trainer:
     """A trainer around torch.optim.SGD."""
     import torch
 
-    from textgen.gradient import GradientTrainer
+    from textgen.gradient import GradientTrainer, eager
 
     return GradientTrainer(
-        config, lambda parameters: torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+        config, lambda parameters: eager(torch.optim.SGD)(parameters, lr=config.learning_rate, momentum=config.momentum)
     )
 
 

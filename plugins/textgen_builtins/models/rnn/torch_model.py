@@ -41,7 +41,7 @@ class TorchRNN(nn.Module):
             self.embedding = nn.Embedding(vocab_size, width, _weight=torch.empty(vocab_size, width))
         else:
             self.one_hot: Tensor
-            self.register_buffer("one_hot", torch.eye(vocab_size), persistent=False)
+            self.register_buffer("one_hot", torch.empty(vocab_size, vocab_size), persistent=False)  # see `create`
         sizes = [width] + [config.hidden_size] * (config.layers - 1)
         self.layers = nn.ModuleList(cells[config.cell](size, config.hidden_size, **extra) for size in sizes)
         self.head = nn.Linear(config.hidden_size, vocab_size)
