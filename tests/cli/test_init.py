@@ -79,17 +79,17 @@ def test_init_writes_nothing_where_a_run_would_fail(
     ("characters", "seconds", "width"),
     [
         (2_000, 60, 96),  # by the size of the text
-        (4_100, 60, 192),
+        (4_100, 60, 128),
         (20_000, 60, 384),
         (40_000, 3600, 512),
-        (87_000, 45, 384),  # by the time
-        (87_000, 300, 1024),
-        (179_000, 60, 256),
+        (87_000, 45, 512),  # by the time
+        (87_000, 300, 896),
+        (179_000, 60, 448),
         (687_000, 60, 192),
         (687_000, 3600, 1536),
-        (5_000_000, 6, 96),
-        (600_000_000, 60, 192),
-        (600_000_000, 3600, 512),
+        (5_000_000, 6, 64),
+        (600_000_000, 60, 128),
+        (600_000_000, 3600, 640),
     ],
 )
 def test_init_sizes_the_network_by_the_text_and_by_the_time(characters: int, seconds: float, width: int) -> None:
@@ -99,7 +99,7 @@ def test_init_sizes_the_network_by_the_text_and_by_the_time(characters: int, sec
     made = tomllib.loads(starter_pipeline(TextFacts('type = "story"', characters), seconds, 75_000))
     network = made["model"]["first"]
     assert network["hidden_size"] == width
-    assert 4 * width * (width + network["embedding_size"]) <= 60 * characters
+    assert 4 * width * (width + network["embedding_size"]) <= 45 * characters
 
 
 def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all(tmp_path: Path) -> None:

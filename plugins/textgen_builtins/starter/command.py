@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from textgen_builtins.starter.texts import TextFacts
 
 _LONGEST_NAME: Final = 100  # bytes
-_COUNTS: Final = 45  # bytes of the counts for a character: 30 of source code, 50 of a story
+_COUNTS: Final = 50  # bytes of the counts for a character: 30 of source code, 55 of a story
+_OTHERS: Final = 150  # weights for each unit besides those of the cells: of the tokens, on both sides
 _MOST_COUNTS: Final = 200_000_000  # bytes: rare ones are left out of more
 _COUNTING: Final = """
 [trainer.second]
@@ -142,8 +143,11 @@ def _loss(sample: str) -> str:
 
 
 def _sizes(size: int, chosen: settings.Settings) -> tuple[int, int]:
-    """Bytes of a checkpoint: counts, and weights and the optimizer's two of each; and of a model with three of them."""
-    weights = 4 * settings.weights(chosen.hidden_size)
+    """Bytes of a checkpoint: counts, and weights and the optimizer's two of each; and of a model with four of them.
+
+    Three are the last ones, and one is the best.
+    """
+    weights = 4 * (settings.weights(chosen.hidden_size) + _OTHERS * chosen.hidden_size)
     counts = min((chosen.max_tokens or size) * _COUNTS, _MOST_COUNTS)
     checkpoint = counts + 3 * weights
-    return checkpoint, counts + weights + 3 * checkpoint
+    return checkpoint, counts + weights + 4 * checkpoint

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _TRIED: Final = 256  # units of the network whose speed is measured
-_WIDTHS: Final = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
-_PASSES: Final = 12.0  # times that it should have time to read the text, or a character for each of its weights:
-# then the widest one learns most
-_WEIGHTS: Final = 60  # of the network, at most, for each character: more only learn a small text by heart
+_WIDTHS: Final = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1536)
+_PASSES: Final = 8.0  # times that it should have time to read the text: then the widest one learns most.
+_SMALL: Final = 250_000  # characters of a text; a smaller one more often, by the cube root
+_FOR_A_WEIGHT: Final = (
+    24  # characters to read for each of its weights, which is enough where it reads a text less often
+)
+_WEIGHTS: Final = 45  # of the network, at most, for each character: more only learn a small text by heart
 _USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
-_SLOWER: Final = 1.9  # a network twice as wide takes 2 to the power of this times as long
+_SLOWER: Final = 1.6  # a network twice as wide takes 2 to the power of this times as long
 _TRIAL_SECONDS: Final = 0.4
 _READ: Final = 40e6  # characters a second that are read and encoded the first time
 _COUNTED: Final = 100_000  # characters that may be counted at once for each second of the time
@@ -55,6 +58,7 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
     """
     training = max(1.0, characters * 0.85)
     left = max(seconds * _USED - characters / _READ, seconds / 3)
+    enough = _PASSES * max(1.0, _SMALL / training) ** (1 / 3)
 
     def passes(width: int) -> float:
         read: float = speed * (_TRIED / width) ** _SLOWER * left
@@ -63,7 +67,8 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
     allowed = (
         width
         for width in _WIDTHS
-        if passes(width) >= _PASSES * min(1, weights(width) / training) and weights(width) <= _WEIGHTS * characters
+        if passes(width) >= min(enough, _FOR_A_WEIGHT * weights(width) / training)
+        and weights(width) <= _WEIGHTS * characters
     )
     width = max(allowed, default=_WIDTHS[0])
     read = passes(width)
@@ -79,7 +84,7 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
         dropout=round(0.5 * rote, 2),
         input_dropout=round(0.15 * rote, 2),
         batch_size=streams,
-        learning_rate=0.012 if width <= 256 else 0.008 if width <= 512 else 0.005,
+        learning_rate=0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
         max_tokens=counted if (counted := _counted(characters, seconds)) < training else 0,
         held_out=_HELD_OUT if characters > 10 * _HELD_OUT else 0,
         passes=read,

@@ -14,7 +14,7 @@ from textgen_builtins.models.loss import Floats32, log_softmax, log_softmax_of_o
 
 _PARTS: Final = ("first", "second")
 _BLOCK: Final = 1 << 22  # log probabilities worked on at once: 16 MiB
-_ROWS, _LEAD = 16, 512  # parts of a text that are read side by side, and tokens that each begins early
+_ROWS, _LEAD = 16, 256  # parts of a text that are read side by side, and tokens that each begins early
 
 
 @attrs.define(eq=False)

@@ -20,6 +20,7 @@ from textgen_builtins.models.loss import log_softmax, mean_loss
 from textgen_builtins.models.mixture.model import Mixture, expert_logs
 
 _LEAD: Final = 512  # tokens read before those of the gate, so that no state is a beginning
+_SHORT: Final = 512  # tokens that the first's trainer evaluates on: it is the mixture's loss that counts
 _NEGLIGIBLE: Final = 50  # times as long as the text of the gate, a text has no need of it
 _BLOCK: Final = 8192  # tokens mixed at once
 _VALUES: Final = 1 << 26  # log probabilities of a held-out text that are held at once: 256 MiB
@@ -31,8 +32,8 @@ class MixtureTrainer:
 
     The text of the gate is the end of the training text. The first part never sees it. The second is trained without
     it for the gate, and with it for the mixture, unless it is less than a fiftieth of the text; both before the first
-    begins. Then the events are those of the first's
-    trainer, for which the text of the gate is the held-out text. At each Evaluated the gate is fitted anew, and its
+    begins. Then the events are those of the first's trainer, for which the end of the text of the gate is the held-out
+    text. At each Evaluated the gate is fitted anew, and its
     validation loss becomes that of the mixture on the held-out text of the data, read as one stream. The training loss
     stays the first's.
 
@@ -63,7 +64,7 @@ class MixtureTrainer:
         size = gate_size(len(data.training), self.gate_fraction, len(model.prior), data.vocab_size)
         cut = len(data.training) - size
         before, gate_text = data.training[:cut], data.training[cut:]
-        part = attrs.evolve(data, training=before, validation=gate_text)
+        part = attrs.evolve(data, training=before, validation=gate_text[-_SHORT:])
         if context.processes is not None and not context.processes.leads:
             yield from self._train_first(model, part, context)
             return
