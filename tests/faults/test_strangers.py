@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import safetensors.numpy
+import tomli_w
+from commands import run_with_torch
 
 import textgen
 from textgen.files.reading import dump_vocabulary
@@ -253,10 +255,47 @@ def test_weights_that_are_no_numbers_are_named(stranger: Path) -> None:
         textgen.load(stranger / "run")
 
 
+@pytest.mark.parametrize("how", ["a file", "a link to itself", "a link that leads out"])
+def test_a_run_whose_checkpoints_are_something_else_is_listed_as_damaged(
+    unfinished: tuple[dict[str, Any], Path], tmp_path: Path, how: str
+) -> None:
+    shutil.copytree(unfinished[1], tmp_path / "run")
+    place = tmp_path / "run/checkpoints"
+    place.rename(tmp_path / "elsewhere")
+    if how == "a file":
+        place.write_text("")
+    else:
+        place.symlink_to(place if how == "a link to itself" else tmp_path / "elsewhere")
+    summary = textgen.summarize(tmp_path / "run")
+    assert (summary.status, "checkpoints" in summary.cause) == ("damaged", True)
+
+
+def test_a_large_file_of_samples_is_not_taken_to_memory_several_times(
+    unfinished: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    code = """
+import resource, sys, textgen
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+textgen.run("p.toml", output="run")
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+    tables = {**unfinished[0], "observer": [{"type": "samples", "max_new_tokens": 3}]}
+    more = []
+    for name, size in (("small", 0), ("large", 60_000_000)):
+        shutil.copytree(unfinished[1], tmp_path / name / "run")
+        (tmp_path / name / "run/samples.txt").write_bytes(bytes(size))
+        (tmp_path / name / "p.toml").write_text(tomli_w.dumps(tables))
+        done = run_with_torch("-c", code, folder=tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        more.append(int(done.stdout.split()[-1]))
+    assert more[1] - more[0] < 150
+
+
 VOCABULARIES = {
     "of many keys": b'{"a": {"": 0' + b',"": 0' * 1_500_000 + b"}}",
     "of many characters": b'{"a": ["", "' + b'", "'.join([b"\xf0\x9f\x98\x80"] * 2_000_000) + b'"]}',
     "of a long string": b'{"a": "' + b"a" * (21 << 20) + b'"}',
+    "of a string of wide characters": b'{"a": "' + b"a" * (19 << 20) + b"\xf0\x9f\x98\x80" + b'"}',
 }
 
 

@@ -116,8 +116,9 @@ def check_tensors(path: Path, file: BinaryIO | bytes, size: int) -> None:
 def check_json(data: bytes) -> None:
     """Raise ValueError for JSON that would take too much memory, before it is parsed."""
     counts = ((b"{", _OBJECT), (b"[", _LIST), (b",", _VALUE), (b":", _KEY))
-    width = 1 if data.isascii() else 4 if max(data) >= _ASTRAL else 2  # bytes of a character of the decoded text
-    if (1 + width) * len(data) + sum(data.count(mark) * size for mark, size in counts) > _MEMORY:
+    width = 1 if data.isascii() else 4 if max(data) >= _ASTRAL else 2  # bytes of a character of the decoded text,
+    # which may be one string: json puts it together from its pieces
+    if (1 + 3 * width) * len(data) + sum(data.count(mark) * size for mark, size in counts) > _MEMORY:
         raise ValueError(f"its {len(data):,} bytes hold too many values")
 
 

@@ -76,14 +76,14 @@ def summarize(path: str | Path) -> RunSummary:
         if not os.path.lexists(path / "run.json"):
             status, cause = _status({"status": "training"}, locked=locked)
             return RunSummary(path=path, status=status, cause=cause, **sizes)
-        record = directory.read_run()
+        record, checkpoint_steps = directory.read_run(), _checkpoint_steps(directory)
     except (RunError, OSError, RecursionError) as error:
         return RunSummary(path=path, status="damaged", cause=str(error) or type(error).__name__, **sizes)
     rows = _rows(path, limit=_TAIL)
     last = rows[-1] if rows else {}
     best = _best(rows)
     status, cause = _status(record, locked=locked)
-    steps_seen = (_whole(record.get("step")), _whole(last.get("step")), *_checkpoint_steps(directory))
+    steps_seen = (_whole(record.get("step")), _whole(last.get("step")), *checkpoint_steps)
     is_done = status == "finished"
     step = _whole(record.get("step")) if is_done else max((s for s in steps_seen if s is not None), default=None)
     steps = _whole(record.get("steps"))

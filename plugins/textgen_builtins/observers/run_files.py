@@ -123,14 +123,14 @@ class Samples:
 
         It is replaced as a whole: of a part, nobody could say where the last sample ends.
         """
-        kept, last = read_bytes(self.path).decode("utf-8", "replace") if self.path.exists() else "", 0
-        for heading in re.finditer(r"^=== step (\d+) ===$", kept, re.MULTILINE):
+        kept, last = read_bytes(self.path) if self.path.exists() else b"", 0
+        for heading in re.finditer(rb"^=== step (\d{1,20}) ===$", kept, re.MULTILINE):
             if not keep(int(heading[1])):
                 kept = kept[: heading.start()]
                 break
             last = int(heading[1])
         with _needed(self.path):
-            write_atomic(self.path, (kept + more).encode())
+            write_atomic(self.path, kept + more.encode())
         return last
 
 
