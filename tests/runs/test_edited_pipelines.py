@@ -107,6 +107,15 @@ def test_what_no_pipeline_has_is_an_error(edited: Callable[..., Path]) -> None:
     assert caught.value.source == str(run / "pipeline.toml")
 
 
+@pytest.mark.parametrize("sampler", [1.5, {"type": "greedy"}])
+def test_a_chain_that_is_no_list_is_an_error(edited: Callable[..., Path], sampler: Any) -> None:
+    run = edited({"sampler": sampler})
+    with pytest.raises(
+        textgen.PipelineError, match=r"pipeline\.toml: sampler: expected an array of tables, \[\[sampler"
+    ):
+        textgen.load(run)
+
+
 @pytest.mark.parametrize("text", ["", "[", "\0", "x = 1\n"])
 def test_what_is_no_pipeline_is_a_damaged_file(edited: Callable[..., Path], text: str) -> None:
     run = edited({})

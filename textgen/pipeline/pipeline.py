@@ -169,9 +169,14 @@ def make_choice(kind: str, table: Any, reader: Reader, *, source: str) -> Choice
     return choice
 
 
+def no_chain(kind: str, value: Any) -> Fault:
+    """What is wrong with a value that is to be a list of tables, and is none."""
+    return Fault(kind, f"expected an array of tables, [[{kind}]]", show(value))
+
+
 def _chain(kind: str, tables: Any, reader: Reader) -> tuple[Any, ...]:
     if not isinstance(tables, list | tuple):
-        reader.faults.append(Fault(kind, f"expected an array of tables, [[{kind}]]", show(tables)))
+        reader.faults.append(no_chain(kind, tables))
         return ()
     return tuple(reader.choice(kind, table, f"{kind}[{i}]") for i, table in enumerate(tables))
 

@@ -23,7 +23,7 @@ from textgen.files.reading import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.options import DataOptions, DecodingOptions
-from textgen.pipeline.pipeline import make_choice, without_start
+from textgen.pipeline.pipeline import make_choice, no_chain, without_start
 from textgen.pipeline.sampling import changed, named
 from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
@@ -86,7 +86,9 @@ def _load(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
     )
     listed = [("tokenizer", tables["tokenizer"]), ("model", without_start(tables["model"])[0])]
-    listed += [("sampler", table) for table in tables.get("sampler", [])]
+    if not isinstance(chain := tables.get("sampler", []), list | tuple):
+        raise PipelineError([no_chain("sampler", chain)], str(directory.path / "pipeline.toml"))
+    listed += [("sampler", table) for table in chain]
     tokenizer_choice, model_choice, *chain = _choices(directory, record, listed, reader)
     edited = {choice.offer.kind: choice for choice in (tokenizer_choice, model_choice) if choice.offer.kind not in made}
     _check_edits(stored, edited, reader)
