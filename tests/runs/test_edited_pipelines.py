@@ -110,9 +110,8 @@ def test_what_no_pipeline_has_is_an_error(edited: Callable[..., Path]) -> None:
 @pytest.mark.parametrize("sampler", [1.5, {"type": "greedy"}])
 def test_a_chain_that_is_no_list_is_an_error(edited: Callable[..., Path], sampler: Any) -> None:
     run = edited({"sampler": sampler})
-    with pytest.raises(
-        textgen.PipelineError, match=r"pipeline\.toml: sampler: expected an array of tables, \[\[sampler"
-    ):
+    said = r"pipeline\.toml: sampler: expected an array of tables, \[\[sampler"
+    with pytest.warns(UserWarning, match="was changed"), pytest.raises(textgen.PipelineError, match=said):
         textgen.load(run)
 
 
