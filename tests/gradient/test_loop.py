@@ -22,7 +22,7 @@ from commands import run_with_torch
 import textgen
 from textgen import BuildContext, Component, Engine, PipelineError, PluginSet, TrainingError, hookimpl, option
 from textgen.events import Evaluation, Event, Settled, StepDone
-from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant, cosine, warmup_stable_decay
+from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant, cosine, eager, warmup_stable_decay
 from textgen.gradient.computing import choose_precision, choose_workers, cross_entropy
 from textgen.protocols import TrainerState, TrainingContext
 
@@ -154,9 +154,10 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(monkeypatch: 
         def set_dropout_seed(self, seed: int) -> None:
             pass
 
-    step = torch.optim.AdamW.step
+    optimizer = eager(torch.optim.AdamW)
+    step = optimizer.step
     monkeypatch.setattr(
-        torch.optim.AdamW,
+        optimizer,
         "step",
         lambda *given: (computed["update"].add(threading.current_thread().name), step(*given))[1],
     )

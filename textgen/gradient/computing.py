@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import statistics
 import threading
 import time
@@ -304,16 +305,23 @@ def _times(
     while len(times[-1]) < _TURNS * _TRIALS and time.perf_counter() < end:
         for (precision, workers), taken in zip(ways, times, strict=True):
             with contextlib.closing(Computation.of(model, context.device, precision, workers)) as computation:
-                first = _seconds(computation, windows)
-                if times[0] and first > _HOPELESS * times[0][0]:
-                    taken.append(first)
-                    return times
-                turn_end = time.perf_counter() + _TRYING - first
-                for _ in range(_TRIALS):
-                    taken.append(_seconds(computation, windows))
-                    if time.perf_counter() > turn_end:
-                        break
+                made, is_hopeless = _turn(computation, windows, _HOPELESS * times[0][0] if times[0] else math.inf)
+            taken += made
+            if is_hopeless:
+                return times
     return times
+
+
+def _turn(computation: Computation, windows: npt.NDArray[np.int64], hopeless: float) -> tuple[list[float], bool]:
+    """The seconds of some steps, after one that does not count; of that one alone, and True, if it took `hopeless`."""
+    first = _seconds(computation, windows)
+    if first > hopeless:
+        return [first], True
+    made: list[float] = []
+    end = time.perf_counter() + _TRYING - first
+    while not made or (len(made) < _TRIALS and time.perf_counter() < end):
+        made.append(_seconds(computation, windows))
+    return made, False
 
 
 def _seconds(computation: Computation, windows: npt.NDArray[np.int64]) -> float:
