@@ -177,9 +177,31 @@ def test_a_command_that_is_suggested_is_quoted(tmp_path: Path) -> None:
     assert f"did you mean textgen run {shlex.quote(name)}?" in done.stderr
 
 
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
 def test_a_prompt_in_another_script_works_in_the_c_locale(hostile: Path, tmp_path: Path) -> None:
-    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = ("-m", "textgen", "generate", hostile, "--prompt", "Паром", "--unknown-characters", "skip", "--stop", "ж")
-    done = run_python(*command, folder=tmp_path, extra=locale)
+    done = run_python(*command, folder=tmp_path, extra=C_LOCALE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Паром")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("run", "p.toml"), "паром' cannot be a file's name where those are ascii"),
+        (("run", "p.toml", "--set", "output=out", "--set", "generate.prompt=Щ"), "the vocabulary: 'Щ' (U+0429)"),
+        (("init", "паром.txt"), "in this locale names are ascii, so set PYTHONUTF8=1"),
+    ],
+)
+def test_what_the_c_locale_cannot_name_is_one_line(
+    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any, command: tuple[str, ...], said: str
+) -> None:
+    tables = tiny_pipeline(corpus={"type": "file", "path": "text.txt"})
+    (tmp_path / "text.txt").write_text("the clock struck nine. " * 90)
+    (tmp_path / "паром.txt").write_text("the clock struck nine. " * 90)
+    write_pipeline({**tables, "output": "паром"}, "p.toml")
+    done = run_python("-m", "textgen", *command, folder=tmp_path, extra=C_LOCALE)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.startswith("textgen: error: "), said in line) == (2, True, True), line

@@ -263,3 +263,21 @@ def test_tab_completes_commands_and_options(session: Terminal) -> None:
     assert session.ask("/set\tmax\t=5") == ""
     assert session.ask("/un\tmax\t") == ""
     assert "max_new_tokens = 7" not in session.ask("/options\t")
+
+
+def test_a_session_takes_another_script_in_the_c_locale(
+    begin: Callable[..., Terminal], tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("паром ушёл, и никто не пришёл.\n" * 90, encoding="utf-8")
+    made = run(tiny_pipeline(corpus={"type": "file", "path": str(tmp_path / "text.txt")}))
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    session = begin(made.path, "--max-new-tokens", "20", "--greedy", **locale)
+    whole = load(made.path).generate("паром", max_new_tokens=20, temperature=0, stop="ш")
+    assert session.ask("паром") == f"{load(made.path).generate('паром', max_new_tokens=20, temperature=0)}\n"
+    assert session.ask("/set stop=ш") == ""
+    assert 'stop = "ш"' in session.ask("/options")
+    assert session.ask("паром") == f"{whole}\n"
+    assert session.ask("/save паром") == ""
+    assert (tmp_path / "паром").is_file()
+    assert session.ask("щ").startswith("error: the prompt has characters outside the vocabulary: 'щ' (U+0449)")
+    session.leave()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -227,6 +228,29 @@ shelf.run(shelf.folder / "text.txt", "killed")
     assert shelf.reads == 3
     assert [path.name for path in cache().folder.iterdir() if path.name.startswith(".")] == []
     assert len(cache().entries()) == 1
+
+
+def test_what_the_cache_names_is_on_the_disk_before(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file and folder is synced before it is renamed into the cache, and the cache after."""
+    synced, named = set(), []
+
+    def sync(descriptor: int, real: Any = os.fsync) -> None:
+        real(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def rename(source: Any, target: Any, real: Any) -> None:
+        if Path(target).parent == cache().folder and not Path(target).name.startswith(".removed-"):
+            inside = [path for path in Path(source).rglob("*") if not path.name.startswith(".use-")]
+            named.append((Path(target).suffix, {path.stat().st_ino for path in [Path(source), *inside]} <= synced))
+            synced.discard(cache().folder.stat().st_ino)
+        real(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, functools.partial(rename, real=getattr(os, name)))
+    shelf.run(shelf.write())
+    assert sorted(named) == [("", True), (".json", True)]
+    assert cache().folder.stat().st_ino in synced
 
 
 # Several runs.

@@ -51,6 +51,10 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
         click.echo(f"textgen: error: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
         _leave_stdout()
         return 1
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8" and not debug:
+        name = f"{error.object!r} cannot be a file's name where those are {error.encoding}, as in this locale"
+        click.echo(f"textgen: error: {name}; set PYTHONUTF8=1", err=True)
+        return 2
     if isinstance(error, MemoryError) and not debug:
         click.echo("textgen: error: out of memory", err=True)
         return 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from textgen.cli.prompts import as_text
 from textgen.errors import UsageError
 from textgen.suggest import nearest
 
@@ -20,6 +21,7 @@ set_option = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
+    callback=lambda _ctx, _parameter, given: tuple(map(as_text, given)),
     help="Override a key of the pipeline, as in trainer.epochs=5. May be given several times.",
 )
 device_option = click.option(

@@ -46,6 +46,11 @@ def as_text(argument: str) -> str:
     return argument
 
 
+def as_path(text: str) -> str:
+    """What was typed, as the path it names: the reverse of `as_text`."""
+    return os.fsdecode(text.encode(errors="surrogateescape"))
+
+
 def check_utf8(text: str, what: str = "the prompt") -> None:
     """Raise UsageError for a text with bytes that are not UTF-8: Python has put surrogates in their place."""
     try:

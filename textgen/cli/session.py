@@ -12,7 +12,7 @@ import click
 
 from textgen.cli.line_editing import line_editing
 from textgen.cli.options import check_state_output
-from textgen.cli.prompts import as_text, check_utf8
+from textgen.cli.prompts import as_path, as_text, check_utf8
 from textgen.cli.request_options import as_arguments, parse_value
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.streams import print_stream, report_seed
@@ -120,7 +120,7 @@ class Session:
         self._write("", state=state, **({"seed": None} if self._options.get("seed") == "random" else {}))
 
     def _save(self, file: str) -> None:
-        state = self._last_state()
+        state, file = self._last_state(), as_path(file)
         check_state_output("/save", file)
         state.save(file)
 

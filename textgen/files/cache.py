@@ -8,8 +8,8 @@
     .partial-*/    an entry that is being made, with a .use-* in it
     .removed-*/    an entry that is being removed
 
-An entry appears whole, by a rename. What a killed process leaves is known by its locks, which the system releases. What
-a power loss spoils is found by checksums, and made again.
+An entry appears whole, as textgen.files.durable says. What a killed process leaves is known by its locks, which the
+system releases. What a disk spoils is found by checksums, and made again.
 
 Entries above the limit go, the one that was used longest ago first, but none that a living process uses.
 """
@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from textgen.errors import CorruptFileError, UsageError
+from textgen.files.durable import sync_file, sync_folder, sync_tree, write_atomic, write_synced
 from textgen.files.reading import LARGEST, cache_directory, read_json
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ class Cache:
             use = _new_use(partial)
         try:
             header = {"format": _FORMAT, "facts": dict(facts), **self._write_data(partial / "data", pieces)}
-            _write(partial / "entry.json", header)
+            write_synced(partial / "entry.json", _sealed(header))
+            sync_tree(partial)
             with self._lock():
                 _release(use)  # on Windows no folder is renamed while a file in it is open
                 path = self.folder / key
@@ -141,6 +143,7 @@ class Cache:
                     path.rename(self.folder / f".removed-{uuid.uuid4().hex}")
                 if not path.exists():
                     partial.rename(path)
+                    sync_folder(self.folder)
         finally:
             _release(use)
             shutil.rmtree(partial, ignore_errors=True)
@@ -170,9 +173,7 @@ class Cache:
     def note(self, key: str, value: Mapping[str, Any]) -> None:
         """Write a small value under a key."""
         self._make_folder()
-        made = self.folder / f".note-{uuid.uuid4().hex}"
-        _write(made, value)
-        made.replace(self.folder / f"{key}.json")
+        write_atomic(self.folder / f"{key}.json", _sealed(value))
 
     def recall(self, key: str) -> dict[str, Any] | None:
         """The value of a note; None if there is none that can be read."""
@@ -233,9 +234,7 @@ class Cache:
                     view, digest, left = view[left:], hashlib.sha256(), _BLOCK
                 digest.update(view)
                 left -= len(view)
-            if len(blocks) >= _CHECKED:  # else every block is checked whenever it is opened
-                file.flush()
-                os.fsync(file.fileno())
+            sync_file(file)
         return {"size": size, "sha256": [*blocks, digest.hexdigest()]}
 
     def _make_folder(self) -> None:
@@ -257,7 +256,7 @@ class Cache:
         for path in [*self.folder.glob(".partial-*"), *self.folder.glob(".removed-*")]:
             if not self._is_used(path):
                 shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob(".note-*"):
+        for path in self.folder.glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < time.time() - _PATIENCE:
                     path.unlink()
@@ -291,13 +290,13 @@ def _new_use(path: Path) -> BaseFileLock:
     return use
 
 
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON with its checksum: what a power loss may spoil is found out when it is read."""
-    path.write_text(json.dumps({"sha256": _checksum(value), "value": value}), encoding="ascii")
+def _sealed(value: Mapping[str, Any]) -> bytes:
+    """A value as JSON with its checksum: what a disk spoils is found out when it is read."""
+    return json.dumps({"sha256": _checksum(value), "value": value}).encode("ascii")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What `_write` wrote; None if it is not there, or spoilt."""
+    """What was sealed; None if it is not there, or spoilt."""
     try:
         stored = read_json(path, largest=LARGEST)
         value: dict[str, Any] = stored["value"]

@@ -1,4 +1,4 @@
-"""Writes that survive a kill and a power loss. Every file of a run, a cache or a saved state is written from here.
+"""Writes that survive a kill and a power loss. Every file of a run, a cache or a saved state is written by these steps.
 
 What is assumed of a file system is less than the common ones promise. After a power loss a file holds what it held when
 it was last synced, and any part of what was written since, or zeros in its place. A folder lists what it listed when it
@@ -82,7 +82,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         try:
             with temporary.open("xb") as file:
                 yield file
-                _sync(file)
+                sync_file(file)
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -120,7 +120,7 @@ def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
     with _named(path), path.open("wb") as file:
         for piece in (data,) if isinstance(data, bytes) else data:
             file.write(piece)
-        _sync(file)
+        sync_file(file)
 
 
 def append(path: Path, data: bytes) -> None:
@@ -129,7 +129,7 @@ def append(path: Path, data: bytes) -> None:
         end = file.tell()
         try:
             file.write(data)
-            _sync(file)
+            sync_file(file)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.ftruncate(file.fileno(), end)
@@ -245,7 +245,7 @@ def _file_system(folder: Path) -> str:
     return name if name.startswith("fuse") else ""
 
 
-def _sync(file: BinaryIO) -> None:
+def sync_file(file: BinaryIO) -> None:
     """Wait until the disk has what was written to a file."""
     file.flush()
     if sys.platform == "darwin":

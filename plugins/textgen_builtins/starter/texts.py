@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -98,7 +99,7 @@ def path_of(text: str) -> Address | Path:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{text!r} is not UTF-8, as a name in a pipeline must be; rename it") from error
+        raise UsageError(f"{text!r} is not UTF-8, as a name in a pipeline must be; {_remedy(text)}") from error
     if Address.matches(text):
         return Address(text)
     path = Path(text)
@@ -107,6 +108,15 @@ def path_of(text: str) -> Address | Path:
     if path.suffix.lower() == ".toml":
         raise UsageError(f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}")
     return path
+
+
+def _remedy(name: str) -> str:
+    """What to do where a name is not UTF-8, or only the locale is not."""
+    try:
+        os.fsencode(name).decode()
+    except UnicodeError:
+        return "rename it"
+    return f"in this locale names are {sys.getfilesystemencoding()}, so set PYTHONUTF8=1"
 
 
 def _with_documents(config: FileConfig, field: str | None, remarks: list[str]) -> FileConfig:
