@@ -119,3 +119,18 @@ def test_a_stop_text_may_be_an_escape(
     assert ended == whole.partition("\n")[0] + "\n"
     shown = textgen("generate", "--help", cwd=tmp_path).stdout
     assert r"\n is a line break" in " ".join(shown.split())
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("generate", "RUN", "--prompt-file", "/dev/zero"), "/dev/zero has more than 64 MB, too much for prompts"),
+        (("evaluate", "RUN", "/dev/zero"), "/dev/zero is a device, which may have no end; give a file, or - for stdin"),
+    ],
+)
+def test_a_device_without_end_is_one_line(
+    textgen: Callable[..., Any], finished_run: Path, arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    done = textgen(*(str(finished_run) if each == "RUN" else each for each in arguments), cwd=tmp_path)
+    assert (done.code, done.stdout, done.stderr) == (2, "", f"textgen: error: {said}\n")

@@ -121,6 +121,8 @@ def _readable_twice(file: str) -> Iterator[str]:
     if Address.matches(file) or (file != "-" and (Path(file).is_file() or Path(file).is_dir())):
         yield file
         return
+    if file != "-" and (Path(file).is_char_device() or Path(file).is_block_device()):
+        raise UsageError(f"{file} is a device, which may have no end; give a file, or - for stdin")
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
         with Path(folder, "stdin" if file == "-" else "text").open("wb") as copy, click.open_file(file, "rb") as read:
             shutil.copyfileobj(read, copy)

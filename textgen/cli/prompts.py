@@ -15,8 +15,10 @@ import click
 
 from textgen.errors import CorpusError, UsageError
 from textgen.files.encodings import decode
+from textgen.visible import byte_count
 
 _PATIENCE_SECONDS: Final = 1.0
+_LARGEST: Final = 64_000_000  # bytes of a file of prompts: some, such as devices, have no end
 
 
 def read_prompts(
@@ -77,7 +79,10 @@ def _read(path: str) -> str:
     if path == "-" and sys.stdin is None:  # it was closed before the process began
         raise UsageError("- reads stdin, which is closed")
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise UsageError(f"{path} has more than {byte_count(_LARGEST)}, too much for prompts")
         text = "".join(decode([data], Path(path), tell=_tell)).removeprefix("\ufeff")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
