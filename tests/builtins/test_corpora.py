@@ -283,6 +283,23 @@ def test_the_book_is_downloaded_once(
     assert again.stdout == "178979\n"
 
 
+def test_the_book_has_its_name_on_the_disk(
+    book: Path, python: Callable[..., Any], proxy: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    code = """
+import os, textgen
+synced, real = set(), os.fsync
+def fsync(descriptor):
+    real(descriptor)
+    synced.add(os.fstat(descriptor).st_ino)
+os.fsync = fsync
+list(textgen.Engine().read_corpus({"type": "time-machine"}))
+print({os.stat("cache").st_ino, os.stat("cache/timemachine.txt").st_ino} <= synced)
+"""
+    done = python("-c", code, cwd=tmp_path, env={"TEXTGEN_CACHE_DIR": "cache", **proxy(200, book.read_bytes())})
+    assert (done.stdout, done.code) == ("True\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("damage", ["truncated", "longer", "page", "missing"])
 def test_what_is_not_the_book_never_reaches_the_cache(
     book: Path, time_machine: Callable[..., Any], proxy: Callable[..., dict[str, str]], tmp_path: Path, damage: str

@@ -29,7 +29,7 @@ from typing import IO, Any, Final, TextIO
 import attrs
 
 from textgen.errors import CorpusError
-from textgen.files.durable import write_json
+from textgen.files.durable import sync_file, write_json
 from textgen.files.reading import cache_directory
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.visible import byte_count
@@ -134,8 +134,7 @@ def download(address: str, path: Path, *, console: TextIO | None = None, largest
                 if pause is None:
                     raise CorpusError(f"{address} cannot be fetched: {broken}") from broken
                 time.sleep(pause)
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
         file.seek(0)
         beginning = file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
         file.seek(0)

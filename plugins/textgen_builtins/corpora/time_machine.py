@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from textgen.errors import CorpusError
+from textgen.files.durable import sync_folder
 from textgen.files.reading import cache_directory
 from textgen_builtins.corpora.downloads import download
 
@@ -33,6 +34,7 @@ def cached_book(*, console: TextIO | None, offline: bool) -> Path:
             if download(URL, temporary, console=console).sha256 != _SHA256:
                 raise CorpusError(f"{URL} did not give the book: its checksum is wrong")
             temporary.replace(path)
+            sync_folder(path.parent)
         except CorpusError as error:
             raise CorpusError(f"{error}; {advice}", path) from error
         finally:
