@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_run import TEXT, flip, tables, tree
 
 import textgen
+from textgen.gradient import GradientOptions, GradientTrainer
+from textgen.protocols import TrainerState
 from textgen.runs.directory import RunDirectory
 
 
@@ -152,3 +155,18 @@ def test_a_state_too_large_to_be_held_is_written_at_once(folder: Path, monkeypat
         assert (held.path / name).read_bytes() == (written.path / name).read_bytes()
     steps = [sorted(path.name for path in (run.path / "checkpoints").iterdir()) for run in (held, written)]
     assert steps[0] == steps[1]
+
+
+def test_a_state_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    class Large(GradientTrainer):
+        def state(self) -> TrainerState:
+            made = super().state()
+            return TrainerState(made.arrays, {**made.values, "log": "a" * 21_000_000})
+
+    trainer = Large(GradientOptions(steps=3), lambda weights: torch.optim.SGD(weights, lr=0.1))
+    said = r"cannot be written to .*: the values of its trainer are too large \(its 21,000,\d+ bytes .* read back\)"
+    with pytest.raises(textgen.RunError, match=said):
+        textgen.train(
+            corpus=TEXT, model={"type": "rnn", "hidden_size": 4}, trainer=trainer, device="cpu", output=tmp_path / "run"
+        )
+    assert not list((tmp_path / "run").glob("checkpoints/*"))

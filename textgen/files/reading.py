@@ -187,13 +187,17 @@ def remedied(remedy: str, place: str = "") -> Iterator[None]:
 
 def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
     """What a run keeps of a fitted tokenizer. Raises UsageError for more than can be read back."""
-    data = (json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n").encode()
     try:
-        check_json(data)
-        if len(data) > LARGEST_JSON:
-            raise ValueError(f"its {len(data):,} bytes are more than the {LARGEST_JSON:,} that can be read back")
+        return checked_json((json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n").encode())
     except ValueError as error:
         raise UsageError(f"the vocabulary is too large: {error}; choose a smaller one", argument="tokenizer") from error
+
+
+def checked_json(data: bytes) -> bytes:
+    """JSON that is to be written. Raises ValueError for more than can be read back."""
+    check_json(data)
+    if len(data) > LARGEST_JSON:
+        raise ValueError(f"its {len(data):,} bytes are more than the {LARGEST_JSON:,} that can be read back")
     return data
 
 

@@ -21,7 +21,7 @@ import attrs
 
 from textgen.errors import CorruptFileError
 from textgen.files.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
-from textgen.files.reading import inside, read_json, read_tensors, read_weights, tensor_pieces
+from textgen.files.reading import checked_json, inside, read_json, read_tensors, read_weights, tensor_pieces
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
 from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
@@ -142,9 +142,14 @@ class Checkpoints:
                 errno.EEXIST, f"{final} is in the way, and is not a checkpoint; move it away", str(final)
             )
         values = {"trainer": checkpoint.trainer.values, "progress": attrs.asdict(checkpoint.progress)}
+        try:
+            state = checked_json(json.dumps(values).encode())
+        except ValueError as error:
+            cause = f"the values of its trainer are too large ({error}), and belong into arrays"
+            raise OSError(errno.EFBIG, cause, str(final / _PARTS[2])) from error
         arrays = map(tensor_pieces, (checkpoint.tensors, checkpoint.trainer.arrays))
         with new_folder(final) as folder:
-            parts = zip(_PARTS, (*arrays, [json.dumps(values).encode()]), strict=True)
+            parts = zip(_PARTS, (*arrays, [state]), strict=True)
             files = {name: _write_part(folder / name, pieces) for name, pieces in parts}
             manifest = {"step": checkpoint.step, "files": files}
             write_synced(folder / _MANIFEST, json.dumps(manifest, indent=2).encode())  # last: it says what is whole
