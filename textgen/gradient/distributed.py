@@ -65,8 +65,7 @@ class DistributedComputation(Computation):
     def _sum(self, loss: Tensor) -> Tensor:
         """Set the gradients of all processes to their sums, and return that of the losses.
 
-        Small tensors travel together, since on a CPU a message costs more than what it carries: half a step of
-        DistributedDataParallel's.
+        Small tensors travel together, since on a CPU a message costs more than what it carries.
         """
         parameters = [p for p in self.replicas[0].parameters() if p.requires_grad]
         used = loss.new_tensor([p.grad is not None for p in parameters] if self._unused else [])
@@ -77,8 +76,9 @@ class DistributedComputation(Computation):
         sums = [total, used, *(p.grad for p in parameters if p.grad is not None)]
         for large in (tensor for tensor in sums if tensor.numel() >= _LARGE):
             dist.all_reduce(large, group=self._group)
-        for _, same in itertools.groupby(sorted(sums, key=_kind), _kind):
-            small = [tensor for tensor in same if tensor.numel() < _LARGE]
+        together = sorted((tensor for tensor in sums if tensor.numel() < _LARGE), key=_kind)
+        for _, same in itertools.groupby(together, _kind):
+            small = list(same)
             flat = torch.cat([tensor.flatten() for tensor in small])
             dist.all_reduce(flat, group=self._group)
             parts = torch.split(flat, [tensor.numel() for tensor in small])

@@ -17,9 +17,7 @@ _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1536)
 _PASSES: Final = 8.0  # times that it should have time to read the text: then the widest one learns most.
 _SMALL: Final = 250_000  # characters of a text; a smaller one more often, by the cube root
-_FOR_A_WEIGHT: Final = (
-    24  # characters to read for each of its weights, which is enough where it reads a text less often
-)
+_FOR_A_WEIGHT: Final = 24  # characters for each of its weights, which is enough of a text that it reads less often
 _WEIGHTS: Final = 45  # of the network, at most, for each character: more only learn a small text by heart
 _USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
 _SLOWER: Final = 1.6  # a network twice as wide takes 2 to the power of this times as long
