@@ -4,9 +4,9 @@ Usage: python tests/benchmarks/copying.py [TEXT] [--minutes 1] [--run FOLDER] [-
 
 Trains the pipeline of `textgen init TEXT --minutes M` (The Time Machine, all characters, if no TEXT is given), or takes
 a run of it. Prints for each way to generate what share of the runs of 16 and 32 characters stands in the training text
-as well, the longest such run, and where the model is another the loss of the last tenth, in nats per character. The
-held-out text is in the table as a text that nobody copied. A mixture with other n-grams has the same network; these are
-counted anew, and the gate is fitted anew.
+as well, the longest such run, what share of the runs of 16 stands earlier in the same text, and where the model is
+another the loss of the last tenth, in nats per character. The held-out text is in the table as a text that nobody
+copied. A mixture with other n-grams has the same network; these are counted anew, and the gate is fitted anew.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from textgen_builtins.models.ngram.model import NgramModel
 _GATE_FRACTION, _LEAD = 0.05, 512  # as in the trainer of mixtures
 _OTHERS: dict[str, dict[str, Any]] = {
     "mixture, `trainer.second.prune = [0, 0, 0, 0, 1]`": {"prune": (0, 0, 0, 0, 1)},
+    "mixture, `model.second.recent = 0`": {"recent": 0},
     "mixture, `model.second.order = 5`": {"order": 5},
     "mixture, `model.second.order = 5`, `word_contexts = 0`": {"order": 5, "word_contexts": 0},
     "mixture, `model.second.order = 4`, `word_contexts = 0`": {"order": 4, "word_contexts": 0},
@@ -48,8 +49,8 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=12)
     parser.add_argument("--characters", type=int, default=500)
     given = parser.parse_args()
-    print("| what writes | temperature | 16 characters | 32 characters | longest | loss |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| what writes | temperature | 16 characters | 32 characters | longest | of itself | loss |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         source, run = Path(folder, "text.txt"), given.run or Path(folder, "run")
         text = given.text.read_text(encoding="utf-8-sig") if given.text else "".join(
@@ -77,7 +78,8 @@ def rows(generator: textgen.Generator, text: str, given: argparse.Namespace) -> 
         shares = [np.mean([report.ngram_shares[n] or 0.0 for report in reports]) for n in (16, 32)]
         longest = max(report.longest for report in reports)
         lost = f"{loss(of, held_out):.3f}" if of is not None else ""
-        return [name, temperature, *(f"{share:.1%}" for share in shares), str(longest), lost]
+        again = np.mean([repeated(text) for text in texts])
+        return [name, temperature, *(f"{share:.1%}" for share in shares), str(longest), f"{again:.1%}", lost]
 
     def written(model: Any, temperature: float = 0.8) -> list[str]:
         made = attrs.evolve(generator, model=model).generate_many(
@@ -91,19 +93,35 @@ def rows(generator: textgen.Generator, text: str, given: argparse.Namespace) -> 
     yield row("the network alone", "0.8", written(mixture.first), mixture.first)
     yield row("the n-grams and words alone", "0.8", written(mixture.second), mixture.second)
     yield row("the mixture", "0.8", written(mixture), mixture)
-    yield row("the mixture", "1.0", written(mixture, 1.0))
+    for temperature in (0.5, 1.0):
+        yield row("the mixture", str(temperature), written(mixture, temperature))
     for name, options in _OTHERS.items():
         other = with_other_counts(mixture, tokens[:cut], **options)
         yield row(name, "0.8", written(other), other)
+        if "recent" in options:
+            yield row(name, "0.5", written(other, 0.5))
+
+
+def repeated(text: str, size: int = 16) -> float:
+    """The share of the runs of so many characters that stand earlier in the text."""
+    runs = [text[start : start + size] for start in range(len(text) - size + 1)]
+    return 1 - len(set(runs)) / max(1, len(runs))
 
 
 def with_other_counts(
-    mixture: Mixture, training: Any, order: int | None = None, word_contexts: int = 2, prune: Any = None
+    mixture: Mixture,
+    training: Any,
+    order: int | None = None,
+    word_contexts: int = 2,
+    recent: int = 2000,
+    prune: Any = None,
 ) -> Mixture:
     """The network of a mixture with n-grams counted in another way, as its trainer would have made it."""
-    size = gate_size(len(training), _GATE_FRACTION, 4, mixture.vocab_size)
+    size = gate_size(len(training), _GATE_FRACTION, len(mixture.prior), mixture.vocab_size)
+    assert isinstance(mixture.second, NgramModel)
     for_gate, second = (
-        counted(tokens, mixture, order, word_contexts, prune) for tokens in (training[:-size], training)
+        counted(tokens, NgramModel(order, mixture.vocab_size, word_contexts, mixture.second.reader, recent), prune)
+        for tokens in (training[:-size], training)
     )
     made = Mixture(mixture.first, second, mixture.make_second, mixture.vocab_size)
     read = training[-size - _LEAD : -1]
@@ -112,17 +130,10 @@ def with_other_counts(
     return made
 
 
-def counted(tokens: Any, mixture: Mixture, order: int | None, word_contexts: int, prune: Any) -> NgramModel:
-    """An n-gram model of `tokens`."""
-    assert isinstance(mixture.second, NgramModel)
-    model = NgramModel(order, mixture.vocab_size, word_contexts, mixture.second.reader)
-    data = Dataset(
-        training=tokens,
-        validation=tokens[:0],
-        vocab_size=mixture.vocab_size,
-        window_length=1,
-        window_stride=1,
-    )
+def counted(tokens: Any, model: NgramModel, prune: Any) -> NgramModel:
+    """A model, fitted to `tokens`."""
+    sizes = {"vocab_size": model.trie.vocab_size, "window_length": 1, "window_stride": 1}
+    data = Dataset(training=tokens, validation=tokens[:0], **sizes)
     for _ in CountTrainer(0.0, Budget(10**9, 1, prune)).train(model, data, TrainingContext(seed=0, device="cpu")):
         pass
     return model

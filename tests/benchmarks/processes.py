@@ -1,11 +1,12 @@
-"""Two processes of one thread against one process of two threads, each a whole loop of textgen.gradient.
+"""Two processes of one thread against one process of two threads, ours and plain loops of torch.
 
 Usage: python tests/benchmarks/processes.py [--hidden 256,512] [--steps 12] [--repeats 5]
 
 Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement and take turns, A B
-A B ..., so that what else the machine does hits both. Prints the seconds of one process over those of two, as a ratio
-with its spread: above 1 two processes are the faster. How far that is possible depends on the machine, so a plain loop
-of torch under DistributedDataParallel, in two processes too, takes its turn; theirs over ours is the second ratio.
+C D A ..., so that what else the machine does hits all. Prints the seconds of others over those of our two processes,
+as ratios with their spread: above 1 ours are the faster. The others are a plain loop of torch in one process of two
+threads, which has a target; the plain loop under DistributedDataParallel in two processes; and the loop of
+textgen.gradient in one process of two threads, which shows what a second process is worth on this machine.
 Instead, `--gloo 2` measures sums over gloo between two processes of this machine, and `--bytes` the memory of trainers
 by parameter; both print the tables of docs/scaling.md.
 """
@@ -75,7 +76,7 @@ def steps(hidden: int, processes: Processes | None, trainer: str = "adamw", opti
 
 
 def plain_steps(hidden: int, rank: int, size: int) -> Iterator[float]:
-    """The losses of the same steps by torch's own means, under DistributedDataParallel, as its tutorials write them."""
+    """The losses of the same steps by torch's own means, several processes under DistributedDataParallel."""
     embedding, head = nn.Embedding(VOCABULARY, 64), nn.Linear(hidden, VOCABULARY)
     lstm = nn.LSTM(64, hidden, batch_first=True)
 
@@ -89,7 +90,7 @@ def plain_steps(hidden: int, rank: int, size: int) -> Iterator[float]:
                 hidden, state = self.lstm(self.embedding(x), state)
                 return self.head(hidden), state
 
-    network = DistributedDataParallel(Network(), gradient_as_bucket_view=True)
+    network: Any = DistributedDataParallel(Network(), gradient_as_bucket_view=True) if size > 1 else Network()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
     tokens = torch.from_numpy(np.random.default_rng(0).integers(VOCABULARY, size=(64, 15_000)))
     rows, state = tokens[rank * 64 // size : (rank + 1) * 64 // size], None
@@ -111,7 +112,8 @@ def serve(rank: int, size: int, hidden: int, port: int, pipe: Any, plain: bool) 
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1 if size > 1 else 2)
     if plain:
-        dist.init_process_group("gloo", rank=rank, world_size=size)
+        if size > 1:
+            dist.init_process_group("gloo", rank=rank, world_size=size)
         _answer(plain_steps(hidden, rank, size), pipe)
         return
     processes = Processes(rank, size, rank, size) if size > 1 else None
@@ -146,7 +148,7 @@ def compare(hidden: int, count: int, repeats: int) -> None:
     """Print the ratio for one size."""
     context = mp.get_context("spawn")
     pipes, running = [], []
-    for size, plain in ((1, False), (2, False), (2, True)):
+    for size, plain in ((2, False), (1, True), (2, True), (1, False)):
         port = free_port()
         pairs = [context.Pipe() for _ in range(size)]
         pipes.append([ours for ours, _ in pairs][: size if plain else 1])
@@ -156,7 +158,7 @@ def compare(hidden: int, count: int, repeats: int) -> None:
             running.append(process)
 
     def seconds(steps: int) -> list[float]:
-        """Of each of the three, in turn."""
+        """Of each, in turn."""
         made = []
         for group in pipes:
             for pipe in group:
@@ -170,8 +172,13 @@ def compare(hidden: int, count: int, repeats: int) -> None:
         pipe.send(0)
     for process in running:
         process.join()
-    for place, name, target in ((0, "two threads", TARGETS.get(hidden, 1.0)), (2, "a plain loop in two", 1.0)):
-        found = [turn[place] / turn[1] for turn in turns]
+    others = (
+        ("a plain loop of two threads", TARGETS.get(hidden, 1.0)),
+        ("a plain loop in two", 1.0),
+        ("two threads", 0),
+    )
+    for place, (name, target) in enumerate(others, start=1):
+        found = [turn[place] / turn[0] for turn in turns]
         spread = (min(found), statistics.median(found), max(found))
         show(f"LSTM of {hidden}: two processes against {name}", spread, target)
 

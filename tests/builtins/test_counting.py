@@ -165,7 +165,7 @@ def test_training_starts_again_wherever_it_stopped() -> None:
 
 def test_a_stopped_run_leaves_nothing_behind_and_counts_again(tmp_path: Path) -> None:
     trainer = {"type": "count", "prune": [0, 0, 1], "processes": 2}
-    tables = pipeline(tmp_path, {"type": "ngram", "order": 4, "word_contexts": 0}, trainer)
+    tables = pipeline(tmp_path, {"type": "ngram", "order": 4, "word_contexts": 0, "recent": 0}, trainer)
     asked = iter([False, True])
     with pytest.raises(Interrupted):
         Engine().run(tables, output=tmp_path / "run", cancelled=lambda: next(asked))

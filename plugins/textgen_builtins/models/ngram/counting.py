@@ -31,15 +31,15 @@ _PART, _PARTS = 1 << 18, 64  # tokens of a long text that tell its entropy
 
 @attrs.define(eq=False)
 class CountTrainer:
-    """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words if the model counts them.
+    """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words and the gate if it has one.
 
     A text whose counting takes more than the memory of the `budget`, or of which n-grams are to be left out, is counted
     in shards on disk. Steps are then parts of that work, whose loss is that of order 1, and the last step's that of the
     model on the last 4,096 tokens, and the text of the gate is not counted. Words are counted in so many tokens as fit
     into the memory.
 
-    The model has its n-grams after the last order, and its words after the last step. All that the trainer's state
-    holds is how far it came: one that goes on counts again, in silence up to there, or if in shards from step 1.
+    The model has its n-grams after the last order, and its words and gate after the last step. All that the trainer's
+    state holds is how far it came: one that goes on counts again, in silence up to there, or if in shards from step 1.
 
     prune_entropy   of an n-gram, by how much it changes the model, in nats per token, to stay; see `pruning`
     max_tokens      of the training text that are counted, from many places of it; 0 for all
@@ -58,7 +58,7 @@ class CountTrainer:
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Count, yielding after each order the exact loss of the training text under a model of that order.
 
-        After the step for words it is the loss of the text's last 4,096 tokens. Then evaluate.
+        After the last step of several experts it is the loss of the text's last 4,096 tokens. Then evaluate.
         """
         if not isinstance(model, NgramModel):
             raise UsageError(
@@ -85,7 +85,9 @@ class CountTrainer:
             epoch=1 if in_shards else self._step,
             training_loss=loss,
             validation_loss=(
-                mean_loss(model, data.validation, data.vocab_size) if model.words else model.trie.loss(data.validation)
+                mean_loss(model, data.validation, data.vocab_size)
+                if model.is_gated
+                else model.trie.loss(data.validation)
             ),
         )
 
@@ -106,14 +108,14 @@ class CountTrainer:
     def _at_once(self, model: NgramModel, data: Dataset, order: int) -> Iterator[Progress]:
         """Count with all of the text in memory, giving the loss after each step."""
         tokens = data.training
-        steps = order + (model.reader is not None)
+        steps = order + model.is_gated
         for loss in _count_ngrams(model, tokens, order):
             yield Progress(steps, len(tokens), loss)
-        if model.reader is not None:
+        if model.is_gated:
             model.words = self._count_words(model, tokens)
             size = gate_size(len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size)
             if size:
-                part = NgramModel(order, data.vocab_size, model.kinds - 1, model.reader)
+                part = model.untrained(order)
                 for _ in _count_ngrams(part, tokens[:-size], order):
                     pass
                 part.words = self._count_words(part, tokens[:-size])
@@ -123,7 +125,7 @@ class CountTrainer:
     def _in_shards(self, model: NgramModel, data: Dataset, order: int) -> Iterator[Progress]:
         """Count in bounded memory."""
         tokens, size = data.training, 0
-        if model.reader is not None:
+        if model.is_gated:
             size = gate_size(len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size)
         counted = tokens[: len(tokens) - size]
         counter = BoundedCounter(counted, data.vocab_size, order, self.budget, self.prune_entropy)
@@ -132,7 +134,7 @@ class CountTrainer:
             steps = progress.steps
             yield progress
         self.thresholds, model.trie = counter.prune, counter.trie
-        if model.reader is not None:
+        if model.is_gated:
             model.words = self._count_words(model, counted)
             if size:
                 model.gate = _gate(model, tokens, size)
@@ -140,8 +142,9 @@ class CountTrainer:
         release(tokens)
 
     def _count_words(self, model: NgramModel, tokens: Ids) -> tuple[WordCounts, ...]:
-        """The counts of what follows words, by the number of words before the word so far."""
-        assert model.reader is not None
+        """The counts of what follows words, by the number of words before the word so far; none without a reader."""
+        if model.reader is None:
+            return ()
         counted = stretches(tokens, max(_LEAD, self.budget.memory // _BYTES_PER_WORD_TOKEN), _PARTS)
         ids = np.asarray(counted, np.int64)
         words = model.reader.read(np.zeros((1, 3), np.uint64), ids[None, :-1])[0]  # (N - 1, 3)

@@ -9,6 +9,7 @@ import numpy as np
 
 from textgen.protocols import Ids, Tensors
 from textgen_builtins.models.gate import Gate
+from textgen_builtins.models.ngram.recent import RecentTokens
 from textgen_builtins.models.ngram.smoothing import Floats32, Ints
 from textgen_builtins.models.ngram.trie import Trie
 from textgen_builtins.models.ngram.words import Hashes, WordCounts, WordReader, context_keys, context_keys_of_one
@@ -25,21 +26,27 @@ class NgramModel:
 
     Without an `order` its trainer chooses one.
 
-    With a `reader`, also of counts of what follows the word so far with up to `word_contexts` words before it. There
-    are then three experts: the n-grams; the word so far alone, interpolated with the n-grams; and the longest of the
-    contexts of words, interpolated with the shorter ones and the n-grams. The `gate` mixes them: at first with
-    EXPERT_WEIGHTS at every token, later as it was fitted. A model without a reader is its one expert.
+    It is made of experts, the first of which are the n-grams. With a `reader`, there are also counts of what follows
+    the word so far with up to `word_contexts` words before it, as two experts: the word so far alone, interpolated with
+    the n-grams; and the longest of the contexts of words, interpolated with the shorter ones and the n-grams. With
+    `recent`, the last expert is what followed in so many tokens before, interpolated with the n-grams. The `gate`
+    mixes them: at first with `expert_weights` at every token, later as it was fitted.
 
-    Its weights are `counts`, `keys` and `sizes` of a Trie, and where n-grams were left out `totals` and `discounts`.
-    With a reader also `gate.bias` and `gate.slopes` and, for
+    Its weights are `counts`, `keys` and `sizes` of a Trie, and where n-grams were left out `totals` and `discounts`;
+    with several experts also `gate.bias` and `gate.slopes`; with a reader, for
     each number n of words before the word so far, `words.n.contexts`, `.counts` and `.edges` of WordCounts. How many
     there are depends on the text, so load_tensors takes any number that fits together.
     """
 
     def __init__(
-        self, order: int | None, vocab_size: int, word_contexts: int = 0, reader: WordReader | None = None
+        self,
+        order: int | None,
+        vocab_size: int,
+        word_contexts: int = 0,
+        reader: WordReader | None = None,
+        recent: int = 0,
     ) -> None:
-        self.order = order
+        self.order, self.recent = order, recent
         self.reader = reader if word_contexts else None
         self.kinds = word_contexts + 1 if self.reader else 0  # of contexts of words
         self.words: tuple[WordCounts, ...] = ()
@@ -49,7 +56,16 @@ class NgramModel:
     @property
     def expert_weights(self) -> tuple[float, ...]:
         """(E,) the weights of the experts before a gate is fitted to any text."""
-        return EXPERT_WEIGHTS if self.kinds else (1.0,)
+        return (EXPERT_WEIGHTS if self.kinds else (1.0,)) + ((0.0,) if self.recent else ())
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether there are several experts, and a gate."""
+        return len(self.expert_weights) > 1
+
+    def untrained(self, order: int) -> NgramModel:
+        """Another of its kind, of this order."""
+        return NgramModel(order, self.trie.vocab_size, max(0, self.kinds - 1), self.reader, self.recent)
 
     def decoder(self, batch_size: int) -> NgramDecoder:
         """A decoder at the start state, in which no token went before."""
@@ -59,7 +75,7 @@ class NgramModel:
         """`sizes` are of the orders counted so far."""
         trie = self.trie.tensors()
         words = {f"words.{n}.{key}": a for n, counts in enumerate(self.words) for key, a in counts.tensors().items()}
-        return trie | words | (self.gate.tensors() if self.kinds else {})
+        return trie | words | (self.gate.tensors() if self.is_gated else {})
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Take over counts. Raises ValueError where they are not those of such a model."""
@@ -86,21 +102,26 @@ class NgramModel:
         kinds = range(self.kinds if has_words else 0)
         parts = ({key: tensors[f"words.{n}.{key}"] for key in ("contexts", "edges", "counts")} for n in kinds)
         self.words = tuple(WordCounts(size, **part) for part in parts)
-        if self.kinds:
+        if self.is_gated:
             self.gate = Gate.of_tensors(tensors, len(self.expert_weights))
 
 
 @attrs.define(eq=False)
 class _Place:
-    """A context of one sequence: its node, words and last token, what the experts say (E, V), and where tokens lead."""
+    """A context of one sequence: its node, words and last token, and where tokens lead.
+
+    probabilities   (V,) by the n-grams
+    logs            (E, V) what the experts say, but for that of recent tokens
+    """
 
     state: tuple[int, list[int], int]
+    probabilities: Floats32
     logs: Floats32
     following: dict[int, _Place] = attrs.field(factory=dict)
 
 
 class NgramDecoder:
-    """textgen.protocols.Decoder. It carries for each row the node of the longest context known, and the last words.
+    """textgen.protocols.Decoder. It carries for each row the longest context known, and the last words and tokens.
 
     It is made of E experts, whose own log probabilities it also gives; a mixture weighs each of them.
     """
@@ -109,7 +130,9 @@ class NgramDecoder:
         self._model, self._trie = model, model.trie
         self._reader = model.reader
         self._experts = len(model.expert_weights)
-        self._set(np.zeros(batch_size, np.int64), np.zeros((batch_size, 3), np.uint64), self._no_token(batch_size))
+        recent = RecentTokens.none(batch_size, model.recent, model.trie.order) if model.recent else None
+        nodes, words = np.zeros(batch_size, np.int64), np.zeros((batch_size, 3), np.uint64)
+        self._set(nodes, words, self._no_token(batch_size), recent)
 
     @property
     def batch_size(self) -> int:
@@ -134,8 +157,13 @@ class NgramDecoder:
             return self.experts_after(tokens.item())[None]
         if tokens.shape[1]:
             self._read(tokens.astype(np.int64))
+            if self._recent:
+                self._recent.append(tokens)
         self._save()
-        return self._fill(self._nodes, self._words, self._last, self._logs)
+        self._fill(self._nodes, self._words, self._last, self._logs)
+        if self._recent:
+            self._recent.interpolate(self._logs[:, -1])
+        return np.log(self._logs, self._logs)
 
     def score_experts(self, tokens: Ids) -> Floats32:
         """Log probabilities (B, T, E, V) after each of `tokens` (B, T)."""
@@ -147,14 +175,22 @@ class NgramDecoder:
         for first in range(0, len(out), step):
             rows = slice(first, first + step)
             self._fill(nodes.ravel()[rows], flat[rows], last[rows], out[rows])
-        return out.reshape(*nodes.shape, *out.shape[1:])
+        logs = out.reshape(*nodes.shape, *out.shape[1:])
+        if self._recent:
+            self._recent.read(ids, logs[:, :, -1])
+        return np.log(logs, logs)
 
     def read_state(self) -> Tensors:
-        """`context` (B,) int64, the numbers of nodes of this model's trie; `words` (B, 4) int64, if words count."""
+        """`context` (B,) int64, the numbers of nodes of this model's trie; `words` (B, 4) int64, if words count.
+
+        `recent` (B, R) int32, if recent tokens do: the last R, negative before the beginning.
+        """
         self._save()
-        state = {"context": self._nodes.copy()}
+        state: Tensors = {"context": self._nodes.copy()}
         if self._reader:
             state["words"] = np.concatenate([self._words.view(np.int64), self._last[:, None]], axis=1)
+        if self._recent:
+            state["recent"] = self._recent.tokens
         return state
 
     def write_state(self, state: Tensors) -> None:
@@ -168,12 +204,18 @@ class NgramDecoder:
             if given.shape != (len(nodes), 4):
                 raise ValueError(f"words must be of shape {(len(nodes), 4)}, and is of {given.shape}")
             words, last = np.ascontiguousarray(given[:, :3]).view(np.uint64), given[:, 3]
-        self._set(nodes, words, last)
+        recent = None
+        if self._recent:
+            tokens = np.asarray(state["recent"])
+            if tokens.shape != (len(nodes), self._model.recent) or (tokens >= self._trie.vocab_size).any():
+                raise ValueError(f"recent must be {(len(nodes), self._model.recent)} tokens, and is {tokens.shape}")
+            recent = RecentTokens(tokens, self._trie.order)
+        self._set(nodes, words, last, recent)
 
-    def _set(self, nodes: Ints, words: Hashes, last: Ints) -> None:
-        self._nodes, self._words, self._last = nodes, words, last
+    def _set(self, nodes: Ints, words: Hashes, last: Ints, recent: RecentTokens | None) -> None:
+        self._nodes, self._words, self._last, self._recent = nodes, words, last, recent
         self._unsaved: tuple[int, list[int], int] | None = None  # node, words and token of one, where these are behind
-        self._recent: dict[tuple[int, ...], _Place] = {}  # of a batch of one, by its context
+        self._places: dict[tuple[int, ...], _Place] = {}  # of a batch of one, by its context
         self._place: _Place | None = None  # where it is, if that is one of them
         self._scratch = np.empty(self._trie.vocab_size, np.float32)
         self._logs = np.empty((len(nodes), self._experts, self._trie.vocab_size), np.float32)
@@ -196,15 +238,13 @@ class NgramDecoder:
             self._words, self._last = words[:, -1].copy(), tokens[:, -1].copy()
         return nodes, words
 
-    def _fill(self, nodes: Ints, words: Hashes, last: Ints, out: Floats32) -> Floats32:
-        """Fill `out` (M, E, V) with the experts' log probabilities."""
-        first = out[:, 0]
-        self._trie.probabilities(nodes, first)
+    def _fill(self, nodes: Ints, words: Hashes, last: Ints, out: Floats32) -> None:
+        """Fill `out` (M, E, V) with the experts' probabilities; where recent tokens are one, with the n-grams'."""
+        self._trie.probabilities(nodes, out[:, 0])
+        out[:, 1:] = out[:, :1]
         if self._reader:
-            out[:, 1:] = first[:, None]
             for kind, (keys, counts) in enumerate(zip(self._keys(words, last), self._model.words, strict=False)):
                 counts.interpolate(keys, out[:, min(kind, 1) + 1])
-        return np.log(out, out)
 
     def _keys(self, words: Hashes, last: Ints) -> list[Ints]:
         return context_keys(words, last, self._model.kinds - 1)
@@ -215,7 +255,14 @@ class NgramDecoder:
         if place is None:
             place = self._find_place(token)
         self._place, self._unsaved = place, place.state
-        return place.logs
+        if self._recent is None:
+            return place.logs
+        logs: Floats32 = self._logs[0]
+        logs[:-1], logs[-1] = place.logs, place.probabilities
+        self._recent.append_one(token)
+        self._recent.interpolate(logs[-1:])
+        np.log(logs[-1], logs[-1])
+        return logs
 
     def _find_place(self, token: int) -> _Place:
         """Where `token` leads to, kept where it is not too large."""
@@ -223,29 +270,30 @@ class NgramDecoder:
         node = self._trie.advance_one(node, token)
         if self._reader:
             words = self._reader.read_one(words, token)
+        experts = self._logs[0] if self._recent is None else self._logs[0, :-1]
         if self._logs.nbytes > _RECENT // 64:
-            return _Place((node, words, token), self._fill_one(node, words, token, self._logs[0]))
+            return self._place_of(node, words, token, experts)
         context = (node, token, *words)
-        place = self._recent.get(context)
+        place = self._places.get(context)
         if place is None:
-            if len(self._recent) * self._logs.nbytes >= _RECENT:
-                self._recent.clear()
+            if len(self._places) * self._logs.nbytes >= _RECENT:
+                self._places.clear()
                 self._place = None
-            logs = self._fill_one(node, words, token, np.empty_like(self._logs[0]))
-            place = self._recent[context] = _Place((node, words, token), logs)
+            place = self._places[context] = self._place_of(node, words, token, np.empty_like(experts))
         if self._place is not None:
             self._place.following[token] = place
         return place
 
-    def _fill_one(self, node: int, words: list[int], token: int, out: Floats32) -> Floats32:
-        """Fill `out` (E, V) with the experts' log probabilities in one context."""
+    def _place_of(self, node: int, words: list[int], token: int, out: Floats32) -> _Place:
+        """The context, whose experts' log probabilities are written into `out`."""
         self._trie.probabilities_of_one(node, out[0], self._scratch)
+        probabilities = out[0].copy()
         if self._reader:
             out[1:] = out[0]
             keys = context_keys_of_one(words, token, self._model.kinds - 1)
             for kind, (key, counts) in enumerate(zip(keys, self._model.words, strict=False)):
                 counts.interpolate_one(key, out[1 if kind == 0 else 2], self._scratch)
-        return np.log(out, out)
+        return _Place((node, words, token), probabilities, np.log(out, out))
 
     def _save(self) -> None:
         """Bring the state of a batch of one up to date."""

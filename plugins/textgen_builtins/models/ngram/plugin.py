@@ -23,7 +23,8 @@ class NgramConfig:
 
     Chen and Goodman, "An empirical study of smoothing techniques for language modeling", Computer Speech and
     Language 13 (1999): three discounts per order, continuation counts below the highest order, uniform at the root.
-    Counts over words are of what follows the word so far, alone and together with words before it.
+    Counts over words are of what follows the word so far, alone and together with words before it. The text so far
+    counts too: it tells which names and phrases this text uses.
     """
 
     order: int | None = option(
@@ -36,6 +37,12 @@ class NgramConfig:
         2,
         help="words before the word so far that it is counted with; 0 counts no words. Words are runs of letters",
         validator=and_(ge(0), le(2)),
+    )
+    recent: int = option(
+        2000,
+        help="tokens of the text so far in which places are looked for that ended like it: names and phrases come "
+        "back soon. What followed there counts as much as it told in the training text; 0 looks at none",
+        validator=and_(ge(0), le(100_000)),
     )
 
 
@@ -102,7 +109,7 @@ def build_ngram(config: NgramConfig, context: BuildContext) -> Model:
     if config.word_contexts:
         assert context.tokenizer is not None
         reader = WordReader.of(context.tokenizer)
-    return NgramModel(config.order, context.vocab_size, config.word_contexts, reader)
+    return NgramModel(config.order, context.vocab_size, config.word_contexts, reader, config.recent)
 
 
 def build_count(config: CountConfig, context: BuildContext) -> Trainer:
