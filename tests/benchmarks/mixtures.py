@@ -2,6 +2,7 @@
 
 Usage: python tests/benchmarks/mixtures.py [--text FILE] [--seeds 3] [--epochs 12]
        python tests/benchmarks/mixtures.py --speed [--text FILE] [--epochs 1] [--units 256]
+       python tests/benchmarks/mixtures.py --speed --run FOLDER
 
 Trains an LSTM of 256 units and an n-gram model in a mixture on the first nine tenths of a text, once for each seed, and
 prints the loss of the last tenth in nats per character: of each part alone, of their product at fixed weights, and of
@@ -9,7 +10,8 @@ the mixture. The text is The Time Machine in small letters and spaces, or the fi
 weights are the best ones for the very text that is reported, which favours them.
 
 With --speed it generates in turn with the network alone and with the mixture, and prints how many times as many
-characters a second of the processor's time the mixture makes: median, least and greatest of seven pairs.
+characters a second of the processor's time the mixture makes: median, least and greatest of seven pairs. The mixture is
+trained for it, or that of a run, such as one of `textgen init`'s pipeline.
 """
 
 from __future__ import annotations
@@ -40,9 +42,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--units", type=int, default=256, help="of the network whose speed is measured")
+    parser.add_argument("--run", type=Path, help="a run whose mixture's speed is measured")
     arguments = parser.parse_args()
     if arguments.speed:
-        speed(arguments.text, arguments.epochs, arguments.units)
+        with tempfile.TemporaryDirectory() as folder:
+            given = arguments.text, arguments.epochs, 0, Path(folder), arguments.units
+            speed(textgen.load(arguments.run) if arguments.run else trained(*given))
         return
     rows = [losses(arguments.text, arguments.epochs, seed) for seed in range(arguments.seeds)]
     print("| what predicts it | mean | lowest | highest |\n| --- | --- | --- | --- |")
@@ -51,32 +56,30 @@ def main() -> None:
         print(f"| {name} | {np.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} |")
 
 
-def speed(text: Path | None, epochs: int, units: int) -> None:
+def speed(generator: textgen.Generator) -> None:
     """Print the mixture's speed as a share of its network's."""
-    with tempfile.TemporaryDirectory() as folder:
-        generator = trained(text, epochs, 0, Path(folder), units)
-        assert isinstance(generator.model, Mixture)
-        alone = attrs.evolve(generator, model=generator.model.first)
-        prompts = [prompt.lower() for prompt in ("The time ", "I saw ", "It was ", "And then ")]
-        cases: tuple[tuple[str, int, dict[str, float]], ...] = (
-            ("greedy, one text", 1, {"temperature": 0.0}),
-            ("sampled at 0.8, one text", 1, {"temperature": 0.8}),
-            ("sampled at 0.8, 256 texts", 64, {"temperature": 0.8}),
-        )
-        for name, number, options in cases:
+    assert isinstance(generator.model, Mixture)
+    alone = attrs.evolve(generator, model=generator.model.first)
+    prompts = [prompt.lower() for prompt in ("The time ", "I saw ", "It was ", "And then ")]
+    cases: tuple[tuple[str, int, dict[str, float]], ...] = (
+        ("greedy, one text", 1, {"temperature": 0.0}),
+        ("sampled at 0.8, one text", 1, {"temperature": 0.8}),
+        ("sampled at 0.8, 256 texts", 64, {"temperature": 0.8}),
+    )
+    for name, number, options in cases:
 
-            def seconds(of: textgen.Generator, number: int = number, options: Any = options) -> float:
-                begun = time.process_time()
-                if number == 1:
-                    for prompt in prompts:
-                        of.generate(prompt, max_new_tokens=1000, **options)
-                else:
-                    of.generate_many(prompts, n=number, batch_size=256, max_new_tokens=100, **options)
-                return time.process_time() - begun
+        def seconds(of: textgen.Generator, number: int = number, options: Any = options) -> float:
+            begun = time.process_time()
+            if number == 1:
+                for prompt in prompts:
+                    of.generate(prompt, max_new_tokens=1000, **options)
+            else:
+                of.generate_many(prompts, n=number, batch_size=256, max_new_tokens=100, **options)
+            return time.process_time() - begun
 
-            seconds(generator), seconds(alone)
-            ratios = [seconds(alone) / seconds(generator) for _ in range(7)]
-            print(f"{name:26} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+        seconds(generator), seconds(alone)
+        ratios = [seconds(alone) / seconds(generator) for _ in range(7)]
+        print(f"{name:26} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
 
 
 def trained(text: Path | None, epochs: int, seed: int, folder: Path, units: int = 256) -> textgen.Generator:

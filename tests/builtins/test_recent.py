@@ -41,18 +41,23 @@ def test_the_counts_are_those_of_matches_within_reach(text: list[int], reach: in
     read, whole = RecentTokens.none(2, reach, ORDER), lower.copy()
     for part in (slice(0, cut), slice(cut, None)):
         read.read(rows[:, part], whole[:, part])
-    stepped, one = RecentTokens.none(2, reach, ORDER), RecentTokens.none(1, reach, ORDER)
+    stepped, one, leaping = (RecentTokens.none(size, reach, ORDER) for size in (2, 1, 1))
     for t, token in enumerate(text):
         expected = by_hand(text[: t + 1], reach, lower[0, t])
         np.testing.assert_allclose(whole[0, t], expected, rtol=1e-5)
         stepped.append(rows[:, t : t + 1])
         both = lower[:, t].copy()
         stepped.interpolate(both)
-        one.append_one(token)
+        one.append(np.array([[token]]))
         alone = lower[:1, t].copy()
         one.interpolate(alone)
         np.testing.assert_array_equal(both, whole[:, t])
         np.testing.assert_array_equal(alone[0], whole[0, t])
+        if t % 3 != 1:  # one and two tokens at a time, in turn
+            leaping.append(rows[:1, t - 1 if t % 3 == 2 else t : t + 1])
+            alone = lower[:1, t].copy()
+            leaping.interpolate(alone)
+            np.testing.assert_array_equal(alone[0], whole[0, t])
     np.testing.assert_array_equal(stepped.tokens, read.tokens)
 
 
@@ -64,7 +69,7 @@ def test_a_text_of_one_character_is_read_by_a_bounded_number_of_matches() -> Non
     last = lower[:, -1].copy()
     stepped.interpolate(last)
     np.testing.assert_array_equal(last, whole[:, -1])
-    np.testing.assert_allclose(last[0, 1], 0.5 * (0.7 / 200) ** len(LENGTHS), rtol=1e-3)
+    np.testing.assert_allclose(last[0, 1], 0.5 * (0.7 / 16) ** len(LENGTHS), rtol=1e-3)
 
 
 def model(recent: int) -> Model:

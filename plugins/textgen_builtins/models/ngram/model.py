@@ -190,7 +190,7 @@ class NgramDecoder:
         if self._reader:
             state["words"] = np.concatenate([self._words.view(np.int64), self._last[:, None]], axis=1)
         if self._recent:
-            state["recent"] = self._recent.tokens
+            state["recent"] = self._recent.tokens.copy()
         return state
 
     def write_state(self, state: Tensors) -> None:
@@ -209,7 +209,7 @@ class NgramDecoder:
             tokens = np.asarray(state["recent"])
             if tokens.shape != (len(nodes), self._model.recent) or (tokens >= self._trie.vocab_size).any():
                 raise ValueError(f"recent must be {(len(nodes), self._model.recent)} tokens, and is {tokens.shape}")
-            recent = RecentTokens(tokens, self._trie.order)
+            recent = RecentTokens.of(tokens, self._trie.order)
         self._set(nodes, words, last, recent)
 
     def _set(self, nodes: Ints, words: Hashes, last: Ints, recent: RecentTokens | None) -> None:
@@ -258,10 +258,13 @@ class NgramDecoder:
         if self._recent is None:
             return place.logs
         logs: Floats32 = self._logs[0]
-        logs[:-1], logs[-1] = place.logs, place.probabilities
+        logs[:-1], last = place.logs, logs[-1:]
+        last[0] = place.probabilities
         self._recent.append_one(token)
-        self._recent.interpolate(logs[-1:])
-        np.log(logs[-1], logs[-1])
+        if self._recent.interpolate(last):
+            np.log(last, last)
+        else:
+            last[0] = place.logs[0]
         return logs
 
     def _find_place(self, token: int) -> _Place:
