@@ -18,9 +18,9 @@ HELD_OUT = TEXT[-2_000:]
 CONTEXT = TrainingContext(seed=0, device="cpu")
 
 
-def count(tokens: Any, vocab_size: int, order: int) -> NgramModel:
+def count(tokens: Any, vocab_size: int, order: int, end: int | None = None) -> NgramModel:
     """An n-gram model of all but the last tenth of `tokens`."""
-    model = NgramModel(order, vocab_size)
+    model = NgramModel(order, vocab_size, end=end)
     for _ in CountTrainer().train(model, dataset(tokens, vocab_size), CONTEXT):
         pass
     return model

@@ -27,15 +27,17 @@ TOKENS = np.array([CHARACTERS.index(c) for c in TEXT])
 SIZE = len(CHARACTERS)
 
 
-def in_shards(tokens: Any, vocab_size: int, order: int, budget: Budget, prune_entropy: float = 0.0) -> Trie:
-    counter = BoundedCounter(np.asarray(tokens), vocab_size, order, budget, prune_entropy)
+def in_shards(
+    tokens: Any, vocab_size: int, order: int, budget: Budget, prune_entropy: float = 0.0, end: int | None = None
+) -> Trie:
+    counter = BoundedCounter(np.asarray(tokens), vocab_size, order, budget, prune_entropy, end)
     for _ in counter.run():
         pass
     return counter.trie
 
 
-def at_once(tokens: Any, vocab_size: int, order: int) -> Trie:
-    model = NgramModel(order, vocab_size)
+def at_once(tokens: Any, vocab_size: int, order: int, end: int | None = None) -> Trie:
+    model = NgramModel(order, vocab_size, end=end)
     data = Dataset(
         training=np.asarray(tokens),
         validation=np.empty(0, np.int64),
@@ -55,14 +57,17 @@ def at_once(tokens: Any, vocab_size: int, order: int) -> Trie:
     seed=st.integers(0, 9),
     length=st.integers(13, 150),
     rows=st.sampled_from([20, 60, 10_000]),
+    end=st.integers(0, 12),
 )
-def test_counts_are_those_of_the_whole_text(vocab_size: int, order: int, seed: int, length: int, rows: int) -> None:
+def test_counts_are_those_of_the_whole_text(
+    vocab_size: int, order: int, seed: int, length: int, rows: int, end: int
+) -> None:
     tokens = np.random.default_rng(seed).integers(0, min(vocab_size, 4), length) * ((vocab_size - 1) // 3 or 1)
     tokens %= vocab_size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bounded, "_LEAST_ROWS", rows)
-        found = in_shards(tokens, vocab_size, order, Budget(1, 1, (0,)))
-    expected = at_once(tokens, vocab_size, order)
+        found = in_shards(tokens, vocab_size, order, Budget(1, 1, (0,)), end=int(tokens[end]))
+    expected = at_once(tokens, vocab_size, order, end=int(tokens[end]))
     assert found.sizes == expected.sizes
     np.testing.assert_array_equal(found.keys, expected.keys)
     np.testing.assert_array_equal(found.counts, expected.counts)

@@ -16,14 +16,20 @@ from textgen_builtins.models.ngram.smoothing import FALLBACK, discounts
 BEGINNING = -1
 
 
-def reference(tokens: Sequence[int], order: int, vocab_size: int) -> Callable[[tuple[int, ...], int], float]:
-    """P(token | context) by interpolated modified Kneser-Ney, with dictionaries and loops."""
+def reference(
+    tokens: Sequence[int], order: int, vocab_size: int, end: int | None = None
+) -> Callable[[tuple[int, ...], int], float]:
+    """P(token | context) by interpolated modified Kneser-Ney, with dictionaries and loops.
+
+    N-grams that begin with `end`, as those with <s> of KenLM, are counted as often as they occur.
+    """
     counts: dict[int, Counter[tuple[int, ...]]] = {}
     for n in range(1, order + 1):
         before = defaultdict(list)
         for i in range(len(tokens) - n + 1):
             before[tuple(tokens[i : i + n])].append(tokens[i - 1] if i else BEGINNING)
-        counts[n] = Counter({gram: len(b) if n == order else len(set(b)) for gram, b in before.items()})
+        occurs = {gram: n == order or (n > 1 and gram[0] == end) for gram in before}
+        counts[n] = Counter({gram: len(b) if occurs[gram] else len(set(b)) for gram, b in before.items()})
     taken = {n: reference_discounts(counts[n]) for n in counts}
 
     def probability(context: tuple[int, ...], token: int) -> float:
@@ -52,13 +58,24 @@ def reference_discounts(counts: Counter[tuple[int, ...]]) -> list[float]:
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("length", [2, 3, 40, 400])
-def test_agrees_with_the_reference(order: int, length: int) -> None:
+@pytest.mark.parametrize("ends", [False, True])
+def test_agrees_with_the_reference(order: int, length: int, ends: bool) -> None:
     characters = sorted(set(TEXT[:600]))
     tokens = [characters.index(c) for c in TEXT[: length + length // 9]]  # dataset() holds the last tenth out
     size = len(characters) + 1
     training = tokens[: len(tokens) - len(tokens) // 10]
-    model, probability = count(tokens, size, order), reference(training, order, size)
-    contexts = [[], [size - 1], training[-5:], training[:3], training[2:6], [0, 1, 2, 3], [size - 1, *training[:2]]]
+    end = characters.index(" ") if ends else None  # words as documents
+    model, probability = count(tokens, size, order, end), reference(training, order, size, end)
+    contexts = [
+        [],
+        [characters.index(" ")],
+        [size - 1],
+        training[-5:],
+        training[:3],
+        training[2:6],
+        [0, 1, 2, 3],
+        [size - 1, *training[:2]],
+    ]
     for context in contexts:
         row = np.exp(model.decoder(1).extend(np.array([context], np.int64))[0])
         known = tuple(context[max(0, len(context) - order + 1) :])

@@ -11,6 +11,7 @@ from counted import CONTEXT, HELD_OUT, TEXT, dataset, pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
+import textgen
 from textgen import Engine
 from textgen.protocols import Model
 from textgen_builtins.models.ngram.counting import CountTrainer
@@ -119,3 +120,16 @@ def test_words_lower_the_loss_of_held_out_text(tmp_path: Any) -> None:
         losses.append(run.generator.score(HELD_OUT).loss)
     assert losses[1] < losses[0] - 0.03
     assert losses[2] < losses[0] - 0.03
+
+
+@pytest.mark.parametrize("order", [3, 6])
+def test_documents_begin_as_those_of_the_corpus(order: int) -> None:
+    names = [f"{first}{rest}" for rest in ("ana.", "oren.", "il.", "utha.") for first in "MMMMMMKKT" * 5]
+    names = np.random.default_rng(0).permutation(names).tolist()
+    run = textgen.train(
+        corpus=names, model={"type": "ngram", "order": order}, trainer={"type": "count", "gate_fraction": 0}
+    )
+    tokenizer, logits = run.generator.tokenizer, run.generator.logits([run.generator.tokenizer.end_id])[-1]
+    shares = np.exp(logits - np.logaddexp.reduce(logits))
+    for letter, share in (("M", 6 / 9), ("K", 2 / 9), ("T", 1 / 9)):
+        assert abs(float(shares[tokenizer.encode(letter)[0]]) - share) < 0.05

@@ -62,9 +62,17 @@ class Progress:
 class BoundedCounter:
     """Counts the n-grams of `tokens` (N,), N > 0, up to `order`; `trie` has them once `run` has ended."""
 
-    def __init__(self, tokens: Ids, vocab_size: int, order: int, budget: Budget, prune_entropy: float = 0.0) -> None:
+    def __init__(
+        self,
+        tokens: Ids,
+        vocab_size: int,
+        order: int,
+        budget: Budget,
+        prune_entropy: float = 0.0,
+        end: int | None = None,
+    ) -> None:
         self._tokens, self._vocab_size, self._order, self._budget = tokens, vocab_size, order, budget
-        self._prune_entropy = prune_entropy
+        self._prune_entropy, self._end = prune_entropy, end
         self._progress = Progress(0, 0, 0.0)
         self.prune: tuple[int, ...] = ()
         self.trie = Trie(vocab_size, np.empty(0, np.int64), np.empty(0, np.int64), ())
@@ -79,7 +87,7 @@ class BoundedCounter:
             self.trie = yield from self._assemble(job)
 
     def _assemble(self, job: Job) -> Generator[Progress, None, Trie]:
-        work = _Assembly(job, self.prune, self._prune_entropy).trie()
+        work = _Assembly(job, self.prune, self._prune_entropy, self._end).trie()
         while True:
             try:
                 next(work)
@@ -154,13 +162,16 @@ class _Assembly:
     job: Job
     prune: Sequence[int]
     prune_entropy: float
+    end: int | None
 
     def trie(self) -> Generator[None, None, Trie]:
         """The n-grams that occur often enough, under the numbers of nodes that they then have."""
         keys, counts, sizes, totals, occurrences = [], [], [], [], []
         discounts, first, below = np.empty((self.job.order, 3)), 0, 1  # node of the order's first context; contexts
+        begins = range(0)  # n-grams of the order below that begin with the end of a document
         for n in range(1, self.job.order + 1):
-            order = yield from _PrunedOrder.read(self.job, n, self.prune, below)
+            order = yield from _PrunedOrder.read(self.job, n, self.prune, below, begins)
+            begins = order.begins if n > 1 else _places(order.keys, self.end)
             keys.append(order.keys + first * self.job.vocab_size)
             counts.append(order.counts)
             totals.append(order.totals)
@@ -197,14 +208,16 @@ class _PrunedOrder:
     occurrences: Any
     totals: Ints
     discounts: Floats
+    begins: range
 
     @classmethod
-    def read(cls, job: Job, n: int, prune: Sequence[int], contexts: int) -> Generator[None, None, Self]:
-        """Order n, of so many contexts that are left."""
+    def read(cls, job: Job, n: int, prune: Sequence[int], contexts: int, begins: range) -> Generator[None, None, Self]:
+        """Order n, of so many contexts that are left. All are counted as often as they occur whose contexts, before any
+        was left out, are `begins`; which those are is its `begins`."""
         folder, size, vocab_size = Path(job.folder), job.chunk, job.vocab_size
         keys, counts, occurrences = [np.empty(0, np.int64)], [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
         totals = np.zeros(contexts, np.int64)
-        numbers = np.zeros(6, np.int64)
+        numbers, passed, own = np.zeros(6, np.int64), 0, [0, 0]
         shared = folder / (f"preceding-{n}" if n < job.order else f"counts-{n}")
         renumber = _Renumbering(folder, n - 1, prune)
         for key, occurs, count in zip(
@@ -213,8 +226,13 @@ class _PrunedOrder:
             blocks(shared, np.int64, size),
             strict=True,
         ):
-            numbers += np.bincount(np.minimum(count, 5), minlength=6)
             parents = key // vocab_size
+            first, last = np.searchsorted(parents, [begins.start, begins.stop]).tolist()
+            count[first:last] = occurs[first:last]
+            if last > first:
+                own = [own[0] if own[1] else passed + first, passed + last]
+            passed += len(key)
+            numbers += np.bincount(np.minimum(count, 5), minlength=6)
             tokens = key - parents * vocab_size
             ranks = renumber.ranks(parents)
             known = ranks >= 0
@@ -224,7 +242,14 @@ class _PrunedOrder:
             counts.append(_small(count[left]))
             occurrences.append(_small(occurs[left]))
             yield None
-        return cls(_joined(keys), _joined(counts), _joined(occurrences), totals, discounts_of(numbers[1:5]))
+        joined = _joined(keys), _joined(counts), _joined(occurrences)
+        return cls(*joined, totals, discounts_of(numbers[1:5]), range(*own))
+
+
+def _places(keys: Ints, token: int | None) -> range:
+    """Where a token is among those of order 1."""
+    found = [] if token is None else np.flatnonzero(keys == token).tolist()
+    return range(found[0], found[0] + 1) if found else range(0)
 
 
 def _small(counts: Ints) -> Any:

@@ -128,7 +128,7 @@ class CountTrainer:
         if model.is_gated:
             size = gate_size(len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size)
         counted = tokens[: len(tokens) - size]
-        counter = BoundedCounter(counted, data.vocab_size, order, self.budget, self.prune_entropy)
+        counter = BoundedCounter(counted, data.vocab_size, order, self.budget, self.prune_entropy, model.end)
         steps = 0
         for progress in counter.run():
             steps = progress.steps
@@ -180,7 +180,7 @@ def usual_order(tokens: Ids) -> int:
 
 def _count_ngrams(model: NgramModel, tokens: Ids, order: int) -> Iterator[float]:
     """Count n-grams, giving the loss of a model of each order; the last becomes the model's."""
-    counter = Counter(tokens, model.trie.vocab_size)
+    counter = Counter(tokens, model.trie.vocab_size, model.end)
     for n in range(1, order + 1):
         loss = counter.add_order()
         if n == order:
@@ -216,8 +216,8 @@ class _Order:
 class Counter:
     """Counts the n-grams of a text, an order at a time. Takes about 100 bytes per token of the text meanwhile."""
 
-    def __init__(self, tokens: Ids, vocab_size: int) -> None:
-        self._tokens = np.asarray(tokens, np.int64)
+    def __init__(self, tokens: Ids, vocab_size: int, end: int | None = None) -> None:
+        self._tokens, self._end = np.asarray(tokens, np.int64), end
         self._vocab_size = vocab_size
         self._orders: list[tuple[Ints, Ints]] = []  # keys and counts
         self._top: _Order | None = None
@@ -252,11 +252,15 @@ class Counter:
 
         places   (E,) where the longer n-grams occur first, in positions from n - 1 of theirs
 
-        The beginning of the text counts as something that comes before, so that no count is 0.
+        The beginning of the text counts as something that comes before, so that no count is 0. N-grams that begin with
+        the end of a document keep their counts, as those that begin with <s> in KenLM.
         """
+        begin = self._tokens[: len(below.ngrams)] == self._end if self._end is not None and below.n > 1 else []
+        kept = below.ngrams[begin] if len(begin) else below.ngrams[:0]
         counts = np.bincount(below.ngrams[places + 1], minlength=len(below.keys))
         if len(below.ngrams):
             counts[below.ngrams[0]] += 1
+        counts[kept] = below.counts[kept]
         below.counts = counts
         self._orders[-1] = (below.keys, counts)
         self._lower = below.interpolated(self._lower, self._vocab_size)

@@ -24,7 +24,8 @@ EXPERT_WEIGHTS: Final = (0.2, 0.35, 0.5)
 class NgramModel:
     """textgen.protocols.Model of n-gram counts: up to `order` tokens, over a vocabulary of `vocab_size`.
 
-    Without an `order` its trainer chooses one.
+    Without an `order` its trainer chooses one. Where `end` is the token between documents, what begins with it is
+    counted as often as it occurs, also below the highest order: a document begins whatever came before.
 
     It is made of experts, the first of which are the n-grams. With a `reader`, there are also counts of what follows
     the word so far with up to `word_contexts` words before it, as two experts: the word so far alone, interpolated with
@@ -45,8 +46,9 @@ class NgramModel:
         word_contexts: int = 0,
         reader: WordReader | None = None,
         recent: int = 0,
+        end: int | None = None,
     ) -> None:
-        self.order, self.recent = order, recent
+        self.order, self.recent, self.end = order, recent, end
         self.reader = reader if word_contexts else None
         self.kinds = word_contexts + 1 if self.reader else 0  # of contexts of words
         self.words: tuple[WordCounts, ...] = ()
@@ -65,7 +67,7 @@ class NgramModel:
 
     def untrained(self, order: int) -> NgramModel:
         """Another of its kind, of this order."""
-        return NgramModel(order, self.trie.vocab_size, max(0, self.kinds - 1), self.reader, self.recent)
+        return NgramModel(order, self.trie.vocab_size, max(0, self.kinds - 1), self.reader, self.recent, self.end)
 
     def decoder(self, batch_size: int) -> NgramDecoder:
         """A decoder at the start state, in which no token went before."""

@@ -105,11 +105,10 @@ def build_ngram(config: NgramConfig, context: BuildContext) -> Model:
     from textgen_builtins.models.ngram.model import NgramModel
     from textgen_builtins.models.ngram.words import WordReader
 
-    reader = None
-    if config.word_contexts:
-        assert context.tokenizer is not None
-        reader = WordReader.of(context.tokenizer)
-    return NgramModel(config.order, context.vocab_size, config.word_contexts, reader, config.recent)
+    assert context.tokenizer is not None
+    reader = WordReader.of(context.tokenizer) if config.word_contexts else None
+    end = getattr(context.tokenizer, "end_id", None)
+    return NgramModel(config.order, context.vocab_size, config.word_contexts, reader, config.recent, end)
 
 
 def build_count(config: CountConfig, context: BuildContext) -> Trainer:

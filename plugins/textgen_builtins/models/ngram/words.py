@@ -48,13 +48,18 @@ class WordReader:
     def of(cls, tokenizer: Tokenizer) -> WordReader | None:
         """A reader of a tokenizer's tokens, None where none has letters.
 
-        A token's text is what it adds to a text that it stands in.
+        A token's text is what it adds to a text that it stands in. The end of a document counts as two words of its
+        own, so that nothing is known of those before it.
         """
         effects = [_effect(_added_text(tokenizer, token)) for token in range(tokenizer.vocab_size)]
+        if not any(add or tail or any(inner) for _, add, _, inner, tail in effects):
+            return None
+        end = getattr(tokenizer, "end_id", None)
+        if end is not None:
+            effects[end] = 1, 0, True, [_FACTOR, _FACTOR], 0
         factors, adds, ends, inner, tails = zip(*effects, strict=True)
         hashes = [np.array(column, np.uint64) for column in (factors, adds, inner, tails)]
-        made = cls(hashes[0], hashes[1], np.array(ends, np.bool_), hashes[2], hashes[3])
-        return made if any(array.any() for array in (made.adds, made.inner, made.tails)) else None
+        return cls(hashes[0], hashes[1], np.array(ends, np.bool_), hashes[2], hashes[3])
 
     def read(self, words: Hashes, tokens: Ints) -> Hashes:
         """(B, T, 3) hashes of the last three words after each of `tokens` (B, T), read on from `words` (B, 3)."""
