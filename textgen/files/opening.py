@@ -56,6 +56,16 @@ def special(path: Path) -> str:
     return ""
 
 
+def stamp(path: str | Path) -> tuple[int, ...] | None:
+    """Size, times and number of a regular file, which tell whether it is still the same; None if there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    facts = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return facts if stat.S_ISREG(found.st_mode) else None
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[io.BufferedReader]:
     """A regular file to read. Raises CorruptFileError for anything else, without opening it, and OSError."""

@@ -299,6 +299,17 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
+def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a component, and of those that it is made of, with those that are given in their place."""
+    if given.get("type", own.get("type")) != own.get("type"):
+        return dict(given)
+    made = dict(own)
+    for key, value in given.items():
+        both = isinstance(value, Mapping) and isinstance(own.get(key), Mapping)
+        made[key] = merged(own[key], value) if both else value
+    return made
+
+
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()

@@ -31,12 +31,12 @@ from textgen.protocols import Observer, Tokenizer, Trainer, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs import together
 from textgen.runs.checkpoints import Checkpoint
+from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import ObserverEntry, Observers
 from textgen.runs.reading import ReadingProgress
-from textgen.runs.sources import check_sources
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
 from textgen.runs.training_text import TrainingText
@@ -169,10 +169,10 @@ class Execution:
             trial = self._components.build(self.pipeline.model, attrs.evolve(context, training=False))
             load_start(trial, self.pipeline)
         if self.overwrite:
-            directory.clear(spare=directory.tokens)
+            directory.clear()
         elif onward is not None:
             best = onward.progress.best_step
-            directory.extend({onward.step} if best is None else {onward.step, best}, spare=directory.tokens)
+            directory.extend({onward.step} if best is None else {onward.step, best})
         checkpoint = onward if record is None or onward is not None else directory.checkpoints.to_resume()
         run_record.write_pipeline(self.pipeline, directory)  # first: components may read it
         return checkpoint

@@ -12,6 +12,7 @@ from textgen.errors import PluginWarning, TextgenError
 from textgen.events import Event, Stop
 from textgen.plugin.component import Offer
 from textgen.protocols import Observer
+from textgen.runs.formats import Stopped
 
 
 @attrs.frozen
@@ -25,14 +26,6 @@ class ObserverEntry:
     def name(self) -> str:
         """What the run record calls it: the component, or the class of the caller's object."""
         return type(self.observer).__name__ if self.offer is None else self.offer.name
-
-
-@attrs.frozen
-class Stopped:
-    """Which observer ended the run early, and why."""
-
-    by: str
-    reason: str
 
 
 class Observers:

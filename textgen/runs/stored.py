@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 
 from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
+from textgen.files.opening import stamp
 from textgen.files.reading import dump_tensors, read_bytes, read_json, read_weights, remedied
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
 from textgen.pipeline.structure import Reader, flat
 from textgen.protocols import Tensors
 from textgen.runs.directory import RunDirectory
+from textgen.runs.record import differences
 
 _PATIENCE: Final = 10.0  # seconds for which reading begins again while others change the run
 _PAUSE: Final = 0.02
 _SHOWN: Final = 5
-
-Stamp: TypeAlias = "tuple[tuple[int, ...] | None, ...]"
 
 
 @attrs.frozen
@@ -92,7 +90,8 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
         raise PipelineError(reader.faults, str(path))
     if hashlib.sha256(data).hexdigest() == record["files"]["pipeline.toml"]:
         return document, ()
-    return document, tuple(_differences(record["pipeline"], document.tables))
+    edits = differences(_numbered(record["pipeline"]), _numbered(document.tables))
+    return document, tuple(edit for edit in edits if edit.key != "output")
 
 
 def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> list[Difference]:
@@ -142,21 +141,11 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress
     loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""
-    of = f"the model is that of step {checkpoint.step}{loss}"
-    of = (
-        of
-        if checkpoint.step
-        else "there is no checkpoint after a step yet, and the model is as it was before the first"
-    )
-    remark = f"{directory.path}: training is not finished: {of}"
+    what = f"the model is that of step {checkpoint.step}{loss}"
+    if not checkpoint.step:
+        what = "there is no checkpoint after a step yet, and the model is as it was before the first"
+    remark = f"{directory.path}: training is not finished: {what}"
     return hashlib.sha256(dump_tensors(checkpoint.tensors)).hexdigest(), checkpoint.tensors, (remark,)
-
-
-def _differences(recorded: Mapping[str, Any], tables: Mapping[str, Any]) -> Iterator[Difference]:
-    before, now = flat(_numbered(recorded)), flat(_numbered(tables))
-    for key in before | now:
-        if key != "output" and before.get(key) != now.get(key):
-            yield Difference(key, before.get(key), now.get(key))
 
 
 def _numbered(value: Any) -> Any:
@@ -166,14 +155,6 @@ def _numbered(value: Any) -> Any:
     return {key: _numbered(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
-def stamp_of(directory: RunDirectory) -> Stamp:
+def stamp_of(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
     """What changes whenever a run is put in place, moved aside or removed."""
-    return tuple(_file_stamp(directory.path / place / "run.json") for place in ("", ".previous"))
-
-
-def _file_stamp(path: Path) -> tuple[int, ...] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return tuple(stamp(directory.path / place / "run.json") for place in ("", ".previous"))

@@ -23,7 +23,8 @@ from textgen.files.reading import VOCABULARY, read_tokenizer
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.structure import Choice
 from textgen.protocols import Corpus, Tokenizer
-from textgen.runs.corpus import CorpusDigest, HashedPieces, fit_tokenizer, token_bytes, token_dtype
+from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
+from textgen.runs.formats import CorpusDigest
 from textgen.runs.identity import TextKey, tokens_key
 from textgen.runs.reading import ReadingProgress
 from textgen.runs.splitting import split_tokens, unknown_share

@@ -85,10 +85,11 @@ def verify(path: str | Path, *, repair: bool = False, states: Iterable[str | Pat
     with directory.locked():
         directory.sweep()
         before = _report(directory, ())
-        done = _mend(directory, before)
+        bad = sorted(file.name for file in before.files if file.state in _BAD)
+        done = {name: _mend(directory, before, name) for name in bad}
         after = _report(directory, states)
     files = {file.name: file for file in after.files}
-    files |= {name: CheckedFile(name, "repaired", cause) for name, cause in done.items()}
+    files |= {name: CheckedFile(name, "repaired", cause) for name, cause in done.items() if cause}
     return attrs.evolve(after, files=tuple(files.values()))
 
 
@@ -211,37 +212,33 @@ def _failed(directory: RunDirectory, error: RunError, name: str = "run.json") ->
     return CheckedFile(name, "missing" if gone else "damaged", str(error))
 
 
-def _mend(directory: RunDirectory, report: RunReport) -> dict[str, str]:
-    """Mend what can be; what was done, by the name of the file."""
-    bad = {file.name for file in report.files if file.state in _BAD}
-    done = {}
-    if report.status:
-        record = directory.read_run()
-        if _PIPELINE in bad:
-            directory.write_artifact(_PIPELINE, pipeline_text(record["pipeline"]))
-            done[_PIPELINE] = "written again from run.json"
-        if _WEIGHTS in bad and (step := _restored(directory, record)) is not None:
-            done[_WEIGHTS] = f"made again from the checkpoint of step {step}"
-    for name in bad:
-        if name.startswith("checkpoints/") and (report.checkpoints or report.status == "finished"):
-            remove(directory.path / name)
-            done[name] = "removed"
-        elif name == FOLDER:
-            remove(directory.path / name)
-            done[name] = "removed; it is made again when it is needed"
-        elif name == _METRICS and (data := read_bytes(directory.path / name))[-1:] != b"\n":
-            write_atomic(directory.path / name, data[: data.rfind(b"\n") + 1])
-            if _metrics(directory.path / name).state == "whole":
-                done[name] = "its torn last line removed"
-    return done
+def _mend(directory: RunDirectory, report: RunReport, name: str) -> str:
+    """Mend a bad file; what was done, or "" if nothing can be."""
+    path = directory.path / name
+    if name == _PIPELINE and report.status:
+        directory.write_artifact(name, pipeline_text(directory.read_run()["pipeline"]))
+        return "written again from run.json"
+    if name == _WEIGHTS and report.status:
+        return _restore_weights(directory)
+    if name == FOLDER:
+        remove(path)
+        return "removed; it is made again when it is needed"
+    if name == _METRICS and (data := read_bytes(path))[-1:] != b"\n":
+        write_atomic(path, data[: data.rfind(b"\n") + 1])
+        return "its torn last line removed" if _metrics(path).state == "whole" else ""
+    if name.startswith("checkpoints/") and (report.checkpoints or report.status == "finished"):
+        remove(path)
+        return "removed"
+    return ""
 
 
-def _restored(directory: RunDirectory, record: Mapping[str, Any]) -> int | None:
-    """The step of the checkpoint from which the model was made again; None if there is none that has it."""
+def _restore_weights(directory: RunDirectory) -> str:
+    """Make the model again from the checkpoint that has it."""
+    sha256 = directory.read_run()["files"][_WEIGHTS]
     for step in directory.checkpoints.steps():
         with contextlib.suppress(RunError):
             data = dump_tensors(directory.checkpoints.read(step).tensors)
-            if record["files"][_WEIGHTS] == hashlib.sha256(data).hexdigest():
+            if hashlib.sha256(data).hexdigest() == sha256:
                 directory.write_artifact(_WEIGHTS, data)
-                return step
-    return None
+                return f"made again from the checkpoint of step {step}"
+    return ""
