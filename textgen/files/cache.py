@@ -43,7 +43,7 @@ FOLDER: Final = "tokens"
 _FORMAT: Final = 1
 _SIZE: Final = "TEXTGEN_CACHE_SIZE"
 _DEFAULT: Final = "10 GB"
-_UNITS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_UNITS: Final = ("", "k", "m", "g", "t")
 _BLOCK: Final = 1 << 23  # bytes with a checksum of their own
 _CHECKED: Final = 8  # blocks that are checked when an entry is opened: the first, the last, and some between
 _PATIENCE: Final = 30.0  # seconds; nobody holds the lock for longer than a moment
@@ -344,5 +344,4 @@ def _limit() -> int:
     if not match:
         raise UsageError("expected a size such as 20GB, 500MB or 0", argument=_SIZE, value=text)
     number, unit, binary = match.groups()
-    power = _UNITS[unit]
-    return int(float(number) * (2**power if binary else 10 ** (power * 3 // 10)))
+    return int(float(number) * (1024 if binary else 1000) ** _UNITS.index(unit))

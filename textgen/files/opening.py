@@ -76,15 +76,6 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
         yield file
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file, at most `limit`. Raises CorruptFileError for what is none or has more, OSError."""
-    with opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise CorruptFileError(path, f"it has {size:,} bytes, and such a file has at most {limit:,}")
-        return file.read(size)
-
-
 def read_tensor_file(path: Path) -> bytes:
     """The bytes of a safetensors file. A large one is read only if its header says what it holds, and it holds that.
 

@@ -77,33 +77,28 @@ class Execution:
             with self.directory.locked(remedy="output"), devices.threads(self._threads()), self._components:
                 self.directory.sweep()
                 return self._train_if_needed()
-        except (OSError, RunError) as error:
+        except BaseException as error:
             explained = self._explain(error)
             self.directory.abandon(made)
             if explained is None:
                 raise
             raise explained from error
-        except BaseException:
-            self.directory.abandon(made)
-            raise
 
     def _threads(self) -> int | None:
         given = self.pipeline.threads
         return given if self.processes is None else self.processes.threads(given)
 
-    def _explain(self, error: OSError | RunError) -> RunError | None:
+    def _explain(self, error: BaseException) -> RunError | None:
         """The error for what cannot be written to the run directory, which says what is left; None for any other."""
+        directory = self.directory
         if isinstance(error, OSError):
-            if not Path(os.fsdecode(error.filename or "")).is_relative_to(self.directory.path):
-                return None
-            cause = f"{os.fsdecode(error.filename)} cannot be written: {error.strerror}"
-        elif isinstance(error.__cause__, OSError) and not (
-            isinstance(error, CorruptFileError) and self.directory.path.is_dir()
-        ):
-            cause = str(error)
+            is_own = Path(os.fsdecode(error.filename or "")).is_relative_to(directory.path)
+            cause = f"{os.fsdecode(error.filename or '')} cannot be written: {error.strerror}"
         else:
-            return None
-        return RunError(f"{cause}; {self.directory.kept()}", self.directory.path)
+            is_damage = isinstance(error, CorruptFileError) and directory.path.is_dir()
+            is_own = isinstance(error, RunError) and isinstance(error.__cause__, OSError) and not is_damage
+            cause = str(error)
+        return RunError(f"{cause}; {directory.kept()}", directory.path) if is_own else None
 
     def _train_if_needed(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory

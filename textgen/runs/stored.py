@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -22,6 +22,7 @@ from textgen.runs.record import differences
 _PATIENCE: Final = 10.0  # seconds for which reading begins again while others change the run
 _PAUSE: Final = 0.02
 _SHOWN: Final = 5
+_T = TypeVar("_T")
 
 
 @attrs.frozen
@@ -50,24 +51,32 @@ class StoredRun:
 def read_stored(directory: RunDirectory) -> StoredRun:
     """Read a run, or while it has no model yet, the finished run that it replaces, or else its best checkpoint.
 
-    A file may be gone, or of another run, because a process has just put that in place; then all is read again. Raises
-    RunError, CorruptFileError.
+    Raises RunError, CorruptFileError.
+    """
+    # Checksums tie the files of a finished run to its record. What has none may be of the run that comes after.
+    return undisturbed(
+        directory, lambda: _read(directory), lambda stored: stored.record["status"] == "finished" and not stored.edits
+    )
+
+
+def undisturbed(directory: RunDirectory, read: Callable[[], _T], is_whole: Callable[[_T], bool]) -> _T:
+    """What `read` gives of a run that nobody puts in place or moves aside meanwhile, or of which it is whole anyhow.
+
+    A file may be gone, or of another run, because a process has just put that in place; then all is read again.
     """
     deadline, tries = time.monotonic() + _PATIENCE, 1
     while True:
-        before = stamp_of(directory)
+        before = _stamp(directory)
         try:
-            stored = _read(directory)
+            found = read()
         except RunError:
             tries -= 1
-            if time.monotonic() > deadline or (tries < 0 and stamp_of(directory) == before):
+            if time.monotonic() > deadline or (tries < 0 and _stamp(directory) == before):
                 raise
             time.sleep(_PAUSE)
             continue
-        # Checksums tie the files of a finished run to its record. What has none may be of the run that comes after.
-        whole = stored.record["status"] == "finished" and not stored.edits
-        if whole or stamp_of(directory) == before or time.monotonic() > deadline:
-            return stored
+        if is_whole(found) or _stamp(directory) == before or time.monotonic() > deadline:
+            return found
 
 
 def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[Document, tuple[Difference, ...]]:
@@ -155,6 +164,6 @@ def _numbered(value: Any) -> Any:
     return {key: _numbered(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
-def stamp_of(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
+def _stamp(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
     """What changes whenever a run is put in place, moved aside or removed."""
     return tuple(stamp(directory.path / place / "run.json") for place in ("", ".previous"))

@@ -18,12 +18,11 @@ from textgen.generation.novelty import FOLDER, check_index
 from textgen.generation.results import GenerationState
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.record import pipeline_text
-from textgen.runs.stored import described_edits, misdescribing, read_pipeline, stamp_of
+from textgen.runs.stored import described_edits, misdescribing, read_pipeline, undisturbed
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "repaired"]
 """What became of a file of a run."""
 _PIPELINE, _VOCABULARY, _WEIGHTS, _METRICS = "pipeline.toml", "tokenizer.json", "model.safetensors", "metrics.jsonl"
-_TRIES = 100
 _BAD = ("damaged", "missing")
 
 
@@ -78,7 +77,7 @@ def verify(path: str | Path, *, repair: bool = False, states: Iterable[str | Pat
     """
     directory, states = run_directory(path), tuple(states)
     if not repair:
-        return _checked(directory, states)
+        return undisturbed(directory, lambda: _report(directory.loadable(), states), lambda report: report.whole)
     if not directory.exists() and not directory.loadable().exists():
         directory.read_run()  # raises
     directory.prepare()  # nothing that leads out is followed, and it can be written to
@@ -91,17 +90,6 @@ def verify(path: str | Path, *, repair: bool = False, states: Iterable[str | Pat
     files = {file.name: file for file in after.files}
     files |= {name: CheckedFile(name, "repaired", cause) for name, cause in done.items() if cause}
     return attrs.evolve(after, files=tuple(files.values()))
-
-
-def _checked(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
-    """The report of the run to load. What a process has just moved is not missing: then all is checked again."""
-    for _ in range(_TRIES):
-        before = stamp_of(directory)
-        with contextlib.suppress(RunError):
-            report = _report(directory.loadable(), states)
-            if report.whole or stamp_of(directory) == before:
-                return report
-    return _report(directory.loadable(), states)
 
 
 def _report(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
