@@ -246,8 +246,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Choice):
         return value.table()
     if attrs.has(type(value)):
-        pairs = ((a.name, getattr(value, a.name)) for a in attrs.fields(type(value)))
-        return {name: plain(item) for name, item in pairs if item is not None}
+        value = attrs.asdict(value, recurse=False)
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):

@@ -25,7 +25,6 @@ from textgen.files.reading import (
     checked_json,
     file_checksum,
     inside,
-    read_json,
     read_tensors,
     read_weights,
     tensor_pieces,
@@ -239,12 +238,11 @@ def _is_own(folder: Path) -> bool:
 
 def _step_of(folder: Path) -> int | None:
     """The step of a checkpoint that lacks only its name; None where its writer was killed before it was whole."""
-    if folder.is_symlink() or not (folder / _MANIFEST).is_file():
+    if folder.is_symlink():
         return None
     try:
-        manifest = read_json(folder / _MANIFEST)
-        step, files = manifest["step"], manifest["files"]
-        whole = all(file_checksum(folder / name) == files[name]["sha256"] for name in _PARTS)
-    except (CorruptFileError, KeyError, TypeError, RecursionError):
+        manifest = read_structured(Manifest, folder / _MANIFEST, largest=SMALL)
+        is_whole = all(file_checksum(folder / name) == manifest.files[name].sha256 for name in _PARTS)
+    except (CorruptFileError, KeyError):
         return None
-    return step if whole and type(step) is int and 0 <= step < 10**18 else None  # a bool is no step
+    return manifest.step if is_whole else None

@@ -298,6 +298,5 @@ class Execution:
 def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
     """What the pipeline's `[generate]` table asks for."""
     table = pipeline.generate
-    values = {field.name: getattr(table, field.name) for field in attrs.fields(DecodingOptions)}
-    options = {name: value for name, value in values.items() if value is not None}
-    return generator.generate_each([table.prompt], n=table.n, **options)
+    options = {field.name: getattr(table, field.name) for field in attrs.fields(DecodingOptions)}
+    return generator.generate_each([table.prompt], n=table.n, **{k: v for k, v in options.items() if v is not None})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import os
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from textgen.errors import RunError
-from textgen.files.opening import check_json, opened
-from textgen.files.reading import LARGEST, folder_size, inside
+from textgen.files.opening import opened
+from textgen.files.reading import LARGEST, folder_size, inside, parse_json
 from textgen.runs.directory import RunDirectory, no_run
 
 Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]
@@ -126,12 +126,10 @@ def _rows(path: Path, limit: int | None) -> list[dict[str, Any]]:
         return []
     rows = []
     for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and _whole(row.get("step")) is not None:
-            rows.append(row)
+        with contextlib.suppress(ValueError):
+            row = parse_json(line)
+            if _is_step(row.get("step")):
+                rows.append(row)
     return rows
 
 
@@ -148,31 +146,24 @@ def _loss(row: Mapping[str, Any]) -> float | None:
 
 
 def _checkpoint_steps(directory: RunDirectory) -> list[int]:
-    try:
+    with contextlib.suppress(OSError):
         return directory.checkpoints.steps()
-    except OSError:
-        return []
+    return []
 
 
 def _parameters(directory: RunDirectory) -> int | None:
     """From the header of the weights, or of the newest checkpoint's."""
-    files = ["model.safetensors"]
-    files += [f"checkpoints/{directory.checkpoints.folder(s).name}/{files[0]}" for s in _checkpoint_steps(directory)]
-    for name in (files[0], *reversed(files[1:])):
-        try:
-            with opened(directory.inside(name)) as file:
-                data = file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24))
-            check_json(data)
-            header = json.loads(data)
-            shapes = [entry["shape"] for key, entry in header.items() if key != "__metadata__"]
-            return sum(int(math.prod(shape)) for shape in shapes)
-        except (OSError, RunError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
+    folders = [f"checkpoints/{directory.checkpoints.folder(s).name}/" for s in _checkpoint_steps(directory)]
+    for folder in ("", *reversed(folders)):
+        with contextlib.suppress(OSError, RunError, ValueError, KeyError, TypeError, AttributeError):
+            with opened(directory.inside(f"{folder}model.safetensors")) as file:
+                header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24)))
+            return sum(int(math.prod(entry["shape"])) for key, entry in header.items() if key != "__metadata__")
     return None
 
 
-def _whole(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < 10**18 else None  # a bool is no step
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 10**18  # a bool is no step
 
 
 def _number(value: Any) -> float | None:

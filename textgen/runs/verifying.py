@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,7 +12,7 @@ import attrs
 
 from textgen.errors import CorruptFileError, PipelineError, RunError
 from textgen.files.durable import remove, write_atomic
-from textgen.files.reading import dump_tensors, file_checksum, read_bytes, read_json
+from textgen.files.reading import dump_tensors, file_checksum, parse_json, read_bytes, read_json
 from textgen.generation.novelty import FOLDER, check_index
 from textgen.generation.results import GenerationState
 from textgen.runs.directory import RunDirectory, run_directory
@@ -179,9 +178,8 @@ def _metrics(path: Path) -> CheckedFile:
     lines = read_bytes(path).split(b"\n")
     for number, line in enumerate(lines[:-1], 1):
         try:
-            if not isinstance(json.loads(line), dict):
-                raise ValueError("it holds no JSON object")
-        except (ValueError, RecursionError) as error:
+            parse_json(line)
+        except ValueError as error:
             return CheckedFile(_METRICS, "damaged", f"{path}: line {number}: {error}")
     return CheckedFile(_METRICS, "damaged", f"{path}: its last line is torn") if lines[-1] else CheckedFile(_METRICS)
 
