@@ -52,10 +52,6 @@ UNUSABLE: Final = (OSError, NotImplementedError)
 """What a folder that cannot be written to raises, and a file system without locks."""
 
 
-class TooLargeError(OSError):
-    """What was to become an entry is larger than the limit."""
-
-
 @attrs.frozen
 class EntryInfo:
     """An entry as `Cache.entries` lists it.
@@ -124,7 +120,7 @@ class Cache:
     def add(self, key: str, pieces: Iterable[bytes], facts: Mapping[str, Any]) -> Entry | None:
         """Make an entry of `pieces`, and use it. None if it is damaged at once.
 
-        Raises OSError where that cannot be, TooLargeError above the limit, and what `pieces` raise.
+        Raises OSError where that cannot be, also above the limit, and what `pieces` raise.
         """
         self._make_folder()
         partial = self.folder / f".partial-{uuid.uuid4().hex}"
@@ -225,7 +221,7 @@ class Cache:
             for piece in pieces:
                 size += len(piece)
                 if size > self.limit:
-                    raise TooLargeError(f"the tokens would take more than {_SIZE} allows")
+                    raise OSError(f"the tokens would take more than {_SIZE} allows")
                 file.write(piece)
                 view = memoryview(piece)
                 while len(view) >= left:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -239,6 +239,12 @@ def show(value: Any, *, kind: bool = True) -> str:
 def shorten(text: str) -> str:
     """A text, cut if it is too long to quote in an error."""
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def listed(items: Sequence[object], most: int) -> str:
+    """The first of some items in a line, and how many more there are."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return "; ".join([*map(str, items[:most]), *more])
 
 
 def plain(value: Any) -> Any:

@@ -56,19 +56,15 @@ def _sources(corpus: Choice) -> Iterator[Path | Address]:
         )
 
 
-def _unseen(size: int) -> None:
-    """Progress that nobody follows."""
-
-
 class HashedPieces(Iterable[CorpusPiece]):
     """The text of a corpus in pieces, of which a digest is made as they pass.
 
-    progress   called with the bytes of each, in UTF-8
+    progress   called with the bytes of each, in UTF-8; None if nobody follows
     hashing    whether the digest needs more than the number of characters; then bytes are counted as characters
     """
 
     def __init__(
-        self, corpus: Corpus, offer: Offer, progress: Callable[[int], None] = _unseen, *, hashing: bool = True
+        self, corpus: Corpus, offer: Offer, progress: Callable[[int], None] | None = None, *, hashing: bool = True
     ) -> None:
         self._pieces = read_pieces(corpus, offer)
         self._progress, self._hashing = progress, hashing
@@ -89,7 +85,8 @@ class HashedPieces(Iterable[CorpusPiece]):
                     data = piece.encode("utf-8", "surrogatepass")
                     self._hash.update(data)
                     size = len(data)
-                self._progress(size)
+                if self._progress is not None:
+                    self._progress(size)
             yield piece
 
     def digest(self) -> CorpusDigest:

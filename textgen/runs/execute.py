@@ -35,7 +35,7 @@ from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
-from textgen.runs.observers import ObserverEntry, Observers
+from textgen.runs.observers import Observers
 from textgen.runs.reading import ReadingProgress
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
@@ -271,7 +271,7 @@ class Execution:
     def _observers(self, context: BuildContext) -> Observers:
         """The pipeline's own observers, then the caller's."""
         built = [(self._components.build(choice, context), choice.offer) for choice in self.pipeline.observers]
-        return Observers(ObserverEntry(*each) for each in [*built, *((other, None) for other in self.observers)])
+        return Observers([*built, *((other, None) for other in self.observers)])
 
     def _check_generation(self, context: BuildContext, tokenizer: Tokenizer) -> None:
         """Check that the trained model can generate what is asked for, before anything is written or trained."""

@@ -13,7 +13,7 @@ from textgen.errors import Fault, PipelineError, RunError, TextgenError
 from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokenizer, remedied
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import StartOptions
-from textgen.pipeline.pipeline import Pipeline, make_choice
+from textgen.pipeline.pipeline import Pipeline, make_choice, without_start
 from textgen.pipeline.structure import Reader, merged
 from textgen.plugin.component import ComponentSource
 from textgen.protocols import Tokenizer
@@ -28,11 +28,9 @@ def with_start(document: Document, plugins: ComponentSource, output: Path | None
     If it is gone, a run that started from it, in the document's run directory or `output`, knows the same.
     Raises PipelineError.
     """
-    model = document.tables.get("model")
-    given = model.get("start") if isinstance(model, Mapping) else None
+    model, given = without_start(document.tables.get("model"))
     if given is None or isinstance(given, Mapping):  # nothing, or what a run has written
         return document
-    assert isinstance(model, Mapping)
     reader = Reader(document.folder)
     path = reader.value(Path, given, "model.start")
     if reader.faults:

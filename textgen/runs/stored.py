@@ -14,14 +14,14 @@ from textgen.files.opening import stamp
 from textgen.files.reading import dump_tensors, read_bytes, read_json, read_weights, remedied
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
-from textgen.pipeline.structure import Reader, flat
+from textgen.pipeline.structure import Reader, flat, listed
 from textgen.protocols import Tensors
 from textgen.runs.directory import RunDirectory
 from textgen.runs.record import differences
 
 _PATIENCE: Final = 10.0  # seconds for which reading begins again while others change the run
 _PAUSE: Final = 0.02
-_SHOWN: Final = 5
+SHOWN: Final = 5  # edits that a message lists
 _T = TypeVar("_T")
 
 
@@ -118,12 +118,6 @@ def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> lis
     return [edit for edit in edits if edit.key.partition(".")[0] in shapes and is_wrong(edit)]
 
 
-def described_edits(edits: Sequence[Difference]) -> str:
-    """What was changed, in a line."""
-    more = f"; and {len(edits) - _SHOWN} more" if len(edits) > _SHOWN else ""
-    return "; ".join(map(str, edits[:_SHOWN])) + more
-
-
 def _read(directory: RunDirectory) -> StoredRun:
     loadable, remarks = directory.loadable(), []
     if loadable is not directory:
@@ -134,7 +128,7 @@ def _read(directory: RunDirectory) -> StoredRun:
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     document, edits = read_pipeline(loadable, record)
     if edits:
-        remarks.append(f"{document.source} was changed since the run was made: {described_edits(edits)}")
+        remarks.append(f"{document.source} was changed since the run was made: {listed(edits, SHOWN)}")
     with remedied("copy"):
         vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
     model_id, tensors, remark = _weights(loadable, record)

@@ -15,9 +15,10 @@ from textgen.files.durable import remove, write_atomic
 from textgen.files.reading import dump_tensors, file_checksum, parse_json, read_bytes, read_json
 from textgen.generation.novelty import FOLDER, check_index
 from textgen.generation.results import GenerationState
+from textgen.pipeline.structure import listed
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.record import pipeline_text
-from textgen.runs.stored import described_edits, misdescribing, read_pipeline, undisturbed
+from textgen.runs.stored import SHOWN, misdescribing, read_pipeline, undisturbed
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "repaired"]
 """What became of a file of a run."""
@@ -144,8 +145,8 @@ def _compared(directory: RunDirectory, record: Mapping[str, Any], name: str, sha
 def _pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> CheckedFile:
     edits = read_pipeline(directory, record)[1]
     if wrong := misdescribing(record, edits):
-        return CheckedFile(_PIPELINE, "damaged", f"it no longer describes the weights: {described_edits(wrong)}")
-    return CheckedFile(_PIPELINE, "changed", described_edits(edits)) if edits else CheckedFile(_PIPELINE)
+        return CheckedFile(_PIPELINE, "damaged", f"it no longer describes the weights: {listed(wrong, SHOWN)}")
+    return CheckedFile(_PIPELINE, "changed", listed(edits, SHOWN)) if edits else CheckedFile(_PIPELINE)
 
 
 def _checkpoints(directory: RunDirectory) -> Iterator[tuple[int, CheckedFile]]:
