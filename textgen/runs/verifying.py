@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -98,9 +99,11 @@ def _report(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
     try:
         record = directory.read_run()
     except CorruptFileError as error:
-        files = [_failed(directory, error)]
+        files = [CheckedFile("run.json", "damaged", str(error))]
     checkpoints = list(_checkpoints(directory))
-    files += [*_recorded(directory, record), *(file for _, file in checkpoints), *_others(directory, record)]
+    for name, sha256 in record.get("files", {}).items():
+        files.append(_checked(directory, name, partial(_compared, directory, record, name, sha256)))
+    files += [*(file for _, file in checkpoints), *_others(directory, record)]
     intact = tuple(step for step, file in checkpoints if file.state == "whole")
     bad = {file.name for file in files if file.state in _BAD}
     finished = record.get("status") == "finished"
@@ -116,15 +119,14 @@ def _report(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
     )
 
 
-def _recorded(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[CheckedFile]:
-    """The files whose checksums run.json has."""
-    for name, sha256 in record.get("files", {}).items():
-        try:
-            yield _compared(directory, record, name, sha256)
-        except PipelineError as error:
-            yield CheckedFile(name, "damaged", str(error))
-        except RunError as error:
-            yield _failed(directory, error, name)
+def _checked(directory: RunDirectory, name: str, check: Callable[[], object]) -> CheckedFile:
+    """What `check` finds about a file, if that is more than nothing; bad where it raises."""
+    try:
+        found = check()
+    except (PipelineError, RunError) as error:
+        is_gone = not (directory.path / name).exists()
+        return CheckedFile(name, "missing" if is_gone else "damaged", str(error))
+    return found if isinstance(found, CheckedFile) else CheckedFile(name)
 
 
 def _compared(directory: RunDirectory, record: Mapping[str, Any], name: str, sha256: str) -> CheckedFile:
@@ -151,14 +153,10 @@ def _pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> CheckedFile
 
 def _checkpoints(directory: RunDirectory) -> Iterator[tuple[int, CheckedFile]]:
     for step in directory.checkpoints.steps():
-        folder = directory.checkpoints.folder(step)
-        name = str(folder.relative_to(directory.path))
-        try:
-            directory.checkpoints.read(step)
-            yield step, CheckedFile(name)
-        except RunError as error:
-            if folder.exists():  # else a process that trains has removed it
-                yield step, CheckedFile(name, "damaged", str(error))
+        name = f"checkpoints/{directory.checkpoints.folder(step).name}"
+        file = _checked(directory, name, partial(directory.checkpoints.read, step))
+        if file.state != "missing":  # else a process that trains has removed it
+            yield step, file
 
 
 def _others(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[CheckedFile]:
@@ -168,11 +166,7 @@ def _others(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[Chec
             yield _metrics(path)
     model = record.get("files", {}).get(_WEIGHTS, "")
     if (directory.path / FOLDER).exists() and model:
-        try:
-            check_index(directory.path, model)
-            yield CheckedFile(FOLDER)
-        except RunError as error:
-            yield _failed(directory, error, FOLDER)
+        yield _checked(directory, FOLDER, partial(check_index, directory.path, model))
 
 
 def _metrics(path: Path) -> CheckedFile:
@@ -192,11 +186,6 @@ def _state(path: str | Path, record: Mapping[str, Any]) -> CheckedFile:
         return CheckedFile(str(path), "damaged" if isinstance(error, CorruptFileError) else "missing", str(error))
     own = state.values["model"] == record.get("files", {}).get(_WEIGHTS)
     return CheckedFile(str(path), "whole", "" if own else "it resumes with another model than that of this run")
-
-
-def _failed(directory: RunDirectory, error: RunError, name: str = "run.json") -> CheckedFile:
-    gone = not (directory.path / name).exists()
-    return CheckedFile(name, "missing" if gone else "damaged", str(error))
 
 
 def _mend(directory: RunDirectory, report: RunReport, name: str) -> str:
