@@ -32,10 +32,9 @@ from textgen.processes import Processes
 from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
-from textgen.runs.finishing import finish_run
+from textgen.runs.finishing import finish_run, save_run
 from textgen.runs.loading import load_generator
 from textgen.runs.objects import tables_by_name, with_objects
-from textgen.runs.saving import save_run
 from textgen.runs.starting import with_start
 from textgen.runs.together import follow
 

@@ -319,7 +319,7 @@ def test_any_mapping_is_a_pipeline_or_a_pipeline_error(engine: Engine, tables: d
     if pipeline.corpus.name.startswith("object:"):  # a text, which no table can name
         return
     assert engine.pipeline(pipeline.to_dict()).to_dict() == pipeline.to_dict()
-    assert engine.pipeline(tomllib.loads(commented_toml(pipeline))).to_dict() == pipeline.to_dict()
+    assert engine.pipeline(tomllib.loads(commented_toml(pipeline, pipeline.to_dict()))).to_dict() == pipeline.to_dict()
 
 
 @settings(max_examples=300)

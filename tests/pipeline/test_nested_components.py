@@ -76,7 +76,7 @@ def test_overrides_reach_into_it(engine: Engine) -> None:
 
 def test_it_is_shown_with_defaults_and_reads_as_the_same_pipeline(engine: Engine) -> None:
     made = engine.pipeline(pipeline())
-    shown = tomllib.loads(commented_toml(made))
+    shown = tomllib.loads(commented_toml(made, made.to_dict()))
     assert shown["model"]["inner"]["hidden_size"] == 8
     assert shown["model"]["inner"]["cell"] == "rnn"
     assert engine.pipeline(shown).to_dict() == made.to_dict()

@@ -73,7 +73,7 @@ def test_before_the_new_run_has_begun_every_command_uses_the_old_one(trained: tu
     """The old run is aside, and nothing else is there yet."""
     run = copied(trained, folder)
     old = text_of(run)
-    RunDirectory(run).clear(spare=run / "tokens.bin")
+    RunDirectory(run).clear()
     assert not (run / "run.json").exists()
     done = run_textgen("generate", "runs/p", "-p", "Once", "--no-echo", "--max-new-tokens", "30", folder=folder)
     assert (done.returncode, done.stdout) == (0, f"{old}\n"), done.stderr

@@ -97,11 +97,9 @@ def check_run(given: str, command: str) -> None:
     """Raise UsageError, saying what was meant, for anything but a folder where a run directory is wanted."""
     path = Path(given)
     if path.is_dir():
-        there = any(
-            (path / place / "run.json").exists() for place in ("", ".previous")
-        )  # the latter is in an overwrite
-        inside = [] if there else _runs_in(path)
-        if inside:
+        # .previous holds a run that is being overwritten
+        is_run = any((path / place / "run.json").exists() for place in ("", ".previous"))
+        if not is_run and (inside := _runs_in(path)):
             raise UsageError(f"{given} is not a run directory; those in it are {', '.join(inside)}")
         return
     made = Path("runs", path.stem)

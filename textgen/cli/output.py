@@ -86,15 +86,12 @@ class OutputOptions:
         if self.save_state is not None:
             check_state_output("--save-state", self.save_state)
 
-    def read_prompts(self) -> list[tuple[str, str]]:
-        """Each prompt with its place in a file, or ""."""
-        return read_prompts(self.prompts, self.prompt_file, self.prompts_file, may_be_piped=self.load_state is None)
-
 
 def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) -> None:
     """Generate with the options of a request, and write to stdout."""
     arguments = {"echo": generator.tables.get("generate", {}).get("echo", True), **as_arguments(options)}
-    prompts = output.read_prompts()
+    is_new = output.load_state is None  # else the text has its beginning
+    prompts = read_prompts(output.prompts, output.prompt_file, output.prompts_file, may_be_piped=is_new)
     endless = arguments.get("max_new_tokens", 0) is None
     is_plain = not (output.is_several() or output.novelty or output.form != "text")
     with _state_named(output.load_state), _saving(output, arguments) as save:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 import click
 
 from textgen.cli.options import check_pipeline, set_option
 from textgen.cli.stop_switch import StopSwitch
+
+if TYPE_CHECKING:
+    from textgen.engine import Run
 
 
 @click.command("run")
@@ -40,48 +43,42 @@ def command(
     torchrun --nproc-per-node 2 -m textgen run PIPELINE
     """
     check_pipeline(pipeline)
-    from textgen.cli.output import write_texts
     from textgen.engine import Engine
-    from textgen.errors import Interrupted
     from textgen.processes import Processes
 
     if device is not None:
         overrides = (*overrides, f"device={json.dumps(device)}")
     engine, processes = Engine(context.discover()), Processes.of_environment()
-    console, switch = None if quiet else sys.stderr, StopSwitch()
     if processes is not None and not processes.leads:
-        with switch:
-            click.get_current_context().exit(_follow(engine, processes, switch, pipeline, overrides, options["output"]))
-    watch, overwrite = Watch(console, switch), options["overwrite"]
-    with contextlib.nullcontext() if processes is None else processes.joined():
-        try:
-            run = engine.run(
-                pipeline,
-                overrides,
-                console=console,
-                observers=[watch],
-                cancelled=switch.is_on,
-                processes=processes,
-                **options,
-            )
-        except (Interrupted, KeyboardInterrupt) as stopped:
-            raise watch.explained(stopped, overwrite) from None
+        click.get_current_context().exit(_follow(engine, processes, pipeline, overrides, options["output"]))
+    watch = Watch(None if quiet else sys.stderr, options["overwrite"])
+    joined = contextlib.nullcontext() if processes is None else processes.joined()
+    with joined, watch.explained():
+        watched: Any = {"console": watch.console, "observers": [watch], "cancelled": watch.switch.is_on}
+        run = engine.run(pipeline, overrides, processes=processes, **watched, **options)
+    _print(run, quiet=quiet)
+
+
+def _print(run: Run, *, quiet: bool) -> None:
+    from textgen.cli.output import write_texts
+
     run.generator.close()  # its texts are made
-    if console is not None:
+    if not quiet:
         click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
     echo = run.pipeline.generate.echo
     write_texts([str(generation) if echo else generation.text for generation in run.generations])
 
 
-def _follow(engine: Any, processes: Any, switch: StopSwitch, pipeline: str, overrides: Any, output: str | None) -> int:
+def _follow(engine: Any, processes: Any, pipeline: str, overrides: Any, output: str | None) -> int:
     """Take part in a run that another process leads; the exit code."""
     from textgen.processes import RunEnded
 
-    processes.wants_stop = switch.is_on
     try:
-        with processes.joined():
-            code: int = engine.follow(pipeline, overrides, output=output, processes=processes)
-            return code
+        with StopSwitch() as switch:
+            processes.wants_stop = switch.is_on
+            with processes.joined():
+                code: int = engine.follow(pipeline, overrides, output=output, processes=processes)
+                return code
     except RunEnded as end:
         return int(end.code or 0)
 
@@ -100,21 +97,27 @@ class Watch:
     """Says that an interrupted run is resumed, and lets signals turn a switch on while a model trains."""
 
     console: TextIO | None
-    switch: StopSwitch
+    overwrite: bool
+    switch: StopSwitch = attrs.field(factory=StopSwitch)
     has_begun: bool = False
 
-    def explained(self, stopped: BaseException, overwrite: bool) -> BaseException:
-        """What to raise for what stopped a run."""
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Say of what stops a run within it by which signal that was, and what is left."""
         from textgen.errors import Interrupted
 
-        if isinstance(stopped, Interrupted):
+        try:
+            yield
+        except Interrupted as stopped:
             if self.switch.signal_number is not None:
                 stopped.exit_code = 128 + self.switch.signal_number
-            stopped.overwrite = overwrite
-        elif not self.has_begun:
-            kept = "" if overwrite else ", and the run is as it was"
-            return Interrupted(f"interrupted before training began; nothing was trained{kept}")
-        return stopped
+            stopped.overwrite = self.overwrite
+            raise
+        except KeyboardInterrupt:
+            if self.has_begun:
+                raise
+            kept = "" if self.overwrite else ", and the run is as it was"
+            raise Interrupted(f"interrupted before training began; nothing was trained{kept}") from None
 
     def observe(self, event: Any) -> None:
         """Take the signals over when training starts, and give them back when it ends."""

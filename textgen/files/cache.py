@@ -43,17 +43,13 @@ FOLDER: Final = "tokens"
 _FORMAT: Final = 1
 _SIZE: Final = "TEXTGEN_CACHE_SIZE"
 _DEFAULT: Final = "10 GB"
-_UNITS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_UNITS: Final = ("", "k", "m", "g", "t")
 _BLOCK: Final = 1 << 23  # bytes with a checksum of their own
 _CHECKED: Final = 8  # blocks that are checked when an entry is opened: the first, the last, and some between
 _PATIENCE: Final = 30.0  # seconds; nobody holds the lock for longer than a moment
 _NOTES: Final = 10_000
 UNUSABLE: Final = (OSError, NotImplementedError)
 """What a folder that cannot be written to raises, and a file system without locks."""
-
-
-class TooLargeError(OSError):
-    """What was to become an entry is larger than the limit."""
 
 
 @attrs.frozen
@@ -124,7 +120,7 @@ class Cache:
     def add(self, key: str, pieces: Iterable[bytes], facts: Mapping[str, Any]) -> Entry | None:
         """Make an entry of `pieces`, and use it. None if it is damaged at once.
 
-        Raises OSError where that cannot be, TooLargeError above the limit, and what `pieces` raise.
+        Raises OSError where that cannot be, also above the limit, and what `pieces` raise.
         """
         self._make_folder()
         partial = self.folder / f".partial-{uuid.uuid4().hex}"
@@ -225,7 +221,7 @@ class Cache:
             for piece in pieces:
                 size += len(piece)
                 if size > self.limit:
-                    raise TooLargeError(f"the tokens would take more than {_SIZE} allows")
+                    raise OSError(f"the tokens would take more than {_SIZE} allows")
                 file.write(piece)
                 view = memoryview(piece)
                 while len(view) >= left:
@@ -344,5 +340,4 @@ def _limit() -> int:
     if not match:
         raise UsageError("expected a size such as 20GB, 500MB or 0", argument=_SIZE, value=text)
     number, unit, binary = match.groups()
-    power = _UNITS[unit]
-    return int(float(number) * (2**power if binary else 10 ** (power * 3 // 10)))
+    return int(float(number) * (1024 if binary else 1000) ** _UNITS.index(unit))

@@ -60,8 +60,7 @@ _LOOSE: Final = ("s3", "gcs", "goofys", "rclone", "blobfuse", "objectivefs", "ju
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write `data` so that `path` holds all of it or what it held before, even if the machine stops."""
     with new_file(path) as file:
-        for piece in (data,) if isinstance(data, bytes) else data:
-            file.write(piece)
+        file.writelines([data] if isinstance(data, bytes) else data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -118,8 +117,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a file of a folder that has not got its name yet, and sync it."""
     with _named(path), path.open("wb") as file:
-        for piece in (data,) if isinstance(data, bytes) else data:
-            file.write(piece)
+        file.writelines([data] if isinstance(data, bytes) else data)
         sync_file(file)
 
 

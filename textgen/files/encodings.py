@@ -149,17 +149,17 @@ def _guess(piece: bytes, *, whole: bool) -> str:
     matches = [match for match in matches if match.coherence >= max(m.coherence for m in matches) - _ALIKE]
     fitting = {name for match in matches for name in match.could_be_from_charset}
     for name in _GUESSED:
-        if name in fitting and _is_decodable(piece, name, whole):
+        if name in fitting and _decoded(piece, name, whole=whole) is not None:
             return name
     return ""
 
 
-def _is_decodable(piece: bytes, encoding: str, whole: bool) -> bool:
+def _decoded(piece: bytes, encoding: str, *, whole: bool = False) -> str | None:
+    """The text of a piece, `whole` or cut off anywhere; None where it is not of the encoding."""
     try:
-        codecs.getincrementaldecoder(encoding)().decode(piece, final=whole)
+        return codecs.getincrementaldecoder(encoding)().decode(piece, final=whole)
     except UnicodeDecodeError:
-        return False
-    return True
+        return None
 
 
 def _unmarked(sample: bytes) -> str:
@@ -170,15 +170,11 @@ def _unmarked(sample: bytes) -> str:
     even, odd = sample[::2].count(0), sample[1::2].count(0)
     if max(even, odd) >= len(sample) / 40 and min(even, odd) * 10 <= max(even, odd):  # every other byte, and few else
         names.append("utf-16-le" if odd > even else "utf-16-be")
-    return next((name for name in names if _looks_like_text(sample, name)), "")
-
-
-def _looks_like_text(sample: bytes, encoding: str) -> bool:
-    try:
-        text = codecs.getincrementaldecoder(encoding)().decode(sample)
-    except UnicodeDecodeError:
-        return False
-    return all(character.isprintable() or character in _UNPRINTABLE for character in text)
+    for name in names:
+        text = _decoded(sample, name)
+        if text is not None and all(character.isprintable() or character in _UNPRINTABLE for character in text):
+            return name
+    return ""
 
 
 def _check_is_text(sample: bytes, path: Path) -> None:

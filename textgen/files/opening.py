@@ -56,6 +56,16 @@ def special(path: Path) -> str:
     return ""
 
 
+def stamp(path: str | Path) -> tuple[int, ...] | None:
+    """Size, times and number of a regular file, which tell whether it is still the same; None if there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    facts = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return facts if stat.S_ISREG(found.st_mode) else None
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[io.BufferedReader]:
     """A regular file to read. Raises CorruptFileError for anything else, without opening it, and OSError."""
@@ -64,15 +74,6 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
     with open(os.open(real, os.O_RDONLY | _FLAGS), "rb") as file:
         _check_kind(path, os.fstat(file.fileno()))  # it may be another one by now
         yield file
-
-
-def read_bounded(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file, at most `limit`. Raises CorruptFileError for what is none or has more, OSError."""
-    with opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise CorruptFileError(path, f"it has {size:,} bytes, and such a file has at most {limit:,}")
-        return file.read(size)
 
 
 def read_tensor_file(path: Path) -> bytes:

@@ -13,15 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError, UsageError
-from textgen.files.opening import (
-    check_json,
-    check_tensors,
-    contents_of,
-    opened,
-    read_bounded,
-    read_tensor_file,
-    special,
-)
+from textgen.files.opening import check_json, check_tensors, contents_of, opened, read_tensor_file, special
 from textgen.protocols import Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
@@ -65,7 +57,9 @@ def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST_JSON) -> d
 
     Raises CorruptFileError, for more values or deeper ones than any file of textgen has, too.
     """
-    data = read_checked(path, sha256, largest) if sha256 else read_bytes(path, largest)
+    data = read_bytes(path, largest)
+    if sha256:
+        _check_sum(path, data, sha256)
     try:
         return parse_json(data)
     except ValueError as error:
@@ -147,20 +141,19 @@ def inside(folder: Path, name: str) -> Path:
 
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     """The bytes of a regular file. Raises CorruptFileError for anything else, and for more than `largest`."""
-    with _readable(path):
-        return read_bounded(path, largest)
-
-
-def read_checked(path: Path, sha256: str, largest: int = LARGEST) -> bytes:
-    """The same. Raises CorruptFileError when the checksum is another, saying what the file looks like."""
-    return _checked(path, read_bytes(path, largest), sha256)
+    with _readable(path), opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > largest:
+            raise CorruptFileError(path, f"it has {size:,} bytes, and such a file has at most {largest:,}")
+        return file.read(size)
 
 
 def read_tensors(path: Path, sha256: str) -> Tensors:
-    """The arrays in a safetensors file, of whatever size. Raises CorruptFileError as `read_checked` does."""
+    """The arrays in a safetensors file, of whatever size. Raises CorruptFileError, also for another checksum."""
     with _readable(path):
         data = read_tensor_file(path)
-    return load_tensors(path, _checked(path, data, sha256))
+    _check_sum(path, data, sha256)
+    return load_tensors(path, data)
 
 
 def read_weights(path: Path, sha256: str) -> Tensors:
@@ -229,13 +222,12 @@ def folder_size(folder: Path) -> tuple[int, float]:
     return total, newest
 
 
-def _checked(path: Path, data: bytes, sha256: str) -> bytes:
-    """The data, once its checksum is the right one; the error says what else they look like."""
+def _check_sum(path: Path, data: bytes, sha256: str) -> None:
+    """Raise CorruptFileError where the checksum is another, saying what the file looks like."""
     actual = hashlib.sha256(data).hexdigest()
     if actual != sha256:
         cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{_looks_like(data)}"
         raise CorruptFileError(path, f"{cause}; restore the file from a copy", expected=sha256, actual=actual)
-    return data
 
 
 def file_checksum(path: Path) -> str:

@@ -147,38 +147,30 @@ def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault])
     """Set one dotted key in place. Numbers in the path index arrays of tables."""
     place: Any = tables
     *parents, last = (part.strip() for part in key.split("."))
-    if parents and parents[0] in CHAINS and not tables.get(parents[0]):
-        hint = f'it has no [[{parents[0]}]]: write {parents[0]}=[{{type="…"}}]'
-        faults.append(Fault(key, "there is no such place in the pipeline", "", hint))
-        return
-    for part in parents:
-        if isinstance(place, dict):
-            place = place.setdefault(part, {})
-        elif _is_index(part, place):
-            place = place[int(part)]
-        else:
-            faults.append(Fault(key, "there is no such place in the pipeline", "", _places(parents, part, place)))
+    try:
+        if parents and parents[0] in CHAINS and not tables.get(parents[0]):
+            raise LookupError(f'it has no [[{parents[0]}]]: write {parents[0]}=[{{type="…"}}]')
+        for part in parents:
+            place = place.setdefault(part, {}) if isinstance(place, dict) else place[_index(part, place, parents)]
+        if not isinstance(place, dict):
+            place[_index(last, place, parents)] = value
             return
-    if isinstance(place, dict):
         if last == "type" and place.get("type", value) != value:
             place.clear()  # the other keys are options of the component of before
         place[last] = value
-    elif _is_index(last, place):
-        place[int(last)] = value
-    else:
-        faults.append(Fault(key, "there is no such place in the pipeline", "", _places(parents, last, place)))
+    except LookupError as error:
+        faults.append(Fault(key, "there is no such place in the pipeline", "", error.args[0]))
 
 
-def _places(parents: list[str], part: str, place: Any) -> str:
-    """How to name a table of a list that has no place called `part`; "" where there is no list."""
+def _index(part: str, place: Any, parents: list[str]) -> int:
+    """The index of a list that `part` says. Raises LookupError, which says how to name one if there is a list."""
     if not isinstance(place, list) or not place:
-        return ""
+        raise LookupError("")
+    if part.isdecimal() and int(part) < len(place):
+        return int(part)
     before = ".".join(parents[: parents.index(part)] if part in parents else parents)
-    return f"{before} is a list: write {before}.0" + (f" to {before}.{len(place) - 1}" if len(place) > 1 else "")
-
-
-def _is_index(part: str, place: Any) -> bool:
-    return isinstance(place, list) and part.isdecimal() and int(part) < len(place)
+    more = f" to {before}.{len(place) - 1}" if len(place) > 1 else ""
+    raise LookupError(f"{before} is a list: write {before}.0{more}")
 
 
 def toml_value(text: str) -> Any:

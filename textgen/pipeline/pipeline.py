@@ -151,13 +151,10 @@ def _check_pair(choices: Mapping[str, Choice | None], faults: list[Fault]) -> No
     for one, other in ((model, trainer), (trainer, model)):
         names = one.offer.component.goes_with
         if names and other.offer.name not in names:
-            expected = f"{one.offer.kind} {one.name!r} goes with {other.offer.kind} {' or '.join(map(_quoted, names))}"
-            faults.append(Fault(f"{other.offer.kind}.type", expected, _quoted(other.name)))
+            wanted = " or ".join(f'"{name}"' for name in names)
+            expected = f"{one.offer.kind} {one.name!r} goes with {other.offer.kind} {wanted}"
+            faults.append(Fault(f"{other.offer.kind}.type", expected, f'"{other.name}"'))
             return
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
 
 
 def make_choice(kind: str, table: Any, reader: Reader, *, source: str) -> Choice:

@@ -12,7 +12,7 @@ from attrs.validators import and_, ge, lt, optional
 
 from textgen.errors import CorruptFileError
 from textgen.files.reading import LARGEST_JSON, read_json
-from textgen.pipeline.structure import Reader
+from textgen.pipeline.structure import Reader, listed
 
 _SHOWN: Final = 3
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -41,9 +41,8 @@ def structure(cls: type[_T], value: Any) -> _T:
     """An instance of the attrs class `cls` from JSON values. Raises ValueError, which names the keys."""
     reader = Reader()
     made: _T = reader.table(cls, value, "")
-    if faults := reader.faults:
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise ValueError("; ".join(map(str, faults[:_SHOWN])) + more)
+    if reader.faults:
+        raise ValueError(listed(reader.faults, _SHOWN))
     return made
 
 

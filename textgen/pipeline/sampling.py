@@ -67,12 +67,7 @@ def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:
 
 
 def _place(chain: Sequence[Choice], offer: Offer) -> int:
-    """The index at which a sampler joins a chain."""
-    later = (
-        place
-        for place, choice in enumerate(chain)
-        if choice.offer.component.place is not None
-        and offer.component.place is not None
-        and choice.offer.component.place > offer.component.place
-    )
+    """The index at which a sampler joins a chain: before those with a higher place, where it has one."""
+    own, places = offer.component.place, [choice.offer.component.place for choice in chain]
+    later = (at for at, place in enumerate(places) if place is not None and own is not None and place > own)
     return next(later, len(chain))

@@ -11,7 +11,7 @@ import contextlib
 import json
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -241,13 +241,18 @@ def shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
+def listed(items: Sequence[object], most: int) -> str:
+    """The first of some items in a line, and how many more there are."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return "; ".join([*map(str, items[:most]), *more])
+
+
 def plain(value: Any) -> Any:
     """A config instance or value as TOML and JSON values. Keys without a value (None) are left out."""
     if isinstance(value, Choice):
         return value.table()
     if attrs.has(type(value)):
-        pairs = ((a.name, getattr(value, a.name)) for a in attrs.fields(type(value)))
-        return {name: plain(item) for name, item in pairs if item is not None}
+        value = attrs.asdict(value, recurse=False)
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
@@ -297,6 +302,17 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in table.items():
         values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return values
+
+
+def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a component, and of those that it is made of, with those that are given in their place."""
+    if given.get("type", own.get("type")) != own.get("type"):
+        return dict(given)
+    made = dict(own)
+    for key, value in given.items():
+        both = isinstance(value, Mapping) and isinstance(own.get(key), Mapping)
+        made[key] = merged(own[key], value) if both else value
+    return made
 
 
 def _is_unicode(text: str) -> bool:

@@ -21,7 +21,14 @@ import attrs
 
 from textgen.errors import CorruptFileError
 from textgen.files.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
-from textgen.files.reading import checked_json, inside, read_json, read_tensors, read_weights, tensor_pieces
+from textgen.files.reading import (
+    checked_json,
+    file_checksum,
+    inside,
+    read_tensors,
+    read_weights,
+    tensor_pieces,
+)
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
 from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
@@ -67,10 +74,7 @@ class Checkpoints:
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
         paths = {name: self._part(step, name) for name in (_MANIFEST, *_PARTS)}
-        manifest = read_structured(Manifest, paths[_MANIFEST], largest=SMALL)
-        for name in _PARTS:
-            if name not in manifest.files:
-                raise CorruptFileError(paths[_MANIFEST], f"files: it does not list {name}")
+        manifest = self._manifest(step, *_PARTS)
         sums = {name: manifest.files[name].sha256 for name in _PARTS}
         tensors = read_weights(paths[_PARTS[0]], sums[_PARTS[0]])
         arrays = read_tensors(paths[_PARTS[1]], sums[_PARTS[1]])
@@ -160,15 +164,10 @@ class Checkpoints:
 
         Raises CorruptFileError if they are damaged; then `target` is as it was.
         """
-        source, listed = self._part(step, _PARTS[0]), self._part(step, _MANIFEST)
-        manifest = read_structured(Manifest, listed, largest=SMALL)
-        if _PARTS[0] not in manifest.files:
-            raise CorruptFileError(listed, f"files: it does not list {_PARTS[0]}")
-        expected, digest = manifest.files[_PARTS[0]].sha256, hashlib.sha256()
+        source, digest = self._part(step, _PARTS[0]), hashlib.sha256()
+        expected = self._manifest(step, _PARTS[0]).files[_PARTS[0]].sha256
         with new_file(target) as file:
-            for piece in pieces_of(source):
-                digest.update(piece)
-                file.write(piece)
+            file.writelines(_hashed(pieces_of(source), digest))
             if digest.hexdigest() != expected:
                 read_tensors(source, expected)  # says what it is instead
         return digest.hexdigest()
@@ -200,6 +199,15 @@ class Checkpoints:
         """Folders with the name of a checkpoint that no run wrote. They are left alone."""
         return [folder for step in self.steps() if not _is_own(folder := self.folder(step))]
 
+    def _manifest(self, step: int, *names: str) -> Manifest:
+        """What a checkpoint's manifest.json says, these files among it."""
+        path = self._part(step, _MANIFEST)
+        manifest = read_structured(Manifest, path, largest=SMALL)
+        for name in names:
+            if name not in manifest.files:
+                raise CorruptFileError(path, f"files: it does not list {name}")
+        return manifest
+
     def _part(self, step: int, name: str) -> Path:
         """A file of a checkpoint, refused where a link leads out of the run directory."""
         return inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}/{name}")
@@ -211,17 +219,16 @@ class Checkpoints:
 
 def _write_part(path: Path, pieces: Iterable[bytes]) -> dict[str, Any]:
     """Write a file of a checkpoint and give its entry in the manifest."""
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    write_synced(path, _hashed(pieces, digest))
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
-    def hashed() -> Iterator[bytes]:
-        nonlocal size
-        for piece in pieces:
-            digest.update(piece)
-            size += len(piece)
-            yield piece
 
-    write_synced(path, hashed())
-    return {"bytes": size, "sha256": digest.hexdigest()}
+def _hashed(pieces: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    """The same pieces, which the digest takes in as they pass."""
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
 
 
 def _is_own(folder: Path) -> bool:
@@ -231,19 +238,11 @@ def _is_own(folder: Path) -> bool:
 
 def _step_of(folder: Path) -> int | None:
     """The step of a checkpoint that lacks only its name; None where its writer was killed before it was whole."""
-    if folder.is_symlink() or not (folder / _MANIFEST).is_file():
+    if folder.is_symlink():
         return None
     try:
-        manifest = read_json(folder / _MANIFEST)
-        step, files = manifest["step"], manifest["files"]
-        whole = all(_digest(folder / name) == files[name]["sha256"] for name in _PARTS)
-    except (CorruptFileError, OSError, KeyError, TypeError, RecursionError):
+        manifest = read_structured(Manifest, folder / _MANIFEST, largest=SMALL)
+        is_whole = all(file_checksum(folder / name) == manifest.files[name].sha256 for name in _PARTS)
+    except (CorruptFileError, KeyError):
         return None
-    return step if whole and type(step) is int and 0 <= step < 10**18 else None  # a bool is no step
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces_of(path):
-        digest.update(piece)
-    return digest.hexdigest()
+    return manifest.step if is_whole else None

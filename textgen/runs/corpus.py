@@ -1,13 +1,13 @@
-"""A corpus is read: hashed, fitted to, and encoded."""
+"""A corpus is read: announced, hashed, fitted to, and encoded."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
-import attrs
 import numpy as np
 
 from textgen.contracts import checks
@@ -15,44 +15,67 @@ from textgen.contracts.guards import changed_text, read_pieces
 from textgen.contracts.lifetime import Components
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError, Fault, PipelineError
+from textgen.files.opening import special
 from textgen.generation.prompts import encode_documents, end_id
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.component import Offer
+from textgen.pipeline.structure import Choice
+from textgen.plugin.component import Address, Offer
 from textgen.protocols import Corpus, Ids, Tokenizer
+from textgen.runs.formats import CorpusDigest
+from textgen.visible import visible
 
 _END_BYTE: Final = b"\xff"  # stands for DOCUMENT_END in the digest, and in no UTF-8
 
 
-def _unseen(size: int) -> None:
-    """Progress that nobody follows."""
+def check_sources(corpus: Choice, folder: Path, console: TextIO | None = None) -> None:
+    """Say on the console what is going to be read that is not in the pipeline's `folder`: files, and addresses.
+
+    Raises CorpusError for a pipe or a device. A pipeline may be a stranger's.
+    """
+    for source in _sources(corpus):
+        if isinstance(source, Path):
+            if kind := special(source):
+                raise CorpusError(f"it is {kind}, and a corpus is read from files", source)
+            if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(folder)):
+                continue
+        if console is not None:
+            console.write(visible(f"reading {source}\n"))
 
 
-@attrs.frozen
-class CorpusDigest:
-    """What identifies a text: the SHA-256 of its UTF-8 form and its documents' ends, and how many characters it has."""
+def reads_files(corpus: Choice) -> bool:
+    """Whether a corpus has the path of a file among its options."""
+    return any(isinstance(source, Path) for source in _sources(corpus))
 
-    sha256: str
-    characters: int
+
+def _sources(corpus: Choice) -> Iterator[Path | Address]:
+    """The paths and addresses among the options of a corpus."""
+    for name in corpus.offer.component.options():
+        value = getattr(corpus.options, name)
+        yield from (
+            each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, Path | Address)
+        )
 
 
 class HashedPieces(Iterable[CorpusPiece]):
     """The text of a corpus in pieces, of which a digest is made as they pass.
 
-    progress   called with the bytes of each, in UTF-8
+    progress   called with the bytes of each, in UTF-8; None if nobody follows
     hashing    whether the digest needs more than the number of characters; then bytes are counted as characters
     """
 
     def __init__(
-        self, corpus: Corpus, offer: Offer, progress: Callable[[int], None] = _unseen, *, hashing: bool = True
+        self, corpus: Corpus, offer: Offer, progress: Callable[[int], None] | None = None, *, hashing: bool = True
     ) -> None:
         self._pieces = read_pieces(corpus, offer)
         self._progress, self._hashing = progress, hashing
         self._hash = hashlib.sha256()
         self._characters = 0
+        self.has_documents = False  # in what has passed
 
     def __iter__(self) -> Iterator[CorpusPiece]:
         for piece in self._pieces:
             if piece is DOCUMENT_END:
+                self.has_documents = True
                 self._hash.update(_END_BYTE)
             else:
                 size = len(piece)
@@ -62,7 +85,8 @@ class HashedPieces(Iterable[CorpusPiece]):
                     data = piece.encode("utf-8", "surrogatepass")
                     self._hash.update(data)
                     size = len(data)
-                self._progress(size)
+                if self._progress is not None:
+                    self._progress(size)
             yield piece
 
     def digest(self) -> CorpusDigest:
@@ -75,7 +99,7 @@ def fit_tokenizer(
     corpus: Corpus,
     pipeline: Pipeline,
     components: Components,
-    progress: Callable[[int], None] = _unseen,
+    progress: Callable[[int], None],
 ) -> CorpusDigest:
     """Fit the tokenizer, check it on the beginning of the corpus, and give the digest of all of it.
 
@@ -84,23 +108,7 @@ def fit_tokenizer(
     """
     hashed = HashedPieces(corpus, pipeline.corpus.offer, progress)
     beginning = _beginning(corpus, pipeline)
-    can_end, has_documents = hasattr(tokenizer, "end_id"), False
-
-    def checked() -> Iterator[Any]:
-        nonlocal has_documents
-        first = beginning
-        for piece in hashed:
-            if piece is DOCUMENT_END:
-                has_documents = True
-                if not can_end:  # which does not know the mark
-                    raise _no_end(pipeline)
-            elif piece and first:
-                if piece != first:
-                    raise CorpusError(changed_text(pipeline.corpus.offer))
-                first = ""
-            yield piece
-
-    pieces = checked()
+    pieces = _checked(hashed, beginning, tokenizer, pipeline)
     if pipeline.start is None:
         tokenizer.fit(pieces)
     for _ in pieces:  # what a tokenizer that needs no fitting has left unread counts too
@@ -110,7 +118,7 @@ def fit_tokenizer(
         raise CorpusError(changed_text(pipeline.corpus.offer))
     if not digest.characters:
         raise CorpusError("the corpus is empty: it has 0 characters, and training needs at least a window of text")
-    if has_documents and end_id(tokenizer) is None:
+    if hashed.has_documents and end_id(tokenizer) is None:
         raise _no_end(pipeline)
     components.add(checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning), pipeline.tokenizer.offer)
     return digest
@@ -120,6 +128,20 @@ def _beginning(corpus: Corpus, pipeline: Pipeline) -> str:
     """The first piece of text. Reading it twice finds at once what cannot be read again."""
     pieces = read_pieces(corpus, pipeline.corpus.offer)
     return next((piece for piece in pieces if piece and piece is not DOCUMENT_END), "")
+
+
+def _checked(pieces: Iterable[CorpusPiece], beginning: str, tokenizer: Tokenizer, pipeline: Pipeline) -> Iterator[Any]:
+    """The pieces, refused where they begin otherwise than before, or hold documents for who does not know the mark."""
+    can_end = hasattr(tokenizer, "end_id")
+    for piece in pieces:
+        if piece is DOCUMENT_END:
+            if not can_end:
+                raise _no_end(pipeline)
+        elif piece and beginning:
+            if piece != beginning:
+                raise CorpusError(changed_text(pipeline.corpus.offer))
+            beginning = ""
+        yield piece
 
 
 def _no_end(pipeline: Pipeline) -> PipelineError:

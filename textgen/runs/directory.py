@@ -14,9 +14,8 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,12 +80,12 @@ class RunDirectory:
 
     def is_settled(self) -> bool:
         """Whether the directory holds a finished run and no partial files of a killed process."""
-        leftovers = (self.path.glob(pattern) for pattern in (*_LEFTOVERS, _PREVIOUS, _OWNER))
-        return self._status() == "finished" and not any(any(found) for found in leftovers)
+        in_use = any(os.path.lexists(self.path / name) for name in (_PREVIOUS, _OWNER))
+        return self._status() == "finished" and not in_use and not self.leftovers()
 
     def leftovers(self) -> list[Path]:
         """What a killed process has left, or one that is at work is writing."""
-        return [path for pattern in _LEFTOVERS for path in self.path.glob(pattern)]
+        return [path for pattern in _LEFTOVERS for path in sorted(self.path.glob(pattern))]
 
     def prepare(self, *, described: bool = False) -> Path | None:
         """Create the folder and check that it is writable, before any work is done. Raises RunError.
@@ -199,29 +198,28 @@ class RunDirectory:
         done: list[str] = []
         failed: list[str] = []
 
-        def attempt(act: Callable[[], Any], path: Path) -> bool:
+        @contextlib.contextmanager
+        def attempt(path: Path) -> Iterator[None]:
             try:
-                act()
+                yield
             except OSError as error:
                 failed.append(f"{path.name} ({error.strerror or error})")
-                return False
-            return True
 
-        def recover() -> None:
-            done.extend(f"put the checkpoint of step {step} in place" for step in self.checkpoints.recover())
-
-        leftovers: list[Path] = []
-
-        def find() -> None:
-            leftovers.extend(found for pattern in _LEFTOVERS for found in sorted(self.path.glob(pattern)))
-
-        attempt(recover, self.checkpoints.path)
-        attempt(find, self.path)
-        if removed := sum(attempt(partial(remove, leftover), leftover) for leftover in leftovers):
+        with attempt(self.checkpoints.path):
+            done += [f"put the checkpoint of step {step} in place" for step in self.checkpoints.recover()]
+        removed = 0
+        with attempt(self.path):
+            for leftover in self.leftovers():
+                with attempt(leftover):
+                    remove(leftover)
+                    removed += 1
+        if removed:
             done.append(f"removed {removed} partial file{'s' if removed > 1 else ''}")
-        attempt(self._settle, self.path / _PREVIOUS)
+        with attempt(self.path / _PREVIOUS):
+            self._settle()
         if not self.exists():  # killed while it removed a run
-            attempt(partial(self.checkpoints.keep, set()), self.checkpoints.path)
+            with attempt(self.checkpoints.path):
+                self.checkpoints.keep(set())
         if done:
             logger.warning("%s was in use when a process or the machine stopped: %s", self.path, ", ".join(done))
         if failed:
@@ -230,22 +228,22 @@ class RunDirectory:
             names = ", ".join(str(path) for path in foreign)
             logger.warning("%s has no manifest.json, so it is not a checkpoint, and is left alone", names)
 
-    def clear(self, spare: Path) -> None:
-        """Remove the files of the run except `spare`, and nothing that a run did not write.
+    def clear(self) -> None:
+        """Remove the files of the run except its tokens, and nothing that a run did not write.
 
         A finished run is kept aside, and `loadable` returns it until the run that replaces it is finished.
         """
+        files = [path for path in self._own() if path != self.tokens]
         if self._status() == "finished":
             with new_folder(self.path / _PREVIOUS) as kept:
-                for path in self._own():
-                    if path != spare:
-                        _link(path, kept / path.name)
-        self._remove(path for path in self._own() if path != spare)
+                for path in files:
+                    _link(path, kept / path.name)
+        self._remove(files)
         make_folder(self.checkpoints.path)
 
-    def extend(self, steps: Iterable[int], spare: Path) -> None:
+    def extend(self, steps: Iterable[int]) -> None:
         """Begin a run that goes on from checkpoints of the finished one, which is kept aside as by `clear`."""
-        self.clear(spare)
+        self.clear()
         previous = RunDirectory(self.path / _PREVIOUS)
         for name in _GROWING:
             if (kept := previous.path / name).is_file():

@@ -31,12 +31,12 @@ from textgen.protocols import Observer, Tokenizer, Trainer, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs import together
 from textgen.runs.checkpoints import Checkpoint
+from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
-from textgen.runs.observers import ObserverEntry, Observers
+from textgen.runs.observers import Observers
 from textgen.runs.reading import ReadingProgress
-from textgen.runs.sources import check_sources
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
 from textgen.runs.training_text import TrainingText
@@ -77,33 +77,28 @@ class Execution:
             with self.directory.locked(remedy="output"), devices.threads(self._threads()), self._components:
                 self.directory.sweep()
                 return self._train_if_needed()
-        except (OSError, RunError) as error:
+        except BaseException as error:
             explained = self._explain(error)
             self.directory.abandon(made)
             if explained is None:
                 raise
             raise explained from error
-        except BaseException:
-            self.directory.abandon(made)
-            raise
 
     def _threads(self) -> int | None:
         given = self.pipeline.threads
         return given if self.processes is None else self.processes.threads(given)
 
-    def _explain(self, error: OSError | RunError) -> RunError | None:
+    def _explain(self, error: BaseException) -> RunError | None:
         """The error for what cannot be written to the run directory, which says what is left; None for any other."""
+        directory = self.directory
         if isinstance(error, OSError):
-            if not Path(os.fsdecode(error.filename or "")).is_relative_to(self.directory.path):
-                return None
-            cause = f"{os.fsdecode(error.filename)} cannot be written: {error.strerror}"
-        elif isinstance(error.__cause__, OSError) and not (
-            isinstance(error, CorruptFileError) and self.directory.path.is_dir()
-        ):
-            cause = str(error)
+            is_own = Path(os.fsdecode(error.filename or "")).is_relative_to(directory.path)
+            cause = f"{os.fsdecode(error.filename or '')} cannot be written: {error.strerror}"
         else:
-            return None
-        return RunError(f"{cause}; {self.directory.kept()}", self.directory.path)
+            is_damage = isinstance(error, CorruptFileError) and directory.path.is_dir()
+            is_own = isinstance(error, RunError) and isinstance(error.__cause__, OSError) and not is_damage
+            cause = str(error)
+        return RunError(f"{cause}; {directory.kept()}", directory.path) if is_own else None
 
     def _train_if_needed(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory
@@ -169,10 +164,10 @@ class Execution:
             trial = self._components.build(self.pipeline.model, attrs.evolve(context, training=False))
             load_start(trial, self.pipeline)
         if self.overwrite:
-            directory.clear(spare=directory.tokens)
+            directory.clear()
         elif onward is not None:
             best = onward.progress.best_step
-            directory.extend({onward.step} if best is None else {onward.step, best}, spare=directory.tokens)
+            directory.extend({onward.step} if best is None else {onward.step, best})
         checkpoint = onward if record is None or onward is not None else directory.checkpoints.to_resume()
         run_record.write_pipeline(self.pipeline, directory)  # first: components may read it
         return checkpoint
@@ -276,7 +271,7 @@ class Execution:
     def _observers(self, context: BuildContext) -> Observers:
         """The pipeline's own observers, then the caller's."""
         built = [(self._components.build(choice, context), choice.offer) for choice in self.pipeline.observers]
-        return Observers(ObserverEntry(*each) for each in [*built, *((other, None) for other in self.observers)])
+        return Observers([*built, *((other, None) for other in self.observers)])
 
     def _check_generation(self, context: BuildContext, tokenizer: Tokenizer) -> None:
         """Check that the trained model can generate what is asked for, before anything is written or trained."""
@@ -303,6 +298,5 @@ class Execution:
 def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
     """What the pipeline's `[generate]` table asks for."""
     table = pipeline.generate
-    values = {field.name: getattr(table, field.name) for field in attrs.fields(DecodingOptions)}
-    options = {name: value for name, value in values.items() if value is not None}
-    return generator.generate_each([table.prompt], n=table.n, **options)
+    options = {field.name: getattr(table, field.name) for field in attrs.fields(DecodingOptions)}
+    return generator.generate_each([table.prompt], n=table.n, **{k: v for k, v in options.items() if v is not None})

@@ -94,8 +94,8 @@ class Origin:
 
 
 @attrs.frozen
-class TextIdentity:
-    """The corpus: the SHA-256 of its text, and how many characters it has."""
+class CorpusDigest:
+    """What identifies a text: the SHA-256 of its UTF-8 form and its documents' ends, and how many characters it has."""
 
     sha256: str = attrs.field(validator=is_sha256)
     characters: int = attrs.field(validator=COUNT)
@@ -111,11 +111,11 @@ class Fingerprint:
     model: Mapping[str, Any]
     trainer: Mapping[str, Any]
     observer: Mapping[str, Any]
-    corpus: TextIdentity
+    corpus: CorpusDigest
 
 
 @attrs.frozen
-class EarlyStop:
+class Stopped:
     """Which observer ended the run early, and why."""
 
     by: str
@@ -147,7 +147,7 @@ class RunRecord(Progress):
     files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
     checksum: str = attrs.field(validator=is_sha256)
     settled: Mapping[str, Any] | None = None
-    stopped: EarlyStop | None = None
+    stopped: Stopped | None = None
     cause: str | None = None
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from textgen.contracts.guards import watched
+from textgen.files.opening import stamp
 from textgen.pipeline.structure import Choice
-from textgen.plugin.component import OBJECT, UNPACKAGED, Plugin
+from textgen.plugin.component import OBJECT, UNPACKAGED
 from textgen.protocols import Corpus, Tokenizer
 
 _FORMAT: Final = 1  # of what the engine makes of a text; counted up when that changes
@@ -58,7 +57,7 @@ class TextKey:
             return None
         files, size, latest = [], 0, 0
         for path in watched(choice.offer, "sources", lambda: corpus.sources()):
-            facts = _facts(path)
+            facts = stamp(path)
             if facts is None:
                 return None
             files.append([os.path.abspath(path), *facts])
@@ -77,7 +76,9 @@ def tokens_key(text: Mapping[str, Any], tokenizer: Tokenizer, choice: Choice, vo
     text        what identifies it
     vocabulary  the checksum of the vocabulary, unless the tokenizer is fitted to this text
     """
-    parts = None if _is_registered(choice.offer.plugin) else _origin(tokenizer, choice)
+    plugin = choice.offer.plugin
+    is_registered = plugin.distribution == UNPACKAGED and not plugin.path
+    parts = None if is_registered else _origin(tokenizer, choice)
     return "" if parts is None else _hash(["tokens", dict(text), identity(choice), parts, vocabulary])
 
 
@@ -88,23 +89,8 @@ def _origin(made: Any, choice: Choice) -> list[Any] | None:
         return None
     # A version stays while someone works on a plugin. `__class__` sees through a watch, as type() does not.
     file = getattr(sys.modules.get(made.__class__.__module__), "__file__", None)
-    code = None if file is None else _facts(file)
-    return None if code is None else [offer.plugin.facts() for offer in offers] + code[:2]
-
-
-def _is_registered(plugin: Plugin) -> bool:
-    return plugin.distribution == UNPACKAGED and not plugin.path
-
-
-def _facts(path: str | Path) -> list[int] | None:
-    """Size, times and number of a file; None if it is none."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    if not stat.S_ISREG(found.st_mode):
-        return None
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    code = None if file is None else stamp(file)
+    return None if code is None else [*(offer.plugin.facts() for offer in offers), *code[:2]]
 
 
 def _hash(parts: Iterable[Any]) -> str:

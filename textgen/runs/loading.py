@@ -29,11 +29,10 @@ from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
-from textgen.runs.corpus import HashedPieces, encode_corpus
+from textgen.runs.corpus import HashedPieces, check_sources, encode_corpus
 from textgen.runs.directory import RunDirectory
 from textgen.runs.identity import identity
 from textgen.runs.objects import with_objects
-from textgen.runs.sources import check_sources
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import StoredRun, read_stored
 from textgen.runs.training_text import cached_tokens
@@ -98,6 +97,8 @@ def _load(
     context = attrs.evolve(context, tokenizer=tokenizer)
     model = components.build(model_choice, context)
     load_weights(model, model_choice, stored.tensors, directory.path)
+    if "corpus" in given:  # paths in a table that a program gives are relative to the current folder
+        reader = attrs.evolve(reader, folder=Path.cwd())
     return attrs.evolve(
         make_generator(chain, model_choice, model, context, components),
         path=directory.path,
@@ -105,7 +106,7 @@ def _load(
         defaults={key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS},
         tables=tables,
         record=record,
-        training_tokens=partial(_training_tokens, directory, tables, record, tokenizer, _corpus_reader(reader, given)),
+        training_tokens=partial(_training_tokens, directory, tables, record, tokenizer, reader),
     )
 
 
@@ -212,11 +213,6 @@ def _unlike(model: Any, tensors: Mapping[str, np.ndarray]) -> str:
     return "; ".join(shown) + (f"; and {len(names) - 3} more differ" if len(names) > 3 else "")
 
 
-def _corpus_reader(reader: Reader, given: Mapping[str, Any]) -> Reader:
-    """What reads the table of the corpus: paths in one that a program gives are relative to the current folder."""
-    return attrs.evolve(reader, folder=Path.cwd()) if "corpus" in given else reader
-
-
 def _training_tokens(
     directory: RunDirectory,
     tables: Mapping[str, Any],
@@ -239,14 +235,13 @@ def _training_tokens(
         corpus = components.build(corpus_choice, context)
         starts = without_start(tables["model"])[1] is not None
         tokens: Ids | None = cached_tokens(corpus, corpus_choice, tokenizer, tokenizer_choice, starts, then)
-        if tokens is not None:
-            return split_tokens(tokens, data, tokenizer).training
-        pieces = HashedPieces(corpus, corpus_choice.offer)
-        tokens = encode_corpus(pieces, tokenizer, file)
-    now = attrs.asdict(pieces.digest())
-    if now != then:
-        sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
-        raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")
+        if tokens is None:
+            pieces = HashedPieces(corpus, corpus_choice.offer)
+            tokens = encode_corpus(pieces, tokenizer, file)
+            now = attrs.asdict(pieces.digest())
+            if now != then:
+                sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
+                raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")
     return split_tokens(tokens, data, tokenizer).training
 
 

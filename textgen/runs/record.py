@@ -16,15 +16,13 @@ from textgen.data import Dataset
 from textgen.errors import CorruptFileError, Difference, RunError, RunMismatchError
 from textgen.files.reading import dump_vocabulary, read_bytes
 from textgen.pipeline.pipeline import Pipeline
-from textgen.pipeline.structure import Choice, Reader, flat
+from textgen.pipeline.structure import Choice, Reader, flat, merged
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Checkpoint
-from textgen.runs.corpus import CorpusDigest
+from textgen.runs.corpus import reads_files
 from textgen.runs.directory import RunDirectory
-from textgen.runs.formats import Progress
+from textgen.runs.formats import CorpusDigest, Progress, Stopped
 from textgen.runs.identity import identity
-from textgen.runs.observers import Stopped
-from textgen.runs.sources import reads_files
 from textgen.runs.splitting import unknown_share
 
 _NO_CHECKPOINT: Final = "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
@@ -58,10 +56,10 @@ def compare(
 
     Raises RunMismatchError if the run was made by another pipeline.
     """
-    if record is None or not (differences := _differences(record, fingerprint(pipeline, digest))):
+    if record is None or not (changes := _changes(record, fingerprint(pipeline, digest))):
         return False
-    if not _is_extended(pipeline, record, differences):
-        raise RunMismatchError(directory.path, differences)
+    if not _is_extended(pipeline, record, changes):
+        raise RunMismatchError(directory.path, changes)
     return True
 
 
@@ -86,13 +84,12 @@ def extension_start(directory: RunDirectory, record: Mapping[str, Any], pipeline
         reason = _NO_STATE
     elif not reason and (found := directory.checkpoints.last(up_to=record["stable_steps"])) is not None:
         return found
-    differences = _differences(record, fingerprint(pipeline))
-    raise RunMismatchError(directory.path, differences, reason or _NO_CHECKPOINT)
+    raise RunMismatchError(directory.path, _changes(record, fingerprint(pipeline)), reason or _NO_CHECKPOINT)
 
 
-def _is_extended(pipeline: Pipeline, record: Mapping[str, Any], differences: Iterable[Difference]) -> bool:
+def _is_extended(pipeline: Pipeline, record: Mapping[str, Any], changes: Iterable[Difference]) -> bool:
     """Whether a finished run is to go on: only options made for that differ, and have larger values."""
-    return record["status"] == "finished" and all(_is_more(pipeline.trainer, each) for each in differences)
+    return record["status"] == "finished" and all(_is_more(pipeline.trainer, each) for each in changes)
 
 
 def _is_more(trainer: Choice, difference: Difference) -> bool:
@@ -113,9 +110,14 @@ def _is_more(trainer: Choice, difference: Difference) -> bool:
     return bool(now > before)
 
 
-def _differences(record: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Difference]:
+def _changes(record: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Difference]:
     kept = {key: value for key, value in record["fingerprint"].items() if key != "corpus" or key in shape}
-    before, now = flat(kept), flat(shape)
+    return differences(kept, shape)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """The keys of nested tables whose values are others, dotted."""
+    before, now = flat(before), flat(now)
     keys = [key for key in before | now if before.get(key) != now.get(key)]
     return [Difference(key, before.get(key), now.get(key)) for key in keys]
 
@@ -164,7 +166,6 @@ def begin(
 
     What the trainer decided is as in the `earlier` record of this run.
     """
-    vocabulary = dump_vocabulary(tokenizer)
     record = {
         "status": "training",
         "step": 0,
@@ -180,19 +181,19 @@ def begin(
             {"kind": choice.offer.kind, "name": choice.offer.name, **choice.offer.plugin.facts()}
             for choice in pipeline.choices()
         ],
-        "environment": {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "device": device,
-            **{name: metadata.version(name) for name in ("textgen-engine", "numpy", "torch")},
-        },
+        "environment": _environment(device),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "files": {"tokenizer.json": directory.write_artifact("tokenizer.json", vocabulary)},
-        **{key: earlier[key] for key in ("settled",) if key in earlier},
+        "files": {"tokenizer.json": directory.write_artifact("tokenizer.json", dump_vocabulary(tokenizer))},
+        **({"settled": earlier["settled"]} if "settled" in earlier else {}),
     }
     record = described(pipeline.to_dict(), record)
     directory.write_run(record)
     return record
+
+
+def _environment(device: str) -> dict[str, str]:
+    versions = {name: metadata.version(name) for name in ("textgen-engine", "numpy", "torch")}
+    return {"python": platform.python_version(), "platform": platform.platform(), "device": device, **versions}
 
 
 def as_decided(pipeline: Pipeline, directory: RunDirectory) -> Pipeline:
@@ -201,8 +202,8 @@ def as_decided(pipeline: Pipeline, directory: RunDirectory) -> Pipeline:
     options = record.get("settled")
     if not options:
         return pipeline
-    differences = _differences(record, fingerprint(pipeline))
-    if differences and not _is_extended(pipeline, record, differences):
+    changes = _changes(record, fingerprint(pipeline))
+    if changes and not _is_extended(pipeline, record, changes):
         return pipeline
     try:
         made = settle(pipeline, options)
@@ -217,16 +218,10 @@ def settle(pipeline: Pipeline, options: Mapping[str, Any]) -> Pipeline:
     Raises ValueError for what its options cannot be.
     """
     reader = Reader(pipeline.folder, pipeline.plugins)
-    made = reader.choice("trainer", _merged(pipeline.trainer.table(), options), "settled")
+    made = reader.choice("trainer", merged(pipeline.trainer.table(), options), "settled")
     if reader.faults:
         raise ValueError("; ".join(map(str, reader.faults)))
     return attrs.evolve(pipeline, trainer=attrs.evolve(made, name=pipeline.trainer.name))
-
-
-def _merged(table: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """A table with other options; those of a component among them are merged too."""
-    parts = {key for key, value in table.items() if isinstance(value, Mapping) and "type" in value}
-    return {**table, **{k: _merged(table[k], v) if k in parts else v for k, v in options.items()}}
 
 
 def finish(

@@ -13,8 +13,8 @@ from textgen.errors import Fault, PipelineError, RunError, TextgenError
 from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokenizer, remedied
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import StartOptions
-from textgen.pipeline.pipeline import Pipeline, make_choice
-from textgen.pipeline.structure import Reader
+from textgen.pipeline.pipeline import Pipeline, make_choice, without_start
+from textgen.pipeline.structure import Reader, merged
 from textgen.plugin.component import ComponentSource
 from textgen.protocols import Tokenizer
 from textgen.runs.directory import RunDirectory
@@ -28,11 +28,9 @@ def with_start(document: Document, plugins: ComponentSource, output: Path | None
     If it is gone, a run that started from it, in the document's run directory or `output`, knows the same.
     Raises PipelineError.
     """
-    model = document.tables.get("model")
-    given = model.get("start") if isinstance(model, Mapping) else None
+    model, given = without_start(document.tables.get("model"))
     if given is None or isinstance(given, Mapping):  # nothing, or what a run has written
         return document
-    assert isinstance(model, Mapping)
     reader = Reader(document.folder)
     path = reader.value(Path, given, "model.start")
     if reader.faults:
@@ -44,7 +42,7 @@ def with_start(document: Document, plugins: ComponentSource, output: Path | None
     if "tokenizer" in document.tables:
         _check_tokenizer(document, other, path, plugins)
     tables = {**document.tables, "tokenizer": other["tokenizer"]}
-    tables["model"] = {**_merged(other["model"], model), "start": other["model"]["start"]}
+    tables["model"] = {**merged(other["model"], model), "start": other["model"]["start"]}
     return attrs.evolve(document, tables=tables)
 
 
@@ -120,14 +118,3 @@ def _check_tokenizer(document: Document, other: Mapping[str, Any], path: Path, p
     if (ours.offer, ours.options) != (theirs.offer, theirs.options):
         cause = f"the model of {path} has a tokenizer of its own, which is another"
         raise PipelineError([Fault("tokenizer", cause, "", "leave the table [tokenizer] out")], document.source)
-
-
-def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a component, and of those that it is made of, with those that are given in their place."""
-    if given.get("type", own.get("type")) != own.get("type"):
-        return dict(given)
-    merged = dict(own)
-    for key, value in given.items():
-        both = isinstance(value, Mapping) and isinstance(own.get(key), Mapping)
-        merged[key] = _merged(own[key], value) if both else value
-    return merged

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import attrs
 
 from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
+from textgen.files.opening import stamp
 from textgen.files.reading import dump_tensors, read_bytes, read_json, read_weights, remedied
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
-from textgen.pipeline.structure import Reader, flat
+from textgen.pipeline.structure import Reader, flat, listed
 from textgen.protocols import Tensors
 from textgen.runs.directory import RunDirectory
+from textgen.runs.record import differences
 
 _PATIENCE: Final = 10.0  # seconds for which reading begins again while others change the run
 _PAUSE: Final = 0.02
-_SHOWN: Final = 5
-
-Stamp: TypeAlias = "tuple[tuple[int, ...] | None, ...]"
+SHOWN: Final = 5  # edits that a message lists
+_T = TypeVar("_T")
 
 
 @attrs.frozen
@@ -52,24 +51,32 @@ class StoredRun:
 def read_stored(directory: RunDirectory) -> StoredRun:
     """Read a run, or while it has no model yet, the finished run that it replaces, or else its best checkpoint.
 
-    A file may be gone, or of another run, because a process has just put that in place; then all is read again. Raises
-    RunError, CorruptFileError.
+    Raises RunError, CorruptFileError.
+    """
+    # Checksums tie the files of a finished run to its record. What has none may be of the run that comes after.
+    return undisturbed(
+        directory, lambda: _read(directory), lambda stored: stored.record["status"] == "finished" and not stored.edits
+    )
+
+
+def undisturbed(directory: RunDirectory, read: Callable[[], _T], is_whole: Callable[[_T], bool]) -> _T:
+    """What `read` gives of a run that nobody puts in place or moves aside meanwhile, or of which it is whole anyhow.
+
+    A file may be gone, or of another run, because a process has just put that in place; then all is read again.
     """
     deadline, tries = time.monotonic() + _PATIENCE, 1
     while True:
-        before = stamp_of(directory)
+        before = _stamp(directory)
         try:
-            stored = _read(directory)
+            found = read()
         except RunError:
             tries -= 1
-            if time.monotonic() > deadline or (tries < 0 and stamp_of(directory) == before):
+            if time.monotonic() > deadline or (tries < 0 and _stamp(directory) == before):
                 raise
             time.sleep(_PAUSE)
             continue
-        # Checksums tie the files of a finished run to its record. What has none may be of the run that comes after.
-        whole = stored.record["status"] == "finished" and not stored.edits
-        if whole or stamp_of(directory) == before or time.monotonic() > deadline:
-            return stored
+        if is_whole(found) or _stamp(directory) == before or time.monotonic() > deadline:
+            return found
 
 
 def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[Document, tuple[Difference, ...]]:
@@ -92,7 +99,8 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
         raise PipelineError(reader.faults, str(path))
     if hashlib.sha256(data).hexdigest() == record["files"]["pipeline.toml"]:
         return document, ()
-    return document, tuple(_differences(record["pipeline"], document.tables))
+    edits = differences(_numbered(record["pipeline"]), _numbered(document.tables))
+    return document, tuple(edit for edit in edits if edit.key != "output")
 
 
 def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> list[Difference]:
@@ -110,12 +118,6 @@ def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> lis
     return [edit for edit in edits if edit.key.partition(".")[0] in shapes and is_wrong(edit)]
 
 
-def described_edits(edits: Sequence[Difference]) -> str:
-    """What was changed, in a line."""
-    more = f"; and {len(edits) - _SHOWN} more" if len(edits) > _SHOWN else ""
-    return "; ".join(map(str, edits[:_SHOWN])) + more
-
-
 def _read(directory: RunDirectory) -> StoredRun:
     loadable, remarks = directory.loadable(), []
     if loadable is not directory:
@@ -126,7 +128,7 @@ def _read(directory: RunDirectory) -> StoredRun:
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     document, edits = read_pipeline(loadable, record)
     if edits:
-        remarks.append(f"{document.source} was changed since the run was made: {described_edits(edits)}")
+        remarks.append(f"{document.source} was changed since the run was made: {listed(edits, SHOWN)}")
     with remedied("copy"):
         vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
     model_id, tensors, remark = _weights(loadable, record)
@@ -142,21 +144,11 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress
     loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""
-    of = f"the model is that of step {checkpoint.step}{loss}"
-    of = (
-        of
-        if checkpoint.step
-        else "there is no checkpoint after a step yet, and the model is as it was before the first"
-    )
-    remark = f"{directory.path}: training is not finished: {of}"
+    what = f"the model is that of step {checkpoint.step}{loss}"
+    if not checkpoint.step:
+        what = "there is no checkpoint after a step yet, and the model is as it was before the first"
+    remark = f"{directory.path}: training is not finished: {what}"
     return hashlib.sha256(dump_tensors(checkpoint.tensors)).hexdigest(), checkpoint.tensors, (remark,)
-
-
-def _differences(recorded: Mapping[str, Any], tables: Mapping[str, Any]) -> Iterator[Difference]:
-    before, now = flat(_numbered(recorded)), flat(_numbered(tables))
-    for key in before | now:
-        if key != "output" and before.get(key) != now.get(key):
-            yield Difference(key, before.get(key), now.get(key))
 
 
 def _numbered(value: Any) -> Any:
@@ -166,14 +158,6 @@ def _numbered(value: Any) -> Any:
     return {key: _numbered(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
-def stamp_of(directory: RunDirectory) -> Stamp:
+def _stamp(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
     """What changes whenever a run is put in place, moved aside or removed."""
-    return tuple(_file_stamp(directory.path / place / "run.json") for place in ("", ".previous"))
-
-
-def _file_stamp(path: Path) -> tuple[int, ...] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return tuple(stamp(directory.path / place / "run.json") for place in ("", ".previous"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import os
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from textgen.errors import RunError
-from textgen.files.opening import check_json, opened
-from textgen.files.reading import LARGEST, folder_size, inside
+from textgen.files.opening import opened
+from textgen.files.reading import LARGEST, folder_size, inside, parse_json
 from textgen.runs.directory import RunDirectory, no_run
 
 Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]
@@ -66,54 +66,53 @@ def summarize(path: str | Path) -> RunSummary:
     """
     path = Path(path).absolute()
     directory = RunDirectory(path)
-    if not os.path.lexists(path / "run.json") and not directory.is_begun():
+    has_record = os.path.lexists(path / "run.json")
+    if not has_record and not directory.is_begun():
         raise no_run(path)
-    total, changed = folder_size(path)
+    size, changed = folder_size(path)
     in_checkpoints, _ = folder_size(path / "checkpoints")
-    sizes: dict[str, Any] = {"bytes": total, "checkpoint_bytes": in_checkpoints, "changed": changed}
+    summary = RunSummary(path=path, status="damaged", bytes=size, checkpoint_bytes=in_checkpoints, changed=changed)
+    record: dict[str, Any]
     try:
         locked = directory.is_locked()
-        if not os.path.lexists(path / "run.json"):
-            status, cause = _status({"status": "training"}, locked=locked)
-            return RunSummary(path=path, status=status, cause=cause, **sizes)
-        record, checkpoint_steps = directory.read_run(), _checkpoint_steps(directory)
+        record = directory.read_run() if has_record else {"status": "training"}
+        checkpoint_steps = _checkpoint_steps(directory)
     except (RunError, OSError, RecursionError) as error:
-        return RunSummary(path=path, status="damaged", cause=str(error) or type(error).__name__, **sizes)
-    rows = _rows(path, limit=_TAIL)
-    last = rows[-1] if rows else {}
-    best = _best(rows)
+        return attrs.evolve(summary, cause=str(error) or type(error).__name__)
     status, cause = _status(record, locked=locked)
-    steps_seen = (_whole(record.get("step")), _whole(last.get("step")), *checkpoint_steps)
-    is_done = status == "finished"
-    step = _whole(record.get("step")) if is_done else max((s for s in steps_seen if s is not None), default=None)
-    steps = _whole(record.get("steps"))
-    return RunSummary(
-        path=path,
-        status=status,
-        cause=cause,
+    summary = attrs.evolve(summary, status=status, cause=cause)
+    if not has_record:
+        return summary
+    rows = _rows(path, limit=_TAIL)
+    figures = record if status == "finished" else _so_far(record, rows, checkpoint_steps)
+    step, steps = figures["step"], record.get("steps")
+    return attrs.evolve(
+        summary,
         step=step,
-        steps=None if (steps or 0) < (step or 0) else steps,  # what was only a guess
-        best_step=_whole(record.get("best_step") if is_done else best.get("step")),
-        best_loss=_number(record.get("best_loss") if is_done else _loss(best)),
-        seconds=_number(record.get("seconds") if is_done else last.get("seconds")),
-        characters_per_second=_number(last.get("characters_per_second")),
+        steps=None if steps is None or steps < step else steps,  # what was only a guess
+        best_step=figures.get("best_step"),
+        best_loss=_number(figures.get("best_loss")),
+        seconds=_number(figures.get("seconds")),
+        characters_per_second=_number(rows[-1].get("characters_per_second")) if rows else None,
         parameters=_parameters(directory),
         record=record,
-        **sizes,
     )
 
 
 def _status(record: Mapping[str, Any], *, locked: bool) -> tuple[Status, str]:
-    recorded = record.get("status")
-    if recorded == "finished":
+    if record["status"] == "finished":
         stopped = record.get("stopped")
-        ended = f"{stopped.get('by')}: {stopped.get('reason')}" if isinstance(stopped, Mapping) else ""
-        return "finished", ended
-    if recorded not in ("training", "unfinished"):
-        return "damaged", f"run.json has the status {recorded!r}"
+        return "finished", "" if stopped is None else f"{stopped['by']}: {stopped['reason']}"
     if locked:
         return "running", ""
-    return "stopped", str(record.get("cause") or "interrupted") if recorded == "unfinished" else _KILLED
+    return "stopped", record.get("cause") or "interrupted" if record["status"] == "unfinished" else _KILLED
+
+
+def _so_far(record: Mapping[str, Any], rows: list[dict[str, Any]], checkpoint_steps: list[int]) -> dict[str, Any]:
+    """The figures of a run that is not finished: run.json has them as they were when it began, or ended."""
+    last, best = rows[-1] if rows else {}, _best(rows)
+    step = max(record["step"], last.get("step", 0), *checkpoint_steps)
+    return {"step": step, "best_step": best.get("step"), "best_loss": _loss(best), "seconds": last.get("seconds")}
 
 
 def _rows(path: Path, limit: int | None) -> list[dict[str, Any]]:
@@ -127,12 +126,10 @@ def _rows(path: Path, limit: int | None) -> list[dict[str, Any]]:
         return []
     rows = []
     for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and _whole(row.get("step")) is not None:
-            rows.append(row)
+        with contextlib.suppress(ValueError):
+            row = parse_json(line)
+            if _is_step(row.get("step")):
+                rows.append(row)
     return rows
 
 
@@ -149,31 +146,24 @@ def _loss(row: Mapping[str, Any]) -> float | None:
 
 
 def _checkpoint_steps(directory: RunDirectory) -> list[int]:
-    try:
+    with contextlib.suppress(OSError):
         return directory.checkpoints.steps()
-    except OSError:
-        return []
+    return []
 
 
 def _parameters(directory: RunDirectory) -> int | None:
     """From the header of the weights, or of the newest checkpoint's."""
-    files = ["model.safetensors"]
-    files += [f"checkpoints/{directory.checkpoints.folder(s).name}/{files[0]}" for s in _checkpoint_steps(directory)]
-    for name in (files[0], *reversed(files[1:])):
-        try:
-            with opened(directory.inside(name)) as file:
-                data = file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24))
-            check_json(data)
-            header = json.loads(data)
-            shapes = [entry["shape"] for key, entry in header.items() if key != "__metadata__"]
-            return sum(int(math.prod(shape)) for shape in shapes)
-        except (OSError, RunError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
+    folders = [f"checkpoints/{directory.checkpoints.folder(s).name}/" for s in _checkpoint_steps(directory)]
+    for folder in ("", *reversed(folders)):
+        with contextlib.suppress(OSError, RunError, ValueError, KeyError, TypeError, AttributeError):
+            with opened(directory.inside(f"{folder}model.safetensors")) as file:
+                header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24)))
+            return sum(int(math.prod(entry["shape"])) for key, entry in header.items() if key != "__metadata__")
     return None
 
 
-def _whole(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < 10**18 else None  # a bool is no step
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 10**18  # a bool is no step
 
 
 def _number(value: Any) -> float | None:

@@ -16,6 +16,7 @@ from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
 from textgen.errors import UsageError
+from textgen.files.opening import stamp
 from textgen.files.reading import dump_tensors, load_tensors
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
@@ -158,9 +159,5 @@ def _mapped(facts: Mapping[str, Any]) -> Ids | None:
 
 
 def _state(path: Path) -> list[int]:
-    """What tells a file from another that is in its place on another machine."""
-    try:
-        found = path.stat()
-    except OSError:
-        return []
-    return [found.st_size, found.st_mtime_ns]
+    """What tells a file from another that is in its place on another machine: its size and time."""
+    return list(stamp(path) or ())[:2]

@@ -23,7 +23,8 @@ from textgen.files.reading import VOCABULARY, read_tokenizer
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.structure import Choice
 from textgen.protocols import Corpus, Tokenizer
-from textgen.runs.corpus import CorpusDigest, HashedPieces, fit_tokenizer, token_bytes, token_dtype
+from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
+from textgen.runs.formats import CorpusDigest
 from textgen.runs.identity import TextKey, tokens_key
 from textgen.runs.reading import ReadingProgress
 from textgen.runs.splitting import split_tokens, unknown_share
@@ -52,13 +53,14 @@ class TrainingText:
     _key: TextKey | None = attrs.field(init=False, default=None)
     _start: str | None = attrs.field(init=False, default=None)
     _entry: Entry | None = attrs.field(init=False, default=None)
-    _work: contextlib.ExitStack | None = attrs.field(init=False, default=None)
+    _work: contextlib.ExitStack = attrs.field(init=False, factory=contextlib.ExitStack)
+    _has_work: bool = attrs.field(init=False, default=False)
 
     def __enter__(self) -> TrainingText:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_work()
+        self._work.close()
         if self._entry is not None:
             self._entry.close()
 
@@ -97,7 +99,7 @@ class TrainingText:
         try:
             data = split_tokens(self._tokens(), self.pipeline.data, self.tokenizer)
             _warn_of_unknown(data, self.tokenizer)
-            self._end_work()
+            self._work.close()
             yield data
         finally:
             with contextlib.suppress(OSError):  # Windows keeps what is still mapped; the next run sweeps it
@@ -177,16 +179,12 @@ class TrainingText:
 
     def _begin_work(self) -> bool:
         """Hold off others who would encode the same text; False if nothing can be cached."""
-        if self._key is not None and self._work is None:
+        if self._key is not None and not self._has_work:
             key = self._tokens_key({"text": self._key.value})
             with self._excused():
-                self._work = contextlib.ExitStack()
+                self._has_work = True
                 self._work.enter_context(self._cache.working(key, self.progress.wait))
         return self._key is not None
-
-    def _end_work(self) -> None:
-        if self._work is not None:
-            self._work.close()
 
     @contextlib.contextmanager
     def _excused(self) -> Iterator[None]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,17 +13,17 @@ import attrs
 
 from textgen.errors import CorruptFileError, PipelineError, RunError
 from textgen.files.durable import remove, write_atomic
-from textgen.files.reading import dump_tensors, file_checksum, read_bytes, read_json
+from textgen.files.reading import dump_tensors, file_checksum, parse_json, read_bytes, read_json
 from textgen.generation.novelty import FOLDER, check_index
 from textgen.generation.results import GenerationState
+from textgen.pipeline.structure import listed
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.record import pipeline_text
-from textgen.runs.stored import described_edits, misdescribing, read_pipeline, stamp_of
+from textgen.runs.stored import SHOWN, misdescribing, read_pipeline, undisturbed
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "repaired"]
 """What became of a file of a run."""
 _PIPELINE, _VOCABULARY, _WEIGHTS, _METRICS = "pipeline.toml", "tokenizer.json", "model.safetensors", "metrics.jsonl"
-_TRIES = 100
 _BAD = ("damaged", "missing")
 
 
@@ -78,29 +78,19 @@ def verify(path: str | Path, *, repair: bool = False, states: Iterable[str | Pat
     """
     directory, states = run_directory(path), tuple(states)
     if not repair:
-        return _checked(directory, states)
+        return undisturbed(directory, lambda: _report(directory.loadable(), states), lambda report: report.whole)
     if not directory.exists() and not directory.loadable().exists():
         directory.read_run()  # raises
     directory.prepare()  # nothing that leads out is followed, and it can be written to
     with directory.locked():
         directory.sweep()
         before = _report(directory, ())
-        done = _mend(directory, before)
+        bad = sorted(file.name for file in before.files if file.state in _BAD)
+        done = {name: _mend(directory, before, name) for name in bad}
         after = _report(directory, states)
     files = {file.name: file for file in after.files}
-    files |= {name: CheckedFile(name, "repaired", cause) for name, cause in done.items()}
+    files |= {name: CheckedFile(name, "repaired", cause) for name, cause in done.items() if cause}
     return attrs.evolve(after, files=tuple(files.values()))
-
-
-def _checked(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
-    """The report of the run to load. What a process has just moved is not missing: then all is checked again."""
-    for _ in range(_TRIES):
-        before = stamp_of(directory)
-        with contextlib.suppress(RunError):
-            report = _report(directory.loadable(), states)
-            if report.whole or stamp_of(directory) == before:
-                return report
-    return _report(directory.loadable(), states)
 
 
 def _report(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
@@ -109,9 +99,11 @@ def _report(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
     try:
         record = directory.read_run()
     except CorruptFileError as error:
-        files = [_failed(directory, error)]
+        files = [CheckedFile("run.json", "damaged", str(error))]
     checkpoints = list(_checkpoints(directory))
-    files += [*_recorded(directory, record), *(file for _, file in checkpoints), *_others(directory, record)]
+    for name, sha256 in record.get("files", {}).items():
+        files.append(_checked(directory, name, partial(_compared, directory, record, name, sha256)))
+    files += [*(file for _, file in checkpoints), *_others(directory, record)]
     intact = tuple(step for step, file in checkpoints if file.state == "whole")
     bad = {file.name for file in files if file.state in _BAD}
     finished = record.get("status") == "finished"
@@ -127,15 +119,14 @@ def _report(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
     )
 
 
-def _recorded(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[CheckedFile]:
-    """The files whose checksums run.json has."""
-    for name, sha256 in record.get("files", {}).items():
-        try:
-            yield _compared(directory, record, name, sha256)
-        except PipelineError as error:
-            yield CheckedFile(name, "damaged", str(error))
-        except RunError as error:
-            yield _failed(directory, error, name)
+def _checked(directory: RunDirectory, name: str, check: Callable[[], object]) -> CheckedFile:
+    """What `check` finds about a file, if that is more than nothing; bad where it raises."""
+    try:
+        found = check()
+    except (PipelineError, RunError) as error:
+        is_gone = not (directory.path / name).exists()
+        return CheckedFile(name, "missing" if is_gone else "damaged", str(error))
+    return found if isinstance(found, CheckedFile) else CheckedFile(name)
 
 
 def _compared(directory: RunDirectory, record: Mapping[str, Any], name: str, sha256: str) -> CheckedFile:
@@ -156,20 +147,16 @@ def _compared(directory: RunDirectory, record: Mapping[str, Any], name: str, sha
 def _pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> CheckedFile:
     edits = read_pipeline(directory, record)[1]
     if wrong := misdescribing(record, edits):
-        return CheckedFile(_PIPELINE, "damaged", f"it no longer describes the weights: {described_edits(wrong)}")
-    return CheckedFile(_PIPELINE, "changed", described_edits(edits)) if edits else CheckedFile(_PIPELINE)
+        return CheckedFile(_PIPELINE, "damaged", f"it no longer describes the weights: {listed(wrong, SHOWN)}")
+    return CheckedFile(_PIPELINE, "changed", listed(edits, SHOWN)) if edits else CheckedFile(_PIPELINE)
 
 
 def _checkpoints(directory: RunDirectory) -> Iterator[tuple[int, CheckedFile]]:
     for step in directory.checkpoints.steps():
-        folder = directory.checkpoints.folder(step)
-        name = str(folder.relative_to(directory.path))
-        try:
-            directory.checkpoints.read(step)
-            yield step, CheckedFile(name)
-        except RunError as error:
-            if folder.exists():  # else a process that trains has removed it
-                yield step, CheckedFile(name, "damaged", str(error))
+        name = f"checkpoints/{directory.checkpoints.folder(step).name}"
+        file = _checked(directory, name, partial(directory.checkpoints.read, step))
+        if file.state != "missing":  # else a process that trains has removed it
+            yield step, file
 
 
 def _others(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[CheckedFile]:
@@ -179,20 +166,15 @@ def _others(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[Chec
             yield _metrics(path)
     model = record.get("files", {}).get(_WEIGHTS, "")
     if (directory.path / FOLDER).exists() and model:
-        try:
-            check_index(directory.path, model)
-            yield CheckedFile(FOLDER)
-        except RunError as error:
-            yield _failed(directory, error, FOLDER)
+        yield _checked(directory, FOLDER, partial(check_index, directory.path, model))
 
 
 def _metrics(path: Path) -> CheckedFile:
     lines = read_bytes(path).split(b"\n")
     for number, line in enumerate(lines[:-1], 1):
         try:
-            if not isinstance(json.loads(line), dict):
-                raise ValueError("it holds no JSON object")
-        except (ValueError, RecursionError) as error:
+            parse_json(line)
+        except ValueError as error:
             return CheckedFile(_METRICS, "damaged", f"{path}: line {number}: {error}")
     return CheckedFile(_METRICS, "damaged", f"{path}: its last line is torn") if lines[-1] else CheckedFile(_METRICS)
 
@@ -206,42 +188,33 @@ def _state(path: str | Path, record: Mapping[str, Any]) -> CheckedFile:
     return CheckedFile(str(path), "whole", "" if own else "it resumes with another model than that of this run")
 
 
-def _failed(directory: RunDirectory, error: RunError, name: str = "run.json") -> CheckedFile:
-    gone = not (directory.path / name).exists()
-    return CheckedFile(name, "missing" if gone else "damaged", str(error))
+def _mend(directory: RunDirectory, report: RunReport, name: str) -> str:
+    """Mend a bad file; what was done, or "" if nothing can be."""
+    path = directory.path / name
+    if name == _PIPELINE and report.status:
+        directory.write_artifact(name, pipeline_text(directory.read_run()["pipeline"]))
+        return "written again from run.json"
+    if name == _WEIGHTS and report.status:
+        return _restore_weights(directory)
+    if name == FOLDER:
+        remove(path)
+        return "removed; it is made again when it is needed"
+    if name == _METRICS and (data := read_bytes(path))[-1:] != b"\n":
+        write_atomic(path, data[: data.rfind(b"\n") + 1])
+        return "its torn last line removed" if _metrics(path).state == "whole" else ""
+    if name.startswith("checkpoints/") and (report.checkpoints or report.status == "finished"):
+        remove(path)
+        return "removed"
+    return ""
 
 
-def _mend(directory: RunDirectory, report: RunReport) -> dict[str, str]:
-    """Mend what can be; what was done, by the name of the file."""
-    bad = {file.name for file in report.files if file.state in _BAD}
-    done = {}
-    if report.status:
-        record = directory.read_run()
-        if _PIPELINE in bad:
-            directory.write_artifact(_PIPELINE, pipeline_text(record["pipeline"]))
-            done[_PIPELINE] = "written again from run.json"
-        if _WEIGHTS in bad and (step := _restored(directory, record)) is not None:
-            done[_WEIGHTS] = f"made again from the checkpoint of step {step}"
-    for name in bad:
-        if name.startswith("checkpoints/") and (report.checkpoints or report.status == "finished"):
-            remove(directory.path / name)
-            done[name] = "removed"
-        elif name == FOLDER:
-            remove(directory.path / name)
-            done[name] = "removed; it is made again when it is needed"
-        elif name == _METRICS and (data := read_bytes(directory.path / name))[-1:] != b"\n":
-            write_atomic(directory.path / name, data[: data.rfind(b"\n") + 1])
-            if _metrics(directory.path / name).state == "whole":
-                done[name] = "its torn last line removed"
-    return done
-
-
-def _restored(directory: RunDirectory, record: Mapping[str, Any]) -> int | None:
-    """The step of the checkpoint from which the model was made again; None if there is none that has it."""
+def _restore_weights(directory: RunDirectory) -> str:
+    """Make the model again from the checkpoint that has it."""
+    sha256 = directory.read_run()["files"][_WEIGHTS]
     for step in directory.checkpoints.steps():
         with contextlib.suppress(RunError):
             data = dump_tensors(directory.checkpoints.read(step).tensors)
-            if record["files"][_WEIGHTS] == hashlib.sha256(data).hexdigest():
+            if hashlib.sha256(data).hexdigest() == sha256:
                 directory.write_artifact(_WEIGHTS, data)
-                return step
-    return None
+                return f"made again from the checkpoint of step {step}"
+    return ""

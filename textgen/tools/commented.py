@@ -16,15 +16,14 @@ from textgen.pipeline.structure import Choice, phrase, plain
 _WIDTH = 100
 
 
-def commented_toml(pipeline: Pipeline, given: Mapping[str, Any] | None = None) -> str:
+def commented_toml(pipeline: Pipeline, given: Mapping[str, Any]) -> str:
     """TOML with every default filled in. Reading it again gives the same pipeline.
 
     given  `name` and `output` as they were written, None where they were not. They say where the run is, so what was
-           left to the name of the file is left to that of an edited copy. The pipeline's own if not set
+           left to the name of the file is left to that of an edited copy
     """
-    place: Mapping[str, Any] = {"name": pipeline.name, "output": pipeline.output} if given is None else given
     general = GeneralOptions(
-        place["name"], pipeline.seed, pipeline.device, pipeline.threads, place["output"], default_observers=False
+        given["name"], pipeline.seed, pipeline.device, pipeline.threads, given["output"], default_observers=False
     )
     chains = {"sampler": pipeline.samplers, "observer": pipeline.observers}
     parts = [

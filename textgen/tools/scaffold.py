@@ -94,11 +94,15 @@ def _files(name: str, module: str, component: str, kind: str) -> Iterator[tuple[
     """Path and text of each file of a package."""
     folder = resources.files("textgen.tools") / "scaffolds"
     templates = {
-        file.name.removesuffix(_SUFFIX): Template(file.read_text(encoding="utf-8"))
+        file.name.removesuffix(_SUFFIX): file.read_text(encoding="utf-8")
         for part in ("common", kind)  # what a kind has of its own counts
         for file in (folder / part).iterdir()
         if file.name.endswith(_SUFFIX)
     }
+    templates["__init__.py"] += templates["hook.py"]
+    # Tables of its own, the component's first, take the place of those in the pipeline that all kinds have.
+    own = _tables(templates.get("tables.toml", ""))
+    templates["pipeline.toml"] = "\n\n".join({**_tables(templates["pipeline.toml"]), **own}.values()) + "\n"
     values = {
         "Class": component.title().replace("-", ""),
         "article": "An" if kind[0] in "aeiou" else "A",
@@ -110,17 +114,25 @@ def _files(name: str, module: str, component: str, kind: str) -> Iterator[tuple[
         "module": module,
         "year": str(datetime.date.today().year),
     }
-    source = templates["__init__.py"].substitute(values)
     # The first line of the config class's docstring, which `textgen plugins` shows too.
-    values["summary"] = (
-        source.partition("\n@attrs.frozen")[2].partition('"""')[2].partition('"""')[0].partition("\n")[0]
-    )
-    values["usage"] = templates["usage.md"].substitute(values)
+    documented = templates["__init__.py"].partition("\n@attrs.frozen")[2].partition('"""')[2]
+    values["summary"] = Template(documented.partition('"""')[0].partition("\n")[0]).substitute(values)
+    values["table"] = Template(next(iter(own.values()), "")).substitute(values)
+    values["usage"] = Template(templates["usage.md"]).substitute(values)
     for template, path in {**_PLACES, f"{kind}.py": f"{module}/{kind}.py"}.items():
         if template in templates:
             file = path.format(module=module, component_=component.replace("-", "_"))
-            yield file, templates[template].substitute(values)
+            yield file, Template(templates[template]).substitute(values)
     yield f"{module}/py.typed", ""
+
+
+def _tables(text: str) -> dict[str, str]:
+    """The tables of a TOML text as they are written, by name; those of a list together."""
+    tables: dict[str, str] = {}
+    for table in filter(None, text.strip().split("\n\n")):
+        name = table.partition("]")[0].strip("[")
+        tables[name] = f"{tables[name]}\n\n{table}" if name in tables else table
+    return tables
 
 
 def _dependencies(kind: str) -> list[str]:
