@@ -75,7 +75,7 @@ def test_utf8_and_what_has_a_mark_is_read_without_a_word(text: str, marked: str)
 def test_a_guess_is_right_and_told(tmp_path: Path, encoding: str) -> None:
     text = SAMPLES[encoding] + "\n"
     with pytest.warns(
-        UserWarning, match=r"a\.txt: read as .*, which is a guess.*; if that is wrong, give its encoding"
+        UserWarning, match=r"a\.txt: read as .*, which is a guess.*; if that is wrong, give the encoding"
     ) as told:
         assert read(tmp_path / "a.txt", text.encode(encoding)) == text
     named = str(told[0].message).split()[3].rstrip(",")

@@ -95,7 +95,7 @@ from textgen import Component, NoOptions, hookimpl
 def build(config, context):
     from broken_components.trainers import GoodTrainer
     made = GoodTrainer(context)
-    made.rate = 0.5 + hash("rate") % 97 / 1000
+    made.rate = 0.5 + hash("rate") % 99991 / 999910
     return made
 
 @hookimpl
@@ -134,7 +134,7 @@ def caught(plugin: Path, text: str, **arguments: Any) -> ContractFailure:
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
-        (SAMPLER + "    def begin(self):\n        self.rate = 0.5 + hash('rate') % 97 / 200\n"
+        (SAMPLER + "    def begin(self):\n        self.rate = 0.5 + hash('rate') % 99991 / 199982\n"
          "    def __call__(self, logits, history):\n        return logits * self.rate\n", "the logits of step 1"),
         (CORPUS + "    def read(self):\n        yield from {*'abcdefghijkl'}\n", "the text"),
         (TOKENIZER, "to_dict()"),

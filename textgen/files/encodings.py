@@ -39,7 +39,7 @@ _ALIKE: Final = 0.1
 
 def warn(path: Path, encoding: str, why: str) -> None:
     """Say which encoding a file is read as, in a warning."""
-    warnings.warn(f"{path}: read as {encoding}, {why}; if that is wrong, give its encoding", stacklevel=3)
+    warnings.warn(f"{path}: read as {encoding}, {why}; if that is wrong, give the encoding", stacklevel=3)
 
 
 def decode(

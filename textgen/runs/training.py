@@ -197,7 +197,10 @@ class TrainingLoop:
             return
         self._write_best()
         rate = event.learning_rate
-        advice = f" with learning rate {rate:g}; lower it, or clip the gradient" if rate is not None else ""
+        if event.step == 1:  # nothing was updated yet
+            advice = ", before the first update, so the model is at fault, or its text"
+        else:
+            advice = f" with learning rate {rate:g}; lower it, or clip the gradient" if rate is not None else ""
         raise TrainingError(
             f"the loss is {event.loss} at step {event.step}{advice}; {self.directory.kept()}",
             step=event.step,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Set
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -89,6 +90,10 @@ def _constrained(expression: str, key: str, context: BuildContext) -> Sampler:
     tokenizer = context.tokenizer
     assert tokenizer is not None
     size = tokenizer.vocab_size
+    try:
+        re.compile(expression)
+    except re.error as error:
+        _wrong(key, f"not a valid regular expression: {error}", expression, error)
     try:
         index = outlines_core.Index(expression, outlines_core.Vocabulary(size, _token_texts(tokenizer)))
     except ValueError as error:

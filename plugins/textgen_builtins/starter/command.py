@@ -138,7 +138,7 @@ def _loss(sample: str) -> str:
     """What the validation loss may be, by a quick count."""
     if not sample:
         return ""
-    loss = settings.counted_loss(sample)
+    loss = max(0.01, settings.counted_loss(sample))
     return f"Expect a validation loss below {loss:.2f}, which a quick count gives.\n# "
 
 

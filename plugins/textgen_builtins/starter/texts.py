@@ -63,7 +63,7 @@ def look_at(
     def tell(file: Path, name: str, why: str) -> None:
         if file not in guessed:
             guessed[file] = name
-            remarks.append(f"{file}: read as {name}, {why}; if that is wrong, give --encoding")
+            remarks.append(f"{file}: read as {name}, {why}; if that is wrong, give the encoding (--encoding)")
 
     try:
         config = FileConfig(path, encoding=encoding)
