@@ -14,6 +14,14 @@ from textgen.errors import UsageError
 from textgen.protocols import Array, Ids, Tensors
 
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
+LEVEL_OF: Final = {
+    "prompt_lengths": "lengths",
+    "lengths": "lengths",
+    "prompt_counts": "counts",
+    "counts": "counts",
+    "tokens": "tokens",
+}
+"""What a sampler that reads an attribute has to announce."""
 _PER_COUNT: Final = 4  # numbers that one count of Philox's counter gives
 
 
@@ -45,11 +53,10 @@ class SequenceHistory:
 
     def __getattr__(self, name: str) -> NoReturn:
         """Called for what this level does not keep."""
-        needed = {"prompt_lengths": "lengths", "lengths": "lengths", "prompt_counts": "counts", "counts": "counts"}
-        if name not in needed:
+        if name not in LEVEL_OF:
             raise AttributeError(f"a history has no {name!r}", name=name, obj=self)
         raise LookupError(
-            f"no sampler has announced that it reads {name}: set its attribute history to {needed[name]!r}"
+            f"no sampler has announced that it reads {name}: set its attribute history to {LEVEL_OF[name]!r}"
         )
 
     @classmethod

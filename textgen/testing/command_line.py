@@ -19,9 +19,9 @@ from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import read_file
 from textgen.suggest import nearest
 from textgen.testing.other_process import environment_of_now, import_failure, raised
-from textgen.testing.outcomes import NO_DEFAULT, NOT_CHECKED, UNREAD, Outcome
+from textgen.testing.outcomes import NO_DEFAULT, NOT_CHECKED, UNREAD, Outcome, failed
 from textgen.testing.plugin import check_offers, matching
-from textgen.testing.statements import COMPONENT_ENDS, CORPUS_PIECES
+from textgen.testing.statements import statement_of
 from textgen.testing.time_limit import TIME_LIMIT
 
 Line = tuple[str, int, str]
@@ -62,9 +62,9 @@ def _broken_file(plugin: Plugin, time_limit: float) -> Line | None:
     label = str(plugin)
     with reported_if_slow(plugin):
         failure = import_failure(plugin.path, time_limit, label)
-    if failure is None or not (failure.statement == COMPONENT_ENDS or raised(plugin.path, time_limit)):
+    if failure is None or not (failure.statement.anchor == "component-ends" or raised(plugin.path, time_limit)):
         return None
-    return "failed", 1, _line(Outcome(label, failure.statement, "failed", failure.seen, failure))
+    return "failed", 1, _line(failed(failure))
 
 
 def _lines(
@@ -99,7 +99,7 @@ def _lines(
                 unchecked[outcome.component, outcome.reason.removeprefix(NOT_CHECKED)] += 1
             else:
                 yield outcome.status, 1, _line(outcome)
-            if outcome.statement == CORPUS_PIECES and outcome.reason.startswith(UNREAD):
+            if outcome.statement == statement_of("corpus-pieces") and outcome.reason.startswith(UNREAD):
                 yield "note", 0, f"note: {outcome.component}: nothing was read: {outcome.reason.removeprefix(UNREAD)}"
         yield from _unchecked_lines(unchecked)
 

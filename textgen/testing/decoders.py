@@ -14,10 +14,8 @@ from hypothesis import strategies as strategy
 from textgen.files.reading import dump_tensors
 from textgen.generation.sampling import to_numpy
 from textgen.protocols import Ids
-from textgen.testing import statements as st
-from textgen.testing.environment import Subject
 from textgen.testing.examples import cuts, for_all, in_threads
-from textgen.testing.outcomes import shown
+from textgen.testing.outcomes import Violation, shown
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -28,7 +26,6 @@ _EXAMPLES: Final = 10
 class DecoderSuite:
     """The checks of the decoders of one model. `which` says how it came about."""
 
-    subject: Subject
     model: Any
     vocab_size: int
     tolerance: float
@@ -39,15 +36,15 @@ class DecoderSuite:
         for batch in (1, 2, 5):
             decoder = self.model.decoder(batch)
             if decoder.batch_size != batch:
-                self.fail(st.MODEL_SHAPE, f"decoder({batch}).batch_size is {decoder.batch_size}")
+                self.fail(f"decoder({batch}).batch_size is {decoder.batch_size}")
             for length in (0, 1, 3, 0):
                 given = decoder.extend(self.tokens(batch, length))
                 if getattr(given, "shape", None) != (batch, self.vocab_size):
-                    self.fail(st.MODEL_SHAPE, f"extend() of tokens ({batch}, {length}) gave {shown(given)}")
+                    self.fail(f"extend() of tokens ({batch}, {length}) gave {shown(given)}")
             for length in (1, 4):
                 given = decoder.score(self.tokens(batch, length))
                 if getattr(given, "shape", None) != (batch, length, self.vocab_size):
-                    self.fail(st.MODEL_SHAPE, f"score() of tokens ({batch}, {length}) gave {shown(given)}")
+                    self.fail(f"score() of tokens ({batch}, {length}) gave {shown(given)}")
 
     def plain_call(self) -> None:
         """Tokens fed and scored."""
@@ -65,9 +62,9 @@ class DecoderSuite:
         ):
             dtype = str(getattr(given, "dtype", type(given).__name__)).removeprefix("torch.")
             if dtype not in ("float32", "float64"):
-                self.fail(st.MODEL_DTYPE, f"{name}() gave {dtype}")
+                self.fail(f"{name}() gave {dtype}")
             if not isinstance(given, np.ndarray):  # the context says "cpu"
-                self.fail(st.MODEL_DTYPE, f"{name}() gave a {type(given).__name__} on a CPU, not a NumPy array")
+                self.fail(f"{name}() gave a {type(given).__name__} on a CPU, not a NumPy array")
 
     def finite(self) -> None:
         """No NaN or +inf, and something possible, at the start and after tokens, extreme ones too."""
@@ -77,11 +74,11 @@ class DecoderSuite:
             start = to_numpy(decoder.extend(fed[:, :0]))[:, None].copy()
             given = np.concatenate([start, to_numpy(decoder.score(fed))], axis=1)
             if np.isnan(given).any():
-                self.fail(st.MODEL_FINITE, f"NaN after {fed[0].tolist()[:8]}")
+                self.fail(f"NaN after {fed[0].tolist()[:8]}")
             if (given == np.inf).any():
-                self.fail(st.MODEL_FINITE, f"+inf after {fed[0].tolist()[:8]}")
+                self.fail(f"+inf after {fed[0].tolist()[:8]}")
             if (given == -np.inf).all(axis=-1).any():
-                self.fail(st.MODEL_FINITE, "every token is impossible")
+                self.fail("every token is impossible")
 
         one(np.zeros((1, 40), np.int64))
         one(np.full((1, 40), self.vocab_size - 1))
@@ -94,14 +91,14 @@ class DecoderSuite:
             given = fed.copy()
             getattr(self.model.decoder(2), name)(given)
             if not np.array_equal(given, fed):
-                self.fail(st.MODEL_INPUT, f"{name}() changed the tokens it was fed")
+                self.fail(f"{name}() changed the tokens it was fed")
             given.setflags(write=False)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)  # torch's, of arrays that it could write into
                     getattr(self.model.decoder(2), name)(given)
             except ValueError as error:
-                self.fail(st.MODEL_INPUT, f"{name}() of read-only tokens raised ValueError: {error}")
+                self.fail(f"{name}() of read-only tokens raised ValueError: {error}")
 
     def deterministic(self) -> None:
         """The same each time, to the bit."""
@@ -111,7 +108,7 @@ class DecoderSuite:
                 first, second = (to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy() for _ in range(2))
                 if not np.array_equal(first, second, equal_nan=True):
                     apart = difference(second, first, 0)
-                    self.fail(st.MODEL_DETERMINISTIC, f"{name}() of a second decoder gave {apart}")
+                    self.fail(f"{name}() of a second decoder gave {apart}")
 
         self.each(one)
 
@@ -123,11 +120,11 @@ class DecoderSuite:
             for tokens in (fed[:, place : place + 1], fed[:, :0]):
                 logits = spoilt.extend(tokens)
                 if apart := difference(to_numpy(logits), expected[:, place], self.tolerance):
-                    self.fail(st.MODEL_OUTPUT, f"after the caller wrote into the last logits, extend() gave {apart}")
+                    self.fail(f"after the caller wrote into the last logits, extend() gave {apart}")
                 try:
                     logits[...] = -7.0
                 except (RuntimeError, ValueError, TypeError) as error:
-                    self.fail(st.MODEL_OUTPUT, f"the logits cannot be written into: {error}")
+                    self.fail(f"the logits cannot be written into: {error}")
 
     def stepwise(self) -> None:
         """At once, one by one, in pieces, and scored."""
@@ -136,7 +133,7 @@ class DecoderSuite:
             expected = to_numpy(self.model.decoder(len(fed)).score(fed)).copy()
             whole = to_numpy(self.model.decoder(len(fed)).extend(fed))
             if apart := difference(whole, expected[:, -1], self.tolerance):
-                self.fail(st.MODEL_STEPWISE, f"extend() of all {fed.shape[1]} tokens gave {apart} than score()")
+                self.fail(f"extend() of all {fed.shape[1]} tokens gave {apart} than score()")
             places = [place for place in places if place <= fed.shape[1]]
             self._goes_on_from_score(fed, expected)
             for bounds in (range(1, fed.shape[1] + 1), [*places, fed.shape[1]]):
@@ -144,7 +141,7 @@ class DecoderSuite:
                 for end in bounds:
                     given = to_numpy(decoder.extend(fed[:, begin:end]))
                     if end and (apart := difference(given, expected[:, end - 1], self.tolerance)):
-                        self.fail(st.MODEL_STEPWISE, f"extend() from token {begin} to {end} gave {apart} than score()")
+                        self.fail(f"extend() from token {begin} to {end} gave {apart} than score()")
                     begin = end
 
         self.each(one, places=cuts(10))
@@ -157,7 +154,7 @@ class DecoderSuite:
         decoder.score(fed[:, :place])
         given = to_numpy(decoder.extend(fed[:, place:]))
         if apart := difference(given, expected[:, -1], self.tolerance):
-            self.fail(st.MODEL_STEPWISE, f"after score() of {place} tokens, extend() of those that follow gave {apart}")
+            self.fail(f"after score() of {place} tokens, extend() of those that follow gave {apart}")
 
     def greedy(self) -> None:
         """Tokens that a decoder chooses by itself, if it offers to, and where it stands afterwards."""
@@ -173,7 +170,7 @@ class DecoderSuite:
             ids = np.asarray(given.continue_greedily(fed[:, -1].copy(), 6, forbidden))
             if ids.ndim != 2 or len(ids) != len(fed) or ids.shape[1] > 6 or ids.dtype.kind not in "iu":
                 seen = f"asked for 6 tokens for each of {len(fed)}, continue_greedily() gave {ids.dtype} {ids.shape}"
-                self.fail(st.MODEL_GREEDY, seen)
+                self.fail(seen)
             last = fed[:, -1:]
             for place, chosen in enumerate(ids.T):
                 logits = to_numpy(steps.extend(last)).copy()
@@ -181,14 +178,13 @@ class DecoderSuite:
                 best = logits.max(axis=-1)
                 picked = logits[np.arange(len(fed)), chosen]
                 if (picked < best - self.tolerance * np.maximum(1.0, np.abs(best))).any():
-                    seen = f"token {place + 1} of continue_greedily() is not the likeliest of those allowed"
-                    self.fail(st.MODEL_GREEDY, seen)
+                    self.fail(f"token {place + 1} of continue_greedily() is not the likeliest of those allowed")
                 last = chosen[:, None]
             if not ids.shape[1]:
                 last = fed[:, -1:]
             after, expected = to_numpy(given.extend(last)).copy(), to_numpy(steps.extend(last))
             if apart := difference(after, expected, self.tolerance):
-                self.fail(st.MODEL_GREEDY, f"after {ids.shape[1]} tokens of continue_greedily(), extend() gave {apart}")
+                self.fail(f"after {ids.shape[1]} tokens of continue_greedily(), extend() gave {apart}")
 
         self.each(one, never=strategy.integers(0, self.vocab_size - 1))
 
@@ -201,8 +197,7 @@ class DecoderSuite:
                 for row in range(len(fed)):
                     alone = to_numpy(getattr(self.model.decoder(1), name)(fed[row : row + 1]))
                     if apart := difference(together[row], alone[0], self.tolerance):
-                        seen = f"row {row} of {len(fed)}: {name}() gave {apart} than it gives alone"
-                        self.fail(st.MODEL_ROWS, seen)
+                        self.fail(f"row {row} of {len(fed)}: {name}() gave {apart} than it gives alone")
 
         self.each(one)
 
@@ -213,11 +208,11 @@ class DecoderSuite:
             decoder.extend(self.tokens(3, fed))
             state = decoder.read_state()
             if not state:
-                self.fail(st.MODEL_STATE_FORM, "the state is empty, so that it cannot say how many rows there are")
+                self.fail("the state is empty, so that it cannot say how many rows there are")
             for name, array in state.items():
                 if not isinstance(array, np.ndarray) or not array.ndim or len(array) != 3:
                     what = str(array.shape) if isinstance(array, np.ndarray) else type(array).__name__
-                    self.fail(st.MODEL_STATE_FORM, f"{name} of a batch of 3 is {what}")
+                    self.fail(f"{name} of a batch of 3 is {what}")
             dump_tensors(state)
 
     def state(self) -> None:
@@ -233,10 +228,10 @@ class DecoderSuite:
             if place:
                 resumed = to_numpy(other.extend(fed[:, :0])).copy()
                 if apart := difference(resumed, expected[:, place - 1], self.tolerance):
-                    self.fail(st.MODEL_STATE, f"after write_state(), extend() of no tokens gave {apart}")
+                    self.fail(f"after write_state(), extend() of no tokens gave {apart}")
             rest = to_numpy(other.score(fed[:, place:]))
             if apart := difference(rest, expected[:, place:], self.tolerance):
-                self.fail(st.MODEL_STATE, f"after {place} tokens, a decoder that took the state over gave {apart}")
+                self.fail(f"after {place} tokens, a decoder that took the state over gave {apart}")
 
         self.each(one, place=strategy.integers(0, 9))
 
@@ -249,11 +244,10 @@ class DecoderSuite:
             decoder.extend(fed[:, :4])
             decoder.write_state({name: array[picked] for name, array in decoder.read_state().items()})
             if decoder.batch_size != len(picked):
-                seen = f"after a state of {len(picked)} rows was written, batch_size is {decoder.batch_size}"
-                self.fail(st.MODEL_STATE_ROWS, seen)
+                self.fail(f"after a state of {len(picked)} rows was written, batch_size is {decoder.batch_size}")
             given = to_numpy(decoder.score(fed[picked, 4:]))
             if apart := difference(given, expected[picked, 4:], self.tolerance):
-                self.fail(st.MODEL_STATE_ROWS, f"rows {picked} of a state gave {apart}")
+                self.fail(f"rows {picked} of a state gave {apart}")
 
     def state_copy(self) -> None:
         """Decoding leaves states alone that were read or written."""
@@ -265,7 +259,7 @@ class DecoderSuite:
         for what in ("read", "written"):
             decoder.extend(fed[:, 3:])
             if changed := [name for name in state if not np.array_equal(state[name], kept[name], equal_nan=True)]:
-                self.fail(st.MODEL_STATE_COPY, f"decoding on changed {changed[0]} of a state that had been {what}")
+                self.fail(f"decoding on changed {changed[0]} of a state that had been {what}")
             decoder.write_state(state)
 
     def apart(self) -> None:
@@ -277,7 +271,7 @@ class DecoderSuite:
             for index, decoder in enumerate(decoders):
                 given = to_numpy(decoder.extend(fed[index][:, place : place + 1]))
                 if apart := difference(given, alone[index][:, place], self.tolerance):
-                    self.fail(st.MODEL_DECODERS, f"with other decoders at work between its steps, one gave {apart}")
+                    self.fail(f"with other decoders at work between its steps, one gave {apart}")
 
         def work(index: int) -> str:
             for _ in range(5):
@@ -287,35 +281,18 @@ class DecoderSuite:
             return ""
 
         if apart := next(filter(None, in_threads(work, len(fed))), ""):
-            self.fail(st.MODEL_DECODERS, f"with other threads at work, a decoder gave {apart}")
+            self.fail(f"with other threads at work, a decoder gave {apart}")
 
-    def fail(self, statement: st.Statement, seen: str) -> None:
-        """Raise the ContractFailure."""
-        self.subject.fail(statement, f"{seen} (a model {self.which})")
+    def fail(self, seen: str) -> None:
+        """Raise the Violation."""
+        raise Violation(f"{seen} (a model {self.which})")
 
     def each(self, check: Callable[..., None], **more: Any) -> None:
-        """Make a check with many tokens (B, T)."""
+        """Make a check with many tokens `fed` (B, T)."""
         shape = strategy.tuples(strategy.integers(1, 3), strategy.integers(1, 10))
-        ids = strategy.integers(0, self.vocab_size - 1)
-
-        def one(shape: tuple[int, int], values: list[int], **others: Any) -> None:
-            check(np.resize(np.array(values, np.int64), shape), **others)
-
-        def with_these(shape: tuple[int, int], values: list[int]) -> None:
-            one(shape, values)
-
-        def with_places(shape: tuple[int, int], values: list[int], places: list[int]) -> None:
-            one(shape, values, places=places)
-
-        def with_never(shape: tuple[int, int], values: list[int], never: int) -> None:
-            one(shape, values, never=never)
-
-        def with_place(shape: tuple[int, int], values: list[int], place: int) -> None:
-            one(shape, values, place=place)
-
-        takers: dict[str, Callable[..., None]] = {"places": with_places, "place": with_place, "never": with_never}
-        chosen = next((takers[name] for name in more), with_these)
-        for_all(_EXAMPLES, chosen, shape=shape, values=strategy.lists(ids, min_size=1, max_size=30), **more)
+        ids = strategy.lists(strategy.integers(0, self.vocab_size - 1), min_size=1, max_size=30)
+        fed = strategy.builds(lambda ids, shape: np.resize(np.array(ids, np.int64), shape), ids, shape)
+        for_all(_EXAMPLES, check, fed=fed, **more)
 
     def tokens(self, batch: int, length: int, seed: int = 0) -> Ids:
         """Some tokens (B, T)."""

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from textgen.documents import DOCUMENT_END
-from textgen.testing import statements as st
 from textgen.testing.environment import Subject
-from textgen.testing.outcomes import Skip
+from textgen.testing.outcomes import Skip, Violation
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -25,18 +24,17 @@ def check_end(subject: Subject, text: str) -> None:
     saved = json.loads(json.dumps(tokenizer.to_dict()))
     loaded = getattr(subject.build().from_dict(saved), "end_id", None)
     if loaded != end:
-        subject.fail(st.TOKENIZER_END, f"end_id was {end!r} and came back as {loaded!r}")
+        raise Violation(f"end_id was {end!r} and came back as {loaded!r}")
     if end is None:
         raise Skip("no end_id after documents: it takes no corpus of them")
     if isinstance(end, bool) or not isinstance(end, int) or not 0 <= end < size or end == tokenizer.unknown_id:
-        seen = f"end_id is {end!r}, vocab_size {size}, and unknown_id {tokenizer.unknown_id!r}"
-        subject.fail(st.TOKENIZER_END, seen)
+        raise Violation(f"end_id is {end!r}, vocab_size {size}, and unknown_id {tokenizer.unknown_id!r}")
     ids = np.asarray(tokenizer.encode(text))
     if end in ids:
-        subject.fail(st.TOKENIZER_END, f"a text of the corpus was encoded to its end_id, {end}")
+        raise Violation(f"a text of the corpus was encoded to its end_id, {end}")
     for how, shown in _shown(tokenizer, ids[:5], end):
         if shown:
-            subject.fail(st.TOKENIZER_END, f"{how} gave {shown!r} for end_id")
+            raise Violation(f"{how} gave {shown!r} for end_id")
 
 
 def _shown(tokenizer: Any, ids: Any, end: int) -> list[tuple[str, str]]:

@@ -6,10 +6,11 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import attrs
 
@@ -20,8 +21,6 @@ from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
 from textgen.plugin.places import packages_of
 from textgen.plugin.registry import PluginSet
-from textgen.testing.outcomes import fail
-from textgen.testing.statements import Statement
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -89,13 +88,20 @@ class Subject:
         bare = BuildContext(folder=self.folder, requested_device="cpu", plugins=self.plugins, builder=checks.build)
         return attrs.evolve(bare, **changes)
 
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The character tokenizer, fitted on TEXT."""
+        made = build_from_table(self.plugins, "tokenizer", {"type": "char"}, self.context())
+        made.fit([TEXT])
+        return made
+
+    def fitted_context(self, **changes: Any) -> BuildContext:
+        """A context on the CPU, with that tokenizer."""
+        return self.context(tokenizer=self.tokenizer, **changes)
+
     def build(self, context: BuildContext | None = None) -> Any:
         """Build the component."""
         return self.component.build(self.config(), self.context() if context is None else context)
-
-    def fail(self, statement: Statement, seen: str) -> NoReturn:
-        """Raise the ContractFailure."""
-        fail(statement, seen, self.label)
 
     def fresh_folder(self) -> Path:
         """A new folder below its own."""
@@ -157,20 +163,13 @@ def required_options(component: Component) -> list[str]:
     return [name for name, field in component.options().items() if field.default is attrs.NOTHING]
 
 
-def build_built_in(plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
+def build_from_table(plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
     """Build a component from its table, as a pipeline has it. Raises PipelineError."""
     offer = plugins.find(kind, table["type"])
     if isinstance(offer, Fault):
         raise PipelineError([offer], f"{kind} for a check")
     options = {key: value for key, value in table.items() if key != "type"}
     return offer.component.build(make_config(offer.component, options, offer.qualified_name, plugins), context)
-
-
-def fitted_tokenizer(plugins: PluginSet, context: BuildContext, text: str = TEXT) -> Any:
-    """The character tokenizer, fitted on `text`."""
-    tokenizer = build_built_in(plugins, "tokenizer", {"type": "char"}, context)
-    tokenizer.fit([text])
-    return tokenizer
 
 
 def load_module(module: object | str) -> object:

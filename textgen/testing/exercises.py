@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-import attrs
 import numpy as np
 
-from textgen.plugin.component import BuildContext
-from textgen.testing.environment import TEXT, Subject, build_built_in, fitted_tokenizer
+from textgen.testing.environment import TEXT, Subject, build_from_table
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -35,7 +33,7 @@ def _sampler(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, 
     from textgen.generation.sampling import to_numpy
     from textgen.testing.sampler_texts import advance, chain_of
 
-    context = _context(subject)
+    context = subject.fitted_context(training=False)
     sampler, rng = subject.build(context), np.random.default_rng(0)
     chain = chain_of(sampler, subject, context.vocab_size)
     rows = chain.begin([rng.integers(0, context.vocab_size, 8) for _ in range(3)], [(0, 0), (0, 1), (0, 2)])
@@ -71,7 +69,7 @@ def _tokenizer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str
 def _model(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     from textgen.generation.sampling import to_numpy
 
-    context = _context(subject)
+    context = subject.fitted_context()
     model = subject.build(context)
     tokens = np.random.default_rng(1).integers(0, context.vocab_size, (2, 12))
     for name, array in model.tensors().items():
@@ -84,8 +82,8 @@ def _trainer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, 
     from textgen.events import StepDone
     from textgen.testing.training_data import TRAINING, small_dataset
 
-    context = _context(subject)
-    model = build_built_in(subject.plugins, "model", extra["model"], context)
+    context = subject.fitted_context()
+    model = build_from_table(subject.plugins, "model", extra["model"], context)
     trainer = subject.build(context)
     events = trainer.train(model, small_dataset(context), TRAINING)
     for number, event in enumerate(itertools.islice(events, _STEPS), 1):
@@ -117,11 +115,6 @@ _EXERCISES: Final[Mapping[str, Callable[[Subject, Mapping[str, Any]], Iterator[t
         "command": _command,
     }
 )
-
-
-def _context(subject: Subject) -> BuildContext:
-    bare = subject.context(training=subject.kind != "sampler")
-    return attrs.evolve(bare, tokenizer=fitted_tokenizer(subject.plugins, bare))
 
 
 def _close(made: Any) -> None:

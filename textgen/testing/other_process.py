@@ -22,10 +22,9 @@ from textgen.plugin import discovery
 from textgen.plugin.component import HOOKS, Component
 from textgen.plugin.places import shown_path
 from textgen.plugin.single_file import is_file
-from textgen.testing import statements as st
 from textgen.testing.environment import Subject
-from textgen.testing.outcomes import Check, ContractFailure, Skip
-from textgen.testing.statements import Statement
+from textgen.testing.outcomes import Check, ContractFailure, Skip, Violation
+from textgen.testing.statements import statement_of
 from textgen.testing.time_limit import not_ended
 
 _TOLERANCE: Final = 1e-3  # processes may have different numbers of threads, and add in another order
@@ -76,9 +75,9 @@ def import_failure(module: str, time_limit: float, label: str) -> ContractFailur
     found = look_at_import(module, time_limit)
     importing = f"importing {shown_path(module)}"
     if found.ended is not None:
-        return ContractFailure(st.COMPONENT_ENDS, f"{importing} {found.ended}", label)
+        return ContractFailure(statement_of("component-ends"), f"{importing} {found.ended}", label)
     seen = _import_fault(found)
-    return ContractFailure(st.COMPONENT_IMPORT, f"{importing} {seen}", label) if seen else None
+    return ContractFailure(statement_of("component-import"), f"{importing} {seen}", label) if seen else None
 
 
 def raised(module: str, time_limit: float) -> bool:
@@ -145,9 +144,9 @@ def _request(subject: Subject, extra: Mapping[str, Any]) -> str:
         return ""
 
 
-def process_check(subject: Subject, *after: Statement, **extra: Any) -> Check:
+def process_check(subject: Subject, *after: str, **extra: Any) -> Check:
     """The check that another process gives the same."""
-    return Check(st.COMPONENT_PROCESS, lambda: _same_elsewhere(subject, extra), after=(st.COMPONENT_BUILD, *after))
+    return Check("component-process", lambda: _same_elsewhere(subject, extra), after=("component-build", *after))
 
 
 def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
@@ -158,17 +157,16 @@ def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
         raise Skip(f"in another process it could not be built and called: {failed}")
     for where, names in (("the current folder", "files"), ("the folder for temporary files", "temporary")):
         if found.facts[names]:
-            subject.fail(st.COMPONENT_LEAKS, f"it left {found.facts[names][0]} in {where}")
+            raise Violation(f"it left {found.facts[names][0]} in {where}", "component-leaks")
     if changed := found.facts["calls_changed"]:
-        subject.fail(st.COMPONENT_CALLS, f"it changed {', '.join(changed)}")
+        raise Violation(f"it changed {', '.join(changed)}", "component-calls")
     from textgen.testing.exercises import exercise
 
     if not (name := _difference(exercise(subject, extra), found.values)):
         return
     once, again = exercise(subject, extra), exercise(subject, extra)
     if not _differ(once.get(name), again.get(name)):  # it draws from a clock, and other checks are about that
-        seen = f"{name} differs from one process to the next, as the order of a set of str does"
-        subject.fail(st.COMPONENT_PROCESS, seen)
+        raise Violation(f"{name} differs from one process to the next, as the order of a set of str does")
 
 
 def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import UNPACKAGED, Component, Offer
+from textgen.plugin.component import UNPACKAGED, Offer
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 from textgen.testing.commands import command_checks
@@ -18,8 +18,8 @@ from textgen.testing.corpora import corpus_checks
 from textgen.testing.environment import (
     TEXT,
     Subject,
+    build_from_table,
     built_in_modules,
-    fitted_tokenizer,
     isolated_plugins,
     load_module,
     make_config,
@@ -36,6 +36,7 @@ from textgen.testing.outcomes import (
     ContractFailure,
     Outcome,
     Skip,
+    failed,
     out_of_time,
     raise_first,
     run_checks,
@@ -141,7 +142,7 @@ def check_offers(
             except Skip as skip:
                 yield Outcome(label, None, "skipped", str(skip))
             except ContractFailure as failure:
-                yield Outcome(label, failure.statement, "failed", failure.seen, failure)
+                yield failed(failure)
             else:
                 yield from run_checks(checks, label, made.packages, time_limit)
 
@@ -239,13 +240,13 @@ def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
 def _texts(subject: Subject, offer: Offer, options: Options) -> Iterator[str]:
     yield TEXT
     for other in _neighbours(subject, offer, "corpus", options):
-        corpus = _build(other, subject, options)
+        corpus = build_from_table(subject.plugins, "corpus", _table(other, options), subject.fitted_context())
         yield next(iter(corpus.read()), "")[:4000]
 
 
 def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any] | None:
     """The table of a trainer of the same package that takes the model; None where none is needed or known."""
-    context = subject.context(tokenizer=fitted_tokenizer(subject.plugins, subject.context()))
+    context = subject.fitted_context()
     try:
         model = subject.build(context)
     except TextgenError as error:
@@ -255,23 +256,18 @@ def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mappin
     if is_torch_module(model):
         return None
     for other in _neighbours(subject, offer, "trainer", options):
-        if _trains(_build(other, subject, options), model, context):
-            return {"type": other.qualified_name, **_options_of(other, options)}
+        table = _table(other, options)
+        if _trains(build_from_table(subject.plugins, "trainer", table, context), model, context):
+            return table
     return None
 
 
 def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any]:
     """The table of a model that the trainer takes: a small recurrent network, or one of the same package."""
-    context = subject.context(tokenizer=fitted_tokenizer(subject.plugins, subject.context()))
-    rnn = subject.plugins.find("model", str(SMALL_RNN["type"]))
-    candidates: list[tuple[Component, dict[str, Any], str]] = []
-    if isinstance(rnn, Offer):
-        candidates.append((rnn.component, {k: v for k, v in SMALL_RNN.items() if k != "type"}, str(SMALL_RNN["type"])))
-    for other in _neighbours(subject, offer, "model", options):
-        candidates.append((other.component, _options_of(other, options), other.qualified_name))
-    for component, table, name in candidates:
+    context = subject.fitted_context()
+    for table in (SMALL_RNN, *(_table(other, options) for other in _neighbours(subject, offer, "model", options))):
         try:
-            model = component.build(make_config(component, table, name), context)
+            model = build_from_table(subject.plugins, "model", table, context)
         except TextgenError:
             continue
         try:
@@ -279,7 +275,7 @@ def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[
         except FAILURES:  # the suite will say so
             return SMALL_RNN
         if _trains(trainer, model, context):
-            return {"type": name, **table}
+            return table
     raise Skip("it trains neither a small rnn nor a model of its package; use check_trainer(model=...)")
 
 
@@ -303,10 +299,9 @@ def _neighbours(subject: Subject, offer: Offer, kind: str, options: Options) -> 
     ]
 
 
-def _build(offer: Offer, subject: Subject, options: Options) -> Any:
-    context = subject.context(tokenizer=fitted_tokenizer(subject.plugins, subject.context()))
-    config = make_config(offer.component, _options_of(offer, options), offer.qualified_name)
-    return offer.component.build(config, context)
+def _table(offer: Offer, options: Options) -> dict[str, Any]:
+    """A component with the options that it is given, as a pipeline has it."""
+    return {"type": offer.qualified_name, **_options_of(offer, options)}
 
 
 def _options_of(offer: Offer, options: Options) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 
 from textgen.generation.sampling import to_numpy
-from textgen.testing import statements as st
 from textgen.testing.decoders import DecoderSuite, difference
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -23,8 +22,7 @@ def check_causal(suite: DecoderSuite) -> None:
     for end in (1, 5):
         part = to_numpy(suite.model.decoder(2).score(fed[:, :end]))
         if apart := difference(whole[:, :end], part, suite.tolerance):
-            seen = f"score() of {end} tokens and those that follow gave {apart} than of these {end} alone"
-            suite.fail(st.MODEL_CAUSAL, seen)
+            suite.fail(f"score() of {end} tokens and those that follow gave {apart} than of these {end} alone")
 
 
 def check_length(suite: DecoderSuite) -> None:
@@ -40,6 +38,6 @@ def check_length(suite: DecoderSuite) -> None:
     scored = to_numpy(suite.model.decoder(1).score(fed))
     for end in bounds:
         if np.isnan(given[end]).any() or np.isnan(scored[:, end - 1]).any():
-            suite.fail(st.MODEL_LENGTH, f"the logits are NaN after {end} tokens")
+            suite.fail(f"the logits are NaN after {end} tokens")
         if apart := difference(scored[:, end - 1], given[end], 10 * suite.tolerance):
-            suite.fail(st.MODEL_LENGTH, f"after {end} tokens score() gave {apart} than in pieces")
+            suite.fail(f"after {end} tokens score() gave {apart} than in pieces")

@@ -9,7 +9,6 @@ from hypothesis import strategies as strategy
 
 from textgen.generation.sampling import to_numpy
 from textgen.protocols import Array, Ids
-from textgen.testing import statements as st
 from textgen.testing.decoders import DecoderSuite, difference
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -19,7 +18,7 @@ def check_rows_come_and_go(suite: DecoderSuite) -> None:
     """Rows taken, joined and saved, if the decoder offers to."""
     offered = [name for name in ("take", "join") if callable(getattr(suite.model.decoder(1), name, None))]
     if len(offered) == 1:
-        suite.fail(st.MODEL_TAKE_JOIN, f"the decoder offers {offered[0]}() alone")
+        suite.fail(f"the decoder offers {offered[0]}() alone")
     if offered:
         suite.each(_Taken(suite).check, place=strategy.integers(0, 9))
         suite.each(_Joined(suite).check, place=strategy.integers(0, 9))
@@ -36,13 +35,13 @@ class _Rows:
 
     def same(self, given: Array, expected: Array, what: str) -> None:
         if apart := difference(to_numpy(given), to_numpy(expected), self.suite.tolerance):
-            self.suite.fail(st.MODEL_TAKE_JOIN, f"{what} gave {apart}")
+            self.suite.fail(f"{what} gave {apart}")
         if apart := difference(to_numpy(given), to_numpy(expected), self.tolerance):
-            self.suite.fail(st.MODEL_TAKE_JOIN, f"{what} gave {apart}{self.promise}")
+            self.suite.fail(f"{what} gave {apart}{self.promise}")
 
     def size(self, decoder: Any, rows: int, what: str) -> None:
         if decoder.batch_size != rows:
-            self.suite.fail(st.MODEL_TAKE_JOIN, f"after {what}, batch_size is {decoder.batch_size}, not {rows}")
+            self.suite.fail(f"after {what}, batch_size is {decoder.batch_size}, not {rows}")
 
     def fed(self, *calls: Ids) -> tuple[Any, Array]:
         """A decoder, and a copy of the logits after the last of these calls."""
@@ -96,7 +95,7 @@ class _Joined(_Rows):
             seen = (
                 f"after join() and take(), {name} of a row's state has {forms[0].get(name)}, alone {forms[1].get(name)}"
             )
-            self.suite.fail(st.MODEL_TAKE_JOIN, seen)
+            self.suite.fail(seen)
         other = self.model.decoder(1)
         other.write_state(state)
         self.same(other.extend(tokens), single.extend(tokens), "a decoder that took over the state of a joined row")

@@ -16,27 +16,17 @@ from textgen.errors import ContractError
 from textgen.files.reading import dump_tensors, load_tensors
 from textgen.generation.chain import Chain
 from textgen.generation.links import LEVELS, Link
-from textgen.generation.sampling import SequenceHistory, to_numpy
+from textgen.generation.sampling import LEVEL_OF, SequenceHistory, to_numpy
 from textgen.plugin.component import Offer, Plugin
-from textgen.protocols import Ids, Tensors
-from textgen.testing import statements as st
+from textgen.protocols import Ids
 from textgen.testing.environment import Subject
-from textgen.testing.outcomes import Skip
-from textgen.testing.statements import Statement
+from textgen.testing.outcomes import Skip, Violation
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _PROMPTS: Final = (0, 5, 40)  # their lengths
 _STEPS: Final = 24
 _TOLERANCE: Final = 1e-4
-
-
-class ReadTooMuch(Exception):
-    """A sampler read what it had not announced. `statement` is the one that it broke."""
-
-    def __init__(self, read: str, announced: str, statement: Statement) -> None:
-        super().__init__(f"it read {read}, and its attribute {announced}")
-        self.statement = statement
 
 
 @attrs.frozen
@@ -50,39 +40,16 @@ class SamplerTexts:
     link: Link
     level: str
 
-    @property
-    def lengths(self) -> Any:
-        """(B,) tokens after the prompt."""
-        return self._at_least("lengths", "lengths").lengths
-
-    @property
-    def prompt_lengths(self) -> Any:
-        """(B,) tokens in the prompt."""
-        return self._at_least("lengths", "prompt_lengths").prompt_lengths
-
-    @property
-    def counts(self) -> Any:
-        """(B, V) of tokens after the prompt."""
-        return self._at_least("counts", "counts").counts
-
-    @property
-    def prompt_counts(self) -> Any:
-        """(B, V) of the prompt."""
-        return self._at_least("counts", "prompt_counts").prompt_counts
-
-    def tokens(self, row: int) -> Ids:
-        """(N,) ids of a row."""
-        return self._at_least("tokens", "tokens(row)").tokens(row)
-
-    @property
-    def state(self) -> Tensors:
-        """The sampler's own."""
-        return self.link.view(self.rows).state
+    def __getattr__(self, name: str) -> Any:
+        if LEVELS.index(self.level) < LEVELS.index(LEVEL_OF.get(name, "none")):
+            read = "history.tokens(row)" if name == "tokens" else f"history.{name}"
+            raise Violation(f"it read {read}, and its attribute history is {self.level!r}", "sampler-history")
+        return getattr(self.link.view(self.rows), name)
 
     def random(self, count: int = 1) -> npt.NDArray[np.float64]:
         """(B, count) numbers, if it has announced that it reads them."""
         if not self.link.random:
-            raise ReadTooMuch("history.random()", "random is not True", st.SAMPLER_RANDOM)
+            raise Violation("it read history.random(), and its attribute random is not True", "sampler-random")
         return self.link.view(self.rows).random(count)
 
     def only(self, row: int) -> SamplerTexts:
@@ -90,11 +57,6 @@ class SamplerTexts:
         one = copy.deepcopy(self.rows)
         one.keep_rows([row])
         return attrs.evolve(self, rows=one)
-
-    def _at_least(self, level: str, name: str) -> SequenceHistory:
-        if LEVELS.index(self.level) < LEVELS.index(level):
-            raise ReadTooMuch(f"history.{name}", f"history is {self.level!r}", st.SAMPLER_HISTORY)
-        return self.rows
 
 
 def chain_of(sampler: Any, subject: Subject, vocab_size: int) -> Chain:
@@ -149,12 +111,10 @@ class StateChecks:
                 rows = self._rows(chain)
                 for logits, _ in itertools.islice(self._steps(len(_PROMPTS)), 3):
                     self._accept(link, logits, rows)
-        except ReadTooMuch as error:
-            self.subject.fail(error.statement, str(error))
         except ContractError as error:
             if error.__cause__ is not None:
                 raise error.__cause__ from None
-            self.subject.fail(st.SAMPLER_STATE_FORM, error.cause)
+            raise Violation(error.cause) from error
 
     def form_outcome(self) -> None:
         """That of `form`, which every other check needs."""
@@ -200,12 +160,12 @@ class StateChecks:
             others.streams[1:] += np.uint64(100)
             again = self._output(chain, logits, others)
             if not np.allclose(given[0], again[0], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-                self.subject.fail(st.SAMPLER_RANDOM, "row 0 gives other logits once other rows have other numbers")
+                raise Violation("row 0 gives other logits once other rows have other numbers")
             others.streams[0] += np.uint64(100)
             others.streams[1:] -= np.uint64(100)
             again = self._output(chain, logits, others)
             if not np.allclose(given[1:], again[1:], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-                self.subject.fail(st.SAMPLER_RANDOM, "row 1 gives other logits once row 0 has other numbers")
+                raise Violation("row 1 gives other logits once row 0 has other numbers")
             if (chain.pick(logits, rows, uniforms) < 0).any():
                 return
 
@@ -245,8 +205,7 @@ class StateChecks:
         for step, (before, after) in enumerate(zip(expected, given, strict=False)):
             for place, row in enumerate(order):
                 if not np.allclose(after[place], before[row], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-                    seen = f"row {row} of {len(_PROMPTS)} gives other logits {what}, {step + 1} steps on"
-                    self.subject.fail(st.SAMPLER_STATE, seen)
+                    raise Violation(f"row {row} of {len(_PROMPTS)} gives other logits {what}, {step + 1} steps on")
 
     def _accept(self, link: Link, logits: npt.NDArray[Any], rows: SequenceHistory) -> None:
         """A step, in which `accept` gives a state, and writes into none."""
@@ -258,6 +217,6 @@ class StateChecks:
         after = link.accept(tokens, given, rows)
         for name, array in before.items():
             if not np.array_equal(array, rows.states[link.key][name]):
-                self.subject.fail(st.SAMPLER_INPUT, f"accept wrote into history.state[{name!r}]; it returns the state")
+                raise Violation(f"accept wrote into history.state[{name!r}]; it returns the state", "sampler-input")
         rows.states[link.key] = after
         rows.add(tokens)

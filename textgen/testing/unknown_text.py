@@ -10,9 +10,8 @@ import numpy as np
 
 from textgen.errors import TextgenError
 from textgen.protocols import Ids
-from textgen.testing import statements as st
 from textgen.testing.environment import Subject
-from textgen.testing.outcomes import Skip
+from textgen.testing.outcomes import Skip, Violation
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -36,10 +35,9 @@ def check_unknown(subject: Subject, tokenizer: Any, sample: str) -> None:
         except TextgenError:  # it says what it takes
             continue
         if np.array_equal(ids, without):
-            subject.fail(st.TOKENIZER_UNKNOWN, f"encode({text!r}) gave nothing for {letter!r}")
+            raise Violation(f"encode({text!r}) gave nothing for {letter!r}")
         if tokenizer.unknown_id is None and (other := alike.setdefault(ids.tobytes(), letter)) != letter:
-            seen = f"unknown_id is None, and {letter!r} is encoded as {other!r} is, both in {shown_ids(ids)}"
-            subject.fail(st.TOKENIZER_UNKNOWN, seen)
+            raise Violation(f"unknown_id is None, and {letter!r} is encoded as {other!r} is, both in {shown_ids(ids)}")
 
 
 def _leaves_letters_out(tokenizer: Any, sample: str) -> bool:
