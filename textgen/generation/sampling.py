@@ -43,14 +43,6 @@ class SequenceHistory:
     states: dict[str, Tensors] = attrs.field(init=False, factory=dict)
     _tokens: list[list[int]] = attrs.field(init=False, factory=list)
 
-    def __attrs_post_init__(self) -> None:
-        if self.level != "none":
-            self.streams = np.zeros((0, 2), np.uint64)
-            self.prompt_lengths, self.lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        if self.level in ("counts", "tokens"):
-            self.counts = np.zeros((0, self.vocab_size), np.int32)
-            self.prompt_counts = np.zeros((0, self.vocab_size), np.int32)
-
     def __getattr__(self, name: str) -> NoReturn:
         """Called for what this level does not keep."""
         if name not in LEVEL_OF:

@@ -141,13 +141,13 @@ class Optimization:
         values: dict[str, Any] = {}
         for place, optimizer in enumerate(self.optimizers):
             kept = optimizer.state_dict()
-            for index, state in kept["state"].items():
-                for name, value in state.items():
-                    key = f"{place}.{index}.{name}"
-                    if isinstance(value, Tensor):
-                        arrays[key] = value.detach().cpu().numpy()
-                    elif value is not None:
-                        values[key] = _json(value, optimizer, name)
+            states = [(index, name, value) for index, state in kept["state"].items() for name, value in state.items()]
+            for index, name, value in states:
+                key = f"{place}.{index}.{name}"
+                if isinstance(value, Tensor):
+                    arrays[key] = value.detach().cpu().numpy()
+                elif value is not None:
+                    values[key] = _json(value, optimizer, name)
             for index, group in enumerate(kept["param_groups"]):
                 counters = {k: v for k, v in group.items() if type(v) in (int, float) and k != "lr"}
                 values |= {f"{place}.group.{index}.{name}": value for name, value in counters.items()}

@@ -27,6 +27,7 @@ from textgen.plugin.places import raised_at
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import is_file, read_file
 from textgen.testing.environment import Subject, isolated_plugins
+from textgen.testing.exercises import exercise
 from textgen.testing.process_state import broad_filters, changes, global_state, held, left_behind, put_back
 
 HEAVY: Final = ("torch", "numpy")
@@ -120,13 +121,13 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
         subject = _subject(request, folder)
         if subject is None:
             return
-        values = _values(subject, request["extra"])
+        values = exercise(subject, request["extra"])
         built = [module for module in HEAVY if module in sys.modules]
         gc.collect()
         temporary = set(os.listdir(state["the environment"]["TMPDIR"]))  # what libraries put there once for all
         state = put_back(state)  # what it imports may do as it likes, and has done so by now
         subject.changed.clear()
-        _values(subject, request["extra"])
+        exercise(subject, request["extra"])
         changed = changes(state, global_state())
     except FAILURES as error:
         report.add(failed=f"{type(error).__name__}: {error}")
@@ -148,15 +149,6 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
         build_changed=sorted(set(subject.changed)),
         calls_changed=[each for each in changed if each not in subject.changed],
     )
-
-
-def _values(subject: Subject, extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    if subject.kind == "command":  # to build one loads no NumPy
-        made = subject.build()
-        return {"the help": str(getattr(made, "help", ""))}
-    from textgen.testing.exercises import exercise
-
-    return exercise(subject, extra)
 
 
 @attrs.frozen(kw_only=True)

@@ -20,7 +20,7 @@ from textgen.plugin.single_file import read_file
 from textgen.suggest import nearest
 from textgen.testing.other_process import environment_of_now, import_failure, raised
 from textgen.testing.outcomes import NO_DEFAULT, NOT_CHECKED, UNREAD, Outcome, failed
-from textgen.testing.plugin import check_offers, matching
+from textgen.testing.plugin import check_offers, is_called, matching
 from textgen.testing.statements import statement_of
 from textgen.testing.time_limit import TIME_LIMIT
 
@@ -54,7 +54,7 @@ def check_named(
 def _files_called(name: str, files: Iterable[str]) -> list[Plugin]:
     package, _, _ = name.rpartition(":")
     found = [read_file(path).plugin for path in files]
-    return [plugin for plugin in found if _is_called(plugin, package or name)]
+    return [plugin for plugin in found if is_called(plugin, package or name)]
 
 
 def _broken_file(plugin: Plugin, time_limit: float) -> Line | None:
@@ -71,7 +71,7 @@ def _lines(
     name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any]], time_limit: float
 ) -> Generator[Line, None, None]:
     offers = matching(name, plugins)
-    left_out = [q for q in plugins.quarantined if _is_called(q.plugin, name)]
+    left_out = [q for q in plugins.quarantined if is_called(q.plugin, name)]
     if not offers and not left_out:
         raise UsageError(_unknown(name, plugins))
     for offer in offers:
@@ -102,10 +102,6 @@ def _lines(
             if outcome.statement == statement_of("corpus-pieces") and outcome.reason.startswith(UNREAD):
                 yield "note", 0, f"note: {outcome.component}: nothing was read: {outcome.reason.removeprefix(UNREAD)}"
         yield from _unchecked_lines(unchecked)
-
-
-def _is_called(plugin: Plugin, name: str) -> bool:
-    return name == plugin.name or normalized(name) == plugin.distribution
 
 
 def _unknown(name: str, plugins: PluginSet) -> str:

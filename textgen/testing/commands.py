@@ -37,7 +37,7 @@ def check_command(
     time_limit  seconds for each check
     """
     with subject("command", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(command_checks(made, arguments), made.label, made.packages, time_limit))
+        return raise_first(run_checks(command_checks(made, arguments), made))
 
 
 def command_checks(subject: Subject, arguments: Sequence[str] | None = None) -> list[Check]:

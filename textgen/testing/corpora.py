@@ -16,9 +16,9 @@ from textgen.documents import DOCUMENT_END
 from textgen.errors import CorpusError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
-from textgen.testing.environment import Subject, make_config, subject
+from textgen.testing.environment import Subject, close, make_config, subject
 from textgen.testing.examples import in_threads
-from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import UNREAD, Check, Outcome, Skip, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
@@ -52,7 +52,7 @@ def check_corpus(
     time_limit  seconds for each check
     """
     with subject("corpus", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(corpus_checks(made, unreadable, largest), made.label, made.packages, time_limit))
+        return raise_first(run_checks(corpus_checks(made, unreadable, largest), made))
 
 
 def corpus_checks(

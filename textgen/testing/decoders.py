@@ -20,6 +20,8 @@ from textgen.testing.outcomes import Violation, shown
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _EXAMPLES: Final = 10
+_LONG: Final = 1100  # tokens of a long text
+_PIECE: Final = 50  # in which it is fed
 
 
 @attrs.frozen
@@ -282,6 +284,32 @@ class DecoderSuite:
 
         if apart := next(filter(None, in_threads(work, len(fed))), ""):
             self.fail(f"with other threads at work, a decoder gave {apart}")
+
+    def causal(self) -> None:
+        """The beginning of a text, with what follows and without."""
+        fed = self.tokens(2, 8)
+        whole = to_numpy(self.model.decoder(2).score(fed)).copy()
+        for end in (1, 5):
+            part = to_numpy(self.model.decoder(2).score(fed[:, :end]))
+            if apart := difference(whole[:, :end], part, self.tolerance):
+                self.fail(f"score() of {end} tokens and those that follow gave {apart} than of these {end} alone")
+
+    def length(self) -> None:
+        """Many tokens: in pieces, the last of them one by one, and at once."""
+        fed = self.tokens(1, _LONG)
+        bounds = [1, *range(_PIECE, _LONG - _PIECE, _PIECE), *range(_LONG - _PIECE, _LONG + 1)]
+        decoder, begin, given = self.model.decoder(1), 0, {}
+        for end in bounds:
+            given[end] = to_numpy(decoder.extend(fed[:, begin:end])).copy()
+            if begin == 0 and np.isnan(given[end]).any():
+                return  # no matter of length: model-finite says so
+            begin = end
+        scored = to_numpy(self.model.decoder(1).score(fed))
+        for end in bounds:
+            if np.isnan(given[end]).any() or np.isnan(scored[:, end - 1]).any():
+                self.fail(f"the logits are NaN after {end} tokens")
+            if apart := difference(scored[:, end - 1], given[end], 10 * self.tolerance):
+                self.fail(f"after {end} tokens score() gave {apart} than in pieces")
 
     def fail(self, seen: str) -> None:
         """Raise the Violation."""

@@ -172,6 +172,12 @@ def build_from_table(plugins: PluginSet, kind: str, table: Mapping[str, Any], co
     return offer.component.build(make_config(offer.component, options, offer.qualified_name, plugins), context)
 
 
+def close(made: Any) -> None:
+    """Close what was built, if it can be closed."""
+    if callable(ending := getattr(made, "close", None)):
+        ending()
+
+
 def load_module(module: object | str) -> object:
     """The module of this name; anything else is taken as it is."""
     return import_module(module) if isinstance(module, str) else module

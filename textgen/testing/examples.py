@@ -36,14 +36,14 @@ def for_all(examples: int, function: Callable[..., None], **strategies: SearchSt
     made()
 
 
-def texts(max_size: int = 40) -> SearchStrategy[str]:
+def texts() -> SearchStrategy[str]:
     """Text of many scripts, controls and combining characters among them; no lone surrogates."""
-    return strategy.text(strategy.sampled_from(ALPHABET), max_size=max_size)
+    return strategy.text(strategy.sampled_from(ALPHABET), max_size=40)
 
 
-def cuts(size: int, most: int = 4) -> SearchStrategy[list[int]]:
-    """Where to cut something of this size, rising, up to `most` places."""
-    return strategy.lists(strategy.integers(0, size), max_size=most).map(sorted)
+def cuts(size: int) -> SearchStrategy[list[int]]:
+    """Where to cut something of this size, rising, up to four places."""
+    return strategy.lists(strategy.integers(0, size), max_size=4).map(sorted)
 
 
 def in_threads(call: Callable[[int], _Result], count: int = 6) -> list[_Result]:

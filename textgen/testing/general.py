@@ -17,7 +17,7 @@ from textgen.pipeline.structure import Reader, plain
 from textgen.plugin.component import HOOKS
 from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
-from textgen.testing.environment import Subject
+from textgen.testing.environment import Subject, close
 from textgen.testing.other_process import import_failure, look_at_calls
 from textgen.testing.outcomes import Check, Skip, Violation
 from textgen.testing.process_state import changes, global_state, held, left_behind, stirred
@@ -108,12 +108,6 @@ def _build(subject: Subject, build: Callable[[], Any], extra: Mapping[str, Any])
     found = look_at_calls(subject, extra)  # where what is set to the same value each time is seen, too
     if found is not None and (changed := found.facts.get("build_changed")):
         raise Violation(f"it changed {', '.join(changed)}")
-
-
-def close(made: Any) -> None:
-    """Close what was built, if it can be closed."""
-    if callable(ending := getattr(made, "close", None)):
-        ending()
 
 
 def calls_check(subject: Subject, call: Callable[[], Any]) -> Check:

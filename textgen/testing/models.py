@@ -14,11 +14,10 @@ from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Ids, Tensors
 from textgen.testing.decoders import DecoderSuite, difference
-from textgen.testing.environment import Subject, subject
-from textgen.testing.general import calls_check, check_methods, close, general_checks, leaves_alone
+from textgen.testing.environment import Subject, close, subject
+from textgen.testing.general import calls_check, check_methods, general_checks, leaves_alone
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks, shown
-from textgen.testing.positions import check_causal, check_length
 from textgen.testing.row_decoders import check_rows_come_and_go
 from textgen.testing.time_limit import TIME_LIMIT
 from textgen.testing.training_data import is_torch_module, train, written_and_read
@@ -46,7 +45,7 @@ def check_model(
     time_limit  seconds for each check
     """
     with subject("model", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(model_checks(made, trainer, tolerance), made.label, made.packages, time_limit))
+        return raise_first(run_checks(model_checks(made, trainer, tolerance), made))
 
 
 def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tolerance: float = 1e-4) -> list[Check]:
@@ -79,7 +78,7 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         Check("model-state-rows", suite.of_decoders(DecoderSuite.state_rows), after=(*along, "model-rows")),
         Check("model-state-copy", suite.of_decoders(DecoderSuite.state_copy)),
         Check("model-take-join", suite.of_decoders(check_rows_come_and_go), after=(*comparable, "model-rows")),
-        Check("model-length", suite.of_decoders(check_length), after=along),
+        Check("model-length", suite.of_decoders(DecoderSuite.length), after=along),
         Check("model-seed", suite.seed),
         Check("model-saved", suite.saved, after=comparable),
         Check("model-refuses", suite.refuses),
@@ -226,7 +225,7 @@ class _Suite:
     def causal(self) -> None:
         if is_torch_module(self.trained):
             self._causal_forward()
-        self.with_decoders(check_causal)
+        self.with_decoders(DecoderSuite.causal)
 
     def _causal_forward(self) -> None:
         torch, model = self._module()

@@ -19,9 +19,9 @@ from textgen.errors import TextgenError
 from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone, Stop
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
 from textgen.plugin.registry import PluginSet
-from textgen.testing.environment import Subject, build_from_table, subject
+from textgen.testing.environment import Subject, build_from_table, close, subject
 from textgen.testing.examples import in_threads
-from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
@@ -59,7 +59,7 @@ def check_observer(
     time_limit  seconds for each check
     """
     with subject("observer", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(observer_checks(made, pipeline), made.label, made.packages, time_limit))
+        return raise_first(run_checks(observer_checks(made, pipeline), made))
 
 
 def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) -> list[Check]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import textwrap
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Final, Literal
 
 import attrs
 
 from textgen.contracts.guards import FAILURES
 from textgen.plugin.places import last_line
+from textgen.testing.environment import Subject
 from textgen.testing.statements import Statement, statement_of
-from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, not_ended, within
+from textgen.testing.time_limit import TimeUpError, not_ended, within
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -88,16 +89,13 @@ class Outcome:
     failure: ContractFailure | None = attrs.field(default=None, repr=False, eq=False)
 
 
-def run_checks(
-    checks: Iterable[Check], component: str, packages: Collection[str] = (), time_limit: float = TIME_LIMIT
-) -> Generator[Outcome, None, None]:
+def run_checks(checks: Iterable[Check], subject: Subject) -> Generator[Outcome, None, None]:
     """Make the checks one after the other; whatever a component raises in one is its failure.
 
-    packages     the top-level modules that are the component's own: what was seen says where in them it was raised
-    time_limit   seconds for each check. Where one takes longer nothing after it is checked
-
-    What it prints to stdout meanwhile is kept, and is a failure of its own where nothing else was.
+    Where one takes longer than the time limit, nothing after it is checked. What the component prints to stdout
+    meanwhile is kept, and is a failure of its own where nothing else was.
     """
+    component = subject.label
     cause: Statement | None = None
     causes: dict[Statement, Statement] = {}  # of what failed, and of what was not checked for that reason
     printed = io.StringIO()
@@ -111,7 +109,7 @@ def run_checks(
                 yield Outcome(component, check.statement, "skipped", f"{NOT_CHECKED}{root.anchor}")
             continue
         with contextlib.redirect_stdout(printed):
-            outcome = _made(check, component, packages, time_limit)
+            outcome = _made(check, subject)
         if check.trial and outcome.failure is None:
             continue
         yield outcome
@@ -129,26 +127,24 @@ def run_checks(
         yield Outcome(component, quiet, "ok")
 
 
-def _made(check: Check, component: str, packages: Collection[str], time_limit: float) -> Outcome:
+def _made(check: Check, subject: Subject) -> Outcome:
     try:
-        within(time_limit, check.run) if check.timed else check.run()
+        within(subject.time_limit, check.run) if check.timed else check.run()
     except TimeUpError as error:
-        return failed(out_of_time(f"the check {check.statement.anchor}", time_limit, component, packages, error))
+        return failed(out_of_time(f"the check {check.statement.anchor}", subject, error))
     except ContractFailure as failure:
         return failed(failure)
     except Skip as skip:
-        return Outcome(component, check.statement, "skipped", str(skip))
+        return Outcome(subject.label, check.statement, "skipped", str(skip))
     except FAILURES as error:
-        return failed(_failure(error, check, component, packages))
-    return Outcome(component, check.statement, "ok")
+        return failed(_failure(error, check, subject))
+    return Outcome(subject.label, check.statement, "ok")
 
 
-def out_of_time(
-    what: str, time_limit: float, component: str, packages: Collection[str], error: TimeUpError
-) -> ContractFailure:
+def out_of_time(what: str, subject: Subject, error: TimeUpError) -> ContractFailure:
     """The failure of something that takes too long."""
-    seen = f"{what} {not_ended(time_limit, error.computed)}"
-    return _placed(statement_of("component-ends"), seen, component, packages, error)
+    seen = f"{what} {not_ended(subject.time_limit, error.computed)}"
+    return _placed(statement_of("component-ends"), seen, subject, error)
 
 
 def raise_first(outcomes: Generator[Outcome, None, None]) -> tuple[Outcome, ...]:
@@ -180,17 +176,15 @@ def failed(failure: ContractFailure) -> Outcome:
     return Outcome(failure.component, failure.statement, "failed", failure.seen, failure)
 
 
-def _placed(
-    statement: Statement, seen: str, component: str, packages: Collection[str], cause: BaseException | None
-) -> ContractFailure:
+def _placed(statement: Statement, seen: str, subject: Subject, cause: BaseException) -> ContractFailure:
     """A failure, with the last line of the component's own code in what was seen if an exception led to it."""
-    place = last_line(cause, packages)
-    failure = ContractFailure(statement, f"{seen} ({place})" if place else seen, component)
+    place = last_line(cause, subject.packages)
+    failure = ContractFailure(statement, f"{seen} ({place})" if place else seen, subject.label)
     failure.__cause__ = cause
     return failure
 
 
-def _failure(error: BaseException, check: Check, component: str, packages: Collection[str]) -> ContractFailure:
+def _failure(error: BaseException, check: Check, subject: Subject) -> ContractFailure:
     """The failure that `error` stands for."""
     from hypothesis.errors import Flaky  # loads hypothesis, which a command that lists plugins does without
 
@@ -199,7 +193,7 @@ def _failure(error: BaseException, check: Check, component: str, packages: Colle
     if violation := next((each for each in several if isinstance(each, Violation)), None):
         statement = statement_of(violation.anchor) if violation.anchor else check.statement
         cause = violation.__cause__ or violation.__context__
-        failure = _placed(statement, shorten(str(violation)), component, packages, cause or violation)
+        failure = _placed(statement, shorten(str(violation)), subject, cause or violation)
         failure.__cause__ = cause
         for note in getattr(violation, "__notes__", ()):  # hypothesis's, of the example
             failure.add_note(note)
@@ -211,4 +205,4 @@ def _failure(error: BaseException, check: Check, component: str, packages: Colle
         again = f"the check {check.statement.anchor} did not give the same twice"
         text = f"{again}: the component, or the machine, is not deterministic{raised}"
     statement = statement_of("component-raises") if check.trial else check.statement
-    return _placed(statement, shorten(text), component, packages, once)
+    return _placed(statement, shorten(text), subject, once)

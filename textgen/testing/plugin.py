@@ -10,7 +10,7 @@ from typing import Any
 from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import UNPACKAGED, Offer
+from textgen.plugin.component import UNPACKAGED, Offer, Plugin
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 from textgen.testing.commands import command_checks
@@ -144,21 +144,21 @@ def check_offers(
             except ContractFailure as failure:
                 yield failed(failure)
             else:
-                yield from run_checks(checks, label, made.packages, time_limit)
+                yield from run_checks(checks, made)
 
 
 def matching(name: str, plugins: PluginSet) -> list[Offer]:
     """The offers that a name means: those of an entry point, of a distribution, or one as `package:component`."""
     package, _, component = name.rpartition(":")
-    return [
-        offer
-        for offer in plugins.offers()
-        if (
-            offer.distribution == discovery.normalized(package) and offer.name == component
-            if package
-            else name == offer.plugin.name or discovery.normalized(name) == offer.distribution
-        )
-    ]
+    if not package:
+        return [offer for offer in plugins.offers() if is_called(offer.plugin, name)]
+    wanted = (discovery.normalized(package), component)
+    return [offer for offer in plugins.offers() if (offer.distribution, offer.name) == wanted]
+
+
+def is_called(plugin: Plugin, name: str) -> bool:
+    """Whether a name is that of its entry point or of its distribution."""
+    return name == plugin.name or discovery.normalized(name) == plugin.distribution
 
 
 def _load(plugin: object | str, time_limit: float) -> object:
@@ -210,7 +210,7 @@ def _checks_in_time(subject: Subject, offer: Offer, options: Options) -> list[Ch
         return within(subject.time_limit, lambda: _checks(subject, offer, options))
     except TimeUpError as error:
         what = "building it and trying what it can be checked with"
-        raise out_of_time(what, subject.time_limit, subject.label, subject.packages, error) from error
+        raise out_of_time(what, subject, error) from error
 
 
 def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:

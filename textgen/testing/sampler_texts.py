@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,11 +59,11 @@ class SamplerTexts:
         return attrs.evolve(self, rows=one)
 
 
-def chain_of(sampler: Any, subject: Subject, vocab_size: int) -> Chain:
+def chain_of(sampler: Any, subject: Subject) -> Chain:
     """A chain of one sampler, with all of the texts kept. Raises ContractError."""
     offer = Offer("sampler", subject.component, Plugin(subject.module or "", "unpackaged", "0"))
     link = attrs.evolve(Link.of(sampler, offer, 0, 0), level="tokens")
-    return Chain((link,), offer, vocab_size)
+    return Chain((link,), offer, subject.tokenizer.vocab_size)
 
 
 def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistory:
@@ -93,14 +93,9 @@ def advance(
 
 @attrs.frozen
 class StateChecks:
-    """What a sampler keeps for each row, and the random numbers that it reads.
-
-    build   another sampler
-    """
+    """What a sampler keeps for each row, and the random numbers that it reads."""
 
     subject: Subject
-    vocab_size: int
-    build: Callable[[], Any]
 
     def form(self) -> None:
         """Of the states that `start` and `accept` give."""
@@ -170,18 +165,18 @@ class StateChecks:
                 return
 
     def _chain(self) -> Chain:
-        return chain_of(self.build(), self.subject, self.vocab_size)
+        return chain_of(self.subject.build(self.subject.fitted_context(training=False)), self.subject)
 
     def _rows(self, chain: Chain) -> SequenceHistory:
         rng = np.random.default_rng(1)
-        prompts = [rng.integers(0, self.vocab_size, length) for length in _PROMPTS]
+        prompts = [rng.integers(0, self.subject.tokenizer.vocab_size, length) for length in _PROMPTS]
         return chain.begin(prompts, [(7, row) for row in range(len(_PROMPTS))])
 
     def _steps(self, batch: int) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]]:
         """Logits (B, V), and the numbers (B,) that tokens are drawn by."""
         rng = np.random.default_rng(0)
         for _ in range(_STEPS):
-            yield rng.normal(0, 3, (batch, self.vocab_size)).astype(np.float32), rng.random(batch)
+            yield rng.normal(0, 3, (batch, self.subject.tokenizer.vocab_size)).astype(np.float32), rng.random(batch)
 
     def _outputs(
         self, chain: Chain, rows: SequenceHistory, steps: Sequence[Any], order: Sequence[int]

@@ -19,9 +19,9 @@ from textgen.generation.sampling import to_numpy
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Array
-from textgen.testing.environment import Subject, subject
+from textgen.testing.environment import Subject, close, subject
 from textgen.testing.examples import for_all, in_threads
-from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks, shown
 from textgen.testing.sampler_texts import SamplerTexts, StateChecks, advance, chain_of, texts_of
@@ -55,16 +55,16 @@ def check_sampler(
     time_limit  seconds for each check
     """
     with subject("sampler", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(sampler_checks(made), made.label, made.packages, time_limit))
+        return raise_first(run_checks(sampler_checks(made), made))
 
 
 def sampler_checks(subject: Subject) -> list[Check]:
     """The suite."""
-    suite = _Suite(subject)
+    suite, states = _Suite(subject), StateChecks(subject)
     return [
         *general_checks(subject, suite.build),
         Check("sampler-history", suite.level, trial=True),
-        Check("sampler-state-form", lambda: suite.states().form(), trial=True),
+        Check("sampler-state-form", states.form, trial=True),
         Check("sampler-shape", suite.plain_call, trial=True),
         Check("component-raises", lambda: suite.each(suite.any_call), trial=True),
         Check("sampler-history", lambda: suite.each(suite.history)),
@@ -77,9 +77,9 @@ def sampler_checks(subject: Subject) -> list[Check]:
         process_check(subject),
         Check("sampler-possible", lambda: suite.each(suite.possible)),
         Check("sampler-forbidden", lambda: suite.each(suite.forbidden)),
-        Check("sampler-state-form", lambda: suite.states().form_outcome()),
-        Check("sampler-random", lambda: suite.states().random(), after=("sampler-deterministic",)),
-        Check("sampler-state", lambda: suite.states().state(), after=("sampler-deterministic", "sampler-random")),
+        Check("sampler-state-form", states.form_outcome),
+        Check("sampler-random", states.random, after=("sampler-deterministic",)),
+        Check("sampler-state", states.state, after=("sampler-deterministic", "sampler-random")),
         Check("sampler-rows", lambda: suite.each(suite.rows), after=("sampler-deterministic", "sampler-random")),
         Check("sampler-promise", suite.promise),
         Check("sampler-torch", suite.torch, after=("sampler-deterministic", "sampler-dtype")),
@@ -101,9 +101,6 @@ class _Suite:
         if self._made is None:
             self._made = self.build()
         return self._made
-
-    def states(self) -> StateChecks:
-        return StateChecks(self.subject, self.subject.tokenizer.vocab_size, self.build)
 
     def each(self, check: Callable[[Logits, SamplerTexts], None]) -> None:
         """Make a check with many logits (B, V) and histories."""
@@ -129,7 +126,7 @@ class _Suite:
         )
 
     def _texts(self, batch: int, seed: int, length: int) -> SamplerTexts:
-        chain = chain_of(self.sampler, self.subject, self.subject.tokenizer.vocab_size)
+        chain = chain_of(self.sampler, self.subject)
         return SamplerTexts(texts_of(chain, batch, seed, length), chain.links[0], "tokens")
 
     def level(self) -> str:
@@ -199,7 +196,7 @@ class _Suite:
         """One text from step to step, each compared with a sampler that has not seen the steps before."""
         rng, size = np.random.default_rng(0), self.subject.tokenizer.vocab_size
         one = self.build()
-        chain = chain_of(one, self.subject, size)
+        chain = chain_of(one, self.subject)
         rows = chain.begin([rng.integers(0, size, length) for length in (3, _PROMPT)], [(0, 0), (0, 1)])
         texts = SamplerTexts(rows, chain.links[0], "tokens")
         for step in range(_STEPS):

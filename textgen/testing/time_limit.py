@@ -6,9 +6,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from textgen.contracts.guards import FAILURES
 
@@ -104,12 +104,6 @@ def _left_behind(seconds: float, call: Callable[[], _Result]) -> _Result:
 def _traceback(frame: FrameType | None) -> TracebackType | None:
     """A traceback to a frame, as an exception in it would have."""
     made = None
-    for each in _outwards(frame):
-        made = TracebackType(made, each, each.f_lasti, each.f_lineno)
-    return made
-
-
-def _outwards(frame: FrameType | None) -> Iterator[Any]:
     while frame is not None:
-        yield frame
-        frame = frame.f_back
+        made, frame = TracebackType(made, frame, frame.f_lasti, frame.f_lineno), frame.f_back
+    return made

@@ -16,14 +16,13 @@ from textgen.errors import TextgenError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Ids
-from textgen.testing.document_ends import check_end
-from textgen.testing.environment import TEXT, Subject, subject
+from textgen.testing.environment import TEXT, Subject, close, subject
 from textgen.testing.examples import cuts, for_all, in_threads, texts
-from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
-from textgen.testing.unknown_text import check_unknown, shown_ids
+from textgen.testing.tokenizer_texts import check_end, check_unknown, shown_ids
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -49,7 +48,7 @@ def check_tokenizer(
     time_limit  seconds for each check
     """
     with subject("tokenizer", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(tokenizer_checks(made, text), made.label, made.packages, time_limit))
+        return raise_first(run_checks(tokenizer_checks(made, text), made))
 
 
 def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:

@@ -20,8 +20,8 @@ from textgen.files.reading import dump_tensors
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import TrainerState
-from textgen.testing.environment import Subject, build_from_table, subject
-from textgen.testing.general import close, general_checks, leaves_alone
+from textgen.testing.environment import Subject, build_from_table, close, subject
+from textgen.testing.general import general_checks, leaves_alone
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
@@ -64,7 +64,7 @@ def check_trainer(
     time_limit  seconds for each check
     """
     with subject("trainer", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(trainer_checks(made, model), made.label, made.packages, time_limit))
+        return raise_first(run_checks(trainer_checks(made, model), made))
 
 
 def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> list[Check]:
