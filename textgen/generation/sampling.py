@@ -22,6 +22,10 @@ LEVEL_OF: Final = {
     "tokens": "tokens",
 }
 """What a sampler that reads an attribute has to announce."""
+_UNANNOUNCED: Final = {
+    "state": "has no state: give it the methods start and accept",
+    "random": "has not announced that it reads random numbers: set its attribute random to True",
+}
 _PER_COUNT: Final = 4  # numbers that one count of Philox's counter gives
 
 
@@ -44,7 +48,9 @@ class SequenceHistory:
     _tokens: list[list[int]] = attrs.field(init=False, factory=list)
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Called for what this level does not keep."""
+        """Called for what is not kept; links.LinkHistory has more for the samplers that have announced it."""
+        if name in _UNANNOUNCED:
+            raise LookupError(f"this sampler {_UNANNOUNCED[name]}")
         if name not in LEVEL_OF:
             raise AttributeError(f"a history has no {name!r}", name=name, obj=self)
         raise LookupError(
@@ -74,17 +80,6 @@ class SequenceHistory:
         if self.level != "tokens":
             raise LookupError("no sampler has announced that it reads tokens: set its attribute history to 'tokens'")
         return np.array(self._tokens[row], np.int64)
-
-    @property
-    def state(self) -> Tensors:
-        """Only a sampler with `start` and `accept` has one: see textgen.generation.links.LinkHistory."""
-        raise LookupError("this sampler has no state: give it the methods start and accept")
-
-    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
-        """Only for a sampler that has announced it: see textgen.generation.links.LinkHistory."""
-        raise LookupError(
-            "this sampler has not announced that it reads random numbers: set its attribute random to True"
-        )
 
     def rows(self, rows: slice | Sequence[int]) -> SequenceHistory:
         """A history of some rows, which shares them with this one where they are given as a slice."""

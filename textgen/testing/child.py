@@ -14,9 +14,9 @@ import linecache
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import attrs
@@ -74,12 +74,10 @@ class _HeavyImports:
             self.lines[name] = self._line()
 
     def _line(self) -> str:
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
+        for frame, line in traceback.walk_stack(sys._getframe()):
             if str(frame.f_globals.get("__name__", "")).partition(".")[0] == self.package:
-                path, line = frame.f_code.co_filename, frame.f_lineno
+                path = frame.f_code.co_filename
                 return f"by `{linecache.getline(path, line).strip()}` ({path}:{line})"
-            frame = frame.f_back
         return ""
 
 

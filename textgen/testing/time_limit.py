@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import FrameType, TracebackType
 from typing import Final, TypeVar
 
@@ -82,23 +83,20 @@ def _would_lose_it(frame: FrameType | None) -> bool:
 
 
 def _left_behind(seconds: float, call: Callable[[], _Result]) -> _Result:
-    results: list[_Result] = []
-    errors: list[BaseException] = []
+    made: Future[_Result] = Future()
 
     def work() -> None:
         try:
-            results.append(call())
+            made.set_result(call())
         except FAILURES as error:
-            errors.append(error)
+            made.set_exception(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
         raise TimeUpError().with_traceback(_traceback(sys._current_frames().get(thread.ident or 0)))
-    if errors:
-        raise errors[0]
-    return results[0]
+    return made.result()
 
 
 def _traceback(frame: FrameType | None) -> TracebackType | None:
