@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -87,33 +88,27 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
     ]
 
 
-@attrs.define
+@attrs.frozen
 class _Suite:
     subject: Subject
     trainer: Mapping[str, Any] | None
     tolerance: float
-    _trained: Any = None
-    _loaded: Any = None
 
     def build(self, **changes: Any) -> Any:
         return self.subject.build(self.subject.fitted_context(**changes))
 
-    @property
+    @cached_property
     def trained(self) -> Any:
-        if self._trained is None:
-            model = self.build()
-            train(self.subject, model, self.subject.fitted_context(), self.trainer)
-            self._trained = model
-        return self._trained
+        model = self.build()
+        train(self.subject, model, self.subject.fitted_context(), self.trainer)
+        return model
 
-    @property
+    @cached_property
     def loaded(self) -> Any:
         """As the engine makes it from a run directory, to generate."""
-        if self._loaded is None:
-            model = self.build(training=False)
-            model.load_tensors(written_and_read(self.trained.tensors()))
-            self._loaded = model
-        return self._loaded
+        model = self.build(training=False)
+        model.load_tensors(written_and_read(self.trained.tensors()))
+        return model
 
     def of_decoders(self, check: Callable[[DecoderSuite], None]) -> Callable[[], None]:
         """A check of the decoders."""

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -88,19 +89,16 @@ def sampler_checks(subject: Subject) -> list[Check]:
     ]
 
 
-@attrs.define
+@attrs.frozen
 class _Suite:
     subject: Subject
-    _made: Any = None
 
     def build(self) -> Any:
         return self.subject.build(self.subject.fitted_context(training=False))
 
-    @property
+    @cached_property
     def sampler(self) -> Any:
-        if self._made is None:
-            self._made = self.build()
-        return self._made
+        return self.build()
 
     def each(self, check: Callable[[Logits, SamplerTexts], None]) -> None:
         """Make a check with many logits (B, V) and histories."""

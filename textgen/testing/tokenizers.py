@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -79,17 +80,14 @@ def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
     ]
 
 
-@attrs.define
+@attrs.frozen
 class _Suite:
     subject: Subject
     text: str
-    _fitted: Any = None
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
-        if self._fitted is None:
-            self._fitted = self._fit_new()
-        return self._fitted
+        return self._fit_new()
 
     def calls(self) -> None:
         tokenizer = self._fit_new()

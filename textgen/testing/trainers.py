@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -92,28 +93,22 @@ def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> li
     ]
 
 
-@attrs.define
+@attrs.frozen
 class _Suite:
     subject: Subject
     model: Mapping[str, Any]
-    _training: Training | None = None
-    _without: Training | None = None
 
-    @property
+    @cached_property
     def training(self) -> Training:
-        if self._training is None:
-            self._training = self._train()
-        return self._training
+        return self._train()
 
-    @property
+    @cached_property
     def without(self) -> Training:
         """With nothing held out. Raises Skip where that is refused."""
-        if self._without is None:
-            try:
-                self._without = self._train(held_out=False)
-            except TextgenError as error:
-                raise Skip(f"it refuses to train with nothing held out: {error}") from error
-        return self._without
+        try:
+            return self._train(held_out=False)
+        except TextgenError as error:
+            raise Skip(f"it refuses to train with nothing held out: {error}") from error
 
     def data(self) -> None:
         try:
