@@ -37,11 +37,9 @@ def installed() -> list[InstalledPlugin]:
     """Each entry point once, in a stable order; if a distribution is on the path twice, the first is used."""
     found: dict[tuple[str, str], InstalledPlugin] = {}
     for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        distribution = entry_point.dist
-        name, version = (
-            (normalized(distribution.name), distribution.version) if distribution else ("unknown", "unknown")
-        )
-        plugin = Plugin(entry_point.name, name, version)
+        assert entry_point.dist is not None
+        name = normalized(entry_point.dist.name)
+        plugin = Plugin(entry_point.name, name, entry_point.dist.version)
         found.setdefault((name, entry_point.name), InstalledPlugin(plugin, entry_point))
     return [found[key] for key in sorted(found)]
 

@@ -132,16 +132,13 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
         return
     gc.collect()
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    names = [name for name in values if name not in texts]
-    if names:
+    if arrays := {name: value.copy(order="C") for name, value in values.items() if name not in texts}:
         from textgen.files.reading import dump_tensors
 
-        tensors = {str(number): values[name].copy(order="C") for number, name in enumerate(names)}
-        (folder / "values.safetensors").write_bytes(dump_tensors(tensors))
+        (folder / "values.safetensors").write_bytes(dump_tensors(arrays))
     report.add(
         built=built,
         texts=texts,
-        names=names,
         files=sorted(set(os.listdir(here)) - before),
         temporary=sorted(set(os.listdir(state["the environment"]["TMPDIR"])) - temporary),
         build_changed=sorted(set(subject.changed)),

@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -15,7 +14,8 @@ from typing import Any, Final
 import attrs
 
 from textgen.contracts import checks
-from textgen.errors import Fault, PipelineError
+from textgen.errors import PipelineError
+from textgen.pipeline.pipeline import make_choice
 from textgen.pipeline.structure import Reader
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
@@ -165,22 +165,14 @@ def required_options(component: Component) -> list[str]:
 
 def build_from_table(plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
     """Build a component from its table, as a pipeline has it. Raises PipelineError."""
-    offer = plugins.find(kind, table["type"])
-    if isinstance(offer, Fault):
-        raise PipelineError([offer], f"{kind} for a check")
-    options = {key: value for key, value in table.items() if key != "type"}
-    return offer.component.build(make_config(offer.component, options, offer.qualified_name, plugins), context)
+    choice = make_choice(kind, table, Reader(Path.cwd(), plugins), source=f"{kind} for a check")
+    return choice.offer.component.build(choice.options, context)
 
 
 def close(made: Any) -> None:
     """Close what was built, if it can be closed."""
     if callable(ending := getattr(made, "close", None)):
         ending()
-
-
-def load_module(module: object | str) -> object:
-    """The module of this name; anything else is taken as it is."""
-    return import_module(module) if isinstance(module, str) else module
 
 
 def _module_name(component: Component, plugin: object | str | None) -> str | None:

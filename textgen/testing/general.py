@@ -87,8 +87,7 @@ def _import(subject: Subject) -> None:
 def _ends(subject: Subject, extra: Mapping[str, Any]) -> None:
     found = look_at_calls(subject, extra)
     if found is not None and found.ended is not None:
-        what = "building and calling it in another process"
-        raise Violation(f"{what} {found.ended}")
+        raise Violation(f"building and calling it in another process {found.ended}")
 
 
 def _options(subject: Subject) -> None:

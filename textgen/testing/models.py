@@ -196,13 +196,18 @@ class _Suite:
             return
         import torch
 
+        from textgen.gradient.decoder import check_forward
+
         model.eval()
         with torch.no_grad():
             given = model(torch.from_numpy(self._tokens((3, 12))))
-        if not isinstance(given, tuple) or len(given) != 2:
-            raise Violation(f"forward() gave {type(given).__name__}, and must give logits and the state after them")
-        self._check_forward_shape(given[0])
-        self._check_forward_state(given[1])
+        try:
+            logits, _ = check_forward(given, 3)
+        except (TypeError, ValueError) as error:
+            raise Violation(str(error)) from error
+        size = self.subject.tokenizer.vocab_size
+        if getattr(logits, "shape", None) != (3, 12, size):
+            raise Violation(f"forward() of tokens (3, 12) gave logits {shown(logits)}, and the vocabulary has {size}")
 
     def methods(self) -> None:
         """Of its decoders."""
@@ -211,11 +216,6 @@ class _Suite:
     def plain_call(self) -> None:
         """Before anything that compares logits."""
         self._decoders(self.trained, "after training").shape()
-
-    def _check_forward_shape(self, logits: Any) -> None:
-        size = self.subject.tokenizer.vocab_size
-        if getattr(logits, "shape", None) != (3, 12, size):
-            raise Violation(f"forward() of tokens (3, 12) gave logits {shown(logits)}, and the vocabulary has {size}")
 
     def causal(self) -> None:
         if is_torch_module(self.trained):
@@ -245,16 +245,6 @@ class _Suite:
             scored = to_numpy(other.decoder(3).score(fed))
             if apart := difference(scored, logits.numpy(), self.tolerance):
                 raise Violation(f"score() of {which} gave {apart}")
-
-    def _check_forward_state(self, state: Any) -> None:
-        import torch
-
-        if not isinstance(state, tuple):
-            seen = f"forward() gave a state of type {type(state).__name__}"
-            raise Violation(f"{seen}, and must give a tuple of tensors, or () for none")
-        for number, part in enumerate(state):
-            if not isinstance(part, torch.Tensor) or not part.ndim or len(part) != 3:
-                raise Violation(f"part {number} of the state of a batch of 3 is {shown(part)}")
 
     def dropout(self) -> None:
         torch, model = self._module()

@@ -271,12 +271,10 @@ def _findings(folder: Path, stopped: bool, time_limit: float, computed: float) -
             facts |= json.loads(line)
     errors = (folder / "stderr").read_text(encoding="utf-8", errors="replace")
     values: dict[str, Any] = dict(facts.get("texts", {}))
-    if names := facts.get("names"):
+    if (path := folder / "values.safetensors").exists() and "texts" in facts:
         from textgen.files.reading import load_tensors
 
-        path = folder / "values.safetensors"
-        arrays = load_tensors(path, path.read_bytes())
-        values |= {name: arrays[str(number)] for number, name in enumerate(names)}
+        values |= load_tensors(path, path.read_bytes())
     is_over = stopped or "Timeout (" in errors
     if not is_over and not {"error", "exit", "seconds"} & set(facts):
         lines = errors.strip().splitlines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Any
 
 from textgen.contracts.guards import FAILURES
@@ -21,7 +21,6 @@ from textgen.testing.environment import (
     build_from_table,
     built_in_modules,
     isolated_plugins,
-    load_module,
     make_config,
     required_options,
     subject,
@@ -167,7 +166,8 @@ def _load(plugin: object | str, time_limit: float) -> object:
         failure = import_failure(plugin, time_limit, f"plugin {plugin}")
         if failure is not None and "error" not in look_at_import(plugin, time_limit).facts:
             raise failure
-    return load_module(plugin)
+        return import_module(plugin)
+    return plugin
 
 
 def _without(offers: Sequence[Offer], names: Collection[str]) -> list[Offer]:

@@ -165,12 +165,13 @@ class _Suite:
             raise Violation(f"it wrote into the logits that came in, at {places}")
 
     def calls(self) -> None:
+        import torch
+
         sampler, rng = self.build(), np.random.default_rng(0)
         for libraries in ("NumPy", "torch"):
             logits: Array = rng.normal(0, 3, (2, self.subject.tokenizer.vocab_size))
             if libraries == "torch":
-                with contextlib.suppress(Skip):
-                    logits = _torch().from_numpy(logits)
+                logits = torch.from_numpy(logits)
             with contextlib.suppress(Exception):  # sampler-torch says so
                 sampler(logits, self._texts(2, 0, 6))
         close(sampler)
@@ -246,10 +247,11 @@ class _Suite:
             raise Violation(f"it left the tokens {np.flatnonzero(left[0]).tolist()[:5]} in a row")
 
     def torch(self) -> None:
-        torch = _torch()
-        self.each(lambda logits, texts: self._as_torch(torch, logits, texts))
+        self.each(self._as_torch)
 
-    def _as_torch(self, torch: Any, logits: Logits, texts: SamplerTexts) -> None:
+    def _as_torch(self, logits: Logits, texts: SamplerTexts) -> None:
+        import torch
+
         expected = to_numpy(self.sampler(logits.copy(), texts)).copy()
         given: Array = self.sampler(torch.from_numpy(logits.copy()), texts)
         if not isinstance(given, torch.Tensor) or str(given.dtype) != f"torch.{logits.dtype}":
@@ -260,7 +262,8 @@ class _Suite:
 
     def device(self) -> None:
         """Tensors of torch's device "meta", which have shapes and no numbers: all of a GPU that no machine lacks."""
-        torch = _torch()
+        import torch
+
         logits = torch.empty((2, self.subject.tokenizer.vocab_size), device="meta")
         try:
             given = self.sampler(logits, self._texts(2, 0, 6))
@@ -286,11 +289,3 @@ class _Suite:
 
         if not all(in_threads(work)):
             raise Violation("a call gave other logits while other threads called too")
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise Skip("torch is not installed") from None
-    return torch
