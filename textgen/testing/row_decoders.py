@@ -20,8 +20,9 @@ def check_rows_come_and_go(suite: DecoderSuite) -> None:
     if len(offered) == 1:
         suite.fail(f"the decoder offers {offered[0]}() alone")
     if offered:
-        suite.each(_Taken(suite).check, place=strategy.integers(0, 9))
-        suite.each(_Joined(suite).check, place=strategy.integers(0, 9))
+        rows = _Rows(suite)
+        suite.each(rows.take, place=strategy.integers(0, 9))
+        suite.each(rows.join, place=strategy.integers(0, 9))
 
 
 class _Rows:
@@ -49,9 +50,7 @@ class _Rows:
         logits = [to_numpy(decoder.extend(tokens)).copy() for tokens in calls]
         return decoder, logits[-1]
 
-
-class _Taken(_Rows):
-    def check(self, fed: Ids, place: int) -> None:
+    def take(self, fed: Ids, place: int) -> None:
         """Rows taken go on as the decoder's own rows, which do not notice."""
         place = min(place, fed.shape[1] - 1)
         before, after = fed[:, :place], fed[:, place:]
@@ -67,9 +66,7 @@ class _Taken(_Rows):
         self.size(decoder, len(fed), "take()")
         self.same(decoder.extend(after), there, "the decoder that rows were taken from")
 
-
-class _Joined(_Rows):
-    def check(self, fed: Ids, place: int) -> None:
+    def join(self, fed: Ids, place: int) -> None:
         """Rows joined go on as each decoder's rows alone, and so does the state of each."""
         ours, theirs = fed[:, :place], np.concatenate([fed[:1], fed[:1]], axis=1)
         decoder, mine = self.fed(ours)

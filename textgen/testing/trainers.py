@@ -320,5 +320,4 @@ def _read(event: Any) -> Any:
     """An event with numbers that can be compared."""
     if not isinstance(event, StepDone):
         return event
-    norm = event.gradient_norm
-    return attrs.evolve(event, loss=number(event.loss), gradient_norm=None if norm is None else number(norm))
+    return attrs.evolve(event, loss=event.loss, gradient_norm=event.gradient_norm)
