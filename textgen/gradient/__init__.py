@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from textgen.gradient.decoder import ForwardDecoder
     from textgen.gradient.loop import GradientTrainer
     from textgen.gradient.model import GradientModel
-    from textgen.gradient.optimization import MakeOptimizer, Parameters
-    from textgen.gradient.optimizers import eager
+    from textgen.gradient.optimization import MakeOptimizer, Parameters, eager
     from textgen.gradient.options import GradientOptions
     from textgen.gradient.schedules import Schedule, constant, cosine, warmup_stable_decay
 
@@ -42,8 +41,7 @@ _WHERE = {
     "decoder": ("ForwardDecoder",),
     "loop": ("GradientTrainer",),
     "model": ("GradientModel",),
-    "optimization": ("MakeOptimizer", "Parameters"),
-    "optimizers": ("eager",),
+    "optimization": ("MakeOptimizer", "Parameters", "eager"),
     "options": ("GradientOptions",),
     "schedules": ("Schedule", "constant", "cosine", "warmup_stable_decay"),
 }

@@ -13,8 +13,8 @@ from hypothesis import strategies as strategy
 
 from textgen.files.reading import dump_tensors
 from textgen.generation.sampling import to_numpy
-from textgen.protocols import Ids
-from textgen.testing.examples import cuts, for_all, in_threads
+from textgen.protocols import Array, Ids
+from textgen.testing.examples import for_all, in_threads
 from textgen.testing.outcomes import Violation, shown
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -70,21 +70,20 @@ class DecoderSuite:
 
     def finite(self) -> None:
         """No NaN or +inf, and something possible, at the start and after tokens, extreme ones too."""
+        self.finite_after(np.zeros((1, 40), np.int64))
+        self.finite_after(np.full((1, 40), self.vocab_size - 1))
+        self.each(self.finite_after)
 
-        def one(fed: Ids) -> None:
-            decoder = self.model.decoder(len(fed))
-            start = to_numpy(decoder.extend(fed[:, :0]))[:, None].copy()
-            given = np.concatenate([start, to_numpy(decoder.score(fed))], axis=1)
-            if np.isnan(given).any():
-                self.fail(f"NaN after {fed[0].tolist()[:8]}")
-            if (given == np.inf).any():
-                self.fail(f"+inf after {fed[0].tolist()[:8]}")
-            if (given == -np.inf).all(axis=-1).any():
-                self.fail("every token is impossible")
-
-        one(np.zeros((1, 40), np.int64))
-        one(np.full((1, 40), self.vocab_size - 1))
-        self.each(one)
+    def finite_after(self, fed: Ids) -> None:
+        """The same after these tokens."""
+        start = to_numpy(self.model.decoder(len(fed)).extend(fed[:, :0]))[:, None].copy()
+        given = np.concatenate([start, self.scored(fed)], axis=1)
+        if np.isnan(given).any():
+            self.fail(f"NaN after {fed[0].tolist()[:8]}")
+        if (given == np.inf).any():
+            self.fail(f"+inf after {fed[0].tolist()[:8]}")
+        if (given == -np.inf).all(axis=-1).any():
+            self.fail("every token is impossible")
 
     def input(self) -> None:
         """Read-only tokens, and tokens left as they were."""
@@ -102,106 +101,75 @@ class DecoderSuite:
             except ValueError as error:
                 self.fail(f"{name}() of read-only tokens raised ValueError: {error}")
 
-    def deterministic(self) -> None:
+    def deterministic(self, fed: Ids) -> None:
         """The same each time, to the bit."""
-
-        def one(fed: Ids) -> None:
-            for name in ("score", "extend"):
-                first, second = (to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy() for _ in range(2))
-                if not np.array_equal(first, second, equal_nan=True):
-                    apart = difference(second, first, 0)
-                    self.fail(f"{name}() of a second decoder gave {apart}")
-
-        self.each(one)
+        for name in ("score", "extend"):
+            first, second = (to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy() for _ in range(2))
+            if not np.array_equal(first, second, equal_nan=True):
+                self.fail(f"{name}() of a second decoder gave {difference(second, first, 0)}")
 
     def output(self) -> None:
         """Logits that the caller has overwritten."""
         fed = self.tokens(2, 6)
-        spoilt, expected = self.model.decoder(2), to_numpy(self.model.decoder(2).score(fed)).copy()
+        spoilt, expected = self.model.decoder(2), self.scored(fed)
         for place in range(5):
             for tokens in (fed[:, place : place + 1], fed[:, :0]):
                 logits = spoilt.extend(tokens)
-                if apart := difference(to_numpy(logits), expected[:, place], self.tolerance):
-                    self.fail(f"after the caller wrote into the last logits, extend() gave {apart}")
+                self.same(logits, expected[:, place], "after the caller wrote into the last logits, extend()")
                 try:
                     logits[...] = -7.0
                 except (RuntimeError, ValueError, TypeError) as error:
                     self.fail(f"the logits cannot be written into: {error}")
 
-    def stepwise(self) -> None:
+    def stepwise(self, fed: Ids, places: list[int]) -> None:
         """At once, one by one, in pieces, and scored."""
+        expected, length = self.scored(fed), fed.shape[1]
+        whole = self.model.decoder(len(fed)).extend(fed)
+        self.same(whole, expected[:, -1], f"extend() of all {length} tokens", " than score()")
+        if place := length // 2:
+            decoder = self.model.decoder(len(fed))
+            decoder.score(fed[:, :place])
+            what = f"after score() of {place} tokens, extend() of those that follow"
+            self.same(decoder.extend(fed[:, place:]), expected[:, -1], what)
+        for bounds in (range(1, length + 1), [*(place for place in places if place <= length), length]):
+            decoder, begin = self.model.decoder(len(fed)), 0
+            for end in bounds:
+                given = decoder.extend(fed[:, begin:end])
+                if end:
+                    what = f"extend() from token {begin} to {end}"
+                    self.same(given, expected[:, end - 1], what, " than score()")
+                begin = end
 
-        def one(fed: Ids, places: list[int]) -> None:
-            expected = to_numpy(self.model.decoder(len(fed)).score(fed)).copy()
-            whole = to_numpy(self.model.decoder(len(fed)).extend(fed))
-            if apart := difference(whole, expected[:, -1], self.tolerance):
-                self.fail(f"extend() of all {fed.shape[1]} tokens gave {apart} than score()")
-            places = [place for place in places if place <= fed.shape[1]]
-            self._goes_on_from_score(fed, expected)
-            for bounds in (range(1, fed.shape[1] + 1), [*places, fed.shape[1]]):
-                decoder, begin = self.model.decoder(len(fed)), 0
-                for end in bounds:
-                    given = to_numpy(decoder.extend(fed[:, begin:end]))
-                    if end and (apart := difference(given, expected[:, end - 1], self.tolerance)):
-                        self.fail(f"extend() from token {begin} to {end} gave {apart} than score()")
-                    begin = end
-
-        self.each(one, places=cuts(10))
-
-    def _goes_on_from_score(self, fed: Ids, expected: npt.NDArray[Any]) -> None:
-        place = fed.shape[1] // 2
-        if not place:
-            return
-        decoder = self.model.decoder(len(fed))
-        decoder.score(fed[:, :place])
-        given = to_numpy(decoder.extend(fed[:, place:]))
-        if apart := difference(given, expected[:, -1], self.tolerance):
-            self.fail(f"after score() of {place} tokens, extend() of those that follow gave {apart}")
-
-    def greedy(self) -> None:
+    def greedy(self, fed: Ids, never: int) -> None:
         """Tokens that a decoder chooses by itself, if it offers to, and where it stands afterwards."""
-        follow = getattr(self.model.decoder(1), "continue_greedily", None)
-        if follow is None:
+        given, steps = self.model.decoder(len(fed)), self.model.decoder(len(fed))
+        if getattr(given, "continue_greedily", None) is None:
             return
+        forbidden = [never] if self.vocab_size > 1 else []
+        for decoder in (given, steps):
+            decoder.extend(fed[:, :-1])
+        ids = np.asarray(given.continue_greedily(fed[:, -1].copy(), 6, forbidden))
+        if ids.ndim != 2 or len(ids) != len(fed) or ids.shape[1] > 6 or ids.dtype.kind not in "iu":
+            self.fail(f"asked for 6 tokens for each of {len(fed)}, continue_greedily() gave {ids.dtype} {ids.shape}")
+        last = fed[:, -1:]
+        for place, chosen in enumerate(ids.T):
+            logits = to_numpy(steps.extend(last)).copy()
+            logits[:, forbidden] = -np.inf
+            best = logits.max(axis=-1)
+            picked = logits[np.arange(len(fed)), chosen]
+            if (picked < best - self.tolerance * np.maximum(1.0, np.abs(best))).any():
+                self.fail(f"token {place + 1} of continue_greedily() is not the likeliest of those allowed")
+            last = chosen[:, None]
+        after, expected = to_numpy(given.extend(last)).copy(), to_numpy(steps.extend(last))
+        self.same(after, expected, f"after {ids.shape[1]} tokens of continue_greedily(), extend()")
 
-        def one(fed: Ids, never: int) -> None:
-            forbidden = [never] if self.vocab_size > 1 else []
-            given, steps = self.model.decoder(len(fed)), self.model.decoder(len(fed))
-            for decoder in (given, steps):
-                decoder.extend(fed[:, :-1])
-            ids = np.asarray(given.continue_greedily(fed[:, -1].copy(), 6, forbidden))
-            if ids.ndim != 2 or len(ids) != len(fed) or ids.shape[1] > 6 or ids.dtype.kind not in "iu":
-                seen = f"asked for 6 tokens for each of {len(fed)}, continue_greedily() gave {ids.dtype} {ids.shape}"
-                self.fail(seen)
-            last = fed[:, -1:]
-            for place, chosen in enumerate(ids.T):
-                logits = to_numpy(steps.extend(last)).copy()
-                logits[:, forbidden] = -np.inf
-                best = logits.max(axis=-1)
-                picked = logits[np.arange(len(fed)), chosen]
-                if (picked < best - self.tolerance * np.maximum(1.0, np.abs(best))).any():
-                    self.fail(f"token {place + 1} of continue_greedily() is not the likeliest of those allowed")
-                last = chosen[:, None]
-            if not ids.shape[1]:
-                last = fed[:, -1:]
-            after, expected = to_numpy(given.extend(last)).copy(), to_numpy(steps.extend(last))
-            if apart := difference(after, expected, self.tolerance):
-                self.fail(f"after {ids.shape[1]} tokens of continue_greedily(), extend() gave {apart}")
-
-        self.each(one, never=strategy.integers(0, self.vocab_size - 1))
-
-    def rows(self) -> None:
+    def rows(self, fed: Ids) -> None:
         """A row alone and in the batch."""
-
-        def one(fed: Ids) -> None:
-            for name in ("score", "extend"):  # a decoder at a time: whether they disturb each other is asked later
-                together = to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy()
-                for row in range(len(fed)):
-                    alone = to_numpy(getattr(self.model.decoder(1), name)(fed[row : row + 1]))
-                    if apart := difference(together[row], alone[0], self.tolerance):
-                        self.fail(f"row {row} of {len(fed)}: {name}() gave {apart} than it gives alone")
-
-        self.each(one)
+        for name in ("score", "extend"):  # a decoder at a time: whether they disturb each other is asked later
+            together = to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy()
+            for row in range(len(fed)):
+                alone = to_numpy(getattr(self.model.decoder(1), name)(fed[row : row + 1]))
+                self.same(together[row], alone[0], f"row {row} of {len(fed)}: {name}()", " than it gives alone")
 
     def state_form(self) -> None:
         """Arrays with the batch first, that a file can hold."""
@@ -217,39 +185,31 @@ class DecoderSuite:
                     self.fail(f"{name} of a batch of 3 is {what}")
             dump_tensors(state)
 
-    def state(self) -> None:
+    def state(self, fed: Ids, place: int) -> None:
         """Goes on in a new decoder."""
-
-        def one(fed: Ids, place: int) -> None:
-            place = min(place, fed.shape[1] - 1)
-            expected = to_numpy(self.model.decoder(len(fed)).score(fed)).copy()
-            decoder, other = self.model.decoder(len(fed)), self.model.decoder(len(fed))
-            other.extend(self.tokens(len(fed), 3))
-            decoder.extend(fed[:, :place])
-            other.write_state(decoder.read_state())
-            if place:
-                resumed = to_numpy(other.extend(fed[:, :0])).copy()
-                if apart := difference(resumed, expected[:, place - 1], self.tolerance):
-                    self.fail(f"after write_state(), extend() of no tokens gave {apart}")
-            rest = to_numpy(other.score(fed[:, place:]))
-            if apart := difference(rest, expected[:, place:], self.tolerance):
-                self.fail(f"after {place} tokens, a decoder that took the state over gave {apart}")
-
-        self.each(one, place=strategy.integers(0, 9))
+        place = min(place, fed.shape[1] - 1)
+        expected = self.scored(fed)
+        decoder, other = self.model.decoder(len(fed)), self.model.decoder(len(fed))
+        other.extend(self.tokens(len(fed), 3))
+        decoder.extend(fed[:, :place])
+        other.write_state(decoder.read_state())
+        if place:
+            resumed = other.extend(fed[:, :0])
+            self.same(resumed, expected[:, place - 1], "after write_state(), extend() of no tokens")
+        what = f"after {place} tokens, a decoder that took the state over"
+        self.same(other.score(fed[:, place:]), expected[:, place:], what)
 
     def state_rows(self) -> None:
         """Rows picked, repeated and dropped."""
         fed = self.tokens(3, 8)
-        expected = to_numpy(self.model.decoder(3).score(fed)).copy()
+        expected = self.scored(fed)
         for picked in ([2, 0, 2, 1], [1], [0, 1, 2]):
             decoder = self.model.decoder(3)
             decoder.extend(fed[:, :4])
             decoder.write_state({name: array[picked] for name, array in decoder.read_state().items()})
             if decoder.batch_size != len(picked):
                 self.fail(f"after a state of {len(picked)} rows was written, batch_size is {decoder.batch_size}")
-            given = to_numpy(decoder.score(fed[picked, 4:]))
-            if apart := difference(given, expected[picked, 4:], self.tolerance):
-                self.fail(f"rows {picked} of a state gave {apart}")
+            self.same(decoder.score(fed[picked, 4:]), expected[picked, 4:], f"rows {picked} of a state")
 
     def state_copy(self) -> None:
         """Decoding leaves states alone that were read or written."""
@@ -267,32 +227,26 @@ class DecoderSuite:
     def apart(self) -> None:
         """Decoders in turn, and in threads."""
         fed = [self.tokens(2, 8, seed=i) for i in range(4)]
-        alone = [to_numpy(self.model.decoder(2).score(tokens)).copy() for tokens in fed]
+        alone = [self.scored(tokens) for tokens in fed]
         decoders = [self.model.decoder(2) for _ in fed]
         for place in range(8):
             for index, decoder in enumerate(decoders):
-                given = to_numpy(decoder.extend(fed[index][:, place : place + 1]))
-                if apart := difference(given, alone[index][:, place], self.tolerance):
-                    self.fail(f"with other decoders at work between its steps, one gave {apart}")
+                given = decoder.extend(fed[index][:, place : place + 1])
+                self.same(given, alone[index][:, place], "with other decoders at work between its steps, one")
 
-        def work(index: int) -> str:
+        def work(index: int) -> None:
             for _ in range(5):
-                given = to_numpy(self.model.decoder(2).score(fed[index]))
-                if apart := difference(given, alone[index], self.tolerance):
-                    return apart
-            return ""
+                self.same(self.scored(fed[index]), alone[index], "with other threads at work, a decoder")
 
-        if apart := next(filter(None, in_threads(work, len(fed))), ""):
-            self.fail(f"with other threads at work, a decoder gave {apart}")
+        in_threads(work, len(fed))
 
     def causal(self) -> None:
         """The beginning of a text, with what follows and without."""
         fed = self.tokens(2, 8)
-        whole = to_numpy(self.model.decoder(2).score(fed)).copy()
+        whole = self.scored(fed)
         for end in (1, 5):
-            part = to_numpy(self.model.decoder(2).score(fed[:, :end]))
-            if apart := difference(whole[:, :end], part, self.tolerance):
-                self.fail(f"score() of {end} tokens and those that follow gave {apart} than of these {end} alone")
+            what, than = f"score() of {end} tokens and those that follow", f" than of these {end} alone"
+            self.same(whole[:, :end], self.scored(fed[:, :end]), what, than)
 
     def length(self) -> None:
         """Many tokens: in pieces, the last of them one by one, and at once."""
@@ -304,12 +258,20 @@ class DecoderSuite:
             if begin == 0 and np.isnan(given[end]).any():
                 return  # no matter of length: model-finite says so
             begin = end
-        scored = to_numpy(self.model.decoder(1).score(fed))
+        scored = self.scored(fed)
         for end in bounds:
             if np.isnan(given[end]).any() or np.isnan(scored[:, end - 1]).any():
                 self.fail(f"the logits are NaN after {end} tokens")
-            if apart := difference(scored[:, end - 1], given[end], 10 * self.tolerance):
-                self.fail(f"after {end} tokens score() gave {apart} than in pieces")
+            self.same(scored[:, end - 1], given[end], f"after {end} tokens score()", " than in pieces", slack=10)
+
+    def scored(self, fed: Ids) -> npt.NDArray[Any]:
+        """The logits (B, T, V) that score() of another decoder gives."""
+        return to_numpy(self.model.decoder(len(fed)).score(fed)).copy()
+
+    def same(self, given: Array, expected: npt.NDArray[Any], what: str, than: str = "", slack: float = 1) -> None:
+        """Raise the Violation where logits are not close: `what` gave others."""
+        if apart := difference(to_numpy(given), expected, slack * self.tolerance):
+            self.fail(f"{what} gave {apart}{than}")
 
     def fail(self, seen: str) -> None:
         """Raise the Violation."""

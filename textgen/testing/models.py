@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from types import MethodType
 from typing import Any
 
 import attrs
 import numpy as np
+from hypothesis import strategies as strategy
 
 from textgen.contracts.guards import FAILURES
 from textgen.generation.sampling import to_numpy
@@ -16,6 +18,7 @@ from textgen.plugin.registry import PluginSet
 from textgen.protocols import Ids, Tensors
 from textgen.testing.decoders import DecoderSuite, difference
 from textgen.testing.environment import Subject, close, subject
+from textgen.testing.examples import cuts
 from textgen.testing.general import calls_check, check_methods, general_checks, leaves_alone
 from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks, shown
@@ -52,7 +55,8 @@ def check_model(
 def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tolerance: float = 1e-4) -> list[Check]:
     """The suite. Decoders are checked of a trained model, and of one that took over its weights to generate."""
     suite = _Suite(subject, trainer, tolerance)
-
+    stepwise = suite.with_tokens(DecoderSuite.stepwise, places=cuts(10))
+    any_token = strategy.integers(0, subject.tokenizer.vocab_size - 1)
     comparable = ("model-dtype", "component-calls", "model-deterministic")  # what comparing logits asks for
     along = (*comparable, "model-causal", "model-stepwise")  # and comparing steps with score()
     return [
@@ -66,16 +70,20 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         Check("model-finite", suite.of_decoders(DecoderSuite.finite), after=("model-dtype",)),
         Check("model-input", suite.of_decoders(DecoderSuite.input)),
         calls_check(subject, suite.calls),
-        Check("model-deterministic", suite.of_decoders(DecoderSuite.deterministic), after=comparable[:2]),
+        Check("model-deterministic", suite.with_tokens(DecoderSuite.deterministic), after=comparable[:2]),
         process_check(subject),
         Check("model-causal", suite.causal, after=comparable),
-        Check("model-rows", suite.of_decoders(DecoderSuite.rows), after=comparable),
-        Check("model-stepwise", suite.of_decoders(DecoderSuite.stepwise), after=(*comparable, "model-causal")),
+        Check("model-rows", suite.with_tokens(DecoderSuite.rows), after=comparable),
+        Check(
+            "model-stepwise",
+            suite.with_tokens(DecoderSuite.stepwise, places=cuts(10)),
+            after=(*comparable, "model-causal"),
+        ),
         Check("model-decoders", suite.of_decoders(DecoderSuite.apart), after=(*along, "model-rows")),
         Check("model-output", suite.of_decoders(DecoderSuite.output), after=along),
-        Check("model-greedy", suite.of_decoders(DecoderSuite.greedy), after=comparable),
+        Check("model-greedy", suite.with_tokens(DecoderSuite.greedy, never=any_token), after=comparable),
         Check("model-state-form", suite.of_decoders(DecoderSuite.state_form)),
-        Check("model-state", suite.of_decoders(DecoderSuite.state), after=along),
+        Check("model-state", suite.with_tokens(DecoderSuite.state, place=strategy.integers(0, 9)), after=along),
         Check("model-state-rows", suite.of_decoders(DecoderSuite.state_rows), after=(*along, "model-rows")),
         Check("model-state-copy", suite.of_decoders(DecoderSuite.state_copy)),
         Check("model-take-join", suite.of_decoders(check_rows_come_and_go), after=(*comparable, "model-rows")),
@@ -113,6 +121,10 @@ class _Suite:
     def of_decoders(self, check: Callable[[DecoderSuite], None]) -> Callable[[], None]:
         """A check of the decoders."""
         return lambda: self.with_decoders(check)
+
+    def with_tokens(self, check: Callable[..., None], **more: Any) -> Callable[[], None]:
+        """A check of the decoders with many tokens."""
+        return lambda: self.with_decoders(lambda decoders: decoders.each(MethodType(check, decoders), **more))
 
     def with_decoders(self, check: Callable[[DecoderSuite], None]) -> None:
         for which, model in (("after training", self.trained), ("to generate with", self.loaded)):

@@ -162,15 +162,13 @@ def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
         raise Violation(f"it changed {', '.join(changed)}", "component-calls")
     from textgen.testing.exercises import exercise
 
-    if not (name := _difference(exercise(subject, extra), found.values)):
+    ours = exercise(subject, extra)
+    name = next((name for name, value in ours.items() if _differ(value, found.values.get(name))), "")
+    if not name:
         return
     once, again = exercise(subject, extra), exercise(subject, extra)
     if not _differ(once.get(name), again.get(name)):  # it draws from a clock, and other checks are about that
         raise Violation(f"{name} differs from one process to the next, as the order of a set of str does")
-
-
-def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    return next((name for name in ours if _differ(ours[name], theirs.get(name))), "")
 
 
 def _differ(one: Any, other: Any) -> bool:
@@ -208,17 +206,15 @@ def _has(name: str, subject: Subject) -> bool:
     if not callable(offer):
         return False
     with contextlib.suppress(Exception):
-        return any(_are_same(each, subject.component) for each in offer())
+        return any(_names(each) == _names(subject.component) for each in offer())
     return False
 
 
-def _are_same(one: Component, other: Component) -> bool:
-    return (one.name, *_names(one)) == (other.name, *_names(other))
-
-
 def _names(component: Component) -> list[str]:
+    """What another process knows a component by."""
     parts = (component.build, component.config)
-    return [f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}" for part in parts]
+    names = [f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}" for part in parts]
+    return [component.name, *names]
 
 
 @functools.cache

@@ -51,7 +51,7 @@ class Skip(Exception):
 
 
 def _statements(anchors: Iterable[str]) -> tuple[Statement, ...]:
-    return tuple(statement_of(anchor) for anchor in anchors)
+    return tuple(map(statement_of, anchors))
 
 
 @attrs.frozen

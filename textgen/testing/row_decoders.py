@@ -9,7 +9,7 @@ from hypothesis import strategies as strategy
 
 from textgen.generation.sampling import to_numpy
 from textgen.protocols import Array, Ids
-from textgen.testing.decoders import DecoderSuite, difference
+from textgen.testing.decoders import DecoderSuite
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -30,15 +30,12 @@ class _Rows:
 
     def __init__(self, suite: DecoderSuite) -> None:
         self.suite, self.model = suite, suite.model
-        exact = getattr(suite.model.decoder(1), "exact_rows", True)
-        self.tolerance = 0.0 if exact else suite.tolerance
-        self.promise = ", though exact_rows is not False" if exact else ""
+        self.is_exact = getattr(suite.model.decoder(1), "exact_rows", True)
 
     def same(self, given: Array, expected: Array, what: str) -> None:
-        if apart := difference(to_numpy(given), to_numpy(expected), self.suite.tolerance):
-            self.suite.fail(f"{what} gave {apart}")
-        if apart := difference(to_numpy(given), to_numpy(expected), self.tolerance):
-            self.suite.fail(f"{what} gave {apart}{self.promise}")
+        self.suite.same(given, to_numpy(expected), what)
+        if self.is_exact:
+            self.suite.same(given, to_numpy(expected), what, ", though exact_rows is not False", slack=0)
 
     def size(self, decoder: Any, rows: int, what: str) -> None:
         if decoder.batch_size != rows:
@@ -89,10 +86,8 @@ class _Rows:
         forms = [{name: (array.dtype, array.shape) for name, array in each.items()} for each in (state, expected)]
         if forms[0] != forms[1]:
             name = next(name for name in {**forms[0], **forms[1]} if forms[0].get(name) != forms[1].get(name))
-            seen = (
-                f"after join() and take(), {name} of a row's state has {forms[0].get(name)}, alone {forms[1].get(name)}"
-            )
-            self.suite.fail(seen)
+            after, alone = (form.get(name) for form in forms)
+            self.suite.fail(f"after join() and take(), {name} of a row's state has {after}, alone {alone}")
         other = self.model.decoder(1)
         other.write_state(state)
         self.same(other.extend(tokens), single.extend(tokens), "a decoder that took over the state of a joined row")

@@ -70,8 +70,8 @@ def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
         Check("tokenizer-any-text", suite.any_text),
         Check("tokenizer-unknown", suite.unknown, after=("tokenizer-deterministic", "tokenizer-any-text")),
         Check("tokenizer-decode", suite.decode),
-        Check("tokenizer-round-trip", suite.round_trip),
-        Check("tokenizer-pieces", suite.pieces),
+        Check("tokenizer-round-trip", lambda: suite.stretches(suite.round_trip)),
+        Check("tokenizer-pieces", lambda: suite.stretches(suite.pieces, places=cuts(_STRETCH))),
         Check("tokenizer-stream", suite.stream),
         Check("tokenizer-end", lambda: check_end(subject, text)),
         Check("tokenizer-saved", suite.saved),
@@ -133,11 +133,8 @@ class _Suite:
             raise Violation("to_dict() of a second tokenizer of the same corpus differs")
 
     def ids(self) -> None:
-        def one(start: int, length: int) -> None:
-            self.check_ids(self._stretch(start, length))
-
         self.check_ids(self.text)
-        self._stretches(one)
+        self.stretches(self.check_ids)
 
     def any_text(self) -> None:
         def one(text: str) -> None:
@@ -175,31 +172,23 @@ class _Suite:
             raise Violation("no ids decode to some text")
         for_all(_EXAMPLES, one, values=self._any_ids(), dtype=dtypes)
 
-    def round_trip(self) -> None:
-        def one(start: int, length: int) -> None:
-            text = self._stretch(start, length)
-            ids = np.asarray(self.tokenizer.encode(text))
-            if self.tokenizer.unknown_id is not None and (ids == self.tokenizer.unknown_id).any():
-                return
-            decoded = self.tokenizer.decode(ids)
-            again = np.asarray(self.tokenizer.encode(decoded))
-            if not np.array_equal(again, ids):
-                seen = f"{text!r} is {shown_ids(ids)}, which decodes to {decoded!r}, which is {shown_ids(again)}"
-                raise Violation(seen)
+    def round_trip(self, text: str) -> None:
+        ids = np.asarray(self.tokenizer.encode(text))
+        if self.tokenizer.unknown_id is not None and (ids == self.tokenizer.unknown_id).any():
+            return
+        decoded = self.tokenizer.decode(ids)
+        again = np.asarray(self.tokenizer.encode(decoded))
+        if not np.array_equal(again, ids):
+            seen = f"{text!r} is {shown_ids(ids)}, which decodes to {decoded!r}, which is {shown_ids(again)}"
+            raise Violation(seen)
 
-        self._stretches(one)
-
-    def pieces(self) -> None:
-        def one(start: int, length: int, places: list[int]) -> None:
-            text = self._stretch(start, length)
-            pieces = [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
-            parts = [np.asarray(part) for part in self.tokenizer.encode_pieces(iter(pieces))]
-            joined = np.concatenate([np.empty(0, np.int64), *parts])
-            if not np.array_equal(joined, self.tokenizer.encode(text)):
-                whole = np.asarray(self.tokenizer.encode(text))
-                raise Violation(f"{pieces} gave {shown_ids(joined)}, joined {shown_ids(whole)}")
-
-        self._stretches(one, places=cuts(_STRETCH))
+    def pieces(self, text: str, places: list[int]) -> None:
+        pieces = [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+        parts = [np.asarray(part) for part in self.tokenizer.encode_pieces(iter(pieces))]
+        joined = np.concatenate([np.empty(0, np.int64), *parts])
+        whole = np.asarray(self.tokenizer.encode(text))
+        if not np.array_equal(joined, whole):
+            raise Violation(f"{pieces} gave {shown_ids(joined)}, joined {shown_ids(whole)}")
 
     def stream(self) -> None:
         def one(values: list[int], places: list[int], final_empty: bool) -> None:
@@ -278,10 +267,11 @@ class _Suite:
     def _any_ids(self) -> Any:
         return strategy.lists(strategy.integers(0, self.tokenizer.vocab_size - 1), max_size=20)
 
-    def _stretches(self, check: Callable[..., None], **more: Any) -> None:
+    def stretches(self, check: Callable[..., None], **more: Any) -> None:
         """Make a check with stretches of the sample."""
         start = strategy.integers(0, max(0, len(self.text) - _STRETCH))
-        for_all(_EXAMPLES, check, start=start, length=strategy.integers(0, _STRETCH), **more)
+        text = strategy.builds(self._stretch, start, strategy.integers(0, _STRETCH))
+        for_all(_EXAMPLES, check, text=text, **more)
 
     def _stretch(self, start: int, length: int) -> str:
         """A stretch of the sample; its whole lines if the tokenizer refuses what does not end with one."""
