@@ -65,7 +65,7 @@ def corpus_checks(
         Check("corpus-pieces", suite.first_piece, trial=True),
         Check("corpus-pieces", suite.pieces),
         Check("corpus-ends", suite.ends, after=("corpus-pieces",), timed=False),
-        calls_check(subject, suite.calls),
+        calls_check(suite.calls),
         Check("corpus-again", suite.again, after=("corpus-ends", "component-calls")),
         Check("corpus-sources", suite.sources, after=("corpus-again",)),
         Check("corpus-text", suite.text, after=("corpus-pieces", "corpus-again")),

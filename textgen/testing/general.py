@@ -33,13 +33,13 @@ def general_checks(subject: Subject, build: Callable[[], Any], **extra: Any) -> 
         Check("component-import", lambda: _import(subject), timed=False),
         # First in another process: what blocks for ever there can be ended, whatever it does.
         Check("component-ends", lambda: _ends(subject, extra), trial=True, timed=False),
-        Check("component-methods", lambda: check_methods(subject, build(), subject.kind), trial=True),
+        Check("component-methods", lambda: check_methods(build(), subject.kind), trial=True),
         Check("component-options", lambda: _options(subject)),
         Check("component-build", lambda: _build(subject, build, extra)),
     ]
 
 
-def check_methods(subject: Subject, made: Any, kind: str) -> None:
+def check_methods(made: Any, kind: str) -> None:
     """Fail where what was built, or a "decoder" that it made, lacks a method."""
     if fault := unfit(made, kind):
         what = "its decoder" if kind == "decoder" else "what is built"
@@ -109,7 +109,7 @@ def _build(subject: Subject, build: Callable[[], Any], extra: Mapping[str, Any])
         raise Violation(f"it changed {', '.join(changed)}")
 
 
-def calls_check(subject: Subject, call: Callable[[], Any]) -> Check:
+def calls_check(call: Callable[[], Any]) -> Check:
     """The check that calls of what was built, which `call` makes, leave global states alone."""
 
     def run() -> None:

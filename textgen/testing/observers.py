@@ -74,7 +74,7 @@ def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) ->
         Check("observer-resumed", suite.resumed, after=("observer-failed",)),
         Check("observer-console", suite.console),
         Check("observer-files", suite.files),
-        calls_check(subject, suite.calls),
+        calls_check(suite.calls),
         process_check(subject, pipeline=dict(pipeline)),
         Check("observer-apart", suite.apart),
     ]

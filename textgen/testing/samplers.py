@@ -73,7 +73,7 @@ def sampler_checks(subject: Subject) -> list[Check]:
         Check("sampler-dtype", lambda: suite.each(suite.dtype)),
         Check("sampler-input", lambda: suite.each(suite.input)),
         Check("sampler-finite", lambda: suite.each(suite.finite)),
-        calls_check(subject, suite.calls),
+        calls_check(suite.calls),
         Check("sampler-deterministic", suite.always_the_same, after=("component-calls",)),
         process_check(subject),
         Check("sampler-possible", lambda: suite.each(suite.possible)),

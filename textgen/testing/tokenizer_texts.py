@@ -21,7 +21,7 @@ _AROUND: Final = 60  # characters of the sample that an example takes
 _LETTERS: Final = "漢字한글ЖЫқδωאשगतხნმთბ"  # of which most texts have none
 
 
-def check_unknown(subject: Subject, tokenizer: Any, sample: str) -> None:
+def check_unknown(tokenizer: Any, sample: str) -> None:
     """Letters that the sample does not have, between words of it."""
     if _leaves_letters_out(tokenizer, sample):
         raise Skip("it leaves out letters that its text has, and so may do that with others")
