@@ -94,10 +94,8 @@ class Requests:
     def _check(self, request: Request, options: Options, whole: bool) -> Asked:
         """A request whose options may be those that it shares with others."""
         state = self._values_of(request.state)
-        settings, cancelled = (
-            self._settings_of(options, state.get("sampling", _NOTHING)),
-            is_cancelled(options.cancelled),
-        )
+        settings = self._settings_of(options, state.get("sampling", _NOTHING))
+        cancelled = is_cancelled(options.cancelled)
         if whole:
             _must_end(settings, cancelled)
         decoding = settings.decoding

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import attrs
 import tomli_w
@@ -177,11 +177,16 @@ class _Suite:
                 raise Violation(f"{call} returned {answer!r}, and must return None or a Stop")
         return made
 
+    def run(self, directory: Path | None = None, *, console: TextIO | None = None, **which: Any) -> Path:
+        """Show the events of a run to a new observer, and return the run directory."""
+        directory = directory or self.run_directory()
+        self.show(run_events(directory, **which), directory, console=console)
+        return directory
+
     def whole_run(self) -> None:
         for held_out in (True, False):
             for console in (None, io.StringIO()):
-                directory = self.run_directory()
-                self.show(run_events(directory, held_out=held_out), directory, console=console)
+                self.run(held_out=held_out, console=console)
 
     def unknown(self) -> None:
         directory = self.run_directory()
@@ -189,19 +194,15 @@ class _Suite:
         self.show([started, UnknownEvent(), *others, UnknownEvent()], directory)
 
     def resumed(self) -> None:
-        directory = self.run_directory()
-        self.show(run_events(directory, last=6, status="interrupted"), directory)
-        self.show(run_events(directory, first=4), directory)
-        elsewhere = self.run_directory()
-        self.show(run_events(elsewhere, first=4), elsewhere)
+        directory = self.run(last=6, status="interrupted")
+        self.run(directory, first=4)
+        self.run(first=4)
         self._rows_dropped(_texts(directory))
 
     def _rows_dropped(self, resumed: dict[str, str]) -> None:
         """See that no row of the steps 5 and 6, which came twice, is there twice."""
-        whole, bare = self.run_directory(), self.run_directory()
-        self.show(run_events(whole), whole)
-        self.show(run_events(bare, last=0), bare)
-        for name, text in self._reproducible(whole).items():
+        bare = self.run(last=0)
+        for name, text in self._reproducible(self.run()).items():
             once = Counter(text.splitlines())
             for line, count in Counter(resumed.get(name, "").splitlines()).items():
                 # What is written of beginning and end comes twice by right.
@@ -209,15 +210,13 @@ class _Suite:
                     raise Violation(f"{name} has the line {line!r} twice, once from before the run went on from step 4")
 
     def failed(self) -> None:
-        directory = self.run_directory()
-        self.show(run_events(directory, last=0, status="failed"), directory)
+        self.run(last=0, status="failed")
 
     def console(self) -> None:
         for console in (None, io.StringIO()):
             out, err = io.StringIO(), io.StringIO()
-            directory = self.run_directory()
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                self.show(run_events(directory), directory, console=console)
+                self.run(console=console)
             for name, stream in (("stdout", out), ("stderr", err)):
                 if written := stream.getvalue():
                     given = "no console" if console is None else "a console"
@@ -264,8 +263,8 @@ class _Suite:
         for ours, theirs in pairs:
             self.show([ours], first, one)
             self.show([theirs], second, other)
-        alone, kept = self.run_directory(), _globals(self.subject.packages)
-        self.show(run_events(alone), alone)
+        kept = _globals(self.subject.packages)
+        alone = self.run()
         expected = len(_names(alone))
         for directory in (first, second):
             if (count := len(_names(directory))) != expected:
@@ -274,21 +273,18 @@ class _Suite:
         for name, text in self._reproducible(alone, changed).items():
             if _texts(first).get(name, text) != text:
                 raise Violation(f"beside another run, {name} came out otherwise than alone")
-        folders = [self.run_directory() for _ in range(4)]
-        in_threads(lambda i: self.show(run_events(folders[i]), folders[i]), 4)
+        in_threads(lambda _: self.run(), 4)
 
     def _reproducible(self, directory: Path, changed: str = "") -> dict[str, str]:
         """The files of a whole run in `directory` that come out the same of another one; a clock may be in others.
 
         Where one does not, and a global that each run changes is there (its name in `changed`), that is a fault.
         """
-        again = self.run_directory()
-        self.show(run_events(again), again)
-        texts, others = _texts(directory), _texts(again)
+        texts, others = _texts(directory), _texts(self.run())
         for name, text in texts.items():
             if changed and name in others and others[name] != text:
-                seen = f"a second run gave another {name}, and {changed} had changed: a global is shared by all runs"
-                raise Violation(seen)
+                fault = f"{changed} had changed: a global is shared by all runs"
+                raise Violation(f"a second run gave another {name}, and {fault}")
         return {name: text for name, text in texts.items() if others.get(name) == text}
 
 
