@@ -24,7 +24,7 @@ from textgen.testing.other_process import process_check
 from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks, shown
 from textgen.testing.row_decoders import check_rows_come_and_go
 from textgen.testing.time_limit import TIME_LIMIT
-from textgen.testing.training_data import is_torch_module, train, written_and_read
+from textgen.testing.training_data import differing, is_torch_module, train, written_and_read
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -138,9 +138,8 @@ class _Suite:
 
     def seed(self) -> None:
         first, second = self.build().tensors(), self.build().tensors()
-        for name, array in first.items():
-            if name not in second or not np.array_equal(array, second[name], equal_nan=True):
-                raise Violation(f"{name} of a second model of the same seed differs")
+        if name := differing(second, first):
+            raise Violation(f"{name} of a second model of the same seed differs")
 
     def saved(self) -> None:
         tensors = self.trained.tensors()
@@ -160,9 +159,7 @@ class _Suite:
             if apart := difference(given, expected, self.tolerance):
                 raise Violation(f"a model built with training={training} and loaded gives {apart}")
             again = model.tensors()
-            if again.keys() != tensors.keys() or not all(
-                np.array_equal(again[n], tensors[n], equal_nan=True) for n in tensors
-            ):
+            if again.keys() != tensors.keys() or differing(again, tensors):
                 raise Violation(f"tensors() of a model built with training={training} came back changed")
 
     def _logits_before(self, model: Any, fed: Ids) -> Any:

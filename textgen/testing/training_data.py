@@ -91,4 +91,5 @@ def written_and_read(tensors: Tensors) -> Tensors:
 
 def differing(first: Tensors, second: Tensors) -> str:
     """The name of a weight that is not the same; nothing if all are."""
-    return next((name for name in second if not np.array_equal(first.get(name, ()), second[name])), "")
+    different = (name for name in second if not np.array_equal(first.get(name, ()), second[name], equal_nan=True))
+    return next(different, "")
