@@ -18,7 +18,7 @@ from textgen.plugin.places import shown_path
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import read_file
 from textgen.suggest import nearest
-from textgen.testing.other_process import environment_of_now, import_failure, raised
+from textgen.testing.other_process import environment_of_now, import_failure, look_at_import
 from textgen.testing.outcomes import NO_DEFAULT, NOT_CHECKED, UNREAD, Outcome, failed
 from textgen.testing.plugin import check_offers, is_called, matching
 from textgen.testing.statements import statement_of
@@ -62,7 +62,8 @@ def _broken_file(plugin: Plugin, time_limit: float) -> Line | None:
     label = str(plugin)
     with reported_if_slow(plugin):
         failure = import_failure(plugin.path, time_limit, label)
-    if failure is None or not (failure.statement.anchor == "component-ends" or raised(plugin.path, time_limit)):
+    has_raised = {"error", "exit"} & look_at_import(plugin.path, time_limit).facts.keys()
+    if failure is None or not (failure.statement.anchor == "component-ends" or has_raised):
         return None
     return "failed", 1, _line(failed(failure))
 

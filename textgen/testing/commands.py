@@ -46,7 +46,7 @@ def command_checks(subject: Subject, arguments: Sequence[str] | None = None) -> 
     return [
         Check("command-build", suite.is_a_command, trial=True),
         Check("command-build", suite.is_a_command),
-        *general_checks(subject, suite.build),
+        *general_checks(subject, subject.build),
         Check("command-light", suite.light),
         Check("command-help", suite.help),
         Check("command-usage", suite.usage),
@@ -62,15 +62,12 @@ class _Suite:
     subject: Subject
     arguments: Sequence[str] | None
 
-    def build(self) -> Any:
-        return self.subject.build()
-
     def is_a_command(self) -> None:
         import click
 
         if required := required_options(self.subject.component):
             raise Violation(f"nothing can fill in its option {required[0]}")
-        made = self.build()
+        made = self.subject.build()
         if not isinstance(made, click.Command):
             raise Violation(f"build() gave {type(made).__name__}")
 
@@ -84,7 +81,7 @@ class _Suite:
             raise Violation(f"building it loads {' and '.join(heavy)}")
 
     def help(self) -> None:
-        made = self.build()
+        made = self.subject.build()
         code, output = self._invoke(made, ["--help"])
         if code != 0:
             raise Violation(f"--help exits with {code}: {output[-200:]}")
@@ -92,26 +89,26 @@ class _Suite:
             raise Violation("its help text is empty; give the function a docstring")
 
     def usage(self) -> None:
-        code, output = self._invoke(self.build(), ["--no-such-option-at-all"])
+        code, output = self._invoke(self.subject.build(), ["--no-such-option-at-all"])
         if code != 2:
             raise Violation(f"--no-such-option-at-all exits with {code}: {output[-200:]}")
 
     def files(self) -> None:
         folder = self.subject.fresh_folder()
         with contextlib.chdir(folder):
-            self._invoke(self.build(), ["--help"])
+            self._invoke(self.subject.build(), ["--help"])
         if written := sorted(path.name for path in folder.iterdir()):
             raise Violation(f"it wrote {', '.join(written[:3])} into the current folder")
 
     def again(self) -> None:
-        first, second = self.build(), self.build()
+        first, second = self.subject.build(), self.subject.build()
         if self._invoke(first, ["--help"]) != self._invoke(second, ["--help"]):
             raise Violation("the second command has another help")
 
     def runs(self) -> None:
         if self.arguments is None:
             raise Skip("no arguments were given that must succeed (argument arguments)")
-        code, output = self._invoke(self.build(), list(self.arguments))
+        code, output = self._invoke(self.subject.build(), list(self.arguments))
         if code != 0:
             raise Violation(f"{' '.join(self.arguments)} exits with {code}: {output[-300:]}")
 

@@ -80,11 +80,6 @@ def import_failure(module: str, time_limit: float, label: str) -> ContractFailur
     return ContractFailure(statement_of("component-import"), f"{importing} {seen}", label) if seen else None
 
 
-def raised(module: str, time_limit: float) -> bool:
-    """Whether importing a module raises there, or ends the process."""
-    return bool({"error", "exit"} & set(look_at_import(module, time_limit).facts))
-
-
 def _import_fault(found: Findings) -> str | None:
     facts = found.facts
     if "exit" in facts:
