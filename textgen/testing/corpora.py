@@ -16,7 +16,7 @@ from textgen.documents import DOCUMENT_END
 from textgen.errors import CorpusError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
-from textgen.testing.environment import Subject, close, make_config, subject
+from textgen.testing.environment import Subject, close, subject
 from textgen.testing.examples import in_threads
 from textgen.testing.general import calls_check, general_checks
 from textgen.testing.other_process import process_check
@@ -185,9 +185,10 @@ class _Suite:
     def errors(self) -> None:
         if self.unreadable is None:
             raise Skip("no options were given that name an unreadable text (argument unreadable)")
-        config = make_config(self.subject.component, self.unreadable, self.subject.label)
+        unreadable = attrs.evolve(self.subject, options=self.unreadable)
+        config = unreadable.config()
         try:
-            corpus = self.subject.component.build(config, self.subject.context())
+            corpus = unreadable.component.build(config, unreadable.context())
             for _ in corpus.read():
                 pass
         except CorpusError as error:

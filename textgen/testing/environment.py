@@ -143,15 +143,9 @@ def subject(
         yield made
 
 
-def make_config(
-    component: Component,
-    options: Mapping[str, Any],
-    label: str,
-    plugins: PluginSet | None = None,
-    folder: Path | None = None,
-) -> Any:
-    """Options as a config, paths relative to `folder` or the current one. Raises PipelineError with every fault."""
-    reader = Reader(folder or Path.cwd(), isolated_plugins() if plugins is None else plugins)
+def make_config(component: Component, options: Mapping[str, Any], label: str, plugins: PluginSet, folder: Path) -> Any:
+    """Options as a config, paths relative to `folder`. Raises PipelineError with every fault."""
+    reader = Reader(folder, plugins)
     made = reader.table(component.config, options, "")
     if reader.faults:
         raise PipelineError(reader.faults, f"options of {label}")

@@ -74,7 +74,7 @@ def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) ->
         Check("observer-resumed", suite.resumed, after=("observer-failed",)),
         Check("observer-console", suite.console),
         Check("observer-files", suite.files),
-        calls_check(suite.calls),
+        calls_check(lambda: written_files(subject, pipeline)),
         process_check(subject, pipeline=dict(pipeline)),
         Check("observer-apart", suite.apart),
     ]
@@ -221,10 +221,6 @@ class _Suite:
                 if written := stream.getvalue():
                     given = "no console" if console is None else "a console"
                     raise Violation(f"with {given} it wrote {written[:60]!r} to {name}; use context.console")
-
-    def calls(self) -> None:
-        directory = self.run_directory()
-        close(self.show(run_events(directory), directory))
 
     def files(self) -> None:
         directory = self.run_directory()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
 
 from textgen.contracts.guards import FAILURES
@@ -130,7 +131,7 @@ def check_offers(
         missing = [name for name in required_options(component) if name not in table]
         if missing and offer.kind != "command":
             if set(table) - set(component.options()):
-                make_config(component, table, label)  # raises, and says what they may have meant
+                make_config(component, table, label, plugins, Path.cwd())  # raises, and says what they may have meant
             wanted = " and ".join(f"{component.name}.{name}" for name in missing)
             yield Outcome(label, None, "skipped", f"{NO_DEFAULT}{wanted}")
             continue
@@ -190,7 +191,9 @@ def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) 
             raise UsageError(f"options are given for {name!r}, and no component is called so; {hint}")
         takers = [offer.component for offer in near if offer.name == name]
         if takers and set(options[name]) - {key for component in takers for key in component.options()}:
-            make_config(takers[0], options[name], repr(name))  # raises, and says what they may have meant
+            make_config(
+                takers[0], options[name], repr(name), plugins, Path.cwd()
+            )  # raises, and says what they may have meant
 
 
 def _owner(offer: Offer, module: object | str | None) -> str:
