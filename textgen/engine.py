@@ -178,20 +178,26 @@ class Engine:
         The other arguments are keys of a pipeline, and as in `run`. Objects are the caller's to close.
         """
         parts = {"corpus": corpus, "tokenizer": tokenizer, "model": model, "trainer": trainer, "sampler": sampler}
-        if tokenizer is None and isinstance(model, Mapping) and "start" in model:
-            del parts["tokenizer"]
-        elif tokenizer is None and (default := self.plugins().defaults("tokenizer")):
-            parts["tokenizer"] = default[0].canonical_name
-        tables = {**tables_by_name(parts), "data": data or {}, "generate": generate or {}}
+        tables = {**tables_by_name(self._with_tokenizer(parts)), "data": data or {}, "generate": generate or {}}
         tables |= {"seed": seed, "device": device, "threads": threads}
-        tables |= {"observer": []} if output is None else {}
-        with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
-            pipeline = self.pipeline(tables, output=Path(folder, "run") if output is None else output)
-            with contextlib.nullcontext() if output is not None else _nothing_to_resume():
-                run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
-        if output is None:
-            run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
+        run = self._trained(tables, output, lambda new: _ensure_trained(new, overwrite, console, observers, cancelled))
         return run if generate is None else _with_texts(run)
+
+    def _with_tokenizer(self, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """The parts of a training, with a tokenizer in place of None unless the model starts from another run."""
+        rest = {kind: part for kind, part in parts.items() if kind != "tokenizer" or part is not None}
+        if "tokenizer" in rest or (isinstance(parts["model"], Mapping) and "start" in parts["model"]):
+            return rest
+        default = self.plugins().defaults("tokenizer")
+        return {**parts, "tokenizer": default[0].canonical_name} if default else dict(parts)
+
+    def _trained(self, tables: Mapping[str, Any], output: str | Path | None, train: Callable[[Pipeline], Run]) -> Run:
+        """The run of a pipeline, trained if it has to be; without `output` in memory."""
+        if output is not None:
+            return train(self.pipeline(tables, output=output))
+        with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder, _nothing_to_resume():
+            run = train(self.pipeline({**tables, "observer": []}, output=Path(folder, "run")))
+        return attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
 
     def load(
         self,

@@ -117,18 +117,9 @@ class Processes:
 
         Raises ProcessesError if they do not come. In a follower, an error that the leader tells of becomes RunEnded.
         """
-        import torch.distributed as dist
-        from torch.distributed.rendezvous import rendezvous
+        import torch.distributed
 
-        with self.talking(f"{self.size} processes were to meet, and not all have come"):
-            place: dict[str, Any] = {"rank": self.rank, "world_size": self.size, "timeout": self._delta()}
-            # torchrun may keep one store over its restarts, with the addresses of processes that have ended
-            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            self._store = dist.distributed_c10d.PrefixStore(
-                f"textgen/{attempt}", next(rendezvous("env://", **place))[0]
-            )
-            dist.init_process_group("gloo", store=self._store, **place)
-            self._gloo = dist.new_group(backend="gloo", timeout=self._delta())
+        self._meet()
         alive = threading.Thread(target=self._say_alive, name="textgen-alive", daemon=True)
         if self.leads:
             alive.start()
@@ -143,17 +134,35 @@ class Processes:
             raise
         finally:
             self._left.set()
-            if self.leads and self.in_step:
-                self._failure = ProcessesError("the first process has failed in a step")
-                self._stored(self._notice)
-            elif self.leads:
-                with contextlib.suppress(ProcessesError), self.order(Order.END, code):
-                    self._failure = ProcessesError("the run has ended")
-                    self._exchange(0, 0)  # so that no connection is closed before all have the order
             if self.leads:
+                self._tell_the_end(code)
                 alive.join()
             with contextlib.suppress(Exception):  # of a group that is broken already
-                dist.destroy_process_group()
+                torch.distributed.destroy_process_group()
+
+    def _meet(self) -> None:
+        """Connect to the others."""
+        import torch.distributed as dist
+        from torch.distributed.rendezvous import rendezvous
+
+        with self.talking(f"{self.size} processes were to meet, and not all have come"):
+            place: dict[str, Any] = {"rank": self.rank, "world_size": self.size, "timeout": self._delta()}
+            # torchrun may keep one store over its restarts, with the addresses of processes that have ended
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            self._store = dist.distributed_c10d.PrefixStore(
+                f"textgen/{attempt}", next(rendezvous("env://", **place))[0]
+            )
+            dist.init_process_group("gloo", store=self._store, **place)
+            self._gloo = dist.new_group(backend="gloo", timeout=self._delta())
+
+    def _tell_the_end(self, code: int) -> None:
+        if self.in_step:
+            self._failure = ProcessesError("the first process has failed in a step")
+            self._stored(self._notice)
+            return
+        with contextlib.suppress(ProcessesError), self.order(Order.END, code):
+            self._failure = ProcessesError("the run has ended")
+            self._exchange(0, 0)  # so that no connection is closed before all have the order
 
     def group(self, device: str) -> Any:
         """A process group for tensors on `device`, apart from that of the orders. All processes must ask for it."""

@@ -174,7 +174,7 @@ def test_an_installed_plugin_whose_import_takes_long_is_named_too(
     entry_point = metadata.EntryPoint("sleepy", "textgen_sleepy", "textgen")
     found = discovery.InstalledPlugin(Plugin("sleepy", "textgen-sleepy", "1.0"), entry_point)
     (result,) = discovery.imported([found], None)
-    assert result.done
+    assert result.done()
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith("still importing plugin 'sleepy' (textgen-sleepy 1.0); --no-plugin sleepy")
 

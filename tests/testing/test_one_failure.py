@@ -159,7 +159,7 @@ def test_what_depends_on_what_failed_is_not_checked(
         (lambda logits, state: (logits[:, -1], state), "gave logits (3, "),
         (
             lambda logits, state: (logits, None),
-            "gave a state of type NoneType, and must give a tuple of tensors, or ()",
+            "gave a state of type NoneType, and must give a tuple of tensors, such as (hidden,), or ()",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import ContractError, DeviceError, TextgenError
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.plugin.places import last_line, packages_of
-from textgen.protocols import Array, Corpus, Ids, IncrementalDecoder, Model, Tensors
+from textgen.protocols import Array, Corpus, Ids, IncrementalDecoder, Model
 
 # Exceptions that are attributed to a component: sys.exit() in one would end a run without a message.
 FAILURES: Final = (Exception, SystemExit)
@@ -199,11 +199,6 @@ class WatchedDecoder(Watched):
     """A decoder whose `extend` is not watched."""
 
     extend: Callable[[Ids], Array]
-
-    def read_state(self) -> Tensors:
-        """A copy of the carried state."""
-        state: Tensors = self._call("read_state", self.inner.read_state)
-        return state
 
 
 @attrs.define(eq=False)

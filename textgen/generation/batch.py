@@ -113,29 +113,29 @@ class Batch:
         """What the next steps have to look at, found once for as long as no row comes or goes."""
         rows = self.rows
         self._left = min((row.left for row in rows), default=ENDLESS)
-        self._watched = [(i, row) for i, row in enumerate(rows) if row.deadline is not None or row.cancelled]
+        self._watched = [(i, row) for i, row in enumerate(rows) if row.deadline is not None or row.asked.cancelled]
         self._stopping = [(i, row) for i, row in enumerate(rows) if row.may_stop]
-        self._early = [(i, row) for i, row in self._stopping if row.ending and row.made < row.min_new_tokens]
-        self._noting = [(i, row) for i, row in enumerate(rows) if row.top is not None]
+        self._early = [(i, row) for i, row in self._stopping if row.ending and row.made < row.decoding.min_new_tokens]
+        self._noting = [(i, row) for i, row in enumerate(rows) if row.settings.top is not None]
         self._may_end = any(link.ends for group in self._groups for link in group.chain.links)
         able = all(GreedyChunks.can(self.decoder, group.chain) for group in self._groups)
         if not able or self._noting or not rows:
             self._chunks = None
         elif self._chunks is None:
-            self._chunks = GreedyChunks(rows[0].chain)
+            self._chunks = GreedyChunks(rows[0].settings.chain)
 
     def _out_of_time(self) -> dict[int, FinishReason | None]:
         return {i: reason for i, row in self._watched if (reason := row.out_of_time()) is not None}
 
     def _draw(self, logits: Array) -> dict[int, FinishReason | None]:
         """Draw a token for each row of logits (B, V), and say which rows end with it."""
-        vocab_size = self.rows[0].chain.vocab_size
-        checks.check_logits(logits, (len(self.rows), vocab_size), self.rows[0].chain.model)
+        chain = self.rows[0].settings.chain
+        checks.check_logits(logits, (len(self.rows), chain.vocab_size), chain.model)
         self._next_block()
         column = self._column
         kept = to_numpy(logits).copy() if self._noting else None  # what follows writes into it
         for i, row in self._early:
-            if row.made + self._unknown < row.min_new_tokens:
+            if row.made + self._unknown < row.decoding.min_new_tokens:
                 for token in row.ending:
                     logits[i, token] = -np.inf
         tokens = self._pick(logits, self._numbers[:, column])
@@ -153,9 +153,9 @@ class Batch:
                 self.rows[i].base -= 1  # nothing was drawn for it
         if kept is not None:
             for i, row in self._noting:
-                assert row.top is not None
+                assert row.settings.top is not None
                 if i not in ended:
-                    row.logprobs.append(TokenLogprobs.of(kept[i], int(tokens[i]), row.top))
+                    row.logprobs.append(TokenLogprobs.of(kept[i], int(tokens[i]), row.settings.top))
         for i, row in self._stopping:
             if i not in ended and (reason := row.ends_with(int(tokens[i]))) is not None:
                 ended[i] = reason
@@ -184,10 +184,10 @@ class Batch:
         """Steps of a batch of one, with as little as possible around each of them."""
         self._next_block()
         self.flush()
-        row, chain, history, feed = self.rows[0], self.rows[0].chain, self._groups[0].history, self._feed
+        row, chain, history, feed = self.rows[0], self.rows[0].settings.chain, self._groups[0].history, self._feed
         extend, pick, draws = self.decoder.extend, chain.pick_one, chain.draws
         number, column, expected = self._numbers[0].item, self._column, (1, chain.vocab_size)
-        stop, made, least = row.ending, row.made, row.min_new_tokens
+        stop, made, least = row.ending, row.made, row.decoding.min_new_tokens
         watched, stopping, tokens = bool(self._watched), bool(self._stopping), []
         checked = False
         ended: dict[int, FinishReason | None] = {}
@@ -221,9 +221,9 @@ class Batch:
         """As many steps as the decoder takes by itself, and the rows that end; None where it takes none."""
         if self._stopping:
             self.flush()
-        if any(row.made < row.min_new_tokens for _, row in self._early):
+        if any(row.made < row.decoding.min_new_tokens for _, row in self._early):
             return None
-        keeping = [i for i, row in self._stopping if row.keep_state]
+        keeping = [i for i, row in self._stopping if row.asked.keep_state]
         before = self.decoder.take(keeping) if keeping else None
         fed = self._feed[:, 0].copy()
         ids = chunks.next(self.decoder, fed, self._left, TO_STOP if self._stopping else LONGEST)
@@ -246,7 +246,7 @@ class Batch:
                     break
         for i, (number, row) in enumerate(zip(used, self.rows, strict=True)):
             row.add(ids[i, :number])
-            if row.keep_state and number < count:
+            if row.asked.keep_state and number < count:
                 assert before is not None
                 decoder = before.take([keeping.index(i)])
                 decoder.extend(np.append(fed[i], ids[i, : number - 1])[None])
@@ -260,7 +260,7 @@ class Batch:
         self.flush()
         for i, reason in ended.items():
             row = self.rows[i]
-            if (row.keep_state or leave_state) and row.end is None and row.error is None:
+            if (row.asked.keep_state or leave_state) and row.end is None and row.error is None:
                 row.end = self._state(i, self.decoder.take([i]), self._feed[i][self._feed[i] != END])
             row.reason = reason
         kept = [i for i in range(len(self.rows)) if i not in ended]
@@ -279,7 +279,7 @@ class Batch:
         group = next(group for group in self._groups if i in group.rows)
         history = group.history.dump_row(int(np.flatnonzero(group.rows == i)[0]))
         start = 0 if row.start is None else row.start.position
-        position = row.base + self._column if row.chain.draws else start
+        position = row.base + self._column if row.settings.chain.draws else start
         lengths = row.prompt_length, row.earlier + row.made
         return RowState(decoder.read_state(), history, position, pending, lengths)
 
@@ -297,5 +297,7 @@ class Batch:
         column = self._column
         for i in rows:
             row = self.rows[i]
-            if row.chain.draws:
-                self._numbers[i, column:] = self._random.take(row.seed, row.index, row.base + column, BLOCK - column)
+            if row.settings.chain.draws:
+                self._numbers[i, column:] = self._random.take(
+                    row.asked.seed, row.index, row.base + column, BLOCK - column
+                )

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import numpy as np
 
 from textgen.errors import UsageError
-from textgen.generation.chain import Chain
 from textgen.generation.detokenise import TAIL, Detokeniser, Tail
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, GenerationState
-from textgen.generation.row import Row, RowState
+from textgen.generation.row import Asked, Row, RowState, Settings
 from textgen.generation.sampling import saved_arrays
-from textgen.pipeline.options import DecodingOptions
 from textgen.protocols import Ids, Tokenizer
 
 _HISTORY: Final = "history."
 _STATE: Final = "state."
-
-
-@attrs.frozen(eq=False)
-class Settings:
-    """What the options of a request come to in its run.
-
-    sampling  the options that `chain` was changed by, as JSON values
-    top       log-probabilities to note; None: none
-    end_id    the token by which the model ends the text
-    """
-
-    decoding: DecodingOptions
-    chain: Chain
-    sampling: Mapping[str, Any]
-    top: int | None
-    end_id: int | None
-
-
-@attrs.frozen(eq=False)
-class Asked:
-    """A request, checked.
-
-    prompt  its text
-    ids     (T,) of the prompt
-    before  what is fed before them where there is no `state` (see document_start)
-    tail    of the ids
-    index   None: its place among many
-    """
-
-    prompt: str
-    ids: Ids
-    before: Ids
-    tail: Tail
-    settings: Settings
-    seed: int
-    index: int | None
-    cancelled: Callable[[], bool] | None
-    state: GenerationState | None
-    keep_state: bool
 
 
 @attrs.define(eq=False)
@@ -69,7 +27,6 @@ class Continuation:
     """
 
     row: Row
-    asked: Asked
     shown: str
     _text: Detokeniser
     _last: list[int]
@@ -88,25 +45,14 @@ class Continuation:
             tokenizer, tail, stops=decoding.stops, min_tokens=decoding.min_new_tokens, open_end=open_end
         )
         row = Row(
+            asked,
+            index,
             prompt=asked.ids,
-            before=asked.before,
-            chain=settings.chain,
-            seed=asked.seed,
-            index=index,
-            max_new_tokens=decoding.max_new_tokens,
-            min_new_tokens=decoding.min_new_tokens,
-            time_limit=decoding.time_limit,
-            stop_tokens=decoding.stop_tokens,
-            end_id=settings.end_id,
-            cancelled=asked.cancelled,
             stop_at=detokeniser.stop_at if detokeniser.searches else None,
-            top=settings.top,
-            keep_state=asked.keep_state,
             start=None if state is None else _row_state(state, settings),
-            exact=decoding.exact,
         )
         last = tail.ids.tolist() if asked.keep_state else []
-        return cls(row, asked, asked.prompt if decoding.echo else "", detokeniser, last)
+        return cls(row, asked.prompt if decoding.echo else "", detokeniser, last)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -125,11 +71,11 @@ class Continuation:
         ended = self.row.ended  # before the tokens are taken: another thread may be adding some
         ids = self.row.take()
         unseen = NO_IDS if self._text.searches else ids  # where it searches, it has seen each token as it was drawn
-        if self.row.keep_state:
+        if self.row.asked.keep_state:
             self._last = (self._last + ids[-TAIL:].tolist())[-TAIL:]
         if ended and not self._finished:
             self._finished = True
-            self._text.finish(unseen, hold_back=self.row.keep_state)
+            self._text.finish(unseen, hold_back=self.row.asked.keep_state)
         else:
             self._text.feed(unseen)
         shown, self.shown = self.shown, ""
@@ -143,14 +89,14 @@ class Continuation:
         arrays = {_STATE + name: array for name, array in end.decoder.items()}
         arrays |= {_HISTORY + name: np.asarray(array) for name, array in end.history.items()}
         values = {
-            "seed": self.row.seed,
+            "seed": self.row.asked.seed,
             "index": self.row.index,
             "position": end.position,
             "pending": end.pending.tolist(),
             "lengths": list(end.lengths),
             "tail": self._last,
             "model": model_id,
-            "sampling": dict(self.asked.settings.sampling),
+            "sampling": dict(self.row.asked.settings.sampling),
             "open_end": self._text.open_end,
         }
         return GenerationState(arrays, values)

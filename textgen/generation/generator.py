@@ -266,20 +266,20 @@ class Generator:
 
     def _generation(self, text: Continuation) -> Generation:
         """The result of a text that has ended. Raises what it ended by."""
-        row, echo = text.row, text.asked.settings.decoding.echo
+        row, echo = text.row, text.row.decoding.echo
         if row.error is not None:
             raise row.error
         shown, ids = text.take()
         logprobs = row.logprobs
-        if echo and row.top is not None:
+        if echo and row.settings.top is not None:
             logprobs = [*prompt_logprobs(self.model, self.chain.model, row), *logprobs]
         assert text.finish_reason is not None
         return Generation(
-            prompt=text.asked.prompt,
+            prompt=row.asked.prompt,
             text=shown,
             tokens=tuple(ids.tolist()),
             finish_reason=text.finish_reason,
-            seed=row.seed,
+            seed=row.asked.seed,
             index=row.index,
             echo=echo,
             logprobs=tuple(logprobs),

@@ -29,7 +29,7 @@ class Group:
         """The groups of newcomers."""
         places: dict[Chain, list[int]] = {}
         for place, row in enumerate(rows):
-            places.setdefault(row.chain, []).append(place)
+            places.setdefault(row.settings.chain, []).append(place)
         return [cls(chain, begun(chain, [rows[i] for i in mine]), np.array(mine)) for chain, mine in places.items()]
 
     def pick(self, logits: Array, uniforms: npt.NDArray[np.float64], rows: Sequence[Row]) -> Ids:
@@ -62,7 +62,7 @@ class Group:
 
 def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
     """The history of rows that have drawn nothing yet."""
-    history = chain.begin([row.prompt for row in rows], [(row.seed, row.index) for row in rows])
+    history = chain.begin([row.prompt for row in rows], [(row.asked.seed, row.index) for row in rows])
     for place, row in enumerate(rows):
         if row.start is not None:
             with taken_in():

@@ -66,13 +66,7 @@ class Link:
         """The states of rows that begin, each array with the batch as its first axis."""
         states = []
         for prompt in prompts:
-            try:
-                made: Any = self.sampler.start(prompt)  # type: ignore[attr-defined]  # it has one
-            except FAILURES as error:
-                raise_failure(self.offer, "start", error)
-            if not isinstance(made, Mapping):
-                raise blame(self.offer, f"gave {type(made).__name__} from start, and must give a dict of arrays")
-            states.append({str(name): np.array(value) for name, value in made.items()})
+            states.append({str(name): np.array(value) for name, value in self._state("start", prompt).items()})
             form, first = _form(states[-1]), self._form.setdefault("of a row", _form(states[-1]))
             if form != first:
                 shapes = f"{_shown(first)} for one row and {_shown(form)} for another"
@@ -81,17 +75,21 @@ class Link:
 
     def accept(self, tokens: Ids, logits: Array, rows: SequenceHistory) -> Tensors:
         """The states after tokens (B,) were drawn, checked."""
-        try:
-            made: Any = self.sampler.accept(tokens, logits, LinkHistory(rows, self))  # type: ignore[attr-defined]
-        except FAILURES as error:
-            raise_failure(self.offer, "accept", error)
-        if not isinstance(made, Mapping):
-            raise blame(self.offer, f"gave {type(made).__name__} from accept, and must give a dict of arrays")
+        made = self._state("accept", tokens, logits, LinkHistory(rows, self))
         after = {name: np.asarray(value) for name, value in made.items()}
         form, before = _form(after), _form(rows.states[self.key])
         if form != before:
             raise blame(self.offer, f"gave from accept {_shown(form)}, and must give what it had: {_shown(before)}")
         return after
+
+    def _state(self, method: str, *arguments: Any) -> Mapping[str, Any]:
+        try:
+            made = getattr(self.sampler, method)(*arguments)
+        except FAILURES as error:
+            raise_failure(self.offer, method, error)
+        if not isinstance(made, Mapping):
+            raise blame(self.offer, f"gave {type(made).__name__} from {method}, and must give a dict of arrays")
+        return made
 
 
 @attrs.frozen(eq=False)

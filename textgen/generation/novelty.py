@@ -116,27 +116,24 @@ class CopyIndex:
 
     def report(self, text: str) -> CopyReport:
         """What `text` shares with the training corpus. Raises CorruptFileError where the index holds other tokens."""
-        with contents_of(self._folder / "tokens.bin", "it does not hold tokens of this run"):
-            return self._report(text)
-
-    def _report(self, text: str) -> CopyReport:
-        ids = self._tokenizer.encode(text)
-        data = _to_bytes(ids, self._width)
-        runs = np.zeros(len(ids), np.int64)
-        places = np.zeros(len(ids), np.int64)
-        for i in range(len(ids)):
-            runs[i], places[i] = self._longest(data[i * self._width :])
-        longest = int(runs.max(initial=0))
-        start = int(runs.argmax()) if longest else 0
-        run = ids[start : start + longest]
-        shares = {n: float((runs[: len(ids) - n + 1] >= n).mean()) if len(ids) >= n else None for n in NGRAMS}
-        return CopyReport(
-            tokens=len(ids),
-            longest=longest,
-            longest_text=self._tokenizer.decode(run),
-            places=tuple(self._places(_to_bytes(run, self._width), int(places[start]))) if longest else (),
-            ngram_shares=shares,
-        )
+        with contents_of(self._folder / _TOKENS, "it does not hold tokens of this run"):
+            ids = self._tokenizer.encode(text)
+            data = _to_bytes(ids, self._width)
+            runs = np.zeros(len(ids), np.int64)
+            places = np.zeros(len(ids), np.int64)
+            for i in range(len(ids)):
+                runs[i], places[i] = self._longest(data[i * self._width :])
+            longest = int(runs.max(initial=0))
+            start = int(runs.argmax()) if longest else 0
+            run = ids[start : start + longest]
+            shares = {n: float((runs[: len(ids) - n + 1] >= n).mean()) if len(ids) >= n else None for n in NGRAMS}
+            return CopyReport(
+                tokens=len(ids),
+                longest=longest,
+                longest_text=self._tokenizer.decode(run),
+                places=tuple(self._places(_to_bytes(run, self._width), int(places[start]))) if longest else (),
+                ngram_shares=shares,
+            )
 
     def _longest(self, pattern: bytes) -> tuple[int, int]:
         """The most tokens at the beginning of `pattern` that the corpus holds, and where."""

@@ -17,10 +17,11 @@ import numpy as np
 from textgen.errors import UsageError
 from textgen.generation.arguments import SAMPLING, AsRun, ManyRequest, Options, Prompt, Request, is_cancelled
 from textgen.generation.chain import Chain
-from textgen.generation.continuation import Asked, Continuation, Settings
+from textgen.generation.continuation import Continuation
 from textgen.generation.detokenise import Tail
 from textgen.generation.prompts import check_prompt, document_start, end_id
 from textgen.generation.results import GenerationState
+from textgen.generation.row import Asked, Settings
 from textgen.pipeline.options import MAX_N, MAX_SEED, DecodingOptions
 from textgen.pipeline.structure import Reader
 from textgen.protocols import Tokenizer
@@ -93,10 +94,8 @@ class Requests:
     def _check(self, request: Request, options: Options, whole: bool) -> Asked:
         """A request whose options may be those that it shares with others."""
         state = self._values_of(request.state)
-        settings, cancelled = (
-            self._settings_of(options, state.get("sampling", _NOTHING)),
-            is_cancelled(options.cancelled),
-        )
+        settings = self._settings_of(options, state.get("sampling", _NOTHING))
+        cancelled = is_cancelled(options.cancelled)
         if whole:
             _must_end(settings, cancelled)
         decoding = settings.decoding

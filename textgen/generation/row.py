@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -13,9 +13,10 @@ import numpy as np
 from textgen.errors import TextgenError, UsageError
 from textgen.files.opening import UNFORESEEN
 from textgen.generation.chain import Chain
-from textgen.generation.detokenise import drain
+from textgen.generation.detokenise import Tail, drain
 from textgen.generation.prompts import NO_IDS
-from textgen.generation.results import FinishReason, TokenLogprobs
+from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
+from textgen.pipeline.options import DecodingOptions
 from textgen.protocols import Ids, Tensors
 
 ENDLESS: Final = 1 << 60
@@ -55,38 +56,61 @@ def taken_in() -> Iterator[None]:
         raise UsageError(f"{cause}: {error}", argument="state") from error
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.frozen(eq=False)
+class Settings:
+    """What the options of a request come to in its run.
+
+    chain     the samplers; rows of one chain are sampled together
+    sampling  the options that `chain` was changed by, as JSON values
+    top       log-probabilities to note; None: none
+    end_id    the token by which the model ends the text
+    """
+
+    decoding: DecodingOptions
+    chain: Chain
+    sampling: Mapping[str, Any]
+    top: int | None
+    end_id: int | None
+
+
+@attrs.frozen(eq=False)
+class Asked:
+    """A request, checked.
+
+    prompt  its text
+    ids     (T,) of the prompt
+    before  what is fed before them where there is no `state` (see document_start)
+    tail    of the ids
+    index   None: its place among many
+    """
+
+    prompt: str
+    ids: Ids
+    before: Ids
+    tail: Tail
+    settings: Settings
+    seed: int
+    index: int | None
+    cancelled: Callable[[], bool] | None
+    state: GenerationState | None
+    keep_state: bool
+
+
+@attrs.define(eq=False)
 class Row:
     """A sequence to generate, and what has come of it.
 
-    prompt       (T,) ids to feed, after those that `start` has pending
-    before       (T,) ids to feed before it where there is no `start`; the history leaves them out
-    chain        the samplers; rows of one chain are sampled together
-    end_id       the token by which the model ends the text
-    time_limit   seconds from `begin` on
-    deadline     a time of time.monotonic
-    stop_at      is told each token, and says whether the text ends with it
-    top          note log-probabilities, with so many likeliest tokens
-    exact        never share a batch in which the last bit may differ from a row alone
+    prompt    (T,) ids to feed, after those that `start` has pending
+    deadline  a time of time.monotonic
+    stop_at   is told each token, and says whether the text ends with it
     """
 
-    prompt: Ids
-    before: Ids = NO_IDS
-    chain: Chain
-    seed: int = 0
-    index: int = 0
-    max_new_tokens: int | None = None
-    min_new_tokens: int = 0
-    stop_tokens: tuple[int, ...] = ()
-    end_id: int | None = None
-    time_limit: float | None = None
+    asked: Asked
+    index: int
+    prompt: Ids = attrs.field(kw_only=True)
+    stop_at: Callable[[int], bool] | None = attrs.field(kw_only=True)
+    start: RowState | None = attrs.field(kw_only=True)
     deadline: float | None = None
-    cancelled: Callable[[], bool] | None = None
-    stop_at: Callable[[int], bool] | None = None
-    top: int | None = None
-    keep_state: bool = False
-    start: RowState | None = None
-    exact: bool = False
     made: int = 0
     reason: FinishReason | None = None
     error: BaseException | None = None
@@ -99,9 +123,19 @@ class Row:
     _parts: list[Ids] = attrs.field(factory=list)  # appended to by one thread, emptied by another
 
     @property
+    def settings(self) -> Settings:
+        """What the options of the request come to."""
+        return self.asked.settings
+
+    @property
+    def decoding(self) -> DecodingOptions:
+        """Those of the options that have no part in sampling."""
+        return self.asked.settings.decoding
+
+    @property
     def left(self) -> int:
         """How many tokens it may add still."""
-        return ENDLESS if self.max_new_tokens is None else self.max_new_tokens - self.made
+        return ENDLESS if (most := self.decoding.max_new_tokens) is None else most - self.made
 
     @property
     def ended(self) -> bool:
@@ -110,7 +144,8 @@ class Row:
 
     def begin(self) -> None:
         """Start the clock."""
-        self.deadline = None if self.time_limit is None else time.monotonic() + self.time_limit
+        limit = self.decoding.time_limit
+        self.deadline = None if limit is None else time.monotonic() + limit
 
     @property
     def prompt_length(self) -> int:
@@ -119,7 +154,7 @@ class Row:
 
     def to_feed(self) -> Ids:
         """(T,) ids that the decoder needs before the first token can be drawn."""
-        before = self.before if self.start is None else self.start.pending
+        before = self.asked.before if self.start is None else self.start.pending
         return np.concatenate([before, self.prompt]) if len(before) else self.prompt
 
     def add(self, ids: Ids) -> None:
@@ -146,14 +181,15 @@ class Row:
 
     def out_of_time(self) -> FinishReason | None:
         """Why to end now, if the clock or the caller says so."""
-        if self.cancelled is not None and self.cancelled():
+        if self.asked.cancelled is not None and self.asked.cancelled():
             return "cancelled"
         return "time" if self.deadline is not None and time.monotonic() >= self.deadline else None
 
     @property
     def ending(self) -> tuple[int, ...]:
         """The tokens that end the text, and cannot come before `min_new_tokens`."""
-        return self.stop_tokens if self.end_id is None else (*self.stop_tokens, self.end_id)
+        stops, end = self.decoding.stop_tokens, self.settings.end_id
+        return stops if end is None else (*stops, end)
 
     @property
     def may_stop(self) -> bool:
@@ -162,6 +198,7 @@ class Row:
 
     def ends_with(self, token: int) -> FinishReason | None:
         """Why the text ends with this token, if it does."""
-        if token == self.end_id:
+        if token == self.settings.end_id:
             return "end"
-        return "stop" if token in self.stop_tokens or (self.stop_at is not None and self.stop_at(token)) else None
+        stops = token in self.decoding.stop_tokens or (self.stop_at is not None and self.stop_at(token))
+        return "stop" if stops else None

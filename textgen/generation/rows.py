@@ -33,7 +33,9 @@ class DecoderRows(WatchedDecoder):
             inner = self._call("take", self.inner.take, rows)
             return DecoderRows(inner, self.offer, inner.extend, self.model)
         state = self.read_state()
-        return self.at({name: array[rows] for name, array in state.items()}, len(rows))
+        other = DecoderRows.begin(self.model, self.offer, len(rows))
+        other.write_state({name: array[rows] for name, array in state.items()})
+        return other
 
     def join(self, other: DecoderRows) -> None:
         """Append the rows of another decoder of the same model, which is not used any more."""
@@ -42,12 +44,6 @@ class DecoderRows(WatchedDecoder):
         else:
             ours, theirs = self.read_state(), other.read_state()
             self.write_state({name: np.concatenate([ours[name], theirs[name]]) for name in theirs})
-
-    def at(self, state: Tensors, size: int = 1) -> DecoderRows:
-        """Another decoder of `size` rows, at `state`."""
-        other = DecoderRows.begin(self.model, self.offer, size)
-        other.write_state(state)
-        return other
 
 
 def offers_rows(decoder: Any) -> bool:

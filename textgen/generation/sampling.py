@@ -14,6 +14,18 @@ from textgen.errors import UsageError
 from textgen.protocols import Array, Ids, Tensors
 
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
+LEVEL_OF: Final = {
+    "prompt_lengths": "lengths",
+    "lengths": "lengths",
+    "prompt_counts": "counts",
+    "counts": "counts",
+    "tokens": "tokens",
+}
+"""What a sampler that reads an attribute has to announce."""
+_UNANNOUNCED: Final = {
+    "state": "has no state: give it the methods start and accept",
+    "random": "has not announced that it reads random numbers: set its attribute random to True",
+}
 _PER_COUNT: Final = 4  # numbers that one count of Philox's counter gives
 
 
@@ -35,21 +47,14 @@ class SequenceHistory:
     states: dict[str, Tensors] = attrs.field(init=False, factory=dict)
     _tokens: list[list[int]] = attrs.field(init=False, factory=list)
 
-    def __attrs_post_init__(self) -> None:
-        if self.level != "none":
-            self.streams = np.zeros((0, 2), np.uint64)
-            self.prompt_lengths, self.lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        if self.level in ("counts", "tokens"):
-            self.counts = np.zeros((0, self.vocab_size), np.int32)
-            self.prompt_counts = np.zeros((0, self.vocab_size), np.int32)
-
     def __getattr__(self, name: str) -> NoReturn:
-        """Called for what this level does not keep."""
-        needed = {"prompt_lengths": "lengths", "lengths": "lengths", "prompt_counts": "counts", "counts": "counts"}
-        if name not in needed:
+        """Called for what is not kept; links.LinkHistory has more for the samplers that have announced it."""
+        if name in _UNANNOUNCED:
+            raise LookupError(f"this sampler {_UNANNOUNCED[name]}")
+        if name not in LEVEL_OF:
             raise AttributeError(f"a history has no {name!r}", name=name, obj=self)
         raise LookupError(
-            f"no sampler has announced that it reads {name}: set its attribute history to {needed[name]!r}"
+            f"no sampler has announced that it reads {name}: set its attribute history to {LEVEL_OF[name]!r}"
         )
 
     @classmethod
@@ -75,17 +80,6 @@ class SequenceHistory:
         if self.level != "tokens":
             raise LookupError("no sampler has announced that it reads tokens: set its attribute history to 'tokens'")
         return np.array(self._tokens[row], np.int64)
-
-    @property
-    def state(self) -> Tensors:
-        """Only a sampler with `start` and `accept` has one: see textgen.generation.links.LinkHistory."""
-        raise LookupError("this sampler has no state: give it the methods start and accept")
-
-    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
-        """Only for a sampler that has announced it: see textgen.generation.links.LinkHistory."""
-        raise LookupError(
-            "this sampler has not announced that it reads random numbers: set its attribute random to True"
-        )
 
     def rows(self, rows: slice | Sequence[int]) -> SequenceHistory:
         """A history of some rows, which shares them with this one where they are given as a slice."""

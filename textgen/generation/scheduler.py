@@ -52,7 +52,7 @@ class Prefill:
         width = min(len(self._prompts[0]) - self._fed, PREFILL)
         chunks = [ids[None, self._fed : self._fed + width] for ids in self._prompts]
         logits = self._decoder.extend(np.concatenate(chunks) if len(chunks) > 1 else chunks[0])
-        chain = self._members[0][0].chain
+        chain = self._members[0][0].settings.chain
         checks.check_logits(logits, (len(self._prompts), chain.vocab_size), self._offer)
         self._fed += width
         done = sum(len(ids) == self._fed for ids in self._prompts)
@@ -62,7 +62,7 @@ class Prefill:
         """End rows before their prompts are fed."""
         for row, reason in rows:
             place = next(i for i, rows_of_one in enumerate(self._members) if row in rows_of_one)
-            if row.keep_state:
+            if row.asked.keep_state:
                 row.end = _unfed(row, self._decoder, place, self._prompts[place][self._fed :])
             row.reason = reason
             self._members[place].remove(row)
@@ -229,7 +229,7 @@ class Scheduler:
         if self._shares is None:
             self._shares = can_share(self._model, self._offer)
         together, exact = self._shares
-        return not together or (row.exact and not exact)
+        return not together or (row.decoding.exact and not exact)
 
     def _end(self, row: Row) -> None:
         """End a row because it was cancelled."""
@@ -247,7 +247,7 @@ class Scheduler:
         self._prefills = deque(prefill for prefill in self._prefills if prefill.rows)
 
     def _end_unfed(self, row: Row, reason: FinishReason) -> None:
-        if row.keep_state:
+        if row.asked.keep_state:
             decoder = DecoderRows.begin(self._model, self._offer, 1)
             if row.start is not None:
                 row.start.resume(decoder)
@@ -271,5 +271,5 @@ class Scheduler:
 def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> RowState:
     """Where a row stands that has drawn nothing yet."""
     position, made = (0, 0) if row.start is None else (row.start.position, row.start.lengths[1])
-    history, state = begun(row.chain, [row]).dump_row(0), decoder.take([place]).read_state()
+    history, state = begun(row.settings.chain, [row]).dump_row(0), decoder.take([place]).read_state()
     return RowState(state, history, position, pending, (row.prompt_length, made))

@@ -102,9 +102,10 @@ def score_tokens(
 
 def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogprobs]:
     """Of each token of a row's prompt, given those before it."""
-    assert row.top is not None
+    top = row.settings.top
+    assert top is not None
     decoder = begin_decoding(model, 1, offer)
-    feed = row.before[None]
+    feed = row.asked.before[None]
     if row.start is not None:
         row.start.resume(decoder)
         feed = row.start.pending[None]
@@ -113,7 +114,7 @@ def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogpr
             logits = decoder.extend(feed)
         except FAILURES as error:
             raise_failure(offer, "decoding", error)
-        yield TokenLogprobs.of(to_numpy(logits)[0], token, row.top)
+        yield TokenLogprobs.of(to_numpy(logits)[0], token, top)
         feed = np.array([[token]], np.int64)
 
 

@@ -42,8 +42,8 @@ class StreamedText:
 
     def __init__(self, source: Source, text: Continuation, model_id: str) -> None:
         self.state: GenerationState | None = None
-        self.seed, self.index = text.row.seed, text.row.index
-        self.samplers = text.row.chain.tables
+        self.seed, self.index = text.row.asked.seed, text.row.index
+        self.samplers = text.row.settings.chain.tables
         self.ids: Ids = NO_IDS
         self.logprobs: list[TokenLogprobs] = []
         self._source, self._text, self._model_id = source, text, model_id

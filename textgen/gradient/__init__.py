@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from textgen.gradient.decoder import ForwardDecoder
     from textgen.gradient.loop import GradientTrainer
     from textgen.gradient.model import GradientModel
-    from textgen.gradient.optimization import MakeOptimizer, Parameters
-    from textgen.gradient.optimizers import eager
+    from textgen.gradient.optimization import MakeOptimizer, Parameters, eager
     from textgen.gradient.options import GradientOptions
     from textgen.gradient.schedules import Schedule, constant, cosine, warmup_stable_decay
 
@@ -39,22 +38,18 @@ __all__ = [
 ]
 
 _WHERE = {
-    "ForwardDecoder": "decoder",
-    "GradientModel": "model",
-    "GradientOptions": "options",
-    "GradientTrainer": "loop",
-    "MakeOptimizer": "optimization",
-    "Parameters": "optimization",
-    "Schedule": "schedules",
-    "constant": "schedules",
-    "cosine": "schedules",
-    "eager": "optimizers",
-    "warmup_stable_decay": "schedules",
+    "decoder": ("ForwardDecoder",),
+    "loop": ("GradientTrainer",),
+    "model": ("GradientModel",),
+    "optimization": ("MakeOptimizer", "Parameters", "eager"),
+    "options": ("GradientOptions",),
+    "schedules": ("Schedule", "constant", "cosine", "warmup_stable_decay"),
 }
 
 
 def __getattr__(name: str) -> _Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'textgen.gradient' has no attribute {name!r}")
-    value = globals()[name] = getattr(_importlib.import_module(f"textgen.gradient.{_WHERE[name]}"), name)
-    return value
+    for module, names in _WHERE.items():
+        if name in names:
+            value = globals()[name] = getattr(_importlib.import_module(f"textgen.gradient.{module}"), name)
+            return value
+    raise AttributeError(f"module 'textgen.gradient' has no attribute {name!r}")

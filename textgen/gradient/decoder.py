@@ -133,10 +133,10 @@ class ForwardDecoder:
         """
         if self._module.training:
             self._module.eval()
-        return _checked(self._module(ids, state), len(ids))
+        return check_forward(self._module(ids, state), len(ids))
 
 
-def _checked(given: Any, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+def check_forward(given: Any, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Logits and state as `forward` gave them for so many rows. Raises TypeError or ValueError for anything else."""
     if not isinstance(given, tuple) or len(given) != 2:
         raise TypeError(f"forward gave {type(given).__name__}, and must give logits and the state after them")

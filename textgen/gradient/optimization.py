@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from functools import cache
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 import torch
@@ -19,6 +21,7 @@ from textgen.protocols import Tensors
 MakeOptimizer: TypeAlias = "Callable[[Parameters], torch.optim.Optimizer | Sequence[torch.optim.Optimizer]]"
 """Makes one optimizer, or several that share the parameters out among them."""
 
+_Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
 _ROLES: Final = ("embedding", "head", "matrix", "vector")
 
 
@@ -53,6 +56,19 @@ class Parameters(list[Tensor]):
         if unknown := [role for role in roles if role not in known]:
             raise ValueError(f"there is no role {unknown[0]!r}; the roles are {', '.join(known)}")
         return [parameter for parameter, role in zip(self, self.roles, strict=True) if role in roles]
+
+
+@cache
+def eager(kind: type[_Optimizer]) -> type[_Optimizer]:
+    """The same optimizer, which cannot be compiled: `eager(torch.optim.AdamW)(parameters, lr=0.01)`.
+
+    The first use of any optimizer imports torch's compiler, to tell it to keep out, which takes a second or two and
+    some 80 MB of memory. What is around these methods is left out here, but that a step has no gradients of its own.
+    """
+    around = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in around}
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), {**plain, "step": step, "__module__": kind.__module__})
 
 
 class StateError(TrainingError):
@@ -141,13 +157,13 @@ class Optimization:
         values: dict[str, Any] = {}
         for place, optimizer in enumerate(self.optimizers):
             kept = optimizer.state_dict()
-            for index, state in kept["state"].items():
-                for name, value in state.items():
-                    key = f"{place}.{index}.{name}"
-                    if isinstance(value, Tensor):
-                        arrays[key] = value.detach().cpu().numpy()
-                    elif value is not None:
-                        values[key] = _json(value, optimizer, name)
+            states = [(index, name, value) for index, state in kept["state"].items() for name, value in state.items()]
+            for index, name, value in states:
+                key = f"{place}.{index}.{name}"
+                if isinstance(value, Tensor):
+                    arrays[key] = value.detach().cpu().numpy()
+                elif value is not None:
+                    values[key] = _json(value, optimizer, name)
             for index, group in enumerate(kept["param_groups"]):
                 counters = {k: v for k, v in group.items() if type(v) in (int, float) and k != "lr"}
                 values |= {f"{place}.group.{index}.{name}": value for name, value in counters.items()}

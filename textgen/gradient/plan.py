@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
@@ -135,9 +136,12 @@ class Plan:
         if self.steps is None:
             self._times.append(time.perf_counter())
 
-    def evaluation(self) -> EvaluationTimer:
-        """Takes the time of an evaluation and of all that the engine does about it."""
-        return EvaluationTimer(self)
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Take the time of an evaluation and of all that the engine does about it."""
+        begun = time.perf_counter()
+        yield
+        self._evaluation_seconds = time.perf_counter() - begun
 
     def _is_measured(self) -> bool:
         if len(self._times) <= 2 * _UNTIMED:
@@ -164,17 +168,3 @@ class Plan:
         left -= self._evaluations * self._evaluation_seconds
         self._measured = self._settled["measured"] = step
         self.steps = self._settled["steps"] = step + max(2, int(left / a_step))
-
-
-@attrs.define(eq=False)
-class EvaluationTimer:
-    """A context manager that gives the time within it to the plan."""
-
-    plan: Plan
-    _begun: float = 0.0
-
-    def __enter__(self) -> None:
-        self._begun = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        self.plan._evaluation_seconds = time.perf_counter() - self._begun

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
+from concurrent.futures import Future
 from importlib import metadata
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -32,44 +33,28 @@ class InstalledPlugin:
     entry_point: metadata.EntryPoint
 
 
-@attrs.define
-class ImportResult:
-    """The result of an import: the module or the error; neither while it is running."""
-
-    module: Any = None
-    error: BaseException | None = None
-    done: bool = False
-
-    def run(self, entry_point: metadata.EntryPoint) -> None:
-        """Import it and keep the module or the error."""
-        try:
-            self.module = entry_point.load()
-        except (Exception, SystemExit) as error:
-            self.error = error
-        self.done = True
-
-
 def installed() -> list[InstalledPlugin]:
     """Each entry point once, in a stable order; if a distribution is on the path twice, the first is used."""
     found: dict[tuple[str, str], InstalledPlugin] = {}
     for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        distribution = entry_point.dist
-        name, version = (
-            (normalized(distribution.name), distribution.version) if distribution else ("unknown", "unknown")
-        )
-        plugin = Plugin(entry_point.name, name, version)
+        assert entry_point.dist is not None
+        name = normalized(entry_point.dist.name)
+        plugin = Plugin(entry_point.name, name, entry_point.dist.version)
         found.setdefault((name, entry_point.name), InstalledPlugin(plugin, entry_point))
     return [found[key] for key in sorted(found)]
 
 
-def imported(found: Collection[InstalledPlugin], patience: float | None) -> list[ImportResult]:
-    """Import plugins in order; with `patience`, side by side, and for so many seconds in all."""
-    imports = [ImportResult() for _ in found]
+def imported(found: Collection[InstalledPlugin], patience: float | None) -> list[Future[Any]]:
+    """Import plugins in order; with `patience`, side by side, and for so many seconds in all.
+
+    Gives the module or the error of each; neither where an import is still running.
+    """
+    imports: list[Future[Any]] = [Future() for _ in found]
     with contextlib.redirect_stdout(sys.stderr):  # what a module prints is not part of this process's output
         if patience is None:
-            for result, item in zip(imports, found, strict=True):
+            for made, item in zip(imports, found, strict=True):
                 with reported_if_slow(item.plugin):
-                    result.run(item.entry_point)
+                    _import(item.entry_point, made)
         else:
             _import_in_threads(imports, found, patience)
     return imports
@@ -88,11 +73,18 @@ def reported_if_slow(plugin: Plugin) -> Iterator[None]:
         timer.cancel()
 
 
-def _import_in_threads(imports: list[ImportResult], found: Collection[InstalledPlugin], patience: float) -> None:
+def _import(entry_point: metadata.EntryPoint, made: Future[Any]) -> None:
+    try:
+        made.set_result(entry_point.load())
+    except (Exception, SystemExit) as error:
+        made.set_exception(error)
+
+
+def _import_in_threads(imports: list[Future[Any]], found: Collection[InstalledPlugin], patience: float) -> None:
     threads = [
         # Daemons: an import that never ends must not keep the process alive.
-        threading.Thread(target=each.run, args=(item.entry_point,), daemon=True)
-        for each, item in zip(imports, found, strict=True)
+        threading.Thread(target=_import, args=(item.entry_point, made), daemon=True)
+        for made, item in zip(imports, found, strict=True)
     ]
     for thread in threads:
         thread.start()

@@ -240,15 +240,15 @@ class PluginSet:
         for each, result in zip(found, discovery.imported(found, patience), strict=True):
             plugin, place = each.plugin, each.entry_point.value
             module = each.entry_point.module
-            if not result.done:
+            if not result.done():
                 cause = f"importing {place} takes longer than {patience:g} s; --patience waits longer"
                 self._quarantine(plugin, cause, TimeoutError(cause))
-            elif result.error is not None:
-                cause = f"importing {place} failed: {cause_of(result.error, plugin, module, placed=True)}"
-                self._quarantine(plugin, cause, result.error)
+            elif (failure := result.exception()) is not None:
+                cause = f"importing {place} failed: {cause_of(failure, plugin, module, placed=True)}"
+                self._quarantine(plugin, cause, failure)
             else:
                 try:
-                    self._collect(plugin, result.module)
+                    self._collect(plugin, result.result())
                 except (Exception, SystemExit) as error:
                     self._quarantine(plugin, cause_of(error, plugin), error)
 

@@ -49,9 +49,16 @@ def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
     Raises UsageError if it cannot be read, PluginError if it cannot be imported.
     """
     source = read_file(path)
+    plugin = source.plugin
     if source.module not in sys.modules:
-        _import(source)
-    return source.plugin, sys.modules[source.module]
+        try:
+            # What a module prints is not part of this process's output.
+            with contextlib.redirect_stdout(sys.stderr), reported_if_slow(plugin):
+                source.execute()
+        except (Exception, SystemExit) as error:
+            cause = cause_of(error, plugin, source.module, placed=True)
+            raise PluginError(f"importing it failed: {cause}", **plugin.facts()) from error
+    return plugin, sys.modules[source.module]
 
 
 def read_file(path: str | Path) -> SourceFile:
@@ -84,14 +91,3 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> Any:
         return self.source_to_code(self._data, self.path)
-
-
-def _import(source: SourceFile) -> None:
-    plugin = source.plugin
-    try:
-        # What a module prints is not part of this process's output.
-        with contextlib.redirect_stdout(sys.stderr), reported_if_slow(plugin):
-            source.execute()
-    except (Exception, SystemExit) as error:
-        cause = cause_of(error, plugin, source.module, placed=True)
-        raise PluginError(f"importing it failed: {cause}", **plugin.facts()) from error

@@ -12,6 +12,7 @@ import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
+from textgen.plugin.component import HOOKS as _HOOKS
 from textgen.testing.environment import TEXT, isolated_plugins
 from textgen.testing.outcomes import ContractFailure, Outcome
 from textgen.testing.statements import STATEMENTS, Statement
@@ -44,16 +45,7 @@ __all__ = [
 ]
 
 # These need hypothesis and NumPy, which pytest's start should not have to wait for.
-_LATER = {
-    "check_command": "commands",
-    "check_corpus": "corpora",
-    "check_model": "models",
-    "check_observer": "observers",
-    "check_plugin": "plugin",
-    "check_sampler": "samplers",
-    "check_tokenizer": "tokenizers",
-    "check_trainer": "trainers",
-}
+_LATER = {f"check_{kind}": hook.removeprefix("textgen_") for hook, kind in _HOOKS.items()} | {"check_plugin": "plugin"}
 
 
 def __getattr__(name: str) -> _Any:

@@ -14,9 +14,9 @@ import linecache
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import attrs
@@ -27,6 +27,7 @@ from textgen.plugin.places import raised_at
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import is_file, read_file
 from textgen.testing.environment import Subject, isolated_plugins
+from textgen.testing.exercises import exercise
 from textgen.testing.process_state import broad_filters, changes, global_state, held, left_behind, put_back
 
 HEAVY: Final = ("torch", "numpy")
@@ -73,12 +74,10 @@ class _HeavyImports:
             self.lines[name] = self._line()
 
     def _line(self) -> str:
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
+        for frame, line in traceback.walk_stack(sys._getframe()):
             if str(frame.f_globals.get("__name__", "")).partition(".")[0] == self.package:
-                path, line = frame.f_code.co_filename, frame.f_lineno
+                path = frame.f_code.co_filename
                 return f"by `{linecache.getline(path, line).strip()}` ({path}:{line})"
-            frame = frame.f_back
         return ""
 
 
@@ -120,43 +119,31 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
         subject = _subject(request, folder)
         if subject is None:
             return
-        values = _values(subject, request["extra"])
+        values = exercise(subject, request["extra"])
         built = [module for module in HEAVY if module in sys.modules]
         gc.collect()
         temporary = set(os.listdir(state["the environment"]["TMPDIR"]))  # what libraries put there once for all
         state = put_back(state)  # what it imports may do as it likes, and has done so by now
         subject.changed.clear()
-        _values(subject, request["extra"])
+        exercise(subject, request["extra"])
         changed = changes(state, global_state())
     except FAILURES as error:
         report.add(failed=f"{type(error).__name__}: {error}")
         return
     gc.collect()
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    names = [name for name in values if name not in texts]
-    if names:
+    if arrays := {name: value.copy(order="C") for name, value in values.items() if name not in texts}:
         from textgen.files.reading import dump_tensors
 
-        tensors = {str(number): values[name].copy(order="C") for number, name in enumerate(names)}
-        (folder / "values.safetensors").write_bytes(dump_tensors(tensors))
+        (folder / "values.safetensors").write_bytes(dump_tensors(arrays))
     report.add(
         built=built,
         texts=texts,
-        names=names,
         files=sorted(set(os.listdir(here)) - before),
         temporary=sorted(set(os.listdir(state["the environment"]["TMPDIR"])) - temporary),
         build_changed=sorted(set(subject.changed)),
         calls_changed=[each for each in changed if each not in subject.changed],
     )
-
-
-def _values(subject: Subject, extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    if subject.kind == "command":  # to build one loads no NumPy
-        made = subject.build()
-        return {"the help": str(getattr(made, "help", ""))}
-    from textgen.testing.exercises import exercise
-
-    return exercise(subject, extra)
 
 
 @attrs.frozen(kw_only=True)

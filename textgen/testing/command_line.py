@@ -18,10 +18,10 @@ from textgen.plugin.places import shown_path
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import read_file
 from textgen.suggest import nearest
-from textgen.testing.other_process import environment_of_now, import_failure, raised
-from textgen.testing.outcomes import NO_DEFAULT, NOT_CHECKED, UNREAD, Outcome
-from textgen.testing.plugin import check_offers, matching
-from textgen.testing.statements import COMPONENT_ENDS, CORPUS_PIECES
+from textgen.testing.other_process import environment_of_now, import_failure, look_at_import
+from textgen.testing.outcomes import NO_DEFAULT, NOT_CHECKED, UNREAD, Outcome, failed
+from textgen.testing.plugin import check_offers, is_called, matching
+from textgen.testing.statements import statement_of
 from textgen.testing.time_limit import TIME_LIMIT
 
 Line = tuple[str, int, str]
@@ -54,7 +54,7 @@ def check_named(
 def _files_called(name: str, files: Iterable[str]) -> list[Plugin]:
     package, _, _ = name.rpartition(":")
     found = [read_file(path).plugin for path in files]
-    return [plugin for plugin in found if _is_called(plugin, package or name)]
+    return [plugin for plugin in found if is_called(plugin, package or name)]
 
 
 def _broken_file(plugin: Plugin, time_limit: float) -> Line | None:
@@ -62,16 +62,17 @@ def _broken_file(plugin: Plugin, time_limit: float) -> Line | None:
     label = str(plugin)
     with reported_if_slow(plugin):
         failure = import_failure(plugin.path, time_limit, label)
-    if failure is None or not (failure.statement == COMPONENT_ENDS or raised(plugin.path, time_limit)):
+    has_raised = {"error", "exit"} & look_at_import(plugin.path, time_limit).facts.keys()
+    if failure is None or not (failure.statement.anchor == "component-ends" or has_raised):
         return None
-    return "failed", 1, _line(Outcome(label, failure.statement, "failed", failure.seen, failure))
+    return "failed", 1, _line(failed(failure))
 
 
 def _lines(
     name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any]], time_limit: float
 ) -> Generator[Line, None, None]:
     offers = matching(name, plugins)
-    left_out = [q for q in plugins.quarantined if _is_called(q.plugin, name)]
+    left_out = [q for q in plugins.quarantined if is_called(q.plugin, name)]
     if not offers and not left_out:
         raise UsageError(_unknown(name, plugins))
     for offer in offers:
@@ -99,13 +100,9 @@ def _lines(
                 unchecked[outcome.component, outcome.reason.removeprefix(NOT_CHECKED)] += 1
             else:
                 yield outcome.status, 1, _line(outcome)
-            if outcome.statement == CORPUS_PIECES and outcome.reason.startswith(UNREAD):
+            if outcome.statement == statement_of("corpus-pieces") and outcome.reason.startswith(UNREAD):
                 yield "note", 0, f"note: {outcome.component}: nothing was read: {outcome.reason.removeprefix(UNREAD)}"
         yield from _unchecked_lines(unchecked)
-
-
-def _is_called(plugin: Plugin, name: str) -> bool:
-    return name == plugin.name or normalized(name) == plugin.distribution
 
 
 def _unknown(name: str, plugins: PluginSet) -> str:

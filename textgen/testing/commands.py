@@ -10,11 +10,10 @@ import attrs
 
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
-from textgen.testing import statements as st
 from textgen.testing.environment import Subject, required_options, subject
 from textgen.testing.general import general_checks
 from textgen.testing.other_process import look_at_calls, process_check
-from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -38,23 +37,23 @@ def check_command(
     time_limit  seconds for each check
     """
     with subject("command", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(command_checks(made, arguments), made.label, made.packages, time_limit))
+        return raise_first(run_checks(command_checks(made, arguments), made))
 
 
 def command_checks(subject: Subject, arguments: Sequence[str] | None = None) -> list[Check]:
     """The suite."""
     suite = _Suite(subject, arguments)
     return [
-        Check(st.COMMAND_BUILD, suite.is_a_command, trial=True),
-        Check(st.COMMAND_BUILD, suite.is_a_command),
-        *general_checks(subject, suite.build),
-        Check(st.COMMAND_LIGHT, suite.light),
-        Check(st.COMMAND_HELP, suite.help),
-        Check(st.COMMAND_USAGE, suite.usage),
-        Check(st.COMMAND_FILES, suite.files),
-        Check(st.COMMAND_AGAIN, suite.again),
-        process_check(subject, st.COMMAND_FILES, st.COMMAND_AGAIN),
-        Check(st.COMMAND_RUNS, suite.runs),
+        Check("command-build", suite.is_a_command, trial=True),
+        Check("command-build", suite.is_a_command),
+        *general_checks(subject, subject.build),
+        Check("command-light", suite.light),
+        Check("command-help", suite.help),
+        Check("command-usage", suite.usage),
+        Check("command-files", suite.files),
+        Check("command-again", suite.again),
+        process_check(subject, "command-files", "command-again"),
+        Check("command-runs", suite.runs),
     ]
 
 
@@ -63,58 +62,55 @@ class _Suite:
     subject: Subject
     arguments: Sequence[str] | None
 
-    def build(self) -> Any:
-        return self.subject.build()
-
     def is_a_command(self) -> None:
         import click
 
         if required := required_options(self.subject.component):
-            self.subject.fail(st.COMMAND_BUILD, f"nothing can fill in its option {required[0]}")
-        made = self.build()
+            raise Violation(f"nothing can fill in its option {required[0]}")
+        made = self.subject.build()
         if not isinstance(made, click.Command):
-            self.subject.fail(st.COMMAND_BUILD, f"build() gave {type(made).__name__}")
+            raise Violation(f"build() gave {type(made).__name__}")
 
     def light(self) -> None:
         found = look_at_calls(self.subject, {})
         if found is None:
             raise Skip("the module that it comes from is not known; a check_… function takes it as `plugin`")
         if failed := found.facts.get("error") or found.facts.get("failed"):
-            self.subject.fail(st.COMMAND_LIGHT, f"building it in a fresh interpreter failed: {failed}")
+            raise Violation(f"building it in a fresh interpreter failed: {failed}")
         if heavy := found.facts.get("built"):
-            self.subject.fail(st.COMMAND_LIGHT, f"building it loads {' and '.join(heavy)}")
+            raise Violation(f"building it loads {' and '.join(heavy)}")
 
     def help(self) -> None:
-        made = self.build()
+        made = self.subject.build()
         code, output = self._invoke(made, ["--help"])
         if code != 0:
-            self.subject.fail(st.COMMAND_HELP, f"--help exits with {code}: {output[-200:]}")
+            raise Violation(f"--help exits with {code}: {output[-200:]}")
         if not made.get_short_help_str().strip():
-            self.subject.fail(st.COMMAND_HELP, "its help text is empty; give the function a docstring")
+            raise Violation("its help text is empty; give the function a docstring")
 
     def usage(self) -> None:
-        code, output = self._invoke(self.build(), ["--no-such-option-at-all"])
+        code, output = self._invoke(self.subject.build(), ["--no-such-option-at-all"])
         if code != 2:
-            self.subject.fail(st.COMMAND_USAGE, f"--no-such-option-at-all exits with {code}: {output[-200:]}")
+            raise Violation(f"--no-such-option-at-all exits with {code}: {output[-200:]}")
 
     def files(self) -> None:
         folder = self.subject.fresh_folder()
         with contextlib.chdir(folder):
-            self._invoke(self.build(), ["--help"])
+            self._invoke(self.subject.build(), ["--help"])
         if written := sorted(path.name for path in folder.iterdir()):
-            self.subject.fail(st.COMMAND_FILES, f"it wrote {', '.join(written[:3])} into the current folder")
+            raise Violation(f"it wrote {', '.join(written[:3])} into the current folder")
 
     def again(self) -> None:
-        first, second = self.build(), self.build()
+        first, second = self.subject.build(), self.subject.build()
         if self._invoke(first, ["--help"]) != self._invoke(second, ["--help"]):
-            self.subject.fail(st.COMMAND_AGAIN, "the second command has another help")
+            raise Violation("the second command has another help")
 
     def runs(self) -> None:
         if self.arguments is None:
             raise Skip("no arguments were given that must succeed (argument arguments)")
-        code, output = self._invoke(self.build(), list(self.arguments))
+        code, output = self._invoke(self.subject.build(), list(self.arguments))
         if code != 0:
-            self.subject.fail(st.COMMAND_RUNS, f"{' '.join(self.arguments)} exits with {code}: {output[-300:]}")
+            raise Violation(f"{' '.join(self.arguments)} exits with {code}: {output[-300:]}")
 
     def _invoke(self, command: Any, arguments: list[str]) -> tuple[int, str]:
         """Exit code and output."""

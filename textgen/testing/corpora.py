@@ -16,12 +16,11 @@ from textgen.documents import DOCUMENT_END
 from textgen.errors import CorpusError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
-from textgen.testing import statements as st
-from textgen.testing.environment import Subject, make_config, subject
+from textgen.testing.environment import Subject, close, subject
 from textgen.testing.examples import in_threads
-from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.other_process import process_check
-from textgen.testing.outcomes import UNREAD, Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.outcomes import UNREAD, Check, Outcome, Skip, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -53,7 +52,7 @@ def check_corpus(
     time_limit  seconds for each check
     """
     with subject("corpus", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(corpus_checks(made, unreadable, largest), made.label, made.packages, time_limit))
+        return raise_first(run_checks(corpus_checks(made, unreadable, largest), made))
 
 
 def corpus_checks(
@@ -63,16 +62,16 @@ def corpus_checks(
     suite = _Suite(subject, unreadable, largest)
     return [
         *general_checks(subject, suite.build),
-        Check(st.CORPUS_PIECES, suite.first_piece, trial=True),
-        Check(st.CORPUS_PIECES, suite.pieces),
-        Check(st.CORPUS_ENDS, suite.ends, after=(st.CORPUS_PIECES,), timed=False),
-        calls_check(subject, suite.calls),
-        Check(st.CORPUS_AGAIN, suite.again, after=(st.CORPUS_ENDS, st.COMPONENT_CALLS)),
-        Check(st.CORPUS_SOURCES, suite.sources, after=(st.CORPUS_AGAIN,)),
-        Check(st.CORPUS_TEXT, suite.text, after=(st.CORPUS_PIECES, st.CORPUS_AGAIN)),
+        Check("corpus-pieces", suite.first_piece, trial=True),
+        Check("corpus-pieces", suite.pieces),
+        Check("corpus-ends", suite.ends, after=("corpus-pieces",), timed=False),
+        calls_check(suite.calls),
+        Check("corpus-again", suite.again, after=("corpus-ends", "component-calls")),
+        Check("corpus-sources", suite.sources, after=("corpus-again",)),
+        Check("corpus-text", suite.text, after=("corpus-pieces", "corpus-again")),
         process_check(subject),
-        Check(st.CORPUS_READERS, suite.readers, after=(st.CORPUS_AGAIN,)),
-        Check(st.CORPUS_ERRORS, suite.errors),
+        Check("corpus-readers", suite.readers, after=("corpus-again",)),
+        Check("corpus-errors", suite.errors),
     ]
 
 
@@ -100,13 +99,13 @@ class _Suite:
 
     def _check_type(self, piece: Any) -> None:
         if not isinstance(piece, str) and piece is not DOCUMENT_END:
-            self.subject.fail(st.CORPUS_PIECES, f"a piece is of type {type(piece).__name__}")
+            raise Violation(f"a piece is of type {type(piece).__name__}")
 
     def pieces(self) -> None:
         for piece in self._read(self.build()):
             self._check_type(piece)
             if piece is not DOCUMENT_END and len(piece) > _LARGEST_PIECE:
-                self.subject.fail(st.CORPUS_PIECES, f"a piece has {len(piece):,} characters")
+                raise Violation(f"a piece has {len(piece):,} characters")
 
     def ends(self) -> None:
         read, last = 0, time.monotonic()
@@ -124,7 +123,7 @@ class _Suite:
                 raise
             has_ended = False
         if not has_ended:
-            self.subject.fail(st.CORPUS_ENDS, f"it had not ended after {read:,} characters")
+            raise Violation(f"it had not ended after {read:,} characters")
 
     def calls(self) -> None:
         corpus = self.build()
@@ -142,20 +141,18 @@ class _Suite:
                 piece.encode()
             except UnicodeEncodeError as error:
                 lone = f"U+{ord(piece[error.start]):04X}"
-                self.subject.fail(st.CORPUS_TEXT, f"it gave the lone surrogate {lone}, which is no character")
-        if not characters and self._has_text:
-            self.subject.fail(st.CORPUS_AGAIN, "read() gave no text a second time")
+                raise Violation(f"it gave the lone surrogate {lone}, which is no character") from error
         if not characters:
-            self.subject.fail(st.CORPUS_TEXT, "it gave no character")
+            raise Violation("it gave no character")
 
     def again(self) -> None:
         corpus = self.build()
         first = self._digest(corpus)
         if (first != _NOTHING or self._has_text) and self._digest(corpus) == _NOTHING:
-            self.subject.fail(st.CORPUS_AGAIN, "read() gave no text a second time; is its iterator used up?")
+            raise Violation("read() gave no text a second time; is its iterator used up?")
         for which, other in (("a second time", corpus), ("from a corpus built anew", self.build())):
             if self._digest(other) != first:
-                self.subject.fail(st.CORPUS_AGAIN, f"read() gave another text {which}")
+                raise Violation(f"read() gave another text {which}")
 
     def sources(self) -> None:
         corpus = self.build()
@@ -167,11 +164,11 @@ class _Suite:
             raise Skip(f"its files are not to be had here: {error}") from error
         odd = [path for path in first if not isinstance(path, str | Path) or not Path(path).is_file()]
         if odd or not first:
-            self.subject.fail(st.CORPUS_SOURCES, f"sources() gave {odd[0]!r}, no file" if odd else "it named no file")
+            raise Violation(f"sources() gave {odd[0]!r}, no file" if odd else "it named no file")
         if first != second:
-            self.subject.fail(st.CORPUS_SOURCES, "sources() gave other files a second time")
+            raise Violation("sources() gave other files a second time")
         if self._digest(self.subject.build(self.subject.context(seed=1))) != self._digest(corpus):
-            self.subject.fail(st.CORPUS_SOURCES, "it gave another text for another seed, and yet has sources()")
+            raise Violation("it gave another text for another seed, and yet has sources()")
 
     def readers(self) -> None:
         corpus = self.build()
@@ -179,27 +176,28 @@ class _Suite:
         abandoned = self._read(corpus)
         next(abandoned, None)
         if self._digest(corpus) != alone:
-            self.subject.fail(st.CORPUS_READERS, "it gave another text while a first reader was not done")
+            raise Violation("it gave another text while a first reader was not done")
         if self._two_in_turn(corpus) != [alone, alone]:
-            self.subject.fail(st.CORPUS_READERS, "two readers took pieces in turn, and one of them got another text")
+            raise Violation("two readers took pieces in turn, and one of them got another text")
         if set(in_threads(lambda _: self._digest(corpus), 4)) != {alone}:
-            self.subject.fail(st.CORPUS_READERS, "it gave another text while other threads read too")
+            raise Violation("it gave another text while other threads read too")
 
     def errors(self) -> None:
         if self.unreadable is None:
             raise Skip("no options were given that name an unreadable text (argument unreadable)")
-        config = make_config(self.subject.component, self.unreadable, self.subject.label)
+        unreadable = attrs.evolve(self.subject, options=self.unreadable)
+        config = unreadable.config()
         try:
-            corpus = self.subject.component.build(config, self.subject.context())
+            corpus = unreadable.component.build(config, unreadable.context())
             for _ in corpus.read():
                 pass
         except CorpusError as error:
             if not str(error):
-                self.subject.fail(st.CORPUS_ERRORS, "the CorpusError says nothing")
+                raise Violation("the CorpusError says nothing") from error
         except FAILURES as error:
-            self.subject.fail(st.CORPUS_ERRORS, f"it raised {type(error).__name__}: {error}")
+            raise Violation(f"it raised {type(error).__name__}: {error}") from error
         else:
-            self.subject.fail(st.CORPUS_ERRORS, "it raised nothing")
+            raise Violation("it raised nothing")
 
     def _read(self, corpus: Any, largest: int = _LARGEST_TEXT) -> Iterator[Any]:
         """The pieces, until there are enough."""
@@ -207,10 +205,10 @@ class _Suite:
         try:
             pieces = corpus.read()
             if pieces is None:
-                self.subject.fail(st.CORPUS_PIECES, "read() gave None; is a `yield` missing?")
+                raise Violation("read() gave None; is a `yield` missing?", "corpus-pieces")
             if isinstance(pieces, str | bytes):
                 seen = f"read() gave a {type(pieces).__name__}, and its pieces would be single ones; `yield` it"
-                self.subject.fail(st.CORPUS_PIECES, seen)
+                raise Violation(seen, "corpus-pieces")
             for piece in pieces:
                 yield piece
                 read += _size(piece)

@@ -6,22 +6,21 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib import import_module
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import attrs
 
 from textgen.contracts import checks
-from textgen.errors import Fault, PipelineError
+from textgen.errors import PipelineError
+from textgen.pipeline.pipeline import make_choice
 from textgen.pipeline.structure import Reader
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
 from textgen.plugin.places import packages_of
 from textgen.plugin.registry import PluginSet
-from textgen.testing.outcomes import fail
-from textgen.testing.statements import Statement
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -89,13 +88,20 @@ class Subject:
         bare = BuildContext(folder=self.folder, requested_device="cpu", plugins=self.plugins, builder=checks.build)
         return attrs.evolve(bare, **changes)
 
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The character tokenizer, fitted on TEXT."""
+        made = build_from_table(self.plugins, "tokenizer", {"type": "char"}, self.context())
+        made.fit([TEXT])
+        return made
+
+    def fitted_context(self, **changes: Any) -> BuildContext:
+        """A context on the CPU, with that tokenizer."""
+        return self.context(tokenizer=self.tokenizer, **changes)
+
     def build(self, context: BuildContext | None = None) -> Any:
         """Build the component."""
         return self.component.build(self.config(), self.context() if context is None else context)
-
-    def fail(self, statement: Statement, seen: str) -> NoReturn:
-        """Raise the ContractFailure."""
-        fail(statement, seen, self.label)
 
     def fresh_folder(self) -> Path:
         """A new folder below its own."""
@@ -137,15 +143,9 @@ def subject(
         yield made
 
 
-def make_config(
-    component: Component,
-    options: Mapping[str, Any],
-    label: str,
-    plugins: PluginSet | None = None,
-    folder: Path | None = None,
-) -> Any:
-    """Options as a config, paths relative to `folder` or the current one. Raises PipelineError with every fault."""
-    reader = Reader(folder or Path.cwd(), isolated_plugins() if plugins is None else plugins)
+def make_config(component: Component, options: Mapping[str, Any], label: str, plugins: PluginSet, folder: Path) -> Any:
+    """Options as a config, paths relative to `folder`. Raises PipelineError with every fault."""
+    reader = Reader(folder, plugins)
     made = reader.table(component.config, options, "")
     if reader.faults:
         raise PipelineError(reader.faults, f"options of {label}")
@@ -157,25 +157,16 @@ def required_options(component: Component) -> list[str]:
     return [name for name, field in component.options().items() if field.default is attrs.NOTHING]
 
 
-def build_built_in(plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
+def build_from_table(plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
     """Build a component from its table, as a pipeline has it. Raises PipelineError."""
-    offer = plugins.find(kind, table["type"])
-    if isinstance(offer, Fault):
-        raise PipelineError([offer], f"{kind} for a check")
-    options = {key: value for key, value in table.items() if key != "type"}
-    return offer.component.build(make_config(offer.component, options, offer.qualified_name, plugins), context)
+    choice = make_choice(kind, table, Reader(Path.cwd(), plugins), source=f"{kind} for a check")
+    return choice.offer.component.build(choice.options, context)
 
 
-def fitted_tokenizer(plugins: PluginSet, context: BuildContext, text: str = TEXT) -> Any:
-    """The character tokenizer, fitted on `text`."""
-    tokenizer = build_built_in(plugins, "tokenizer", {"type": "char"}, context)
-    tokenizer.fit([text])
-    return tokenizer
-
-
-def load_module(module: object | str) -> object:
-    """The module of this name; anything else is taken as it is."""
-    return import_module(module) if isinstance(module, str) else module
+def close(made: Any) -> None:
+    """Close what was built, if it can be closed."""
+    if callable(ending := getattr(made, "close", None)):
+        ending()
 
 
 def _module_name(component: Component, plugin: object | str | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -36,28 +37,27 @@ def for_all(examples: int, function: Callable[..., None], **strategies: SearchSt
     made()
 
 
-def texts(max_size: int = 40) -> SearchStrategy[str]:
+def texts() -> SearchStrategy[str]:
     """Text of many scripts, controls and combining characters among them; no lone surrogates."""
-    return strategy.text(strategy.sampled_from(ALPHABET), max_size=max_size)
+    return strategy.text(strategy.sampled_from(ALPHABET), max_size=40)
 
 
-def cuts(size: int, most: int = 4) -> SearchStrategy[list[int]]:
-    """Where to cut something of this size, rising, up to `most` places."""
-    return strategy.lists(strategy.integers(0, size), max_size=most).map(sorted)
+def cuts(size: int) -> SearchStrategy[list[int]]:
+    """Where to cut something of this size, rising, up to four places."""
+    return strategy.lists(strategy.integers(0, size), max_size=4).map(sorted)
 
 
 def in_threads(call: Callable[[int], _Result], count: int = 6) -> list[_Result]:
     """`call(i)` from so many threads at once, which take turns as often as they can. Raises what one of them raises."""
-    results: dict[int, _Result] = {}
-    errors: list[BaseException] = []
+    made: list[Future[_Result]] = [Future() for _ in range(count)]
     together = threading.Barrier(count)
 
     def work(index: int) -> None:
         together.wait()
         try:
-            results[index] = call(index)
+            made[index].set_result(call(index))
         except FAILURES as error:
-            errors.append(error)
+            made[index].set_exception(error)
 
     # Daemons: one that never ends must not keep the process alive.
     threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(count)]
@@ -70,6 +70,4 @@ def in_threads(call: Callable[[int], _Result], count: int = 6) -> list[_Result]:
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    if errors:
-        raise errors[0]
-    return [results[index] for index in range(count)]
+    return [each.result() for each in made]

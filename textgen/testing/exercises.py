@@ -8,11 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-import attrs
-import numpy as np
-
-from textgen.plugin.component import BuildContext
-from textgen.testing.environment import TEXT, Subject, build_built_in, fitted_tokenizer
+from textgen.testing.environment import TEXT, Subject, build_from_table, close
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -32,19 +28,21 @@ def exercise(subject: Subject, extra: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def _sampler(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    import numpy as np
+
     from textgen.generation.sampling import to_numpy
     from textgen.testing.sampler_texts import advance, chain_of
 
-    context = _context(subject)
+    context = subject.fitted_context(training=False)
     sampler, rng = subject.build(context), np.random.default_rng(0)
-    chain = chain_of(sampler, subject, context.vocab_size)
+    chain = chain_of(sampler, subject)
     rows = chain.begin([rng.integers(0, context.vocab_size, 8) for _ in range(3)], [(0, 0), (0, 1), (0, 2)])
     for step in range(3):
         logits = rng.normal(0, 3, (3, context.vocab_size)).astype(np.float32)
         yield f"the logits of step {step + 1}", to_numpy(sampler(logits.copy(), chain.links[0].view(rows))).copy()
         if not advance(chain, rows, logits, np.arange(context.vocab_size), rng):
             break
-    _close(sampler)
+    close(sampler)
 
 
 def _corpus(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
@@ -56,36 +54,42 @@ def _corpus(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, V
         if count > _CHARACTERS:
             break
     yield "the text", "".join(text)[:_CHARACTERS]
-    _close(corpus)
+    close(corpus)
 
 
 def _tokenizer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    import numpy as np
+
     text = extra.get("text", TEXT)
     tokenizer = subject.build()
     tokenizer.fit(iter([text]))
     yield "to_dict()", json.dumps(tokenizer.to_dict(), sort_keys=True, default=repr)
     yield "the ids of encode()", np.asarray(tokenizer.encode(text))
-    _close(tokenizer)
+    close(tokenizer)
 
 
 def _model(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    import numpy as np
+
     from textgen.generation.sampling import to_numpy
 
-    context = _context(subject)
+    context = subject.fitted_context()
     model = subject.build(context)
     tokens = np.random.default_rng(1).integers(0, context.vocab_size, (2, 12))
     for name, array in model.tensors().items():
         yield f"the initial {name}", np.array(array)
     yield "the logits of score()", to_numpy(model.decoder(2).score(tokens)).copy()
-    _close(model)
+    close(model)
 
 
 def _trainer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    import numpy as np
+
     from textgen.events import StepDone
     from textgen.testing.training_data import TRAINING, small_dataset
 
-    context = _context(subject)
-    model = build_built_in(subject.plugins, "model", extra["model"], context)
+    context = subject.fitted_context()
+    model = build_from_table(subject.plugins, "model", extra["model"], context)
     trainer = subject.build(context)
     events = trainer.train(model, small_dataset(context), TRAINING)
     for number, event in enumerate(itertools.islice(events, _STEPS), 1):
@@ -93,7 +97,7 @@ def _trainer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, 
             yield f"the loss of step {number}", np.array(float(event.loss))
     for name, array in model.tensors().items():
         yield f"the trained {name}", np.array(array)
-    _close(trainer)
+    close(trainer)
 
 
 def _observer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
@@ -117,13 +121,3 @@ _EXERCISES: Final[Mapping[str, Callable[[Subject, Mapping[str, Any]], Iterator[t
         "command": _command,
     }
 )
-
-
-def _context(subject: Subject) -> BuildContext:
-    bare = subject.context(training=subject.kind != "sampler")
-    return attrs.evolve(bare, tokenizer=fitted_tokenizer(subject.plugins, bare))
-
-
-def _close(made: Any) -> None:
-    if callable(close := getattr(made, "close", None)):
-        close()

@@ -17,12 +17,10 @@ from textgen.pipeline.structure import Reader, plain
 from textgen.plugin.component import HOOKS
 from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
-from textgen.testing import statements as st
-from textgen.testing.environment import Subject
+from textgen.testing.environment import Subject, close
 from textgen.testing.other_process import import_failure, look_at_calls
-from textgen.testing.outcomes import Check, Skip
+from textgen.testing.outcomes import Check, Skip, Violation
 from textgen.testing.process_state import changes, global_state, held, left_behind, stirred
-from textgen.testing.statements import Statement
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -30,22 +28,22 @@ __tracebackhide__ = True  # what pytest shows is the test, and the code of the c
 def general_checks(subject: Subject, build: Callable[[], Any], **extra: Any) -> list[Check]:
     """The checks of all kinds; `build` builds the component in a fitting context, `extra` is that of its exercise."""
     return [
-        Check(st.COMPONENT_RECORD, lambda: _record(subject)),
-        Check(st.COMPONENT_OPTIONS, lambda: _defaults(subject), trial=True),
-        Check(st.COMPONENT_IMPORT, lambda: _import(subject), timed=False),
+        Check("component-record", lambda: _record(subject)),
+        Check("component-options", lambda: _defaults(subject), trial=True),
+        Check("component-import", lambda: _import(subject), timed=False),
         # First in another process: what blocks for ever there can be ended, whatever it does.
-        Check(st.COMPONENT_ENDS, lambda: _ends(subject, extra), trial=True, timed=False),
-        Check(st.COMPONENT_METHODS, lambda: check_methods(subject, build(), subject.kind), trial=True),
-        Check(st.COMPONENT_OPTIONS, lambda: _options(subject)),
-        Check(st.COMPONENT_BUILD, lambda: _build(subject, build, extra)),
+        Check("component-ends", lambda: _ends(subject, extra), trial=True, timed=False),
+        Check("component-methods", lambda: check_methods(build(), subject.kind), trial=True),
+        Check("component-options", lambda: _options(subject)),
+        Check("component-build", lambda: _build(subject, build, extra)),
     ]
 
 
-def check_methods(subject: Subject, made: Any, kind: str) -> None:
+def check_methods(made: Any, kind: str) -> None:
     """Fail where what was built, or a "decoder" that it made, lacks a method."""
     if fault := unfit(made, kind):
         what = "its decoder" if kind == "decoder" else "what is built"
-        subject.fail(st.COMPONENT_METHODS, f"{what} {fault}")
+        raise Violation(f"{what} {fault}")
 
 
 def _record(subject: Subject) -> None:
@@ -59,9 +57,9 @@ def _record(subject: Subject) -> None:
     try:
         PluginSet(strict=True).register(SimpleNamespace(**{hook: hookimpl(offer)}), "under-test")
     except PluginError as error:
-        subject.fail(st.COMPONENT_RECORD, error.cause)
+        raise Violation(error.cause) from error
     if silent := [name for name, field in component.options().items() if not field.metadata.get("help")]:
-        subject.fail(st.COMPONENT_RECORD, f"no help for {', '.join(silent)}; declare it with textgen.option")
+        raise Violation(f"no help for {', '.join(silent)}; declare it with textgen.option")
     try:
         config = subject.config()
     except PipelineError:  # component-options says so
@@ -69,15 +67,14 @@ def _record(subject: Subject) -> None:
     for name in component.options():
         with contextlib.suppress(attrs.exceptions.FrozenInstanceError):
             setattr(config, name, getattr(config, name))
-            seen = f"{component.config.__name__} can be changed; declare it with @attrs.frozen"
-            subject.fail(st.COMPONENT_RECORD, seen)
+            raise Violation(f"{component.config.__name__} can be changed; declare it with @attrs.frozen")
 
 
 def _defaults(subject: Subject) -> None:
     try:
         subject.config()
     except PipelineError as error:
-        subject.fail(st.COMPONENT_OPTIONS, "; ".join(map(str, error.faults)))
+        raise Violation("; ".join(map(str, error.faults))) from error
 
 
 def _import(subject: Subject) -> None:
@@ -90,8 +87,7 @@ def _import(subject: Subject) -> None:
 def _ends(subject: Subject, extra: Mapping[str, Any]) -> None:
     found = look_at_calls(subject, extra)
     if found is not None and found.ended is not None:
-        what = "building and calling it in another process"
-        subject.fail(st.COMPONENT_ENDS, f"{what} {found.ended}")
+        raise Violation(f"building and calling it in another process {found.ended}")
 
 
 def _options(subject: Subject) -> None:
@@ -99,39 +95,33 @@ def _options(subject: Subject) -> None:
     reader = Reader(Path.cwd(), subject.plugins)
     again = reader.table(subject.component.config, plain(config), "")
     if reader.faults:
-        subject.fail(st.COMPONENT_OPTIONS, "; ".join(map(str, reader.faults)))
+        raise Violation("; ".join(map(str, reader.faults)))
     if again != config:
-        subject.fail(st.COMPONENT_OPTIONS, f"{config} came back as {again}")
+        raise Violation(f"{config} came back as {again}")
 
 
 def _build(subject: Subject, build: Callable[[], Any], extra: Mapping[str, Any]) -> None:
     close(build())  # what it imports may do as it likes
-    with leaves_alone(subject, st.COMPONENT_BUILD):
+    with leaves_alone():
         close(build())
     found = look_at_calls(subject, extra)  # where what is set to the same value each time is seen, too
     if found is not None and (changed := found.facts.get("build_changed")):
-        subject.fail(st.COMPONENT_BUILD, f"it changed {', '.join(changed)}")
+        raise Violation(f"it changed {', '.join(changed)}")
 
 
-def close(made: Any) -> None:
-    """Close what was built, if it can be closed."""
-    if callable(ending := getattr(made, "close", None)):
-        ending()
-
-
-def calls_check(subject: Subject, call: Callable[[], Any]) -> Check:
+def calls_check(call: Callable[[], Any]) -> Check:
     """The check that calls of what was built, which `call` makes, leave global states alone."""
 
     def run() -> None:
         call()  # what it imports may do as it likes
-        with leaves_alone(subject, st.COMPONENT_CALLS, quietly=False):
+        with leaves_alone(quietly=False):
             call()
 
-    return Check(st.COMPONENT_CALLS, run, after=(st.COMPONENT_BUILD,))
+    return Check("component-calls", run, after=("component-build",))
 
 
 @contextlib.contextmanager
-def leaves_alone(subject: Subject, statement: Statement, *, quietly: bool = True) -> Iterator[None]:
+def leaves_alone(*, quietly: bool = True) -> Iterator[None]:
     """Fail if the block changes a global state, leaves something running or open, or, with `quietly`, prints."""
     out, err = io.StringIO(), io.StringIO()
     with stirred(), contextlib.ExitStack() as stack:
@@ -143,8 +133,8 @@ def leaves_alone(subject: Subject, statement: Statement, *, quietly: bool = True
         after = global_state()
     for name, stream in (("stdout", out), ("stderr", err)):
         if written := stream.getvalue():
-            subject.fail(statement, f"it wrote {written[:80]!r} to {name}")
+            raise Violation(f"it wrote {written[:80]!r} to {name}")
     if changed := changes(before, after):
-        subject.fail(statement, f"it changed {', '.join(changed)}")
+        raise Violation(f"it changed {', '.join(changed)}")
     if left := left_behind(holding):
-        subject.fail(st.COMPONENT_LEAKS, f"it left {left[0]} behind")
+        raise Violation(f"it left {left[0]} behind", "component-leaks")

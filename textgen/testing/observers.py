@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import attrs
 import tomli_w
@@ -19,13 +19,11 @@ from textgen.errors import TextgenError
 from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone, Stop
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
 from textgen.plugin.registry import PluginSet
-from textgen.testing import statements as st
-from textgen.testing.environment import Subject, build_built_in, fitted_tokenizer, subject
+from textgen.testing.environment import Subject, build_from_table, close, subject
 from textgen.testing.examples import in_threads
-from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.other_process import process_check
-from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
-from textgen.testing.statements import Statement
+from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
 from textgen.testing.trainers import SMALL_RNN
 
@@ -61,7 +59,7 @@ def check_observer(
     time_limit  seconds for each check
     """
     with subject("observer", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(observer_checks(made, pipeline), made.label, made.packages, time_limit))
+        return raise_first(run_checks(observer_checks(made, pipeline), made))
 
 
 def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) -> list[Check]:
@@ -69,16 +67,16 @@ def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) ->
     suite = _Suite(subject, tomli_w.dumps(pipeline))
     return [
         *general_checks(subject, lambda: suite.build(suite.run_directory()), pipeline=dict(pipeline)),
-        Check(st.OBSERVER_RUN, suite.whole_run, trial=True),
-        Check(st.OBSERVER_RUN, suite.whole_run),
-        Check(st.OBSERVER_UNKNOWN, suite.unknown),
-        Check(st.OBSERVER_FAILED, suite.failed),
-        Check(st.OBSERVER_RESUMED, suite.resumed, after=(st.OBSERVER_FAILED,)),
-        Check(st.OBSERVER_CONSOLE, suite.console),
-        Check(st.OBSERVER_FILES, suite.files),
-        calls_check(subject, suite.calls),
+        Check("observer-run", suite.whole_run, trial=True),
+        Check("observer-run", suite.whole_run),
+        Check("observer-unknown", suite.unknown),
+        Check("observer-failed", suite.failed),
+        Check("observer-resumed", suite.resumed, after=("observer-failed",)),
+        Check("observer-console", suite.console),
+        Check("observer-files", suite.files),
+        calls_check(lambda: written_files(subject, pipeline)),
         process_check(subject, pipeline=dict(pipeline)),
-        Check(st.OBSERVER_APART, suite.apart),
+        Check("observer-apart", suite.apart),
     ]
 
 
@@ -122,7 +120,7 @@ class _Model:
 
     def __getattr__(self, name: str) -> Any:
         assert isinstance(self._context.plugins, PluginSet)
-        return getattr(build_built_in(self._context.plugins, "model", SMALL_RNN, self._context), name)
+        return getattr(build_from_table(self._context.plugins, "model", SMALL_RNN, self._context), name)
 
 
 def _evaluation(step: int, loss: float, validation_loss: float | None) -> Evaluation:
@@ -144,13 +142,6 @@ def _evaluation(step: int, loss: float, validation_loss: float | None) -> Evalua
 class _Suite:
     subject: Subject
     pipeline: str
-    _tokenizer: Any = None
-
-    def context(self, directory: Path, **changes: Any) -> BuildContext:
-        context = self.subject.context(directory=directory, **changes)
-        if self._tokenizer is None:
-            self._tokenizer = fitted_tokenizer(self.subject.plugins, context)
-        return attrs.evolve(context, tokenizer=self._tokenizer)
 
     def run_directory(self) -> Path:
         """A run directory as the engine leaves it when training begins."""
@@ -167,77 +158,69 @@ class _Suite:
     def build(self, directory: Path, **changes: Any) -> Any:
         """An observer of the run in `directory`."""
         try:
-            return self.subject.build(self.context(directory, **changes))
+            return self.subject.build(self.subject.fitted_context(directory=directory, **changes))
         except TextgenError as error:
             raise Skip(f"it refuses this run: {error}") from error
 
-    def show(self, statement: Statement, events: Any, directory: Path, observer: Any = None, **changes: Any) -> Any:
+    def show(self, events: Any, directory: Path, observer: Any = None, **changes: Any) -> Any:
         """Show events to an observer, a new one if none is given."""
         made = self.build(directory, **changes) if observer is None else observer
         for event in events:
             call = f"observe({type(event).__name__} of step {event.step})"
             if isinstance(event, Evaluation):
-                event = attrs.evolve(event, model=_Model(self.context(directory)))
+                event = attrs.evolve(event, model=_Model(self.subject.fitted_context(directory=directory)))
             try:
                 answer = made.observe(event)
             except FAILURES as error:
-                self.subject.fail(statement, f"{call} raised {type(error).__name__}: {error}")
+                raise Violation(f"{call} raised {type(error).__name__}: {error}") from error
             if answer is not None and not isinstance(answer, Stop):
-                self.subject.fail(statement, f"{call} returned {answer!r}, and must return None or a Stop")
+                raise Violation(f"{call} returned {answer!r}, and must return None or a Stop")
         return made
+
+    def run(self, directory: Path | None = None, *, console: TextIO | None = None, **which: Any) -> Path:
+        """Show the events of a run to a new observer, and return the run directory."""
+        directory = directory or self.run_directory()
+        self.show(run_events(directory, **which), directory, console=console)
+        return directory
 
     def whole_run(self) -> None:
         for held_out in (True, False):
             for console in (None, io.StringIO()):
-                directory = self.run_directory()
-                self.show(st.OBSERVER_RUN, run_events(directory, held_out=held_out), directory, console=console)
+                self.run(held_out=held_out, console=console)
 
     def unknown(self) -> None:
         directory = self.run_directory()
         started, *others = run_events(directory)
-        self.show(st.OBSERVER_UNKNOWN, [started, UnknownEvent(), *others, UnknownEvent()], directory)
+        self.show([started, UnknownEvent(), *others, UnknownEvent()], directory)
 
     def resumed(self) -> None:
-        directory = self.run_directory()
-        self.show(st.OBSERVER_RESUMED, run_events(directory, last=6, status="interrupted"), directory)
-        self.show(st.OBSERVER_RESUMED, run_events(directory, first=4), directory)
-        elsewhere = self.run_directory()
-        self.show(st.OBSERVER_RESUMED, run_events(elsewhere, first=4), elsewhere)
+        directory = self.run(last=6, status="interrupted")
+        self.run(directory, first=4)
+        self.run(first=4)
         self._rows_dropped(_texts(directory))
 
     def _rows_dropped(self, resumed: dict[str, str]) -> None:
         """See that no row of the steps 5 and 6, which came twice, is there twice."""
-        whole, bare = self.run_directory(), self.run_directory()
-        self.show(st.OBSERVER_RESUMED, run_events(whole), whole)
-        self.show(st.OBSERVER_RESUMED, run_events(bare, last=0), bare)
-        for name, text in self._reproducible(st.OBSERVER_RESUMED, whole).items():
+        bare = self.run(last=0)
+        for name, text in self._reproducible(self.run()).items():
             once = Counter(text.splitlines())
             for line, count in Counter(resumed.get(name, "").splitlines()).items():
                 # What is written of beginning and end comes twice by right.
                 if line.strip() and once[line] == 1 < count and line not in _texts(bare).get(name, "").splitlines():
-                    seen = f"{name} has the line {line!r} twice, once from before the run went on from step 4"
-                    self.subject.fail(st.OBSERVER_RESUMED, seen)
+                    raise Violation(f"{name} has the line {line!r} twice, once from before the run went on from step 4")
 
     def failed(self) -> None:
-        directory = self.run_directory()
-        self.show(st.OBSERVER_FAILED, run_events(directory, last=0, status="failed"), directory)
+        self.run(last=0, status="failed")
 
     def console(self) -> None:
         for console in (None, io.StringIO()):
             out, err = io.StringIO(), io.StringIO()
-            directory = self.run_directory()
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                self.show(st.OBSERVER_CONSOLE, run_events(directory), directory, console=console)
+                self.run(console=console)
             for name, stream in (("stdout", out), ("stderr", err)):
                 if written := stream.getvalue():
                     given = "no console" if console is None else "a console"
-                    self.subject.fail(
-                        st.OBSERVER_CONSOLE, f"with {given} it wrote {written[:60]!r} to {name}; use context.console"
-                    )
-
-    def calls(self) -> None:
-        directory = self.run_directory()
-        close(self.show(st.COMPONENT_CALLS, run_events(directory), directory))
+                    raise Violation(f"with {given} it wrote {written[:60]!r} to {name}; use context.console")
 
     def files(self) -> None:
         directory = self.run_directory()
@@ -247,22 +230,22 @@ class _Suite:
             before = _names(directory)
             observer = self.build(directory)
             if early := sorted(_names(directory) - before):
-                self.subject.fail(st.OBSERVER_FILES, f"build made {', '.join(early[:3])}, before RunStarted came")
-            self.show(st.OBSERVER_FILES, run_events(directory), directory, observer)
+                raise Violation(f"build made {', '.join(early[:3])}, before RunStarted came")
+            self.show(run_events(directory), directory, observer)
         strangers = [path for path in directory.parent.rglob("*") if not path.is_relative_to(directory)]
         strangers = [path for path in strangers if path != elsewhere]
         if strangers:
             names = ", ".join(str(path.relative_to(directory.parent)) for path in strangers[:3])
-            self.subject.fail(st.OBSERVER_FILES, f"it wrote {names}, outside the run directory")
+            raise Violation(f"it wrote {names}, outside the run directory")
         for name in _ENGINE_FILES:
             path = directory / name
             if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != self.content(name):
-                self.subject.fail(st.OBSERVER_FILES, f"it changed {name}, which is the engine's")
+                raise Violation(f"it changed {name}, which is the engine's")
         theirs = {name for name in _names(directory) - before if name.startswith("checkpoints/")}
         if not self._is_built_in():
             theirs |= _names(directory) & set(_BUILT_IN_FILES)
         if theirs:
-            self.subject.fail(st.OBSERVER_FILES, f"it wrote {min(theirs)}, a name that textgen itself writes to")
+            raise Violation(f"it wrote {min(theirs)}, a name that textgen itself writes to")
 
     def _is_built_in(self) -> bool:
         offers = self.subject.plugins.offers("observer")
@@ -274,33 +257,30 @@ class _Suite:
         one, other = self.build(first), self.build(second)
         pairs = zip(run_events(first), run_events(second, held_out=False), strict=True)
         for ours, theirs in pairs:
-            self.show(st.OBSERVER_APART, [ours], first, one)
-            self.show(st.OBSERVER_APART, [theirs], second, other)
-        alone, kept = self.run_directory(), _globals(self.subject.packages)
-        self.show(st.OBSERVER_APART, run_events(alone), alone)
+            self.show([ours], first, one)
+            self.show([theirs], second, other)
+        kept = _globals(self.subject.packages)
+        alone = self.run()
         expected = len(_names(alone))
         for directory in (first, second):
             if (count := len(_names(directory))) != expected:
-                self.subject.fail(st.OBSERVER_APART, f"alone it left {expected} files, and beside another run {count}")
+                raise Violation(f"alone it left {expected} files, and beside another run {count}")
         changed = next((name for name, value in _globals(self.subject.packages).items() if kept[name] != value), "")
-        for name, text in self._reproducible(st.OBSERVER_APART, alone, changed).items():
+        for name, text in self._reproducible(alone, changed).items():
             if _texts(first).get(name, text) != text:
-                self.subject.fail(st.OBSERVER_APART, f"beside another run, {name} came out otherwise than alone")
-        folders = [self.run_directory() for _ in range(4)]
-        in_threads(lambda i: self.show(st.OBSERVER_APART, run_events(folders[i]), folders[i]), 4)
+                raise Violation(f"beside another run, {name} came out otherwise than alone")
+        in_threads(lambda _: self.run(), 4)
 
-    def _reproducible(self, statement: Statement, directory: Path, changed: str = "") -> dict[str, str]:
+    def _reproducible(self, directory: Path, changed: str = "") -> dict[str, str]:
         """The files of a whole run in `directory` that come out the same of another one; a clock may be in others.
 
         Where one does not, and a global that each run changes is there (its name in `changed`), that is a fault.
         """
-        again = self.run_directory()
-        self.show(statement, run_events(again), again)
-        texts, others = _texts(directory), _texts(again)
+        texts, others = _texts(directory), _texts(self.run())
         for name, text in texts.items():
             if changed and name in others and others[name] != text:
-                seen = f"a second run gave another {name}, and {changed} had changed: a global is shared by all runs"
-                self.subject.fail(statement, seen)
+                fault = f"{changed} had changed: a global is shared by all runs"
+                raise Violation(f"a second run gave another {name}, and {fault}")
         return {name: text for name, text in texts.items() if others.get(name) == text}
 
 
@@ -308,7 +288,7 @@ def written_files(subject: Subject, pipeline: Mapping[str, Any]) -> dict[str, st
     """The text files that an observer leaves of a run, by name."""
     suite = _Suite(subject, tomli_w.dumps(pipeline))
     directory = suite.run_directory()
-    close(suite.show(st.OBSERVER_RUN, run_events(directory), directory))
+    close(suite.show(run_events(directory), directory))
     return {f"the file {name}": text for name, text in _texts(directory).items()}
 
 

@@ -22,10 +22,9 @@ from textgen.plugin import discovery
 from textgen.plugin.component import HOOKS, Component
 from textgen.plugin.places import shown_path
 from textgen.plugin.single_file import is_file
-from textgen.testing import statements as st
 from textgen.testing.environment import Subject
-from textgen.testing.outcomes import Check, ContractFailure, Skip
-from textgen.testing.statements import Statement
+from textgen.testing.outcomes import Check, ContractFailure, Skip, Violation
+from textgen.testing.statements import statement_of
 from textgen.testing.time_limit import not_ended
 
 _TOLERANCE: Final = 1e-3  # processes may have different numbers of threads, and add in another order
@@ -76,14 +75,9 @@ def import_failure(module: str, time_limit: float, label: str) -> ContractFailur
     found = look_at_import(module, time_limit)
     importing = f"importing {shown_path(module)}"
     if found.ended is not None:
-        return ContractFailure(st.COMPONENT_ENDS, f"{importing} {found.ended}", label)
+        return ContractFailure(statement_of("component-ends"), f"{importing} {found.ended}", label)
     seen = _import_fault(found)
-    return ContractFailure(st.COMPONENT_IMPORT, f"{importing} {seen}", label) if seen else None
-
-
-def raised(module: str, time_limit: float) -> bool:
-    """Whether importing a module raises there, or ends the process."""
-    return bool({"error", "exit"} & set(look_at_import(module, time_limit).facts))
+    return ContractFailure(statement_of("component-import"), f"{importing} {seen}", label) if seen else None
 
 
 def _import_fault(found: Findings) -> str | None:
@@ -145,9 +139,9 @@ def _request(subject: Subject, extra: Mapping[str, Any]) -> str:
         return ""
 
 
-def process_check(subject: Subject, *after: Statement, **extra: Any) -> Check:
+def process_check(subject: Subject, *after: str, **extra: Any) -> Check:
     """The check that another process gives the same."""
-    return Check(st.COMPONENT_PROCESS, lambda: _same_elsewhere(subject, extra), after=(st.COMPONENT_BUILD, *after))
+    return Check("component-process", lambda: _same_elsewhere(subject, extra), after=("component-build", *after))
 
 
 def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
@@ -158,21 +152,18 @@ def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
         raise Skip(f"in another process it could not be built and called: {failed}")
     for where, names in (("the current folder", "files"), ("the folder for temporary files", "temporary")):
         if found.facts[names]:
-            subject.fail(st.COMPONENT_LEAKS, f"it left {found.facts[names][0]} in {where}")
+            raise Violation(f"it left {found.facts[names][0]} in {where}", "component-leaks")
     if changed := found.facts["calls_changed"]:
-        subject.fail(st.COMPONENT_CALLS, f"it changed {', '.join(changed)}")
+        raise Violation(f"it changed {', '.join(changed)}", "component-calls")
     from textgen.testing.exercises import exercise
 
-    if not (name := _difference(exercise(subject, extra), found.values)):
+    ours = exercise(subject, extra)
+    name = next((name for name, value in ours.items() if _differ(value, found.values.get(name))), "")
+    if not name:
         return
     once, again = exercise(subject, extra), exercise(subject, extra)
     if not _differ(once.get(name), again.get(name)):  # it draws from a clock, and other checks are about that
-        seen = f"{name} differs from one process to the next, as the order of a set of str does"
-        subject.fail(st.COMPONENT_PROCESS, seen)
-
-
-def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    return next((name for name in ours if _differ(ours[name], theirs.get(name))), "")
+        raise Violation(f"{name} differs from one process to the next, as the order of a set of str does")
 
 
 def _differ(one: Any, other: Any) -> bool:
@@ -210,17 +201,15 @@ def _has(name: str, subject: Subject) -> bool:
     if not callable(offer):
         return False
     with contextlib.suppress(Exception):
-        return any(_are_same(each, subject.component) for each in offer())
+        return any(_names(each) == _names(subject.component) for each in offer())
     return False
 
 
-def _are_same(one: Component, other: Component) -> bool:
-    return (one.name, *_names(one)) == (other.name, *_names(other))
-
-
 def _names(component: Component) -> list[str]:
+    """What another process knows a component by."""
     parts = (component.build, component.config)
-    return [f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}" for part in parts]
+    names = [f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}" for part in parts]
+    return [component.name, *names]
 
 
 @functools.cache
@@ -273,12 +262,10 @@ def _findings(folder: Path, stopped: bool, time_limit: float, computed: float) -
             facts |= json.loads(line)
     errors = (folder / "stderr").read_text(encoding="utf-8", errors="replace")
     values: dict[str, Any] = dict(facts.get("texts", {}))
-    if names := facts.get("names"):
+    if (path := folder / "values.safetensors").exists() and "texts" in facts:
         from textgen.files.reading import load_tensors
 
-        path = folder / "values.safetensors"
-        arrays = load_tensors(path, path.read_bytes())
-        values |= {name: arrays[str(number)] for number, name in enumerate(names)}
+        values |= load_tensors(path, path.read_bytes())
     is_over = stopped or "Timeout (" in errors
     if not is_over and not {"error", "exit", "seconds"} & set(facts):
         lines = errors.strip().splitlines()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import textwrap
-from collections.abc import Callable, Collection, Generator, Iterable
-from typing import Final, Literal, NoReturn
+from collections.abc import Callable, Generator, Iterable
+from typing import Final, Literal
 
 import attrs
 
 from textgen.contracts.guards import FAILURES
 from textgen.plugin.places import last_line
-from textgen.testing.statements import COMPONENT_ENDS, COMPONENT_QUIET, COMPONENT_RAISES, Statement
-from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, not_ended, within
+from textgen.testing.environment import Subject
+from textgen.testing.statements import Statement, statement_of
+from textgen.testing.time_limit import TimeUpError, not_ended, within
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -37,13 +38,25 @@ class ContractFailure(AssertionError):
         super().__init__(f"{component}: {statement.sentence}\n  seen: {seen}\n{advice}")
 
 
+class Violation(AssertionError):
+    """Raised by a check for what was `seen`, which breaks its statement; or another, of which `anchor` is the name."""
+
+    def __init__(self, seen: str, anchor: str = "") -> None:
+        super().__init__(seen)
+        self.anchor = anchor
+
+
 class Skip(Exception):
     """Raised by a check that cannot be made here. Its text is the reason."""
 
 
+def _statements(anchors: Iterable[str]) -> tuple[Statement, ...]:
+    return tuple(map(statement_of, anchors))
+
+
 @attrs.frozen
 class Check:
-    """One check of a suite: what it is about, and what raises ContractFailure or Skip.
+    """One check of a suite: what it is about, by the anchor of the statement, and what raises Violation or Skip.
 
     trial   it only tries what every other check needs: where it fails nothing after it is checked, and where it does
             not it leaves no outcome. An exception in it breaks no sentence but the one that nothing is raised
@@ -51,10 +64,10 @@ class Check:
     timed   whether it has to end within the time limit; False for one that sees to that itself
     """
 
-    statement: Statement
+    statement: Statement = attrs.field(converter=statement_of)
     run: Callable[[], object]
     trial: bool = attrs.field(default=False, kw_only=True)
-    after: tuple[Statement, ...] = attrs.field(default=(), kw_only=True)
+    after: tuple[Statement, ...] = attrs.field(default=(), kw_only=True, converter=_statements)
     timed: bool = attrs.field(default=True, kw_only=True)
 
 
@@ -76,16 +89,13 @@ class Outcome:
     failure: ContractFailure | None = attrs.field(default=None, repr=False, eq=False)
 
 
-def run_checks(
-    checks: Iterable[Check], component: str, packages: Collection[str] = (), time_limit: float = TIME_LIMIT
-) -> Generator[Outcome, None, None]:
+def run_checks(checks: Iterable[Check], subject: Subject) -> Generator[Outcome, None, None]:
     """Make the checks one after the other; whatever a component raises in one is its failure.
 
-    packages     the top-level modules that are the component's own: what was seen says where in them it was raised
-    time_limit   seconds for each check. Where one takes longer nothing after it is checked
-
-    What it prints to stdout meanwhile is kept, and is a failure of its own where nothing else was.
+    Where one takes longer than the time limit, nothing after it is checked. What the component prints to stdout
+    meanwhile is kept, and is a failure of its own where nothing else was.
     """
+    component = subject.label
     cause: Statement | None = None
     causes: dict[Statement, Statement] = {}  # of what failed, and of what was not checked for that reason
     printed = io.StringIO()
@@ -99,45 +109,42 @@ def run_checks(
                 yield Outcome(component, check.statement, "skipped", f"{NOT_CHECKED}{root.anchor}")
             continue
         with contextlib.redirect_stdout(printed):
-            outcome = _made(check, component, packages, time_limit)
+            outcome = _made(check, subject)
         if check.trial and outcome.failure is None:
             continue
         yield outcome
         if outcome.failure is not None:
             causes[check.statement] = causes[outcome.failure.statement] = outcome.failure.statement
-            if check.trial or outcome.failure.statement == COMPONENT_ENDS:
+            if check.trial or outcome.failure.statement.anchor == "component-ends":
                 cause = outcome.failure.statement
+    quiet = statement_of("component-quiet")
     if causes:
         first = next(iter(causes.values()))
-        yield Outcome(component, COMPONENT_QUIET, "skipped", f"{NOT_CHECKED}{first.anchor}")
+        yield Outcome(component, quiet, "skipped", f"{NOT_CHECKED}{first.anchor}")
     elif written := printed.getvalue():
-        yield _failed(ContractFailure(COMPONENT_QUIET, f"it wrote {written[:80]!r} to stdout", component))
+        yield failed(ContractFailure(quiet, f"it wrote {written[:80]!r} to stdout", component))
     else:
-        yield Outcome(component, COMPONENT_QUIET, "ok")
+        yield Outcome(component, quiet, "ok")
 
 
-def _made(check: Check, component: str, packages: Collection[str], time_limit: float) -> Outcome:
+def _made(check: Check, subject: Subject) -> Outcome:
     try:
-        within(time_limit, check.run) if check.timed else check.run()
+        within(subject.time_limit, check.run) if check.timed else check.run()
     except TimeUpError as error:
-        return _failed(out_of_time(f"the check {check.statement.anchor}", time_limit, component, packages, error))
+        return failed(out_of_time(f"the check {check.statement.anchor}", subject, error))
     except ContractFailure as failure:
-        return _failed(_placed(failure, packages))
+        return failed(failure)
     except Skip as skip:
-        return Outcome(component, check.statement, "skipped", str(skip))
+        return Outcome(subject.label, check.statement, "skipped", str(skip))
     except FAILURES as error:
-        statement = COMPONENT_RAISES if check.trial else check.statement
-        return _failed(_placed(_explained(error, statement, component), packages))
-    return Outcome(component, check.statement, "ok")
+        return failed(_failure(error, check, subject))
+    return Outcome(subject.label, check.statement, "ok")
 
 
-def out_of_time(
-    what: str, time_limit: float, component: str, packages: Collection[str], error: TimeUpError
-) -> ContractFailure:
+def out_of_time(what: str, subject: Subject, error: TimeUpError) -> ContractFailure:
     """The failure of something that takes too long."""
-    failure = ContractFailure(COMPONENT_ENDS, f"{what} {not_ended(time_limit, error.computed)}", component)
-    failure.__cause__ = error
-    return _placed(failure, packages)
+    seen = f"{what} {not_ended(subject.time_limit, error.computed)}"
+    return _placed(statement_of("component-ends"), seen, subject, error)
 
 
 def raise_first(outcomes: Generator[Outcome, None, None]) -> tuple[Outcome, ...]:
@@ -149,11 +156,6 @@ def raise_first(outcomes: Generator[Outcome, None, None]) -> tuple[Outcome, ...]
                 raise outcome.failure
             kept.append(outcome)
     return tuple(kept)
-
-
-def fail(statement: Statement, seen: str, component: str) -> NoReturn:
-    """Raise the ContractFailure, with a text of bearable length."""
-    raise ContractFailure(statement, shorten(seen), component)
 
 
 def shown(given: object) -> str:
@@ -169,35 +171,38 @@ def shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def _failed(failure: ContractFailure) -> Outcome:
+def failed(failure: ContractFailure) -> Outcome:
+    """The outcome of a check that failed."""
     return Outcome(failure.component, failure.statement, "failed", failure.seen, failure)
 
 
-def _placed(failure: ContractFailure, packages: Collection[str]) -> ContractFailure:
-    """The failure, with the last line of the component's own code in what was seen if an exception led to it."""
-    error = failure.__cause__ or failure.__context__
-    place = last_line(error, packages)
-    if not place:
-        return failure
-    placed = ContractFailure(failure.statement, f"{failure.seen} ({place})", failure.component)
-    placed.__cause__ = error
-    return placed.with_traceback(failure.__traceback__)
+def _placed(statement: Statement, seen: str, subject: Subject, cause: BaseException) -> ContractFailure:
+    """A failure, with the last line of the component's own code in what was seen if an exception led to it."""
+    place = last_line(cause, subject.packages)
+    failure = ContractFailure(statement, f"{seen} ({place})" if place else seen, subject.label)
+    failure.__cause__ = cause
+    return failure
 
 
-def _explained(error: BaseException, statement: Statement, component: str) -> ContractFailure:
+def _failure(error: BaseException, check: Check, subject: Subject) -> ContractFailure:
     """The failure that `error` stands for."""
     from hypothesis.errors import Flaky  # loads hypothesis, which a command that lists plugins does without
 
-    if isinstance(error, ExceptionGroup):  # hypothesis, when a component gives one thing now and another then
-        for inner in error.exceptions:
-            if isinstance(inner, ContractFailure):
-                return inner
-    once = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+    # A group is hypothesis's, when a component gives one thing now and another then.
+    several = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
+    if violation := next((each for each in several if isinstance(each, Violation)), None):
+        statement = statement_of(violation.anchor) if violation.anchor else check.statement
+        cause = violation.__cause__ or violation.__context__
+        failure = _placed(statement, shorten(str(violation)), subject, cause or violation)
+        failure.__cause__ = cause
+        for note in getattr(violation, "__notes__", ()):  # hypothesis's, of the example
+            failure.add_note(note)
+        return failure.with_traceback(violation.__traceback__)
+    once = several[0]
     text = f"{type(once).__name__}: {once}" if str(once) else type(once).__name__
     if isinstance(error, Flaky):
         raised = "" if once is error else f"; once it raised {text}"
-        again = f"the check {statement.anchor} did not give the same twice"
+        again = f"the check {check.statement.anchor} did not give the same twice"
         text = f"{again}: the component, or the machine, is not deterministic{raised}"
-    failure = ContractFailure(statement, shorten(text), component)
-    failure.__cause__ = once
-    return failure
+    statement = statement_of("component-raises") if check.trial else check.statement
+    return _placed(statement, shorten(text), subject, once)

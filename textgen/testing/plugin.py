@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
 
 from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import UNPACKAGED, Component, Offer
+from textgen.plugin.component import UNPACKAGED, Offer, Plugin
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 from textgen.testing.commands import command_checks
@@ -18,10 +19,9 @@ from textgen.testing.corpora import corpus_checks
 from textgen.testing.environment import (
     TEXT,
     Subject,
+    build_from_table,
     built_in_modules,
-    fitted_tokenizer,
     isolated_plugins,
-    load_module,
     make_config,
     required_options,
     subject,
@@ -36,6 +36,7 @@ from textgen.testing.outcomes import (
     ContractFailure,
     Outcome,
     Skip,
+    failed,
     out_of_time,
     raise_first,
     run_checks,
@@ -130,7 +131,7 @@ def check_offers(
         missing = [name for name in required_options(component) if name not in table]
         if missing and offer.kind != "command":
             if set(table) - set(component.options()):
-                make_config(component, table, label)  # raises, and says what they may have meant
+                make_config(component, table, label, plugins, Path.cwd())  # raises, and says what they may have meant
             wanted = " and ".join(f"{component.name}.{name}" for name in missing)
             yield Outcome(label, None, "skipped", f"{NO_DEFAULT}{wanted}")
             continue
@@ -141,23 +142,23 @@ def check_offers(
             except Skip as skip:
                 yield Outcome(label, None, "skipped", str(skip))
             except ContractFailure as failure:
-                yield Outcome(label, failure.statement, "failed", failure.seen, failure)
+                yield failed(failure)
             else:
-                yield from run_checks(checks, label, made.packages, time_limit)
+                yield from run_checks(checks, made)
 
 
 def matching(name: str, plugins: PluginSet) -> list[Offer]:
     """The offers that a name means: those of an entry point, of a distribution, or one as `package:component`."""
     package, _, component = name.rpartition(":")
-    return [
-        offer
-        for offer in plugins.offers()
-        if (
-            offer.distribution == discovery.normalized(package) and offer.name == component
-            if package
-            else name == offer.plugin.name or discovery.normalized(name) == offer.distribution
-        )
-    ]
+    if not package:
+        return [offer for offer in plugins.offers() if is_called(offer.plugin, name)]
+    wanted = (discovery.normalized(package), component)
+    return [offer for offer in plugins.offers() if (offer.distribution, offer.name) == wanted]
+
+
+def is_called(plugin: Plugin, name: str) -> bool:
+    """Whether a name is that of its entry point or of its distribution."""
+    return name == plugin.name or discovery.normalized(name) == plugin.distribution
 
 
 def _load(plugin: object | str, time_limit: float) -> object:
@@ -166,7 +167,8 @@ def _load(plugin: object | str, time_limit: float) -> object:
         failure = import_failure(plugin, time_limit, f"plugin {plugin}")
         if failure is not None and "error" not in look_at_import(plugin, time_limit).facts:
             raise failure
-    return load_module(plugin)
+        return import_module(plugin)
+    return plugin
 
 
 def _without(offers: Sequence[Offer], names: Collection[str]) -> list[Offer]:
@@ -189,7 +191,9 @@ def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) 
             raise UsageError(f"options are given for {name!r}, and no component is called so; {hint}")
         takers = [offer.component for offer in near if offer.name == name]
         if takers and set(options[name]) - {key for component in takers for key in component.options()}:
-            make_config(takers[0], options[name], repr(name))  # raises, and says what they may have meant
+            make_config(
+                takers[0], options[name], repr(name), plugins, Path.cwd()
+            )  # raises, and says what they may have meant
 
 
 def _owner(offer: Offer, module: object | str | None) -> str:
@@ -209,7 +213,7 @@ def _checks_in_time(subject: Subject, offer: Offer, options: Options) -> list[Ch
         return within(subject.time_limit, lambda: _checks(subject, offer, options))
     except TimeUpError as error:
         what = "building it and trying what it can be checked with"
-        raise out_of_time(what, subject.time_limit, subject.label, subject.packages, error) from error
+        raise out_of_time(what, subject, error) from error
 
 
 def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:
@@ -239,13 +243,13 @@ def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
 def _texts(subject: Subject, offer: Offer, options: Options) -> Iterator[str]:
     yield TEXT
     for other in _neighbours(subject, offer, "corpus", options):
-        corpus = _build(other, subject, options)
+        corpus = build_from_table(subject.plugins, "corpus", _table(other, options), subject.fitted_context())
         yield next(iter(corpus.read()), "")[:4000]
 
 
 def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any] | None:
     """The table of a trainer of the same package that takes the model; None where none is needed or known."""
-    context = subject.context(tokenizer=fitted_tokenizer(subject.plugins, subject.context()))
+    context = subject.fitted_context()
     try:
         model = subject.build(context)
     except TextgenError as error:
@@ -255,23 +259,18 @@ def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mappin
     if is_torch_module(model):
         return None
     for other in _neighbours(subject, offer, "trainer", options):
-        if _trains(_build(other, subject, options), model, context):
-            return {"type": other.qualified_name, **_options_of(other, options)}
+        table = _table(other, options)
+        if _trains(build_from_table(subject.plugins, "trainer", table, context), model, context):
+            return table
     return None
 
 
 def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any]:
     """The table of a model that the trainer takes: a small recurrent network, or one of the same package."""
-    context = subject.context(tokenizer=fitted_tokenizer(subject.plugins, subject.context()))
-    rnn = subject.plugins.find("model", str(SMALL_RNN["type"]))
-    candidates: list[tuple[Component, dict[str, Any], str]] = []
-    if isinstance(rnn, Offer):
-        candidates.append((rnn.component, {k: v for k, v in SMALL_RNN.items() if k != "type"}, str(SMALL_RNN["type"])))
-    for other in _neighbours(subject, offer, "model", options):
-        candidates.append((other.component, _options_of(other, options), other.qualified_name))
-    for component, table, name in candidates:
+    context = subject.fitted_context()
+    for table in (SMALL_RNN, *(_table(other, options) for other in _neighbours(subject, offer, "model", options))):
         try:
-            model = component.build(make_config(component, table, name), context)
+            model = build_from_table(subject.plugins, "model", table, context)
         except TextgenError:
             continue
         try:
@@ -279,7 +278,7 @@ def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[
         except FAILURES:  # the suite will say so
             return SMALL_RNN
         if _trains(trainer, model, context):
-            return {"type": name, **table}
+            return table
     raise Skip("it trains neither a small rnn nor a model of its package; use check_trainer(model=...)")
 
 
@@ -303,10 +302,9 @@ def _neighbours(subject: Subject, offer: Offer, kind: str, options: Options) -> 
     ]
 
 
-def _build(offer: Offer, subject: Subject, options: Options) -> Any:
-    context = subject.context(tokenizer=fitted_tokenizer(subject.plugins, subject.context()))
-    config = make_config(offer.component, _options_of(offer, options), offer.qualified_name)
-    return offer.component.build(config, context)
+def _table(offer: Offer, options: Options) -> dict[str, Any]:
+    """A component with the options that it is given, as a pipeline has it."""
+    return {"type": offer.qualified_name, **_options_of(offer, options)}
 
 
 def _options_of(offer: Offer, options: Options) -> dict[str, Any]:

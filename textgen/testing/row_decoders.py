@@ -9,8 +9,7 @@ from hypothesis import strategies as strategy
 
 from textgen.generation.sampling import to_numpy
 from textgen.protocols import Array, Ids
-from textgen.testing import statements as st
-from textgen.testing.decoders import DecoderSuite, difference
+from textgen.testing.decoders import DecoderSuite
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -19,10 +18,11 @@ def check_rows_come_and_go(suite: DecoderSuite) -> None:
     """Rows taken, joined and saved, if the decoder offers to."""
     offered = [name for name in ("take", "join") if callable(getattr(suite.model.decoder(1), name, None))]
     if len(offered) == 1:
-        suite.fail(st.MODEL_TAKE_JOIN, f"the decoder offers {offered[0]}() alone")
+        suite.fail(f"the decoder offers {offered[0]}() alone")
     if offered:
-        suite.each(_Taken(suite).check, place=strategy.integers(0, 9))
-        suite.each(_Joined(suite).check, place=strategy.integers(0, 9))
+        rows = _Rows(suite)
+        suite.each(rows.take, place=strategy.integers(0, 9))
+        suite.each(rows.join, place=strategy.integers(0, 9))
 
 
 class _Rows:
@@ -30,19 +30,16 @@ class _Rows:
 
     def __init__(self, suite: DecoderSuite) -> None:
         self.suite, self.model = suite, suite.model
-        exact = getattr(suite.model.decoder(1), "exact_rows", True)
-        self.tolerance = 0.0 if exact else suite.tolerance
-        self.promise = ", though exact_rows is not False" if exact else ""
+        self.is_exact = getattr(suite.model.decoder(1), "exact_rows", True)
 
     def same(self, given: Array, expected: Array, what: str) -> None:
-        if apart := difference(to_numpy(given), to_numpy(expected), self.suite.tolerance):
-            self.suite.fail(st.MODEL_TAKE_JOIN, f"{what} gave {apart}")
-        if apart := difference(to_numpy(given), to_numpy(expected), self.tolerance):
-            self.suite.fail(st.MODEL_TAKE_JOIN, f"{what} gave {apart}{self.promise}")
+        self.suite.same(given, to_numpy(expected), what)
+        if self.is_exact:
+            self.suite.same(given, to_numpy(expected), what, ", though exact_rows is not False", slack=0)
 
     def size(self, decoder: Any, rows: int, what: str) -> None:
         if decoder.batch_size != rows:
-            self.suite.fail(st.MODEL_TAKE_JOIN, f"after {what}, batch_size is {decoder.batch_size}, not {rows}")
+            self.suite.fail(f"after {what}, batch_size is {decoder.batch_size}, not {rows}")
 
     def fed(self, *calls: Ids) -> tuple[Any, Array]:
         """A decoder, and a copy of the logits after the last of these calls."""
@@ -50,9 +47,7 @@ class _Rows:
         logits = [to_numpy(decoder.extend(tokens)).copy() for tokens in calls]
         return decoder, logits[-1]
 
-
-class _Taken(_Rows):
-    def check(self, fed: Ids, place: int) -> None:
+    def take(self, fed: Ids, place: int) -> None:
         """Rows taken go on as the decoder's own rows, which do not notice."""
         place = min(place, fed.shape[1] - 1)
         before, after = fed[:, :place], fed[:, place:]
@@ -68,9 +63,7 @@ class _Taken(_Rows):
         self.size(decoder, len(fed), "take()")
         self.same(decoder.extend(after), there, "the decoder that rows were taken from")
 
-
-class _Joined(_Rows):
-    def check(self, fed: Ids, place: int) -> None:
+    def join(self, fed: Ids, place: int) -> None:
         """Rows joined go on as each decoder's rows alone, and so does the state of each."""
         ours, theirs = fed[:, :place], np.concatenate([fed[:1], fed[:1]], axis=1)
         decoder, mine = self.fed(ours)
@@ -93,10 +86,8 @@ class _Joined(_Rows):
         forms = [{name: (array.dtype, array.shape) for name, array in each.items()} for each in (state, expected)]
         if forms[0] != forms[1]:
             name = next(name for name in {**forms[0], **forms[1]} if forms[0].get(name) != forms[1].get(name))
-            seen = (
-                f"after join() and take(), {name} of a row's state has {forms[0].get(name)}, alone {forms[1].get(name)}"
-            )
-            self.suite.fail(st.MODEL_TAKE_JOIN, seen)
+            after, alone = (form.get(name) for form in forms)
+            self.suite.fail(f"after join() and take(), {name} of a row's state has {after}, alone {alone}")
         other = self.model.decoder(1)
         other.write_state(state)
         self.same(other.extend(tokens), single.extend(tokens), "a decoder that took over the state of a joined row")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,27 +16,17 @@ from textgen.errors import ContractError
 from textgen.files.reading import dump_tensors, load_tensors
 from textgen.generation.chain import Chain
 from textgen.generation.links import LEVELS, Link
-from textgen.generation.sampling import SequenceHistory, to_numpy
+from textgen.generation.sampling import LEVEL_OF, SequenceHistory, to_numpy
 from textgen.plugin.component import Offer, Plugin
-from textgen.protocols import Ids, Tensors
-from textgen.testing import statements as st
+from textgen.protocols import Ids
 from textgen.testing.environment import Subject
-from textgen.testing.outcomes import Skip
-from textgen.testing.statements import Statement
+from textgen.testing.outcomes import Skip, Violation
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _PROMPTS: Final = (0, 5, 40)  # their lengths
 _STEPS: Final = 24
 _TOLERANCE: Final = 1e-4
-
-
-class ReadTooMuch(Exception):
-    """A sampler read what it had not announced. `statement` is the one that it broke."""
-
-    def __init__(self, read: str, announced: str, statement: Statement) -> None:
-        super().__init__(f"it read {read}, and its attribute {announced}")
-        self.statement = statement
 
 
 @attrs.frozen
@@ -50,39 +40,16 @@ class SamplerTexts:
     link: Link
     level: str
 
-    @property
-    def lengths(self) -> Any:
-        """(B,) tokens after the prompt."""
-        return self._at_least("lengths", "lengths").lengths
-
-    @property
-    def prompt_lengths(self) -> Any:
-        """(B,) tokens in the prompt."""
-        return self._at_least("lengths", "prompt_lengths").prompt_lengths
-
-    @property
-    def counts(self) -> Any:
-        """(B, V) of tokens after the prompt."""
-        return self._at_least("counts", "counts").counts
-
-    @property
-    def prompt_counts(self) -> Any:
-        """(B, V) of the prompt."""
-        return self._at_least("counts", "prompt_counts").prompt_counts
-
-    def tokens(self, row: int) -> Ids:
-        """(N,) ids of a row."""
-        return self._at_least("tokens", "tokens(row)").tokens(row)
-
-    @property
-    def state(self) -> Tensors:
-        """The sampler's own."""
-        return self.link.view(self.rows).state
+    def __getattr__(self, name: str) -> Any:
+        if LEVELS.index(self.level) < LEVELS.index(LEVEL_OF.get(name, "none")):
+            read = "history.tokens(row)" if name == "tokens" else f"history.{name}"
+            raise Violation(f"it read {read}, and its attribute history is {self.level!r}", "sampler-history")
+        return getattr(self.link.view(self.rows), name)
 
     def random(self, count: int = 1) -> npt.NDArray[np.float64]:
         """(B, count) numbers, if it has announced that it reads them."""
         if not self.link.random:
-            raise ReadTooMuch("history.random()", "random is not True", st.SAMPLER_RANDOM)
+            raise Violation("it read history.random(), and its attribute random is not True", "sampler-random")
         return self.link.view(self.rows).random(count)
 
     def only(self, row: int) -> SamplerTexts:
@@ -91,17 +58,12 @@ class SamplerTexts:
         one.keep_rows([row])
         return attrs.evolve(self, rows=one)
 
-    def _at_least(self, level: str, name: str) -> SequenceHistory:
-        if LEVELS.index(self.level) < LEVELS.index(level):
-            raise ReadTooMuch(f"history.{name}", f"history is {self.level!r}", st.SAMPLER_HISTORY)
-        return self.rows
 
-
-def chain_of(sampler: Any, subject: Subject, vocab_size: int) -> Chain:
+def chain_of(sampler: Any, subject: Subject) -> Chain:
     """A chain of one sampler, with all of the texts kept. Raises ContractError."""
     offer = Offer("sampler", subject.component, Plugin(subject.module or "", "unpackaged", "0"))
     link = attrs.evolve(Link.of(sampler, offer, 0, 0), level="tokens")
-    return Chain((link,), offer, vocab_size)
+    return Chain((link,), offer, subject.tokenizer.vocab_size)
 
 
 def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistory:
@@ -131,14 +93,9 @@ def advance(
 
 @attrs.frozen
 class StateChecks:
-    """What a sampler keeps for each row, and the random numbers that it reads.
-
-    build   another sampler
-    """
+    """What a sampler keeps for each row, and the random numbers that it reads."""
 
     subject: Subject
-    vocab_size: int
-    build: Callable[[], Any]
 
     def form(self) -> None:
         """Of the states that `start` and `accept` give."""
@@ -149,12 +106,10 @@ class StateChecks:
                 rows = self._rows(chain)
                 for logits, _ in itertools.islice(self._steps(len(_PROMPTS)), 3):
                     self._accept(link, logits, rows)
-        except ReadTooMuch as error:
-            self.subject.fail(error.statement, str(error))
         except ContractError as error:
             if error.__cause__ is not None:
                 raise error.__cause__ from None
-            self.subject.fail(st.SAMPLER_STATE_FORM, error.cause)
+            raise Violation(error.cause) from error
 
     def form_outcome(self) -> None:
         """That of `form`, which every other check needs."""
@@ -193,35 +148,31 @@ class StateChecks:
         chain = self._chain()
         if not chain.links[0].random:
             raise Skip("it reads no random numbers")
-        rows = self._rows(chain)
+        rows, first, others = self._rows(chain), slice(1), slice(1, None)
         for logits, uniforms in self._steps(len(_PROMPTS)):
             given = self._output(chain, logits, rows)
-            others = copy.deepcopy(rows)
-            others.streams[1:] += np.uint64(100)
-            again = self._output(chain, logits, others)
-            if not np.allclose(given[0], again[0], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-                self.subject.fail(st.SAMPLER_RANDOM, "row 0 gives other logits once other rows have other numbers")
-            others.streams[0] += np.uint64(100)
-            others.streams[1:] -= np.uint64(100)
-            again = self._output(chain, logits, others)
-            if not np.allclose(given[1:], again[1:], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-                self.subject.fail(st.SAMPLER_RANDOM, "row 1 gives other logits once row 0 has other numbers")
+            for row, mine, rest, whose in ((0, first, others, "other rows have"), (1, others, first, "row 0 has")):
+                changed = copy.deepcopy(rows)
+                changed.streams[rest] += np.uint64(100)
+                again = self._output(chain, logits, changed)
+                if not np.allclose(given[mine], again[mine], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
+                    raise Violation(f"row {row} gives other logits once {whose} other numbers")
             if (chain.pick(logits, rows, uniforms) < 0).any():
                 return
 
     def _chain(self) -> Chain:
-        return chain_of(self.build(), self.subject, self.vocab_size)
+        return chain_of(self.subject.build(self.subject.fitted_context(training=False)), self.subject)
 
     def _rows(self, chain: Chain) -> SequenceHistory:
         rng = np.random.default_rng(1)
-        prompts = [rng.integers(0, self.vocab_size, length) for length in _PROMPTS]
+        prompts = [rng.integers(0, self.subject.tokenizer.vocab_size, length) for length in _PROMPTS]
         return chain.begin(prompts, [(7, row) for row in range(len(_PROMPTS))])
 
     def _steps(self, batch: int) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]]:
         """Logits (B, V), and the numbers (B,) that tokens are drawn by."""
         rng = np.random.default_rng(0)
         for _ in range(_STEPS):
-            yield rng.normal(0, 3, (batch, self.vocab_size)).astype(np.float32), rng.random(batch)
+            yield rng.normal(0, 3, (batch, self.subject.tokenizer.vocab_size)).astype(np.float32), rng.random(batch)
 
     def _outputs(
         self, chain: Chain, rows: SequenceHistory, steps: Sequence[Any], order: Sequence[int]
@@ -245,8 +196,7 @@ class StateChecks:
         for step, (before, after) in enumerate(zip(expected, given, strict=False)):
             for place, row in enumerate(order):
                 if not np.allclose(after[place], before[row], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-                    seen = f"row {row} of {len(_PROMPTS)} gives other logits {what}, {step + 1} steps on"
-                    self.subject.fail(st.SAMPLER_STATE, seen)
+                    raise Violation(f"row {row} of {len(_PROMPTS)} gives other logits {what}, {step + 1} steps on")
 
     def _accept(self, link: Link, logits: npt.NDArray[Any], rows: SequenceHistory) -> None:
         """A step, in which `accept` gives a state, and writes into none."""
@@ -258,6 +208,6 @@ class StateChecks:
         after = link.accept(tokens, given, rows)
         for name, array in before.items():
             if not np.array_equal(array, rows.states[link.key][name]):
-                self.subject.fail(st.SAMPLER_INPUT, f"accept wrote into history.state[{name!r}]; it returns the state")
+                raise Violation(f"accept wrote into history.state[{name!r}]; it returns the state", "sampler-input")
         rows.states[link.key] = after
         rows.add(tokens)

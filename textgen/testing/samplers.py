@@ -6,6 +6,7 @@ import contextlib
 import copy
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -16,16 +17,15 @@ from hypothesis.extra import numpy as arrays
 
 from textgen.generation.links import LEVELS
 from textgen.generation.sampling import to_numpy
-from textgen.plugin.component import BuildContext, Component
+from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Array
-from textgen.testing import statements as st
-from textgen.testing.environment import Subject, fitted_tokenizer, subject
+from textgen.testing.environment import Subject, close, subject
 from textgen.testing.examples import for_all, in_threads
-from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.other_process import process_check
-from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks, shown
-from textgen.testing.sampler_texts import ReadTooMuch, SamplerTexts, StateChecks, advance, chain_of, texts_of
+from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks, shown
+from textgen.testing.sampler_texts import SamplerTexts, StateChecks, advance, chain_of, texts_of
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -56,66 +56,53 @@ def check_sampler(
     time_limit  seconds for each check
     """
     with subject("sampler", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(sampler_checks(made), made.label, made.packages, time_limit))
+        return raise_first(run_checks(sampler_checks(made), made))
 
 
 def sampler_checks(subject: Subject) -> list[Check]:
     """The suite."""
-    suite = _Suite(subject)
+    suite, states = _Suite(subject), StateChecks(subject)
     return [
         *general_checks(subject, suite.build),
-        Check(st.SAMPLER_HISTORY, suite.level, trial=True),
-        Check(st.SAMPLER_STATE_FORM, lambda: suite.states().form(), trial=True),
-        Check(st.SAMPLER_SHAPE, suite.plain_call, trial=True),
-        Check(st.COMPONENT_RAISES, lambda: suite.each(suite.any_call), trial=True),
-        Check(st.SAMPLER_HISTORY, lambda: suite.each(suite.history)),
-        Check(st.SAMPLER_SHAPE, lambda: suite.each(suite.shape)),
-        Check(st.SAMPLER_DTYPE, lambda: suite.each(suite.dtype)),
-        Check(st.SAMPLER_INPUT, lambda: suite.each(suite.input)),
-        Check(st.SAMPLER_FINITE, lambda: suite.each(suite.finite)),
-        calls_check(subject, suite.calls),
-        Check(st.SAMPLER_DETERMINISTIC, suite.always_the_same, after=(st.COMPONENT_CALLS,)),
+        Check("sampler-history", suite.level, trial=True),
+        Check("sampler-state-form", states.form, trial=True),
+        Check("sampler-shape", suite.plain_call, trial=True),
+        Check("component-raises", lambda: suite.each(suite.any_call), trial=True),
+        Check("sampler-history", lambda: suite.each(suite.history)),
+        Check("sampler-shape", lambda: suite.each(suite.shape)),
+        Check("sampler-dtype", lambda: suite.each(suite.dtype)),
+        Check("sampler-input", lambda: suite.each(suite.input)),
+        Check("sampler-finite", lambda: suite.each(suite.finite)),
+        calls_check(suite.calls),
+        Check("sampler-deterministic", suite.always_the_same, after=("component-calls",)),
         process_check(subject),
-        Check(st.SAMPLER_POSSIBLE, lambda: suite.each(suite.possible)),
-        Check(st.SAMPLER_FORBIDDEN, lambda: suite.each(suite.forbidden)),
-        Check(st.SAMPLER_STATE_FORM, lambda: suite.states().form_outcome()),
-        Check(st.SAMPLER_RANDOM, lambda: suite.states().random(), after=(st.SAMPLER_DETERMINISTIC,)),
-        Check(st.SAMPLER_STATE, lambda: suite.states().state(), after=(st.SAMPLER_DETERMINISTIC, st.SAMPLER_RANDOM)),
-        Check(st.SAMPLER_ROWS, lambda: suite.each(suite.rows), after=(st.SAMPLER_DETERMINISTIC, st.SAMPLER_RANDOM)),
-        Check(st.SAMPLER_PROMISE, suite.promise),
-        Check(st.SAMPLER_TORCH, suite.torch, after=(st.SAMPLER_DETERMINISTIC, st.SAMPLER_DTYPE)),
-        Check(st.SAMPLER_DEVICE, suite.device, after=(st.SAMPLER_TORCH,)),
-        Check(st.SAMPLER_THREADS, suite.threads, after=(st.SAMPLER_DETERMINISTIC,)),
+        Check("sampler-possible", lambda: suite.each(suite.possible)),
+        Check("sampler-forbidden", lambda: suite.each(suite.forbidden)),
+        Check("sampler-state-form", states.form_outcome),
+        Check("sampler-random", states.random, after=("sampler-deterministic",)),
+        Check("sampler-state", states.state, after=("sampler-deterministic", "sampler-random")),
+        Check("sampler-rows", lambda: suite.each(suite.rows), after=("sampler-deterministic", "sampler-random")),
+        Check("sampler-promise", suite.promise),
+        Check("sampler-torch", suite.torch, after=("sampler-deterministic", "sampler-dtype")),
+        Check("sampler-device", suite.device, after=("sampler-torch",)),
+        Check("sampler-threads", suite.threads, after=("sampler-deterministic",)),
     ]
 
 
-@attrs.define
+@attrs.frozen
 class _Suite:
     subject: Subject
-    _made: Any = None
-    _context: BuildContext | None = None
 
     def build(self) -> Any:
-        return self.subject.build(self.context())
+        return self.subject.build(self.subject.fitted_context(training=False))
 
-    def context(self) -> BuildContext:
-        if self._context is None:
-            bare = self.subject.context(training=False)
-            self._context = attrs.evolve(bare, tokenizer=fitted_tokenizer(self.subject.plugins, bare))
-        return self._context
-
-    @property
+    @cached_property
     def sampler(self) -> Any:
-        if self._made is None:
-            self._made = self.build()
-        return self._made
-
-    def states(self) -> StateChecks:
-        return StateChecks(self.subject, self.context().vocab_size, self.build)
+        return self.build()
 
     def each(self, check: Callable[[Logits, SamplerTexts], None]) -> None:
         """Make a check with many logits (B, V) and histories."""
-        size = self.context().vocab_size
+        size = self.subject.tokenizer.vocab_size
         numbers = strategy.floats(-_LARGEST, _LARGEST, width=32) | strategy.just(-np.inf)
 
         def one(values: Any, seed: int, length: int, wide: bool) -> None:
@@ -137,19 +124,19 @@ class _Suite:
         )
 
     def _texts(self, batch: int, seed: int, length: int) -> SamplerTexts:
-        chain = chain_of(self.sampler, self.subject, self.context().vocab_size)
+        chain = chain_of(self.sampler, self.subject)
         return SamplerTexts(texts_of(chain, batch, seed, length), chain.links[0], "tokens")
 
     def level(self) -> str:
         """What it announces to read."""
         level = getattr(self.sampler, "history", "tokens")
         if level not in LEVELS:
-            self.subject.fail(st.SAMPLER_HISTORY, f"history is {level!r}, and must be one of {', '.join(LEVELS)}")
+            raise Violation(f"history is {level!r}, and must be one of {', '.join(LEVELS)}")
         return str(level)
 
     def plain_call(self) -> None:
         """Of everyday logits."""
-        logits = np.random.default_rng(0).normal(0, 3, (2, self.context().vocab_size)).astype(np.float32)
+        logits = np.random.default_rng(0).normal(0, 3, (2, self.subject.tokenizer.vocab_size)).astype(np.float32)
         with np.errstate(invalid="ignore"):
             self.shape(logits, self._texts(2, 0, 6))
 
@@ -159,40 +146,38 @@ class _Suite:
     def shape(self, logits: Logits, texts: SamplerTexts) -> None:
         given = self.sampler(logits.copy(), texts)
         if getattr(given, "shape", None) != logits.shape:
-            self.subject.fail(st.SAMPLER_SHAPE, f"logits {logits.shape} came back as {shown(given)}")
+            raise Violation(f"logits {logits.shape} came back as {shown(given)}")
 
     def dtype(self, logits: Logits, texts: SamplerTexts) -> None:
         given = self.sampler(logits.copy(), texts)
         if not isinstance(given, np.ndarray) or given.dtype != logits.dtype:
             kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
-            self.subject.fail(st.SAMPLER_DTYPE, f"a NumPy array of {logits.dtype} came back as {kind}")
+            raise Violation(f"a NumPy array of {logits.dtype} came back as {kind}")
 
     def input(self, logits: Logits, texts: SamplerTexts) -> None:
         given, before = logits.copy(), copy.deepcopy(texts.rows)
         self.sampler(given, texts)
         for name in ("lengths", "prompt_lengths", "counts", "prompt_counts"):
             if not np.array_equal(getattr(texts.rows, name), getattr(before, name)):
-                self.subject.fail(st.SAMPLER_INPUT, f"it wrote into history.{name}")
+                raise Violation(f"it wrote into history.{name}")
         if not np.array_equal(given, logits):
             places = np.argwhere(given != logits)[0].tolist()
-            self.subject.fail(st.SAMPLER_INPUT, f"it wrote into the logits that came in, at {places}")
+            raise Violation(f"it wrote into the logits that came in, at {places}")
 
     def calls(self) -> None:
+        import torch
+
         sampler, rng = self.build(), np.random.default_rng(0)
         for libraries in ("NumPy", "torch"):
-            logits: Array = rng.normal(0, 3, (2, self.context().vocab_size))
+            logits: Array = rng.normal(0, 3, (2, self.subject.tokenizer.vocab_size))
             if libraries == "torch":
-                with contextlib.suppress(Skip):
-                    logits = _torch().from_numpy(logits)
+                logits = torch.from_numpy(logits)
             with contextlib.suppress(Exception):  # sampler-torch says so
                 sampler(logits, self._texts(2, 0, 6))
         close(sampler)
 
     def history(self, logits: Logits, texts: SamplerTexts) -> None:
-        try:
-            self.sampler(logits.copy(), attrs.evolve(texts, level=self.level()))
-        except ReadTooMuch as error:
-            self.subject.fail(error.statement, str(error))
+        self.sampler(logits.copy(), attrs.evolve(texts, level=self.level()))
 
     def deterministic(self, logits: Logits, texts: SamplerTexts) -> None:
         first = to_numpy(self.sampler(logits.copy(), texts)).copy()
@@ -200,7 +185,7 @@ class _Suite:
         again = to_numpy(self.sampler(logits.copy(), texts))
         anew = to_numpy(self.build()(logits.copy(), texts))
         if not all(np.array_equal(first, other, equal_nan=True) for other in (again, anew)):
-            self.subject.fail(st.SAMPLER_DETERMINISTIC, "the same logits and history gave other logits a second time")
+            raise Violation("the same logits and history gave other logits a second time")
 
     def always_the_same(self) -> None:
         self.each(self.deterministic)
@@ -208,9 +193,9 @@ class _Suite:
 
     def step_by_step(self) -> None:
         """One text from step to step, each compared with a sampler that has not seen the steps before."""
-        rng, size = np.random.default_rng(0), self.context().vocab_size
+        rng, size = np.random.default_rng(0), self.subject.tokenizer.vocab_size
         one = self.build()
-        chain = chain_of(one, self.subject, size)
+        chain = chain_of(one, self.subject)
         rows = chain.begin([rng.integers(0, size, length) for length in (3, _PROMPT)], [(0, 0), (0, 1)])
         texts = SamplerTexts(rows, chain.links[0], "tokens")
         for step in range(_STEPS):
@@ -218,7 +203,7 @@ class _Suite:
             given = to_numpy(one(logits.copy(), texts)).copy()
             if not np.array_equal(given, to_numpy(self.build()(logits.copy(), texts)), equal_nan=True):
                 seen = f"step {step + 1} of a text gave other logits than to a sampler that had not seen those before"
-                self.subject.fail(st.SAMPLER_DETERMINISTIC, seen)
+                raise Violation(seen)
             if not advance(chain, rows, logits, np.arange(size), rng):
                 break
 
@@ -227,28 +212,26 @@ class _Suite:
         for name, wrong in (("NaN", np.isnan(given)), ("+inf", given == np.inf)):
             if wrong.any():
                 row, token = np.argwhere(wrong)[0].tolist()
-                self.subject.fail(st.SAMPLER_FINITE, f"it made {name} of the logit {logits[row, token]:g}")
+                raise Violation(f"it made {name} of the logit {logits[row, token]:g}")
 
     def possible(self, logits: Logits, texts: SamplerTexts) -> None:
         if texts.link.ends:
             return
         given = to_numpy(self.sampler(logits.copy(), texts))
         if (given == -np.inf).all(axis=1).any():
-            self.subject.fail(st.SAMPLER_POSSIBLE, "it forbade every token of a row")
+            raise Violation("it forbade every token of a row")
 
     def forbidden(self, logits: Logits, texts: SamplerTexts) -> None:
         given = to_numpy(self.sampler(logits.copy(), texts))
         if (given[logits == -np.inf] > -np.inf).any():
-            self.subject.fail(st.SAMPLER_FORBIDDEN, "a token of logit -inf came back possible")
+            raise Violation("a token of logit -inf came back possible")
 
     def rows(self, logits: Logits, texts: SamplerTexts) -> None:
         together = to_numpy(self.sampler(logits.copy(), texts)).copy()
         for row in range(len(logits)):
             alone = to_numpy(self.sampler(logits[row : row + 1].copy(), texts.only(row)))[0]
             if not np.allclose(alone, together[row], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-                self.subject.fail(
-                    st.SAMPLER_ROWS, f"row {row} of {len(logits)} gives something else alone than in the batch"
-                )
+                raise Violation(f"row {row} of {len(logits)} gives something else alone than in the batch")
 
     def promise(self) -> None:
         if not getattr(self.sampler, "deterministic", False):
@@ -261,25 +244,27 @@ class _Suite:
             return  # sampler-finite says so
         left = given > -np.inf
         if (left.sum(axis=1) != 1).any() or (left.argmax(axis=1) != logits.argmax(axis=1)).any():
-            self.subject.fail(st.SAMPLER_PROMISE, f"it left the tokens {np.flatnonzero(left[0]).tolist()[:5]} in a row")
+            raise Violation(f"it left the tokens {np.flatnonzero(left[0]).tolist()[:5]} in a row")
 
     def torch(self) -> None:
-        torch = _torch()
-        self.each(lambda logits, texts: self._as_torch(torch, logits, texts))
+        self.each(self._as_torch)
 
-    def _as_torch(self, torch: Any, logits: Logits, texts: SamplerTexts) -> None:
+    def _as_torch(self, logits: Logits, texts: SamplerTexts) -> None:
+        import torch
+
         expected = to_numpy(self.sampler(logits.copy(), texts)).copy()
         given: Array = self.sampler(torch.from_numpy(logits.copy()), texts)
         if not isinstance(given, torch.Tensor) or str(given.dtype) != f"torch.{logits.dtype}":
             kind = getattr(given, "dtype", type(given).__name__)
-            self.subject.fail(st.SAMPLER_TORCH, f"a tensor of torch.{logits.dtype} came back as {kind}")
+            raise Violation(f"a tensor of torch.{logits.dtype} came back as {kind}")
         if not np.allclose(to_numpy(given), expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-            self.subject.fail(st.SAMPLER_TORCH, "a tensor gave other logits than an array of the same numbers")
+            raise Violation("a tensor gave other logits than an array of the same numbers")
 
     def device(self) -> None:
         """Tensors of torch's device "meta", which have shapes and no numbers: all of a GPU that no machine lacks."""
-        torch = _torch()
-        logits = torch.empty((2, self.context().vocab_size), device="meta")
+        import torch
+
+        logits = torch.empty((2, self.subject.tokenizer.vocab_size), device="meta")
         try:
             given = self.sampler(logits, self._texts(2, 0, 6))
         except Exception as error:
@@ -287,11 +272,11 @@ class _Suite:
                 raise
             return  # it looks at a number, which is not there to be looked at
         if given.device != logits.device:
-            self.subject.fail(st.SAMPLER_DEVICE, f"a tensor on another device came back on {given.device}")
+            raise Violation(f"a tensor on another device came back on {given.device}")
 
     def threads(self) -> None:
         rng = np.random.default_rng(0)
-        size = self.context().vocab_size
+        size = self.subject.tokenizer.vocab_size
         given = [rng.normal(0, 3, (2, size)) for _ in range(6)]
         texts = [self._texts(2, seed, 6) for seed in range(6)]
         alone = [to_numpy(self.sampler(x.copy(), t)).copy() for x, t in zip(given, texts, strict=True)]
@@ -303,12 +288,4 @@ class _Suite:
             )
 
         if not all(in_threads(work)):
-            self.subject.fail(st.SAMPLER_THREADS, "a call gave other logits while other threads called too")
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise Skip("torch is not installed") from None
-    return torch
+            raise Violation("a call gave other logits while other threads called too")

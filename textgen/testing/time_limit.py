@@ -6,9 +6,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
 from types import FrameType, TracebackType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from textgen.contracts.guards import FAILURES
 
@@ -82,34 +83,25 @@ def _would_lose_it(frame: FrameType | None) -> bool:
 
 
 def _left_behind(seconds: float, call: Callable[[], _Result]) -> _Result:
-    results: list[_Result] = []
-    errors: list[BaseException] = []
+    made: Future[_Result] = Future()
 
     def work() -> None:
         try:
-            results.append(call())
+            made.set_result(call())
         except FAILURES as error:
-            errors.append(error)
+            made.set_exception(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
         raise TimeUpError().with_traceback(_traceback(sys._current_frames().get(thread.ident or 0)))
-    if errors:
-        raise errors[0]
-    return results[0]
+    return made.result()
 
 
 def _traceback(frame: FrameType | None) -> TracebackType | None:
     """A traceback to a frame, as an exception in it would have."""
     made = None
-    for each in _outwards(frame):
-        made = TracebackType(made, each, each.f_lasti, each.f_lineno)
-    return made
-
-
-def _outwards(frame: FrameType | None) -> Iterator[Any]:
     while frame is not None:
-        yield frame
-        frame = frame.f_back
+        made, frame = TracebackType(made, frame, frame.f_lasti, frame.f_lineno), frame.f_back
+    return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -16,21 +17,18 @@ from textgen.errors import TextgenError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Ids
-from textgen.testing import statements as st
-from textgen.testing.document_ends import check_end
-from textgen.testing.environment import TEXT, Subject, subject
+from textgen.testing.environment import TEXT, Subject, close, subject
 from textgen.testing.examples import cuts, for_all, in_threads, texts
-from textgen.testing.general import calls_check, close, general_checks
+from textgen.testing.general import calls_check, general_checks
 from textgen.testing.other_process import process_check
-from textgen.testing.outcomes import Check, Outcome, raise_first, run_checks
+from textgen.testing.outcomes import Check, Outcome, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
-from textgen.testing.unknown_text import check_unknown, shown_ids
+from textgen.testing.tokenizer_texts import check_end, check_unknown, shown_ids
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
 _EXAMPLES: Final = 40
 _STRETCH: Final = 60  # characters of the sample that an example takes
-_LETTERS: Final = "漢字한글ЖЫқδωאשगतხნมთბ"  # of which most texts have none
 
 
 def check_tokenizer(
@@ -51,7 +49,7 @@ def check_tokenizer(
     time_limit  seconds for each check
     """
     with subject("tokenizer", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(tokenizer_checks(made, text), made.label, made.packages, time_limit))
+        return raise_first(run_checks(tokenizer_checks(made, text), made))
 
 
 def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
@@ -59,40 +57,37 @@ def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
     suite = _Suite(subject, text)
     return [
         *general_checks(subject, subject.build, text=text),
-        Check(st.TOKENIZER_FIT, lambda: suite.tokenizer, trial=True),
-        Check(st.TOKENIZER_VOCABULARY, suite.vocabulary, trial=True),
-        Check(st.TOKENIZER_IDS, lambda: suite.check_ids(st.TOKENIZER_IDS, suite.text), trial=True),
-        Check(st.TOKENIZER_DECODE, suite.plain_decode, trial=True),
-        calls_check(subject, suite.calls),
-        Check(st.TOKENIZER_FIT, suite.fit),
-        Check(st.TOKENIZER_VOCABULARY, suite.vocabulary),
-        Check(st.TOKENIZER_IDS, suite.ids),
-        Check(st.TOKENIZER_DETERMINISTIC, suite.deterministic, after=(st.COMPONENT_CALLS,)),
+        Check("tokenizer-fit", lambda: suite.tokenizer, trial=True),
+        Check("tokenizer-vocabulary", suite.vocabulary, trial=True),
+        Check("tokenizer-ids", lambda: suite.check_ids(suite.text), trial=True),
+        Check("tokenizer-decode", suite.plain_decode, trial=True),
+        calls_check(suite.calls),
+        Check("tokenizer-fit", suite.fit),
+        Check("tokenizer-vocabulary", suite.vocabulary),
+        Check("tokenizer-ids", suite.ids),
+        Check("tokenizer-deterministic", suite.deterministic, after=("component-calls",)),
         process_check(subject, text=text),
-        Check(st.TOKENIZER_ANY_TEXT, suite.any_text),
-        Check(st.TOKENIZER_UNKNOWN, suite.unknown, after=(st.TOKENIZER_DETERMINISTIC, st.TOKENIZER_ANY_TEXT)),
-        Check(st.TOKENIZER_DECODE, suite.decode),
-        Check(st.TOKENIZER_ROUND_TRIP, suite.round_trip),
-        Check(st.TOKENIZER_PIECES, suite.pieces),
-        Check(st.TOKENIZER_STREAM, suite.stream),
-        Check(st.TOKENIZER_END, lambda: check_end(subject, text)),
-        Check(st.TOKENIZER_SAVED, suite.saved),
-        Check(st.TOKENIZER_THREADS, suite.threads),
-        Check(st.TOKENIZER_APART, suite.apart, after=(st.TOKENIZER_DETERMINISTIC,)),
+        Check("tokenizer-any-text", suite.any_text),
+        Check("tokenizer-unknown", suite.unknown, after=("tokenizer-deterministic", "tokenizer-any-text")),
+        Check("tokenizer-decode", suite.decode),
+        Check("tokenizer-round-trip", lambda: suite.stretches(suite.round_trip)),
+        Check("tokenizer-pieces", lambda: suite.stretches(suite.pieces, places=cuts(_STRETCH))),
+        Check("tokenizer-stream", suite.stream),
+        Check("tokenizer-end", lambda: check_end(subject, text)),
+        Check("tokenizer-saved", suite.saved),
+        Check("tokenizer-threads", suite.threads),
+        Check("tokenizer-apart", suite.apart, after=("tokenizer-deterministic",)),
     ]
 
 
-@attrs.define
+@attrs.frozen
 class _Suite:
     subject: Subject
     text: str
-    _fitted: Any = None
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
-        if self._fitted is None:
-            self._fitted = self._fit_new()
-        return self._fitted
+        return self._fit_new()
 
     def calls(self) -> None:
         tokenizer = self._fit_new()
@@ -108,41 +103,38 @@ class _Suite:
 
         self.subject.build().fit(pieces())
         if not ended:
-            self.subject.fail(st.TOKENIZER_FIT, "it left pieces unread")
+            raise Violation("it left pieces unread")
         first, second = self._learnt(len(self.text)), self._learnt(7)
         # What differs although the text is cut alike is no matter of the cuts.
         if first != second and first == self._learnt(len(self.text)):
-            self.subject.fail(st.TOKENIZER_FIT, "to_dict() differs after the same text in pieces of 7 characters")
+            raise Violation("to_dict() differs after the same text in pieces of 7 characters")
 
     def vocabulary(self) -> None:
         size, unknown = self.tokenizer.vocab_size, self.tokenizer.unknown_id
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            self.subject.fail(st.TOKENIZER_VOCABULARY, f"vocab_size is {size!r} after fit()")
+            raise Violation(f"vocab_size is {size!r} after fit()")
         if unknown is not None and not (isinstance(unknown, int) and 0 <= unknown < size):
-            self.subject.fail(st.TOKENIZER_VOCABULARY, f"unknown_id is {unknown!r}, and vocab_size is {size}")
+            raise Violation(f"unknown_id is {unknown!r}, and vocab_size is {size}")
         try:
             before = self.subject.build().vocab_size
         except ValueError:
             return
         except FAILURES as error:
-            self.subject.fail(st.TOKENIZER_VOCABULARY, f"before fit() it raised {type(error).__name__}: {error}")
+            raise Violation(f"before fit() it raised {type(error).__name__}: {error}") from error
         if before != size:
-            self.subject.fail(st.TOKENIZER_VOCABULARY, f"vocab_size is {before!r} before fit() and {size} after")
+            raise Violation(f"vocab_size is {before!r} before fit() and {size} after")
 
     def deterministic(self) -> None:
         again = self._fit_new()
         for tokenizer in (self.tokenizer, again):
             if not np.array_equal(tokenizer.encode(self.text), self.tokenizer.encode(self.text)):
-                self.subject.fail(st.TOKENIZER_DETERMINISTIC, "the same text was encoded to other ids a second time")
+                raise Violation("the same text was encoded to other ids a second time")
         if again.to_dict() != self.tokenizer.to_dict():
-            self.subject.fail(st.TOKENIZER_DETERMINISTIC, "to_dict() of a second tokenizer of the same corpus differs")
+            raise Violation("to_dict() of a second tokenizer of the same corpus differs")
 
     def ids(self) -> None:
-        def one(start: int, length: int) -> None:
-            self.check_ids(st.TOKENIZER_IDS, self._stretch(start, length))
-
-        self.check_ids(st.TOKENIZER_IDS, self.text)
-        self._stretches(one)
+        self.check_ids(self.text)
+        self.stretches(self.check_ids)
 
     def any_text(self) -> None:
         def one(text: str) -> None:
@@ -151,15 +143,15 @@ class _Suite:
             except TextgenError:
                 return
             except FAILURES as error:
-                self.subject.fail(st.TOKENIZER_ANY_TEXT, f"encode({text!r}) raised {type(error).__name__}: {error}")
-            self.check_ids(st.TOKENIZER_ANY_TEXT, text)
+                raise Violation(f"encode({text!r}) raised {type(error).__name__}: {error}") from error
+            self.check_ids(text)
 
         for text in ("", "\0", "\U0010ffff", "a" * 3000):
             one(text)
         for_all(_EXAMPLES, one, text=texts())
 
     def unknown(self) -> None:
-        check_unknown(self.subject, self.tokenizer, self.text)
+        check_unknown(self.tokenizer, self.text)
 
     def decode(self) -> None:
         dtypes = strategy.sampled_from([np.uint8, np.int32, np.int64])
@@ -172,39 +164,31 @@ class _Suite:
             given.setflags(write=False)
             text = self.tokenizer.decode(given)
             if not isinstance(text, str):
-                self.subject.fail(st.TOKENIZER_DECODE, f"decode() gave {type(text).__name__}")
+                raise Violation(f"decode() gave {type(text).__name__}")
             if text != self.tokenizer.decode(ids):
-                self.subject.fail(st.TOKENIZER_DECODE, f"the same ids gave other text as {np.dtype(dtype)}")
+                raise Violation(f"the same ids gave other text as {np.dtype(dtype)}")
 
         if self.tokenizer.decode(np.empty(0, np.int64)) != "":
-            self.subject.fail(st.TOKENIZER_DECODE, "no ids decode to some text")
+            raise Violation("no ids decode to some text")
         for_all(_EXAMPLES, one, values=self._any_ids(), dtype=dtypes)
 
-    def round_trip(self) -> None:
-        def one(start: int, length: int) -> None:
-            text = self._stretch(start, length)
-            ids = np.asarray(self.tokenizer.encode(text))
-            if self.tokenizer.unknown_id is not None and (ids == self.tokenizer.unknown_id).any():
-                return
-            decoded = self.tokenizer.decode(ids)
-            again = np.asarray(self.tokenizer.encode(decoded))
-            if not np.array_equal(again, ids):
-                seen = f"{text!r} is {shown_ids(ids)}, which decodes to {decoded!r}, which is {shown_ids(again)}"
-                self.subject.fail(st.TOKENIZER_ROUND_TRIP, seen)
+    def round_trip(self, text: str) -> None:
+        ids = np.asarray(self.tokenizer.encode(text))
+        if self.tokenizer.unknown_id is not None and (ids == self.tokenizer.unknown_id).any():
+            return
+        decoded = self.tokenizer.decode(ids)
+        again = np.asarray(self.tokenizer.encode(decoded))
+        if not np.array_equal(again, ids):
+            seen = f"{text!r} is {shown_ids(ids)}, which decodes to {decoded!r}, which is {shown_ids(again)}"
+            raise Violation(seen)
 
-        self._stretches(one)
-
-    def pieces(self) -> None:
-        def one(start: int, length: int, places: list[int]) -> None:
-            text = self._stretch(start, length)
-            pieces = [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
-            parts = [np.asarray(part) for part in self.tokenizer.encode_pieces(iter(pieces))]
-            joined = np.concatenate([np.empty(0, np.int64), *parts])
-            if not np.array_equal(joined, self.tokenizer.encode(text)):
-                whole = np.asarray(self.tokenizer.encode(text))
-                self.subject.fail(st.TOKENIZER_PIECES, f"{pieces} gave {shown_ids(joined)}, joined {shown_ids(whole)}")
-
-        self._stretches(one, places=cuts(_STRETCH))
+    def pieces(self, text: str, places: list[int]) -> None:
+        pieces = [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+        parts = [np.asarray(part) for part in self.tokenizer.encode_pieces(iter(pieces))]
+        joined = np.concatenate([np.empty(0, np.int64), *parts])
+        whole = np.asarray(self.tokenizer.encode(text))
+        if not np.array_equal(joined, whole):
+            raise Violation(f"{pieces} gave {shown_ids(joined)}, joined {shown_ids(whole)}")
 
     def stream(self) -> None:
         def one(values: list[int], places: list[int], final_empty: bool) -> None:
@@ -220,7 +204,7 @@ class _Suite:
                 seen = (
                     f"{shown_ids(ids)} in {len(parts)} pieces gave {streamed!r}, at once {self.tokenizer.decode(ids)!r}"
                 )
-                self.subject.fail(st.TOKENIZER_STREAM, seen)
+                raise Violation(seen)
 
         flags = strategy.booleans()
         for_all(_EXAMPLES, one, values=self._any_ids(), places=cuts(20), final_empty=flags)
@@ -231,24 +215,24 @@ class _Suite:
         try:
             state = json.loads(json.dumps(self.tokenizer.to_dict()))
         except (TypeError, ValueError) as error:
-            self.subject.fail(st.TOKENIZER_SAVED, f"to_dict() holds what JSON cannot: {error}")
+            raise Violation(f"to_dict() holds what JSON cannot: {error}") from error
         made = self.subject.build().from_dict(state)
         if fault := unfit(made, "tokenizer"):
-            self.subject.fail(st.TOKENIZER_SAVED, f"what from_dict() gave {fault}")
+            raise Violation(f"what from_dict() gave {fault}")
         for name in ("vocab_size", "unknown_id"):
             before, after = getattr(self.tokenizer, name), getattr(made, name)
             if before != after:
-                self.subject.fail(st.TOKENIZER_SAVED, f"{name} was {before!r} and came back as {after!r}")
+                raise Violation(f"{name} was {before!r} and came back as {after!r}")
         ids = np.asarray(self.tokenizer.encode(self.text))
         if not np.array_equal(made.encode(self.text), ids) or made.decode(ids) != self.tokenizer.decode(ids):
-            self.subject.fail(st.TOKENIZER_SAVED, "what came back encodes or decodes otherwise")
+            raise Violation("what came back encodes or decodes otherwise")
 
     def threads(self) -> None:
         stretches = [self.text[i * 40 : i * 40 + 200] for i in range(6)]
         alone = [self._there_and_back(text) for text in stretches]
         together = in_threads(lambda i: {self._there_and_back(stretches[i]) for _ in range(20)})
         if together != [{expected} for expected in alone]:
-            self.subject.fail(st.TOKENIZER_THREADS, "a text came out otherwise while other threads encoded too")
+            raise Violation("a text came out otherwise while other threads encoded too")
 
     def apart(self) -> None:
         """Another tokenizer, fitted on the first line alone."""
@@ -257,9 +241,9 @@ class _Suite:
         with contextlib.suppress(Exception):  # a line may be too little
             self.subject.build().fit(iter([self.text[: self.text.find("\n", 1) + 1 or None]]))
         if json.dumps(self.tokenizer.to_dict(), sort_keys=True, default=repr) != before:
-            self.subject.fail(st.TOKENIZER_APART, "its to_dict() changed when a second tokenizer was fitted")
+            raise Violation("its to_dict() changed when a second tokenizer was fitted")
         if not np.array_equal(self.tokenizer.encode(self.text), ids):
-            self.subject.fail(st.TOKENIZER_APART, "its ids changed when a second tokenizer was fitted")
+            raise Violation("its ids changed when a second tokenizer was fitted")
 
     def _there_and_back(self, text: str) -> tuple[bytes, str]:
         ids = np.asarray(self.tokenizer.encode(text), np.int64)
@@ -283,10 +267,11 @@ class _Suite:
     def _any_ids(self) -> Any:
         return strategy.lists(strategy.integers(0, self.tokenizer.vocab_size - 1), max_size=20)
 
-    def _stretches(self, check: Callable[..., None], **more: Any) -> None:
+    def stretches(self, check: Callable[..., None], **more: Any) -> None:
         """Make a check with stretches of the sample."""
         start = strategy.integers(0, max(0, len(self.text) - _STRETCH))
-        for_all(_EXAMPLES, check, start=start, length=strategy.integers(0, _STRETCH), **more)
+        text = strategy.builds(self._stretch, start, strategy.integers(0, _STRETCH))
+        for_all(_EXAMPLES, check, text=text, **more)
 
     def _stretch(self, start: int, length: int) -> str:
         """A stretch of the sample; its whole lines if the tokenizer refuses what does not end with one."""
@@ -298,13 +283,11 @@ class _Suite:
             return self.text[start : end or None]
         return self.text[start:end]
 
-    def check_ids(self, statement: st.Statement, text: str) -> None:
+    def check_ids(self, text: str) -> None:
         size = self.tokenizer.vocab_size
         ids: Ids = self.tokenizer.encode(text)
         if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iu":
             kind = f"{ids.dtype} {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
-            self.subject.fail(statement, f"encode({text[:30]!r}) gave {kind}")
+            raise Violation(f"encode({text[:30]!r}) gave {kind}")
         if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
-            self.subject.fail(
-                statement, f"encode({text[:30]!r}) gave ids from {ids.min()} to {ids.max()}; vocab_size is {size}"
-            )
+            raise Violation(f"encode({text[:30]!r}) gave ids from {ids.min()} to {ids.max()}; vocab_size is {size}")

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -17,14 +18,13 @@ from textgen.data import Dataset
 from textgen.errors import TextgenError
 from textgen.events import Evaluated, Settled, StepDone
 from textgen.files.reading import dump_tensors
-from textgen.plugin.component import BuildContext, Component
+from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import TrainerState
-from textgen.testing import statements as st
-from textgen.testing.environment import Subject, build_built_in, fitted_tokenizer, subject
-from textgen.testing.general import close, general_checks, leaves_alone
+from textgen.testing.environment import Subject, build_from_table, close, subject
+from textgen.testing.general import general_checks, leaves_alone
 from textgen.testing.other_process import process_check
-from textgen.testing.outcomes import Check, Outcome, Skip, raise_first, run_checks
+from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
 from textgen.testing.training_data import (
     TRAINING,
@@ -65,63 +65,50 @@ def check_trainer(
     time_limit  seconds for each check
     """
     with subject("trainer", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(trainer_checks(made, model), made.label, made.packages, time_limit))
+        return raise_first(run_checks(trainer_checks(made, model), made))
 
 
 def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> list[Check]:
     """The suite."""
     suite = _Suite(subject, model)
     return [
-        *general_checks(subject, lambda: subject.build(suite.context()), model=model),
-        Check(st.TRAINER_DATA, suite.data, trial=True),
-        Check(st.TRAINER_DATA, suite.data),
-        Check(st.TRAINER_EVENTS, suite.events),
-        Check(st.TRAINER_STEPS, suite.steps, after=(st.TRAINER_EVENTS,)),
-        Check(st.TRAINER_EVALUATES, suite.evaluates, after=(st.TRAINER_EVENTS,)),
-        Check(st.TRAINER_LEARNS, suite.learns),
-        Check(st.TRAINER_LOSSES, suite.losses, after=(st.TRAINER_EVENTS, st.TRAINER_STEPS, st.TRAINER_EVALUATES)),
-        Check(st.TRAINER_QUIET, suite.quiet),
-        Check(st.TRAINER_DETERMINISTIC, suite.deterministic, after=(st.TRAINER_QUIET,)),
+        *general_checks(subject, lambda: subject.build(subject.fitted_context()), model=model),
+        Check("trainer-data", suite.data, trial=True),
+        Check("trainer-data", suite.data),
+        Check("trainer-events", suite.events),
+        Check("trainer-steps", suite.steps, after=("trainer-events",)),
+        Check("trainer-evaluates", suite.evaluates, after=("trainer-events",)),
+        Check("trainer-learns", suite.learns),
+        Check("trainer-losses", suite.losses, after=("trainer-events", "trainer-steps", "trainer-evaluates")),
+        Check("trainer-quiet", suite.quiet),
+        Check("trainer-deterministic", suite.deterministic, after=("trainer-quiet",)),
         process_check(subject, model=model),
-        Check(st.TRAINER_VALIDATION, suite.validation, after=(st.TRAINER_EVENTS, st.TRAINER_DETERMINISTIC)),
-        Check(st.TRAINER_DEVICE, suite.device),
-        Check(st.TRAINER_STATE_FORM, suite.state_form),
-        Check(st.TRAINER_RESUMES, suite.resumes, after=(st.TRAINER_DETERMINISTIC, st.TRAINER_STATE_FORM)),
-        Check(st.TRAINER_STABLE, suite.stable, after=(st.TRAINER_DETERMINISTIC, st.TRAINER_RESUMES)),
-        Check(st.TRAINER_FINISHED, suite.finished, after=(st.TRAINER_STATE_FORM,)),
-        Check(st.TRAINER_REFUSES, suite.refuses),
+        Check("trainer-validation", suite.validation, after=("trainer-events", "trainer-deterministic")),
+        Check("trainer-device", suite.device),
+        Check("trainer-state-form", suite.state_form),
+        Check("trainer-resumes", suite.resumes, after=("trainer-deterministic", "trainer-state-form")),
+        Check("trainer-stable", suite.stable, after=("trainer-deterministic", "trainer-resumes")),
+        Check("trainer-finished", suite.finished, after=("trainer-state-form",)),
+        Check("trainer-refuses", suite.refuses),
     ]
 
 
-@attrs.define
+@attrs.frozen
 class _Suite:
     subject: Subject
     model: Mapping[str, Any]
-    _context: BuildContext | None = None
-    _training: Training | None = None
-    _without: Training | None = None
 
-    def context(self) -> BuildContext:
-        if self._context is None:
-            bare = self.subject.context()
-            self._context = attrs.evolve(bare, tokenizer=fitted_tokenizer(self.subject.plugins, bare))
-        return self._context
-
-    @property
+    @cached_property
     def training(self) -> Training:
-        if self._training is None:
-            self._training = self._train()
-        return self._training
+        return self._train()
 
-    @property
+    @cached_property
     def without(self) -> Training:
         """With nothing held out. Raises Skip where that is refused."""
-        if self._without is None:
-            try:
-                self._without = self._train(held_out=False)
-            except TextgenError as error:
-                raise Skip(f"it refuses to train with nothing held out: {error}") from error
-        return self._without
+        try:
+            return self._train(held_out=False)
+        except TextgenError as error:
+            raise Skip(f"it refuses to train with nothing held out: {error}") from error
 
     def data(self) -> None:
         try:
@@ -129,26 +116,26 @@ class _Suite:
         except FAILURES as error:
             if "read-only" not in str(error):
                 raise
-            self.subject.fail(st.TRAINER_DATA, f"training raised {type(error).__name__}: {error}")
+            raise Violation(f"training raised {type(error).__name__}: {error}") from error
 
     def events(self) -> None:
         for event in self.training.events:
             if not isinstance(event, StepDone | Evaluated | Settled):
-                self.subject.fail(st.TRAINER_EVENTS, f"it yielded {type(event).__name__}")
+                raise Violation(f"it yielded {type(event).__name__}")
         if not any(isinstance(event, StepDone) for event in self.training.events):
-            self.subject.fail(st.TRAINER_EVENTS, "it yielded no StepDone")
+            raise Violation("it yielded no StepDone")
 
     def steps(self) -> None:
         done = [event for event in self.training.events if isinstance(event, StepDone)]
         if (numbers := [event.step for event in done]) != list(range(1, len(done) + 1)):
-            self.subject.fail(st.TRAINER_STEPS, f"the steps are numbered {str(numbers[:6])[:-1]}, …]")
+            raise Violation(f"the steps are numbered {str(numbers[:6])[:-1]}, …]")
         if (totals := {event.steps for event in done}) != {len(done)}:
-            self.subject.fail(st.TRAINER_STEPS, f"it announced {sorted(totals)} steps and did {len(done)}")
+            raise Violation(f"it announced {sorted(totals)} steps and did {len(done)}")
         for event in done:
             if event.epoch < 1 or event.tokens < 1:
-                self.subject.fail(st.TRAINER_STEPS, f"step {event.step} has epoch {event.epoch}, {event.tokens} tokens")
+                raise Violation(f"step {event.step} has epoch {event.epoch}, {event.tokens} tokens")
             if not math.isfinite(number(event.loss)):
-                self.subject.fail(st.TRAINER_STEPS, f"the loss of step {event.step} is {event.loss!r}")
+                raise Violation(f"the loss of step {event.step} is {event.loss!r}")
 
     def evaluates(self) -> None:
         for held_out in (True, False):
@@ -156,18 +143,18 @@ class _Suite:
             last = events[-1]
             steps = sum(isinstance(event, StepDone) for event in events)
             if not isinstance(last, Evaluated) or last.step != steps:
-                self.subject.fail(st.TRAINER_EVALUATES, f"the last event is {last}")
+                raise Violation(f"the last event is {last}")
             loss = last.validation_loss
             fits = math.isfinite(number(loss)) if held_out else loss is None
             if not fits or not math.isfinite(number(last.training_loss)):
                 which = "data" if held_out else "nothing"
-                self.subject.fail(st.TRAINER_EVALUATES, f"with {which} held out, the last event is {last}")
+                raise Violation(f"with {which} held out, the last event is {last}")
 
     def learns(self) -> None:
         after = text_loss(self.training.model, self._data())
         if not after < self.training.loss_before:
             before = self.training.loss_before
-            self.subject.fail(st.TRAINER_LEARNS, f"the loss was {before:.4f} nats per token, and is {after:.4f}")
+            raise Violation(f"the loss was {before:.4f} nats per token, and is {after:.4f}")
 
     def losses(self) -> None:
         """What it reports, beside what the model's own score gives."""
@@ -181,7 +168,7 @@ class _Suite:
     def _compare(self, what: str, given: float, expected: float, factor: float) -> None:
         if not expected / factor < given < expected * factor:
             seen = f"{what} is {given:.4f}, and by the model's own score() it is {expected:.4f} nats per token"
-            self.subject.fail(st.TRAINER_LOSSES, seen)
+            raise Violation(seen)
 
     def validation(self) -> None:
         """The weights before the first evaluation, with other held-out data and with none."""
@@ -192,8 +179,7 @@ class _Suite:
             if not isinstance(ours, StepDone) or not isinstance(theirs, StepDone):
                 return
             if name := differing(with_data.places[place].tensors, without.places[place].tensors):
-                seen = f"after step {ours.step}, {name} depends on the held-out data"
-                self.subject.fail(st.TRAINER_VALIDATION, seen)
+                raise Violation(f"after step {ours.step}, {name} depends on the held-out data")
 
     def device(self) -> None:
         """A step on torch's device "meta", whose tensors have shapes and no numbers."""
@@ -207,21 +193,21 @@ class _Suite:
         model.register_forward_pre_hook(lambda module, arguments: fed.append(str(arguments[0].device)))
         context, raised = attrs.evolve(TRAINING, device=_ELSEWHERE), ""
         try:
-            next(iter(self.subject.build(self.context()).train(model, self._data(), context)), None)
+            next(iter(self.subject.build(self.subject.fitted_context()).train(model, self._data(), context)), None)
         except Exception as error:
             raised = f"{type(error).__name__}: {error}"
         told = f"told to train on {_ELSEWHERE!r}, it"
         if wrong := next((device for device in fed if device != _ELSEWHERE), ""):
-            self.subject.fail(st.TRAINER_DEVICE, f"{told} fed tokens on {wrong!r}")
+            raise Violation(f"{told} fed tokens on {wrong!r}")
         if any(str(parameter.device) != _ELSEWHERE for parameter in model.parameters()):
-            self.subject.fail(st.TRAINER_DEVICE, f"{told} moved the model away")
+            raise Violation(f"{told} moved the model away")
         if _MEETS_ANOTHER.search(raised):
-            self.subject.fail(st.TRAINER_DEVICE, f"{told} raised {raised}")
+            raise Violation(f"{told} raised {raised}")
         if raised and _ELSEWHERE not in raised:
             raise Skip(f"nothing can be trained on torch's device {_ELSEWHERE}: {raised}")
 
     def quiet(self) -> None:
-        with leaves_alone(self.subject, st.TRAINER_QUIET):
+        with leaves_alone():
             self._train()
 
     def deterministic(self) -> None:
@@ -229,21 +215,21 @@ class _Suite:
         if again.events != self.training.events:
             pairs = zip(again.events, self.training.events, strict=False)
             first = next((pair for pair in pairs if pair[0] != pair[1]), "their number")
-            self.subject.fail(st.TRAINER_DETERMINISTIC, f"a second training differs in {first}")
+            raise Violation(f"a second training differs in {first}")
         if name := differing(again.model.tensors(), self.training.model.tensors()):
-            self.subject.fail(st.TRAINER_DETERMINISTIC, f"a second training gave another {name}")
+            raise Violation(f"a second training gave another {name}")
 
     def state_form(self) -> None:
         for place in self.training.places:
             if not isinstance(place.state, TrainerState):
-                self.subject.fail(st.TRAINER_STATE_FORM, f"state() gave {type(place.state).__name__}")
+                raise Violation(f"state() gave {type(place.state).__name__}")
             for name, array in place.state.arrays.items():
                 if not isinstance(array, np.ndarray):
-                    self.subject.fail(st.TRAINER_STATE_FORM, f"{name} is of type {type(array).__name__}")
+                    raise Violation(f"{name} is of type {type(array).__name__}")
             try:
                 json.dumps(place.state.values)
             except (TypeError, ValueError) as error:
-                self.subject.fail(st.TRAINER_STATE_FORM, f"its values are more than JSON can hold: {error}")
+                raise Violation(f"its values are more than JSON can hold: {error}") from error
             dump_tensors(place.state.arrays)
 
     def resumes(self) -> None:
@@ -253,12 +239,12 @@ class _Suite:
             rest, model = self._resume(places[stop - 1])
             what = f"gone on from event {stop} of {count}, training"
             if len(rest) != count - stop:
-                self.subject.fail(st.TRAINER_RESUMES, f"{what} yielded {len(rest)} events, and had {count - stop} left")
+                raise Violation(f"{what} yielded {len(rest)} events, and had {count - stop} left")
             for number, (given, expected) in enumerate(zip(rest, events[stop:], strict=True), stop + 1):
                 if given != expected:
-                    self.subject.fail(st.TRAINER_RESUMES, f"{what} gave {given} as event {number}, not {expected}")
+                    raise Violation(f"{what} gave {given} as event {number}, not {expected}")
             if name := differing(model.tensors(), self.training.model.tensors()):
-                self.subject.fail(st.TRAINER_RESUMES, f"{what} gave another {name}")
+                raise Violation(f"{what} gave another {name}")
 
     def stable(self) -> None:
         """The weights after the stable steps, of a training that is twice as long."""
@@ -272,31 +258,31 @@ class _Suite:
         longer = attrs.evolve(self.subject, options={**self.subject.options, **doubled})
         if name := differing(_Suite(longer, self.model).training.after(stable), self.training.after(stable)):
             seen = f"with twice the {' and '.join(doubled)}, step {stable} gave another {name}"
-            self.subject.fail(st.TRAINER_STABLE, f"stable_steps was {stable}; {seen}")
+            raise Violation(f"stable_steps was {stable}; {seen}")
 
     def finished(self) -> None:
         rest, _ = self._resume(self.training.places[-1])
         if rest:
-            self.subject.fail(st.TRAINER_FINISHED, f"training that was done yielded {rest[0]}")
+            raise Violation(f"training that was done yielded {rest[0]}")
 
     def refuses(self) -> None:
         try:
-            next(iter(self.subject.build(self.context()).train(object(), self._data(), TRAINING)), None)
+            next(iter(self.subject.build(self.subject.fitted_context()).train(object(), self._data(), TRAINING)), None)
         except TextgenError as error:
             if not str(error):
-                self.subject.fail(st.TRAINER_REFUSES, "the error says nothing")
+                raise Violation("the error says nothing") from error
         except FAILURES as error:
-            self.subject.fail(st.TRAINER_REFUSES, f"a model that is an object() raised {type(error).__name__}: {error}")
+            raise Violation(f"a model that is an object() raised {type(error).__name__}: {error}") from error
         else:
-            self.subject.fail(st.TRAINER_REFUSES, "a model that is an object() was trained")
+            raise Violation("a model that is an object() was trained")
 
     def _train(self, *, held_out: bool = True) -> Training:
         model = self._new_model()
-        trainer = self.subject.build(self.context())
+        trainer = self.subject.build(self.subject.fitted_context())
         training = Training([], [], model, text_loss(model, self._data()))
         events = trainer.train(model, self._data(held_out), TRAINING)
         if events is None:
-            self.subject.fail(st.TRAINER_EVENTS, "train() gave None; is a `yield` missing?")
+            raise Violation("train() gave None; is a `yield` missing?", "trainer-events")
         for event in events:
             training.events.append(_read(event))
             tensors = {name: array.copy() for name, array in model.tensors().items()}
@@ -309,17 +295,17 @@ class _Suite:
 
     def _resume(self, place: Place) -> tuple[list[Any], Any]:
         """The events that are left, and the model, after a way through files."""
-        model, trainer = self._new_model(), self.subject.build(self.context())
+        model, trainer = self._new_model(), self.subject.build(self.subject.fitted_context())
         model.load_tensors(written_and_read(place.tensors))
         values = json.loads(json.dumps(place.state.values))
         trainer.load_state(TrainerState(written_and_read(place.state.arrays), values))
         return [_read(event) for event in trainer.train(model, self._data(), TRAINING)], model
 
     def _new_model(self) -> Any:
-        return build_built_in(self.subject.plugins, "model", self.model, self.context())
+        return build_from_table(self.subject.plugins, "model", self.model, self.subject.fitted_context())
 
     def _data(self, held_out: bool = True) -> Dataset:
-        return small_dataset(self.context(), held_out=held_out)
+        return small_dataset(self.subject.fitted_context(), held_out=held_out)
 
 
 def number(value: Any) -> float:
@@ -334,5 +320,4 @@ def _read(event: Any) -> Any:
     """An event with numbers that can be compared."""
     if not isinstance(event, StepDone):
         return event
-    norm = event.gradient_norm
-    return attrs.evolve(event, loss=number(event.loss), gradient_norm=None if norm is None else number(norm))
+    return attrs.evolve(event, loss=event.loss, gradient_norm=event.gradient_norm)

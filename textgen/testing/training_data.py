@@ -15,7 +15,7 @@ from textgen.files.reading import dump_tensors, load_tensors
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import BuildContext
 from textgen.protocols import Tensors, TrainerState, TrainingContext
-from textgen.testing.environment import TEXT, Subject, build_built_in
+from textgen.testing.environment import TEXT, Subject, build_from_table
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 
@@ -72,7 +72,7 @@ def train(subject: Subject, model: Any, context: BuildContext, trainer: Mapping[
     table = trainer or (BY_GRADIENT if is_torch_module(model) else None)
     if table is None:
         return
-    made = build_built_in(subject.plugins, "trainer", table, context)
+    made = build_from_table(subject.plugins, "trainer", table, context)
     for _ in made.train(model, small_dataset(context), TRAINING):
         pass
 
@@ -91,4 +91,5 @@ def written_and_read(tensors: Tensors) -> Tensors:
 
 def differing(first: Tensors, second: Tensors) -> str:
     """The name of a weight that is not the same; nothing if all are."""
-    return next((name for name in second if not np.array_equal(first.get(name, ()), second[name])), "")
+    different = (name for name in second if not np.array_equal(first.get(name, ()), second[name], equal_nan=True))
+    return next(different, "")

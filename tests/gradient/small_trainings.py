@@ -1,0 +1,41 @@
+"""What the tests of training by gradient share: small runs, and what came of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from textgen.events import Event
+
+
+def pipeline(trainer: dict[str, Any], **model: Any) -> dict[str, Any]:
+    """A run of a few seconds at most."""
+    return {
+        "device": "cpu",
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 16},
+        "model": {"type": "rnn", "cell": "gru", "hidden_size": 12, "dropout": 0.2, **model},
+        "trainer": {"type": "adamw", "steps": 30, "batch_size": 8, "order": "streams", **trainer},
+        "observer": [],
+        "generate": {"max_new_tokens": 5},
+    }
+
+
+@attrs.define
+class Recorder:
+    """Keeps the events of a run."""
+
+    events: list[Event] = attrs.field(factory=list)
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, cls: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, cls)]
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()

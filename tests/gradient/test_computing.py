@@ -1,0 +1,226 @@
+"""How steps of training are computed: shared out among workers, in memory that is used again, with torch's loss."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import run_with_torch
+from small_trainings import Recorder, pipeline
+
+import textgen
+from textgen import Engine
+from textgen.events import Event, StepDone
+from textgen.gradient import eager
+from textgen.gradient.computing import choose_precision, choose_workers, cross_entropy
+from textgen.protocols import TrainingContext
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_workers_compute_the_gradient_of_the_whole_batch(locked: bool, tmp_path: Path) -> None:
+    """Rows shared out unevenly still count alike, and have their rows of the batch's dropout; only rounding differs."""
+    losses = {}
+    for workers in (1, 3):
+        recorder = Recorder()
+        tables = pipeline({"workers": workers, "batch_size": 7, "steps": 12}, input_dropout=0.3, locked_dropout=locked)
+        textgen.run(tables, output=tmp_path / str(workers), observers=[recorder])
+        losses[workers] = [event.loss for event in recorder.of(StepDone)]
+    assert losses[3] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has other thresholds")
+@pytest.mark.parametrize(
+    ("batch", "model"),
+    [
+        (1024, {"hidden_size": 32}),  # many blocks, none large
+        (128, {"hidden_size": 256, "cell": "lstm"}),  # blocks of more than 32 MB
+    ],
+)
+def test_a_step_uses_the_memory_that_the_last_one_freed(batch: int, model: dict[str, Any], tmp_path: Path) -> None:
+    """Otherwise a page fault for each 4 kB of it takes a third of the time of a step. At the end it is given back."""
+    code = """
+import itertools, json, resource, statistics, sys, textgen
+from pathlib import Path
+batch, model = int(sys.argv[2]), json.loads(sys.argv[3])
+faults, resident = [], []
+def cancelled():
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20)
+    return False
+trainer = {"type": "sgd", "steps": 20, "batch_size": batch, "evaluate_every": 100, "workers": 1}
+textgen.run({"device": "cpu", "corpus": {"type": "story"}, "tokenizer": {"type": "char"}, "observer": [],
+             "trainer": trainer,
+             "data": {"window_length": 32, "window_stride": 1, "training_windows": 4096, "validation_windows": 0},
+             "model": {"type": "rnn", **model}}, output=sys.argv[1], cancelled=cancelled)
+most = max(resident)
+cancelled()
+of_steps = [after - before for before, after in itertools.pairwise(faults)]
+print(statistics.median(of_steps[5:]), most - resident[-1])  # in one step or another the memory grows by a block
+"""
+    for folder in ("first", "second"):  # the second finds the text encoded, and frees no large block on its way
+        done = run_with_torch("-c", code, str(tmp_path / folder), str(batch), json.dumps(model), folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+    faults, given_back = map(float, done.stdout.split()[-2:])
+    assert faults < 500
+    assert given_back > 10
+
+
+def test_steps_and_evaluations_are_made_in_the_workers_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's pool of threads waits for the slowest, and must have no part in them; each worker keeps its thread."""
+    computed: dict[str, set[str]] = {"forward": set(), "update": set()}
+
+    class Watched(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = torch.nn.Embedding(10, 10)
+
+        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+            if self.training:
+                assert torch.get_num_threads() == 1
+                computed["forward"].add(f"{tokens.shape[0]} rows in {threading.current_thread().name}")
+            return self.weights(tokens), ()
+
+        def set_dropout_seed(self, seed: int) -> None:
+            pass
+
+    optimizer = eager(torch.optim.AdamW)
+    step = optimizer.step
+    monkeypatch.setattr(
+        optimizer,
+        "step",
+        lambda *given: (computed["update"].add(threading.current_thread().name), step(*given))[1],
+    )
+    before = torch.get_num_threads()
+    trainer = {"type": "adamw", "steps": 3, "batch_size": 5, "workers": 2, "precision": "float32"}
+    corpus = "some letters, " * 400
+    textgen.train(corpus=corpus, tokenizer="char", model=Watched(), trainer=trainer, device="cpu", threads=3)
+    assert torch.get_num_threads() == before
+    (updater,) = computed["update"]
+    assert updater.startswith("textgen-worker")
+    by_worker = {rows.partition(" in ")[::2] for rows in computed["forward"]}
+    assert {thread for rows, thread in by_worker if rows == "3 rows"} == {updater}
+    assert len({thread for _, thread in by_worker}) == 2
+    assert len({thread for rows, thread in by_worker if rows == "2 rows"}) == 1
+
+
+@pytest.mark.parametrize("time_first", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_and_its_gradient_are_torchs(dtype: torch.dtype, time_first: bool) -> None:
+    drawn = torch.Generator().manual_seed(1)
+    shape = (7, 3, 11) if time_first else (3, 7, 11)
+    leaf = (3 * torch.randn(shape, generator=drawn)).to(dtype).requires_grad_()
+    logits = leaf.transpose(0, 1) if time_first else leaf
+    targets = torch.randint(11, logits.shape[:2], generator=drawn)
+    loss = cross_entropy(logits, targets)
+    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), targets)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    (ours,), (theirs,) = (torch.autograd.grad(2 * value, leaf) for value in (loss, expected))
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours, theirs, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-7)
+
+
+def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
+    """As on a machine whose cores other programs use."""
+
+    class Slow(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights, self.calls = torch.nn.Embedding(3, 3), 0
+
+        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+            self.calls += 1
+            time.sleep(0.26)
+            return self.weights(tokens), ()
+
+    model = Slow()
+    assert choose_precision(model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"), 1)
+    assert model.calls == 4
+
+
+def test_torchs_own_threads_are_given_up_after_one_step_that_takes_far_longer() -> None:
+    """As on a machine whose cores other programs use; workers compute in threads of their own."""
+    calls: list[torch.Tensor] = []
+
+    class Waiting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = torch.nn.Embedding(3, 3)
+
+        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+            if threading.current_thread() is threading.main_thread():
+                time.sleep(1)
+                calls.append(tokens)
+            return self.weights(tokens), ()
+
+    windows, context = np.zeros((2, 3), np.int64), TrainingContext(seed=0, device="cpu")
+    assert choose_workers(Waiting(), windows, context, "float32", 2) == 2
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("options", "helps"), [({"threads": 2}, True), ({"threads": 1}, False), ({}, False)])
+def test_a_run_on_a_busy_machine_says_what_helps(
+    options: dict[str, int], helps: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("textgen_builtins.observers.progress._FIRST_LINE", 0.0)
+    monkeypatch.setattr("textgen_builtins.observers.cpu_watch.CpuWatch.cores_of_others", lambda _: 999.0)
+    tables = pipeline({"steps": 3, "workers": 1 if options else 2})
+    console = io.StringIO()
+    Engine().run({**tables, **options, "observer": [{"type": "progress"}]}, output=tmp_path / "run", console=console)
+    line = next(line for line in console.getvalue().splitlines() if line.startswith("other programs use 999.0 of"))
+    assert ("; threads = 1 in the pipeline, or OMP_NUM_THREADS=1, " in line) is helps
+
+
+@pytest.mark.gpu
+def test_a_step_on_cuda_does_not_wait_for_the_device(tmp_path: Path) -> None:
+    """Between evaluations nothing synchronises: torch raises where something does."""
+
+    class Strict:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepDone):
+                torch.cuda.set_sync_debug_mode("error" if 3 < event.step < 20 else "default")
+
+    try:
+        tables = pipeline({"evaluate_every": 25, "steps": 25}) | {"device": "cuda"}
+        textgen.run(tables, output=tmp_path / "run", observers=[Strict()])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+FORKED = """
+import os, sys, textgen, torch
+
+torch.set_num_threads(2)
+
+def train(**options):
+    parts = {"tokenizer": "char", "model": {"type": "rnn"}, "trainer": {"type": "sgd", "steps": 1, "batch_size": 2}}
+    textgen.train(corpus="the clock struck nine. " * 40, device="cpu", data={"window_length": 16}, **parts, **options)
+
+train()
+for options in ({}, {"threads": 1}):
+    child = os.fork()
+    if not child:
+        try:
+            train(**options)
+        except textgen.UsageError as error:
+            print(error.argument, error, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_training_in_a_fork_of_a_process_that_has_trained_is_an_error_and_no_hang(tmp_path: Path) -> None:
+    (tmp_path / "forks.py").write_text(FORKED)
+    done = run_with_torch("forks.py", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("threads threads: this process was forked from one that has trained")
+    assert "spawn" in line
