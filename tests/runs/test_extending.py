@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from commands import run_textgen
 from small_run import tables, text_of, tree
 
 import textgen
-from textgen.events import RunStarted, Settled
+from textgen.events import RunStarted, Settled, StepDone
 
 
 def pipeline(folder: Path, *, steps: int | None = 10, **trainer: Any) -> dict[str, Any]:
@@ -40,10 +41,12 @@ def mixture(folder: Path, *, steps: int) -> dict[str, Any]:
 
 @attrs.define
 class Recorder:
+    seconds: float = 0.0  # that it takes for each event
     events: list[Any] = attrs.field(factory=list)
 
     def observe(self, event: Any) -> None:
         self.events.append(event)
+        time.sleep(self.seconds)
 
     def of(self, cls: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, cls)]
@@ -124,7 +127,7 @@ def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder: Path) 
 
 def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
     made = pipeline(folder, steps=None, budget="1.5s", workers="auto")
-    first, second = Recorder(), Recorder()
+    first, second = Recorder(), Recorder(seconds=0.02)
     run = textgen.run(made, output=folder / "run", observers=[first]).path
     before = json.loads((run / "run.json").read_text())
     with pytest.raises(textgen.RunMismatchError, match=r"trainer\.budget: 1\.5s before, 1s now"):
@@ -136,6 +139,8 @@ def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
     assert settled[-1] == after["settled"]["settled"]
     assert (settled[-1]["budget"], settled[-1]["workers"]) == ("4s", before["settled"]["settled"]["workers"])
     assert after["step"] == settled[-1]["steps"] > before["stable_steps"]
+    guesses = [event for event in second.of(StepDone)[3:] if event.steps != after["step"]]  # while steps are measured
+    assert all(guess.steps - guess.step < 3 * (after["step"] - guess.step) for guess in guesses)
     assert textgen.run(made, {"trainer.budget": "4s"}, output=run).outcome == "skipped"
 
 

@@ -150,10 +150,11 @@ class Plan:
         return self._times[-1] - self._times[_UNTIMED] >= _TIMED * seconds_of(self.options.budget)
 
     def estimated_steps(self, step: int) -> int:
-        """A first guess at the number of steps, while it is being measured."""
+        """A first guess at the number of steps, while it is being measured: at the pace so far, for what is left."""
         assert self.options.budget is not None
-        share = (self.context.elapsed + time.perf_counter() - self._begun) / seconds_of(self.options.budget)
-        return max(step + 1, int(step / share))
+        left = seconds_of(self.options.budget) - self.context.elapsed - (time.perf_counter() - self._begun)
+        pace = (self._times[-1] - self._times[0]) / (len(self._times) - 1) if len(self._times) > 1 else 1.0
+        return step + max(1, int(left / pace))
 
     def measure(self, step: int) -> None:
         """Set the number of steps that fill the budget."""
