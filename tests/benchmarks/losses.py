@@ -71,6 +71,7 @@ def print_rows(text: Mapping[str, Any], *, quick: bool, threads: int) -> None:
     for name, order in COUNTED.items():
         show(name, *train(text, counted(order=order))[1:])
     show("n-gram model with counts over words", *train(text, counted(word_contexts=2))[1:])
+    show("n-gram model with counts over words and of the text so far", *train(text, counted(2, 2000))[1:])
     for units, dropout, epochs in NETWORKS:
         epochs = 2 if quick else epochs
         network = {
@@ -87,9 +88,9 @@ def print_rows(text: Mapping[str, Any], *, quick: bool, threads: int) -> None:
         show(f"LSTM of {units} units, dropout {dropout:g}, {epochs} epochs", *train(text, network)[1:])
 
 
-def counted(word_contexts: int = 0, **options: int) -> dict[str, Any]:
+def counted(word_contexts: int = 0, recent: int = 0, **options: int) -> dict[str, Any]:
     """The tables of an n-gram model."""
-    model = {"type": "ngram", "word_contexts": word_contexts, **options}
+    model = {"type": "ngram", "word_contexts": word_contexts, "recent": recent, **options}
     return {"model": model, "trainer": {"type": "count"}}
 
 

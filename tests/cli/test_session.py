@@ -134,6 +134,8 @@ def test_a_session_survives_mistakes(session: Terminal) -> None:
         ("/unset tempratur", "did you mean 'temperature'?"),
         ("/unset", "expected /unset KEY"),
         ("/set", "expected /set KEY=VALUE"),
+        ("/set top_k", "expected /set top_k=VALUE; it is not set"),
+        ("/set temprature", "did you mean 'temperature'?"),
         ("/set logit_bias=e", "TOKEN=VALUE, as in e=-2"),
         ("/set logit_bias={e}", "write {e = -5}"),
         ("th\udcff", "not valid UTF-8"),

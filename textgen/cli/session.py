@@ -140,7 +140,11 @@ class Session:
     def _set(self, rest: str) -> None:
         given = re.fullmatch(r"([\w-]+)(?:\s*=\s*|\s+)(\S.*)", rest)
         if given is None:
-            raise UsageError("expected /set KEY=VALUE, as in /set temperature=0.5")
+            if not re.fullmatch(r"[\w-]+", rest):
+                raise UsageError("expected /set KEY=VALUE, as in /set temperature=0.5")
+            name = self._name(rest)
+            now = f"it is {self._options[name]}" if name in self._options else "it is not set"
+            raise UsageError(f"expected /set {name}=VALUE; {now}")
         name = self._name(given[1])
         self._use(name, {**self._options, name: parse_value(name, self._table[name].type, given[2])})
 
