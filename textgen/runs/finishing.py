@@ -1,12 +1,11 @@
-"""What is done with a run beside training it: it is saved, finished before its time, and rid of its checkpoints."""
+"""What is done with a run beside training it: it is saved, or finished before its time."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from textgen.errors import RunError
-from textgen.files.reading import dump_tensors, dump_vocabulary, folder_size
+from textgen.files.reading import dump_tensors, dump_vocabulary
 from textgen.generation.generator import Generator
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
@@ -55,26 +54,3 @@ def finish_run(directory: RunDirectory) -> bool:
             raise RunError(f"{cause}; run its pipeline again to train it", directory.path)
         run_record.finish(directory, record, newest.progress, _STOPPED)
         return True
-
-
-def prune(path: str | Path) -> int:
-    """Remove the checkpoints of a finished run, and return how many bytes they took.
-
-    The run generates and is evaluated as before. It can no longer be trained on with more steps or epochs, but by
-    starting again. Raises RunError where there is no run, or one that is not finished, RunLockedError while another
-    process uses it, CorruptFileError.
-    """
-    directory = RunDirectory(Path(path).absolute())
-    _check_finished(directory)  # without touching what is no finished run
-    with directory.locked():
-        _check_finished(directory)
-        freed, _ = folder_size(directory.inside("checkpoints"))
-        directory.checkpoints.keep(set())
-        return freed
-
-
-def _check_finished(directory: RunDirectory) -> None:
-    status = directory.read_run()["status"]
-    if status != "finished":
-        cause = f"the run in {directory.path} is not finished ({status}), and resumes from its checkpoints"
-        raise RunError(f"{cause}; they are not removed", directory.path)
