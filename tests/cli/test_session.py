@@ -92,7 +92,7 @@ def test_a_session_survives_mistakes(session: Terminal) -> None:
     for line, said in (
         ("/set temperature=-1", "temperature"),
         ("/set temprature=1", "temperature"),
-        ("/set temperature", "/set KEY=VALUE"),
+        ("/set temperature", "/set temperature=VALUE; it is "),
         ("/nonsense", "error: there is no /nonsense; /help lists the commands\n> "),
         ("/set stop=[", "TOML"),
         ("é", "U+00E9"),
