@@ -20,7 +20,7 @@ from textgen.protocols import TrainingContext
 
 logger = logging.getLogger("textgen")
 _EVALUATIONS: Final = 10  # in a run with a budget
-_EVALUATING: Final = 0.15  # share of a budget that they may take
+_EVALUATING: Final = 0.18  # share of a budget that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
 _FAR: Final = 10**9
 _TIMED: Final = 0.03  # share of a budget in which the time of a step is measured
