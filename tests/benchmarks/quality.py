@@ -61,12 +61,15 @@ def one_run(source: Path, folder: Path, seed: int, given: argparse.Namespace) ->
     call("init", str(source), "--minutes", str(given.minutes), "--pipeline", str(pipeline), *speed)
     call("run", str(pipeline), "--output", str(output), *(f"--set={each}" for each in (f"seed={seed}", *given.set)))
     seconds = time.perf_counter() - begun
-    with textgen.load(output) as generator:
+    counts = folder / f"counts-{seed}"
+    alone = ("model.type=ngram", "trainer.type=count")
+    call("run", str(pipeline), "--output", str(counts), *(f"--set={each}" for each in alone))
+    with textgen.load(output) as generator, textgen.load(counts) as counted:
         tokens = np.asarray(generator.tokenizer.encode(source.read_text(encoding="utf-8")))
         held_out = tokens[int(len(tokens) * 0.9) :]
-        model = generator.model
-        losses = [loss(each, held_out) for each in (model, model.first, model.second)]
-    return seconds, *losses
+        models = generator.model, generator.model.first, counted.model
+        mixture, network, alone_loss = (loss(each, held_out) for each in models)
+    return seconds, mixture, network, alone_loss
 
 
 def loss(model: textgen.protocols.Model, tokens: np.ndarray) -> float:
