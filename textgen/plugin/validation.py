@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 import sys
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import pluggy
 
 from textgen.plugin import discovery, hookspecs
-from textgen.plugin.component import HOOKS, NAME, OWN_DISTRIBUTION, UNPACKAGED, Component, Offer, Plugin
+from textgen.plugin.component import (
+    HOOKS,
+    NAME,
+    OWN_DISTRIBUTION,
+    REQUEST_OPTIONS,
+    UNPACKAGED,
+    Component,
+    Offer,
+    Plugin,
+)
 from textgen.plugin.places import raised_at
 from textgen.suggest import nearest
+
+_ARGUMENT: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 class UnfitError(Exception):
@@ -99,8 +112,25 @@ def _check_component(hook: str, component: Component) -> None:
         raise UnfitError(f"{label}: {untyped} has no type; declare it as in `{untyped}: int = option(…)`")
     if "type" in component.options():
         raise UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
+    _check_arguments(label, component)
     if HOOKS.get(hook) == "command":
         _check_defaults(label, component)
+
+
+def _check_arguments(label: str, component: Component) -> None:
+    """Refuse names for options of requests that cannot be keywords and options of the command line, or are taken."""
+    taken = list(REQUEST_OPTIONS)
+    for name, field in component.options().items():
+        argument = field.metadata.get("argument", "")
+        if argument == "":
+            continue
+        given = f"{label}: the argument {argument!r} of its option {name!r}"
+        if not isinstance(argument, str) or not _ARGUMENT.fullmatch(argument) or keyword.iskeyword(argument):
+            raise UnfitError(f"{given} must be lower-case words joined by underscores, and no keyword of Python")
+        if argument in taken:
+            whose = "a request takes itself" if argument in REQUEST_OPTIONS else "another of its options has"
+            raise UnfitError(f"{given} is a name that {whose}; choose another")
+        taken.append(argument)
 
 
 def _check_defaults(label: str, component: Component) -> None:
