@@ -219,6 +219,11 @@ class Offer:
         return self.name if self.distribution == OWN_DISTRIBUTION else self.qualified_name
 
 
+def taken_twice(option: str, offers: Iterable[Offer]) -> Fault:
+    """The fault of an option of requests that several samplers take."""
+    return Fault(option, f"several samplers take this option: {' and '.join(o.qualified_name for o in offers)}")
+
+
 class ComponentSource(Protocol):
     """Looks up components: the part of a PluginSet that a component made of others needs."""
 

@@ -13,7 +13,7 @@ import attrs
 
 from textgen.errors import Fault, PluginError, PluginWarning, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import KINDS, OBJECT, OWN_DISTRIBUTION, UNPACKAGED, Offer, Plugin
+from textgen.plugin.component import KINDS, OBJECT, OWN_DISTRIBUTION, UNPACKAGED, Offer, Plugin, taken_twice
 from textgen.plugin.discovery import InstalledPlugin
 from textgen.plugin.single_file import import_file
 from textgen.plugin.validation import ClashError, UnfitError, cause_of, offers_of
@@ -204,7 +204,10 @@ class PluginSet:
         return {name: (offer, key) for offer in own for name, key in offer.component.arguments().items()}
 
     def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
-        """The sampler that has an option of requests, and its key; or what is wrong with the name."""
+        """The sampler that has an option of requests, and its key; or what is wrong with the name.
+
+        If several have it, it is the built-in one's.
+        """
         own = self.sampling_options()
         if name in own:
             return own[name]
@@ -212,8 +215,7 @@ class PluginSet:
         if len(others) == 1:
             return others[0], others[0].component.arguments()[name]
         if others:
-            whose = " and ".join(offer.qualified_name for offer in others)
-            return Fault(name, f"samplers of {len(others)} plugins take this option: {whose}")
+            return taken_twice(name, others)
         all_offers = self.offers("sampler")
         known = [*own, *(each for offer in all_offers for each in offer.component.arguments() if each not in own)]
         return Fault(name, "no sampler takes this option", "", nearest(name, known) or f"there are {', '.join(known)}")
