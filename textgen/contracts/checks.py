@@ -11,8 +11,8 @@ import attrs
 from textgen.contracts.guards import FAILURES, WatchedTokenizer, check_ids, out_of_memory, shown_where, unfit
 from textgen.contracts.guards import blame as blame  # used where a fault is found elsewhere
 from textgen.errors import ContractError, TextgenError
-from textgen.pipeline.structure import Choice
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Offer
+from textgen.plugin.structure import Choice
 from textgen.plugin.validation import cause_of
 from textgen.protocols import Array, Ids, Tokenizer
 

@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, UsageError
-from textgen.pipeline.structure import Choice, Reader, plain, show
 from textgen.plugin.component import ComponentSource, Offer, taken_twice
+from textgen.plugin.structure import Choice, Reader, plain, show
 
 
 def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: ComponentSource) -> list[Choice]:

@@ -22,6 +22,7 @@ from textgen.plugin.component import (
     Plugin,
 )
 from textgen.plugin.places import raised_at
+from textgen.plugin.structure import Reader, plain
 from textgen.suggest import nearest
 
 _ARGUMENT: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -112,9 +113,22 @@ def _check_component(hook: str, component: Component) -> None:
         raise UnfitError(f"{label}: {untyped} has no type; declare it as in `{untyped}: int = option(…)`")
     if "type" in component.options():
         raise UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
+    _check_defaults(label, component)
     _check_arguments(label, component)
     if HOOKS.get(hook) == "command":
-        _check_defaults(label, component)
+        _check_command(label, component)
+
+
+def _check_defaults(label: str, component: Component) -> None:
+    """Refuse defaults that the type or the validator refuses: a run would blame the pipeline that they end up in."""
+    reader = Reader()
+    for name, field in component.options().items():
+        made = isinstance(field.default, attrs.Factory) or field.converter or field.metadata.get("kind")  # type: ignore[arg-type]
+        unset = field.default is attrs.NOTHING or (field.default is None and field.validator is None)
+        if not made and not unset:
+            reader.field(field, plain(field.default), name)
+    if reader.faults:
+        raise UnfitError(f"{label}: the default of {reader.faults[0]}")
 
 
 def _check_arguments(label: str, component: Component) -> None:
@@ -133,7 +147,7 @@ def _check_arguments(label: str, component: Component) -> None:
         taken.append(argument)
 
 
-def _check_defaults(label: str, component: Component) -> None:
+def _check_command(label: str, component: Component) -> None:
     """Refuse a command that needs options: no table sets them, and --help builds every command."""
     for name, field in component.options().items():
         if field.default is attrs.NOTHING:

@@ -13,10 +13,10 @@ import attrs
 
 from textgen.contracts.guards import unfit
 from textgen.errors import PipelineError, PluginError
-from textgen.pipeline.structure import Reader, plain
 from textgen.plugin.component import HOOKS
 from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
+from textgen.plugin.structure import Reader, plain
 from textgen.testing.environment import Subject, close
 from textgen.testing.other_process import import_failure, look_at_calls
 from textgen.testing.outcomes import Check, Skip, Violation
