@@ -151,7 +151,8 @@ class PluginSet:
     def find(self, kind: str, name: str) -> Offer | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
 
-        If several plugins offer the same name, it means the built-in one; without a built-in one it is ambiguous.
+        If several plugins offer the same name, it means the built-in one; without a built-in one it is ambiguous. A
+        plugin that is no package is found by its own name too, `my_file:name`.
         """
         package, _, bare = name.rpartition(":")
         distribution = discovery.normalized(package) if package else OWN_DISTRIBUTION
@@ -159,7 +160,12 @@ class PluginSet:
             self._load(lambda plugin: plugin.distribution == distribution)
             same = [offer for offer in self._loaded(kind) if offer.name == bare]
             named = [offer for offer in same if offer.distribution == distribution]
+            unpackaged = [offer for offer in same if offer.distribution == UNPACKAGED]
+            if package and not named:
+                named = [offer for offer in unpackaged if offer.plugin.name == package]
             if len(named) == 1:
+                if not package and unpackaged:  # whoever adds a file means to use it
+                    _warn_of_hidden(named[0], unpackaged[0])
                 return named[0]
             self._load_all()
             return self._find_anywhere(kind, name, bare, distribution if package else None)
@@ -176,6 +182,7 @@ class PluginSet:
         hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}; --plugin adds a file's"
         installed = [found.plugin for found in discovery.installed()]
         here = {offer.distribution for offer in self._offers} | {plugin.distribution for plugin in installed}
+        here |= {discovery.normalized(offer.plugin.name) for offer in offers if offer.distribution == UNPACKAGED}
         advice = [offer.component.hints[bare.lower()] for offer in offers if bare.lower() in offer.component.hints]
         hint = advice[0] if advice else hint
         missing = discovery.unmarked(distribution or f"textgen-{bare}")
@@ -298,6 +305,12 @@ class PluginSet:
         self.quarantined.append(quarantined)
         logger.warning("%s", quarantined)
         warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
+
+
+def _warn_of_hidden(own: Offer, other: Offer) -> None:
+    """Say that the bare name of a plugin's component means the built-in one."""
+    way = f"write '{other.plugin.name}:{other.name}' for that of {other.plugin}"
+    warnings.warn(f"{own.kind} {own.name!r} is the built-in one; {way}", PluginWarning, stacklevel=3)
 
 
 def _is_same(one: Plugin, other: Plugin) -> bool:
