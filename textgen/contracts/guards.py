@@ -150,9 +150,8 @@ def changed_text(offer: Offer) -> str:
     """The message for a corpus that gave another text when it was read again."""
     if offer.distribution == OWN_DISTRIBUTION:
         return "the corpus changed while it was being read; run again once it is complete"
-    whose = f"corpus {offer.name!r} of {offer.distribution} {offer.plugin.version}"
     return (
-        f"{whose} gave another text when it was read again: each call of `read` must start from the beginning, "
+        f"{offer} gave another text when it was read again: each call of `read` must start from the beginning, "
         "and what it draws must follow from context.seed; if the text itself is changing, run again once it is complete"
     )
 

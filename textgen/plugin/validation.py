@@ -56,7 +56,11 @@ def offers_of(plugin: Plugin, module: object) -> list[Offer]:
         raise UnfitError(f"there is no hook {name!r}; {nearest(name, HOOKS) or 'see docs/hooks.md'}") from error
     offers = []
     for caller in callers:
-        results = caller()
+        try:
+            results = caller()
+        except (Exception, SystemExit) as error:
+            entry = str(getattr(module, "__module__", None) or getattr(module, "__name__", ""))
+            raise UnfitError(f"{caller.name} failed: {cause_of(error, plugin, entry, placed=True)}") from error
         for result in results or [None]:  # pluggy omits the result of a hook that returns None
             offers += _components(plugin, caller.name, result)
     return offers
