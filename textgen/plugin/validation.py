@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
@@ -109,6 +111,8 @@ def _check_component(hook: str, component: Component) -> None:
         raise UnfitError(f"{label}: its config class {config.__name__} has no docstring")
     if not callable(component.build):
         raise UnfitError(f"{label}: build must be callable, and is {type(component.build).__name__}")
+    if fault := miscalled(component.build, ("config", "context")):
+        raise UnfitError(f"{label}: build {fault}")
     try:
         attrs.resolve_types(config)
     except Exception as error:
@@ -160,6 +164,20 @@ def _check_command(label: str, component: Component) -> None:
         component.config()
     except Exception as error:
         raise UnfitError(f"{label}: {component.config.__name__} refuses its own defaults: {error}") from error
+
+
+def miscalled(function: Any, arguments: Sequence[str]) -> str:
+    """How a function is declared that cannot be called with arguments of these names; "" where it can be."""
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (ValueError, TypeError):  # of a function in C
+        return ""
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+        return f"takes {inspect.Signature(bare)}, and is called with ({', '.join(arguments)})"
+    return ""
 
 
 def cause_of(error: BaseException, plugin: Plugin, entry: str = "", *, placed: bool = False) -> str:
