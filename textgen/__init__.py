@@ -40,10 +40,10 @@ if _TYPE_CHECKING:
     from textgen.generation.scoring import TextScore, TokenScores
     from textgen.generation.streams import TextStream
     from textgen.pipeline.pipeline import Pipeline
-    from textgen.pipeline.structure import Choice
     from textgen.plugin.component import BuildContext, Component, NoOptions, option
     from textgen.plugin.hookspecs import PLUGIN_API_VERSION, hookimpl
     from textgen.plugin.registry import PluginSet
+    from textgen.plugin.structure import Choice
     from textgen.runs.pruning import prune
     from textgen.runs.summary import RunSummary, summarize
     from textgen.runs.verifying import CheckedFile, RunReport, verify
@@ -118,7 +118,7 @@ _WHERE = {
     "generation.scoring": ("TextScore", "TokenScores"),
     "generation.streams": ("TextStream",),
     "pipeline.pipeline": ("Pipeline",),
-    "pipeline.structure": ("Choice",),
+    "plugin.structure": ("Choice",),
     "plugin.component": ("BuildContext", "Component", "NoOptions", "option"),
     "plugin.hookspecs": ("PLUGIN_API_VERSION", "hookimpl"),
     "plugin.registry": ("PluginSet",),

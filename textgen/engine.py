@@ -25,9 +25,9 @@ from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
 from textgen.pipeline.document import Overrides, read_document
 from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
-from textgen.pipeline.structure import Reader
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
+from textgen.plugin.structure import Reader
 from textgen.processes import Processes
 from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory

@@ -103,6 +103,7 @@ class RunStarted:
 class Evaluation:
     """An evaluation, with figures computed from it.
 
+    training_loss, validation_loss   nats per token; validation_loss is None if nothing is held out
     perplexity, bits_per_character   from the validation loss, or from the training loss if nothing is held out
     characters_per_second            of training since the previous evaluation, validation not included
     seconds                          of training so far, including the earlier parts of a resumed run

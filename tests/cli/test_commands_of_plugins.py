@@ -55,7 +55,8 @@ def test_the_help_builds_no_command(tmp_path: Path) -> None:
     ("field", "said"),
     [
         ("k: int", "component 'tally': its option 'k' has no default, and nothing sets a command's; give it one"),
-        ("k: int = attrs.field(default=0, validator=attrs.validators.ge(1))", "Config refuses its own defaults"),
+        ("k: int = attrs.field(default=0, validator=attrs.validators.ge(1))", "the default of k: must be >= 1"),
+        ("def __attrs_post_init__(self): raise ValueError('no')", "Config refuses its own defaults: no"),
     ],
 )
 def test_a_command_that_its_defaults_cannot_make_spoils_no_help(tmp_path: Path, field: str, said: str) -> None:

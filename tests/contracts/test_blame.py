@@ -352,7 +352,8 @@ def test_a_corpus_that_draws_another_text_each_time_is_named(
     tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:
     numbers = iter(range(100))
-    with pytest.raises(textgen.CorpusError, match=r"corpus 'odd' of textgen-odd 2\.1 gave another text when it was"):
+    said = r"corpus 'odd' of plugin 'odd' \(textgen-odd 2\.1\) gave another text when it was"
+    with pytest.raises(textgen.CorpusError, match=said):
         run_with(
             "corpus", lambda context: Reading(lambda: iter([PIECE, f"{next(numbers)}"])), tiny_pipeline(), tmp_path
         )

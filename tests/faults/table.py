@@ -46,7 +46,7 @@ FAULTS = {
     25: "a run name with `..`, NUL or a reserved name: error",
     26: "a plugin that raises at import, or lacks a dependency: left out, named, and others work",
     27: "a misspelt hook, or one of the wrong type: left out, naming hook and expected type",
-    28: "duplicate names: both distributions shown, neither wins",
+    28: "duplicate names: both shown, neither of two plugins wins; a file that a built-in hides is warned of",
     29: "a plugin for a newer API: says which",
     30: "a component of the wrong shape, dtype or round trip: blamed by name",
     31: "temperature 0 is greedy; negative, NaN or infinite is an error",

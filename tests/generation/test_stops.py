@@ -12,9 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import (
-    Generator,
-)
+from textgen import Generator, Request
 
 
 def cut(text: str, stops: tuple[str, ...], after: int = 0) -> tuple[str, bool]:
@@ -135,3 +133,25 @@ def test_an_event_cancels_a_stream_at_once(generator: Generator) -> None:
     canceller.start()
     canceller.join()
     assert list(stream) == []
+
+
+@pytest.mark.parametrize("calls", [1, 5])
+@pytest.mark.parametrize("many", [False, True])
+def test_what_cancelled_raises_is_blamed_on_no_component(generator: Generator, calls: int, many: bool) -> None:
+    left = itertools.count(1 - calls)
+
+    def cancelled() -> bool:
+        return 1 / next(left) > 1
+
+    request = Request("a", keep_state=True, cancelled=cancelled)
+    with pytest.raises(ZeroDivisionError) as caught:
+        generator.generate_many(["the ", request] if many else [request], max_new_tokens=20)
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_the_rows_beside_one_whose_cancelled_raises_go_on(generator: Generator) -> None:
+    requests = ["the ", Request("a", cancelled=lambda: bool(1 / 0))]
+    texts = generator.generate_each(requests, max_new_tokens=20)
+    assert next(texts).text == generator.generate("the ", max_new_tokens=20).text
+    with pytest.raises(ZeroDivisionError):
+        next(texts)

@@ -157,6 +157,14 @@ def test_what_an_import_raises_is_shown_with_its_line(
         assert caught.value.cause.endswith(f"{place})")
 
 
+def test_what_a_hook_raises_is_shown_with_the_hook_and_its_line(file: Path) -> None:
+    file.write_text(PLUGIN.replace('    return [Component("only"', '    1 / 0\n    return [Component("only"'))
+    with pytest.raises(textgen.PluginError) as caught:
+        textgen.PluginSet().register_file(file)
+    line = file.read_text().splitlines().index("    1 / 0") + 1
+    assert caught.value.cause == f"textgen_samplers failed: ZeroDivisionError: division by zero ({file}:{line})"
+
+
 def test_what_fails_in_a_file_is_shown_with_its_line(file: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
     file.write_text(PLUGIN.replace("changed = logits.copy()", "changed = logits.nothing()"))
     plugins = textgen.PluginSet.discover()

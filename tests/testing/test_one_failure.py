@@ -111,7 +111,7 @@ class UntypedConfig:
 @pytest.mark.parametrize(
     ("config", "anchor", "said"),
     [
-        (RefusedConfig, "component-options", "must be >= 1"),
+        (RefusedConfig, "component-record", "the default of size: must be >= 1"),
         (UntypedConfig, "component-record", "size has no type; declare it as in `size: int = option(…)`"),
     ],
 )

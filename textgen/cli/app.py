@@ -97,8 +97,8 @@ class _Group(click.Group):
 
     def _build(self, offer: Offer, context: CommandContext) -> click.Command:
         from textgen.contracts import checks
-        from textgen.pipeline.structure import Choice
         from textgen.plugin.component import BuildContext
+        from textgen.plugin.structure import Choice
 
         built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins())
         made = checks.build(Choice(offer.name, offer, offer.component.config()), built)

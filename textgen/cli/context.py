@@ -41,7 +41,12 @@ class CommandContext:
             _check_installed(self.disable)
         plugins = PluginSet.discover(disable=self.disable, patience=patience)
         for path in self.plugin_files:
-            plugins.register_file(path)
+            try:
+                plugins.register_file(path)
+            except UsageError as error:
+                fault = error.faults[0]
+                hint = "give each file once, under a name of its own" if fault.hint else ""
+                raise UsageError(f"--plugin {path}: {fault.expected}", suggestion=hint) from error
         return plugins
 
 

@@ -79,7 +79,10 @@ def worded(error: TextgenError, context: CommandContext) -> str:
     """An error's text with the subcommand's options in place of the arguments of the Python API that they stand for."""
     if context.command is None:
         return str(error)
-    parameters = context.command.get_params(click.Context(context.command, obj=context))
+    try:
+        parameters = context.command.get_params(click.Context(context.command, obj=context))
+    except TextgenError:  # the plugins are what is wrong, and some commands take options of theirs
+        parameters = context.command.params
     options = {p.name: p.opts[0] for p in parameters if isinstance(p, click.Option)}
     return error.worded(lambda argument: re.sub(r"^\w+", lambda name: options.get(name[0], name[0]), argument))
 

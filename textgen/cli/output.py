@@ -24,7 +24,7 @@ from textgen.generation.generator import Generator
 from textgen.generation.novelty import FOLDER
 from textgen.generation.prompts import end_id
 from textgen.generation.results import Generation, GenerationState
-from textgen.pipeline.structure import plain
+from textgen.plugin.structure import plain
 from textgen.protocols import Tokenizer
 from textgen.tools.commented import inline_toml
 

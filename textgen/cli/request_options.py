@@ -114,9 +114,10 @@ class RequestCommand(click.Command):
 
     def _options(self, ctx: click.Context) -> list[click.Option]:
         context = ctx.find_root().obj
-        own = {parameter.name for parameter in self.params}
+        own = {name for parameter in super().get_params(ctx) for name in parameter.opts}
         table = request_options(context.plugins(), of_plugins=context.with_plugin_options)
-        return [_option(name, field) for name, field in table.items() if name not in own]
+        options = [_option(name, field) for name, field in table.items()]
+        return [option for option in options if not own.intersection(option.opts)]
 
 
 def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:

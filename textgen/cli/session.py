@@ -20,7 +20,7 @@ from textgen.errors import TextgenError, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.results import GenerationState
 from textgen.generation.streams import TextStream
-from textgen.pipeline.structure import plain
+from textgen.plugin.structure import plain
 from textgen.suggest import nearest
 from textgen.tools.commented import inline_toml
 

@@ -8,11 +8,19 @@ from typing import Any
 
 import attrs
 
-from textgen.contracts.guards import FAILURES, WatchedTokenizer, check_ids, out_of_memory, shown_where, unfit
+from textgen.contracts.guards import (
+    FAILURES,
+    WatchedTokenizer,
+    check_ids,
+    misdeclared,
+    out_of_memory,
+    shown_where,
+    unfit,
+)
 from textgen.contracts.guards import blame as blame  # used where a fault is found elsewhere
 from textgen.errors import ContractError, TextgenError
-from textgen.pipeline.structure import Choice
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Offer
+from textgen.plugin.structure import Choice
 from textgen.plugin.validation import cause_of
 from textgen.protocols import Array, Ids, Tokenizer
 
@@ -24,9 +32,10 @@ def build(choice: Choice, context: BuildContext) -> Any:
     context = attrs.evolve(context, builder=context.builder or build)
     try:
         made = choice.offer.component.build(choice.options, context)
-        if fault := unfit(made, choice.offer.kind):  # before a run calls a missing method
+        kind = choice.offer.kind
+        if fault := unfit(made, kind) or misdeclared(made, kind):  # before a run calls a missing method
             raise blame(choice.offer, f"cannot be used: what `build` made {fault}")
-        return WatchedTokenizer(made, choice.offer) if choice.offer.kind == "tokenizer" else made
+        return WatchedTokenizer(made, choice.offer) if kind == "tokenizer" else made
     except TextgenError:
         raise
     except FAILURES as error:

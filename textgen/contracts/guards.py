@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -13,7 +14,19 @@ from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import ContractError, DeviceError, TextgenError
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.plugin.places import last_line, packages_of
-from textgen.protocols import Array, Corpus, Ids, IncrementalDecoder, Model
+from textgen.plugin.validation import miscalled
+from textgen.protocols import (
+    Array,
+    Corpus,
+    Decoder,
+    Ids,
+    IncrementalDecoder,
+    Model,
+    Observer,
+    Sampler,
+    Tokenizer,
+    Trainer,
+)
 
 # Exceptions that are attributed to a component: sys.exit() in one would end a run without a message.
 FAILURES: Final = (Exception, SystemExit)
@@ -28,6 +41,17 @@ _METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "trainer": ("train", "state", "load_state"),
         "sampler": ("__call__",),
         "observer": ("observe",),
+    }
+)
+_PROTOCOLS: Final[Mapping[str, type]] = MappingProxyType(
+    {
+        "corpus": Corpus,
+        "tokenizer": Tokenizer,
+        "model": Model,
+        "decoder": Decoder,
+        "trainer": Trainer,
+        "sampler": Sampler,
+        "observer": Observer,
     }
 )
 
@@ -52,6 +76,15 @@ def unfit(made: Any, kind: str) -> str:
     if kind == "model" and callable(getattr(made, "forward", None)):
         return f"{missing}; a torch module also inherits from textgen.gradient.GradientModel, which has it"
     return missing
+
+
+def misdeclared(made: Any, kind: str) -> str:
+    """What is wrong with how the methods of an object that has them all are declared; "" if it can be called."""
+    for name in _METHODS.get(kind, ()):
+        _, *arguments = inspect.signature(getattr(_PROTOCOLS[kind], name)).parameters  # without self
+        if fault := miscalled(made if name == "__call__" else getattr(made, name), arguments):
+            return fault if name == "__call__" else f"has a method {name!r} that {fault}"
+    return ""
 
 
 def check_ids(ids: Ids, offer: Offer, size: int) -> None:
@@ -150,9 +183,8 @@ def changed_text(offer: Offer) -> str:
     """The message for a corpus that gave another text when it was read again."""
     if offer.distribution == OWN_DISTRIBUTION:
         return "the corpus changed while it was being read; run again once it is complete"
-    whose = f"corpus {offer.name!r} of {offer.distribution} {offer.plugin.version}"
     return (
-        f"{whose} gave another text when it was read again: each call of `read` must start from the beginning, "
+        f"{offer} gave another text when it was read again: each call of `read` must start from the beginning, "
         "and what it draws must follow from context.seed; if the text itself is changing, run again once it is complete"
     )
 

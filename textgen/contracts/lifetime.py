@@ -11,8 +11,8 @@ import attrs
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, Watched, shown_where
 from textgen.errors import PluginWarning
-from textgen.pipeline.structure import Choice
 from textgen.plugin.component import OBJECT, BuildContext, Offer
+from textgen.plugin.structure import Choice
 
 
 class Components(contextlib.ExitStack):

@@ -125,7 +125,8 @@ class Batch:
             self._chunks = GreedyChunks(rows[0].settings.chain)
 
     def _out_of_time(self) -> dict[int, FinishReason | None]:
-        return {i: reason for i, row in self._watched if (reason := row.out_of_time()) is not None}
+        found = ((i, row.out_of_time(), row.error) for i, row in self._watched)
+        return {i: reason for i, reason, error in found if reason is not None or error is not None}
 
     def _draw(self, logits: Array) -> dict[int, FinishReason | None]:
         """Draw a token for each row of logits (B, V), and say which rows end with it."""

@@ -16,8 +16,8 @@ from textgen.contracts.guards import FAILURES, begin_decoding, blame, raise_fail
 from textgen.errors import ContractError, TextgenError
 from textgen.generation.links import LEVELS, Link
 from textgen.generation.sampling import SequenceHistory, draw_one, inverse_cdf, to_numpy
-from textgen.pipeline.structure import Choice
 from textgen.plugin.component import Offer
+from textgen.plugin.structure import Choice
 from textgen.protocols import Array, Ids, Model
 
 END: Final = -1

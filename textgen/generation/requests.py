@@ -23,7 +23,7 @@ from textgen.generation.prompts import check_prompt, document_start, end_id
 from textgen.generation.results import GenerationState
 from textgen.generation.row import Asked, Settings
 from textgen.pipeline.options import MAX_N, MAX_SEED, DecodingOptions
-from textgen.pipeline.structure import Reader
+from textgen.plugin.structure import Reader
 from textgen.protocols import Tokenizer
 
 _CHECKED: Final = tuple(name for name in attrs.fields_dict(Options) if name not in ("seed", "cancelled"))

@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
+from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.files.opening import UNFORESEEN
 from textgen.generation.chain import Chain
@@ -180,9 +181,13 @@ class Row:
         return resumes
 
     def out_of_time(self) -> FinishReason | None:
-        """Why to end now, if the clock or the caller says so."""
-        if self.asked.cancelled is not None and self.asked.cancelled():
-            return "cancelled"
+        """Why to end now, if the clock or the caller says so. What the caller's `cancelled` raises is its error."""
+        try:
+            if self.asked.cancelled is not None and self.asked.cancelled():
+                return "cancelled"
+        except FAILURES as error:
+            self.error = error
+            return None
         return "time" if self.deadline is not None and time.monotonic() >= self.deadline else None
 
     @property

@@ -46,7 +46,8 @@ class Prefill:
 
     def advance(self) -> tuple[Batch, Array] | None:
         """Feed a chunk. The rows whose prompts are fed now, if any, with the logits (B, V) of what follows."""
-        self.end([(row, reason) for row in self.rows if (reason := row.out_of_time()) is not None])
+        found = [(row, row.out_of_time()) for row in self.rows]
+        self.end([(row, reason) for row, reason in found if reason is not None or row.error is not None])
         if not self._members:
             return None
         width = min(len(self._prompts[0]) - self._fed, PREFILL)
@@ -58,11 +59,11 @@ class Prefill:
         done = sum(len(ids) == self._fed for ids in self._prompts)
         return self._ready(done, logits) if done else None
 
-    def end(self, rows: Iterable[tuple[Row, FinishReason]]) -> None:
+    def end(self, rows: Iterable[tuple[Row, FinishReason | None]]) -> None:
         """End rows before their prompts are fed."""
         for row, reason in rows:
             place = next(i for i, rows_of_one in enumerate(self._members) if row in rows_of_one)
-            if row.asked.keep_state:
+            if row.asked.keep_state and row.error is None:
                 row.end = _unfed(row, self._decoder, place, self._prompts[place][self._fed :])
             row.reason = reason
             self._members[place].remove(row)

@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 import attrs
 from attrs.validators import ge, gt, optional
 
-from textgen.pipeline.structure import plain
 from textgen.plugin.component import option
+from textgen.plugin.structure import plain
 
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h)")
 _SECONDS: Final = {"s": 1, "min": 60, "h": 3600}

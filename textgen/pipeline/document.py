@@ -12,7 +12,7 @@ import attrs
 
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.files.reading import path_of
-from textgen.pipeline.structure import flat, shorten, show
+from textgen.plugin.structure import flat, shorten, show
 
 NAME = re.compile(r"[^\W_][\w. +-]*")
 """A valid name of a run: a plain folder name."""

@@ -19,8 +19,8 @@ from textgen.pipeline.options import (
     StartOptions,
 )
 from textgen.pipeline.sampling import changed
-from textgen.pipeline.structure import Choice, Reader, plain, show
 from textgen.plugin.component import ComponentSource
+from textgen.plugin.structure import Choice, Reader, plain, show
 from textgen.suggest import nearest
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")

@@ -12,7 +12,7 @@ from attrs.validators import and_, ge, lt, optional
 
 from textgen.errors import CorruptFileError
 from textgen.files.reading import LARGEST_JSON, read_json
-from textgen.pipeline.structure import Reader, listed
+from textgen.plugin.structure import Reader, listed
 
 _SHOWN: Final = 3
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")

@@ -10,21 +10,21 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, UsageError
-from textgen.pipeline.structure import Choice, Reader, plain, show
-from textgen.plugin.component import ComponentSource, Offer
+from textgen.plugin.component import ComponentSource, Offer, taken_twice
+from textgen.plugin.structure import Choice, Reader, plain, show
 
 
 def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: ComponentSource) -> list[Choice]:
     """The chain with options by name, such as temperature=0.5.
 
-    Each changes the key of the sampler that has it (`option(argument=...)`). A sampler that the chain lacks is added
-    before the first one with a higher `Component.place`. Raises UsageError with every fault.
+    Each changes the key of the sampler of the chain that has it (`option(argument=...)`). If none has it, the one that
+    does joins before the first with a higher `Component.place`. Raises UsageError with every fault.
     """
     faults: list[Fault] = []
     made = list(chain)
     given: dict[str, tuple[Offer, dict[str, Any]]] = {}  # by sampler, since an option may need another one
     for name, value in options.items():
-        found = plugins.sampling_option(name)
+        found = _taker(name, chain) or plugins.sampling_option(name)
         if isinstance(found, Fault):
             faults.append(found)
             continue
@@ -48,6 +48,15 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
     if faults:
         raise UsageError(faults=faults)
     return made
+
+
+def _taker(name: str, chain: Sequence[Choice]) -> tuple[Offer, str] | Fault | None:
+    """The sampler of the chain that has an option, and its key; a Fault where several have it, None where none has."""
+    offers = {choice.offer.qualified_name: choice.offer for choice in chain}
+    takers = [offer for offer in offers.values() if name in offer.component.arguments()]
+    if len(takers) > 1:
+        return taken_twice(name, takers)
+    return (takers[0], takers[0].component.arguments()[name]) if takers else None
 
 
 def _of_several(fault: Fault, offer: Offer, values: Mapping[str, Any]) -> Fault:

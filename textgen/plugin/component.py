@@ -28,6 +28,12 @@ COMMANDS: Final = (
     *("plugins", "new-plugin", "doctor", "completion"),
 )
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+REQUEST_OPTIONS: Final = (
+    *("prompt", "prompts", "n", "index", "batch_size", "state", "keep_state", "seed", "sampling", "logprobs", "echo"),
+    *("max_new_tokens", "min_new_tokens", "stop", "stop_tokens", "ignore_end", "time_limit", "cancelled", "exact"),
+    "unknown_characters",
+)
+"""What a request for text takes itself; the other options of requests are those of samplers."""
 
 
 class Address(str):
@@ -55,7 +61,8 @@ def option(
 
     `help` is a phrase that says what it does, with its unit; `textgen show`, `textgen plugins` and the reference
     pages print it. Without `default` or `factory` (for a mutable default) the key is required. `validator` is an attrs
-    validator. `argument` is the name of a sampler's option in requests for text.
+    validator. `argument` is the name of a sampler's option in requests for text: a name that a request does not take
+    itself, of lower-case words joined by underscores, as it is a keyword in Python and an option of the command line.
 
     With `kind`, such as "model", the option is itself a component: a table with a `type`, as `[model.first]` is in a
     pipeline. `default` is then a table too. The value is a Choice, for `BuildContext.build`.
@@ -210,6 +217,11 @@ class Offer:
     def canonical_name(self) -> str:
         """The same whichever way a pipeline names it: `name` of the built-in set, `package:name` of others."""
         return self.name if self.distribution == OWN_DISTRIBUTION else self.qualified_name
+
+
+def taken_twice(option: str, offers: Iterable[Offer]) -> Fault:
+    """The fault of an option of requests that several samplers take."""
+    return Fault(option, f"several samplers take this option: {' and '.join(o.qualified_name for o in offers)}")
 
 
 class ComponentSource(Protocol):

@@ -13,7 +13,7 @@ import attrs
 
 from textgen.errors import Fault, PluginError, PluginWarning, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import KINDS, OBJECT, OWN_DISTRIBUTION, UNPACKAGED, Offer, Plugin
+from textgen.plugin.component import KINDS, OBJECT, OWN_DISTRIBUTION, UNPACKAGED, Offer, Plugin, taken_twice
 from textgen.plugin.discovery import InstalledPlugin
 from textgen.plugin.single_file import import_file
 from textgen.plugin.validation import ClashError, UnfitError, cause_of, offers_of
@@ -151,7 +151,8 @@ class PluginSet:
     def find(self, kind: str, name: str) -> Offer | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
 
-        If several plugins offer the same name, it means the built-in one; without a built-in one it is ambiguous.
+        If several plugins offer the same name, it means the built-in one; without a built-in one it is ambiguous. A
+        plugin that is no package is found by its own name too, `my_file:name`.
         """
         package, _, bare = name.rpartition(":")
         distribution = discovery.normalized(package) if package else OWN_DISTRIBUTION
@@ -159,7 +160,12 @@ class PluginSet:
             self._load(lambda plugin: plugin.distribution == distribution)
             same = [offer for offer in self._loaded(kind) if offer.name == bare]
             named = [offer for offer in same if offer.distribution == distribution]
+            unpackaged = [offer for offer in same if offer.distribution == UNPACKAGED]
+            if package and not named:
+                named = [offer for offer in unpackaged if offer.plugin.name == package]
             if len(named) == 1:
+                if not package and unpackaged:  # whoever adds a file means to use it
+                    _warn_of_hidden(named[0], unpackaged[0])
                 return named[0]
             self._load_all()
             return self._find_anywhere(kind, name, bare, distribution if package else None)
@@ -176,6 +182,7 @@ class PluginSet:
         hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}; --plugin adds a file's"
         installed = [found.plugin for found in discovery.installed()]
         here = {offer.distribution for offer in self._offers} | {plugin.distribution for plugin in installed}
+        here |= {discovery.normalized(offer.plugin.name) for offer in offers if offer.distribution == UNPACKAGED}
         advice = [offer.component.hints[bare.lower()] for offer in offers if bare.lower() in offer.component.hints]
         hint = advice[0] if advice else hint
         missing = discovery.unmarked(distribution or f"textgen-{bare}")
@@ -204,7 +211,10 @@ class PluginSet:
         return {name: (offer, key) for offer in own for name, key in offer.component.arguments().items()}
 
     def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
-        """The sampler that has an option of requests, and its key; or what is wrong with the name."""
+        """The sampler that has an option of requests, and its key; or what is wrong with the name.
+
+        If several have it, it is the built-in one's.
+        """
         own = self.sampling_options()
         if name in own:
             return own[name]
@@ -212,8 +222,7 @@ class PluginSet:
         if len(others) == 1:
             return others[0], others[0].component.arguments()[name]
         if others:
-            whose = " and ".join(offer.qualified_name for offer in others)
-            return Fault(name, f"samplers of {len(others)} plugins take this option: {whose}")
+            return taken_twice(name, others)
         all_offers = self.offers("sampler")
         known = [*own, *(each for offer in all_offers for each in offer.component.arguments() if each not in own)]
         return Fault(name, "no sampler takes this option", "", nearest(name, known) or f"there are {', '.join(known)}")
@@ -296,6 +305,12 @@ class PluginSet:
         self.quarantined.append(quarantined)
         logger.warning("%s", quarantined)
         warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
+
+
+def _warn_of_hidden(own: Offer, other: Offer) -> None:
+    """Say that the bare name of a plugin's component means the built-in one."""
+    way = f"write '{other.plugin.name}:{other.name}' for that of {other.plugin}"
+    warnings.warn(f"{own.kind} {own.name!r} is the built-in one; {way}", PluginWarning, stacklevel=3)
 
 
 def _is_same(one: Plugin, other: Plugin) -> bool:

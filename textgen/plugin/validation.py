@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
+import keyword
+import re
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import attrs
 import pluggy
 
 from textgen.plugin import discovery, hookspecs
-from textgen.plugin.component import HOOKS, NAME, OWN_DISTRIBUTION, UNPACKAGED, Component, Offer, Plugin
+from textgen.plugin.component import (
+    HOOKS,
+    NAME,
+    OWN_DISTRIBUTION,
+    REQUEST_OPTIONS,
+    UNPACKAGED,
+    Component,
+    Offer,
+    Plugin,
+)
 from textgen.plugin.places import raised_at
+from textgen.plugin.structure import Reader, plain
 from textgen.suggest import nearest
+
+_ARGUMENT: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 class UnfitError(Exception):
@@ -42,7 +58,11 @@ def offers_of(plugin: Plugin, module: object) -> list[Offer]:
         raise UnfitError(f"there is no hook {name!r}; {nearest(name, HOOKS) or 'see docs/hooks.md'}") from error
     offers = []
     for caller in callers:
-        results = caller()
+        try:
+            results = caller()
+        except (Exception, SystemExit) as error:
+            entry = str(getattr(module, "__module__", None) or getattr(module, "__name__", ""))
+            raise UnfitError(f"{caller.name} failed: {cause_of(error, plugin, entry, placed=True)}") from error
         for result in results or [None]:  # pluggy omits the result of a hook that returns None
             offers += _components(plugin, caller.name, result)
     return offers
@@ -91,6 +111,8 @@ def _check_component(hook: str, component: Component) -> None:
         raise UnfitError(f"{label}: its config class {config.__name__} has no docstring")
     if not callable(component.build):
         raise UnfitError(f"{label}: build must be callable, and is {type(component.build).__name__}")
+    if fault := miscalled(component.build, ("config", "context")):
+        raise UnfitError(f"{label}: build {fault}")
     try:
         attrs.resolve_types(config)
     except Exception as error:
@@ -99,11 +121,41 @@ def _check_component(hook: str, component: Component) -> None:
         raise UnfitError(f"{label}: {untyped} has no type; declare it as in `{untyped}: int = option(…)`")
     if "type" in component.options():
         raise UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
+    _check_defaults(label, component)
+    _check_arguments(label, component)
     if HOOKS.get(hook) == "command":
-        _check_defaults(label, component)
+        _check_command(label, component)
 
 
 def _check_defaults(label: str, component: Component) -> None:
+    """Refuse defaults that the type or the validator refuses: a run would blame the pipeline that they end up in."""
+    reader = Reader()
+    for name, field in component.options().items():
+        made = isinstance(field.default, attrs.Factory) or field.converter or field.metadata.get("kind")  # type: ignore[arg-type]
+        unset = field.default is attrs.NOTHING or (field.default is None and field.validator is None)
+        if not made and not unset:
+            reader.field(field, plain(field.default), name)
+    if reader.faults:
+        raise UnfitError(f"{label}: the default of {reader.faults[0]}")
+
+
+def _check_arguments(label: str, component: Component) -> None:
+    """Refuse names for options of requests that cannot be keywords and options of the command line, or are taken."""
+    taken = list(REQUEST_OPTIONS)
+    for name, field in component.options().items():
+        argument = field.metadata.get("argument", "")
+        if argument == "":
+            continue
+        given = f"{label}: the argument {argument!r} of its option {name!r}"
+        if not isinstance(argument, str) or not _ARGUMENT.fullmatch(argument) or keyword.iskeyword(argument):
+            raise UnfitError(f"{given} must be lower-case words joined by underscores, and no keyword of Python")
+        if argument in taken:
+            whose = "a request takes itself" if argument in REQUEST_OPTIONS else "another of its options has"
+            raise UnfitError(f"{given} is a name that {whose}; choose another")
+        taken.append(argument)
+
+
+def _check_command(label: str, component: Component) -> None:
     """Refuse a command that needs options: no table sets them, and --help builds every command."""
     for name, field in component.options().items():
         if field.default is attrs.NOTHING:
@@ -112,6 +164,20 @@ def _check_defaults(label: str, component: Component) -> None:
         component.config()
     except Exception as error:
         raise UnfitError(f"{label}: {component.config.__name__} refuses its own defaults: {error}") from error
+
+
+def miscalled(function: Any, arguments: Sequence[str]) -> str:
+    """How a function is declared that cannot be called with arguments of these names; "" where it can be."""
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (ValueError, TypeError):  # of a function in C
+        return ""
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+        return f"takes {inspect.Signature(bare)}, and is called with ({', '.join(arguments)})"
+    return ""
 
 
 def cause_of(error: BaseException, plugin: Plugin, entry: str = "", *, placed: bool = False) -> str:

@@ -18,8 +18,8 @@ from textgen.errors import CorpusError, Fault, PipelineError
 from textgen.files.opening import special
 from textgen.generation.prompts import encode_documents, end_id
 from textgen.pipeline.pipeline import Pipeline
-from textgen.pipeline.structure import Choice
 from textgen.plugin.component import Address, Offer
+from textgen.plugin.structure import Choice
 from textgen.protocols import Corpus, Ids, Tokenizer
 from textgen.runs.formats import CorpusDigest
 from textgen.visible import visible

@@ -14,8 +14,8 @@ import attrs
 
 from textgen.contracts.guards import watched
 from textgen.files.opening import stamp
-from textgen.pipeline.structure import Choice
 from textgen.plugin.component import OBJECT, UNPACKAGED
+from textgen.plugin.structure import Choice
 from textgen.protocols import Corpus, Tokenizer
 
 _FORMAT: Final = 1  # of what the engine makes of a text; counted up when that changes

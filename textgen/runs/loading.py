@@ -25,8 +25,8 @@ from textgen.generation.generator import Generator
 from textgen.pipeline.options import DataOptions, DecodingOptions
 from textgen.pipeline.pipeline import make_choice, no_chain, without_start
 from textgen.pipeline.sampling import changed, named
-from textgen.pipeline.structure import Choice, Reader
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
+from textgen.plugin.structure import Choice, Reader
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.corpus import HashedPieces, check_sources, encode_corpus

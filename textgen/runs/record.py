@@ -16,7 +16,7 @@ from textgen.data import Dataset
 from textgen.errors import CorruptFileError, Difference, RunError, RunMismatchError
 from textgen.files.reading import dump_vocabulary, read_bytes
 from textgen.pipeline.pipeline import Pipeline
-from textgen.pipeline.structure import Choice, Reader, flat, merged
+from textgen.plugin.structure import Choice, Reader, flat, merged
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.corpus import reads_files

@@ -14,8 +14,8 @@ from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokeniz
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import StartOptions
 from textgen.pipeline.pipeline import Pipeline, make_choice, without_start
-from textgen.pipeline.structure import Reader, merged
 from textgen.plugin.component import ComponentSource
+from textgen.plugin.structure import Reader, merged
 from textgen.protocols import Tokenizer
 from textgen.runs.directory import RunDirectory
 

@@ -14,7 +14,7 @@ from textgen.files.opening import stamp
 from textgen.files.reading import dump_tensors, read_bytes, read_json, read_weights, remedied
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
-from textgen.pipeline.structure import Reader, flat, listed
+from textgen.plugin.structure import Reader, flat, listed
 from textgen.protocols import Tensors
 from textgen.runs.directory import RunDirectory
 from textgen.runs.record import differences

@@ -21,7 +21,7 @@ from textgen.errors import CorpusError, RunError
 from textgen.files.cache import UNUSABLE, Cache, Entry
 from textgen.files.reading import VOCABULARY, read_tokenizer
 from textgen.pipeline.pipeline import Pipeline
-from textgen.pipeline.structure import Choice
+from textgen.plugin.structure import Choice
 from textgen.protocols import Corpus, Tokenizer
 from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
 from textgen.runs.formats import CorpusDigest

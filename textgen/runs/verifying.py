@@ -16,7 +16,7 @@ from textgen.files.durable import remove, write_atomic
 from textgen.files.reading import dump_tensors, file_checksum, parse_json, read_bytes, read_json
 from textgen.generation.novelty import FOLDER, check_index
 from textgen.generation.results import GenerationState
-from textgen.pipeline.structure import listed
+from textgen.plugin.structure import listed
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.record import pipeline_text
 from textgen.runs.stored import SHOWN, misdescribing, read_pipeline, undisturbed

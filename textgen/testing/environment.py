@@ -16,11 +16,11 @@ import attrs
 from textgen.contracts import checks
 from textgen.errors import PipelineError
 from textgen.pipeline.pipeline import make_choice
-from textgen.pipeline.structure import Reader
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
 from textgen.plugin.places import packages_of
 from textgen.plugin.registry import PluginSet
+from textgen.plugin.structure import Reader
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component

@@ -11,12 +11,12 @@ from typing import Any
 
 import attrs
 
-from textgen.contracts.guards import unfit
+from textgen.contracts.guards import misdeclared, unfit
 from textgen.errors import PipelineError, PluginError
-from textgen.pipeline.structure import Reader, plain
 from textgen.plugin.component import HOOKS
 from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
+from textgen.plugin.structure import Reader, plain
 from textgen.testing.environment import Subject, close
 from textgen.testing.other_process import import_failure, look_at_calls
 from textgen.testing.outcomes import Check, Skip, Violation
@@ -41,7 +41,7 @@ def general_checks(subject: Subject, build: Callable[[], Any], **extra: Any) -> 
 
 def check_methods(made: Any, kind: str) -> None:
     """Fail where what was built, or a "decoder" that it made, lacks a method."""
-    if fault := unfit(made, kind):
+    if fault := unfit(made, kind) or misdeclared(made, kind):
         what = "its decoder" if kind == "decoder" else "what is built"
         raise Violation(f"{what} {fault}")
 

@@ -11,7 +11,7 @@ import tomli_w
 
 from textgen.pipeline.options import GeneralOptions, PluginOptions
 from textgen.pipeline.pipeline import Pipeline
-from textgen.pipeline.structure import Choice, phrase, plain
+from textgen.plugin.structure import Choice, phrase, plain
 
 _WIDTH = 100
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import attrs
 
-from textgen.pipeline.structure import phrase, plain
 from textgen.plugin.registry import PluginSet
+from textgen.plugin.structure import phrase, plain
 
 
 def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import attrs
 from textgen import PipelineError, RunError, RunSummary, UsageError
 from textgen.files.reading import inside, read_bytes
 from textgen.pipeline.document import document_of
-from textgen.pipeline.structure import flat
+from textgen.plugin.structure import flat
 from textgen_builtins.commands.folders import summaries
 
 _NO_SETTINGS: Final = ("name", "output", "default_observers", "plugins")

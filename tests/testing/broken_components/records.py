@@ -35,6 +35,18 @@ class ForgetfulConfig:
 
 
 @attrs.frozen
+class DivergingConfig:
+    """Refuses its own defaults together."""
+
+    least: int = option(4, help="how many at least")
+    most: int = option(3, help="how many at most")
+
+    def __attrs_post_init__(self) -> None:
+        if self.least > self.most:
+            raise ValueError("least is above most")
+
+
+@attrs.frozen
 class RequiredConfig:
     """Needs an option."""
 
@@ -47,9 +59,15 @@ RECORDS = [
     Case("model", "component-record", "words joined by hyphens", Component("Bad_Name", NoOptions, lambda c, x: None)),
     Case(
         "trainer",
-        "component-options",
-        "an integer",
+        "component-record",
+        "the default of size: expected an integer",
         Component("late", ForgetfulConfig, lambda c, x: GoodTrainer(x)),
+    ),
+    Case(
+        "trainer",
+        "component-options",
+        "least is above most",
+        Component("apart", DivergingConfig, lambda c, x: GoodTrainer(x)),
     ),
     Case("sampler", "component-methods", "what is built is None", offered(None)),
     Case(

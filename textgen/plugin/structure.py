@@ -92,7 +92,7 @@ class Reader:
             if kind := field.metadata.get("kind"):
                 values[name] = self.choice(kind, table.get(name, _default(field)), _join(path, name))
             elif name in table:
-                values[name] = self._field(field, table[name], _join(path, name))
+                values[name] = self.field(field, table[name], _join(path, name))
             elif field.default is attrs.NOTHING:
                 self.faults.append(Fault(_join(path, name), f"required: {phrase(field.type)}", "nothing"))
         if len(self.faults) > before:
@@ -103,8 +103,11 @@ class Reader:
             self.faults.append(Fault(path, _reason(error)))
             return None
 
-    def _field(self, field: attrs.Attribute[Any], value: Any, path: str) -> Any:
-        """The value of a key. Its validator is run here, so that the faults of other keys are reported too."""
+    def field(self, field: attrs.Attribute[Any], value: Any, path: str) -> Any:
+        """The value of a key, or a marker that it was refused.
+
+        Its validator is run here, so that the faults of other keys are reported too.
+        """
         made = self.value(field.type, value, path)
         if made is not _FAILED:
             with contextlib.suppress(AttributeError):  # it compares fields, which only the constructor can do

@@ -1,0 +1,93 @@
+"""What is wrong with a plugin, or with how it is given, is one line in the words of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import run_textgen
+
+
+def install(folder: Path, source: str) -> Path:
+    """A folder in which a package textgen-broken with this module is installed."""
+    information = folder / "textgen_broken-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: textgen-broken\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[textgen]\nbroken = textgen_broken\n")
+    (folder / "textgen_broken.py").write_text(source)
+    return folder
+
+
+@pytest.mark.parametrize("arguments", [["generate", "--help"], ["generate", "runs/p"], ["plugins"], ["--help"]])
+def test_where_strict_a_broken_plugin_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
+    site = install(tmp_path / "site", "raise RuntimeError('boom')")
+    strict = {"TEXTGEN_STRICT_PLUGINS": "1"}
+    done = run_textgen(*arguments, folder=tmp_path, site=[site], extra=strict)
+    (line,) = done.stderr.splitlines()
+    said = "textgen: error: plugin 'broken' (textgen-broken 1.0): importing textgen_broken failed: RuntimeError: boom ("
+    assert line.startswith(said)
+    assert done.returncode == 1
+    assert "Traceback" in run_textgen("--debug", *arguments, folder=tmp_path, site=[site], extra=strict).stderr
+
+
+TOP_K = '''
+import attrs
+from textgen import Component, hookimpl
+
+
+@attrs.frozen
+class OneConfig:
+    """Leaves one token possible."""
+
+
+def one(logits, history):
+    changed = logits - float("inf")
+    changed[:, 3] = 0.0
+    return changed
+
+
+@hookimpl
+def textgen_samplers():
+    return [Component("top-k", OneConfig, lambda config, context: one)]
+'''
+
+
+def test_a_file_is_named_where_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for path in ("boom.py", "sub/boom.py"):
+        (tmp_path / path).write_text(TOP_K)
+    (tmp_path / "other.py").write_text(TOP_K)
+    (tmp_path / "base.toml").write_text("")
+    for files, said in {
+        ("boom.py", "sub/boom.py"): "--plugin sub/boom.py: a plugin of this name is registered already; "
+        "give each file once, under a name of its own",
+        ("base.toml",): "--plugin base.toml: expected a Python file, NAME.py",
+        ("boom.py", "other.py"): "--plugin other.py: unpackaged offers the sampler 'top-k' already, by its plugin "
+        "'boom'; one of the two needs another name",
+    }.items():
+        options = [part for path in files for part in ("--plugin", path)]
+        for command in (["run", "base.toml"], ["generate", "runs/p", "-p", "x"], ["plugins"]):
+            done = run_textgen(*options, *command, folder=tmp_path)
+            assert (done.returncode, done.stderr) == (2, f"textgen: error: {said}\n")
+
+
+@pytest.mark.fault(28)
+def test_a_file_that_a_built_in_hides_is_warned_of(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]], write_pipeline: Callable[..., Path]
+) -> None:
+    (tmp_path / "marker.py").write_text(TOP_K)
+    warning = "textgen: warning: sampler 'top-k' is the built-in one; write 'marker:top-k' for that of plugin 'marker' "
+    for name, warned in {"top-k": True, "marker:top-k": False, "unpackaged:top-k": False}.items():
+        pipeline = write_pipeline(tiny_pipeline(sampler=[{"type": name}]))
+        done = run_textgen("--plugin", "marker.py", "run", pipeline, "--overwrite", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count(warning) == warned, done.stderr
+        assert (len(set(done.stdout.strip("\n"))) == 1) is not warned  # one token, again and again
+        again = run_textgen("--plugin", "marker.py", "generate", "run", "-p", "the ", "--no-echo", folder=tmp_path)
+        assert (again.returncode, "warning" in again.stderr) == (0, False), again.stderr
+        assert (len(set(again.stdout.strip("\n"))) == 1) is not warned
+    pipeline = write_pipeline(tiny_pipeline(sampler=[{"type": "marker:top-p"}]))
+    failed = run_textgen("--plugin", "marker.py", "show", pipeline, folder=tmp_path)
+    assert "no sampler is called 'marker:top-p'; did you mean 'top-p'?" in failed.stderr
