@@ -24,7 +24,7 @@ _EVALUATING: Final = 0.18  # share of a budget that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
 _FAR: Final = 10**9
 _TIMED: Final = 0.03  # share of a budget in which the time of a step is measured
-_RESERVE: Final = 0.05  # share of a budget that is left for checkpoints and what cannot be measured
+_RESERVE: Final = 0.07  # share of a budget that is left for checkpoints and what cannot be measured
 
 
 @attrs.define(eq=False)
