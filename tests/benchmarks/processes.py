@@ -5,7 +5,7 @@ Usage: python tests/benchmarks/processes.py [--hidden 256,512] [--steps 12] [--r
 Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement and take turns, A B
 C D A ..., so that what else the machine does hits all. Prints the seconds of others over those of our two processes,
 as ratios with their spread: above 1 ours are the faster. The others are a plain loop of torch in one process of two
-threads, which has a target; the plain loop under DistributedDataParallel in two processes; and the loop of
+threads; the plain loop under DistributedDataParallel in two processes; and the loop of
 textgen.gradient in one process of two threads, which shows what a second process is worth on this machine.
 Instead, `--gloo 2` measures sums over gloo between two processes of this machine, and `--bytes` the memory of trainers
 by parameter; both print the tables of docs/scaling.md.
@@ -172,11 +172,8 @@ def compare(hidden: int, count: int, repeats: int) -> None:
         pipe.send(0)
     for process in running:
         process.join()
-    others = (
-        ("a plain loop of two threads", TARGETS.get(hidden, 1.0)),
-        ("a plain loop in two", 1.0),
-        ("two threads", 0),
-    )
+    bar = TARGETS.get(hidden, 1.0)
+    others = (("a plain loop of two threads", bar), ("a plain loop in two", 1.0), ("two threads", bar))
     for place, (name, target) in enumerate(others, start=1):
         found = [turn[place] / turn[0] for turn in turns]
         spread = (min(found), statistics.median(found), max(found))

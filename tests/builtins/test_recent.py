@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from counted import CONTEXT, HELD_OUT, TEXT, dataset, pipeline
+from counted import CONTEXT, HELD_OUT, TEXT, assert_rows_agree, dataset, pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,20 +83,7 @@ def model(recent: int) -> Model:
 
 
 def test_a_row_is_the_same_alone_in_steps_and_in_any_batch() -> None:
-    made = model(30)
-    fed = np.array([[sorted(set(TEXT)).index(c) for c in TEXT[i : i + 70]] for i in (0, 300, 777)])
-    scored, together = made.decoder(3).score(fed), made.decoder(3)
-    np.testing.assert_array_equal(scored, np.concatenate([made.decoder(1).score(row[None]) for row in fed]))
-    alone = [made.decoder(1) for _ in fed]
-    for t in range(fed.shape[1]):
-        rows = together.extend(fed[:, t : t + 1])
-        np.testing.assert_array_equal(rows, scored[:, t])
-        for i, decoder in enumerate(alone):
-            np.testing.assert_array_equal(decoder.extend(fed[i : i + 1, t : t + 1])[0], rows[i])
-    fork = made.decoder(1)
-    fork.write_state({name: array[[2, 0]] for name, array in together.read_state().items()})
-    both = np.concatenate([fed[[2, 0]], fed[:2, :1]], axis=1)
-    np.testing.assert_array_equal(fork.extend(fed[:2, :1]), made.decoder(2).score(both)[:, -1])
+    assert_rows_agree(model(30))
 
 
 @pytest.mark.parametrize("recent", [np.zeros((2, 30), np.int32), np.full((1, 30), 99, np.int32)])

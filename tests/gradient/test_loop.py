@@ -296,3 +296,20 @@ def test_schedules() -> None:
     assert [stable(step, 100) for step in (5, 10, 51)] == [0.5, 1.0, 1.0]
     assert stable(100, 100) == pytest.approx(0.02)
     assert stable(40, 100) == stable(40, 10_000)
+
+
+class Spoilt(torch.nn.Module):
+    """A model that is no number from the beginning."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.full((size, size), torch.nan))
+
+    def forward(self, tokens: Any, state: Any = None) -> Any:
+        return self.table[tokens], ()
+
+
+def test_a_loss_that_is_no_number_before_the_first_update_is_the_models_fault() -> None:
+    text = "the clock struck nine. " * 60
+    with pytest.raises(TrainingError, match="the loss is nan at step 1, before the first update, so the model is at"):
+        textgen.train(corpus=text, model=Spoilt(len(set(text)) + 1), trainer="adamw")

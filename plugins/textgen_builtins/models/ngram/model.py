@@ -16,7 +16,7 @@ from textgen_builtins.models.ngram.words import Hashes, WordCounts, WordReader, 
 
 _ONE: Final = (1, 1)
 _BLOCK: Final = 1 << 23  # probabilities that `score` works on at once: 32 MiB
-_RECENT: Final = 1 << 22  # bytes of the contexts of one sequence that are kept: texts repeat themselves
+_KEPT: Final = 1 << 22  # bytes of the contexts of one sequence that are kept: texts repeat themselves
 EXPERT_WEIGHTS: Final = (0.2, 0.35, 0.5)
 """The exponents of the experts where words count; measured on English texts, prose with and without punctuation."""
 
@@ -276,12 +276,12 @@ class NgramDecoder:
         if self._reader:
             words = self._reader.read_one(words, token)
         experts = self._logs[0] if self._recent is None else self._logs[0, :-1]
-        if self._logs.nbytes > _RECENT // 64:
+        if self._logs.nbytes > _KEPT // 64:
             return self._place_of(node, words, token, experts)
         context = (node, token, *words)
         place = self._places.get(context)
         if place is None:
-            if len(self._places) * self._logs.nbytes >= _RECENT:
+            if len(self._places) * self._logs.nbytes >= _KEPT:
                 self._places.clear()
                 self._place = None
             place = self._places[context] = self._place_of(node, words, token, np.empty_like(experts))

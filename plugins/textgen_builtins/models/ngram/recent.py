@@ -163,7 +163,11 @@ class _OneText(RecentTokens):
         return np.concatenate([np.arange(len(known) - self._reach, 0), known]).astype(np.int32)[None]
 
     def append(self, tokens: Ids) -> None:
-        for token in tokens[0].tolist():
+        new = tokens[0, -self._reach :].tolist()
+        if len(new) == self._reach:  # nothing before them counts
+            self._index(new)
+            return
+        for token in new:
             self.append_one(token)
 
     def append_one(self, token: int) -> None:
