@@ -204,8 +204,8 @@ class Model(Protocol):
 
     `set_rows(first, total)` says before each step which rows of how many the next are, where several processes or
     workers share out a batch, so that a model that draws random numbers for rows draws them for the whole batch, and
-    takes its own. With `distributed = False` a model says that it cannot be shared out, as when its loss looks at all
-    rows at once.
+    takes its own. With `distributed = False` a model cannot be shared out, as when its loss looks at all rows at once.
+    `kernels(precision)` names ways to compute a step beside torch's, and `use_kernel(name)` takes one.
     """
 
     def decoder(self, batch_size: int) -> Decoder:

@@ -4,9 +4,9 @@ Usage: python tests/benchmarks/lstm_step.py TEXT [--hidden 256] [--batch 64,16] 
                                                  [--busy]
 
 Both clip gradients, use fused AdamW and carry the state; windows are 64 characters. The plain loop is tried with one
-thread of torch's and with one for each core, ours with `workers = "auto"`, each in a process of its own that lives
-through the whole measurement; they take turns, and the better plain loop counts. Prints characters a second as a ratio
-with its spread, above 1 if ours is the faster, and the difference of the losses after the same number of steps from
+thread of torch's and with one for each core, ours with `workers = "auto"` and `kernel = "auto"`, each in a process of
+its own that lives through the whole measurement; they take turns, and the better plain loop counts. Prints characters
+a second as a ratio with its spread, above 1 if ours is the faster, and the losses after the same number of steps from
 the same weights. `--busy` measures ours alone, beside a busy loop for each core, against itself without.
 """
 
@@ -49,7 +49,13 @@ def model_of(hidden: int, vocab_size: int) -> Any:
 def ours(tokens: npt.NDArray[np.uint8], vocab_size: int, given: argparse.Namespace, batch: int) -> Iterator[Any]:
     """The loss of each step, not read yet."""
     component = PluginSet.discover().find("trainer", "adamw").component  # type: ignore[union-attr]
-    options = {"order": "streams", "batch_size": batch, "workers": "auto", "precision": given.precision}
+    options = {
+        "order": "streams",
+        "batch_size": batch,
+        "workers": "auto",
+        "kernel": "auto",
+        "precision": given.precision,
+    }
     trainer = component.build(
         component.config(**options, steps=10**6, evaluate_every=10**6, learning_rate=_RATE, final_rate=1.0),
         BuildContext(folder=None, requested_device="cpu"),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from textgen.gradient.computing import choose_workers
+from textgen.gradient.choosing import choose_workers
+from textgen.gradient.computing import Way
 from textgen.protocols import TrainingContext
 
 UNIT = 2.0**-20  # seconds: added up without rounding
@@ -49,6 +50,6 @@ def test_workers_are_taken_where_a_step_of_theirs_takes_at_most_a_tenth_longer(
             clock.spend((alone if is_alone else by_workers / 2) * UNIT)  # each of the two computes a part of a step
             return self.weights(tokens), ()
 
-    monkeypatch.setattr("textgen.gradient.computing.time", SimpleNamespace(perf_counter=clock.perf_counter))
+    monkeypatch.setattr("textgen.gradient.choosing.time", SimpleNamespace(perf_counter=clock.perf_counter))
     windows, context = np.zeros((2, 3), np.int64), TrainingContext(seed=0, device="cpu")
-    assert choose_workers(Timed(), windows, context, "float32", 2) == chosen
+    assert choose_workers(Timed(), windows, context, Way(workers=2)) == chosen

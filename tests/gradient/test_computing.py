@@ -20,7 +20,8 @@ import textgen
 from textgen import Engine
 from textgen.events import Event, StepDone
 from textgen.gradient import eager
-from textgen.gradient.computing import choose_precision, choose_workers, cross_entropy
+from textgen.gradient.choosing import choose_way, choose_workers
+from textgen.gradient.computing import Way, cross_entropy
 from textgen.protocols import TrainingContext
 
 
@@ -142,7 +143,8 @@ def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
             return self.weights(tokens), ()
 
     model = Slow()
-    assert choose_precision(model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"), 1)
+    asked = Way(precision="auto")
+    assert choose_way(model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"), asked, 1)
     assert model.calls == 4
 
 
@@ -162,7 +164,7 @@ def test_torchs_own_threads_are_given_up_after_one_step_that_takes_far_longer() 
             return self.weights(tokens), ()
 
     windows, context = np.zeros((2, 3), np.int64), TrainingContext(seed=0, device="cpu")
-    assert choose_workers(Waiting(), windows, context, "float32", 2) == 2
+    assert choose_workers(Waiting(), windows, context, Way(workers=2)) == 2
     assert len(calls) == 1
 
 

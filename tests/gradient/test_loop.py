@@ -59,12 +59,12 @@ def test_another_number_of_workers_may_resume(tmp_path: Path) -> None:
 
 
 def test_auto_and_budget_are_decided_once_and_recorded(tmp_path: Path) -> None:
-    tables = pipeline({"steps": None, "budget": "3s", "precision": "auto", "workers": "auto"})
+    tables = pipeline({"steps": None, "budget": "3s", "precision": "auto", "workers": "auto", "kernel": "auto"})
     del tables["trainer"]["steps"]
     recorder = Recorder()
     first = textgen.run(tables, output=tmp_path / "first", observers=[recorder])
     decided = json.loads((first.path / "run.json").read_text())["settled"]["settled"]
-    assert decided.keys() == {"steps", "measured", "evaluations", "budget", "precision", "workers"}
+    assert decided.keys() == {"steps", "measured", "evaluations", "budget", "precision", "workers", "kernel"}
     assert recorder.of(Settled)[-1].options == {"settled": decided}
     assert recorder.of(StepDone)[-1].step == decided["steps"]
     saved = tomllib.loads((first.path / "pipeline.toml").read_text())

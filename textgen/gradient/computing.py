@@ -1,13 +1,10 @@
-"""Losses and gradients of a batch: in one go, or its rows shared out among worker threads; and how to choose."""
+"""Losses and gradients of a batch: in one go, or its rows shared out among worker threads."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import math
-import statistics
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
@@ -22,16 +19,21 @@ from torch import Tensor
 from textgen.devices import worker_threads
 from textgen.files.opening import UNFORESEEN
 from textgen.gradient.optimization import StateError
-from textgen.protocols import TrainingContext
 
 State: TypeAlias = tuple[Tensor, ...]
 _Result = TypeVar("_Result")
 
-_TURNS, _TRIALS = 2, 4  # turns of each of several ways to compute, and steps in a turn, which decide between them
+TORCH: Final = "torch"  # the kernel that every model has
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
-_TRYING: Final = 0.5  # seconds for each way after which none is tried again: on a busy machine, two steps must do
-_CLOSE: Final = 1.1
-_HOPELESS: Final = 10  # times as long, after which a way is not tried again
+
+
+@attrs.frozen
+class Way:
+    """How steps are computed: in float32 or bfloat16, by so many worker threads, and by torch or another kernel."""
+
+    precision: str = "float32"
+    workers: int = 1
+    kernel: str = TORCH
 
 
 @attrs.define(eq=False)
@@ -45,15 +47,17 @@ class Computation:
 
     replicas: list[Any]
     device: str
-    precision: str
+    way: Way
     _threads: Sequence[ThreadPoolExecutor] = ()
     _loss: Callable[[Tensor, State | None], tuple[Tensor, State]] | None = None
 
     @classmethod
-    def of(cls, model: Any, device: str, precision: str, workers: int) -> Computation:
-        """`workers` replicas, the first of which is the module itself."""
-        replicas = [model, *(_replica(model) for _ in range(workers - 1))]
-        return cls(replicas, device, precision, worker_threads(workers) if workers > 1 else ())
+    def of(cls, model: Any, device: str, way: Way) -> Computation:
+        """A replica for each worker, the first of which is the module itself."""
+        if hasattr(model, "use_kernel"):
+            model.use_kernel(way.kernel)
+        replicas = [model, *(replica_of(model) for _ in range(way.workers - 1))]
+        return cls(replicas, device, way, worker_threads(way.workers) if way.workers > 1 else ())
 
     def run(self, call: Callable[[], _Result]) -> _Result:
         """What `call()` returns, made where steps are computed: in the first worker's thread, if there are any."""
@@ -144,7 +148,7 @@ class Computation:
 
     def autocast(self) -> Any:
         """The context of the precision."""
-        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.way.precision == "bfloat16")
 
     def _add_gradients(self) -> None:
         """The first replica's gradients, plus the second's and so on."""
@@ -232,106 +236,7 @@ def to_device(windows: npt.NDArray[np.int64], device: str) -> Tensor:
     return tokens.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tokens.to(device)
 
 
-def most_workers(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> int:
-    """One worker for each of torch's threads, or 1 where the device, the batch or the model allows no more."""
-    most = min(torch.get_num_threads(), len(windows))
-    if context.device != "cpu" or most < 2:
-        return 1
-    try:
-        _replica(model)
-    except (RuntimeError, TypeError, NotImplementedError):
-        return 1
-    return most
-
-
-def choose_precision(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, workers: int) -> str:
-    """The faster of float32 and bfloat16 on this device, by a few steps of so many workers without an update."""
-    if context.device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    try:  # by the least of each: they differ in their arithmetic alone
-        single, half = map(min, _times(model, windows, context, [("float32", workers), ("bfloat16", workers)]))
-    except RuntimeError:  # an operation of the model has no bfloat16 version
-        return "float32"
-    return "bfloat16" if half < 0.9 * single else "float32"
-
-
-def leaves_unused(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> bool:
-    """Whether a step leaves parameters without a gradient, by that of a single window."""
-    Computation.of(model, context.device, "float32", 1).gradients(windows[:1], None, (0, 0))
-    return any(p.grad is None for p in model.parameters() if p.requires_grad)
-
-
-def draws(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> bool:
-    """Whether a step draws from torch's global generator, which threads would share; by that of a single window."""
-    if hasattr(model, "set_dropout_seed"):
-        return False
-    states = []
-
-    def loss(tokens: Tensor, carried: State | None) -> tuple[Tensor, State]:
-        states.append(torch.default_generator.get_state())
-        made = training_loss(model, tokens, carried)
-        states.append(torch.default_generator.get_state())
-        return made
-
-    Computation([model], context.device, "float32", loss=loss).gradients(windows[:1], None, (0, 0))
-    return not torch.equal(states[0], states[1])
-
-
-def choose_workers(
-    model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, precision: str, most: int
-) -> int:
-    """The faster of `most` workers and torch's own threads, by a few steps without an update.
-
-    Workers where it is close: they keep more of their pace when other programs need the cores.
-    """
-    if most == 1:
-        return 1
-    # By their means: they wait for other programs more or less, and a single step may be lucky.
-    shared, alone = map(statistics.mean, _times(model, windows, context, [(precision, most), (precision, 1)]))
-    return most if shared < _CLOSE * alone else 1
-
-
-def _times(
-    model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, ways: Sequence[tuple[str, int]]
-) -> list[list[float]]:
-    """The seconds of some steps' gradients, for each of these precisions and numbers of workers.
-
-    They take turns, since a machine's pace may change within a second. The first step of each turn, in which memory is
-    allocated, does not count, unless it takes so much longer than the first way's steps that there is no question: on a
-    busy machine, torch's own threads may wait for each other for many seconds.
-    """
-    times: list[list[float]] = [[] for _ in ways]
-    end = time.perf_counter() + _TRYING * len(ways)
-    while len(times[-1]) < _TURNS * _TRIALS and time.perf_counter() < end:
-        for (precision, workers), taken in zip(ways, times, strict=True):
-            with contextlib.closing(Computation.of(model, context.device, precision, workers)) as computation:
-                made, is_hopeless = _turn(computation, windows, _HOPELESS * times[0][0] if times[0] else math.inf)
-            taken += made
-            if is_hopeless:
-                return times
-    return times
-
-
-def _turn(computation: Computation, windows: npt.NDArray[np.int64], hopeless: float) -> tuple[list[float], bool]:
-    """The seconds of some steps, after one that does not count; of that one alone, and True, if it took `hopeless`."""
-    first = _seconds(computation, windows)
-    if first > hopeless:
-        return [first], True
-    made: list[float] = []
-    end = time.perf_counter() + _TRYING - first
-    while not made or (len(made) < _TRIALS and time.perf_counter() < end):
-        made.append(_seconds(computation, windows))
-    return made, False
-
-
-def _seconds(computation: Computation, windows: npt.NDArray[np.int64]) -> float:
-    """The time of one step's gradients."""
-    begun = time.perf_counter()
-    float(computation.run(partial(computation.gradients, windows, None, (0, 0)))[0])
-    return time.perf_counter() - begun
-
-
-def _replica(model: Any) -> Any:
+def replica_of(model: Any) -> Any:
     """A copy of a module that uses the very same parameters, with gradients of its own."""
     made = copy.deepcopy(model)
     with torch.no_grad():

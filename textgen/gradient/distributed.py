@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from textgen.errors import UsageError
-from textgen.gradient.computing import Computation, State, take_rows
+from textgen.gradient.computing import Computation, State, Way, take_rows
 from textgen.processes import Order, Processes
 
 _LARGE: Final = 1 << 20  # numbers of a tensor that travels alone
@@ -34,12 +34,14 @@ class DistributedComputation(Computation):
     _unused: bool = attrs.field(kw_only=True)
 
     @classmethod
-    def among(cls, model: Any, device: str, precision: str, unused: bool, processes: Processes) -> Self:
+    def among(cls, model: Any, device: str, way: Way, unused: bool, processes: Processes) -> Self:
         """All processes must call it. The leader's weights become those of all. Raises ProcessesError.
 
         unused  whether to find out in each step which parameters no process has a gradient of: a GPU is waited for
         """
-        made = cls([model], device, precision, processes=processes, group=processes.group(device), unused=unused)
+        if hasattr(model, "use_kernel"):
+            model.use_kernel(way.kernel)
+        made = cls([model], device, way, processes=processes, group=processes.group(device), unused=unused)
         with made._explained(), torch.no_grad():
             for tensor in itertools.chain(model.parameters(), model.buffers()):
                 dist.broadcast(tensor, 0, group=made._group)

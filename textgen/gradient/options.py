@@ -65,6 +65,11 @@ class GradientOptions:
         help='"bfloat16" computes in it and keeps float32 weights (torch.autocast); "auto" takes the faster of both, '
         "tried on the first batch",
     )
+    kernel: str = option(
+        "torch",
+        help='how the model computes a step: "torch", or another way that it offers, see its documentation; "auto" '
+        "takes the fastest, tried on the first batch",
+    )
     workers: int | Literal["auto"] = option(
         1,
         help="threads that compute parts of a batch side by side on a CPU, each with one thread of torch's own; 1 "

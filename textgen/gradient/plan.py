@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
 
 from textgen.events import Settled
-from textgen.gradient import computing
+from textgen.gradient import choosing
 from textgen.gradient.batches import Batches
-from textgen.gradient.computing import Computation
+from textgen.gradient.computing import TORCH, Computation, Way
 from textgen.gradient.options import GradientOptions, seconds_of
 from textgen.gradient.schedules import Schedule, stable_steps
 from textgen.protocols import TrainingContext
@@ -56,27 +57,28 @@ class Plan:
             self._evaluations = int(options.settled.get("evaluations", _EVALUATIONS))
 
     def computation(self, model: Any) -> Computation:
-        """With the precision and the workers that are the faster where they are "auto", or among several processes."""
+        """In the way that is the fastest where options are "auto", or among several processes."""
         context, windows, processes = self.context, self.batches.batch(0, 0), self.context.processes
         if processes is None:
             workers = self.options.settled.get("workers", self.options.workers)
-            if workers != 1 and context.device == "cpu" and computing.draws(model, windows, context):
+            if workers != 1 and context.device == "cpu" and choosing.draws(model, windows, context):
                 workers = self._one_worker(workers)
-            most = computing.most_workers(model, windows, context) if workers != 1 else 1
-            precision = self._precision(model, windows, most)
+            way = self._way(model, windows, choosing.most_workers(model, windows, context) if workers != 1 else 1)
             if workers == "auto":
-                workers = self._settled["workers"] = computing.choose_workers(model, windows, context, precision, most)
+                workers = self._settled["workers"] = choosing.choose_workers(model, windows, context, way)
             workers = min(int(workers), len(windows)) if context.device == "cpu" else 1
-            return Computation.of(model, context.device, precision, workers)
+            return Computation.of(model, context.device, attrs.evolve(way, workers=workers))
         from textgen.gradient.distributed import DistributedComputation, check
 
         def choose() -> list[Any]:
             check(model, context.device, self.options.batch_size, processes)
-            unused = context.device == "cpu" or computing.leaves_unused(model, windows, context)
-            return [self._precision(model, windows, 1), unused]
+            unused = context.device == "cpu" or choosing.leaves_unused(model, windows, context)
+            way = self._way(model, windows[processes.rows(len(windows))], 1)
+            return [way.precision, way.kernel, unused]
 
-        precision, unused = processes.agree(choose)
-        return DistributedComputation.among(model, context.device, precision, unused, processes)
+        precision, kernel, unused = processes.agree(choose)
+        way = Way(precision, 1, kernel)
+        return DistributedComputation.among(model, context.device, way, unused, processes)
 
     def _one_worker(self, asked: int | str) -> int:
         """For a model that draws from torch's global generator, which threads would share."""
@@ -89,11 +91,21 @@ class Plan:
         )
         return 1
 
-    def _precision(self, model: Any, windows: Any, workers: int) -> str:
-        precision = str(self.options.settled.get("precision", self.options.precision))
-        if precision == "auto":
-            precision = self._settled["precision"] = computing.choose_precision(model, windows, self.context, workers)
-        return precision
+    def _way(self, model: Any, windows: Any, workers: int) -> Way:
+        """The precision and the kernel asked for, or settled by an earlier run, or the fastest."""
+        settled, options = self.options.settled, self.options
+        asked = Way(str(settled.get("precision", options.precision)), 1, str(settled.get("kernel", options.kernel)))
+        if "kernel" in settled and asked.kernel not in choosing.kernels(model, asked.precision):
+            warnings.warn(
+                f"the run was trained with the kernel {asked.kernel!r}, which is not available here: it goes on with "
+                "torch's, and its numbers differ in their last digits",
+                stacklevel=2,
+            )
+            asked = attrs.evolve(asked, kernel=TORCH)
+        way = choosing.choose_way(model, windows, self.context, asked, workers)
+        decided = {"precision": way.precision, "kernel": way.kernel}
+        self._settled |= {name: value for name, value in decided.items() if getattr(asked, name) == "auto"}
+        return way
 
     def settle(self) -> Iterator[Settled]:
         """Tell once what was decided, so that it is recorded."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from textgen.gradient.computing import Way
+
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1536)
 _PASSES: Final = 8.0  # times that it should have time to read the text: then the widest one learns most.
@@ -134,7 +136,8 @@ def measured_speed(seed: int = 0) -> float:
     import torch
 
     from textgen import devices
-    from textgen.gradient.computing import choose_precision
+    from textgen.gradient import choosing
+    from textgen.gradient.computing import Way
     from textgen.protocols import TrainingContext
     from textgen_builtins.models.rnn.config import RNNConfig
     from textgen_builtins.models.rnn.torch_model import TorchRNN
@@ -144,17 +147,16 @@ def measured_speed(seed: int = 0) -> float:
     model = TorchRNN.create(config, 64, seed=seed, device=context.device)
     windows = np.random.default_rng(seed).integers(64, size=(32, 65))
     with devices.freed_memory_kept():
-        if context.device == "cpu":
-            workers = torch.get_num_threads()
-            return max(_speed(model, windows, "cpu", precision, workers) for precision in ("float32", "bfloat16"))
-        return _speed(model, windows, context.device, choose_precision(model, windows, context, 1), 1)
+        workers = torch.get_num_threads() if context.device == "cpu" else 1
+        way = choosing.choose_way(model, windows, context, Way("auto", workers, "auto"), workers)
+        return _speed(model, windows, context.device, way)
 
 
-def _speed(model: Any, windows: npt.NDArray[np.int64], device: str, precision: str, workers: int) -> float:
+def _speed(model: Any, windows: npt.NDArray[np.int64], device: str, way: Way) -> float:
     """Characters a second of gradients; an update takes little. Where steps are slow, a single one must do."""
     from textgen.gradient.computing import Computation
 
-    computation = Computation.of(model, device, precision, workers)
+    computation = Computation.of(model, device, way)
     steps, begun = -1, 0.0  # the first step allocates memory, and is not timed
     try:
         while steps < 1 or time.perf_counter() - begun < _TRIAL_SECONDS:

@@ -1,11 +1,11 @@
-"""The recurrent network as a torch module, for training on any device and for decoding on a GPU."""
+"""The recurrent network as a torch module, for training on any device."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,15 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from textgen.protocols import Decoder, Ids, Tensors
+from textgen.protocols import Decoder, Tensors
 from textgen_builtins.models.rnn.config import RNNConfig
 from textgen_builtins.models.rnn.numpy_decoder import NumpyDecoder
-from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes, is_bounded
+from textgen_builtins.models.rnn.torch_decoder import State, TorchDecoder
+from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes
 
-_EAGER_STEPS: Final = 3  # single steps before a graph is worth its capture
-
-State: TypeAlias = tuple[Tensor, ...]
-"""Per layer the hidden state, and for LSTMs the cell state after it, each (B, H)."""
+_LLVM: Final = "llvm"  # the kernel that is compiled here
 
 
 class TorchRNN(nn.Module):
@@ -49,6 +47,7 @@ class TorchRNN(nn.Module):
             self.head.weight = self.embedding.weight
         self._dropout_generator: torch.Generator | None = None
         self._rows: tuple[int, int] | None = None
+        self._kernel = "torch"
 
     @classmethod
     def create(cls, config: RNNConfig, vocab_size: int, *, seed: int, device: str) -> TorchRNN:
@@ -92,15 +91,37 @@ class TorchRNN(nn.Module):
         """`forward` with or without dropout, whatever the module's mode."""
         # Time first, as the cells expect; the transposed result is a view and costs nothing.
         table = self.embedding.weight if self.config.embedding_size else self.one_hot
-        x = F.embedding(tokens.T, table)  # (T, B, E)
-        x = self._dropout(x, self.config.input_dropout) if dropout else x
+        fused = self._kernel != "torch" and torch.is_grad_enabled() and tokens.numel() > 0
+        drops_inputs = dropout and self.config.input_dropout > 0
+        is_table = fused and not drops_inputs and len(table) <= tokens.numel()
+        x = table if is_table else F.embedding(tokens.T, table)  # (T, B, E)
+        x = self._dropout(x, self.config.input_dropout) if drops_inputs else x
         after: list[Tensor] = []
         for i, layer in enumerate(self.layers):
-            run = self._weight_dropped(layer) if dropout and self.config.recurrent_dropout else layer
-            x, carried = run(x, self._carried(state, i))  # (T, B, H)
-            after += [part[0] for part in (carried if isinstance(carried, tuple) else (carried,))]
+            drops_weights = dropout and self.config.recurrent_dropout > 0
+            if fused:
+                weights = dict(layer.named_parameters()) | (self._dropped_weight(layer) if drops_weights else {})
+                x, *carried = self._run_fused(x, tokens.T if is_table and not i else None, weights, state, i)
+            else:
+                run = partial(_call_with, layer, self._dropped_weight(layer)) if drops_weights else layer
+                x, last = run(x, self._carried(state, i))  # (T, B, H)
+                carried = [part[0] for part in (last if isinstance(last, tuple) else (last,))]
+            after += carried
             x = self._dropout(x, self.config.dropout) if dropout else x
         return self.head(x).transpose(0, 1), tuple(after)
+
+    def kernels(self, precision: str) -> list[str]:
+        """Machine code of our own on a CPU, where llvmlite is installed and it can be made for this size."""
+        bias = self.head.bias
+        if bias.device.type != "cpu" or bias.dtype != torch.float32 or not importlib.util.find_spec("llvmlite"):
+            return []
+        from textgen_builtins.models.rnn.kernels.program import computes
+
+        return [_LLVM] if computes(precision == "bfloat16", self.config.hidden_size) else []
+
+    def use_kernel(self, name: str) -> None:
+        """Compute the gradients of the steps that follow in this way."""
+        self._kernel = name
 
     def set_dropout_seed(self, seed: int) -> None:
         """Make the dropout of the next step depend on `seed` alone."""
@@ -158,12 +179,22 @@ class TorchRNN(nn.Module):
         mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - p, generator=self._dropout_generator)
         return x * mask[:, first : first + rows].div_(1 - p)
 
-    def _weight_dropped(self, layer: nn.Module) -> Callable[..., Any]:
-        """The layer with another mask over its recurrent matrix."""
+    def _dropped_weight(self, layer: nn.Module) -> dict[str, Tensor]:
+        """The layer's recurrent matrix under another mask."""
         weight = layer.get_parameter("weight_hh_l0")
         mask = torch.empty_like(weight).bernoulli_(1 - self.config.recurrent_dropout, generator=self._dropout_generator)
-        dropped = weight * mask.div_(1 - self.config.recurrent_dropout)
-        return partial(_call_with, layer, {"weight_hh_l0": dropped})
+        return {"weight_hh_l0": weight * mask.div_(1 - self.config.recurrent_dropout)}
+
+    def _run_fused(
+        self, x: Tensor, rows: Tensor | None, weights: dict[str, Tensor], state: State | None, layer: int
+    ) -> tuple[Tensor, ...]:
+        """One layer by machine code of our own: its outputs (T, B, H), and its state after them."""
+        from textgen_builtins.models.rnn.kernels.layer import run_layer
+
+        cell = self.config.nonlinearity if self.config.cell == "rnn" else self.config.cell
+        parts = 2 if cell == "lstm" else 1
+        carried = () if state is None else state[parts * layer : parts * (layer + 1)]
+        return run_layer(cell, x, rows, {name.removesuffix("_l0"): value for name, value in weights.items()}, carried)
 
     def parameter_roles(self) -> dict[str, str]:
         """The weight of the head, unless it is the embedding's."""
@@ -172,145 +203,3 @@ class TorchRNN(nn.Module):
 
 def _call_with(layer: nn.Module, weights: dict[str, Tensor], *arguments: Any) -> Any:
     return functional_call(layer, weights, arguments)
-
-
-class TorchDecoder:
-    """textgen.protocols.RowDecoder and GreedyDecoder on the module's device, without dropout.
-
-    On CUDA a step of one token is launched as one graph: the launch of its small kernels costs more than they do.
-    """
-
-    exact_rows: Final = False  # the kernels of another batch size may round differently
-
-    def __init__(self, module: TorchRNN, batch_size: int) -> None:
-        self._module = module
-        self._device = module.head.bias.device
-        parts = module.config.layers * (2 if module.config.cell == "lstm" else 1)
-        self._state: State = tuple(
-            torch.zeros(batch_size, module.config.hidden_size, device=self._device) for _ in range(parts)
-        )
-        self._graph: StepGraph | None = None
-        self._single_steps = 0
-        self._bounded: bool | None = None  # whether logits are always finite; None until it is needed
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        return len(self._state[0])
-
-    @torch.no_grad()
-    def extend(self, tokens: Ids) -> Tensor:
-        """Logits (B, V) after `tokens` (B, T)."""
-        if not tokens.shape[1]:
-            last = self._state[-2 if self._module.config.cell == "lstm" else -1]
-            start: Tensor = self._module.head(last)
-            return start
-        ids = torch.from_numpy(np.ascontiguousarray(tokens, np.int64))
-        return self._step(ids) if tokens.shape[1] == 1 else self._run(ids)[:, -1]
-
-    @torch.no_grad()
-    def score(self, tokens: Ids) -> Tensor:
-        """Logits (B, T, V) after each of `tokens` (B, T)."""
-        return self._run(torch.from_numpy(np.ascontiguousarray(tokens, np.int64)))
-
-    @torch.no_grad()
-    def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
-        """The (B, steps) most likely tokens after `tokens` (B,); the CPU waits for the device once, at the end.
-
-        (B, 0) if a logit might not be finite.
-        """
-        if self._bounded is None:
-            finite = all(bool(part.isfinite().all()) for part in self._state)
-            magnitude = float(sum(weights.abs().sum(dtype=torch.float64) for weights in self._module.parameters()))
-            self._bounded = finite and is_bounded(self._module.config, magnitude)
-        if not self._bounded:
-            return np.empty((len(tokens), 0), np.int64)
-        made = torch.empty(steps, len(tokens), dtype=torch.int64, device=self._device)
-        never = torch.tensor(tuple(forbidden), dtype=torch.int64, device=self._device)
-        ids = torch.from_numpy(np.array(tokens, np.int64))[:, None]
-        for step in range(steps):
-            logits = self._step(ids).index_fill(1, never, -torch.inf)
-            torch.argmax(logits, dim=1, out=made[step])
-            ids = made[step, :, None]
-        return made.T.cpu().numpy()
-
-    def _step(self, ids: Tensor) -> Tensor:
-        """Logits (B, V) after one token for each sequence, `ids` (B, 1)."""
-        if self._device.type == "cuda":
-            self._single_steps += 1
-            if self._graph is None and self._single_steps > _EAGER_STEPS:
-                self._graph = StepGraph(self._module, self._state)
-            if self._graph is not None:
-                return self._graph.step(ids)
-        return self._run(ids)[:, -1]
-
-    def _run(self, ids: Tensor) -> Tensor:
-        """Logits (B, T, V) after each of `ids` (B, T)."""
-        logits, after = self._module.run(ids.to(self._device), self._state, dropout=False)
-        for part, new in zip(self._state, after, strict=True):
-            part.copy_(new)  # in place: a captured graph uses these very tensors
-        return logits
-
-    def read_state(self) -> Tensors:
-        """The same as NumpyDecoder's, so that either continues from the other's."""
-        step = len(self._state) // self._module.config.layers
-        state = {"hidden": torch.stack(self._state[::step], dim=1).cpu().numpy()}
-        if step == 2:
-            state["cell"] = torch.stack(self._state[1::2], dim=1).cpu().numpy()
-        return state
-
-    def write_state(self, state: Tensors) -> None:
-        """Continue from a state that `read_state` gave, or from rows of one."""
-        parts = [state[name] for name in ("hidden", "cell") if name in state]
-        layers = range(self._module.config.layers)
-        self._state = tuple(
-            torch.from_numpy(part[:, layer].copy()).to(self._device) for layer in layers for part in parts
-        )
-        self._begin_anew()
-
-    @torch.no_grad()
-    def take(self, rows: Sequence[int]) -> Self:
-        """Another decoder with these rows, in this order; nothing leaves the device."""
-        taken = type(self)(self._module, len(rows))
-        index = torch.tensor(tuple(rows), dtype=torch.int64, device=self._device)
-        taken._state = tuple(part.index_select(0, index) for part in self._state)
-        taken._bounded = self._bounded or None  # what is finite for all rows is so for some
-        return taken
-
-    @torch.no_grad()
-    def join(self, other: Self) -> None:
-        """Append the rows of another decoder of the model, which is not used any more."""
-        self._state = tuple(torch.cat(both) for both in zip(self._state, other._state, strict=True))
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        """Drop what was made for the tensors of another state."""
-        self._graph, self._single_steps, self._bounded = None, 0, None
-
-
-class StepGraph:
-    """A step of one token for each sequence, captured as a CUDA graph that reads and writes fixed tensors."""
-
-    def __init__(self, module: TorchRNN, state: State) -> None:
-        self._tokens = torch.zeros(len(state[0]), 1, dtype=torch.int64, device=state[0].device)
-        before = tuple(part.clone() for part in state)
-        stream = torch.cuda.Stream(state[0].device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(state[0].device))
-        with torch.cuda.stream(stream):  # libraries initialise in a first run, which is not allowed in a capture
-            for _ in range(2):
-                module.run(self._tokens, state, dropout=False)
-        torch.cuda.current_stream(state[0].device).wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            logits, after = module.run(self._tokens, state, dropout=False)
-            for part, new in zip(state, after, strict=True):
-                part.copy_(new)
-            self._logits = logits[:, -1]
-        for part, kept in zip(state, before, strict=True):
-            part.copy_(kept)
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """Feed `tokens` (B, 1) and return logits (B, V), which the next step overwrites."""
-        self._tokens.copy_(tokens)
-        self._graph.replay()
-        return self._logits

@@ -1,0 +1,91 @@
+"""A recurrent layer as a function of torch, with a gradient of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from textgen_builtins.models.rnn.kernels.cells import CELLS, Cell
+from textgen_builtins.models.rnn.kernels.program import Program
+
+
+def run_layer(
+    cell: str, x: Tensor, rows: Tensor | None, weights: dict[str, Tensor], carried: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """The hidden states (T, B, H), and the layer's state after them: (B, H) each.
+
+    Within torch's autocast to bfloat16, products are of bfloat16 and their sums of float32, as is all else.
+
+    cell     of CELLS
+    x        (T, B, E); or (N, E), of which `rows` (T, B) int64 says what each step reads: the product with the input's
+             weights is then that of N rows, which are fewer
+    weights  weight_ih, weight_hh, bias_ih and bias_hh, as torch has them
+    carried  the state before: h, and c of an LSTM; none to begin with zeros
+    """
+    given = F.linear(x, weights["weight_ih"], weights["bias_ih"])
+    steps, batch = x.shape[:2] if rows is None else rows.shape
+    if not carried:
+        zeros = weights["bias_hh"].new_zeros(batch, weights["weight_hh"].shape[1])
+        carried = (zeros, zeros) if cell == "lstm" else (zeros,)
+    places = torch.arange(steps * batch).view(steps, batch) if rows is None else rows.contiguous()
+    if rows is not None and not 0 <= int(rows.min()) <= int(rows.max()) < len(x):
+        raise IndexError(f"rows of {len(x)} are from {int(rows.min())} to {int(rows.max())}")
+    made: tuple[Tensor, ...] = _Layer.apply(  # type: ignore[no-untyped-call]
+        cell, given, places, weights["weight_hh"], weights["bias_hh"], *carried
+    )
+    return made
+
+
+class _Layer(torch.autograd.Function):
+    """Backpropagation through the steps of one window."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, name: str, given: Tensor, rows: Tensor, weight: Tensor, bias: Tensor, h: Tensor, *c: Tensor
+    ) -> tuple[Tensor, ...]:
+        """given (T, B, G H) or (N, G H), rows (T, B), weight (G H, H), bias (G H,), h and c (B, H)."""
+        cell, (steps, batch), units = CELLS[name], rows.shape, weight.shape[1]
+        program = Program.of(name, given.dtype == torch.bfloat16, batch, units)
+        hidden, state = given.new_empty(steps + 1, batch, units), bias.new_empty(steps + 1, batch, units)
+        hidden[0], state[0] = h, (c or (h,))[0]
+        saved, recurrent = bias.new_empty(steps, batch, cell.saved * units), bias.new_empty(batch, cell.gates * units)
+        packed, weight = given.new_empty(weight.shape), weight.contiguous()
+        _call(program.forward, steps, given.contiguous(), rows, weight, packed, bias, hidden, state, saved, recurrent)
+        ctx.name, ctx.program, ctx.given = name, program, given.shape
+        ctx.save_for_backward(rows, weight, hidden, state, saved)
+        last = state[-1].clone()
+        after = (hidden[-1].float(), last) if c else (last if name == "gru" else hidden[-1].float(),)
+        return (hidden[1:], *after)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, dh: Tensor, *dc: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of `forward`'s arguments."""
+        rows, weight, hidden, state, saved = ctx.saved_tensors
+        cell, (steps, batch, units) = CELLS[ctx.name], dy.shape
+        is_table = len(ctx.given) == 2
+        gradients = dy.new_empty(steps, batch, cell.gradients * units)
+        sums = weight.new_zeros(ctx.given[0] if is_table else 1, cell.gradients * units)
+        dh, carried = dh.float().clone(), dc[0].clone() if dc else weight.new_zeros(batch, units)
+        added = rows if is_table else torch.zeros_like(rows)
+        arrays = dy.new_empty(weight.shape), weight.new_zeros(units), state, saved, gradients, sums, carried, dh
+        _call(ctx.program.backward, steps, dy.contiguous(), added, weight, *arrays)
+        recurrent = gradients[..., -cell.gates * units :].flatten(0, 1)
+        d_weight = (recurrent.T @ hidden[:-1].flatten(0, 1)).float()
+        d_bias = sums[:, -cell.gates * units :].sum(0)
+        d_given = _given(sums if is_table else gradients, cell, units)
+        return None, d_given, None, d_weight, d_bias, dh, *((carried,) if dc else ())
+
+
+def _given(gradients: Tensor, cell: Cell, units: int) -> Tensor:
+    """Of gradients (..., D H) those of the input's parts (..., G H): a GRU's r and z, then its n, which comes first."""
+    if cell.gradients == cell.gates:
+        return gradients
+    return torch.cat((gradients[..., units:-units], gradients[..., :units]), -1)
+
+
+def _call(function: Any, steps: int, *tensors: Tensor) -> None:
+    """Without the interpreter's lock."""
+    function(steps, *(tensor.data_ptr() for tensor in tensors))

@@ -1,0 +1,198 @@
+"""Recurrent layers in machine code of our own: the numbers of torch's, whatever the shape, and runs made with them."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import textgen
+from textgen import BuildContext, UsageError
+from textgen_builtins.models.rnn.config import RNNConfig
+from textgen_builtins.models.rnn.kernels import program
+from textgen_builtins.models.rnn.torch_model import TorchRNN
+
+VOCABULARY = 11
+CELLS = [("rnn", "tanh"), ("rnn", "relu"), ("gru", "tanh"), ("lstm", "tanh")]
+can_halve = program.computes(True, 32)
+
+
+def network(**options: Any) -> TorchRNN:
+    return TorchRNN.create(RNNConfig(**options), VOCABULARY, seed=3, device="cpu")
+
+
+def numbers(module: TorchRNN, kernel: str, tokens: torch.Tensor, *, half: bool) -> dict[str, torch.Tensor]:
+    """Logits, states and gradients of two windows, the second of which goes on from the first."""
+    module.use_kernel(kernel)
+    module.zero_grad()
+    module.set_dropout_seed(5)
+    module.train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        first, state = module(tokens, None)
+        second, state = module(tokens.flip(1), state)
+    loss = first.float().square().mean() + second.float().square().mean() + sum(part.float().sum() for part in state)
+    loss.backward()
+    made = {"first": first, "second": second, **{f"state {i}": part for i, part in enumerate(state)}}
+    made |= {name: parameter.grad for name, parameter in module.named_parameters()}
+    return {name: tensor.detach().float() for name, tensor in made.items()}
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / (b.norm() + 1e-6))
+
+
+@given(
+    cell=st.sampled_from(CELLS),
+    rows=st.integers(1, 19),
+    length=st.integers(1, 9),
+    units=st.sampled_from([32, 64, 96]),
+    layers=st.integers(1, 2),
+    embedding=st.sampled_from([0, 24]),
+    dropout=st.sampled_from([{}, {"dropout": 0.3}, {"input_dropout": 0.3}, {"recurrent_dropout": 0.3}]),
+    locked=st.booleans(),
+)
+@example(("lstm", "tanh"), 8, 5, 64, 2, 24, {"input_dropout": 0.3, "recurrent_dropout": 0.2}, True)
+@settings(max_examples=25, deadline=None)
+def test_logits_and_gradients_are_those_of_torch(
+    cell: tuple[str, str],
+    rows: int,
+    length: int,
+    units: int,
+    layers: int,
+    embedding: int,
+    dropout: dict[str, float],
+    locked: bool,
+) -> None:
+    options = {"cell": cell[0], "nonlinearity": cell[1], "hidden_size": units, "layers": layers, **dropout}
+    module = network(**options, embedding_size=embedding, locked_dropout=locked)
+    tokens = torch.from_numpy(np.random.default_rng(rows).integers(VOCABULARY, size=(rows, length)))
+    expected = numbers(module, "torch", tokens, half=False)
+    found = numbers(module, "llvm", tokens, half=False)
+    for name, tensor in expected.items():
+        assert difference(found[name], tensor) < 2e-5, name
+
+
+@pytest.mark.skipif(not can_halve, reason="this processor has no products of bfloat16")
+@pytest.mark.parametrize(("cell", "nonlinearity"), CELLS[2:] + CELLS[:1])
+@pytest.mark.parametrize("rows", [3, 8, 19])
+def test_in_bfloat16_they_are_no_further_from_float32_than_torchs_are(cell: str, nonlinearity: str, rows: int) -> None:
+    module = network(cell=cell, nonlinearity=nonlinearity, hidden_size=96, embedding_size=24)
+    tokens = torch.from_numpy(np.random.default_rng(rows).integers(VOCABULARY, size=(rows, 30)))
+    expected = numbers(module, "torch", tokens, half=False)
+    torchs = numbers(module, "torch", tokens, half=True)
+    found = numbers(module, "llvm", tokens, half=True)
+    for name, tensor in expected.items():
+        assert difference(found[name], tensor) < max(1.3 * difference(torchs[name], tensor), 0.004), name
+
+
+@pytest.mark.parametrize(
+    "half", [False, pytest.param(True, marks=pytest.mark.skipif(not can_halve, reason="bfloat16"))]
+)
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_what_is_no_number_stays_none(cell: str, half: bool) -> None:
+    """A loss that is no number ends a run; it must not become one within a sigmoid."""
+    module = network(cell=cell, hidden_size=32)
+    with torch.no_grad():
+        module.layers[0].weight_hh_l0[5] = float("nan")  # type: ignore[index,union-attr]
+    assert numbers(module, "llvm", torch.zeros((2, 4), dtype=torch.int64), half=half)["first"].isnan().any()
+
+
+def test_a_token_that_there_is_not_is_an_error_as_of_torch() -> None:
+    module = network(cell="lstm", hidden_size=32)
+    for kernel in ("torch", "llvm"):
+        with pytest.raises(IndexError):
+            numbers(module, kernel, torch.full((2, 8), VOCABULARY), half=False)
+
+
+def test_large_sums_saturate() -> None:
+    module = network(cell="gru", hidden_size=32)
+    with torch.no_grad():
+        for parameter in module.layers.parameters():
+            parameter.mul_(3000)
+    tokens = torch.arange(8).reshape(2, 4)
+    for name, tensor in (expected := numbers(module, "torch", tokens, half=False)).items():
+        assert tensor.isfinite().all(), name
+    assert difference(numbers(module, "llvm", tokens, half=False)["first"], expected["first"]) < 1e-5
+
+
+def tables(kernel: str, **trainer: Any) -> dict[str, Any]:
+    return {
+        "device": "cpu",
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 16},
+        "model": {"type": "rnn", "cell": "lstm", "hidden_size": 32, "dropout": 0.2, "embedding_size": 16},
+        "trainer": {"type": "adamw", "steps": 40, "batch_size": 8, "order": "streams", "kernel": kernel, **trainer},
+        "observer": [],
+        "generate": {"max_new_tokens": 5},
+    }
+
+
+def settled(run: Path) -> Any:
+    return tomllib.loads((run / "pipeline.toml").read_text())["trainer"]["settled"]
+
+
+@pytest.mark.parametrize("trainer", [{"workers": 2}, {"workers": 2, "precision": "auto"}, {"type": "sgd"}], ids=str)
+def test_a_run_in_parts_is_the_run_in_one(trainer: dict[str, Any], tmp_path: Path) -> None:
+    whole = textgen.run(tables("llvm", **trainer), output=tmp_path / "whole")
+    count = iter(range(100))
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(tables("llvm", **trainer), output=tmp_path / "parts", cancelled=lambda: next(count) > 11)
+    parts = textgen.run(tables("llvm", **trainer), output=tmp_path / "parts")
+    if "precision" not in trainer:
+        assert (parts.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    torchs = textgen.run(tables("torch", **trainer), output=tmp_path / "torch")
+    text = "The old house stood at the end of the lane, and nobody had lived in it for years."
+    losses = [run.generator.score(text).loss for run in (parts, torchs)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3 if "precision" not in trainer else 0.03)
+
+
+def test_the_kernel_is_decided_once_and_recorded(tmp_path: Path) -> None:
+    run = textgen.run(tables("auto"), output=tmp_path / "run")
+    assert settled(run.path).keys() == {"kernel"}
+    again = textgen.run(run.path / "pipeline.toml", output=tmp_path / "again")
+    assert settled(again.path) == settled(run.path)
+    assert (again.path / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
+
+
+def test_a_run_goes_on_with_torchs_where_its_own_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = tables("auto", settled={"kernel": "llvm"})
+    count = iter(range(100))
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(trainer, output=tmp_path / "run", cancelled=lambda: next(count) > 11)
+    monkeypatch.setitem(sys.modules, "llvmlite", None)  # as if it were not installed
+    with pytest.warns(UserWarning, match="kernel 'llvm', which is not available here"):
+        assert textgen.run(trainer, output=tmp_path / "run").outcome == "resumed"
+
+
+@pytest.mark.parametrize(("size", "kernel"), [(33, "llvm"), (32, "cuda")])
+def test_a_kernel_that_there_is_not_is_refused(size: int, kernel: str, tmp_path: Path) -> None:
+    pipeline = tables(kernel)
+    pipeline["model"]["hidden_size"] = size
+    with pytest.raises(UsageError, match=f"no kernel '{kernel}' here for float32") as caught:
+        textgen.run(pipeline, output=tmp_path / "run")
+    assert caught.value.argument == "trainer.kernel"
+
+
+def test_the_kernel_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only offered: the steps of a run, and no evaluation, whose rows differ."""
+    from textgen_builtins.models.rnn.kernels import layer
+
+    used = []
+    run_layer = layer.run_layer
+    monkeypatch.setattr(layer, "run_layer", lambda *given: (used.append(given[0]), run_layer(*given))[1])
+    textgen.run(tables("llvm", evaluate_every=20), output=tmp_path / "run")
+    assert used == ["lstm"] * 40
+
+
+def test_a_model_without_kernels_is_computed_by_torch() -> None:
+    context = BuildContext(folder=None, requested_device="cpu")
+    assert context.device == "cpu"
+    assert network(cell="lstm", hidden_size=30).kernels("float32") == []
