@@ -82,14 +82,14 @@ def test_init_writes_nothing_where_a_run_would_fail(
         (4_100, 60, 128),
         (20_000, 60, 384),
         (40_000, 3600, 512),
-        (87_000, 45, 512),  # by the time
+        (87_000, 45, 320),  # by the time
         (87_000, 300, 896),
-        (179_000, 60, 448),
+        (179_000, 60, 320),
         (687_000, 60, 192),
         (687_000, 3600, 1536),
-        (5_000_000, 6, 64),
+        (5_000_000, 6, 96),
         (600_000_000, 60, 128),
-        (600_000_000, 3600, 640),
+        (600_000_000, 3600, 512),
     ],
 )
 def test_init_sizes_the_network_by_the_text_and_by_the_time(characters: int, seconds: float, width: int) -> None:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1536)
 _PASSES: Final = 8.0  # times that it should have time to read the text: then the widest one learns most.
-_SMALL: Final = 250_000  # characters of a text; a smaller one more often, by the cube root
+_SMALL: Final = 250_000  # characters of a text; a smaller one more often, by the square of its cube root
 _FOR_A_WEIGHT: Final = 24  # characters for each of its weights, which is enough of a text that it reads less often
 _WEIGHTS: Final = 45  # of the network, at most, for each character: more only learn a small text by heart
 _USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
-_SLOWER: Final = 1.6  # a network twice as wide takes 2 to the power of this times as long
+_SLOWER: Final = 1.75  # a network twice as wide takes 2 to the power of this times as long
 _TRIAL_SECONDS: Final = 0.4
 _READ: Final = 40e6  # characters a second that are read and encoded the first time
 _COUNTED: Final = 100_000  # characters that may be counted at once for each second of the time
@@ -58,7 +58,7 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
     """
     training = max(1.0, characters * 0.85)
     left = max(seconds * _USED - characters / _READ, seconds / 3)
-    enough = _PASSES * max(1.0, _SMALL / training) ** (1 / 3)
+    enough = _PASSES * max(1.0, _SMALL / training) ** (2 / 3)
 
     def passes(width: int) -> float:
         read: float = speed * (_TRIED / width) ** _SLOWER * left

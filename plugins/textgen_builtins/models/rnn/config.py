@@ -26,7 +26,9 @@ class RNNConfig:
         0.0, help="share of each layer's outputs set to zero in training", validator=and_(ge(0), lt(1))
     )
     input_dropout: float = option(
-        0.0, help="share of the embedding's values set to zero in training", validator=and_(ge(0), lt(1))
+        0.0,
+        help="share of the embedding's values set to zero in each training step, wherever their tokens are read",
+        validator=and_(ge(0), lt(1)),
     )
     recurrent_dropout: float = option(
         0.0,
@@ -34,7 +36,7 @@ class RNNConfig:
         validator=and_(ge(0), lt(1)),
     )
     locked_dropout: bool = option(
-        False, help="draw one mask of dropout for all positions of a window, instead of one for each"
+        False, help="draw one mask of the outputs' dropout for all positions of a window, instead of one for each"
     )
     embedding_size: int = option(
         0, help="size of the token embedding; 0 feeds tokens one-hot", validator=and_(ge(0), lt(1 << 20))

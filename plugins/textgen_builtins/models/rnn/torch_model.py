@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from functools import partial
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from textgen_builtins.models.rnn.numpy_decoder import NumpyDecoder
 from textgen_builtins.models.rnn.torch_decoder import State, TorchDecoder
 from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes
 
-_LLVM: Final = "llvm"  # the kernel that is compiled here
+_TORCH, _LLVM = "torch", "llvm"  # kernels: torch's, and what is compiled here
 
 
 class TorchRNN(nn.Module):
@@ -47,7 +47,7 @@ class TorchRNN(nn.Module):
             self.head.weight = self.embedding.weight
         self._dropout_generator: torch.Generator | None = None
         self._rows: tuple[int, int] | None = None
-        self._kernel = "torch"
+        self._kernel = _TORCH
 
     @classmethod
     def create(cls, config: RNNConfig, vocab_size: int, *, seed: int, device: str) -> TorchRNN:
@@ -89,23 +89,20 @@ class TorchRNN(nn.Module):
 
     def run(self, tokens: Tensor, state: State | None, *, dropout: bool) -> tuple[Tensor, State]:
         """`forward` with or without dropout, whatever the module's mode."""
-        # Time first, as the cells expect; the transposed result is a view and costs nothing.
         table = self.embedding.weight if self.config.embedding_size else self.one_hot
-        fused = self._kernel != "torch" and torch.is_grad_enabled() and tokens.numel() > 0
-        drops_inputs = dropout and self.config.input_dropout > 0
-        is_table = fused and not drops_inputs and len(table) <= tokens.numel()
-        x = table if is_table else F.embedding(tokens.T, table)  # (T, B, E)
-        x = self._dropout(x, self.config.input_dropout) if drops_inputs else x
+        table = self._masked(table, self.config.input_dropout) if dropout else table
+        fused = self._kernel != _TORCH and torch.is_grad_enabled() and tokens.numel() > 0
+        # Time first, as the cells expect; the transposed result is a view and costs nothing.
+        rows = tokens.T if fused and len(table) <= tokens.numel() else None
+        x = F.embedding(tokens.T, table) if rows is None else table  # (T, B, E)
         after: list[Tensor] = []
         for i, layer in enumerate(self.layers):
-            drops_weights = dropout and self.config.recurrent_dropout > 0
+            weight: Tensor = layer.get_parameter("weight_hh_l0")
+            weight = self._masked(weight, self.config.recurrent_dropout) if dropout else weight
             if fused:
-                weights = dict(layer.named_parameters()) | (self._dropped_weight(layer) if drops_weights else {})
-                x, *carried = self._run_fused(x, tokens.T if is_table and not i else None, weights, state, i)
+                x, carried = self._fused(i, x, None if i else rows, weight, state)
             else:
-                run = partial(_call_with, layer, self._dropped_weight(layer)) if drops_weights else layer
-                x, last = run(x, self._carried(state, i))  # (T, B, H)
-                carried = [part[0] for part in (last if isinstance(last, tuple) else (last,))]
+                x, carried = self._torchs(i, x, weight, state)
             after += carried
             x = self._dropout(x, self.config.dropout) if dropout else x
         return self.head(x).transpose(0, 1), tuple(after)
@@ -179,27 +176,33 @@ class TorchRNN(nn.Module):
         mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - p, generator=self._dropout_generator)
         return x * mask[:, first : first + rows].div_(1 - p)
 
-    def _dropped_weight(self, layer: nn.Module) -> dict[str, Tensor]:
-        """The layer's recurrent matrix under another mask."""
-        weight = layer.get_parameter("weight_hh_l0")
-        mask = torch.empty_like(weight).bernoulli_(1 - self.config.recurrent_dropout, generator=self._dropout_generator)
-        return {"weight_hh_l0": weight * mask.div_(1 - self.config.recurrent_dropout)}
+    def _masked(self, weight: Tensor, p: float) -> Tensor:
+        """A weight with a share p of it set to zero."""
+        if not p:
+            return weight
+        return weight * torch.empty_like(weight).bernoulli_(1 - p, generator=self._dropout_generator).div_(1 - p)
 
-    def _run_fused(
-        self, x: Tensor, rows: Tensor | None, weights: dict[str, Tensor], state: State | None, layer: int
-    ) -> tuple[Tensor, ...]:
-        """One layer by machine code of our own: its outputs (T, B, H), and its state after them."""
+    def _torchs(self, layer: int, x: Tensor, weight: Tensor, state: State | None) -> tuple[Tensor, Sequence[Tensor]]:
+        """One layer's outputs (T, B, H) with this recurrent matrix, and its state after them."""
+        module = self.layers[layer]
+        is_own = weight is module.get_parameter("weight_hh_l0")
+        arguments = x, self._carried(state, layer)
+        x, last = module(*arguments) if is_own else functional_call(module, {"weight_hh_l0": weight}, arguments)
+        return x, [part[0] for part in (last if isinstance(last, tuple) else (last,))]
+
+    def _fused(
+        self, layer: int, x: Tensor, rows: Tensor | None, weight: Tensor, state: State | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The same by machine code of our own; x may be a table (V, E), of which `rows` (T, B) are read."""
         from textgen_builtins.models.rnn.kernels.layer import run_layer
 
         cell = self.config.nonlinearity if self.config.cell == "rnn" else self.config.cell
         parts = 2 if cell == "lstm" else 1
+        weights = {name.removesuffix("_l0"): value for name, value in self.layers[layer].named_parameters()}
         carried = () if state is None else state[parts * layer : parts * (layer + 1)]
-        return run_layer(cell, x, rows, {name.removesuffix("_l0"): value for name, value in weights.items()}, carried)
+        x, *after = run_layer(cell, x, rows, weights | {"weight_hh": weight}, carried)
+        return x, after
 
     def parameter_roles(self) -> dict[str, str]:
         """The weight of the head, unless it is the embedding's."""
         return {} if self.config.tied_weights else {"head.weight": "head"}
-
-
-def _call_with(layer: nn.Module, weights: dict[str, Tensor], *arguments: Any) -> Any:
-    return functional_call(layer, weights, arguments)
