@@ -39,7 +39,7 @@ from textgen.events import StepDone
 from textgen.processes import Processes
 from textgen.protocols import TrainingContext
 
-_LOOP = {"order": "streams", "precision": "bfloat16"}
+_LOOP = {"order": "streams", "precision": "bfloat16", "kernel": "auto"}
 TARGETS = {256: 1.3, 512: 0.9}
 VOCABULARY = 64
 MEGABYTES = (1, 4, 64)

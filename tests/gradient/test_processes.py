@@ -108,7 +108,9 @@ def assert_alike(run: Path, other: Path) -> None:
 def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = write(tmp_path, tokenizer={"type": "noting"})
+    model = {"type": "rnn", "cell": "lstm", "hidden_size": 32, "dropout": 0.3, "recurrent_dropout": 0.2}
+    trainer = {"type": "adamw", "batch_size": 5, "order": "streams", "steps": 24, "evaluate_every": 8}
+    tables = write(tmp_path, tokenizer={"type": "noting"}, model=model, trainer={**trainer, "kernel": "llvm"})
     (tmp_path / "noting.py").write_text(CLOSING)
     plugins = PluginSet.discover()
     plugins.register_file(tmp_path / "noting.py")

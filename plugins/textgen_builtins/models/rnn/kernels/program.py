@@ -55,10 +55,13 @@ class Program:
 
 @cache
 def processor() -> tuple[str, Any]:
-    """The name and the features of the processor that this runs on."""
+    """The name and the features of the processor that this runs on; LLVM cannot tell those of each."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
+    try:
+        return llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
+    except RuntimeError:
+        return llvm.get_host_cpu_name(), llvm.FeatureMap()
 
 
 def computes(half: bool, units: int) -> bool:
@@ -67,7 +70,7 @@ def computes(half: bool, units: int) -> bool:
 
 
 def tile() -> Tile:
-    """Sums for which there are registers: 32 of 16 numbers, or 16 of eight, or 32 of four."""
+    """As many sums as there are registers for, of 16 numbers each, or of eight or four in two or four registers."""
     return Tile(8, 2) if processor()[1].get("avx512f", False) else Tile(4, 1)
 
 
