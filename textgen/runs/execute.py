@@ -285,7 +285,7 @@ class Execution:
             try:
                 self._components.build(choice, attrs.evolve(context, training=False))
             except PipelineError as error:
-                faults += [attrs.evolve(fault, path=f"sampler[{place}].{fault.path}") for fault in error.faults]
+                faults += [attrs.evolve(fault, path=f"sampler.{place}.{fault.path}") for fault in error.faults]
         try:
             check_decoding(options, tokenizer.vocab_size)
         except UsageError as error:
