@@ -128,6 +128,7 @@ def run_checks(checks: Iterable[Check], subject: Subject) -> Generator[Outcome, 
 
 
 def _made(check: Check, subject: Subject) -> Outcome:
+    subject.announce(f"{subject.label}: {check.statement.anchor}")
     try:
         within(subject.time_limit, check.run) if check.timed else check.run()
     except TimeUpError as error:
