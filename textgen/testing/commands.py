@@ -44,8 +44,7 @@ def command_checks(subject: Subject, arguments: Sequence[str] | None = None) -> 
     """The suite."""
     suite = _Suite(subject, arguments)
     return [
-        Check("command-build", suite.is_a_command, trial=True),
-        Check("command-build", suite.is_a_command),
+        Check("command-build", suite.is_a_command, trial=True, whole=True),
         *general_checks(subject, subject.build),
         Check("command-light", suite.light),
         Check("command-help", suite.help),
