@@ -387,7 +387,7 @@ def test_one_sampler_needs_no_list(sampler: Any) -> None:
         ({"model": 3}, "model", "expected a name, a table, a torch module, a function that makes one, or an object"),
         ({"trainer": []}, "trainer", "expected a name, a table, or an object with the methods of textgen.protocols.T"),
         ({"sampler": 3}, "sampler", "expected a name, a table, or a function (logits, history) -> logits, or a list"),
-        ({"sampler": [None]}, "sampler[0]", "expected a name, a table, or a function (logits, history) -> logits"),
+        ({"sampler": [None]}, "sampler.0", "expected a name, a table, or a function (logits, history) -> logits"),
     ],
 )
 def test_what_is_allowed_is_said(given: dict[str, Any], argument: str, said: str) -> None:

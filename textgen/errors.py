@@ -71,7 +71,8 @@ class TextgenError(Exception):
 class Fault:
     """One thing wrong with a pipeline or with the arguments of a call.
 
-    `path` is dotted (`trainer.epochs`), `expected` and `given` are phrases, and `hint` says what may have been meant.
+    `path` is dotted, as the keys of overrides are (`trainer.epochs`, `sampler.0.type`), `expected` and `given` are
+    phrases, and `hint` says what may have been meant.
     """
 
     path: str

@@ -103,8 +103,9 @@ def orthogonal(config: OrthogonalConfig, context: BuildContext) -> TorchRNN:
                     torch.nn.init.orthogonal_(gate, generator=generator)
             elif "bias" in name:
                 values.zero_()
-                if "bias_ih" in name:
-                    values[size : 2 * size] = config.forget_bias
+        for name, values in model.layers.named_parameters():
+            if "bias_ih" in name:
+                values[size : 2 * size] = config.forget_bias
     return model
 
 

@@ -43,6 +43,7 @@ def runs(finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path) 
     asked = iter([False] * 3)
     tables = tiny_pipeline(observers=True, model={"hidden_size": 12}, trainer={"evaluate_every": 1})
     tables |= {"seed": 7, "generate": {"prompt": HOSTILE, "max_new_tokens": 10, "unknown_characters": "skip"}}
+    tables |= {"sampler": [{"type": "top-k", "k": 5}]}
     with pytest.raises(textgen.Interrupted):
         textgen.run(tables, output=folder / HOSTILE.replace("/", ""), cancelled=lambda: next(asked, True))
     (folder / "damaged").mkdir()
@@ -61,6 +62,7 @@ def test_runs_are_compared(runs: Path, tmp_path: Path) -> None:
     assert found["runs"][-1]["name"] == "damaged", "the best comes first"
     differ = {each["key"]: {each["value"]: each["runs"] for each in each["values"]} for each in found["settings"]}
     assert differ["model.hidden_size"] == {"8": ["first"], "12": [HOSTILE]}, "and nothing of the damaged one"
+    assert differ["sampler.0.k"].get("5") == [HOSTILE], "as --set writes it"
     assert "seed" not in differ
     expected = textgen.load(runs / "first").generate(found["prompt"], max_new_tokens=9, seed=3, echo=False)
     assert rows["first"]["text"] == expected.text

@@ -186,11 +186,15 @@ class Context:
     ("options", "said"),
     [
         ({"regex": "(a"}, "regex: not a valid regular expression: missing"),
-        ({"regex": "^a$"}, r"regex: cannot be used"),
-        ({"regex": "ß+"}, r"regex: cannot be used .*vocabulary.*ß"),
+        ({"regex": "^a$"}, r"regex: it cannot be followed: anchors, look-around, .* are not supported, given '\^a\$'$"),
+        ({"regex": "ß+"}, r"regex: the vocabulary cannot write it: it has no 'ß', given 'ß\+'$"),
+        ({"regex": r"[ß=\x7f]+"}, "the vocabulary cannot write it: it has none of the characters '=ß', given"),
+        ({"regex": r"\x7f"}, r"regex: the vocabulary cannot write it, given '\\\\x7f'$"),
+        ({"json_schema": '{"const": "ß"}'}, """: it has no 'ß', given '{"const": "ß"}'$"""),
         ({"regex": "a*ß"}, r"regex: the vocabulary has no tokens to complete it"),
         ({"json_schema": "{"}, "json_schema: not a JSON schema"),
         ({"json_schema": '{"type": "nothing"}'}, "json_schema: not a JSON schema"),
+        ({"json_schema": "3"}, "json_schema: not a JSON schema that can be followed: Unsupported .* 3, given '3'$"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(writer: Generator, options: dict[str, Any], said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 import textgen
+from textgen.cli.context import CommandContext
 from textgen.events import Settled, StepDone
 from textgen.runs.directory import RunDirectory
+from textgen_builtins.commands.compare import compare
 from textgen_builtins.commands.runs import runs
 
 
@@ -106,6 +109,17 @@ def test_every_run_of_a_folder_with_its_status(folder: Path) -> None:
     (line,) = [line for line in shown.splitlines() if line.startswith("stopped")]
     assert " 2 of 9 " in line
     assert line.endswith("interrupted")
+
+
+def test_a_run_that_was_finished_before_its_last_step_is_not_listed_as_one_that_goes_on(
+    interrupted: Path, finished_run: Path
+) -> None:
+    shutil.copytree(finished_run, interrupted.with_name("whole"))
+    assert textgen.Engine().finish(interrupted)
+    lines = {line.split()[0]: line for line in invoke(str(interrupted.parent)).output.splitlines()}
+    assert re.match(r"stopped  finished early +2 of 9 .* textgen finish: by request$", lines["stopped"])
+    assert re.match(r"whole    finished  ", lines["whole"])
+    assert "finished early" in CliRunner().invoke(compare, [str(interrupted)], obj=CommandContext()).output
 
 
 def test_a_run_with_a_time_budget_is_listed_with_the_steps_that_were_settled(

@@ -32,6 +32,40 @@ def test_where_strict_a_broken_plugin_is_one_line(tmp_path: Path, arguments: lis
     assert "Traceback" in run_textgen("--debug", *arguments, folder=tmp_path, site=[site], extra=strict).stderr
 
 
+RAISING = '''
+import attrs, click
+from textgen import Component, TextgenError, hookimpl
+
+@attrs.frozen
+class Config:
+    """Raises."""
+
+@click.command("raising")
+@click.argument("name")
+def raising(name):
+    """Raises."""
+    raise {"memory": MemoryError(), "expected": TextgenError("no prompt"), "bug": IndexError(3)}[name]
+
+@hookimpl
+def textgen_commands():
+    return [Component("raising", Config, lambda config, context: raising)]
+'''
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("memory", "error: out of memory"), ("expected", "error: no prompt"), ("bug", "this is a bug in textgen or a")],
+)
+def test_debug_adds_the_traceback_and_takes_nothing_away(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "mine.py").write_text(RAISING)
+    plain = run_textgen("--plugin", "mine.py", "raising", name, folder=tmp_path)
+    more = run_textgen("--plugin", "mine.py", "--debug", "raising", name, folder=tmp_path)
+    assert plain.stderr.splitlines()[-1].startswith(f"textgen: {said}")
+    assert plain.stderr.splitlines()[-1] == more.stderr.splitlines()[-1]
+    assert (plain.returncode, more.stderr.count("Traceback")) == (more.returncode, 1)
+    assert plain.stderr.count("Traceback") == (name == "bug")
+
+
 TOP_K = '''
 import attrs
 from textgen import Component, hookimpl

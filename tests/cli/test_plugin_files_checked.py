@@ -82,6 +82,13 @@ def test_a_file_is_built_and_called_in_another_process_too(tmp_path: Path) -> No
     assert len(set(passed)) == len(passed)
 
 
+def test_a_file_may_load_torch_which_a_package_may_not(tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text("import torch\n" + SAMPLER)
+    done = run_textgen("--plugin", "half.py", "plugins", "check", "half", folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert f"ok       sampler 'half' of {tmp_path / 'half.py'}: component-import" in done.stdout
+
+
 def test_an_installed_plugin_that_changes_the_environment_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

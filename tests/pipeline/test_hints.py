@@ -61,3 +61,13 @@ def test_another_type_drops_the_keys_of_the_one_before(turned: bool) -> None:
     assert pipeline.model.options.order == 3
     kept = Engine().pipeline(TABLES, ["model.type=rnn"])
     assert kept.model.options.hidden_size == 12
+
+
+def test_what_an_error_names_can_be_typed_back() -> None:
+    tables = {**TABLES, "sampler": [{"type": "top-k"}, {"type": "gredy"}], "plugins": {"disable": ["nobody", 1]}}
+    with pytest.raises(PipelineError) as raised:
+        Engine().pipeline(tables)
+    paths = [fault.path for fault in raised.value.faults]
+    assert paths == ["plugins.disable.1", "sampler.1.type"]
+    made = Engine().pipeline(tables, [f"{path}={value}" for path, value in zip(paths, ("none", "greedy"), strict=True)])
+    assert (made.disabled_plugins, made.samplers[1].name) == (("nobody", "none"), "greedy")

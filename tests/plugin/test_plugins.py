@@ -125,7 +125,7 @@ def test_its_options_are_checked_like_any_others(folder: Path, sites: dict[str, 
     name = pipeline(folder, '[tokenizer]\ntype = "shout"\n[[sampler]]\ntype = "loud"\nfactr = 2\n', TINY)
     done = run_textgen("show", name, folder=folder, site=[sites["shout"]])
     assert done.returncode == 2
-    assert "sampler[0].factr: unknown key; did you mean 'factor'?" in done.stderr
+    assert "sampler.0.factr: unknown key; did you mean 'factor'?" in done.stderr
 
 
 def test_plugins_json_says_what_each_component_is_and_takes(folder: Path, sites: dict[str, Path]) -> None:
@@ -329,7 +329,7 @@ def test_neither_of_two_plugins_wins_a_name(folder: Path, sites: dict[str, Path]
     name = pipeline(folder, '[tokenizer]\ntype = "shout"\n[[sampler]]\ntype = "loud"\n', TINY)
     done = run_textgen("show", name, folder=folder, site=site)
     assert done.returncode == 2
-    assert "sampler[0].type: 2 plugins offer a sampler called 'loud'" in done.stderr
+    assert "sampler.0.type: 2 plugins offer a sampler called 'loud'" in done.stderr
     assert "'textgen-clash:loud' or 'textgen-shout:loud'" in done.stderr
     assert "tokenizer.type: 2 plugins offer a tokenizer called 'shout'" in done.stderr
     assert "'textgen-clash:shout' or 'textgen-shout:shout'" in done.stderr

@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +46,15 @@ def build(config, context):
 def textgen_samplers() -> list[Component]:
     return [Component("only", OnlyConfig, build)]
 '''
+TOKENIZER = """
+from textgen import Component, hookimpl
+from textgen_builtins.tokenizers.plugin import CharConfig, build as build_char
+
+
+@hookimpl
+def textgen_tokenizers() -> list[Component]:
+    return [Component("mine", CharConfig, build_char)]
+"""
 
 
 @pytest.fixture
@@ -115,7 +125,49 @@ def test_a_program_registers_a_file(file: Path, tiny_pipeline: Callable[..., dic
         plugins.register_file(file)
     file.write_text(PLUGIN.replace("option(3,", "option(7,"))
     plugins.register_file(file, replace=True)  # edited
-    assert set(engine.run(tiny_pipeline(sampler=[{"type": "only"}])).generations[0].tokens) == {7}
+    with pytest.warns(UserWarning, match="trained with another version of this plugin"):
+        assert set(engine.run(tiny_pipeline(sampler=[{"type": "only"}])).generations[0].tokens) == {7}
+
+
+def test_a_file_that_was_edited_since_the_run_was_trained_is_named(
+    file: Path,
+    tmp_path: Path,
+    textgen: Callable[..., Any],
+    tiny_pipeline: Callable[..., dict[str, Any]],
+    write_pipeline: Callable[..., Path],
+) -> None:
+    file.write_text(PLUGIN + TOKENIZER)
+    pipeline = write_pipeline(tiny_pipeline(tokenizer={"type": "mine"}, sampler=[{"type": "only"}] * 2))
+    assert textgen("--plugin", file, "run", pipeline, cwd=tmp_path).code == 0
+    commands = [("generate", "run", "-p", "the "), ("evaluate", "run", "corpus.txt"), ("run", pipeline)]
+    (tmp_path / "moved").mkdir()
+    moved = file.rename(tmp_path / "moved/my_sampler.py")
+    said = f"textgen: warning: {moved} was changed: the run was trained with another version of this plugin"
+    for source, expected in ((PLUGIN + TOKENIZER, []), (PLUGIN + TOKENIZER + "\n# mine\n", [said])):
+        moved.write_text(source)
+        for command in commands:
+            done = textgen("--plugin", moved, *command, cwd=tmp_path)
+            warned = [line for line in done.stderr.splitlines() if "warning" in line]
+            assert (done.code, warned) == (0, expected), done.stderr
+
+
+def test_a_training_that_resumes_with_an_edited_file_says_so(
+    file: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    steps = iter(range(9))
+    tables = tiny_pipeline(sampler=[{"type": "only"}], trainer={"epochs": 4})
+    for source in (PLUGIN, PLUGIN + "\n# mine\n"):
+        file.write_text(source)
+        plugins = textgen.PluginSet.discover()
+        plugins.register_file(file)
+        if source == PLUGIN:
+            with pytest.raises(textgen.Interrupted):
+                textgen.Engine(plugins).run(tables, cancelled=lambda: next(steps) == 3)
+        else:
+            with pytest.warns(UserWarning, match=r"my_sampler\.py was changed: the run was trained with another"):
+                assert textgen.Engine(plugins).run(tables).outcome == "resumed"
+    with warnings.catch_warnings(action="error"):
+        textgen.Engine(plugins).load(tables["output"])  # the record is of the version that finished it
 
 
 def test_a_file_that_is_no_plugin_is_an_error(file: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_what_may_change_is_said_in_a_line_and_followed(edited: Callable[..., Pa
     ("key", "value"),
     [
         *[("seed", 8), ("model.hidden_size", 9), ("tokenizer.lower_case", True), ("data.validation_fraction", 0.2)],
-        *[("model.nonlinearity", "relu"), ("tokenizer.min_frequency", 2)],
+        *[("model.nonlinearity", "relu"), ("model.nonlinearity", None), ("tokenizer.min_frequency", 2)],
     ],
 )
 def test_what_no_longer_describes_the_weights_is_an_error(

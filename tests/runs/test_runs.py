@@ -70,7 +70,7 @@ def test_two_runs_of_one_process_in_one_directory_are_told_apart(tmp_path: Path,
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sampler": [{"type": "greedy"}, {"type": "logit-bias", "bias": {"the": 1.0}}]}, r"sampler\[1\]\.bias"),
+        ({"sampler": [{"type": "greedy"}, {"type": "logit-bias", "bias": {"the": 1.0}}]}, r"sampler\.1\.bias"),
         ({"generate": {"stop_tokens": [999]}}, r"generate\.stop_tokens: expected ids from 0 to"),
         ({"generate": {"prompt": "é"}}, "U\\+00E9"),
         ({"corpus": {"type": "file", "path": "missing.txt"}}, "missing.txt"),
@@ -111,7 +111,7 @@ def test_all_that_generation_would_refuse_is_said_at_once(tmp_path: Path, tiny_p
     with pytest.raises(PipelineError) as caught:
         textgen.run(tiny_pipeline(sampler=[bias, bias], generate={"stop_tokens": [-0, 999]}), output=tmp_path / "run")
     assert [fault.path for fault in caught.value.faults] == [
-        *("sampler[0].bias", "sampler[0].bias", "sampler[1].bias", "sampler[1].bias"),
+        *("sampler.0.bias", "sampler.0.bias", "sampler.1.bias", "sampler.1.bias"),
         "generate.stop_tokens",
     ]
 

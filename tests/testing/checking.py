@@ -36,9 +36,9 @@ def changed_module(**changes: Any) -> Component:
     return Component("changed", made, build)
 
 
-def outcomes_of(kind: str, component: Component) -> list[Outcome]:
+def outcomes_of(kind: str, component: Component, announce: Callable[[str], object] = str) -> list[Outcome]:
     offers = [Offer(kind, component, Plugin("under-test", "unpackaged", "0"))]
-    return list(check_offers(offers, isolated_plugins(), {}, module=LIGHT))
+    return list(check_offers(offers, isolated_plugins(), {}, module=LIGHT, announce=announce))
 
 
 def unchecked(kind: str, component: Component) -> set[str]:

@@ -65,6 +65,20 @@ def test_one_fault_is_one_failure_and_says_where(kind: str, component: Component
     assert "not checked: see component-raises" in skipped
 
 
+@pytest.mark.parametrize(
+    ("kind", "anchor"),
+    [
+        *[("observer", "observer-run"), ("tokenizer", "tokenizer-vocabulary"), ("trainer", "trainer-data")],
+        ("command", "command-build"),
+    ],
+)
+def test_what_all_else_needs_is_checked_once(kind: str, anchor: str) -> None:
+    announced: list[str] = []
+    outcomes = outcomes_of(kind, GOOD[kind], announced.append)
+    assert [each.status for each in outcomes if each.statement and each.statement.anchor == anchor] == ["ok"]
+    assert sum(each.endswith(f": {anchor}") for each in announced) == 1
+
+
 def test_a_method_that_is_missing_is_named() -> None:
     (failed,), _ = failed_and_skipped("model", offered(type("Unloadable", (GoodModel,), {"load_tensors": None})))
     assert failed == ("component-methods", "what is built is of type Unloadable, which has no method 'load_tensors'")

@@ -32,7 +32,7 @@ class ReaderGone(Exception):
 
 
 def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
-    """Say what went wrong and return the exit code. A bug keeps its traceback."""
+    """Say what went wrong and return the exit code. A bug keeps its traceback; with `debug` all errors do."""
     if isinstance(error, BrokenPipeError | ReaderGone):
         _leave_stdout()  # whoever read our output has enough of it
         return 0
@@ -51,21 +51,20 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
         click.echo(f"textgen: error: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
         _leave_stdout()
         return 1
-    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8" and not debug:
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
         name = f"{error.object!r} cannot be a file's name where those are {error.encoding}, as in this locale"
         click.echo(f"textgen: error: {name}; set PYTHONUTF8=1", err=True)
         return 2
-    if isinstance(error, MemoryError) and not debug:
+    if isinstance(error, MemoryError):
         click.echo("textgen: error: out of memory", err=True)
         return 1
     if isinstance(error, TextgenError):
         kind = "" if isinstance(error, Interrupted) else "error: "  # it did what it was asked to
-        if not debug:
-            click.echo(f"textgen: {kind}{worded(error, context)}", err=True)
+        click.echo(f"textgen: {kind}{worded(error, context)}", err=True)
         return error.exit_code
     if not debug:
         traceback.print_exception(error)
-        click.echo("textgen: this is a bug in textgen or a plugin; the traceback above says where", err=True)
+    click.echo("textgen: this is a bug in textgen or a plugin; the traceback above says where", err=True)
     return 1
 
 

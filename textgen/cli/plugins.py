@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -79,10 +80,23 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: fl
     warnings.simplefilter("ignore", PluginWarning)
     warnings.filterwarnings("always", "still importing ", PluginWarning)
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
-    for status, count, line in check_named(name, ctx.obj.plugins, values, ctx.obj.plugin_files, time_limit):
-        if status in counts:
-            counts[status] += count
-        (print_failure if status == "failed" else click.echo)(line)
+    plugins, files = ctx.obj.plugins, ctx.obj.plugin_files
+    with _announcing() as (announce, clear):
+        for status, count, line in check_named(name, plugins, values, files, time_limit, announce):
+            if status in counts:
+                counts[status] += count
+            clear()
+            (print_failure if status == "failed" else click.echo)(line)
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items()), err=True)
     if counts["failed"]:
         sys.exit(1)  # click would hand a code of its own to a caller that does not ask for it
+
+
+@contextlib.contextmanager
+def _announcing() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """What shows, in a line on a terminal, that something is being checked; and what clears that line for another."""
+    from tqdm import tqdm
+
+    form: dict[str, Any] = {"bar_format": "checking {desc}", "delay": 1e-9, "dynamic_ncols": True, "leave": False}
+    with tqdm(file=sys.stderr, disable=None, **form) as bar:
+        yield bar.set_description_str, bar.clear

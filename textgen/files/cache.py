@@ -33,7 +33,7 @@ import attrs
 
 from textgen.errors import CorruptFileError, UsageError
 from textgen.files.durable import sync_file, sync_folder, sync_tree, write_atomic, write_synced
-from textgen.files.reading import LARGEST, cache_directory, read_json
+from textgen.files.reading import LARGEST, cache_directory, json_checksum, read_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -288,7 +288,7 @@ def _new_use(path: Path) -> BaseFileLock:
 
 def _sealed(value: Mapping[str, Any]) -> bytes:
     """A value as JSON with its checksum: what a disk spoils is found out when it is read."""
-    return json.dumps({"sha256": _checksum(value), "value": value}).encode("ascii")
+    return json.dumps({"sha256": json_checksum(value), "value": value}).encode("ascii")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -296,13 +296,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         stored = read_json(path, largest=LARGEST)
         value: dict[str, Any] = stored["value"]
-        return value if stored["sha256"] == _checksum(value) else None
+        return value if stored["sha256"] == json_checksum(value) else None
     except (CorruptFileError, KeyError):
         return None
-
-
-def _checksum(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _release(use: BaseFileLock) -> None:

@@ -236,6 +236,11 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def json_checksum(value: Any) -> str:
+    """The SHA-256 of a value as JSON, with sorted keys and nothing between them; what JSON lacks counts as its str."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+
+
 def path_of(value: Any, argument: str, expected: str = "expected the path of a run directory") -> Path:
     """A path that a caller gave. Raises UsageError for what cannot be one."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):

@@ -175,7 +175,7 @@ def _chain(kind: str, tables: Any, reader: Reader) -> tuple[Any, ...]:
     if not isinstance(tables, list | tuple):
         reader.faults.append(no_chain(kind, tables))
         return ()
-    return tuple(reader.choice(kind, table, f"{kind}[{i}]") for i, table in enumerate(tables))
+    return tuple(reader.choice(kind, table, f"{kind}.{i}") for i, table in enumerate(tables))
 
 
 def _with_sampling(samplers: tuple[Any, ...], options: Mapping[str, Any], reader: Reader) -> tuple[Any, ...]:

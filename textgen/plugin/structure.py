@@ -159,7 +159,7 @@ class Reader:
         if origin in (Union, types.UnionType):
             return self._union(wanted, arguments, value, path)
         if origin in (list, tuple) and isinstance(value, list | tuple):
-            items = [self.value(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value)]
+            items = [self.value(arguments[0], item, _join(path, str(i))) for i, item in enumerate(value)]
             return _FAILED if any(item is _FAILED for item in items) else origin(items)
         if origin in (dict, Mapping) and isinstance(value, Mapping):
             made = {k: self.value(arguments[1], v, _join(path, k)) for k, v in value.items()}

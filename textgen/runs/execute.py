@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -144,6 +145,9 @@ class Execution:
         """Train, from a checkpoint if there is one."""
         with text.encoded() as data:
             checkpoint = self._begin(record, onward, context)
+            if record is not None and checkpoint is not None:
+                for remark in run_record.edited_plugins(record, self.pipeline.choices()):
+                    warnings.warn(remark, stacklevel=2)
             loop = self._training_loop(context, data, checkpoint, extended=onward is not None)
             device, tokenizer = loop.context.device, text.tokenizer
             record = run_record.begin(self.pipeline, self.directory, text.digest, tokenizer, data, device, record or {})
@@ -281,7 +285,7 @@ class Execution:
             try:
                 self._components.build(choice, attrs.evolve(context, training=False))
             except PipelineError as error:
-                faults += [attrs.evolve(fault, path=f"sampler[{place}].{fault.path}") for fault in error.faults]
+                faults += [attrs.evolve(fault, path=f"sampler.{place}.{fault.path}") for fault in error.faults]
         try:
             check_decoding(options, tokenizer.vocab_size)
         except UsageError as error:

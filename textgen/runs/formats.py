@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import attrs
 from attrs.validators import and_, ge, le, lt
 
 from textgen.errors import CorruptFileError
-from textgen.files.reading import read_json, remedied
+from textgen.files.reading import json_checksum, read_json, remedied
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import COUNT, OPTIONAL_COUNT, each, is_line, is_number, is_sha256, structured
 
@@ -158,9 +157,8 @@ def signed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checksum_of(record: Mapping[str, Any]) -> str:
-    """The SHA-256 of a record without its own `checksum`: of its JSON with sorted keys and nothing between them."""
-    rest = {key: value for key, value in record.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """That of a record without its own `checksum`."""
+    return json_checksum({key: value for key, value in record.items() if key != "checksum"})
 
 
 def read_record(path: Path) -> dict[str, Any]:

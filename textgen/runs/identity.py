@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
 
 from textgen.contracts.guards import watched
 from textgen.files.opening import stamp
+from textgen.files.reading import json_checksum
 from textgen.plugin.component import OBJECT, UNPACKAGED
 from textgen.plugin.structure import Choice
 from textgen.protocols import Corpus, Tokenizer
@@ -64,7 +63,7 @@ class TextKey:
             size, latest = size + facts[0], max(latest, facts[1])
         if not files:
             return None
-        value = _hash(["text", {**choice.table(), "type": choice.offer.canonical_name}, parts, files])
+        value = json_checksum([_FORMAT, "text", {**choice.table(), "type": choice.offer.canonical_name}, parts, files])
         return cls(value, size, abs(time.time() - latest / 1e9) < _RECENT)
 
 
@@ -79,7 +78,7 @@ def tokens_key(text: Mapping[str, Any], tokenizer: Tokenizer, choice: Choice, vo
     plugin = choice.offer.plugin
     is_registered = plugin.distribution == UNPACKAGED and not plugin.path
     parts = None if is_registered else _origin(tokenizer, choice)
-    return "" if parts is None else _hash(["tokens", dict(text), identity(choice), parts, vocabulary])
+    return "" if parts is None else json_checksum([_FORMAT, "tokens", dict(text), identity(choice), parts, vocabulary])
 
 
 def _origin(made: Any, choice: Choice) -> list[Any] | None:
@@ -91,8 +90,3 @@ def _origin(made: Any, choice: Choice) -> list[Any] | None:
     file = getattr(sys.modules.get(made.__class__.__module__), "__file__", None)
     code = None if file is None else stamp(file)
     return None if code is None else [*(offer.plugin.facts() for offer in offers), *code[:2]]
-
-
-def _hash(parts: Iterable[Any]) -> str:
-    text = json.dumps([_FORMAT, *parts], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()

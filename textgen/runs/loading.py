@@ -26,15 +26,14 @@ from textgen.pipeline.options import DataOptions, DecodingOptions
 from textgen.pipeline.pipeline import make_choice, no_chain, without_start
 from textgen.pipeline.sampling import changed, named
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
-from textgen.plugin.structure import Choice, Reader
+from textgen.plugin.structure import Choice, Reader, listed
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.corpus import HashedPieces, check_sources, encode_corpus
 from textgen.runs.directory import RunDirectory
-from textgen.runs.identity import identity
 from textgen.runs.objects import with_objects
 from textgen.runs.splitting import split_tokens
-from textgen.runs.stored import StoredRun, read_stored
+from textgen.runs.stored import SHOWN, StoredRun, misdescribing, read_stored
 from textgen.runs.training_text import cached_tokens
 
 logger = logging.getLogger("textgen")
@@ -84,13 +83,14 @@ def _load(
     context = BuildContext(
         folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
     )
-    listed = [("tokenizer", tables["tokenizer"]), ("model", without_start(tables["model"])[0])]
+    wanted = [("tokenizer", tables["tokenizer"]), ("model", without_start(tables["model"])[0])]
     if not isinstance(chain := tables.get("sampler", []), list | tuple):
         raise PipelineError([no_chain("sampler", chain)], str(directory.path / "pipeline.toml"))
-    listed += [("sampler", table) for table in chain]
-    tokenizer_choice, model_choice, *chain = _choices(directory, record, listed, reader)
-    edited = {choice.offer.kind: choice for choice in (tokenizer_choice, model_choice) if choice.offer.kind not in made}
-    _check_edits(stored, edited, reader)
+    wanted += [("sampler", table) for table in chain]
+    tokenizer_choice, model_choice, *chain = _choices(directory, record, wanted, reader)
+    _check_edits(stored, made)
+    for remark in run_record.edited_plugins(record, [tokenizer_choice, model_choice, *chain]):
+        warnings.warn(remark, stacklevel=4)
     tokenizer = components.build(tokenizer_choice, context)
     tokenizer = load_vocabulary(tokenizer, stored.vocabulary, directory.path / VOCABULARY)
     components.add(tokenizer, tokenizer_choice.offer)
@@ -131,24 +131,12 @@ def _choices(
     return made
 
 
-def _check_edits(stored: StoredRun, choices: Mapping[str, Choice], reader: Reader) -> None:
-    """Raise CorruptFileError where pipeline.toml was changed in what no longer describes the weights.
-
-    A component says which of its options count: see identity.
-    """
-    if not stored.edits:
-        return
-    changed = {"seed", "data"}
-    for kind, choice in choices.items():
-        before, _ = without_start(stored.record["pipeline"][kind])
-        written = make_choice(kind, before, reader, source=stored.document.source)
-        if identity(written) != identity(choice):
-            changed.add(kind)
-    edits = [each for each in stored.edits if each.key.partition(".")[0] in changed or each.key[:12] == "model.start."]
+def _check_edits(stored: StoredRun, given: Mapping[str, Any]) -> None:
+    """Raise CorruptFileError where pipeline.toml was changed in what no longer describes the weights."""
+    edits = [edit for edit in misdescribing(stored.record, stored.edits) if edit.key.partition(".")[0] not in given]
     if edits:
-        shown = "; ".join(map(str, edits))
         path = stored.directory.path / "pipeline.toml"
-        raise CorruptFileError(path, f"it no longer describes the weights: {shown}", remedy="verify")
+        raise CorruptFileError(path, f"it no longer describes the weights: {listed(edits, SHOWN)}", remedy="verify")
 
 
 def make_generator(
@@ -225,8 +213,8 @@ def _training_tokens(
 
     Raises CorpusError when the text changed.
     """
-    listed = [(kind, tables[kind]) for kind in ("corpus", "tokenizer")]
-    corpus_choice, tokenizer_choice = _choices(directory, record, listed, reader)
+    wanted = [(kind, tables[kind]) for kind in ("corpus", "tokenizer")]
+    corpus_choice, tokenizer_choice = _choices(directory, record, wanted, reader)
     data = reader.table(DataOptions, tables.get("data", {}), "data")
     check_sources(corpus_choice, reader.folder)
     then = record["fingerprint"]["corpus"]

@@ -73,7 +73,7 @@ def tables_by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
             return [table(kind, value, kind)]
         if not isinstance(value, list | tuple):
             raise _unexpected(kind, f"{_ALLOWED[kind]}, or a list of them", value)
-        return [table(kind, each, f"{kind}[{place}]") for place, each in enumerate(value)]
+        return [table(kind, each, f"{kind}.{place}") for place, each in enumerate(value)]
 
     return {kind: chain(kind, each) if kind in _CHAINS else table(kind, each, kind) for kind, each in parts.items()}
 

@@ -235,6 +235,17 @@ def finish(
     directory.write_run({**record, "status": "finished", **attrs.asdict(progress), **early, "files": files})
 
 
+def edited_plugins(record: Mapping[str, Any], choices: Iterable[Choice]) -> list[str]:
+    """A remark for each plugin that is a file, of which the run was trained with another version."""
+    then = {(each["kind"], each["name"], each["plugin"]): each["version"] for each in record["components"]}
+    edited = {}
+    for offer in (part.offer for choice in choices for part in choice.flattened()):
+        plugin = offer.plugin
+        if plugin.path and then.get((offer.kind, offer.name, plugin.name), plugin.version) != plugin.version:
+            edited[plugin.path] = f"{plugin.path} was changed: the run was trained with another version of this plugin"
+    return list(edited.values())
+
+
 def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """The distributions of a run's components by kind and name."""
     return {(entry["kind"], entry["name"]): entry["distribution"] for entry in record.get("components", ())}

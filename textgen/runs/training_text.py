@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import warnings
@@ -19,7 +18,7 @@ from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
 from textgen.errors import CorpusError, RunError
 from textgen.files.cache import UNUSABLE, Cache, Entry
-from textgen.files.reading import VOCABULARY, read_tokenizer
+from textgen.files.reading import VOCABULARY, json_checksum, read_tokenizer
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.structure import Choice
 from textgen.protocols import Corpus, Tokenizer
@@ -82,7 +81,7 @@ class TrainingText:
 
     def _prepare(self, record: Mapping[str, Any] | None, folder: Path) -> None:
         if self.pipeline.start is not None:
-            self._start = _checksum(_json(self.tokenizer))
+            self._start = json_checksum(_json(self.tokenizer))
         if self._cache.limit and self._tokens_key({}):
             self._key = TextKey.of(self.corpus, self.pipeline.corpus)
         if self._recall(record, folder) or (self._begin_work() and self._recall(record, folder)):
@@ -215,16 +214,12 @@ def cached_tokens(
     key = TextKey.of(corpus, corpus_choice) if cache.limit else None
     if key is None or cache.recall(key.value) != digest:
         return None
-    start = _checksum(vocabulary) if starts else None
+    start = json_checksum(vocabulary) if starts else None
     entry = cache.use(tokens_key(digest, tokenizer, tokenizer_choice, start))
     if entry is None:
         return None
     entry.close()  # what is mapped stays, whether the file does or not
     return np.memmap(entry.data, token_dtype(tokenizer), "r") if entry.facts["vocabulary"] == vocabulary else None
-
-
-def _checksum(vocabulary: str) -> str:
-    return hashlib.sha256(vocabulary.encode()).hexdigest()
 
 
 def _json(tokenizer: Tokenizer) -> str:

@@ -33,6 +33,7 @@ def check_named(
     values: Iterable[str],
     files: Iterable[str] = (),
     time_limit: float = TIME_LIMIT,
+    announce: Callable[[str], object] = str,
 ) -> Generator[Line, None, None]:
     """Lines on the checks of the components that a name means, with their status and of how many checks they tell.
 
@@ -42,13 +43,14 @@ def check_named(
     values     options as NAME.KEY=VALUE
     files      the plugins among them that are single files
     time_limit seconds for each check
+    announce   told what is checked next
 
     Raises UsageError where nothing is called so.
     """
     options = _options(values)
     with environment_of_now():
         called = (_broken_file(plugin, time_limit) for plugin in _files_called(name, files))
-        yield from list(filter(None, called)) or _lines(name, discover(), options, time_limit)
+        yield from list(filter(None, called)) or _lines(name, discover(), options, time_limit, announce)
 
 
 def _files_called(name: str, files: Iterable[str]) -> list[Plugin]:
@@ -69,7 +71,7 @@ def _broken_file(plugin: Plugin, time_limit: float) -> Line | None:
 
 
 def _lines(
-    name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any]], time_limit: float
+    name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any]], time_limit: float, announce: Any
 ) -> Generator[Line, None, None]:
     offers = matching(name, plugins)
     left_out = [q for q in plugins.quarantined if is_called(q.plugin, name)]
@@ -87,7 +89,7 @@ def _lines(
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         noted = set()
         unchecked: Counter[tuple[str, str]] = Counter()
-        for outcome in check_offers(offers, plugins, options, time_limit=time_limit):
+        for outcome in check_offers(offers, plugins, options, time_limit=time_limit, announce=announce):
             for line in (_warning(outcome.component, warning) for warning in warned):
                 if line not in noted:
                     noted.add(line)

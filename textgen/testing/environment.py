@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -62,6 +62,7 @@ class Subject:
     folder          an empty folder, its own
     time_limit      seconds for each check
     options_folder  what relative paths among the options are relative to
+    announce        told of each check before it is made
     """
 
     kind: str
@@ -73,6 +74,7 @@ class Subject:
     folder: Path
     time_limit: float = TIME_LIMIT
     options_folder: Path = attrs.field(factory=Path.cwd)
+    announce: Callable[[str], object] = str
 
     @property
     def packages(self) -> set[str]:

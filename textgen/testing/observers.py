@@ -67,8 +67,7 @@ def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) ->
     suite = _Suite(subject, tomli_w.dumps(pipeline))
     return [
         *general_checks(subject, lambda: suite.build(suite.run_directory()), pipeline=dict(pipeline)),
-        Check("observer-run", suite.whole_run, trial=True),
-        Check("observer-run", suite.whole_run),
+        Check("observer-run", suite.whole_run, trial=True, whole=True),
         Check("observer-unknown", suite.unknown),
         Check("observer-failed", suite.failed),
         Check("observer-resumed", suite.resumed, after=("observer-failed",)),

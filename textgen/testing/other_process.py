@@ -71,22 +71,25 @@ def look_at_import(module: str, time_limit: float) -> Findings:
 
 
 def import_failure(module: str, time_limit: float, label: str) -> ContractFailure | None:
-    """What is wrong with importing a module, or None. An exception is in `facts["error"]` of what was found."""
+    """What is wrong with importing a module, or None. An exception is in `facts["error"]` of what was found.
+
+    A file may load torch: only a command that names it imports it.
+    """
     found = look_at_import(module, time_limit)
     importing = f"importing {shown_path(module)}"
     if found.ended is not None:
         return ContractFailure(statement_of("component-ends"), f"{importing} {found.ended}", label)
-    seen = _import_fault(found)
+    seen = _import_fault(found, may_be_heavy=is_file(module))
     return ContractFailure(statement_of("component-import"), f"{importing} {seen}", label) if seen else None
 
 
-def _import_fault(found: Findings) -> str | None:
+def _import_fault(found: Findings, *, may_be_heavy: bool) -> str | None:
     facts = found.facts
     if "exit" in facts:
         return f"calls sys.exit({facts['exit']}){facts['place']}"
     if "error" in facts:
         return f"failed: {facts['error']}"
-    if heavy := facts["heavy"]:
+    if (heavy := facts["heavy"]) and not may_be_heavy:
         line = next(filter(None, heavy.values()), "")
         return f"loads {' and '.join(heavy)}{line and f' {line}'}; import it inside build"
     if found.printed:
@@ -95,7 +98,7 @@ def _import_fault(found: Findings) -> str | None:
         return f"changed {', '.join(facts['changed'])}"
     if facts["left"]:
         return f"left {facts['left'][0]} behind"
-    return f"took {facts['seconds']:.1f} s" if facts["seconds"] > _IMPORT_SECONDS else None
+    return f"took {facts['seconds']:.1f} s" if facts["seconds"] > _IMPORT_SECONDS and not heavy else None
 
 
 def look_at_calls(subject: Subject, extra: Mapping[str, Any]) -> Findings | None:

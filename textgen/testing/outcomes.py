@@ -60,6 +60,7 @@ class Check:
 
     trial   it only tries what every other check needs: where it fails nothing after it is checked, and where it does
             not it leaves no outcome. An exception in it breaks no sentence but the one that nothing is raised
+    whole   a trial that checks all that its statement asks, and so leaves an outcome too
     after   what has to hold for it to mean anything; where one of these failed, or was not checked, neither is it
     timed   whether it has to end within the time limit; False for one that sees to that itself
     """
@@ -67,6 +68,7 @@ class Check:
     statement: Statement = attrs.field(converter=statement_of)
     run: Callable[[], object]
     trial: bool = attrs.field(default=False, kw_only=True)
+    whole: bool = attrs.field(default=False, kw_only=True)
     after: tuple[Statement, ...] = attrs.field(default=(), kw_only=True, converter=_statements)
     timed: bool = attrs.field(default=True, kw_only=True)
 
@@ -100,7 +102,8 @@ def run_checks(checks: Iterable[Check], subject: Subject) -> Generator[Outcome, 
     causes: dict[Statement, Statement] = {}  # of what failed, and of what was not checked for that reason
     printed = io.StringIO()
     for check in checks:
-        if cause is not None and check.trial:
+        only_tries = check.trial and not check.whole
+        if cause is not None and only_tries:
             continue
         root = cause or next((causes[statement] for statement in check.after if statement in causes), None)
         if root is not None:
@@ -110,7 +113,7 @@ def run_checks(checks: Iterable[Check], subject: Subject) -> Generator[Outcome, 
             continue
         with contextlib.redirect_stdout(printed):
             outcome = _made(check, subject)
-        if check.trial and outcome.failure is None:
+        if only_tries and outcome.failure is None:
             continue
         yield outcome
         if outcome.failure is not None:
@@ -128,6 +131,7 @@ def run_checks(checks: Iterable[Check], subject: Subject) -> Generator[Outcome, 
 
 
 def _made(check: Check, subject: Subject) -> Outcome:
+    subject.announce(f"{subject.label}: {check.statement.anchor}")
     try:
         within(subject.time_limit, check.run) if check.timed else check.run()
     except TimeUpError as error:

@@ -8,6 +8,8 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from textgen.contracts.guards import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.plugin import discovery
@@ -118,8 +120,11 @@ def check_offers(
     *,
     module: object | str | None = None,
     time_limit: float = TIME_LIMIT,
+    announce: Callable[[str], object] = str,
 ) -> Generator[Outcome, None, None]:
     """What comes of every check of every offer. `module` is what they come from; their entry points', if not given.
+
+    `announce` is told which component, and then which of its checks, comes next.
 
     Raises UsageError where `options` has a name that none of their packages' components has.
     """
@@ -137,6 +142,8 @@ def check_offers(
             continue
         source = _module_of(offer) if module is None else module
         with subject(offer.kind, component, table, source, plugins, label, time_limit) as made:
+            made = attrs.evolve(made, announce=announce)
+            announce(label)
             try:
                 checks = _checks_in_time(made, offer, options)
             except Skip as skip:

@@ -58,12 +58,11 @@ def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
     return [
         *general_checks(subject, subject.build, text=text),
         Check("tokenizer-fit", lambda: suite.tokenizer, trial=True),
-        Check("tokenizer-vocabulary", suite.vocabulary, trial=True),
+        Check("tokenizer-vocabulary", suite.vocabulary, trial=True, whole=True),
         Check("tokenizer-ids", lambda: suite.check_ids(suite.text), trial=True),
         Check("tokenizer-decode", suite.plain_decode, trial=True),
         calls_check(suite.calls),
         Check("tokenizer-fit", suite.fit),
-        Check("tokenizer-vocabulary", suite.vocabulary),
         Check("tokenizer-ids", suite.ids),
         Check("tokenizer-deterministic", suite.deterministic, after=("component-calls",)),
         process_check(subject, text=text),

@@ -73,8 +73,7 @@ def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> li
     suite = _Suite(subject, model)
     return [
         *general_checks(subject, lambda: subject.build(subject.fitted_context()), model=model),
-        Check("trainer-data", suite.data, trial=True),
-        Check("trainer-data", suite.data),
+        Check("trainer-data", suite.data, trial=True, whole=True),
         Check("trainer-events", suite.events),
         Check("trainer-steps", suite.steps, after=("trainer-events",)),
         Check("trainer-evaluates", suite.evaluates, after=("trainer-events",)),

@@ -132,7 +132,7 @@ def test_listing_plugins_loads_neither_tensorboard_nor_torch():
 
 def test_the_plugin_can_be_left_alone(pipeline, tmp_path):
     source = {**pipeline(), "plugins": {"disable": ["tensorboard"]}}
-    with pytest.raises(textgen.PipelineError, match=r"observer\[1\].type: no observer is called 'tensorboard'"):
+    with pytest.raises(textgen.PipelineError, match=r"observer\.1\.type: no observer is called 'tensorboard'"):
         textgen.run(source, output=tmp_path / "run")
 
 

@@ -158,7 +158,7 @@ def _settings(summary: RunSummary) -> dict[str, Any]:
     for kind in _CHAINS:
         chain = tables.pop(kind, None)
         for place, table in enumerate(chain if isinstance(chain, list) else ()):
-            tables[f"{kind}[{place}]"] = table
+            tables[f"{kind}.{place}"] = table
     settings = {key: value for key, value in flat(tables).items() if not _is_decided(key)}
     made_of, machine = (summary.record.get(key) for key in ("fingerprint", "environment"))
     corpus = made_of.get("corpus") if isinstance(made_of, Mapping) else None

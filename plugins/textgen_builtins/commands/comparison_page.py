@@ -41,7 +41,7 @@ def cells(run: ComparedRun) -> tuple[str, ...]:
     summary = run.summary
     return (
         run.label,
-        summary.status,
+        text.status(summary),
         text.loss(summary.best_loss),
         "-" if run.bits_per_character is None else f"{run.bits_per_character:.3f}",
         text.count(summary.step) if summary.step == summary.steps else text.progress(summary.step, summary.steps),

@@ -65,7 +65,7 @@ def _cells(run: RunSummary, folder: Path) -> tuple[str, ...]:
     name = run.path.relative_to(folder.absolute()).as_posix() if run.path != folder.absolute() else run.path.name
     return (
         name,
-        run.status,
+        text.status(run),
         text.progress(run.step, run.steps),
         text.loss(run.best_loss),
         text.byte_count(run.bytes),

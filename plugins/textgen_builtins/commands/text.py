@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
+from textgen import RunSummary
 from textgen.visible import byte_count as byte_count
 from textgen.visible import visible
 
@@ -57,6 +58,12 @@ def duration(seconds: float | None) -> str:
 def progress(step: int | None, steps: int | None) -> str:
     """Steps done of those to be done."""
     return count(step) if steps is None or step is None else f"{step:,} of {steps:,}"
+
+
+def status(run: RunSummary) -> str:
+    """Of a run; one that `textgen finish` or an observer ended has fewer steps than it was to have."""
+    is_early = run.status == "finished" and run.step is not None and run.steps is not None and run.step < run.steps
+    return "finished early" if is_early else run.status
 
 
 def width(text: str) -> int:

@@ -65,10 +65,9 @@ class LossPlot:
             self._rows = read_metrics(self.path.with_name("metrics.jsonl"))[: event.evaluations]
         elif isinstance(event, Evaluation):
             self._rows.append({name: getattr(event, name) for name in _FIELDS})
-        elif isinstance(event, Checkpointed):
-            self._draw()
-        elif isinstance(event, RunFinished):
-            with contextlib.suppress(*([RunError] if event.status == "failed" else [])):  # the disk may be why
+        elif isinstance(event, Checkpointed | RunFinished):
+            has_failed = isinstance(event, RunFinished) and event.status == "failed"
+            with contextlib.suppress(*([RunError] if has_failed else [])):  # the disk may be why
                 self._draw()
 
     def _draw(self) -> None:

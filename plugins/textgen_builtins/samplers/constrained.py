@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
@@ -19,6 +19,8 @@ from textgen_builtins.samplers import logits as ops
 
 _OVER: Final = -1  # the state after the end of the document
 _MASKS: Final = 256  # states whose tokens are kept
+_SHOWN: Final = 40  # characters that a message lists
+_NAMED: Final = re.compile(r"at least one of the following characters: \[(.*)\]", re.DOTALL)
 _REPLACED = "\ufffd"  # what bytes that are no whole character decode to
 
 
@@ -71,7 +73,7 @@ class Constrained:
 
 def regex(config: configs.RegexConfig, context: BuildContext) -> Sampler:
     """Raises PipelineError for an expression that is wrong, or that the vocabulary has no tokens for."""
-    return _constrained(config.pattern, "pattern", context)
+    return _constrained(config.pattern, "pattern", config.pattern, context)
 
 
 def json_schema(config: configs.JsonConfig, context: BuildContext) -> Sampler:
@@ -81,11 +83,12 @@ def json_schema(config: configs.JsonConfig, context: BuildContext) -> Sampler:
         json.loads(config.schema)
         expression = outlines_core.json_schema.build_regex_from_schema(config.schema)
     except Exception as error:  # the library raises several kinds of ValueError and TypeError
-        _wrong("schema", f"not a JSON schema that can be followed: {error}", config.schema, error)
-    return _constrained(expression, "schema", context)
+        cause = str(error).partition("\n")[0].strip()  # what follows is about the library
+        _wrong("schema", f"not a JSON schema that can be followed: {cause}", config.schema, error)
+    return _constrained(expression, "schema", config.schema, context)
 
 
-def _constrained(expression: str, key: str, context: BuildContext) -> Sampler:
+def _constrained(expression: str, key: str, given: str, context: BuildContext) -> Sampler:
     outlines_core = _library("regex")
     tokenizer = context.tokenizer
     assert tokenizer is not None
@@ -93,15 +96,31 @@ def _constrained(expression: str, key: str, context: BuildContext) -> Sampler:
     try:
         re.compile(expression)
     except re.error as error:
-        _wrong(key, f"not a valid regular expression: {error}", expression, error)
+        _wrong(key, f"not a valid regular expression: {error}", given, error)
+    texts = _token_texts(tokenizer)
     try:
-        index = outlines_core.Index(expression, outlines_core.Vocabulary(size, _token_texts(tokenizer)))
+        index = outlines_core.Index(expression, outlines_core.Vocabulary(size, texts))
     except ValueError as error:
-        _wrong(key, f"cannot be used to constrain the text of this vocabulary: {error}", expression, error)
+        _wrong(key, _refusal(str(error), expression, texts), given, error)
     complete = _completable(index)
     if index.get_initial_state() not in complete:
-        _wrong(key, "the vocabulary has no tokens to complete it with", expression)
+        _wrong(key, "the vocabulary has no tokens to complete it with", given)
     return Constrained(index, complete, size, getattr(tokenizer, "end_id", None))
+
+
+def _refusal(said: str, expression: str, texts: Iterable[str]) -> str:
+    """Why outlines_core made no automaton, without its own words."""
+    named = _NAMED.search(said)
+    if named is None:
+        return "it cannot be followed: anchors, look-around, word boundaries and references are not supported"
+    escaped = re.findall(r'"((?:[^"\\]|\\.)*)"', named[1])
+    missing = [each[-1] for each in escaped if each in ('\\"', "\\\\") or (len(each) == 1 and each.isprintable())]
+    begun = {int(each[3:], 16) for each in escaped if re.fullmatch(r"\\\\x[0-9a-f]{2}", each)}
+    known = set("".join(texts))  # of a character that is not ASCII, its first byte alone is named
+    missing += [each for each in dict.fromkeys(expression) if each not in known and each.encode()[0] in begun]
+    shown = "".join(missing[:_SHOWN]) + ("…" if len(missing) > _SHOWN else "")
+    which = "" if not missing else f": it has {'none of the characters' if len(missing) > 1 else 'no'} {shown!r}"
+    return f"the vocabulary cannot write it{which}"
 
 
 def _completable(index: Any) -> set[int]:
