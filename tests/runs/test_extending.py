@@ -152,6 +152,14 @@ def test_a_budget_of_few_steps_goes_on_from_the_step_after_those_measured(folder
     assert recorder.of(RunStarted)[0].step == 6
 
 
+def test_a_longer_budget_that_is_enough_for_fewer_steps_says_so(folder: Path) -> None:
+    """As where the machine is slower now."""
+    settled = {"budget": "1s", "steps": 60, "measured": 5, "evaluations": 1}
+    run = textgen.run(pipeline(folder, steps=None, budget="1s", settled=settled), output=folder / "run").path
+    with pytest.warns(UserWarning, match=r"^2\.5s are enough for \d+ steps, fewer than the 60 that the run had"):
+        textgen.run(pipeline(folder, steps=None, budget="2.5s"), output=run, observers=[Recorder(seconds=0.1)])
+
+
 @pytest.mark.parametrize(
     ("trainer", "said"),
     [

@@ -181,3 +181,9 @@ class Plan:
         left -= self._evaluations * self._evaluation_seconds
         self._measured = self._settled["measured"] = step
         self.steps = self._settled["steps"] = step + max(2, int(left / a_step))
+        if self.steps < (earlier := int(self.options.settled.get("steps", 0))):
+            warnings.warn(
+                f"{self.options.budget} are enough for {self.steps:,} steps, fewer than the {earlier:,} that the run had: "
+                "a step takes longer than it did",
+                stacklevel=2,
+            )
