@@ -125,6 +125,7 @@ def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder: Path) 
     assert_same(run.path, whole.path)
 
 
+@pytest.mark.filterwarnings("ignore:4s are enough")  # where a slow observer leaves time for fewer steps
 def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
     made = pipeline(folder, steps=None, budget="1.5s", workers="auto")
     first, second = Recorder(), Recorder(seconds=0.02)
@@ -154,10 +155,9 @@ def test_a_budget_of_few_steps_goes_on_from_the_step_after_those_measured(folder
 
 def test_a_longer_budget_that_is_enough_for_fewer_steps_says_so(folder: Path) -> None:
     """As where the machine is slower now."""
-    settled = {"budget": "1s", "steps": 60, "measured": 5, "evaluations": 1}
-    run = textgen.run(pipeline(folder, steps=None, budget="1s", settled=settled), output=folder / "run").path
-    with pytest.warns(UserWarning, match=r"^2\.5s are enough for \d+ steps, fewer than the 60 that the run had"):
-        textgen.run(pipeline(folder, steps=None, budget="2.5s"), output=run, observers=[Recorder(seconds=0.1)])
+    run = textgen.run(pipeline(folder, steps=None, budget="1.5s"), output=folder / "run").path
+    with pytest.warns(UserWarning, match=r"^2\.5s are enough for \d+ steps, fewer than the [\d,]+ of before: a step"):
+        textgen.run(pipeline(folder, steps=None, budget="2.5s"), output=run, observers=[Recorder(seconds=0.05)])
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ class Plan:
         self.steps = self._settled["steps"] = step + max(2, int(left / a_step))
         if self.steps < (earlier := int(self.options.settled.get("steps", 0))):
             warnings.warn(
-                f"{self.options.budget} are enough for {self.steps:,} steps, fewer than the {earlier:,} that the run had: "
+                f"{self.options.budget} are enough for {self.steps:,} steps, fewer than the {earlier:,} of before: "
                 "a step takes longer than it did",
                 stacklevel=2,
             )
