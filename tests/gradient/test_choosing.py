@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from textgen.gradient.choosing import choose_workers
+from textgen.gradient.choosing import choose_way, choose_workers
 from textgen.gradient.computing import Way
 from textgen.protocols import TrainingContext
 
@@ -53,3 +54,29 @@ def test_workers_are_taken_where_a_step_of_theirs_takes_at_most_a_tenth_longer(
     monkeypatch.setattr("textgen.gradient.choosing.time", SimpleNamespace(perf_counter=clock.perf_counter))
     windows, context = np.zeros((2, 3), np.int64), TrainingContext(seed=0, device="cpu")
     assert choose_workers(Timed(), windows, context, Way(workers=2)) == chosen
+
+
+def test_a_kernel_that_is_compiled_in_its_first_step_is_tried_beyond_it() -> None:
+    class Compiled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights, self.kernel, self.is_compiled = torch.nn.Embedding(3, 3), "torch", False
+
+        def kernels(self, precision: str) -> list[str]:
+            return ["quick"] if precision == "float32" else []
+
+        def use_kernel(self, name: str) -> None:
+            self.kernel = name
+
+        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+            if self.kernel == "torch":
+                time.sleep(0.02)
+            elif not self.is_compiled:
+                time.sleep(0.4)
+                self.is_compiled = True
+            return self.weights(tokens), ()
+
+    windows, context = np.zeros((2, 3), np.int64), TrainingContext(seed=0, device="cpu")
+    for precision, kernel in (("auto", "quick"), ("float32", "quick"), ("bfloat16", "torch")):
+        way = choose_way(Compiled(), windows, context, Way(precision, 1, "auto"), 1)
+        assert (way.precision, way.kernel) == ("float32" if precision == "auto" else precision, kernel)

@@ -24,6 +24,7 @@ _TURNS, _TRIALS = 2, 4  # turns of each of several ways to compute, and steps in
 _TRYING: Final = 0.5  # seconds for each way after which none is tried again: on a busy machine, two steps must do
 _CLOSE: Final = 1.1
 _HOPELESS: Final = 10  # times as long, after which a way is not tried again
+_LONG: Final = 1.0  # seconds that a first step may take, since kernels may be compiled in it
 
 
 def most_workers(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> int:
@@ -128,8 +129,9 @@ def _times(
     end = time.perf_counter() + _TRYING * len(ways)
     while len(times[-1]) < _TURNS * _TRIALS and time.perf_counter() < end:
         for way, taken in zip(ways, times, strict=True):
+            hopeless = max(_LONG, _HOPELESS * times[0][0]) if times[0] else math.inf
             with contextlib.closing(Computation.of(model, context.device, way)) as computation:
-                made, is_hopeless = _turn(computation, windows, _HOPELESS * times[0][0] if times[0] else math.inf)
+                made, is_hopeless = _turn(computation, windows, hopeless)
             taken += made
             if is_hopeless:
                 return times

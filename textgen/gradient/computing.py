@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -50,6 +52,11 @@ class Computation:
     way: Way
     _threads: Sequence[ThreadPoolExecutor] = ()
     _loss: Callable[[Tensor, State | None], tuple[Tensor, State]] | None = None
+    _parameters: list[list[Any]] = attrs.field(init=False)  # of each replica
+
+    @_parameters.default
+    def _all_parameters(self) -> list[list[Any]]:
+        return [list(replica.parameters()) for replica in self.replicas]
 
     @classmethod
     def of(cls, model: Any, device: str, way: Way) -> Computation:
@@ -84,9 +91,8 @@ class Computation:
 
         `carried` is a state for each replica. To be called within `run`. Nothing waits for the device.
         """
-        for replica in self.replicas:
-            for parameter in replica.parameters():
-                parameter.grad = None
+        for parameter in itertools.chain.from_iterable(self._parameters):
+            parameter.grad = None
         total, first = len(windows), 0
         calls = []
         for i, part in enumerate(np.array_split(windows, len(self.replicas))):
@@ -103,7 +109,8 @@ class Computation:
     ) -> tuple[Tensor, State]:
         """Gradients of some rows' loss, times their share of the batch."""
         model = self.replicas[place]
-        model.train()
+        if not model.training:
+            model.train()
         with self._seeded(model, seed):
             tokens = to_device(windows, self.device)
             with self.autocast():
@@ -152,7 +159,7 @@ class Computation:
 
     def _add_gradients(self) -> None:
         """The first replica's gradients, plus the second's and so on."""
-        columns = zip(*(replica.parameters() for replica in self.replicas), strict=True)
+        columns = zip(*self._parameters, strict=True)
         given = [c for c in columns if c[0].grad is not None and all(p.grad is not None for p in c)]
         for i in range(1, len(self.replicas)):
             torch._foreach_add_([c[0].grad for c in given], [c[i].grad for c in given])
@@ -247,4 +254,4 @@ def replica_of(model: Any) -> Any:
 
 def _mixed(seed: Iterable[int]) -> int:
     """A seed for one step that differs from every other step's, and from the seed of the weights."""
-    return int(np.random.SeedSequence([*seed, 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int.from_bytes(hashlib.blake2b(repr([*seed, 1]).encode(), digest_size=8).digest()) >> 1

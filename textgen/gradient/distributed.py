@@ -54,7 +54,7 @@ class DistributedComputation(Computation):
         rows, processes = self.processes.rows(len(windows)), self.processes
         count = rows.stop - rows.start
         model = self.replicas[0]
-        for parameter in model.parameters():
+        for parameter in self._parameters[0]:
             parameter.grad = None
         drawn = take_rows(model, rows.start, len(windows), processes.rank, seed)
         own = windows[rows] if count else windows[:1]
@@ -69,7 +69,7 @@ class DistributedComputation(Computation):
 
         Small tensors travel together, since on a CPU a message costs more than what it carries.
         """
-        parameters = [p for p in self.replicas[0].parameters() if p.requires_grad]
+        parameters = [p for p in self._parameters[0] if p.requires_grad]
         used = loss.new_tensor([p.grad is not None for p in parameters] if self._unused else [])
         for parameter in parameters:
             given = parameter.grad

@@ -198,9 +198,10 @@ class TorchRNN(nn.Module):
 
         cell = self.config.nonlinearity if self.config.cell == "rnn" else self.config.cell
         parts = 2 if cell == "lstm" else 1
-        weights = {name.removesuffix("_l0"): value for name, value in self.layers[layer].named_parameters()}
+        module: Any = self.layers[layer]
+        weights = module.weight_ih_l0, weight, module.bias_ih_l0, module.bias_hh_l0
         carried = () if state is None else state[parts * layer : parts * (layer + 1)]
-        x, *after = run_layer(cell, x, rows, weights | {"weight_hh": weight}, carried)
+        x, *after = run_layer(cell, x, rows, weights, carried)
         return x, after
 
     def parameter_roles(self) -> dict[str, str]:

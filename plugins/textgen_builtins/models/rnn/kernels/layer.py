@@ -13,7 +13,11 @@ from textgen_builtins.models.rnn.kernels.program import Program
 
 
 def run_layer(
-    cell: str, x: Tensor, rows: Tensor | None, weights: dict[str, Tensor], carried: tuple[Tensor, ...]
+    cell: str,
+    x: Tensor,
+    rows: Tensor | None,
+    weights: tuple[Tensor, Tensor, Tensor, Tensor],
+    carried: tuple[Tensor, ...],
 ) -> tuple[Tensor, ...]:
     """The hidden states (T, B, H), and the layer's state after them: (B, H) each.
 
@@ -22,19 +26,22 @@ def run_layer(
     cell     of CELLS
     x        (T, B, E); or (N, E), of which `rows` (T, B) int64 says what each step reads: the product with the input's
              weights is then that of N rows, which are fewer
-    weights  weight_ih, weight_hh, bias_ih and bias_hh, as torch has them
+    weights  weight_ih (G H, E), weight_hh (G H, H), bias_ih and bias_hh (G H,), as torch has them
     carried  the state before: h, and c of an LSTM; none to begin with zeros
     """
-    given = F.linear(x, weights["weight_ih"], weights["bias_ih"])
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    given = F.linear(x, weight_ih, bias_ih)
     steps, batch = x.shape[:2] if rows is None else rows.shape
     if not carried:
-        zeros = weights["bias_hh"].new_zeros(batch, weights["weight_hh"].shape[1])
+        zeros = bias_hh.new_zeros(batch, weight_hh.shape[1])
         carried = (zeros, zeros) if cell == "lstm" else (zeros,)
     places = torch.arange(steps * batch).view(steps, batch) if rows is None else rows.contiguous()
-    if rows is not None and not 0 <= int(rows.min()) <= int(rows.max()) < len(x):
-        raise IndexError(f"rows of {len(x)} are from {int(rows.min())} to {int(rows.max())}")
+    if rows is not None:
+        least, most = map(int, rows.aminmax())
+        if least < 0 or most >= len(x):
+            raise IndexError(f"rows of {len(x)} are from {least} to {most}")
     made: tuple[Tensor, ...] = _Layer.apply(  # type: ignore[no-untyped-call]
-        cell, given, places, weights["weight_hh"], weights["bias_hh"], *carried
+        cell, given, places, weight_hh, bias_hh, *carried
     )
     return made
 
