@@ -13,6 +13,7 @@ the same weights. `--busy` measures ours alone, beside a busy loop for each core
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -29,8 +30,10 @@ import numpy.typing as npt
 
 from pairs import show
 from textgen import BuildContext, PluginSet
-from textgen.data import Dataset
+from textgen.data import Dataset, Windows
 from textgen.events import StepDone
+from textgen.gradient import GradientOptions
+from textgen.gradient.batches import training_batches
 from textgen.protocols import TrainingContext
 
 _LENGTH = 64
@@ -68,7 +71,7 @@ def ours(tokens: npt.NDArray[np.uint8], vocab_size: int, given: argparse.Namespa
 
 
 def plain(tokens: npt.NDArray[np.uint8], vocab_size: int, given: argparse.Namespace, batch: int) -> Iterator[Any]:
-    """The same steps, as torch's tutorials write them."""
+    """The same steps on the same text, as torch's tutorials write them."""
     import torch
     from torch import nn
 
@@ -80,14 +83,16 @@ def plain(tokens: npt.NDArray[np.uint8], vocab_size: int, given: argparse.Namesp
     vectors = [p for p in module.parameters() if p.ndim < 2]
     groups = [{"params": [p for p in module.parameters() if p.ndim > 1]}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    stretch = (len(tokens) - 1) // batch
-    streams = torch.from_numpy(tokens[: stretch * batch].astype(np.int64)).reshape(batch, stretch)
+    given_batches = training_batches(
+        GradientOptions(order="streams", batch_size=batch), Windows(tokens, _LENGTH, _LENGTH), seed=0
+    )
     loss_function = nn.CrossEntropyLoss()
-    state, place = None, 0
-    while True:
-        if place + _LENGTH >= stretch:
-            state, place = None, 0
-        x, y = streams[:, place : place + _LENGTH], streams[:, place + 1 : place + _LENGTH + 1]
+    state: Any = None
+    for step in itertools.count():
+        epoch, number = divmod(step, given_batches.per_epoch)
+        windows = torch.from_numpy(given_batches.batch(epoch, number))
+        x, y = windows[:, :-1], windows[:, 1:]
+        state = state if number else None
         with torch.autocast("cpu", torch.bfloat16, enabled=given.precision == "bfloat16"):
             hidden, state = lstm(embedding(x), state)
             logits = head(hidden)
@@ -97,7 +102,6 @@ def plain(tokens: npt.NDArray[np.uint8], vocab_size: int, given: argparse.Namesp
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), _CLIP)
         optimizer.step()
-        place += _LENGTH
         yield loss.detach()
 
 
