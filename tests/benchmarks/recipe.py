@@ -50,6 +50,7 @@ RECIPE: dict[str, Any] = {
         "final_rate": 0.0,
         "weight_decay": 0.05,
         "precision": "bfloat16",
+        "kernel": "auto",
     },
     "generate": {"max_new_tokens": 1},
 }
