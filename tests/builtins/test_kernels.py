@@ -168,7 +168,9 @@ def test_a_run_goes_on_with_torchs_where_its_own_is_missing(tmp_path: Path, monk
     with pytest.raises(textgen.Interrupted):
         textgen.run(trainer, output=tmp_path / "run", cancelled=lambda: next(count) > 11)
     monkeypatch.setitem(sys.modules, "llvmlite", None)  # as if it were not installed
-    with pytest.warns(UserWarning, match="kernel 'llvm', which is not available here"):
+    with pytest.warns(
+        UserWarning, match=r"kernel 'llvm', which is not available here \(llvmlite is not installed: pip install"
+    ):
         assert textgen.run(trainer, output=tmp_path / "run").outcome == "resumed"
 
 
@@ -179,6 +181,7 @@ def test_a_kernel_that_there_is_not_is_refused(size: int, kernel: str, tmp_path:
     with pytest.raises(UsageError, match=f"no kernel '{kernel}' here for float32") as caught:
         textgen.run(pipeline, output=tmp_path / "run")
     assert caught.value.argument == "trainer.kernel"
+    assert ("a multiple of 32, given 33" in str(caught.value)) == (kernel == "llvm")
 
 
 def test_the_kernel_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

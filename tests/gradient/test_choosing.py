@@ -80,3 +80,33 @@ def test_a_kernel_that_is_compiled_in_its_first_step_is_tried_beyond_it() -> Non
     for precision, kernel in (("auto", "quick"), ("float32", "quick"), ("bfloat16", "torch")):
         way = choose_way(Compiled(), windows, context, Way(precision, 1, "auto"), 1)
         assert (way.precision, way.kernel) == ("float32" if precision == "auto" else precision, kernel)
+
+
+@pytest.mark.parametrize(
+    ("offered", "has_use", "said"),
+    [
+        (["broken"], True, "kaputt"),
+        ("broken", True, "must give a list of names"),
+        (["broken"], False, r"has no use_kernel"),
+    ],
+)
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_a_kernel_that_fails_is_said(offered: Any, has_use: bool, said: str, precision: str) -> None:
+    class Broken(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights, self.kernel = torch.nn.Embedding(3, 3), "torch"
+            if has_use:
+                self.use_kernel = lambda name: setattr(self, "kernel", name)
+
+        def kernels(self, precision: str) -> Any:
+            return offered
+
+        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+            if self.kernel == "broken":
+                raise RuntimeError("kaputt")
+            return self.weights(tokens), ()
+
+    windows, context = np.zeros((2, 3), np.int64), TrainingContext(seed=0, device="cpu")
+    with pytest.raises((RuntimeError, TypeError), match=said):
+        choose_way(Broken(), windows, context, Way(precision, 1, "auto"), 1)

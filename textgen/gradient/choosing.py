@@ -41,7 +41,23 @@ def most_workers(model: Any, windows: npt.NDArray[np.int64], context: TrainingCo
 
 def kernels(model: Any, precision: str) -> list[str]:
     """The ways in which the model can compute a step in this precision: torch's, and what it offers beside it."""
-    return [TORCH, *(model.kernels(precision) if hasattr(model, "kernels") else ())]
+    if not hasattr(model, "kernels"):
+        return [TORCH]
+    offered = model.kernels(precision)
+    if isinstance(offered, str) or not all(isinstance(name, str) for name in offered):
+        raise TypeError(f"kernels({precision!r}) of the model gave {offered!r}, and must give a list of names")
+    if offered and not hasattr(model, "use_kernel"):
+        raise TypeError(f"the model offers the kernels {offered}, and has no use_kernel(name) that takes one")
+    return [TORCH, *offered]
+
+
+def refusal(model: Any, kernel: str) -> str:
+    """Why the model cannot compute in this way here, as its use_kernel says; empty if that takes it."""
+    try:
+        model.use_kernel(kernel)
+    except (AttributeError, ValueError) as error:
+        return f" ({error})" if isinstance(error, ValueError) else ""
+    return ""
 
 
 def choose_way(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, asked: Way, workers: int) -> Way:
@@ -61,7 +77,8 @@ def choose_way(model: Any, windows: npt.NDArray[np.int64], context: TrainingCont
     if not ways:
         offered = ", ".join(kernels(model, precisions[0]))
         raise UsageError(
-            f"the model has no kernel {asked.kernel!r} here for {precisions[0]}, only {offered}",
+            f"the model has no kernel {asked.kernel!r} here for {' or '.join(precisions)}, only {offered}"
+            f"{refusal(model, asked.kernel)}",
             argument="trainer.kernel",
             value=asked.kernel,
         )
@@ -70,6 +87,8 @@ def choose_way(model: Any, windows: npt.NDArray[np.int64], context: TrainingCont
     try:
         times = _times(model, windows, context, ways)
     except RuntimeError:  # an operation of the model has no bfloat16 version
+        if len(precisions) == 1:
+            raise
         return choose_way(model, windows, context, attrs.evolve(asked, precision="float32"), workers)
     # By the least of each: they differ in their arithmetic alone.
     least = {way: min(taken) for way, taken in zip(ways, times, strict=True) if taken}

@@ -32,7 +32,8 @@ class GradientModel:
     set_rows            `(first, total)`, the rows of a batch that it is about to compute, in several processes
     kernels             `(precision) -> Sequence[str]`, the names of ways to compute a step beside torch's, in "float32"
                         or "bfloat16", on the module's device and as this machine allows
-    use_kernel          `(name)`, the way of the steps that follow: one of `kernels`, or "torch"
+    use_kernel          `(name)`, the way of the steps that follow: one of `kernels`, or "torch". A ValueError that says
+                        why there is no such way here is shown to the user
     distributed         False if it cannot be trained in several processes
     """
 

@@ -97,8 +97,9 @@ class Plan:
         asked = Way(str(settled.get("precision", options.precision)), 1, str(settled.get("kernel", options.kernel)))
         if "kernel" in settled and asked.kernel not in choosing.kernels(model, asked.precision):
             warnings.warn(
-                f"the run was trained with the kernel {asked.kernel!r}, which is not available here: it goes on with "
-                "torch's, and its numbers differ in their last digits",
+                f"an earlier run took the kernel {asked.kernel!r}, which is not available here"
+                f"{choosing.refusal(model, asked.kernel)}: this one takes torch's, and its numbers differ in their "
+                "last digits",
                 stacklevel=2,
             )
             asked = attrs.evolve(asked, kernel=TORCH)

@@ -109,15 +109,26 @@ class TorchRNN(nn.Module):
 
     def kernels(self, precision: str) -> list[str]:
         """Machine code of our own on a CPU, where llvmlite is installed and it can be made for this size."""
-        bias = self.head.bias
-        if bias.device.type != "cpu" or bias.dtype != torch.float32 or not importlib.util.find_spec("llvmlite"):
-            return []
-        from textgen_builtins.models.rnn.kernels.program import computes
+        return [] if self._refusal(precision) else [_LLVM]
 
-        return [_LLVM] if computes(precision == "bfloat16", self.config.hidden_size) else []
+    def _refusal(self, precision: str) -> str:
+        """Why there is no machine code of our own here; empty if there is."""
+        if self.head.bias.device.type != "cpu" or self.head.bias.dtype != torch.float32:
+            return "it is for float32 weights on a CPU"
+        if not importlib.util.find_spec("llvmlite"):
+            return "llvmlite is not installed: pip install 'textgen-engine[fast]'"
+        from textgen_builtins.models.rnn.kernels import program
+
+        columns = program.tile().columns
+        if self.config.hidden_size % columns:
+            return f"hidden_size has to be a multiple of {columns}, given {self.config.hidden_size}"
+        can_halve = precision != "bfloat16" or program.computes(True, self.config.hidden_size)
+        return "" if can_halve else "this processor has no products of bfloat16"
 
     def use_kernel(self, name: str) -> None:
-        """Compute the gradients of the steps that follow in this way."""
+        """Compute the gradients of the steps that follow in this way. Raises ValueError if there is none."""
+        if name == _LLVM and (refusal := self._refusal("float32")):
+            raise ValueError(refusal)
         self._kernel = name
 
     def set_dropout_seed(self, seed: int) -> None:
