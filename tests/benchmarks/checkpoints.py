@@ -4,7 +4,7 @@ Usage: python tests/benchmarks/checkpoints.py [--parameters 300_000 100_000_000]
 
 The state is that of a training with AdamW: weights, and two moments of each. `torch.save` writes it to a file and does
 not wait for the disk; for comparison it is timed with an fsync too. The share is the time of a checkpoint against the
-interval at which the training loop writes them, which is `checkpoint.seconds` or a hundred times what they take. Memory
+interval at which the training loop writes them, which is `checkpoint.seconds` or sixty times what they take. Memory
 is the most that the process took above what it held before. Exits with 1 where a bar is missed: a share under 2%, and
 at most two copies of the weights.
 """

@@ -21,7 +21,7 @@ from textgen_builtins.models.rnn.torch_model import TorchRNN
 
 VOCABULARY = 11
 CELLS = [("rnn", "tanh"), ("rnn", "relu"), ("gru", "tanh"), ("lstm", "tanh")]
-can_halve = program.computes(True, 32)
+can_halve = program.has_bfloat16()
 
 
 def network(**options: Any) -> TorchRNN:

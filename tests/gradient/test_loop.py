@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from small_trainings import Recorder, pipeline, weights
 
 import textgen
 from textgen import BuildContext, Component, Engine, PipelineError, PluginSet, TrainingError, hookimpl, option
-from textgen.events import Evaluation, Settled, StepDone
+from textgen.data import Dataset
+from textgen.events import Evaluated, Evaluation, Settled, StepDone
 from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant, cosine, warmup_stable_decay
-from textgen.protocols import TrainerState
+from textgen.protocols import TrainerState, TrainingContext
 
 
 def run_in_parts(engine: Engine, tables: dict[str, Any], output: Path, stops: Sequence[int]) -> textgen.Run:
@@ -85,6 +87,47 @@ def test_a_budget_in_parts_is_the_same_run(tmp_path: Path) -> None:
     assert json.loads((whole.path / "run.json").read_text())["settled"]["settled"] == saved["trainer"]["settled"]
     again = textgen.run(whole.path / "pipeline.toml", output=tmp_path / "again")
     assert weights(again.path) == weights(whole.path)
+
+
+class SlowAtFirst(torch.nn.Module):
+    """A step of a millisecond, after 12 of twenty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits, self.steps = torch.nn.Embedding(3, 3), 0
+
+    def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        self.steps += self.training
+        time.sleep(0.02 if self.training and self.steps < 12 else 0.001)
+        return self.logits(tokens), ()
+
+
+def test_a_budget_is_measured_again_until_the_decay_and_the_same_run_can_be_made_of_it() -> None:
+    tokens = np.arange(400) % 3
+    data = Dataset(training=tokens, validation=tokens[:50], vocab_size=3, window_length=4, window_stride=4)
+
+    def train(settled: Any) -> tuple[list[Any], torch.Tensor]:
+        options = GradientOptions(budget="3s", batch_size=2, settled=settled)
+        trainer = GradientTrainer(options, lambda p: torch.optim.SGD(p, lr=0.1), warmup_stable_decay())
+        torch.manual_seed(0)
+        model = SlowAtFirst()
+        return list(trainer.train(model, data, TrainingContext(seed=0, device="cpu"))), model.logits.weight
+
+    events, trained = train({})
+    guesses = [event.options["settled"] for event in events if isinstance(event, Settled)]
+    measured = [int(step) for step in guesses[-1]["measured"].split()]
+    assert len(guesses) == len(measured) > 1
+    assert guesses[-1]["steps"] > 2 * guesses[0]["steps"]
+    assert [event.step for event in events if isinstance(event, StepDone)] == list(range(1, guesses[-1]["steps"] + 1))
+    again, same = train(guesses[-1])
+    assert not any(isinstance(event, Settled) for event in again)
+    kinds = (Evaluated, StepDone)
+    numbers = [
+        [(type(event), event.step, getattr(event, "learning_rate", 0)) for event in made if isinstance(event, kinds)]
+        for made in (events, again)
+    ]
+    assert numbers[0] == numbers[1]
+    assert torch.equal(trained, same)
 
 
 @pytest.mark.parametrize("wrong", ["60", "0s", "ten minutes", "5 days"])

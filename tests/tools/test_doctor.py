@@ -47,6 +47,8 @@ def test_it_says_what_is_there(tmp_path: Path) -> None:
     assert report["versions"]["torch"] == metadata.version("torch")
     assert report["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert None not in report["versions"].values()
+    assert report["extras"]["fast"] == {"llvmlite": metadata.version("llvmlite")}
+    assert not {"test", "docs", "dev"} & set(report["extras"])
     assert 1 <= report["cores"]["usable"] <= report["cores"]["present"]
     assert report["memory"]["total"] > 0
     assert report["threads"]["OMP_NUM_THREADS"] == "1"

@@ -40,7 +40,9 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     versions, threads = dict(report["versions"]), dict(report["threads"])
     yield f"textgen   {versions.pop('textgen-engine')} for Python {versions.pop('python')} at {report['python']}"
     yield f"platform  {versions.pop('platform')}"
-    yield "packages  " + ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
+    yield f"packages  {_named(versions)}"
+    extras = [f"{extra} ({_named(of)})" for extra, of in report["extras"].items()]
+    yield from [f"extras    {', '.join(extras)}"] if extras else []
     yield from (f"setting   {name}={value}" for name, value in report["settings"].items())
     cores, memory = report["cores"], report["memory"]
     load = "" if cores["load"] is None else f", load {cores['load']:.1f}"
@@ -66,3 +68,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield "" if report["problems"] else "\nnothing is wrong"
     for problem in report["problems"]:
         yield f"{'SERIOUS' if problem['serious'] else 'note'}: {problem['what']}\n    {problem['advice']}"
+
+
+def _named(versions: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())

@@ -80,9 +80,11 @@ class Computation:
         return [first, *(other.result() for other in others)]
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and leave the model with torch's kernel."""
         for thread in self._threads:
             thread.shutdown()
+        if hasattr(self.replicas[0], "use_kernel"):
+            self.replicas[0].use_kernel(TORCH)
 
     def gradients(
         self, windows: npt.NDArray[np.int64], carried: list[State] | None, seed: tuple[int, int]
@@ -109,8 +111,7 @@ class Computation:
     ) -> tuple[Tensor, State]:
         """Gradients of some rows' loss, times their share of the batch."""
         model = self.replicas[place]
-        if not model.training:
-            model.train()
+        model.train()
         with self._seeded(model, seed):
             tokens = to_device(windows, self.device)
             with self.autocast():

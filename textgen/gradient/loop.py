@@ -49,6 +49,7 @@ class GradientTrainer:
     _step: int = attrs.field(default=0, init=False)
     _training_loss: Any = attrs.field(default=float("nan"), init=False)
     _evaluated_step: int = attrs.field(default=-1, init=False)
+    _measuring: bool = attrs.field(default=False, init=False)  # the steps of a budget, in this run
     _carried: list[State] | None = attrs.field(default=None, init=False)
     _optimization: Optimization | None = attrs.field(default=None, init=False)
     _loaded: TrainerState | None = attrs.field(default=None, init=False)
@@ -67,7 +68,8 @@ class GradientTrainer:
         devices.check_fork(computes=True)
         if not hasattr(model, "parameters"):
             raise UsageError("this trainer trains by gradient, and the model has none; choose a trainer made for it")
-        plan = Plan(self.options, context, training_batches(self.options, data.training_windows(), context.seed))
+        batches = training_batches(self.options, data.training_windows(), context.seed)
+        plan = Plan(self.options, context, batches, self.schedule)
         self._optimization = Optimization.of(model, self.options, self.make_optimizer, self.schedule)
         if (frozen := self._optimization.left_out(model)) and (context.processes is None or context.processes.leads):
             shown = ", ".join(frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
@@ -75,6 +77,7 @@ class GradientTrainer:
         with devices.freed_memory_kept():
             computation = self._computation = plan.computation(model)
             self._restore(context, computation)
+            plan.resume(self._measuring)
             try:
                 if context.processes is None or context.processes.leads:
                     yield from self._train(computation, plan, data, context)
@@ -106,14 +109,15 @@ class GradientTrainer:
         while True:
             if self._step != self._evaluated_step and plan.is_due(self._step):
                 self._evaluated_step = self._step
-                with plan.evaluation():
+                with plan.evaluation(self._step):
                     yield Evaluated(
                         step=self._step,
                         epoch=(self._step - 1) // plan.batches.per_epoch + 1,
                         training_loss=float(self._training_loss),
                         validation_loss=computation.run(partial(validation_loss, computation, self.options, data)),
                     )
-                if not plan.steps:
+                self._measuring = plan.measures(self._step)
+                if self._measuring:
                     plan.measure(self._step)
                     yield from plan.settle()
             if plan.steps and self._step >= plan.steps:
@@ -133,6 +137,7 @@ class GradientTrainer:
             "step": self._step,
             "training_loss": float(self._training_loss),
             "evaluated_step": self._evaluated_step,
+            "measuring": self._measuring,
             "optimizer": kept,
         }
         return TrainerState(arrays, values)
@@ -148,7 +153,7 @@ class GradientTrainer:
         assert self._optimization is not None
         arrays, values = self._loaded.arrays, self._loaded.values
         self._step, self._training_loss = values["step"], values["training_loss"]
-        self._evaluated_step = values["evaluated_step"]
+        self._evaluated_step, self._measuring = values["evaluated_step"], values["measuring"]
         prefix = "optimizer."
         kept = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         self._optimization.restore(kept, values["optimizer"])
@@ -169,7 +174,7 @@ class GradientTrainer:
         horizon = plan.horizon(self._step + 1)
         computation.announce(horizon)
         tokens, rate, norm = computation.run(partial(self._advance, computation, plan.batches, seed, horizon))
-        plan.step_done()
+        plan.step_done(self._step)
         return StepDone(
             step=self._step,
             steps=plan.steps or plan.estimated_steps(self._step),
@@ -178,7 +183,7 @@ class GradientTrainer:
             tokens=tokens,
             learning_rate=rate,
             gradient_norm=norm,
-            stable_steps=plan.stable_steps(self.schedule),
+            stable_steps=plan.stable_steps,
         )
 
     def _advance(
@@ -212,4 +217,5 @@ class _Position:
     step: int = attrs.field(validator=COUNT)
     training_loss: Any = attrs.field(validator=is_number)
     evaluated_step: int = attrs.field(validator=ge(-1))
+    measuring: bool
     optimizer: Mapping[str, Any]

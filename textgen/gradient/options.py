@@ -35,7 +35,7 @@ class GradientOptions:
     budget: str | None = option(
         None,
         help='time for the whole run, such as "60s" or "5min", in place of epochs; the number of steps is measured '
-        "once, at the start",
+        "at the start, and again until the learning rate falls",
         validator=optional(_check_time),
         more=seconds_of,
     )

@@ -25,36 +25,47 @@ _EVALUATING: Final = 0.18  # share of a budget that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
 _FAR: Final = 10**9
 _TIMED: Final = 0.03  # share of a budget in which the time of a step is measured
-_RESERVE: Final = 0.07  # share of a budget that is left for checkpoints and what cannot be measured
+_RESERVE: Final = 0.05  # share of a budget that is left for checkpoints and what cannot be measured
 
 
 @attrs.define(eq=False)
 class Plan:
     """How many steps there will be, when to evaluate, and how to compute: as the options say, or as measured.
 
-    steps  None while a budget's steps are being measured
+    A budget's steps are measured at the beginning, and again at each evaluation for as long as the learning rate does
+    not depend on their number. A run that was given what another has measured does not measure.
+
+    steps      None until a budget's steps are measured
+    measuring  whether to measure them, if need be again
     """
 
     options: GradientOptions
     context: TrainingContext
     batches: Batches
+    schedule: Schedule
     steps: int | None = attrs.field(init=False)
     _evaluations: int = attrs.field(default=_EVALUATIONS, init=False)
-    _measured: int = attrs.field(default=0, init=False)
+    _measured: list[int] = attrs.field(factory=list, init=False)  # the steps after which they were
+    measuring: bool = attrs.field(init=False)
     _stable_steps: int | None = attrs.field(default=None, init=False)
     _settled: dict[str, int | str] = attrs.field(factory=dict, init=False)
     _begun: float = attrs.field(factory=time.perf_counter, init=False)
     _times: list[float] = attrs.field(factory=list, init=False)
+    _timed: tuple[float, int] = attrs.field(default=(0.0, 0), init=False)  # seconds, and steps made in them
+    _since: tuple[float, int] | None = attrs.field(default=None, init=False)  # when the steps after this one began
     _evaluation_seconds: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        options, recorded = self.options, self.options.settled.get("steps")
+        options, settled = self.options, self.options.settled
         self.steps = options.steps
-        if self.steps is None and options.budget is None:
-            self.steps = options.epochs * self.batches.per_epoch
-        elif self.steps is None and recorded is not None and options.settled.get("budget") == options.budget:
-            self.steps, self._measured = int(recorded), int(options.settled.get("measured", 0))
-            self._evaluations = int(options.settled.get("evaluations", _EVALUATIONS))
+        if options.budget is None:
+            self.steps = self.steps or options.epochs * self.batches.per_epoch
+        elif self.steps is None:
+            self._measured = [int(step) for step in str(settled.get("measured", "")).split()]
+            if settled.get("budget") == options.budget:
+                self.steps = int(settled["steps"])
+                self._evaluations = int(settled.get("evaluations", _EVALUATIONS))
+        self.measuring = self.steps is None
 
     def computation(self, model: Any) -> Computation:
         """In the way that is the fastest where options are "auto", or among several processes."""
@@ -117,44 +128,63 @@ class Plan:
         """Whether to evaluate after this step."""
         if self.steps is None:
             return self._is_measured()
-        if step and step == self._measured:
+        if step in self._measured:
             return True
-        every = self.options.evaluate_every or self._evaluate_every(self.steps)
-        return step > 0 and (step % every == 0 or step == self.steps)
+        if self.options.evaluate_every:
+            return step > 0 and (step % self.options.evaluate_every == 0 or step == self.steps)
+        since = step - self._last_measured
+        return since > 0 and (since % self._evaluate_every == 0 or step == self.steps)
 
     def horizon(self, step: int) -> int:
         """The number of steps for the schedule; far away while it is being measured, so that nothing decays."""
         return _FAR if self.steps is None or step <= self._undecayed else self.steps
 
     @property
-    def _undecayed(self) -> int:
-        """The steps of the measurement, and one more, after which the engine can still keep the state."""
-        return self._measured + 1 if self._measured else 0
+    def _last_measured(self) -> int:
+        return self._measured[-1] if self._measured else 0
 
-    def stable_steps(self, schedule: Schedule) -> int | None:
+    @property
+    def _undecayed(self) -> int:
+        """The steps of the measurements, and one more, after which the engine can still keep the state."""
+        return self._last_measured + 1 if self._measured else 0
+
+    @property
+    def stable_steps(self) -> int | None:
         """How many steps are the same however many there will be; None while that is being measured."""
         if self._stable_steps is None and self.steps is not None:
             refused = getattr(self.options, "refuse_more", str)()
-            stable = 0 if refused else stable_steps(schedule, self.steps)
+            stable = 0 if refused else stable_steps(self.schedule, self.steps)
             self._stable_steps = max(stable, self._undecayed) if stable else 0
         return self._stable_steps
 
-    def _evaluate_every(self, steps: int) -> int:
+    @property
+    def _evaluate_every(self) -> int:
+        assert self.steps is not None
         if self.options.budget is not None:
-            return -(-steps // self._evaluations)
-        return min(self.batches.per_epoch, -(-steps // 8))
+            return max(1, -(-(self.steps - self._last_measured) // self._evaluations_left))
+        return min(self.batches.per_epoch, -(-self.steps // 8))
 
-    def step_done(self) -> None:
+    @property
+    def _evaluations_left(self) -> int:
+        """With a budget, after the last of the measurements, the first of which is beside their number."""
+        return max(1, self._evaluations - max(0, len(self._measured) - 1))
+
+    def step_done(self, step: int) -> None:
         """Take the time, while it is being measured."""
         if self.steps is None:
             self._times.append(time.perf_counter())
+        self._since = self._since or (time.perf_counter(), step)
 
     @contextlib.contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """Take the time of an evaluation and of all that the engine does about it."""
+    def evaluation(self, step: int) -> Iterator[None]:
+        """Take the time of the steps before an evaluation, and of that with all that the engine does about it."""
         begun = time.perf_counter()
+        if self._since:
+            seconds, steps = self._timed
+            self._timed = (seconds + begun - self._since[0], steps + step - self._since[1])
         yield
-        self._evaluation_seconds = time.perf_counter() - begun
+        self._since = (time.perf_counter(), step)
+        self._evaluation_seconds = self._since[0] - begun
 
     def _is_measured(self) -> bool:
         if len(self._times) <= 2 * _UNTIMED:
@@ -169,22 +199,44 @@ class Plan:
         pace = (self._times[-1] - self._times[0]) / (len(self._times) - 1) if len(self._times) > 1 else 1.0
         return step + max(1, int(left / pace))
 
+    def resume(self, measuring: bool) -> None:
+        """Go on measuring, if the interrupted run did, what it had not been given."""
+        self.measuring = self.measuring or (measuring and self.options.steps is None)
+
+    def measures(self, step: int) -> bool:
+        """Whether to measure after an evaluation after this step."""
+        if not self.measuring or self.steps is None:
+            return self.measuring
+        self.measuring = bool(self.stable_steps) and step < stable_steps(self.schedule, self.steps)
+        return self.measuring
+
     def measure(self, step: int) -> None:
         """Set the number of steps that fill the budget."""
         assert self.options.budget is not None
-        timed = self._times[_UNTIMED:]
-        a_step = (timed[-1] - timed[0]) / (len(timed) - 1)
-        budget, self._settled["budget"] = seconds_of(self.options.budget), self.options.budget
-        spent = self.context.elapsed + time.perf_counter() - self._begun
-        left = budget * (1 - _RESERVE) - spent
-        most = int(_EVALUATING * left / max(self._evaluation_seconds, 1e-9))
-        self._evaluations = self._settled["evaluations"] = max(1, min(_EVALUATIONS, most))
-        left -= self._evaluations * self._evaluation_seconds
-        self._measured = self._settled["measured"] = step
-        self.steps = self._settled["steps"] = step + max(2, int(left / a_step))
-        if self.steps < (earlier := int(self.options.settled.get("steps", 0))):
+        budget, is_first = seconds_of(self.options.budget), self.steps is None
+        left = budget * (1 - _RESERVE) - self.context.elapsed - (time.perf_counter() - self._begun)
+        self._measured = [each for each in self._measured if each < step]  # others are of a longer run
+        if is_first:
+            timed = self._times[_UNTIMED:]
+            self._timed = (timed[-1] - timed[0], len(timed) - 1)
+            most = int(_EVALUATING * left / max(self._evaluation_seconds, 1e-9))
+            self._evaluations = len(self._measured) + max(1, min(_EVALUATIONS, most))
+        self._measured.append(step)
+        left -= self._evaluations_left * self._evaluation_seconds
+        seconds, timed_steps = self._timed
+        steps = step + max(2, int(left * timed_steps / seconds)) if timed_steps else self.steps or step
+        while not is_first and stable_steps(self.schedule, steps) <= step:
+            steps += max(1, steps // 100)  # no fewer than those of which it has made what does not depend on them
+        self.steps, self._stable_steps = steps, None
+        self._settled |= {
+            "budget": self.options.budget,
+            "steps": steps,
+            "measured": " ".join(map(str, self._measured)),
+            "evaluations": self._evaluations,
+        }
+        if is_first and steps < (earlier := int(self.options.settled.get("steps", 0))):
             warnings.warn(
-                f"{self.options.budget} are enough for {self.steps:,} steps, fewer than the {earlier:,} of before: "
-                "a step takes longer than it did",
+                f"{self.options.budget} are enough for {steps:,} steps, fewer than the {earlier:,} of before: a step "
+                "takes longer than it did",
                 stacklevel=2,
             )

@@ -96,12 +96,38 @@ def _import_in_threads(imports: list[Future[Any]], found: Collection[InstalledPl
 
 def requirements(distribution: str, *, extras: bool = False) -> dict[str, str]:
     """The requirements that an installed distribution declares, by the names of the packages."""
+    needed = (each for each in _declared(distribution) if extras or "extra ==" not in each)
+    return {_name(requirement): requirement for requirement in needed}
+
+
+def version(distribution: str) -> str | None:
+    """The version of an installed distribution; None for one that is not installed."""
     try:
-        declared = metadata.requires(distribution) or []
+        return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return {}
-    needed = (requirement for requirement in declared if extras or "extra ==" not in requirement)
-    return {normalized(re.split(r"[^\w.-]", requirement, maxsplit=1)[0]): requirement for requirement in needed}
+        return None
+
+
+def extras(distribution: str) -> dict[str, list[str]]:
+    """The packages that each extra of an installed distribution adds in this version of Python."""
+    found: dict[str, list[str]] = {}
+    for requirement in _declared(distribution):
+        extra = re.search(r"""extra == ["']([^"']+)""", requirement)
+        older = re.search(r"""python_version < ["'](\d+)\.(\d+)""", requirement)
+        if extra and not (older and sys.version_info >= (int(older[1]), int(older[2]))):
+            found.setdefault(extra[1], []).append(_name(requirement))
+    return found
+
+
+def _declared(distribution: str) -> list[str]:
+    try:
+        return metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _name(requirement: str) -> str:
+    return normalized(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
 
 
 def unmarked(distribution: str) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import platform
 import time
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from typing import Any, Final
 
 import attrs
@@ -16,6 +15,8 @@ from textgen.data import Dataset
 from textgen.errors import CorruptFileError, Difference, RunError, RunMismatchError
 from textgen.files.reading import dump_vocabulary, read_bytes
 from textgen.pipeline.pipeline import Pipeline
+from textgen.plugin import discovery
+from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.structure import Choice, Reader, flat, merged
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Checkpoint
@@ -192,8 +193,10 @@ def begin(
 
 
 def _environment(device: str) -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in ("textgen-engine", "numpy", "torch")}
-    return {"python": platform.python_version(), "platform": platform.platform(), "device": device, **versions}
+    fast = discovery.extras(OWN_DISTRIBUTION).get("fast", [])
+    versions = {name: discovery.version(name) for name in (OWN_DISTRIBUTION, "numpy", "torch", *fast)}
+    installed = {name: version for name, version in versions.items() if version is not None}
+    return {"python": platform.python_version(), "platform": platform.platform(), "device": device, **installed}
 
 
 def as_decided(pipeline: Pipeline, directory: RunDirectory) -> Pipeline:

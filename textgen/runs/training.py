@@ -26,7 +26,7 @@ from textgen.runs.formats import Progress
 from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")
-_WRITING: Final = 0.01  # share of the time that checkpoints may take
+_WRITING: Final = 1 / 60  # share of the time that checkpoints may take, those not early
 _HELD: Final = 64_000_000  # bytes of a state that may wait in memory for the next checkpoint; a larger one is written
 _UNREAD: Final = 8  # steps whose losses may stay on the device
 
@@ -36,7 +36,7 @@ class TrainingLoop:
     """One training of `model` by `trainer`, from wherever `progress` stands.
 
     blame                the offers of trainer and model
-    checkpoint_seconds   seconds between checkpoints, at least; writing them takes a hundredth of the time at most
+    checkpoint_seconds   seconds between checkpoints, or sixty times what writing one takes if that is more
     observers            may end the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
@@ -127,21 +127,19 @@ class TrainingLoop:
         begun = earlier = time.perf_counter()
         training_seconds, tokens, planned = 0.0, 0, False
         before = self.progress.seconds
-        due = begun + self.checkpoint_seconds
+        wait = self.checkpoint_seconds
+        due = begun + wait
         for event in events:
             now = time.perf_counter()
             self.progress.seconds = before + now - begun
             if isinstance(event, StepDone):
                 self._check_losses(event)
-                self._check_steps(event)
                 if not planned and event.steps == self.progress.steps:  # what is only estimated changes
                     plan(event.steps)
                     planned = True
-                self.progress.step, self.progress.steps = event.step, event.steps
                 training_seconds += now - earlier
                 tokens += event.tokens
-                self.observers.tell(event)
-                self._keep_stable(event)
+                self._stepped(event)
             elif isinstance(event, Settled):
                 settle(event)
                 planned = False
@@ -157,11 +155,19 @@ class TrainingLoop:
                 self._checkpoint()
                 step = self.progress.step
                 raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
-            if time.perf_counter() >= due:
-                due, planned = self._due_after_checkpoint(), False
+            # Early after an evaluation, whose state may be the best and so have to be written as well.
+            if time.perf_counter() >= due - (wait / 2 if isinstance(event, Evaluated) else 0.0):
+                wait, planned = self._wait_after_checkpoint(), False
+                due = time.perf_counter() + wait
             if self.observers.stopped is not None:
                 return
             earlier = time.perf_counter()
+
+    def _stepped(self, event: StepDone) -> None:
+        self._check_steps(event)
+        self.progress.step, self.progress.steps = event.step, event.steps
+        self.observers.tell(event)
+        self._keep_stable(event)
 
     def _check_steps(self, event: StepDone) -> None:
         """Blame a trainer whose numbers of steps could not be read back from a checkpoint."""
@@ -272,12 +278,11 @@ class TrainingLoop:
         keep = {self.progress.step, self.progress.best_step, *self.progress.kept}
         self.directory.checkpoints.keep({step for step in keep if step is not None})
 
-    def _due_after_checkpoint(self) -> float:
-        """Write a checkpoint, and return when the next one is due."""
+    def _wait_after_checkpoint(self) -> float:
+        """Write a checkpoint, and return for how many seconds to write no other."""
         self._checkpoint()
         spent, self._writing_seconds = self._writing_seconds, 0.0
-        wait = max(self.checkpoint_seconds, spent / _WRITING) if self.checkpoint_seconds else 0.0
-        return time.perf_counter() + wait
+        return max(self.checkpoint_seconds, spent / _WRITING) if self.checkpoint_seconds else 0.0
 
     def _write_best(self) -> None:
         if self._best is not None and self._best.step not in self._written:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +25,7 @@ from textgen.visible import byte_count
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PATIENCE_SECONDS: Final = 10.0  # for the import of one plugin
 _SLOW_MILLISECONDS: Final = 300
+_FOR_DEVELOPERS: Final = {"test", "docs", "dev"}  # extras
 _LITTLE_DISK: Final = 200_000_000
 _LITTLE_MEMORY: Final = 500_000_000
 
@@ -50,6 +49,7 @@ def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[
     torch, torch_error = _torch() if import_torch or driver else (None, None)
     report: dict[str, Any] = {
         "versions": _versions(),
+        "extras": _extras(),
         "python": sys.executable,
         "settings": {name: value for name, value in sorted(os.environ.items()) if name.startswith("TEXTGEN_")},
         "cores": machine.cores(),
@@ -73,11 +73,18 @@ def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[
 def _versions() -> dict[str, str | None]:
     """Of Python, textgen and all that it requires; None for what is not installed. Nothing is imported."""
     found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in [OWN_DISTRIBUTION, *discovery.requirements(OWN_DISTRIBUTION)]:
-        found[name] = None
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    names = [OWN_DISTRIBUTION, *discovery.requirements(OWN_DISTRIBUTION)]
+    return found | {name: discovery.version(name) for name in names}
+
+
+def _extras() -> dict[str, dict[str, str | None]]:
+    """Versions of what textgen can use beside what it requires, by its extras."""
+    found = discovery.extras(OWN_DISTRIBUTION)
+    return {
+        extra: {name: discovery.version(name) for name in names}
+        for extra, names in found.items()
+        if extra not in _FOR_DEVELOPERS
+    }
 
 
 def _torch() -> tuple[Any, str | None]:

@@ -33,6 +33,7 @@ class Progress:
     _begun: float = 0.0
     _line_at: float = float("-inf")
     _latest: StepDone | None = None
+    _latest_at: float = 0.0
     _losses: str = ""
     _best: float = math.inf
     _watch: CpuWatch | None = None
@@ -60,7 +61,7 @@ class Progress:
             self._first, self._begun, self._watch = event.step, now, CpuWatch()
         else:
             self._tokens += event.tokens
-        self._latest = event
+        self._latest, self._latest_at = event, now
         if now - self._begun > _FIRST_LINE and self._watch is not None:
             self._warn_if_busy(self._watch.cores_of_others())
             self._watch = None
@@ -94,8 +95,9 @@ class Progress:
 
     def _line(self, event: StepDone, losses: str) -> None:
         """A line on where training stands, and how long it will take."""
-        self._line_at = now = time.monotonic()
-        done, seconds, pace = event.step - self._first, max(now - self._begun, 1e-9), ""
+        self._line_at = time.monotonic()
+        # Without the evaluation that may have come after the step: a short run has few.
+        done, seconds, pace = event.step - self._first, max(self._latest_at - self._begun, 1e-9), ""
         if done:
             left = seconds / done * (event.steps - event.step)
             pace = f", {self._tokens / seconds:,.0f} tokens/s, {left:.0f} s left"

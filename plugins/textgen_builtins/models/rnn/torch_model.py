@@ -122,8 +122,8 @@ class TorchRNN(nn.Module):
         columns = program.tile().columns
         if self.config.hidden_size % columns:
             return f"hidden_size has to be a multiple of {columns}, given {self.config.hidden_size}"
-        can_halve = precision != "bfloat16" or program.computes(True, self.config.hidden_size)
-        return "" if can_halve else "this processor has no products of bfloat16"
+        can = precision != "bfloat16" or program.has_bfloat16()
+        return "" if can else "this processor has no products of bfloat16"
 
     def use_kernel(self, name: str) -> None:
         """Compute the gradients of the steps that follow in this way. Raises ValueError if there is none."""

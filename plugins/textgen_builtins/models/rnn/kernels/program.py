@@ -64,9 +64,9 @@ def processor() -> tuple[str, Any]:
         return llvm.get_host_cpu_name(), llvm.FeatureMap()
 
 
-def computes(half: bool, units: int) -> bool:
-    """Whether a layer of so many units can be computed in float32, or in bfloat16, by this processor."""
-    return units % tile().columns == 0 and (not half or processor()[1].get(_HALF_FEATURE, False))
+def has_bfloat16() -> bool:
+    """Whether this processor has products of bfloat16."""
+    return bool(processor()[1].get(_HALF_FEATURE, False))
 
 
 def tile() -> Tile:
