@@ -1,6 +1,6 @@
 """The seed's recipe, trained by textgen and by a plain PyTorch loop, epoch by epoch in turn.
 
-Usage: python tests/benchmarks/training.py CORPUS [--epochs 20] [--loader memory]
+Usage: python tests/benchmarks/training.py CORPUS [--epochs 20] [--loader memory] [--set trainer.kernel=llvm]
 
 CORPUS is The Time Machine. The loop is tests/benchmarks/seed_loop.py, the recipe written down as plainly as it goes;
 `memory`, which cuts its batches from tensors, is the faster of its loaders. Prints the loop's seconds over ours for an
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -28,11 +28,11 @@ from textgen.runs.corpus import encode_corpus
 from textgen.runs.splitting import split_tokens
 
 
-def ours(corpus: Path, folder: Path) -> Iterator[tuple[float, float]]:
+def ours(corpus: Path, folder: Path, changes: Sequence[str] = ()) -> Iterator[tuple[float, float]]:
     """(seconds of an epoch's steps, seconds of its validation) for the pipeline docs/pipelines/seed.toml."""
     from textgen.pipeline.pipeline import make_pipeline
 
-    document = read_document(Path(__file__).parents[2] / "docs/pipelines/seed.toml", ["trainer.epochs=1000"])
+    document = read_document(Path(__file__).parents[2] / "docs/pipelines/seed.toml", ["trainer.epochs=1000", *changes])
     pipeline = make_pipeline(document, PluginSet.discover())
     context = BuildContext(folder=folder, requested_device="cpu")
     tokenizer = pipeline.tokenizer.offer.component.build(pipeline.tokenizer.options, context)
@@ -61,10 +61,12 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--loader", choices=("dataloader", "memory"), default="memory")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for our pipeline")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        plain, fast = seed_loop.epochs(arguments.corpus, arguments.loader), ours(arguments.corpus, Path(folder))
+        plain = seed_loop.epochs(arguments.corpus, arguments.loader)
+        fast = ours(arguments.corpus, Path(folder), arguments.set)
         pairs = [(next(plain), next(fast)) for _ in range(arguments.epochs + 1)][1:]  # the first warms up
         del fast
     for name, validated in (("without validation", 0), ("with validation", 1)):

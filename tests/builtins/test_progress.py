@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 import textgen
 from textgen import Engine
+from textgen.events import Evaluation, StepDone
+from textgen_builtins.observers import progress
 
 RNN = ({"type": "rnn", "hidden_size": 8}, {"type": "sgd", "steps": 3})
 COUNTS = ({"type": "ngram", "order": 3}, {"type": "count"})
@@ -38,3 +41,18 @@ def test_the_first_line_counts_parameters_where_there_are_any_and_the_same_when_
     assert (" parameters, " in begun) is counted
     assert begun.startswith("training on cpu: ")
     assert " tokens in the vocabulary, " in begun
+
+
+def test_the_time_left_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short run has evaluated once, for a second of its few, when it first says how long it takes."""
+    now = 0.0
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: now))
+    shown = progress.Progress(console := io.StringIO())
+    for step in range(1, 12):
+        shown.observe(StepDone(step=step, steps=100, epoch=1, loss=2.0, tokens=10))
+        now += 0.1
+    now += 5.0
+    losses = {"training_loss": 2.0, "validation_loss": 2.0, "perplexity": 7.4, "bits_per_character": 2.9}
+    rest = {"characters_per_second": 1.0, "seconds": 6.0, "best": True, "sample": lambda prompt, size: prompt}
+    shown.observe(Evaluation(step=11, epoch=1, **losses, **rest))
+    assert ", 100 tokens/s, 9 s left\n" in console.getvalue()

@@ -71,7 +71,7 @@ def test_every_kind_is_broken_in_five_ways_at_least() -> None:
     counts = Counter(case.kind for case in BROKEN)
     assert all(counts[kind] >= 5 for kind in GOOD)
     tried = {case.statement for case in BROKEN} | {"component-import", "component-process", "command-light"}
-    hard = {"component-raises", "component-quiet", "model-forward", "model-dropout"} | {
+    hard = {"component-raises", "component-quiet", "model-forward", "model-dropout", "model-kernels"} | {
         s.anchor for s in STATEMENTS if s.anchor.endswith("-threads")
     }
     assert tried | hard == set(SENTENCES)
@@ -167,6 +167,22 @@ def test_dropout_from_the_global_generator_is_caught() -> None:
     with pytest.raises(ContractFailure, match=r"random state of torch|second training step") as caught:
         testing.check_model(changed_module(forward=forward), plugin=LIGHT)
     assert caught.value.statement.anchor in ("model-dropout", "model-seed")
+
+
+def test_a_kernel_with_other_gradients_is_caught() -> None:
+    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+        logits, after = super(type(self), self).forward(tokens, state)
+        factor = 2 if getattr(self, "kernel", "") == "doubled" else 1
+        return logits * factor - logits.detach() * (factor - 1), after
+
+    made = changed_module(
+        forward=forward,
+        kernels=lambda self, precision: ["doubled"],
+        use_kernel=lambda self, name: setattr(self, "kernel", name),
+    )
+    with pytest.raises(ContractFailure, match=r"the gradient of .* of 'doubled' in float32 is off by") as caught:
+        testing.check_model(made, plugin=LIGHT)
+    assert caught.value.statement.anchor == "model-kernels"
 
 
 def test_a_trainer_that_leaves_dropout_to_the_global_generator_is_caught() -> None:

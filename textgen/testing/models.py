@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MethodType
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 from hypothesis import strategies as strategy
 
 from textgen.contracts.guards import FAILURES
@@ -27,6 +29,8 @@ from textgen.testing.time_limit import TIME_LIMIT
 from textgen.testing.training_data import differing, is_torch_module, train, written_and_read
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+
+_KERNEL_TOLERANCE: Final = {"float32": 0.01, "bfloat16": 0.05}  # of a gradient's norm
 
 
 def check_model(
@@ -89,6 +93,7 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         Check("model-refuses", suite.refuses),
         Check("model-forward", suite.forward, after=along),
         Check("model-dropout", suite.dropout),
+        Check("model-kernels", suite.kernels, after=("model-dropout",)),
     ]
 
 
@@ -270,6 +275,31 @@ class _Suite:
         if not np.array_equal(results[0], results[1], equal_nan=True):
             seen = "with the same dropout seed" if own else "without set_dropout_seed(), from one global seed"
             raise Violation(f"{seen}, a second training step gave other logits")
+
+    def kernels(self) -> None:
+        self._module()
+        from textgen.gradient import choosing
+        from textgen.gradient.computing import TORCH
+
+        model, tried = self.build(), False
+        for precision, tolerance in _KERNEL_TOLERANCE.items():
+            for kernel in choosing.kernels(model, precision)[1:]:
+                tried, expected = True, self._step(model, TORCH, precision)
+                for name, given in self._step(model, kernel, precision).items():
+                    apart = float(np.linalg.norm(given - expected[name]) / (np.linalg.norm(expected[name]) + 1e-12))
+                    if not apart <= tolerance:
+                        raise Violation(f"{name} of {kernel!r} in {precision} is off by {apart:.2g} of torch's")
+        if not tried:
+            raise Skip("it offers no kernels here, of this size")
+
+    def _step(self, model: Any, kernel: str, precision: str) -> dict[str, npt.NDArray[Any]]:
+        """The loss of a step and its gradients, by name."""
+        from textgen.gradient.computing import Computation, Way
+
+        with contextlib.closing(Computation.of(model, "cpu", Way(precision, 1, kernel))) as computation:
+            loss, _ = computation.gradients(self._tokens((3, 13)).astype(np.int64), None, (0, 1))
+        given = {f"the gradient of {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+        return {name: tensor.detach().float().numpy().copy() for name, tensor in {"the loss": loss, **given}.items()}
 
     def _module(self) -> tuple[Any, Any]:
         if not is_torch_module(self.trained):
