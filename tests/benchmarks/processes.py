@@ -1,12 +1,13 @@
 """Two processes of one thread against one process of two threads, ours and plain loops of torch.
 
-Usage: python tests/benchmarks/processes.py [--hidden 256,512] [--steps 12] [--repeats 5]
+Usage: python tests/benchmarks/processes.py [--hidden 256,512] [--steps 12] [--repeats 5] [--kernel torch]
 
 Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement and take turns, A B
 C D A ..., so that what else the machine does hits all. Prints the seconds of others over those of our two processes,
 as ratios with their spread: above 1 ours are the faster. The others are a plain loop of torch in one process of two
 threads; the plain loop under DistributedDataParallel in two processes; and the loop of
-textgen.gradient in one process of two threads, which shows what a second process is worth on this machine.
+textgen.gradient in one process of two threads, which shows what a second process is worth on this machine. Ours use
+the kernel that is fastest; with `--kernel torch` every one of the four computes its steps by torch's own LSTM.
 Instead, `--gloo 2` measures sums over gloo between two processes of this machine, and `--bytes` the memory of trainers
 by parameter; both print the tables of docs/scaling.md.
 """
@@ -39,7 +40,7 @@ from textgen.events import StepDone
 from textgen.processes import Processes
 from textgen.protocols import TrainingContext
 
-_LOOP = {"order": "streams", "precision": "bfloat16", "kernel": "auto"}
+_LOOP = {"order": "streams", "precision": "bfloat16"}
 TARGETS = {256: 1.3, 512: 0.9}
 VOCABULARY = 64
 MEGABYTES = (1, 4, 64)
@@ -107,25 +108,26 @@ def plain_steps(hidden: int, rank: int, size: int) -> Iterator[float]:
             yield float(loss.detach())
 
 
-def serve(rank: int, size: int, hidden: int, port: int, pipe: Any, plain: bool) -> None:
-    """Make steps as the pipe asks, and answer with their seconds; the followers follow."""
+def serve(rank: int, size: int, hidden: int, port: int, pipe: Any, kernel: str | None) -> None:
+    """Make steps as the pipe asks, and answer with their seconds; the followers follow. Without a kernel: plainly."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1 if size > 1 else 2)
-    if plain:
+    if kernel is None:
         if size > 1:
             dist.init_process_group("gloo", rank=rank, world_size=size)
         _answer(plain_steps(hidden, rank, size), pipe)
         return
+    options = {**_LOOP, "kernel": kernel}
     processes = Processes(rank, size, rank, size) if size > 1 else None
     if processes is None:
-        _answer(steps(hidden, None), pipe)
+        _answer(steps(hidden, None, options=options), pipe)
         return
     with processes.joined():
         if rank:
-            for _ in steps(hidden, processes):
+            for _ in steps(hidden, processes, options=options):
                 pass
         else:
-            _answer(steps(hidden, processes), pipe)
+            _answer(steps(hidden, processes, options=options), pipe)
 
 
 def _answer(events: Any, pipe: Any) -> None:
@@ -144,7 +146,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def compare(hidden: int, count: int, repeats: int) -> None:
+def compare(hidden: int, count: int, repeats: int, kernel: str) -> None:
     """Print the ratio for one size."""
     context = mp.get_context("spawn")
     pipes, running = [], []
@@ -152,8 +154,9 @@ def compare(hidden: int, count: int, repeats: int) -> None:
         port = free_port()
         pairs = [context.Pipe() for _ in range(size)]
         pipes.append([ours for ours, _ in pairs][: size if plain else 1])
+        chosen = None if plain else kernel
         for rank, (_, theirs) in enumerate(pairs):
-            process = context.Process(target=serve, args=(rank, size, hidden, port, theirs, plain))
+            process = context.Process(target=serve, args=(rank, size, hidden, port, theirs, chosen))
             process.start()
             running.append(process)
 
@@ -237,6 +240,7 @@ def main() -> None:
     parser.add_argument("--hidden", default="256,512")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--kernel", default="auto", choices=("auto", "torch", "llvm"), help="of ours")
     parser.add_argument("--bytes", action="store_true")
     parser.add_argument("--gloo", type=int, metavar="PROCESSES")
     given = parser.parse_args()
@@ -249,7 +253,7 @@ def main() -> None:
         mp.spawn(measure_gloo, (given.gloo, free_port()), given.gloo)
         sys.exit()
     for hidden in given.hidden.split(","):
-        compare(int(hidden), given.steps, given.repeats)
+        compare(int(hidden), given.steps, given.repeats, given.kernel)
 
 
 if __name__ == "__main__":
