@@ -116,6 +116,15 @@ class UsageError(TextgenError):
         """The same with the source before it."""
         return f"{self.source}: {super().worded(name)}" if self.source else super().worded(name)
 
+    def nested(self, kind: str, place: str) -> UsageError:
+        """The same of a component in another: for "trainer" and "first", trainer.kernel is trainer.first.kernel."""
+        start, inner = f"{kind}.", f"{kind}.{place}."
+        faults = [
+            attrs.evolve(fault, path=inner + fault.path.removeprefix(start)) if fault.path.startswith(start) else fault
+            for fault in self.faults
+        ]
+        return UsageError(faults=faults, value=self.value, source=self.source)
+
     def _text(self, name: Callable[[str], str]) -> str:
         return "; ".join(str(attrs.evolve(fault, path=fault.path and name(fault.path))) for fault in self.faults)
 

@@ -219,6 +219,15 @@ def test_a_trainer_and_a_model_that_do_not_fit_are_refused(tmp_path: Path) -> No
         Engine().run(tables, output=tmp_path / "run")
 
 
+def test_what_the_trainer_of_the_first_refuses_is_named_by_its_place(tmp_path: Path) -> None:
+    tables = pipeline(tmp_path, MODEL, {"type": "mixture", "first": {**ADAMW, "kernel": "llmv"}})
+    with pytest.raises(
+        UsageError, match=r"^trainer\.first\.kernel: the model has no kernel 'llmv'.*given 'llmv'"
+    ) as found:
+        Engine().run(tables, output=tmp_path / "run")
+    assert (found.value.argument, found.value.value) == ("trainer.first.kernel", "llmv")
+
+
 def test_weights_of_another_mixture_are_refused_by_part(mixture_run: Run) -> None:
     model = fresh(mixture_run)
     tensors = model.tensors()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
@@ -128,6 +129,33 @@ def test_a_budget_is_measured_again_until_the_decay_and_the_same_run_can_be_made
     ]
     assert numbers[0] == numbers[1]
     assert torch.equal(trained, same)
+
+
+def test_a_run_that_goes_on_measures_the_rest_of_its_budget() -> None:
+    tokens = np.arange(400) % 3
+    data = Dataset(training=tokens, validation=tokens[:50], vocab_size=3, window_length=4, window_stride=4)
+    model = SlowAtFirst()
+
+    def trainer(settled: Any) -> GradientTrainer:
+        options = GradientOptions(budget="3s", batch_size=2, settled=settled)
+        return GradientTrainer(options, lambda p: torch.optim.SGD(p, lr=0.1), warmup_stable_decay())
+
+    first, begun, settled = trainer({}), time.perf_counter(), None
+    with contextlib.closing(first.train(model, data, TrainingContext(seed=0, device="cpu"))) as events:
+        for event in events:
+            settled = event.options["settled"] if isinstance(event, Settled) else settled
+            if settled and isinstance(event, StepDone):
+                break
+        state = first.state()
+    second = trainer(settled)
+    second.load_state(state)
+    context = TrainingContext(seed=0, device="cpu", elapsed=time.perf_counter() - begun)
+    made = list(second.train(model, data, context))
+    later = [event.options["settled"] for event in made if isinstance(event, Settled)]
+    assert settled
+    assert [int(step) for step in later[-1]["measured"].split()][:1] == [int(settled["measured"])]
+    assert later[-1]["steps"] > 2 * settled["steps"]
+    assert made[-1].step == later[-1]["steps"]
 
 
 @pytest.mark.parametrize("wrong", ["60", "0s", "ten minutes", "5 days"])

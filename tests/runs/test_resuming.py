@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from small_run import TEXT, flip, tables, tree
 
 import textgen
+from textgen.events import StepDone
 from textgen.gradient import GradientOptions, GradientTrainer
 from textgen.protocols import TrainerState
 from textgen.runs.directory import RunDirectory
@@ -61,6 +63,24 @@ def test_checkpoints_change_nothing_whenever_they_are_written(folder: Path) -> N
         run = textgen.run({**pipeline, "checkpoint": {"seconds": seconds}}, output=folder / str(seconds))
         weights.append(tree(run.path)["model.safetensors"])
     assert weights[0] == weights[1]
+
+
+def test_a_checkpoint_comes_early_after_an_evaluation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its best state need not be written apart. By the clock of this test, a step takes a second."""
+    now: list[float] = [0.0]
+    written: dict[int, None] = {}
+    monkeypatch.setattr("textgen.runs.training.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Watch:
+        def observe(self, event: Any) -> None:
+            for found in (folder / "run/checkpoints").glob("step-*"):
+                written[int(found.name.removeprefix("step-"))] = None
+            now[0] += isinstance(event, StepDone)
+
+    pipeline = tables(folder, "sgd", "shuffled")
+    pipeline["trainer"] |= {"epochs": 20, "evaluate_every": 15, "learning_rate": 1e-3}
+    textgen.run({**pipeline, "checkpoint": {"seconds": 40}}, output=folder / "run", observers=[Watch()])
+    assert list(written) == [30, 60, 80]
 
 
 def test_samples_that_look_like_headings_are_kept(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,13 @@ def test_of_another_component_only_the_type_is_said_to_differ(tiny_pipeline: Tab
         "  model.type",
         "  trainer.type",
     ]
+
+
+def test_the_versions_that_decide_the_numbers_are_recorded(finished_run: Path) -> None:
+    """llvmlite's too: another version may compile a step to other roundings."""
+    recorded = json.loads((finished_run / "run.json").read_text())["environment"]
+    for name in ("numpy", "torch", "llvmlite"):
+        assert recorded[name] == metadata.version(name)
 
 
 def test_a_path_is_recorded_without_steps_to_the_folder_above(tmp_path: Path, tiny_pipeline: Tables) -> None:

@@ -137,7 +137,7 @@ def out_of_memory(error: BaseException, where: str) -> DeviceError | None:
     if not (on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
         return None
     explained = DeviceError(
-        f"out of memory {where}; lower trainer.batch_size, data.window_length or the model's size", "memory"
+        f"out of memory {where}; lower the trainer's batch_size, data.window_length or the model's size", "memory"
     )
     explained.exit_code = 1  # the pipeline is well-formed; the run failed
     return explained

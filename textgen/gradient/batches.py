@@ -47,7 +47,7 @@ def _streams(windows: Windows, size: int, seed: int) -> Batches:
     if stretch < length:
         raise CorpusError(
             f"the corpus is too short for {size} streams: {len(tokens):,} training tokens leave {stretch} to each, and "
-            f"data.window_length is {length}; lower trainer.batch_size or data.window_length"
+            f"data.window_length is {length}; lower the trainer's batch_size or data.window_length"
         )
     span, starts = np.arange(length + 1), np.arange(size) * stretch
 

@@ -145,7 +145,7 @@ def check(model: Any, device: str, batch_size: int, processes: Processes) -> Non
     """Raise UsageError for what several processes cannot train as one would."""
     if batch_size < processes.size:
         raise UsageError(
-            f"{processes.size} processes cannot share out {batch_size} rows; raise trainer.batch_size or start fewer",
+            f"{processes.size} processes cannot share out {batch_size} rows; raise it or start fewer",
             argument="trainer.batch_size",
             value=batch_size,
         )

@@ -152,7 +152,7 @@ def _compute(report: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(what, "set OMP_NUM_THREADS=1: a small model's threads would wait for each other", False)
     available = report["memory"]["available"]
     if available is not None and available < _LITTLE_MEMORY:
-        advice = "end other programs, or lower trainer.batch_size and the model's size"
+        advice = "end other programs, or lower the trainer's batch_size and the model's size"
         yield Problem(f"only {byte_count(available)} of memory are available", advice, True)
 
 

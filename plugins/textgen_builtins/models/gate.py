@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 _LEAST: Final = -40.0  # nats: a token that an expert calls impossible does not become so by itself
 _FAR: Final = -8.0  # nats: beyond it, the gate does not tell one disagreement from another
-_PULL: Final = 100.0  # of the squared distance from equal parts, in nats; a handful of tokens moves no weight far
+_PULL: Final = 100.0  # of the squared distance from equal parts, in nats; some hundred tokens move no weight far
 _ITERATIONS: Final = 50
 _FEW: Final = 2_000  # tokens from all over the text that the search begins with
 _MOST: Final = 20_000  # tokens to fit a gate to

@@ -105,7 +105,10 @@ class MixtureTrainer:
     def _train_first(
         self, model: Mixture, data: Dataset, context: TrainingContext
     ) -> Generator[TrainingEvent, None, None]:
-        yield from self.first.train(model.first, data, context)
+        try:
+            yield from self.first.train(model.first, data, context)
+        except UsageError as error:
+            raise error.nested("trainer", "first") from error
 
     def _train_second(self, model: Model, data: Dataset, context: TrainingContext) -> None:
         alone = attrs.evolve(context, seed=context.seed + 1, processes=None)
