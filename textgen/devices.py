@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -104,14 +104,21 @@ def threads(count: int | None) -> Iterator[None]:
         if not _THREADS.users:
             _THREADS.before = torch.get_num_threads()
         _THREADS.users += 1
+        own = torch.get_num_threads()  # each thread that has computed keeps a number of its own
         torch.set_num_threads(count)
     try:
         yield
     finally:
         with _THREADS.lock:
             _THREADS.users -= 1
-            if not _THREADS.users:
-                torch.set_num_threads(_THREADS.before)
+            torch.set_num_threads(own if _THREADS.users else _THREADS.before)
+
+
+def widest(device: str) -> Any:
+    """The torch dtype to add many numbers up in on a device: float64, which Apple's GPUs do not have."""
+    import torch
+
+    return torch.float32 if device.startswith("mps") else torch.float64
 
 
 def has_cuda_driver() -> bool:
@@ -186,9 +193,11 @@ def worker_threads(count: int) -> list[ThreadPoolExecutor]:
     """Threads that have begun, each of which computes with one thread of torch's own; a pool for each, of one."""
     import torch
 
-    own, threads = torch.get_num_threads(), [ThreadPoolExecutor(1, f"textgen-worker-{i}") for i in range(count)]
-    for thread in threads:  # a thread's first question sets its number to the process's, so it is asked before
-        thread.submit(torch.get_num_threads).result()
-        thread.submit(torch.set_num_threads, 1).result()
-    torch.set_num_threads(own)  # for threads that begin later; these keep their one
+    threads = [ThreadPoolExecutor(1, f"textgen-worker-{i}") for i in range(count)]
+    with _THREADS.lock:
+        own = torch.get_num_threads()
+        for thread in threads:  # a thread's first question sets its number to the process's, so it is asked before
+            thread.submit(torch.get_num_threads).result()
+            thread.submit(torch.set_num_threads, 1).result()
+        torch.set_num_threads(own)  # for threads that begin later; these keep their one
     return threads

@@ -238,18 +238,17 @@ class Processes:
         return bytes(data)
 
     def gather(self, parts: Sequence[Any], rows: int) -> list[Any]:
-        """Tensors of a process's own rows (B', ...) to those of all `rows`, in the leader; on a CPU, in float32."""
-        import torch
+        """Tensors of a process's own rows (B', ...) to those of all `rows`, in the leader; on a CPU."""
         import torch.distributed as dist
 
-        own = [part.detach().float().cpu().contiguous() for part in parts]
+        own = [part.detach().cpu().contiguous() for part in parts]
         with self.talking():
             if not self.leads:
                 for part in own:
                     dist.send(part, 0)
                 return own
             places = [self.rows(rows, rank) for rank in range(self.size)]
-            made = [torch.empty((rows, *part.shape[1:])) for part in own]
+            made = [part.new_empty((rows, *part.shape[1:])) for part in own]
             for rank, place in enumerate(places):
                 for part, whole in zip(own, made, strict=True):
                     if rank:

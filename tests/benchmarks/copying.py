@@ -125,7 +125,7 @@ def with_other_counts(
     )
     made = Mixture(mixture.first, second, mixture.make_second, mixture.vocab_size)
     read = training[-size - _LEAD : -1]
-    logs = np.concatenate([expert_logs(model, read)[-size:] for model in (mixture.first, for_gate)], axis=1)
+    logs = np.concatenate([expert_logs(model, read, 64)[-size:] for model in (mixture.first, for_gate)], axis=1)
     made.gate = fit(logs, training[-size:], made.prior)
     return made
 

@@ -110,9 +110,9 @@ def losses(text: Path | None, epochs: int, seed: int) -> dict[str, float]:
         tokens = generator.tokenizer.encode("".join(textgen.Engine().read_corpus(corpus)))
     assert isinstance(model, Mixture)
     held_out = tokens[len(tokens) - int(len(tokens) * 0.1) :]
-    logs = expert_logs(model, held_out[:-1])[:, 0]
-    first = expert_logs(model.first, held_out[:-1])
-    experts = expert_logs(model.second, held_out[:-1])
+    logs = expert_logs(model, held_out[:-1], 64)[:, 0]
+    first = expert_logs(model.first, held_out[:-1], 64)
+    experts = expert_logs(model.second, held_out[:-1], 64)
     counted = log_softmax(Gate.fixed(model.second.expert_weights).mix(experts.copy()))
     both = np.stack([first[:, 0], counted], axis=1)
     fixed = [Gate.fixed([a, b]).mix(both.copy()) for a in WEIGHTS for b in WEIGHTS]

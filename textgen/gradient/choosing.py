@@ -6,7 +6,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -67,7 +67,9 @@ def choose_way(model: Any, windows: npt.NDArray[np.int64], context: TrainingCont
     """
     precisions = ["float32", "bfloat16"] if asked.precision == "auto" else [asked.precision]
     if asked.precision == "auto" and context.device.startswith("cuda"):
-        precisions = ["bfloat16" if torch.cuda.is_bf16_supported() else "float32"]
+        with torch.cuda.device(context.device):
+            is_built_in = torch.cuda.is_bf16_supported(including_emulation=False)
+        precisions = ["bfloat16" if is_built_in else "float32"]
     ways = [
         Way(precision, workers, kernel)
         for precision in precisions
@@ -103,14 +105,19 @@ def choose_way(model: Any, windows: npt.NDArray[np.int64], context: TrainingCont
 
 def leaves_unused(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> bool:
     """Whether a step leaves parameters without a gradient, by that of a single window."""
-    Computation.of(model, context.device, Way()).gradients(windows[:1], None, (0, 0))
+    with _buffers_kept(model):
+        Computation.of(model, context.device, Way()).gradients(windows[:1], None, (0, 0))
     return any(p.grad is None for p in model.parameters() if p.requires_grad)
 
 
-def draws(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> bool:
-    """Whether a step draws from torch's global generator, which threads would share; by that of a single window."""
-    if hasattr(model, "set_dropout_seed"):
-        return False
+def shares(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> str:
+    """What a step changes that threads would share, by that of a single window: torch's global generator, or a buffer.
+
+    As a phrase; empty if there is nothing.
+    """
+    draws_its_own = hasattr(model, "set_dropout_seed")
+    if draws_its_own and not any(True for _ in model.buffers()):
+        return ""
     states = []
 
     def loss(tokens: Tensor, carried: State | None) -> tuple[Tensor, State]:
@@ -119,8 +126,27 @@ def draws(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) 
         states.append(torch.default_generator.get_state())
         return made
 
-    Computation([model], context.device, Way(), loss=loss).gradients(windows[:1], None, (0, 0))
-    return not torch.equal(states[0], states[1])
+    with _buffers_kept(model) as are_changed:
+        Computation([model], context.device, Way(), loss=loss).gradients(windows[:1], None, (0, 0))
+        if are_changed():
+            return "the model changes its buffers in each step, as batch normalisation does"
+    if draws_its_own or torch.equal(states[0], states[1]):
+        return ""
+    return (
+        "the model draws from torch's global generator; with a set_dropout_seed it need not (docs/writing-plugins.md)"
+    )
+
+
+@contextlib.contextmanager
+def _buffers_kept(model: Any) -> Iterator[Callable[[], bool]]:
+    """Put back what trial steps change of a model's buffers; gives whether they have changed any."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield lambda: any(not torch.equal(model.get_buffer(name), kept) for name, kept in before.items())
+    finally:
+        with torch.no_grad():
+            for name, kept in before.items():
+                model.get_buffer(name).copy_(kept)
 
 
 def choose_workers(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, way: Way) -> int:
@@ -149,7 +175,10 @@ def _times(
     while len(times[-1]) < _TURNS * _TRIALS and time.perf_counter() < end:
         for way, taken in zip(ways, times, strict=True):
             hopeless = max(_LONG, _HOPELESS * times[0][0]) if times[0] else math.inf
-            with contextlib.closing(Computation.of(model, context.device, way)) as computation:
+            with (
+                _buffers_kept(model),
+                contextlib.closing(Computation.of(model, context.device, way)) as computation,
+            ):
                 made, is_hopeless = _turn(computation, windows, hopeless)
             taken += made
             if is_hopeless:

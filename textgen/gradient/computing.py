@@ -97,13 +97,13 @@ class Computation:
             parameter.grad = None
         total, first = len(windows), 0
         calls = []
-        for i, part in enumerate(np.array_split(windows, len(self.replicas))):
+        for i, part in enumerate(np.array_split(windows, min(total, len(self.replicas)))):
             drawn = take_rows(self.replicas[i], first, total, i, seed)
             state = None if carried is None else carried[i]
             calls.append(partial(self._part, i, part, state, drawn, len(part) / total))
             first += len(part)
         results = self.side_by_side(calls)
-        self._add_gradients()
+        self._add_gradients(len(calls))
         return torch.stack([loss for loss, _ in results]).sum(), [after for _, after in results]
 
     def _part(
@@ -158,12 +158,15 @@ class Computation:
         """The context of the precision."""
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.way.precision == "bfloat16")
 
-    def _add_gradients(self) -> None:
-        """The first replica's gradients, plus the second's and so on."""
-        columns = zip(*self._parameters, strict=True)
-        given = [c for c in columns if c[0].grad is not None and all(p.grad is not None for p in c)]
-        for i in range(1, len(self.replicas)):
-            torch._foreach_add_([c[0].grad for c in given], [c[i].grad for c in given])
+    def _add_gradients(self, count: int) -> None:
+        """To the first replica's gradients the second's and so on, of so many replicas."""
+        first = self._parameters[0]
+        for other in self._parameters[1:count]:
+            given = [(to, of.grad) for to, of in zip(first, other, strict=True) if of.grad is not None]
+            for to, gradient in given:
+                if to.grad is None:  # no row of those before used it
+                    to.grad = torch.zeros_like(gradient)
+            torch._foreach_add_([to.grad for to, _ in given], [gradient for _, gradient in given])
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.protocols import Array, Ids, Tensors
 
 _PROBED: Final = 5  # rows that ask for V: neither 1 nor a usual number of layers, which a wrong axis would have
@@ -61,7 +62,7 @@ class ForwardDecoder:
         (group,) = self._groups
         if group.state is None or group.logits is None:
             return {"begun": np.zeros(len(group.rows), np.bool_)}
-        arrays = {str(i): part.cpu().numpy().copy() for i, part in enumerate(group.state)}
+        arrays = {str(i): to_numpy(part).copy() for i, part in enumerate(group.state)}
         return {"begun": np.ones(len(group.rows), np.bool_), "logits": group.logits.cpu().numpy().copy(), **arrays}
 
     def write_state(self, state: Tensors) -> None:
@@ -70,7 +71,8 @@ class ForwardDecoder:
         if "logits" not in state:
             self._groups = [_Group(rows, None, None)]
             return
-        parts = tuple(torch.from_numpy(state[str(i)].copy()).to(self._device) for i in range(len(state) - 2))
+        arrays = (torch.from_numpy(state[str(i)].copy()) for i in range(len(state) - 2))
+        parts = tuple(like_weights(part, self._module).to(self._device) for part in arrays)
         self._groups = [_Group(rows, parts, torch.from_numpy(state["logits"].copy()).to(self._device))]
 
     def take(self, rows: Sequence[int]) -> Self:

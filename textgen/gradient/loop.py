@@ -16,6 +16,7 @@ from textgen import devices
 from textgen.data import Dataset
 from textgen.errors import UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
+from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.gradient.batches import Batches, training_batches
 from textgen.gradient.computing import Computation, State
 from textgen.gradient.optimization import MakeOptimizer, Optimization
@@ -76,9 +77,9 @@ class GradientTrainer:
             warnings.warn(f"no optimizer has these parameters, which stay as they are: {shown}", stacklevel=2)
         with devices.freed_memory_kept():
             computation = self._computation = plan.computation(model)
-            self._restore(context, computation)
-            plan.resume(self._measuring)
             try:
+                self._restore(context, computation)
+                plan.resume(self._measuring)
                 if context.processes is None or context.processes.leads:
                     yield from self._train(computation, plan, data, context)
                 else:
@@ -109,11 +110,12 @@ class GradientTrainer:
         while True:
             if self._step != self._evaluated_step and plan.is_due(self._step):
                 self._evaluated_step = self._step
+                loss = float(self._training_loss)  # waits for the device, whose steps are not the evaluation's time
                 with plan.evaluation(self._step):
                     yield Evaluated(
                         step=self._step,
                         epoch=(self._step - 1) // plan.batches.per_epoch + 1,
-                        training_loss=float(self._training_loss),
+                        training_loss=loss,
                         validation_loss=computation.run(partial(validation_loss, computation, self.options, data)),
                     )
                 self._measuring = plan.measures(self._step)
@@ -132,7 +134,7 @@ class GradientTrainer:
         if self._computation is not None:
             carried = self._computation.gathered(carried, self.options.batch_size)
         for i, parts in enumerate(zip(*(carried or ()), strict=True)):
-            arrays[f"carried.{i}"] = torch.cat(parts).float().cpu().numpy()
+            arrays[f"carried.{i}"] = to_numpy(torch.cat(parts))
         values = {
             "step": self._step,
             "training_loss": float(self._training_loss),
@@ -149,6 +151,8 @@ class GradientTrainer:
 
     def _restore(self, context: TrainingContext, computation: Computation) -> None:
         if self._loaded is None:
+            self._step, self._training_loss, self._evaluated_step = 0, float("nan"), -1
+            self._measuring, self._carried = False, None
             return
         assert self._optimization is not None
         arrays, values = self._loaded.arrays, self._loaded.values
@@ -157,13 +161,13 @@ class GradientTrainer:
         prefix = "optimizer."
         kept = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         self._optimization.restore(kept, values["optimizer"])
-        parts = (name.removeprefix("carried.") for name in arrays if name.startswith("carried."))
-        carried = [arrays[f"carried.{part}"] for part in sorted(parts, key=lambda part: (len(part), part))]
+        carried = [arrays[f"carried.{i}"] for i in range(sum(name.startswith("carried.") for name in arrays))]
         rows = self.options.batch_size
         if context.processes is not None:
             own_rows = context.processes.rows(rows)
             carried, rows = [part[own_rows] for part in carried], own_rows.stop - own_rows.start
-        own = [torch.from_numpy(part.copy()).to(context.device) for part in carried]
+        model = computation.replicas[0]
+        own = [like_weights(torch.from_numpy(part.copy()), model).to(context.device) for part in carried]
         self._carried = [tuple(own)] if own else None
         if own:
             computation.try_carried(tuple(own), rows)
@@ -174,6 +178,8 @@ class GradientTrainer:
         horizon = plan.horizon(self._step + 1)
         computation.announce(horizon)
         tokens, rate, norm = computation.run(partial(self._advance, computation, plan.batches, seed, horizon))
+        if plan.steps is None:  # the time of a step is measured: wait for the device
+            float(self._training_loss)
         plan.step_done(self._step)
         return StepDone(
             step=self._step,

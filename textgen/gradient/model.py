@@ -76,7 +76,7 @@ class GradientModel:
 
     def tensors(self) -> Tensors:
         """The weights as NumPy arrays; bfloat16 ones become float32. Tied weights occur once, under one name."""
-        import torch
+        from textgen.gradient.arrays import to_numpy
 
         kept: dict[str, Any] = {}
         seen: set[tuple[Any, ...]] = set()
@@ -84,8 +84,7 @@ class GradientModel:
             where = (tensor.data_ptr(), tensor.shape, tensor.stride())
             if where not in seen or not tensor.numel():
                 seen.add(where)
-                plain = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-                kept[name] = plain.detach().cpu().numpy()
+                kept[name] = to_numpy(tensor)
         return kept
 
     def load_tensors(self, tensors: Tensors) -> None:

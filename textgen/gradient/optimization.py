@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from textgen.errors import TrainingError
 from textgen.files.opening import UNFORESEEN
+from textgen.gradient.arrays import to_numpy
 from textgen.gradient.options import GradientOptions
 from textgen.gradient.schedules import Schedule
 from textgen.protocols import Tensors
@@ -132,7 +133,7 @@ class Optimization:
             return None
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        scale = self.options.gradient_norm / norm
+        scale = self.options.gradient_norm / norm.clamp(min=torch.finfo(norm.dtype).tiny)
         if self.options.gradient_clipping == "norm":
             scale = scale.clamp(max=1)
         torch._foreach_mul_(gradients, scale)
@@ -161,7 +162,7 @@ class Optimization:
             for index, name, value in states:
                 key = f"{place}.{index}.{name}"
                 if isinstance(value, Tensor):
-                    arrays[key] = value.detach().cpu().numpy()
+                    arrays[key] = to_numpy(value)
                 elif value is not None:
                     values[key] = _json(value, optimizer, name)
             for index, group in enumerate(kept["param_groups"]):

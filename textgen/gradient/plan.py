@@ -72,8 +72,8 @@ class Plan:
         context, windows, processes = self.context, self.batches.batch(0, 0), self.context.processes
         if processes is None:
             workers = self.options.settled.get("workers", self.options.workers)
-            if workers != 1 and context.device == "cpu" and choosing.draws(model, windows, context):
-                workers = self._one_worker(workers)
+            if workers != 1 and context.device == "cpu" and (shared := choosing.shares(model, windows, context)):
+                workers = self._one_worker(workers, shared)
             way = self._way(model, windows, choosing.most_workers(model, windows, context) if workers != 1 else 1)
             if workers == "auto":
                 workers = self._settled["workers"] = choosing.choose_workers(model, windows, context, way)
@@ -91,15 +91,11 @@ class Plan:
         way = Way(precision, 1, kernel)
         return DistributedComputation.among(model, context.device, way, unused, processes)
 
-    def _one_worker(self, asked: int | str) -> int:
-        """For a model that draws from torch's global generator, which threads would share."""
+    def _one_worker(self, asked: int | str, shared: str) -> int:
+        """For a model with what threads would share."""
         if asked == "auto":
             self._settled["workers"] = 1
-        logger.info(
-            "one worker in place of %s: the model draws from torch's global generator; with a set_dropout_seed it need "
-            "not (docs/writing-plugins.md)",
-            asked,
-        )
+        logger.info("one worker in place of %s: %s", asked, shared)
         return 1
 
     def _way(self, model: Any, windows: Any, workers: int) -> Way:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from textgen import devices
 from textgen.data import Dataset, Ids
 from textgen.gradient.batches import validation_batches
 from textgen.gradient.computing import Computation, to_device
@@ -20,7 +21,7 @@ from textgen.gradient.options import GradientOptions
 
 def validation_loss(computation: Computation, options: GradientOptions, data: Dataset) -> float | None:
     """Mean loss per token of the held-out text, in float32; None if there is none. To be called within its `run`."""
-    total, count = torch.zeros((), dtype=torch.float64, device=computation.device), 0
+    total, count = torch.zeros((), dtype=devices.widest(computation.device), device=computation.device), 0
     batches = validation_batches(options, data.validation_windows())
     for windows, counts in islice(batches, *computation.announce_evaluation()):
         models = computation.replicas[: len(windows)]
@@ -39,12 +40,13 @@ def _total(model: Any, windows: npt.NDArray[np.int64], counts: Ids, device: str,
     A model's context may hold no more than `context` tokens at once.
     """
     model.eval()
-    total, carried = torch.zeros((), dtype=torch.float64, device=device), None
+    wide, carried = devices.widest(device), None
+    total = torch.zeros((), dtype=wide, device=device)
     tokens, length = to_device(windows, device), windows.shape[1] - 1
     for start in range(0, length, context):
         stop = min(start + context, length)
         logits, carried = model(tokens[:, start:stop], carried)
         losses = F.cross_entropy(logits.transpose(1, 2).float(), tokens[:, start + 1 : stop + 1], reduction="none")
         counted = np.arange(start, stop) >= length - counts[:, None]
-        total += (losses * torch.from_numpy(counted).to(device)).sum(dtype=torch.float64)
+        total += (losses * torch.from_numpy(counted).to(device)).sum(dtype=wide)
     return total

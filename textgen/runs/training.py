@@ -218,7 +218,8 @@ class TrainingLoop:
         self.progress.evaluations += 1
         self._written.discard(event.step)  # what was written after this step knows nothing of the evaluation
         # One batch's training loss is too noisy to choose by: with nothing held out, the latest is the best.
-        best = event.validation_loss is None or self.progress.best_loss is None or loss < self.progress.best_loss
+        before = self.progress.best_loss
+        best = event.validation_loss is None or before is None or loss < before or math.isnan(before)
         self.progress.since_best = 0 if best else self.progress.since_best + 1
         if best:
             self.progress.best_loss, self.progress.best_step = loss, event.step

@@ -32,6 +32,7 @@ class Progress:
     _tokens: int = 0
     _begun: float = 0.0
     _line_at: float = float("-inf")
+    _read_at: float = float("-inf")  # a loss, for the bar
     _latest: StepDone | None = None
     _latest_at: float = 0.0
     _losses: str = ""
@@ -66,11 +67,11 @@ class Progress:
             self._warn_if_busy(self._watch.cores_of_others())
             self._watch = None
         if self._has_bar():
-            self._show_bar(event)
+            self._show_bar(event, now)
         elif now - self._begun > _FIRST_LINE and now - self._line_at > _BETWEEN_LINES:
             self._line(event, f"loss {event.loss:.3f}")
 
-    def _show_bar(self, event: StepDone) -> None:
+    def _show_bar(self, event: StepDone, now: float) -> None:
         if self._bar is None:
             from tqdm.auto import tqdm
 
@@ -78,7 +79,9 @@ class Progress:
                 total=event.steps, initial=event.step - 1, file=self.console, bar_format=_BAR, dynamic_ncols=True
             )
         self._bar.total = event.steps
-        self._bar.set_postfix_str(f"loss {event.loss:.3f}{self._losses}", refresh=False)
+        if now - self._read_at >= self._bar.mininterval:  # no oftener than it is drawn: a GPU is waited for
+            self._read_at = now
+            self._bar.set_postfix_str(f"loss {event.loss:.3f}{self._losses}", refresh=False)
         self._bar.update(event.step - self._bar.n)
 
     def _evaluation(self, event: Evaluation) -> None:

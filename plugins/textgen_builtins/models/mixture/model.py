@@ -203,16 +203,19 @@ def expert_weights(model: Any) -> tuple[float, ...]:
     return weights
 
 
-def expert_logs(model: Model, tokens: Ids) -> Floats32:
-    """(N, E, V) the log probabilities of each expert after each of `tokens` (N,), N > 0, from the start state."""
+def expert_logs(model: Model, tokens: Ids, context: int) -> Floats32:
+    """(N, E, V) the log probabilities of each expert after each of `tokens` (N,), N > 0, from the start state.
+
+    A network reads no more than `context` tokens at once: some cannot.
+    """
     ids = tokens.astype(np.int64)
     if hasattr(model, "parameters"):
-        return log_softmax(_forward_in_rows(model, ids))[:, None]
+        return log_softmax(_forward_in_rows(model, ids, context))[:, None]
     logs: Floats32 = _Part(model, 1).score(ids[None])[0]
     return logs
 
 
-def _forward_in_rows(module: Any, tokens: Ids) -> Array:
+def _forward_in_rows(module: Any, tokens: Ids, context: int) -> Array:
     """Logits (N, V) of a torch module after each of `tokens` (N,), several times as fast as in one stream.
 
     The text is cut into _ROWS parts that are read side by side. Each begins _LEAD tokens early, so what a network
@@ -231,7 +234,11 @@ def _forward_in_rows(module: Any, tokens: Ids) -> Array:
 
     @torch.no_grad()
     def logits_of(part: Any) -> Any:  # (rows of the part, _LEAD + length, V)
-        return module(torch.from_numpy(part).to(device))[0]
+        ids, state, pieces = torch.from_numpy(part).to(device), None, []
+        for start in range(0, ids.shape[1], context):
+            logits, state = module(ids[:, start : start + context], state)
+            pieces.append(logits)
+        return torch.cat(pieces, dim=1)
 
     shares = min(rows, torch.get_num_threads()) if device.type == "cpu" else 1
     if shares == 1:

@@ -47,6 +47,7 @@ class MixtureTrainer:
     make_second: Callable[[], Trainer]
     gate_fraction: float
     _second_trained: bool = False
+    _goes_on: bool = False  # from a state that was loaded
 
     @property
     def distributed(self) -> bool:
@@ -61,6 +62,7 @@ class MixtureTrainer:
                 "choose another trainer.type or model.type"
             )
         begun = time.perf_counter()
+        self._second_trained, self._goes_on = self._second_trained and self._goes_on, False
         size = gate_size(len(data.training), self.gate_fraction, len(model.prior), data.vocab_size)
         cut = len(data.training) - size
         before, gate_text = data.training[:cut], data.training[cut:]
@@ -76,14 +78,14 @@ class MixtureTrainer:
             self._train_second(model.second, attrs.evolve(data, validation=gate_text[:0]), context)
         self._second_trained = True
         read = data.training[max(0, cut - _LEAD) : -1]
-        logs = expert_logs(for_gate, read)[-size:] if size else None
+        logs = expert_logs(for_gate, read, data.window_length)[-size:] if size else None
         held_out = _HeldOut(model, data)
         context = attrs.evolve(context, elapsed=context.elapsed + time.perf_counter() - begun)
         with contextlib.closing(self._train_first(model, part, context)) as events:
             for event in events:
                 if isinstance(event, Evaluated):
                     if logs is not None:
-                        own = expert_logs(model.first, read)[-size:]
+                        own = expert_logs(model.first, read, data.window_length)[-size:]
                         model.gate = fit(np.concatenate([own, logs], axis=1), gate_text, model.prior)
                     yield attrs.evolve(event, validation_loss=held_out.loss())
                 else:
@@ -98,7 +100,7 @@ class MixtureTrainer:
     def load_state(self, state: TrainerState) -> None:
         """Go on from `state` in the next `train`. Raises ValueError if it is none of this trainer."""
         position = structure(_Position, state.values)
-        self._second_trained = position.second_trained
+        self._second_trained, self._goes_on = position.second_trained, True
         arrays = {name.removeprefix("first."): array for name, array in state.arrays.items()}
         self.first.load_state(TrainerState(arrays, dict(position.first)))
 
@@ -127,14 +129,17 @@ class _HeldOut:
 
     def __init__(self, model: Mixture, data: Dataset) -> None:
         self._model, self._tokens, self._vocab_size = model, data.validation, data.vocab_size
+        self._context = data.window_length
         values = len(self._tokens) * len(model.prior) * self._vocab_size
-        self._second = expert_logs(model.second, self._tokens[:-1]) if 0 < values < _VALUES else None
+        is_kept = len(self._tokens) > 1 and values < _VALUES
+        self._second = expert_logs(model.second, self._tokens[:-1], self._context) if is_kept else None
 
     def loss(self) -> float | None:
         """In nats per token, with the gate as it is now; None where nothing is held out."""
-        if self._second is None or len(self._tokens) < 2:
+        if self._second is None:
             return mean_loss(self._model, self._tokens, self._vocab_size)
-        first, total, targets = expert_logs(self._model.first, self._tokens[:-1]), 0.0, self._tokens[1:]
+        first, total = expert_logs(self._model.first, self._tokens[:-1], self._context), 0.0
+        targets = self._tokens[1:]
         for start in range(0, len(targets), _BLOCK):
             rows = slice(start, start + _BLOCK)
             logits = self._model.gate.mix(np.concatenate([first[rows], self._second[rows]], axis=1))

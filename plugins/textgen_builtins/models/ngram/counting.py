@@ -54,6 +54,7 @@ class CountTrainer:
     _step: int = attrs.field(default=0, init=False)
     _evaluated: bool = attrs.field(default=False, init=False)
     _starts_again: bool = attrs.field(default=False, init=False)
+    _goes_on: bool = attrs.field(default=False, init=False)  # from a state that was loaded
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Count, yielding after each order the exact loss of the training text under a model of that order.
@@ -65,6 +66,9 @@ class CountTrainer:
                 f"the trainer 'count' fits the model 'ngram', and the pipeline's is a {type(model).__name__}; "
                 "choose another trainer.type or model.type"
             )
+        if not self._goes_on:
+            self._step, self._evaluated, self.thresholds = 0, False, ()
+        self._goes_on = False
         if self._evaluated:
             return
         if 0 < self.max_tokens < len(data.training):
@@ -99,7 +103,7 @@ class CountTrainer:
     def load_state(self, state: TrainerState) -> None:
         """Go on from `state` in the next `train`. Raises ValueError if it is none of this trainer."""
         position = structure(_Position, state.values)
-        self._step, self._evaluated = position.step, position.evaluated
+        self._step, self._evaluated, self._goes_on = position.step, position.evaluated, True
 
     def _is_in_shards(self, tokens: Ids) -> bool:
         left_out = self.prune_entropy > 0 or any(self.budget.prune or ())

@@ -30,21 +30,28 @@ class Workers:
 
     def __enter__(self) -> Self:
         if self._number > 1:
-            paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
-            environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | paths
-            job = json.dumps(attrs.asdict(self._job))
-            for _ in range(self._number):  # a session of their own: Ctrl-C is for this process, which ends them
-                process = subprocess.Popen(  # noqa: S603 - this module, with this interpreter
-                    [sys.executable, "-m", __name__, job],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    encoding="utf-8",
-                    env=environment,
-                    start_new_session=True,
-                )
-                self._processes.append(process)
+            try:
+                self._start()
+            except BaseException:
+                self.__exit__()
+                raise
         return self
+
+    def _start(self) -> None:
+        paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
+        environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | paths
+        job = json.dumps(attrs.asdict(self._job))
+        for _ in range(self._number):  # a session of their own: Ctrl-C is for this process, which ends them
+            process = subprocess.Popen(  # noqa: S603 - this module, with this interpreter
+                [sys.executable, "-m", __name__, job],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                env=environment,
+                start_new_session=True,
+            )
+            self._processes.append(process)
 
     def __exit__(self, *error: object) -> None:
         for process in self._processes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, Final, Self, TypeAlias
 
@@ -9,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from textgen import devices
 from textgen.protocols import Ids, Tensors
 from textgen_builtins.models.rnn.weights import is_bounded
 
 _EAGER_STEPS: Final = 3  # single steps before a graph is worth its capture
+_CAPTURING: Final = threading.Lock()  # CUDA captures one graph at a time in a process
 
 State: TypeAlias = tuple[Tensor, ...]
 """Per layer the hidden state, and for LSTMs the cell state after it, each (B, H)."""
@@ -65,7 +68,8 @@ class TorchDecoder:
         """
         if self._bounded is None:
             finite = all(bool(part.isfinite().all()) for part in self._state)
-            magnitude = float(sum(weights.abs().sum(dtype=torch.float64) for weights in self._module.parameters()))
+            wide = devices.widest(self._device.type)
+            magnitude = float(sum(weights.abs().sum(dtype=wide) for weights in self._module.parameters()))
             self._bounded = finite and is_bounded(self._module.config, magnitude)
         if not self._bounded:
             return np.empty((len(tokens), 0), np.int64)
@@ -146,7 +150,8 @@ class StepGraph:
                 module.run(self._tokens, state, dropout=False)
         torch.cuda.current_stream(state[0].device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        # torch's own stream for this is one for all threads, and of the current device, which may be another.
+        with _CAPTURING, torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             logits, after = module.run(self._tokens, state, dropout=False)
             for part, new in zip(state, after, strict=True):
                 part.copy_(new)

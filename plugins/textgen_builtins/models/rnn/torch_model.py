@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 from collections.abc import Sequence
@@ -194,11 +195,16 @@ class TorchRNN(nn.Module):
         return weight * torch.empty_like(weight).bernoulli_(1 - p, generator=self._dropout_generator).div_(1 - p)
 
     def _torchs(self, layer: int, x: Tensor, weight: Tensor, state: State | None) -> tuple[Tensor, Sequence[Tensor]]:
-        """One layer's outputs (T, B, H) with this recurrent matrix, and its state after them."""
+        """One layer's outputs (T, B, H) with this recurrent matrix, and its state after them.
+
+        On a GPU in float32: cuDNN has no recurrent layers in bfloat16, and torch's autocast would take float16, in
+        which gradients that are not scaled vanish.
+        """
         module = self.layers[layer]
         is_own = weight is module.get_parameter("weight_hh_l0")
-        arguments = x, self._carried(state, layer)
-        x, last = module(*arguments) if is_own else functional_call(module, {"weight_hh_l0": weight}, arguments)
+        with torch.autocast("cuda", enabled=False) if x.is_cuda else contextlib.nullcontext():
+            arguments = x.float() if x.is_cuda else x, self._carried(state, layer)
+            x, last = module(*arguments) if is_own else functional_call(module, {"weight_hh_l0": weight}, arguments)
         return x, [part[0] for part in (last if isinstance(last, tuple) else (last,))]
 
     def _fused(

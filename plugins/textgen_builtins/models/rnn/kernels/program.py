@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import attrs
@@ -16,6 +16,7 @@ from textgen_builtins.models.rnn.kernels.products import Product, Tile
 from textgen_builtins.models.rnn.kernels.vectors import LANES, Array, Number, loop
 
 _COMPILING: Final = threading.Lock()
+_KEPT: Final = 32  # programs, of some 3 MB each; those in use live on
 _HALF_FEATURE: Final = "avx512bf16"
 _FORWARD: Final = ("given", "rows", "weight", "packed", "bias", "hidden", "state", "saved", "recurrent")
 _BACKWARD: Final = ("dy", "rows", "weight", "packed", "zeros", "state", "saved", "gradients", "sums", "carried", "dh")
@@ -74,7 +75,7 @@ def tile() -> Tile:
     return Tile(8, 2) if processor()[1].get("avx512f", False) else Tile(4, 1)
 
 
-@cache
+@lru_cache(_KEPT)
 def _compiled(cell: str, half: bool, rows: int, units: int) -> Program:
     name, features = processor()
     writer = _Writer(CELLS[cell], half, rows, units, tile())
