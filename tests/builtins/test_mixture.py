@@ -259,6 +259,9 @@ def test_a_network_read_in_rows_says_what_it_says_in_one_stream(mixture_run: Run
     module = Engine().build("model", tables, context)
     module.load_tensors(network.tensors())
     tokens = mixture_run.generator.tokenizer.encode(TEXT[:4_000])
+    lengths: set[int] = set()
+    module.register_forward_pre_hook(lambda _, given: lengths.add(given[0].shape[1]))
     in_rows, stream = expert_logs(module, tokens, 50)[:, 0], log_softmax(network.decoder(1).score(tokens[None]))[0]
     np.testing.assert_allclose(in_rows, stream, atol=1e-3)
     assert module.training
+    assert max(lengths) == 50  # as in training: a network may have positions for no more
