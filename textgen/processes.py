@@ -20,6 +20,7 @@ from typing import Any, Final
 import attrs
 
 from textgen.errors import ProcessesError, TextgenError, UsageError
+from textgen.meeting import agreed_name
 
 TIMEOUT: Final = "TEXTGEN_PROCESS_TIMEOUT"
 _DEFAULT_TIMEOUT: Final = 600.0
@@ -147,11 +148,10 @@ class Processes:
 
         with self.talking(f"{self.size} processes were to meet, and not all have come"):
             place: dict[str, Any] = {"rank": self.rank, "world_size": self.size, "timeout": self._delta()}
-            # torchrun may keep one store over its restarts, with the addresses of processes that have ended
-            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            self._store = dist.distributed_c10d.PrefixStore(
-                f"textgen/{attempt}", next(rendezvous("env://", **place))[0]
-            )
+            # torchrun may keep one store over its restarts, with the addresses of processes that have ended.
+            whole = dist.distributed_c10d.PrefixStore("textgen", next(rendezvous("env://", **place))[0])
+            name = agreed_name(whole, self.rank, self.size, self.timeout)
+            self._store = dist.distributed_c10d.PrefixStore(name, whole)
             dist.init_process_group("gloo", store=self._store, **place)
             self._gloo = dist.new_group(backend="gloo", timeout=self._delta())
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +16,15 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from commands import run_textgen
+from commands import environment, run_textgen
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from several_processes import AT_PLACE, run_together
 
 import textgen
 from textgen import Engine, PluginSet, UsageError
+from textgen.meeting import agreed_name
 from textgen.processes import Processes
 
 CLOSING = """
@@ -137,6 +145,63 @@ def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
         built, closed = ([name for what, name in notes if what == each] for each in ("built", "closed"))
         assert len(built) >= 2
         assert sorted(closed) == sorted(built), "each process closes what it built, once"
+
+
+def test_two_agents_of_torchrun_go_on_together_when_one_loses_its_process(tmp_path: Path) -> None:
+    """As on two machines. They keep one store, and count restarts each for itself."""
+    tables = write(tmp_path)
+    alone = textgen.run(tables, output=tmp_path / "alone")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    extra = {
+        "PYTHONPATH": os.pathsep.join(path),
+        "OMP_NUM_THREADS": "1",
+        "TEXTGEN_PROCESS_TIMEOUT": "30",
+        "PIDS": str(tmp_path),
+    }
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
+    launcher += ["--rdzv-backend=c10d", "--rdzv-id=run", f"--rdzv-endpoint=127.0.0.1:{port}", "--shutdown-timeout=5"]
+    at_step = [str(AT_PLACE), "1", "KILL", "textgen.gradient.optimization:Optimization.step", "15"]
+    command = [*launcher, *at_step, "run", "p.toml", "-q", "-o", "run"]
+    agents = []
+    for number in range(2):
+        with open(tmp_path / f"{number}.log", "w") as log:
+            streams = {"stdout": log, "stderr": subprocess.STDOUT}
+            agents.append(subprocess.Popen(command, cwd=tmp_path, env=environment(extra=extra), **streams))
+    try:
+        codes = [agent.wait(120) for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+    logs = [(tmp_path / f"{number}.log").read_text() for number in range(2)]
+    assert codes == [0, 0], logs
+    assert (tmp_path / "struck").exists()
+    assert_alike(tmp_path / "run", alone.path)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=3))
+@settings(max_examples=20, deadline=None)
+def test_all_that_meet_agree_on_a_name_whatever_those_before_left_in_the_store(starts: list[list[int]]) -> None:
+    """In each start, some processes came before and ended before they had met."""
+    store = torch.distributed.HashStore()
+    names = set()
+    for came in starts:
+        for rank in {*came} - {0}:
+            store.set(f"asking/{rank}", uuid.uuid4().hex)
+        with ThreadPoolExecutor(3) as pool:
+            agreed = [pool.submit(agreed_name, store, rank, 3, 20.0) for rank in (2, 0, 1)]
+        (name,) = {each.result() for each in agreed}
+        assert name not in names
+        names.add(name)
+
+
+def test_who_does_not_come_is_not_waited_for_for_ever() -> None:
+    store = torch.distributed.HashStore()
+    for rank in range(2):
+        with pytest.raises(RuntimeError):
+            agreed_name(store, rank, 2, 0.2)
 
 
 def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> None:
