@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -86,8 +87,8 @@ def test_several_processes_and_a_mapped_file_give_the_same(tmp_path: Path, monke
 
 @settings(max_examples=8, deadline=None)
 @given(
-    prune=st.lists(st.integers(0, 3), max_size=4).map(lambda more: (0, *itertools.accumulate(more))),
-    prune_entropy=st.sampled_from([0.0, 1e-5, 1e-3]),
+    prune=st.lists(st.integers(0, 3) | st.just(10**6), max_size=4).map(lambda more: (0, *itertools.accumulate(more))),
+    prune_entropy=st.sampled_from([0.0, 1e-5, 1e-3, 10.0]),
     order=st.integers(2, 6),
 )
 def test_what_is_left_is_a_distribution(prune: tuple[int, ...], prune_entropy: float, order: int) -> None:
@@ -140,6 +141,8 @@ def test_a_model_that_is_too_large_for_the_memory_leaves_out_what_is_rare() -> N
 def test_a_pipeline_prunes_and_is_evaluated_generated_from_and_loaded(tmp_path: Path) -> None:
     trainer = {"type": "count", "prune": [0, 0, 1], "prune_entropy": 1e-6, "memory": "200MB", "processes": 1}
     run = Engine().run(pipeline(tmp_path, {"type": "ngram"}, trainer), output=tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["step"] == record["steps"], "how many steps it takes is known in the end"
     again = load(tmp_path / "run")
     assert again.generate("The ", max_new_tokens=30).text == run.generator.generate("The ", max_new_tokens=30).text
     assert again.score(HELD_OUT).loss == pytest.approx(run.generator.score(HELD_OUT).loss)

@@ -75,7 +75,7 @@ class CountTrainer:
             data = attrs.evolve(data, training=stretches(data.training, self.max_tokens, _PARTS))
         order = model.order or usual_order(data.training)
         self._starts_again = in_shards = self._is_in_shards(data.training)
-        progress = self._in_shards(model, data, order) if in_shards else self._at_once(model, data, order)
+        progress = _ended(self._in_shards(model, data, order)) if in_shards else self._at_once(model, data, order)
         step, loss = 0, float("nan")
         for step, done in enumerate(progress, 1):
             loss = done.loss
@@ -161,6 +161,17 @@ def _gate(model: NgramModel, tokens: Ids, size: int) -> Gate:
     decoder, end = model.decoder(1), np.asarray(tokens[-size - _LEAD :], np.int64)
     decoder.extend(end[None, : -size - 1])
     return fit(decoder.score_experts(end[None, -size - 1 : -1])[0], end[-size:], model.expert_weights)
+
+
+def _ended(progress: Iterator[Progress]) -> Iterator[Progress]:
+    """The same, of which the last has the number of all: until then that is an estimate."""
+    steps, last = 0, None
+    for done in progress:
+        if last is not None:
+            yield last
+        last, steps = done, steps + 1
+    if last is not None:
+        yield attrs.evolve(last, steps=steps)
 
 
 @attrs.frozen

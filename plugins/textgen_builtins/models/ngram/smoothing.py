@@ -52,8 +52,8 @@ def interpolation(
     it is 1 for a context that nothing follows.
     """
     discounted = (discounts(counts) if taken is None else taken)[np.minimum(counts, 3) - 1]
-    there = np.bincount(contexts, counts, size)
-    freed = np.bincount(contexts, discounted, size)
+    # As float64: without any n-grams, bincount takes no notice of their weights, and gives integers.
+    there, freed = (np.bincount(contexts, each, size).astype(np.float64) for each in (counts, discounted))
     if totals is None:
         whole = there
     else:
