@@ -125,6 +125,26 @@ def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder: Path) 
     assert_same(run.path, whole.path)
 
 
+def test_a_run_that_was_finished_while_its_budget_was_measured_goes_on(folder: Path) -> None:
+    made = pipeline(folder)
+    del made["trainer"]["steps"]
+    count = itertools.count(1)
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(made, {"trainer.budget": "30s"}, output=folder / "run", cancelled=lambda: next(count) == 3)
+    assert textgen.Engine().finish(folder / "run")
+    recorder = Recorder()
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(
+            made,
+            {"trainer.budget": "40s"},
+            output=folder / "run",
+            observers=[recorder],
+            cancelled=lambda: len(recorder.of(StepDone)) == 2,
+        )
+    (began,) = recorder.of(RunStarted)
+    assert (began.step, began.extended) == (3, True)
+
+
 @pytest.mark.filterwarnings("ignore:4s are enough")  # where a slow observer leaves time for fewer steps
 def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
     made = pipeline(folder, steps=None, budget="1.5s", workers="auto")

@@ -189,7 +189,7 @@ class GradientTrainer:
             tokens=tokens,
             learning_rate=rate,
             gradient_norm=norm,
-            stable_steps=plan.stable_steps,
+            stable_steps=plan.stable_steps(self._step),
         )
 
     def _advance(

@@ -24,6 +24,7 @@ _EVALUATIONS: Final = 10  # in a run with a budget
 _EVALUATING: Final = 0.18  # share of a budget that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
 _FAR: Final = 10**9
+_SOME: Final = 1000  # steps for which a schedule is asked whether the first of them depend on their number
 _TIMED: Final = 0.03  # share of a budget in which the time of a step is measured
 _RESERVE: Final = 0.05  # share of a budget that is left for checkpoints and what cannot be measured
 
@@ -144,14 +145,17 @@ class Plan:
         """The steps of the measurements, and one more, after which the engine can still keep the state."""
         return self._last_measured + 1 if self._measured else 0
 
-    @property
-    def stable_steps(self) -> int | None:
-        """How many steps are the same however many there will be; None while that is being measured."""
-        if self._stable_steps is None and self.steps is not None:
-            refused = getattr(self.options, "refuse_more", str)()
-            stable = 0 if refused else stable_steps(self.schedule, self.steps)
+    def stable_steps(self, step: int) -> int:
+        """How many steps, of which this one is made, are the same however many there will be."""
+        if self.steps is None:  # while that is being measured, nothing decays
+            return step + 1 if self._stable(_SOME) else 0
+        if self._stable_steps is None:
+            stable = self._stable(self.steps)
             self._stable_steps = max(stable, self._undecayed) if stable else 0
         return self._stable_steps
+
+    def _stable(self, steps: int) -> int:
+        return 0 if getattr(self.options, "refuse_more", str)() else stable_steps(self.schedule, steps)
 
     @property
     def _evaluate_every(self) -> int:
@@ -203,7 +207,7 @@ class Plan:
         """Whether to measure after an evaluation after this step."""
         if not self.measuring or self.steps is None:
             return self.measuring
-        self.measuring = bool(self.stable_steps) and step < stable_steps(self.schedule, self.steps)
+        self.measuring = bool(self.stable_steps(step)) and step < stable_steps(self.schedule, self.steps)
         return self.measuring
 
     def measure(self, step: int) -> None:
