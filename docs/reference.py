@@ -76,7 +76,7 @@ def starter_pipelines() -> dict[Path, str]:
     """Two of the example pipelines: what `textgen init` writes, for a machine of two cores."""
     story = starter_pipeline(STORY, 45, SPEED).replace('prompt = ""   ', 'prompt = "Nell "')
     story = story.replace("temperature = 0.8", "temperature = 0.5")
-    mine = TextFacts('type = "file"\npath = "my.txt"        # a file, folder, address, or a list of them', 200_000)
+    mine = TextFacts('type = "file"\npath = "my.txt"        # a file, folder, address, or a list of them', 200_000, 60)
     texts = {"quickstart": story, "my-text": starter_pipeline(mine, 60, SPEED)}
     paths = {name: ROOT / f"docs/pipelines/{name}.toml" for name in texts}
     return {paths[name]: text.replace("{file}", f"docs/pipelines/{name}.toml") for name, text in texts.items()}

@@ -82,6 +82,7 @@ FLOORS = (
         "data",
         "deprecation",
         "devices",
+        "meeting",
         "processes",
     ),
     ("files",),

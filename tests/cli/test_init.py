@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run_textgen
 
 from textgen import CorpusError, Engine, UsageError
 from textgen_builtins.starter.texts import look_at
@@ -96,10 +97,41 @@ def test_init_sizes_the_network_by_the_text_and_by_the_time(characters: int, sec
     from textgen_builtins.starter.command import starter_pipeline
     from textgen_builtins.starter.texts import TextFacts
 
-    made = tomllib.loads(starter_pipeline(TextFacts('type = "story"', characters), seconds, 75_000))
+    made = tomllib.loads(starter_pipeline(TextFacts('type = "story"', characters, 60), seconds, 75_000))
     network = made["model"]["first"]
     assert network["hidden_size"] == width
     assert 4 * width * (width + network["embedding_size"]) <= 45 * characters
+
+
+def test_init_makes_the_network_smaller_and_holds_less_out_where_there_are_many_characters() -> None:
+    """Which are scored one by one: those of Chinese are thousands."""
+    from textgen_builtins.starter.command import starter_pipeline
+    from textgen_builtins.starter.texts import TextFacts
+
+    few, many = (
+        tomllib.loads(starter_pipeline(TextFacts('type = "story"', 300_000, characters), 60, 75_000))
+        for characters in (60, 3_000)
+    )
+    assert many["model"]["first"]["hidden_size"] < 0.6 * few["model"]["first"]["hidden_size"]
+    assert "max_validation_tokens" not in few["data"]
+    assert many["data"]["max_validation_tokens"] == 3_000
+
+
+def test_init_does_not_replace_the_text(tmp_path: Path) -> None:
+    text = "".join(Engine().read_corpus({"type": "story"}))
+    (tmp_path / "my.txt").write_text(text, encoding="utf-8")
+    done = run_textgen("init", "my.txt", "--pipeline", "./my.txt", "--force", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "textgen: error: my.txt is the text itself; choose another name with --pipeline\n"
+    assert (tmp_path / "my.txt").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "1e9", "0", "-1", "5min"])
+def test_init_refuses_what_is_no_number_of_minutes(minutes: str, tmp_path: Path) -> None:
+    done = run_textgen("init", "--minutes", minutes, folder=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r"textgen: error: invalid value for '--minutes': .* minutes.*\n", done.stderr)
+    assert not list(tmp_path.iterdir())
 
 
 def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all(tmp_path: Path) -> None:

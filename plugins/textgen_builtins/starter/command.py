@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from textgen_builtins.starter.texts import TextFacts
 
 _LONGEST_NAME: Final = 100  # bytes
+_LEAST_MINUTES: Final = 0.05
+_MOST_MINUTES: Final = 100_000
 _COUNTS: Final = 50  # bytes of the counts for a character: 30 of source code, 55 of a story
 _OTHERS: Final = 150  # weights for each unit besides those of the cells: of the tokens, on both sides
 _MOST_COUNTS: Final = 200_000_000  # bytes: rare ones are left out of more
@@ -40,14 +42,27 @@ _WRITTEN: Final = 10_000_000  # bytes of checkpoints at most for each second of 
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
 
+class _Minutes(click.ParamType[float]):
+    """A number of minutes that makes a budget."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            minutes = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of minutes, such as 5 or 0.5", param, ctx)
+        if not _LEAST_MINUTES <= minutes <= _MOST_MINUTES:
+            self.fail(f"{value} is not between {_LEAST_MINUTES:g} and {_MOST_MINUTES:,} minutes", param, ctx)
+        return minutes
+
+
 @click.command("init")
 @click.argument("text", required=False, type=click.Path())
 @click.option(
     "--pipeline", default=None, metavar="FILE", help="Where to write it; TEXT's name with .toml if not given."
 )
-@click.option(
-    "--minutes", default=1.0, show_default=True, type=click.FloatRange(min=0.05), help="How long a run may take in all."
-)
+@click.option("--minutes", default=1.0, show_default=True, type=_Minutes(), help="How long a run may take in all.")
 @click.option(
     "--speed",
     type=click.FloatRange(min=1),
@@ -71,8 +86,9 @@ def init(
     path = Path(f"{_stem(text)}.toml") if pipeline is None else Path(pipeline)
     if not str(path).isprintable():
         raise UsageError(f"{str(path)!r} has characters that cannot be printed; choose another name with --pipeline")
-    if text is not None:
-        texts.path_of(text)  # first: it may be the pipeline itself
+    named = texts.path_of(text) if text is not None else None  # first: it may be the pipeline itself
+    if isinstance(named, Path) and path.exists() and path.samefile(named):
+        raise UsageError(f"{path} is the text itself; choose another name with --pipeline")
     if path.exists() and not force:
         raise UsageError(f"{path} exists; choose another name with --pipeline, or replace it with --force")
     facts = texts.STORY if text is None else texts.look_at(text, path.parent, console=sys.stderr, **options)
@@ -108,11 +124,11 @@ def _elsewhere(path: Path) -> str:
 
 def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
     """The pipeline, in which {file} stands for its own name."""
-    chosen = settings.choose(facts.size, seconds, speed)
+    chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
     for name, value in attrs.asdict(chosen).items():
         made = made.replace(f"{{{name}}}", f"{value:g}")
-    made = made.replace("{budget}", f"{seconds:g}s").replace("{corpus}", facts.corpus)
+    made = made.replace("{budget}", f"{seconds:.10g}s").replace("{corpus}", facts.corpus)
     interval = max(2, _sizes(facts.size, chosen)[0] / _WRITTEN)
     made = made.replace("{interval}", f"{interval:.0f}")
     made = made.replace("{holding_out}", _HOLDING_OUT.format(chosen.held_out) if chosen.held_out else "")
@@ -128,7 +144,7 @@ def _expected(facts: TextFacts, seconds: float, chosen: settings.Settings) -> st
     )
     room, text = f"{byte_count(_sizes(facts.size, chosen)[1])} of disk", byte_count(facts.size)
     return (
-        f"# For {text} of text and {seconds:g} seconds on the machine of `textgen init`: the network reads {read}"
+        f"# For {text} of text and {seconds:.10g} seconds on the machine of `textgen init`: the network reads {read}"
         f" if nothing else runs there, and the run takes up to some {room}.\n"
         f"# {_loss(facts.sample)}More time gives a better model."
     )

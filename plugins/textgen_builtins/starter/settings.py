@@ -23,12 +23,16 @@ _FOR_A_WEIGHT: Final = 24  # characters for each of its weights, which is enough
 _WEIGHTS: Final = 45  # of the network, at most, for each character: more only learn a small text by heart
 _USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
 _SLOWER: Final = 1.75  # a network twice as wide takes 2 to the power of this times as long
+_OF_USUAL_TEXT: Final = 100  # different characters, which those measurements include
+_FOR_ALL: Final = 3.3e-4  # time for each other character, in that of 256 units
+_FOR_A_UNIT: Final = 2.5e-6  # and for each unit
 _TRIAL_SECONDS: Final = 0.4
 _READ: Final = 40e6  # characters a second that are read and encoded the first time
 _COUNTED: Final = 100_000  # characters that may be counted at once for each second of the time
 _COUNTED_IN_SHARDS: Final = 1_200_000  # and in shards, which the trainer does with more than
 _AT_ONCE: Final = 10_000_000
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
+_PROBABILITIES: Final = 10_000_000  # of the characters held out, one for each of the vocabulary: they take time, too
 
 
 @attrs.frozen
@@ -51,18 +55,19 @@ class Settings:
     passes: float
 
 
-def choose(characters: int, seconds: float, speed: float) -> Settings:
-    """Settings for a text of so many characters.
+def choose(characters: int, vocabulary: int, seconds: float, speed: float) -> Settings:
+    """Settings for a text of so many characters, of which so many are different.
 
-    speed   characters a second that a step of training with 256 units reads on this machine
+    speed   characters a second that a step of training with 256 units reads on this machine, of a usual text
     """
     training = max(1.0, characters * 0.85)
     left = max(seconds * _USED - characters / _READ, seconds / 3)
     enough = _PASSES * max(1.0, _SMALL / training) ** (2 / 3)
 
     def passes(width: int) -> float:
-        read: float = speed * (_TRIED / width) ** _SLOWER * left
-        return read / training
+        time: float = (width / _TRIED) ** _SLOWER
+        time += max(0, vocabulary - _OF_USUAL_TEXT) * (_FOR_ALL + _FOR_A_UNIT * width)
+        return speed * left / time / training
 
     allowed = (
         width
@@ -75,6 +80,7 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
     # How far it could learn the text by heart: by how often it reads it, and by its weights for each character.
     learned = weights(width) / characters
     rote = min(1.0, read * math.sqrt(learned) / 36, read * learned / 60)
+    held_out = min(_HELD_OUT, _PROBABILITIES // vocabulary)
     streams = 16 if training < 60_000 else 32
     while streams > 4 and training / streams < 64 * 20:
         streams //= 2
@@ -86,7 +92,7 @@ def choose(characters: int, seconds: float, speed: float) -> Settings:
         batch_size=streams,
         learning_rate=0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
         max_tokens=counted if (counted := _counted(characters, seconds)) < training else 0,
-        held_out=_HELD_OUT if characters > 10 * _HELD_OUT else 0,
+        held_out=int(float(f"{held_out:.0e}")) if characters > 10 * held_out else 0,
         passes=read,
     )
 
@@ -121,10 +127,10 @@ def counted_loss(text: str) -> float:
     characters, tokens = np.unique(points, return_inverse=True)
     cut, size = len(tokens) * 9 // 10, len(characters)
     data = Dataset(training=tokens[:cut], validation=tokens[:0], vocab_size=size, window_length=1, window_stride=1)
-    model = NgramModel(None, size)
+    model, held_out = NgramModel(None, size), min(len(tokens) - cut, _PROBABILITIES // size)
     for _ in CountTrainer().train(model, data, TrainingContext(seed=0, device="cpu")):
         pass
-    return mean_loss(model, tokens[cut:], size) or 0.0
+    return mean_loss(model, tokens[cut : cut + max(2, held_out)], size) or 0.0
 
 
 def measured_speed(seed: int = 0) -> float:

@@ -26,6 +26,8 @@ from textgen_builtins.corpora.text_files import FileCorpus
 _SMALLEST: Final = 2000  # characters
 _SAMPLE: Final = 200_000
 _STORY_CHARACTERS: Final = 87_000
+_STORY_VOCABULARY: Final = 60
+_ALPHABET: Final = 5_000_000  # characters of which the different ones are counted
 _STORY: Final = """\
 type = "story"         # the story that comes with textgen; for your own text:
 # type = "file"
@@ -34,15 +36,19 @@ type = "story"         # the story that comes with textgen; for your own text:
 
 @attrs.frozen
 class TextFacts:
-    """A text: the keys of `[corpus]` for it, its size in characters, what was guessed of it, and its beginning."""
+    """A text: the keys of `[corpus]` for it, its size in characters, what was guessed of it, and its beginning.
+
+    vocabulary  different characters in its first millions
+    """
 
     corpus: str
     size: int
+    vocabulary: int
     remarks: tuple[str, ...] = ()
     sample: str = ""
 
 
-STORY: Final = TextFacts(_STORY, _STORY_CHARACTERS)
+STORY: Final = TextFacts(_STORY, _STORY_CHARACTERS, _STORY_VOCABULARY)
 """The embedded story."""
 
 
@@ -75,10 +81,7 @@ def look_at(
         if config.documents == "none" and _is_book(corpus):
             corpus = attrs.evolve(corpus, config=attrs.evolve(config, gutenberg=True))
             remarks.append("it is a book of Project Gutenberg, and is read without what stands before and after it")
-        size, sample = 0, ""
-        for piece in _pieces(corpus):
-            size += len(piece)
-            sample += piece[: _SAMPLE - len(sample)]
+        size, vocabulary, sample = _sized(corpus)
     except CorpusError as error:
         error.exit_code = 2  # nothing was written
         error.argument = "" if error.argument == "documents" else error.argument  # which is no option of init
@@ -89,9 +92,19 @@ def look_at(
     config, names = corpus.config, set(guessed.values())
     if len(names) == 1 and len(guessed) == len(corpus.sources()):
         config = attrs.evolve(config, encoding=names.pop())
-    return TextFacts(
-        _table(config, path if isinstance(path, str) else _relative(path, folder)), size, tuple(remarks), sample
-    )
+    table = _table(config, path if isinstance(path, str) else _relative(path, folder))
+    return TextFacts(table, size, vocabulary, tuple(remarks), sample)
+
+
+def _sized(corpus: FileCorpus) -> tuple[int, int, str]:
+    """Its characters, how many different ones, and the beginning of the text."""
+    size, sample, alphabet = 0, "", set[str]()
+    for piece in _pieces(corpus):
+        if size < _ALPHABET:
+            alphabet.update(piece)
+        size += len(piece)
+        sample += piece[: _SAMPLE - len(sample)]
+    return size, len(alphabet), sample
 
 
 def path_of(text: str) -> Address | Path:
