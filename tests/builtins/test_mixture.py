@@ -15,7 +15,7 @@ from counted import HELD_OUT, TEXT, pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import BuildContext, Engine, Interrupted, Run, RunMismatchError, UsageError
+from textgen import BuildContext, Engine, Interrupted, PipelineError, Run, RunMismatchError, UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, Settled, StepDone
 from textgen.protocols import TrainerState, TrainingContext
@@ -219,10 +219,26 @@ def test_a_trainer_and_a_model_that_do_not_fit_are_refused(tmp_path: Path) -> No
         Engine().run(tables, output=tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("model", "trainer", "fault"),
+    [
+        ({"second": RNN}, {}, r"model\.second\.type: trainer 'count' goes with model \"ngram\", given \"rnn\""),
+        ({"first": NGRAM}, {}, r"trainer\.first\.type: model 'ngram' goes with trainer \"count\", given \"adamw\""),
+        ({"first": MODEL}, {}, r"trainer\.first\.type: model 'mixture' goes with trainer \"mixture\", given"),
+        ({}, {"second": ADAMW}, r"trainer\.second\.type: model 'ngram' goes with trainer \"count\", given \"adamw\""),
+    ],
+)
+def test_parts_that_do_not_fit_are_named_before_anything_is_read(
+    model: dict[str, Any], trainer: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError, match=fault):
+        Engine().pipeline(pipeline(tmp_path, {**MODEL, **model}, {**TRAINER, **trainer}))
+
+
 def test_what_the_trainer_of_the_first_refuses_is_named_by_its_place(tmp_path: Path) -> None:
     tables = pipeline(tmp_path, MODEL, {"type": "mixture", "first": {**ADAMW, "kernel": "llmv"}})
     with pytest.raises(
-        UsageError, match=r"^trainer\.first\.kernel: the model has no kernel 'llmv'.*given 'llmv'"
+        UsageError, match=r"^trainer\.first\.kernel: the model has no such kernel.*given 'llmv'"
     ) as found:
         Engine().run(tables, output=tmp_path / "run")
     assert (found.value.argument, found.value.value) == ("trainer.first.kernel", "llmv")

@@ -384,3 +384,16 @@ def test_a_loss_that_is_no_number_before_the_first_update_is_the_models_fault() 
     text = "the clock struck nine. " * 60
     with pytest.raises(TrainingError, match="the loss is nan at step 1, before the first update, so the model is at"):
         textgen.train(corpus=text, model=Spoilt(len(set(text)) + 1), trainer="adamw")
+
+
+@pytest.mark.parametrize("workers", [0, -1, "all"])
+def test_a_number_of_workers_that_cannot_be_is_refused(workers: Any) -> None:
+    with pytest.raises(PipelineError, match=r'trainer\.workers: .*"auto"'):
+        Engine().pipeline(pipeline({"workers": workers}))
+
+
+def test_of_steps_and_a_budget_the_steps_decide_and_it_is_said(tmp_path: Path) -> None:
+    recorder = Recorder()
+    with pytest.warns(UserWarning, match="makes 30 steps, and its budget of 5min is not used"):
+        textgen.run(pipeline({"budget": "5min"}), output=tmp_path / "run", observers=[recorder])
+    assert len(recorder.of(StepDone)) == 30

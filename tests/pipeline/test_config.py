@@ -460,7 +460,7 @@ def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
     pipeline = write_pipeline(tables)
     shown = textgen("show", pipeline, "--set", "trainer.epochs=5", cwd=tmp_path)
     assert (shown.code, shown.stderr) == (0, "")
-    assert "# passes over the training data\nepochs = 5\n" in shown.stdout
+    assert "# passes over the training data, without steps or a budget\nepochs = 5\n" in shown.stdout
     assert "# window_stride = an integer; not set\n" in shown.stdout
     (tmp_path / "shown.toml").write_text(shown.stdout, encoding="utf-8")
     again = textgen("show", "shown.toml", cwd=tmp_path)

@@ -77,12 +77,13 @@ def choose_way(model: Any, windows: npt.NDArray[np.int64], context: TrainingCont
         if asked.kernel in ("auto", kernel)
     ]
     if not ways:
-        offered = ", ".join(kernels(model, precisions[0]))
+        offered = " and ".join(f'"{name}"' for name in kernels(model, precisions[0]))
         raise UsageError(
-            f"the model has no kernel {asked.kernel!r} here for {' or '.join(precisions)}, only {offered}"
+            f"the model has no such kernel here for {' or '.join(precisions)}, only {offered}"
             f"{refusal(model, asked.kernel)}",
             argument="trainer.kernel",
             value=asked.kernel,
+            suggestion='"auto" takes the fastest',
         )
     if len(ways) == 1:
         return ways[0]

@@ -20,6 +20,11 @@ def _check_time(instance: Any, attribute: Any, value: str) -> None:
         raise ValueError('must be a time such as "60s", "5min" or "1.5h"')
 
 
+def _check_workers(instance: Any, attribute: Any, value: int | str) -> None:
+    if value != "auto" and int(value) < 1:
+        raise ValueError('must be at least 1, or "auto"')
+
+
 def seconds_of(time: str) -> float:
     """The seconds of a time such as "60s", "5min" or "1.5h"."""
     number, unit = _TIME.fullmatch(time).groups()  # type: ignore[union-attr]
@@ -30,8 +35,12 @@ def seconds_of(time: str) -> float:
 class GradientOptions:
     """The options of the training loop. A trainer's config class is a subclass, `@attrs.frozen(kw_only=True)`."""
 
-    epochs: int = option(10, help="passes over the training data", validator=ge(1), more=True)
-    steps: int | None = option(None, help="updates in all, in place of epochs", validator=optional(ge(1)), more=True)
+    epochs: int = option(
+        10, help="passes over the training data, without steps or a budget", validator=ge(1), more=True
+    )
+    steps: int | None = option(
+        None, help="updates in all, in place of epochs and a budget", validator=optional(ge(1)), more=True
+    )
     budget: str | None = option(
         None,
         help='time for the whole run, such as "60s" or "5min", in place of epochs; the number of steps is measured '
@@ -74,6 +83,7 @@ class GradientOptions:
         1,
         help="threads that compute parts of a batch side by side on a CPU, each with one thread of torch's own; 1 "
         'leaves all threads to torch; "auto" takes the faster of 1 and one per core, tried on the first batch',
+        validator=_check_workers,
     )
     settled: dict[str, int | str] = option(
         factory=dict,

@@ -59,6 +59,10 @@ class Plan:
     def __attrs_post_init__(self) -> None:
         options, settled = self.options, self.options.settled
         self.steps = options.steps
+        leads = self.context.processes is None or self.context.processes.leads
+        if options.steps is not None and options.budget is not None and leads:
+            told = f"the run makes {options.steps:,} steps, and its budget of {options.budget} is not used"
+            warnings.warn(f"{told}; give the trainer one of steps and budget", stacklevel=2)
         if options.budget is None:
             self.steps = self.steps or options.epochs * self.batches.per_epoch
         elif self.steps is None:

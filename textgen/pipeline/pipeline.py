@@ -89,7 +89,7 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
     chains = {kind: _chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
     chains["sampler"] = _with_sampling(chains["sampler"], document.sampling, reader)
-    _check_pair(choices, faults)
+    _check_pair(choices["model"], choices["trainer"], faults)
     if faults:
         raise PipelineError(faults, document.source)
     name = document.default_name if general.name is None else general.name
@@ -143,9 +143,8 @@ def without_start(model: Any) -> tuple[Any, Any]:
     return {key: value for key, value in model.items() if key != "start"}, model["start"]
 
 
-def _check_pair(choices: Mapping[str, Choice | None], faults: list[Fault]) -> None:
-    """Check that the trainer fits the model."""
-    model, trainer = choices["model"], choices["trainer"]
+def _check_pair(model: Choice | None, trainer: Choice | None, faults: list[Fault], place: str = "") -> None:
+    """Check that the trainer fits the model, and its parts those of the model that have their names."""
     if model is None or trainer is None:
         return
     for one, other in ((model, trainer), (trainer, model)):
@@ -153,8 +152,12 @@ def _check_pair(choices: Mapping[str, Choice | None], faults: list[Fault]) -> No
         if names and other.offer.name not in names:
             wanted = " or ".join(f'"{name}"' for name in names)
             expected = f"{one.offer.kind} {one.name!r} goes with {other.offer.kind} {wanted}"
-            faults.append(Fault(f"{other.offer.kind}.type", expected, f'"{other.name}"'))
+            faults.append(Fault(f"{other.offer.kind}.{place}type", expected, f'"{other.name}"'))
             return
+    if model.offer.component.goes_with and trainer.offer.component.goes_with:
+        parts = trainer.parts()
+        for name, part in model.parts().items():
+            _check_pair(part, parts.get(name), faults, f"{place}{name}.")
 
 
 def make_choice(kind: str, table: Any, reader: Reader, *, source: str) -> Choice:
