@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import copyreg
 import os
+import re
 import reprlib
 import shlex
 import signal
@@ -118,11 +119,8 @@ class UsageError(TextgenError):
 
     def nested(self, kind: str, place: str) -> UsageError:
         """The same of a component in another: for "trainer" and "first", trainer.kernel is trainer.first.kernel."""
-        start, inner = f"{kind}.", f"{kind}.{place}."
-        faults = [
-            attrs.evolve(fault, path=inner + fault.path.removeprefix(start)) if fault.path.startswith(start) else fault
-            for fault in self.faults
-        ]
+        paths = (re.sub(rf"^{kind}\.", f"{kind}.{place}.", fault.path) for fault in self.faults)
+        faults = [attrs.evolve(fault, path=path) for fault, path in zip(self.faults, paths, strict=True)]
         return UsageError(faults=faults, value=self.value, source=self.source)
 
     def _text(self, name: Callable[[str], str]) -> str:
@@ -200,23 +198,25 @@ def _is_below(key: str, table: str) -> bool:
 class RunMismatchError(UsageError):
     """The run directory was made from something else; `differences` lists what.
 
-    `reason` says why a finished run cannot go on, where it differs only in how long it was to train.
+    Where it differs only in how long it was to train, `reason` says why a finished run cannot go on, or `advice` what
+    makes an unfinished one do so.
     """
 
-    def __init__(self, path: Path, differences: Sequence[Difference], reason: str = "") -> None:
+    def __init__(self, path: Path, differences: Sequence[Difference], reason: str = "", advice: str = "") -> None:
         super().__init__()
-        self.path, self.differences, self.reason = path, tuple(differences), reason
+        self.path, self.differences, self.reason, self.advice = path, tuple(differences), reason, advice
 
     def _text(self, name: Callable[[str], str]) -> str:
         of_text = all(difference.key.startswith("corpus.") for difference in self.differences)
         made = "was trained on another text" if of_text else "holds a run of another pipeline"
-        made = "holds a finished run that cannot go on" if self.reason else made
         types = [each.key.removesuffix("type") for each in self.differences if each.key.endswith(".type")]
         told = (each for each in self.differences if not any(_is_below(each.key, table) for table in types))
         rows = "".join(f"\n  {difference}" for difference in told)
         advice = f"keep it and choose another folder with {name('output')}, or replace it with {name('overwrite')}"
-        why = f"{self.reason}; " if self.reason else ""
-        return f"{self.path} {made}:{rows}\n{why}{advice}"
+        if why := self.reason or self.advice:
+            made = "holds a finished run that cannot go on" if self.reason else "holds an unfinished run"
+            advice = f"{why}; {advice}"
+        return f"{self.path} {made}:{rows}\n{advice}"
 
 
 class CorpusError(TextgenError):

@@ -125,6 +125,18 @@ def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder: Path) 
     assert_same(run.path, whole.path)
 
 
+def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(folder: Path) -> None:
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(pipeline(folder, steps=20), output=folder / "run", cancelled=lambda: True)
+    for steps in (10, 40):
+        with pytest.raises(textgen.RunMismatchError, match=r"(?s)unfinished run:.*20 before.*textgen finish") as caught:
+            textgen.run(pipeline(folder, steps=steps), output=folder / "run")
+        assert caught.value.advice
+    with pytest.raises(textgen.RunMismatchError, match="holds a run of another pipeline") as caught:
+        textgen.run(pipeline(folder, steps=40), {"trainer.batch_size": 3}, output=folder / "run")
+    assert not caught.value.advice
+
+
 def test_a_run_that_was_finished_while_its_budget_was_measured_goes_on(folder: Path) -> None:
     made = pipeline(folder)
     del made["trainer"]["steps"]

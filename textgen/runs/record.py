@@ -27,6 +27,7 @@ from textgen.runs.identity import identity
 from textgen.runs.splitting import unknown_share
 
 _NO_CHECKPOINT: Final = "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
+_UNFINISHED: Final = "with what it had before it resumes; when `textgen finish` has ended it, it goes on with more"
 _NO_STATE: Final = (
     "more steps would have made every one of its steps another, since the learning rate depends on their number from "
     "the first one on; it has to be trained anew"
@@ -60,7 +61,11 @@ def compare(
     if record is None or not (changes := _changes(record, fingerprint(pipeline, digest))):
         return False
     if not _is_extended(pipeline, record, changes):
-        raise RunMismatchError(directory.path, changes)
+        turned = [Difference(each.key, each.now, each.before) for each in changes]
+        pairs = zip(changes, turned, strict=True)
+        of_length = all(_is_more(pipeline.trainer, a) or _is_more(pipeline.trainer, b) for a, b in pairs)
+        unfinished = of_length and record["status"] != "finished"
+        raise RunMismatchError(directory.path, changes, advice=_UNFINISHED if unfinished else "")
     return True
 
 
