@@ -111,6 +111,16 @@ def test_every_pipeline_is_checked_before_any_starts(sweep: Callable[..., Any], 
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_error_of_several_lines_is_told_whole(sweep: Callable[..., Any], pipeline: Path) -> None:
+    arguments = ("--set", "model.added=0.1", "--output", "s")
+    assert sweep(*arguments).code == 0
+    pipeline.write_text(pipeline.read_text().replace("steps = 6", "steps = 5"))
+    again = sweep(*arguments)
+    assert again.code == 1
+    (line,) = (line for line in again.stderr.splitlines() if line.startswith("textgen: error: added=0.1"))
+    assert "trainer.steps: 6 before, 5 now" in line
+
+
 def test_a_failed_trial_does_not_end_the_others(sweep: Callable[..., Any], pipeline: Path, tmp_path: Path) -> None:
     arguments = ("--set", "trainer.fails_at=3,99", "--set", "model.added=0.1,5.0", "--jobs", "2", "--output", "s")
     done = sweep(*arguments, "--json")

@@ -34,7 +34,7 @@ JOURNAL: Final = "study.journal"
 _LOCKS: Final = ".locks"
 _NAME: Final = "textgen"
 _STUDY: Final = "study"
-_WARM_UP: Final = 2  # evaluations that no trial is pruned at
+_WARM_UP: Final = 2  # the first evaluation at which a trial may be pruned
 _SAME: Final = ("seed", "tokenizer", "data", "model", "trainer")  # what trials share, but for what is searched
 _DIRECTORY: Final = "directory"
 

@@ -147,10 +147,11 @@ def _error(log: Path, code: int, found: RunSummary | None) -> str:
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         lines = []
-    said = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    at = [place for place, line in enumerate(lines) if line.startswith(_ERROR)]  # which may go on over several lines
+    said = [" ".join(map(str.strip, lines[at[-1] :])).removeprefix(_ERROR)] if at else []
     recorded = [found.cause] if found is not None and found.cause else []
     written = [line for line in lines if line.strip()]
-    return next(iter([*said[-1:], *recorded, *written[-1:]]), f"exit code {code}")
+    return next(iter([*said, *recorded, *written[-1:]]), f"exit code {code}")
 
 
 def _stop(sweep: Sweep) -> None:
