@@ -50,6 +50,7 @@ def test_quickstart_writes_mostly_real_words(tmp_path: Path) -> None:
     assert sum(word in known for word in words) / len(words) > 0.7
 
 
+@pytest.mark.filterwarnings("ignore:the run makes 20 steps, and its budget of")
 def test_my_text_runs(tmp_path: Path) -> None:
     text = f"corpus.path={json.dumps(str(STORY))}"
     overrides = ["device=cpu", "trainer.first.steps=20", "model.first.hidden_size=32", text]
