@@ -326,9 +326,9 @@ class Processes:
         thread.join(_PATIENCE)
         return answers[0] if answers else ""
 
-    def is_lost(self, error: Exception) -> bool:
+    def is_lost(self, error: RuntimeError) -> bool:
         """Whether an error of torch is about other processes."""
-        return isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
+        return bool(_LOST.search(str(error)))
 
     def _delta(self) -> timedelta:
         return timedelta(seconds=self.timeout)

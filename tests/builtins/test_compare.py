@@ -51,6 +51,12 @@ def runs(finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path) 
     return folder
 
 
+def test_a_prompt_that_a_model_cannot_read_is_said(runs: Path) -> None:
+    made = invoke(runs / "first", "--prompt", "the §", "--max-new-tokens", "3")
+    assert made.stderr == "textgen: warning: first continues the prompt without what its vocabulary lacks: '§'\n"
+    assert not invoke(runs / "first", "--prompt", "the ", "--max-new-tokens", "3").stderr
+
+
 def test_runs_are_compared(runs: Path, tmp_path: Path) -> None:
     found = json.loads(invoke(runs, "--json", "--seed", "3", "--max-new-tokens", "9").stdout)
     rows = {row["name"]: row for row in found["runs"]}

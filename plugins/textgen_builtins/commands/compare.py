@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import click
 
-from textgen import TextgenError, UsageError
+from textgen import PromptError, TextgenError, UsageError
 from textgen.files.durable import write_atomic
 from textgen_builtins.commands import comparison_page, curves, text
 from textgen_builtins.commands.compared import ComparedRun, differences, ranked, read_runs, warning
 from textgen_builtins.commands.runs import as_row
 
 if TYPE_CHECKING:
-    from textgen import Engine
+    from textgen import Engine, Generator
 
 _LEAST_COLUMN: Final = 30
 _BEGINNING: Final = 1 << 10  # bytes that tell what a file is
@@ -136,6 +136,7 @@ def _with_texts(
             with generator:
                 if prompt is None:
                     prompt = str(generator.tables.get("generate", {}).get("prompt", ""))
+                _tell_what_is_left_out(run.label, generator, prompt)
                 written = generator.generate(
                     prompt, max_new_tokens=max_new_tokens, seed=seed, unknown_characters="skip", echo=False
                 )
@@ -143,6 +144,15 @@ def _with_texts(
         except TextgenError as error:
             made.append(attrs.evolve(run, why_no_text=str(error)))
     return prompt or "", made
+
+
+def _tell_what_is_left_out(label: str, generator: Generator, prompt: str) -> None:
+    try:
+        generator.encode_prompt(prompt)  # as the run has it
+    except PromptError as error:
+        lacking = ", ".join(map(repr, error.characters))
+        told = f"{label} continues the prompt without what its vocabulary lacks: {lacking}"
+        click.echo(f"textgen: warning: {text.printable(told)}", err=True)
 
 
 def _check_file(option: str, file: str, is_ours: Callable[[bytes], bool]) -> None:

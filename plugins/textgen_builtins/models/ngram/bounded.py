@@ -19,7 +19,7 @@ import attrs
 import numpy as np
 
 from textgen.protocols import Ids
-from textgen_builtins.models.ngram.passes import MOST, Job
+from textgen_builtins.models.ngram.passes import MOST, TICKS, Job
 from textgen_builtins.models.ngram.pruning import prune_by_entropy
 from textgen_builtins.models.ngram.shards import blocks, ranges
 from textgen_builtins.models.ngram.smoothing import Floats, Ints, discounts_of
@@ -31,7 +31,6 @@ _BYTES_PER_NGRAM: Final = 78  # of memory while a model is made of them
 _MODEL: Final = 150 * 10**6  # bytes of a process with a model, beside its n-grams: NumPy, and rows kept ready
 _FIXED: Final = 40 << 20  # bytes of a process before it does anything
 _LEAST_ROWS, _MOST_ROWS = 1 << 12, 1 << 21  # the most take some tenths of a second, after which a run may be stopped
-_TICKS: Final = 20  # steps for each order beside those of the shards, as its task has them
 _TOKENS_PER_PROCESS: Final = 1 << 22  # below which another one costs more than it brings
 
 
@@ -107,7 +106,7 @@ class BoundedCounter:
             yield Progress(steps, int(here.sum()), loss)
         shards = [job.shard(f"chunk-{i}") for i in range(chunks)]
         parts = ranges(shards, job.chunk)
-        steps = chunks + len(parts) + job.order * (len(parts) + _TICKS) + 3 * job.order
+        steps = chunks + len(parts) + job.order * (len(parts) + TICKS) + 3 * job.order
         self._progress = Progress(steps, 0, loss)
         tasks: list[list[Any]] = [["merge_range", i, chunks, *part] for i, part in enumerate(parts)]
         for number, _ in workers.run(tasks):

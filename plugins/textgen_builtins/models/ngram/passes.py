@@ -21,7 +21,7 @@ from textgen_builtins.models.ngram.shards import Columns, Counts, Packing, Shard
 
 Task = Generator[None, None, Any]
 MOST: Final = 255  # counts above it are told as one, where a threshold is chosen
-_TICKS: Final = 20
+TICKS: Final = 20  # steps of a task over all shards, beside those of the shards
 
 
 @attrs.frozen
@@ -161,7 +161,7 @@ class _Order:
         with (self._folder / f"preceding-{self._n - 1}").open("wb") as file:
             for number, (low, high) in enumerate(parts, 1):
                 merge(self._shards, low, high)[1].tofile(file)
-                while shown * len(parts) < number * _TICKS:
+                while shown * len(parts) < number * TICKS:
                     shown += 1
                     yield None
         for shard in self._shards:
