@@ -73,3 +73,19 @@ def test_a_batch_that_loses_rows_reads_no_state(finished_run: Path, monkeypatch:
         given = watched.generate_many(prompts, batch_size=3, stop="e", max_new_tokens=30, **options)
         expected = generator.generate_many(prompts, stop="e", max_new_tokens=30, **options)
         assert [text.tokens for text in given] == [text.tokens for text in expected]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_recurrent_layers_are_not_computed_in_float16(cell: str) -> None:
+    """Which torch's autocast would take for those of cuDNN, whatever precision it was asked for."""
+    import torch
+
+    options = {"cell": cell, "layers": 2, "hidden_size": 16, "dropout": 0.1}
+    module: Any = make("model", "rnn", context(vocabulary=VOCABULARY, training=True, seed=3, device="cuda"), **options)
+    with torch.autocast("cuda", torch.bfloat16):
+        logits, state = module(torch.from_numpy(ids(3, 6)).cuda())
+        logits, state = module(torch.from_numpy(ids(3, 6)).cuda(), state)
+    assert {part.dtype for part in state} == {torch.float32}
+    logits.float().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
