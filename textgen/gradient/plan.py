@@ -49,6 +49,7 @@ class Plan:
     _measured: list[int] = attrs.field(factory=list, init=False)  # the steps after which they were
     measuring: bool = attrs.field(init=False)
     _stable_steps: int | None = attrs.field(default=None, init=False)
+    _decays_late: bool | None = attrs.field(default=None, init=False)  # the schedule, if it does at all
     _settled: dict[str, int | str] = attrs.field(factory=dict, init=False)
     _begun: float = attrs.field(factory=time.perf_counter, init=False)
     _times: list[float] = attrs.field(factory=list, init=False)
@@ -152,7 +153,8 @@ class Plan:
     def stable_steps(self, step: int) -> int:
         """How many steps, of which this one is made, are the same however many there will be."""
         if self.steps is None:  # while that is being measured, nothing decays
-            return step + 1 if self._stable(_SOME) else 0
+            self._decays_late = self._stable(_SOME) > 0 if self._decays_late is None else self._decays_late
+            return step + 1 if self._decays_late else 0
         if self._stable_steps is None:
             stable = self._stable(self.steps)
             self._stable_steps = max(stable, self._undecayed) if stable else 0
