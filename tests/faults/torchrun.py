@@ -3,12 +3,14 @@
 Usage: python tests/faults/torchrun.py alike [--models lstm,gpt2] [--steps 200]
        python tests/faults/torchrun.py killed [--timeout 15] [--only 0,3] [--sizes 1,2,3]
        python tests/faults/torchrun.py restarted [--timeout 15]
+       python tests/faults/torchrun.py agents [--timeout 15]
 
 `alike` trains each model in one process and in each of the sizes, and prints how far the losses of any evaluation, and
 of the training at it, are apart. `killed` stops, kills or starves a process or torchrun itself at each of the places
 below, in two processes; the run must end within the timeout and torchrun's own patience, and copies of it must resume
 in each of the sizes, to the losses of a run that nobody disturbed. `restarted` kills each of two processes once under
 `torchrun --max-restarts 1`, which must finish the run by itself, to the same losses and with every file whole.
+`agents` does so with two agents of torchrun, as on two machines, each of which counts restarts for itself.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -183,6 +186,28 @@ def restarted(timeout: float, steps: int = 40) -> bool:
     return good
 
 
+def agents(timeout: float, steps: int = 40) -> bool:
+    """Print how far the losses are from those of another run; whether both agents finished it and it is whole."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        write(folder, "lstm", steps)
+        finish(start(1, folder, "whole", 600))
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+        launcher += ["--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=run", f"--rdzv-endpoint=127.0.0.1:{port}"]
+        at_step = [str(AT_PLACE), "1", "KILL", "textgen.gradient.optimization:Optimization.step", "20"]
+        extra = {"OMP_NUM_THREADS": "1", "TEXTGEN_PROCESS_TIMEOUT": str(timeout), "PIDS": str(folder)}
+        command = [*launcher, *at_step, "run", "p.toml", "-q", "-o", "run"]
+        for process in [piped(command, folder, extra) for _ in range(2)]:
+            finish(process)
+        finish(piped([sys.executable, "-m", "textgen", "verify", "run"], folder, {}))
+        far = apart(folder / "whole", folder / "run")
+        print(f"two agents, KILL of one's process, restarted together: whole, losses within {far:.1e}", flush=True)
+        return far < 1e-4 and (folder / "struck").exists()
+
+
 def _strike(folder: Path, output: str, timeout: float, *at_place: str) -> str:
     """Start two processes, one of which something happens to; what is wrong with how they end, or ""."""
     struck = folder / "struck"
@@ -220,7 +245,7 @@ def _is_alive(file: Path) -> bool:
 def main() -> None:
     """Run what the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["alike", "killed", "restarted"])
+    parser.add_argument("what", choices=["alike", "killed", "restarted", "agents"])
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--sizes", default="1,2,3")
@@ -233,7 +258,7 @@ def main() -> None:
     elif given.what == "killed":
         good = killed(given.timeout, [int(number) for number in given.only.split(",")], sizes)
     else:
-        good = restarted(given.timeout)
+        good = (agents if given.what == "agents" else restarted)(given.timeout)
     sys.exit(not good)
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +13,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from commands import environment, run_textgen
+from commands import run_textgen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -145,40 +142,6 @@ def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
         built, closed = ([name for what, name in notes if what == each] for each in ("built", "closed"))
         assert len(built) >= 2
         assert sorted(closed) == sorted(built), "each process closes what it built, once"
-
-
-def test_two_agents_of_torchrun_go_on_together_when_one_loses_its_process(tmp_path: Path) -> None:
-    """As on two machines. They keep one store, and count restarts each for itself."""
-    tables = write(tmp_path)
-    alone = textgen.run(tables, output=tmp_path / "alone")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    path = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    extra = {
-        "PYTHONPATH": os.pathsep.join(path),
-        "OMP_NUM_THREADS": "1",
-        "TEXTGEN_PROCESS_TIMEOUT": "30",
-        "PIDS": str(tmp_path),
-    }
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-id=run", f"--rdzv-endpoint=127.0.0.1:{port}", "--shutdown-timeout=5"]
-    at_step = [str(AT_PLACE), "1", "KILL", "textgen.gradient.optimization:Optimization.step", "15"]
-    command = [*launcher, *at_step, "run", "p.toml", "-q", "-o", "run"]
-    agents = []
-    for number in range(2):
-        with open(tmp_path / f"{number}.log", "w") as log:
-            streams = {"stdout": log, "stderr": subprocess.STDOUT}
-            agents.append(subprocess.Popen(command, cwd=tmp_path, env=environment(extra=extra), **streams))
-    try:
-        codes = [agent.wait(120) for agent in agents]
-    finally:
-        for agent in agents:
-            agent.kill()
-    logs = [(tmp_path / f"{number}.log").read_text() for number in range(2)]
-    assert codes == [0, 0], logs
-    assert (tmp_path / "struck").exists()
-    assert_alike(tmp_path / "run", alone.path)
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=3))
