@@ -89,6 +89,8 @@ class Progress:
         if loss is not None:
             self._best = min(self._best, loss)
             self._losses = f", val {loss:.3f}, best {self._best:.3f}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {event.training_loss:.3f}{self._losses}", refresh=False)
         last = self._latest
         if self._has_bar() or last is None:
             return
