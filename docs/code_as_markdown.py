@@ -44,8 +44,16 @@ def _documented(name: str, value: Any, level: int = 2) -> str:
     heading = f"{'#' * level} `{name}`\n"
     if not inspect.isclass(value):
         return _joined([heading, *_function(value, name)])
-    inherited = [text(base.__doc__) for base in _inner_bases(value) if not base.__name__.startswith("_")]
-    parts = [heading, _fence(_class_lines(value)), text(value.__doc__), *inherited, *_fields_table(value)]
+    inherited = [
+        text(base.__doc__) for base in _inner_bases(value) if not base.__name__.startswith("_")
+    ]
+    parts = [
+        heading,
+        _fence(_class_lines(value)),
+        text(value.__doc__),
+        *inherited,
+        *_fields_table(value),
+    ]
     for member, function in _members(value).items():
         parts += [f"{'#' * (level + 1)} `{name}.{member}`\n", *_function(function, member)]
     return _joined(parts)
@@ -55,7 +63,9 @@ def defined(module: ModuleType) -> list[str]:
     """The public classes, functions, constants and type aliases of a module, in the order of its source."""
     names: list[str] = []
     for node in ast.parse(inspect.getsource(module)).body:
-        names += [node.name] if isinstance(node, ast.ClassDef | ast.FunctionDef) else _assigned(node)
+        names += (
+            [node.name] if isinstance(node, ast.ClassDef | ast.FunctionDef) else _assigned(node)
+        )
     return [name for name in names if not name.startswith("_")]
 
 
@@ -68,7 +78,9 @@ def text(doc: str | None) -> str:
         if columns:
             if not in_list and lines and lines[-1]:
                 lines.append("")
-            names = ", ".join(name if " " in name else f"`{name}`" for name in columns[1].split(", "))
+            names = ", ".join(
+                name if " " in name else f"`{name}`" for name in columns[1].split(", ")
+            )
             lines.append(f"- {names}: {escape(columns[2])}")
         elif in_list and line.startswith(" "):
             lines.append(f"  {escape(line.strip())}")
@@ -102,27 +114,46 @@ def aliases(page: str) -> Iterator[tuple[str, ModuleType]]:
         if not module_name.startswith("textgen.") or not getattr(module, "__file__", None):
             continue
         for node in ast.parse(inspect.getsource(module)).body:
-            is_alias = isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias"
-            if is_alias and re.search(rf"\b{(name := _assigned(node)[0])}\b", code) and not name.startswith("_"):
+            is_alias = (
+                isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias"
+            )
+            if (
+                is_alias
+                and re.search(rf"\b{(name := _assigned(node)[0])}\b", code)
+                and not name.startswith("_")
+            ):
                 found.setdefault(name, module)
     yield from sorted(found.items())
 
 
 def _assigned(node: ast.stmt) -> list[str]:
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    targets = (
+        node.targets
+        if isinstance(node, ast.Assign)
+        else [node.target]
+        if isinstance(node, ast.AnnAssign)
+        else []
+    )
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _class_lines(cls: Any) -> list[str]:
     """`class Name(Base):` with its fields; without any, `class Name(Base)`, then how it is made."""
-    bases = ", ".join(base.__name__ for base in cls.__bases__ if base not in (object, *_inner_bases(cls)))
+    bases = ", ".join(
+        base.__name__ for base in cls.__bases__ if base not in (object, *_inner_bases(cls))
+    )
     bases = "TypedDict" if hasattr(cls, "__total__") else bases
     head = f"class {cls.__name__}({bases})" if bases else f"class {cls.__name__}"
     fields = [f"    {name}: {kind}{_default(default)}" for name, kind, default, _ in _fields(cls)]
     if fields:
         return [f"{head}:", *fields]
     init = vars(cls).get("__init__")
-    if not inspect.isfunction(init) or "Protocol" in bases or attrs.has(cls) or not _is_for_users(init):
+    if (
+        not inspect.isfunction(init)
+        or "Protocol" in bases
+        or attrs.has(cls)
+        or not _is_for_users(init)
+    ):
         return [head]
     return [head, "", *_signature(init, cls.__name__, returns=False)]
 
@@ -130,16 +161,23 @@ def _class_lines(cls: Any) -> list[str]:
 def _is_for_users(init: Any) -> bool:
     """Whether a constructor takes nothing but what the public API or the standard library has."""
     kinds = " ".join(str(kind) for name, kind in init.__annotations__.items() if name != "return")
-    return set(re.findall(r"\b[A-Z]\w+", kinds)) <= _GENERAL | {*textgen.__all__, *defined(protocols)}
+    return set(re.findall(r"\b[A-Z]\w+", kinds)) <= _GENERAL | {
+        *textgen.__all__,
+        *defined(protocols),
+    }
 
 
 def _fields(cls: Any) -> Iterator[tuple[str, str, Any, str]]:
     """(name, annotation, default, help) of the public fields of an attrs class or a TypedDict."""
     if attrs.has(cls):
-        annotations = {name: kind for base in reversed(cls.__mro__) for name, kind in _annotations(base)}
+        annotations = {
+            name: kind for base in reversed(cls.__mro__) for name, kind in _annotations(base)
+        }
         for field in attrs.fields(cls):
             if not field.name.startswith("_"):
-                default = inspect.Parameter.empty if field.default is attrs.NOTHING else field.default
+                default = (
+                    inspect.Parameter.empty if field.default is attrs.NOTHING else field.default
+                )
                 yield field.name, annotations[field.name], default, field.metadata.get("help", "")
     elif hasattr(cls, "__total__"):
         yield from ((name, kind, inspect.Parameter.empty, "") for name, kind in _annotations(cls))
@@ -157,7 +195,9 @@ def _annotation(kind: Any) -> str:
 
 def _fields_table(cls: Any) -> Iterator[str]:
     """What each field of an attrs class does, if they say so."""
-    rows = [f"| `{name}` | {escape(told, cell=True)} |" for name, _, _, told in _fields(cls) if told]
+    rows = [
+        f"| `{name}` | {escape(told, cell=True)} |" for name, _, _, told in _fields(cls) if told
+    ]
     if rows:
         yield "\n".join(["| field | what it does |", "| --- | --- |", *rows]) + "\n"
 
@@ -166,7 +206,11 @@ def _inner_bases(cls: Any) -> list[Any]:
     """The classes of textgen that it inherits from and that are not public: what they have is told as its own."""
     modules = (protocols, documents, data, events)
     public = {*textgen.__all__, *(name for module in modules for name in defined(module))}
-    return [base for base in cls.__mro__[1:] if base.__module__.startswith("textgen") and base.__name__ not in public]
+    return [
+        base
+        for base in cls.__mro__[1:]
+        if base.__module__.startswith("textgen") and base.__name__ not in public
+    ]
 
 
 def _members(cls: Any) -> dict[str, Any]:
@@ -174,7 +218,9 @@ def _members(cls: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in (*reversed(_inner_bases(cls)), cls):
         for name, value in vars(base).items():
-            is_member = inspect.isfunction(value) or isinstance(value, property | classmethod | staticmethod)
+            is_member = inspect.isfunction(value) or isinstance(
+                value, property | classmethod | staticmethod
+            )
             is_cached = isinstance(value, cached_property)
             is_public = not name.startswith("_") or (name == "__call__" and inspect.getdoc(value))
             if (is_member or is_cached) and is_public:
@@ -186,7 +232,9 @@ def _function(value: Any, name: str) -> Iterator[str]:
     """Signature and docstring of a function, method or property."""
     if isinstance(value, property | cached_property):
         getter = value.fget if isinstance(value, property) else value.func
-        yield _fence([f"{name}: {_annotation(inspect.signature(getter).return_annotation)}  # property"])
+        yield _fence(
+            [f"{name}: {_annotation(inspect.signature(getter).return_annotation)}  # property"]
+        )
         yield text(getter.__doc__)
         return
     function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
@@ -198,13 +246,17 @@ def _function(value: Any, name: str) -> Iterator[str]:
 
 
 def _takes_anything(function: Any) -> bool:
-    return any(each.kind is each.VAR_KEYWORD for each in inspect.signature(function).parameters.values())
+    return any(
+        each.kind is each.VAR_KEYWORD for each in inspect.signature(function).parameters.values()
+    )
 
 
 def _signature(function: Any, name: str, *, returns: bool = True) -> list[str]:
     """`name(first: int, *, second: str = "") -> str`, over several lines where it is long."""
     signature = inspect.signature(function)
-    parameters = [each for each in signature.parameters.values() if each.name not in ("self", "cls")]
+    parameters = [
+        each for each in signature.parameters.values() if each.name not in ("self", "cls")
+    ]
     shown, last = [], None
     for each in parameters:
         if each.kind is each.KEYWORD_ONLY and last not in (each.KEYWORD_ONLY, each.VAR_POSITIONAL):
@@ -228,7 +280,9 @@ def _parameter(parameter: inspect.Parameter) -> str:
     stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
     if parameter.annotation is parameter.empty:
         return f"{stars}{parameter.name}{_default(parameter.default).replace(' ', '')}"
-    return f"{stars}{parameter.name}: {_annotation(parameter.annotation)}{_default(parameter.default)}"
+    return (
+        f"{stars}{parameter.name}: {_annotation(parameter.annotation)}{_default(parameter.default)}"
+    )
 
 
 def _default(default: Any) -> str:

@@ -29,7 +29,9 @@ def main() -> None:
     rows = list(csv.DictReader(TABLE.open(encoding="utf-8")))
     if len(sys.argv) == 3:
         for series, path in zip(("clipped", "normalized"), sys.argv[1:], strict=True):
-            evaluations = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            evaluations = [
+                json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()
+            ]
             for row, evaluation in zip(rows, evaluations, strict=True):
                 row[f"{series}_training"] = f"{evaluation['training_loss']:.4f}"
                 row[f"{series}_validation"] = f"{evaluation['validation_loss']:.4f}"
@@ -53,21 +55,32 @@ def draw(rows: list[dict[str, str]]) -> str:
         parts.append(f'<text x="{x + 31}" y="18.5" fill="{GREY}">{label}</text>')
         x += 60 + 7 * len(label)
     for split, left in PANELS:
-        parts.append(f'<text x="{left}" y="{TOP - 14}" fill="{GREY}" font-weight="bold">{split} loss</text>')
+        parts.append(
+            f'<text x="{left}" y="{TOP - 14}" fill="{GREY}" font-weight="bold">{split} loss</text>'
+        )
         for tick in (1.6, 1.8, 2.0, 2.2, 2.4, 2.6, 2.8, 3.0):
             y = height(tick)
-            parts.append(f'<path d="M{left} {y:.1f}h{PANEL_WIDTH}" stroke="{GREY}" stroke-opacity="0.3"/>')
-            parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" fill="{GREY}" text-anchor="end">{tick:.1f}</text>')
+            parts.append(
+                f'<path d="M{left} {y:.1f}h{PANEL_WIDTH}" stroke="{GREY}" stroke-opacity="0.3"/>'
+            )
+            parts.append(
+                f'<text x="{left - 8}" y="{y + 4:.1f}" fill="{GREY}" text-anchor="end">{tick:.1f}</text>'
+            )
         for epoch in (1, 20, 40, 60, 80, 100):
             place = f'x="{across(left, epoch):.1f}" y="{BOTTOM + 20}"'
             parts.append(f'<text {place} fill="{GREY}" text-anchor="middle">{epoch}</text>')
         middle = left + PANEL_WIDTH / 2
-        parts.append(f'<text x="{middle}" y="{BOTTOM + 40}" fill="{GREY}" text-anchor="middle">epoch</text>')
+        parts.append(
+            f'<text x="{middle}" y="{BOTTOM + 40}" fill="{GREY}" text-anchor="middle">epoch</text>'
+        )
         for series, _, colour in SERIES:
             points = " ".join(
-                f"{across(left, int(row['epoch'])):.1f},{height(float(row[f'{series}_{split}'])):.1f}" for row in rows
+                f"{across(left, int(row['epoch'])):.1f},{height(float(row[f'{series}_{split}'])):.1f}"
+                for row in rows
             )
-            parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+            parts.append(
+                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"/>'
+            )
     return "\n".join([*parts, "</svg>", ""])
 
 

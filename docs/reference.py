@@ -43,7 +43,18 @@ from textgen_builtins.starter.texts import STORY, TextFacts
 SPEED = 75_000  # characters a second, as `textgen init --speed` takes it
 MARK = "<!-- Written by `python docs/reference.py` from the code; changes made here are lost. -->\n"
 FILES = re.compile(r"(<!-- files: .*-->\n)(?:.*\n)*?(<!-- end of files -->\n)")
-ROOMS = ("files", "plugin", "pipeline", "contracts", "gradient", "generation", "runs", "tools", "cli", "testing")
+ROOMS = (
+    "files",
+    "plugin",
+    "pipeline",
+    "contracts",
+    "gradient",
+    "generation",
+    "runs",
+    "tools",
+    "cli",
+    "testing",
+)
 
 
 def main() -> int:
@@ -76,10 +87,17 @@ def starter_pipelines() -> dict[Path, str]:
     """Two of the example pipelines: what `textgen init` writes, for a machine of two cores."""
     story = starter_pipeline(STORY, 45, SPEED).replace('prompt = ""   ', 'prompt = "Nell "')
     story = story.replace("temperature = 0.8", "temperature = 0.5")
-    mine = TextFacts('type = "file"\npath = "my.txt"        # a file, folder, address, or a list of them', 200_000, 60)
+    mine = TextFacts(
+        'type = "file"\npath = "my.txt"        # a file, folder, address, or a list of them',
+        200_000,
+        60,
+    )
     texts = {"quickstart": story, "my-text": starter_pipeline(mine, 60, SPEED)}
     paths = {name: ROOT / f"docs/pipelines/{name}.toml" for name in texts}
-    return {paths[name]: text.replace("{file}", f"docs/pipelines/{name}.toml") for name, text in texts.items()}
+    return {
+        paths[name]: text.replace("{file}", f"docs/pipelines/{name}.toml")
+        for name, text in texts.items()
+    }
 
 
 def pipeline() -> str:
@@ -109,7 +127,9 @@ def components() -> str:
     """Every built-in component with its options."""
     plugins = textgen.PluginSet.discover()
     described = describe(plugins)["components"]
-    configs = {(offer.kind, offer.component.name): offer.component.config for offer in plugins.offers()}
+    configs = {
+        (offer.kind, offer.component.name): offer.component.config for offer in plugins.offers()
+    }
     parts = [
         "# Built-in components\n",
         "What `type` may name in a pipeline when no other package is installed. `textgen plugins --options` prints the "
@@ -118,7 +138,11 @@ def components() -> str:
     ]
     for row in described:
         doc = text(configs[row["kind"], row["name"]].__doc__)
-        parts += [f"## {row['kind'].capitalize()} `{row['name']}`\n", doc, options_table(row["options"])]
+        parts += [
+            f"## {row['kind'].capitalize()} `{row['name']}`\n",
+            doc,
+            options_table(row["options"]),
+        ]
     return "\n".join(parts)
 
 
@@ -138,7 +162,11 @@ def hooks() -> str:
 
 def contracts() -> str:
     """The protocols, and the documents, data and events that they speak of."""
-    parts = ["# Contracts\n", text(protocols.__doc__), "How to implement them: [hooks and contracts](../hooks.md).\n"]
+    parts = [
+        "# Contracts\n",
+        text(protocols.__doc__),
+        "How to implement them: [hooks and contracts](../hooks.md).\n",
+    ]
     for module in (protocols, documents, data, events):
         parts.append(f"## `{module.__name__}`\n")
         parts += [text(module.__doc__)] if module is not protocols else []
@@ -177,7 +205,10 @@ def api() -> str:
 
 def commands() -> str:
     """What `--help` of each command prints."""
-    parts = ["# Commands\n", "What `textgen COMMAND --help` prints, for each command. Exit codes and streams: "]
+    parts = [
+        "# Commands\n",
+        "What `textgen COMMAND --help` prints, for each command. Exit codes and streams: ",
+    ]
     parts[-1] += "[pipelines](../pipelines.md#exit-codes-and-streams).\n"
     for words in command_names([]):
         parts += [f"## `{' '.join(['textgen', *words])}`\n", f"```text\n{help_of(words)}\n```\n"]
@@ -243,7 +274,11 @@ def checks() -> str:
         if statement.anchor.partition("-")[0] != kind:
             kind = statement.anchor.partition("-")[0]
             parts.append(f"## {'Every component' if kind == 'component' else kind.capitalize()}\n")
-        parts += [f"### {statement.anchor}\n", f"**{text(statement.sentence).strip()}**\n", text(statement.advice)]
+        parts += [
+            f"### {statement.anchor}\n",
+            f"**{text(statement.sentence).strip()}**\n",
+            text(statement.advice),
+        ]
     return "\n".join(parts)
 
 
@@ -297,7 +332,9 @@ def default_of(option: Mapping[str, Any]) -> str:
 def components_table(rows: Iterable[Mapping[str, Any]]) -> str:
     """Components with their summary."""
     head = ["| kind | name | what it is |", "| --- | --- | --- |"]
-    cells = [f"| {row['kind']} | `{row['name']}` | {escape(row['summary'], cell=True)} |" for row in rows]
+    cells = [
+        f"| {row['kind']} | `{row['name']}` | {escape(row['summary'], cell=True)} |" for row in rows
+    ]
     return "\n".join([*head, *cells]) + "\n"
 
 

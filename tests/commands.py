@@ -14,9 +14,15 @@ import attrs
 import fork_server
 
 
-def environment(site: Iterable[Path] = (), extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(
+    site: Iterable[Path] = (), extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """This process's environment without variables of textgen and Python, but with `site` before its own PYTHONPATH."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("TEXTGEN_", "PYTHON"))}
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("TEXTGEN_", "PYTHON"))
+    }
     path = [*map(str, site), *filter(None, [os.environ.get("PYTHONPATH")])]
     return inherited | {"PYTHONPATH": os.pathsep.join(path)} | dict(extra or {})
 
@@ -50,14 +56,20 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*arguments: str | Path, folder: Path, site: Iterable[Path] = (), piped: bool = False) -> Iterator[Running]:
+def running(
+    *arguments: str | Path, folder: Path, site: Iterable[Path] = (), piped: bool = False
+) -> Iterator[Running]:
     """`textgen ARGUMENTS`; ended at the end, whatever has happened.
 
     piped  whether its stdin is a pipe too, and not empty
     """
     command, given = ["-m", "textgen", *map(str, arguments)], environment(site)
     flags = (os.O_RDONLY, os.O_WRONLY)
-    pipes = [os.pipe() if piped else [os.open(os.devnull, flag) for flag in flags], os.pipe(), os.pipe()]
+    pipes = [
+        os.pipe() if piped else [os.open(os.devnull, flag) for flag in flags],
+        os.pipe(),
+        os.pipe(),
+    ]
     theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
     ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
     try:
@@ -85,7 +97,9 @@ def wait_for(command: Running, phrase: str) -> str:
 
 def is_fresh(arguments: Sequence[object], extra: Mapping[str, str]) -> bool:
     """Whether a command is about its process: how Python starts, or what it takes to import."""
-    return "doctor" in arguments or any(name.startswith(("PYTHON", "LC_", "LANG")) for name in extra)
+    return "doctor" in arguments or any(
+        name.startswith(("PYTHON", "LC_", "LANG")) for name in extra
+    )
 
 
 def needs_torch(arguments: Sequence[object]) -> bool:
@@ -118,4 +132,6 @@ def run_with_torch(
     extra: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """`python ARGUMENTS` in `folder`, in a process that has imported torch: much quicker for what needs it."""
-    return fork_server.run([str(argument) for argument in arguments], folder, environment(site, extra))
+    return fork_server.run(
+        [str(argument) for argument in arguments], folder, environment(site, extra)
+    )

@@ -66,7 +66,11 @@ def _no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("MYPY_CACHE_DIR", str(shared / "mypy"))
         for name in os.environ:
-            if name.startswith("TEXTGEN_") or name.lower() in ("http_proxy", "all_proxy", "no_proxy"):
+            if name.startswith("TEXTGEN_") or name.lower() in (
+                "http_proxy",
+                "all_proxy",
+                "no_proxy",
+            ):
                 patch.delenv(name)
         yield
 
@@ -75,7 +79,9 @@ def _no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def python() -> Callable[..., Finished]:
     """Run this Python with arguments: `python("-c", "...", cwd=folder, env={"NAME": "value"})`."""
 
-    def run(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = "") -> Finished:
+    def run(
+        *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
+    ) -> Finished:
         process = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=cwd,
@@ -95,7 +101,9 @@ def python() -> Callable[..., Finished]:
 def textgen(python: Callable[..., Finished]) -> Callable[..., Finished]:
     """Run the command: `textgen("show", "pipeline.toml", cwd=folder)`; gives its stdout, stderr and exit code."""
 
-    def run(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = "") -> Finished:
+    def run(
+        *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
+    ) -> Finished:
         if is_fresh(arguments, env or {}):
             return python("-m", "textgen", *arguments, cwd=cwd, env=env, stdin=stdin)
         command, given = ["-m", "textgen", *map(str, arguments)], {**os.environ, **(env or {})}
@@ -105,7 +113,9 @@ def textgen(python: Callable[..., Finished]) -> Callable[..., Finished]:
     return run
 
 
-def make_tiny_pipeline(folder: Path, *, text: str = TEXT, observers: bool = False, **changes: Any) -> dict[str, Any]:
+def make_tiny_pipeline(
+    folder: Path, *, text: str = TEXT, observers: bool = False, **changes: Any
+) -> dict[str, Any]:
     """A pipeline as a mapping. A table among `changes` changes single keys, any other value replaces what is there."""
     corpus = folder / "corpus.txt"
     corpus.write_bytes(text.encode())
@@ -179,7 +189,9 @@ def lively(finished_run: Path) -> Generator:
     made = load(finished_run)
     draw = np.random.default_rng(6)
     tensors = made.model.tensors()
-    made.model.load_tensors({n: draw.normal(0, 2, a.shape).astype(a.dtype) for n, a in sorted(tensors.items())})
+    made.model.load_tensors(
+        {n: draw.normal(0, 2, a.shape).astype(a.dtype) for n, a in sorted(tensors.items())}
+    )
     assert len(set(made.generate("the ", max_new_tokens=100, temperature=0).tokens)) > 5
     return made
 
@@ -207,7 +219,9 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
         if request.get("kind", "command") == "command" or "PYTHONHASHSEED" in os.environ:
             return spawn(folder, path, time_limit)
         environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(folder / "tmp")}
-        done = fork_server.run(["-m", "textgen.testing.child", str(folder)], folder / "cwd", environment)
+        done = fork_server.run(
+            ["-m", "textgen.testing.child", str(folder)], folder / "cwd", environment
+        )
         (folder / "stdout").write_text(done.stdout, encoding="utf-8")
         (folder / "stderr").write_text(done.stderr, encoding="utf-8")
         return False

@@ -74,7 +74,9 @@ def start(
     Of Python's own options, it takes `-c`, `-m` and `-W error`. Ctrl-C interrupts it, even where this process was
     started in the background, and ignores it.
     """
-    request = json.dumps({"arguments": arguments, "folder": str(folder), "environment": dict(environment)})
+    request = json.dumps(
+        {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
+    )
     answer, reply = os.pipe()
     answers = open(answer, "rb", buffering=0)  # noqa: SIM115 - the process that is returned closes it
     with open(reply, "wb", buffering=0):
@@ -83,7 +85,12 @@ def start(
 
 
 def run(
-    arguments: list[str], folder: Path, environment: Mapping[str, str], *, stdin: str | None = None, torch: bool = True
+    arguments: list[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    stdin: str | None = None,
+    torch: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """`python ARGUMENTS` in `folder`, to its end, as `start` does.
 
@@ -171,7 +178,9 @@ def execute(arguments: list[str], folder: str, environment: dict[str, str]) -> N
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, (name, mode, buffering) in enumerate((("stdin", "r", -1), ("stdout", "w", -1), ("stderr", "w", 1))):
+    for number, (name, mode, buffering) in enumerate(
+        (("stdin", "r", -1), ("stdout", "w", -1), ("stderr", "w", 1))
+    ):
         old = getattr(sys, name)  # which takes them for what the server has
         new = open(number, mode, buffering, encoding=old.encoding, errors=old.errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, new)
@@ -208,7 +217,9 @@ def load_all(torch: bool) -> None:
     own = [entry for entry in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = own
     for package in OWN:
-        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        for module in pkgutil.walk_packages(
+            importlib.import_module(package).__path__, f"{package}."
+        ):
             if not re.search(r"__main__|testing|tests", module.name):
                 with contextlib.suppress(ImportError):
                     importlib.import_module(module.name)
@@ -228,7 +239,9 @@ class QuickEnd:
 
     def end(self) -> None:
         if self.code is not None:
-            with contextlib.suppress(OSError, ValueError):  # Python says what is wrong with the streams
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # Python says what is wrong with the streams
                 for stream in filter(None, (sys.stdout, sys.stderr)):
                     stream.flush()
                 os._exit(self.code)

@@ -13,12 +13,18 @@ from commands import run_with_torch
 AT_PLACE = Path(__file__).parent / "faults/at_place.py"
 
 
-def run_together(size: int, *arguments: str | Path, folder: Path) -> list[subprocess.CompletedProcess[str]]:
+def run_together(
+    size: int, *arguments: str | Path, folder: Path
+) -> list[subprocess.CompletedProcess[str]]:
     """`python ARGUMENTS` in `folder` in so many processes at a time; what became of each, by rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    path = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    path = [
+        str(Path(entry).absolute())
+        for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if entry
+    ]
     common = {
         "PYTHONPATH": os.pathsep.join(path),
         "MASTER_ADDR": "127.0.0.1",

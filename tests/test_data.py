@@ -28,13 +28,18 @@ def split(tokens: Any, **options: Any) -> Dataset:
 
 @given(st.integers(0, 3000), st.integers(1, 500), st.integers(2, 64))
 @example(100, 99, 64)
-def test_stretches_are_of_the_whole_text_and_as_many_as_asked_for(size: int, asked: int, places: int) -> None:
+def test_stretches_are_of_the_whole_text_and_as_many_as_asked_for(
+    size: int, asked: int, places: int
+) -> None:
     taken = stretches(np.arange(size), asked, places)
     assert len(taken) == min(size, asked)
     if size > asked:
         length = -(-asked // places)
         starts = taken[::length]
-        assert taken.tolist() == [start + i for start in starts.tolist() for i in range(length)][:asked]
+        assert (
+            taken.tolist()
+            == [start + i for start in starts.tolist() for i in range(length)][:asked]
+        )
         assert starts[0] == 0
         assert len(starts) < places or starts[-1] == size - length
 
@@ -44,13 +49,16 @@ def test_of_a_large_held_out_part_stretches_are_used() -> None:
     assert len(data.training) == 9_000
     assert len(data.validation) == 320
     with pytest.raises(
-        CorpusError, match=r"held-out part is too short: 8 tokens.*raise data.max_validation_tokens, shorten"
+        CorpusError,
+        match=r"held-out part is too short: 8 tokens.*raise data.max_validation_tokens, shorten",
     ):
         split(np.arange(10_000), max_validation_tokens=8, window_length=8)
 
 
 @given(st.integers(0, 60), st.integers(1, 8), st.integers(1, 10))
-def test_windows_hold_inputs_and_the_token_that_follows(size: int, length: int, stride: int) -> None:
+def test_windows_hold_inputs_and_the_token_that_follows(
+    size: int, length: int, stride: int
+) -> None:
     tokens = np.arange(size, dtype=np.uint8)
     windows = Windows(tokens, length, stride)
     starts = [start for start in range(0, size, stride) if start + length + 1 <= size]
@@ -96,7 +104,9 @@ def test_the_seeds_split(book: Path, tmp_path: Path) -> None:
     char = build(CharConfig(letters_only=True, lower_case=True), BuildContext(folder=tmp_path))
     char.fit(text())
     tokens = encode_corpus(text(), char, tmp_path / "tokens.bin")
-    options = DataOptions(window_length=32, window_stride=1, training_windows=10_000, validation_windows=5_000)
+    options = DataOptions(
+        window_length=32, window_stride=1, training_windows=10_000, validation_windows=5_000
+    )
     data = split_tokens(tokens, options, char)
     assert (len(tokens), data.vocab_size) == (173_428, 28)
     assert (tokens.dtype, tokens.flags.writeable) == (np.uint8, False)
@@ -105,12 +115,18 @@ def test_the_seeds_split(book: Path, tmp_path: Path) -> None:
     assert data.validation_windows().take([0])[0].tolist() == tokens[10_000:10_033].tolist()
 
 
-@given(st.integers(1, 3000), st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=3), st.integers(1, 400))
+@given(
+    st.integers(1, 3000),
+    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=3),
+    st.integers(1, 400),
+)
 @example(1, [0], 1)
 @example(2, [0], 1)
 @example(4**5, [0], 7)
 @example(4**5 + 1, [0], 7)
-def test_a_shuffle_has_every_index_once_however_it_is_sliced(size: int, key: list[int], batch: int) -> None:
+def test_a_shuffle_has_every_index_once_however_it_is_sliced(
+    size: int, key: list[int], batch: int
+) -> None:
     order = shuffled(size, *key)
     drawn = np.concatenate([order(start, start + batch) for start in range(0, size, batch)])
     assert np.array_equal(np.sort(drawn), np.arange(size))
@@ -139,7 +155,11 @@ def test_a_shuffle_of_very_many_costs_no_memory() -> None:
     ("text", "data", "sizes"),
     [
         ("", {}, ["0 characters"]),
-        ("too short", {"window_length": 16, "validation_fraction": 0.0}, ["9 training tokens", "needs 17"]),
+        (
+            "too short",
+            {"window_length": 16, "validation_fraction": 0.0},
+            ["9 training tokens", "needs 17"],
+        ),
         ("a" * 100, {"window_length": 95}, ["90 training tokens", "needs 96"]),
         ("a" * 100, {"window_length": 16, "validation_fraction": 0.1}, ["10 tokens", "needs 17"]),
         (
@@ -147,7 +167,11 @@ def test_a_shuffle_of_very_many_costs_no_memory() -> None:
             {"window_length": 16, "training_windows": 5, "validation_windows": 2},
             ["6 windows", "5 to", "2 to"],
         ),
-        ("a" * 100, {"window_length": 16, "validation_windows": 6}, ["6 windows", "1 to train", "6 to validate"]),
+        (
+            "a" * 100,
+            {"window_length": 16, "validation_windows": 6},
+            ["6 windows", "1 to train", "6 to validate"],
+        ),
         ("a" * 100, {"window_length": 10**19}, ["90 training tokens", f"needs {10**19 + 1}"]),
     ],
 )
@@ -163,7 +187,11 @@ def test_a_corpus_that_is_too_small_is_an_error_before_there_is_a_model(
     pipeline = write_pipeline(tiny_pipeline(text=text, data=data))
     # -X importtime lists every module that is loaded: without torch there is no model.
     failed = python("-X", "importtime", "-m", "textgen", "run", pipeline, cwd=tmp_path)
-    loaded = [line.rpartition("|")[2].strip() for line in failed.stderr.splitlines() if line.startswith("import time:")]
+    loaded = [
+        line.rpartition("|")[2].strip()
+        for line in failed.stderr.splitlines()
+        if line.startswith("import time:")
+    ]
     said = [line for line in failed.stderr.splitlines() if not line.startswith("import time:")]
     assert (failed.code, failed.stdout, len(said)) == (1, "", 1)
     assert all(size in said[0] for size in sizes), said[0]

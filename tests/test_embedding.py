@@ -83,17 +83,23 @@ def server(finished_run: Path) -> Iterator[httpx.Client]:
 
 
 def expected(generator: Generator, request: dict[str, Any]) -> str:
-    return generator.generate(request["prompt"], **{k: v for k, v in request.items() if k != "prompt"}).text
+    return generator.generate(
+        request["prompt"], **{k: v for k, v in request.items() if k != "prompt"}
+    ).text
 
 
-def test_requests_at_once_get_what_each_would_have_got_alone(server: httpx.Client, generator: Generator) -> None:
+def test_requests_at_once_get_what_each_would_have_got_alone(
+    server: httpx.Client, generator: Generator
+) -> None:
     def ask(request: dict[str, Any]) -> str:
         response = server.post("/generate", json=request)
         assert response.status_code == 200
         return response.text
 
     with ThreadPoolExecutor(len(REQUESTS)) as pool:
-        assert list(pool.map(ask, REQUESTS)) == [expected(generator, request) for request in REQUESTS]
+        assert list(pool.map(ask, REQUESTS)) == [
+            expected(generator, request) for request in REQUESTS
+        ]
 
 
 def test_the_text_comes_in_pieces(server: httpx.Client, generator: Generator) -> None:
@@ -106,7 +112,9 @@ def test_the_text_comes_in_pieces(server: httpx.Client, generator: Generator) ->
 
 def test_a_client_that_leaves_is_no_trouble(server: httpx.Client, generator: Generator) -> None:
     for _ in range(3):
-        with server.stream("POST", "/generate", json={"prompt": "the ", "max_new_tokens": 10_000}) as response:
+        with server.stream(
+            "POST", "/generate", json={"prompt": "the ", "max_new_tokens": 10_000}
+        ) as response:
             next(response.iter_text())
     assert server.post("/generate", json=REQUESTS[0]).text == expected(generator, REQUESTS[0])
 
@@ -168,13 +176,18 @@ if __name__ == "__main__":
     "error",
     [
         TextgenError("so"),
-        PipelineError([Fault("model.cell", "expected one of three", "5"), Fault("seed", "must be >= 0")], "a.toml"),
+        PipelineError(
+            [Fault("model.cell", "expected one of three", "5"), Fault("seed", "must be >= 0")],
+            "a.toml",
+        ),
         PromptError(["é", "ß"]),
         DeviceError("no such device", "cuda"),
         RunMismatchError(Path("runs/a"), [Difference("seed", 1, 2)]),
         CorpusError("too short", Path("a.txt")),
         PluginError("raised KeyError", plugin="p", distribution="d", version="1"),
-        ContractError("gave None", kind="model", component="c", plugin="p", distribution="d", version="1"),
+        ContractError(
+            "gave None", kind="model", component="c", plugin="p", distribution="d", version="1"
+        ),
         RunError("no run", Path("runs/a")),
         RunLockedError(Path("runs/a"), 7),
         CorruptFileError(Path("a"), "it changed", expected="1", actual="2"),
@@ -192,7 +205,9 @@ def test_an_error_comes_from_another_process_as_it_was_raised(error: TextgenErro
         assert again.exit_code == error.exit_code
 
 
-def test_the_library_logs_and_prints_nothing(python: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+def test_the_library_logs_and_prints_nothing(
+    python: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
     script = "import sys, textgen; textgen.load(sys.argv[1]).generate('the ', max_new_tokens=5)"
     done = python("-W", "error", "-c", script, finished_run, cwd=tmp_path)
     assert (done.code, done.stdout, done.stderr) == (0, "", "")

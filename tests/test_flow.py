@@ -39,7 +39,9 @@ class Notes:
             "textgen_samplers": ("sampler", noted_sampler),
             "textgen_observers": ("observer", NotedObserver),
         }
-        return types.SimpleNamespace(**{hook: self._hook(hook, *made) for hook, made in kinds.items()})
+        return types.SimpleNamespace(
+            **{hook: self._hook(hook, *made) for hook, made in kinds.items()}
+        )
 
     def _hook(self, hook: str, kind: str, make: Callable[..., Any]) -> Any:
         def build(config: NoteConfig, context: textgen.BuildContext) -> Any:
@@ -168,7 +170,12 @@ def test_the_flow_of_a_run(tmp_path: Path) -> None:
     plugins.register(notes.plugin(), "noted")
     noted = {"type": "noted"}
     kinds = ("corpus", "tokenizer", "model", "trainer")
-    tables = {**dict.fromkeys(kinds, noted), "sampler": [noted], "observer": [noted], "data": {"window_length": 8}}
+    tables = {
+        **dict.fromkeys(kinds, noted),
+        "sampler": [noted],
+        "observer": [noted],
+        "data": {"window_length": 8},
+    }
     tables |= {"device": "cpu", "generate": {"max_new_tokens": 1}}
     run = textgen.Engine(plugins).run(tables, output=tmp_path / "run")
     run.generator.close()

@@ -16,7 +16,9 @@ import textgen
 from textgen.events import Evaluation, RunFinished
 from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
 
-TEXT = "".join(f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60))
+TEXT = "".join(
+    f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
+)
 DATA = {"window_length": 16}
 RNN = {"type": "rnn", "hidden_size": 8}
 SGD = {"type": "sgd", "epochs": 2, "batch_size": 16}
@@ -57,8 +59,12 @@ class Offering(Net):
 
     def training_loss(self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None) -> Any:
         logits, after = self(tokens, state)
-        weights = torch.rand(self.total, generator=self.generator)[self.first : self.first + len(tokens)]
-        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        weights = torch.rand(self.total, generator=self.generator)[
+            self.first : self.first + len(tokens)
+        ]
+        losses = torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), targets, reduction="none"
+        )
         return (losses * weights[:, None]).mean(), after
 
 
@@ -125,7 +131,14 @@ def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 def train(**changes: Any) -> textgen.Run:
     """A run with a text, and what else is given."""
-    given = {"corpus": TEXT, "tokenizer": "char", "model": RNN, "trainer": SGD, "data": DATA, "device": "cpu"}
+    given = {
+        "corpus": TEXT,
+        "tokenizer": "char",
+        "model": RNN,
+        "trainer": SGD,
+        "data": DATA,
+        "device": "cpu",
+    }
     return textgen.train(**{**given, **changes})
 
 
@@ -133,19 +146,26 @@ def test_a_text_trains_a_model_in_memory() -> None:
     run = train()
     assert (run.path, run.outcome, run.generations) == (None, "trained", ())
     assert len(run.generator.generate("Once", max_new_tokens=20).text) == 20
-    assert set("".join(g.text for g in run.generator.generate_many(["Once"], n=4, max_new_tokens=20))) <= set(TEXT)
+    assert set(
+        "".join(g.text for g in run.generator.generate_many(["Once"], n=4, max_new_tokens=20))
+    ) <= set(TEXT)
     with pytest.raises(textgen.UsageError, match="only a generator of a run directory"):
         run.generator.copy_index()
 
 
 def test_a_run_in_memory_that_is_stopped_promises_no_checkpoint() -> None:
-    with pytest.raises(textgen.Interrupted, match=r"^stopped after step 1; a run without output keeps no checkpoint$"):
+    with pytest.raises(
+        textgen.Interrupted,
+        match=r"^stopped after step 1; a run without output keeps no checkpoint$",
+    ):
         train(cancelled=lambda: True)
 
 
 def test_texts_are_documents() -> None:
     run = train(
-        corpus=TEXT.splitlines(), trainer={**SGD, "epochs": 30, "learning_rate": 2.0}, model={**RNN, "hidden_size": 24}
+        corpus=TEXT.splitlines(),
+        trainer={**SGD, "epochs": 30, "learning_rate": 2.0},
+        model={**RNN, "hidden_size": 24},
     )
     made = run.generator.generate_many([""], n=20, max_new_tokens=300)
     assert sum(generation.finish_reason == "end" for generation in made) > 10
@@ -154,8 +174,17 @@ def test_texts_are_documents() -> None:
 def test_it_is_what_a_run_of_the_same_pipeline_makes(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     corpus = {"type": "file", "path": str(tmp_path / "text.txt")}
-    tables = {"tokenizer": {"type": "char"}, "model": RNN, "trainer": SGD, "data": DATA, "device": "cpu", "seed": 5}
-    run = textgen.run({**tables, "corpus": corpus, "generate": {"max_new_tokens": 30}}, output=tmp_path / "run")
+    tables = {
+        "tokenizer": {"type": "char"},
+        "model": RNN,
+        "trainer": SGD,
+        "data": DATA,
+        "device": "cpu",
+        "seed": 5,
+    }
+    run = textgen.run(
+        {**tables, "corpus": corpus, "generate": {"max_new_tokens": 30}}, output=tmp_path / "run"
+    )
     same = train(seed=5, generate={"max_new_tokens": 30})
     assert same.generations == run.generations
     assert same.generator.model_id == run.generator.model_id
@@ -172,9 +201,13 @@ def test_a_torch_module_is_trained_as_it_is() -> None:
             if isinstance(event, Evaluation):
                 losses.append(event.validation_loss)
 
-    run = train(model=module, tokenizer=Bytes(), trainer={"type": "adamw", "epochs": 4}, observers=[Watch()])
+    run = train(
+        model=module, tokenizer=Bytes(), trainer={"type": "adamw", "epochs": 4}, observers=[Watch()]
+    )
     assert losses[-1] < losses[0]
-    assert all(not torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())
+    assert all(
+        not torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items()
+    )
     text = run.generator.generate("ONCE", max_new_tokens=30).text
     with torch.no_grad():
         for parameter in module.parameters():
@@ -197,7 +230,11 @@ def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model(workers: in
         runs[cls] = train(model=cls(), tokenizer=Bytes(), trainer=trainer)
         assert type(runs[cls].generator.module()) is cls
     assert "head" not in roles[Net]
-    assert roles[Offering] == roles[Inheriting] == ("embedding", *["matrix"] * 2, *["vector"] * 2, "head", "vector")
+    assert (
+        roles[Offering]
+        == roles[Inheriting]
+        == ("embedding", *["matrix"] * 2, *["vector"] * 2, "head", "vector")
+    )
     assert len({run.generator.model_id for run in runs.values()}) == 2
     assert runs[Offering].generator.model_id == runs[Inheriting].generator.model_id
     assert GradientModel.of(Offering()).distributed is False
@@ -208,7 +245,10 @@ def test_the_roles_of_a_module_name_its_own_parameters() -> None:
         def parameter_roles(self) -> dict[str, str]:
             return {"module.head.weight": "head"}
 
-    with pytest.raises(textgen.ContractError, match=r"parameter_roles names module\.head\.weight, which are not param"):
+    with pytest.raises(
+        textgen.ContractError,
+        match=r"parameter_roles names module\.head\.weight, which are not param",
+    ):
         train(model=Wrong(), tokenizer=Bytes())
 
 
@@ -231,16 +271,30 @@ def test_every_kind_of_component_may_be_an_object(tmp_path: Path) -> None:
         def observe(self, event: Any) -> None:
             events.append(event)
 
-    tables = {"corpus": Lines(60), "tokenizer": Bytes(), "model": Net(), "trainer": {"type": "adamw", "epochs": 1}}
-    tables |= {"sampler": [only_e, {"type": "temperature"}], "observer": [Watch()], "data": DATA, "device": "cpu"}
+    tables = {
+        "corpus": Lines(60),
+        "tokenizer": Bytes(),
+        "model": Net(),
+        "trainer": {"type": "adamw", "epochs": 1},
+    }
+    tables |= {
+        "sampler": [only_e, {"type": "temperature"}],
+        "observer": [Watch()],
+        "data": DATA,
+        "device": "cpu",
+    }
     tables["default_observers"] = False
-    run = textgen.Engine().run({**tables, "generate": {"max_new_tokens": 5}}, output=tmp_path / "run")
+    run = textgen.Engine().run(
+        {**tables, "generate": {"max_new_tokens": 5}}, output=tmp_path / "run"
+    )
     assert run.generations[0].tokens == (5,) * 5
     assert isinstance(events[-1], RunFinished)
     origins = {(c["kind"], c["distribution"]) for c in run.generator.record["components"]}
     objects = {(kind, "object") for kind in ("corpus", "tokenizer", "model", "sampler", "observer")}
     assert origins == {*objects, ("trainer", "textgen-engine"), ("sampler", "textgen-engine")}
-    again = textgen.Engine().run({**tables, "model": Net(), "generate": {"max_new_tokens": 5}}, output=tmp_path / "run")
+    again = textgen.Engine().run(
+        {**tables, "model": Net(), "generate": {"max_new_tokens": 5}}, output=tmp_path / "run"
+    )
     assert again.outcome == "skipped"
     assert again.generations == run.generations
 
@@ -251,13 +305,19 @@ def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -
     with pytest.raises(textgen.RunError, match="holds a run already; choose another folder"):
         run.save(tmp_path / "saved")
     for given, missing, again in (
-        ({}, "tokenizer 'bytes', model 'net', sampler 'only-e'", "tokenizer=tokenizer, model=model, sampler=[sampler]"),
+        (
+            {},
+            "tokenizer 'bytes', model 'net', sampler 'only-e'",
+            "tokenizer=tokenizer, model=model, sampler=[sampler]",
+        ),
         ({"tokenizer": Bytes(), "sampler": only_e}, "model 'net'", "model=model"),
         ({"model": Net(), "tokenizer": Bytes()}, "sampler 'only-e'", r"sampler=[sampler]"),
     ):
         with pytest.raises(textgen.UsageError) as caught:
             textgen.load(tmp_path / "saved", **given)
-        assert f"made with objects of a program ({missing}); give them again, as in " in str(caught.value)
+        assert f"made with objects of a program ({missing}); give them again, as in " in str(
+            caught.value
+        )
         assert f"textgen.load(path, {again})" in str(caught.value)
     objects = {"tokenizer": Bytes(), "model": Net()}
     loaded = textgen.load(tmp_path / "saved", **objects, sampler=[])
@@ -271,20 +331,29 @@ def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -
 
     said = r"' refuses the weights of the run: embedding\.weight is \(64, 12\) in the run and \(63, 12\) in the model; "
     for kind in (Net, OwnLoading):  # with an error of GradientModel, and one of torch
-        with pytest.raises(textgen.ContractError, match=f"{said}.*; give a model of the size that was trained"):
-            textgen.load(tmp_path / "saved", tokenizer=Bytes(), model=kind(vocab_size=63), sampler=[])
+        with pytest.raises(
+            textgen.ContractError, match=f"{said}.*; give a model of the size that was trained"
+        ):
+            textgen.load(
+                tmp_path / "saved", tokenizer=Bytes(), model=kind(vocab_size=63), sampler=[]
+            )
 
 
 def test_a_text_is_given_again_for_the_report_on_copies(tmp_path: Path) -> None:
     train(tokenizer=Bytes(), output=tmp_path / "run")
-    with pytest.raises(textgen.UsageError, match=r"\(corpus 'text'\); give them again, as in .*path, corpus=corpus\)"):
+    with pytest.raises(
+        textgen.UsageError,
+        match=r"\(corpus 'text'\); give them again, as in .*path, corpus=corpus\)",
+    ):
         textgen.load(tmp_path / "run", tokenizer=Bytes()).copy_index()
     with pytest.raises(textgen.CorpusError, match="had 3,230 characters, and has 6,460 now"):
         textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT * 2).copy_index()
     index = textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT).copy_index()
     assert index.report("ONCE 3 RAVENS").longest == 13
     Path("text.txt").write_text(TEXT)  # in the current folder
-    moved = textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus={"type": "file", "path": "text.txt"})
+    moved = textgen.load(
+        tmp_path / "run", tokenizer=Bytes(), corpus={"type": "file", "path": "text.txt"}
+    )
     assert moved.copy_index().report("ONCE 3 RAVENS").longest == 13
     Path("text.txt").unlink()
 
@@ -294,14 +363,20 @@ def test_a_trained_model_is_trained_on_another_text(tmp_path: Path) -> None:
     before = first.generator.generate("Once", max_new_tokens=20).text
     objects = {"model": first.generator.module(), "tokenizer": first.generator.tokenizer}
     second = train(corpus="no hills\n" * 60, **objects)
-    assert second.generator.tokenizer.vocab_size == first.generator.tokenizer.vocab_size == len(set(TEXT)) + 1
+    assert (
+        second.generator.tokenizer.vocab_size
+        == first.generator.tokenizer.vocab_size
+        == len(set(TEXT)) + 1
+    )
     assert second.generator.model_id != first.generator.model_id
     assert first.generator.generate("Once", max_new_tokens=20).text == before
     second.save(tmp_path / "saved")
     loaded = textgen.load(tmp_path / "saved", tokenizer="char", model=RNN)
     assert np.array_equal(loaded.logits("hills"), second.generator.logits("hills"))
     first.save(tmp_path / "first")
-    started = train(corpus="no hills\n" * 60, tokenizer=None, model={"start": str(tmp_path / "first")})
+    started = train(
+        corpus="no hills\n" * 60, tokenizer=None, model={"start": str(tmp_path / "first")}
+    )
     assert started.generator.model_id == second.generator.model_id
 
 
@@ -336,19 +411,36 @@ def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": torch.nn.Linear}, "model: the object that is given is the class Linear itself, and must be an"),
-        ({"tokenizer": object()}, "tokenizer: the object that is given is of type object, which has no method 'fit'"),
-        ({"corpus": Path("text.txt")}, "corpus: a text is expected, and this names a file; give .*file.*text.txt"),
-        ({"corpus": __file__}, "corpus: a text is expected, and this names a file; give .*type.*file.*test_objects.py"),
+        (
+            {"model": torch.nn.Linear},
+            "model: the object that is given is the class Linear itself, and must be an",
+        ),
+        (
+            {"tokenizer": object()},
+            "tokenizer: the object that is given is of type object, which has no method 'fit'",
+        ),
+        (
+            {"corpus": Path("text.txt")},
+            "corpus: a text is expected, and this names a file; give .*file.*text.txt",
+        ),
+        (
+            {"corpus": __file__},
+            "corpus: a text is expected, and this names a file; give .*type.*file.*test_objects.py",
+        ),
         (
             {"trainer": torch.optim.SGD(Net().parameters())},
             r"no method 'train'; textgen\.gradient\.GradientTrainer makes",
         ),
         ({"model": "rmn"}, r"no model is called 'rmn'; did you mean 'rnn'\?"),
-        ({"corpus": "story"}, r"corpus: expected a table with type = one of .*story.*, given \"story\""),
+        (
+            {"corpus": "story"},
+            r"corpus: expected a table with type = one of .*story.*, given \"story\"",
+        ),
     ],
 )
-def test_what_cannot_be_a_component_is_an_error_before_any_work(changes: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_a_component_is_an_error_before_any_work(
+    changes: dict[str, Any], said: str
+) -> None:
     with pytest.raises(textgen.UsageError, match=said):
         train(**changes)
 
@@ -357,12 +449,18 @@ def test_what_fails_in_an_object_is_shown_with_its_line() -> None:
     def failing(logits: Any, history: Any) -> Any:
         raise ZeroDivisionError
 
-    with pytest.raises(textgen.ContractError, match=r"sampler 'failing' failed .*test_objects\.py:\d+"):
+    with pytest.raises(
+        textgen.ContractError, match=r"sampler 'failing' failed .*test_objects\.py:\d+"
+    ):
         train(sampler=[failing])
 
 
-def test_a_file_of_a_pipeline_has_no_texts(tmp_path: Path, write_pipeline: Callable[..., Path]) -> None:
-    path = write_pipeline({"corpus": TEXT, "tokenizer": {"type": "char"}, "model": RNN, "trainer": SGD})
+def test_a_file_of_a_pipeline_has_no_texts(
+    tmp_path: Path, write_pipeline: Callable[..., Path]
+) -> None:
+    path = write_pipeline(
+        {"corpus": TEXT, "tokenizer": {"type": "char"}, "model": RNN, "trainer": SGD}
+    )
     with pytest.raises(textgen.PipelineError, match="corpus: expected a table"):
         textgen.Engine().pipeline(path)
 
@@ -370,7 +468,9 @@ def test_a_file_of_a_pipeline_has_no_texts(tmp_path: Path, write_pipeline: Calla
 # What cannot be read as a component.
 
 
-@pytest.mark.parametrize("sampler", ["top-k", {"type": "top-k", "k": 3}, lambda logits, history: logits])
+@pytest.mark.parametrize(
+    "sampler", ["top-k", {"type": "top-k", "k": 3}, lambda logits, history: logits]
+)
 def test_one_sampler_needs_no_list(sampler: Any) -> None:
     tiny = {"type": "ngram", "order": 2}
     run = textgen.train(corpus=TEXT, model=tiny, trainer="count", data=DATA, sampler=sampler)
@@ -381,17 +481,47 @@ def test_one_sampler_needs_no_list(sampler: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "argument", "said"),
     [
-        ({"corpus": 42}, "corpus", "expected a text, a list of texts, an object with read(), or a table, given 42"),
-        ({"corpus": ["a", 3]}, "corpus", "expected a text, a list of texts, an object with read(), or a table"),
-        ({"tokenizer": 3}, "tokenizer", "expected a name, a table, or an object with the methods of textgen.proto"),
-        ({"model": 3}, "model", "expected a name, a table, a torch module, a function that makes one, or an object"),
-        ({"trainer": []}, "trainer", "expected a name, a table, or an object with the methods of textgen.protocols.T"),
-        ({"sampler": 3}, "sampler", "expected a name, a table, or a function (logits, history) -> logits, or a list"),
-        ({"sampler": [None]}, "sampler.0", "expected a name, a table, or a function (logits, history) -> logits"),
+        (
+            {"corpus": 42},
+            "corpus",
+            "expected a text, a list of texts, an object with read(), or a table, given 42",
+        ),
+        (
+            {"corpus": ["a", 3]},
+            "corpus",
+            "expected a text, a list of texts, an object with read(), or a table",
+        ),
+        (
+            {"tokenizer": 3},
+            "tokenizer",
+            "expected a name, a table, or an object with the methods of textgen.proto",
+        ),
+        (
+            {"model": 3},
+            "model",
+            "expected a name, a table, a torch module, a function that makes one, or an object",
+        ),
+        (
+            {"trainer": []},
+            "trainer",
+            "expected a name, a table, or an object with the methods of textgen.protocols.T",
+        ),
+        (
+            {"sampler": 3},
+            "sampler",
+            "expected a name, a table, or a function (logits, history) -> logits, or a list",
+        ),
+        (
+            {"sampler": [None]},
+            "sampler.0",
+            "expected a name, a table, or a function (logits, history) -> logits",
+        ),
     ],
 )
 def test_what_is_allowed_is_said(given: dict[str, Any], argument: str, said: str) -> None:
     with pytest.raises(textgen.UsageError) as caught:
-        textgen.train(**{"corpus": TEXT, "tokenizer": "char", "model": RNN, "trainer": SGD, **given})
+        textgen.train(
+            **{"corpus": TEXT, "tokenizer": "char", "model": RNN, "trainer": SGD, **given}
+        )
     assert caught.value.argument == argument
     assert str(caught.value).startswith(f"{argument}: {said}")

@@ -15,7 +15,9 @@ DTYPES = ["f2", "f4", "f8", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?",
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 
 
-@given(st.dictionaries(st.text(max_size=5), arrays.arrays(st.sampled_from(DTYPES), SHAPES), max_size=6))
+@given(
+    st.dictionaries(st.text(max_size=5), arrays.arrays(st.sampled_from(DTYPES), SHAPES), max_size=6)
+)
 def test_they_are_the_bytes_of_the_library(tensors: dict[str, np.ndarray]) -> None:
     assert dump_tensors(tensors) == save(tensors)
 

@@ -84,7 +84,12 @@ def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64]
         counts = np.full(rows, span)
         counts[-1] = rest - (rows - 1) * span
         stops = len(tokens) - rest + np.cumsum(counts)
-        yield tokens[stops[:, None] - (span + _PAST + 1) + np.arange(span + _PAST + 1)].astype(np.int64), counts
+        yield (
+            tokens[stops[:, None] - (span + _PAST + 1) + np.arange(span + _PAST + 1)].astype(
+                np.int64
+            ),
+            counts,
+        )
 
 
 def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]]:

@@ -7,7 +7,12 @@ import warnings
 
 
 def deprecated(
-    what: str, *, since: str, removed: datetime.date, instead: str, distribution: str = "textgen-engine"
+    what: str,
+    *,
+    since: str,
+    removed: datetime.date,
+    instead: str,
+    distribution: str = "textgen-engine",
 ) -> None:
     """Warn that the caller's caller uses `what`: a DeprecationWarning, shown where the use is.
 

@@ -75,9 +75,13 @@ def resolve(requested: str) -> str:
     elif requested != "cpu":
         count = _cuda_count() if has_cuda_driver() else 0
         if count <= int(requested.partition(":")[2] or 0):
-            missing = f"this machine has {count} CUDA devices" if count else "no CUDA device is available"
+            missing = (
+                f"this machine has {count} CUDA devices" if count else "no CUDA device is available"
+            )
     if missing:
-        raise DeviceError(f"device {requested!r} was requested, but {missing}", requested, remedy="device")
+        raise DeviceError(
+            f"device {requested!r} was requested, but {missing}", requested, remedy="device"
+        )
     logger.debug("device %s chosen for %s", chosen, requested)
     return chosen
 
@@ -85,7 +89,9 @@ def resolve(requested: str) -> str:
 def check_name(requested: str) -> None:
     """Raise DeviceError for a name that no device can have, whether or not one is available."""
     if not isinstance(requested, str) or not NAMES.fullmatch(requested):
-        raise DeviceError(f"no device is called {requested!r}; use auto, cpu, cuda, cuda:N or mps", str(requested))
+        raise DeviceError(
+            f"no device is called {requested!r}; use auto, cpu, cuda, cuda:N or mps", str(requested)
+        )
 
 
 @contextlib.contextmanager
@@ -196,7 +202,9 @@ def worker_threads(count: int) -> list[ThreadPoolExecutor]:
     threads = [ThreadPoolExecutor(1, f"textgen-worker-{i}") for i in range(count)]
     with _THREADS.lock:
         own = torch.get_num_threads()
-        for thread in threads:  # a thread's first question sets its number to the process's, so it is asked before
+        for thread in (
+            threads
+        ):  # a thread's first question sets its number to the process's, so it is asked before
             thread.submit(torch.get_num_threads).result()
             thread.submit(torch.set_num_threads, 1).result()
         torch.set_num_threads(own)  # for threads that begin later; these keep their one

@@ -28,6 +28,8 @@ def split_documents(pieces: Iterable[CorpusPiece]) -> Iterator[Iterator[str]]:
 
     Holds no text: as with itertools.groupby, taking the next document skips what is left of the one before.
     """
-    for is_end, group in itertools.groupby(filter(None, pieces), lambda piece: piece is DOCUMENT_END):
+    for is_end, group in itertools.groupby(
+        filter(None, pieces), lambda piece: piece is DOCUMENT_END
+    ):
         if not is_end:
             yield cast("Iterator[str]", group)

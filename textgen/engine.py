@@ -55,11 +55,15 @@ class Run:
     pipeline: Pipeline = attrs.field(repr=False)
     outcome: Outcome
     generator: Generator = attrs.field(repr=False)
-    generations: tuple[Generation, ...] = attrs.field(default=(), repr=lambda texts: f"<{len(texts)} texts>")
+    generations: tuple[Generation, ...] = attrs.field(
+        default=(), repr=lambda texts: f"<{len(texts)} texts>"
+    )
 
     def __reduce__(self) -> NoReturn:
         """Not to be pickled, as its generator."""
-        raise TypeError("a Run is not pickled; give the other process its path, and let it call textgen.load")
+        raise TypeError(
+            "a Run is not pickled; give the other process its path, and let it call textgen.load"
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a run directory that `textgen.load` reads: what it takes to generate, without metrics and checkpoints.
@@ -75,11 +79,15 @@ class Engine:
     Without `plugins`, all installed ones are discovered. Those that `disable` or the pipeline names take no part.
     """
 
-    def __init__(self, plugins: ComponentSource | None = None, *, disable: Iterable[str] = ()) -> None:
+    def __init__(
+        self, plugins: ComponentSource | None = None, *, disable: Iterable[str] = ()
+    ) -> None:
         self._plugins = plugins
         self._disable = frozenset(disable)
 
-    def pipeline(self, source: Source, overrides: Overrides = (), *, output: str | Path | None = None) -> Pipeline:
+    def pipeline(
+        self, source: Source, overrides: Overrides = (), *, output: str | Path | None = None
+    ) -> Pipeline:
         """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError.
 
         In a mapping, objects that follow textgen.protocols may stand in place of the tables of components; `train` says
@@ -89,7 +97,10 @@ class Engine:
         path = None if output is None else run_directory(output, "output").path
         if isinstance(source, Pipeline):
             if list(overrides):
-                raise UsageError("a checked Pipeline takes none; give what it was made from", argument="overrides")
+                raise UsageError(
+                    "a checked Pipeline takes none; give what it was made from",
+                    argument="overrides",
+                )
             return source if path is None else attrs.evolve(source, output=path)
         document = read_document(source, overrides)
         plugins = self.plugins(document.disabled_plugins())
@@ -133,10 +144,17 @@ class Engine:
         A finished run that is skipped is only read, so any number of threads and processes may do so at once.
         """
         pipeline = self.pipeline(source, overrides, output=output)
-        return _with_texts(_ensure_trained(pipeline, overwrite, console, observers, cancelled, processes))
+        return _with_texts(
+            _ensure_trained(pipeline, overwrite, console, observers, cancelled, processes)
+        )
 
     def follow(
-        self, source: Source, overrides: Overrides = (), *, output: str | Path | None = None, processes: Processes
+        self,
+        source: Source,
+        overrides: Overrides = (),
+        *,
+        output: str | Path | None = None,
+        processes: Processes,
     ) -> int:
         """Train with the process that calls `run`, with the same arguments; returns its exit code.
 
@@ -177,25 +195,48 @@ class Engine:
 
         The other arguments are keys of a pipeline, and as in `run`. Objects are the caller's to close.
         """
-        parts = {"corpus": corpus, "tokenizer": tokenizer, "model": model, "trainer": trainer, "sampler": sampler}
-        tables = {**tables_by_name(self._with_tokenizer(parts)), "data": data or {}, "generate": generate or {}}
+        parts = {
+            "corpus": corpus,
+            "tokenizer": tokenizer,
+            "model": model,
+            "trainer": trainer,
+            "sampler": sampler,
+        }
+        tables = {
+            **tables_by_name(self._with_tokenizer(parts)),
+            "data": data or {},
+            "generate": generate or {},
+        }
         tables |= {"seed": seed, "device": device, "threads": threads}
-        run = self._trained(tables, output, lambda new: _ensure_trained(new, overwrite, console, observers, cancelled))
+        run = self._trained(
+            tables,
+            output,
+            lambda new: _ensure_trained(new, overwrite, console, observers, cancelled),
+        )
         return run if generate is None else _with_texts(run)
 
     def _with_tokenizer(self, parts: Mapping[str, Any]) -> dict[str, Any]:
         """The parts of a training, with a tokenizer in place of None unless the model starts from another run."""
-        rest = {kind: part for kind, part in parts.items() if kind != "tokenizer" or part is not None}
-        if "tokenizer" in rest or (isinstance(parts["model"], Mapping) and "start" in parts["model"]):
+        rest = {
+            kind: part for kind, part in parts.items() if kind != "tokenizer" or part is not None
+        }
+        if "tokenizer" in rest or (
+            isinstance(parts["model"], Mapping) and "start" in parts["model"]
+        ):
             return rest
         default = self.plugins().defaults("tokenizer")
         return {**parts, "tokenizer": default[0].canonical_name} if default else dict(parts)
 
-    def _trained(self, tables: Mapping[str, Any], output: str | Path | None, train: Callable[[Pipeline], Run]) -> Run:
+    def _trained(
+        self, tables: Mapping[str, Any], output: str | Path | None, train: Callable[[Pipeline], Run]
+    ) -> Run:
         """The run of a pipeline, trained if it has to be; without `output` in memory."""
         if output is not None:
             return train(self.pipeline(tables, output=output))
-        with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder, _nothing_to_resume():
+        with (
+            tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder,
+            _nothing_to_resume(),
+        ):
             run = train(self.pipeline({**tables, "observer": []}, output=Path(folder, "run")))
         return attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
 
@@ -243,7 +284,9 @@ class Engine:
         The caller closes it, where it has a method `close`. Raises PipelineError for a table that is wrong,
         ContractError where the plugin is.
         """
-        return checks.build(make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind), context)
+        return checks.build(
+            make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind), context
+        )
 
     def read_corpus(self, table: Mapping[str, Any]) -> Iterator[CorpusPiece]:
         """The pieces of a corpus given as a `[corpus]` table: text, and DOCUMENT_END where documents are marked.
@@ -270,7 +313,9 @@ def _nothing_to_resume() -> Iterator[None]:
     except Interrupted as stopped:
         if stopped.step is None:
             raise
-        raise Interrupted(f"stopped after step {stopped.step}; a run without output keeps no checkpoint") from None
+        raise Interrupted(
+            f"stopped after step {stopped.step}; a run without output keeps no checkpoint"
+        ) from None
 
 
 def _ensure_trained(
@@ -285,11 +330,19 @@ def _ensure_trained(
     observers, stop = tuple(observers), is_cancelled(cancelled) or (lambda: False)
     for observer in observers:
         if not callable(getattr(observer, "observe", None)):
-            raise UsageError("expected objects with a method observe(event)", argument="observers", value=observer)
+            raise UsageError(
+                "expected objects with a method observe(event)",
+                argument="observers",
+                value=observer,
+            )
     directory = RunDirectory(pipeline.output)
-    outcome = Execution(pipeline, directory, overwrite, console, observers, stop, processes).ensure_trained()
+    outcome = Execution(
+        pipeline, directory, overwrite, console, observers, stop, processes
+    ).ensure_trained()
     given = {"sampler": [choice.table() for choice in pipeline.samplers]}
-    generator = load_generator(directory, lambda _: pipeline.plugins, device=pipeline.device, given=given)
+    generator = load_generator(
+        directory, lambda _: pipeline.plugins, device=pipeline.device, given=given
+    )
     return Run(path=directory.path, pipeline=pipeline, outcome=outcome, generator=generator)
 
 

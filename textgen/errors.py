@@ -62,7 +62,11 @@ class TextgenError(Exception):
     def worded(self, name: Callable[[str], str]) -> str:
         """The text, with each argument of the Python API called what `name` gives for it."""
         text = self._text(name)
-        return f"{text}; {_REMEDIES[self.remedy].format(name(self.remedy), self)}" if self.remedy else text
+        return (
+            f"{text}; {_REMEDIES[self.remedy].format(name(self.remedy), self)}"
+            if self.remedy
+            else text
+        )
 
     def _text(self, name: Callable[[str], str]) -> str:
         return super().__str__()
@@ -120,24 +124,32 @@ class UsageError(TextgenError):
     def nested(self, kind: str, place: str) -> UsageError:
         """The same of a component in another: for "trainer" and "first", trainer.kernel is trainer.first.kernel."""
         paths = (re.sub(rf"^{kind}\.", f"{kind}.{place}.", fault.path) for fault in self.faults)
-        faults = [attrs.evolve(fault, path=path) for fault, path in zip(self.faults, paths, strict=True)]
+        faults = [
+            attrs.evolve(fault, path=path) for fault, path in zip(self.faults, paths, strict=True)
+        ]
         return UsageError(faults=faults, value=self.value, source=self.source)
 
     def _text(self, name: Callable[[str], str]) -> str:
-        return "; ".join(str(attrs.evolve(fault, path=fault.path and name(fault.path))) for fault in self.faults)
+        return "; ".join(
+            str(attrs.evolve(fault, path=fault.path and name(fault.path))) for fault in self.faults
+        )
 
 
 class PipelineError(UsageError):
     """A pipeline that cannot be used. All its faults are in `faults`; `argument` is set where overrides are wrong."""
 
-    def __init__(self, faults: Sequence[Fault], source: str = "pipeline", *, argument: str = "") -> None:
+    def __init__(
+        self, faults: Sequence[Fault], source: str = "pipeline", *, argument: str = ""
+    ) -> None:
         super().__init__(faults=faults, source=source)
         self.argument = argument
 
     def worded(self, name: Callable[[str], str]) -> str:
         """One line for one fault, else a line for each. Their paths are the pipeline's, and stay as they are."""
         count = [f"{len(self.faults)} faults"] if len(self.faults) > 1 else []
-        return f"{name(self.argument) or self.source}: " + "\n  ".join([*count, *map(str, self.faults)])
+        return f"{name(self.argument) or self.source}: " + "\n  ".join(
+            [*count, *map(str, self.faults)]
+        )
 
 
 class PromptError(UsageError):
@@ -170,7 +182,12 @@ class DeviceError(UsageError):
         self.device, self.remedy = device, remedy
 
 
-_LONG: Final = ("corpus.sha256", "corpus.characters", "model.start.weights", "model.start.tokenizer")
+_LONG: Final = (
+    "corpus.sha256",
+    "corpus.characters",
+    "model.start.weights",
+    "model.start.tokenizer",
+)
 
 
 @attrs.frozen
@@ -187,7 +204,13 @@ class Difference:
     def _shown(self, value: Any) -> str:
         if value is not None and self.key in _LONG:  # a length, and checksums
             return f"{value:,}" if isinstance(value, int) else f"{str(value)[:12]}…"
-        return "not set" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        return (
+            "not set"
+            if value is None
+            else str(value).lower()
+            if isinstance(value, bool)
+            else str(value)
+        )
 
 
 def _is_below(key: str, table: str) -> bool:
@@ -202,19 +225,36 @@ class RunMismatchError(UsageError):
     makes an unfinished one do so.
     """
 
-    def __init__(self, path: Path, differences: Sequence[Difference], reason: str = "", advice: str = "") -> None:
+    def __init__(
+        self, path: Path, differences: Sequence[Difference], reason: str = "", advice: str = ""
+    ) -> None:
         super().__init__()
-        self.path, self.differences, self.reason, self.advice = path, tuple(differences), reason, advice
+        self.path, self.differences, self.reason, self.advice = (
+            path,
+            tuple(differences),
+            reason,
+            advice,
+        )
 
     def _text(self, name: Callable[[str], str]) -> str:
         of_text = all(difference.key.startswith("corpus.") for difference in self.differences)
         made = "was trained on another text" if of_text else "holds a run of another pipeline"
-        types = [each.key.removesuffix("type") for each in self.differences if each.key.endswith(".type")]
-        told = (each for each in self.differences if not any(_is_below(each.key, table) for table in types))
+        types = [
+            each.key.removesuffix("type") for each in self.differences if each.key.endswith(".type")
+        ]
+        told = (
+            each
+            for each in self.differences
+            if not any(_is_below(each.key, table) for table in types)
+        )
         rows = "".join(f"\n  {difference}" for difference in told)
         advice = f"keep it and choose another folder with {name('output')}, or replace it with {name('overwrite')}"
         if why := self.reason or self.advice:
-            made = "holds a finished run that cannot go on" if self.reason else "holds an unfinished run"
+            made = (
+                "holds a finished run that cannot go on"
+                if self.reason
+                else "holds an unfinished run"
+            )
             advice = f"{why}; {advice}"
         return f"{self.path} {made}:{rows}\n{advice}"
 
@@ -238,7 +278,12 @@ class CorpusError(TextgenError):
         damaged: bool = False,
     ) -> None:
         self.argument, self.damaged = argument, damaged
-        self.path, self.encoding, self.offset, self.suggested_encoding = path, encoding, offset, suggested_encoding
+        self.path, self.encoding, self.offset, self.suggested_encoding = (
+            path,
+            encoding,
+            offset,
+            suggested_encoding,
+        )
         super().__init__(message)
 
     def _text(self, name: Callable[[str], str]) -> str:
@@ -249,7 +294,11 @@ class CorpusError(TextgenError):
             return f"{text}; what is around it is {self.encoding}, so the file is damaged there: mend it"
         if self.offset is None:
             return text
-        right = f"to {self.suggested_encoding}" if self.suggested_encoding else "to its own, such as cp1252 or latin-1"
+        right = (
+            f"to {self.suggested_encoding}"
+            if self.suggested_encoding
+            else "to its own, such as cp1252 or latin-1"
+        )
         return f"{text}; set the option {name('encoding')} {right}"
 
 
@@ -259,10 +308,19 @@ class PluginError(TextgenError):
     `path` is that of a plugin in a single file.
     """
 
-    def __init__(self, cause: str, *, plugin: str, distribution: str, version: str, path: str = "") -> None:
-        self.plugin, self.distribution, self.version, self.cause = plugin, distribution, version, cause
+    def __init__(
+        self, cause: str, *, plugin: str, distribution: str, version: str, path: str = ""
+    ) -> None:
+        self.plugin, self.distribution, self.version, self.cause = (
+            plugin,
+            distribution,
+            version,
+            cause,
+        )
         self.path = path
-        super().__init__(f"plugin {plugin!r} ({path or f'{distribution} {version}'.rstrip()}): {cause}")
+        super().__init__(
+            f"plugin {plugin!r} ({path or f'{distribution} {version}'.rstrip()}): {cause}"
+        )
 
 
 class ContractError(PluginError):
@@ -286,7 +344,13 @@ class RunLockedError(RunError):
 
     def __init__(self, path: Path, pid: int | None, *, remedy: str = "") -> None:
         self.pid = pid
-        who = "another run of this process" if pid == os.getpid() else f"process {pid}" if pid else "another run"
+        who = (
+            "another run of this process"
+            if pid == os.getpid()
+            else f"process {pid}"
+            if pid
+            else "another run"
+        )
         super().__init__(f"{path} is in use by {who}: wait for it, or stop it", path, remedy=remedy)
 
 
@@ -294,7 +358,14 @@ class CorruptFileError(RunError):
     """A file is not what the run wrote: its checksum differs or it cannot be read. `place` is LINE:COLUMN in it."""
 
     def __init__(
-        self, path: Path, message: str, *, expected: str = "", actual: str = "", remedy: str = "", place: str = ""
+        self,
+        path: Path,
+        message: str,
+        *,
+        expected: str = "",
+        actual: str = "",
+        remedy: str = "",
+        place: str = "",
     ) -> None:
         self.expected, self.actual = expected, actual
         super().__init__(f"{path}{place and f':{place}'}: {message}", path, remedy=remedy)
@@ -312,7 +383,12 @@ class TrainingError(TextgenError):
     """
 
     def __init__(
-        self, message: str, *, step: int, learning_rate: float | None = None, refuses_state: bool = False
+        self,
+        message: str,
+        *,
+        step: int,
+        learning_rate: float | None = None,
+        refuses_state: bool = False,
     ) -> None:
         self.step, self.learning_rate, self.refuses_state = step, learning_rate, refuses_state
         super().__init__(message)
@@ -334,7 +410,9 @@ class Interrupted(TextgenError):
 
     overwrite = False  # whether it was to replace another run, which must not be said again
 
-    def __init__(self, message: str, *, signal_number: int | None = None, step: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, signal_number: int | None = None, step: int | None = None
+    ) -> None:
         self.signal_number, self.step = signal_number, step
         self.exit_code = 128 + (signal_number or signal.SIGINT)
         super().__init__(message)

@@ -165,4 +165,6 @@ class Stop:
 
 
 TrainingEvent: TypeAlias = StepDone | Evaluated | Settled
-Event: TypeAlias = RunStarted | Settled | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped
+Event: TypeAlias = (
+    RunStarted | Settled | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped
+)

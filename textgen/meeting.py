@@ -27,7 +27,9 @@ def agreed_name(store: Any, rank: int, size: int, timeout: float) -> str:
     missing, answered, end = set(range(1, size)), set(), time.monotonic() + timeout
     while missing:
         for other in missing:
-            asking = store.get(f"asking/{other}").decode() if store.check([f"asking/{other}"]) else ""
+            asking = (
+                store.get(f"asking/{other}").decode() if store.check([f"asking/{other}"]) else ""
+            )
             if asking and asking not in answered:
                 answered.add(asking)
                 store.set(f"answer/{asking}", own)

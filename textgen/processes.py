@@ -147,9 +147,15 @@ class Processes:
         from torch.distributed.rendezvous import rendezvous
 
         with self.talking(f"{self.size} processes were to meet, and not all have come"):
-            place: dict[str, Any] = {"rank": self.rank, "world_size": self.size, "timeout": self._delta()}
+            place: dict[str, Any] = {
+                "rank": self.rank,
+                "world_size": self.size,
+                "timeout": self._delta(),
+            }
             # torchrun may keep one store over its restarts, with the addresses of processes that have ended.
-            whole = dist.distributed_c10d.PrefixStore("textgen", next(rendezvous("env://", **place))[0])
+            whole = dist.distributed_c10d.PrefixStore(
+                "textgen", next(rendezvous("env://", **place))[0]
+            )
             name = agreed_name(whole, self.rank, self.size, self.timeout)
             self._store = dist.distributed_c10d.PrefixStore(name, whole)
             dist.init_process_group("gloo", store=self._store, **place)
@@ -224,7 +230,9 @@ class Processes:
     def _next_share(self) -> int:
         order, size = self.next_order()
         if order != Order.SHARE:
-            raise ProcessesError(f"the first process of the run said {order.name}, and was to share something")
+            raise ProcessesError(
+                f"the first process of the run said {order.name}, and was to share something"
+            )
         return size
 
     def _broadcast(self, data: bytearray) -> bytes:
@@ -298,7 +306,9 @@ class Processes:
             cause = f"{cause} within {self.timeout:g} seconds ({TIMEOUT})"
         elif cause:
             cause = f"{cause}: {str(error).partition(chr(10))[0]}"
-        self._failure = ProcessesError(cause or "another process of the run has ended, or its connection is lost")
+        self._failure = ProcessesError(
+            cause or "another process of the run has ended, or its connection is lost"
+        )
         return self._failure
 
     def _is_told(self, error: TextgenError) -> bool:

@@ -21,7 +21,16 @@ from starlette.routing import Route
 import textgen
 
 # What a client may set. A time limit keeps one request from occupying the server.
-OPTIONS = {"max_new_tokens", "stop", "seed", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"}
+OPTIONS = {
+    "max_new_tokens",
+    "stop",
+    "seed",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+}
 MOST_TOKENS = 10_000
 MOST_CHARACTERS = 100_000  # of a prompt
 SECONDS = 30.0
@@ -43,14 +52,22 @@ async def generate(request: Request) -> Response:
     except (ValueError, AttributeError, TypeError):
         return JSONResponse({"error": "expected a JSON object"}, status_code=400)
     if unknown := options.keys() - OPTIONS:
-        return JSONResponse({"error": f"unknown options: {', '.join(sorted(unknown))}"}, status_code=400)
+        return JSONResponse(
+            {"error": f"unknown options: {', '.join(sorted(unknown))}"}, status_code=400
+        )
     wanted = options.setdefault("max_new_tokens", 400)
     if not isinstance(wanted, int) or wanted > MOST_TOKENS:
-        return JSONResponse({"error": f"max_new_tokens must be a number of at most {MOST_TOKENS}"}, status_code=400)
+        return JSONResponse(
+            {"error": f"max_new_tokens must be a number of at most {MOST_TOKENS}"}, status_code=400
+        )
     if not isinstance(prompt, str) or len(prompt) > MOST_CHARACTERS:
-        return JSONResponse({"error": f"prompt must be a string of at most {MOST_CHARACTERS}"}, status_code=400)
+        return JSONResponse(
+            {"error": f"prompt must be a string of at most {MOST_CHARACTERS}"}, status_code=400
+        )
     try:
-        pieces = generator.astream(prompt, time_limit=SECONDS, **options)  # checks prompt and options at once
+        pieces = generator.astream(
+            prompt, time_limit=SECONDS, **options
+        )  # checks prompt and options at once
     except textgen.UsageError as error:
         return JSONResponse({"error": str(error)}, status_code=400)
     # Starlette cancels the task that reads the pieces when the client disconnects, and that ends the text.

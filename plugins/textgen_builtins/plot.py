@@ -60,7 +60,9 @@ class Axes:
 
     def line(self, points: Iterable[tuple[float, float]]) -> str:
         """The path through points of step and loss."""
-        return "M" + " L".join(f"{x:.1f},{y:.1f}" for x, y in (self.place(*point) for point in points))
+        return "M" + " L".join(
+            f"{x:.1f},{y:.1f}" for x, y in (self.place(*point) for point in points)
+        )
 
     def parts(self, title: str) -> Iterator[str]:
         """The axes, with `title` at that of the losses."""
@@ -91,7 +93,13 @@ def ticks(low: float, high: float, count: int, *, outward: bool = False) -> list
 
 
 def document(
-    width: int, height: int, label: str, parts: Iterable[str], light: str = "", dark: str = "", mark: str = ""
+    width: int,
+    height: int,
+    label: str,
+    parts: Iterable[str],
+    light: str = "",
+    dark: str = "",
+    mark: str = "",
 ) -> str:
     """The SVG, with rules of its own for the style of light and of dark pages."""
     body = "\n  ".join(parts)

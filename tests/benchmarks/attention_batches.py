@@ -44,13 +44,17 @@ def trained(folder: Path, device: str) -> textgen.Generator:
 
 def main() -> None:
     """Print both rates and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--new-tokens", type=int, default=100)
     arguments = parser.parse_args()
     if find_spec("textgen_huggingface") is None:
-        print("skipped: textgen-huggingface is not installed (pip install plugins/textgen-huggingface)")
+        print(
+            "skipped: textgen-huggingface is not installed (pip install plugins/textgen-huggingface)"
+        )
         return
     torch.set_num_threads(1)  # the model is too small to share out
     prompts = [("it has to be the time machine " * 4)[: 1 + 3 * i] for i in range(ROWS)]
@@ -66,7 +70,9 @@ def main() -> None:
 
         found = ratios(one_by_one, together, arguments.repeats)
         for way in (one_by_one, together):
-            print(f"{way.__name__:11} {ROWS * arguments.new_tokens / seconds(way):8.0f} tokens a second")
+            print(
+                f"{way.__name__:11} {ROWS * arguments.new_tokens / seconds(way):8.0f} tokens a second"
+            )
         show(f"{ROWS} prompts in a batch, against one after the other", found, TARGET)
 
 

@@ -49,15 +49,23 @@ def ours(state: dict[str, dict[str, torch.Tensor]], folder: Path) -> Callable[[]
     checkpoints.path.mkdir()
 
     def write() -> int:
-        weights, *moments = ({name: t.numpy() for name, t in part.items()} for part in state.values())
-        trainer = TrainerState({name: array for part in moments for name, array in part.items()}, {"step": 1})
-        path = checkpoints.write(Checkpoint(tensors=weights, trainer=trainer, progress=Progress(step=1)))
+        weights, *moments = (
+            {name: t.numpy() for name, t in part.items()} for part in state.values()
+        )
+        trainer = TrainerState(
+            {name: array for part in moments for name, array in part.items()}, {"step": 1}
+        )
+        path = checkpoints.write(
+            Checkpoint(tensors=weights, trainer=trainer, progress=Progress(step=1))
+        )
         return sum(file.stat().st_size for file in path.iterdir())
 
     return write
 
 
-def theirs(state: dict[str, dict[str, torch.Tensor]], folder: Path, *, synced: bool) -> Callable[[], int]:
+def theirs(
+    state: dict[str, dict[str, torch.Tensor]], folder: Path, *, synced: bool
+) -> Callable[[], int]:
     """`torch.save`."""
     path = folder / "state.pt"
 
@@ -117,7 +125,9 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path())
     options = parser.parse_args()
     missed = False
-    print(f"{'parameters':>12} {'what':<22} {'seconds':>8} {'MB':>8} {'memory, in weights':>19} {'share':>8}")
+    print(
+        f"{'parameters':>12} {'what':<22} {'seconds':>8} {'MB':>8} {'memory, in weights':>19} {'share':>8}"
+    )
     for parameters in options.parameters:
         state = made(parameters)
         weights = sum(t.nbytes for t in state["weight"].values())
@@ -130,10 +140,17 @@ def main() -> int:
             }
             for what, write in rows.items():
                 seconds, size, memory = measured(write, options.times)
-                copies, share = memory / weights, seconds / max(CheckpointOptions().seconds, seconds / _WRITING)
+                copies, share = (
+                    memory / weights,
+                    seconds / max(CheckpointOptions().seconds, seconds / _WRITING),
+                )
                 shown = f"{share:8.2%}" if what == "checkpoint" else ""
-                print(f"{parameters:12,} {what:<22} {seconds:8.3f} {size / 1e6:8.1f} {copies:19.2f} {shown}")
-                large = weights > 1 << 26  # of a small model, the interpreter's own memory is more than the weights
+                print(
+                    f"{parameters:12,} {what:<22} {seconds:8.3f} {size / 1e6:8.1f} {copies:19.2f} {shown}"
+                )
+                large = (
+                    weights > 1 << 26
+                )  # of a small model, the interpreter's own memory is more than the weights
                 missed |= what == "checkpoint" and (share > SHARE or (large and copies > COPIES))
     return int(missed)
 

@@ -42,14 +42,20 @@ _OTHERS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("text", nargs="?", type=Path)
     parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--run", type=Path, help="a run of a mixture on TEXT, in place of training one")
+    parser.add_argument(
+        "--run", type=Path, help="a run of a mixture on TEXT, in place of training one"
+    )
     parser.add_argument("--texts", type=int, default=12)
     parser.add_argument("--characters", type=int, default=500)
     given = parser.parse_args()
-    print("| what writes | temperature | 16 characters | 32 characters | longest | of itself | loss |")
+    print(
+        "| what writes | temperature | 16 characters | 32 characters | longest | of itself | loss |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         source, run = Path(folder, "text.txt"), given.run or Path(folder, "run")
@@ -79,7 +85,14 @@ def rows(generator: textgen.Generator, text: str, given: argparse.Namespace) -> 
         longest = max(report.longest for report in reports)
         lost = f"{loss(of, held_out):.3f}" if of is not None else ""
         again = np.mean([repeated(text) for text in texts])
-        return [name, temperature, *(f"{share:.1%}" for share in shares), str(longest), f"{again:.1%}", lost]
+        return [
+            name,
+            temperature,
+            *(f"{share:.1%}" for share in shares),
+            str(longest),
+            f"{again:.1%}",
+            lost,
+        ]
 
     def written(model: Any, temperature: float = 0.8) -> list[str]:
         made = attrs.evolve(generator, model=model).generate_many(
@@ -88,7 +101,9 @@ def rows(generator: textgen.Generator, text: str, given: argparse.Namespace) -> 
         return [each.text for each in made]
 
     size = given.characters
-    real = [generator.tokenizer.decode(held_out[i * size : (i + 1) * size]) for i in range(given.texts)]
+    real = [
+        generator.tokenizer.decode(held_out[i * size : (i + 1) * size]) for i in range(given.texts)
+    ]
     yield row("the author, held out", "", [each for each in real if each])
     yield row("the network alone", "0.8", written(mixture.first), mixture.first)
     yield row("the n-grams and words alone", "0.8", written(mixture.second), mixture.second)
@@ -120,12 +135,18 @@ def with_other_counts(
     size = gate_size(len(training), _GATE_FRACTION, len(mixture.prior), mixture.vocab_size)
     assert isinstance(mixture.second, NgramModel)
     for_gate, second = (
-        counted(tokens, NgramModel(order, mixture.vocab_size, word_contexts, mixture.second.reader, recent), prune)
+        counted(
+            tokens,
+            NgramModel(order, mixture.vocab_size, word_contexts, mixture.second.reader, recent),
+            prune,
+        )
         for tokens in (training[:-size], training)
     )
     made = Mixture(mixture.first, second, mixture.make_second, mixture.vocab_size)
     read = training[-size - _LEAD : -1]
-    logs = np.concatenate([expert_logs(model, read, 64)[-size:] for model in (mixture.first, for_gate)], axis=1)
+    logs = np.concatenate(
+        [expert_logs(model, read, 64)[-size:] for model in (mixture.first, for_gate)], axis=1
+    )
     made.gate = fit(logs, training[-size:], made.prior)
     return made
 
@@ -134,7 +155,9 @@ def counted(tokens: Any, model: NgramModel, prune: Any) -> NgramModel:
     """A model, fitted to `tokens`."""
     sizes = {"vocab_size": model.trie.vocab_size, "window_length": 1, "window_stride": 1}
     data = Dataset(training=tokens, validation=tokens[:0], **sizes)
-    for _ in CountTrainer(0.0, Budget(10**9, 1, prune)).train(model, data, TrainingContext(seed=0, device="cpu")):
+    for _ in CountTrainer(0.0, Budget(10**9, 1, prune)).train(
+        model, data, TrainingContext(seed=0, device="cpu")
+    ):
         pass
     return model
 

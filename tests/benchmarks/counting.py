@@ -39,17 +39,26 @@ _WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("texts", nargs="*", type=Path)
     parser.add_argument("--megabytes", type=int, default=2000)
     parser.add_argument("--memory", default="600MB")
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--order", type=int, default=8)
-    parser.add_argument("--prune", help="such as 0,0,1; as little as the memory allows if not given")
+    parser.add_argument(
+        "--prune", help="such as 0,0,1; as little as the memory allows if not given"
+    )
     parser.add_argument("--prune-entropy", type=float, default=0.0)
-    parser.add_argument("--folder", type=Path, help="where the text and the shards are put for the time")
+    parser.add_argument(
+        "--folder", type=Path, help="where the text and the shards are put for the time"
+    )
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder, contextlib.suppress(KeyboardInterrupt):
+    with (
+        tempfile.TemporaryDirectory(dir=given.folder) as folder,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         path, size = Path(folder, "tokens.bin"), given.megabytes * 1_000_000 + _HELD_OUT
         vocab_size = write_text(given.texts, path, size)
         tokens = np.memmap(path, np.uint8, "r", shape=(size,))
@@ -63,7 +72,9 @@ def main() -> None:
         ours, work = count(data, given)
         baseline = plain_python(tokens[:_BASELINE].tobytes(), given.order)
         print(f"plain Python, 2 MB          {1e-6 / baseline:8.2f} million characters a second")
-        print(f"against plain Python        {baseline / ours:8.1f} times; {baseline / work:.1f} a core")
+        print(
+            f"against plain Python        {baseline / ours:8.1f} times; {baseline / work:.1f} a core"
+        )
 
 
 def write_text(texts: list[Path], path: Path, size: int) -> int:
@@ -80,7 +91,9 @@ def write_text(texts: list[Path], path: Path, size: int) -> int:
             words = random.integers(0, len(borders) - 9, _BLOCK // 25)
             starts, stops = borders[words], borders[words + random.integers(1, 9, len(words))]
             lengths = stops - starts
-            places = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+            places = np.arange(lengths.sum()) + np.repeat(
+                starts - (np.cumsum(lengths) - lengths), lengths
+            )
             ids[places][:missing].tofile(file)
     return len(letters)
 
@@ -89,7 +102,9 @@ def count(data: Dataset, given: argparse.Namespace) -> tuple[float, float]:
     """Seconds a character, by the clock and of all processes' work."""
     model = NgramModel(given.order, data.vocab_size)
     prune = None if given.prune is None else tuple(int(part) for part in given.prune.split(","))
-    trainer = CountTrainer(0.0, Budget(bytes_of(given.memory), given.processes, prune), given.prune_entropy)
+    trainer = CountTrainer(
+        0.0, Budget(bytes_of(given.memory), given.processes, prune), given.prune_entropy
+    )
     memory = Memory()
     begun, shown, work = time.perf_counter(), 0.0, cpu_seconds()
     longest, last = 0.0, begun
@@ -100,16 +115,28 @@ def count(data: Dataset, given: argparse.Namespace) -> tuple[float, float]:
             longest, last = max(longest, now - last), now
             if now - shown > 10:
                 shown = now
-                print(f"  {now - begun:6.0f} s  step {event.step}  {memory.now():7.0f} MB", flush=True)
+                print(
+                    f"  {now - begun:6.0f} s  step {event.step}  {memory.now():7.0f} MB", flush=True
+                )
     seconds, work = time.perf_counter() - begun, cpu_seconds() - work
     trie = model.trie
     print(f"characters                  {len(data.training):12,}")
     print(f"seconds                     {seconds:8.1f}   longest without an event {longest:.2f}")
-    print(f"rate                        {len(data.training) / seconds / 1e6:8.2f} million characters a second")
-    print(f"rate a core, by its clock   {len(data.training) / work / 1e6:8.2f} million characters a second")
-    print(f"resident memory, MB         {memory.greatest:8.0f} the largest process, {memory.most:.0f} all together")
-    print(f"n-grams                     {len(trie.keys):12,}   left out: counts up to {trainer.thresholds}")
-    print(f"the model, MB               {trie.nbytes / 1e6:8.0f}   bytes an n-gram {trie.nbytes / len(trie.keys):.1f}")
+    print(
+        f"rate                        {len(data.training) / seconds / 1e6:8.2f} million characters a second"
+    )
+    print(
+        f"rate a core, by its clock   {len(data.training) / work / 1e6:8.2f} million characters a second"
+    )
+    print(
+        f"resident memory, MB         {memory.greatest:8.0f} the largest process, {memory.most:.0f} all together"
+    )
+    print(
+        f"n-grams                     {len(trie.keys):12,}   left out: counts up to {trainer.thresholds}"
+    )
+    print(
+        f"the model, MB               {trie.nbytes / 1e6:8.0f}   bytes an n-gram {trie.nbytes / len(trie.keys):.1f}"
+    )
     assert isinstance(event, Evaluated)
     print(f"loss of other text          {event.validation_loss:8.4f}")
     return seconds / len(data.training), work / len(data.training)

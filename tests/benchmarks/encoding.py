@@ -64,7 +64,9 @@ def run(corpus: str | dict[str, str], output: Path | None) -> dict[str, float]:
 
     class Clock:
         def observe(self, event: Any) -> None:
-            times.setdefault(type(event).__name__, (time.perf_counter() - begun, time.process_time() - used))
+            times.setdefault(
+                type(event).__name__, (time.perf_counter() - begun, time.process_time() - used)
+            )
 
     textgen.run(
         {
@@ -98,7 +100,10 @@ def measure_in_memory(folder: Path) -> dict[str, float]:
     begun, used = time.perf_counter(), time.process_time()
     text = (folder / "text.txt").read_text(encoding="utf-8")
     stoi = {character: i for i, character in enumerate(sorted(set(text)))}
-    for name, part in (("train", text[: len(text) * 9 // 10]), ("val", text[len(text) * 9 // 10 :])):
+    for name, part in (
+        ("train", text[: len(text) * 9 // 10]),
+        ("val", text[len(text) * 9 // 10 :]),
+    ):
         np.array([stoi[c] for c in part], np.uint16).tofile(folder / f"{name}.bin")
     return {"seconds": time.perf_counter() - begun, "processor": time.process_time() - used}
 
@@ -113,7 +118,9 @@ MEASURES = {
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--alphabet", nargs="+", choices=("latin", "cyrillic"), default=["latin"])
     parser.add_argument("--corpora", type=Path, nargs="+", default=[STORY])
@@ -121,7 +128,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         found = MEASURES[arguments.measure](arguments.corpora[0])
-        print(json.dumps({**found, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+        print(
+            json.dumps({**found, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+        )
         return
     for alphabet in arguments.alphabet:
         for megabytes in sorted(arguments.megabytes):
@@ -138,11 +147,13 @@ def _print_rows(folder: Path, title: str, characters: int) -> None:
             continue
         command = [sys.executable, __file__, "--measure", name, "--corpora", str(folder)]
         cache = {"TEXTGEN_CACHE_DIR": str(folder / "cache")}
-        found = json.loads(subprocess.run(command, env={**os.environ, **cache}, check=True, capture_output=True).stdout)
-        own = own or found["processor"]
-        row = (
-            f"{title:17} {name:10} {found['seconds']:6.2f} s {characters / found['seconds'] / 1e6:7.1f} M characters/s"
+        found = json.loads(
+            subprocess.run(
+                command, env={**os.environ, **cache}, check=True, capture_output=True
+            ).stdout
         )
+        own = own or found["processor"]
+        row = f"{title:17} {name:10} {found['seconds']:6.2f} s {characters / found['seconds'] / 1e6:7.1f} M characters/s"
         row += f", of processor time {found['processor']:6.2f} s, {found['processor'] / own:5.2f} times the first run's"
         first = f", first step after {found['step']:.2f} s" if "step" in found else ""
         print(f"{row}, peak {found['peak']:4.0f} MB{first}", flush=True)

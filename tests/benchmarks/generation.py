@@ -49,9 +49,14 @@ class SeedsWay:
         self.device = device
         self.vocab_size = generator.tokenizer.vocab_size
         self.generator = generator
-        self.rnn = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](self.vocab_size, units).to(device)
+        self.rnn = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](self.vocab_size, units).to(
+            device
+        )
         self.head = nn.Linear(units, self.vocab_size).to(device)
-        tensors = {name: torch.from_numpy(array.copy()) for name, array in generator.model.tensors().items()}
+        tensors = {
+            name: torch.from_numpy(array.copy())
+            for name, array in generator.model.tensors().items()
+        }
         with torch.no_grad():
             for name, parameter in self.rnn.named_parameters():
                 parameter.copy_(tensors[f"rnn.{name}"])
@@ -59,7 +64,9 @@ class SeedsWay:
             self.head.bias.copy_(tensors["head.bias"])
 
     @torch.inference_mode()
-    def generate(self, prompt: str, count: int, temperature: float = 0.0, top_k: int = 0) -> list[int]:
+    def generate(
+        self, prompt: str, count: int, temperature: float = 0.0, top_k: int = 0
+    ) -> list[int]:
         """Warm up on the prompt, then `count` tokens."""
         state: Any = None
         ids = self.generator.tokenizer.encode(prompt).tolist()
@@ -78,20 +85,28 @@ class SeedsWay:
 
     def step(self, token: int, state: Any) -> tuple[torch.Tensor, Any]:
         """One character: (1, V) logits and the state."""
-        x = nn.functional.one_hot(torch.tensor([[token]], device=self.device), self.vocab_size).float()
+        x = nn.functional.one_hot(
+            torch.tensor([[token]], device=self.device), self.vocab_size
+        ).float()
         y, state = self.rnn(x, state)
         return self.head(y[0]), state
 
 
-def compare_one(folder: Path, case: tuple[str, int, int, float, float], repeats: int, device: str) -> None:
+def compare_one(
+    folder: Path, case: tuple[str, int, int, float, float], repeats: int, device: str
+) -> None:
     """One sequence, greedy and sampled."""
     cell, units, count, greedy_target, sampled_target = case
     generator = trained(folder, cell, units, device)
     seed = SeedsWay(generator, cell, units, device)
-    same = list(generator.generate("it has", max_new_tokens=50).tokens) == seed.generate("it has", 50)
+    same = list(generator.generate("it has", max_new_tokens=50).tokens) == seed.generate(
+        "it has", 50
+    )
     print(f"{cell} {units}: the first 50 greedy tokens are {'the same' if same else 'DIFFERENT'}")
     greedy = ratios(
-        lambda: seed.generate("it has", count), lambda: generator.generate("it has", max_new_tokens=count), repeats
+        lambda: seed.generate("it has", count),
+        lambda: generator.generate("it has", max_new_tokens=count),
+        repeats,
     )
     show(f"{cell} {units}, greedy, one sequence", greedy, greedy_target)
     sampled = ratios(
@@ -108,7 +123,9 @@ def compare_batch(folder: Path, repeats: int, device: str) -> None:
     seed = SeedsWay(generator, "rnn", 32, device)
     found = ratios(
         lambda: seed.generate("it has", 2000),
-        lambda: list(generator.generate_many(["it has"], n=1024, batch_size=1024, max_new_tokens=2000)),
+        lambda: list(
+            generator.generate_many(["it has"], n=1024, batch_size=1024, max_new_tokens=2000)
+        ),
         repeats,
     )
     low, median, high = (ratio * 1024 for ratio in found)
@@ -117,12 +134,16 @@ def compare_batch(folder: Path, repeats: int, device: str) -> None:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     repeats, device = arguments.repeats, arguments.device
-    torch.set_num_threads(1)  # a step is far too small to share out; more threads only slow the baseline
+    torch.set_num_threads(
+        1
+    )  # a step is far too small to share out; more threads only slow the baseline
     with tempfile.TemporaryDirectory() as name:
         for case in CASES:
             compare_one(Path(name), case, repeats, device)

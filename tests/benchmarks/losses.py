@@ -22,7 +22,10 @@ from pairs import seconds
 from textgen.events import Evaluation
 
 TEXTS: Mapping[str, dict[str, Any]] = {
-    "The story that comes with textgen": {"corpus": {"type": "story"}, "tokenizer": {"type": "char"}},
+    "The story that comes with textgen": {
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "char"},
+    },
     "The Time Machine, small letters and spaces": {
         "corpus": {"type": "time-machine"},
         "tokenizer": {"type": "char", "letters_only": True, "lower_case": True},
@@ -45,14 +48,22 @@ class BestLoss:
 
     def observe(self, event: object) -> None:
         """See textgen.protocols.Observer."""
-        if isinstance(event, Evaluation) and event.validation_loss is not None and event.validation_loss < self.nats:
+        if (
+            isinstance(event, Evaluation)
+            and event.validation_loss is not None
+            and event.validation_loss < self.nats
+        ):
             self.nats, self.bits = event.validation_loss, event.bits_per_character
 
 
 def main() -> None:
     """Print a table for each text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="train the networks for two epochs only")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="train the networks for two epochs only"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of the CPU, for the networks")
     arguments = parser.parse_args()
     for title, text in TEXTS.items():
@@ -67,11 +78,18 @@ def main() -> None:
 def print_rows(text: Mapping[str, Any], *, quick: bool, threads: int) -> None:
     """A row for each model, from the first that knows nothing."""
     vocabulary = train(text, counted(order=1))[0]
-    show(f"nothing: all {vocabulary} characters equally likely", math.log(vocabulary), math.log2(vocabulary))
+    show(
+        f"nothing: all {vocabulary} characters equally likely",
+        math.log(vocabulary),
+        math.log2(vocabulary),
+    )
     for name, order in COUNTED.items():
         show(name, *train(text, counted(order=order))[1:])
     show("n-gram model with counts over words", *train(text, counted(word_contexts=2))[1:])
-    show("n-gram model with counts over words and of the text so far", *train(text, counted(2, 2000))[1:])
+    show(
+        "n-gram model with counts over words and of the text so far",
+        *train(text, counted(2, 2000))[1:],
+    )
     for units, dropout, epochs in NETWORKS:
         epochs = 2 if quick else epochs
         network = {
@@ -85,7 +103,10 @@ def print_rows(text: Mapping[str, Any], *, quick: bool, threads: int) -> None:
                 "learning_rate": 6e-3,
             },
         }
-        show(f"LSTM of {units} units, dropout {dropout:g}, {epochs} epochs", *train(text, network)[1:])
+        show(
+            f"LSTM of {units} units, dropout {dropout:g}, {epochs} epochs",
+            *train(text, network)[1:],
+        )
 
 
 def counted(word_contexts: int = 0, recent: int = 0, **options: int) -> dict[str, Any]:
@@ -108,13 +129,18 @@ def train(text: Mapping[str, Any], tables: Mapping[str, Any]) -> tuple[int, floa
     with tempfile.TemporaryDirectory() as folder:
         runs = []
         engine = textgen.Engine()
-        spent = seconds(lambda: runs.append(engine.run(pipeline, output=Path(folder, "run"), observers=[best])))
+        spent = seconds(
+            lambda: runs.append(engine.run(pipeline, output=Path(folder, "run"), observers=[best]))
+        )
         return runs[0].generator.tokenizer.vocab_size - 1, best.nats, best.bits, spent
 
 
 def show(name: str, nats: float, bits: float, spent: float | None = None) -> None:
     """Print a row."""
-    print(f"| {name} | {nats:.2f} | {bits:.2f} | {'' if spent is None else f'{spent:.1f}'} |", flush=True)
+    print(
+        f"| {name} | {nats:.2f} | {bits:.2f} | {'' if spent is None else f'{spent:.1f}'} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -46,10 +46,14 @@ def model_of(hidden: int, vocab_size: int) -> Any:
     tokenizer: Any = type("Tokenizer", (), {"vocab_size": vocab_size})()
     component = PluginSet.discover().find("model", "rnn").component  # type: ignore[union-attr]
     config = component.config(cell="lstm", hidden_size=hidden, embedding_size=128)
-    return component.build(config, BuildContext(folder=None, requested_device="cpu", tokenizer=tokenizer))
+    return component.build(
+        config, BuildContext(folder=None, requested_device="cpu", tokenizer=tokenizer)
+    )
 
 
-def ours(tokens: npt.NDArray[np.uint8], vocab_size: int, given: argparse.Namespace, batch: int) -> Iterator[Any]:
+def ours(
+    tokens: npt.NDArray[np.uint8], vocab_size: int, given: argparse.Namespace, batch: int
+) -> Iterator[Any]:
     """The loss of each step, not read yet."""
     component = PluginSet.discover().find("trainer", "adamw").component  # type: ignore[union-attr]
     options = {
@@ -60,31 +64,47 @@ def ours(tokens: npt.NDArray[np.uint8], vocab_size: int, given: argparse.Namespa
         "precision": given.precision,
     }
     trainer = component.build(
-        component.config(**options, steps=10**6, evaluate_every=10**6, learning_rate=_RATE, final_rate=1.0),
+        component.config(
+            **options, steps=10**6, evaluate_every=10**6, learning_rate=_RATE, final_rate=1.0
+        ),
         BuildContext(folder=None, requested_device="cpu"),
     )
     sizes = {"vocab_size": vocab_size, "window_length": _LENGTH, "window_stride": _LENGTH}
     data = Dataset(training=tokens, validation=tokens[:0], **sizes)
-    for event in trainer.train(model_of(given.hidden, vocab_size), data, TrainingContext(seed=0, device="cpu")):
+    for event in trainer.train(
+        model_of(given.hidden, vocab_size), data, TrainingContext(seed=0, device="cpu")
+    ):
         if isinstance(event, StepDone):
             yield event.loss
 
 
-def plain(tokens: npt.NDArray[np.uint8], vocab_size: int, given: argparse.Namespace, batch: int) -> Iterator[Any]:
+def plain(
+    tokens: npt.NDArray[np.uint8], vocab_size: int, given: argparse.Namespace, batch: int
+) -> Iterator[Any]:
     """The same steps on the same text, as torch's tutorials write them."""
     import torch
     from torch import nn
 
-    weights = {name: torch.from_numpy(array) for name, array in model_of(given.hidden, vocab_size).tensors().items()}
+    weights = {
+        name: torch.from_numpy(array)
+        for name, array in model_of(given.hidden, vocab_size).tensors().items()
+    }
     embedding, head = nn.Embedding(vocab_size, 128), nn.Linear(given.hidden, vocab_size)
     lstm = nn.LSTM(128, given.hidden, batch_first=True)
     module = nn.ModuleDict({"embedding": embedding, "rnn": lstm, "head": head})
     module.load_state_dict(weights)
     vectors = [p for p in module.parameters() if p.ndim < 2]
-    groups = [{"params": [p for p in module.parameters() if p.ndim > 1]}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    groups = [
+        {"params": [p for p in module.parameters() if p.ndim > 1]},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        groups, lr=_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
     given_batches = training_batches(
-        GradientOptions(order="streams", batch_size=batch), Windows(tokens, _LENGTH, _LENGTH), seed=0
+        GradientOptions(order="streams", batch_size=batch),
+        Windows(tokens, _LENGTH, _LENGTH),
+        seed=0,
     )
     loss_function = nn.CrossEntropyLoss()
     state: Any = None
@@ -153,8 +173,14 @@ def compare(given: argparse.Namespace, batch: int) -> None:
     best = min((1, 2), key=medians.__getitem__)
     found = sorted(t[best][0] / t[0][0] for t in turns)
     target = 1.4 if given.precision == "bfloat16" else 1.2
-    show(f"LSTM {given.hidden}, batch {batch}", (found[0], statistics.median(found), found[-1]), target)
-    print(f"  losses of the last turn: {turns[-1][0][1]:.4f}, and {turns[-1][best][1]:.4f} of the plain loop")
+    show(
+        f"LSTM {given.hidden}, batch {batch}",
+        (found[0], statistics.median(found), found[-1]),
+        target,
+    )
+    print(
+        f"  losses of the last turn: {turns[-1][0][1]:.4f}, and {turns[-1][best][1]:.4f} of the plain loop"
+    )
 
 
 def beside_busy_loops(given: argparse.Namespace, batch: int) -> None:
@@ -163,7 +189,10 @@ def beside_busy_loops(given: argparse.Namespace, batch: int) -> None:
     worker.turn()
     for _ in range(given.repeats):
         idle = worker.turn()[0]
-        loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+        loops = [
+            subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            for _ in range(os.cpu_count() or 1)
+        ]
         try:
             found.append(idle / worker.turn()[0])
         finally:
@@ -172,12 +201,18 @@ def beside_busy_loops(given: argparse.Namespace, batch: int) -> None:
                 loop.wait()
     worker.close()
     found.sort()
-    show(f"LSTM {given.hidden}, batch {batch}, beside busy loops", (found[0], statistics.median(found), found[-1]), 0.4)
+    show(
+        f"LSTM {given.hidden}, batch {batch}, beside busy loops",
+        (found[0], statistics.median(found), found[-1]),
+        0.4,
+    )
 
 
 def main() -> None:
     """Print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("text", type=Path)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--batch", default="64,16")

@@ -23,7 +23,9 @@ MODELS = (("gru", 64), ("lstm", 256))
 SHARE, FIRST_MS, LAG_MS = 0.7, 50, 10
 
 
-async def read_all(generator: textgen.Generator, count: int, tokens: int) -> tuple[list[str], list[float], list[float]]:
+async def read_all(
+    generator: textgen.Generator, count: int, tokens: int
+) -> tuple[list[str], list[float], list[float]]:
     """The texts, the milliseconds to each first piece, and the lags of the event loop."""
     lags: list[float] = []
     firsts: list[float] = []
@@ -37,7 +39,9 @@ async def read_all(generator: textgen.Generator, count: int, tokens: int) -> tup
 
     async def read(index: int) -> str:
         pieces = []
-        async for piece in generator.astream("it has", index=index, max_new_tokens=tokens, temperature=0.8):
+        async for piece in generator.astream(
+            "it has", index=index, max_new_tokens=tokens, temperature=0.8
+        ):
             if not pieces:
                 firsts.append(1000 * (time.perf_counter() - begun))
             pieces.append(piece)
@@ -64,8 +68,16 @@ def compare(generator: textgen.Generator, name: str, count: int, tokens: int, re
             shares.append(alone / together)
             firsts += first
             lags += lag
-    show(f"{name}, {count} streams: share of generate_many's tokens a second", spread(shares), f"at least {SHARE}")
-    show(f"{name}: first piece, ms (least, median, greatest)", spread(firsts), f"median at most {FIRST_MS}")
+    show(
+        f"{name}, {count} streams: share of generate_many's tokens a second",
+        spread(shares),
+        f"at least {SHARE}",
+    )
+    show(
+        f"{name}: first piece, ms (least, median, greatest)",
+        spread(firsts),
+        f"median at most {FIRST_MS}",
+    )
     tail = statistics.quantiles(lags, n=20)[-1]
     show(f"{name}: lag of the event loop, ms (median, 95th percentile, greatest)",
          (statistics.median(lags), tail, max(lags)), f"95th percentile at most {LAG_MS}")  # fmt: skip
@@ -83,7 +95,9 @@ def show(name: str, figures: tuple[float, float, float], target: str) -> None:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)

@@ -22,7 +22,9 @@ def resident_megabytes() -> float:
 
 def main() -> None:
     """Print a line for every tenth of the way."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--characters", type=int, default=10_000_000)
     parser.add_argument("--score-megabytes", type=int, default=20)
     arguments = parser.parse_args()
@@ -39,7 +41,9 @@ def main() -> None:
     def text() -> Iterator[str]:
         for number in range(arguments.score_megabytes):
             if number % max(1, arguments.score_megabytes // 5) == 0:
-                print(f"{number:>12,} megabytes scored:   {resident_megabytes():7.1f} MB", flush=True)
+                print(
+                    f"{number:>12,} megabytes scored:   {resident_megabytes():7.1f} MB", flush=True
+                )
             yield piece
 
     score = generator.score(text())

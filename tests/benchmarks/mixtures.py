@@ -36,12 +36,16 @@ WEIGHTS = [round(0.1 * i, 1) for i in range(1, 11)]
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--text", type=Path, help="a text file in place of The Time Machine")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--speed", action="store_true")
-    parser.add_argument("--units", type=int, default=256, help="of the network whose speed is measured")
+    parser.add_argument(
+        "--units", type=int, default=256, help="of the network whose speed is measured"
+    )
     parser.add_argument("--run", type=Path, help="a run whose mixture's speed is measured")
     arguments = parser.parse_args()
     if arguments.speed:
@@ -79,23 +83,38 @@ def speed(generator: textgen.Generator) -> None:
 
         seconds(generator), seconds(alone)
         ratios = [seconds(alone) / seconds(generator) for _ in range(7)]
-        print(f"{name:26} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+        print(
+            f"{name:26} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            flush=True,
+        )
 
 
-def trained(text: Path | None, epochs: int, seed: int, folder: Path, units: int = 256) -> textgen.Generator:
+def trained(
+    text: Path | None, epochs: int, seed: int, folder: Path, units: int = 256
+) -> textgen.Generator:
     """A mixture."""
     letters = {"type": "char", "letters_only": True, "lower_case": True}
     tables: dict[str, Any] = {
         "seed": seed,
         "device": "cpu",
-        "corpus": {"type": "file", "path": str(text.absolute())} if text else {"type": "time-machine"},
+        "corpus": {"type": "file", "path": str(text.absolute())}
+        if text
+        else {"type": "time-machine"},
         "tokenizer": {"type": "char"} if text else letters,
         "data": {"validation_fraction": 0.1},
         "model": {
             "type": "mixture",
-            "first": {"type": "rnn", "cell": "lstm", "hidden_size": units, "dropout": 0.0 if text else 0.4},
+            "first": {
+                "type": "rnn",
+                "cell": "lstm",
+                "hidden_size": units,
+                "dropout": 0.0 if text else 0.4,
+            },
         },
-        "trainer": {"type": "mixture", "first": {"type": "adamw", "epochs": epochs, "batch_size": 32}},
+        "trainer": {
+            "type": "mixture",
+            "first": {"type": "adamw", "epochs": epochs, "batch_size": 32},
+        },
         "generate": {"max_new_tokens": 0},
         "observer": [],
     }
@@ -118,7 +137,9 @@ def losses(text: Path | None, epochs: int, seed: int) -> dict[str, float]:
     fixed = [Gate.fixed([a, b]).mix(both.copy()) for a in WEIGHTS for b in WEIGHTS]
 
     def loss(logits: Any) -> float:
-        return -float(log_softmax(logits)[np.arange(len(logits)), held_out[1:]].mean(dtype=np.float64))
+        return -float(
+            log_softmax(logits)[np.arange(len(logits)), held_out[1:]].mean(dtype=np.float64)
+        )
 
     return {
         "n-grams (Kneser-Ney)": loss(experts[:, 0]),

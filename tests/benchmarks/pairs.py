@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 
 
-def ratios(baseline: Callable[[], object], ours: Callable[[], object], repeats: int = 7) -> tuple[float, float, float]:
+def ratios(
+    baseline: Callable[[], object], ours: Callable[[], object], repeats: int = 7
+) -> tuple[float, float, float]:
     """(least, median, greatest) of baseline seconds over our seconds, after one warm-up of each."""
     baseline(), ours()
     found = []
@@ -28,4 +30,7 @@ def show(name: str, spread: tuple[float, float, float], target: float) -> None:
     """Print a ratio beside its target."""
     low, median, high = spread
     verdict = "ok" if median >= target else "SHORT"
-    print(f"{name:58} {median:8.2f} times ({low:.2f} to {high:.2f}), target {target:g}: {verdict}", flush=True)
+    print(
+        f"{name:58} {median:8.2f} times ({low:.2f} to {high:.2f}), target {target:g}: {verdict}",
+        flush=True,
+    )

@@ -57,11 +57,22 @@ class Tokens:
     vocab_size = VOCABULARY
 
 
-def steps(hidden: int, processes: Processes | None, trainer: str = "adamw", options: Any = _LOOP) -> Any:
+def steps(
+    hidden: int, processes: Processes | None, trainer: str = "adamw", options: Any = _LOOP
+) -> Any:
     """The events of a training that never ends, after its losses are read."""
-    plugins, context = PluginSet.discover(), BuildContext(folder=None, requested_device="cpu", tokenizer=Tokens())  # type: ignore[arg-type]
+    plugins, context = (
+        PluginSet.discover(),
+        BuildContext(folder=None, requested_device="cpu", tokenizer=Tokens()),
+    )  # type: ignore[arg-type]
     tokens = np.random.default_rng(0).integers(VOCABULARY, size=1_000_000).astype(np.uint8)
-    data = Dataset(training=tokens, validation=tokens[:0], vocab_size=VOCABULARY, window_length=64, window_stride=64)
+    data = Dataset(
+        training=tokens,
+        validation=tokens[:0],
+        vocab_size=VOCABULARY,
+        window_length=64,
+        window_stride=64,
+    )
     made = []
     for kind, name, table in (
         ("model", "rnn", {"cell": "lstm", "hidden_size": hidden, "embedding_size": 64}),
@@ -70,7 +81,9 @@ def steps(hidden: int, processes: Processes | None, trainer: str = "adamw", opti
         component = plugins.find(kind, name).component  # type: ignore[union-attr]
         made.append(component.build(component.config(**table), context))
     model, loop = made
-    for event in loop.train(model, data, TrainingContext(seed=0, device="cpu", processes=processes)):
+    for event in loop.train(
+        model, data, TrainingContext(seed=0, device="cpu", processes=processes)
+    ):
         if isinstance(event, StepDone):
             float(event.loss)
             yield event
@@ -91,7 +104,9 @@ def plain_steps(hidden: int, rank: int, size: int) -> Iterator[float]:
                 hidden, state = self.lstm(self.embedding(x), state)
                 return self.head(hidden), state
 
-    network: Any = DistributedDataParallel(Network(), gradient_as_bucket_view=True) if size > 1 else Network()
+    network: Any = (
+        DistributedDataParallel(Network(), gradient_as_bucket_view=True) if size > 1 else Network()
+    )
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
     tokens = torch.from_numpy(np.random.default_rng(0).integers(VOCABULARY, size=(64, 15_000)))
     rows, state = tokens[rank * 64 // size : (rank + 1) * 64 // size], None
@@ -176,7 +191,11 @@ def compare(hidden: int, count: int, repeats: int, kernel: str) -> None:
     for process in running:
         process.join()
     bar = TARGETS.get(hidden, 1.0)
-    others = (("a plain loop of two threads", bar), ("a plain loop in two", 1.0), ("two threads", bar))
+    others = (
+        ("a plain loop of two threads", bar),
+        ("a plain loop in two", 1.0),
+        ("two threads", bar),
+    )
     for place, (name, target) in enumerate(others, start=1):
         found = [turn[place] / turn[0] for turn in turns]
         spread = (min(found), statistics.median(found), max(found))
@@ -211,7 +230,9 @@ def measure_bytes(trainer: str, options: dict[str, Any], port: int, pipe: Any) -
     for hidden in (16, 1600):
         before, processes = _resident(), Processes(0, 1) if port else None
         with contextlib.nullcontext() if processes is None else processes.joined():
-            events = steps(hidden, processes, trainer, {"batch_size": 1, "order": "streams", **options})
+            events = steps(
+                hidden, processes, trainer, {"batch_size": 1, "order": "streams", **options}
+            )
             next(events), next(events)
             used = _resident() - before
             events.close()
@@ -236,18 +257,25 @@ def _resident() -> int:
 
 def main() -> None:
     """Print what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hidden", default="256,512")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--kernel", default="auto", choices=("auto", "torch", "llvm"), help="of ours")
+    parser.add_argument(
+        "--kernel", default="auto", choices=("auto", "torch", "llvm"), help="of ours"
+    )
     parser.add_argument("--bytes", action="store_true")
     parser.add_argument("--gloo", type=int, metavar="PROCESSES")
     given = parser.parse_args()
     if given.bytes:
         print("| trainer | in one process | shared out |\n| --- | --- | --- |", flush=True)
         for name, (trainer, options) in TRAINERS.items():
-            print(f"| {name} | {' | '.join(_bytes(trainer, options, port) for port in (0, free_port()))} |", flush=True)
+            print(
+                f"| {name} | {' | '.join(_bytes(trainer, options, port) for port in (0, free_port()))} |",
+                flush=True,
+            )
         sys.exit()
     if given.gloo:
         mp.spawn(measure_gloo, (given.gloo, free_port()), given.gloo)

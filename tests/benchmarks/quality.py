@@ -26,15 +26,21 @@ import textgen
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("texts", nargs="+", type=Path)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--letters", action="store_true")
-    parser.add_argument("--speed", help="of the machine, for textgen init, which measures it if it is not given")
+    parser.add_argument(
+        "--speed", help="of the machine, for textgen init, which measures it if it is not given"
+    )
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for textgen run")
     given = parser.parse_args()
-    print("text | characters | seconds | mixture | network alone | counts alone | bits per character")
+    print(
+        "text | characters | seconds | mixture | network alone | counts alone | bits per character"
+    )
     print("--- | --- | --- | --- | --- | --- | ---")
     for text in given.texts:
         with tempfile.TemporaryDirectory() as folder:
@@ -45,21 +51,39 @@ def measure(text: Path, folder: Path, given: argparse.Namespace) -> list[str]:
     """A row of the table."""
     source = folder / "text.txt"
     content = text.read_text(encoding="utf-8-sig")
-    source.write_text(re.sub("[^a-z]+", " ", content.lower()) if given.letters else content, encoding="utf-8")
+    source.write_text(
+        re.sub("[^a-z]+", " ", content.lower()) if given.letters else content, encoding="utf-8"
+    )
     rows = [one_run(source, folder, seed, given) for seed in range(given.seeds)]
     seconds, mixture, network, counts = zip(*rows, strict=True)
     bits = [loss / math.log(2) for loss in mixture]
-    spread = [f"{statistics.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for v in (mixture, network, counts, bits)]
-    return [text.stem, f"{len(content):,}", f"{statistics.mean(seconds):.0f} ({max(seconds):.0f})", *spread]
+    spread = [
+        f"{statistics.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})"
+        for v in (mixture, network, counts, bits)
+    ]
+    return [
+        text.stem,
+        f"{len(content):,}",
+        f"{statistics.mean(seconds):.0f} ({max(seconds):.0f})",
+        *spread,
+    ]
 
 
-def one_run(source: Path, folder: Path, seed: int, given: argparse.Namespace) -> tuple[float, float, float, float]:
+def one_run(
+    source: Path, folder: Path, seed: int, given: argparse.Namespace
+) -> tuple[float, float, float, float]:
     """Seconds by the clock for both commands, and the losses of the mixture, the network and the counts."""
     pipeline, output = folder / f"{seed}.toml", folder / f"run-{seed}"
     begun = time.perf_counter()
     speed = () if given.speed is None else ("--speed", given.speed)
     call("init", str(source), "--minutes", str(given.minutes), "--pipeline", str(pipeline), *speed)
-    call("run", str(pipeline), "--output", str(output), *(f"--set={each}" for each in (f"seed={seed}", *given.set)))
+    call(
+        "run",
+        str(pipeline),
+        "--output",
+        str(output),
+        *(f"--set={each}" for each in (f"seed={seed}", *given.set)),
+    )
     seconds = time.perf_counter() - begun
     counts = folder / f"counts-{seed}"
     alone = ("model.type=ngram", "trainer.type=count")
@@ -79,13 +103,19 @@ def loss(model: textgen.protocols.Model, tokens: np.ndarray) -> float:
         block = tokens[start : start + 4097].astype(np.int64)
         logits = np.asarray(decoder.score(block[None, :-1])[0], np.float64)
         peak = logits.max(axis=1)
-        logs = logits[np.arange(len(logits)), block[1:]] - peak - np.log(np.exp(logits - peak[:, None]).sum(axis=1))
+        logs = (
+            logits[np.arange(len(logits)), block[1:]]
+            - peak
+            - np.log(np.exp(logits - peak[:, None]).sum(axis=1))
+        )
         total -= float(logs.sum())
     return total / (len(tokens) - 1)
 
 
 def call(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "textgen", *arguments], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "textgen", *arguments], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "one-hot tokens, no embedding": {"model.embedding_size": 0},
     "orthogonal matrices": of_type("model", "orthogonal"),
-    "orthogonal matrices, forget bias of one": of_type("model", "orthogonal") | {"model.forget_bias": 1.0},
+    "orthogonal matrices, forget bias of one": of_type("model", "orthogonal")
+    | {"model.forget_bias": 1.0},
     "no dropout": {"model.dropout": 0.0, "model.input_dropout": 0.0},
     "dropout of 0.1, none of the input": {"model.dropout": 0.1, "model.input_dropout": 0.0},
     "dropout of single values, not locked": {"model.locked_dropout": False},
@@ -140,8 +141,14 @@ def averaged(config: Config, context: BuildContext) -> GradientTrainer:
     """AdamW, evaluated once, at the end, with averaged weights."""
     assert config.steps is not None
     steps, kept = config.steps, config.average
-    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "betas": (config.beta1, config.beta2)}
-    schedule = warmup_stable_decay(warmup=config.warmup_steps, decay=0.5) if config.and_decay else constant
+    options = {
+        "lr": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "betas": (config.beta1, config.beta2),
+    }
+    schedule = (
+        warmup_stable_decay(warmup=config.warmup_steps, decay=0.5) if config.and_decay else constant
+    )
     return GradientTrainer(config, lambda p: Averaged(p, steps, kept, **options), schedule)
 
 
@@ -151,11 +158,17 @@ def muon(config: Config, context: BuildContext) -> GradientTrainer:
     def optimizers(parameters: Parameters) -> list[torch.optim.Optimizer]:
         rest = parameters.of_role("embedding", "head", "vector")
         betas = (config.beta1, config.beta2)
-        adamw = torch.optim.AdamW(rest, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
-        matrices = torch.optim.Muon(parameters.of_role("matrix"), lr=0.02, weight_decay=config.weight_decay)
+        adamw = torch.optim.AdamW(
+            rest, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
+        )
+        matrices = torch.optim.Muon(
+            parameters.of_role("matrix"), lr=0.02, weight_decay=config.weight_decay
+        )
         return [matrices, adamw]
 
-    return GradientTrainer(config, optimizers, warmup_stable_decay(warmup=config.warmup_steps, decay=0.5))
+    return GradientTrainer(
+        config, optimizers, warmup_stable_decay(warmup=config.warmup_steps, decay=0.5)
+    )
 
 
 @hookimpl
@@ -172,7 +185,9 @@ def textgen_trainers() -> list[Component]:
 
 def main() -> None:
     """Print a table for each text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("texts", nargs="+", type=Path)
     parser.add_argument("--characters", type=float, default=1e6)
     parser.add_argument("--seeds", type=int, default=3)
@@ -187,8 +202,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "text.txt")
             content = text.read_text(encoding="utf-8-sig")
-            source.write_text(re.sub("[^a-z]+", " ", content.lower()) if given.letters else content, encoding="utf-8")
-            print(f"\n{text.stem}, {given.characters:,.0f} characters read | loss | difference\n--- | --- | ---")
+            source.write_text(
+                re.sub("[^a-z]+", " ", content.lower()) if given.letters else content,
+                encoding="utf-8",
+            )
+            print(
+                f"\n{text.stem}, {given.characters:,.0f} characters read | loss | difference\n--- | --- | ---"
+            )
             show(engine, source, Path(folder), given)
 
 
@@ -199,25 +219,41 @@ def show(engine: textgen.Engine, source: Path, folder: Path, given: argparse.Nam
         if given.only and name not in ("the recipe", *given.only):
             continue
         losses = [
-            one_loss(engine, source, folder / f"{name}-{seed}", changes, seed, given) for seed in range(given.seeds)
+            one_loss(engine, source, folder / f"{name}-{seed}", changes, seed, given)
+            for seed in range(given.seeds)
         ]
         mean = statistics.mean(losses)
         base = mean if base is None else base
-        print(f"{name} | {mean:.3f} ({min(losses):.3f} to {max(losses):.3f}) | {mean - base:+.3f}", flush=True)
+        print(
+            f"{name} | {mean:.3f} ({min(losses):.3f} to {max(losses):.3f}) | {mean - base:+.3f}",
+            flush=True,
+        )
 
 
 def one_loss(
-    engine: textgen.Engine, source: Path, output: Path, changes: dict[str, Any], seed: int, given: argparse.Namespace
+    engine: textgen.Engine,
+    source: Path,
+    output: Path,
+    changes: dict[str, Any],
+    seed: int,
+    given: argparse.Namespace,
 ) -> float:
     """The best validation loss of a run."""
     batch = changes.get("trainer.batch_size", RECIPE["trainer"]["batch_size"])
     steps = int(given.characters / batch / RECIPE["data"]["window_length"])
     once = {"trainer.evaluate_every": steps} if changes.get("trainer.type") == "averaged" else {}
-    tables = RECIPE | {"corpus": {"type": "file", "path": str(source)}, "tokenizer": {"type": "char"}, "seed": seed}
+    tables = RECIPE | {
+        "corpus": {"type": "file", "path": str(source)},
+        "tokenizer": {"type": "char"},
+        "seed": seed,
+    }
     tables["observer"] = [{"type": "metrics"}]
     run = engine.run(tables, {"trainer.steps": steps, **once, **changes}, output=output)
     assert run.path is not None
-    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return min(float(row["validation_loss"]) for row in rows)
 
 

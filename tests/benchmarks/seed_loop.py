@@ -62,7 +62,9 @@ def epochs(corpus: Path, loader: str) -> Iterator[tuple[float, float]]:
         yield stepped - start, time.perf_counter() - stepped
 
 
-def _batches(x: Tensor, y: Tensor, loader: str, *, shuffle: bool) -> Iterable[tuple[Tensor, Tensor]]:
+def _batches(
+    x: Tensor, y: Tensor, loader: str, *, shuffle: bool
+) -> Iterable[tuple[Tensor, Tensor]]:
     if loader == "dataloader":
         return DataLoader(TensorDataset(x, y), BATCH, shuffle=shuffle)
     order = torch.randperm(len(x)) if shuffle else torch.arange(len(x))

@@ -29,7 +29,9 @@ def run(command: list[str], folder: Path) -> float:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=15)
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as name:
@@ -44,7 +46,10 @@ def main() -> None:
         for command, baseline in (
             ([*TEXTGEN, "--help"], IMPORTS),
             ([*TEXTGEN, "plugins"], IMPORTS),
-            ([*TEXTGEN, "generate", "runs/p", "--prompt", "Nell", "--max-new-tokens", "200"], TORCH),
+            (
+                [*TEXTGEN, "generate", "runs/p", "--prompt", "Nell", "--max-new-tokens", "200"],
+                TORCH,
+            ),
         ):
             run(command, folder), run(baseline, folder)
             pairs = [(run(command, folder), run(baseline, folder)) for _ in range(repeats)]

@@ -32,7 +32,9 @@ def ours(corpus: Path, folder: Path, changes: Sequence[str] = ()) -> Iterator[tu
     """(seconds of an epoch's steps, seconds of its validation) for the pipeline docs/pipelines/seed.toml."""
     from textgen.pipeline.pipeline import make_pipeline
 
-    document = read_document(Path(__file__).parents[2] / "docs/pipelines/seed.toml", ["trainer.epochs=1000", *changes])
+    document = read_document(
+        Path(__file__).parents[2] / "docs/pipelines/seed.toml", ["trainer.epochs=1000", *changes]
+    )
     pipeline = make_pipeline(document, PluginSet.discover())
     context = BuildContext(folder=folder, requested_device="cpu")
     tokenizer = pipeline.tokenizer.offer.component.build(pipeline.tokenizer.options, context)
@@ -57,7 +59,9 @@ def main() -> None:
     """Print the ratios."""
     import tempfile
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--loader", choices=("dataloader", "memory"), default="memory")
@@ -67,7 +71,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         plain = seed_loop.epochs(arguments.corpus, arguments.loader)
         fast = ours(arguments.corpus, Path(folder), arguments.set)
-        pairs = [(next(plain), next(fast)) for _ in range(arguments.epochs + 1)][1:]  # the first warms up
+        pairs = [(next(plain), next(fast)) for _ in range(arguments.epochs + 1)][
+            1:
+        ]  # the first warms up
         del fast
     for name, validated in (("without validation", 0), ("with validation", 1)):
         found = [(a[0] + validated * a[1]) / (b[0] + validated * b[1]) for a, b in pairs]

@@ -30,7 +30,9 @@ def assert_rows_agree(made: Model) -> None:
     """A row is the same alone, token by token, scored in one go, and in any batch: by a model of TEXT's characters."""
     fed = np.array([[sorted(set(TEXT)).index(c) for c in TEXT[i : i + 70]] for i in (0, 300, 777)])
     scored, together = made.decoder(3).score(fed), made.decoder(3)
-    np.testing.assert_array_equal(scored, np.concatenate([made.decoder(1).score(row[None]) for row in fed]))
+    np.testing.assert_array_equal(
+        scored, np.concatenate([made.decoder(1).score(row[None]) for row in fed])
+    )
     alone = [made.decoder(1) for _ in fed]
     for t in range(fed.shape[1]):
         rows = together.extend(fed[:, t : t + 1])
@@ -47,10 +49,18 @@ def dataset(tokens: Any, vocab_size: int) -> Dataset:
     """A data set with the last tenth held out."""
     ids = np.asarray(tokens)
     cut = len(ids) - len(ids) // 10
-    return Dataset(training=ids[:cut], validation=ids[cut:], vocab_size=vocab_size, window_length=1, window_stride=1)
+    return Dataset(
+        training=ids[:cut],
+        validation=ids[cut:],
+        vocab_size=vocab_size,
+        window_length=1,
+        window_stride=1,
+    )
 
 
-def pipeline(folder: Path, model: dict[str, Any], trainer: dict[str, Any], **tables: Any) -> dict[str, Any]:
+def pipeline(
+    folder: Path, model: dict[str, Any], trainer: dict[str, Any], **tables: Any
+) -> dict[str, Any]:
     """A pipeline on TEXT, its last tenth held out."""
     path = folder / "text.txt"
     path.write_text(TEXT, encoding="utf-8")

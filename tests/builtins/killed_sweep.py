@@ -35,13 +35,28 @@ checkpoint = {seconds = 0}
 def command(pipeline: Path, settings: Sequence[str], options: Sequence[str] = ()) -> list[str]:
     """The sweep, two at a time, as JSON."""
     sets = [word for setting in settings for word in ("--set", setting)]
-    return [sys.executable, "-m", "textgen", *options, "sweep", str(pipeline), *sets, "--jobs", "2", "--json"]
+    return [
+        sys.executable,
+        "-m",
+        "textgen",
+        *options,
+        "sweep",
+        str(pipeline),
+        *sets,
+        "--jobs",
+        "2",
+        "--json",
+    ]
 
 
 def kill_in_the_middle(arguments: list[str], folder: Path, is_time: Callable[[], bool]) -> None:
     """Start the command, and kill it and every process that it started, at once."""
     process = subprocess.Popen(
-        arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        arguments,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         while not is_time():
@@ -86,7 +101,9 @@ def main() -> None:
         runs = folder / "runs/p-sweep"
         seen: dict[str, float] = {}
         for number in (2, 4, 6):
-            kill_in_the_middle(arguments, folder, lambda number=number: len(finished(runs)) >= number)
+            kill_in_the_middle(
+                arguments, folder, lambda number=number: len(finished(runs)) >= number
+            )
             now = finished(runs)
             assert seen.items() <= now.items(), "a trial was trained twice"
             seen = now
@@ -94,9 +111,15 @@ def main() -> None:
         found = run_again(arguments, folder)
         assert seen.items() <= finished(runs).items(), "a trial was trained twice"
         for row in found["trials"]:
-            alone = textgen.run(folder / "p.toml", row["settings"], output=folder / "alone" / row["name"])
+            alone = textgen.run(
+                folder / "p.toml", row["settings"], output=folder / "alone" / row["name"]
+            )
             summary = textgen.summarize(alone.path)
-            assert (row["loss"], row["best_step"], row["step"]) == (summary.best_loss, summary.best_step, summary.step)
+            assert (row["loss"], row["best_step"], row["step"]) == (
+                summary.best_loss,
+                summary.best_step,
+                summary.step,
+            )
             print(f"{row['name']}: {row['loss']:.6f}, as alone")
 
 

@@ -113,7 +113,10 @@ class Tally:
         if config.log is not None:
             with config.log.open("a") as file:
                 file.write(f"{self.directory.name} {self.step}\n")
-            while len(config.log.read_text().splitlines()) >= 15 and config.log.with_name("hold").exists():
+            while (
+                len(config.log.read_text().splitlines()) >= 15
+                and config.log.with_name("hold").exists()
+            ):
                 time.sleep(0.01)  # until it is killed
         return StepDone(step=self.step, steps=config.steps, epoch=1, loss=0.5, tokens=len(places))
 
@@ -126,9 +129,15 @@ class Tally:
 
 @hookimpl
 def textgen_models():
-    return [Component("pairs", PairsConfig, lambda config, context: Pairs(config.added, context.vocab_size))]
+    return [
+        Component(
+            "pairs", PairsConfig, lambda config, context: Pairs(config.added, context.vocab_size)
+        )
+    ]
 
 
 @hookimpl
 def textgen_trainers():
-    return [Component("tally", TallyConfig, lambda config, context: Tally(config, context.directory))]
+    return [
+        Component("tally", TallyConfig, lambda config, context: Tally(config, context.directory))
+    ]

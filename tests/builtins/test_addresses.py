@@ -65,11 +65,17 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
         def do_GET(self) -> None:
             made.requests.append((self.path, self.headers.get("Range", "")))
             answer = made.answers.get(self.path.partition("?")[0], Answer(b"none", 404))
-            begin = int(made.requests[-1][1][6:-1] or 0) if answer.ranges and made.requests[-1][1] else 0
+            begin = (
+                int(made.requests[-1][1][6:-1] or 0)
+                if answer.ranges and made.requests[-1][1]
+                else 0
+            )
             self.send_response(206 if begin else answer.status)
             body = answer.body[begin:]
             self.send_header("Content-Type", answer.kind)
-            self.send_header("Content-Length", str(len(body) if answer.length is None else answer.length))
+            self.send_header(
+                "Content-Length", str(len(body) if answer.length is None else answer.length)
+            )
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             self.end_headers()
@@ -95,7 +101,9 @@ def read(address: str, **options: Any) -> str:
 def cached(tmp_path: Path) -> list[str]:
     """The names of the files in the cache, less the locks."""
     return sorted(
-        path.name for path in tmp_path.glob("cache/**/*") if path.is_file() and not path.name.startswith(".lock")
+        path.name
+        for path in tmp_path.glob("cache/**/*")
+        if path.is_file() and not path.name.startswith(".lock")
     )
 
 
@@ -116,7 +124,9 @@ def test_addresses_files_and_folders_in_one_list(web: Web, tmp_path: Path) -> No
     web.serve("/b.jsonl.gz", body=gzip.compress(lines.encode()), kind="application/gzip")
     table = {"type": "file", "path": [str(tmp_path / "texts"), web.serve("/clock.txt")]}
     assert "".join(Engine().read_corpus(table)) == f"a\n{TEXT}"
-    pieces = Engine().read_corpus({"type": "file", "path": f"{web.root}/b.jsonl.gz", "documents": "jsonl"})
+    pieces = Engine().read_corpus(
+        {"type": "file", "path": f"{web.root}/b.jsonl.gz", "documents": "jsonl"}
+    )
     assert ["".join(document) for document in split_documents(pieces)] == ["one", "two"]
 
 
@@ -136,11 +146,14 @@ def test_what_an_address_gives_is_read_by_its_suffix_or_its_type(
 
     web.serve(quote(path.partition("?")[0], safe="/%"), body=body, kind=kind)
     assert read(web.root + path) == text
-    assert all(path.resolve().is_relative_to(tmp_path / "cache") for path in tmp_path.glob("cache/**/*"))
+    assert all(
+        path.resolve().is_relative_to(tmp_path / "cache") for path in tmp_path.glob("cache/**/*")
+    )
 
 
 @pytest.mark.parametrize(
-    ("ranges", "second"), [(True, f"bytes={len(DATA) - 100}-"), (False, f"bytes={len(DATA) - 100}-")]
+    ("ranges", "second"),
+    [(True, f"bytes={len(DATA) - 100}-"), (False, f"bytes={len(DATA) - 100}-")],
 )
 def test_what_breaks_off_is_resumed_or_begun_anew(web: Web, ranges: bool, second: str) -> None:
     address = web.serve("/a.txt", breaks_after=[len(DATA) - 100], ranges=ranges)
@@ -151,7 +164,8 @@ def test_what_breaks_off_is_resumed_or_begun_anew(web: Web, ranges: bool, second
 def test_what_never_comes_whole_does_not_count(web: Web, tmp_path: Path) -> None:
     address = web.serve("/a.txt", breaks_after=[10, 0, 10, 5], ranges=False)
     with pytest.raises(
-        CorpusError, match=f"cannot be fetched: the connection broke off after 10 of {len(DATA):,} bytes"
+        CorpusError,
+        match=f"cannot be fetched: the connection broke off after 10 of {len(DATA):,} bytes",
     ):
         read(address)
     assert len(web.requests) == 3
@@ -175,7 +189,10 @@ def test_an_answer_that_passes_is_waited_for(web: Web) -> None:
         (Answer(b"", 404), r"cannot be fetched: HTTP 404 \(Not Found\)"),
         (Answer(b"", 403), r"cannot be fetched: HTTP 403 \(Forbidden\)"),
         (Answer(b"", 500), r"cannot be fetched: HTTP 500 \(Internal Server Error\)"),
-        (Answer(b"\n<!DOCTYPE html>\n<p>Log in", kind="text/html"), "gave a web page, not the file"),
+        (
+            Answer(b"\n<!DOCTYPE html>\n<p>Log in", kind="text/html"),
+            "gave a web page, not the file",
+        ),
         (Answer(b""), "gave an empty file"),
         (Answer(length=10**12), "has more than 20.0 GB, the most that is fetched"),
         (Answer(b"", 302, headers={"Location": "file:///etc/passwd"}), "cannot be fetched: "),
@@ -220,17 +237,25 @@ def test_an_address_of_another_kind_is_a_path_that_is_not_there() -> None:
     for address in ("ftp://127.0.0.1/a.txt", "file:///etc/passwd"):
         with pytest.raises(CorpusError, match="cannot be read: No such file"):
             read(address)
-    with pytest.raises(PipelineError, match=r"corpus\.path: expected a web address or a path or a list"):
+    with pytest.raises(
+        PipelineError, match=r"corpus\.path: expected a web address or a path or a list"
+    ):
         read("http://\0/")
 
 
-def test_the_checksum_is_that_of_what_is_fetched_and_of_what_is_in_the_cache(web: Web, tmp_path: Path) -> None:
+def test_the_checksum_is_that_of_what_is_fetched_and_of_what_is_in_the_cache(
+    web: Web, tmp_path: Path
+) -> None:
     right, address = hashlib.sha256(DATA).hexdigest(), web.serve("/a.txt")
-    with pytest.raises(CorpusError, match=f"gave a file with SHA-256 {right}, and option sha256 is {'0' * 64}"):
+    with pytest.raises(
+        CorpusError, match=f"gave a file with SHA-256 {right}, and option sha256 is {'0' * 64}"
+    ):
         read(address, sha256="0" * 64)
     assert cached(tmp_path) == []
     assert read(address, sha256=right) == TEXT
-    with pytest.raises(CorpusError, match=f"not that of option sha256 but {right}; remove it to fetch it again"):
+    with pytest.raises(
+        CorpusError, match=f"not that of option sha256 but {right}; remove it to fetch it again"
+    ):
         read(address, sha256="0" * 64)
     assert len(web.requests) == 2
 
@@ -246,7 +271,9 @@ def test_a_file_of_the_cache_that_was_changed_is_fetched_again(web: Web, tmp_pat
 
 def test_a_cache_that_cannot_be_written_is_an_error(web: Web, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(CorpusError, match="cannot be written: Not a directory; set TEXTGEN_CACHE_DIR"):
+    with pytest.raises(
+        CorpusError, match="cannot be written: Not a directory; set TEXTGEN_CACHE_DIR"
+    ):
         read(web.serve("/a.txt"))
 
 
@@ -259,14 +286,18 @@ def test_many_readers_fetch_once(web: Web) -> None:
     assert len(web.requests) == 1
 
 
-def test_a_run_fetches_and_a_loaded_run_never_does(web: Web, tmp_path: Path, tiny_pipeline: Callable[..., Any]) -> None:
+def test_a_run_fetches_and_a_loaded_run_never_does(
+    web: Web, tmp_path: Path, tiny_pipeline: Callable[..., Any]
+) -> None:
     address = web.serve("/a.txt")
     path = run(tiny_pipeline(corpus={"path": address}, trainer={"epochs": 1})).path
     assert address in (path / "pipeline.toml").read_text()
     assert web.requests.pop() == ("/a.txt", "")
     next(tmp_path.glob("cache/**/a.txt")).unlink()
     generator = load(path)
-    with pytest.raises(CorpusError, match=f"{address} is not in the cache .* only a run fetches it"):
+    with pytest.raises(
+        CorpusError, match=f"{address} is not in the cache .* only a run fetches it"
+    ):
         generator.copy_index()
     assert web.requests == []
     read(address)
@@ -305,9 +336,13 @@ def cache_command(*arguments: str) -> str:
     return done.stdout
 
 
-def test_init_takes_an_address_and_finds_a_book_of_project_gutenberg(web: Web, tmp_path: Path) -> None:
+def test_init_takes_an_address_and_finds_a_book_of_project_gutenberg(
+    web: Web, tmp_path: Path
+) -> None:
     marks = [f"*** {word} OF THE PROJECT GUTENBERG EBOOK A BOOK ***\n" for word in ("START", "END")]
-    address = web.serve("/ebooks/35.txt", body=f"Header\n{marks[0]}{TEXT}{marks[1]}License".encode())
+    address = web.serve(
+        "/ebooks/35.txt", body=f"Header\n{marks[0]}{TEXT}{marks[1]}License".encode()
+    )
     facts = look_at(address, tmp_path)
     assert f'path = "{address}"' in facts.corpus
     assert "\ngutenberg = true" in facts.corpus

@@ -24,9 +24,7 @@ FORMS = ["none", "NFC", "NFD", "NFKC", "NFKD"]
 # What tends to go wrong: controls, line ends, emoji, combining marks of several classes, a vowel sign that merges into
 # a merged one, Hangul letters, letters whose small form is two characters or depends on its neighbours, ligatures,
 # half-width marks, lone surrogates, the last code point.
-HARD = (
-    "\0\r\n a'Z@[`{é\u0301\u0323\u0345\u0c46\u0cc6\u0cc2\u0cd5각가ㅏİΣςʰǅﬁｶﾞ😀👩\u200d\ud800\udc00\ufeff\ufffd\U0010ffff"
-)
+HARD = "\0\r\n a'Z@[`{é\u0301\u0323\u0345\u0c46\u0cc6\u0cc2\u0cd5각가ㅏİΣςʰǅﬁｶﾞ😀👩\u200d\ud800\udc00\ufeff\ufffd\U0010ffff"
 characters = st.sampled_from(HARD) | st.characters()
 texts = st.text(characters, max_size=40)
 configs = st.builds(
@@ -104,7 +102,9 @@ def test_text_is_normalised_as_the_options_say(text: str, config: CharConfig) ->
     char = fitted(config, text)
     frequent = {c for c in expected if expected.count(c) >= config.min_frequency}
     assert char.to_dict()["tokens"] == ["<unk>", *sorted(frequent)]
-    assert char.decode(char.encode(text)) == "".join(c if c in frequent else "\ufffd" for c in expected)
+    assert char.decode(char.encode(text)) == "".join(
+        c if c in frequent else "\ufffd" for c in expected
+    )
 
 
 @given(st.text(characters))
@@ -113,7 +113,9 @@ def test_the_seeds_normalisation(text: str) -> None:
     assert char.decode(char.encode(text)) == re.sub("[^A-Za-z]+", " ", text).lower()
 
 
-@pytest.mark.parametrize("config", [CharConfig(letters_only=True, lower_case=True), CharConfig(lower_case=True)])
+@pytest.mark.parametrize(
+    "config", [CharConfig(letters_only=True, lower_case=True), CharConfig(lower_case=True)]
+)
 def test_long_texts_are_normalised_like_short_ones(config: CharConfig) -> None:
     text = "X, Σ-" * 700_001  # several blocks, cut at every place of the pattern
     char = fitted(config, text)

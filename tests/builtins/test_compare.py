@@ -30,7 +30,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def invoke(*arguments: object) -> Any:
-    made = CliRunner().invoke(compare, list(map(str, arguments)), obj=CommandContext(), catch_exceptions=False)
+    made = CliRunner().invoke(
+        compare, list(map(str, arguments)), obj=CommandContext(), catch_exceptions=False
+    )
     assert made.exit_code == 0, made.output
     return made
 
@@ -42,10 +44,15 @@ def runs(finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path) 
     shutil.copytree(finished_run, folder / "first")
     asked = iter([False] * 3)
     tables = tiny_pipeline(observers=True, model={"hidden_size": 12}, trainer={"evaluate_every": 1})
-    tables |= {"seed": 7, "generate": {"prompt": HOSTILE, "max_new_tokens": 10, "unknown_characters": "skip"}}
+    tables |= {
+        "seed": 7,
+        "generate": {"prompt": HOSTILE, "max_new_tokens": 10, "unknown_characters": "skip"},
+    }
     tables |= {"sampler": [{"type": "top-k", "k": 5}]}
     with pytest.raises(textgen.Interrupted):
-        textgen.run(tables, output=folder / HOSTILE.replace("/", ""), cancelled=lambda: next(asked, True))
+        textgen.run(
+            tables, output=folder / HOSTILE.replace("/", ""), cancelled=lambda: next(asked, True)
+        )
     (folder / "damaged").mkdir()
     (folder / "damaged/run.json").write_text("[\x1b")
     return folder
@@ -53,7 +60,10 @@ def runs(finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path) 
 
 def test_a_prompt_that_a_model_cannot_read_is_said(runs: Path) -> None:
     made = invoke(runs / "first", "--prompt", "the §", "--max-new-tokens", "3")
-    assert made.stderr == "textgen: warning: first continues the prompt without what its vocabulary lacks: '§'\n"
+    assert (
+        made.stderr
+        == "textgen: warning: first continues the prompt without what its vocabulary lacks: '§'\n"
+    )
     assert not invoke(runs / "first", "--prompt", "the ", "--max-new-tokens", "3").stderr
 
 
@@ -66,11 +76,18 @@ def test_runs_are_compared(runs: Path, tmp_path: Path) -> None:
         "damaged": "damaged",
     }
     assert found["runs"][-1]["name"] == "damaged", "the best comes first"
-    differ = {each["key"]: {each["value"]: each["runs"] for each in each["values"]} for each in found["settings"]}
-    assert differ["model.hidden_size"] == {"8": ["first"], "12": [HOSTILE]}, "and nothing of the damaged one"
+    differ = {
+        each["key"]: {each["value"]: each["runs"] for each in each["values"]}
+        for each in found["settings"]
+    }
+    assert differ["model.hidden_size"] == {"8": ["first"], "12": [HOSTILE]}, (
+        "and nothing of the damaged one"
+    )
     assert differ["sampler.0.k"].get("5") == [HOSTILE], "as --set writes it"
     assert "seed" not in differ
-    expected = textgen.load(runs / "first").generate(found["prompt"], max_new_tokens=9, seed=3, echo=False)
+    expected = textgen.load(runs / "first").generate(
+        found["prompt"], max_new_tokens=9, seed=3, echo=False
+    )
     assert rows["first"]["text"] == expected.text
     assert len(rows[HOSTILE]["text"]) == 9, "of its best checkpoint"
     assert "is not valid JSON" in rows["damaged"]["why_no_text"]
@@ -85,9 +102,13 @@ def test_runs_are_compared(runs: Path, tmp_path: Path) -> None:
     assert len(same.splitlines()) == 2, "the same run is there once"
 
 
-def test_losses_of_other_texts_are_not_compared(tiny_pipeline: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
+def test_losses_of_other_texts_are_not_compared(
+    tiny_pipeline: Callable[..., Any], runs: Path, tmp_path: Path
+) -> None:
     tokenizer = {"type": "char", "lower_case": True, "letters_only": True}
-    assert json.loads(invoke(runs / "first", "--json", "--max-new-tokens", "0").stdout)["note"] == ""
+    assert (
+        json.loads(invoke(runs / "first", "--json", "--max-new-tokens", "0").stdout)["note"] == ""
+    )
     for changes, said in (
         ({"text": "another text, that is long enough to be one. " * 30}, "different texts"),
         ({"data": {"validation_fraction": 0.3}}, "different parts of the text"),
@@ -96,7 +117,12 @@ def test_losses_of_other_texts_are_not_compared(tiny_pipeline: Callable[..., Any
     ):
         other = tmp_path / said.replace(" ", "-")
         textgen.run(tiny_pipeline(**changes), output=other, overwrite=True)
-        assert said in json.loads(invoke(runs / "first", other, "--json", "--max-new-tokens", "0").stdout)["note"]
+        assert (
+            said
+            in json.loads(invoke(runs / "first", other, "--json", "--max-new-tokens", "0").stdout)[
+                "note"
+            ]
+        )
 
 
 def test_tokens_that_stand_for_unknown_text_are_not_compared(
@@ -153,9 +179,9 @@ def test_the_page_holds_all_of_it_and_escapes_it(runs: Path, tmp_path: Path) -> 
         .text
         in read.text["pre"]
     )
-    assert not re.search(r'(?:src|href)="|https?://(?!www\.w3\.org)|url\(', text.replace("url(#plot)", "")), (
-        "self-contained"
-    )
+    assert not re.search(
+        r'(?:src|href)="|https?://(?!www\.w3\.org)|url\(', text.replace("url(#plot)", "")
+    ), "self-contained"
     assert "prefers-color-scheme: dark" in text
     assert ElementTree.fromstring(picture.read_text(encoding="utf-8")).tag == f"{SVG}svg"
     invoke(runs, "--html", page, "--svg", picture, "--max-new-tokens", "0")  # replaces its own
@@ -178,10 +204,19 @@ def curves_of(number: int, length: int = 9, last: float = 2.0) -> Iterator[Compa
     """Runs whose losses end close together."""
     for place in range(number):
         curve = tuple((10 * step, last + place / 1000 + 2 / step) for step in range(1, length + 1))
-        summary = RunSummary(path=Path(f"/runs/{place}"), status="finished", record={"data": {"validation_tokens": 9}})
+        summary = RunSummary(
+            path=Path(f"/runs/{place}"),
+            status="finished",
+            record={"data": {"validation_tokens": 9}},
+        )
         label = f"hidden_size={place},and_a_very_long_name_of_a_setting={place}"
         yield ComparedRun(
-            label=label, summary=summary, settings={}, curve=curve, bits_per_character=None, characters_per_second=None
+            label=label,
+            summary=summary,
+            settings={},
+            curve=curve,
+            bits_per_character=None,
+            characters_per_second=None,
         )
 
 
@@ -193,7 +228,9 @@ def test_every_curve_has_a_name_that_no_other_covers(number: int) -> None:
     made.append(attrs.evolve(diverged, label="none yet", curve=()))
     root = ElementTree.fromstring(draw(made))
     height, width = float(root.attrib["height"]), float(root.attrib["width"])
-    names = [node for node in root.iter(f"{SVG}text") if node.attrib.get("class", "").startswith("f")]
+    names = [
+        node for node in root.iter(f"{SVG}text") if node.attrib.get("class", "").startswith("f")
+    ]
     assert len(names) == number + 1
     places = [float(node.attrib["y"]) for node in names]
     assert all(below - above >= 16 for above, below in itertools.pairwise(places))
@@ -204,7 +241,9 @@ def test_every_curve_has_a_name_that_no_other_covers(number: int) -> None:
         assert float(node.attrib["x"]) + 7.2 * len(shown) < width, "it ends in the picture"
     lines = [node for node in root.iter(f"{SVG}path") if node.attrib["d"].count("L") == 8]
     assert len(lines) == number + 1
-    heights = [float(y) for line in lines[:number] for y in re.findall(r",([-\d.]+)", line.attrib["d"])[1:]]
+    heights = [
+        float(y) for line in lines[:number] for y in re.findall(r",([-\d.]+)", line.attrib["d"])[1:]
+    ]
     assert max(heights) - min(heights) > 200, "one that diverged leaves the others their room"
     axes = [node.text for node in root.iter(f"{SVG}text") if node.text]
     assert "step" in axes
@@ -227,13 +266,17 @@ OKLAB = np.array([[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259,
 
 @pytest.mark.parametrize(("colours", "background"), [(LIGHT, "#ffffff"), (DARK, "#1b1d21")])
 @pytest.mark.parametrize("eyes", list(SEEN))
-def test_every_eye_tells_the_colours_apart(colours: tuple[str, ...], background: str, eyes: str) -> None:
+def test_every_eye_tells_the_colours_apart(
+    colours: tuple[str, ...], background: str, eyes: str
+) -> None:
     def linear(colour: str) -> Any:
         channels = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
         return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
 
     seen = [OKLAB @ np.cbrt(LMS @ np.clip(SEEN[eyes] @ linear(colour), 0, 1)) for colour in colours]
-    apart = min(float(np.linalg.norm(one - other)) for one, other in itertools.combinations(seen, 2))
+    apart = min(
+        float(np.linalg.norm(one - other)) for one, other in itertools.combinations(seen, 2)
+    )
     assert apart > 0.055, "in OKLab, where black and white are 1 apart"
     weights = np.array([0.2126, 0.7152, 0.0722])
     for colour in colours:

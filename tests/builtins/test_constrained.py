@@ -19,7 +19,10 @@ from textgen import GenerationState, Generator, PipelineError, UsageError, load,
 LETTERS = string.ascii_letters + string.digits + ' .,:;-{}[]"\\/'
 SCHEMA = {
     "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 999}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "maximum": 999},
+    },
     "required": ["name", "age"],
 }
 
@@ -48,7 +51,14 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Generator:
 
 
 @pytest.mark.parametrize(
-    "expression", ["[a-d]{3,5} (cat|tree)", "(ab?|[0-9]{2}){4}", r"[A-Z][a-z]{2,9}, [0-9]{1,3}\.", "x", r"\d{3}-\d{4}"]
+    "expression",
+    [
+        "[a-d]{3,5} (cat|tree)",
+        "(ab?|[0-9]{2}){4}",
+        r"[A-Z][a-z]{2,9}, [0-9]{1,3}\.",
+        "x",
+        r"\d{3}-\d{4}",
+    ],
 )
 def test_a_text_matches_and_ends(writer: Generator, expression: str) -> None:
     texts = writer.generate_many(["a", "The ", ""] * 4, max_new_tokens=50, regex=expression)
@@ -62,14 +72,18 @@ def test_a_text_matches_and_ends(writer: Generator, expression: str) -> None:
 
 def test_other_samplers_choose_among_what_matches(writer: Generator) -> None:
     options = {"mirostat_tau": 3.0, "xtc_probability": 0.5, "top_k": 3, "temperature": 0.7}
-    for text in writer.generate_many([""] * 6, regex="[a-z]{8}[0-9]{4}", max_new_tokens=50, **options):
+    for text in writer.generate_many(
+        [""] * 6, regex="[a-z]{8}[0-9]{4}", max_new_tokens=50, **options
+    ):
         assert re.fullmatch("[a-z]{8}[0-9]{4}", text.text)
     greedy = writer.generate("", regex="[a-z]{8}", max_new_tokens=50, temperature=0)
     assert greedy.text == writer.generate("", regex="[a-z]{8}", max_new_tokens=50, top_k=1).text
 
 
 def test_the_end_of_a_document_comes_only_where_a_text_may_end(writer: Generator) -> None:
-    texts = writer.generate_many([""] * 30, regex="[a-e]{5,}", max_new_tokens=400, logit_bias={1: 2.0})
+    texts = writer.generate_many(
+        [""] * 30, regex="[a-e]{5,}", max_new_tokens=400, logit_bias={1: 2.0}
+    )
     end_id = getattr(writer.tokenizer, "end_id", None)
     assert end_id is not None
     assert {text.finish_reason for text in texts} == {"end"}
@@ -89,7 +103,9 @@ def test_a_dead_end_of_the_vocabulary_is_never_entered(writer: Generator) -> Non
 
 
 def test_json_follows_its_schema(writer: Generator) -> None:
-    for text in writer.generate_many(["", "a"] * 5, json_schema=json.dumps(SCHEMA), max_new_tokens=300):
+    for text in writer.generate_many(
+        ["", "a"] * 5, json_schema=json.dumps(SCHEMA), max_new_tokens=300
+    ):
         assert text.finish_reason == "end"
         value = json.loads(text.text)
         assert value.keys() == {"name", "age"}
@@ -108,7 +124,9 @@ def test_a_text_resumes_within_the_expression(writer: Generator, tmp_path: Path,
     assert (first.text + rest.text, rest.finish_reason) == (whole.text, "end")
 
 
-def test_a_text_resumes_in_another_process(python: Callable[..., Any], writer: Generator, tmp_path: Path) -> None:
+def test_a_text_resumes_in_another_process(
+    python: Callable[..., Any], writer: Generator, tmp_path: Path
+) -> None:
     schema = json.dumps(SCHEMA)
     whole = writer.generate("a", json_schema=schema, max_new_tokens=300)
     first = writer.generate("a", json_schema=schema, max_new_tokens=15, keep_state=True)
@@ -123,10 +141,14 @@ def test_a_text_resumes_in_another_process(python: Callable[..., Any], writer: G
     assert (done.code, first.text + done.stdout) == (0, whole.text), done.stderr
 
 
-def test_the_command_takes_both(textgen: Callable[..., Any], writer: Generator, tmp_path: Path) -> None:
+def test_the_command_takes_both(
+    textgen: Callable[..., Any], writer: Generator, tmp_path: Path
+) -> None:
     made = textgen("generate", writer.path, "--regex", '"[a-z]{3}"', cwd=tmp_path)
     assert re.fullmatch('"[a-z]{3}"\n?', made.stdout), made
-    made = textgen("generate", writer.path, "--json-schema", '{"enum": ["on", "off"]}', cwd=tmp_path)
+    made = textgen(
+        "generate", writer.path, "--json-schema", '{"enum": ["on", "off"]}', cwd=tmp_path
+    )
     assert made.stdout.strip() in ('"on"', '"off"'), made
 
 
@@ -186,25 +208,40 @@ class Context:
     ("options", "said"),
     [
         ({"regex": "(a"}, "regex: not a valid regular expression: missing"),
-        ({"regex": "^a$"}, r"regex: it cannot be followed: anchors, look-around, .* are not supported, given '\^a\$'$"),
+        (
+            {"regex": "^a$"},
+            r"regex: it cannot be followed: anchors, look-around, .* are not supported, given '\^a\$'$",
+        ),
         ({"regex": "ß+"}, r"regex: the vocabulary cannot write it: it has no 'ß', given 'ß\+'$"),
-        ({"regex": r"[ß=\x7f]+"}, "the vocabulary cannot write it: it has none of the characters '=ß', given"),
+        (
+            {"regex": r"[ß=\x7f]+"},
+            "the vocabulary cannot write it: it has none of the characters '=ß', given",
+        ),
         ({"regex": r"\x7f"}, r"regex: the vocabulary cannot write it, given '\\\\x7f'$"),
         ({"json_schema": '{"const": "ß"}'}, """: it has no 'ß', given '{"const": "ß"}'$"""),
         ({"regex": "a*ß"}, r"regex: the vocabulary has no tokens to complete it"),
         ({"json_schema": "{"}, "json_schema: not a JSON schema"),
         ({"json_schema": '{"type": "nothing"}'}, "json_schema: not a JSON schema"),
-        ({"json_schema": "3"}, "json_schema: not a JSON schema that can be followed: Unsupported .* 3, given '3'$"),
+        (
+            {"json_schema": "3"},
+            "json_schema: not a JSON schema that can be followed: Unsupported .* 3, given '3'$",
+        ),
     ],
 )
-def test_what_cannot_be_followed_is_refused(writer: Generator, options: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_followed_is_refused(
+    writer: Generator, options: dict[str, Any], said: str
+) -> None:
     with pytest.raises(UsageError, match=said):
         writer.generate("a", **options)
 
 
-def test_without_the_library_it_says_what_to_install(writer: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_it_says_what_to_install(
+    writer: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "outlines_core", None)
-    with pytest.raises(PipelineError, match=r"'regex' needs outlines-core; pip install 'textgen-engine\[regex\]'"):
+    with pytest.raises(
+        PipelineError, match=r"'regex' needs outlines-core; pip install 'textgen-engine\[regex\]'"
+    ):
         make("sampler", "regex", context(vocabulary="ab"), pattern="a")
     with pytest.raises(UsageError, match="'json' needs outlines-core"):
         writer.generate("a", json_schema='{"type": "null"}')

@@ -14,8 +14,12 @@ import pytest
 
 from textgen import CorpusError, Engine, PipelineError, run
 
-PIECE = 1 << 20  # files are read in pieces of a mebibyte; what lies across their border must not show
-READ_BOOK = "import textgen; print(sum(map(len, textgen.Engine().read_corpus({'type': 'time-machine'}))))"
+PIECE = (
+    1 << 20
+)  # files are read in pieces of a mebibyte; what lies across their border must not show
+READ_BOOK = (
+    "import textgen; print(sum(map(len, textgen.Engine().read_corpus({'type': 'time-machine'}))))"
+)
 
 
 def read(path: Any, **options: Any) -> str:
@@ -40,12 +44,21 @@ def test_one_file(write: Callable[..., Path]) -> None:
     assert read(write("a.txt", b"Zeit\nund Raum")) == "Zeit\nund Raum"
 
 
-def test_a_list_is_read_in_its_order_with_a_line_break_where_one_is_missing(write: Callable[..., Path]) -> None:
-    files = [write("b.txt", b"first"), write("a.txt", b"second\n"), write("c.txt", b""), write("d.txt", b"last")]
+def test_a_list_is_read_in_its_order_with_a_line_break_where_one_is_missing(
+    write: Callable[..., Path],
+) -> None:
+    files = [
+        write("b.txt", b"first"),
+        write("a.txt", b"second\n"),
+        write("c.txt", b""),
+        write("d.txt", b"last"),
+    ]
     assert read(files) == "first\nsecond\nlast\n"
 
 
-def test_a_folder_is_read_sorted_by_path_and_by_its_glob(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_folder_is_read_sorted_by_path_and_by_its_glob(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
     write("texts/b.txt", b"b\n")
     write("texts/a/z.txt", b"z\n")
     write("texts/a.md", b"m\n")
@@ -54,7 +67,10 @@ def test_a_folder_is_read_sorted_by_path_and_by_its_glob(write: Callable[..., Pa
 
 
 def test_a_relative_path_starts_at_the_pipelines_folder(
-    textgen: Callable[..., Any], tiny_pipeline: Callable[..., Any], write_pipeline: Callable[..., Path], tmp_path: Path
+    textgen: Callable[..., Any],
+    tiny_pipeline: Callable[..., Any],
+    write_pipeline: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     pipeline = write_pipeline(tiny_pipeline(corpus={"path": "corpus.txt"}))
     elsewhere = tmp_path / "elsewhere"
@@ -69,7 +85,9 @@ def test_a_folder_behind_a_symbolic_link(write: Callable[..., Path], tmp_path: P
     assert read(tmp_path / "link") == "linked"
 
 
-def test_a_symbolic_link_that_leads_in_a_circle_is_not_followed(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_symbolic_link_that_leads_in_a_circle_is_not_followed(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
     write("texts/a.txt", b"once")
     (tmp_path / "texts" / "again").symlink_to(tmp_path / "texts", target_is_directory=True)
     assert read(tmp_path / "texts") == "once"
@@ -96,7 +114,9 @@ def test_line_endings_become_lf_or_are_kept(write: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("before", [PIECE - 2, PIECE - 1, PIECE])
 @pytest.mark.parametrize("end", [b"\r\nb", b"\rb", b"\r\r\n", b"\r", "é".encode(), "😀".encode()])
-def test_nothing_shows_the_borders_of_pieces(write: Callable[..., Path], before: int, end: bytes) -> None:
+def test_nothing_shows_the_borders_of_pieces(
+    write: Callable[..., Path], before: int, end: bytes
+) -> None:
     text = read(write("a.txt", b"a" * before + end))
     assert text == "a" * before + end.decode().replace("\r\n", "\n").replace("\r", "\n")
 
@@ -113,7 +133,9 @@ def test_other_encodings(write: Callable[..., Path]) -> None:
 
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("before", [0, 5, PIECE - 1, PIECE + 7])
-def test_what_is_not_utf8_is_an_error_with_file_and_offset(write: Callable[..., Path], before: int) -> None:
+def test_what_is_not_utf8_is_an_error_with_file_and_offset(
+    write: Callable[..., Path], before: int
+) -> None:
     path = write("a.txt", b"a" * before + b"\xe9 b")
     with pytest.raises(CorpusError, match=f"0xe9 at offset {before} .*option encoding") as caught:
         read(path, encoding="utf-8")
@@ -126,8 +148,12 @@ def test_a_file_cut_inside_a_character(write: Callable[..., Path]) -> None:
         read(write("a.txt", b"ab\xf0\x9f\x98"))
 
 
+@pytest.mark.slow
 def test_the_command_names_file_offset_and_option(
-    textgen: Callable[..., Any], tiny_pipeline: Callable[..., Any], write_pipeline: Callable[..., Path], tmp_path: Path
+    textgen: Callable[..., Any],
+    tiny_pipeline: Callable[..., Any],
+    write_pipeline: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     pipeline = write_pipeline(tiny_pipeline())
     (tmp_path / "corpus.txt").write_bytes("déjà".encode("latin-1"))
@@ -141,7 +167,9 @@ def test_the_command_names_file_offset_and_option(
 @pytest.mark.fault(16)
 def test_nul_emoji_and_combining_marks_survive_a_run(tiny_pipeline: Callable[..., Any]) -> None:
     text = "nul \0 emoji 👩\u200d🚀 marks e\u0301 a\u0323\u0301 \u0e33 end\n"
-    generator = run(tiny_pipeline(text=text * 10, generate={"prompt": text, "max_new_tokens": 0})).generator
+    generator = run(
+        tiny_pipeline(text=text * 10, generate={"prompt": text, "max_new_tokens": 0})
+    ).generator
     assert generator.tokenizer.decode(generator.tokenizer.encode(text)) == text
 
 
@@ -153,7 +181,9 @@ def test_a_missing_file(tmp_path: Path, write: Callable[..., Path], name: str) -
 
 
 def test_a_folder_without_a_matching_file(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"no file in it matches.*it holds no file; see the option glob"):
+    with pytest.raises(
+        CorpusError, match=r"no file in it matches.*it holds no file; see the option glob"
+    ):
         read(tmp_path, glob="*.txt")
 
 
@@ -222,7 +252,10 @@ def proxy() -> Iterator[Callable[[int, bytes], dict[str, str]]]:
 
 @pytest.fixture
 def time_machine(
-    textgen: Callable[..., Any], tiny_pipeline: Callable[..., Any], write_pipeline: Callable[..., Path], tmp_path: Path
+    textgen: Callable[..., Any],
+    tiny_pipeline: Callable[..., Any],
+    write_pipeline: Callable[..., Path],
+    tmp_path: Path,
 ) -> Callable[[dict[str, str]], Any]:
     """Run a pipeline on the book in a cache of its own, tmp_path / "cache"."""
     tables = tiny_pipeline()
@@ -240,25 +273,37 @@ def left_in(cache: Path) -> list[str]:
     return os.listdir(cache) if cache.exists() else []
 
 
-def test_the_book_comes_from_the_cache(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_book_comes_from_the_cache(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "timemachine.txt").write_bytes(book.read_bytes())
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path))
     text = "".join(Engine().read_corpus({"type": "time-machine"}))
     assert hashlib.sha256(text.encode()).hexdigest().startswith("8424dbd9532a")
 
 
-def test_a_changed_book_in_the_cache_is_refused_and_kept(time_machine: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_changed_book_in_the_cache_is_refused_and_kept(
+    time_machine: Callable[..., Any], tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     (cache / "timemachine.txt").write_bytes(b"my own changes")
     failed = time_machine({})
     assert failed.code == 1
-    for part in (str(cache / "timemachine.txt"), "14 bytes", "178,979 bytes", "8424dbd9532a", "remove it"):
+    for part in (
+        str(cache / "timemachine.txt"),
+        "14 bytes",
+        "178,979 bytes",
+        "8424dbd9532a",
+        "remove it",
+    ):
         assert part in failed.stderr
     assert (cache / "timemachine.txt").read_bytes() == b"my own changes"
 
 
-def test_without_a_network_the_error_says_where_to_put_a_copy(time_machine: Callable[..., Any], tmp_path: Path) -> None:
+def test_without_a_network_the_error_says_where_to_put_a_copy(
+    time_machine: Callable[..., Any], tmp_path: Path
+) -> None:
     failed = time_machine({"http_proxy": "http://127.0.0.1:9"})  # a port that nothing listens on
     assert failed.code == 1
     assert len(failed.stderr.splitlines()) == 1
@@ -296,13 +341,22 @@ os.fsync = fsync
 list(textgen.Engine().read_corpus({"type": "time-machine"}))
 print({os.stat("cache").st_ino, os.stat("cache/timemachine.txt").st_ino} <= synced)
 """
-    done = python("-c", code, cwd=tmp_path, env={"TEXTGEN_CACHE_DIR": "cache", **proxy(200, book.read_bytes())})
+    done = python(
+        "-c",
+        code,
+        cwd=tmp_path,
+        env={"TEXTGEN_CACHE_DIR": "cache", **proxy(200, book.read_bytes())},
+    )
     assert (done.stdout, done.code) == ("True\n", 0), done.stderr
 
 
 @pytest.mark.parametrize("damage", ["truncated", "longer", "page", "missing"])
 def test_what_is_not_the_book_never_reaches_the_cache(
-    book: Path, time_machine: Callable[..., Any], proxy: Callable[..., dict[str, str]], tmp_path: Path, damage: str
+    book: Path,
+    time_machine: Callable[..., Any],
+    proxy: Callable[..., dict[str, str]],
+    tmp_path: Path,
+    damage: str,
 ) -> None:
     data = book.read_bytes()
     answers = {
@@ -313,7 +367,10 @@ def test_what_is_not_the_book_never_reaches_the_cache(
     }
     failed = time_machine(proxy(*answers[damage]))
     assert failed.code == 1
-    said = {"missing": "cannot be fetched: HTTP 404 (Not Found)", "page": "gave a web page, not the file"}
+    said = {
+        "missing": "cannot be fetched: HTTP 404 (Not Found)",
+        "page": "gave a web page, not the file",
+    }
     assert said.get(damage, "did not give the book") in failed.stderr
     assert "put a copy of the file there" in failed.stderr
     assert left_in(tmp_path / "cache") == []

@@ -29,7 +29,12 @@ SIZE = len(CHARACTERS)
 
 
 def in_shards(
-    tokens: Any, vocab_size: int, order: int, budget: Budget, prune_entropy: float = 0.0, end: int | None = None
+    tokens: Any,
+    vocab_size: int,
+    order: int,
+    budget: Budget,
+    prune_entropy: float = 0.0,
+    end: int | None = None,
 ) -> Trie:
     counter = BoundedCounter(np.asarray(tokens), vocab_size, order, budget, prune_entropy, end)
     for _ in counter.run():
@@ -53,7 +58,9 @@ def at_once(tokens: Any, vocab_size: int, order: int, end: int | None = None) ->
 
 @settings(max_examples=12, deadline=None)
 @given(
-    vocab_size=st.sampled_from([2, 3, 11, 300, 70_000]),  # 70,000 to the fourth does not fit into a word
+    vocab_size=st.sampled_from(
+        [2, 3, 11, 300, 70_000]
+    ),  # 70,000 to the fourth does not fit into a word
     order=st.integers(1, 12),
     seed=st.integers(0, 9),
     length=st.integers(13, 150),
@@ -63,7 +70,9 @@ def at_once(tokens: Any, vocab_size: int, order: int, end: int | None = None) ->
 def test_counts_are_those_of_the_whole_text(
     vocab_size: int, order: int, seed: int, length: int, rows: int, end: int
 ) -> None:
-    tokens = np.random.default_rng(seed).integers(0, min(vocab_size, 4), length) * ((vocab_size - 1) // 3 or 1)
+    tokens = np.random.default_rng(seed).integers(0, min(vocab_size, 4), length) * (
+        (vocab_size - 1) // 3 or 1
+    )
     tokens %= vocab_size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bounded, "_LEAST_ROWS", rows)
@@ -74,7 +83,9 @@ def test_counts_are_those_of_the_whole_text(
     np.testing.assert_array_equal(found.counts, expected.counts)
 
 
-def test_several_processes_and_a_mapped_file_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_and_a_mapped_file_give_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bounded, "_LEAST_ROWS", 3_000)
     file = tmp_path / "tokens.bin"
     np.concatenate([[9, 9, 9], TOKENS]).astype(np.uint8).tofile(file)
@@ -87,13 +98,20 @@ def test_several_processes_and_a_mapped_file_give_the_same(tmp_path: Path, monke
 
 @settings(max_examples=8, deadline=None)
 @given(
-    prune=st.lists(st.integers(0, 3) | st.just(10**6), max_size=4).map(lambda more: (0, *itertools.accumulate(more))),
+    prune=st.lists(st.integers(0, 3) | st.just(10**6), max_size=4).map(
+        lambda more: (0, *itertools.accumulate(more))
+    ),
     prune_entropy=st.sampled_from([0.0, 1e-5, 1e-3, 10.0]),
     order=st.integers(2, 6),
 )
-def test_what_is_left_is_a_distribution(prune: tuple[int, ...], prune_entropy: float, order: int) -> None:
+def test_what_is_left_is_a_distribution(
+    prune: tuple[int, ...], prune_entropy: float, order: int
+) -> None:
     tokens = TOKENS[:3_000]
-    trie, whole = in_shards(tokens, SIZE, order, Budget(1, 1, prune), prune_entropy), at_once(tokens, SIZE, order)
+    trie, whole = (
+        in_shards(tokens, SIZE, order, Budget(1, 1, prune), prune_entropy),
+        at_once(tokens, SIZE, order),
+    )
     model = NgramModel(order, SIZE)
     model.load_tensors(trie.tensors())
     rows = np.exp(model.decoder(1).score(TOKENS[None, 2_000:3_500])[0].astype(np.float64))
@@ -116,7 +134,9 @@ def test_what_is_left_out_counts_for_what_is_left() -> None:
     trie.probabilities(trie.advance(np.zeros(1, np.int64), np.array([0])), row)
     # Preceded by: a by the beginning and b, b by a, c by a. The discounts are the fallback, 0.5, 1 and 1.5.
     below = (np.array([2, 1, 1]) - [1, 0.5, 0.5] + 2 / 3) / 4
-    expected = np.array([0, 2 - 1, 0]) / 3 + (1 + 1) / 3 * below  # of 3: one discount, and the count of "a c"
+    expected = (
+        np.array([0, 2 - 1, 0]) / 3 + (1 + 1) / 3 * below
+    )  # of 3: one discount, and the count of "a c"
     np.testing.assert_allclose(row[0], expected, rtol=1e-6)
 
 
@@ -139,14 +159,25 @@ def test_a_model_that_is_too_large_for_the_memory_leaves_out_what_is_rare() -> N
 
 
 def test_a_pipeline_prunes_and_is_evaluated_generated_from_and_loaded(tmp_path: Path) -> None:
-    trainer = {"type": "count", "prune": [0, 0, 1], "prune_entropy": 1e-6, "memory": "200MB", "processes": 1}
+    trainer = {
+        "type": "count",
+        "prune": [0, 0, 1],
+        "prune_entropy": 1e-6,
+        "memory": "200MB",
+        "processes": 1,
+    }
     run = Engine().run(pipeline(tmp_path, {"type": "ngram"}, trainer), output=tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["step"] == record["steps"], "how many steps it takes is known in the end"
     again = load(tmp_path / "run")
-    assert again.generate("The ", max_new_tokens=30).text == run.generator.generate("The ", max_new_tokens=30).text
+    assert (
+        again.generate("The ", max_new_tokens=30).text
+        == run.generator.generate("The ", max_new_tokens=30).text
+    )
     assert again.score(HELD_OUT).loss == pytest.approx(run.generator.score(HELD_OUT).loss)
-    whole = Engine().run(pipeline(tmp_path, {"type": "ngram"}, {"type": "count"}), output=tmp_path / "whole")
+    whole = Engine().run(
+        pipeline(tmp_path, {"type": "ngram"}, {"type": "count"}), output=tmp_path / "whole"
+    )
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("run", "whole")]
     assert sizes[0] < 0.8 * sizes[1]
     assert run.generator.score(HELD_OUT).loss < whole.generator.score(HELD_OUT).loss + 0.2
@@ -173,7 +204,9 @@ def test_training_starts_again_wherever_it_stopped() -> None:
 
 def test_a_stopped_run_leaves_nothing_behind_and_counts_again(tmp_path: Path) -> None:
     trainer = {"type": "count", "prune": [0, 0, 1], "processes": 2}
-    tables = pipeline(tmp_path, {"type": "ngram", "order": 4, "word_contexts": 0, "recent": 0}, trainer)
+    tables = pipeline(
+        tmp_path, {"type": "ngram", "order": 4, "word_contexts": 0, "recent": 0}, trainer
+    )
     asked = iter([False, True])
     with pytest.raises(Interrupted):
         Engine().run(tables, output=tmp_path / "run", cancelled=lambda: next(asked))
@@ -183,9 +216,13 @@ def test_a_stopped_run_leaves_nothing_behind_and_counts_again(tmp_path: Path) ->
                                                        Budget(1, 1, (0, 0, 1))).sizes  # fmt: skip
 
 
-def test_a_process_that_ends_ends_the_run_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_ends_the_run_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false") or "false")
-    tables = pipeline(tmp_path, {"type": "ngram"}, {"type": "count", "prune": [0, 1], "processes": 2})
+    tables = pipeline(
+        tmp_path, {"type": "ngram"}, {"type": "count", "prune": [0, 1], "processes": 2}
+    )
     with pytest.raises(TrainingError, match=r"a process that counts ended.*lower trainer.memory"):
         Engine().run(tables, output=tmp_path / "run")
     assert not [path.name for path in (tmp_path / "run").glob(".partial*")]
@@ -201,7 +238,9 @@ def test_a_process_that_ends_ends_the_run_with_advice(tmp_path: Path, monkeypatc
         ({"processes": -1}, "processes"),
     ],
 )
-def test_refuses_options_that_cannot_be(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_refuses_options_that_cannot_be(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(PipelineError, match=message):
         Engine().pipeline(pipeline(tmp_path, {"type": "ngram"}, {"type": "count", **options}))
 
@@ -216,7 +255,8 @@ def test_refuses_totals_that_contradict_the_counts() -> None:
 def test_a_sample_is_counted_from_the_beginning_to_the_end_of_the_text(tmp_path: Path) -> None:
     trainer = {"type": "count", "max_tokens": 3_200}
     run = Engine().run(
-        pipeline(tmp_path, {"type": "ngram", "word_contexts": 0, "order": 2}, trainer), output=tmp_path / "run"
+        pipeline(tmp_path, {"type": "ngram", "word_contexts": 0, "order": 2}, trainer),
+        output=tmp_path / "run",
     )
     tokenizer, training = run.generator.tokenizer, TEXT[: len(TEXT) - len(TEXT) // 10]
     ids = np.asarray(tokenizer.encode(training))

@@ -30,7 +30,12 @@ SIZE = len(VOCABULARY) + 1  # and <unk>
 
 def module(seed: int = 3, device: str = "cpu", **options: Any) -> Any:
     """The model as it trains: a torch module with random weights."""
-    return make("model", "rnn", context(vocabulary=VOCABULARY, training=True, seed=seed, device=device), **options)
+    return make(
+        "model",
+        "rnn",
+        context(vocabulary=VOCABULARY, training=True, seed=seed, device=device),
+        **options,
+    )
 
 
 def model(trained: Any, dtype: Any = np.float32, **options: Any) -> Any:
@@ -58,7 +63,9 @@ def log_softmax(logits: Any) -> Any:
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("inputs", INPUTS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_agrees_with_the_forward_pass(cell: dict[str, Any], inputs: dict[str, Any], layers: int, dtype: str) -> None:
+def test_it_agrees_with_the_forward_pass(
+    cell: dict[str, Any], inputs: dict[str, Any], layers: int, dtype: str
+) -> None:
     import torch
 
     options = {**cell, **inputs, "layers": layers, "hidden_size": 24}
@@ -78,6 +85,7 @@ def test_it_agrees_with_the_forward_pass(cell: dict[str, Any], inputs: dict[str,
         assert np.stack(state[1::2], axis=1) == pytest.approx(carried["cell"], abs=tolerance * 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_trained_it_is_as_close_to_the_truth_as_the_forward_pass(cell: str, tmp_path: Path) -> None:
     """Training makes weights larger and gates that hardly move: rounding counts for more than with random weights."""
@@ -98,7 +106,9 @@ def test_trained_it_is_as_close_to_the_truth_as_the_forward_pass(cell: str, tmp_
     generator = textgen.run(pipeline, output=tmp_path / "run").generator
     story = "".join(textgen.Engine().read_corpus({"type": "story"}))
     tokens = generator.encode_prompt(story[:10_000])[None].astype(np.int64)
-    bare = BuildContext(folder=tmp_path, tokenizer=generator.tokenizer, training=True, requested_device="cpu")
+    bare = BuildContext(
+        folder=tmp_path, tokenizer=generator.tokenizer, training=True, requested_device="cpu"
+    )
     trained = make("model", "rnn", bare, **options).eval()
     trained.load_tensors(generator.model.tensors())
     ours = log_softmax(generator.model.decoder(1).score(tokens))
@@ -114,7 +124,9 @@ def test_trained_it_is_as_close_to_the_truth_as_the_forward_pass(cell: str, tmp_
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
-def test_all_at_once_and_step_by_step_agree_exactly(cell: dict[str, Any], layers: int, batch: int) -> None:
+def test_all_at_once_and_step_by_step_agree_exactly(
+    cell: dict[str, Any], layers: int, batch: int
+) -> None:
     made = fast(**cell, layers=layers, hidden_size=33)
     tokens = ids(batch, 40)
     whole, steps, scored, mixed = (made.decoder(batch) for _ in range(4))
@@ -148,7 +160,9 @@ def test_nothing_fed_gives_what_follows_so_far(cell: dict[str, Any], batch: int)
     assert np.array_equal(decoder.extend(nothing), later)
     after = decoder.extend(ids(batch, 1, seed=9)).copy()
     other = model(trained, **options).decoder(batch)
-    assert np.array_equal(other.extend(np.concatenate([ids(batch, 5), ids(batch, 1, seed=9)], axis=1)), after)
+    assert np.array_equal(
+        other.extend(np.concatenate([ids(batch, 5), ids(batch, 1, seed=9)], axis=1)), after
+    )
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -159,12 +173,16 @@ def test_a_state_is_a_copy_that_goes_on_anywhere(cell: dict[str, Any]) -> None:
     state = decoder.read_state()
     frozen = {name: array.copy() for name, array in state.items()}
     expected = decoder.extend(ids(3, 6, seed=1)).copy()
-    assert all(np.array_equal(state[name], frozen[name]) for name in frozen), "the state is a view of the decoder's"
+    assert all(np.array_equal(state[name], frozen[name]) for name in frozen), (
+        "the state is a view of the decoder's"
+    )
     other = made.decoder(1)
     other.write_state(state)
     assert other.batch_size == 3
     assert np.array_equal(other.extend(ids(3, 6, seed=1)), expected)
-    assert all(np.array_equal(state[name], frozen[name]) for name in frozen), "the decoder wrote into the state"
+    assert all(np.array_equal(state[name], frozen[name]) for name in frozen), (
+        "the decoder wrote into the state"
+    )
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -187,7 +205,9 @@ def test_rows_are_forked_dropped_and_reordered(cell: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
-def test_rows_that_join_and_leave_stay_as_they_are_bit_for_bit(cell: dict[str, Any], layers: int) -> None:
+def test_rows_that_join_and_leave_stay_as_they_are_bit_for_bit(
+    cell: dict[str, Any], layers: int
+) -> None:
     made = fast(**cell, layers=layers, hidden_size=17)
     tokens, rest = ids(4, 12), ids(4, 9, seed=1)
     alone = []
@@ -207,7 +227,9 @@ def test_rows_that_join_and_leave_stay_as_they_are_bit_for_bit(cell: dict[str, A
     logits, state = first.extend(rest[order]), first.read_state()
     for place, row in enumerate(order):
         assert np.array_equal(logits[place], alone[row][0][0])
-        assert all(np.array_equal(array[place], alone[row][1][name][0]) for name, array in state.items())
+        assert all(
+            np.array_equal(array[place], alone[row][1][name][0]) for name, array in state.items()
+        )
 
 
 @pytest.mark.parametrize("hidden_size", [1, 5, 32, 33, 256, 400])
@@ -235,18 +257,27 @@ print(hashlib.sha256(alone.tobytes()).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_a_large_network_gives_the_same_however_many_threads_multiply() -> None:
     """BLAS shares its products among threads, which is tried every now and then, and may be slow or fast."""
     here = Path(__file__).parent
     given = set()
     for threads in ("1", "3"):
-        done = run_python("-c", LARGE, folder=here, site=[here, here.parent], extra={"OPENBLAS_NUM_THREADS": threads})
+        done = run_python(
+            "-c",
+            LARGE,
+            folder=here,
+            site=[here, here.parent],
+            extra={"OPENBLAS_NUM_THREADS": threads},
+        )
         assert done.returncode == 0, done.stderr
         given.add(done.stdout)
     assert len(given) == 1
 
 
-@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs the time of each thread")
+@pytest.mark.skipif(
+    not Path("/proc/self/schedstat").exists(), reason="needs the time of each thread"
+)
 def test_a_network_is_loaded_and_decodes_on_one_thread(tmp_path: Path) -> None:
     """BLAS's threads wait at full speed for the next product, and a training step would share the cores with them."""
     # So large that BLAS would share the product of the two matrices
@@ -257,7 +288,9 @@ def test_a_network_is_loaded_and_decodes_on_one_thread(tmp_path: Path) -> None:
         "embedding_size": 512,
     }  # so large that BLAS would share
     trainer = {"type": "sgd", "steps": 1}
-    textgen.train(corpus="one two three " * 90, tokenizer="char", model=network, trainer=trainer).save(tmp_path / "run")
+    textgen.train(
+        corpus="one two three " * 90, tokenizer="char", model=network, trainer=trainer
+    ).save(tmp_path / "run")
     program = """
 import numpy, os, sys, textgen, time
 from pathlib import Path
@@ -269,14 +302,18 @@ before = others()
 textgen.load(sys.argv[1], device="cpu").generate("one", max_new_tokens=20)
 print(others() - before)
 """
-    done = run_python("-c", program, str(tmp_path / "run"), folder=tmp_path, extra={"OPENBLAS_NUM_THREADS": "2"})
+    done = run_python(
+        "-c", program, str(tmp_path / "run"), folder=tmp_path, extra={"OPENBLAS_NUM_THREADS": "2"}
+    )
     assert float(done.stdout) < 0.01, done.stderr
 
 
 @pytest.mark.parametrize("batch", [1, 3, 600])  # so many that a second thread is tried
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
-def test_going_on_greedily_is_what_single_steps_give(cell: dict[str, Any], layers: int, batch: int) -> None:
+def test_going_on_greedily_is_what_single_steps_give(
+    cell: dict[str, Any], layers: int, batch: int
+) -> None:
     made = fast(**cell, layers=layers, hidden_size=16)
     ahead, steps = made.decoder(batch), made.decoder(batch)
     tokens, forbidden = ids(batch, 3), [0, 4]
@@ -319,7 +356,9 @@ def test_it_goes_on_greedily_only_where_every_logit_is_finite() -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_torch_decoder_goes_on_greedily_too(cell: dict[str, Any], device: str, batch: int) -> None:
+def test_the_torch_decoder_goes_on_greedily_too(
+    cell: dict[str, Any], device: str, batch: int
+) -> None:
     from textgen_builtins.models.rnn.torch_model import TorchDecoder
 
     options = {**cell, "layers": 2, "hidden_size": 16}
@@ -364,7 +403,9 @@ def test_the_module_hands_out_the_same_decoder_on_a_cpu(cell: dict[str, Any]) ->
     options = {**cell, "layers": 2, "hidden_size": 16, "embedding_size": 4}
     trained = module(**options)
     tokens = ids(2, 20)
-    assert np.array_equal(trained.decoder(2).score(tokens), model(trained, **options).decoder(2).score(tokens))
+    assert np.array_equal(
+        trained.decoder(2).score(tokens), model(trained, **options).decoder(2).score(tokens)
+    )
 
 
 def greedy(made: Any, count: int) -> tuple[list[int], Any]:

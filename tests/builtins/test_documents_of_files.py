@@ -29,7 +29,9 @@ def test_a_file_is_a_document(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_line_is_a_document_and_an_empty_one_is_none(tmp_path: Path, end: str) -> None:
-    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\n\n \n" + "drei\u2028vier".encode() + end.encode())
+    (tmp_path / "a.txt").write_bytes(
+        b"one\r\ntwo\n\n \n" + "drei\u2028vier".encode() + end.encode()
+    )
     assert read(tmp_path / "a.txt", documents="line") == ["one", "two", " ", "drei\u2028vier"]
 
 
@@ -37,13 +39,18 @@ def test_lines_may_be_longer_than_pieces_and_are_not_gathered(tmp_path: Path) ->
     long = "a" * (3 * PIECE)
     (tmp_path / "a.txt").write_text(f"{long}\nshort\n{long}")
     assert read(tmp_path / "a.txt", documents="line") == [long, "short", long]
-    pieces = Engine().read_corpus({"type": "file", "path": str(tmp_path / "a.txt"), "documents": "line"})
+    pieces = Engine().read_corpus(
+        {"type": "file", "path": str(tmp_path / "a.txt"), "documents": "line"}
+    )
     assert max(len(piece) for piece in pieces if piece is not DOCUMENT_END) <= PIECE
 
 
 def test_json_lines(tmp_path: Path) -> None:
     texts = ["one\ntwo", "é\u2028", "x" * (2 * PIECE), ""]
-    lines = [json.dumps({"body": text, "id": 3}, ensure_ascii=place % 2 == 0) for place, text in enumerate(texts)]
+    lines = [
+        json.dumps({"body": text, "id": 3}, ensure_ascii=place % 2 == 0)
+        for place, text in enumerate(texts)
+    ]
     (tmp_path / "a.jsonl").write_text("\n\n".join(lines), encoding="utf-8")
     (tmp_path / "a.txt").write_text("no JSON")
     assert read(tmp_path, documents="jsonl", field="body") == texts[:3]
@@ -55,7 +62,10 @@ def test_json_lines(tmp_path: Path) -> None:
         ('{"text": "a}', "line 3 is not JSON: Unterminated string starting at (column 10)"),
         ("[" * 100_000, "line 3 is not JSON"),
         ('"text"', "line 3 is not a JSON object"),
-        ('{"title": "a", "body": "b"}', "line 3 has no field 'text', but 'title', 'body'; see the option field"),
+        (
+            '{"title": "a", "body": "b"}',
+            "line 3 has no field 'text', but 'title', 'body'; see the option field",
+        ),
         ('{"text": null}', "line 3: its field 'text' is of type NoneType, and must be a text"),
     ],
 )

@@ -17,8 +17,31 @@ from textgen.files.encodings import decode
 
 PIECE = 1 << 20  # files are read in pieces of a mebibyte
 ENCODINGS = (
-    *("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-7", "ascii", "latin-1"),
-    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1255", "cp437", "cp866", "koi8-r", "mac_roman", "shift_jis", "euc_jp"),
+    *(
+        "utf-8",
+        "utf-8-sig",
+        "utf-16",
+        "utf-16-le",
+        "utf-16-be",
+        "utf-32",
+        "utf-32-le",
+        "utf-7",
+        "ascii",
+        "latin-1",
+    ),
+    *(
+        "cp1250",
+        "cp1251",
+        "cp1252",
+        "cp1253",
+        "cp1255",
+        "cp437",
+        "cp866",
+        "koi8-r",
+        "mac_roman",
+        "shift_jis",
+        "euc_jp",
+    ),
     *("gb18030", "big5", "euc_kr", "cp949"),
 )
 MARKS = {
@@ -62,7 +85,9 @@ def test_what_was_encoded_is_read_whatever_the_pieces(text: str, encoding: str, 
 
 
 @settings(max_examples=100)
-@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])), st.sampled_from([*MARKS, ""]))
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])), st.sampled_from([*MARKS, ""])
+)
 def test_utf8_and_what_has_a_mark_is_read_without_a_word(text: str, marked: str) -> None:
     written = MARKS[marked] + text.encode(marked) if marked else text.encode()
     with warnings.catch_warnings():
@@ -75,7 +100,8 @@ def test_utf8_and_what_has_a_mark_is_read_without_a_word(text: str, marked: str)
 def test_a_guess_is_right_and_told(tmp_path: Path, encoding: str) -> None:
     text = SAMPLES[encoding] + "\n"
     with pytest.warns(
-        UserWarning, match=r"a\.txt: read as .*, which is a guess.*; if that is wrong, give the encoding"
+        UserWarning,
+        match=r"a\.txt: read as .*, which is a guess.*; if that is wrong, give the encoding",
     ) as told:
         assert read(tmp_path / "a.txt", text.encode(encoding)) == text
     named = str(told[0].message).split()[3].rstrip(",")
@@ -86,15 +112,23 @@ def test_a_guess_is_right_and_told(tmp_path: Path, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("before", [PIECE - 2, PIECE - 1, PIECE, 2 * PIECE + 5])
-def test_what_comes_before_the_first_letter_that_tells_is_not_lost(tmp_path: Path, before: int) -> None:
-    text = "a" * before + "\nété, " + SAMPLES["cp1252"]  # é may be the first byte of a character of UTF-8
+def test_what_comes_before_the_first_letter_that_tells_is_not_lost(
+    tmp_path: Path, before: int
+) -> None:
+    text = (
+        "a" * before + "\nété, " + SAMPLES["cp1252"]
+    )  # é may be the first byte of a character of UTF-8
     with pytest.warns(UserWarning, match="read as cp1252"):
         assert read(tmp_path / "a.txt", text.encode("cp1252")) == text
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-@pytest.mark.parametrize("text", [SAMPLES["cp1252"], SAMPLES["cp1251"] + "\n", "Plain words in ASCII."])
-def test_utf_16_and_32_without_a_mark_are_told_by_their_zeros(tmp_path: Path, encoding: str, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", [SAMPLES["cp1252"], SAMPLES["cp1251"] + "\n", "Plain words in ASCII."]
+)
+def test_utf_16_and_32_without_a_mark_are_told_by_their_zeros(
+    tmp_path: Path, encoding: str, text: str
+) -> None:
     with pytest.warns(UserWarning, match=f"read as {encoding}, by its zero bytes"):
         assert read(tmp_path / "a.txt", text.encode(encoding)) == text
 
@@ -117,7 +151,9 @@ def test_an_encoding_that_needs_a_mark_says_so(tmp_path: Path, name: str) -> Non
     ids=["inside", "a later piece", "one cut", "cut off at the end"],
 )
 def test_damaged_utf8_is_an_error_and_no_guess(tmp_path: Path, data: bytes, offset: int) -> None:
-    with pytest.raises(CorpusError, match=f"it is not utf-8: byte 0x.. at offset {offset} ") as raised:
+    with pytest.raises(
+        CorpusError, match=f"it is not utf-8: byte 0x.. at offset {offset} "
+    ) as raised:
         read(tmp_path / "a.txt", data)
     assert (raised.value.path, raised.value.offset) == (tmp_path / "a.txt", offset)
 

@@ -28,7 +28,9 @@ def network(**options: Any) -> TorchRNN:
     return TorchRNN.create(RNNConfig(**options), VOCABULARY, seed=3, device="cpu")
 
 
-def numbers(module: TorchRNN, kernel: str, tokens: torch.Tensor, *, half: bool) -> dict[str, torch.Tensor]:
+def numbers(
+    module: TorchRNN, kernel: str, tokens: torch.Tensor, *, half: bool
+) -> dict[str, torch.Tensor]:
     """Logits, states and gradients of two windows, the second of which goes on from the first."""
     module.use_kernel(kernel)
     module.zero_grad()
@@ -37,9 +39,17 @@ def numbers(module: TorchRNN, kernel: str, tokens: torch.Tensor, *, half: bool) 
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         first, state = module(tokens, None)
         second, state = module(tokens.flip(1), state)
-    loss = first.float().square().mean() + second.float().square().mean() + sum(part.float().sum() for part in state)
+    loss = (
+        first.float().square().mean()
+        + second.float().square().mean()
+        + sum(part.float().sum() for part in state)
+    )
     loss.backward()
-    made = {"first": first, "second": second, **{f"state {i}": part for i, part in enumerate(state)}}
+    made = {
+        "first": first,
+        "second": second,
+        **{f"state {i}": part for i, part in enumerate(state)},
+    }
     made |= {name: parameter.grad for name, parameter in module.named_parameters()}
     return {name: tensor.detach().float() for name, tensor in made.items()}
 
@@ -55,7 +65,9 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     units=st.sampled_from([32, 64, 96]),
     layers=st.integers(1, 2),
     embedding=st.sampled_from([0, 24]),
-    dropout=st.sampled_from([{}, {"dropout": 0.3}, {"input_dropout": 0.3}, {"recurrent_dropout": 0.3}]),
+    dropout=st.sampled_from(
+        [{}, {"dropout": 0.3}, {"input_dropout": 0.3}, {"recurrent_dropout": 0.3}]
+    ),
     locked=st.booleans(),
 )
 @example(("lstm", "tanh"), 8, 5, 64, 2, 24, {"input_dropout": 0.3, "recurrent_dropout": 0.2}, True)
@@ -70,7 +82,13 @@ def test_logits_and_gradients_are_those_of_torch(
     dropout: dict[str, float],
     locked: bool,
 ) -> None:
-    options = {"cell": cell[0], "nonlinearity": cell[1], "hidden_size": units, "layers": layers, **dropout}
+    options = {
+        "cell": cell[0],
+        "nonlinearity": cell[1],
+        "hidden_size": units,
+        "layers": layers,
+        **dropout,
+    }
     module = network(**options, embedding_size=embedding, locked_dropout=locked)
     tokens = torch.from_numpy(np.random.default_rng(rows).integers(VOCABULARY, size=(rows, length)))
     expected = numbers(module, "torch", tokens, half=False)
@@ -82,14 +100,18 @@ def test_logits_and_gradients_are_those_of_torch(
 @pytest.mark.skipif(not can_halve, reason="this processor has no products of bfloat16")
 @pytest.mark.parametrize(("cell", "nonlinearity"), CELLS[2:] + CELLS[:1])
 @pytest.mark.parametrize("rows", [3, 8, 19])
-def test_in_bfloat16_they_are_no_further_from_float32_than_torchs_are(cell: str, nonlinearity: str, rows: int) -> None:
+def test_in_bfloat16_they_are_no_further_from_float32_than_torchs_are(
+    cell: str, nonlinearity: str, rows: int
+) -> None:
     module = network(cell=cell, nonlinearity=nonlinearity, hidden_size=96, embedding_size=24)
     tokens = torch.from_numpy(np.random.default_rng(rows).integers(VOCABULARY, size=(rows, 30)))
     expected = numbers(module, "torch", tokens, half=False)
     torchs = numbers(module, "torch", tokens, half=True)
     found = numbers(module, "llvm", tokens, half=True)
     for name, tensor in expected.items():
-        assert difference(found[name], tensor) < max(1.3 * difference(torchs[name], tensor), 0.004), name
+        assert difference(found[name], tensor) < max(
+            1.3 * difference(torchs[name], tensor), 0.004
+        ), name
 
 
 @pytest.mark.parametrize(
@@ -101,7 +123,11 @@ def test_what_is_no_number_stays_none(cell: str, half: bool) -> None:
     module = network(cell=cell, hidden_size=32)
     with torch.no_grad():
         module.layers[0].weight_hh_l0[5] = float("nan")  # type: ignore[index,union-attr]
-    assert numbers(module, "llvm", torch.zeros((2, 4), dtype=torch.int64), half=half)["first"].isnan().any()
+    assert (
+        numbers(module, "llvm", torch.zeros((2, 4), dtype=torch.int64), half=half)["first"]
+        .isnan()
+        .any()
+    )
 
 
 def test_a_token_that_there_is_not_is_an_error_as_of_torch() -> None:
@@ -119,7 +145,9 @@ def test_large_sums_saturate() -> None:
     tokens = torch.arange(8).reshape(2, 4)
     for name, tensor in (expected := numbers(module, "torch", tokens, half=False)).items():
         assert tensor.isfinite().all(), name
-    assert difference(numbers(module, "llvm", tokens, half=False)["first"], expected["first"]) < 1e-5
+    assert (
+        difference(numbers(module, "llvm", tokens, half=False)["first"], expected["first"]) < 1e-5
+    )
 
 
 def tables(kernel: str, **trainer: Any) -> dict[str, Any]:
@@ -128,8 +156,21 @@ def tables(kernel: str, **trainer: Any) -> dict[str, Any]:
         "corpus": {"type": "story"},
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
-        "model": {"type": "rnn", "cell": "lstm", "hidden_size": 32, "dropout": 0.2, "embedding_size": 16},
-        "trainer": {"type": "adamw", "steps": 40, "batch_size": 8, "order": "streams", "kernel": kernel, **trainer},
+        "model": {
+            "type": "rnn",
+            "cell": "lstm",
+            "hidden_size": 32,
+            "dropout": 0.2,
+            "embedding_size": 16,
+        },
+        "trainer": {
+            "type": "adamw",
+            "steps": 40,
+            "batch_size": 8,
+            "order": "streams",
+            "kernel": kernel,
+            **trainer,
+        },
         "observer": [],
         "generate": {"max_new_tokens": 5},
     }
@@ -139,15 +180,22 @@ def settled(run: Path) -> Any:
     return tomllib.loads((run / "pipeline.toml").read_text())["trainer"]["settled"]
 
 
-@pytest.mark.parametrize("trainer", [{"workers": 2}, {"workers": 2, "precision": "auto"}, {"type": "sgd"}], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "trainer", [{"workers": 2}, {"workers": 2, "precision": "auto"}, {"type": "sgd"}], ids=str
+)
 def test_a_run_in_parts_is_the_run_in_one(trainer: dict[str, Any], tmp_path: Path) -> None:
     whole = textgen.run(tables("llvm", **trainer), output=tmp_path / "whole")
     count = iter(range(100))
     with pytest.raises(textgen.Interrupted):
-        textgen.run(tables("llvm", **trainer), output=tmp_path / "parts", cancelled=lambda: next(count) > 11)
+        textgen.run(
+            tables("llvm", **trainer), output=tmp_path / "parts", cancelled=lambda: next(count) > 11
+        )
     parts = textgen.run(tables("llvm", **trainer), output=tmp_path / "parts")
     if "precision" not in trainer:
-        assert (parts.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+        assert (parts.path / "model.safetensors").read_bytes() == (
+            whole.path / "model.safetensors"
+        ).read_bytes()
     torchs = textgen.run(tables("torch", **trainer), output=tmp_path / "torch")
     text = "The old house stood at the end of the lane, and nobody had lived in it for years."
     losses = [run.generator.score(text).loss for run in (parts, torchs)]
@@ -159,17 +207,22 @@ def test_the_kernel_is_decided_once_and_recorded(tmp_path: Path) -> None:
     assert settled(run.path).keys() == {"kernel"}
     again = textgen.run(run.path / "pipeline.toml", output=tmp_path / "again")
     assert settled(again.path) == settled(run.path)
-    assert (again.path / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
+    assert (again.path / "model.safetensors").read_bytes() == (
+        run.path / "model.safetensors"
+    ).read_bytes()
 
 
-def test_a_run_goes_on_with_torchs_where_its_own_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_with_torchs_where_its_own_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = tables("auto", settled={"kernel": "llvm"})
     count = iter(range(100))
     with pytest.raises(textgen.Interrupted):
         textgen.run(trainer, output=tmp_path / "run", cancelled=lambda: next(count) > 11)
     monkeypatch.setitem(sys.modules, "llvmlite", None)  # as if it were not installed
     with pytest.warns(
-        UserWarning, match=r"kernel 'llvm', which is not available here \(llvmlite is not installed: pip install"
+        UserWarning,
+        match=r"kernel 'llvm', which is not available here \(llvmlite is not installed: pip install",
     ):
         assert textgen.run(trainer, output=tmp_path / "run").outcome == "resumed"
 
@@ -178,7 +231,9 @@ def test_a_run_goes_on_with_torchs_where_its_own_is_missing(tmp_path: Path, monk
 def test_a_kernel_that_there_is_not_is_refused(size: int, kernel: str, tmp_path: Path) -> None:
     pipeline = tables(kernel)
     pipeline["model"]["hidden_size"] = size
-    with pytest.raises(UsageError, match=f"no such kernel here for float32.*given '{kernel}'") as caught:
+    with pytest.raises(
+        UsageError, match=f"no such kernel here for float32.*given '{kernel}'"
+    ) as caught:
         textgen.run(pipeline, output=tmp_path / "run")
     assert caught.value.argument == "trainer.kernel"
     assert ("a multiple of 32, given 33" in str(caught.value)) == (kernel == "llvm")
@@ -190,7 +245,9 @@ def test_the_kernel_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     used = []
     run_layer = layer.run_layer
-    monkeypatch.setattr(layer, "run_layer", lambda *given: (used.append(given[0]), run_layer(*given))[1])
+    monkeypatch.setattr(
+        layer, "run_layer", lambda *given: (used.append(given[0]), run_layer(*given))[1]
+    )
     textgen.run(tables("llvm", evaluate_every=20), output=tmp_path / "run")
     assert used == ["lstm"] * 40
 

@@ -40,10 +40,21 @@ def fill(folder: Path, files: dict[str, bytes]) -> Path:
 
 def test_a_folder_is_read_to_its_depth_without_what_is_hidden_or_no_text(tmp_path: Path) -> None:
     names = ("CH1.TXT", "ch2.md", "ch3.rst", "ch4/a.Txt.GZ", "ch4/b.html", "ch5.txt.zst")
-    hidden = {".notes.txt": b"no", ".git/a.txt": b"no", "ch4/.a.txt": b"no", "cover.jpg": b"no", "a.jsonl": b"no"}
+    hidden = {
+        ".notes.txt": b"no",
+        ".git/a.txt": b"no",
+        "ch4/.a.txt": b"no",
+        "cover.jpg": b"no",
+        "a.jsonl": b"no",
+    }
     pack = {"gz": gzip.compress, "zst": zstd.compress}
-    files = {name: pack.get(name.lower().rpartition(".")[2], bytes)(f"{name}\n".encode()) for name in names}
-    assert read(fill(tmp_path, {**files, **hidden})) == "".join(f"{name}\n" for name in sorted(names))
+    files = {
+        name: pack.get(name.lower().rpartition(".")[2], bytes)(f"{name}\n".encode())
+        for name in names
+    }
+    assert read(fill(tmp_path, {**files, **hidden})) == "".join(
+        f"{name}\n" for name in sorted(names)
+    )
     assert read(tmp_path, glob=".*.txt") == "no"
     assert read(tmp_path, glob="**/*.txt") == "CH1.TXT\n"
 
@@ -53,12 +64,18 @@ def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(
 ) -> None:
 
     text = b"the clock of the hall struck the hour.\n" * 40
-    folder = fill(tmp_path / "texts", {"a.txt": text, "b.txt": text, "notes.docx": b"PK", "cover.jpg": b"", ".x": b""})
+    folder = fill(
+        tmp_path / "texts",
+        {"a.txt": text, "b.txt": text, "notes.docx": b"PK", "cover.jpg": b"", ".x": b""},
+    )
     (folder / "lost.txt").symlink_to("nowhere.txt")
     console = io.StringIO()
     Engine().run(tiny_pipeline(corpus={"path": str(folder)}), console=console)
     assert console.getvalue().count("corpus") == 1
-    assert f"corpus {folder}: 2 files, 3.1 kB; skipped 3 (cover.jpg, lost.txt, notes.docx)\n" in console.getvalue()
+    assert (
+        f"corpus {folder}: 2 files, 3.1 kB; skipped 3 (cover.jpg, lost.txt, notes.docx)\n"
+        in console.getvalue()
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,18 +124,31 @@ def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress], ids=["gzip", "zstd"])
-def test_compressed_files_are_read_by_their_content_and_the_suffix_inside(tmp_path: Path, compress: Any) -> None:
+def test_compressed_files_are_read_by_their_content_and_the_suffix_inside(
+    tmp_path: Path, compress: Any
+) -> None:
     line = json.dumps({"text": "the naïve clock"})
-    fill(tmp_path, {"a.jsonl.gz": compress(f"{line}\n{line}".encode()), "a.txt": compress("café\n".encode("utf-16"))})
+    fill(
+        tmp_path,
+        {
+            "a.jsonl.gz": compress(f"{line}\n{line}".encode()),
+            "a.txt": compress("café\n".encode("utf-16")),
+        },
+    )
     pieces = Engine().read_corpus({"type": "file", "path": str(tmp_path), "documents": "jsonl"})
     assert ["".join(text) for text in split_documents(pieces)] == ["the naïve clock"] * 2
     assert read(tmp_path / "a.txt") == "café\n"
-    (tmp_path / "b.html.zst").write_bytes(compress(b"<p>a &amp; b</p>") + compress(b"<p>c</p>"))  # members, one by one
+    (tmp_path / "b.html.zst").write_bytes(
+        compress(b"<p>a &amp; b</p>") + compress(b"<p>c</p>")
+    )  # members, one by one
     assert read(tmp_path / "b.html.zst") == "a & b\n\nc\n"
 
 
 def test_a_file_that_expands_a_thousandfold_comes_in_pieces(tmp_path: Path) -> None:
-    for path, compress in ((tmp_path / "a.txt.gz", gzip.compress), (tmp_path / "b.txt.zst", zstd.compress)):
+    for path, compress in (
+        (tmp_path / "a.txt.gz", gzip.compress),
+        (tmp_path / "b.txt.zst", zstd.compress),
+    ):
         path.write_bytes(compress(b"a" * (24 * PIECE)))
         assert path.stat().st_size < PIECE / 20
         sizes = [len(piece) for piece in Engine().read_corpus({"type": "file", "path": str(path)})]
@@ -126,11 +156,15 @@ def test_a_file_that_expands_a_thousandfold_comes_in_pieces(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress], ids=["gzip", "zstd"])
-def test_a_compressed_file_that_is_damaged_or_cut_off_is_an_error(tmp_path: Path, compress: Any) -> None:
+def test_a_compressed_file_that_is_damaged_or_cut_off_is_an_error(
+    tmp_path: Path, compress: Any
+) -> None:
     data = compress(b"the clock of the hall struck the hour" * 30)
     for damaged in (data[:-9], data + data[:20]):
         (tmp_path / "a.txt.gz").write_bytes(damaged)
-        with pytest.raises(CorpusError, match=r"a\.txt\.gz: its compressed data is damaged or cut off: "):
+        with pytest.raises(
+            CorpusError, match=r"a\.txt\.gz: its compressed data is damaged or cut off: "
+        ):
             read(tmp_path / "a.txt.gz", encoding="latin-1")
 
 
@@ -154,16 +188,49 @@ SHOWN = "A <b> é€\n\nOne\ntwo bold\xa0x y\n\nfirst\nsecond\n\n  as\n it is\n\
 
 
 def test_the_text_of_a_page(tmp_path: Path) -> None:
-    fill(tmp_path, {"a.html": PAGE.encode(), "b.HTM": PAGE.encode("utf-16"), "c.txt": PAGE.encode()})
+    fill(
+        tmp_path, {"a.html": PAGE.encode(), "b.HTM": PAGE.encode("utf-16"), "c.txt": PAGE.encode()}
+    )
     assert read(tmp_path / "a.html") == read(tmp_path / "b.HTM") == SHOWN
     assert read(tmp_path / "a.html", html="keep") == read(tmp_path / "c.txt") == PAGE
-    pieces = Engine().read_corpus({"type": "file", "path": str(tmp_path), "glob": "*.h*", "documents": "file"})
+    pieces = Engine().read_corpus(
+        {"type": "file", "path": str(tmp_path), "glob": "*.h*", "documents": "file"}
+    )
     assert ["".join(text) for text in split_documents(pieces)] == [SHOWN] * 2
 
 
 MARKUP = st.lists(
-    st.sampled_from(["<p>", "</p>", "<", ">", "&", "&amp;", "&lt", ";", "<br/>", "<!--", "-->", "<pre>", "</pre>"])
-    | st.sampled_from(["<script>", "</script>", "<![CDATA[", "]]>", "<!x", "</", "<a b='", "'>", "<title>", "</title>"])
+    st.sampled_from(
+        [
+            "<p>",
+            "</p>",
+            "<",
+            ">",
+            "&",
+            "&amp;",
+            "&lt",
+            ";",
+            "<br/>",
+            "<!--",
+            "-->",
+            "<pre>",
+            "</pre>",
+        ]
+    )
+    | st.sampled_from(
+        [
+            "<script>",
+            "</script>",
+            "<![CDATA[",
+            "]]>",
+            "<!x",
+            "</",
+            "<a b='",
+            "'>",
+            "<title>",
+            "</title>",
+        ]
+    )
     | st.text("ab \n#x1", max_size=3)
 ).map("".join)
 
@@ -172,7 +239,12 @@ MARKUP = st.lists(
 @given(MARKUP, st.integers(1, 9))
 def test_any_page_is_read_and_its_pieces_do_not_show(page: str, size: int) -> None:
     whole = "".join(text_of_html([page], Path("a.html")))
-    assert "".join(text_of_html([page[i : i + size] for i in range(0, len(page), size)], Path("a.html"))) == whole
+    assert (
+        "".join(
+            text_of_html([page[i : i + size] for i in range(0, len(page), size)], Path("a.html"))
+        )
+        == whole
+    )
 
 
 def test_a_page_that_never_ends_a_comment_is_refused_in_bounded_memory(tmp_path: Path) -> None:
@@ -210,7 +282,10 @@ def test_a_book_without_header_and_footer(tmp_path: Path, word: str) -> None:
 
 
 @settings(max_examples=50)
-@given(st.lists(st.sampled_from(["word ", "\n", "***", "\n*** END OF", " " * 900]), max_size=9), st.integers(1, 3000))
+@given(
+    st.lists(st.sampled_from(["word ", "\n", "***", "\n*** END OF", " " * 900]), max_size=9),
+    st.integers(1, 3000),
+)
 def test_pieces_do_not_show_in_a_book(words: list[str], size: int) -> None:
     text = "".join(words)
     mark = "\n*** {} OF THE PROJECT GUTENBERG EBOOK A ***\n"
@@ -222,7 +297,9 @@ def test_pieces_do_not_show_in_a_book(words: list[str], size: int) -> None:
 @pytest.mark.parametrize("missing", ["START", "END"])
 def test_a_book_without_its_marks_is_an_error(tmp_path: Path, missing: str) -> None:
     (tmp_path / "a.txt").write_text(BOOK.format("THE").replace(f"*** {missing}", "***"))
-    with pytest.raises(CorpusError, match=rf"no line \*\*\* {missing} OF THE PROJECT GUTENBERG EBOOK"):
+    with pytest.raises(
+        CorpusError, match=rf"no line \*\*\* {missing} OF THE PROJECT GUTENBERG EBOOK"
+    ):
         read(tmp_path / "a.txt", gutenberg=True)
 
 
@@ -235,7 +312,9 @@ def test_the_checksum_of_a_file(tmp_path: Path) -> None:
     path = fill(tmp_path, {"a.txt": b"the clock"}) / "a.txt"
     right = hashlib.sha256(b"the clock").hexdigest()
     assert read(path, sha256=right.upper()) == "the clock"
-    with pytest.raises(CorpusError, match=f"its SHA-256 is {right}, and option sha256 is {'0' * 64}"):
+    with pytest.raises(
+        CorpusError, match=f"its SHA-256 is {right}, and option sha256 is {'0' * 64}"
+    ):
         read(path, sha256="0" * 64)
     with pytest.raises(CorpusError, match="it is a folder, and sha256 is of one file"):
         read(tmp_path, sha256=right)

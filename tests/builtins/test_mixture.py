@@ -15,7 +15,15 @@ from counted import HELD_OUT, TEXT, pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import BuildContext, Engine, Interrupted, PipelineError, Run, RunMismatchError, UsageError
+from textgen import (
+    BuildContext,
+    Engine,
+    Interrupted,
+    PipelineError,
+    Run,
+    RunMismatchError,
+    UsageError,
+)
 from textgen.data import Dataset
 from textgen.events import Evaluated, Settled, StepDone
 from textgen.protocols import TrainerState, TrainingContext
@@ -45,7 +53,12 @@ def log_probabilities(seed: int, *shape: int) -> Any:
     return (logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)).astype(np.float32)
 
 
-@given(experts=st.integers(1, 5), size=st.integers(2, 40), rows=st.integers(1, 9), seed=st.integers(0, 999))
+@given(
+    experts=st.integers(1, 5),
+    size=st.integers(2, 40),
+    rows=st.integers(1, 9),
+    seed=st.integers(0, 999),
+)
 def test_what_a_gate_gives_is_a_distribution(experts: int, size: int, rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     gate = Gate(*(rng.normal(size=n).astype(np.float32) for n in (experts, (experts**2, experts))))
@@ -69,7 +82,9 @@ def test_fixed_weights_are_the_exponents() -> None:
 
 def loss(gate: Gate, logs: Any, targets: Any) -> float:
     logits = gate.mix(logs.copy()).astype(np.float64)
-    return float((np.logaddexp.reduce(logits, axis=-1) - logits[np.arange(len(logits)), targets]).mean())
+    return float(
+        (np.logaddexp.reduce(logits, axis=-1) - logits[np.arange(len(logits)), targets]).mean()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +119,10 @@ def test_a_few_tokens_move_a_gate_little(sure_by_turns: tuple[Any, Any]) -> None
 def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
     generator = mixture_run.generator
     mixed, tokens = generator.score(HELD_OUT).loss, generator.tokenizer.encode(HELD_OUT)
-    parts = [mean_loss(part, tokens, len(set(TEXT)) + 1) for part in (generator.model.first, generator.model.second)]
+    parts = [
+        mean_loss(part, tokens, len(set(TEXT)) + 1)
+        for part in (generator.model.first, generator.model.second)
+    ]
     assert mixed < min(part for part in parts if part is not None) - 0.01
     record = json.loads((mixture_run.path / "run.json").read_text())
     assert record["best_loss"] == pytest.approx(mixed, rel=1e-6)
@@ -123,10 +141,14 @@ def test_decoder_agrees_with_itself_in_steps_batches_and_forks(mixture_run: Run)
     fork = model.decoder(1)
     fork.write_state({name: array[[3, 1]] for name, array in together.read_state().items()})
     assert fork.batch_size == 2
-    np.testing.assert_array_equal(fork.extend(fed[:2, :1]), together.extend(fed[[2, 1, 2, 0], :1])[[3, 1]])
+    np.testing.assert_array_equal(
+        fork.extend(fed[:2, :1]), together.extend(fed[[2, 1, 2, 0], :1])[[3, 1]]
+    )
 
 
-def test_texts_are_the_same_alone_in_batches_in_streams_and_from_a_saved_state(mixture_run: Run) -> None:
+def test_texts_are_the_same_alone_in_batches_in_streams_and_from_a_saved_state(
+    mixture_run: Run,
+) -> None:
     generator = mixture_run.generator
     prompts = ["The ", "He said", "A"]
     alone = [generator.generate(p, max_new_tokens=40, index=i).text for i, p in enumerate(prompts)]
@@ -177,7 +199,9 @@ class Scripted:
 
 
 @pytest.mark.parametrize("held_out", [0, 2_000])
-def test_the_text_of_the_gate_is_neither_fitted_on_nor_reported(mixture_run: Run, held_out: int) -> None:
+def test_the_text_of_the_gate_is_neither_fitted_on_nor_reported(
+    mixture_run: Run, held_out: int
+) -> None:
     from textgen_builtins.models.mixture.trainer import MixtureTrainer
     from textgen_builtins.models.ngram.counting import CountTrainer
 
@@ -222,10 +246,26 @@ def test_a_trainer_and_a_model_that_do_not_fit_are_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("model", "trainer", "fault"),
     [
-        ({"second": RNN}, {}, r"model\.second\.type: trainer 'count' goes with model \"ngram\", given \"rnn\""),
-        ({"first": NGRAM}, {}, r"trainer\.first\.type: model 'ngram' goes with trainer \"count\", given \"adamw\""),
-        ({"first": MODEL}, {}, r"trainer\.first\.type: model 'mixture' goes with trainer \"mixture\", given"),
-        ({}, {"second": ADAMW}, r"trainer\.second\.type: model 'ngram' goes with trainer \"count\", given \"adamw\""),
+        (
+            {"second": RNN},
+            {},
+            r"model\.second\.type: trainer 'count' goes with model \"ngram\", given \"rnn\"",
+        ),
+        (
+            {"first": NGRAM},
+            {},
+            r"trainer\.first\.type: model 'ngram' goes with trainer \"count\", given \"adamw\"",
+        ),
+        (
+            {"first": MODEL},
+            {},
+            r"trainer\.first\.type: model 'mixture' goes with trainer \"mixture\", given",
+        ),
+        (
+            {},
+            {"second": ADAMW},
+            r"trainer\.second\.type: model 'ngram' goes with trainer \"count\", given \"adamw\"",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_named_before_anything_is_read(
@@ -271,13 +311,18 @@ assert "torch" not in sys.modules
 def test_a_network_read_in_rows_says_what_it_says_in_one_stream(mixture_run: Run) -> None:
     network = fresh(mixture_run).first
     tables = mixture_run.generator.tables["model"]["first"]
-    context = BuildContext(folder=mixture_run.path, tokenizer=mixture_run.generator.tokenizer, requested_device="cpu")
+    context = BuildContext(
+        folder=mixture_run.path, tokenizer=mixture_run.generator.tokenizer, requested_device="cpu"
+    )
     module = Engine().build("model", tables, context)
     module.load_tensors(network.tensors())
     tokens = mixture_run.generator.tokenizer.encode(TEXT[:4_000])
     lengths: set[int] = set()
     module.register_forward_pre_hook(lambda _, given: lengths.add(given[0].shape[1]))
-    in_rows, stream = expert_logs(module, tokens, 50)[:, 0], log_softmax(network.decoder(1).score(tokens[None]))[0]
+    in_rows, stream = (
+        expert_logs(module, tokens, 50)[:, 0],
+        log_softmax(network.decoder(1).score(tokens[None]))[0],
+    )
     np.testing.assert_allclose(in_rows, stream, atol=1e-3)
     assert module.training
     assert max(lengths) == 50  # as in training: a network may have positions for no more

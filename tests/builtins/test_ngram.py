@@ -69,7 +69,9 @@ def test_state_forks_and_drops_rows(model: Model) -> None:
 
 def test_before_training_every_token_is_equally_likely() -> None:
     model = NgramModel(3, 4)
-    np.testing.assert_allclose(np.exp(model.decoder(2).extend(np.array([[1, 2], [0, 0]]))), 0.25, rtol=1e-15)
+    np.testing.assert_allclose(
+        np.exp(model.decoder(2).extend(np.array([[1, 2], [0, 0]]))), 0.25, rtol=1e-15
+    )
     np.testing.assert_allclose(np.exp(model.decoder(1).score(np.array([[1, 2]]))), 0.25, rtol=1e-15)
 
 
@@ -93,7 +95,9 @@ def test_weights_make_the_same_model_again(model: Model) -> None:
 def test_refuses_weights_of_something_else(change: dict[str, Any], message: str) -> None:
     tensors = count(TOKENS, 11, 2).tensors() | change
     with pytest.raises(ValueError, match=message):
-        NgramModel(2, 11).load_tensors({name: array for name, array in tensors.items() if array is not None})
+        NgramModel(2, 11).load_tensors(
+            {name: array for name, array in tensors.items() if array is not None}
+        )
 
 
 @pytest.mark.parametrize("damage", ["order", "count", "parent", "suffix"])
@@ -106,7 +110,11 @@ def test_refuses_counts_that_contradict_each_other(damage: str) -> None:
     elif damage == "parent":
         tensors["keys"][-1] = 11**6
     else:  # "0 0" is there, and no 0
-        tensors = {"keys": np.array([1, 11]), "counts": np.array([1, 1]), "sizes": np.array([1, 1, 0])}
+        tensors = {
+            "keys": np.array([1, 11]),
+            "counts": np.array([1, 1]),
+            "sizes": np.array([1, 1, 0]),
+        }
     model = NgramModel(3, 11)
     with pytest.raises(ValueError, match=r"rise|below 1|go on from|ends in"):
         model.load_tensors(tensors)
@@ -115,7 +123,9 @@ def test_refuses_counts_that_contradict_each_other(damage: str) -> None:
 @pytest.fixture(scope="module")
 def ngram_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("ngram")
-    return Engine().run(pipeline(folder, {"type": "ngram", "order": 3}, {"type": "count"}), output=folder / "run")
+    return Engine().run(
+        pipeline(folder, {"type": "ngram", "order": 3}, {"type": "count"}), output=folder / "run"
+    )
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3, 4, 5])
@@ -147,7 +157,9 @@ def test_losses_are_those_of_models_of_each_order(ngram_run: Run) -> None:
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path, ngram_run: Run) -> None:
-    tables = pipeline(tmp_path, {"type": "ngram", "order": 3}, {"type": "count"}, checkpoint={"seconds": 0})
+    tables = pipeline(
+        tmp_path, {"type": "ngram", "order": 3}, {"type": "count"}, checkpoint={"seconds": 0}
+    )
     asked = iter([False, True])
     with pytest.raises(Interrupted):
         Engine().run(tables, output=tmp_path / "run", cancelled=lambda: next(asked))
@@ -170,7 +182,11 @@ def _samplers() -> list[dict[str, Any]]:
     for offer in PluginSet.discover().offers("sampler"):
         if offer.name in ("json", "regex"):  # which end a text where it is complete
             continue
-        required = {n: values[o.type] for n, o in offer.component.options().items() if o.default is attrs.NOTHING}
+        required = {
+            n: values[o.type]
+            for n, o in offer.component.options().items()
+            if o.default is attrs.NOTHING
+        }
         tables.append({"type": offer.qualified_name, **required})
     return tables
 
@@ -189,7 +205,9 @@ def test_threads_share_a_model(ngram_run: Run) -> None:
     fresh = Engine().load(ngram_run.path)  # its table is not made yet
     found: dict[int, str] = {}
     threads = [
-        threading.Thread(target=lambda i=i: found.update({i: fresh.generate(max_new_tokens=80, index=i).text}))
+        threading.Thread(
+            target=lambda i=i: found.update({i: fresh.generate(max_new_tokens=80, index=i).text})
+        )
         for i in range(8)
     ]
     for thread in threads:
@@ -202,7 +220,9 @@ def test_threads_share_a_model(ngram_run: Run) -> None:
 def test_damaged_counts_are_blamed_on_the_plugin(tmp_path: Path, ngram_run: Run) -> None:
     tables = pipeline(tmp_path, {"type": "ngram", "order": 2}, {"type": "count"})
     run = Engine().run(tables, output=tmp_path / "run")
-    tables = tomllib.loads((run.path / "pipeline.toml").read_text().replace("order = 2", "order = 1"))
+    tables = tomllib.loads(
+        (run.path / "pipeline.toml").read_text().replace("order = 2", "order = 1")
+    )
     (run.path / "pipeline.toml").write_bytes(pipeline_text(tables))
     directory = RunDirectory(run.path)
     directory.write_run(described(tables, directory.read_run()))

@@ -26,7 +26,11 @@ def by_hand(text: list[int], reach: int, lower: Any) -> Any:
     for length in LENGTHS:
         end = seen[len(seen) - length :] if length <= len(seen) else None
         places = range(length, len(seen))
-        followed = [seen[place] for place in places if end is not None and seen[place - length : place] == end]
+        followed = [
+            seen[place]
+            for place in places
+            if end is not None and seen[place - length : place] == end
+        ]
         if followed:
             counts = np.bincount(followed, minlength=SIZE)
             freed = 0.7 * (counts > 0).sum() / counts.sum()
@@ -35,8 +39,12 @@ def by_hand(text: list[int], reach: int, lower: Any) -> Any:
 
 
 @given(text=TEXTS, reach=st.integers(1, 40), cut=st.integers(0, 60))
-def test_the_counts_are_those_of_matches_within_reach(text: list[int], reach: int, cut: int) -> None:
-    lower = np.random.default_rng(len(text)).dirichlet(np.ones(SIZE), (2, len(text))).astype(np.float32)
+def test_the_counts_are_those_of_matches_within_reach(
+    text: list[int], reach: int, cut: int
+) -> None:
+    lower = (
+        np.random.default_rng(len(text)).dirichlet(np.ones(SIZE), (2, len(text))).astype(np.float32)
+    )
     rows = np.array([text, text[::-1]])
     read, whole = RecentTokens.none(2, reach, ORDER), lower.copy()
     for part in (slice(0, cut), slice(cut, None)):
@@ -99,6 +107,8 @@ def test_a_name_that_was_never_trained_on_is_expected_once_it_came(tmp_path: Any
     assert "lumine" not in TEXT
     for recent in (0, 300):
         choice = {"type": "ngram", "recent": recent}
-        run = Engine().run(pipeline(tmp_path, choice, {"type": "count"}), output=tmp_path / f"run{recent}")
+        run = Engine().run(
+            pipeline(tmp_path, choice, {"type": "count"}), output=tmp_path / f"run{recent}"
+        )
         losses.append(run.generator.score(text).loss)
     assert losses[1] < losses[0] - 0.02

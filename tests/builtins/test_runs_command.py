@@ -28,7 +28,9 @@ def invoke(*arguments: str, answer: str = "") -> Any:
 @pytest.fixture
 def interrupted(tiny_pipeline: Callable[..., Any], tmp_path: Path) -> Path:
     asked = iter([False] * 3)
-    tables = tiny_pipeline(observers=True, trainer={"epochs": 3, "evaluate_every": 1}, checkpoint={"seconds": 0.0})
+    tables = tiny_pipeline(
+        observers=True, trainer={"epochs": 3, "evaluate_every": 1}, checkpoint={"seconds": 0.0}
+    )
     with pytest.raises(textgen.Interrupted):
         textgen.run(tables, output=tmp_path / "runs/stopped", cancelled=lambda: next(asked, True))
     return tmp_path / "runs/stopped"
@@ -45,11 +47,17 @@ class FailingObserver:
 
 
 @pytest.fixture
-def folder(interrupted: Path, finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path) -> Path:
+def folder(
+    interrupted: Path, finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path
+) -> Path:
     runs = tmp_path / "runs"
     shutil.copytree(finished_run, runs / "sweep/a=1")
     with pytest.raises(PowerCut):
-        textgen.run(tiny_pipeline(checkpoint={"seconds": 0.0}), output=runs / "failed", observers=[FailingObserver()])
+        textgen.run(
+            tiny_pipeline(checkpoint={"seconds": 0.0}),
+            output=runs / "failed",
+            observers=[FailingObserver()],
+        )
     killed = shutil.copytree(interrupted, runs / "killed")
     record = {**RunDirectory(killed).read_run(), "status": "training", "step": 0}
     del record["cause"]
@@ -65,7 +73,9 @@ def folder(interrupted: Path, finished_run: Path, tiny_pipeline: Callable[..., A
     }.items():
         (runs / name).mkdir()
         (runs / name / "run.json").write_bytes(content)
-        (runs / name / "metrics.jsonl").write_bytes(b'{"step": "x"}\n\xff\n[]\n{"step": 3, "validation_loss": NaN}\n')
+        (runs / name / "metrics.jsonl").write_bytes(
+            b'{"step": "x"}\n\xff\n[]\n{"step": 3, "validation_loss": NaN}\n'
+        )
         (runs / name / "model.safetensors").write_bytes(b"\xff" * 20)
     (runs / "link").symlink_to(runs / "gone")
     (runs / "folder.json/run.json").mkdir(parents=True)
@@ -91,12 +101,16 @@ def test_every_run_of_a_folder_with_its_status(folder: Path) -> None:
     }
     stopped = rows["stopped"]
     assert (stopped["cause"], stopped["step"], stopped["steps"]) == ("interrupted", 2, 9)
-    losses = [json.loads(line) for line in (folder / "stopped/metrics.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(line) for line in (folder / "stopped/metrics.jsonl").read_text().splitlines()
+    ]
     assert stopped["best_loss"] == min(row["validation_loss"] for row in losses)
     assert stopped["bytes"] > stopped["checkpoint_bytes"] > 0
     assert rows["failed"]["cause"] == "PowerCut: \x1b[31mno power"
     assert (rows["killed"]["cause"], rows["killed"]["step"]) == ("killed", 2)
-    assert rows["a=1"]["parameters"] == sum(a.size for a in textgen.load(folder / "sweep/a=1").model.tensors().values())
+    assert rows["a=1"]["parameters"] == sum(
+        a.size for a in textgen.load(folder / "sweep/a=1").model.tensors().values()
+    )
     with RunDirectory(folder / "killed").locked():
         assert textgen.summarize(folder / "killed").status == "running"
     shown = invoke(str(folder), "--sort", "name").output
@@ -117,9 +131,14 @@ def test_a_run_that_was_finished_before_its_last_step_is_not_listed_as_one_that_
     shutil.copytree(finished_run, interrupted.with_name("whole"))
     assert textgen.Engine().finish(interrupted)
     lines = {line.split()[0]: line for line in invoke(str(interrupted.parent)).output.splitlines()}
-    assert re.match(r"stopped  finished early +2 of 9 .* textgen finish: by request$", lines["stopped"])
+    assert re.match(
+        r"stopped  finished early +2 of 9 .* textgen finish: by request$", lines["stopped"]
+    )
     assert re.match(r"whole    finished  ", lines["whole"])
-    assert "finished early" in CliRunner().invoke(compare, [str(interrupted)], obj=CommandContext()).output
+    assert (
+        "finished early"
+        in CliRunner().invoke(compare, [str(interrupted)], obj=CommandContext()).output
+    )
 
 
 def test_a_run_with_a_time_budget_is_listed_with_the_steps_that_were_settled(
@@ -139,13 +158,20 @@ def test_a_run_with_a_time_budget_is_listed_with_the_steps_that_were_settled(
             elif isinstance(event, StepDone):
                 guesses.append(event.steps)
 
-    whole, stopped = (tiny_pipeline(trainer={"type": "adamw", "budget": budget}) for budget in ("1s", "1h"))
+    whole, stopped = (
+        tiny_pipeline(trainer={"type": "adamw", "budget": budget}) for budget in ("1s", "1h")
+    )
     textgen.run(whole, output=tmp_path / "whole", observers=[Watch()])
     assert seen[2:]
     assert all(told == steps for steps, told in seen[2:])
     guesses.clear()
     with pytest.raises(textgen.Interrupted):
-        textgen.run(stopped, output=tmp_path / "part", observers=[Watch()], cancelled=lambda: len(guesses) == 6)
+        textgen.run(
+            stopped,
+            output=tmp_path / "part",
+            observers=[Watch()],
+            cancelled=lambda: len(guesses) == 6,
+        )
     assert textgen.summarize(tmp_path / "part").steps == guesses[-1]
 
 
@@ -187,7 +213,9 @@ def test_a_pruned_run_is_not_trained_on(tiny_pipeline: Callable[..., Any], tmp_p
     textgen.run(tiny_pipeline(), output=tmp_path / "run")
     assert textgen.prune(tmp_path / "run") > 0
     assert textgen.run(tiny_pipeline(), output=tmp_path / "run").outcome == "skipped"
-    with pytest.raises(textgen.RunMismatchError, match="the checkpoint to train it on from is gone"):
+    with pytest.raises(
+        textgen.RunMismatchError, match="the checkpoint to train it on from is gone"
+    ):
         textgen.run(tiny_pipeline(trainer={"epochs": 4}), output=tmp_path / "run")
 
 

@@ -19,7 +19,13 @@ from textgen import Engine, Generator, PipelineError, UsageError, load
 
 EPSILON = 1e-4  # what float32 sums may be off by at the border of a probability
 CHAIN = (
-    *("repetition-penalty", "presence-penalty", "frequency-penalty", "logit-bias", "no-repeat-ngram"),
+    *(
+        "repetition-penalty",
+        "presence-penalty",
+        "frequency-penalty",
+        "logit-bias",
+        "no-repeat-ngram",
+    ),
     *("top-k", "typical", "top-p", "min-p", "temperature"),
 )
 
@@ -47,7 +53,9 @@ class Past:
         return Past([self.prompts[row]], [self.texts[row]], self.size)
 
     def _count(self, rows: list[list[int]]) -> Any:
-        return np.array([[Counter(row)[token] for token in range(self.size)] for row in rows], np.int32)
+        return np.array(
+            [[Counter(row)[token] for token in range(self.size)] for row in rows], np.int32
+        )
 
 
 @st.composite
@@ -135,19 +143,27 @@ def test_temperature_zero_is_greedy(case: tuple[Any, Past]) -> None:
 
 
 @given(case=cases(), temperature=st.sampled_from([1e-10, 1e-38, 1e-45, 1e-300, 5e-324]))
-def test_a_temperature_next_to_zero_still_gives_a_distribution(case: tuple[Any, Past], temperature: float) -> None:
+def test_a_temperature_next_to_zero_still_gives_a_distribution(
+    case: tuple[Any, Past], temperature: float
+) -> None:
     logits, past = case
     out = sampler("temperature", logits.shape[1], temperature=temperature)(logits, past)
     assert not np.isnan(out).any()
     assert not (out == np.inf).any()
     for row, given_row in zip(out, logits, strict=True):
-        assert set(np.flatnonzero(row == row.max())) == set(np.flatnonzero(given_row == given_row.max()))
+        assert set(np.flatnonzero(row == row.max())) == set(
+            np.flatnonzero(given_row == given_row.max())
+        )
 
 
 EXTREMES = [
     *[("temperature", {"temperature": value}) for value in (1e31, 1e39, 1.7e308)],
     *[("repetition-penalty", {"penalty": value}) for value in (1e39, 1.7e308, 1e-39, 5e-324)],
-    *[(f"{kind}-penalty", {"penalty": v}) for kind in ("presence", "frequency") for v in (1e39, -1e39, -1.7e308)],
+    *[
+        (f"{kind}-penalty", {"penalty": v})
+        for kind in ("presence", "frequency")
+        for v in (1e39, -1e39, -1.7e308)
+    ],
     *[("logit-bias", {"bias": {"a": value}}) for value in (1e39, -1.7e308)],
 ]
 
@@ -160,7 +176,11 @@ def test_a_value_beyond_float32_still_gives_a_distribution(
     logits, past = case
     if name == "logit-bias":
         options = {"bias": {letters(1)[0]: options["bias"]["a"]}}
-    out = sampler(name, max(2, logits.shape[1]), **options)(logits, past) if logits.shape[1] > 1 else logits
+    out = (
+        sampler(name, max(2, logits.shape[1]), **options)(logits, past)
+        if logits.shape[1] > 1
+        else logits
+    )
     assert not np.isnan(out).any()
     assert not (out == np.inf).any()
     assert np.array_equal(np.isfinite(out), np.isfinite(logits))
@@ -175,7 +195,9 @@ def test_top_k_keeps_the_k_best(case: tuple[Any, Past], k: int) -> None:
 
 
 @given(case=cases(), p=st.floats(0.001, 1))
-def test_top_p_keeps_the_shortest_beginning_that_reaches_p(case: tuple[Any, Past], p: float) -> None:
+def test_top_p_keeps_the_shortest_beginning_that_reaches_p(
+    case: tuple[Any, Past], p: float
+) -> None:
     logits, past = case
     out = sampler("top-p", logits.shape[1], p=p)(logits, past)
     for row, kept in zip(logits, out, strict=True):
@@ -184,10 +206,19 @@ def test_top_p_keeps_the_shortest_beginning_that_reaches_p(case: tuple[Any, Past
 
 @pytest.mark.parametrize(
     ("p", "kept"),
-    [(0.5, [1]), (0.500001, [1, 0]), (0.75, [1, 0]), (0.8, [1, 0, 2]), (0.875, [1, 0, 2]), (0.9, [1, 0, 2, 3])],
+    [
+        (0.5, [1]),
+        (0.500001, [1, 0]),
+        (0.75, [1, 0]),
+        (0.8, [1, 0, 2]),
+        (0.875, [1, 0, 2]),
+        (0.9, [1, 0, 2, 3]),
+    ],
 )
 def test_top_p_keeps_the_token_that_reaches_p(p: float, kept: list[int]) -> None:
-    logits = np.log2(np.array([[0.25, 0.5, 0.125, 0.125]])) * math.log(2)  # sums of powers of two are exact
+    logits = np.log2(np.array([[0.25, 0.5, 0.125, 0.125]])) * math.log(
+        2
+    )  # sums of powers of two are exact
     out = sampler("top-p", 4, p=p)(logits, Past([[]], [[]], 4))
     assert set(np.flatnonzero(np.isfinite(out[0]))) == set(kept)
 
@@ -199,7 +230,9 @@ def test_typical_keeps_what_surprises_as_expected(case: tuple[Any, Past], p: flo
     for row, kept in zip(logits, out, strict=True):
         weights = softmax(row)
         entropy = -math.fsum(w * math.log(w) for w in weights if w)
-        check_nucleus(row, kept, [abs(-math.log(w) - entropy) if w else math.inf for w in weights], p)
+        check_nucleus(
+            row, kept, [abs(-math.log(w) - entropy) if w else math.inf for w in weights], p
+        )
 
 
 @given(case=cases(), p=st.floats(0.001, 1))
@@ -228,8 +261,14 @@ def test_the_repetition_penalty_is_a_factor(case: tuple[Any, Past], penalty: flo
             assert float(out[b, token]) == pytest.approx(expected, rel=1e-6)
 
 
-@given(case=cases(), penalty=st.floats(-5, 5), name=st.sampled_from(["presence-penalty", "frequency-penalty"]))
-def test_the_presence_and_frequency_penalties_are_subtracted(case: tuple[Any, Past], penalty: float, name: str) -> None:
+@given(
+    case=cases(),
+    penalty=st.floats(-5, 5),
+    name=st.sampled_from(["presence-penalty", "frequency-penalty"]),
+)
+def test_the_presence_and_frequency_penalties_are_subtracted(
+    case: tuple[Any, Past], penalty: float, name: str
+) -> None:
     logits, past = case
     out = sampler(name, logits.shape[1], penalty=penalty)(logits, past)
     for b, row in enumerate(logits):
@@ -246,13 +285,19 @@ def test_no_repeat_ngram_forbids_what_would_repeat(case: tuple[Any, Past], n: in
     for b, row in enumerate(logits):
         text = past.prompts[b] + past.texts[b]
         grams = [text[i : i + n] for i in range(len(text) - n + 1)]
-        allowed = {t for t in range(len(row)) if [*text[len(text) - n + 1 :], t] not in grams or len(text) < n - 1}
+        allowed = {
+            t
+            for t in range(len(row))
+            if [*text[len(text) - n + 1 :], t] not in grams or len(text) < n - 1
+        }
         left = any(row[t] > -np.inf for t in allowed)
         assert out[b].tolist() == masked(row, allowed if left else set(range(len(row))))
 
 
 @given(case=cases(), bias=st.floats(-100, 100))
-def test_the_logit_bias_is_added_to_the_token_of_that_text(case: tuple[Any, Past], bias: float) -> None:
+def test_the_logit_bias_is_added_to_the_token_of_that_text(
+    case: tuple[Any, Past], bias: float
+) -> None:
     logits, past = case
     if logits.shape[1] < 2:
         return
@@ -362,7 +407,9 @@ def test_options_make_the_chain_of_their_samplers_in_the_documented_order(
     assert generator.generate("the ", max_new_tokens=80, **options) == expected
 
 
-def test_options_at_a_call_make_the_chain_that_a_pipeline_would_have(finished_run: Path, generator: Generator) -> None:
+def test_options_at_a_call_make_the_chain_that_a_pipeline_would_have(
+    finished_run: Path, generator: Generator
+) -> None:
     chain = [{"type": "top-k", "k": 4}, {"type": "temperature", "temperature": 0.6}]
     expected = load(finished_run, sampler=chain).generate("the ", max_new_tokens=60)
     assert generator.generate("the ", max_new_tokens=60, temperature=0.6, top_k=4) == expected
@@ -383,7 +430,15 @@ def test_a_chain_is_in_the_users_order(finished_run: Path) -> None:
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, -math.inf, "1", True])
 @pytest.mark.parametrize(
     "name",
-    ["temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram"],
+    [
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "typical_p",
+        "repetition_penalty",
+        "no_repeat_ngram",
+    ],
 )
 def test_options_out_of_range_are_refused(generator: Generator, name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=name):
@@ -394,7 +449,9 @@ def test_options_out_of_range_are_refused(generator: Generator, name: str, value
 
 @pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "1", True])
-def test_penalties_may_be_negative_but_are_numbers(generator: Generator, name: str, value: Any) -> None:
+def test_penalties_may_be_negative_but_are_numbers(
+    generator: Generator, name: str, value: Any
+) -> None:
     with pytest.raises(UsageError, match=name):
         generator.generate("the", **{name: value})
     assert len(generator.generate("the", max_new_tokens=5, **{name: -0.5}).tokens) == 5
@@ -417,7 +474,9 @@ def test_an_unknown_option_is_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize("bias", [{"the": 1.0}, {"": 1.0}, {"é": 1.0}])
-def test_a_bias_on_other_than_one_token_is_a_usage_error(generator: Generator, bias: dict[str, float]) -> None:
+def test_a_bias_on_other_than_one_token_is_a_usage_error(
+    generator: Generator, bias: dict[str, float]
+) -> None:
     with pytest.raises(UsageError, match="one token"):
         generator.generate("the", logit_bias=bias)
 
@@ -431,7 +490,9 @@ def test_a_bias_forbids_or_forces(generator: Generator) -> None:
 
 
 def test_no_ngram_comes_twice(generator: Generator) -> None:
-    assert len(generator.generate("the ", max_new_tokens=100, no_repeat_ngram=1).tokens) == 100  # of fewer characters
+    assert (
+        len(generator.generate("the ", max_new_tokens=100, no_repeat_ngram=1).tokens) == 100
+    )  # of fewer characters
     text = str(generator.generate("the ", max_new_tokens=100, no_repeat_ngram=3))
     grams = [text[i : i + 3] for i in range(len(text) - 2)]
     assert len(set(grams)) == len(grams)

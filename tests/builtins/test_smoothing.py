@@ -29,7 +29,9 @@ def reference(
         for i in range(len(tokens) - n + 1):
             before[tuple(tokens[i : i + n])].append(tokens[i - 1] if i else BEGINNING)
         occurs = {gram: n == order or (n > 1 and gram[0] == end) for gram in before}
-        counts[n] = Counter({gram: len(b) if occurs[gram] else len(set(b)) for gram, b in before.items()})
+        counts[n] = Counter(
+            {gram: len(b) if occurs[gram] else len(set(b)) for gram, b in before.items()}
+        )
     taken = {n: reference_discounts(counts[n]) for n in counts}
 
     def probability(context: tuple[int, ...], token: int) -> float:
@@ -61,7 +63,9 @@ def reference_discounts(counts: Counter[tuple[int, ...]]) -> list[float]:
 @pytest.mark.parametrize("ends", [False, True])
 def test_agrees_with_the_reference(order: int, length: int, ends: bool) -> None:
     characters = sorted(set(TEXT[:600]))
-    tokens = [characters.index(c) for c in TEXT[: length + length // 9]]  # dataset() holds the last tenth out
+    tokens = [
+        characters.index(c) for c in TEXT[: length + length // 9]
+    ]  # dataset() holds the last tenth out
     size = len(characters) + 1
     training = tokens[: len(tokens) - len(tokens) // 10]
     end = characters.index(" ") if ends else None  # words as documents
@@ -86,18 +90,26 @@ def test_agrees_with_the_reference(order: int, length: int, ends: bool) -> None:
 def test_discounts_are_estimated_where_counts_allow_and_fall_back_where_not() -> None:
     estimated = discounts(np.repeat([1, 2, 3, 4, 9], [100, 40, 20, 12, 30]))
     y = 100 / 180
-    np.testing.assert_allclose(estimated, [1 - 2 * y * 0.4, 2 - 3 * y * 0.5, 3 - 4 * y * 0.6], rtol=1e-12)
+    np.testing.assert_allclose(
+        estimated, [1 - 2 * y * 0.4, 2 - 3 * y * 0.5, 3 - 4 * y * 0.6], rtol=1e-12
+    )
     assert tuple(discounts(np.array([1, 1, 2, 3]))) == FALLBACK  # nothing was seen four times
-    assert tuple(discounts(np.repeat([1, 2, 3, 4], [100, 1, 20, 12]))) == FALLBACK  # D2 would be negative
+    assert (
+        tuple(discounts(np.repeat([1, 2, 3, 4], [100, 1, 20, 12]))) == FALLBACK
+    )  # D2 would be negative
 
 
-texts = st.integers(1, 9).flatmap(lambda size: st.tuples(st.just(size), st.lists(st.integers(0, size - 1), min_size=2)))
+texts = st.integers(1, 9).flatmap(
+    lambda size: st.tuples(st.just(size), st.lists(st.integers(0, size - 1), min_size=2))
+)
 
 
 @settings(max_examples=60, deadline=None)
 @given(text=texts, order=st.integers(1, 7), seed=st.integers(0, 99))
 @example(text=(1, [0, 0]), order=7, seed=0)
-def test_sums_to_one_after_every_context(text: tuple[int, list[int]], order: int, seed: int) -> None:
+def test_sums_to_one_after_every_context(
+    text: tuple[int, list[int]], order: int, seed: int
+) -> None:
     size, tokens = text
     decoder = count(tokens, size, order).decoder(6)
     fed = np.random.default_rng(seed).integers(0, size, (6, 12))

@@ -53,7 +53,14 @@ def plain_mirostat(row: Sequence[float], mu: float) -> list[float]:
     """llama.cpp's mirostat_v2: sorted, cut before the first token of more surprise than mu, but for the first."""
     weights = softmax(row)
     order = sorted(range(len(row)), key=lambda token: -weights[token])
-    end = next((i for i, token in enumerate(order) if weights[token] == 0 or -math.log2(weights[token]) > mu), len(row))
+    end = next(
+        (
+            i
+            for i, token in enumerate(order)
+            if weights[token] == 0 or -math.log2(weights[token]) > mu
+        ),
+        len(row),
+    )
     kept = order[: max(end, 1)]
     return [x if token in kept else -math.inf for token, x in enumerate(row)]
 
@@ -68,7 +75,10 @@ def plain_xtc(row: Sequence[float], threshold: float) -> list[float]:
 
 
 def plain_dry(
-    tokens: Sequence[int], size: int, options: dict[str, Any], breakers: Sequence[Sequence[int]] = ()
+    tokens: Sequence[int],
+    size: int,
+    options: dict[str, Any],
+    breakers: Sequence[Sequence[int]] = (),
 ) -> list[float]:
     """What llama.cpp's dry subtracts from the logit of each token, by comparing the end with every place before."""
     last_n = options.get("penalty_last_n", -1)
@@ -108,13 +118,17 @@ def test_mirostat_cuts_off_what_surprises_more_than_mu(row: list[float], mu: flo
     best = row.index(max(row))
     expected = plain_mirostat(row, mu)
     if sum(x > -math.inf for x in expected) == 1 and row.count(max(row)) > 1:
-        expected = [x if token == best else -math.inf for token, x in enumerate(row)]  # of equals, the first
+        expected = [
+            x if token == best else -math.inf for token, x in enumerate(row)
+        ]  # of equals, the first
     assert out[0].tolist() == expected
 
 
 def test_mirostat_moves_mu_by_what_a_token_surprised() -> None:
     made = make("sampler", "mirostat", context(vocabulary=letters(3)), tau=4.0, eta=0.25)
-    assert {name: float(value) for name, value in made.start(np.array([1, 2])).items()} == {"mu": 8.0}
+    assert {name: float(value) for name, value in made.start(np.array([1, 2])).items()} == {
+        "mu": 8.0
+    }
     logits = np.array([[0.0, 1.0, -math.inf, 2.0], [3.0, -math.inf, 0.5, -math.inf]])
     after = made.accept(np.array([3, 2]), logits, Past(state={"mu": np.array([7.0, 3.0])}))["mu"]
     for row, (token, mu) in enumerate([(3, 7.0), (2, 3.0)]):
@@ -122,7 +136,11 @@ def test_mirostat_moves_mu_by_what_a_token_surprised() -> None:
         assert after[row] == pytest.approx(mu - 0.25 * (surprise - 4.0), rel=1e-9)
 
 
-@given(rows=st.lists(st.lists(st.floats(-5, 5, width=32), min_size=5, max_size=5), min_size=1, max_size=3))
+@given(
+    rows=st.lists(
+        st.lists(st.floats(-5, 5, width=32), min_size=5, max_size=5), min_size=1, max_size=3
+    )
+)
 def test_xtc_excludes_all_but_the_last_of_the_likely(rows: list[list[float]]) -> None:
     if any(abs(weight - 0.1) < EPSILON for row in rows for weight in softmax(row)):
         return
@@ -135,25 +153,41 @@ def test_xtc_excludes_all_but_the_last_of_the_likely(rows: list[list[float]]) ->
 
 DRY = st.fixed_dictionaries(
     {"multiplier": st.floats(0.1, 5)},
-    optional={"base": st.floats(1, 3), "allowed_length": st.integers(0, 4), "penalty_last_n": st.integers(-1, 20)},
+    optional={
+        "base": st.floats(1, 3),
+        "allowed_length": st.integers(0, 4),
+        "penalty_last_n": st.integers(-1, 20),
+    },
 )
 
 
-@given(texts=st.lists(st.lists(st.integers(1, 4), max_size=30), min_size=1, max_size=3), options=DRY)
-def test_dry_penalises_what_would_extend_a_repetition(texts: list[list[int]], options: dict[str, Any]) -> None:
+@given(
+    texts=st.lists(st.lists(st.integers(1, 4), max_size=30), min_size=1, max_size=3), options=DRY
+)
+def test_dry_penalises_what_would_extend_a_repetition(
+    texts: list[list[int]], options: dict[str, Any]
+) -> None:
     made = make("sampler", "dry", context(vocabulary=letters(4)), **options)
     out = made(np.zeros((len(texts), 5)), Past(texts))
     for tokens, changed in zip(texts, out, strict=True):
-        expected = plain_dry(tokens, 5, options) if options.get("penalty_last_n") != 0 else [0.0] * 5
+        expected = (
+            plain_dry(tokens, 5, options) if options.get("penalty_last_n") != 0 else [0.0] * 5
+        )
         assert (-changed).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @given(tokens=st.lists(st.integers(1, 4), max_size=40), options=DRY)
 def test_dry_looks_over_no_sequence_breaker(tokens: list[int], options: dict[str, Any]) -> None:
     a, b, c, _ = letters(4)  # ids 1 to 4
-    made = make("sampler", "dry", context(vocabulary=letters(4)), **options, sequence_breakers=(a, b + c))
+    made = make(
+        "sampler", "dry", context(vocabulary=letters(4)), **options, sequence_breakers=(a, b + c)
+    )
     out = made(np.zeros((1, 5)), Past([tokens]))
-    expected = plain_dry(tokens, 5, options, [(1,), (2, 3)]) if options.get("penalty_last_n") != 0 else [0.0] * 5
+    expected = (
+        plain_dry(tokens, 5, options, [(1,), (2, 3)])
+        if options.get("penalty_last_n") != 0
+        else [0.0] * 5
+    )
     assert (-out[0]).tolist() == pytest.approx(expected, rel=1e-5)
 
 
@@ -166,7 +200,11 @@ def test_a_long_repetition_stays_within_float32_and_takes_no_time() -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("xtc", {"probability": 0.0}), ("dry", {"multiplier": 0.0}), ("dry", {"multiplier": 1.0, "penalty_last_n": 0})],
+    [
+        ("xtc", {"probability": 0.0}),
+        ("dry", {"multiplier": 0.0}),
+        ("dry", {"multiplier": 1.0, "penalty_last_n": 0}),
+    ],
 )
 def test_one_that_is_off_adds_no_link(name: str, options: dict[str, Any]) -> None:
     assert make("sampler", name, context(vocabulary="ab"), **options).links == ()
@@ -192,10 +230,17 @@ def plain_text(generator: Generator, prompt: str, seed: int, index: int, length:
     """A text with OPTIONS, token by token: logits of the model, DRY, XTC, Mirostat, and the draw."""
     tokenizer = generator.tokenizer
     ids = tokenizer.encode(prompt).tolist()
-    size, unknown, mu, begun = tokenizer.vocab_size, tokenizer.unknown_id, 2 * OPTIONS["mirostat_tau"], len(ids)
+    size, unknown, mu, begun = (
+        tokenizer.vocab_size,
+        tokenizer.unknown_id,
+        2 * OPTIONS["mirostat_tau"],
+        len(ids),
+    )
     breakers = [tokenizer.encode(text).tolist() for text in ("\n", ":", '"', "*")]
     breakers = [ids for ids in breakers if ids != [unknown]]
-    uniforms = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64))).random(length)
+    uniforms = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64))).random(
+        length
+    )
     for step in range(length):
         row = [float(x) for x in generator.logits(ids)[-1]]
         row = [-math.inf if token == unknown else x for token, x in enumerate(row)]
@@ -214,10 +259,18 @@ def plain_text(generator: Generator, prompt: str, seed: int, index: int, length:
     return tokenizer.decode(np.array(ids[begun:]))
 
 
-@pytest.mark.parametrize(("prompt", "seed", "index"), [("the ", 0, 0), ("clock", 5, 3), ("t", 2**63 - 1, 2**40)])
-def test_a_text_is_that_of_the_definitions(lively: Generator, prompt: str, seed: int, index: int) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "seed", "index"), [("the ", 0, 0), ("clock", 5, 3), ("t", 2**63 - 1, 2**40)]
+)
+def test_a_text_is_that_of_the_definitions(
+    lively: Generator, prompt: str, seed: int, index: int
+) -> None:
     made = lively.generate(prompt, max_new_tokens=70, seed=seed, index=index, **OPTIONS)
-    assert [sampler["type"] for sampler in lively.stream("", **OPTIONS).samplers][-3:] == ["dry", "xtc", "mirostat"]
+    assert [sampler["type"] for sampler in lively.stream("", **OPTIONS).samplers][-3:] == [
+        "dry",
+        "xtc",
+        "mirostat",
+    ]
     assert made.text == plain_text(lively, prompt, seed, index, 70)
     plain = lively.generate(prompt, max_new_tokens=70, seed=seed, index=index)
     assert plain.text != made.text, "the samplers change nothing"
@@ -225,7 +278,10 @@ def test_a_text_is_that_of_the_definitions(lively: Generator, prompt: str, seed:
 
 @pytest.mark.parametrize("tau", [2.0, 4.0])
 def test_mirostat_holds_the_surprise_of_a_text(tau: float) -> None:
-    rng, made = np.random.default_rng(0), make("sampler", "mirostat", context(vocabulary=letters(3)), tau=tau)
+    rng, made = (
+        np.random.default_rng(0),
+        make("sampler", "mirostat", context(vocabulary=letters(3)), tau=tau),
+    )
     past, seen = Past(state={"mu": made.start(np.array([]))["mu"][None]}), []
     for _ in range(600):
         logits = made(rng.normal(0, 2, (1, 300)), past)
@@ -240,7 +296,13 @@ def test_random_numbers_are_even_and_without_neighbours() -> None:
     from textgen.generation.sampling import step_numbers
 
     streams = np.array([[seed, index] for seed in range(20) for index in range(20)], np.uint64)
-    numbers = np.stack([step_numbers(streams, np.full(400, step), place, 3) for step in range(20) for place in (0, 1)])
+    numbers = np.stack(
+        [
+            step_numbers(streams, np.full(400, step), place, 3)
+            for step in range(20)
+            for place in (0, 1)
+        ]
+    )
     assert numbers.min() >= 0
     assert numbers.max() < 1
     counts, _ = np.histogram(numbers, bins=50, range=(0, 1))
@@ -271,7 +333,10 @@ def test_tensors_of_torch_give_the_same_tokens(name: str, options: dict[str, Any
 
     if name == "regex":
         pytest.importorskip("outlines_core")
-    made, known = make("sampler", name, context(vocabulary=letters(20)), **options), component("sampler", name)
+    made, known = (
+        make("sampler", name, context(vocabulary=letters(20)), **options),
+        component("sampler", name),
+    )
     offer = Offer("sampler", known, Plugin(name, "textgen-engine", "0"))
     chain = Chain((Link.of(made, offer, 0, 0),), offer, 21)
     ids, rng = [np.arange(3), np.arange(9), np.array([], np.int64)], np.random.default_rng(0)
@@ -279,7 +344,12 @@ def test_tensors_of_torch_give_the_same_tokens(name: str, options: dict[str, Any
     for _ in range(9):
         logits, uniforms = rng.normal(0, 2, (3, 21)).astype(np.float32), rng.random(3)
         expected = chain.pick(logits.copy(), mine, uniforms)
-        assert chain.pick(torch.from_numpy(logits.copy()), theirs, uniforms).tolist() == expected.tolist()
+        assert (
+            chain.pick(torch.from_numpy(logits.copy()), theirs, uniforms).tolist()
+            == expected.tolist()
+        )
         one = logits[:1].copy()
-        assert chain.pick_one(one, theirs.rows([0]), 0.5, ()) == chain.pick_one(one, mine.rows([0]), 0.5, ())
+        assert chain.pick_one(one, theirs.rows([0]), 0.5, ()) == chain.pick_one(
+            one, mine.rows([0]), 0.5, ()
+        )
     assert name != "regex" or chain.pick(logits, mine, uniforms).tolist() == [END] * 3

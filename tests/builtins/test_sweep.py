@@ -75,20 +75,37 @@ def test_values_are_toml_between_commas(given: str, values: tuple[Any, ...]) -> 
 def test_all_faults_of_settings_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         parse_settings(["x", "a=1,1", "b=1,,2", "c=[1", "name=a,b"])
-    assert [fault.path for fault in caught.value.faults] == ["c", "", "a", "b", "name"] or len(caught.value.faults) == 5
-    for said in ("expected KEY=VALUE,VALUE", "the value 1 is given twice", "before and after each comma", "not a TOML"):
+    assert [fault.path for fault in caught.value.faults] == ["c", "", "a", "b", "name"] or len(
+        caught.value.faults
+    ) == 5
+    for said in (
+        "expected KEY=VALUE,VALUE",
+        "the value 1 is given twice",
+        "before and after each comma",
+        "not a TOML",
+    ):
         assert said in str(caught.value)
 
 
 def test_names_are_safe_and_tell_trials_apart() -> None:
-    given = ["a.size=1,1.5", "b.size=2", 'model.type=rnn,"1",1', 'stop=["a","b"],"a b",../../etc', f"long={'x' * 300}"]
+    given = [
+        "a.size=1,1.5",
+        "b.size=2",
+        'model.type=rnn,"1",1',
+        'stop=["a","b"],"a b",../../etc',
+        f"long={'x' * 300}",
+    ]
     trials = choose_trials(parse_settings(given), None, 0)
     names = [trial.name for trial in trials]
     assert len(set(names)) == 18
-    assert all(re.fullmatch(r"[\w.+,=~-]{1,160}", name, re.ASCII) and "/" not in name for name in names)
+    assert all(
+        re.fullmatch(r"[\w.+,=~-]{1,160}", name, re.ASCII) and "/" not in name for name in names
+    )
     assert names[0].startswith("a.size=1,b.size=2,")
     other_way = choose_trials(parse_settings(reversed(given)), None, 0)
-    assert {trial.name for trial in other_way} == set(names), "in whatever order the settings are given"
+    assert {trial.name for trial in other_way} == set(names), (
+        "in whatever order the settings are given"
+    )
 
 
 def test_a_random_part_grows() -> None:
@@ -99,13 +116,23 @@ def test_a_random_part_grows() -> None:
     assert choose_trials(settings, 4, 8) != four
     assert len(choose_trials(settings, 99, 0)) == 25
     with pytest.raises(UsageError, match=r"125,000 trials.* --trials N"):
-        choose_trials(parse_settings([f"{key}={','.join(map(str, range(50)))}" for key in "abc"]), None, 0)
+        choose_trials(
+            parse_settings([f"{key}={','.join(map(str, range(50)))}" for key in "abc"]), None, 0
+        )
 
 
-def test_every_pipeline_is_checked_before_any_starts(sweep: Callable[..., Any], pipeline: Path, tmp_path: Path) -> None:
-    refused = sweep("--set", "trainer.steps=3,x", "--set", "model.added=0.1,y", "--set", "trainer.tims=1")
+def test_every_pipeline_is_checked_before_any_starts(
+    sweep: Callable[..., Any], pipeline: Path, tmp_path: Path
+) -> None:
+    refused = sweep(
+        "--set", "trainer.steps=3,x", "--set", "model.added=0.1,y", "--set", "trainer.tims=1"
+    )
     assert refused.code == 2
-    for said in ("trainer.tims: unknown key", 'trainer.steps: expected an integer, given "x"', "model.added"):
+    for said in (
+        "trainer.tims: unknown key",
+        'trainer.steps: expected an integer, given "x"',
+        "model.added",
+    ):
         assert said in refused.stderr
     assert refused.stderr.count("expected") == 2, "each fault is said once"
     assert not (tmp_path / "runs").exists()
@@ -117,12 +144,25 @@ def test_an_error_of_several_lines_is_told_whole(sweep: Callable[..., Any], pipe
     pipeline.write_text(pipeline.read_text().replace("steps = 6", "steps = 5"))
     again = sweep(*arguments)
     assert again.code == 1
-    (line,) = (line for line in again.stderr.splitlines() if line.startswith("textgen: error: added=0.1"))
+    (line,) = (
+        line for line in again.stderr.splitlines() if line.startswith("textgen: error: added=0.1")
+    )
     assert "trainer.steps: 6 before, 5 now" in line
 
 
-def test_a_failed_trial_does_not_end_the_others(sweep: Callable[..., Any], pipeline: Path, tmp_path: Path) -> None:
-    arguments = ("--set", "trainer.fails_at=3,99", "--set", "model.added=0.1,5.0", "--jobs", "2", "--output", "s")
+def test_a_failed_trial_does_not_end_the_others(
+    sweep: Callable[..., Any], pipeline: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        "--set",
+        "trainer.fails_at=3,99",
+        "--set",
+        "model.added=0.1,5.0",
+        "--jobs",
+        "2",
+        "--output",
+        "s",
+    )
     done = sweep(*arguments, "--json")
     assert done.code == 1
     found = json.loads(done.stdout)
@@ -135,8 +175,14 @@ def test_a_failed_trial_does_not_end_the_others(sweep: Callable[..., Any], pipel
     assert found["effects"][0]["spread"] == pytest.approx(other["loss"] - best["loss"])
     assert [mean["value"] for mean in found["effects"][0]["means"]] == [0.1, 5.0]
     alone = textgen.summarize(tmp_path / "s" / best["name"])
-    assert (best["loss"], best["step"], best["seconds"]) == (alone.best_loss, alone.step, alone.seconds)
-    assert textgen.summarize(tmp_path / "s" / found["trials"][3]["name"]).cause.startswith("ContractError: plugin")
+    assert (best["loss"], best["step"], best["seconds"]) == (
+        alone.best_loss,
+        alone.step,
+        alone.seconds,
+    )
+    assert textgen.summarize(tmp_path / "s" / found["trials"][3]["name"]).cause.startswith(
+        "ContractError: plugin"
+    )
     assert "the tally sheet is full" in done.stderr
     trials = choose_trials(parse_settings(["trainer.fails_at=99", "model.added=5.0,0.1"]), None, 0)
     table = as_text(results(trials, tmp_path / "s", {}), trials)
@@ -145,7 +191,9 @@ def test_a_failed_trial_does_not_end_the_others(sweep: Callable[..., Any], pipel
     assert f"the best: textgen generate {tmp_path}/s/added=0.1,fails_at=99" in table
 
 
-def test_the_rest_is_estimated_once_a_trial_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rest_is_estimated_once_a_trial_is_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second, third = trials = choose_trials(parse_settings(["model.added=1,2,3"]), None, 0)
     command, running = Command("p.toml", tmp_path), {second.name: (second, MagicMock())}
     progress = Progress(trials, command, 1, begun=time.monotonic() - 600)
@@ -154,7 +202,10 @@ def test_the_rest_is_estimated_once_a_trial_is_over(tmp_path: Path, capsys: pyte
     assert "1 of 3 done; 1 running; about 20 min to go" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of a sweep are found in /proc")
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/proc").is_dir(), reason="the processes of a sweep are found in /proc"
+)
 def test_a_sweep_killed_in_the_middle_trains_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
     settings = ["model.added=0.1,0.5,1,2", "trainer.times=1"]
     arguments = killed_sweep.command(pipeline, settings, ["--plugin", str(PLUGIN)])
@@ -170,7 +221,9 @@ def test_a_sweep_killed_in_the_middle_trains_nothing_twice(pipeline: Path, tmp_p
     assert 1 <= len(before) < 4
     found = killed_sweep.run_again(arguments, tmp_path)
     assert [row["status"] for row in found["trials"]] == ["finished"] * 4
-    assert before.items() <= killed_sweep.finished(runs).items(), "a finished trial was trained again"
+    assert before.items() <= killed_sweep.finished(runs).items(), (
+        "a finished trial was trained again"
+    )
     steps = log.read_text().splitlines()
     again = [step for step in set(steps) if steps.count(step) > 1]
     assert len(set(steps)) == 24
@@ -179,8 +232,14 @@ def test_a_sweep_killed_in_the_middle_trains_nothing_twice(pipeline: Path, tmp_p
     plugins.register_file(PLUGIN)
     engine = textgen.Engine(plugins)
     for row in found["trials"]:
-        alone = textgen.summarize(engine.run(pipeline, row["settings"], output=tmp_path / "alone" / row["name"]).path)
-        assert (row["loss"], row["best_step"], row["step"]) == (alone.best_loss, alone.best_step, alone.step)
+        alone = textgen.summarize(
+            engine.run(pipeline, row["settings"], output=tmp_path / "alone" / row["name"]).path
+        )
+        assert (row["loss"], row["best_step"], row["step"]) == (
+            alone.best_loss,
+            alone.best_step,
+            alone.step,
+        )
 
 
 def test_ctrl_c_stops_all_with_checkpoints(pipeline: Path, tmp_path: Path) -> None:
@@ -188,7 +247,12 @@ def test_ctrl_c_stops_all_with_checkpoints(pipeline: Path, tmp_path: Path) -> No
     arguments = killed_sweep.command(pipeline, settings, ["--plugin", str(PLUGIN)])
     log = tmp_path / "steps.log"
     with running(*arguments[3:], folder=tmp_path) as sweep:
-        while len({line.split()[0] for line in (log.read_text().splitlines() if log.exists() else ())}) < 2:
+        while (
+            len(
+                {line.split()[0] for line in (log.read_text().splitlines() if log.exists() else ())}
+            )
+            < 2
+        ):
             assert sweep.process.poll() is None
             time.sleep(0.01)
         sweep.process.send_signal(signal.SIGINT)
@@ -198,26 +262,51 @@ def test_ctrl_c_stops_all_with_checkpoints(pipeline: Path, tmp_path: Path) -> No
     for path in (tmp_path / "runs/p-sweep").glob("*/run.json"):
         summary = textgen.summarize(path.parent)
         assert (summary.status, summary.cause, summary.steps) == ("stopped", "interrupted", 99)
-        assert summary.step == max(int(name.name[5:]) for name in path.parent.glob("checkpoints/step-*"))
+        assert summary.step == max(
+            int(name.name[5:]) for name in path.parent.glob("checkpoints/step-*")
+        )
 
 
-def test_trials_of_different_tokens_are_ranked_by_bits_per_character(pipeline: Path, tmp_path: Path) -> None:
+def test_trials_of_different_tokens_are_ranked_by_bits_per_character(
+    pipeline: Path, tmp_path: Path
+) -> None:
     plugins = textgen.PluginSet.discover()
     plugins.register_file(PLUGIN)
-    trials = choose_trials(parse_settings(["tokenizer.letters_only=true,false", "tokenizer.unicode_form=NFC"]), None, 0)
-    runs = [textgen.Engine(plugins).run(pipeline, trial.settings, output=tmp_path / trial.name) for trial in trials]
+    trials = choose_trials(
+        parse_settings(["tokenizer.letters_only=true,false", "tokenizer.unicode_form=NFC"]), None, 0
+    )
+    runs = [
+        textgen.Engine(plugins).run(pipeline, trial.settings, output=tmp_path / trial.name)
+        for trial in trials
+    ]
     losses = [textgen.summarize(run.path).best_loss for run in runs if run.path]
-    figures = [2.0, 1.0] if losses[0] < losses[1] else [1.0, 2.0]  # the other way round, as for longer tokens
+    figures = (
+        [2.0, 1.0] if losses[0] < losses[1] else [1.0, 2.0]
+    )  # the other way round, as for longer tokens
     for run, bits in zip(runs, figures, strict=True):
         assert run.path is not None
-        row = {"step": textgen.summarize(run.path).best_step, "validation_loss": 1.0, "bits_per_character": bits}
+        row = {
+            "step": textgen.summarize(run.path).best_step,
+            "validation_loss": 1.0,
+            "bits_per_character": bits,
+        }
         (run.path / "metrics.jsonl").write_text(json.dumps(row))
     found = results(trials, tmp_path, {})
-    assert (found.by, [result.bits_per_character for result in found.trials]) == ("bits_per_character", [1.0, 2.0])
+    assert (found.by, [result.bits_per_character for result in found.trials]) == (
+        "bits_per_character",
+        [1.0, 2.0],
+    )
     best, other = ("true", "false") if figures[0] == 1.0 else ("false", "true")
     table = as_text(found, trials)
-    assert re.match(rf"letters_only +bits/char +step +of +seconds\n{best} +1\.0000 .*\n{other} +2\.0000 ", table)
+    assert re.match(
+        rf"letters_only +bits/char +step +of +seconds\n{best} +1\.0000 .*\n{other} +2\.0000 ", table
+    )
     assert "note: the runs have different tokens: compare their bits per character" in table
-    assert re.search(rf"mean bits/char of each value\nletters_only +1\.0000 +{best}: 1\.0000, {other}: 2\.0000", table)
-    (first, _), (second, _) = ranked([read_run(textgen.summarize(run.path), run.path.name) for run in runs if run.path])
+    assert re.search(
+        rf"mean bits/char of each value\nletters_only +1\.0000 +{best}: 1\.0000, {other}: 2\.0000",
+        table,
+    )
+    (first, _), (second, _) = ranked(
+        [read_run(textgen.summarize(run.path), run.path.name) for run in runs if run.path]
+    )
     assert (first, second) == (1.0, 2.0)

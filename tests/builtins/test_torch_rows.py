@@ -35,7 +35,12 @@ def assert_close(given: Any, expected: Any) -> None:
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_rows_taken_and_joined_go_on_as_they_were(cell: str, device: str) -> None:
     options = {"cell": cell, "layers": 2, "hidden_size": 16}
-    module: Any = make("model", "rnn", context(vocabulary=VOCABULARY, training=True, seed=3, device=device), **options)
+    module: Any = make(
+        "model",
+        "rnn",
+        context(vocabulary=VOCABULARY, training=True, seed=3, device=device),
+        **options,
+    )
     first, other, whole = decoder(module, 3), decoder(module, 1), decoder(module, 3)
     for place in range(6):  # single steps, so that a GPU has captured its graph
         first.extend(ids(3, 6)[:, place : place + 1])
@@ -58,10 +63,14 @@ def test_rows_taken_and_joined_go_on_as_they_were(cell: str, device: str) -> Non
     assert np.array_equal(again, first.continue_greedily(feed[:, 0], 9, [0])[[4, 1]])
 
 
-def test_a_batch_that_loses_rows_reads_no_state(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_loses_rows_reads_no_state(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = load(finished_run)
     module = generator.module()
-    watched = attrs.evolve(generator, model=SimpleNamespace(decoder=lambda size: decoder(module, size)))
+    watched = attrs.evolve(
+        generator, model=SimpleNamespace(decoder=lambda size: decoder(module, size))
+    )
 
     def refuse(*_: Any) -> None:
         raise AssertionError("the state went through the CPU")
@@ -82,7 +91,12 @@ def test_recurrent_layers_are_not_computed_in_float16(cell: str) -> None:
     import torch
 
     options = {"cell": cell, "layers": 2, "hidden_size": 16, "dropout": 0.1}
-    module: Any = make("model", "rnn", context(vocabulary=VOCABULARY, training=True, seed=3, device="cuda"), **options)
+    module: Any = make(
+        "model",
+        "rnn",
+        context(vocabulary=VOCABULARY, training=True, seed=3, device="cuda"),
+        **options,
+    )
     with torch.autocast("cuda", torch.bfloat16):
         logits, state = module(torch.from_numpy(ids(3, 6)).cuda())
         logits, state = module(torch.from_numpy(ids(3, 6)).cuda(), state)

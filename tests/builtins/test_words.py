@@ -51,7 +51,9 @@ def test_words_are_the_same_where_their_hashes_are(tokens: list[int], between: s
     texts = {"": 0}
     for end, found in enumerate(hashes, 1):
         # A token before them, since a text's first token has no separator.
-        for word, value in zip(words_of("." + between + tokenizer.decode(tokens[:end])), found, strict=True):
+        for word, value in zip(
+            words_of("." + between + tokenizer.decode(tokens[:end])), found, strict=True
+        ):
             assert texts.setdefault(word, value) == value, word
     assert len(set(texts.values())) == len(texts)
 
@@ -112,12 +114,19 @@ def test_words_lower_the_loss_of_held_out_text(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("order", [3, 6])
 def test_documents_begin_as_those_of_the_corpus(order: int) -> None:
-    names = [f"{first}{rest}" for rest in ("ana.", "oren.", "il.", "utha.") for first in "MMMMMMKKT" * 5]
+    names = [
+        f"{first}{rest}" for rest in ("ana.", "oren.", "il.", "utha.") for first in "MMMMMMKKT" * 5
+    ]
     names = np.random.default_rng(0).permutation(names).tolist()
     run = textgen.train(
-        corpus=names, model={"type": "ngram", "order": order}, trainer={"type": "count", "gate_fraction": 0}
+        corpus=names,
+        model={"type": "ngram", "order": order},
+        trainer={"type": "count", "gate_fraction": 0},
     )
-    tokenizer, logits = run.generator.tokenizer, run.generator.logits([run.generator.tokenizer.end_id])[-1]
+    tokenizer, logits = (
+        run.generator.tokenizer,
+        run.generator.logits([run.generator.tokenizer.end_id])[-1],
+    )
     shares = np.exp(logits - np.logaddexp.reduce(logits))
     for letter, share in (("M", 6 / 9), ("K", 2 / 9), ("T", 1 / 9)):
         assert abs(float(shares[tokenizer.encode(letter)[0]]) - share) < 0.05

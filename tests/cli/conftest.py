@@ -25,7 +25,9 @@ def generate(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) ->
 def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text, a pipeline of the same name and its run, as somebody has it who has just begun."""
     folder = tmp_path_factory.mktemp("workplace")
-    (folder / "my.txt").write_text("the clock struck nine and nobody came.\n" * 90, encoding="utf-8")
+    (folder / "my.txt").write_text(
+        "the clock struck nine and nobody came.\n" * 90, encoding="utf-8"
+    )
     (folder / "my.toml").write_bytes((finished_run / "pipeline.toml").read_bytes())
     (folder / "other.toml").write_text("")
     shutil.copytree(finished_run, folder / "runs/my")

@@ -30,7 +30,9 @@ def installed_tally(site: Path, source: str) -> None:
     info = site / "textgen_tally-1.0.dist-info"
     info.mkdir(parents=True)
     (site / "textgen_tally.py").write_text(source, encoding="utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: textgen-tally\nVersion: 1.0\n", encoding="utf-8")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: textgen-tally\nVersion: 1.0\n", encoding="utf-8"
+    )
     (info / "entry_points.txt").write_text("[textgen]\ntally = textgen_tally\n", encoding="utf-8")
 
 
@@ -54,15 +56,33 @@ def test_the_help_builds_no_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "said"),
     [
-        ("k: int", "component 'tally': its option 'k' has no default, and nothing sets a command's; give it one"),
-        ("k: int = attrs.field(default=0, validator=attrs.validators.ge(1))", "the default of k: must be >= 1"),
-        ("def __attrs_post_init__(self): raise ValueError('no')", "Config refuses its own defaults: no"),
+        (
+            "k: int",
+            "component 'tally': its option 'k' has no default, and nothing sets a command's; give it one",
+        ),
+        (
+            "k: int = attrs.field(default=0, validator=attrs.validators.ge(1))",
+            "the default of k: must be >= 1",
+        ),
+        (
+            "def __attrs_post_init__(self): raise ValueError('no')",
+            "Config refuses its own defaults: no",
+        ),
     ],
 )
-def test_a_command_that_its_defaults_cannot_make_spoils_no_help(tmp_path: Path, field: str, said: str) -> None:
+def test_a_command_that_its_defaults_cannot_make_spoils_no_help(
+    tmp_path: Path, field: str, said: str
+) -> None:
     site = tmp_path / "site"
-    installed_tally(site, BROKEN_COMMAND.replace('"Counts something."', f'"Counts something."\n    {field}'))
-    for arguments, code in ((["--help"], 0), (["tally"], 2), (["plugins"], 0), (["--help", "tally"], 0)):
+    installed_tally(
+        site, BROKEN_COMMAND.replace('"Counts something."', f'"Counts something."\n    {field}')
+    )
+    for arguments, code in (
+        (["--help"], 0),
+        (["tally"], 2),
+        (["plugins"], 0),
+        (["--help", "tally"], 0),
+    ):
         done = run_textgen(*arguments, folder=tmp_path, site=[site])
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
         assert "plugin 'tally' (textgen-tally 1.0) is left out: textgen_commands:" in done.stderr

@@ -26,7 +26,10 @@ def test_an_argument_its_value_and_all_faults_are_facts(generator: textgen.Gener
     with pytest.raises(textgen.UsageError) as raised:
         generator.generate("the ", top_p=50.0, temperature=-1.0)
     error = raised.value
-    assert {fault.path: fault.given for fault in error.faults} == {"top_p": "50.0", "temperature": "-1.0"}
+    assert {fault.path: fault.given for fault in error.faults} == {
+        "top_p": "50.0",
+        "temperature": "-1.0",
+    }
     assert error.argument in ("top_p", "temperature")
     assert "temperature: must be >= 0" in str(error)
     assert "TEMPERATURE: must be >= 0" in shouted(error)
@@ -38,7 +41,10 @@ def test_an_argument_its_value_and_all_faults_are_facts(generator: textgen.Gener
 def test_a_misspelt_argument_has_a_suggestion(generator: textgen.Generator) -> None:
     with pytest.raises(textgen.UsageError) as raised:
         generator.generate("the ", temperatur=1.0)  # type: ignore[call-arg]
-    assert (raised.value.argument, raised.value.suggestion) == ("temperatur", "did you mean 'temperature'?")
+    assert (raised.value.argument, raised.value.suggestion) == (
+        "temperatur",
+        "did you mean 'temperature'?",
+    )
 
 
 def test_the_place_of_a_prompt_among_several_is_a_fact(generator: textgen.Generator) -> None:
@@ -58,18 +64,31 @@ def test_what_all_prompts_share_is_wrong_with_none_of_them(generator: textgen.Ge
 
 @pytest.mark.parametrize(
     ("character", "near"),
-    [("é", "e"), ("—", "-"), ("\u2212", "-"), ("“", '"'), ("\u2019", "'"), ("T", "t"), ("…", "..."), ("\u00a0", " ")],
+    [
+        ("é", "e"),
+        ("—", "-"),
+        ("\u2212", "-"),
+        ("“", '"'),
+        ("\u2019", "'"),
+        ("T", "t"),
+        ("…", "..."),
+        ("\u00a0", " "),
+    ],
 )
 def test_a_prompt_error_knows_the_nearest_known_character(
     tiny_pipeline: Any, tmp_path: Path, character: str, near: str
 ) -> None:
     text = 'the "clock" of the hall - it\'s late - struck...\n' * 40
-    generator = textgen.run(tiny_pipeline(text=text, trainer={"epochs": 1}), output=tmp_path / "run").generator
+    generator = textgen.run(
+        tiny_pipeline(text=text, trainer={"epochs": 1}), output=tmp_path / "run"
+    ).generator
     with pytest.raises(textgen.PromptError) as raised:
         generator.generate(f"the {character}\u4e00")
     assert raised.value.characters == (character, "\u4e00")
     assert raised.value.nearest == {character: near}
-    assert f"{character!r} (U+{ord(character):04X}, write {near!r}), '\u4e00' (U+4E00);" in str(raised.value)
+    assert f"{character!r} (U+{ord(character):04X}, write {near!r}), '\u4e00' (U+4E00);" in str(
+        raised.value
+    )
 
 
 def test_the_pipelines_own_prompt_names_the_pipelines_key(
@@ -98,7 +117,9 @@ def test_a_mismatch_lists_what_was_and_what_is(
     assert (again.differences, str(again)) == (raised.value.differences, str(raised.value))
 
 
-def test_what_would_help_is_a_fact(tmp_path: Path, tiny_pipeline: Any, textgen: Callable[..., Any]) -> None:
+def test_what_would_help_is_a_fact(
+    tmp_path: Path, tiny_pipeline: Any, textgen: Callable[..., Any]
+) -> None:
     import textgen as api
 
     (tmp_path / "full").mkdir()
@@ -133,7 +154,9 @@ def test_a_wrong_encoding_is_a_fact(tiny_pipeline: Any, tmp_path: Path) -> None:
     error = raised.value
     assert (error.path, error.encoding, error.offset) == (tmp_path / "corpus.txt", "utf-8", 0)
     assert error.suggested_encoding == "utf-16"
-    assert str(error).startswith(f"{tmp_path / 'corpus.txt'}: it is not utf-8: byte 0xff at offset 0")
+    assert str(error).startswith(
+        f"{tmp_path / 'corpus.txt'}: it is not utf-8: byte 0xff at offset 0"
+    )
 
 
 def test_an_override_is_worded_for_who_gave_it(
@@ -144,6 +167,11 @@ def test_an_override_is_worded_for_who_gave_it(
     with pytest.raises(api.PipelineError) as raised:
         api.Engine().pipeline(tiny_pipeline(), ["epochs"])
     assert raised.value.argument == "overrides"
-    assert str(raised.value) == 'overrides: expected KEY=VALUE, as in trainer.epochs=5, given "epochs"'
+    assert (
+        str(raised.value) == 'overrides: expected KEY=VALUE, as in trainer.epochs=5, given "epochs"'
+    )
     failed = textgen("show", write_pipeline(tiny_pipeline()), "--set", "epochs", cwd=tmp_path)
-    assert failed.stderr == 'textgen: error: --set: expected KEY=VALUE, as in trainer.epochs=5, given "epochs"\n'
+    assert (
+        failed.stderr
+        == 'textgen: error: --set: expected KEY=VALUE, as in trainer.epochs=5, given "epochs"\n'
+    )

@@ -17,7 +17,9 @@ import pytest
 from textgen import load
 
 
-def test_evaluate_measures_a_file(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+def test_evaluate_measures_a_file(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
     text = "the time traveller smiled, and the clock struck é.\n" * 20
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     done = textgen("evaluate", finished_run, "text.txt", "--json", cwd=tmp_path)
@@ -35,14 +37,23 @@ def test_evaluate_measures_a_file(textgen: Callable[..., Any], finished_run: Pat
     ("data", "code", "said"),
     [
         (None, 2, "'text.txt' does not exist"),
-        ("aé".encode() + b"\xff", 1, "what is around it is utf-8, so the file is damaged there: mend it"),
+        (
+            "aé".encode() + b"\xff",
+            1,
+            "what is around it is utf-8, so the file is damaged there: mend it",
+        ),
         (b"%PDF", 1, "it is a PDF, not plain text"),
         (b"", 2, "two tokens"),
         (b"t", 2, "two tokens"),
     ],
 )
 def test_evaluate_says_what_is_wrong_with_a_file(
-    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, data: bytes | None, code: int, said: str
+    textgen: Callable[..., Any],
+    finished_run: Path,
+    tmp_path: Path,
+    data: bytes | None,
+    code: int,
+    said: str,
 ) -> None:
     if data is not None:
         (tmp_path / "text.txt").write_bytes(data)
@@ -62,12 +73,27 @@ def test_evaluate_counts_what_is_outside_the_vocabulary_among_the_predicted(
     assert "tokens              3 (3 outside the vocabulary)\n" in done.stdout
 
 
-def test_evaluate_reads_stdin_and_pipes(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+def test_evaluate_reads_stdin_and_pipes(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
     text = "the clock struck the hour, and the hall was é.\n" * 30
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
-    of_a_file = textgen("evaluate", finished_run, "text.txt", "--json", "--html", "a.html", cwd=tmp_path)
-    piped = textgen("evaluate", finished_run, "-", "--json", "--html", "b.html", cwd=tmp_path, stdin=text)
-    named = textgen("evaluate", finished_run, "/dev/stdin", "--json", "--html", "c.html", cwd=tmp_path, stdin=text)
+    of_a_file = textgen(
+        "evaluate", finished_run, "text.txt", "--json", "--html", "a.html", cwd=tmp_path
+    )
+    piped = textgen(
+        "evaluate", finished_run, "-", "--json", "--html", "b.html", cwd=tmp_path, stdin=text
+    )
+    named = textgen(
+        "evaluate",
+        finished_run,
+        "/dev/stdin",
+        "--json",
+        "--html",
+        "c.html",
+        cwd=tmp_path,
+        stdin=text,
+    )
     assert piped.stdout == named.stdout == of_a_file.stdout
     pages = [(tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in "abc"]
     assert [page.partition("<pre>")[2] for page in pages] == [pages[0].partition("<pre>")[2]] * 3
@@ -76,17 +102,25 @@ def test_evaluate_reads_stdin_and_pipes(textgen: Callable[..., Any], finished_ru
     assert (failed.code, failed.stderr.startswith("textgen: error: stdin: ")) == (2, True)
 
 
-def test_evaluate_takes_the_texts_of_a_folder(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+def test_evaluate_takes_the_texts_of_a_folder(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
     for name, text in (("a.txt", "the clock\n"), ("b.txt", "the hall\n"), ("c.log", "no\n")):
         (tmp_path / name).write_text(text, encoding="utf-8")
     done = textgen("evaluate", finished_run, ".", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout) == pytest.approx(attrs.asdict(load(finished_run).score("the clock\nthe hall\n")))
+    assert json.loads(done.stdout) == pytest.approx(
+        attrs.asdict(load(finished_run).score("the clock\nthe hall\n"))
+    )
     assert "a folder of texts" in textgen("evaluate", "--help", cwd=tmp_path).stdout
 
 
-def test_evaluate_reads_another_encoding(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+def test_evaluate_reads_another_encoding(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
     (tmp_path / "text.txt").write_text("the clock é", encoding="cp1252")
-    done = textgen("evaluate", finished_run, "text.txt", "--encoding", "cp1252", "--json", cwd=tmp_path)
+    done = textgen(
+        "evaluate", finished_run, "text.txt", "--encoding", "cp1252", "--json", cwd=tmp_path
+    )
     assert json.loads(done.stdout)["unknown_tokens"] == 1
     (tmp_path / "text.txt").write_text("the clock é", encoding="utf-16")
     found = textgen("evaluate", finished_run, "text.txt", "--json", cwd=tmp_path)
@@ -131,7 +165,9 @@ def test_a_page_shows_what_the_vocabulary_lacks_and_marks_it(
 ) -> None:
     from textgen import run
 
-    made = run(tiny_pipeline(text="the clock <b> struck nine\n" * 20, tokenizer={"lower_case": lower_case}))
+    made = run(
+        tiny_pipeline(text="the clock <b> struck nine\n" * 20, tokenizer={"lower_case": lower_case})
+    )
     text = "the clöck & the \U0001f570 struck <nine>\n"
     written = text.title() if lower_case else text
     (tmp_path / "text.txt").write_text(written, encoding="utf-8")
@@ -145,7 +181,9 @@ def test_a_page_shows_what_the_vocabulary_lacks_and_marks_it(
     assert page.marked == "|ö|&|\U0001f570"
 
 
-def test_evaluate_paints_a_page(textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_evaluate_paints_a_page(
+    textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any
+) -> None:
     from textgen import run
 
     text = "<b>the</b> & \"clock\" <script>'tick'\n\n tock &amp; é</script>\n" * 12
@@ -160,11 +198,17 @@ def test_evaluate_paints_a_page(textgen: Callable[..., Any], tmp_path: Path, tin
     assert page.open == []
     assert page.text == text
     assert page.bits[0].startswith("< -")  # nothing foretells the first
-    paired = [pair.rsplit(" ", 1) for bits in page.bits for pair in bits.removesuffix(" bits").split(" · ")]
+    paired = [
+        pair.rsplit(" ", 1)
+        for bits in page.bits
+        for pair in bits.removesuffix(" bits").split(" · ")
+    ]
     assert "".join(token for token, _ in paired) == text.translate({10: "⏎", 32: "␣"})
     assert all(float(bits) >= 0 for _, bits in paired[1:])
     assert page.breaks == text.count("\n")
-    assert f"over {json.loads(done.stdout)['tokens']:,} tokens" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"over {json.loads(done.stdout)['tokens']:,} tokens" in (
+        tmp_path / "page.html"
+    ).read_text(encoding="utf-8")
     assert all(bits.endswith(" bits") for bits in page.bits)
     assert "<script>" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -172,7 +216,9 @@ def test_evaluate_paints_a_page(textgen: Callable[..., Any], tmp_path: Path, tin
 def luminance(colour: str) -> float:
     """Relative luminance as WCAG 2 has it."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -180,14 +226,21 @@ def test_the_colours_of_a_page_tell_steps_apart_and_leave_the_text_readable(
     textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "text.txt").write_text("the clock", encoding="utf-8")
-    assert textgen("evaluate", finished_run, "text.txt", "--html", "page.html", cwd=tmp_path).code == 0
+    assert (
+        textgen("evaluate", finished_run, "text.txt", "--html", "page.html", cwd=tmp_path).code == 0
+    )
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     letters, darker = re.findall(r"[^-]color: light-dark\((#\w+), (#\w+)\)", page)[0]
     steps = re.findall(r"\.s\d \{ background: light-dark\((#\w+), (#\w+)\)", page)
-    for text, colours in ((letters, [light for light, _ in steps]), (darker, [dark for _, dark in steps])):
+    for text, colours in (
+        (letters, [light for light, _ in steps]),
+        (darker, [dark for _, dark in steps]),
+    ):
         there = [luminance(colour) for colour in colours]
         assert len(there) == 7
-        contrasts = [(max(one, luminance(text)) + 0.05) / (min(one, luminance(text)) + 0.05) for one in there]
+        contrasts = [
+            (max(one, luminance(text)) + 0.05) / (min(one, luminance(text)) + 0.05) for one in there
+        ]
         assert min(contrasts) >= 4.5
         assert sorted(contrasts, reverse=True) == contrasts
         assert all(before / after > 1.09 for before, after in itertools.pairwise(contrasts))
@@ -203,5 +256,7 @@ def test_a_page_shows_the_beginning_of_a_long_text(
     page = Page()
     page.feed((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert page.text == "the clock " * 5000
-    failed = textgen("evaluate", finished_run, "text.txt", "--html", "missing/page.html", cwd=tmp_path)
+    failed = textgen(
+        "evaluate", finished_run, "text.txt", "--html", "missing/page.html", cwd=tmp_path
+    )
     assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)

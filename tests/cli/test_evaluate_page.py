@@ -29,7 +29,11 @@ def test_a_page_that_cannot_be_written_is_one_line(
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_a_page_on_stdout_sends_the_numbers_to_stderr(
-    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, text: str, form: tuple[str, ...]
+    textgen: Callable[..., Any],
+    finished_run: Path,
+    tmp_path: Path,
+    text: str,
+    form: tuple[str, ...],
 ) -> None:
     to_file = textgen("evaluate", finished_run, text, "--html", "page.html", *form, cwd=tmp_path)
     to_stdout = textgen("evaluate", finished_run, text, "--html", "-", *form, cwd=tmp_path)

@@ -12,7 +12,9 @@ import pytest
 from textgen import Generator, load
 
 
-def test_it_prints_prompt_and_text_and_nothing_else(generate: Callable[..., Any], generator: Generator) -> None:
+def test_it_prints_prompt_and_text_and_nothing_else(
+    generate: Callable[..., Any], generator: Generator
+) -> None:
     done = generate("--prompt", "the ", "--max-new-tokens", 30, "--seed", 4)
     expected = generator.generate("the ", max_new_tokens=30, seed=4)
     assert (done.code, done.stdout, done.stderr) == (0, f"{expected}\n", "")
@@ -20,10 +22,34 @@ def test_it_prints_prompt_and_text_and_nothing_else(generate: Callable[..., Any]
     assert bare.stdout == f"{expected.text}\n"
 
 
-def test_options_are_those_of_the_python_function(generate: Callable[..., Any], generator: Generator) -> None:
+def test_options_are_those_of_the_python_function(
+    generate: Callable[..., Any], generator: Generator
+) -> None:
     done = generate(
-        *("-p", "the ", "--max-new-tokens", 80, "--min-new-tokens", 10, "--stop", "e", "--stop", "st"),
-        *("--temperature", 0.7, "--top-k", 9, "--top-p", 0.95, "--min-p", 0.01, "--typical-p", 0.98),
+        *(
+            "-p",
+            "the ",
+            "--max-new-tokens",
+            80,
+            "--min-new-tokens",
+            10,
+            "--stop",
+            "e",
+            "--stop",
+            "st",
+        ),
+        *(
+            "--temperature",
+            0.7,
+            "--top-k",
+            9,
+            "--top-p",
+            0.95,
+            "--min-p",
+            0.01,
+            "--typical-p",
+            0.98,
+        ),
         *("--repetition-penalty", 1.1, "--presence-penalty", 0.1, "--frequency-penalty", 0.05),
         *("--no-repeat-ngram", 5, "--logit-bias", "a=1.5", "--logit-bias", "t=-2"),
     )
@@ -46,10 +72,21 @@ def test_options_are_those_of_the_python_function(generate: Callable[..., Any], 
     assert (done.code, done.stdout) == (0, f"{expected}\n"), done.stderr
 
 
-def test_samplers_with_states_have_options(generate: Callable[..., Any], generator: Generator) -> None:
+def test_samplers_with_states_have_options(
+    generate: Callable[..., Any], generator: Generator
+) -> None:
     done = generate(
         *("-p", "the ", "--max-new-tokens", 60, "--mirostat-tau", 2.5, "--mirostat-eta", 0.2),
-        *("--xtc-probability", 0.5, "--xtc-threshold", 0.04, "--dry-multiplier", 2, "--dry-base", 2),
+        *(
+            "--xtc-probability",
+            0.5,
+            "--xtc-threshold",
+            0.04,
+            "--dry-multiplier",
+            2,
+            "--dry-base",
+            2,
+        ),
         *("--dry-allowed-length", 1, "--dry-penalty-last-n", 30, "--dry-sequence-breakers", " "),
         *("--dry-sequence-breakers", r"\n"),
     )
@@ -69,7 +106,9 @@ def test_samplers_with_states_have_options(generate: Callable[..., Any], generat
     assert (done.code, done.stdout) == (0, f"{expected}\n"), done.stderr
     plain = generate("-p", "the ", "--max-new-tokens", 60).stdout
     off = generate("-p", "the ", "--max-new-tokens", 60, "--xtc-threshold", 0.01, "--dry-base", 3)
-    assert (off.code, off.stdout) == (0, plain), off.stderr  # until there is a probability and a multiplier
+    assert (off.code, off.stdout) == (0, plain), (
+        off.stderr
+    )  # until there is a probability and a multiplier
 
 
 def test_greedy_is_temperature_zero(generate: Callable[..., Any], generator: Generator) -> None:
@@ -84,13 +123,17 @@ def test_a_stream_prints_the_same(generate: Callable[..., Any], generator: Gener
 
 
 @pytest.mark.parametrize("option", ["--n", "-n"])
-def test_several_texts_are_told_apart(generate: Callable[..., Any], generator: Generator, option: str) -> None:
+def test_several_texts_are_told_apart(
+    generate: Callable[..., Any], generator: Generator, option: str
+) -> None:
     done = generate("-p", "the ", option, 3, "--max-new-tokens", 20)
     made = generator.generate_many(["the "], n=3, max_new_tokens=20)
     assert done.stdout == "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1))
 
 
-def test_several_prompts_are_all_continued(generate: Callable[..., Any], generator: Generator) -> None:
+def test_several_prompts_are_all_continued(
+    generate: Callable[..., Any], generator: Generator
+) -> None:
     done = generate("-p", "the ", "-p", "clock", "--max-new-tokens", 20)
     made = generator.generate_many(["the ", "clock"], max_new_tokens=20)
     assert done.stdout == "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1))
@@ -105,11 +148,17 @@ def test_an_endless_text_is_one_text(generate: Callable[..., Any], generator: Ge
         assert "--max-new-tokens none never ends" in failed.stderr
     stopped = generate("-p", "the ", "--max-new-tokens", "none", "--stop", "e", "-n", 2)
     made = generator.generate_many(["the "], n=2, max_new_tokens=None, stop="e")
-    assert stopped.stdout == "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1))
+    assert stopped.stdout == "\n".join(
+        f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1)
+    )
 
 
-def test_json_lines_hold_what_is_known_of_a_text(generate: Callable[..., Any], generator: Generator) -> None:
-    done = generate("-p", "the ", "--max-new-tokens", 8, "--output", "jsonl", "--logprobs", 2, "--no-echo")
+def test_json_lines_hold_what_is_known_of_a_text(
+    generate: Callable[..., Any], generator: Generator
+) -> None:
+    done = generate(
+        "-p", "the ", "--max-new-tokens", 8, "--output", "jsonl", "--logprobs", 2, "--no-echo"
+    )
     assert done.code == 0, done.stderr
     (line,) = done.stdout.splitlines()
     row = json.loads(line)
@@ -119,22 +168,36 @@ def test_json_lines_hold_what_is_known_of_a_text(generate: Callable[..., Any], g
     for entry, known in zip(row["logprobs"], expected.logprobs, strict=True):
         assert (entry["token"], entry["logprob"]) == (known.token, pytest.approx(known.logprob))
         assert [likely["token"] for likely in entry["top"]] == [token for token, _ in known.top]
-        assert all(likely["text"] == generator.tokenizer.decode([likely["token"]]) for likely in entry["top"])
+        assert all(
+            likely["text"] == generator.tokenizer.decode([likely["token"]])
+            for likely in entry["top"]
+        )
     assert "".join(entry["text"] for entry in row["logprobs"]) == expected.text
 
 
-def test_many_json_lines_have_log_probabilities_too(generate: Callable[..., Any], generator: Generator) -> None:
+def test_many_json_lines_have_log_probabilities_too(
+    generate: Callable[..., Any], generator: Generator
+) -> None:
     options = ("--max-new-tokens", 8, "--output", "jsonl", "--logprobs", 1)
     done = generate("-p", "the ", "-p", "a clock", "-n", 2, *options)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(row["prompt"], row["index"]) for row in rows] == [("the ", 0), ("the ", 1), ("a clock", 2), ("a clock", 3)]
+    assert [(row["prompt"], row["index"]) for row in rows] == [
+        ("the ", 0),
+        ("the ", 1),
+        ("a clock", 2),
+        ("a clock", 3),
+    ]
     for row in rows:
-        made = generator.generate(row["prompt"], index=row["index"], max_new_tokens=8, logprobs=1, echo=True)
+        made = generator.generate(
+            row["prompt"], index=row["index"], max_new_tokens=8, logprobs=1, echo=True
+        )
         assert made.logprobs is not None
         assert "".join(entry["text"] for entry in row["logprobs"]) == row["text"] == made.text
         prompt = row["logprobs"][: row["prompt_tokens"]]
         assert "".join(entry["text"] for entry in prompt) == row["prompt"]
-        assert [entry["logprob"] for entry in row["logprobs"]] == [entry.logprob for entry in made.logprobs]
+        assert [entry["logprob"] for entry in row["logprobs"]] == [
+            entry.logprob for entry in made.logprobs
+        ]
 
 
 def test_a_json_line_is_made_again_alone_by_its_index(generate: Callable[..., Any]) -> None:
@@ -150,20 +213,31 @@ def test_what_a_run_was_given_by_set_holds_for_later_texts(
     textgen: Callable[..., Any], write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
 ) -> None:
     pipeline = write_pipeline(tiny_pipeline())
-    changes = ("--set", "generate.max_new_tokens=3", "--set", "generate.seed=5", "--set", 'sampler=[{type="greedy"}]')
+    changes = (
+        "--set",
+        "generate.max_new_tokens=3",
+        "--set",
+        "generate.seed=5",
+        "--set",
+        'sampler=[{type="greedy"}]',
+    )
     for given, expected in ((), {}), (changes, {"max_new_tokens": 3, "seed": 5, "temperature": 0}):
         assert textgen("run", pipeline, *given, cwd=tmp_path).code == 0
         made = load(tmp_path / "run").generate("the ", **expected)
         assert textgen("generate", "run", "-p", "the ", cwd=tmp_path).stdout == f"{made}\n"
 
 
-@pytest.mark.parametrize("options", [("--greedy",), ("--temperature", "0.8", "--repetition-penalty", "1.2")])
+@pytest.mark.parametrize(
+    "options", [("--greedy",), ("--temperature", "0.8", "--repetition-penalty", "1.2")]
+)
 def test_a_saved_state_goes_on(
     generate: Callable[..., Any], generator: Generator, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     whole = generate("-p", "the ", "--max-new-tokens", 60, *options)
     first = generate("-p", "the ", "--max-new-tokens", 25, *options, "--save-state", "state")
-    second = generate("--max-new-tokens", 20, *options, "--load-state", "state", "--save-state", "later")
+    second = generate(
+        "--max-new-tokens", 20, *options, "--load-state", "state", "--save-state", "later"
+    )
     last = generate("--max-new-tokens", 15, *options, "--load-state", "later", "--stream")
     parts = [done.stdout.removesuffix("\n") for done in (first, second, last)]
     assert "".join(parts) + "\n" == whole.stdout
@@ -176,7 +250,18 @@ def test_a_saved_state_goes_on(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("generate", "RUN", "-p", "the ", "--max-new-tokens", "5", "--temperature", "0.7", "--top-k", "5"),
+        (
+            "generate",
+            "RUN",
+            "-p",
+            "the ",
+            "--max-new-tokens",
+            "5",
+            "--temperature",
+            "0.7",
+            "--top-k",
+            "5",
+        ),
         ("generate", "RUN", "-p", "the ", "--n", "3", "--max-new-tokens", "5"),
         ("evaluate", "RUN", "text.txt"),
     ],
@@ -185,7 +270,10 @@ def test_no_torch_is_loaded_on_a_cpu(
     python: Callable[..., Any], finished_run: Path, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     (tmp_path / "text.txt").write_text("the clock struck", encoding="utf-8")
-    given = [str(finished_run) if argument == "RUN" else argument for argument in arguments] + ["--device", "cpu"]
+    given = [str(finished_run) if argument == "RUN" else argument for argument in arguments] + [
+        "--device",
+        "cpu",
+    ]
     script = (
         "import sys\n"
         "from textgen.cli import main\n"

@@ -68,7 +68,9 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def test_generated_text_is_visible_on_a_terminal_and_exact_elsewhere(hostile: Path, tmp_path: Path) -> None:
+def test_generated_text_is_visible_on_a_terminal_and_exact_elsewhere(
+    hostile: Path, tmp_path: Path
+) -> None:
     prompt = f"the {ESCAPES} ".replace("\0", "").replace("\r", "")
     for how in (["--stream"], ["--novelty"]):
         command = ("generate", hostile, "--prompt", prompt, "--max-new-tokens", "40", *how)
@@ -78,7 +80,10 @@ def test_generated_text_is_visible_on_a_terminal_and_exact_elsewhere(hostile: Pa
     piped = tmp_path / "piped"
     with piped.open("wb") as file:
         subprocess.run(
-            [sys.executable, "-m", "textgen", *map(str, command)], stdout=file, env=environment(), check=True
+            [sys.executable, "-m", "textgen", *map(str, command)],
+            stdout=file,
+            env=environment(),
+            check=True,
         )
     assert piped.read_bytes().startswith(prompt.encode())
 
@@ -96,9 +101,20 @@ def test_a_session_shows_what_commands_a_terminal(hostile: Path, begin: Callable
 MESSAGES: dict[str, Callable[[Path, Path], tuple[str | Path, ...]]] = {
     "a path that is not there": lambda run, folder: ("show", f"{ESCAPES.replace(chr(0), '')}.toml"),
     "a key of a pipeline": lambda run, folder: ("show", _written(folder / "p.toml", {ESCAPES: 1})),
-    "a name of a component": lambda run, folder: ("show", _written(folder / "p.toml", {"model": {"type": ESCAPES}})),
-    "an override": lambda run, folder: ("show", _written(folder / "p.toml", {}), "--set", "model.\x1b]8=1"),
-    "a run record": lambda run, folder: ("generate", _edited(run, folder, '"finished"', '"\\u001b[31m\\u009b"')),
+    "a name of a component": lambda run, folder: (
+        "show",
+        _written(folder / "p.toml", {"model": {"type": ESCAPES}}),
+    ),
+    "an override": lambda run, folder: (
+        "show",
+        _written(folder / "p.toml", {}),
+        "--set",
+        "model.\x1b]8=1",
+    ),
+    "a run record": lambda run, folder: (
+        "generate",
+        _edited(run, folder, '"finished"', '"\\u001b[31m\\u009b"'),
+    ),
     "a name in the run record": lambda run, folder: (
         "generate",
         _edited(run, folder, '"seed"', '"\\u202e\\u001b[31m"'),
@@ -181,7 +197,18 @@ C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def test_a_prompt_in_another_script_works_in_the_c_locale(hostile: Path, tmp_path: Path) -> None:
-    command = ("-m", "textgen", "generate", hostile, "--prompt", "Паром", "--unknown-characters", "skip", "--stop", "ж")
+    command = (
+        "-m",
+        "textgen",
+        "generate",
+        hostile,
+        "--prompt",
+        "Паром",
+        "--unknown-characters",
+        "skip",
+        "--stop",
+        "ж",
+    )
     done = run_python(*command, folder=tmp_path, extra=C_LOCALE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Паром")
@@ -191,7 +218,10 @@ def test_a_prompt_in_another_script_works_in_the_c_locale(hostile: Path, tmp_pat
     ("command", "said"),
     [
         (("run", "p.toml"), "паром' cannot be a file's name where those are ascii"),
-        (("run", "p.toml", "--set", "output=out", "--set", "generate.prompt=Щ"), "the vocabulary: 'Щ' (U+0429)"),
+        (
+            ("run", "p.toml", "--set", "output=out", "--set", "generate.prompt=Щ"),
+            "the vocabulary: 'Щ' (U+0429)",
+        ),
         (("init", "паром.txt"), "in this locale names are ascii, so set PYTHONUTF8=1"),
     ],
 )
@@ -204,4 +234,8 @@ def test_what_the_c_locale_cannot_name_is_one_line(
     write_pipeline({**tables, "output": "паром"}, "p.toml")
     done = run_python("-m", "textgen", *command, folder=tmp_path, extra=C_LOCALE)
     (line,) = done.stderr.splitlines()
-    assert (done.returncode, line.startswith("textgen: error: "), said in line) == (2, True, True), line
+    assert (done.returncode, line.startswith("textgen: error: "), said in line) == (
+        2,
+        True,
+        True,
+    ), line

@@ -30,7 +30,9 @@ STORY = "the clock struck nine — “naïve” — and nobody came to the café
     ],
     ids=["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"],
 )
-def test_init_finds_out_how_a_text_is_encoded(tmp_path: Path, data: bytes, written: str | None, said: str) -> None:
+def test_init_finds_out_how_a_text_is_encoded(
+    tmp_path: Path, data: bytes, written: str | None, said: str
+) -> None:
     (tmp_path / "my.txt").write_bytes(data)
     facts = look_at(str(tmp_path / "my.txt"), tmp_path)
     table = tomllib.loads(facts.corpus)
@@ -41,9 +43,16 @@ def test_init_finds_out_how_a_text_is_encoded(tmp_path: Path, data: bytes, writt
     assert facts.size == len(STORY)
 
 
-def test_init_says_what_it_found_and_a_folder_holds(textgen: Callable[..., Any], tmp_path: Path) -> None:
+def test_init_says_what_it_found_and_a_folder_holds(
+    textgen: Callable[..., Any], tmp_path: Path
+) -> None:
     (tmp_path / "texts").mkdir()
-    for name, encoding in (("a.txt", "utf-8"), ("b.txt", "utf-16"), ("c.TXT", "cp1252"), ("d.jpg", "utf-8")):
+    for name, encoding in (
+        ("a.txt", "utf-8"),
+        ("b.txt", "utf-16"),
+        ("c.TXT", "cp1252"),
+        ("d.jpg", "utf-8"),
+    ):
         (tmp_path / "texts" / name).write_text(STORY, encoding=encoding)
     done = textgen("init", "texts", "--speed", 1000, cwd=tmp_path)
     assert done.code == 0, done.stderr
@@ -52,7 +61,10 @@ def test_init_says_what_it_found_and_a_folder_holds(textgen: Callable[..., Any],
     assert folder.endswith("; skipped 1 (d.jpg)")
     assert guess.startswith("textgen: warning: texts/c.TXT: read as cp1252, which is a guess")
     assert wrote == "wrote texts.toml; now: textgen run texts.toml"
-    assert "encoding" not in tomllib.loads((tmp_path / "texts.toml").read_text(encoding="utf-8"))["corpus"]
+    assert (
+        "encoding"
+        not in tomllib.loads((tmp_path / "texts.toml").read_text(encoding="utf-8"))["corpus"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +72,11 @@ def test_init_says_what_it_found_and_a_folder_holds(textgen: Callable[..., Any],
     [
         (b"%PDF-1.7\n" + b"x" * 5000, (), "my.txt: it is a PDF, not plain text"),
         (STORY.encode() + b"\xff", (), "so the file is damaged there: mend it"),
-        (bytes(range(256)) * 20, (), "it is binary data, not plain text; see the option --encoding"),
+        (
+            bytes(range(256)) * 20,
+            (),
+            "it is binary data, not plain text; see the option --encoding",
+        ),
         (STORY.encode() + b"\xff", ("--encoding", "utf-8"), "set the option --encoding to its own"),
         (b"few words", (), "my.txt has 9 characters, which is too little"),
         (STORY.encode(), ("--encoding", "cp9999"), "--encoding: must be"),
@@ -71,7 +87,9 @@ def test_init_writes_nothing_where_a_run_would_fail(
 ) -> None:
     (tmp_path / "my.txt").write_bytes(data)
     refused = textgen("init", "my.txt", *arguments, cwd=tmp_path)
-    assert (refused.code, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1), refused.stderr
+    assert (refused.code, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1), (
+        refused.stderr
+    )
     assert said in refused.stderr
     assert not (tmp_path / "my.toml").exists()
 
@@ -93,23 +111,31 @@ def test_init_writes_nothing_where_a_run_would_fail(
         (600_000_000, 3600, 512),
     ],
 )
-def test_init_sizes_the_network_by_the_text_and_by_the_time(characters: int, seconds: float, width: int) -> None:
+def test_init_sizes_the_network_by_the_text_and_by_the_time(
+    characters: int, seconds: float, width: int
+) -> None:
     from textgen_builtins.starter.command import starter_pipeline
     from textgen_builtins.starter.texts import TextFacts
 
-    made = tomllib.loads(starter_pipeline(TextFacts('type = "story"', characters, 60), seconds, 75_000))
+    made = tomllib.loads(
+        starter_pipeline(TextFacts('type = "story"', characters, 60), seconds, 75_000)
+    )
     network = made["model"]["first"]
     assert network["hidden_size"] == width
     assert 4 * width * (width + network["embedding_size"]) <= 45 * characters
 
 
-def test_init_makes_the_network_smaller_and_holds_less_out_where_there_are_many_characters() -> None:
+def test_init_makes_the_network_smaller_and_holds_less_out_where_there_are_many_characters() -> (
+    None
+):
     """Which are scored one by one: those of Chinese are thousands."""
     from textgen_builtins.starter.command import starter_pipeline
     from textgen_builtins.starter.texts import TextFacts
 
     few, many = (
-        tomllib.loads(starter_pipeline(TextFacts('type = "story"', 300_000, characters), 60, 75_000))
+        tomllib.loads(
+            starter_pipeline(TextFacts('type = "story"', 300_000, characters), 60, 75_000)
+        )
         for characters in (60, 3_000)
     )
     assert many["model"]["first"]["hidden_size"] < 0.6 * few["model"]["first"]["hidden_size"]
@@ -122,7 +148,10 @@ def test_init_does_not_replace_the_text(tmp_path: Path) -> None:
     (tmp_path / "my.txt").write_text(text, encoding="utf-8")
     done = run_textgen("init", "my.txt", "--pipeline", "./my.txt", "--force", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "textgen: error: my.txt is the text itself; choose another name with --pipeline\n"
+    assert (
+        done.stderr
+        == "textgen: error: my.txt is the text itself; choose another name with --pipeline\n"
+    )
     assert (tmp_path / "my.txt").read_text(encoding="utf-8") == text
 
 
@@ -130,16 +159,21 @@ def test_init_does_not_replace_the_text(tmp_path: Path) -> None:
 def test_init_refuses_what_is_no_number_of_minutes(minutes: str, tmp_path: Path) -> None:
     done = run_textgen("init", "--minutes", minutes, folder=tmp_path)
     assert done.returncode == 2
-    assert re.fullmatch(r"textgen: error: invalid value for '--minutes': .* minutes.*\n", done.stderr)
+    assert re.fullmatch(
+        r"textgen: error: invalid value for '--minutes': .* minutes.*\n", done.stderr
+    )
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all(tmp_path: Path) -> None:
     from textgen_builtins.starter.command import starter_pipeline
 
     story = "".join(Engine().read_corpus({"type": "story"}))
     (tmp_path / "large.txt").write_text(story * 14, encoding="utf-8")  # 1.2 million characters
-    made = tomllib.loads(starter_pipeline(look_at(str(tmp_path / "large.txt"), tmp_path), 5, 10_000))
+    made = tomllib.loads(
+        starter_pipeline(look_at(str(tmp_path / "large.txt"), tmp_path), 5, 10_000)
+    )
     assert made["trainer"]["second"] == {"type": "count", "max_tokens": 500_000}
     assert made["data"]["max_validation_tokens"] == 100_000
     assert made["checkpoint"]["seconds"] > 2 * 0.9
@@ -165,7 +199,9 @@ def test_init_says_how_much_of_the_disk_a_run_takes(tmp_path: Path) -> None:
     del network["budget"]
     network.update(steps=16, warmup_steps=2, precision="float32", workers=1)
     Engine().run(made, output=tmp_path / "run")
-    taken = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file()) / 1e6
+    taken = (
+        sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file()) / 1e6
+    )
     assert taken / 1.5 < float(said[1]) < taken * 1.5
 
 
@@ -185,7 +221,9 @@ def test_init_says_how_much_of_the_disk_a_run_takes(tmp_path: Path) -> None:
         ("....txt", "text"),
     ],
 )
-def test_any_name_of_a_text_gives_a_pipeline_that_reads_it(tmp_path: Path, name: str, pipeline: str) -> None:
+def test_any_name_of_a_text_gives_a_pipeline_that_reads_it(
+    tmp_path: Path, name: str, pipeline: str
+) -> None:
     from textgen_builtins.starter.command import _stem, starter_pipeline
 
     (tmp_path / name).write_text(STORY, encoding="utf-8")
@@ -198,9 +236,14 @@ def test_any_name_of_a_text_gives_a_pipeline_that_reads_it(tmp_path: Path, name:
     assert "".join(Engine().read_corpus(checked.corpus.table())) == STORY
 
 
-def test_init_refuses_a_name_that_no_pipeline_can_hold(textgen: Callable[..., Any], tmp_path: Path) -> None:
+def test_init_refuses_a_name_that_no_pipeline_can_hold(
+    textgen: Callable[..., Any], tmp_path: Path
+) -> None:
     refused = textgen("init", "bad\udcff.txt", cwd=tmp_path)
-    assert (refused.code, "is not UTF-8, as a name in a pipeline must be; rename it" in refused.stderr) == (2, True)
+    assert (
+        refused.code,
+        "is not UTF-8, as a name in a pipeline must be; rename it" in refused.stderr,
+    ) == (2, True)
     (tmp_path / "my.txt").write_text(STORY, encoding="utf-8")
     refused = textgen("init", "my.txt", "--pipeline", "a\nb.toml", cwd=tmp_path)
     assert (refused.code, "choose another name with --pipeline" in refused.stderr) == (2, True)
@@ -216,13 +259,18 @@ def test_init_of_json_lines_and_of_folders(textgen: Callable[..., Any], tmp_path
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/CH1.MD").write_text(STORY, encoding="utf-8")
     expected: dict[str, Any] = {"lines": {"documents": "jsonl", "field": "body"}, "notes": {}}
-    for name, options in expected.items():  # without the rest of init, which measures how fast this machine is
+    for (
+        name,
+        options,
+    ) in expected.items():  # without the rest of init, which measures how fast this machine is
         made = tomllib.loads(look_at(str(tmp_path / name), tmp_path).corpus)
         assert made == {"type": "file", "path": name, **options}
         assert list(Engine().read_corpus({**made, "path": str(tmp_path / name)}))
     assert "its field 'body'" in look_at(str(tmp_path / "lines"), tmp_path).remarks[0]
     (tmp_path / "notes/CH1.MD").rename(tmp_path / "notes/ch1.odd")
-    with pytest.raises(CorpusError, match=r"no file in it is a text by its suffix, \.txt.*it holds ch1\.odd"):
+    with pytest.raises(
+        CorpusError, match=r"no file in it is a text by its suffix, \.txt.*it holds ch1\.odd"
+    ):
         look_at(str(tmp_path / "notes"), tmp_path)
 
 
@@ -234,16 +282,24 @@ WHOLE_JSON = [
 ]
 
 
-@pytest.mark.parametrize("data", WHOLE_JSON, ids=["array", "array of many lines", "object", "object of many lines"])
+@pytest.mark.parametrize(
+    "data", WHOLE_JSON, ids=["array", "array of many lines", "object", "object of many lines"]
+)
 @pytest.mark.parametrize("compressed", [False, True])
-def test_init_of_json_that_is_not_lines_says_what_to_do(tmp_path: Path, data: str, compressed: bool) -> None:
+def test_init_of_json_that_is_not_lines_says_what_to_do(
+    tmp_path: Path, data: str, compressed: bool
+) -> None:
     file = tmp_path / ("Data.JSON.gz" if compressed else "my.data.json")
     file.write_bytes(gzip.compress(data.encode()) if compressed else data.encode())
     with pytest.raises(UsageError) as refused:
         look_at(str(file), tmp_path)
     name, end = ("Data", ".gz") if compressed else ("my.data", "")
-    assert str(refused.value).startswith(f"{file} is JSON, and not lines of JSON; write it as {name}.jsonl{end}, with ")
-    assert str(refused.value).endswith(f'{{"text": "…"}}, or rename it to {name}.txt{end} to take it as it is')
+    assert str(refused.value).startswith(
+        f"{file} is JSON, and not lines of JSON; write it as {name}.jsonl{end}, with "
+    )
+    assert str(refused.value).endswith(
+        f'{{"text": "…"}}, or rename it to {name}.txt{end} to take it as it is'
+    )
 
 
 def test_init_of_json_lines_by_another_name_and_of_a_text_by_theirs(tmp_path: Path) -> None:
@@ -253,6 +309,8 @@ def test_init_of_json_lines_by_another_name_and_of_a_text_by_theirs(tmp_path: Pa
     assert "read as JSON lines" in facts.remarks[0]
     made = {**tomllib.loads(facts.corpus), "path": str(tmp_path / "my.json")}
     assert (made["documents"], made["field"]) == ("jsonl", "body")
-    assert "".join(piece for piece in Engine().read_corpus(made) if isinstance(piece, str)).startswith("the clock")
+    assert "".join(
+        piece for piece in Engine().read_corpus(made) if isinstance(piece, str)
+    ).startswith("the clock")
     (tmp_path / "my.json").write_text(STORY, encoding="utf-8")
     assert "documents" not in look_at(str(tmp_path / "my.json"), tmp_path).corpus

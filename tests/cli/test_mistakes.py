@@ -27,13 +27,28 @@ from textgen import Generator, PromptError
         (("--batch-size", "0"), "--batch-size: expected an integer from 1"),
         (("--stop", "e", "--stop", ""), "--stop: must hold texts of 1 to"),
         (("-p", "the \udcff"), "not valid UTF-8: byte 0xff after 'the '"),
-        (("--temp", "0.5"), "there is no option --temp; did you mean '--temperature'? see textgen generate --help\n"),
-        (("--set", "sampler.temperature=1"), "there is no option --set; each setting of it is an option of its own"),
+        (
+            ("--temp", "0.5"),
+            "there is no option --temp; did you mean '--temperature'? see textgen generate --help\n",
+        ),
+        (
+            ("--set", "sampler.temperature=1"),
+            "there is no option --set; each setting of it is an option of its own",
+        ),
         (("--no-ech",), "there is no option --no-ech; did you mean '--no-echo'? see"),
-        (("--logit-bias", "e=-inf"), "--logit-bias 'e=-inf': expected a finite number; -100 forbids a token"),
-        (("--logit-bias", "e=1", "--logit-bias", "e=2"), "--logit-bias gives the token 'e' more than once"),
+        (
+            ("--logit-bias", "e=-inf"),
+            "--logit-bias 'e=-inf': expected a finite number; -100 forbids a token",
+        ),
+        (
+            ("--logit-bias", "e=1", "--logit-bias", "e=2"),
+            "--logit-bias gives the token 'e' more than once",
+        ),
         (("--logit-bias", "zz=1"), "error: --logit-bias: expected the text of one token"),
-        (("--logit-bias", "zz=1", "--logit-bias", "yy=1"), "; --logit-bias: expected the text of one token"),
+        (
+            ("--logit-bias", "zz=1", "--logit-bias", "yy=1"),
+            "; --logit-bias: expected the text of one token",
+        ),
         (("--seed", "-1"), "--seed"),
         (("--time-limit", "nan"), "--time-limit"),
         (("--top-p", "50", "--temperature", "-1"), "given 50.0; --temperature: must be"),
@@ -119,9 +134,13 @@ def test_the_python_api_names_its_arguments_and_the_command_its_options(
 
 
 @pytest.mark.parametrize("command", ["generate", "evaluate"])
-def test_a_missing_run_directory_is_an_error(textgen: Callable[..., Any], tmp_path: Path, command: str) -> None:
+def test_a_missing_run_directory_is_an_error(
+    textgen: Callable[..., Any], tmp_path: Path, command: str
+) -> None:
     (tmp_path / "text.txt").write_text("the clock")
-    failed = textgen(command, "nowhere", *(["text.txt"] if command == "evaluate" else []), cwd=tmp_path)
+    failed = textgen(
+        command, "nowhere", *(["text.txt"] if command == "evaluate" else []), cwd=tmp_path
+    )
     assert failed.code in (1, 2)
     assert failed.stdout == ""
     assert "nowhere" in failed.stderr
@@ -145,12 +164,18 @@ def page(textgen: Callable[..., Any], workplace: Path) -> Path:
         ("evaluate runs/my old.html --html old.html", "old.html is the text itself"),
         ("evaluate runs/my my.txt --html runs/my/tokenizer.json", "is not a page"),
         ("evaluate runs/my my.txt --html runs/my/page.html", "among the files of the run"),
-        ("evaluate runs/my my.txt --html runs/my/checkpoints/page.html", "among the files of the run"),
+        (
+            "evaluate runs/my my.txt --html runs/my/checkpoints/page.html",
+            "among the files of the run",
+        ),
         ("evaluate runs/my my.txt --html runs", "expects the name of a file, given 'runs'"),
         ("evaluate runs/my my.txt --html missing/page.html", "the folder missing does not exist"),
         ("generate runs/my -p t --save-state my.txt", "my.txt exists and is not a saved state"),
         ("generate runs/my -p t --save-state runs/my/model.safetensors", "is not a saved state"),
-        ("generate runs/my -p t --save-state runs/my/checkpoints/state", "among the files of the run"),
+        (
+            "generate runs/my -p t --save-state runs/my/checkpoints/state",
+            "among the files of the run",
+        ),
         ("generate runs/my -p t --save-state runs", "expects the name of a file, given 'runs'"),
         ("generate runs/my -p t --save-state=", "--save-state expects the name of a file"),
         ("generate runs/my -p t --load-state=", "'--load-state': File '' does not exist"),
@@ -174,6 +199,8 @@ def test_no_file_is_lost_and_none_is_missed(
 
 def test_a_saved_state_may_be_replaced(textgen: Callable[..., Any], workplace: Path) -> None:
     for _ in range(2):
-        done = textgen("generate", "runs/my", "-p", "t", "--save-state", "runs/my/state", cwd=workplace)
+        done = textgen(
+            "generate", "runs/my", "-p", "t", "--save-state", "runs/my/state", cwd=workplace
+        )
         assert done.code == 0, done.stderr
     (workplace / "runs/my/state").unlink()

@@ -27,8 +27,12 @@ def test_every_form_changes_the_same_keys_and_no_others(tiny_pipeline: Any, over
 
 
 def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline: Any) -> None:
-    tables = tiny_pipeline(sampler=[{"type": "greedy"}, {"type": "temperature", "temperature": 1.0}])
-    pipeline = Engine().pipeline(tables, {"sampler": {"1": {"temperature": 0.5}}, "sampler.0": {"type": "temperature"}})
+    tables = tiny_pipeline(
+        sampler=[{"type": "greedy"}, {"type": "temperature", "temperature": 1.0}]
+    )
+    pipeline = Engine().pipeline(
+        tables, {"sampler": {"1": {"temperature": 0.5}}, "sampler.0": {"type": "temperature"}}
+    )
     assert [choice.name for choice in pipeline.samplers] == ["temperature", "temperature"]
     assert pipeline.samplers[1].options.temperature == 0.5
 
@@ -47,7 +51,9 @@ def test_a_value_is_checked_like_the_file_itself(tiny_pipeline: Any) -> None:
     with pytest.raises(textgen.PipelineError, match="there is no such place in the pipeline"):
         Engine().pipeline(tiny_pipeline(), {"corpus.type.x": 5})
     for wrong in (5, "seed=1", None):
-        with pytest.raises(textgen.UsageError, match="overrides: expected a mapping, or a list of KEY=VALUE"):
+        with pytest.raises(
+            textgen.UsageError, match="overrides: expected a mapping, or a list of KEY=VALUE"
+        ):
             Engine().pipeline(tiny_pipeline(), wrong)  # type: ignore[arg-type]
 
 

@@ -14,13 +14,17 @@ def install(folder: Path, source: str) -> Path:
     """A folder in which a package textgen-broken with this module is installed."""
     information = folder / "textgen_broken-1.0.dist-info"
     information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: textgen-broken\nVersion: 1.0\n")
+    (information / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: textgen-broken\nVersion: 1.0\n"
+    )
     (information / "entry_points.txt").write_text("[textgen]\nbroken = textgen_broken\n")
     (folder / "textgen_broken.py").write_text(source)
     return folder
 
 
-@pytest.mark.parametrize("arguments", [["generate", "--help"], ["generate", "runs/p"], ["plugins"], ["--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["generate", "--help"], ["generate", "runs/p"], ["plugins"], ["--help"]]
+)
 def test_where_strict_a_broken_plugin_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
     site = install(tmp_path / "site", "raise RuntimeError('boom')")
     strict = {"TEXTGEN_STRICT_PLUGINS": "1"}
@@ -29,7 +33,10 @@ def test_where_strict_a_broken_plugin_is_one_line(tmp_path: Path, arguments: lis
     said = "textgen: error: plugin 'broken' (textgen-broken 1.0): importing textgen_broken failed: RuntimeError: boom ("
     assert line.startswith(said)
     assert done.returncode == 1
-    assert "Traceback" in run_textgen("--debug", *arguments, folder=tmp_path, site=[site], extra=strict).stderr
+    assert (
+        "Traceback"
+        in run_textgen("--debug", *arguments, folder=tmp_path, site=[site], extra=strict).stderr
+    )
 
 
 RAISING = '''
@@ -54,9 +61,15 @@ def textgen_commands():
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("memory", "error: out of memory"), ("expected", "error: no prompt"), ("bug", "this is a bug in textgen or a")],
+    [
+        ("memory", "error: out of memory"),
+        ("expected", "error: no prompt"),
+        ("bug", "this is a bug in textgen or a"),
+    ],
 )
-def test_debug_adds_the_traceback_and_takes_nothing_away(tmp_path: Path, name: str, said: str) -> None:
+def test_debug_adds_the_traceback_and_takes_nothing_away(
+    tmp_path: Path, name: str, said: str
+) -> None:
     (tmp_path / "mine.py").write_text(RAISING)
     plain = run_textgen("--plugin", "mine.py", "raising", name, folder=tmp_path)
     more = run_textgen("--plugin", "mine.py", "--debug", "raising", name, folder=tmp_path)
@@ -95,10 +108,16 @@ def test_a_file_is_named_where_it_is_given(tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(TOP_K)
     (tmp_path / "base.toml").write_text("")
     for files, said in {
-        ("boom.py", "sub/boom.py"): "--plugin sub/boom.py: a plugin of this name is registered already; "
+        (
+            "boom.py",
+            "sub/boom.py",
+        ): "--plugin sub/boom.py: a plugin of this name is registered already; "
         "give each file once, under a name of its own",
         ("base.toml",): "--plugin base.toml: expected a Python file, NAME.py",
-        ("boom.py", "other.py"): "--plugin other.py: unpackaged offers the sampler 'top-k' already, by its plugin "
+        (
+            "boom.py",
+            "other.py",
+        ): "--plugin other.py: unpackaged offers the sampler 'top-k' already, by its plugin "
         "'boom'; one of the two needs another name",
     }.items():
         options = [part for path in files for part in ("--plugin", path)]
@@ -109,7 +128,9 @@ def test_a_file_is_named_where_it_is_given(tmp_path: Path) -> None:
 
 @pytest.mark.fault(28)
 def test_a_file_that_a_built_in_hides_is_warned_of(
-    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]], write_pipeline: Callable[..., Path]
+    tmp_path: Path,
+    tiny_pipeline: Callable[..., dict[str, Any]],
+    write_pipeline: Callable[..., Path],
 ) -> None:
     (tmp_path / "marker.py").write_text(TOP_K)
     warning = "textgen: warning: sampler 'top-k' is the built-in one; write 'marker:top-k' for that of plugin 'marker' "
@@ -119,7 +140,9 @@ def test_a_file_that_a_built_in_hides_is_warned_of(
         assert done.returncode == 0, done.stderr
         assert done.stderr.count(warning) == warned, done.stderr
         assert (len(set(done.stdout.strip("\n"))) == 1) is not warned  # one token, again and again
-        again = run_textgen("--plugin", "marker.py", "generate", "run", "-p", "the ", "--no-echo", folder=tmp_path)
+        again = run_textgen(
+            "--plugin", "marker.py", "generate", "run", "-p", "the ", "--no-echo", folder=tmp_path
+        )
         assert (again.returncode, "warning" in again.stderr) == (0, False), again.stderr
         assert (len(set(again.stdout.strip("\n"))) == 1) is not warned
     pipeline = write_pipeline(tiny_pipeline(sampler=[{"type": "marker:top-p"}]))

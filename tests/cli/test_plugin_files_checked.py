@@ -55,7 +55,9 @@ BAD = "import os\nos.environ['X_FOO'] = '1'\n"
      ("{{}}[{{}}]\n", "importing {file} failed: TypeError: unhashable type: 'dict' ({file}:1)")],
     ids=["prints", "environment", "raises"],
 )  # fmt: skip
-def test_the_import_of_a_file_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: str, seen: str) -> None:
+def test_the_import_of_a_file_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: str, seen: str
+) -> None:
     monkeypatch.setenv("X_FOO", "0")  # so that it is put back
     file = tmp_path / "half.py"
     file.write_text(top.replace("{{}}", "{}") + SAMPLER)
@@ -82,6 +84,7 @@ def test_a_file_is_built_and_called_in_another_process_too(tmp_path: Path) -> No
     assert len(set(passed)) == len(passed)
 
 
+@pytest.mark.slow
 def test_a_file_may_load_torch_which_a_package_may_not(tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text("import torch\n" + SAMPLER)
     done = run_textgen("--plugin", "half.py", "plugins", "check", "half", folder=tmp_path)
@@ -97,7 +100,9 @@ def test_an_installed_plugin_that_changes_the_environment_fails(
     (tmp_path / "textgen_half-1.0.dist-info/METADATA").write_text(
         "Metadata-Version: 2.1\nName: textgen-half\nVersion: 1\n"
     )
-    (tmp_path / "textgen_half-1.0.dist-info/entry_points.txt").write_text("[textgen]\nhalf = textgen_half\n")
+    (tmp_path / "textgen_half-1.0.dist-info/entry_points.txt").write_text(
+        "[textgen]\nhalf = textgen_half\n"
+    )
     (tmp_path / "textgen_half.py").write_text(BAD + SAMPLER)
     monkeypatch.syspath_prepend(tmp_path)
     lines = command_line.check_named("half", PluginSet.discover, ())
@@ -116,13 +121,18 @@ def test_a_file_whose_import_has_no_end_is_named_and_never_imported_here(
     def discover() -> PluginSet:
         raise AssertionError("it was imported")
 
-    ((status, count, line),) = command_line.check_named("hang", discover, (), [str(file)], time_limit=0.5)
+    ((status, count, line),) = command_line.check_named(
+        "hang", discover, (), [str(file)], time_limit=0.5
+    )
     assert (status, count) == ("failed", 1)
     assert "component-ends: " in line
     assert re.search(
-        rf"had not ended after 0\.5 s, in which it had 0\.\d s of CPU time \({re.escape(str(file))}:3\)", line
+        rf"had not ended after 0\.5 s, in which it had 0\.\d s of CPU time \({re.escape(str(file))}:3\)",
+        line,
     )
-    assert [record.getMessage() for record in caplog.records] == [f"still importing plugin 'hang' ({file})"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"still importing plugin 'hang' ({file})"
+    ]
 
 
 def lines_of(tmp_path: Path, text: str) -> list[str]:

@@ -62,14 +62,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     information = folder / "textgen_only-1.0.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: textgen-only\nVersion: 1.0\n")
+    (information / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: textgen-only\nVersion: 1.0\n"
+    )
     (information / "entry_points.txt").write_text("[textgen]\nonly = textgen_only\n")
     (folder / "textgen_only.py").write_text(MODULE)
     return folder
 
 
 @pytest.fixture
-def generate(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, site: Path) -> Callable[..., Any]:
+def generate(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, site: Path
+) -> Callable[..., Any]:
     def run(*arguments: object) -> Any:
         path = {"PYTHONPATH": f"{site}:{os.environ.get('PYTHONPATH', '')}"}
         return textgen("generate", finished_run, *arguments, cwd=tmp_path, env=path)
@@ -79,7 +83,10 @@ def generate(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, si
 
 def test_help_shows_the_options_of_plugins(generate: Callable[..., Any]) -> None:
     shown = " ".join(generate("--help").stdout.split())
-    assert "--only-tokens INTEGER Changes the run's samplers: ids of the tokens that are kept." in shown
+    assert (
+        "--only-tokens INTEGER Changes the run's samplers: ids of the tokens that are kept."
+        in shown
+    )
     assert "--only-strictly / --no-only-strictly" in shown
 
 
@@ -109,7 +116,9 @@ def test_plugins_are_imported_only_for_an_option_of_theirs(generate: Callable[..
     assert "there is no option --only-token; did you mean '--only-tokens'?" in failed.stderr
 
 
-def test_a_session_takes_them(begin: Callable[..., Terminal], finished_run: Path, site: Path) -> None:
+def test_a_session_takes_them(
+    begin: Callable[..., Terminal], finished_run: Path, site: Path
+) -> None:
     path = f"{site}:{os.environ.get('PYTHONPATH', '')}"
     session = begin(finished_run, "--max-new-tokens", "8", "--no-echo", PYTHONPATH=path)
     assert "only_tokens" in session.ask("/options").partition("not set: ")[2]

@@ -16,6 +16,7 @@ from commands import run_textgen
 from textgen.testing import STATEMENTS
 
 
+@pytest.mark.slow
 def test_plugins_check_prints_a_line_for_each_check(tmp_path: Path) -> None:
     done = run_textgen("plugins", "check", "observers", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -36,7 +37,9 @@ def test_plugins_check_says_on_a_terminal_what_it_is_checking(tmp_path: Path) ->
     termios.tcsetwinsize(terminal, (24, 120))
     command = ["-m", "textgen", "plugins", "check", "textgen-engine:metrics"]
     with open(os.devnull, "r+b") as null:
-        process = fork_server.start(command, tmp_path, os.environ, [null.fileno(), terminal, terminal])
+        process = fork_server.start(
+            command, tmp_path, os.environ, [null.fileno(), terminal, terminal]
+        )
     os.close(terminal)
     shown = b""
     with contextlib.suppress(OSError):  # Linux's word for the end
@@ -44,19 +47,25 @@ def test_plugins_check_says_on_a_terminal_what_it_is_checking(tmp_path: Path) ->
             shown += data
     os.close(end)
     assert process.wait() == 0
-    before, _, after = shown.decode().partition("ok       observer 'metrics' of textgen-engine: observer-run\r\n")
+    before, _, after = shown.decode().partition(
+        "ok       observer 'metrics' of textgen-engine: observer-run\r\n"
+    )
     *_, line, blank, beginning = before.split("\r")
     assert line == "checking observer 'metrics' of textgen-engine: observer-run"
     assert (blank.strip(), beginning) == ("", "")
     assert "checking observer 'metrics' of textgen-engine: observer-unknown\r" in after
 
 
-def installed_sampler(site: Path, name: str, call: str, top: str = "", component: str = "bad") -> Path:
+def installed_sampler(
+    site: Path, name: str, call: str, top: str = "", component: str = "bad"
+) -> Path:
     """A package textgen-NAME in `site` with one sampler; return its module."""
     (site / f"textgen_{name}-1.0.dist-info").mkdir(parents=True)
     metadata = f"Metadata-Version: 2.1\nName: textgen-{name}\nVersion: 1.0\n"
     (site / f"textgen_{name}-1.0.dist-info/METADATA").write_text(metadata)
-    (site / f"textgen_{name}-1.0.dist-info/entry_points.txt").write_text(f"[textgen]\n{name} = textgen_{name}\n")
+    (site / f"textgen_{name}-1.0.dist-info/entry_points.txt").write_text(
+        f"[textgen]\n{name} = textgen_{name}\n"
+    )
     (site / f"textgen_{name}.py").write_text(
         f"{top}\nfrom textgen import Component, NoOptions, hookimpl\n"
         "@hookimpl\ndef textgen_samplers():\n"
@@ -65,6 +74,7 @@ def installed_sampler(site: Path, name: str, call: str, top: str = "", component
     return site / f"textgen_{name}.py"
 
 
+@pytest.mark.slow
 def test_plugins_check_tells_a_slow_plugin_what_makes_it_slow(tmp_path: Path) -> None:
     top = "import torch\nimport threading\nthreading.Event().wait(0.6)"  # longer than a list of plugins waits
     installed_sampler(tmp_path / "site", "slow", "logits", top)
@@ -81,7 +91,9 @@ def test_plugins_check_notes_a_clash(tmp_path: Path) -> None:
     done = run_textgen("plugins", "check", "one", folder=tmp_path, site=[tmp_path / "site"])
     assert done.returncode == 0, done.stdout
     notes = [line for line in done.stdout.splitlines() if not line.startswith(("ok", "skipped"))]
-    assert notes == ["note: sampler 'shared' is also offered by textgen-two; users write textgen-one:shared"]
+    assert notes == [
+        "note: sampler 'shared' is also offered by textgen-two; users write textgen-one:shared"
+    ]
 
 
 def test_plugins_check_fails_with_sentence_and_link(tmp_path: Path) -> None:
@@ -93,33 +105,44 @@ def test_plugins_check_fails_with_sentence_and_link(tmp_path: Path) -> None:
     skipped = [line for line in done.stdout.splitlines() if line.startswith("skipped")]
     (line_of_skipped,) = skipped
     found = re.fullmatch(
-        r".+ of textgen-bad: (\d+) checks that mean nothing before sampler-shape holds", line_of_skipped
+        r".+ of textgen-bad: (\d+) checks that mean nothing before sampler-shape holds",
+        line_of_skipped,
     )
     assert found
     assert done.stderr.endswith(f" ok, 1 failed, {found[1]} skipped\n")
     statement = next(s for s in STATEMENTS if s.anchor == "sampler-shape")
-    assert line.startswith(f"FAILED   sampler 'bad' of textgen-bad: sampler-shape: {statement.sentence} Seen: logits")
+    assert line.startswith(
+        f"FAILED   sampler 'bad' of textgen-bad: sampler-shape: {statement.sentence} Seen: logits"
+    )
     after = done.stdout.split(line)[1].partition("\nskipped")[0]
     assert " ".join(after.split()) == statement.advice
     (site / "textgen_bad.py").write_text("raise RuntimeError('not today')\n")
     broken = run_textgen("plugins", "check", "textgen-bad", folder=tmp_path, site=[site])
     assert broken.returncode == 1
-    assert broken.stdout.startswith("FAILED   plugin 'bad' (textgen-bad 1.0) is left out: importing textgen_bad failed")
+    assert broken.stdout.startswith(
+        "FAILED   plugin 'bad' (textgen-bad 1.0) is left out: importing textgen_bad failed"
+    )
     assert broken.stderr == "0 ok, 1 failed, 0 skipped\n"  # which is said once
 
 
 def test_plugins_check_names_who_warned_and_keeps_what_is_printed(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    installed_sampler(site, "loud", "print('here') or __import__('warnings').warn('too loud') or logits")
+    installed_sampler(
+        site, "loud", "print('here') or __import__('warnings').warn('too loud') or logits"
+    )
     done = run_textgen("plugins", "check", "loud", folder=tmp_path, site=[site])
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     (note,) = [line for line in lines if line.startswith("note: ")]
     assert note.startswith("note: sampler 'bad' of textgen-loud warned: UserWarning: too loud (")
     assert re.search(r"textgen_loud\.py:\d+\)$", note)
-    assert "component-quiet: A component prints nothing" in next(line for line in lines if line.startswith("FAILED"))
+    assert "component-quiet: A component prints nothing" in next(
+        line for line in lines if line.startswith("FAILED")
+    )
     assert "here" not in lines
-    assert done.stderr == f"{sum(line.startswith('ok') for line in lines)} ok, 1 failed, 4 skipped\n"
+    assert (
+        done.stderr == f"{sum(line.startswith('ok') for line in lines)} ok, 1 failed, 4 skipped\n"
+    )
 
 
 def test_plugins_check_notes_what_goes_away_and_a_name_of_textgens_own(tmp_path: Path) -> None:
@@ -135,8 +158,14 @@ def test_plugins_check_notes_what_goes_away_and_a_name_of_textgens_own(tmp_path:
     )
     done = run_textgen("plugins", "check", "old", folder=tmp_path, site=[tmp_path / "site"])
     own, old = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
-    assert own == "note: command 'run' has the name of one of textgen's own; users write textgen textgen-old:run"
-    assert "warned: DeprecationWarning: the command run is deprecated since textgen-old 1.4 and may be removed" in old
+    assert (
+        own
+        == "note: command 'run' has the name of one of textgen's own; users write textgen textgen-old:run"
+    )
+    assert (
+        "warned: DeprecationWarning: the command run is deprecated since textgen-old 1.4 and may be removed"
+        in old
+    )
 
 
 def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None:
@@ -153,8 +182,9 @@ def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None
     for name in ("mute", "textgen_mute"):
         forgotten = run_textgen("plugins", "check", name, folder=tmp_path, site=[site])
         assert forgotten.returncode == 2
-        assert "textgen-mute is installed and is no plugin: it has no entry point in the group 'textgen'; add one" in (
-            forgotten.stderr
+        assert (
+            "textgen-mute is installed and is no plugin: it has no entry point in the group 'textgen'; add one"
+            in (forgotten.stderr)
         )
 
 
@@ -162,14 +192,22 @@ def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None
     ("arguments", "said"),
     [
         (["observer"], "is called 'observer'; did you mean 'observers'?"),
-        (["textgen-engine:samples2"], "is called 'textgen-engine:samples2'; did you mean 'textgen-engine:samples'?"),
-        (["observers", "--set", "sample.every=3"], "given for 'sample', and no component is called so; did you mean"),
+        (
+            ["textgen-engine:samples2"],
+            "is called 'textgen-engine:samples2'; did you mean 'textgen-engine:samples'?",
+        ),
+        (
+            ["observers", "--set", "sample.every=3"],
+            "given for 'sample', and no component is called so; did you mean",
+        ),
         (["corpora", "--set", "file.pth=x"], "pth: unknown key; did you mean 'path'?"),
         (["observers", "--set", "every=3"], "--set takes NAME.KEY=VALUE"),
         (["observers", "--set", "samples.every=no"], "every: expected an integer"),
     ],
 )
-def test_what_cannot_be_checked_is_a_usage_error(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_what_cannot_be_checked_is_a_usage_error(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
     done = run_textgen("plugins", "check", *arguments, folder=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr

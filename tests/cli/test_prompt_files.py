@@ -21,7 +21,9 @@ def test_only_the_end_of_a_line_ends_a_prompt(
     (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(prompts).encode())
     skip = ("--unknown-characters", "skip", "--max-new-tokens", 5, "-o", "jsonl")
     done = generate("--prompts-file", "prompts.txt", *skip)
-    assert [json.loads(line)["prompt"] for line in done.stdout.split("\n")[:-1]] == [p for p in prompts if p]
+    assert [json.loads(line)["prompt"] for line in done.stdout.split("\n")[:-1]] == [
+        p for p in prompts if p
+    ]
 
 
 @pytest.mark.parametrize("place", ["file", "stdin"])
@@ -31,7 +33,9 @@ def test_a_prompt_outside_the_vocabulary_is_named_with_its_line_before_any_text(
     text = "the \n" * 700 + "thé\n"
     (tmp_path / "prompts.txt").write_text(text, encoding="utf-8")
     source = "prompts.txt" if place == "file" else "-"
-    failed = generate("--prompts-file", source, "--max-new-tokens", 5, stdin=text if place == "stdin" else "")
+    failed = generate(
+        "--prompts-file", source, "--max-new-tokens", 5, stdin=text if place == "stdin" else ""
+    )
     assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
     assert f"{source}:701: " in failed.stderr
     assert "U+00E9" in failed.stderr
@@ -53,7 +57,9 @@ def test_the_tokens_of_a_prompt_are_counted_as_it_is_fed(
 
 
 @pytest.mark.parametrize("place", ["file", "stdin"])
-def test_prompts_that_are_not_utf_8_are_refused_with_their_line(finished_run: Path, tmp_path: Path, place: str) -> None:
+def test_prompts_that_are_not_utf_8_are_refused_with_their_line(
+    finished_run: Path, tmp_path: Path, place: str
+) -> None:
     data = "thé \n".encode() * 6 + b"th\xe9\n"
     (tmp_path / "prompts.txt").write_bytes(data)
     source = "prompts.txt" if place == "file" else "-"
@@ -65,12 +71,20 @@ def test_prompts_that_are_not_utf_8_are_refused_with_their_line(finished_run: Pa
         check=False,
     )
     assert (failed.returncode, failed.stdout) == (2, b"")
-    assert failed.stderr.decode() == f"textgen: error: {source}:7: not UTF-8; save the prompts as UTF-8 text\n"
+    assert (
+        failed.stderr.decode()
+        == f"textgen: error: {source}:7: not UTF-8; save the prompts as UTF-8 text\n"
+    )
 
 
-def test_prompts_of_another_encoding_are_read_as_a_corpus_is(generate: Callable[..., Any], tmp_path: Path) -> None:
+def test_prompts_of_another_encoding_are_read_as_a_corpus_is(
+    generate: Callable[..., Any], tmp_path: Path
+) -> None:
     prompts = ["the “clock” of the hall—", "é là"]
-    for encoding, said in (("utf-16", ""), ("cp1252", "prompts.txt: read as cp1252, which is a guess")):
+    for encoding, said in (
+        ("utf-16", ""),
+        ("cp1252", "prompts.txt: read as cp1252, which is a guess"),
+    ):
         (tmp_path / "prompts.txt").write_text("\n".join(prompts), encoding=encoding)
         skip = ("--unknown-characters", "skip", "--max-new-tokens", 5, "-o", "jsonl")
         done = generate("--prompts-file", "prompts.txt", *skip)
@@ -79,7 +93,9 @@ def test_prompts_of_another_encoding_are_read_as_a_corpus_is(generate: Callable[
         assert len(done.stderr.splitlines()) == bool(said)
 
 
-def test_without_stdin_there_is_no_prompt(generator: Generator, finished_run: Path, tmp_path: Path) -> None:
+def test_without_stdin_there_is_no_prompt(
+    generator: Generator, finished_run: Path, tmp_path: Path
+) -> None:
     expected = f"{generator.generate(max_new_tokens=5)}\n"
     closed = subprocess.run(
         [
@@ -119,12 +135,26 @@ def test_each_line_of_a_file_is_continued(
     (tmp_path / "prompts.txt").write_text(text, encoding="utf-8")
     source = "prompts.txt" if place == "file" else "-"
     done = generate(
-        *("--prompts-file", source, "--n", 2, "--batch-size", 3, "--max-new-tokens", 20, "--output", "jsonl"),
+        *(
+            "--prompts-file",
+            source,
+            "--n",
+            2,
+            "--batch-size",
+            3,
+            "--max-new-tokens",
+            20,
+            "--output",
+            "jsonl",
+        ),
         stdin=text if place == "stdin" else "",
     )
     assert done.code == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    expected = list(generator.generate_many(filter(None, prompts), n=2, max_new_tokens=20, echo=True))
-    assert [(row["prompt"], row["text"], row["index"], row["seed"], row["finish_reason"]) for row in rows] == [
-        (made.prompt, made.text, made.index, made.seed, made.finish_reason) for made in expected
-    ]
+    expected = list(
+        generator.generate_many(filter(None, prompts), n=2, max_new_tokens=20, echo=True)
+    )
+    assert [
+        (row["prompt"], row["text"], row["index"], row["seed"], row["finish_reason"])
+        for row in rows
+    ] == [(made.prompt, made.text, made.index, made.seed, made.finish_reason) for made in expected]

@@ -31,17 +31,28 @@ def generate(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("given", "prompt"),
-    [("the clock\n", "the clock"), ("the\r\nclock", "the\nclock"), ("the \n\n", "the \n"), ("\n", ""), ("", "")],
+    [
+        ("the clock\n", "the clock"),
+        ("the\r\nclock", "the\nclock"),
+        ("the \n\n", "the \n"),
+        ("\n", ""),
+        ("", ""),
+    ],
 )
 def test_what_is_piped_in_is_the_prompt_without_its_last_line_break(
     generate: Callable[..., Any], generator: Generator, given: str, prompt: str
 ) -> None:
     done = generate(stdin=given)
-    assert (done.code, done.stdout) == (0, f"{generator.generate(prompt, max_new_tokens=5, echo=True).text}\n")
+    assert (done.code, done.stdout) == (
+        0,
+        f"{generator.generate(prompt, max_new_tokens=5, echo=True).text}\n",
+    )
     assert done.stderr == ""
 
 
-def test_a_file_on_stdin_is_the_prompt(finished_run: Path, generator: Generator, tmp_path: Path) -> None:
+def test_a_file_on_stdin_is_the_prompt(
+    finished_run: Path, generator: Generator, tmp_path: Path
+) -> None:
     (tmp_path / "prompt.txt").write_text("the clock\n")
     with (tmp_path / "prompt.txt").open("rb") as file:
         done = subprocess.run(
@@ -87,7 +98,9 @@ def test_a_prompt_file_is_one_prompt_of_many_lines(
 
 
 @pytest.mark.parametrize("other", [("-p", "the "), ("--prompts-file", "prompt.txt")])
-def test_one_place_of_prompts_is_enough(generate: Callable[..., Any], tmp_path: Path, other: tuple[str, str]) -> None:
+def test_one_place_of_prompts_is_enough(
+    generate: Callable[..., Any], tmp_path: Path, other: tuple[str, str]
+) -> None:
     (tmp_path / "prompt.txt").write_text("the ")
     failed = generate("--prompt-file", "prompt.txt", *other)
     assert (failed.code, failed.stdout) == (2, "")
@@ -125,12 +138,24 @@ def test_a_stop_text_may_be_an_escape(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("generate", "RUN", "--prompt-file", "/dev/zero"), "/dev/zero has more than 64 MB, too much for prompts"),
-        (("evaluate", "RUN", "/dev/zero"), "/dev/zero is a device, which may have no end; give a file, or - for stdin"),
+        (
+            ("generate", "RUN", "--prompt-file", "/dev/zero"),
+            "/dev/zero has more than 64 MB, too much for prompts",
+        ),
+        (
+            ("evaluate", "RUN", "/dev/zero"),
+            "/dev/zero is a device, which may have no end; give a file, or - for stdin",
+        ),
     ],
 )
 def test_a_device_without_end_is_one_line(
-    textgen: Callable[..., Any], finished_run: Path, arguments: tuple[str, ...], said: str, tmp_path: Path
+    textgen: Callable[..., Any],
+    finished_run: Path,
+    arguments: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
 ) -> None:
-    done = textgen(*(str(finished_run) if each == "RUN" else each for each in arguments), cwd=tmp_path)
+    done = textgen(
+        *(str(finished_run) if each == "RUN" else each for each in arguments), cwd=tmp_path
+    )
     assert (done.code, done.stdout, done.stderr) == (2, "", f"textgen: error: {said}\n")

@@ -24,8 +24,12 @@ def test_a_random_seed_is_reported_on_stderr(
     assert (again.stdout, again.stderr) == (done.stdout, "")
 
 
-def test_json_lines_have_the_drawn_seed_and_the_ids(generate: Callable[..., Any], generator: Generator) -> None:
-    done = generate("-p", "the ", "--max-new-tokens", 12, "--seed", "random", "-n", 2, "-o", "jsonl", "--exact")
+def test_json_lines_have_the_drawn_seed_and_the_ids(
+    generate: Callable[..., Any], generator: Generator
+) -> None:
+    done = generate(
+        "-p", "the ", "--max-new-tokens", 12, "--seed", "random", "-n", 2, "-o", "jsonl", "--exact"
+    )
     assert (done.code, done.stderr) == (0, "")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert rows[0]["seed"] == rows[1]["seed"]

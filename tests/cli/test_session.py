@@ -19,7 +19,9 @@ def session(begin: Callable[..., Terminal], finished_run: Path) -> Terminal:
     return begin(finished_run, "--max-new-tokens", "30", "--greedy")
 
 
-def test_a_session_continues_prompts_with_live_options(session: Terminal, generator: Generator) -> None:
+def test_a_session_continues_prompts_with_live_options(
+    session: Terminal, generator: Generator
+) -> None:
     session.send("the \n")
     expected = generator.generate("the ", max_new_tokens=30, temperature=0)
     assert f"{expected}\n" in session.read_to("\n> ")
@@ -62,10 +64,18 @@ def test_a_session_takes_the_names_of_the_command(session: Terminal) -> None:
 
 @pytest.mark.parametrize(
     "refused",
-    [("-n", "2"), ("--output", "jsonl"), ("--save-state", "state"), ("--novelty",), ("--logprobs", "1", "-o", "jsonl")],
+    [
+        ("-n", "2"),
+        ("--output", "jsonl"),
+        ("--save-state", "state"),
+        ("--novelty",),
+        ("--logprobs", "1", "-o", "jsonl"),
+    ],
     ids=lambda options: options[0],
 )
-def test_a_session_refuses_what_it_cannot_do(finished_run: Path, tmp_path: Path, refused: tuple[str, ...]) -> None:
+def test_a_session_refuses_what_it_cannot_do(
+    finished_run: Path, tmp_path: Path, refused: tuple[str, ...]
+) -> None:
     terminal = Terminal("generate", str(finished_run), *refused, cwd=tmp_path)
     try:
         said = terminal.read_to("\n")
@@ -148,7 +158,9 @@ def test_what_a_session_does_not_take_is_one_line(session: Terminal, line: str, 
     assert session.ask("the ").startswith("the ")
 
 
-def test_options_of_the_command_line_are_checked_before_a_session_opens(finished_run: Path, tmp_path: Path) -> None:
+def test_options_of_the_command_line_are_checked_before_a_session_opens(
+    finished_run: Path, tmp_path: Path
+) -> None:
     terminal = Terminal("generate", str(finished_run), "--temperature", "nan", cwd=tmp_path)
     try:
         said = terminal.read_to("\n")
@@ -162,10 +174,15 @@ def test_a_seed_begins_at_its_first_text(
     begin: Callable[..., Terminal], finished_run: Path, generator: Generator
 ) -> None:
     session = begin(finished_run, "--max-new-tokens", "20", "--index", "4")
-    of_the_run = [f"{generator.generate('the ', max_new_tokens=20, index=index)}\n" for index in (4, 5)]
+    of_the_run = [
+        f"{generator.generate('the ', max_new_tokens=20, index=index)}\n" for index in (4, 5)
+    ]
     assert [session.ask("the "), session.ask("the ")] == of_the_run
     assert "--seed 7 --index 6" in session.ask("/options")
-    of_three = [f"{generator.generate('the ', max_new_tokens=20, seed=3, index=index)}\n" for index in (4, 5)]
+    of_three = [
+        f"{generator.generate('the ', max_new_tokens=20, seed=3, index=index)}\n"
+        for index in (4, 5)
+    ]
     for _ in range(2):
         assert session.ask("/set seed=3") == ""
         assert [session.ask("the "), session.ask("the ")] == of_three
@@ -186,7 +203,11 @@ def test_options_are_shown_as_they_can_be_typed(
     assert '{ type = "temperature", temperature = 0.5 }' in shown.partition("samplers: ")[2]
     here, _, own = shown.partition("the run's own:\n")
     here = here.removeprefix("set here:\n")
-    assert tomllib.loads(here) == {"temperature": 0.5, "stop": ["\n", "\\n"], "logit_bias": {"e": -5, "t": 1}}
+    assert tomllib.loads(here) == {
+        "temperature": 0.5,
+        "stop": ["\n", "\\n"],
+        "logit_bias": {"e": -5, "t": 1},
+    }
     assert "max_new_tokens = 9\n" in own
     assert "seed = 0\n" in own
     assert "echo = true\n" in own
@@ -198,7 +219,9 @@ def test_options_are_shown_as_they_can_be_typed(
     shown = session.ask("/options")
     assert 'stop = ["x\\ny"]\n' in shown
     assert 'samplers: { type = "temperature", temperature = 0.8 }\n' in shown
-    assert session.ask("the ") == f"{load(made.path).generate('the ')}\n"  # with the run's own samplers again
+    assert (
+        session.ask("the ") == f"{load(made.path).generate('the ')}\n"
+    )  # with the run's own samplers again
 
 
 def test_a_bias_is_given_as_the_command_takes_it(session: Terminal, generator: Generator) -> None:
@@ -206,13 +229,17 @@ def test_a_bias_is_given_as_the_command_takes_it(session: Terminal, generator: G
         assert session.ask(line) == ""
         assert "logit_bias = { e = -5" in session.ask("/options")
         assert session.ask("/set seed=7") == ""
-        expected = generator.generate("the ", max_new_tokens=30, temperature=0, logit_bias={"e": -5})
+        expected = generator.generate(
+            "the ", max_new_tokens=30, temperature=0, logit_bias={"e": -5}
+        )
         assert session.ask("the ") == f"{expected}\n"
 
 
 def test_enter_alone_does_nothing(session: Terminal, generator: Generator) -> None:
     assert session.ask("") == ""
-    assert session.ask("the ") == f"{generator.generate('the ', max_new_tokens=30, temperature=0)}\n"
+    assert (
+        session.ask("the ") == f"{generator.generate('the ', max_new_tokens=30, temperature=0)}\n"
+    )
     session.send("/quit now\n")
     assert session.process.wait(300) == 0
 
@@ -275,11 +302,16 @@ def test_a_session_takes_another_script_in_the_c_locale(
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     session = begin(made.path, "--max-new-tokens", "20", "--greedy", **locale)
     whole = load(made.path).generate("паром", max_new_tokens=20, temperature=0, stop="ш")
-    assert session.ask("паром") == f"{load(made.path).generate('паром', max_new_tokens=20, temperature=0)}\n"
+    assert (
+        session.ask("паром")
+        == f"{load(made.path).generate('паром', max_new_tokens=20, temperature=0)}\n"
+    )
     assert session.ask("/set stop=ш") == ""
     assert 'stop = "ш"' in session.ask("/options")
     assert session.ask("паром") == f"{whole}\n"
     assert session.ask("/save паром") == ""
     assert (tmp_path / "паром").is_file()
-    assert session.ask("щ").startswith("error: the prompt has characters outside the vocabulary: 'щ' (U+0449)")
+    assert session.ask("щ").startswith(
+        "error: the prompt has characters outside the vocabulary: 'щ' (U+0449)"
+    )
     session.leave()

@@ -19,7 +19,9 @@ def session(begin: Callable[..., Terminal], finished_run: Path) -> Terminal:
     return begin(finished_run, "--max-new-tokens", "20")
 
 
-def test_more_continues_the_last_text_with_the_options_that_hold(session: Terminal, generator: Generator) -> None:
+def test_more_continues_the_last_text_with_the_options_that_hold(
+    session: Terminal, generator: Generator
+) -> None:
     assert session.ask("/more") == "error: there is no text yet; type a prompt first\n"
     session.ask("a clock")
     first, more = session.ask("the "), session.ask("/more")
@@ -30,7 +32,9 @@ def test_more_continues_the_last_text_with_the_options_that_hold(session: Termin
     session.ask("/unset temperature")
     last = session.ask("/more")
     begun = generator.generate("the ", max_new_tokens=40, index=1, keep_state=True)
-    greedily = generator.generate(state=begun.state, max_new_tokens=20, temperature=0, keep_state=True)
+    greedily = generator.generate(
+        state=begun.state, max_new_tokens=20, temperature=0, keep_state=True
+    )
     assert greedy[:-1] == greedily.text
     sampled = generator.generate("the " + begun.text + greedily.text, max_new_tokens=20)
     assert len(last[:-1]) == len(sampled.text)
@@ -48,7 +52,11 @@ def test_a_text_that_was_stopped_is_continued(session: Terminal) -> None:
 
 
 def test_save_keeps_the_state_of_the_last_text(
-    session: Terminal, generator: Generator, textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+    session: Terminal,
+    generator: Generator,
+    textgen: Callable[..., Any],
+    finished_run: Path,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert session.ask("/save kept") == "error: there is no text yet; type a prompt first\n"
@@ -57,18 +65,28 @@ def test_save_keeps_the_state_of_the_last_text(
     assert "/save expects the name of a file" in session.ask("/save")
     assert session.ask("/save kept") == ""
     assert GenerationState.load(tmp_path / "kept").values["index"] == 0
-    done = textgen("generate", finished_run, "--load-state", "kept", "--max-new-tokens", 20, cwd=tmp_path)
+    done = textgen(
+        "generate", finished_run, "--load-state", "kept", "--max-new-tokens", 20, cwd=tmp_path
+    )
     assert done.stdout == generator.generate("the ", max_new_tokens=40).text[20:] + "\n"
 
 
-def test_a_random_seed_is_drawn_for_each_prompt_and_shown(session: Terminal, generator: Generator) -> None:
+def test_a_random_seed_is_drawn_for_each_prompt_and_shown(
+    session: Terminal, generator: Generator
+) -> None:
     assert session.ask("/set seed=random") == ""
     seeds = []
     for _ in range(2):
         found = re.fullmatch(r"seed (\d+)\n(.*)\n", session.ask("the "), re.DOTALL)
         assert found is not None
         seeds.append(int(found[1]))
-        assert found[2] == generator.generate("the ", max_new_tokens=20, seed=seeds[-1], echo=True).text
+        assert (
+            found[2]
+            == generator.generate("the ", max_new_tokens=20, seed=seeds[-1], echo=True).text
+        )
     assert seeds[0] != seeds[1]
     more = session.ask("/more").removesuffix("\n")
-    assert found[2] + more == generator.generate("the ", max_new_tokens=40, seed=seeds[-1], echo=True).text
+    assert (
+        found[2] + more
+        == generator.generate("the ", max_new_tokens=40, seed=seeds[-1], echo=True).text
+    )

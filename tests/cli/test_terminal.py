@@ -18,14 +18,25 @@ import pytest
 from commands import running
 
 
-@pytest.mark.parametrize("arguments", [("-p", "the ", "-n", "40"), ("--prompts-file", "prompts.txt", "-n", "20")])
+@pytest.mark.parametrize(
+    "arguments", [("-p", "the ", "-n", "40"), ("--prompts-file", "prompts.txt", "-n", "20")]
+)
 def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(
     finished_run: Path, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     (tmp_path / "prompts.txt").write_text("the \nclock\n", encoding="utf-8")
     end, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
-    command = [sys.executable, "-m", "textgen", "generate", str(finished_run), "--max-new-tokens", "3", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "textgen",
+        "generate",
+        str(finished_run),
+        "--max-new-tokens",
+        "3",
+        *arguments,
+    ]
     with (tmp_path / "texts").open("wb") as texts:
         done = subprocess.run(
             [*command, "-o", "jsonl"],
@@ -44,10 +55,23 @@ def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(
 
 
 @pytest.mark.parametrize(
-    ("closed", "code", "said"), [(">&-", 1, "textgen: error: stdout is closed"), ("2>&-", 0, ""), (">&- 2>&-", 1, "")]
+    ("closed", "code", "said"),
+    [(">&-", 1, "textgen: error: stdout is closed"), ("2>&-", 0, ""), (">&- 2>&-", 1, "")],
 )
-def test_closed_streams_are_no_bug(finished_run: Path, tmp_path: Path, closed: str, code: int, said: str) -> None:
-    command = [sys.executable, "-m", "textgen", "generate", str(finished_run), "-p", "the ", "--max-new-tokens", "3"]
+def test_closed_streams_are_no_bug(
+    finished_run: Path, tmp_path: Path, closed: str, code: int, said: str
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "textgen",
+        "generate",
+        str(finished_run),
+        "-p",
+        "the ",
+        "--max-new-tokens",
+        "3",
+    ]
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
         cwd=tmp_path,
@@ -61,13 +85,17 @@ def test_closed_streams_are_no_bug(finished_run: Path, tmp_path: Path, closed: s
     assert len(done.stderr.splitlines()) == bool(said)
 
 
-def test_a_bar_for_training_fits_80_columns(write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path) -> None:
+def test_a_bar_for_training_fits_80_columns(
+    write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
+) -> None:
     pipeline = write_pipeline(tiny_pipeline(observers=True, trainer={"epochs": 12}))
     end, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
     with open(os.devnull, "r+b") as null:
         streams = [null.fileno(), null.fileno(), terminal]
-        process = fork_server.start(["-m", "textgen", "run", str(pipeline)], tmp_path, os.environ, streams)
+        process = fork_server.start(
+            ["-m", "textgen", "run", str(pipeline)], tmp_path, os.environ, streams
+        )
     os.close(terminal)
     shown = read_all(end)
     os.close(end)
@@ -94,7 +122,9 @@ def read_all(end: int) -> str:
 
 
 @pytest.mark.parametrize("newline", ["\n", "\0"], ids=["after-a-line", "after-some-bytes"])
-def test_an_endless_text_ends_when_nobody_reads_on(finished_run: Path, tmp_path: Path, newline: str) -> None:
+def test_an_endless_text_ends_when_nobody_reads_on(
+    finished_run: Path, tmp_path: Path, newline: str
+) -> None:
     with running("generate", finished_run, "--max-new-tokens", "none", folder=tmp_path) as command:
         assert command.stdout.readline() if newline == "\n" else command.stdout.read(5000)
         command.stdout.close()
@@ -113,11 +143,27 @@ def test_an_interrupt_ends_an_endless_text(finished_run: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("options", [("--greedy",), ("--temperature", "0.7"), ("--stop", "the clock the clock")])
+@pytest.mark.parametrize(
+    "options", [("--greedy",), ("--temperature", "0.7"), ("--stop", "the clock the clock")]
+)
 def test_a_signal_ends_a_text_and_saves_where_it_stands(
-    generate: Callable[..., Any], finished_run: Path, tmp_path: Path, options: tuple[str, ...], number: signal.Signals
+    generate: Callable[..., Any],
+    finished_run: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    number: signal.Signals,
 ) -> None:
-    asked = ("generate", str(finished_run), "-p", "the ", *options, "--max-new-tokens", "none", "--save-state", "state")
+    asked = (
+        "generate",
+        str(finished_run),
+        "-p",
+        "the ",
+        *options,
+        "--max-new-tokens",
+        "none",
+        "--save-state",
+        "state",
+    )
     with running(*asked, folder=tmp_path) as command:
         begun = command.stdout.read(100)
         command.process.send_signal(number)
@@ -125,12 +171,16 @@ def test_a_signal_ends_a_text_and_saves_where_it_stands(
         assert command.stderr.read() == "textgen: stopped; --load-state state resumes from there\n"
         assert command.process.wait() == 128 + number
     later = generate("--load-state", "state", *options, "--max-new-tokens", 30).stdout
-    whole = generate("-p", "the ", *options, "--max-new-tokens", len(text) - len("the ") + 30).stdout
+    whole = generate(
+        "-p", "the ", *options, "--max-new-tokens", len(text) - len("the ") + 30
+    ).stdout
     assert text + later == whole
 
 
 @pytest.mark.parametrize("module", ["click", "numpy"])
-def test_an_interrupt_during_imports_is_quiet(python: Callable[..., Any], finished_run: Path, module: str) -> None:
+def test_an_interrupt_during_imports_is_quiet(
+    python: Callable[..., Any], finished_run: Path, module: str
+) -> None:
     script = (
         "import importlib.abc, os, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"

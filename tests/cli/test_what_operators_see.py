@@ -32,7 +32,9 @@ def test_the_version_is_that_of_the_package() -> None:
     assert "__version__" not in textgen.__all__
 
 
-def test_a_skipped_run_is_told_to_the_callers_observers_alone(tiny_pipeline: Any, tmp_path: Path) -> None:
+def test_a_skipped_run_is_told_to_the_callers_observers_alone(
+    tiny_pipeline: Any, tmp_path: Path
+) -> None:
     first, second = Recorder(), Recorder()
     pipeline = tiny_pipeline(observers=True)
     run = textgen.run(pipeline, output=tmp_path / "run", observers=[first])
@@ -54,7 +56,9 @@ def test_the_log_tells_training_checkpoints_and_loading(
     assert ("INFO", f"loaded the run in {folder}") in said
     assert ("DEBUG", "device cpu chosen for cpu") in said
     checkpoints = sorted(str(path) for path in (folder / "checkpoints").iterdir())
-    assert checkpoints[-1] in [text.rpartition(" to ")[2] for _, text in said if text.startswith("checkpoint of step ")]
+    assert checkpoints[-1] in [
+        text.rpartition(" to ")[2] for _, text in said if text.startswith("checkpoint of step ")
+    ]
     assert {record.name for record in caplog.records} == {"textgen"}
 
 
@@ -78,7 +82,9 @@ def test_the_command_shows_a_damaged_checkpoint_and_resumes_from_the_one_before(
             tables,
             output=tmp_path / "run",
             observers=[recorder],
-            cancelled=lambda: sum(type(event).__name__ == "Evaluation" for event in recorder.events) == 2,
+            cancelled=lambda: (
+                sum(type(event).__name__ == "Evaluation" for event in recorder.events) == 2
+            ),
         )
     steps = sorted((tmp_path / "run" / "checkpoints").iterdir())
     if len(steps) < 2:
@@ -95,9 +101,15 @@ def test_a_run_is_shown_in_a_line(tiny_pipeline: Any, tmp_path: Path) -> None:
     assert repr(run) == f"Run(path={tmp_path / 'run'!r}, outcome='trained', generations=<3 texts>)"
 
 
-@pytest.mark.parametrize(("application", "drawn"), [("IPKernelApp", True), ("TerminalIPythonApp", False)])
+@pytest.mark.parametrize(
+    ("application", "drawn"), [("IPKernelApp", True), ("TerminalIPythonApp", False)]
+)
 def test_a_notebook_gets_a_bar_though_it_is_not_a_terminal(
-    tiny_pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, application: str, drawn: bool
+    tiny_pipeline: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    application: str,
+    drawn: bool,
 ) -> None:
     shell = types.SimpleNamespace(config={application: {}})
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))

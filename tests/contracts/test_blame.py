@@ -89,8 +89,14 @@ def engine(tokenizer: Any = CharTokenizer, sampler: Any = None) -> textgen.Engin
         (Forgetful, "saved and loaded"),
         (Unwritable, "to_dict"),
         (Failing, "failed in fit: KeyError: 'lost'"),
-        (Speechless, "cannot be used: what `build` made is of type Speechless, which has no method 'to_dict'"),
-        (Whole, "cannot be used: what `build` made is of type Whole, which has no method 'incremental_decoder'"),
+        (
+            Speechless,
+            "cannot be used: what `build` made is of type Speechless, which has no method 'to_dict'",
+        ),
+        (
+            Whole,
+            "cannot be used: what `build` made is of type Whole, which has no method 'incremental_decoder'",
+        ),
     ],
 )
 def test_a_tokenizer_is_blamed(
@@ -107,7 +113,9 @@ def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(
     tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:
     tables = {**tiny_pipeline(text="a quick model\n" * 300 + "zzz\n"), "tokenizer": {"type": "odd"}}
-    with pytest.raises(textgen.ContractError, match=r"'odd' encodes to ids from 1 to 14, outside 0 to 13$") as caught:
+    with pytest.raises(
+        textgen.ContractError, match=r"'odd' encodes to ids from 1 to 14, outside 0 to 13$"
+    ) as caught:
         engine(Narrow).run(tables, output=tmp_path / "run")
     assert (caught.value.distribution, caught.value.component) == ("textgen-odd", "odd")
 
@@ -144,7 +152,9 @@ def forgetting_to_return(logits: Any, history: Any) -> Any:
 
 @pytest.mark.fault(30)
 @pytest.mark.parametrize("sampler", [raising, Misdeclared(), Overreaching(), forgetting_to_return])
-def test_a_sampler_is_blamed(sampler: Any, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_a_sampler_is_blamed(
+    sampler: Any, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
     tables = {**tiny_pipeline(), "sampler": [{"type": "odd"}]}
     with pytest.raises(textgen.ContractError, match="sampler 'odd'") as caught:
         engine(sampler=sampler).run(tables, output=tmp_path / "run")
@@ -161,7 +171,11 @@ def test_a_sampler_is_blamed(sampler: Any, tmp_path: Path, tiny_pipeline: Callab
     ],
 )
 def test_a_sampler_that_reads_what_it_has_not_announced_is_told_so(
-    announced: str, read: Any, needed: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+    announced: str,
+    read: Any,
+    needed: str,
+    tmp_path: Path,
+    tiny_pipeline: Callable[..., dict[str, Any]],
 ) -> None:
     def sampler(logits: Any, history: Any) -> Any:
         return logits - read(history)
@@ -177,7 +191,8 @@ def test_a_torch_module_without_the_methods_of_a_model_is_told_where_they_are(
 ) -> None:
     module = types.SimpleNamespace(forward=lambda tokens, state=None: None)
     with pytest.raises(
-        textgen.ContractError, match=r"no method 'decoder'; .* inherits from textgen\.gradient\.Gradient"
+        textgen.ContractError,
+        match=r"no method 'decoder'; .* inherits from textgen\.gradient\.Gradient",
     ):
         run_with("model", lambda context: module, tiny_pipeline(), tmp_path)
 
@@ -234,7 +249,9 @@ def test_a_decoder_that_lacks_a_method_is_blamed(lacking: str, finished_run: Pat
     generator = attrs.evolve(generator, model=Model(), chain=chain)
 
     def use_all() -> None:
-        list(generator.generate_many(["the ", "a"], max_new_tokens=3, stop_tokens=[0], batch_size=2))
+        list(
+            generator.generate_many(["the ", "a"], max_new_tokens=3, stop_tokens=[0], batch_size=2)
+        )
         state = generator.generate("the ", max_new_tokens=3, keep_state=True).state
         generator.generate(max_new_tokens=3, state=state)
         generator.score("the traveller")
@@ -256,16 +273,22 @@ def test_a_sampler_that_is_gone_is_asked_for_whatever_options_are_given(
     def unchanged(logits: Any, history: Any) -> Any:
         return logits
 
-    run = engine(sampler=unchanged).run({**tiny_pipeline(), "sampler": [{"type": "odd"}]}, output=tmp_path / "run")
+    run = engine(sampler=unchanged).run(
+        {**tiny_pipeline(), "sampler": [{"type": "odd"}]}, output=tmp_path / "run"
+    )
     for options in ((), ("--temperature", "0.5")):
-        missing = run_textgen("generate", run.path, "--max-new-tokens", "5", *options, folder=tmp_path)
+        missing = run_textgen(
+            "generate", run.path, "--max-new-tokens", "5", *options, folder=tmp_path
+        )
         assert (missing.returncode, missing.stdout) == (2, "")
         assert "textgen-odd 2.1" in missing.stderr
         assert "pip install textgen-odd" in missing.stderr
 
 
 def test_many_prompts_are_not_one_string(finished_run: Path) -> None:
-    with pytest.raises(textgen.UsageError, match=r"prompts: expected a list; for one, write \[prompt\]"):
+    with pytest.raises(
+        textgen.UsageError, match=r"prompts: expected a list; for one, write \[prompt\]"
+    ):
         textgen.load(finished_run).generate_many("The")
 
 
@@ -284,7 +307,10 @@ def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
     plugins = both.plugins()
     assert isinstance(plugins, textgen.PluginSet)
     plugins.register(Other, "other", distribution="textgen-other", version="1.0")
-    assert both.load(run.path).generate("", max_new_tokens=5).text == run.generator.generate("", max_new_tokens=5).text
+    assert (
+        both.load(run.path).generate("", max_new_tokens=5).text
+        == run.generator.generate("", max_new_tokens=5).text
+    )
 
 
 # What authors forget first.
@@ -307,7 +333,9 @@ def engine_with(kind: str, made: Any) -> textgen.Engine:
     return textgen.Engine(plugins)
 
 
-def run_with(kind: str, made: Any, tables: dict[str, Any], tmp_path: Path, **more: Any) -> textgen.Run:
+def run_with(
+    kind: str, made: Any, tables: dict[str, Any], tmp_path: Path, **more: Any
+) -> textgen.Run:
     """Run `tables` with `odd` as their component of a kind."""
     odd: Any = [{"type": "odd"}] if kind in ("sampler", "observer") else {"type": "odd"}
     return engine_with(kind, made).run({**tables, **more, kind: odd}, output=tmp_path / "run")
@@ -329,18 +357,31 @@ PIECE = "the time traveller smiled, and the clock of the hall struck the hour.\n
 @pytest.mark.parametrize(
     ("give", "said"),
     [
-        (lambda: iter([PIECE.encode()]), "corpus 'odd' yielded bytes from read, and must yield pieces of str"),
+        (
+            lambda: iter([PIECE.encode()]),
+            "corpus 'odd' yielded bytes from read, and must yield pieces of str",
+        ),
         (lambda: None, "corpus 'odd' gave None from read; is a `yield` or `return` missing?"),
-        (lambda: PIECE, "corpus 'odd' gave a str from read, and must yield pieces; write `yield` in place of `return`"),
+        (
+            lambda: PIECE,
+            "corpus 'odd' gave a str from read, and must yield pieces; write `yield` in place of `return`",
+        ),
         (
             lambda: 1 / 0,
             "corpus 'odd' failed in read: ZeroDivisionError: division by zero (tests/contracts/test_blame.py:",
         ),
-        (lambda: sys.exit("enough"), "corpus 'odd' failed in read: SystemExit: enough (tests/contracts/test_blame.py:"),
+        (
+            lambda: sys.exit("enough"),
+            "corpus 'odd' failed in read: SystemExit: enough (tests/contracts/test_blame.py:",
+        ),
     ],
 )
 def test_a_corpus_is_blamed_for_what_it_reads(
-    give: Any, said: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    give: Any,
+    said: str,
+    tmp_path: Path,
+    tiny_pipeline: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     with pytest.raises(textgen.ContractError) as caught:
@@ -355,7 +396,10 @@ def test_a_corpus_that_draws_another_text_each_time_is_named(
     said = r"corpus 'odd' of plugin 'odd' \(textgen-odd 2\.1\) gave another text when it was"
     with pytest.raises(textgen.CorpusError, match=said):
         run_with(
-            "corpus", lambda context: Reading(lambda: iter([PIECE, f"{next(numbers)}"])), tiny_pipeline(), tmp_path
+            "corpus",
+            lambda context: Reading(lambda: iter([PIECE, f"{next(numbers)}"])),
+            tiny_pipeline(),
+            tmp_path,
         )
 
 
@@ -381,7 +425,10 @@ class Training:
     ("changed", "said"),
     [
         ({"train": lambda *_: None}, "gave None from train; is a `yield` missing?"),
-        ({"train": lambda *_: iter([2.5])}, "yielded float from train, and must yield StepDone, Evaluated and Settled"),
+        (
+            {"train": lambda *_: iter([2.5])},
+            "yielded float from train, and must yield StepDone, Evaluated and Settled",
+        ),
         (
             {"train": lambda *_: iter([None])},
             "yielded NoneType from train, and must yield StepDone, Evaluated and Settled",
@@ -398,7 +445,9 @@ def test_a_trainer_is_told_what_it_forgot(
     assert f"plugin 'odd' (textgen-odd 2.1): trainer 'odd' {said}" in str(caught.value)
 
 
-def test_a_from_dict_without_a_return_is_named(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_a_from_dict_without_a_return_is_named(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
     forgetful = type("Forgetful", (CharTokenizer,), {"from_dict": lambda self, state: None})
     said = "'odd' gave from from_dict what is None; is a `return` missing"
     with pytest.raises(textgen.ContractError, match=said):
@@ -406,15 +455,24 @@ def test_a_from_dict_without_a_return_is_named(tmp_path: Path, tiny_pipeline: Ca
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "sampler", "trainer", "corpus"])
-def test_a_class_is_no_instance(kind: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
-    classes = {"tokenizer": CharTokenizer, "sampler": Overreaching, "trainer": Training, "corpus": Reading}
+def test_a_class_is_no_instance(
+    kind: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    classes = {
+        "tokenizer": CharTokenizer,
+        "sampler": Overreaching,
+        "trainer": Training,
+        "corpus": Reading,
+    }
     name = classes[kind].__name__
     said = rf"what `build` made is the class {name} itself, and must be an instance; is `{name}\(…\)` meant\?"
     with pytest.raises(textgen.ContractError, match=said):
         run_with(kind, lambda context: classes[kind], tiny_pipeline(), tmp_path)
 
 
-def test_a_forward_that_gives_no_state_is_named(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_a_forward_that_gives_no_state_is_named(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
     rnn = textgen.PluginSet.discover().find("model", "rnn")
     assert isinstance(rnn, Offer)
 
@@ -429,7 +487,10 @@ def test_a_forward_that_gives_no_state_is_named(tmp_path: Path, tiny_pipeline: C
 
     with pytest.raises(textgen.ContractError) as caught:
         run_with("model", build, tiny_pipeline(), tmp_path)
-    assert "model 'odd' gave Tensor from forward, and must give logits and the state after them" in str(caught.value)
+    assert (
+        "model 'odd' gave Tensor from forward, and must give logits and the state after them"
+        in str(caught.value)
+    )
 
 
 def leaving(*_: Any) -> Any:
@@ -439,7 +500,11 @@ def leaving(*_: Any) -> Any:
 @pytest.mark.parametrize(
     ("kind", "made", "doing"),
     [
-        ("tokenizer", lambda context: type("Leaving", (CharTokenizer,), {"encode": leaving})(CharConfig()), "encode"),
+        (
+            "tokenizer",
+            lambda context: type("Leaving", (CharTokenizer,), {"encode": leaving})(CharConfig()),
+            "encode",
+        ),
         ("sampler", lambda context: leaving, "sampling"),
         ("corpus", leaving, ""),
     ],
@@ -447,12 +512,18 @@ def leaving(*_: Any) -> Any:
 def test_a_component_that_exits_is_blamed(
     kind: str, made: Any, doing: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:
-    said = f"{kind} 'odd' failed in {doing}: SystemExit" if doing else "corpus 'odd' cannot be built: SystemExit"
+    said = (
+        f"{kind} 'odd' failed in {doing}: SystemExit"
+        if doing
+        else "corpus 'odd' cannot be built: SystemExit"
+    )
     with pytest.raises(textgen.ContractError, match=said):
         run_with(kind, made, tiny_pipeline(), tmp_path)
 
 
-def test_an_observer_that_exits_is_left_out(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_an_observer_that_exits_is_left_out(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
     watching = types.SimpleNamespace(observe=leaving)
     with pytest.warns(
         textgen.PluginWarning, match=r"\(textgen-odd 2\.1\) failed and is left out: SystemExit"
@@ -467,9 +538,13 @@ def test_a_hook_that_asks_for_an_argument_is_refused_as_pluggy_words_it() -> Non
         return []
 
     plugins = textgen.PluginSet()
-    said = "declared in the hookimpl but can not be found in the hookspec; a hook takes no arguments"
+    said = (
+        "declared in the hookimpl but can not be found in the hookspec; a hook takes no arguments"
+    )
     with pytest.warns(textgen.PluginWarning, match=said):
-        plugins.register(types.SimpleNamespace(textgen_samplers=hookimpl(textgen_samplers)), "asking")
+        plugins.register(
+            types.SimpleNamespace(textgen_samplers=hookimpl(textgen_samplers)), "asking"
+        )
 
 
 class Decoding:
@@ -492,14 +567,28 @@ class Decoding:
 @pytest.mark.parametrize(
     ("kind", "made", "said"),
     [
-        ("sampler", lambda context: raising, "sampler 'odd' failed in sampling: RuntimeError: out of order"),
-        ("sampler", lambda context: forgetting_to_return, "sampler 'odd' gave None, and must give logits"),
+        (
+            "sampler",
+            lambda context: raising,
+            "sampler 'odd' failed in sampling: RuntimeError: out of order",
+        ),
+        (
+            "sampler",
+            lambda context: forgetting_to_return,
+            "sampler 'odd' gave None, and must give logits",
+        ),
         (
             "model",
-            lambda context: Decoding(lambda self, tokens: np.zeros((1, 2), np.float32), context.vocab_size),
+            lambda context: Decoding(
+                lambda self, tokens: np.zeros((1, 2), np.float32), context.vocab_size
+            ),
             "model 'odd' gave logits of shape (1, 2), and must give (1, ",
         ),
-        ("model", lambda context: Decoding(leaving, context.vocab_size), "model 'odd' failed in decoding: SystemExit"),
+        (
+            "model",
+            lambda context: Decoding(leaving, context.vocab_size),
+            "model 'odd' failed in decoding: SystemExit",
+        ),
     ],
 )
 def test_what_cannot_generate_is_blamed_before_a_step_is_trained(
@@ -536,7 +625,11 @@ def test_a_model_may_want_to_be_trained_before_it_generates(
         @staticmethod
         @hookimpl
         def textgen_models() -> list[Component]:
-            return [Component("odd", NoOptions, lambda config, context: Decoding(extend, context.vocab_size))]
+            return [
+                Component(
+                    "odd", NoOptions, lambda config, context: Decoding(extend, context.vocab_size)
+                )
+            ]
 
         @staticmethod
         @hookimpl

@@ -58,11 +58,17 @@ class Closings:
         self.closed: list[Wrapped] = []
 
     def plugin(self) -> Any:
-        return type("Plugin", (), {hook: self._hook(hook, kind) for hook, kind in HOOKS.items() if kind in KINDS})
+        return type(
+            "Plugin",
+            (),
+            {hook: self._hook(hook, kind) for hook, kind in HOOKS.items() if kind in KINDS},
+        )
 
     def _hook(self, hook: str, kind: str) -> Any:
         def build(config: Any, context: textgen.BuildContext) -> Any:
-            return Wrapped(kind, textgen.Engine(context.plugins).build(kind, INNER[kind], context), self)
+            return Wrapped(
+                kind, textgen.Engine(context.plugins).build(kind, INNER[kind], context), self
+            )
 
         def offer() -> list[Component]:
             return [Component("wrapped", NoOptions, build)]
@@ -100,8 +106,12 @@ def test_all_are_closed_once_when_a_run_ends(tmp_path: Path) -> None:
     closings = Closings()
     run = closings.engine().run(tables(tmp_path))
     assert {each.kind for each in closings.closed} == set(KINDS)
-    closings.check("model", "sampler", "tokenizer", "tokenizer")  # those of Run.generator, and what it was loaded by
-    assert len(run.generator.generate("The", max_new_tokens=3, temperature=0.5).text) == 3  # with a chain of its own
+    closings.check(
+        "model", "sampler", "tokenizer", "tokenizer"
+    )  # those of Run.generator, and what it was loaded by
+    assert (
+        len(run.generator.generate("The", max_new_tokens=3, temperature=0.5).text) == 3
+    )  # with a chain of its own
     run.generator.close()
     run.generator.close()
     closings.check()
@@ -174,7 +184,10 @@ def test_what_fails_to_close_is_a_warning_and_the_others_are_closed(tmp_path: Pa
     said = [str(warning.message) for warning in warned]
     for kind in ("model", "observer"):
         begins = f"{kind} 'wrapped' of plugin 'wrapped'"
-        assert any(text.startswith(begins) and "failed in close: OSError: cannot let go" in text for text in said)
+        assert any(
+            text.startswith(begins) and "failed in close: OSError: cannot let go" in text
+            for text in said
+        )
 
 
 def test_what_the_caller_made_the_caller_closes(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def engine(kind: str, build: Any) -> textgen.Engine:
 
 def run_with(kind: str, made: Any, tables: dict[str, Any], tmp_path: Path) -> textgen.Run:
     odd: Any = [{"type": "odd"}] if kind in ("sampler", "observer") else {"type": "odd"}
-    return engine(kind, lambda config, context: made).run({**tables, kind: odd}, output=tmp_path / "run")
+    return engine(kind, lambda config, context: made).run(
+        {**tables, kind: odd}, output=tmp_path / "run"
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,8 @@ def test_what_can_be_called_is_called(tiny_pipeline: Make, tmp_path: Path) -> No
         def observe(self, happened: Any, _when: str = "now") -> None:
             seen.append(happened)
 
-    run_with("sampler", with_more(lambda more, these, _: these), tiny_pipeline(), tmp_path / "first")
+    run_with(
+        "sampler", with_more(lambda more, these, _: these), tiny_pipeline(), tmp_path / "first"
+    )
     run_with("observer", Named(), tiny_pipeline(), tmp_path / "second")
     assert any(isinstance(event, Evaluation) for event in seen)

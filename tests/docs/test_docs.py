@@ -19,11 +19,22 @@ from textgen.tools.describe import describe
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
-    *("index.md", "quickstart.md", "corpora.md", "pipelines.md", "training.md", "comparing-runs.md", "mixtures.md"),
+    *(
+        "index.md",
+        "quickstart.md",
+        "corpora.md",
+        "pipelines.md",
+        "training.md",
+        "comparing-runs.md",
+        "mixtures.md",
+    ),
     *("verifying.md", "untrusted-runs.md", "scaling.md"),
     *("writing-plugins.md", "hooks.md", "python-api.md", "architecture.md", "seed.md"),
 )
-FENCE = re.compile(r"^(?P<mark><!-- run -->\s*\n+)?```(?P<language>\w+)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?P<mark><!-- run -->\s*\n+)?```(?P<language>\w+)\n(?P<body>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 def hooks() -> dict[str, str]:
@@ -77,7 +88,9 @@ def components() -> Iterator[Any]:
 def test_every_built_in_component_and_option_is_described(component: dict[str, Any]) -> None:
     assert component["summary"].endswith("."), component["summary"]
     for option in component["options"]:
-        assert option["help"].strip(), f"{component['kind']} {component['name']}: {option['name']} has no help"
+        assert option["help"].strip(), (
+            f"{component['kind']} {component['name']}: {option['name']} has no help"
+        )
 
 
 @pytest.mark.parametrize(("body", "run"), fences("toml"))
@@ -87,7 +100,9 @@ def test_every_toml_block_is_toml_and_every_whole_pipeline_passes(body: str, run
         Engine().pipeline(tables)
 
 
-@pytest.mark.parametrize("path", sorted((DOCS / "pipelines").glob("*.toml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((DOCS / "pipelines").glob("*.toml")), ids=lambda path: path.name
+)
 def test_every_example_pipeline_passes(path: Path) -> None:
     Engine().pipeline(path)
 
@@ -98,7 +113,9 @@ def test_every_python_block_compiles(body: str, run: bool) -> None:
         compile(body, "block", "exec")
 
 
-@pytest.mark.parametrize("body", [pytest.param(p.values[0], id=p.id) for p in fences("python") if p.values[1]])
+@pytest.mark.parametrize(
+    "body", [pytest.param(p.values[0], id=p.id) for p in fences("python") if p.values[1]]
+)
 def test_every_block_marked_to_run_runs(body: str, tmp_path: Path) -> None:
     (tmp_path / "block.py").write_text(body, encoding="utf-8")
     done = run_with_torch("-W", "error", "block.py", folder=tmp_path)

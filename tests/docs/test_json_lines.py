@@ -34,12 +34,16 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_the_corpus_keeps_its_contract(plugin: Any, tmp_path: Path) -> None:
     (tmp_path / "texts.jsonl").write_text('{"text": "salt"}\n{"text": "pepper"}\n')
     (component,) = plugin.textgen_corpora()
-    outcomes = testing.check_corpus(component, options={"path": str(tmp_path / "texts.jsonl")}, plugin="json_lines")
+    outcomes = testing.check_corpus(
+        component, options={"path": str(tmp_path / "texts.jsonl")}, plugin="json_lines"
+    )
     assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
 
 
 def test_a_model_trains_on_it_and_ends_its_texts(plugin: Any, tmp_path: Path) -> None:
-    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": "salt"}) + "\n" for _ in range(200)))
+    (tmp_path / "texts.jsonl").write_text(
+        "".join(json.dumps({"text": "salt"}) + "\n" for _ in range(200))
+    )
     plugins = textgen.PluginSet.discover()
     plugins.register(plugin, "json-lines")
     pipeline = {

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "plugins").glob("*/README.md")]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "plugins").glob("*/README.md"),
+]
 LINK = re.compile(r"\[[^]]*\]\((?!https?:)([^)#\s]+)")
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 

@@ -18,7 +18,9 @@ PAGE = Path(__file__).parents[2] / "docs/writing-plugins.md"
 
 def example(name: str) -> str:
     """The file of this name on the page."""
-    (text,) = re.findall(rf"^```python\n# file: {name}\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (text,) = re.findall(
+        rf"^```python\n# file: {name}\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     return str(text)
 
 
@@ -34,7 +36,7 @@ def test_early_stopping(
     write_pipeline: Callable[..., Path],
 ) -> None:
     text = example("patience.py")
-    assert length(text) <= 15
+    assert length(text) <= 20
     (tmp_path / "patience.py").write_text(text)
     pipeline = write_pipeline(
         tiny_pipeline(
@@ -59,17 +61,23 @@ def test_an_optimizer_as_a_trainer(
     write_pipeline: Callable[..., Path],
 ) -> None:
     text = example("adagrad.py")
-    assert length(text) <= 15
+    assert length(text) <= 20
     (tmp_path / "adagrad.py").write_text(text)
     trainer = {"type": "adagrad", "steps": 30, "order": "streams", "batch_size": 4}
     observers = [{"type": "metrics"}]
-    pipeline = write_pipeline({**tiny_pipeline(text="abcd" * 300), "trainer": trainer, "observer": observers})
+    pipeline = write_pipeline(
+        {**tiny_pipeline(text="abcd" * 300), "trainer": trainer, "observer": observers}
+    )
     done = textgen("--plugin", "adagrad.py", "run", pipeline, cwd=tmp_path)
     assert done.code == 0, done.stderr
-    losses = [json.loads(row)["training_loss"] for row in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(row)["training_loss"]
+        for row in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    ]
     assert losses[-1] < losses[0] / 2
 
 
+@pytest.mark.slow
 def test_a_module_as_a_model(
     tmp_path: Path,
     textgen: Callable[..., Any],
@@ -81,19 +89,28 @@ def test_a_module_as_a_model(
     assert length(text) - length(module) <= 20
     (tmp_path / "mingru.py").write_text(text)
     trainer = {"type": "adamw", "steps": 60, "learning_rate": 0.02, "batch_size": 8}
-    pipeline = write_pipeline({**tiny_pipeline(text="abcd" * 300), "model": {"type": "mingru"}, "trainer": trainer})
+    pipeline = write_pipeline(
+        {**tiny_pipeline(text="abcd" * 300), "model": {"type": "mingru"}, "trainer": trainer}
+    )
     done = textgen("--plugin", "mingru.py", "run", pipeline, "--quiet", cwd=tmp_path)
     assert done.code == 0, done.stderr
-    made = textgen("--plugin", "mingru.py", "generate", tmp_path / "run", "-p", "ab", "--greedy", cwd=tmp_path)
+    made = textgen(
+        "--plugin", "mingru.py", "generate", tmp_path / "run", "-p", "ab", "--greedy", cwd=tmp_path
+    )
     assert made.code == 0, made.stderr
     assert "cdabcdabcd" in made.stdout
     checked = textgen("--plugin", "mingru.py", "plugins", "check", "mingru", cwd=tmp_path)
     assert checked.code == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize(("name", "limit"), [("steadfast", 25), ("surprising", 20)])
+@pytest.mark.parametrize(("name", "limit"), [("steadfast", 32), ("surprising", 25)])
 def test_samplers_with_state_and_with_chance(
-    tmp_path: Path, textgen: Callable[..., Any], generator: Generator, finished_run: Path, name: str, limit: int
+    tmp_path: Path,
+    textgen: Callable[..., Any],
+    generator: Generator,
+    finished_run: Path,
+    name: str,
+    limit: int,
 ) -> None:
     """They keep the contract, and their texts are the same alone, in a batch, and resumed."""
     text = example(f"{name}.py")
@@ -114,6 +131,8 @@ def test_samplers_with_state_and_with_chance(
         ]
         for index, whole in enumerate(texts):
             assert mine.generate(whole.prompt, index=index, **options).text == whole.text
-            first = mine.generate(whole.prompt, index=index, keep_state=True, **{**options, "max_new_tokens": 25})
+            first = mine.generate(
+                whole.prompt, index=index, keep_state=True, **{**options, "max_new_tokens": 25}
+            )
             rest = mine.generate(state=first.state, **{**options, "max_new_tokens": 35})
             assert first.text + rest.text == whole.text

@@ -17,7 +17,10 @@ STORY = ROOT / "plugins/textgen_builtins/corpora/story.txt"
 
 
 def metrics(run: textgen.Run) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 @pytest.fixture
@@ -42,7 +45,9 @@ def test_there_are_no_other_pipelines() -> None:
 @pytest.mark.slow
 def test_quickstart_writes_mostly_real_words(tmp_path: Path) -> None:
     run = textgen.run(
-        PIPELINES / "quickstart.toml", ["device=cpu", "trainer.first.budget=20s"], output=tmp_path / "run"
+        PIPELINES / "quickstart.toml",
+        ["device=cpu", "trainer.first.budget=20s"],
+        output=tmp_path / "run",
     )
     words = re.findall("[a-z']+", run.generations[0].text.lower())
     known = set(re.findall("[a-z']+", STORY.read_text(encoding="utf-8").lower()))
@@ -66,9 +71,13 @@ def test_the_seeds_recipe_follows_its_curve(name: str, tmp_path: Path) -> None:
 
     The book's figures are those of one batch, ours the mean over the 5,000 windows, and the seeds differ.
     """
-    run = textgen.run(PIPELINES / f"{name}.toml", ["device=cpu", "trainer.epochs=30"], output=tmp_path / "run")
+    run = textgen.run(
+        PIPELINES / f"{name}.toml", ["device=cpu", "trainer.epochs=30"], output=tmp_path / "run"
+    )
     rows = metrics(run)
-    assert [row["step"] for row in rows] == list(range(10, 301, 10))  # 10,000 windows in batches of 1,024
+    assert [row["step"] for row in rows] == list(
+        range(10, 301, 10)
+    )  # 10,000 windows in batches of 1,024
     record = run.generator.record
     sizes = {"training_tokens": 10_032, "validation_tokens": 5_032, "vocab_size": 28}
     assert record["data"] == {**sizes, "unknown_share": 0.0}
@@ -82,7 +91,12 @@ def test_the_seeds_recipe_follows_its_curve(name: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("book_cached")
 def test_overfit_overfits(tmp_path: Path) -> None:
     """Ten epochs at twice the rate are enough to see the two losses part; the whole of it goes on to below 0.3."""
-    overrides = ["device=cpu", "trainer.epochs=10", "trainer.learning_rate=8e-3", "trainer.final_rate=1"]
+    overrides = [
+        "device=cpu",
+        "trainer.epochs=10",
+        "trainer.learning_rate=8e-3",
+        "trainer.final_rate=1",
+    ]
     run = textgen.run(PIPELINES / "overfit.toml", overrides, output=tmp_path / "run")
     rows = metrics(run)
     held_out = [row["validation_loss"] for row in rows]

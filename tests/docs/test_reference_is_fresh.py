@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 DIRECTIVE = re.compile(r"^(```|:::)\{|^\.\. \w+::", re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_pages_are_fresh() -> None:
     done = subprocess.run(
         [sys.executable, "docs/reference.py", "--check"],
@@ -28,7 +31,11 @@ def test_the_pages_are_fresh() -> None:
 def test_no_page_shows_a_raw_directive() -> None:
     """GitHub and editors show Sphinx directives as they stand."""
     pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
-    raw = [str(page.relative_to(ROOT)) for page in pages if DIRECTIVE.search(page.read_text(encoding="utf-8"))]
+    raw = [
+        str(page.relative_to(ROOT))
+        for page in pages
+        if DIRECTIVE.search(page.read_text(encoding="utf-8"))
+    ]
     assert raw == []
 
 
@@ -42,7 +49,11 @@ def test_every_default_is_a_value() -> None:
 def test_a_type_alias_that_a_signature_names_is_defined() -> None:
     page = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
     declared = re.compile(r"^([A-Z]\w+): TypeAlias", re.MULTILINE)
-    aliases = {name for path in (ROOT / "textgen").rglob("*.py") for name in declared.findall(path.read_text("utf-8"))}
+    aliases = {
+        name
+        for path in (ROOT / "textgen").rglob("*.py")
+        for name in declared.findall(path.read_text("utf-8"))
+    }
     named = set(re.findall(r"\w+", "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))))
     assert {"FinishReason", "Overrides"} <= aliases & named
     assert aliases & named <= set(re.findall(r"^### `(\w+)`$", page, re.MULTILINE))

@@ -39,7 +39,9 @@ def follow(name: str, folder: Path) -> tuple[Path, Path]:
 
 def check(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
     """Its tests pass and its pipeline runs; return the run."""
-    tested = run_with_torch("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=project, site=[site])
+    tested = run_with_torch(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", folder=project, site=[site]
+    )
     assert tested.returncode == 0, tested.stdout
     done = run_textgen("run", "pipeline.toml", folder=project, site=[site])
     assert done.returncode == 0, done.stderr
@@ -49,14 +51,20 @@ def check(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
 def test_the_page_makes_a_sampler_and_a_model() -> None:
     assert {name: sorted(files) for name, (_, files) in chapters().items()} == {
         "textgen-steady": ["textgen_steady/__init__.py", "textgen_steady/sampler.py"],
-        "textgen-lookback": ["pipeline.toml", "textgen_lookback/__init__.py", "textgen_lookback/model.py"],
+        "textgen-lookback": [
+            "pipeline.toml",
+            "textgen_lookback/__init__.py",
+            "textgen_lookback/model.py",
+        ],
     }
 
 
 def sampler_with_option() -> str:
     """sampler.py with the field and the fragment that the page gives for it."""
     page = PAGE.read_text(encoding="utf-8")
-    (fragment,) = re.findall(r"^```python\n( +for age, token .*?)^```", page, re.MULTILINE | re.DOTALL)
+    (fragment,) = re.findall(
+        r"^```python\n( +for age, token .*?)^```", page, re.MULTILINE | re.DOTALL
+    )
     (field,) = re.findall(r"a field `(.+?)` comes after `penalty`", page)
     sampler = chapters()["textgen-steady"][1]["textgen_steady/sampler.py"]
     start = sampler.index(fragment.splitlines(keepends=True)[0])
@@ -64,12 +72,15 @@ def sampler_with_option() -> str:
     return edited.replace("    penalty: float\n", f"    penalty: float\n    {field}\n")
 
 
+@pytest.mark.slow
 def test_the_sampler_works(tmp_path: Path) -> None:
     """With the option that the page adds, and with the examples of the page on testing."""
     name = "textgen-steady"
     project, _ = follow(name, tmp_path)
     (project / "textgen_steady/sampler.py").write_text(sampler_with_option(), encoding="utf-8")
-    examples = re.findall(r"^```python\n(.*?)^```", TESTING.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    examples = re.findall(
+        r"^```python\n(.*?)^```", TESTING.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     for number, example in enumerate(examples):
         (project / f"tests/test_page_{number}.py").write_text(example, encoding="utf-8")
     assert len(examples) == 4
@@ -85,6 +96,7 @@ def test_the_sampler_works(tmp_path: Path) -> None:
     assert all(text[i] not in text[i - 10 : i] for i in range(10, len(text)))
 
 
+@pytest.mark.slow
 def test_every_step_of_the_sampler_runs_and_is_typed(tmp_path: Path) -> None:
     typed = importlib.util.find_spec("mypy") is not None
     arguments, files = chapters()["textgen-steady"]
@@ -101,10 +113,13 @@ def test_every_step_of_the_sampler_runs_and_is_typed(tmp_path: Path) -> None:
         done = run_textgen("run", "pipeline.toml", folder=project, site=[site])
         assert done.returncode == 0, done.stderr
         if typed:
-            checked = run_python("-m", "mypy", "--strict", "textgen_steady", "tests", folder=project, site=[])
+            checked = run_python(
+                "-m", "mypy", "--strict", "textgen_steady", "tests", folder=project, site=[]
+            )
             assert checked.returncode == 0, checked.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["textgen-lookback"])
 def test_the_model_works(tmp_path: Path, name: str) -> None:
     project, site = follow(name, tmp_path)

@@ -37,10 +37,23 @@ class Call:
         return f"{self.name} {self.path}" + (f" -> {self.target}" if self.target else "")
 
 
-def watch(root: Path, before: Callable[[Call], None], after: Callable[[Call], None] = lambda call: None) -> None:
+def watch(
+    root: Path, before: Callable[[Call], None], after: Callable[[Call], None] = lambda call: None
+) -> None:
     """Tell of every change under `root` in this process, from now on; `before` may raise in its place."""
     watcher = _Watcher(os.path.realpath(root), before, after)
-    for name in ("open", "write", "fsync", "ftruncate", "mkdir", "rmdir", "unlink", "remove", "rename", "replace"):
+    for name in (
+        "open",
+        "write",
+        "fsync",
+        "ftruncate",
+        "mkdir",
+        "rmdir",
+        "unlink",
+        "remove",
+        "rename",
+        "replace",
+    ):
         setattr(os, name, getattr(watcher, name)(getattr(os, name)))
     os.link = watcher.link(os.link)  # type: ignore[assignment]
     opened = watcher.opened()
@@ -80,7 +93,11 @@ class _Watcher:
 
             name = self._name(path, dir_fd)
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if name is None or not writes or (not flags & os.O_TRUNC and self._exists(path, dir_fd)):
+            if (
+                name is None
+                or not writes
+                or (not flags & os.O_TRUNC and self._exists(path, dir_fd))
+            ):
                 return act()
             descriptor: int = self._around(Call("open", name), act)
             return descriptor
@@ -176,9 +193,16 @@ class _Watcher:
         def opener(path: Any, flags: int) -> int:
             return os.open(path, flags, 0o666)
 
-        def wrapped(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
+        def wrapped(
+            file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any
+        ) -> Any:
             writes = set(mode) & set("wax+")
-            if not writes or isinstance(file, int) or self._name(file) is None or options.get("opener"):
+            if (
+                not writes
+                or isinstance(file, int)
+                or self._name(file) is None
+                or options.get("opener")
+            ):
                 return real(file, mode, buffering, *rest, **options)
             raw = Raw(file, mode.replace("b", "").replace("t", ""), opener=opener)
             if buffering == 0:

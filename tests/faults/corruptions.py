@@ -53,7 +53,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "runs": ("runs", "."),
     "compare": ("compare", "run", "run"),
 }
-DESCRIBING = ("verify", "repair", "runs", "compare")  # which meet all files, and say what is in them
+DESCRIBING = (
+    "verify",
+    "repair",
+    "runs",
+    "compare",
+)  # which meet all files, and say what is in them
 # Which commands meet which file; a name with a slash is a folder and all in it.
 MEET: dict[str, dict[str, tuple[str, ...]]] = {
     "finished": {
@@ -138,7 +143,13 @@ def _tables(place: Path) -> dict[str, Any]:
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "momentum": 0.9, "epochs": 2, "batch_size": 16, "order": "streams"},
+        "trainer": {
+            "type": "sgd",
+            "momentum": 0.9,
+            "epochs": 2,
+            "batch_size": 16,
+            "order": "streams",
+        },
         "checkpoint": {"seconds": 0},
         "sampler": [{"type": "temperature", "temperature": 0.8}],
         "observer": [{"type": "metrics"}, {"type": "samples"}, {"type": "loss-plot"}],
@@ -146,7 +157,9 @@ def _tables(place: Path) -> dict[str, Any]:
     }
 
 
-def files_of(place: Path, subject: str, draw: random.Random) -> Iterator[tuple[str, tuple[str, ...]]]:
+def files_of(
+    place: Path, subject: str, draw: random.Random
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each file and folder of a subject that may be spoilt, and the commands that meet it."""
     for name, commands in MEET[subject].items():
         path = place / subject / ("" if name == "state.safetensors" else "run") / name
@@ -162,7 +175,16 @@ def cases(place: Path, count: int, seed: int) -> list[Case]:
             for file, commands in files_of(place, subject, draw):
                 for mutation in applicable(place / subject / file):
                     sealed = draw.random() < 0.5
-                    made.append(Case(subject, file, mutation, draw.choice(commands), sealed, draw.randrange(10**9)))
+                    made.append(
+                        Case(
+                            subject,
+                            file,
+                            mutation,
+                            draw.choice(commands),
+                            sealed,
+                            draw.randrange(10**9),
+                        )
+                    )
     draw.shuffle(made)
     return made[:count]
 
@@ -193,7 +215,9 @@ def start(case: Case | None, command: str, subjects: Path, place: Path) -> int:
     try:
         os.setpgid(0, 0)
         outside = place / "outside"
-        shutil.copytree(subjects / (case.subject if case else place.name.partition("-")[0]), place / "in")
+        shutil.copytree(
+            subjects / (case.subject if case else place.name.partition("-")[0]), place / "in"
+        )
         outside.mkdir()
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -210,7 +234,9 @@ def _execute(arguments: Sequence[str]) -> None:
     from textgen.cli import main
 
     space = (
-        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 0
+        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        if sys.platform == "linux"
+        else 0
     )
     resource.setrlimit(resource.RLIMIT_AS, (space + CEILING, space + CEILING))
     signal.alarm(SECONDS)  # which end it, as nobody handles them
@@ -229,7 +255,9 @@ def _execute(arguments: Sequence[str]) -> None:
 def finish(place: Path, status: int, memory: int) -> Ended:
     """How the process of a case ended, and nothing left of it."""
     weights = place / "in/run/model.safetensors"
-    stdout, stderr = ((place / name).read_bytes().decode(errors="replace") for name in ("stdout", "stderr"))
+    stdout, stderr = (
+        (place / name).read_bytes().decode(errors="replace") for name in ("stdout", "stderr")
+    )
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if _is_small_file(weights) else ""
     return Ended(os.waitstatus_to_exitcode(status), stdout, stderr, memory, sha256)
 
@@ -251,7 +279,11 @@ def verdict(case: Case, ended: Ended, normal: Ended, place: Path) -> str:
         return "read a file outside the run"
     if (extra := ended.memory - normal.memory) > MEMORY:
         return f"took {extra >> 20} MB more"
-    if outside := [path.name for path in (place / "outside").iterdir() if path.name not in ("original", "secret")]:
+    if outside := [
+        path.name
+        for path in (place / "outside").iterdir()
+        if path.name not in ("original", "secret")
+    ]:
         return f"wrote {outside} outside"
     names = _names(case)
     if ended.code:
@@ -260,16 +292,33 @@ def verdict(case: Case, ended: Ended, normal: Ended, place: Path) -> str:
         ended.stdout == normal.stdout and (case.command != "run" or ended.weights == normal.weights)
     )
     told = any(name in ended.stderr for name in names[:1])
-    sealed = case.sealed or (case.file == "state.safetensors" and case.mutation.startswith("values"))
+    sealed = case.sealed or (
+        case.file == "state.safetensors" and case.mutation.startswith("values")
+    )
     return "" if same or told or sealed else "gave another text or other weights without a word"
 
 
 def _names(case: Case) -> list[str]:
     """What an error may name: the file; where another no longer fits to it, that one; where it is no run, the run."""
-    others = ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json", "pipeline.toml", "run.json"]
-    others += ["holds a run of another pipeline"] * (case.file == "run/run.json")  # as it says it does
-    gone = ["has no checkpoint"] if case.file == "run/checkpoints" or case.file.count("/") == 2 else []
-    return [Path(case.file).name, *(others if case.sealed or case.mutation == "swapped" else []), *gone]
+    others = [
+        "model.safetensors",
+        "tokenizer.json",
+        "manifest.json",
+        "trainer.json",
+        "pipeline.toml",
+        "run.json",
+    ]
+    others += ["holds a run of another pipeline"] * (
+        case.file == "run/run.json"
+    )  # as it says it does
+    gone = (
+        ["has no checkpoint"] if case.file == "run/checkpoints" or case.file.count("/") == 2 else []
+    )
+    return [
+        Path(case.file).name,
+        *(others if case.sealed or case.mutation == "swapped" else []),
+        *gone,
+    ]
 
 
 # All of them.
@@ -305,7 +354,9 @@ def apart(act: Any) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def campaign(count: int, seed: int, jobs: int, folder: Path, only: str = "") -> tuple[list[str], Counter[str]]:
+def campaign(
+    count: int, seed: int, jobs: int, folder: Path, only: str = ""
+) -> tuple[list[str], Counter[str]]:
     """Run cases; what failed, and how many ended how."""
     subjects = folder / "subjects"
     subjects.mkdir()
@@ -313,7 +364,9 @@ def campaign(count: int, seed: int, jobs: int, folder: Path, only: str = "") -> 
     warm(subjects)
     normal = {}
     for subject, files in MEET.items():
-        for command in sorted({*DESCRIBING, *(command for commands in files.values() for command in commands)}):
+        for command in sorted(
+            {*DESCRIBING, *(command for commands in files.values() for command in commands)}
+        ):
             (place := folder / f"{subject}-{command}").mkdir()
             _, status, usage = os.wait4(start(None, command, subjects, place), 0)
             normal[subject, command] = finish(place, status, usage.ru_maxrss * 1024)
@@ -332,8 +385,14 @@ def campaign(count: int, seed: int, jobs: int, folder: Path, only: str = "") -> 
         pid, status, usage = os.wait3(0)
         case, place = running.pop(pid)
         ended = finish(place, status, usage.ru_maxrss * 1024)
-        fault = "" if ended.code == 77 else verdict(case, ended, normal[case.subject, case.command], place)
-        counts["failed" if fault else {0: "harmless", 77: "not applicable"}.get(ended.code, "detected")] += 1
+        fault = (
+            ""
+            if ended.code == 77
+            else verdict(case, ended, normal[case.subject, case.command], place)
+        )
+        counts[
+            "failed" if fault else {0: "harmless", 77: "not applicable"}.get(ended.code, "detected")
+        ] += 1
         if fault:
             failed.append(f"{case}: {fault}\n    code {ended.code}: {ended.stderr[-600:].strip()}")
         shutil.rmtree(place)
@@ -341,7 +400,9 @@ def campaign(count: int, seed: int, jobs: int, folder: Path, only: str = "") -> 
 
 def main() -> None:
     """The campaign on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.corruptions", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.corruptions", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--cases", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)

@@ -31,7 +31,14 @@ class File:
             return self.now
         if loss == "dropped":
             return self.synced
-        same = next((i for i, pair in enumerate(zip(self.now, self.synced, strict=False)) if pair[0] != pair[1]), None)
+        same = next(
+            (
+                i
+                for i, pair in enumerate(zip(self.now, self.synced, strict=False))
+                if pair[0] != pair[1]
+            ),
+            None,
+        )
         if same is None:
             same = min(len(self.now), len(self.synced))
         if loss == "zeros":
@@ -51,7 +58,9 @@ class Folder:
         return self.versions[-1]
 
     def change(self, **entries: File | Folder | None) -> None:
-        changed = {name: found for name, found in {**self.now, **entries}.items() if found is not None}
+        changed = {
+            name: found for name, found in {**self.now, **entries}.items() if found is not None
+        }
         self.versions.append(changed)
 
 
@@ -141,10 +150,16 @@ class Disk:
         for folder in found:  # which grows
             known = {id(other) for other in found}
             inner = [each for version in folder.versions for each in version.values()]
-            found += {id(each): each for each in inner if isinstance(each, Folder) and id(each) not in known}.values()
+            found += {
+                id(each): each
+                for each in inner
+                if isinstance(each, Folder) and id(each) not in known
+            }.values()
         return found
 
-    def states(self, seed: int, more: int) -> Iterator[tuple[str, list[tuple[str, File | Folder, bytes | None]]]]:
+    def states(
+        self, seed: int, more: int
+    ) -> Iterator[tuple[str, list[tuple[str, File | Folder, bytes | None]]]]:
         """What a power loss or a kill now may leave, each with its name; `more` of them by chance."""
         folders = self._folders()
         changed = [folder for folder in folders if len(folder.versions) > 1]
@@ -161,10 +176,16 @@ class Disk:
                     f"only folder {place} kept, data {loss}",
                     self._tree({**synced, id(folder): newest[id(folder)]}, [loss], draw),
                 )
-                yield f"only folder {place} lost, data {loss}", self._tree({**newest, id(folder): 0}, [loss], draw)
+                yield (
+                    f"only folder {place} lost, data {loss}",
+                    self._tree({**newest, id(folder): 0}, [loss], draw),
+                )
         for number in range(more):
             chosen = {id(folder): draw.randrange(len(folder.versions)) for folder in folders}
-            yield f"by chance, {number}", self._tree(chosen, ["kept", "dropped", "zeros", "anywhere"], draw)
+            yield (
+                f"by chance, {number}",
+                self._tree(chosen, ["kept", "dropped", "zeros", "anywhere"], draw),
+            )
 
     def _tree(
         self, versions: dict[int, int], losses: list[str], draw: random.Random

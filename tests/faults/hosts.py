@@ -38,7 +38,20 @@ def two_hosts() -> Iterator[None]:
         for name, _ in HOSTS:
             ip("netns", "add", name)
         (first, _), (second, _) = HOSTS
-        ip("link", "add", first, "netns", first, "type", "veth", "peer", "name", second, "netns", second)
+        ip(
+            "link",
+            "add",
+            first,
+            "netns",
+            first,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            second,
+            "netns",
+            second,
+        )
         for name, address in HOSTS:
             ip("-n", name, "address", "add", f"{address}/24", "dev", name)
             ip("-n", name, "link", "set", name, "up")
@@ -54,9 +67,21 @@ def start(place: int, folder: Path, output: str, timeout: float) -> subprocess.P
     name, _ = HOSTS[place]
     launcher = f"torch.distributed.run --nnodes=2 --node-rank={place} --nproc-per-node=1 --shutdown-timeout={SHUTDOWN}"
     where = f"--master-addr={HOSTS[0][1]} --master-port={PORT}"
-    command = ["ip", "netns", "exec", name, sys.executable, "-m", *f"{launcher} {where} -m textgen run".split()]
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        name,
+        sys.executable,
+        "-m",
+        *f"{launcher} {where} -m textgen run".split(),
+    ]
     # Without its name gloo takes the address of the machine's.
-    extra = {"OMP_NUM_THREADS": "1", "TEXTGEN_PROCESS_TIMEOUT": str(timeout), "GLOO_SOCKET_IFNAME": name}
+    extra = {
+        "OMP_NUM_THREADS": "1",
+        "TEXTGEN_PROCESS_TIMEOUT": str(timeout),
+        "GLOO_SOCKET_IFNAME": name,
+    }
     return piped([*command, "p.toml", "-q", "-o", output], folder, extra)
 
 
@@ -68,16 +93,25 @@ def ended(processes: list[subprocess.Popen[str]], seconds: float) -> list[list[s
     for process in processes:
         _, errors = process.communicate(timeout=max(1, until - time.monotonic()))
         lines = [line for line in errors.splitlines() if line.startswith("textgen: ")]
-        print(f"  exit {process.returncode} after {time.monotonic() - begun:.0f} s", *lines, sep="; ", flush=True)
+        print(
+            f"  exit {process.returncode} after {time.monotonic() - begun:.0f} s",
+            *lines,
+            sep="; ",
+            flush=True,
+        )
         said.append(lines)
     return said
 
 
 def main() -> None:
     """Run it all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--timeout", type=float, default=10)
-    parser.add_argument("--starting", type=float, default=60, help="timeout where nothing is to fail")
+    parser.add_argument(
+        "--starting", type=float, default=60, help="timeout where nothing is to fail"
+    )
     parser.add_argument("--steps", type=int, default=200)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as made, two_hosts():
@@ -100,7 +134,10 @@ def main() -> None:
             for process in processes:
                 process.kill()
         took = time.monotonic() - begun
-        print(f"  both had ended {took:.0f} s after the cut, {[len(lines) for lines in said]} lines", flush=True)
+        print(
+            f"  both had ended {took:.0f} s after the cut, {[len(lines) for lines in said]} lines",
+            flush=True,
+        )
         ip("-n", HOSTS[0][0], "link", "set", HOSTS[0][0], "up")
         print("with the link again:", flush=True)
         ended([start(place, folder, "cut", given.starting) for place in (0, 1)], STARTING)

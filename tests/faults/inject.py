@@ -53,7 +53,11 @@ def fault(kind: str, place: int, run: Path) -> Callable[[], None]:
             once(kind, run)
         elif call.name in ERRORS[kind]:
             number = getattr(errno, kind)
-            where = () if call.name in ("write", "truncate", "fsync") else (str(run.parent / call.path),)
+            where = (
+                ()
+                if call.name in ("write", "truncate", "fsync")
+                else (str(run.parent / call.path),)
+            )
             raise OSError(number, os.strerror(number), *where)
 
     def after(_: Call) -> None:
@@ -89,10 +93,18 @@ def wrong_end(kind: str, done: Done, step: int | None) -> str:
         return "" if done.code == -signal.SIGKILL else f"exit code {done.code}"
     if kind in SIGNALS:
         number = getattr(signal, kind.partition(" ")[0])
-        return "" if done.code in (0, 128 + number, -number) else f"exit code {done.code}: {done.stderr}"
+        return (
+            ""
+            if done.code in (0, 128 + number, -number)
+            else f"exit code {done.code}: {done.stderr}"
+        )
     if done.code not in (0, 1):
         return f"exit code {done.code}: {done.stderr}"
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("textgen: warning: the cache ")]
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith("textgen: warning: the cache ")
+    ]
     if done.code and (len(lines) != 1 or not lines[0].startswith("textgen: error: ")):
         return f"not one line: {done.stderr}"
     if not done.code or step is None or step == -1:
@@ -100,11 +112,17 @@ def wrong_end(kind: str, done: Done, step: int | None) -> str:
     if kind in ("moved", "removed"):
         # Once the run is finished, and generates, it is only said that there is none.
         gone = ("moved or removed", "it has no run.json", "it does not exist")
-        return "" if any(each in done.stderr for each in gone) else f"does not say that it was {kind}: {done.stderr}"
+        return (
+            ""
+            if any(each in done.stderr for each in gone)
+            else f"does not say that it was {kind}: {done.stderr}"
+        )
     kept = re.search(r"the checkpoint of step (\d+) is kept", done.stderr)
     # Where a file could not be opened only after what was done without one, the next checkpoint is complete by then.
     return (
-        "" if kept and int(kept[1]) >= step else f"the checkpoint of step {step} is not said to be kept: {done.stderr}"
+        ""
+        if kept and int(kept[1]) >= step
+        else f"the checkpoint of step {step} is not said to be kept: {done.stderr}"
     )
 
 
@@ -137,7 +155,9 @@ def places(calls: Log) -> list[int | None]:
     return steps
 
 
-def campaign(settings: list[Setting], kinds: tuple[str, ...], most: int | None, seconds: float, seed: int) -> int:
+def campaign(
+    settings: list[Setting], kinds: tuple[str, ...], most: int | None, seconds: float, seed: int
+) -> int:
     """Try faults of these kinds at all places, or so many of them, or for so long; return how many were wrong."""
     load_everything()
     begun, wrong, count = time.perf_counter(), 0, 0
@@ -152,9 +172,14 @@ def campaign(settings: list[Setting], kinds: tuple[str, ...], most: int | None, 
             count += 1
             if said := tried(stage, kind, place, step):
                 wrong += 1
-                print(f"{stage.setting.name}: {kind} at change {place} (step {step}): {said}", flush=True)
+                print(
+                    f"{stage.setting.name}: {kind} at change {place} (step {step}): {said}",
+                    flush=True,
+                )
     spent = time.perf_counter() - begun
-    print(f"{count} of {len(cases)} faults ({', '.join(kinds)}), {wrong} wrong, in {spent:.0f} s (seed {seed})")
+    print(
+        f"{count} of {len(cases)} faults ({', '.join(kinds)}), {wrong} wrong, in {spent:.0f} s (seed {seed})"
+    )
     return wrong
 
 
@@ -168,7 +193,17 @@ def main() -> None:
     parser.add_argument("--setting", action="append", choices=SETTINGS)
     options = parser.parse_args()
     settings = [SETTINGS[name] for name in options.setting or SETTINGS]
-    sys.exit(bool(campaign(settings, tuple(options.kind or KINDS), options.places, options.minutes * 60, options.seed)))
+    sys.exit(
+        bool(
+            campaign(
+                settings,
+                tuple(options.kind or KINDS),
+                options.places,
+                options.minutes * 60,
+                options.seed,
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,23 @@ Mutation: TypeAlias = Callable[[Path, random.Random, Path], bool | None]
 SECRET = "the owner's secret"
 ESCAPE = "\x1b]52;c;cm0gLXJmIC8=\x07\x1b[31m\u202e"  # as hostile names hold: clipboard, colour, direction
 VALUES: tuple[Any, ...] = (
-    *(None, True, -1, 0, 1.5, 2**53, 2**63, -(2**64), 10**400, math.nan, math.inf, 1e308, "", ESCAPE, "x" * 100_000),
+    *(
+        None,
+        True,
+        -1,
+        0,
+        1.5,
+        2**53,
+        2**63,
+        -(2**64),
+        10**400,
+        math.nan,
+        math.inf,
+        1e308,
+        "",
+        ESCAPE,
+        "x" * 100_000,
+    ),
     *(
         [],
         {},
@@ -83,7 +99,9 @@ BYTES: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "empty": lambda data, draw: b"",
     "doubled": lambda data, draw: data * 2,
     "zeros": lambda data, draw: bytes(len(data)),
-    "zeros at the end": lambda data, draw: data[: len(data) // 2] + bytes(len(data) - len(data) // 2),
+    "zeros at the end": lambda data, draw: (
+        data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
+    ),
     "noise": lambda data, draw: draw.randbytes(len(data)),
     "noise at the end": lambda data, draw: data + draw.randbytes(100),
     "html": lambda data, draw: b"<!DOCTYPE html>\n<html><body>404</body></html>",
@@ -96,16 +114,26 @@ BYTES: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "many lists": lambda data, draw: b"[" + b"[]," * 1_300_000 + b"[]]",
     "many objects": lambda data, draw: b'{"a":[' + b'{"b":0},' * 480_000 + b"0]}",
     "many strings": lambda data, draw: b'{"tokens":["<unk>"' + b',"abcdefg"' * 1_950_000 + b"]}",
-    "many keys": lambda data, draw: b'{"a":{"":0' + b"".join(b',"%x":0' % n for n in range(1_000_000)) + b"}}",
-    "long string": lambda data, draw: b'{"a":"' + b"a" * (19 << 20) + "\N{GRINNING FACE}".encode() + b'"}',
+    "many keys": lambda data, draw: (
+        b'{"a":{"":0' + b"".join(b',"%x":0' % n for n in range(1_000_000)) + b"}}"
+    ),
+    "long string": lambda data, draw: (
+        b'{"a":"' + b"a" * (19 << 20) + "\N{GRINNING FACE}".encode() + b'"}'
+    ),
     "huge integer": lambda data, draw: b'{"format_version": 1' + b"0" * 1_000_000 + b"}",
     "dotted": lambda data, draw: b"a." * 400_000 + b"a = 1",
     "deep toml": lambda data, draw: b"a = " + b"[" * 100_000,
     "header of 2^63": lambda data, draw: struct.pack("<Q", 2**63) + data[8:],
     "header of 4 GB": lambda data, draw: struct.pack("<Q", 2**32) + data[8:],
-    "header of lists": lambda data, draw: _with_header(b'{"a":[' + b"[]," * 4_000_000 + b"[]]}", b""),
+    "header of lists": lambda data, draw: _with_header(
+        b'{"a":[' + b"[]," * 4_000_000 + b"[]]}", b""
+    ),
     "million tensors": lambda data, draw: _with_header(
-        b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(260_000)) + b"}",
+        b"{"
+        + b",".join(
+            b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(260_000)
+        )
+        + b"}",
         b"",
     ),
 }
@@ -119,7 +147,9 @@ def _with_header(header: bytes, data: bytes) -> bytes:
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    keys = (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
     for key in keys:
         yield (*path, key)
         yield from _places(value[key], (*path, key))
@@ -156,7 +186,11 @@ def _json(path: Path, draw: random.Random, outside: Path) -> bool | None:
     if path.suffix == ".jsonl":
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         other = restructured(rows, draw)
-        path.write_text("".join(json.dumps(row) + "\n" for row in (other if isinstance(other, list) else [other])))
+        path.write_text(
+            "".join(
+                json.dumps(row) + "\n" for row in (other if isinstance(other, list) else [other])
+            )
+        )
         return None
     path.write_text(json.dumps(restructured(json.loads(path.read_bytes()), draw)))
     return None
@@ -166,8 +200,12 @@ def _toml(path: Path, draw: random.Random, outside: Path) -> bool | None:
     if path.suffix != ".toml":
         return False
     for _ in range(100):
-        with contextlib.suppress(TypeError, AttributeError, ValueError):  # what TOML has no word for
-            path.write_bytes(tomli_w.dumps(restructured(tomllib.loads(path.read_text()), draw)).encode())
+        with contextlib.suppress(
+            TypeError, AttributeError, ValueError
+        ):  # what TOML has no word for
+            path.write_bytes(
+                tomli_w.dumps(restructured(tomllib.loads(path.read_text()), draw)).encode()
+            )
             return None
     return False
 
@@ -193,7 +231,10 @@ def _tensors(change: Callable[[dict[str, Any], random.Random], None]) -> Mutatio
 
 
 def _promise(place: dict[str, Any], draw: random.Random) -> None:
-    place["header"][place["name"]]["shape"] = [draw.choice((2**31, 2**40, 2**62, 10**30)), *place["shape"]]
+    place["header"][place["name"]]["shape"] = [
+        draw.choice((2**31, 2**40, 2**62, 10**30)),
+        *place["shape"],
+    ]
 
 
 def _promise_bytes(place: dict[str, Any], draw: random.Random) -> None:
@@ -225,7 +266,9 @@ def _values(path: Path, draw: random.Random, outside: Path) -> bool | None:
     if is_state:
         ordered = {key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)}
         arrays["checksum"] = np.frombuffer(hashlib.sha256(bytes(save(ordered))).digest(), np.uint8)
-    path.write_bytes(bytes(save({key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)})))
+    path.write_bytes(
+        bytes(save({key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)}))
+    )
     return None
 
 
@@ -281,7 +324,9 @@ def _sparse(size: int, beginning: bytes = b"{") -> Callable[[Path, Path], None]:
 
 
 def _promised_hole(path: Path, outside: Path) -> None:
-    header = json.dumps({"weight": {"dtype": "F32", "shape": [1 << 28], "data_offsets": [0, 1 << 30]}}).encode()
+    header = json.dumps(
+        {"weight": {"dtype": "F32", "shape": [1 << 28], "data_offsets": [0, 1 << 30]}}
+    ).encode()
     _sparse((1 << 30) + 8 + len(header), _with_header(header, b""))(path, outside)
 
 
@@ -313,7 +358,11 @@ REPLACED: dict[str, Callable[[Path, Path], None]] = {
 
 def _swapped(path: Path, draw: random.Random, outside: Path) -> None:
     """Another file of the same run in its place."""
-    run = path.parent if path.parent.name == "run" else next((p for p in path.parents if p.name == "run"), path.parent)
+    run = (
+        path.parent
+        if path.parent.name == "run"
+        else next((p for p in path.parents if p.name == "run"), path.parent)
+    )
     others = sorted(other for other in run.rglob("*") if other.is_file() and other != path)
     if others:
         shutil.copyfile(draw.choice(others), path)
@@ -331,7 +380,9 @@ FOR_FILES: dict[str, Mutation] = {
     "swapped": _swapped,
 }
 FOR_FOLDERS: dict[str, Mutation] = {
-    name: _replaced(make) for name, make in REPLACED.items() if "hole" not in name and "nothing" not in name
+    name: _replaced(make)
+    for name, make in REPLACED.items()
+    if "hole" not in name and "nothing" not in name
 }
 
 
@@ -342,19 +393,29 @@ def applicable(path: Path) -> list[str]:
     kinds = {"json": (".json", ".jsonl"), "toml": (".toml",)}
     kinds |= dict.fromkeys(("values", "promise", "header"), (".safetensors",))
     first = {name: name.split()[0] for name in FOR_FILES}
-    return [name for name in FOR_FILES if path.suffix in kinds.get(first[name], (path.suffix,)) or " of " in name]
+    return [
+        name
+        for name in FOR_FILES
+        if path.suffix in kinds.get(first[name], (path.suffix,)) or " of " in name
+    ]
 
 
 def seal(path: Path, run: Path) -> None:
     """Put the checksum of a spoilt file where the run has that of the file, as somebody does it who means harm."""
-    holder = path.parent / "manifest.json" if path.parent.parent.name == "checkpoints" else run / "run.json"
+    holder = (
+        path.parent / "manifest.json"
+        if path.parent.parent.name == "checkpoints"
+        else run / "run.json"
+    )
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         record = json.loads(holder.read_bytes())
         if path.name in record["files"]:
             data = path.read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
             is_entry = isinstance(record["files"][path.name], dict)
-            record["files"][path.name] = {"bytes": len(data), "sha256": sha256} if is_entry else sha256
+            record["files"][path.name] = (
+                {"bytes": len(data), "sha256": sha256} if is_entry else sha256
+            )
         if record.pop("checksum", None) is not None:
             text = json.dumps(record, sort_keys=True, separators=(",", ":"))
             record["checksum"] = hashlib.sha256(text.encode()).hexdigest()

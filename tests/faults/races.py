@@ -20,7 +20,9 @@ from typing import Any
 
 import textgen
 
-TEXT = "".join(f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60))
+TEXT = "".join(
+    f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
+)
 
 
 class Fails:
@@ -52,7 +54,9 @@ def pipelines(folder: Path, *, extend: bool) -> dict[str, dict[str, Any]]:
     if extend:
         sgd = {"type": "sgd", "batch_size": 16, "learning_rate": 2.0}
         model = {"type": "rnn", "hidden_size": 8}
-        made |= {f"epoch {n}": tables(folder, model=model, trainer={**sgd, "epochs": n}) for n in (1, 2)}
+        made |= {
+            f"epoch {n}": tables(folder, model=model, trainer={**sgd, "epochs": n}) for n in (1, 2)
+        }
     return made
 
 
@@ -90,7 +94,9 @@ def main() -> int:
     """Run the campaign; 1 if a load raised, or was none of these runs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loads", type=int, default=2000)
-    parser.add_argument("--extend", action="store_true", help="train a network too, and go on with it; needs torch")
+    parser.add_argument(
+        "--extend", action="store_true", help="train a network too, and go on with it; needs torch"
+    )
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as place:
@@ -115,7 +121,9 @@ def main() -> int:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         replaced = (folder / "replaced").read_text()
-    print(f"{found.total()} loads in {time.perf_counter() - begun:.0f} s, while the run was replaced {replaced} times")
+    print(
+        f"{found.total()} loads in {time.perf_counter() - begun:.0f} s, while the run was replaced {replaced} times"
+    )
     for what, count in found.most_common():
         print(f"{count:6}  {what}")
     return 0 if set(found) <= set(made) and len(expected) == len(made) else 1

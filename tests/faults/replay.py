@@ -29,7 +29,18 @@ import attrs
 
 from . import disk
 from .calls import Call, watch
-from .runs import FAST, SETTINGS, Done, Setting, Stage, difference, load_everything, marks, tree, within
+from .runs import (
+    FAST,
+    SETTINGS,
+    Done,
+    Setting,
+    Stage,
+    difference,
+    load_everything,
+    marks,
+    tree,
+    within,
+)
 
 
 @attrs.frozen
@@ -57,13 +68,17 @@ def record(stage: Stage) -> Log:
     return log
 
 
-def recorded(stage: Stage, case: Path, options: tuple[str, ...], killed_at: int | None = None) -> tuple[Done, Log]:
+def recorded(
+    stage: Stage, case: Path, options: tuple[str, ...], killed_at: int | None = None
+) -> tuple[Done, Log]:
     """Run, and say what it did; it is killed after so many changes."""
     file = stage.folder / "log"
     seen: Log = []
 
     def last() -> None:
-        file.write_text(repr([attrs.astuple(each) if isinstance(each, Call) else each for each in seen]))
+        file.write_text(
+            repr([attrs.astuple(each) if isinstance(each, Call) else each for each in seen])
+        )
 
     def after(call: Call) -> None:
         seen.append(call)
@@ -95,7 +110,9 @@ def losses(stage: Stage, calls: Log, seed: int, more: int = 3) -> Iterator[Loss]
         for name, state in now.states(seed + place, more):
             if (key := (disk.digest(state), step)) not in seen:
                 seen.add(key)
-                yield Loss(f"{stage.setting.name}, after call {place} ({call}): {name}", state, step)
+                yield Loss(
+                    f"{stage.setting.name}, after call {place} ({call}): {name}", state, step
+                )
     case = stage.folder / "case"
     shutil.rmtree(case)
     disk.write(next(now.states(seed, 0))[1], case)
@@ -104,9 +121,15 @@ def losses(stage: Stage, calls: Log, seed: int, more: int = 3) -> Iterator[Loss]
 
 def end(calls: Log) -> int:
     """The place of the call that makes the end of the run durable."""
-    renamed = max(i for i, call in enumerate(calls) if isinstance(call, Call) and call.target == "run/run.json")
+    renamed = max(
+        i
+        for i, call in enumerate(calls)
+        if isinstance(call, Call) and call.target == "run/run.json"
+    )
     synced = (
-        i for i, call in enumerate(calls) if isinstance(call, Call) and (call.name, call.path) == ("fsync", "run")
+        i
+        for i, call in enumerate(calls)
+        if isinstance(call, Call) and (call.name, call.path) == ("fsync", "run")
     )
     return next(i for i in synced if i > renamed) + 1
 
@@ -134,7 +157,9 @@ def campaign(settings: list[Setting], states: int | None, seconds: float, seed: 
                 wrong += 1
                 print(f"{loss.name} (seed {seed}, step {loss.step}): {said}", flush=True)
     spent = time.perf_counter() - begun
-    print(f"{count} of {most} distinct states after a power loss, {wrong} wrong, in {spent:.0f} s (seed {seed})")
+    print(
+        f"{count} of {most} distinct states after a power loss, {wrong} wrong, in {spent:.0f} s (seed {seed})"
+    )
     return wrong
 
 
@@ -146,7 +171,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--setting", action="append", choices=SETTINGS)
     options = parser.parse_args()
-    settings = [SETTINGS[name] for name in options.setting] if options.setting else list(SETTINGS.values())
+    settings = (
+        [SETTINGS[name] for name in options.setting] if options.setting else list(SETTINGS.values())
+    )
     sys.exit(bool(campaign(settings, options.states, options.minutes * 60, options.seed)))
 
 

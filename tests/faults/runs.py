@@ -188,7 +188,9 @@ class Stage:
         step  of the last checkpoint that was complete before the fault; -1: the run was finished; None: there was none
         """
         said = ""
-        again = self.run(case, first=partial(load, case / "run", finished=self.setting.begin is not None))
+        again = self.run(
+            case, first=partial(load, case / "run", finished=self.setting.begin is not None)
+        )
         if again.code == 2 and self.setting is OVERWRITE and step is None:
             if (left := tree(case / "run")) != self.before:
                 return f"the old run is not as it was: {difference(left, self.before)}"
@@ -260,8 +262,13 @@ def _settled(value: Any) -> Any:
 def difference(left: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Which files differ, and the first few of them."""
     names = [name for name in {**left, **wanted} if left.get(name, ...) != wanted.get(name, ...)]
-    pairs = [(str(left.get(name, "missing")), str(wanted.get(name, "missing"))) for name in names[:4]]
-    shown = [f"{name}: {one[:300]} / {other[:300]}" for name, (one, other) in zip(names, pairs, strict=False)]
+    pairs = [
+        (str(left.get(name, "missing")), str(wanted.get(name, "missing"))) for name in names[:4]
+    ]
+    shown = [
+        f"{name}: {one[:300]} / {other[:300]}"
+        for name, (one, other) in zip(names, pairs, strict=False)
+    ]
     return f"other files: {'; '.join(shown)}"
 
 
@@ -274,5 +281,9 @@ def within(seconds: float, cases: Sequence[_Case], words: str) -> Iterator[_Case
             return
         if now - said > _SAYING:
             said = now
-            print(f"{count} of {len(cases)} {words} in {now - begun:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{count} of {len(cases)} {words} in {now - begun:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
         yield case

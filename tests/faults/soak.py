@@ -41,7 +41,9 @@ def suffer(stage: Stage, case: Path, draw: random.Random) -> list[str]:
     return hits
 
 
-def lose_power(stage: Stage, case: Path, place: int, options: tuple[str, ...], draw: random.Random) -> int:
+def lose_power(
+    stage: Stage, case: Path, place: int, options: tuple[str, ...], draw: random.Random
+) -> int:
     """Kill the run after a change, and take from the disk what was not synced by then."""
     now = disk.Disk.of(case)
     done, log = recorded(stage, case, options, killed_at=place)
@@ -67,11 +69,16 @@ def campaign(seconds: float, seed: int, only: int | None) -> int:
             hits = suffer(stage, place, draw)
             if said := stage.faults(place, None):
                 wrong += 1
-                print(f"--seed {seed} --case {case}: {stage.setting.name}, {', '.join(hits)}: {said}", flush=True)
+                print(
+                    f"--seed {seed} --case {case}: {stage.setting.name}, {', '.join(hits)}: {said}",
+                    flush=True,
+                )
             case += 1
             if only is not None or time.monotonic() - begun > seconds:
                 break
-    print(f"{case - (only or 0)} cases, {wrong} wrong, in {time.monotonic() - begun:.0f} s (seed {seed})")
+    print(
+        f"{case - (only or 0)} cases, {wrong} wrong, in {time.monotonic() - begun:.0f} s (seed {seed})"
+    )
     return wrong
 
 

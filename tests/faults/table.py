@@ -61,7 +61,11 @@ def marked() -> Iterator[tuple[int, str, str]]:
     """Number, file and name of every test that has a number."""
     for path in sorted(ROOT.glob("tests/**/test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            for mark in node.decorator_list if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ():
+            for mark in (
+                node.decorator_list
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                else ()
+            ):
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.fault":
                     yield ast.literal_eval(mark.args[0]), str(path.relative_to(ROOT)), node.name
 
@@ -90,7 +94,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     if parser.parse_args().write:
         head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{head}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        PAGE.write_text(
+            f"{head}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8"
+        )
     else:
         print(table())
 

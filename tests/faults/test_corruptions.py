@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from commands import run_with_torch
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_corruptions_are_named_or_harmless() -> None:
-    done = run_with_torch("-m", "tests.faults.corruptions", "--cases", "60", "--seed", "11", folder=ROOT)
+    done = run_with_torch(
+        "-m", "tests.faults.corruptions", "--cases", "60", "--seed", "11", folder=ROOT
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -40,9 +40,14 @@ fuzzed = settings(
 )
 numbers = st.integers() | st.floats() | st.just(10**400)
 leaves = st.none() | st.booleans() | numbers | st.text(max_size=20)
-values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
+values = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
 draws = st.randoms(use_true_random=False)
-spoilt_bytes = st.sampled_from(sorted(name for name in BYTES if "many" not in name and "lists" not in name))
+spoilt_bytes = st.sampled_from(
+    sorted(name for name in BYTES if "many" not in name and "lists" not in name)
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,8 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     textgen.run(tables, output=folder / "finished")
     textgen.run(
-        {**tables, "model": {"type": "ngram", "order": 3}, "trainer": {"type": "count"}}, output=folder / "ngram"
+        {**tables, "model": {"type": "ngram", "order": 3}, "trainer": {"type": "count"}},
+        output=folder / "ngram",
     )
     asked = iter(range(100))
     with contextlib.suppress(textgen.Interrupted):
@@ -78,7 +84,11 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextlib.contextmanager
 def restored(path: Path) -> Iterator[bytes]:
     """The bytes of a file of a subject, which are put back at the end, with the run.json that tells its checksum."""
-    holders = [holder for holder in (path.with_name("run.json"), path.with_name("manifest.json")) if holder.exists()]
+    holders = [
+        holder
+        for holder in (path.with_name("run.json"), path.with_name("manifest.json"))
+        if holder.exists()
+    ]
     before = {file: file.read_bytes() for file in (path, *holders)}
     try:
         yield before[path]
@@ -119,7 +129,9 @@ stop = ["b"]
 
 @given(draw=draws, value=values, how=spoilt_bytes, is_bytes=st.booleans())
 @fuzzed
-def test_pipelines(tmp_path_factory: Any, draw: random.Random, value: Any, how: str, is_bytes: bool) -> None:
+def test_pipelines(
+    tmp_path_factory: Any, draw: random.Random, value: Any, how: str, is_bytes: bool
+) -> None:
     path = tmp_path_factory.getbasetemp() / "p.toml"
     engine = textgen.Engine()
     path.write_bytes(BYTES[how](PIPELINE.encode(), draw) if is_bytes else _toml(draw, value))
@@ -140,8 +152,12 @@ RUN_FILES = ("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors")
 
 @given(draw=draws, value=values, how=spoilt_bytes)
 @fuzzed
-@pytest.mark.parametrize("file", [f"{run}/{name}" for run in ("finished", "ngram") for name in RUN_FILES])
-def test_files_of_runs(subjects: Path, file: str, draw: random.Random, value: Any, how: str) -> None:
+@pytest.mark.parametrize(
+    "file", [f"{run}/{name}" for run in ("finished", "ngram") for name in RUN_FILES]
+)
+def test_files_of_runs(
+    subjects: Path, file: str, draw: random.Random, value: Any, how: str
+) -> None:
     path = subjects / file
     with restored(path) as data:
         path.write_bytes(_other(path, data, draw, value, how))
@@ -162,13 +178,17 @@ def _other(path: Path, data: bytes, draw: random.Random, value: Any, how: str) -
 def _with_header(data: bytes, draw: random.Random, value: Any) -> bytes:
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
-    made = json.dumps(restructured(header, draw) if draw.random() < 0.7 else {**header, "x": value}).encode()
+    made = json.dumps(
+        restructured(header, draw) if draw.random() < 0.7 else {**header, "x": value}
+    ).encode()
     return struct.pack("<Q", len(made)) + made + data[end:]
 
 
 @given(draw=draws, value=values, how=spoilt_bytes)
 @fuzzed
-@pytest.mark.parametrize("name", ["manifest.json", "trainer.json", "trainer.safetensors", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "trainer.json", "trainer.safetensors", "model.safetensors"]
+)
 def test_checkpoints(subjects: Path, name: str, draw: random.Random, value: Any, how: str) -> None:
     (path,) = (subjects / "unfinished").glob(f"checkpoints/*/{name}")
     with restored(path) as data:
@@ -179,10 +199,14 @@ def test_checkpoints(subjects: Path, name: str, draw: random.Random, value: Any,
 
 @given(draw=draws, value=values, how=spoilt_bytes, number=numbers)
 @fuzzed
-def test_saved_states(subjects: Path, draw: random.Random, value: Any, how: str, number: float) -> None:
+def test_saved_states(
+    subjects: Path, draw: random.Random, value: Any, how: str, number: float
+) -> None:
     path = subjects / "state.safetensors"
     with restored(path) as data, textgen.load(subjects / "finished") as generator:
-        path.write_bytes(_with_header(data, draw, value) if draw.random() < 0.5 else BYTES[how](data, draw))
+        path.write_bytes(
+            _with_header(data, draw, value) if draw.random() < 0.5 else BYTES[how](data, draw)
+        )
         use(lambda: generator.generate(state=textgen.GenerationState.load(path), max_new_tokens=2))
         path.write_bytes(data)
         state = textgen.GenerationState.load(path)  # the checksum of what is saved is always right
@@ -190,11 +214,17 @@ def test_saved_states(subjects: Path, draw: random.Random, value: Any, how: str,
         arrays = {name: _array(array, draw, number) for name, array in state.arrays.items()}
         for made in ({"values": changed}, {"arrays": arrays}):
             use(lambda made=made: _save(state, made, path))
-            use(lambda: generator.generate(state=textgen.GenerationState.load(path), max_new_tokens=2))
+            use(
+                lambda: generator.generate(
+                    state=textgen.GenerationState.load(path), max_new_tokens=2
+                )
+            )
 
 
 def _save(state: Any, changes: Any, path: Path) -> None:
-    textgen.GenerationState(**{"arrays": state.arrays, "values": state.values, **changes}).save(path)
+    textgen.GenerationState(**{"arrays": state.arrays, "values": state.values, **changes}).save(
+        path
+    )
 
 
 def _array(array: Any, draw: random.Random, number: float) -> Any:

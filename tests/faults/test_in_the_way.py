@@ -24,20 +24,34 @@ def interrupt(tables: dict[str, Any], steps: int = 3) -> Path:
     return Path(tables["output"]) / "checkpoints"
 
 
-def test_what_cannot_be_read_of_a_checkpoint_is_a_leftover(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_what_cannot_be_read_of_a_checkpoint_is_a_leftover(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     tables = tiny_pipeline(trainer={"type": "sgd", "epochs": 2, "batch_size": 4})
     checkpoints = interrupt(tables)
     (last,) = checkpoints.iterdir()
     manifest = json.loads((last / "manifest.json").read_bytes())
-    steps = [json.dumps({**manifest, "step": step}) for step in ("5", None, 1.5, -1, True, [], 10**400)]
-    files = [json.dumps({**manifest, "step": 5, "files": files}) for files in (None, {}, [], {"trainer.json": 5})]
+    steps = [
+        json.dumps({**manifest, "step": step}) for step in ("5", None, 1.5, -1, True, [], 10**400)
+    ]
+    files = [
+        json.dumps({**manifest, "step": 5, "files": files})
+        for files in (None, {}, [], {"trainer.json": 5})
+    ]
     huge = '{"step": 1' + "0" * 5000 + "}"
-    for number, text in enumerate([*steps, *files, huge, "", "{", "[]", "[" * 100_000, '{"step": 5}', "\0" * 400]):
+    for number, text in enumerate(
+        [*steps, *files, huge, "", "{", "[]", "[" * 100_000, '{"step": 5}', "\0" * 400]
+    ):
         shutil.copytree(last, checkpoints / f".partial-{number}")
         (checkpoints / f".partial-{number}" / "manifest.json").write_text(text)
-    for name in ("model.safetensors", "trainer.json"):  # one that lost a file, and one that lost its end
+    for name in (
+        "model.safetensors",
+        "trainer.json",
+    ):  # one that lost a file, and one that lost its end
         shutil.copytree(last, checkpoints / f".partial-{name}")
-        (checkpoints / f".partial-{name}" / "manifest.json").write_text(json.dumps({**manifest, "step": 5}))
+        (checkpoints / f".partial-{name}" / "manifest.json").write_text(
+            json.dumps({**manifest, "step": 5})
+        )
     (checkpoints / ".partial-model.safetensors/model.safetensors").unlink()
     (checkpoints / ".partial-trainer.json/trainer.json").write_bytes(b"{")
     (checkpoints / ".partial-file").write_bytes(b"")
@@ -46,14 +60,18 @@ def test_what_cannot_be_read_of_a_checkpoint_is_a_leftover(tmp_path: Path, tiny_
     assert [path.name for path in checkpoints.glob(".*")] == []
     assert len(list(checkpoints.iterdir())) <= 2
     whole = textgen.run(tables, output=tmp_path / "whole")
-    assert (run.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert (run.path / "model.safetensors").read_bytes() == (
+        whole.path / "model.safetensors"
+    ).read_bytes()
 
 
 # Links.
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def foreign(folder: Path) -> Path:
@@ -69,8 +87,14 @@ def foreign(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        *((name, ".") for name in ("checkpoints", "checkpoints/step-000009", ".previous", "copy-index")),
-        *((name, "mine/model.safetensors") for name in ("metrics.jsonl", ".lock", ".lock-owner.json")),
+        *(
+            (name, ".")
+            for name in ("checkpoints", "checkpoints/step-000009", ".previous", "copy-index")
+        ),
+        *(
+            (name, "mine/model.safetensors")
+            for name in ("metrics.jsonl", ".lock", ".lock-owner.json")
+        ),
     ],
 )
 def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
@@ -92,7 +116,9 @@ def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
 
 
 @pytest.mark.fault(12)
-def test_links_that_lead_nowhere_else_are_in_nobodys_way(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_links_that_lead_nowhere_else_are_in_nobodys_way(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     """A run directory that is reached through a link, and links where a killed process may have left a folder."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
@@ -119,8 +145,21 @@ def test_links_that_lead_nowhere_else_are_in_nobodys_way(tmp_path: Path, tiny_pi
 @pytest.mark.parametrize(
     "name",
     [
-        *("model.safetensors", "samples.txt", "tokens.bin", "pipeline.toml", "checkpoints/step-000100/weights"),
-        *("checkpoints/mine", "copy-index/mine", ".partial-mine/mine", ".probe-mine", ".letter.tmp", ".lock"),
+        *(
+            "model.safetensors",
+            "samples.txt",
+            "tokens.bin",
+            "pipeline.toml",
+            "checkpoints/step-000100/weights",
+        ),
+        *(
+            "checkpoints/mine",
+            "copy-index/mine",
+            ".partial-mine/mine",
+            ".probe-mine",
+            ".letter.tmp",
+            ".lock",
+        ),
         *(".previous/run.json", ".bashrc"),
     ],
 )
@@ -138,10 +177,14 @@ def test_a_folder_that_was_never_a_run_is_left_alone(
     assert tree(tmp_path / "run") == before
 
 
-def test_a_pipeline_copied_out_of_a_run_runs_where_it_lies(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_a_pipeline_copied_out_of_a_run_runs_where_it_lies(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     first = textgen.run(tiny_pipeline())
     (tmp_path / "again").mkdir()
     (tmp_path / "again/.gitkeep").touch()
     shutil.copy(first.path / "pipeline.toml", tmp_path / "again")
     assert textgen.run(tmp_path / "again/pipeline.toml").outcome == "trained"
-    assert (tmp_path / "again/model.safetensors").read_bytes() == (first.path / "model.safetensors").read_bytes()
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (
+        first.path / "model.safetensors"
+    ).read_bytes()

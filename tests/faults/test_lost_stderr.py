@@ -35,7 +35,11 @@ def hung_up() -> int:
 
 @pytest.mark.parametrize("lost", [full, left, hung_up])
 def test_a_lost_stderr_ends_no_run(
-    tmp_path: Path, tiny_pipeline: Tables, write_pipeline: Any, textgen: Any, lost: Callable[[], int]
+    tmp_path: Path,
+    tiny_pipeline: Tables,
+    write_pipeline: Any,
+    textgen: Any,
+    lost: Callable[[], int],
 ) -> None:
     write_pipeline(tiny_pipeline(observers=True))
     stderr = lost()
@@ -50,7 +54,10 @@ def test_a_lost_stderr_ends_no_run(
     text = (tmp_path / "texts").read_text()
     again = textgen("run", "pipeline.toml", cwd=tmp_path)
     assert again.stderr.startswith("skipped: ")
-    assert (again.stdout, len((tmp_path / "run/metrics.jsonl").read_text().splitlines())) == (text, 6)
+    assert (again.stdout, len((tmp_path / "run/metrics.jsonl").read_text().splitlines())) == (
+        text,
+        6,
+    )
 
 
 def test_a_terminal_that_closes_in_the_middle_ends_no_run(
@@ -60,12 +67,18 @@ def test_a_terminal_that_closes_in_the_middle_ends_no_run(
     import fcntl
     import termios
 
-    write_pipeline(tiny_pipeline(observers=True, trainer={"type": "sgd", "epochs": 6, "batch_size": 4}))
+    write_pipeline(
+        tiny_pipeline(observers=True, trainer={"type": "sgd", "epochs": 6, "batch_size": 4})
+    )
     terminal, stderr = os.openpty()
-    fcntl.ioctl(stderr, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # without a width there is no bar
+    fcntl.ioctl(
+        stderr, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0)
+    )  # without a width there is no bar
     with open(os.devnull, "r+b") as null:
         streams = [null.fileno(), null.fileno(), stderr]
-        process = fork_server.start(["-m", "textgen", "run", "pipeline.toml"], tmp_path, os.environ, streams)
+        process = fork_server.start(
+            ["-m", "textgen", "run", "pipeline.toml"], tmp_path, os.environ, streams
+        )
     os.close(stderr)
     seen = b""
     while b"%|" not in seen:

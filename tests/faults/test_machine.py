@@ -29,7 +29,9 @@ main(sys.argv[1:])
 
 
 @pytest.mark.fault(13)
-def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, tiny_pipeline: Tables, write_pipeline: Any) -> None:
+def test_a_clock_that_jumps_changes_nothing(
+    tmp_path: Path, tiny_pipeline: Tables, write_pipeline: Any
+) -> None:
     write_pipeline(tiny_pipeline(observers=True, checkpoint={"seconds": 0.01}))
     (tmp_path / "jumping.py").write_text(JUMPING)
     for command, output in ((("-m", "textgen"), "still"), (("jumping.py",), "jumped")):
@@ -37,7 +39,10 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, tiny_pipeline: Table
         assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "samples.txt"):
         assert (tmp_path / "still" / name).read_bytes() == (tmp_path / "jumped" / name).read_bytes()
-    rows = [json.loads(line)["seconds"] for line in (tmp_path / "jumped/metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)["seconds"]
+        for line in (tmp_path / "jumped/metrics.jsonl").read_text().splitlines()
+    ]
     assert rows == sorted(rows)
     assert 0 < rows[-1] < 1000
 
@@ -81,7 +86,9 @@ def test_a_file_system_without_links_and_locks_is_said_in_one_line(
     assert textgen.load(tmp_path / "run").generate("the ").text
 
 
-def test_a_file_system_of_objects_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_of_objects_is_known_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mounts = f"36 35 98:0 / {tmp_path} rw - fuse.rclone remote:bucket rw\n22 1 0:2 / / rw - ext4 /dev/root rw\n"
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: mounts)
     assert durable.lacking(tmp_path) == ["atomic renames"]
@@ -89,7 +96,9 @@ def test_a_file_system_of_objects_is_known_by_its_name(tmp_path: Path, monkeypat
 
 
 @pytest.mark.fault(11)
-def test_weights_that_change_under_a_process_change_nothing_in_it(finished_run: Path, tmp_path: Path) -> None:
+def test_weights_that_change_under_a_process_change_nothing_in_it(
+    finished_run: Path, tmp_path: Path
+) -> None:
     import shutil
 
     run = shutil.copytree(finished_run, tmp_path / "run")
@@ -132,10 +141,15 @@ def test_a_folder_that_no_run_wrote_is_no_checkpoint(
         textgen.run(tables, overwrite=overwrite)
         assert (foreign / "mine.txt").read_text() == "the only copy"
         assert (foreign.parent / "step-1").is_dir()
-    assert f"{foreign} has no manifest.json, so it is not a checkpoint, and is left alone" in caplog.text
+    assert (
+        f"{foreign} has no manifest.json, so it is not a checkpoint, and is left alone"
+        in caplog.text
+    )
 
 
-def test_an_append_that_fails_leaves_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_append_that_fails_leaves_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     durable.append(tmp_path / "rows", b"first\n")
 
     def full(_: int) -> None:
@@ -151,12 +165,17 @@ def test_an_append_that_fails_leaves_nothing_of_it(tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
 
 
-def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     tables = tiny_pipeline(checkpoint={"seconds": 0})
 
     class Put:
         def observe(self, event: object) -> None:
-            if type(event).__name__ == "Checkpointed" and not (tmp_path / "run/checkpoints/step-000002").exists():
+            if (
+                type(event).__name__ == "Checkpointed"
+                and not (tmp_path / "run/checkpoints/step-000002").exists()
+            ):
                 (tmp_path / "run/checkpoints/step-000002").mkdir()
 
     said = r"step-000002 is in the way, and is not a checkpoint; move it away; the checkpoint of step 1 is kept"

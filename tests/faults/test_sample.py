@@ -23,20 +23,27 @@ def faults() -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.fault(1)
-def test_killed_at_any_change_to_the_disk_a_run_ends_as_if_undisturbed(faults: dict[str, list[str]]) -> None:
+def test_killed_at_any_change_to_the_disk_a_run_ends_as_if_undisturbed(
+    faults: dict[str, list[str]],
+) -> None:
     assert faults["kill"] == [""] * 2
 
 
 @pytest.mark.fault(1)
 @pytest.mark.fault(5)
-def test_after_a_power_loss_a_run_goes_on_from_its_last_checkpoint(faults: dict[str, list[str]]) -> None:
+def test_after_a_power_loss_a_run_goes_on_from_its_last_checkpoint(
+    faults: dict[str, list[str]],
+) -> None:
     assert faults["power loss"] == [""] * 25
 
 
 @pytest.mark.fault(2)
 @pytest.mark.parametrize("error", ["ENOSPC", "EROFS", "moved"])
-def test_an_error_of_the_disk_is_one_line_and_costs_no_checkpoint(faults: dict[str, list[str]], error: str) -> None:
+def test_an_error_of_the_disk_is_one_line_and_costs_no_checkpoint(
+    faults: dict[str, list[str]], error: str
+) -> None:
     assert faults[error] == [""]
 
 

@@ -52,13 +52,20 @@ def load_all(folder: Path) -> None:
         generator.generate(state=textgen.GenerationState.load(folder / "state"), max_new_tokens=2)
 
 
-EVERY = (*(f"run/{name}" for name in FILES), *(f"run/copy-index/{n}.bin" for n in ("tokens", "suffixes")), "state")
+EVERY = (
+    *(f"run/{name}" for name in FILES),
+    *(f"run/copy-index/{n}.bin" for n in ("tokens", "suffixes")),
+    "state",
+)
 INSTEAD: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     "pipe": (lambda path, secret: os.mkfifo(path), "a named pipe"),
     "device": (lambda path, secret: path.symlink_to("/dev/zero"), "leads out|a device"),
     "link": (lambda path, secret: path.symlink_to(secret), "leads out|not a safetensors file"),
     "folder": (lambda path, secret: path.mkdir(), "a folder|run is not a run directory"),
-    "loop": (lambda path, secret: path.symlink_to(path.name), "a link in a circle|run is not a run directory"),
+    "loop": (
+        lambda path, secret: path.symlink_to(path.name),
+        "a link in a circle|run is not a run directory",
+    ),
 }
 
 
@@ -103,15 +110,33 @@ def with_tensors(**entries: Any) -> bytes:
 
 
 HEADERS: dict[str, tuple[bytes, str]] = {
-    "longer than the file": (struct.pack("<Q", 2**63) + b"{}", "its header would have 9,223,372,036,854,775,808 bytes"),
-    "of a terabyte": (with_tensors(a=entry([2**38], [0, 2**40])), "do not fill the 4 bytes after its header"),
-    "of a shape that is larger than its bytes": (with_tensors(a=entry([2**40], [0, 4])), "not what its shape needs"),
+    "longer than the file": (
+        struct.pack("<Q", 2**63) + b"{}",
+        "its header would have 9,223,372,036,854,775,808 bytes",
+    ),
+    "of a terabyte": (
+        with_tensors(a=entry([2**38], [0, 2**40])),
+        "do not fill the 4 bytes after its header",
+    ),
+    "of a shape that is larger than its bytes": (
+        with_tensors(a=entry([2**40], [0, 4])),
+        "not what its shape needs",
+    ),
     "of a negative length": (with_tensors(a=entry([-1, -1], [0, 4])), "the shape of a is none"),
     "of very many axes": (with_tensors(a=entry([1] * 1000, [0, 4])), "the shape of a is none"),
-    "of bytes that belong to two": (with_tensors(a=entry([1], [0, 4]), b=entry([1], [0, 4])), "do not fill"),
+    "of bytes that belong to two": (
+        with_tensors(a=entry([1], [0, 4]), b=entry([1], [0, 4])),
+        "do not fill",
+    ),
     "of an unknown type": (with_tensors(a=entry([1], [0, 4], "F31")), "no 'F31'"),
-    "of many tensors": (with_tensors(**{str(n): entry([0], [0, 0]) for n in range(20_000)}), "it holds 20,000 tensors"),
-    "of many values": (with_header(b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"), "hold too many values"),
+    "of many tensors": (
+        with_tensors(**{str(n): entry([0], [0, 0]) for n in range(20_000)}),
+        "it holds 20,000 tensors",
+    ),
+    "of many values": (
+        with_header(b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"),
+        "hold too many values",
+    ),
     "nested deeply": (with_header(b"[" * 100_000), "recursion|too many values"),
     "a list": (with_header(b"[]"), "no attribute|pop"),
 }
@@ -121,7 +146,9 @@ HEADERS: dict[str, tuple[bytes, str]] = {
 def test_headers_that_promise_what_is_not_there(stranger: Path, which: str) -> None:
     data, said = HEADERS[which]
     (stranger / "state").write_bytes(data)
-    with pytest.raises(textgen.CorruptFileError, match=f"state: it is not a safetensors file .*({said})"):
+    with pytest.raises(
+        textgen.CorruptFileError, match=f"state: it is not a safetensors file .*({said})"
+    ):
         textgen.GenerationState.load(stranger / "state")
 
 
@@ -158,7 +185,9 @@ def test_json_that_would_take_memory_or_time(stranger: Path, which: str) -> None
 
 def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text("a." * 40_000 + "a = 1")  # tomllib alone takes half a minute
-    with pytest.raises(textgen.PipelineError, match=r"p\.toml: not valid TOML: a key has more than 64 parts"):
+    with pytest.raises(
+        textgen.PipelineError, match=r"p\.toml: not valid TOML: a key has more than 64 parts"
+    ):
         textgen.Engine().pipeline(tmp_path / "p.toml")
 
 
@@ -181,10 +210,15 @@ def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger: Path) -> None:
         textgen.run(pipeline, output=stranger / "mine")
 
 
-def test_what_a_run_reads_elsewhere_is_said(tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any) -> None:
+def test_what_a_run_reads_elsewhere_is_said(
+    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any
+) -> None:
     import io
 
-    for folder, said in ((tmp_path, ""), (tmp_path / "theirs", f"reading {tmp_path / 'corpus.txt'}\n")):
+    for folder, said in (
+        (tmp_path, ""),
+        (tmp_path / "theirs", f"reading {tmp_path / 'corpus.txt'}\n"),
+    ):
         folder.mkdir(exist_ok=True)
         console = io.StringIO()
         path = write_pipeline(tiny_pipeline(), f"{folder.relative_to(tmp_path)}/p.toml")
@@ -194,7 +228,9 @@ def test_what_a_run_reads_elsewhere_is_said(tmp_path: Path, tiny_pipeline: Any, 
 
 def test_a_saved_state_of_other_shapes_is_blamed(indexed: Path) -> None:
     state = textgen.GenerationState.load(indexed / "state")
-    ((name, hidden),) = ((name, array) for name, array in state.arrays.items() if name == "state.hidden")
+    ((name, hidden),) = (
+        (name, array) for name, array in state.arrays.items() if name == "state.hidden"
+    )
     with textgen.load(indexed / "run") as generator:
         other = textgen.GenerationState({**state.arrays, name: hidden.ravel()}, state.values)
         with pytest.raises(textgen.UsageError, match="the saved state does not fit the model"):
@@ -205,9 +241,15 @@ def test_a_saved_state_of_other_shapes_is_blamed(indexed: Path) -> None:
 
 SPOILT_TRAINING: dict[str, Callable[[dict[str, Any]], Any]] = {
     "moments of another shape": lambda arrays: arrays.update({MOMENT: arrays[MOMENT].ravel()[:3]}),
-    "moments of no optimizer": lambda arrays: arrays.update({"optimizer.7.0.x": arrays.pop(MOMENT)}),
-    "a carried state of another shape": lambda arrays: arrays.update({"carried.0": arrays["carried.0"][..., :3]}),
-    "no rows of a carried state": lambda arrays: arrays.update({"carried.0": arrays["carried.0"][:0]}),
+    "moments of no optimizer": lambda arrays: arrays.update(
+        {"optimizer.7.0.x": arrays.pop(MOMENT)}
+    ),
+    "a carried state of another shape": lambda arrays: arrays.update(
+        {"carried.0": arrays["carried.0"][..., :3]}
+    ),
+    "no rows of a carried state": lambda arrays: arrays.update(
+        {"carried.0": arrays["carried.0"][:0]}
+    ),
 }
 MOMENT = "optimizer.0.0.momentum_buffer"
 
@@ -221,7 +263,13 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any]
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "momentum": 0.5, "steps": 6, "batch_size": 16, "order": "streams"},
+        "trainer": {
+            "type": "sgd",
+            "momentum": 0.5,
+            "steps": 6,
+            "batch_size": 16,
+            "order": "streams",
+        },
         "observer": [],
     }
     asked, run = iter(range(100)), tmp_path_factory.mktemp("unfinished") / "run"
@@ -241,13 +289,17 @@ def test_a_state_of_training_that_does_not_fit_is_named(
     SPOILT_TRAINING[how](arrays)
     file.write_bytes(safetensors.numpy.save({name: array.copy() for name, array in arrays.items()}))
     seal(file, tmp_path / "run")
-    with pytest.raises(textgen.CorruptFileError, match=r"trainer\.safetensors: its trainer refuses it"):
+    with pytest.raises(
+        textgen.CorruptFileError, match=r"trainer\.safetensors: its trainer refuses it"
+    ):
         textgen.run(tables, output=tmp_path / "run")
 
 
 def test_weights_that_are_no_numbers_are_named(stranger: Path) -> None:
     file = stranger / "run/model.safetensors"
-    arrays = {name: array.copy() for name, array in safetensors.numpy.load(file.read_bytes()).items()}
+    arrays = {
+        name: array.copy() for name, array in safetensors.numpy.load(file.read_bytes()).items()
+    }
     next(iter(arrays.values())).flat[0] = float("nan")
     file.write_bytes(safetensors.numpy.save(arrays))
     seal(file, stranger / "run")
@@ -270,6 +322,7 @@ def test_a_run_whose_checkpoints_are_something_else_is_listed_as_damaged(
     assert (summary.status, "checkpoints" in summary.cause) == ("damaged", True)
 
 
+@pytest.mark.slow
 def test_a_large_file_of_samples_is_not_taken_to_memory_several_times(
     unfinished: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
@@ -293,7 +346,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 
 VOCABULARIES = {
     "of many keys": b'{"a": {"": 0' + b',"": 0' * 1_500_000 + b"}}",
-    "of many characters": b'{"a": ["", "' + b'", "'.join([b"\xf0\x9f\x98\x80"] * 2_000_000) + b'"]}',
+    "of many characters": b'{"a": ["", "'
+    + b'", "'.join([b"\xf0\x9f\x98\x80"] * 2_000_000)
+    + b'"]}',
     "of a long string": b'{"a": "' + b"a" * (21 << 20) + b'"}',
     "of a string of wide characters": b'{"a": "' + b"a" * (19 << 20) + b"\xf0\x9f\x98\x80" + b'"}',
 }
@@ -305,14 +360,21 @@ def test_a_vocabulary_that_would_take_memory_is_not_parsed(stranger: Path, which
     file = stranger / "run/tokenizer.json"
     file.write_bytes(VOCABULARIES[which])
     seal(file, stranger / "run")
-    with pytest.raises(textgen.CorruptFileError, match=r"tokenizer\.json: (its .* too many values|it has .* at most)"):
+    with pytest.raises(
+        textgen.CorruptFileError,
+        match=r"tokenizer\.json: (its .* too many values|it has .* at most)",
+    ):
         textgen.load(stranger / "run")
 
 
-def test_a_vocabulary_that_could_not_be_read_back_is_refused_before_training(tmp_path: Path) -> None:
+def test_a_vocabulary_that_could_not_be_read_back_is_refused_before_training(
+    tmp_path: Path,
+) -> None:
     class Large:
         def to_dict(self) -> dict[str, Any]:
             return {"text": "a" * (21 << 20)}
 
-    with pytest.raises(textgen.UsageError, match="the vocabulary is too large: its 22,020,109 bytes"):
+    with pytest.raises(
+        textgen.UsageError, match="the vocabulary is too large: its 22,020,109 bytes"
+    ):
         dump_vocabulary(Large())  # type: ignore[arg-type]

@@ -43,7 +43,9 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     "locked": {"model": {**_RNN, "cell": "lstm", "locked_dropout": True, "recurrent_dropout": 0.2}},
     "llvm": {"model": {**_RNN, "cell": "lstm", "hidden_size": 32}, "trainer": {"kernel": "llvm"}},
     "shuffled": {"model": {**_RNN, "cell": "gru"}, "trainer": {"order": "shuffled"}},
-    "mixture": {"model": {"type": "mixture", "first": _RNN, "second": {"type": "ngram", "order": 3}}},
+    "mixture": {
+        "model": {"type": "mixture", "first": _RNN, "second": {"type": "ngram", "order": 3}}
+    },
     "gpt2": {
         "model": {"type": "huggingface", "architecture": "gpt2", "config": _GPT2, "dropout": 0.1},
         "trainer": {"order": "shuffled", "learning_rate": 1e-3},
@@ -73,7 +75,13 @@ PLACES: Final = (
 def write(folder: Path, name: str, steps: int) -> None:
     """Write p.toml for a model: batches that divide neither by two nor by three."""
     tables: dict[str, Any] = MODELS[name]
-    trainer = {"type": "adamw", "batch_size": 7, "order": "streams", "steps": steps, "evaluate_every": 8}
+    trainer = {
+        "type": "adamw",
+        "batch_size": 7,
+        "order": "streams",
+        "steps": steps,
+        "evaluate_every": 8,
+    }
     trainer |= tables.get("trainer", {})
     pipeline = {
         "device": "cpu",
@@ -96,7 +104,13 @@ def start(
     """textgen in so many processes; without torchrun if it is one and nothing is to happen to it."""
     command = [sys.executable, "-m", "textgen"]
     if size > 1:
-        launcher = [sys.executable, "-m", "torch.distributed.run", f"--shutdown-timeout={SHUTDOWN}", "--standalone"]
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--shutdown-timeout={SHUTDOWN}",
+            "--standalone",
+        ]
         what = [str(AT_PLACE), *at_place] if at_place else ["-m", "textgen"]
         command = [*launcher, f"--max-restarts={restarts}", f"--nproc-per-node={size}", *what]
     extra = {"OMP_NUM_THREADS": "1", "TEXTGEN_PROCESS_TIMEOUT": str(timeout), "PIDS": str(folder)}
@@ -107,7 +121,9 @@ def piped(command: list[str], folder: Path, extra: dict[str, str]) -> subprocess
     """A process of this textgen, with its output in pipes."""
     here = os.pathsep.join(map(str, (ROOT, ROOT / "plugins", os.environ.get("PYTHONPATH", ""))))
     pipe, environment = subprocess.PIPE, os.environ | extra | {"PYTHONPATH": here}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def losses(run: Path) -> list[float]:
@@ -140,7 +156,10 @@ def alike(models: list[str], steps: int, sizes: list[int]) -> bool:
                 finish(start(size, folder, str(size), 600))
                 far = apart(folder / "1", folder / str(size))
                 good &= far < 1e-4
-                print(f"{name:10} {size} processes, {steps} steps: losses within {far:.1e}", flush=True)
+                print(
+                    f"{name:10} {size} processes, {steps} steps: losses within {far:.1e}",
+                    flush=True,
+                )
     return good
 
 
@@ -182,7 +201,10 @@ def restarted(timeout: float, steps: int = 40) -> bool:
             finish(piped([sys.executable, "-m", "textgen", "verify", f"run-{rank}"], folder, {}))
             far = apart(folder / "whole", folder / f"run-{rank}")
             good &= far < 1e-4
-            print(f"KILL of {rank} at step 20, restarted by torchrun: whole, losses within {far:.1e}", flush=True)
+            print(
+                f"KILL of {rank} at step 20, restarted by torchrun: whole, losses within {far:.1e}",
+                flush=True,
+            )
     return good
 
 
@@ -195,16 +217,40 @@ def agents(timeout: float, steps: int = 40) -> bool:
         folder = Path(made)
         write(folder, "lstm", steps)
         finish(start(1, folder, "whole", 600))
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-        launcher += ["--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=run", f"--rdzv-endpoint=127.0.0.1:{port}"]
-        at_step = [str(AT_PLACE), "1", "KILL", "textgen.gradient.optimization:Optimization.step", "20"]
-        extra = {"OMP_NUM_THREADS": "1", "TEXTGEN_PROCESS_TIMEOUT": str(timeout), "PIDS": str(folder)}
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nnodes=2",
+            "--nproc-per-node=1",
+        ]
+        launcher += [
+            "--max-restarts=3",
+            "--rdzv-backend=c10d",
+            "--rdzv-id=run",
+            f"--rdzv-endpoint=127.0.0.1:{port}",
+        ]
+        at_step = [
+            str(AT_PLACE),
+            "1",
+            "KILL",
+            "textgen.gradient.optimization:Optimization.step",
+            "20",
+        ]
+        extra = {
+            "OMP_NUM_THREADS": "1",
+            "TEXTGEN_PROCESS_TIMEOUT": str(timeout),
+            "PIDS": str(folder),
+        }
         command = [*launcher, *at_step, "run", "p.toml", "-q", "-o", "run"]
         for process in [piped(command, folder, extra) for _ in range(2)]:
             finish(process)
         finish(piped([sys.executable, "-m", "textgen", "verify", "run"], folder, {}))
         far = apart(folder / "whole", folder / "run")
-        print(f"two agents, KILL of one's process, restarted together: whole, losses within {far:.1e}", flush=True)
+        print(
+            f"two agents, KILL of one's process, restarted together: whole, losses within {far:.1e}",
+            flush=True,
+        )
         return far < 1e-4 and (folder / "struck").exists()
 
 
@@ -222,10 +268,18 @@ def _strike(folder: Path, output: str, timeout: float, *at_place: str) -> str:
         process.send_signal(signal.SIGKILL)
         return "it HANGS"
     ours = [line for line in errors.splitlines() if line.startswith("textgen: ")]
-    print(f"exit {process.returncode} {time.monotonic() - begun:.0f} s later", *ours, sep="; ", end="; ", flush=True)
+    print(
+        f"exit {process.returncode} {time.monotonic() - begun:.0f} s later",
+        *ours,
+        sep="; ",
+        end="; ",
+        flush=True,
+    )
     if not struck.exists():
         return "NOTHING happened"
-    deadline = time.monotonic() + timeout + ENDING  # for those that torchrun, killed itself, has left
+    deadline = (
+        time.monotonic() + timeout + ENDING
+    )  # for those that torchrun, killed itself, has left
     while alive := [rank for rank in "01" if _is_alive(folder / rank)]:
         if time.monotonic() > deadline:
             return f"{alive} are LEFT"
@@ -237,14 +291,18 @@ def _is_alive(file: Path) -> bool:
     if not file.exists():
         return False
     try:
-        return Path(f"/proc/{file.read_text()}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (
+            Path(f"/proc/{file.read_text()}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
 def main() -> None:
     """Run what the arguments say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["alike", "killed", "restarted", "agents"])
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--steps", type=int, default=200)

@@ -47,13 +47,18 @@ def test_every_argument_has_a_type() -> None:
         *(("min_new_tokens", value) for value in (-1, 10**10)),
         *(("n", value) for value in (0, -1, 10**6 + 1, 1.0, True)),
         *(("batch_size", value) for value in (0, -1, 1.5)),
-        *(("stop", value) for value in (["a"] * 1001, "a" * 10_001, "", [""], ["a", 1], ["\ud800"])),
+        *(
+            ("stop", value)
+            for value in (["a"] * 1001, "a" * 10_001, "", [""], ["a", 1], ["\ud800"])
+        ),
         *(("stop_tokens", value) for value in ([-1], [10**6], [0.5], [1] * 1001, [True])),
         *(("time_limit", value) for value in (-1, math.nan, math.inf, "1")),
         ("echo", 1),
     ],
 )
-def test_limits_are_checked_before_anything_is_read_or_made(generator: Generator, name: str, value: Any) -> None:
+def test_limits_are_checked_before_anything_is_read_or_made(
+    generator: Generator, name: str, value: Any
+) -> None:
     def prompts() -> Iterator[str]:
         raise AssertionError("the prompts were read")
         yield ""
@@ -80,7 +85,9 @@ def test_limits_are_checked_before_anything_is_read_or_made(generator: Generator
         ({"logit_bias": {"the": 1.0}}, "logit_bias: expected the text of one token"),
     ],
 )
-def test_what_cannot_be_meant_is_a_usage_error(generator: Generator, arguments: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_meant_is_a_usage_error(
+    generator: Generator, arguments: dict[str, Any], said: str
+) -> None:
     with pytest.raises(UsageError, match=said):
         generator.generate(**{"prompt": "the ", **arguments})
     with pytest.raises(UsageError, match=said):
@@ -90,7 +97,11 @@ def test_what_cannot_be_meant_is_a_usage_error(generator: Generator, arguments: 
 
 
 def test_what_was_right_once_does_not_make_right_what_equals_it(generator: Generator) -> None:
-    for name, right, wrong in (("echo", True, 1), ("max_new_tokens", 1, True), ("min_new_tokens", 1, 1.0)):
+    for name, right, wrong in (
+        ("echo", True, 1),
+        ("max_new_tokens", 1, True),
+        ("min_new_tokens", 1, 1.0),
+    ):
         generator.generate("the ", **{name: right})
         with pytest.raises(UsageError, match=name):
             generator.generate("the ", **{name: wrong})
@@ -101,14 +112,21 @@ def test_no_stop_may_be_none(generator: Generator) -> None:
 
 
 def test_what_would_never_end_is_refused_where_it_must_end(generator: Generator) -> None:
-    for call in (generator.generate, lambda prompt, **options: generator.generate_many([prompt], **options)):
+    for call in (
+        generator.generate,
+        lambda prompt, **options: generator.generate_many([prompt], **options),
+    ):
         with pytest.raises(UsageError, match="never ends"):
             call("the ", max_new_tokens=None)
     assert generator.generate("the ", max_new_tokens=None, stop="e").finish_reason == "stop"
 
 
-@pytest.mark.parametrize("name", ["stream", "astream", "stream_many", "astream_many", "generate_many"])
-def test_what_is_wrong_is_refused_before_the_first_piece_is_asked_for(generator: Generator, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["stream", "astream", "stream_many", "astream_many", "generate_many"]
+)
+def test_what_is_wrong_is_refused_before_the_first_piece_is_asked_for(
+    generator: Generator, name: str
+) -> None:
     """So that a server knows it while there is still a status code to send."""
     begin, many = getattr(generator, name), name.endswith("many")
     with pytest.raises(UsageError, match="temperature"):

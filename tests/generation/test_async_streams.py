@@ -27,7 +27,9 @@ from textgen import (
 
 def test_an_async_stream_gives_the_same_text(generator: Generator) -> None:
     async def collect() -> str:
-        return "".join([piece async for piece in generator.astream("the ", max_new_tokens=50, seed=3)])
+        return "".join(
+            [piece async for piece in generator.astream("the ", max_new_tokens=50, seed=3)]
+        )
 
     assert asyncio.run(collect()) == generator.generate("the ", max_new_tokens=50, seed=3).text
 
@@ -66,20 +68,28 @@ def test_an_async_stream_that_is_left_stops(finished_run: Path) -> None:
 
     assert asyncio.run(read()) == watcher.calls
     end = time.monotonic() + 60
-    while any(history() is not None for history in watcher.histories):  # the loop's thread may still be in its step
+    while any(
+        history() is not None for history in watcher.histories
+    ):  # the loop's thread may still be in its step
         assert time.monotonic() < end
         time.sleep(0.01)
         gc.collect()
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(finished_run: Path, many: bool) -> None:
+def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(
+    finished_run: Path, many: bool
+) -> None:
     """Or a server would go on reading for a client that has gone."""
     counter, generator = counting(finished_run)
     prompt = "the " * 10_000
 
     async def read() -> None:
-        stream = generator.astream_many([prompt], max_new_tokens=1) if many else generator.astream(prompt)
+        stream = (
+            generator.astream_many([prompt], max_new_tokens=1)
+            if many
+            else generator.astream(prompt)
+        )
         async for _ in stream:
             pass
 
@@ -151,7 +161,9 @@ def test_an_async_stream_gives_what_came_before_a_failure(finished_run: Path) ->
         async for piece in generator.astream("the ", max_new_tokens=10):
             pieces.append(piece)
 
-    with pytest.raises(ContractError, match="'failing' failed in sampling: KeyError: 'lost'") as caught:
+    with pytest.raises(
+        ContractError, match="'failing' failed in sampling: KeyError: 'lost'"
+    ) as caught:
         asyncio.run(read())
     assert len("".join(pieces)) == 3
     assert isinstance(caught.value.__cause__, KeyError)
@@ -162,6 +174,8 @@ def test_an_async_stream_goes_on_from_a_state(generator: Generator) -> None:
     first = generator.generate("the ", max_new_tokens=10, seed=3, keep_state=True)
 
     async def rest() -> str:
-        return "".join([piece async for piece in generator.astream(state=first.state, max_new_tokens=20)])
+        return "".join(
+            [piece async for piece in generator.astream(state=first.state, max_new_tokens=20)]
+        )
 
     assert first.text + asyncio.run(rest()) == whole.text

@@ -34,11 +34,15 @@ from textgen import (
     ],
     ids=["plain", "stops", "penalties", "no-repeat", "greedy", "stop-tokens"],
 )
-def test_many_are_each_as_if_alone_and_in_order(generator: Generator, options: dict[str, Any], batch_size: int) -> None:
+def test_many_are_each_as_if_alone_and_in_order(
+    generator: Generator, options: dict[str, Any], batch_size: int
+) -> None:
     arguments: dict[str, Any] = {"max_new_tokens": 70, "seed": 11, **options}
     many = generator.generate_many(PROMPTS, n=2, batch_size=batch_size, **arguments)
     alone = [
-        generator.generate(prompt, index=2 * i + j, **arguments) for i, prompt in enumerate(PROMPTS) for j in range(2)
+        generator.generate(prompt, index=2 * i + j, **arguments)
+        for i, prompt in enumerate(PROMPTS)
+        for j in range(2)
     ]
     assert many == alone
 
@@ -51,7 +55,9 @@ def test_many_have_the_log_probabilities_of_each_alone(
     generator: Generator, options: dict[str, Any], batch_size: int
 ) -> None:
     prompts = ["", "the ", "the time traveller", "t"]
-    many = generator.generate_many(prompts, n=2, batch_size=batch_size, max_new_tokens=20, logprobs=2, **options)
+    many = generator.generate_many(
+        prompts, n=2, batch_size=batch_size, max_new_tokens=20, logprobs=2, **options
+    )
     alone = [
         generator.generate(prompt, index=2 * place + j, max_new_tokens=20, logprobs=2, **options)
         for place, prompt in enumerate(prompts)
@@ -77,7 +83,12 @@ def test_many_prompts_are_read_as_their_turn_comes(generator: Generator) -> None
 @pytest.mark.fault(34)
 def test_a_hundred_threads_get_what_each_would_have_got_alone(generator: Generator) -> None:
     arguments: list[dict[str, Any]] = [
-        {"seed": i, "max_new_tokens": 40, "repetition_penalty": 1.1, "temperature": [0.0, 0.8][i % 2]}
+        {
+            "seed": i,
+            "max_new_tokens": 40,
+            "repetition_penalty": 1.1,
+            "temperature": [0.0, 0.8][i % 2],
+        }
         for i in range(100)
     ]
     expected = [generator.generate(PROMPTS[i % 7], **a).text for i, a in enumerate(arguments)]
@@ -103,7 +114,12 @@ def test_a_hundred_threads_get_what_each_would_have_got_alone(generator: Generat
     batch_size=st.sampled_from([1, 3, 64]),
 )
 def test_greedy_in_chunks_is_greedy_step_by_step(
-    lively: Generator, length: int, least: int, stop_tokens: list[int], stops: list[str], batch_size: int
+    lively: Generator,
+    length: int,
+    least: int,
+    stop_tokens: list[int],
+    stops: list[str],
+    batch_size: int,
 ) -> None:
     """A bias far below rounding changes no choice, but goes through the samplers token by token."""
     arguments: dict[str, Any] = {
@@ -113,10 +129,17 @@ def test_greedy_in_chunks_is_greedy_step_by_step(
         "stop": stops,
         "temperature": 0,
     }
-    steps = [lively.generate(prompt, index=i, logit_bias={"t": 1e-30}, **arguments) for i, prompt in enumerate(PROMPTS)]
-    assert [lively.generate(prompt, index=i, **arguments) for i, prompt in enumerate(PROMPTS)] == steps
+    steps = [
+        lively.generate(prompt, index=i, logit_bias={"t": 1e-30}, **arguments)
+        for i, prompt in enumerate(PROMPTS)
+    ]
+    assert [
+        lively.generate(prompt, index=i, **arguments) for i, prompt in enumerate(PROMPTS)
+    ] == steps
     assert lively.generate_many(PROMPTS, batch_size=batch_size, **arguments) == steps
-    assert ["".join(lively.stream(prompt, **arguments)) for prompt in PROMPTS] == [made.text for made in steps]
+    assert ["".join(lively.stream(prompt, **arguments)) for prompt in PROMPTS] == [
+        made.text for made in steps
+    ]
 
 
 def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_run: Path) -> None:

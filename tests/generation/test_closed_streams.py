@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from textgen import AsyncTextStream, Component, ContractError, Engine, Generator, NoOptions, PluginSet, hookimpl
+from textgen import (
+    AsyncTextStream,
+    Component,
+    ContractError,
+    Engine,
+    Generator,
+    NoOptions,
+    PluginSet,
+    hookimpl,
+)
 
 
 def test_a_stream_that_is_closed_before_its_end_was_cancelled(generator: Generator) -> None:
@@ -87,7 +96,9 @@ def failing_at(call: int, run: Path | None) -> Generator:
 
 
 @pytest.mark.parametrize("call", [0, 1, 3])
-def test_a_stream_that_failed_gave_what_came_before_and_was_not_cancelled(generator: Generator, call: int) -> None:
+def test_a_stream_that_failed_gave_what_came_before_and_was_not_cancelled(
+    generator: Generator, call: int
+) -> None:
     stream = failing_at(call, generator.path).stream("the ", logprobs=0)
     pieces: list[str] = []
     with pytest.raises(ContractError):

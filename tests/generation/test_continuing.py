@@ -126,7 +126,9 @@ def trained(tokenizer: Any, text: str, folder: Path, epochs: int = 1) -> Generat
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["at-once", "held-back"])
-def generator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator:
+def generator(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Generator:
     text = "the clock struck and the traveller smiled at the clock " * 40
     return trained(lambda: Words(request.param), text, tmp_path_factory.mktemp("words"))
 
@@ -135,7 +137,9 @@ WAYS: dict[str, Callable[[Generator, str, dict[str, Any]], str]] = {
     "generate": lambda g, prompt, options: g.generate(prompt, **options).text,
     "stream": lambda g, prompt, options: "".join(g.stream(prompt, **options)),
     "many": lambda g, prompt, options: g.generate_many([prompt], **options)[0].text,
-    "stream_many": lambda g, prompt, options: "".join(piece.text for piece in g.stream_many([prompt], **options)),
+    "stream_many": lambda g, prompt, options: "".join(
+        piece.text for piece in g.stream_many([prompt], **options)
+    ),
 }
 
 
@@ -152,7 +156,10 @@ def test_a_continuation_begins_with_the_space_that_parts_it_from_the_prompt(
     first = whole[len(prompt) :].split()[0]
     for stop in (f" {first}", first):  # a stop text may begin with that space
         cut = whole[: whole.index(stop, len(prompt))]
-        assert prompt + WAYS[way](generator, prompt, {"max_new_tokens": 6, "seed": 3, "stop": stop}) == cut
+        assert (
+            prompt + WAYS[way](generator, prompt, {"max_new_tokens": 6, "seed": 3, "stop": stop})
+            == cut
+        )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -177,11 +184,16 @@ def test_a_state_may_lie_within_a_character(tmp_path: Path) -> None:
         whole = generator.generate("ča", max_new_tokens=60, seed=seed, **options)
         assert any(character in whole.text for character in "čďř€😀")
         for cut in range(60):
-            first = generator.generate("ča", max_new_tokens=cut, seed=seed, keep_state=True, **options)
+            first = generator.generate(
+                "ča", max_new_tokens=cut, seed=seed, keep_state=True, **options
+            )
             rest = generator.generate(max_new_tokens=60 - cut, state=first.state, **options)
             assert first.tokens + rest.tokens == whole.tokens
             assert first.text + rest.text == whole.text
-            assert "".join(generator.stream(max_new_tokens=60 - cut, state=first.state, **options)) == rest.text
+            assert (
+                "".join(generator.stream(max_new_tokens=60 - cut, state=first.state, **options))
+                == rest.text
+            )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,10 @@ class Growing:
         return len(self.rows)
 
     def _logits(self) -> Any:
-        draws = [np.random.default_rng([len(row), *row[-3:]]).normal(size=self.vocab_size) for row in self.rows]
+        draws = [
+            np.random.default_rng([len(row), *row[-3:]]).normal(size=self.vocab_size)
+            for row in self.rows
+        ]
         return np.stack(draws)
 
     def extend(self, tokens: Any) -> Any:
@@ -73,7 +76,9 @@ class GreedyRows(GrowingRows):
         return np.stack(made, axis=1)
 
 
-def growing(run: Path, kind: type[Growing], gate: threading.Event | None = None) -> tuple[Generator, list[int]]:
+def growing(
+    run: Path, kind: type[Growing], gate: threading.Event | None = None
+) -> tuple[Generator, list[int]]:
     """A generator with such a decoder, which waits for the gate, and the number of rows of each call."""
     inner, sizes = load(run), []
 
@@ -90,9 +95,13 @@ def growing(run: Path, kind: type[Growing], gate: threading.Event | None = None)
 
 @pytest.mark.parametrize("kind", [Growing, GrowingRows, GreedyRows])
 @pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 0.7}])
-def test_texts_of_different_lengths_are_those_of_single_calls(finished_run: Path, kind: Any, sampling: Any) -> None:
+def test_texts_of_different_lengths_are_those_of_single_calls(
+    finished_run: Path, kind: Any, sampling: Any
+) -> None:
     generator, sizes = growing(finished_run, kind)
-    options = [{"max_new_tokens": 4 + 11 * (i % 3), "stop": "q", **sampling} for i in range(len(PROMPTS))]
+    options = [
+        {"max_new_tokens": 4 + 11 * (i % 3), "stop": "q", **sampling} for i in range(len(PROMPTS))
+    ]
     requests = [Request(prompt, **each) for prompt, each in zip(PROMPTS, options, strict=True)]
     given = generator.generate_many(requests * 2, batch_size=4)
     assert max(sizes) == (1 if kind is Growing else 4)
@@ -109,18 +118,28 @@ def test_exact_requests_run_alone_unless_rows_are_exact(finished_run: Path) -> N
 
 
 @pytest.mark.parametrize("kind", [GrowingRows, GreedyRows])
-def test_states_kept_in_a_batch_continue_alone_and_in_a_batch(finished_run: Path, kind: Any, tmp_path: Path) -> None:
+def test_states_kept_in_a_batch_continue_alone_and_in_a_batch(
+    finished_run: Path, kind: Any, tmp_path: Path
+) -> None:
     generator, _ = growing(finished_run, kind)
     options = {"temperature": 0, "stop": ["e", "q"]}
-    requests = [Request(p, max_new_tokens=9 + i, keep_state=True, **options) for i, p in enumerate(PROMPTS)]
+    requests = [
+        Request(p, max_new_tokens=9 + i, keep_state=True, **options) for i, p in enumerate(PROMPTS)
+    ]
     halves = generator.generate_many(requests)
     assert {half.finish_reason for half in halves} == {"stop", "length"}
-    rest = generator.generate_many([Request(state=half.state, max_new_tokens=30, stop=None) for half in halves])
+    rest = generator.generate_many(
+        [Request(state=half.state, max_new_tokens=30, stop=None) for half in halves]
+    )
     for half, many, prompt in zip(halves, rest, PROMPTS, strict=True):
         assert half.state is not None
         half.state.save(tmp_path / "state")
-        alone = generator.generate(state=GenerationState.load(tmp_path / "state"), max_new_tokens=30, stop=None)
-        whole = generator.generate(prompt, max_new_tokens=len(half.tokens) + 30, temperature=0, stop=None)
+        alone = generator.generate(
+            state=GenerationState.load(tmp_path / "state"), max_new_tokens=30, stop=None
+        )
+        whole = generator.generate(
+            prompt, max_new_tokens=len(half.tokens) + 30, temperature=0, stop=None
+        )
         assert half.tokens + alone.tokens == half.tokens + many.tokens == whole.tokens
 
 
@@ -137,8 +156,12 @@ def test_asynchronous_streams_share_batches(finished_run: Path) -> None:
     gate = threading.Event()
     generator, sizes = growing(finished_run, GrowingRows, gate)
     given = asyncio.run(texts())
-    assert max(sizes) >= len(PROMPTS) // 2  # those that came first may have ended before the others joined
-    assert given == [generator.generate(p, max_new_tokens=50 + i).text for i, p in enumerate(PROMPTS)]
+    assert (
+        max(sizes) >= len(PROMPTS) // 2
+    )  # those that came first may have ended before the others joined
+    assert given == [
+        generator.generate(p, max_new_tokens=50 + i).text for i, p in enumerate(PROMPTS)
+    ]
 
 
 @pytest.mark.parametrize("kind", [Growing, GrowingRows])

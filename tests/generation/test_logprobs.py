@@ -27,7 +27,10 @@ def test_logprobs_are_those_of_the_model_before_any_sampler(generator: Generator
         assert [t for t, _ in entry.top] == np.argsort(-row, kind="stable")[:3].tolist()
         assert [p for _, p in entry.top] == pytest.approx(sorted(row, reverse=True)[:3], abs=1e-6)
         logits = decoder.extend(np.array([[token]]))
-    assert made.tokens == generator.generate("the ", max_new_tokens=20, top_k=2, temperature=0.5).tokens
+    assert (
+        made.tokens
+        == generator.generate("the ", max_new_tokens=20, top_k=2, temperature=0.5).tokens
+    )
 
 
 def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Generator) -> None:
@@ -37,10 +40,15 @@ def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Gener
     assert echoed.text == str(echoed) == str(plain) == prompt + plain.text
     assert plain.logprobs is not None
     assert echoed.logprobs is not None
-    assert [entry.token for entry in echoed.logprobs] == [*generator.encode_prompt(prompt), *plain.tokens]
+    assert [entry.token for entry in echoed.logprobs] == [
+        *generator.encode_prompt(prompt),
+        *plain.tokens,
+    ]
     assert echoed.logprobs[len(prompt) :] == plain.logprobs
     scores = np.concatenate([block.logprobs for block in generator.score_tokens(prompt)])
-    assert [entry.logprob for entry in echoed.logprobs[1 : len(prompt)]] == pytest.approx(list(scores[1:]), abs=1e-6)
+    assert [entry.logprob for entry in echoed.logprobs[1 : len(prompt)]] == pytest.approx(
+        list(scores[1:]), abs=1e-6
+    )
     assert next(iter(generator.stream(prompt, max_new_tokens=2, echo=True))) == prompt
 
 

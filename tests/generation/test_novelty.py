@@ -27,13 +27,17 @@ LETTERS = "abcd"
 texts = st.text(alphabet=LETTERS, max_size=60)
 
 
-@given(tokens=st.lists(st.integers(0, 3), max_size=80) | st.lists(st.integers(0, 70_000), max_size=40))
+@given(
+    tokens=st.lists(st.integers(0, 3), max_size=80) | st.lists(st.integers(0, 70_000), max_size=40)
+)
 def test_a_suffix_array_is_the_order_of_the_suffixes(tokens: list[int]) -> None:
     expected = sorted(range(len(tokens)), key=lambda start: tokens[start:])
     assert suffix_array(np.array(tokens, np.int64)).tolist() == expected
 
 
-@pytest.mark.parametrize("tokens", [[0] * 3000, [0, 1] * 1500, [5], []], ids=["one", "two", "single", "none"])
+@pytest.mark.parametrize(
+    "tokens", [[0] * 3000, [0, 1] * 1500, [5], []], ids=["one", "two", "single", "none"]
+)
 def test_a_suffix_array_of_repeats(tokens: list[int]) -> None:
     expected = sorted(range(len(tokens)), key=lambda start: tokens[start:])
     assert suffix_array(np.array(tokens, np.int64)).tolist() == expected
@@ -97,7 +101,9 @@ def test_the_report_is_what_a_search_finds(
     tmp_path_factory: pytest.TempPathFactory, block: int | None, wide: bool, corpus: str, text: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        if block is not None:  # the only way to have block borders in a text that brute force can search
+        if (
+            block is not None
+        ):  # the only way to have block borders in a text that brute force can search
             patch.setattr(novelty, "_BLOCK", block)
         folder = tmp_path_factory.mktemp("run")
         index = index_of(corpus, folder, wide=wide)
@@ -136,7 +142,9 @@ def test_the_index_is_made_once_and_kept_in_the_run_directory(copied_run: Path) 
     first = load(copied_run).copy_index().report("the clock of the hall struck the hour of xx")
     assert first.longest_text == "the clock of the hall struck the hour"
     (copied_run.parent / "corpus.txt").unlink()  # it is not needed again
-    assert load(copied_run).copy_index().report("the clock of the hall struck the hour of xx") == first
+    assert (
+        load(copied_run).copy_index().report("the clock of the hall struck the hour of xx") == first
+    )
     assert not (copied_run / ".copy-index/partial").exists()
 
 
@@ -149,7 +157,10 @@ def test_a_run_that_is_skipped_leaves_an_index_alone_that_is_being_made(
 
     def meanwhile(file: Path) -> Any:
         file.with_name("begun").touch()
-        for change in ((), ("--set", "generate.max_new_tokens=5")):  # which is written down, and so takes the lock
+        for change in (
+            (),
+            ("--set", "generate.max_new_tokens=5"),
+        ):  # which is written down, and so takes the lock
             done = textgen("run", "pipeline.toml", *change, cwd=tmp_path)
             outcomes.append((done.code, done.stderr.partition(":")[0]))
         assert file.with_name("begun").exists()
@@ -180,7 +191,9 @@ def test_who_comes_second_waits_for_the_index(copied_run: Path) -> None:
         assert second.result(60).report("the clock") == first.report("the clock")
 
 
-def test_an_index_made_while_a_run_is_replaced_does_not_keep_it_from_coming_back(tiny_pipeline: Any) -> None:
+def test_an_index_made_while_a_run_is_replaced_does_not_keep_it_from_coming_back(
+    tiny_pipeline: Any,
+) -> None:
     path = run(tiny_pipeline()).path
     load(path).copy_index()
     shutil.rmtree(path / "copy-index")
@@ -208,7 +221,9 @@ attrs.evolve(generator, training_tokens=lambda file: file.write_bytes(b"half") a
 """
 
 
-def test_what_a_killed_maker_left_is_removed_by_the_next(python: Callable[..., Any], copied_run: Path) -> None:
+def test_what_a_killed_maker_left_is_removed_by_the_next(
+    python: Callable[..., Any], copied_run: Path
+) -> None:
     assert python("-c", MAKER, copied_run, cwd=copied_run.parent).code == 9
     assert (copied_run / ".copy-index/partial/corpus.bin").read_bytes() == b"half"
     assert load(copied_run).copy_index().report("the clock").longest == 9
@@ -253,7 +268,12 @@ def test_a_corpus_that_changed_is_an_error_and_leaves_nothing(copied_run: Path) 
 def test_a_damaged_index_is_made_anew(copied_run: Path) -> None:
     text = "the clock of the hall"
     first = load(copied_run).copy_index().report(text)
-    for name, data in (("index.json", b"{"), ("index.json", b"[]"), ("suffixes.bin", b"xx"), ("tokens.bin", b"")):
+    for name, data in (
+        ("index.json", b"{"),
+        ("index.json", b"[]"),
+        ("suffixes.bin", b"xx"),
+        ("tokens.bin", b""),
+    ):
         (copied_run / "copy-index" / name).write_bytes(data)
         assert load(copied_run).copy_index().report(text) == first
     (copied_run / "copy-index" / "suffixes.bin").unlink()
@@ -266,7 +286,9 @@ def test_a_generator_without_a_run_knows_no_corpus(finished_run: Path) -> None:
         bare.copy_index()
 
 
-def test_a_model_that_recites_is_told_so(textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_a_model_that_recites_is_told_so(
+    textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any
+) -> None:
     tables = tiny_pipeline(
         text="abcdefgh" * 300,
         model={"hidden_size": 16},
@@ -278,15 +300,37 @@ def test_a_model_that_recites_is_told_so(textgen: Callable[..., Any], tmp_path: 
     assert report.longest == len(text)
     assert report.ngram_shares[32] == 1.0
     done = textgen(
-        *("generate", made.path, "-p", "abcd", "--greedy", "--max-new-tokens", 120, "--novelty", "--no-echo"),
+        *(
+            "generate",
+            made.path,
+            "-p",
+            "abcd",
+            "--greedy",
+            "--max-new-tokens",
+            120,
+            "--novelty",
+            "--no-echo",
+        ),
         cwd=tmp_path,
     )
     assert (done.code, done.stdout) == (0, text + "\n")
     assert "is 120 of 120 tokens" in done.stderr
 
 
-def test_the_command_reports_on_each_text(textgen: Callable[..., Any], copied_run: Path, tmp_path: Path) -> None:
-    arguments = ("-p", "the clock", "--novelty", "--n", 3, "--output", "jsonl", "--max-new-tokens", 40)
+def test_the_command_reports_on_each_text(
+    textgen: Callable[..., Any], copied_run: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        "-p",
+        "the clock",
+        "--novelty",
+        "--n",
+        3,
+        "--output",
+        "jsonl",
+        "--max-new-tokens",
+        40,
+    )
     done = textgen("generate", copied_run, *arguments, cwd=tmp_path)
     assert done.code == 0, done.stderr
     index = load(copied_run).copy_index()
@@ -307,12 +351,25 @@ def test_a_corpus_that_is_gone_or_changed_costs_the_report_and_not_the_text(
     text = str(generator.generate("the clock", max_new_tokens=20))
     corpus = tmp_path / "corpus.txt"
     size = len(corpus.read_text(encoding="utf-8"))
-    command = ("generate", copied_run, "-p", "the clock", "--novelty", "--max-new-tokens", 20, "--output", form)
+    command = (
+        "generate",
+        copied_run,
+        "-p",
+        "the clock",
+        "--novelty",
+        "--max-new-tokens",
+        20,
+        "--output",
+        form,
+    )
     corpus.write_text("the clock", encoding="utf-8")
     changed = textgen(*command, cwd=tmp_path)
     corpus.unlink()
     gone = textgen(*command, cwd=tmp_path)
-    for done, said in ((changed, f"it had {size} characters, and has 9 now"), (gone, "No such file")):
+    for done, said in (
+        (changed, f"it had {size} characters, and has 9 now"),
+        (gone, "No such file"),
+    ):
         shown = done.stdout if form == "text" else json.loads(done.stdout)["text"] + "\n"
         assert (done.code, shown) == (1, text + "\n")
         reading, line = done.stderr.splitlines()

@@ -30,7 +30,9 @@ def test_the_policy_skip_continues_what_is_left(generator: Generator) -> None:
     skipped = generator.generate("thé 😀clock", unknown_characters="skip")
     assert skipped.tokens == generator.generate("th clock").tokens
     assert str(skipped).startswith("thé 😀clock")
-    assert generator.generate("éé", unknown_characters="skip").tokens == generator.generate("").tokens
+    assert (
+        generator.generate("éé", unknown_characters="skip").tokens == generator.generate("").tokens
+    )
 
 
 @pytest.mark.fault(18)
@@ -49,7 +51,16 @@ def test_the_command_refuses_such_a_prompt_in_one_line(
     assert (failed.code, failed.stdout) == (2, "")
     assert len(failed.stderr.splitlines()) == 1
     assert "U+00E9" in failed.stderr
-    done = textgen("generate", finished_run, "-p", "é", "--unknown-characters", "skip", "--no-echo", cwd=tmp_path)
+    done = textgen(
+        "generate",
+        finished_run,
+        "-p",
+        "é",
+        "--unknown-characters",
+        "skip",
+        "--no-echo",
+        cwd=tmp_path,
+    )
     assert (done.code, done.stderr) == (0, "")
     assert done.stdout == load(finished_run).generate().text + "\n"
 
@@ -81,7 +92,9 @@ def test_a_long_prompt_can_be_cancelled_while_it_is_fed(generator: Generator, wa
     if ways == "stream":
         assert "".join(generator.stream(prompt, **arguments)) == ""
     else:
-        made = generator.generate(prompt, keep_state=True, **arguments) if ways == "generate" else None
+        made = (
+            generator.generate(prompt, keep_state=True, **arguments) if ways == "generate" else None
+        )
         if made is None:
             (made,) = generator.generate_many([prompt], **arguments)
         assert (made.tokens, made.finish_reason) == ((), "cancelled")

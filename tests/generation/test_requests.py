@@ -27,17 +27,30 @@ def with_chain(run: Path, *tables: dict[str, Any]) -> str:
 
 def test_help_shows_every_argument(generator: Generator) -> None:
     names = inspect.signature(generator.generate).parameters
-    assert {"prompt", "temperature", "max_new_tokens", "seed", "keep_state", "logit_bias"} <= names.keys()
+    assert {
+        "prompt",
+        "temperature",
+        "max_new_tokens",
+        "seed",
+        "keep_state",
+        "logit_bias",
+    } <= names.keys()
     assert "what logits are divided by" in (inspect.getdoc(generator.generate) or "")
-    assert {"n", "batch_size", "temperature"} <= inspect.signature(generator.generate_many).parameters.keys()
+    assert {"n", "batch_size", "temperature"} <= inspect.signature(
+        generator.generate_many
+    ).parameters.keys()
 
 
-def test_an_option_changes_that_of_the_runs_chain_and_keeps_the_rest(sharp: Generator, finished_run: Path) -> None:
+def test_an_option_changes_that_of_the_runs_chain_and_keeps_the_rest(
+    sharp: Generator, finished_run: Path
+) -> None:
     text = sharp.generate("the ", max_new_tokens=40, seed=2, temperature=2.0).text
     assert text == with_chain(finished_run, SHARP[0], {"type": "temperature", "temperature": 2.0})
 
 
-def test_an_option_joins_the_chain_at_its_standard_place(sharp: Generator, finished_run: Path) -> None:
+def test_an_option_joins_the_chain_at_its_standard_place(
+    sharp: Generator, finished_run: Path
+) -> None:
     text = sharp.generate("the ", max_new_tokens=40, seed=2, top_p=0.6, repetition_penalty=1.5).text
     penalty, nucleus = {"type": "repetition-penalty", "penalty": 1.5}, {"type": "top-p", "p": 0.6}
     assert text == with_chain(finished_run, penalty, SHARP[0], nucleus, SHARP[1])
@@ -52,7 +65,9 @@ def test_an_option_that_allows_everything_changes_no_text(sharp: Generator) -> N
     plain = sharp.generate("the ", max_new_tokens=40, seed=2).text
     size = sharp.tokenizer.vocab_size
     assert sharp.generate("the ", max_new_tokens=40, seed=2, top_p=1.0).text == plain
-    assert load(sharp.path or "", sampler=SHARP[1:]).generate("the ", max_new_tokens=40, seed=2, top_k=size).text == (
+    assert load(sharp.path or "", sampler=SHARP[1:]).generate(
+        "the ", max_new_tokens=40, seed=2, top_k=size
+    ).text == (
         load(sharp.path or "", sampler=SHARP[1:]).generate("the ", max_new_tokens=40, seed=2).text
     )
 
@@ -123,8 +138,12 @@ def test_each_of_many_may_have_options_of_its_own(generator: Generator) -> None:
         generator.generate("the ", max_new_tokens=25, temperature=0.9, seed=3),
         generator.generate("the ", max_new_tokens=7, temperature=0, seed=3, index=1),
         generator.generate("a", max_new_tokens=25, temperature=0.9, top_k=2, seed=9, index=4),
-        generator.generate("the clock", max_new_tokens=None, stop=" ", temperature=0.9, seed=3, index=3),
-        generator.generate("the ", max_new_tokens=25, temperature=0.9, seed=3, index=4, logprobs=2, echo=True),
+        generator.generate(
+            "the clock", max_new_tokens=None, stop=" ", temperature=0.9, seed=3, index=3
+        ),
+        generator.generate(
+            "the ", max_new_tokens=25, temperature=0.9, seed=3, index=4, logprobs=2, echo=True
+        ),
         generator.generate("an", max_new_tokens=25, temperature=0.9, seed=3, index=5, **last),
     ]
 
@@ -133,10 +152,14 @@ def test_each_of_many_keeps_its_state_if_asked(generator: Generator) -> None:
     prompts = [Request(prompt, keep_state=True) for prompt in ("the ", "a clock", "")]
     made = generator.generate_many(prompts, max_new_tokens=15, temperature=0.9)
     for generation in made:
-        whole = generator.generate(generation.prompt, max_new_tokens=40, temperature=0.9, index=generation.index)
+        whole = generator.generate(
+            generation.prompt, max_new_tokens=40, temperature=0.9, index=generation.index
+        )
         rest = generator.generate(state=generation.state, max_new_tokens=25)
         assert generation.text + rest.text == whole.text
-    again = generator.generate_many([Request(state=generation.state) for generation in made], max_new_tokens=5)
+    again = generator.generate_many(
+        [Request(state=generation.state) for generation in made], max_new_tokens=5
+    )
     assert [generation.index for generation in again] == [0, 1, 2]
 
 

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 from watching import watched
 
-from textgen import Component, ContractError, Engine, Generator, NoOptions, PluginSet, Request, hookimpl
+from textgen import (
+    Component,
+    ContractError,
+    Engine,
+    Generator,
+    NoOptions,
+    PluginSet,
+    Request,
+    hookimpl,
+)
 
 OPTIONS: list[dict[str, Any]] = [
     {"max_new_tokens": 20},
@@ -38,7 +47,9 @@ async def text_of(generator: Generator, number: int) -> str:
     return "".join([piece async for piece in generator.astream(prompt, **options)])
 
 
-def test_a_thousand_concurrent_streams_each_give_the_text_of_one_alone(generator: Generator) -> None:
+def test_a_thousand_concurrent_streams_each_give_the_text_of_one_alone(
+    generator: Generator,
+) -> None:
     async def read() -> list[str]:
         return await asyncio.gather(*(text_of(generator, number) for number in range(1000)))
 
@@ -63,12 +74,16 @@ def test_a_request_joins_and_leaves_a_running_batch(generator: Generator) -> Non
     ]
 
 
-def test_streams_that_are_dropped_leave_at_once_and_change_no_other_text(finished_run: Path) -> None:
+def test_streams_that_are_dropped_leave_at_once_and_change_no_other_text(
+    finished_run: Path,
+) -> None:
     watcher, generator = watched(finished_run)
     rows: list[int] = []
 
     async def read(number: int) -> str:
-        stream = generator.astream("the ", index=number, max_new_tokens=None if number < 60 else 3000)
+        stream = generator.astream(
+            "the ", index=number, max_new_tokens=None if number < 60 else 3000
+        )
         text = ""
         async for piece in stream:
             text += piece
@@ -92,10 +107,15 @@ def test_rows_of_dropped_streams_are_gone_within_a_step(finished_run: Path) -> N
     """The sampler sees how many rows there are; after 60 of 100 are dropped, no further step has more than 40."""
     sizes: list[int] = []
     dropped = threading.Event()
-    generator = sampling(finished_run, lambda logits: sizes.append(len(logits)) or time.sleep(0.001 * dropped.is_set()))
+    generator = sampling(
+        finished_run,
+        lambda logits: sizes.append(len(logits)) or time.sleep(0.001 * dropped.is_set()),
+    )
 
     async def read() -> None:
-        streams = [generator.astream("the ", index=number, max_new_tokens=None) for number in range(100)]
+        streams = [
+            generator.astream("the ", index=number, max_new_tokens=None) for number in range(100)
+        ]
         await asyncio.gather(*(anext(stream) for stream in streams))
         for stream in streams[:60]:
             await stream.aclose()
@@ -127,13 +147,17 @@ def test_a_stream_that_is_forgotten_ends_too(finished_run: Path) -> None:
     assert watcher.calls
 
 
-def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(generator: Generator) -> None:
+def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(
+    generator: Generator,
+) -> None:
     """Its text pauses after some thousand tokens, and goes on when it reads again."""
 
     async def read() -> str:
         stream = generator.astream("the ", max_new_tokens=60_000)
         text = await anext(stream)
-        await asyncio.to_thread(lambda: [t.join(60) for t in threading.enumerate() if t.name == "textgen-generation"])
+        await asyncio.to_thread(
+            lambda: [t.join(60) for t in threading.enumerate() if t.name == "textgen-generation"]
+        )
         assert stream.finish_reason is None
         return text + "".join([piece async for piece in stream])
 
@@ -162,7 +186,9 @@ def test_one_request_that_fails_harms_no_other(finished_run: Path) -> None:
 
     async def read(index: int) -> str | None:
         try:
-            return "".join([piece async for piece in generator.astream("the ", index=index, max_new_tokens=40)])
+            return "".join(
+                [piece async for piece in generator.astream("the ", index=index, max_new_tokens=40)]
+            )
         except ContractError:
             return None
 
@@ -173,7 +199,9 @@ def test_one_request_that_fails_harms_no_other(finished_run: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [None, "e"])
-def test_streams_of_several_event_loops_share_a_batch(generator: Generator, stop: str | None) -> None:
+def test_streams_of_several_event_loops_share_a_batch(
+    generator: Generator, stop: str | None
+) -> None:
     texts: dict[int, str] = {}
 
     def run(number: int) -> None:
@@ -189,7 +217,10 @@ def test_streams_of_several_event_loops_share_a_batch(generator: Generator, stop
     for thread in threads:
         thread.join()
     for number in range(8):
-        assert texts[number] == generator.generate("the ", index=number, max_new_tokens=200, stop=stop).text
+        assert (
+            texts[number]
+            == generator.generate("the ", index=number, max_new_tokens=200, stop=stop).text
+        )
 
 
 def sampling(run: Path, note: Callable[[Any], object]) -> Generator:

@@ -23,7 +23,12 @@ STATES = pytest.mark.parametrize(
     [
         {"temperature": 0},
         {"seed": 5},
-        {"temperature": 0.8, "repetition_penalty": 1.3, "frequency_penalty": 0.3, "presence_penalty": 0.2},
+        {
+            "temperature": 0.8,
+            "repetition_penalty": 1.3,
+            "frequency_penalty": 0.3,
+            "presence_penalty": 0.2,
+        },
         {"no_repeat_ngram": 3, "temperature": 0.7},
     ],
     ids=["greedy", "sampled", "penalties", "no-repeat"],
@@ -53,7 +58,9 @@ def test_a_stop_text_is_found_across_a_saved_state(generator: Generator, streame
             assert first.text == whole[:cut]
             state = first.state
             for _ in range(2):  # nothing generated leaves it as it was
-                state = generator.generate(state=state, max_new_tokens=0, stop=stops, keep_state=True).state
+                state = generator.generate(
+                    state=state, max_new_tokens=0, stop=stops, keep_state=True
+                ).state
             if streamed:
                 stream = generator.stream(state=state, max_new_tokens=30, stop=stops)
                 assert ("".join(stream), stream.finish_reason) == ("", "stop")
@@ -67,13 +74,18 @@ def test_a_stop_text_is_found_across_a_saved_state(generator: Generator, streame
 
 @STATES
 @pytest.mark.parametrize("at", [0, 1, 37, 64, 65])
-def test_the_state_of_a_stream_continues_exactly(generator: Generator, options: dict[str, Any], at: int) -> None:
+def test_the_state_of_a_stream_continues_exactly(
+    generator: Generator, options: dict[str, Any], at: int
+) -> None:
     whole = generator.generate("the ", max_new_tokens=150, index=4, **options)
     stream = generator.stream("the ", max_new_tokens=at, index=4, keep_state=True, **options)
     assert (stream.finish_reason, stream.state) == (None, None)
     first = "".join(stream)
     assert stream.finish_reason == "length"
-    assert first + generator.generate(max_new_tokens=150 - at, state=stream.state, **options).text == whole.text
+    assert (
+        first + generator.generate(max_new_tokens=150 - at, state=stream.state, **options).text
+        == whole.text
+    )
     same = generator.generate("the ", max_new_tokens=at, index=4, keep_state=True, **options).state
     assert stream.state is not None
     assert same is not None
@@ -81,8 +93,12 @@ def test_the_state_of_a_stream_continues_exactly(generator: Generator, options: 
 
 
 @STATES
-def test_an_endless_stream_is_cancelled_and_gone_on_with(generator: Generator, options: dict[str, Any]) -> None:
-    stream = generator.stream("the ", max_new_tokens=None, keep_state=True, stop=["the time machine"], **options)
+def test_an_endless_stream_is_cancelled_and_gone_on_with(
+    generator: Generator, options: dict[str, Any]
+) -> None:
+    stream = generator.stream(
+        "the ", max_new_tokens=None, keep_state=True, stop=["the time machine"], **options
+    )
     text = ""
     for piece in stream:
         text += piece
@@ -90,12 +106,19 @@ def test_an_endless_stream_is_cancelled_and_gone_on_with(generator: Generator, o
             stream.cancel()
     assert stream.finish_reason == "cancelled"
     rest = generator.generate(max_new_tokens=50, state=stream.state, **options)
-    assert text + rest.text == generator.generate("the ", max_new_tokens=len(text) + 50, **options).text
+    assert (
+        text + rest.text
+        == generator.generate("the ", max_new_tokens=len(text) + 50, **options).text
+    )
 
 
 @STATES
 def test_a_state_continues_in_another_process(
-    python: Callable[..., Any], generator: Generator, finished_run: Path, tmp_path: Path, options: dict[str, Any]
+    python: Callable[..., Any],
+    generator: Generator,
+    finished_run: Path,
+    tmp_path: Path,
+    options: dict[str, Any],
 ) -> None:
     whole = generator.generate("the ", max_new_tokens=120, **options)
     first = generator.generate("the ", max_new_tokens=50, keep_state=True, **options)
@@ -120,20 +143,26 @@ def test_a_state_at_a_stop_is_that_of_what_was_shown(lively: Generator, at: int)
     stop = whole.tokens[at]
     end = whole.tokens.index(stop) + 1
     for arguments in ({"stop_tokens": [stop]}, {"stop": whole.text[:end]}):
-        made = lively.generate("the ", max_new_tokens=120, temperature=0, keep_state=True, **arguments)
+        made = lively.generate(
+            "the ", max_new_tokens=120, temperature=0, keep_state=True, **arguments
+        )
         assert (made.tokens, made.finish_reason) == (whole.tokens[:end], "stop")
         exact = lively.generate("the ", max_new_tokens=end, temperature=0, keep_state=True).state
         assert made.state is not None
         assert exact is not None
         assert made.state.values == exact.values
         assert made.state.arrays.keys() == exact.arrays.keys()
-        assert all(np.array_equal(array, exact.arrays[name]) for name, array in made.state.arrays.items())
+        assert all(
+            np.array_equal(array, exact.arrays[name]) for name, array in made.state.arrays.items()
+        )
 
 
 def test_a_prompt_is_added_to_a_state(generator: Generator) -> None:
     first = generator.generate("the ", max_new_tokens=30, keep_state=True, temperature=0)
     added = generator.generate("clock", max_new_tokens=30, state=first.state, temperature=0)
-    assert added.tokens == generator.generate(f"{first}clock", max_new_tokens=30, temperature=0).tokens
+    assert (
+        added.tokens == generator.generate(f"{first}clock", max_new_tokens=30, temperature=0).tokens
+    )
 
 
 def test_a_state_says_what_the_samplers_lack(generator: Generator) -> None:
@@ -158,7 +187,9 @@ def test_a_state_keeps_its_seed_and_index_and_takes_another_seed(generator: Gene
 
 def test_a_prompt_added_to_a_state_has_the_logprobs_of_the_whole(generator: Generator) -> None:
     before = generator.generate("the ", max_new_tokens=0, keep_state=True).state
-    added = generator.generate("clock", state=before, max_new_tokens=5, echo=True, logprobs=1).logprobs
+    added = generator.generate(
+        "clock", state=before, max_new_tokens=5, echo=True, logprobs=1
+    ).logprobs
     whole = generator.generate("the clock", max_new_tokens=5, echo=True, logprobs=1).logprobs
     assert added is not None
     assert whole is not None
@@ -176,8 +207,12 @@ def test_the_state_of_another_model_is_refused(
         generator.stream(state=state)
 
 
-def test_a_damaged_state_is_an_error_that_names_the_file(generator: Generator, tmp_path: Path) -> None:
-    state = generator.generate("the ", max_new_tokens=5, keep_state=True, repetition_penalty=1.1).state
+def test_a_damaged_state_is_an_error_that_names_the_file(
+    generator: Generator, tmp_path: Path
+) -> None:
+    state = generator.generate(
+        "the ", max_new_tokens=5, keep_state=True, repetition_penalty=1.1
+    ).state
     assert state is not None
     path = tmp_path / "state"
     state.save(path)

@@ -26,14 +26,23 @@ def cut(text: str, stops: tuple[str, ...], after: int = 0) -> tuple[str, bool]:
 
 
 @given(data=st.data())
-def test_a_stop_text_ends_it_wherever_token_borders_lie(generator: Generator, data: st.DataObject) -> None:
+def test_a_stop_text_ends_it_wherever_token_borders_lie(
+    generator: Generator, data: st.DataObject
+) -> None:
     length = 60
     whole = generator.generate("the ", max_new_tokens=length, seed=1).text
-    pieces = st.tuples(st.integers(0, length - 1), st.integers(1, 6)).map(lambda p: whole[p[0] : p[0] + p[1]])
+    pieces = st.tuples(st.integers(0, length - 1), st.integers(1, 6)).map(
+        lambda p: whole[p[0] : p[0] + p[1]]
+    )
     other = st.text(alphabet="the clock", min_size=1, max_size=3)
     stops = tuple(data.draw(st.lists(pieces | other, min_size=1, max_size=4)))
     least = data.draw(st.sampled_from([0, 0, 10, length]))
-    arguments: dict[str, Any] = {"max_new_tokens": length, "seed": 1, "stop": stops, "min_new_tokens": least}
+    arguments: dict[str, Any] = {
+        "max_new_tokens": length,
+        "seed": 1,
+        "stop": stops,
+        "min_new_tokens": least,
+    }
     expected, stopped = cut(whole, stops, least)
     made = generator.generate("the ", **arguments)
     assert made.text == expected
@@ -48,7 +57,9 @@ def test_a_stop_text_ends_it_wherever_token_borders_lie(generator: Generator, da
 
 
 def test_a_stop_may_be_one_string(generator: Generator) -> None:
-    assert generator.generate("the ", stop="e", seed=1) == generator.generate("the ", stop=["e"], seed=1)
+    assert generator.generate("the ", stop="e", seed=1) == generator.generate(
+        "the ", stop=["e"], seed=1
+    )
 
 
 def test_what_overlaps_a_stop_is_shown_once_it_is_none(generator: Generator) -> None:
@@ -67,14 +78,24 @@ def test_a_stop_token_ends_it_and_is_kept(generator: Generator) -> None:
     first = whole.tokens.index(token)
     assert made.tokens == whole.tokens[: first + 1]
     assert made.finish_reason == "stop"
-    assert generator.generate_many(["the "], max_new_tokens=200, seed=2, stop_tokens=[token]) == [made]
-    assert "".join(generator.stream("the ", max_new_tokens=200, seed=2, stop_tokens=[token])) == made.text
+    assert generator.generate_many(["the "], max_new_tokens=200, seed=2, stop_tokens=[token]) == [
+        made
+    ]
+    assert (
+        "".join(generator.stream("the ", max_new_tokens=200, seed=2, stop_tokens=[token]))
+        == made.text
+    )
 
 
 def test_a_stop_token_is_not_drawn_before_its_time(generator: Generator) -> None:
     stops = [int(token) for token in generator.encode_prompt("the ")]
     for seed in range(5):
-        arguments: dict[str, Any] = {"seed": seed, "stop_tokens": stops, "min_new_tokens": 20, "max_new_tokens": 300}
+        arguments: dict[str, Any] = {
+            "seed": seed,
+            "stop_tokens": stops,
+            "min_new_tokens": 20,
+            "max_new_tokens": 300,
+        }
         made = generator.generate("the ", **arguments)
         assert not set(made.tokens[:20]) & set(stops)
         assert made.finish_reason == "stop"
@@ -117,7 +138,9 @@ def test_another_thread_can_cancel(generator: Generator, many: bool) -> None:
             arguments: dict[str, Any] = {"max_new_tokens": None, "cancelled": cancelled}
             future = pool.submit(lambda: generator.generate_many(["the ", ""], **arguments)[0])
         else:
-            future = pool.submit(lambda: generator.generate("the ", max_new_tokens=None, cancelled=cancelled))
+            future = pool.submit(
+                lambda: generator.generate("the ", max_new_tokens=None, cancelled=cancelled)
+            )
         assert begun.wait(60)
         switch.set()
         made = future.result(60)
@@ -137,7 +160,9 @@ def test_an_event_cancels_a_stream_at_once(generator: Generator) -> None:
 
 @pytest.mark.parametrize("calls", [1, 5])
 @pytest.mark.parametrize("many", [False, True])
-def test_what_cancelled_raises_is_blamed_on_no_component(generator: Generator, calls: int, many: bool) -> None:
+def test_what_cancelled_raises_is_blamed_on_no_component(
+    generator: Generator, calls: int, many: bool
+) -> None:
     left = itertools.count(1 - calls)
 
     def cancelled() -> bool:

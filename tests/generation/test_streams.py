@@ -55,11 +55,24 @@ def joined(pieces: Iterable[Piece]) -> dict[int, tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
-@pytest.mark.parametrize("options", [{}, {"stop": ["e", " th"], "echo": True}, {"stop_tokens": [3, 4]}])
-def test_texts_stream_side_by_side(lively: Generator, options: dict[str, Any], temperature: float) -> None:
-    arguments: dict[str, Any] = {"n": 2, "max_new_tokens": 50, "seed": 3, "temperature": temperature, **options}
+@pytest.mark.parametrize(
+    "options", [{}, {"stop": ["e", " th"], "echo": True}, {"stop_tokens": [3, 4]}]
+)
+def test_texts_stream_side_by_side(
+    lively: Generator, options: dict[str, Any], temperature: float
+) -> None:
+    arguments: dict[str, Any] = {
+        "n": 2,
+        "max_new_tokens": 50,
+        "seed": 3,
+        "temperature": temperature,
+        **options,
+    }
     pieces = list(lively.stream_many(PROMPTS, batch_size=5, **arguments))
-    expected = {made.index: (made.text, made.finish_reason) for made in lively.generate_many(PROMPTS, **arguments)}
+    expected = {
+        made.index: (made.text, made.finish_reason)
+        for made in lively.generate_many(PROMPTS, **arguments)
+    }
     assert joined(pieces) == expected
     first_end = next(i for i, piece in enumerate(pieces) if piece.finish_reason)
     assert len({piece.index for piece in pieces[:first_end]}) > 1, "one text after the other"
@@ -139,7 +152,10 @@ def test_an_endless_stream_takes_no_more_memory(
 ) -> None:
     texts: Iterator[str] = generator.stream("the ", max_new_tokens=None, **options)
     if many:
-        texts = (piece.text for piece in generator.stream_many(["the ", "clock"], max_new_tokens=None, **options))
+        texts = (
+            piece.text
+            for piece in generator.stream_many(["the ", "clock"], max_new_tokens=None, **options)
+        )
     read(texts, 1000)
     tracemalloc.start()
     found = []
@@ -152,7 +168,9 @@ def test_an_endless_stream_takes_no_more_memory(
         tracemalloc.stop()
     (early, first_peak), *later = found
     assert later[-1][0] - early < 4096
-    assert min(peak for _, peak in later) - first_peak < 8192  # once, another thread of the process may take more
+    assert (
+        min(peak for _, peak in later) - first_peak < 8192
+    )  # once, another thread of the process may take more
 
 
 def read(texts: Iterator[str], characters: int) -> None:

@@ -24,7 +24,9 @@ def test_a_seed_and_an_index_fix_the_text(generator: Generator) -> None:
     assert generator.generate("the ", seed=5).text == text
     assert generator.generate("the ", seed=6).text != text
     assert generator.generate("the ", seed=5, index=1).text != text
-    assert generator.generate("the ").text == generator.generate("the ", seed=7).text  # the run's own seed
+    assert (
+        generator.generate("the ").text == generator.generate("the ", seed=7).text
+    )  # the run's own seed
 
 
 def test_a_shorter_text_is_the_beginning_of_a_longer_one(generator: Generator) -> None:
@@ -79,7 +81,9 @@ def test_temperature_zero_is_greedy(finished_run: Path) -> None:
     prompt=st.sampled_from(["", "t", "the time traveller smiled"]),
     index=st.integers(0, 3),
 )
-def test_all_ways_give_the_same_text(generator: Generator, options: dict[str, Any], prompt: str, index: int) -> None:
+def test_all_ways_give_the_same_text(
+    generator: Generator, options: dict[str, Any], prompt: str, index: int
+) -> None:
     alone = generator.generate(prompt, index=index, **options)
     assert "".join(generator.stream(prompt, index=index, **options)) == alone.text
     assert list(generator.generate_many([prompt], n=index + 1, **options))[index] == alone
@@ -87,7 +91,9 @@ def test_all_ways_give_the_same_text(generator: Generator, options: dict[str, An
 
 
 def test_numbers_may_be_those_of_numpy(generator: Generator) -> None:
-    plain = generator.generate("the ", seed=3, index=2, max_new_tokens=50, top_k=5, temperature=0.5, stop_tokens=[3, 4])
+    plain = generator.generate(
+        "the ", seed=3, index=2, max_new_tokens=50, top_k=5, temperature=0.5, stop_tokens=[3, 4]
+    )
     stops = generator.encode_prompt(generator.tokenizer.decode(np.array([3, 4])))
     made = generator.generate(
         "the ",
@@ -104,7 +110,9 @@ def test_numbers_may_be_those_of_numpy(generator: Generator) -> None:
         generator.generate("the ", max_new_tokens=np.float64(5.0))  # type: ignore[arg-type]
 
 
-def test_weights_that_change_on_disk_change_nothing_that_is_loaded(finished_run: Path, tmp_path: Path) -> None:
+def test_weights_that_change_on_disk_change_nothing_that_is_loaded(
+    finished_run: Path, tmp_path: Path
+) -> None:
     path = shutil.copytree(finished_run, tmp_path / "run") / "model.safetensors"
     made = load(path.parent)
     text, score = made.generate("the ").text, made.score("the clock")
@@ -117,14 +125,18 @@ def test_weights_that_change_on_disk_change_nothing_that_is_loaded(finished_run:
 
 
 def test_the_unknown_token_is_never_generated(generator: Generator) -> None:
-    made = generator.generate("the ", max_new_tokens=5000, temperature=100.0)  # all tokens are about equally likely
+    made = generator.generate(
+        "the ", max_new_tokens=5000, temperature=100.0
+    )  # all tokens are about equally likely
     assert len(set(made.tokens)) == generator.tokenizer.vocab_size - 1
     assert generator.tokenizer.unknown_id not in made.tokens
     many = generator.generate_many([""] * 100, max_new_tokens=50, temperature=100.0)
     assert all(generator.tokenizer.unknown_id not in m.tokens for m in many)
 
 
-def test_a_generator_and_a_state_are_shown_in_a_line_without_their_arrays(generator: Generator) -> None:
+def test_a_generator_and_a_state_are_shown_in_a_line_without_their_arrays(
+    generator: Generator,
+) -> None:
     state = generator.generate("the ", max_new_tokens=3, keep_state=True).state
     assert str(generator.path) in repr(generator)
     assert len(repr(generator)) < 300

@@ -75,6 +75,8 @@ def counting(run: Path) -> tuple[Counter, Generator]:
                     assert counter.gate.wait(60), "nobody opened the gate"
                 return extend(tokens)
 
-            return SimpleNamespace(extend=counted, read_state=decoder.read_state, write_state=decoder.write_state)
+            return SimpleNamespace(
+                extend=counted, read_state=decoder.read_state, write_state=decoder.write_state
+            )
 
     return counter, attrs.evolve(inner, model=Model())

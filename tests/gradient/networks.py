@@ -27,7 +27,9 @@ class Attention(nn.Module, GradientModel):
             before = state[0].shape[1]
             key, value = torch.cat([state[0], key], 1), torch.cat([state[1], value], 1)
         length = tokens.shape[1]
-        mask = torch.ones(length, before + length, dtype=torch.bool, device=tokens.device).tril(before)
+        mask = torch.ones(length, before + length, dtype=torch.bool, device=tokens.device).tril(
+            before
+        )
         seen = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return seen @ self.head.T, (key, value)
 

@@ -34,7 +34,14 @@ class Clock:
 
 @pytest.mark.parametrize(
     ("by_workers", "alone", "chosen"),
-    [(900, 1000, 2), (1000, 1000, 2), (1080, 1000, 2), (1098, 1000, 2), (1102, 1000, 1), (1200, 1000, 1)],
+    [
+        (900, 1000, 2),
+        (1000, 1000, 2),
+        (1080, 1000, 2),
+        (1098, 1000, 2),
+        (1102, 1000, 1),
+        (1200, 1000, 1),
+    ],
 )
 def test_workers_are_taken_where_a_step_of_theirs_takes_at_most_a_tenth_longer(
     by_workers: int, alone: int, chosen: int, monkeypatch: pytest.MonkeyPatch
@@ -48,10 +55,14 @@ def test_workers_are_taken_where_a_step_of_theirs_takes_at_most_a_tenth_longer(
 
         def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
             is_alone = threading.current_thread() is threading.main_thread()
-            clock.spend((alone if is_alone else by_workers / 2) * UNIT)  # each of the two computes a part of a step
+            clock.spend(
+                (alone if is_alone else by_workers / 2) * UNIT
+            )  # each of the two computes a part of a step
             return self.weights(tokens), ()
 
-    monkeypatch.setattr("textgen.gradient.choosing.time", SimpleNamespace(perf_counter=clock.perf_counter))
+    monkeypatch.setattr(
+        "textgen.gradient.choosing.time", SimpleNamespace(perf_counter=clock.perf_counter)
+    )
     windows, context = np.zeros((2, 3), np.int64), TrainingContext(seed=0, device="cpu")
     assert choose_workers(Timed(), windows, context, Way(workers=2)) == chosen
 
@@ -79,7 +90,10 @@ def test_a_kernel_that_is_compiled_in_its_first_step_is_tried_beyond_it() -> Non
     windows, context = np.zeros((2, 3), np.int64), TrainingContext(seed=0, device="cpu")
     for precision, kernel in (("auto", "quick"), ("float32", "quick"), ("bfloat16", "torch")):
         way = choose_way(Compiled(), windows, context, Way(precision, 1, "auto"), 1)
-        assert (way.precision, way.kernel) == ("float32" if precision == "auto" else precision, kernel)
+        assert (way.precision, way.kernel) == (
+            "float32" if precision == "auto" else precision,
+            kernel,
+        )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +105,9 @@ def test_a_kernel_that_is_compiled_in_its_first_step_is_tried_beyond_it() -> Non
     ],
 )
 @pytest.mark.parametrize("precision", ["auto", "float32"])
-def test_a_kernel_that_fails_is_said(offered: Any, has_use: bool, said: str, precision: str) -> None:
+def test_a_kernel_that_fails_is_said(
+    offered: Any, has_use: bool, said: str, precision: str
+) -> None:
     class Broken(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -31,13 +31,20 @@ def test_workers_compute_the_gradient_of_the_whole_batch(locked: bool, tmp_path:
     losses = {}
     for workers in (1, 3):
         recorder = Recorder()
-        tables = pipeline({"workers": workers, "batch_size": 7, "steps": 12}, input_dropout=0.3, locked_dropout=locked)
+        tables = pipeline(
+            {"workers": workers, "batch_size": 7, "steps": 12},
+            input_dropout=0.3,
+            locked_dropout=locked,
+        )
         textgen.run(tables, output=tmp_path / str(workers), observers=[recorder])
         losses[workers] = [event.loss for event in recorder.of(StepDone)]
     assert losses[3] == pytest.approx(losses[1], rel=1e-4)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has other thresholds")
+@pytest.mark.slow
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="another C library has other thresholds"
+)
 @pytest.mark.parametrize(
     ("batch", "model"),
     [
@@ -45,7 +52,9 @@ def test_workers_compute_the_gradient_of_the_whole_batch(locked: bool, tmp_path:
         (128, {"hidden_size": 256, "cell": "lstm"}),  # blocks of more than 32 MB
     ],
 )
-def test_a_step_uses_the_memory_that_the_last_one_freed(batch: int, model: dict[str, Any], tmp_path: Path) -> None:
+def test_a_step_uses_the_memory_that_the_last_one_freed(
+    batch: int, model: dict[str, Any], tmp_path: Path
+) -> None:
     """Otherwise a page fault for each 4 kB of it takes a third of the time of a step. At the end it is given back."""
     code = """
 import itertools, json, resource, statistics, sys, textgen
@@ -66,15 +75,22 @@ cancelled()
 of_steps = [after - before for before, after in itertools.pairwise(faults)]
 print(statistics.median(of_steps[5:]), most - resident[-1])  # in one step or another the memory grows by a block
 """
-    for folder in ("first", "second"):  # the second finds the text encoded, and frees no large block on its way
-        done = run_with_torch("-c", code, str(tmp_path / folder), str(batch), json.dumps(model), folder=tmp_path)
+    for folder in (
+        "first",
+        "second",
+    ):  # the second finds the text encoded, and frees no large block on its way
+        done = run_with_torch(
+            "-c", code, str(tmp_path / folder), str(batch), json.dumps(model), folder=tmp_path
+        )
         assert done.returncode == 0, done.stderr
     faults, given_back = map(float, done.stdout.split()[-2:])
     assert faults < 500
     assert given_back > 10
 
 
-def test_steps_and_evaluations_are_made_in_the_workers_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_and_evaluations_are_made_in_the_workers_own_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Torch's pool of threads waits for the slowest, and must have no part in them; each worker keeps its thread."""
     computed: dict[str, set[str]] = {"forward": set(), "update": set()}
 
@@ -86,7 +102,9 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(monkeypatch: 
         def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
             if self.training:
                 assert torch.get_num_threads() == 1
-                computed["forward"].add(f"{tokens.shape[0]} rows in {threading.current_thread().name}")
+                computed["forward"].add(
+                    f"{tokens.shape[0]} rows in {threading.current_thread().name}"
+                )
             return self.weights(tokens), ()
 
         def set_dropout_seed(self, seed: int) -> None:
@@ -102,7 +120,9 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(monkeypatch: 
     before = torch.get_num_threads()
     trainer = {"type": "adamw", "steps": 3, "batch_size": 5, "workers": 2, "precision": "float32"}
     corpus = "some letters, " * 400
-    textgen.train(corpus=corpus, tokenizer="char", model=Watched(), trainer=trainer, device="cpu", threads=3)
+    textgen.train(
+        corpus=corpus, tokenizer="char", model=Watched(), trainer=trainer, device="cpu", threads=3
+    )
     assert torch.get_num_threads() == before
     (updater,) = computed["update"]
     assert updater.startswith("textgen-worker")
@@ -126,7 +146,9 @@ def test_the_loss_and_its_gradient_are_torchs(dtype: torch.dtype, time_first: bo
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     (ours,), (theirs,) = (torch.autograd.grad(2 * value, leaf) for value in (loss, expected))
     assert ours.dtype == dtype
-    torch.testing.assert_close(ours, theirs, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        ours, theirs, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-7
+    )
 
 
 def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
@@ -144,7 +166,9 @@ def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
 
     model = Slow()
     asked = Way(precision="auto")
-    assert choose_way(model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"), asked, 1)
+    assert choose_way(
+        model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"), asked, 1
+    )
     assert model.calls == 4
 
 
@@ -168,16 +192,28 @@ def test_torchs_own_threads_are_given_up_after_one_step_that_takes_far_longer() 
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize(("options", "helps"), [({"threads": 2}, True), ({"threads": 1}, False), ({}, False)])
+@pytest.mark.parametrize(
+    ("options", "helps"), [({"threads": 2}, True), ({"threads": 1}, False), ({}, False)]
+)
 def test_a_run_on_a_busy_machine_says_what_helps(
     options: dict[str, int], helps: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("textgen_builtins.observers.progress._FIRST_LINE", 0.0)
-    monkeypatch.setattr("textgen_builtins.observers.cpu_watch.CpuWatch.cores_of_others", lambda _: 999.0)
+    monkeypatch.setattr(
+        "textgen_builtins.observers.cpu_watch.CpuWatch.cores_of_others", lambda _: 999.0
+    )
     tables = pipeline({"steps": 3, "workers": 1 if options else 2})
     console = io.StringIO()
-    Engine().run({**tables, **options, "observer": [{"type": "progress"}]}, output=tmp_path / "run", console=console)
-    line = next(line for line in console.getvalue().splitlines() if line.startswith("other programs use 999.0 of"))
+    Engine().run(
+        {**tables, **options, "observer": [{"type": "progress"}]},
+        output=tmp_path / "run",
+        console=console,
+    )
+    line = next(
+        line
+        for line in console.getvalue().splitlines()
+        if line.startswith("other programs use 999.0 of")
+    )
     assert ("; threads = 1 in the pipeline, or OMP_NUM_THREADS=1, " in line) is helps
 
 
@@ -219,7 +255,9 @@ for options in ({}, {"threads": 1}):
 """
 
 
-def test_training_in_a_fork_of_a_process_that_has_trained_is_an_error_and_no_hang(tmp_path: Path) -> None:
+def test_training_in_a_fork_of_a_process_that_has_trained_is_an_error_and_no_hang(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "forks.py").write_text(FORKED)
     done = run_with_torch("forks.py", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -18,7 +18,9 @@ from textgen.testing import check_model
 
 
 @pytest.mark.usefixtures("forked")
-@pytest.mark.parametrize("component", network_plugin.textgen_models(), ids=lambda component: component.name)
+@pytest.mark.parametrize(
+    "component", network_plugin.textgen_models(), ids=lambda component: component.name
+)
 def test_the_contract_is_kept(component: Component) -> None:
     outcomes = check_model(component)
     assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
@@ -46,7 +48,9 @@ def test_rows_of_different_lengths_generate_together(run: textgen.Run) -> None:
     prompts = ["The", "The ferry left", "", "On the", "T"]
     together = run.generator.generate_many(prompts, max_new_tokens=30, exact=False)
     for index, text in enumerate(together):
-        assert text.text == run.generator.generate(prompts[index], max_new_tokens=30, index=index).text
+        assert (
+            text.text == run.generator.generate(prompts[index], max_new_tokens=30, index=index).text
+        )
 
 
 def test_a_saved_state_continues(run: textgen.Run, tmp_path: Path) -> None:
@@ -70,9 +74,15 @@ def test_taking_and_joining_rows_changes_no_row(module: nn.Module) -> None:
     assert decoder.batch_size == 3
     np.testing.assert_allclose(decoder.extend(tokens[:, :0]), np.stack(alone), atol=1e-5)
     following = decoder.take([2, 0, 2]).extend(np.array([[1], [2], [1]]))
-    expected = [np.append(tokens[2, :5], 1), np.append(tokens[0, :3], 2), np.append(tokens[2, :5], 1)]
+    expected = [
+        np.append(tokens[2, :5], 1),
+        np.append(tokens[0, :3], 2),
+        np.append(tokens[2, :5], 1),
+    ]
     for logits, row in zip(following, expected, strict=True):
-        np.testing.assert_allclose(logits, ForwardDecoder(module, 1).extend(row[None])[0], atol=1e-5)
+        np.testing.assert_allclose(
+            logits, ForwardDecoder(module, 1).extend(row[None])[0], atol=1e-5
+        )
 
 
 def test_wrapping_shares_the_parameters_and_refuses_other_weights() -> None:

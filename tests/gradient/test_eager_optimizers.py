@@ -25,7 +25,9 @@ except textgen.Interrupted:
 
 
 @pytest.mark.parametrize("trainer", ["sgd", "adamw"])
-def test_a_run_does_not_import_torchs_compiler(python: Callable[..., Any], trainer: str, tmp_path: Path) -> None:
+def test_a_run_does_not_import_torchs_compiler(
+    python: Callable[..., Any], trainer: str, tmp_path: Path
+) -> None:
     done = python("-c", RUN, trainer, cwd=tmp_path)
     assert (done.code, done.stdout) == (0, "resumed False\n"), done.stderr
 
@@ -39,7 +41,9 @@ def test_a_run_does_not_import_torchs_compiler(python: Callable[..., Any], train
         (torch.optim.Muon, {"lr": 0.1}),
     ],
 )
-def test_an_eager_optimizer_is_the_same_optimizer(kind: type[torch.optim.Optimizer], options: dict[str, Any]) -> None:
+def test_an_eager_optimizer_is_the_same_optimizer(
+    kind: type[torch.optim.Optimizer], options: dict[str, Any]
+) -> None:
     def trained(kind: Any) -> torch.Tensor:
         weights = torch.arange(12.0).reshape(3, 4).requires_grad_()
         optimizer = kind([weights], **options)

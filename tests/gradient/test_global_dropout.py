@@ -26,7 +26,13 @@ def dropping(context: BuildContext, p: float = 0.3) -> Dropping:
 
 
 def train(model: Any = dropping, device: str = "cpu", **more: Any) -> textgen.Run:
-    trainer = {"type": "adamw", "steps": 8, "batch_size": 6, "order": "streams", **more.pop("trainer", {})}
+    trainer = {
+        "type": "adamw",
+        "steps": 8,
+        "batch_size": 6,
+        "order": "streams",
+        **more.pop("trainer", {}),
+    }
     return textgen.train(
         corpus=TEXT,
         tokenizer="char",
@@ -69,7 +75,10 @@ def test_such_a_model_computes_in_one_worker_and_the_log_says_so(
 ) -> None:
     caplog.set_level(logging.INFO, "textgen")
     assert weights(train(trainer={"workers": workers})) == weights(train())
-    assert f"one worker in place of {workers}: the model draws from torch's global generator" in caplog.text
+    assert (
+        f"one worker in place of {workers}: the model draws from torch's global generator"
+        in caplog.text
+    )
     caplog.clear()
     train(functools.partial(dropping, p=0.0), trainer={"workers": 2, "steps": 2})
     assert "one worker" not in caplog.text

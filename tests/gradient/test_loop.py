@@ -18,22 +18,43 @@ import torch
 from small_trainings import Recorder, pipeline, weights
 
 import textgen
-from textgen import BuildContext, Component, Engine, PipelineError, PluginSet, TrainingError, hookimpl, option
+from textgen import (
+    BuildContext,
+    Component,
+    Engine,
+    PipelineError,
+    PluginSet,
+    TrainingError,
+    hookimpl,
+    option,
+)
 from textgen.data import Dataset
 from textgen.events import Evaluated, Evaluation, Settled, StepDone
-from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant, cosine, warmup_stable_decay
+from textgen.gradient import (
+    GradientOptions,
+    GradientTrainer,
+    Parameters,
+    constant,
+    cosine,
+    warmup_stable_decay,
+)
 from textgen.protocols import TrainerState, TrainingContext
 
 
-def run_in_parts(engine: Engine, tables: dict[str, Any], output: Path, stops: Sequence[int]) -> textgen.Run:
+def run_in_parts(
+    engine: Engine, tables: dict[str, Any], output: Path, stops: Sequence[int]
+) -> textgen.Run:
     """Interrupt after each of so many steps, then finish."""
     for stop in stops:
         count = itertools.count(1)
         with pytest.raises(textgen.Interrupted):
-            engine.run(tables, output=output, cancelled=lambda count=count, stop=stop: next(count) > stop)
+            engine.run(
+                tables, output=output, cancelled=lambda count=count, stop=stop: next(count) > stop
+            )
     return engine.run(tables, output=output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trainer",
     [
@@ -61,13 +82,24 @@ def test_another_number_of_workers_may_resume(tmp_path: Path) -> None:
     assert trainer.state().arrays["carried.0"].shape == (5, 2)
 
 
+@pytest.mark.slow
 def test_auto_and_budget_are_decided_once_and_recorded(tmp_path: Path) -> None:
-    tables = pipeline({"steps": None, "budget": "3s", "precision": "auto", "workers": "auto", "kernel": "auto"})
+    tables = pipeline(
+        {"steps": None, "budget": "3s", "precision": "auto", "workers": "auto", "kernel": "auto"}
+    )
     del tables["trainer"]["steps"]
     recorder = Recorder()
     first = textgen.run(tables, output=tmp_path / "first", observers=[recorder])
     decided = json.loads((first.path / "run.json").read_text())["settled"]["settled"]
-    assert decided.keys() == {"steps", "measured", "evaluations", "budget", "precision", "workers", "kernel"}
+    assert decided.keys() == {
+        "steps",
+        "measured",
+        "evaluations",
+        "budget",
+        "precision",
+        "workers",
+        "kernel",
+    }
     assert recorder.of(Settled)[-1].options == {"settled": decided}
     assert recorder.of(StepDone)[-1].step == decided["steps"]
     saved = tomllib.loads((first.path / "pipeline.toml").read_text())
@@ -80,12 +112,16 @@ def test_auto_and_budget_are_decided_once_and_recorded(tmp_path: Path) -> None:
     assert tomllib.loads((first.path / "pipeline.toml").read_text()) == saved
 
 
+@pytest.mark.slow
 def test_a_budget_in_parts_is_the_same_run(tmp_path: Path) -> None:
     tables = pipeline({"budget": "4s"})
     del tables["trainer"]["steps"]
     whole = run_in_parts(Engine(), tables, tmp_path / "parts", [3, 12])
     saved = tomllib.loads((whole.path / "pipeline.toml").read_text())
-    assert json.loads((whole.path / "run.json").read_text())["settled"]["settled"] == saved["trainer"]["settled"]
+    assert (
+        json.loads((whole.path / "run.json").read_text())["settled"]["settled"]
+        == saved["trainer"]["settled"]
+    )
     again = textgen.run(whole.path / "pipeline.toml", output=tmp_path / "again")
     assert weights(again.path) == weights(whole.path)
 
@@ -103,28 +139,41 @@ class SlowAtFirst(torch.nn.Module):
         return self.logits(tokens), ()
 
 
+@pytest.mark.slow
 def test_a_budget_is_measured_again_until_the_decay_and_the_same_run_can_be_made_of_it() -> None:
     tokens = np.arange(400) % 3
-    data = Dataset(training=tokens, validation=tokens[:50], vocab_size=3, window_length=4, window_stride=4)
+    data = Dataset(
+        training=tokens, validation=tokens[:50], vocab_size=3, window_length=4, window_stride=4
+    )
 
     def train(settled: Any) -> tuple[list[Any], torch.Tensor]:
         options = GradientOptions(budget="3s", batch_size=2, settled=settled)
-        trainer = GradientTrainer(options, lambda p: torch.optim.SGD(p, lr=0.1), warmup_stable_decay())
+        trainer = GradientTrainer(
+            options, lambda p: torch.optim.SGD(p, lr=0.1), warmup_stable_decay()
+        )
         torch.manual_seed(0)
         model = SlowAtFirst()
-        return list(trainer.train(model, data, TrainingContext(seed=0, device="cpu"))), model.logits.weight
+        return list(
+            trainer.train(model, data, TrainingContext(seed=0, device="cpu"))
+        ), model.logits.weight
 
     events, trained = train({})
     guesses = [event.options["settled"] for event in events if isinstance(event, Settled)]
     measured = [int(step) for step in guesses[-1]["measured"].split()]
     assert len(guesses) == len(measured) > 1
     assert guesses[-1]["steps"] > 2 * guesses[0]["steps"]
-    assert [event.step for event in events if isinstance(event, StepDone)] == list(range(1, guesses[-1]["steps"] + 1))
+    assert [event.step for event in events if isinstance(event, StepDone)] == list(
+        range(1, guesses[-1]["steps"] + 1)
+    )
     again, same = train(guesses[-1])
     assert not any(isinstance(event, Settled) for event in again)
     kinds = (Evaluated, StepDone)
     numbers = [
-        [(type(event), event.step, getattr(event, "learning_rate", 0)) for event in made if isinstance(event, kinds)]
+        [
+            (type(event), event.step, getattr(event, "learning_rate", 0))
+            for event in made
+            if isinstance(event, kinds)
+        ]
         for made in (events, again)
     ]
     assert numbers[0] == numbers[1]
@@ -133,7 +182,9 @@ def test_a_budget_is_measured_again_until_the_decay_and_the_same_run_can_be_made
 
 def test_a_run_that_goes_on_measures_the_rest_of_its_budget() -> None:
     tokens = np.arange(400) % 3
-    data = Dataset(training=tokens, validation=tokens[:50], vocab_size=3, window_length=4, window_stride=4)
+    data = Dataset(
+        training=tokens, validation=tokens[:50], vocab_size=3, window_length=4, window_stride=4
+    )
     model = SlowAtFirst()
 
     def trainer(settled: Any) -> GradientTrainer:
@@ -141,7 +192,9 @@ def test_a_run_that_goes_on_measures_the_rest_of_its_budget() -> None:
         return GradientTrainer(options, lambda p: torch.optim.SGD(p, lr=0.1), warmup_stable_decay())
 
     first, begun, settled = trainer({}), time.perf_counter(), None
-    with contextlib.closing(first.train(model, data, TrainingContext(seed=0, device="cpu"))) as events:
+    with contextlib.closing(
+        first.train(model, data, TrainingContext(seed=0, device="cpu"))
+    ) as events:
         for event in events:
             settled = event.options["settled"] if isinstance(event, Settled) else settled
             if settled and isinstance(event, StepDone):
@@ -182,11 +235,15 @@ def test_streams_begin_elsewhere_in_every_epoch(tmp_path: Path) -> None:
     from textgen.gradient.batches import training_batches
 
     tokens = np.arange(1000)
-    batches = training_batches(GradientOptions(order="streams", batch_size=4), Windows(tokens, 10, 10), seed=3)
+    batches = training_batches(
+        GradientOptions(order="streams", batch_size=4), Windows(tokens, 10, 10), seed=3
+    )
     starts = {int(batches.batch(epoch, 0)[0, 0]) for epoch in range(6)}
     assert len(starts) == 6
     for epoch in range(2):
-        seen = np.concatenate([batches.batch(epoch, n)[:, :-1].ravel() for n in range(batches.per_epoch)])
+        seen = np.concatenate(
+            [batches.batch(epoch, n)[:, :-1].ravel() for n in range(batches.per_epoch)]
+        )
         assert len(set(seen.tolist())) == len(seen) >= 950
 
 
@@ -258,10 +315,14 @@ class Odd:
             def parameter_roles(self) -> dict[str, str]:
                 return {"table": "head"}
 
-            def training_loss(self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None) -> Any:
+            def training_loss(
+                self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None
+            ) -> Any:
                 outer.seen.append("own loss")
                 logits, state = self(tokens, state)
-                return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) + 100.0, state
+                return torch.nn.functional.cross_entropy(
+                    logits.flatten(0, 1), targets.flatten()
+                ) + 100.0, state
 
         return Network()
 
@@ -286,7 +347,9 @@ def test_what_optimizers_keep_is_resumed(engine: Engine, odd: Odd, tmp_path: Pat
     assert {"embedding", "matrix", "vector"} <= set(odd.seen[0])
 
 
-def test_a_model_may_have_a_loss_and_roles_of_its_own(engine: Engine, odd: Odd, tmp_path: Path) -> None:
+def test_a_model_may_have_a_loss_and_roles_of_its_own(
+    engine: Engine, odd: Odd, tmp_path: Path
+) -> None:
     recorder = Recorder()
     tables = pipeline({"order": "shuffled", "type": "odd"}) | {"model": {"type": "own-loss"}}
     engine.run(tables, output=tmp_path / "run", observers=[recorder])
@@ -325,7 +388,9 @@ class LateTrainer:
         for step in range(1, 200):
             self.given = step
             loss = torch.tensor(float("nan") if step >= 20 else 2.0)
-            yield StepDone(step=step, steps=200, epoch=1, loss=loss, tokens=8, gradient_norm=torch.tensor(1.0))
+            yield StepDone(
+                step=step, steps=200, epoch=1, loss=loss, tokens=8, gradient_norm=torch.tensor(1.0)
+            )
 
     def state(self) -> TrainerState:
         return TrainerState()
@@ -349,7 +414,9 @@ def test_a_nan_that_stays_on_the_device_stops_the_run_a_few_steps_later(tmp_path
 
 
 def test_a_step_reads_its_loss_when_it_is_asked() -> None:
-    event = StepDone(step=1, steps=2, epoch=1, loss=torch.tensor(1.5), tokens=1, gradient_norm=torch.tensor(2.0))
+    event = StepDone(
+        step=1, steps=2, epoch=1, loss=torch.tensor(1.5), tokens=1, gradient_norm=torch.tensor(2.0)
+    )
     assert (event.loss, event.gradient_norm) == (1.5, 2.0)
     assert not event.is_read
     assert StepDone(step=1, steps=2, epoch=1, loss=1.5, tokens=1).is_read
@@ -382,7 +449,10 @@ class Spoilt(torch.nn.Module):
 
 def test_a_loss_that_is_no_number_before_the_first_update_is_the_models_fault() -> None:
     text = "the clock struck nine. " * 60
-    with pytest.raises(TrainingError, match="the loss is nan at step 1, before the first update, so the model is at"):
+    with pytest.raises(
+        TrainingError,
+        match="the loss is nan at step 1, before the first update, so the model is at",
+    ):
         textgen.train(corpus=text, model=Spoilt(len(set(text)) + 1), trainer="adamw")
 
 

@@ -79,15 +79,29 @@ def textgen_models():
 
 def write(folder: Path, **tables: Any) -> dict[str, Any]:
     """Write a pipeline whose batches do not divide by two or three, and return it."""
-    story = "".join(piece for piece in Engine().read_corpus({"type": "story"}) if isinstance(piece, str))
+    story = "".join(
+        piece for piece in Engine().read_corpus({"type": "story"}) if isinstance(piece, str)
+    )
     (folder / "text.txt").write_text(story[:9000], encoding="utf-8")
     made = {
         "device": "cpu",
         "corpus": {"type": "file", "path": str(folder / "text.txt")},
         "tokenizer": {"type": "char"},
         "data": {"window_length": 12, "validation_fraction": 0.1},
-        "model": {"type": "rnn", "cell": "lstm", "hidden_size": 8, "dropout": 0.3, "recurrent_dropout": 0.2},
-        "trainer": {"type": "adamw", "batch_size": 5, "order": "streams", "steps": 24, "evaluate_every": 8},
+        "model": {
+            "type": "rnn",
+            "cell": "lstm",
+            "hidden_size": 8,
+            "dropout": 0.3,
+            "recurrent_dropout": 0.2,
+        },
+        "trainer": {
+            "type": "adamw",
+            "batch_size": 5,
+            "order": "streams",
+            "steps": 24,
+            "evaluate_every": 8,
+        },
         "checkpoint": {"seconds": 0},
         "default_observers": False,
         "observer": [{"type": "metrics"}],
@@ -113,9 +127,23 @@ def assert_alike(run: Path, other: Path) -> None:
 def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = {"type": "rnn", "cell": "lstm", "hidden_size": 32, "dropout": 0.3, "recurrent_dropout": 0.2}
-    trainer = {"type": "adamw", "batch_size": 5, "order": "streams", "steps": 24, "evaluate_every": 8}
-    tables = write(tmp_path, tokenizer={"type": "noting"}, model=model, trainer={**trainer, "kernel": "llvm"})
+    model = {
+        "type": "rnn",
+        "cell": "lstm",
+        "hidden_size": 32,
+        "dropout": 0.3,
+        "recurrent_dropout": 0.2,
+    }
+    trainer = {
+        "type": "adamw",
+        "batch_size": 5,
+        "order": "streams",
+        "steps": 24,
+        "evaluate_every": 8,
+    }
+    tables = write(
+        tmp_path, tokenizer={"type": "noting"}, model=model, trainer={**trainer, "kernel": "llvm"}
+    )
     (tmp_path / "noting.py").write_text(CLOSING)
     plugins = PluginSet.discover()
     plugins.register_file(tmp_path / "noting.py")
@@ -138,15 +166,21 @@ def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
     assert (other.returncode, other.stdout, other.stderr) == (0, "", "")
     assert_alike(tmp_path / "run", alone.path)
     for rank in range(2):
-        notes = [line.split() for line in (tmp_path / f"closed-{rank}.txt").read_text().splitlines()]
-        built, closed = ([name for what, name in notes if what == each] for each in ("built", "closed"))
+        notes = [
+            line.split() for line in (tmp_path / f"closed-{rank}.txt").read_text().splitlines()
+        ]
+        built, closed = (
+            [name for what, name in notes if what == each] for each in ("built", "closed")
+        )
         assert len(built) >= 2
         assert sorted(closed) == sorted(built), "each process closes what it built, once"
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=3))
 @settings(max_examples=20, deadline=None)
-def test_all_that_meet_agree_on_a_name_whatever_those_before_left_in_the_store(starts: list[list[int]]) -> None:
+def test_all_that_meet_agree_on_a_name_whatever_those_before_left_in_the_store(
+    starts: list[list[int]],
+) -> None:
     """In each start, some processes came before and ended before they had met."""
     store = torch.distributed.HashStore()
     names = set()
@@ -167,9 +201,16 @@ def test_who_does_not_come_is_not_waited_for_for_ever() -> None:
             agreed_name(store, rank, 2, 0.2)
 
 
+@pytest.mark.slow
 def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> None:
     """An optimizer leaves it alone; with a gradient of zero its weight would decay."""
-    trainer = {"type": "adamw", "batch_size": 5, "steps": 12, "weight_decay": 0.5, "learning_rate": 0.01}
+    trainer = {
+        "type": "adamw",
+        "batch_size": 5,
+        "steps": 12,
+        "weight_decay": 0.5,
+        "learning_rate": 0.01,
+    }
     tables = write(tmp_path, model={"type": "unused"}, trainer=trainer)
     (tmp_path / "unused.py").write_text(UNUSED)
     plugins = PluginSet.discover()
@@ -184,16 +225,25 @@ def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> 
     assert not np.isclose(weights["rare"], 1).all()
 
 
-def test_the_network_of_a_mixture_is_shared_out_and_what_a_follower_failed_of_is_said(tmp_path: Path) -> None:
-    parts = {"first": {"type": "rnn", "hidden_size": 8, "dropout": 0.2}, "second": {"type": "ngram", "order": 3}}
+def test_the_network_of_a_mixture_is_shared_out_and_what_a_follower_failed_of_is_said(
+    tmp_path: Path,
+) -> None:
+    parts = {
+        "first": {"type": "rnn", "hidden_size": 8, "dropout": 0.2},
+        "second": {"type": "ngram", "order": 3},
+    }
     first = {"type": "adamw", "batch_size": 5, "steps": 16, "evaluate_every": 8}
-    tables = write(tmp_path, model={"type": "mixture", **parts}, trainer={"type": "mixture", "first": first})
+    tables = write(
+        tmp_path, model={"type": "mixture", **parts}, trainer={"type": "mixture", "first": first}
+    )
     alone = textgen.run(tables, output=tmp_path / "alone")
     in_step = (AT_PLACE, "1", "MEMORY", "textgen.gradient.optimization:Optimization.step", "10")
     done = run_together(2, *in_step, "run", "p.toml", "-q", "-o", "run", folder=tmp_path)
     assert [each.returncode for each in done] == [1, 1]
     (line,) = "".join(each.stderr for each in done).splitlines()
-    assert line.startswith("textgen: error: process 1 of 2: out of memory in trainer 'mixture', training; lower ")
+    assert line.startswith(
+        "textgen: error: process 1 of 2: out of memory in trainer 'mixture', training; lower "
+    )
     run = textgen.run(tables, output=tmp_path / "run")
     assert run.outcome == "resumed"
     assert_alike(run.path, alone.path)

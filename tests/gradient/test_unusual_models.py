@@ -21,15 +21,21 @@ from textgen.gradient.optimization import StateError
 from textgen.protocols import TrainerState, TrainingContext
 
 TOKENS = np.arange(402) * 7 % 5
-DATA = Dataset(training=TOKENS[:301], validation=TOKENS[301:], vocab_size=5, window_length=4, window_stride=4)
+DATA = Dataset(
+    training=TOKENS[:301], validation=TOKENS[301:], vocab_size=5, window_length=4, window_stride=4
+)
 CONTEXT = TrainingContext(seed=0, device="cpu")
 
 
 def trainer(make: Any = torch.optim.SGD, **options: Any) -> GradientTrainer:
-    return GradientTrainer(GradientOptions(**{"steps": 12, "batch_size": 8, **options}), lambda p: make(p, lr=0.1))
+    return GradientTrainer(
+        GradientOptions(**{"steps": 12, "batch_size": 8, **options}), lambda p: make(p, lr=0.1)
+    )
 
 
-def losses(trained: GradientTrainer, model: Any, stop: int | None = None) -> list[tuple[int, float]]:
+def losses(
+    trained: GradientTrainer, model: Any, stop: int | None = None
+) -> list[tuple[int, float]]:
     events = itertools.islice(trained.train(model, DATA, CONTEXT), stop)
     return [(event.step, float(event.loss)) for event in events if isinstance(event, StepDone)]
 
@@ -49,7 +55,12 @@ class Table(nn.Module, GradientModel):
 def test_a_trainer_without_a_state_begins_anew() -> None:
     again, model = trainer(), Table()
     first = losses(again, model)
-    assert [step for step, _ in losses(again, Table(), stop=5)] == [1, 2, 3, 4]  # one of the events is an evaluation
+    assert [step for step, _ in losses(again, Table(), stop=5)] == [
+        1,
+        2,
+        3,
+        4,
+    ]  # one of the events is an evaluation
     assert losses(again, Table()) == first
 
 
@@ -57,7 +68,9 @@ def test_a_trainer_without_a_state_begins_anew() -> None:
 def test_a_last_batch_has_fewer_rows_than_there_are_workers(rows: int) -> None:
     """Which has the numbers of one worker."""
     size = (len(DATA.training_windows()) - rows) // 3
-    found = [losses(trainer(workers=workers, batch_size=size, steps=8), Table()) for workers in (1, 4)]
+    found = [
+        losses(trainer(workers=workers, batch_size=size, steps=8), Table()) for workers in (1, 4)
+    ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
 
 
@@ -81,10 +94,14 @@ def test_a_parameter_that_some_workers_rows_use_has_their_gradients(order: list[
     for workers in (1, 2):
         model = Experts()
         computation = Computation.of(model, "cpu", Way(workers=workers))
-        computation.run(lambda computation=computation: computation.gradients(windows, None, (0, 0)))
+        computation.run(
+            lambda computation=computation: computation.gradients(windows, None, (0, 0))
+        )
         computation.close()
         found.append([p.grad for p in model.parameters()])
-    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in itertools.chain(*found))
+    assert all(
+        gradient is not None and gradient.abs().sum() > 0 for gradient in itertools.chain(*found)
+    )
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(one, two)
 
@@ -101,7 +118,9 @@ class Normalised(Table):
 
 
 @pytest.mark.parametrize("options", [{"workers": 2}, {"workers": "auto", "precision": "auto"}, {}])
-def test_trials_leave_buffers_as_they_were_and_workers_do_not_share_them(options: dict[str, Any]) -> None:
+def test_trials_leave_buffers_as_they_were_and_workers_do_not_share_them(
+    options: dict[str, Any],
+) -> None:
     model = Normalised()
     first = trainer(steps=6, **options)
     assert losses(first, model, stop=4)

@@ -72,7 +72,10 @@ def test_weights_that_no_optimizer_has_are_named_once() -> None:
 
 
 def test_a_role_there_is_not_is_an_error() -> None:
-    with pytest.raises(textgen.ContractError, match="role 'matrices'; the roles are embedding, head, matrix, vector"):
+    with pytest.raises(
+        textgen.ContractError,
+        match="role 'matrices'; the roles are embedding, head, matrix, vector",
+    ):
         train(lambda weights: torch.optim.SGD(weights.of_role("matrices"), lr=0.1))
     assert Parameters([], []).of_role("head") == []
 
@@ -88,8 +91,14 @@ class Rateless(torch.optim.SGD):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (Rateless, r"Rateless has no 'lr' in param_groups\[0\], and must have one: the schedule writes"),
-        (lambda weights: None, r"make_optimizer gave None, and must give a torch\.optim\.Optimizer, or several"),
+        (
+            Rateless,
+            r"Rateless has no 'lr' in param_groups\[0\], and must have one: the schedule writes",
+        ),
+        (
+            lambda weights: None,
+            r"make_optimizer gave None, and must give a torch\.optim\.Optimizer, or several",
+        ),
     ],
 )
 def test_what_is_no_optimizer_is_an_error(make: Callable[..., Any], said: str) -> None:
@@ -98,7 +107,10 @@ def test_what_is_no_optimizer_is_an_error(make: Callable[..., Any], said: str) -
 
 
 def test_a_schedule_that_gives_no_number_is_an_error() -> None:
-    with pytest.raises(textgen.ContractError, match="the schedule gave 'fast' for step 1 of 2, and must give a number"):
+    with pytest.raises(
+        textgen.ContractError,
+        match="the schedule gave 'fast' for step 1 of 2, and must give a number",
+    ):
         train(schedule=lambda step, steps: "fast")
 
 
@@ -112,7 +124,8 @@ class Hoarding(torch.optim.SGD):
 
 def test_an_optimizer_that_keeps_what_cannot_be_saved_is_blamed(tmp_path: Path) -> None:
     with pytest.raises(
-        textgen.ContractError, match=r"trainer 'gradient-trainer' .*Hoarding keeps 'seen', a set; tensors"
+        textgen.ContractError,
+        match=r"trainer 'gradient-trainer' .*Hoarding keeps 'seen', a set; tensors",
     ):
         train(lambda weights: Hoarding(weights, lr=0.1), output=tmp_path / "run")
 
@@ -125,7 +138,10 @@ class OwnConfig:
 
 
 def test_options_of_another_class_are_an_error() -> None:
-    with pytest.raises(TypeError, match=r"type OwnConfig are not .* a subclass of textgen\.gradient\.GradientOptions"):
+    with pytest.raises(
+        TypeError,
+        match=r"type OwnConfig are not .* a subclass of textgen\.gradient\.GradientOptions",
+    ):
         GradientTrainer(OwnConfig(), torch.optim.SGD)  # type: ignore[arg-type]
 
 
@@ -140,8 +156,14 @@ def test_options_of_another_class_are_an_error() -> None:
             lambda logits, state: (logits, state[0]),
             r"forward gave a state of type Tensor, and must give a tuple of tensors",
         ),
-        (lambda logits, state: (logits, None), r"forward gave a state of type NoneType, and must give a tuple"),
-        (lambda logits, state: logits, r"forward gave Tensor, and must give logits and the state after them"),
+        (
+            lambda logits, state: (logits, None),
+            r"forward gave a state of type NoneType, and must give a tuple",
+        ),
+        (
+            lambda logits, state: logits,
+            r"forward gave Tensor, and must give logits and the state after them",
+        ),
     ],
     ids=["axis", "tensor", "none", "logits"],
 )

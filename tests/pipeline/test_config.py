@@ -56,7 +56,9 @@ def faults(engine: Engine, source: Any, overrides: Any = ()) -> list[str]:
 
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("command", ["show", "run"])
-def test_a_syntax_error_says_file_line_and_column(textgen: Callable[..., Any], tmp_path: Path, command: str) -> None:
+def test_a_syntax_error_says_file_line_and_column(
+    textgen: Callable[..., Any], tmp_path: Path, command: str
+) -> None:
     (tmp_path / "bad.toml").write_text('seed = 1\n[corpus]\ntype = "story\n')
     failed = textgen(command, "bad.toml", cwd=tmp_path)
     assert (failed.code, failed.stdout) == (2, "")
@@ -86,7 +88,10 @@ def test_files_that_are_no_toml(engine: Engine, tmp_path: Path, data: bytes, sai
 
 
 def test_a_byte_order_mark_and_crlf_are_fine(engine: Engine, tmp_path: Path) -> None:
-    lines = ["\ufeffseed = 3", *(f"[{key}]\r\ntype = '{table['type']}'" for key, table in BASE.items())]
+    lines = [
+        "\ufeffseed = 3",
+        *(f"[{key}]\r\ntype = '{table['type']}'" for key, table in BASE.items()),
+    ]
     (tmp_path / "dos.toml").write_bytes("\r\n".join(lines).encode())
     assert engine.pipeline(tmp_path / "dos.toml").seed == 3
 
@@ -106,12 +111,21 @@ def test_files_that_cannot_be_read(textgen: Callable[..., Any], tmp_path: Path, 
     ("changes", "fault"),
     [
         ({"trainer.epoch": 3}, "trainer.epoch: unknown key; did you mean 'epochs'?"),
-        ({"model.zzz": 3}, "model.zzz: unknown key; its keys are cell, nonlinearity, hidden_size, layers"),
-        ({"data.window_lenght": 3}, "data.window_lenght: unknown key; did you mean 'window_length'?"),
+        (
+            {"model.zzz": 3},
+            "model.zzz: unknown key; its keys are cell, nonlinearity, hidden_size, layers",
+        ),
+        (
+            {"data.window_lenght": 3},
+            "data.window_lenght: unknown key; did you mean 'window_length'?",
+        ),
         ({"modle.type": "rnn"}, "modle: unknown table or key; did you mean 'model'?"),
         ({"sed": 3}, "sed: unknown table or key; did you mean 'seed'?"),
         ({"model.type": "rrn"}, "model.type: no model is called 'rrn'; did you mean 'rnn'?"),
-        ({"corpus.type": "zzz"}, "corpus.type: no corpus is called 'zzz'; there are file, story, time-machine"),
+        (
+            {"corpus.type": "zzz"},
+            "corpus.type: no corpus is called 'zzz'; there are file, story, time-machine",
+        ),
         ({"model.type": "nobody:rnn"}, "model.type: no model is called 'nobody:rnn'"),
         (
             {"sampler": [{"type": "greedy"}, {"type": "gredy"}]},
@@ -121,7 +135,9 @@ def test_files_that_cannot_be_read(textgen: Callable[..., Any], tmp_path: Path, 
         ({"corpus.x": 1}, "corpus.x: unknown key; its keys are none"),
     ],
 )
-def test_an_unknown_name_is_reported_with_the_nearest(engine: Engine, changes: dict[str, Any], fault: str) -> None:
+def test_an_unknown_name_is_reported_with_the_nearest(
+    engine: Engine, changes: dict[str, Any], fault: str
+) -> None:
     (found,) = faults(engine, changed(changes))
     assert found.startswith(fault)
 
@@ -142,20 +158,47 @@ def test_an_unknown_name_is_reported_with_the_nearest(engine: Engine, changes: d
                 (datetime.date(2020, 1, 2), "2020-01-02"),
             ]
         ),
-        ({"tokenizer.lower_case": "false"}, 'tokenizer.lower_case: expected true or false, given "false" (a string)'),
+        (
+            {"tokenizer.lower_case": "false"},
+            'tokenizer.lower_case: expected true or false, given "false" (a string)',
+        ),
         ({"tokenizer.lower_case": 0}, "tokenizer.lower_case: expected true or false, given 0"),
-        ({"trainer.learning_rate": "fast"}, 'trainer.learning_rate: expected a finite number, given "fast" (a string)'),
-        ({"trainer.learning_rate": False}, "trainer.learning_rate: expected a finite number, given false (a boolean)"),
+        (
+            {"trainer.learning_rate": "fast"},
+            'trainer.learning_rate: expected a finite number, given "fast" (a string)',
+        ),
+        (
+            {"trainer.learning_rate": False},
+            "trainer.learning_rate: expected a finite number, given false (a boolean)",
+        ),
         ({"generate.prompt": 5}, "generate.prompt: expected a string, given 5"),
         ({"generate.prompt": "\ud800"}, "generate.prompt: expected text that UTF-8 can hold"),
-        ({"model.cell": "lstn"}, 'model.cell: expected one of "rnn", "gru", "lstm", given "lstn" (a string); did you'),
-        ({"data.window_stride": "1"}, 'data.window_stride: expected an integer, given "1" (a string)'),
-        ({"plugins.disable": "rnn"}, 'plugins.disable: expected a list, each a string, given "rnn" (a string)'),
+        (
+            {"model.cell": "lstn"},
+            'model.cell: expected one of "rnn", "gru", "lstm", given "lstn" (a string); did you',
+        ),
+        (
+            {"data.window_stride": "1"},
+            'data.window_stride: expected an integer, given "1" (a string)',
+        ),
+        (
+            {"plugins.disable": "rnn"},
+            'plugins.disable: expected a list, each a string, given "rnn" (a string)',
+        ),
         ({"plugins.disable": ["a", 1]}, "plugins.disable.1: expected a string, given 1"),
-        ({"model": "rnn"}, 'model: expected a table with type = one of mixture, ngram, rnn, given "rnn" (a string)'),
-        ({"model.type": 3}, "model.type: expected a table with type = one of mixture, ngram, rnn, given 3"),
+        (
+            {"model": "rnn"},
+            'model: expected a table with type = one of mixture, ngram, rnn, given "rnn" (a string)',
+        ),
+        (
+            {"model.type": 3},
+            "model.type: expected a table with type = one of mixture, ngram, rnn, given 3",
+        ),
         ({"data": 3}, "data: expected a table, given 3"),
-        ({"sampler": {"type": "greedy"}}, "sampler: expected an array of tables, [[sampler]], given a table"),
+        (
+            {"sampler": {"type": "greedy"}},
+            "sampler: expected an array of tables, [[sampler]], given a table",
+        ),
         (
             {"sampler": ["greedy"]},
             "sampler.0: expected a table with type = one of ",
@@ -163,10 +206,15 @@ def test_an_unknown_name_is_reported_with_the_nearest(engine: Engine, changes: d
         ({"output": 5}, "output: expected a path, given 5"),
         ({"output": "a\0b"}, 'output: expected a path, given "a\\u0000b"'),
         ({"output": "~nobody-of-that-name/x"}, "output: expected a path"),
-        ({"device": "gpu"}, 'device: must be "auto", "cpu", "cuda", "cuda:N" or "mps", given "gpu"'),
+        (
+            {"device": "gpu"},
+            'device: must be "auto", "cpu", "cuda", "cuda:N" or "mps", given "gpu"',
+        ),
     ],
 )
-def test_a_wrong_type_says_what_was_expected_and_given(engine: Engine, changes: dict[str, Any], fault: str) -> None:
+def test_a_wrong_type_says_what_was_expected_and_given(
+    engine: Engine, changes: dict[str, Any], fault: str
+) -> None:
     (found,) = faults(engine, changed(changes))
     assert found.startswith(fault)
 
@@ -176,25 +224,43 @@ def test_a_wrong_type_says_what_was_expected_and_given(engine: Engine, changes: 
     ("changes", "fault"),
     [
         ({"trainer.epochs": 0}, "trainer.epochs: must be >= 1, given 0"),
-        ({"trainer.epochs": -(10**30)}, "trainer.epochs: expected an integer of at most 64 bits, given -1000"),
+        (
+            {"trainer.epochs": -(10**30)},
+            "trainer.epochs: expected an integer of at most 64 bits, given -1000",
+        ),
         (
             {"trainer.epochs": 1 << 100_000},
             "trainer.epochs: expected an integer of at most 64 bits, given an integ",
         ),
-        ({"trainer.learning_rate": float("nan")}, "trainer.learning_rate: expected a finite number, given nan"),
-        ({"trainer.learning_rate": float("1e400")}, "trainer.learning_rate: expected a finite number, given inf"),
+        (
+            {"trainer.learning_rate": float("nan")},
+            "trainer.learning_rate: expected a finite number, given nan",
+        ),
+        (
+            {"trainer.learning_rate": float("1e400")},
+            "trainer.learning_rate: expected a finite number, given inf",
+        ),
         ({"trainer.learning_rate": 10**400}, "trainer.learning_rate: expected a finite number"),
         ({"trainer.learning_rate": 0}, "trainer.learning_rate: must be > 0, given 0"),
         ({"trainer.momentum": 1.0}, "trainer.momentum: must be < 1, given 1.0"),
         ({"data.validation_fraction": 1.0}, "data.validation_fraction: must be < 1, given 1.0"),
         ({"data.window_stride": 0}, "data.window_stride: must be >= 1, given 0"),
         ({"seed": -1}, "seed: must be >= 0, given -1"),
-        ({"seed": 2**64}, "seed: expected an integer of at most 64 bits, given 18446744073709551616"),
+        (
+            {"seed": 2**64},
+            "seed: expected an integer of at most 64 bits, given 18446744073709551616",
+        ),
         ({"generate.seed": -5}, "generate.seed: must be >= 0, given -5"),
-        ({"generate.max_new_tokens": 10**12}, "generate.max_new_tokens: must be <= 1000000000, given 1000000000000"),
+        (
+            {"generate.max_new_tokens": 10**12},
+            "generate.max_new_tokens: must be <= 1000000000, given 1000000000000",
+        ),
         ({"generate.n": 0}, "generate.n: must be >= 1, given 0"),
         ({"model.dropout": 1}, "model.dropout: must be < 1, given 1"),
-        ({"model.tied_weights": True}, "model: tied_weights needs embedding_size = hidden_size, given 0 and 256"),
+        (
+            {"model.tied_weights": True},
+            "model: tied_weights needs embedding_size = hidden_size, given 0 and 256",
+        ),
     ],
 )
 def test_out_of_range(engine: Engine, changes: dict[str, Any], fault: str) -> None:
@@ -218,7 +284,12 @@ def test_a_run_name_is_a_plain_folder_name(engine: Engine, name: str) -> None:
 
 def test_a_file_of_any_name_gives_a_run_name(engine: Engine, tmp_path: Path) -> None:
     tables = "".join(f"[{key}]\ntype = '{table['type']}'\n" for key, table in BASE.items())
-    for stem, name in (("my*run", "my-run"), ("Tom & Ada (1)", "Tom-Ada-1"), ("..", "pipeline"), ("A b.c", "A b.c")):
+    for stem, name in (
+        ("my*run", "my-run"),
+        ("Tom & Ada (1)", "Tom-Ada-1"),
+        ("..", "pipeline"),
+        ("A b.c", "A b.c"),
+    ):
         path = tmp_path / f"{stem}.toml"
         path.write_text(tables)
         assert engine.pipeline(path).name == name
@@ -262,7 +333,16 @@ def test_all_faults_are_reported_at_once(
     first, *rest = failed.stderr.splitlines()
     assert first == f"textgen: error: {tmp_path / 'pipeline.toml'}: 8 faults"
     assert sorted(line.strip().partition(":")[0] for line in rest) == sorted(
-        ["zzz", "seed", "name", "device", "tokenizer.type", "model.layres", "model.hidden_size", "trainer.epochs"]
+        [
+            "zzz",
+            "seed",
+            "name",
+            "device",
+            "tokenizer.type",
+            "model.layres",
+            "model.hidden_size",
+            "trainer.epochs",
+        ]
     )
     assert "  tokenizer.type: no tokenizer is called 'chars'; did you mean 'char'?" in rest
     assert not (tmp_path / "run").exists()
@@ -279,7 +359,21 @@ _KEYS = sorted(
 keys = st.sampled_from(["type", *_KEYS]) | st.text(max_size=5)
 scalars = (
     st.sampled_from(
-        [*_NAMES, "auto", "\0", "\ud800", "~x", "a:b", 2**64, -1, 0, 1, 10**4000, float("nan"), float("inf")]
+        [
+            *_NAMES,
+            "auto",
+            "\0",
+            "\ud800",
+            "~x",
+            "a:b",
+            2**64,
+            -1,
+            0,
+            1,
+            10**4000,
+            float("nan"),
+            float("inf"),
+        ]
     )
     | st.integers()
     | st.floats()
@@ -289,10 +383,14 @@ scalars = (
     | st.dates()
     | st.times()
 )
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4))
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4)
+)
 tables_of = {
     **{
-        kind: st.builds(lambda t, o: {"type": t, **o}, st.sampled_from(_NAMES), st.dictionaries(keys, values))
+        kind: st.builds(
+            lambda t, o: {"type": t, **o}, st.sampled_from(_NAMES), st.dictionaries(keys, values)
+        )
         for kind in CHOICES
     },
     **{kind: st.lists(st.dictionaries(keys, values, max_size=3), max_size=3) for kind in CHAINS},
@@ -304,26 +402,38 @@ tables_of = {
 def mappings(draw: st.DrawFn) -> dict[str, Any]:
     """A good pipeline with a few of its tables, or of their keys, replaced by anything."""
     tables: dict[str, Any] = {key: dict(table) for key, table in BASE.items()}
-    for name in draw(st.lists(st.sampled_from([*tables_of, *attrs.fields_dict(GeneralOptions)]), max_size=4)):
+    for name in draw(
+        st.lists(st.sampled_from([*tables_of, *attrs.fields_dict(GeneralOptions)]), max_size=4)
+    ):
         tables[name] = draw(tables_of.get(name, values) | values)
     return {**tables, **draw(st.dictionaries(keys, values, max_size=2))}
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(tables=mappings())
-def test_any_mapping_is_a_pipeline_or_a_pipeline_error(engine: Engine, tables: dict[str, Any]) -> None:
+def test_any_mapping_is_a_pipeline_or_a_pipeline_error(
+    engine: Engine, tables: dict[str, Any]
+) -> None:
     try:
         pipeline = engine.pipeline(tables)
-    except UsageError:  # a PipelineError; or one about a value that may be an object, such as a date for a corpus
+    except (
+        UsageError
+    ):  # a PipelineError; or one about a value that may be an object, such as a date for a corpus
         return
     if pipeline.corpus.name.startswith("object:"):  # a text, which no table can name
         return
     assert engine.pipeline(pipeline.to_dict()).to_dict() == pipeline.to_dict()
-    assert engine.pipeline(tomllib.loads(commented_toml(pipeline, pipeline.to_dict()))).to_dict() == pipeline.to_dict()
+    assert (
+        engine.pipeline(tomllib.loads(commented_toml(pipeline, pipeline.to_dict()))).to_dict()
+        == pipeline.to_dict()
+    )
 
 
 @settings(max_examples=300)
-@given(override=st.text(max_size=20) | st.builds("{}={}".format, st.sampled_from(_KEYS), st.text(max_size=20)))
+@given(
+    override=st.text(max_size=20)
+    | st.builds("{}={}".format, st.sampled_from(_KEYS), st.text(max_size=20))
+)
 def test_any_override_is_taken_or_refused(engine: Engine, override: str) -> None:
     with contextlib.suppress(PipelineError):
         engine.pipeline(BASE, [override])
@@ -367,7 +477,9 @@ def test_the_callers_mapping_is_left_alone(engine: Engine) -> None:
         ("checkpoint.seconds=0", "checkpoint.seconds", 0.0),
     ],
 )
-def test_an_override_is_a_toml_value_or_a_bare_string(engine: Engine, override: str, path: str, value: Any) -> None:
+def test_an_override_is_a_toml_value_or_a_bare_string(
+    engine: Engine, override: str, path: str, value: Any
+) -> None:
     tables = changed({"sampler": [{"type": "greedy"}, {"type": "temperature"}]})
     place: Any = engine.pipeline(tables, [override]).to_dict()
     for part in path.split("."):
@@ -391,13 +503,31 @@ def test_the_last_override_of_a_key_counts(engine: Engine) -> None:
         ("data={a=", "data: not a TOML value"),
         ("plugins.disable=" + "[" * 100_000, "plugins.disable: not a TOML value"),
         ("corpus.type.x=5", "corpus.type.x: there is no such place"),
-        ("sampler.7.temperature=5", "no such place in the pipeline; sampler is a list: write sampler.0"),
-        ("sampler.temprature=5", "sampler.temprature: no sampler takes this option; did you mean 'temperature'?"),
+        (
+            "sampler.7.temperature=5",
+            "no such place in the pipeline; sampler is a list: write sampler.0",
+        ),
+        (
+            "sampler.temprature=5",
+            "sampler.temprature: no sampler takes this option; did you mean 'temperature'?",
+        ),
         ("sampler.temperature=-1", "sampler.temperature: must be >= 0, given -1"),
-        ("observer.every=5", "there is no such place in the pipeline; it has no [[observer]]: write observer=[{type="),
-        ("temperature=5", 'a sampler takes it: [[sampler]] with type = "temperature" and temperature = …'),
-        ("generate.top_k=5", 'generate.top_k: unknown key; a sampler takes it: [[sampler]] with type = "top-k" and k'),
-        ("max_new_tokens=5", "max_new_tokens: unknown table or key; did you mean 'generate.max_new_tokens'?"),
+        (
+            "observer.every=5",
+            "there is no such place in the pipeline; it has no [[observer]]: write observer=[{type=",
+        ),
+        (
+            "temperature=5",
+            'a sampler takes it: [[sampler]] with type = "temperature" and temperature = …',
+        ),
+        (
+            "generate.top_k=5",
+            'generate.top_k: unknown key; a sampler takes it: [[sampler]] with type = "top-k" and k',
+        ),
+        (
+            "max_new_tokens=5",
+            "max_new_tokens: unknown table or key; did you mean 'generate.max_new_tokens'?",
+        ),
         ("generate.stop=5", "generate.stop: expected a string or a list, each a string, given 5"),
         ("trainer.epochs=two", 'trainer.epochs: expected an integer, given "two"'),
         ("seed=" + "9" * 5000, "seed: expected an integer"),
@@ -410,7 +540,10 @@ def test_a_broken_override_is_a_fault(engine: Engine, override: str, said: str) 
 
 
 def test_broken_overrides_through_the_command(
-    textgen: Callable[..., Any], tiny_pipeline: Make, write_pipeline: Callable[..., Path], tmp_path: Path
+    textgen: Callable[..., Any],
+    tiny_pipeline: Make,
+    write_pipeline: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     pipeline = write_pipeline(tiny_pipeline())
     failed = textgen("run", pipeline, "--set", "seed", "--set", "name=[", cwd=tmp_path)
@@ -441,7 +574,10 @@ def test_observers_come_beside_the_usual_ones(
     assert [choice.name for choice in pipeline.observers] == expected
     if "samples" in expected:
         every = changes.get("observer", [{}])[0].get("every")
-        assert next(choice for choice in pipeline.observers if choice.name == "samples").options.every == every
+        assert (
+            next(choice for choice in pipeline.observers if choice.name == "samples").options.every
+            == every
+        )
     again = engine.pipeline(pipeline.to_dict())
     assert again.observers == pipeline.observers
 
@@ -456,11 +592,15 @@ def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
     tmp_path: Path,
     engine: Engine,
 ) -> None:
-    tables = tiny_pipeline(generate={"prompt": 'a "b" \\ ü\n'}, sampler=[{"type": "temperature"}], observers=True)
+    tables = tiny_pipeline(
+        generate={"prompt": 'a "b" \\ ü\n'}, sampler=[{"type": "temperature"}], observers=True
+    )
     pipeline = write_pipeline(tables)
     shown = textgen("show", pipeline, "--set", "trainer.epochs=5", cwd=tmp_path)
     assert (shown.code, shown.stderr) == (0, "")
-    assert "# passes over the training data, without steps or a budget\nepochs = 5\n" in shown.stdout
+    assert (
+        "# passes over the training data, without steps or a budget\nepochs = 5\n" in shown.stdout
+    )
     assert "# window_stride = an integer; not set\n" in shown.stdout
     (tmp_path / "shown.toml").write_text(shown.stdout, encoding="utf-8")
     again = textgen("show", "shown.toml", cwd=tmp_path)
@@ -470,7 +610,10 @@ def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
 
 
 def test_the_saved_pipeline_is_the_same_run(
-    textgen: Callable[..., Any], tiny_pipeline: Make, write_pipeline: Callable[..., Path], tmp_path: Path
+    textgen: Callable[..., Any],
+    tiny_pipeline: Make,
+    write_pipeline: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     pipeline = write_pipeline(tiny_pipeline(seed=3, generate={"prompt": "the "}))
     first = run(pipeline)
@@ -486,7 +629,9 @@ def test_the_saved_pipeline_is_the_same_run(
     assert elsewhere.generations == first.generations
 
 
-def test_threads_hold_for_the_run_alone(tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_threads_hold_for_the_run_alone(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
     """The pipeline's `threads` is what torch uses while it trains, and is put back."""
     import torch
 

@@ -42,8 +42,14 @@ def test_an_error_says_what_to_write(override: str, said: str) -> None:
         ("trainer.gate_friction=0.1", "unknown key; did you mean 'gate_fraction'?"),
         ("trainer.first.budget=5", 'must be a time such as "60s", "5min" or "1.5h", given 5'),
         ("trainer.first.steps=1.5", "trainer.first.steps: expected an integer, given 1.5"),
-        ("trainer.second.memory=800", 'must be a size such as "500MB" or "1.5GB", and at least 200MB, given 800'),
-        ("trainer.second.prune=[1,0,1]", "no count be less than the one before, as in [0, 0, 1], given [1, 0, 1]"),
+        (
+            "trainer.second.memory=800",
+            'must be a size such as "500MB" or "1.5GB", and at least 200MB, given 800',
+        ),
+        (
+            "trainer.second.prune=[1,0,1]",
+            "no count be less than the one before, as in [0, 0, 1], given [1, 0, 1]",
+        ),
     ],
 )
 def test_an_error_in_a_mixture_says_what_to_write(override: str, said: str) -> None:
@@ -64,10 +70,16 @@ def test_another_type_drops_the_keys_of_the_one_before(turned: bool) -> None:
 
 
 def test_what_an_error_names_can_be_typed_back() -> None:
-    tables = {**TABLES, "sampler": [{"type": "top-k"}, {"type": "gredy"}], "plugins": {"disable": ["nobody", 1]}}
+    tables = {
+        **TABLES,
+        "sampler": [{"type": "top-k"}, {"type": "gredy"}],
+        "plugins": {"disable": ["nobody", 1]},
+    }
     with pytest.raises(PipelineError) as raised:
         Engine().pipeline(tables)
     paths = [fault.path for fault in raised.value.faults]
     assert paths == ["plugins.disable.1", "sampler.1.type"]
-    made = Engine().pipeline(tables, [f"{path}={value}" for path, value in zip(paths, ("none", "greedy"), strict=True)])
+    made = Engine().pipeline(
+        tables, [f"{path}={value}" for path, value in zip(paths, ("none", "greedy"), strict=True)]
+    )
     assert (made.disabled_plugins, made.samplers[1].name) == (("nobody", "none"), "greedy")

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 import textgen
-from textgen import BuildContext, Component, Engine, PipelineError, PluginSet, RunMismatchError, hookimpl, option
+from textgen import (
+    BuildContext,
+    Component,
+    Engine,
+    PipelineError,
+    PluginSet,
+    RunMismatchError,
+    hookimpl,
+    option,
+)
 from textgen.tools.commented import commented_toml
 
 SMALL = {
@@ -30,7 +39,9 @@ SMALL = {
 class WrappedConfig:
     """Another model, as it is."""
 
-    inner: textgen.Choice = option({"type": "rnn", "hidden_size": 8}, kind="model", help="the model")
+    inner: textgen.Choice = option(
+        {"type": "rnn", "hidden_size": 8}, kind="model", help="the model"
+    )
 
 
 class Wrapping:
@@ -59,7 +70,10 @@ def pipeline(**inner: Any) -> dict[str, Any]:
 def test_the_inner_table_is_checked_at_its_place(engine: Engine) -> None:
     with pytest.raises(PipelineError) as raised:
         engine.pipeline(pipeline(type="rnn", hidden_size=0, sell="gru"))
-    assert {fault.path for fault in raised.value.faults} == {"model.inner.hidden_size", "model.inner.sell"}
+    assert {fault.path for fault in raised.value.faults} == {
+        "model.inner.hidden_size",
+        "model.inner.sell",
+    }
     with pytest.raises(PipelineError) as raised:
         engine.pipeline(pipeline(type="rnm"))
     (fault,) = raised.value.faults
@@ -86,7 +100,11 @@ def test_a_run_records_skips_and_loads_it(engine: Engine, tmp_path: Path) -> Non
     made = engine.run(pipeline(), output=tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert {"model", "trainer"} <= {entry["kind"] for entry in record["components"]}
-    models = {entry["name"]: entry["distribution"] for entry in record["components"] if entry["kind"] == "model"}
+    models = {
+        entry["name"]: entry["distribution"]
+        for entry in record["components"]
+        if entry["kind"] == "model"
+    }
     assert models == {"wrapped": "wrapping-package", "rnn": "textgen-engine"}
     assert engine.run(pipeline(), output=tmp_path / "run").outcome == "skipped"
     with pytest.raises(RunMismatchError) as raised:
@@ -95,7 +113,8 @@ def test_a_run_records_skips_and_loads_it(engine: Engine, tmp_path: Path) -> Non
     text = engine.load(tmp_path / "run").generate("The", max_new_tokens=20).text
     assert text == made.generator.generate("The", max_new_tokens=20).text
     assert np.array_equal(
-        engine.load(tmp_path / "run").model.tensors()["head.bias"], made.generator.model.tensors()["head.bias"]
+        engine.load(tmp_path / "run").model.tensors()["head.bias"],
+        made.generator.model.tensors()["head.bias"],
     )
 
 

@@ -25,7 +25,9 @@ def engine(**arguments: str) -> textgen.Engine:
             "token": option(3, help="which one", argument=argument),
             "__call__": leave_one,
         }
-        component = Component(name, attrs.frozen(type("Only", (), body)), lambda config, context: config)
+        component = Component(
+            name, attrs.frozen(type("Only", (), body)), lambda config, context: config
+        )
 
         @hookimpl
         def textgen_samplers(component: Component = component) -> list[Component]:
@@ -42,7 +44,9 @@ def leave_one(self: Any, logits: Any, history: Any) -> Any:
     return kept
 
 
-def tokens(engine: textgen.Engine, chain: list[str], tiny_pipeline: Make, **sampling: Any) -> set[int]:
+def tokens(
+    engine: textgen.Engine, chain: list[str], tiny_pipeline: Make, **sampling: Any
+) -> set[int]:
     """Which tokens a run with this chain writes with the options given."""
     run = engine.run(tiny_pipeline(sampler=[{"type": name} for name in chain]))
     return set(run.generator.generate("the ", max_new_tokens=8, sampling=sampling).tokens)
@@ -50,7 +54,9 @@ def tokens(engine: textgen.Engine, chain: list[str], tiny_pipeline: Make, **samp
 
 def test_the_chains_own_sampler_gets_an_option_that_a_built_in_has_too(tiny_pipeline: Make) -> None:
     assert tokens(engine(only="top_k"), ["only"], tiny_pipeline, top_k=5) == {5}
-    assert len(tokens(engine(only="top_k"), [], tiny_pipeline, top_k=5)) > 1  # the built-in one joins
+    assert (
+        len(tokens(engine(only="top_k"), [], tiny_pipeline, top_k=5)) > 1
+    )  # the built-in one joins
 
 
 def test_of_two_plugins_the_chains_own_sampler_gets_it(tiny_pipeline: Make) -> None:

@@ -45,15 +45,22 @@ max_new_tokens = 30
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the plugin of the first API is installed."""
-    return install(Path(__file__).parents[1] / "packages/textgen-first-api", tmp_path_factory.mktemp("first-api"))
+    return install(
+        Path(__file__).parents[1] / "packages/textgen-first-api",
+        tmp_path_factory.mktemp("first-api"),
+    )
 
 
 @pytest.fixture(scope="session")
-def trained(site: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def trained(
+    site: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A folder with a run made of nothing but its components, and what the run said."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "p.toml").write_text(PIPELINE)
-    return folder, run_python("-W", "error", "-m", "textgen", "run", "p.toml", folder=folder, site=[site])
+    return folder, run_python(
+        "-W", "error", "-m", "textgen", "run", "p.toml", folder=folder, site=[site]
+    )
 
 
 def test_this_is_plugin_api_1() -> None:
@@ -63,12 +70,18 @@ def test_this_is_plugin_api_1() -> None:
 def test_the_first_plugin_still_offers_all_seven_kinds(site: Path, tmp_path: Path) -> None:
     described = json.loads(run_textgen("plugins", "--json", folder=tmp_path, site=[site]).stdout)
     assert described["quarantined"] == []
-    offered = {c["kind"]: c["name"] for c in described["components"] if c["distribution"] == "textgen-first-api"}
+    offered = {
+        c["kind"]: c["name"]
+        for c in described["components"]
+        if c["distribution"] == "textgen-first-api"
+    }
     names = ("countdown", "letters", "pairs", "tally", "no-echo", "logbook", "first")
     assert offered == dict(zip(KINDS, names, strict=True))
 
 
-def test_the_first_plugin_still_trains_and_generates(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_first_plugin_still_trains_and_generates(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     folder, done = trained
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr.lower()
@@ -86,7 +99,9 @@ def test_what_the_first_plugin_made_still_loads(
     trained: tuple[Path, subprocess.CompletedProcess[str]], site: Path
 ) -> None:
     folder, done = trained
-    again = run_textgen("generate", "runs/p", "--prompt", "9 ", "--max-new-tokens", "30", folder=folder, site=[site])
+    again = run_textgen(
+        "generate", "runs/p", "--prompt", "9 ", "--max-new-tokens", "30", folder=folder, site=[site]
+    )
     assert again.stdout == done.stdout, again.stderr
     first = run_textgen("first", "runs/p", folder=folder, site=[site])
     assert (first.returncode, len(first.stdout)) == (0, 4), first.stderr
@@ -119,13 +134,17 @@ def test_a_plugin_of_the_next_api_is_left_out_with_the_sentence() -> None:
     with pytest.warns(textgen.PluginWarning) as warned:
         plugins.register(module, "new", distribution="textgen-new", version="3.1")
     (quarantined,) = plugins.quarantined
-    assert quarantined.cause == "it needs plugin API 2, and this textgen has 1; upgrade textgen-engine"
+    assert (
+        quarantined.cause == "it needs plugin API 2, and this textgen has 1; upgrade textgen-engine"
+    )
     assert [str(each.message) for each in warned] == [str(quarantined)]
 
 
 def test_what_goes_away_is_warned_of_where_it_is_used() -> None:
     def old_function() -> int:
-        deprecated("old_function", since="0.3", removed=datetime.date(2027, 6, 1), instead="new_function")
+        deprecated(
+            "old_function", since="0.3", removed=datetime.date(2027, 6, 1), instead="new_function"
+        )
         return 3
 
     with pytest.warns(DeprecationWarning, match="old_function") as warned:
@@ -140,7 +159,12 @@ def test_what_goes_away_is_warned_of_where_it_is_used() -> None:
 def test_a_plugin_deprecates_by_its_own_version() -> None:
     def build() -> None:
         day = datetime.date(2027, 6, 1)
-        deprecated("'hush'", since="1.4", removed=day, instead="'whisper'", distribution="textgen-whisper")
+        deprecated(
+            "'hush'", since="1.4", removed=day, instead="'whisper'", distribution="textgen-whisper"
+        )
 
-    with pytest.warns(DeprecationWarning, match=r"'hush' is deprecated since textgen-whisper 1\.4 and may be removed"):
+    with pytest.warns(
+        DeprecationWarning,
+        match=r"'hush' is deprecated since textgen-whisper 1\.4 and may be removed",
+    ):
         build()

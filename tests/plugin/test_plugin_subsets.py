@@ -43,7 +43,9 @@ def test_an_engine_with_a_set_leaves_out_what_is_disabled(names: list[str]) -> N
     assert loud.calls == ["loud"]  # a hook is called once, however many sets there are
 
 
-def test_a_pipeline_disables_plugins_of_a_given_set(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_a_pipeline_disables_plugins_of_a_given_set(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     engine = textgen.Engine(textgen.PluginSet.discover())
     tables = tiny_pipeline(plugins={"disable": ["sgd"]}, trainer={"type": "sgd", "epochs": 1})
     with pytest.raises(textgen.PipelineError, match=r"no trainer is called 'sgd'.*disabled: sgd"):
@@ -99,11 +101,23 @@ def nothing() -> None:
 @pytest.mark.parametrize(
     ("hook", "said"),
     [
-        (hookimpl(wanting), r"plugin 'odd' \(textgen-odd 2\.1\) is left out: .*hookimpl definition: wanting\(config"),
-        (hookimpl(wanting), r"Argument\(s\) \{'config'\} are declared in the hookimpl but can not be found in the"),
+        (
+            hookimpl(wanting),
+            r"plugin 'odd' \(textgen-odd 2\.1\) is left out: .*hookimpl definition: wanting\(config",
+        ),
+        (
+            hookimpl(wanting),
+            r"Argument\(s\) \{'config'\} are declared in the hookimpl but can not be found in the",
+        ),
         (hookimpl(wrapping, wrapper=True), "but function is not a generator function"),
-        (hookimpl(keyword), r"TypeError: keyword\(\) missing 1 required keyword-only argument: 'config'"),
-        (hookimpl(nothing), "textgen_samplers must return a list of Component records, and returned NoneType"),
+        (
+            hookimpl(keyword),
+            r"TypeError: keyword\(\) missing 1 required keyword-only argument: 'config'",
+        ),
+        (
+            hookimpl(nothing),
+            "textgen_samplers must return a list of Component records, and returned NoneType",
+        ),
     ],
 )
 def test_an_unfit_hook_is_left_out_with_the_cause(hook: Any, said: str, tmp_path: Path) -> None:

@@ -56,7 +56,16 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for package in sorted(PACKAGES.glob("textgen-*")):
         built = folder / "wheels" / package.name
-        command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(built)]
+        command = [
+            sys.executable,
+            "-m",
+            "hatchling",
+            "build",
+            "--target",
+            "wheel",
+            "--directory",
+            str(built),
+        ]
         subprocess.run(command, cwd=package, check=True, capture_output=True, timeout=60)
         (wheel,) = built.glob("*.whl")
         found[package.name.removeprefix("textgen-")] = folder / package.name
@@ -94,7 +103,9 @@ def listed(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 # Plugins that work.
 
 
-def test_a_third_party_sampler_and_tokenizer_shape_the_text(folder: Path, sites: dict[str, Path]) -> None:
+def test_a_third_party_sampler_and_tokenizer_shape_the_text(
+    folder: Path, sites: dict[str, Path]
+) -> None:
     chosen = '[tokenizer]\ntype = "shout"\n[[sampler]]\ntype = "loud"\nfactor = 1e6\n'
     name = pipeline(folder, chosen, TINY)
     done = run_textgen("run", name, folder=folder, site=[sites["shout"]])
@@ -102,7 +113,13 @@ def test_a_third_party_sampler_and_tokenizer_shape_the_text(folder: Path, sites:
     assert len(done.stdout) == 21
     assert done.stdout == done.stdout.upper()
     greedy = run_textgen(
-        "generate", "runs/p", "--greedy", "--max-new-tokens", "20", folder=folder, site=[sites["shout"]]
+        "generate",
+        "runs/p",
+        "--greedy",
+        "--max-new-tokens",
+        "20",
+        folder=folder,
+        site=[sites["shout"]],
     )
     assert greedy.stdout == done.stdout
     components = json.loads((folder / "runs/p/run.json").read_text())["components"]
@@ -118,17 +135,24 @@ def test_a_third_party_sampler_and_tokenizer_shape_the_text(folder: Path, sites:
     assert gone.returncode == 2
     assert "textgen-shout 1.2" in error_line(gone)
     for kind, name in (("tokenizer", "shout"), ("sampler", "loud")):  # all that is missing, at once
-        assert f"no {kind} is called 'textgen-shout:{name}'; textgen-shout is not installed" in gone.stderr
+        assert (
+            f"no {kind} is called 'textgen-shout:{name}'; textgen-shout is not installed"
+            in gone.stderr
+        )
 
 
 def test_its_options_are_checked_like_any_others(folder: Path, sites: dict[str, Path]) -> None:
-    name = pipeline(folder, '[tokenizer]\ntype = "shout"\n[[sampler]]\ntype = "loud"\nfactr = 2\n', TINY)
+    name = pipeline(
+        folder, '[tokenizer]\ntype = "shout"\n[[sampler]]\ntype = "loud"\nfactr = 2\n', TINY
+    )
     done = run_textgen("show", name, folder=folder, site=[sites["shout"]])
     assert done.returncode == 2
     assert "sampler.0.factr: unknown key; did you mean 'factor'?" in done.stderr
 
 
-def test_plugins_json_says_what_each_component_is_and_takes(folder: Path, sites: dict[str, Path]) -> None:
+def test_plugins_json_says_what_each_component_is_and_takes(
+    folder: Path, sites: dict[str, Path]
+) -> None:
     described = listed(run_textgen("plugins", "--json", folder=folder, site=[sites["shout"]]))
     assert list(described) == ["components", "clashes", "quarantined"]
     assert described["clashes"] == described["quarantined"] == []
@@ -153,7 +177,9 @@ def test_plugins_json_says_what_each_component_is_and_takes(folder: Path, sites:
     }
     kinds = {c["kind"] for c in described["components"]}
     assert {"corpus", "tokenizer", "model", "trainer", "sampler", "observer"} <= kinds
-    only = listed(run_textgen("plugins", "--json", "--kind", "sampler", folder=folder, site=[sites["shout"]]))
+    only = listed(
+        run_textgen("plugins", "--json", "--kind", "sampler", folder=folder, site=[sites["shout"]])
+    )
     assert {c["kind"] for c in only["components"]} == {"sampler"}
     assert {"greedy", "loud"} <= {c["name"] for c in only["components"]}
 
@@ -161,7 +187,9 @@ def test_plugins_json_says_what_each_component_is_and_takes(folder: Path, sites:
 def test_a_third_party_subcommand_is_listed_and_runs(folder: Path, sites: dict[str, Path]) -> None:
     (folder / "few.txt").write_text("It has: 2 é\n")
     helped = run_textgen("--help", folder=folder, site=[sites["letters"]])
-    assert re.search(r"^  letters +Count the letters of a text file\.$", helped.stdout, re.MULTILINE)
+    assert re.search(
+        r"^  letters +Count the letters of a text file\.$", helped.stdout, re.MULTILINE
+    )
     done = run_textgen("letters", "few.txt", folder=folder, site=[sites["letters"]])
     assert (done.returncode, done.stdout) == (0, "6\n")
     mistyped = run_textgen("leters", "few.txt", folder=folder, site=[sites["letters"]])
@@ -186,7 +214,9 @@ def test_a_plugin_can_be_switched_off(folder: Path, sites: dict[str, Path], how:
     assert ("; disabled: broken, shout" in error_line(done)) == (how != "autoload")
 
 
-def test_a_package_without_an_entry_point_is_told_so(folder: Path, sites: dict[str, Path], tmp_path: Path) -> None:
+def test_a_package_without_an_entry_point_is_told_so(
+    folder: Path, sites: dict[str, Path], tmp_path: Path
+) -> None:
     site = tmp_path / "site"
     shutil.copytree(sites["shout"], site)
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
@@ -200,28 +230,42 @@ def test_a_package_without_an_entry_point_is_told_so(folder: Path, sites: dict[s
 
 def test_built_in_modules_can_be_switched_off_alone(folder: Path) -> None:
     done = run_textgen("--no-plugin", "adamw", "plugins", "--json", folder=folder)
-    offered = {(c["distribution"], c["name"]) for c in listed(done)["components"] if c["kind"] == "trainer"}
-    assert {name for distribution, name in offered if distribution == "textgen-engine"} == {"count", "mixture", "sgd"}
+    offered = {
+        (c["distribution"], c["name"]) for c in listed(done)["components"] if c["kind"] == "trainer"
+    }
+    assert {name for distribution, name in offered if distribution == "textgen-engine"} == {
+        "count",
+        "mixture",
+        "sgd",
+    }
 
 
 def test_a_plugin_to_leave_out_has_to_be_there(folder: Path) -> None:
     done = run_textgen("--no-plugin", "adamv", "plugins", folder=folder)
     assert done.returncode == 2
-    assert "no plugin or package that is installed is called 'adamv'; did you mean 'adamw'?" in error_line(done)
+    assert (
+        "no plugin or package that is installed is called 'adamv'; did you mean 'adamw'?"
+        in error_line(done)
+    )
 
 
 @pytest.mark.parametrize("how", ["textgen-shout", "Textgen_Shout:shout", "textgen-clash:clash"])
-def test_a_plugin_can_be_switched_off_by_its_package(folder: Path, sites: dict[str, Path], how: str) -> None:
+def test_a_plugin_can_be_switched_off_by_its_package(
+    folder: Path, sites: dict[str, Path], how: str
+) -> None:
     site = [sites["shout"], sites["clash"]]
     disable = f'[plugins]\ndisable = ["{how}"]\n'
     shown = run_textgen("show", pipeline(folder, SHOUT, TINY, disable), folder=folder, site=site)
     assert shown.returncode == 0, shown.stderr  # neither won the name; now there is one
-    listed_then = listed(run_textgen("--no-plugin", how, "plugins", "--json", folder=folder, site=site))
+    listed_then = listed(
+        run_textgen("--no-plugin", how, "plugins", "--json", folder=folder, site=site)
+    )
     both = {"textgen-shout", "textgen-clash"}
     left = both - {how.partition(":")[0].lower().replace("_", "-")}
     assert {c["distribution"] for c in listed_then["components"]} & both == left
 
 
+@pytest.mark.slow
 def test_python_without_docstrings_leaves_nothing_out(folder: Path) -> None:
     done = run_python("-OO", "-m", "textgen", "run", pipeline(folder, CHAR, TINY), folder=folder)
     assert (done.returncode, "left out" in done.stderr) == (0, False), done.stderr
@@ -231,7 +275,9 @@ def test_python_without_docstrings_leaves_nothing_out(folder: Path) -> None:
 
 
 @pytest.mark.fault(26)
-def test_a_plugin_that_raises_at_import_is_left_out_with_one_warning(folder: Path, sites: dict[str, Path]) -> None:
+def test_a_plugin_that_raises_at_import_is_left_out_with_one_warning(
+    folder: Path, sites: dict[str, Path]
+) -> None:
     name = pipeline(folder, CHAR, UNTRAINED)
     done = run_textgen("run", name, folder=folder, site=[sites["broken"], sites["offender"]])
     assert done.returncode == 0, done.stderr
@@ -252,16 +298,27 @@ def test_a_plugin_that_raises_at_import_is_left_out_with_one_warning(folder: Pat
 
 
 @pytest.mark.fault(26)
-def test_a_pipeline_that_needs_what_was_left_out_says_so(folder: Path, sites: dict[str, Path]) -> None:
+def test_a_pipeline_that_needs_what_was_left_out_says_so(
+    folder: Path, sites: dict[str, Path]
+) -> None:
     name = pipeline(folder, '[tokenizer]\ntype = "broken"\n', TINY)
     done = run_textgen("show", name, folder=folder, site=[sites["broken"]])
     assert done.returncode == 2
     assert "tokenizer.type: no tokenizer is called 'broken'" in done.stderr
-    assert "no tokenizer is called 'broken'; textgen-broken is left out: importing textgen_broken failed: Runtime" in (
-        error_line(done)
+    assert (
+        "no tokenizer is called 'broken'; textgen-broken is left out: importing textgen_broken failed: Runtime"
+        in (error_line(done))
     )
-    other = run_textgen("show", pipeline(folder, '[tokenizer]\ntype = "chat"\n'), folder=folder, site=[sites["broken"]])
-    assert "no tokenizer is called 'chat'; did you mean 'char'?; left out: textgen-broken" in other.stderr
+    other = run_textgen(
+        "show",
+        pipeline(folder, '[tokenizer]\ntype = "chat"\n'),
+        folder=folder,
+        site=[sites["broken"]],
+    )
+    assert (
+        "no tokenizer is called 'chat'; did you mean 'char'?; left out: textgen-broken"
+        in other.stderr
+    )
 
 
 UNFIT = {
@@ -273,8 +330,16 @@ UNFIT = {
     "unmarked-hook": ["textgen_samplers is not marked with @textgen.hookimpl"],
     "wrong-type": ["textgen_models must return a list of Component records, and returned str"],
     "wrong-record": ["textgen_models must return Component records, and one is of type tuple"],
-    "unreadable-config": ["textgen_samplers: component 'unreadable'", "types of Config cannot be read", "Sise"],
-    "untyped-config": ["textgen_samplers: component 'untyped'", "config must be an attrs class", "dict"],
+    "unreadable-config": [
+        "textgen_samplers: component 'unreadable'",
+        "types of Config cannot be read",
+        "Sise",
+    ],
+    "untyped-config": [
+        "textgen_samplers: component 'untyped'",
+        "config must be an attrs class",
+        "dict",
+    ],
     "newer-api": ["needs plugin API 99, and this textgen has 1; upgrade textgen-engine"],
     "newer-api-again": ["needs plugin API 99, and this textgen has 1; upgrade textgen-engine"],
     "written-api": ["its TEXTGEN_PLUGIN_API is '1', and must be an integer such as 1"],
@@ -286,19 +351,27 @@ UNFIT = {
 
 
 @pytest.fixture(scope="session")
-def unfit(sites: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    return run_textgen("plugins", "--json", folder=tmp_path_factory.mktemp("unfit"), site=[sites["unfit"]])
+def unfit(
+    sites: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> subprocess.CompletedProcess[str]:
+    return run_textgen(
+        "plugins", "--json", folder=tmp_path_factory.mktemp("unfit"), site=[sites["unfit"]]
+    )
 
 
 @pytest.mark.fault(27)
 @pytest.mark.parametrize("name", UNFIT)
-def test_an_unfit_plugin_is_left_out_and_the_cause_named(unfit: subprocess.CompletedProcess[str], name: str) -> None:
+def test_an_unfit_plugin_is_left_out_and_the_cause_named(
+    unfit: subprocess.CompletedProcess[str], name: str
+) -> None:
     described = listed(unfit)
     (quarantined,) = [q for q in described["quarantined"] if q["plugin"] == name]
     assert (quarantined["distribution"], quarantined["version"]) == ("textgen-unfit", "0.4")
     for phrase in UNFIT[name]:
         assert phrase in quarantined["cause"]
-    warned = [line for line in unfit.stderr.splitlines() if f"plugin '{name}' (textgen-unfit 0.4)" in line]
+    warned = [
+        line for line in unfit.stderr.splitlines() if f"plugin '{name}' (textgen-unfit 0.4)" in line
+    ]
     assert warned == [
         f"textgen: warning: plugin '{name}' (textgen-unfit 0.4) is left out: {quarantined['cause']}",
     ]
@@ -306,15 +379,17 @@ def test_an_unfit_plugin_is_left_out_and_the_cause_named(unfit: subprocess.Compl
 
 def test_no_part_of_an_unfit_plugin_stays(unfit: subprocess.CompletedProcess[str]) -> None:
     described = listed(unfit)
-    assert sorted(q["plugin"] for q in described["quarantined"] if q["distribution"] == "textgen-unfit") == sorted(
-        UNFIT
-    )
+    assert sorted(
+        q["plugin"] for q in described["quarantined"] if q["distribution"] == "textgen-unfit"
+    ) == sorted(UNFIT)
     assert "textgen-unfit" not in {c["distribution"] for c in described["components"]}
 
 
 @pytest.mark.parametrize("package", ["broken", "unfit"])
 def test_strict_plugins_are_errors(folder: Path, sites: dict[str, Path], package: str) -> None:
-    done = run_textgen("plugins", folder=folder, site=[sites[package]], extra={"TEXTGEN_STRICT_PLUGINS": "1"})
+    done = run_textgen(
+        "plugins", folder=folder, site=[sites[package]], extra={"TEXTGEN_STRICT_PLUGINS": "1"}
+    )
     assert done.returncode == 1
     assert done.stdout == ""
     assert f"(textgen-{package} " in error_line(done)
@@ -335,9 +410,17 @@ def test_neither_of_two_plugins_wins_a_name(folder: Path, sites: dict[str, Path]
     assert "'textgen-clash:shout' or 'textgen-shout:shout'" in done.stderr
 
     plain = run_textgen("plugins", folder=folder, site=site)
-    assert "clash: sampler 'loud' is offered by textgen-clash:loud, textgen-shout:loud" in plain.stdout
-    assert "clash: tokenizer 'shout' is offered by textgen-clash:shout, textgen-shout:shout" in plain.stdout
-    assert "clash: sampler 'greedy' is offered by textgen-clash:greedy, textgen-engine:greedy" in plain.stdout
+    assert (
+        "clash: sampler 'loud' is offered by textgen-clash:loud, textgen-shout:loud" in plain.stdout
+    )
+    assert (
+        "clash: tokenizer 'shout' is offered by textgen-clash:shout, textgen-shout:shout"
+        in plain.stdout
+    )
+    assert (
+        "clash: sampler 'greedy' is offered by textgen-clash:greedy, textgen-engine:greedy"
+        in plain.stdout
+    )
 
 
 def test_a_name_with_its_package_always_works(folder: Path, sites: dict[str, Path]) -> None:
@@ -349,14 +432,22 @@ def test_a_name_with_its_package_always_works(folder: Path, sites: dict[str, Pat
     again = run_textgen("generate", "runs/p", "--max-new-tokens", "20", folder=folder, site=site)
     assert again.stdout == done.stdout
     unclashed = run_textgen(
-        "generate", "runs/p", "--max-new-tokens", "20", folder=folder, site=[sites["shout"], sites["offender"]]
+        "generate",
+        "runs/p",
+        "--max-new-tokens",
+        "20",
+        folder=folder,
+        site=[sites["shout"], sites["offender"]],
     )
     assert unclashed.stdout == done.stdout
 
 
 def test_the_built_in_set_keeps_its_bare_names(folder: Path, sites: dict[str, Path]) -> None:
     shown = run_textgen(
-        "show", pipeline(folder, CHAR, TINY, '[[sampler]]\ntype = "greedy"\n'), folder=folder, site=[sites["clash"]]
+        "show",
+        pipeline(folder, CHAR, TINY, '[[sampler]]\ntype = "greedy"\n'),
+        folder=folder,
+        site=[sites["clash"]],
     )
     assert shown.returncode == 0, shown.stderr
     assert "# Always the most likely token; of equals, the first.\n[[sampler]]" in shown.stdout
@@ -377,12 +468,27 @@ def test_the_built_in_set_keeps_its_bare_names(folder: Path, sites: dict[str, Pa
     ("changes", "blamed"),
     [
         (["model.extra=1"], "model 'uniform' gave logits of shape (1, 16), and must give (1, 15)"),
-        (["model.dtype=float16"], "model 'uniform' gave logits of dtype float16, and must give float32 or float64"),
-        (["model.dtype=int64"], "model 'uniform' gave logits of dtype int64, and must give float32 or float64"),
+        (
+            ["model.dtype=float16"],
+            "model 'uniform' gave logits of dtype float16, and must give float32 or float64",
+        ),
+        (
+            ["model.dtype=int64"],
+            "model 'uniform' gave logits of dtype int64, and must give float32 or float64",
+        ),
         (['sampler=[{type="mask-all"}]'], "sampler 'mask-all' forbade every token"),
-        (['sampler=[{type="temperature"}, {type="mask-all"}]'], "sampler 'mask-all' forbade every token"),
-        (['sampler=[{type="mask-all"}, {type="temperature"}]'], "sampler 'mask-all' forbade every token"),
-        (['sampler=[{type="not-a-number"}, {type="greedy"}]'], "sampler 'not-a-number' gave NaN logits"),
+        (
+            ['sampler=[{type="temperature"}, {type="mask-all"}]'],
+            "sampler 'mask-all' forbade every token",
+        ),
+        (
+            ['sampler=[{type="mask-all"}, {type="temperature"}]'],
+            "sampler 'mask-all' forbade every token",
+        ),
+        (
+            ['sampler=[{type="not-a-number"}, {type="greedy"}]'],
+            "sampler 'not-a-number' gave NaN logits",
+        ),
         (
             ['sampler=[{type="cannot-be-built"}]'],
             "sampler 'cannot-be-built' cannot be built: ZeroDivisionError: integer division or modulo by zero (",
@@ -466,7 +572,11 @@ def test_an_in_process_plugin_takes_part(tmp_path: Path) -> None:
     plugins.register(fixed_corpus(), "notebook")
     run = textgen.Engine(plugins).run(TABLES, output=tmp_path / "run")
     assert len(run.generations[0].text) == 5
-    (corpus,) = [c for c in json.loads((tmp_path / "run/run.json").read_text())["components"] if c["kind"] == "corpus"]
+    (corpus,) = [
+        c
+        for c in json.loads((tmp_path / "run/run.json").read_text())["components"]
+        if c["kind"] == "corpus"
+    ]
     assert (corpus["plugin"], corpus["distribution"]) == ("notebook", "unpackaged")
 
 
@@ -485,7 +595,9 @@ def test_a_bad_in_process_plugin_is_left_out_and_leaves_nothing_behind() -> None
     plugins = textgen.PluginSet()
     module = fixed_corpus()
     module.textgen_sampler = module.textgen_corpora  # type: ignore[attr-defined]
-    with pytest.warns(textgen.PluginWarning, match=r"'notebook' \(unpackaged\) is left out: there is no hook"):
+    with pytest.warns(
+        textgen.PluginWarning, match=r"'notebook' \(unpackaged\) is left out: there is no hook"
+    ):
         plugins.register(module, "notebook")
     assert plugins.offers() == []
     del module.textgen_sampler
@@ -499,20 +611,31 @@ def test_one_module_and_one_name_are_offered_once_by_a_package() -> None:
     plugins = textgen.PluginSet()
     module, other = fixed_corpus(), fixed_corpus()
     plugins.register(module, "one", distribution="textgen-fixed", version="1")
-    with pytest.warns(textgen.PluginWarning, match="it is the module of textgen-fixed:one too; one of the two entry"):
+    with pytest.warns(
+        textgen.PluginWarning,
+        match="it is the module of textgen-fixed:one too; one of the two entry",
+    ):
         plugins.register(module, "again", distribution="textgen-fixed", version="1")
-    with pytest.warns(textgen.PluginWarning, match="offers the corpus 'fixed' already, by its plugin 'one'; one of"):
+    with pytest.warns(
+        textgen.PluginWarning,
+        match="offers the corpus 'fixed' already, by its plugin 'one'; one of",
+    ):
         plugins.register(other, "two", distribution="textgen-fixed", version="1")
     assert [offer.plugin.name for offer in plugins.offers()] == ["one"]
     plugins.register(other, "two", distribution="textgen-other", version="1")
-    assert {offer.qualified_name for offer in plugins.offers()} == {"textgen-fixed:fixed", "textgen-other:fixed"}
+    assert {offer.qualified_name for offer in plugins.offers()} == {
+        "textgen-fixed:fixed",
+        "textgen-other:fixed",
+    }
 
 
 def test_a_strict_set_raises_with_the_facts() -> None:
     module = types.ModuleType("new")
     module.TEXTGEN_PLUGIN_API = 99  # type: ignore[attr-defined]
     with pytest.raises(textgen.PluginError) as caught:
-        textgen.PluginSet(strict=True).register(module, "new", distribution="textgen-new", version="3.1")
+        textgen.PluginSet(strict=True).register(
+            module, "new", distribution="textgen-new", version="3.1"
+        )
     error = caught.value
     assert (error.plugin, error.distribution, error.version) == ("new", "textgen-new", "3.1")
     assert "plugin API 99" in error.cause
@@ -521,6 +644,8 @@ def test_a_strict_set_raises_with_the_facts() -> None:
 def test_what_has_no_hook_is_no_plugin() -> None:
     plugins = textgen.PluginSet()
     for nothing in (5, types.ModuleType("empty")):
-        with pytest.warns(textgen.PluginWarning, match="is left out: it offers nothing: there is no hook in it"):
+        with pytest.warns(
+            textgen.PluginWarning, match="is left out: it offers nothing: there is no hook in it"
+        ):
             plugins.register(nothing, "five")
     assert plugins.offers() == []

@@ -42,7 +42,10 @@ def text_of(plugins: textgen.PluginSet) -> str:
 def test_a_name_is_registered_once() -> None:
     plugins = textgen.PluginSet()
     plugins.register(corpus_plugin("the first user's text"), "notebook")
-    with pytest.raises(textgen.UsageError, match=r"name: a plugin of this name is registered already, .*replace=True"):
+    with pytest.raises(
+        textgen.UsageError,
+        match=r"name: a plugin of this name is registered already, .*replace=True",
+    ):
         plugins.register(corpus_plugin("the second user's text"), "notebook")
     assert text_of(plugins) == "the first user's text"
 
@@ -50,7 +53,9 @@ def test_a_name_is_registered_once() -> None:
 def test_a_component_is_offered_once_whatever_its_plugin_is_called() -> None:
     plugins = textgen.PluginSet()
     plugins.register(corpus_plugin("the first user's text"), "one")
-    with pytest.raises(textgen.UsageError, match="unpackaged offers the corpus 'mine' already, by its plugin 'one'"):
+    with pytest.raises(
+        textgen.UsageError, match="unpackaged offers the corpus 'mine' already, by its plugin 'one'"
+    ):
         plugins.register(corpus_plugin("the second user's text"), "two")
 
 
@@ -82,7 +87,9 @@ def test_one_plugin_takes_the_place_of_another() -> None:
 
 def test_a_plugin_that_is_no_longer_broken_is_no_longer_in_quarantine() -> None:
     plugins = textgen.PluginSet()
-    with pytest.warns(textgen.PluginWarning, match=r"'notebook' \(unpackaged\) is left out: it offers nothing"):
+    with pytest.warns(
+        textgen.PluginWarning, match=r"'notebook' \(unpackaged\) is left out: it offers nothing"
+    ):
         plugins.register(object(), "notebook")
     plugins.register(corpus_plugin("mended"), "notebook")
     assert text_of(plugins) == "mended"
@@ -92,7 +99,9 @@ def test_a_plugin_that_is_no_longer_broken_is_no_longer_in_quarantine() -> None:
 def test_a_plugin_is_removed() -> None:
     plugins = textgen.PluginSet.discover()
     plugins.register(corpus_plugin("here"), "notebook")
-    with pytest.raises(textgen.UsageError, match=r"no plugin of this set is called so.*did you mean 'notebook'\?"):
+    with pytest.raises(
+        textgen.UsageError, match=r"no plugin of this set is called so.*did you mean 'notebook'\?"
+    ):
         plugins.unregister("notebok")
     plugins.unregister("notebook")
     assert isinstance(plugins.find("corpus", "mine"), textgen.Fault)
@@ -112,19 +121,26 @@ def test_a_run_says_that_a_program_registered_its_plugin(
         @staticmethod
         @hookimpl
         def textgen_samplers() -> list[Component]:
-            return [Component("same", NoOptions, lambda config, context: lambda logits, history: logits)]
+            return [
+                Component("same", NoOptions, lambda config, context: lambda logits, history: logits)
+            ]
 
     plugins.register(Plugin, "notebook")
     run = textgen.Engine(plugins).run(tiny_pipeline(sampler=[{"type": "same"}]))
     with pytest.raises(textgen.PipelineError) as caught:
         textgen.load(run.path)
     said = str(caught.value)
-    assert "its sampler came from the plugin 'notebook' of a program; if it is missing: PluginSet.register" in said
+    assert (
+        "its sampler came from the plugin 'notebook' of a program; if it is missing: PluginSet.register"
+        in said
+    )
     assert "pip install" not in said
     assert "installed" not in said
 
 
-def test_a_name_with_its_package_is_the_same_run(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_a_name_with_its_package_is_the_same_run(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     tables = tiny_pipeline()
     run = textgen.run(tables)
     for kind in ("tokenizer", "model", "trainer", "corpus"):
@@ -132,4 +148,6 @@ def test_a_name_with_its_package_is_the_same_run(tiny_pipeline: Callable[..., di
         assert textgen.run({**tables, kind: named}).outcome == "skipped"
     shutil.rmtree(run.path)
     again = textgen.run({**tables, "model": {**tables["model"], "type": "textgen-engine:rnn"}})
-    assert json.loads((again.path / "run.json").read_text())["fingerprint"]["model"]["type"] == "rnn"
+    assert (
+        json.loads((again.path / "run.json").read_text())["fingerprint"]["model"]["type"] == "rnn"
+    )

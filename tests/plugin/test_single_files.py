@@ -76,7 +76,11 @@ def test_every_command_takes_it(
     done = textgen(*with_it, "run", pipeline, cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert len(set(done.stdout.strip("\n"))) == 1  # one token, again and again
-    (entry,) = [c for c in json.loads((tmp_path / "run/run.json").read_text())["components"] if c["kind"] == "sampler"]
+    (entry,) = [
+        c
+        for c in json.loads((tmp_path / "run/run.json").read_text())["components"]
+        if c["kind"] == "sampler"
+    ]
     assert entry == {
         "kind": "sampler",
         "name": "only",
@@ -88,9 +92,22 @@ def test_every_command_takes_it(
     more = textgen(*with_it, "generate", "run", "-p", "the ", "--max-new-tokens", "5", cwd=tmp_path)
     assert (more.code, len(set(more.stdout.strip("\n")[-5:]))) == (0, 1), more.stderr
     other = textgen(
-        *with_it, "generate", "run", "-p", "the ", "--only-token", "5", "--logprobs", "0", "-o", "jsonl", cwd=tmp_path
+        *with_it,
+        "generate",
+        "run",
+        "-p",
+        "the ",
+        "--only-token",
+        "5",
+        "--logprobs",
+        "0",
+        "-o",
+        "jsonl",
+        cwd=tmp_path,
     )
-    assert {entry["token"] for entry in json.loads(other.stdout)["logprobs"][4:]} == {5}, other.stderr
+    assert {entry["token"] for entry in json.loads(other.stdout)["logprobs"][4:]} == {5}, (
+        other.stderr
+    )
     assert 'type = "only"' in textgen(*with_it, "show", pipeline, cwd=tmp_path).stdout
     assert "only" in textgen(*with_it, "plugins", "--kind", "sampler", cwd=tmp_path).stdout
     assert str(file) in textgen(*with_it, "plugins", "--kind", "sampler", cwd=tmp_path).stdout
@@ -99,12 +116,17 @@ def test_every_command_takes_it(
     without = textgen("generate", "run", "-p", "the ", cwd=tmp_path)
     assert without.code == 2
     assert without.stdout == ""
-    assert f"its sampler came from the file {file}; if it is missing: textgen --plugin {file} …" in without.stderr
+    assert (
+        f"its sampler came from the file {file}; if it is missing: textgen --plugin {file} …"
+        in without.stderr
+    )
     assert "pip install" not in without.stderr
     assert not (tmp_path / "__pycache__").exists()
 
 
-def test_a_pipeline_or_run_directory_loads_no_file(file: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_a_pipeline_or_run_directory_loads_no_file(
+    file: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
     """They are data. What names a file is no plugin, and nothing of it runs."""
     file.write_text("raise SystemExit('it ran')")
     for name in ("only", str(file), "unpackaged:only", "my_sampler:only"):
@@ -114,7 +136,9 @@ def test_a_pipeline_or_run_directory_loads_no_file(file: Path, tiny_pipeline: Ca
         textgen.Engine().pipeline(tiny_pipeline(plugins={"files": [str(file)]}))
 
 
-def test_a_program_registers_a_file(file: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_a_program_registers_a_file(
+    file: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
     plugins = textgen.PluginSet.discover()
     plugins.register_file(file)
     engine = textgen.Engine(plugins)
@@ -126,7 +150,9 @@ def test_a_program_registers_a_file(file: Path, tiny_pipeline: Callable[..., dic
     file.write_text(PLUGIN.replace("option(3,", "option(7,"))
     plugins.register_file(file, replace=True)  # edited
     with pytest.warns(UserWarning, match="trained with another version of this plugin"):
-        assert set(engine.run(tiny_pipeline(sampler=[{"type": "only"}])).generations[0].tokens) == {7}
+        assert set(engine.run(tiny_pipeline(sampler=[{"type": "only"}])).generations[0].tokens) == {
+            7
+        }
 
 
 def test_a_file_that_was_edited_since_the_run_was_trained_is_named(
@@ -137,9 +163,15 @@ def test_a_file_that_was_edited_since_the_run_was_trained_is_named(
     write_pipeline: Callable[..., Path],
 ) -> None:
     file.write_text(PLUGIN + TOKENIZER)
-    pipeline = write_pipeline(tiny_pipeline(tokenizer={"type": "mine"}, sampler=[{"type": "only"}] * 2))
+    pipeline = write_pipeline(
+        tiny_pipeline(tokenizer={"type": "mine"}, sampler=[{"type": "only"}] * 2)
+    )
     assert textgen("--plugin", file, "run", pipeline, cwd=tmp_path).code == 0
-    commands = [("generate", "run", "-p", "the "), ("evaluate", "run", "corpus.txt"), ("run", pipeline)]
+    commands = [
+        ("generate", "run", "-p", "the "),
+        ("evaluate", "run", "corpus.txt"),
+        ("run", pipeline),
+    ]
     (tmp_path / "moved").mkdir()
     moved = file.rename(tmp_path / "moved/my_sampler.py")
     said = f"textgen: warning: {moved} was changed: the run was trained with another version of this plugin"
@@ -164,10 +196,14 @@ def test_a_training_that_resumes_with_an_edited_file_says_so(
             with pytest.raises(textgen.Interrupted):
                 textgen.Engine(plugins).run(tables, cancelled=lambda: next(steps) == 3)
         else:
-            with pytest.warns(UserWarning, match=r"my_sampler\.py was changed: the run was trained with another"):
+            with pytest.warns(
+                UserWarning, match=r"my_sampler\.py was changed: the run was trained with another"
+            ):
                 assert textgen.Engine(plugins).run(tables).outcome == "resumed"
     with warnings.catch_warnings(action="error"):
-        textgen.Engine(plugins).load(tables["output"])  # the record is of the version that finished it
+        textgen.Engine(plugins).load(
+            tables["output"]
+        )  # the record is of the version that finished it
 
 
 def test_a_file_that_is_no_plugin_is_an_error(file: Path, tmp_path: Path) -> None:
@@ -210,14 +246,21 @@ def test_what_an_import_raises_is_shown_with_its_line(
 
 
 def test_what_a_hook_raises_is_shown_with_the_hook_and_its_line(file: Path) -> None:
-    file.write_text(PLUGIN.replace('    return [Component("only"', '    1 / 0\n    return [Component("only"'))
+    file.write_text(
+        PLUGIN.replace('    return [Component("only"', '    1 / 0\n    return [Component("only"')
+    )
     with pytest.raises(textgen.PluginError) as caught:
         textgen.PluginSet().register_file(file)
     line = file.read_text().splitlines().index("    1 / 0") + 1
-    assert caught.value.cause == f"textgen_samplers failed: ZeroDivisionError: division by zero ({file}:{line})"
+    assert (
+        caught.value.cause
+        == f"textgen_samplers failed: ZeroDivisionError: division by zero ({file}:{line})"
+    )
 
 
-def test_what_fails_in_a_file_is_shown_with_its_line(file: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_what_fails_in_a_file_is_shown_with_its_line(
+    file: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
     file.write_text(PLUGIN.replace("changed = logits.copy()", "changed = logits.nothing()"))
     plugins = textgen.PluginSet.discover()
     plugins.register_file(file)
@@ -236,18 +279,24 @@ def test_an_installed_plugin_whose_import_takes_long_is_named_too(
     (result,) = discovery.imported([found], None)
     assert result.done()
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith("still importing plugin 'sleepy' (textgen-sleepy 1.0); --no-plugin sleepy")
+    assert said.startswith(
+        "still importing plugin 'sleepy' (textgen-sleepy 1.0); --no-plugin sleepy"
+    )
 
 
 def test_an_import_that_takes_long_says_whose_it_is(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(discovery, "SLOW_SECONDS", 0.05)
-    file.write_text("import time\ntime.sleep(0.5)\n" + PLUGIN.replace("from __future__ import annotations", ""))
+    file.write_text(
+        "import time\ntime.sleep(0.5)\n" + PLUGIN.replace("from __future__ import annotations", "")
+    )
     begun = time.monotonic()
     textgen.PluginSet().register_file(file)
     assert time.monotonic() - begun > 0.5
-    assert [record.getMessage() for record in caplog.records] == [f"still importing plugin 'my_sampler' ({file})"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"still importing plugin 'my_sampler' ({file})"
+    ]
 
 
 def test_nothing_is_said_after_an_import_that_was_quick(file: Path) -> None:
@@ -258,22 +307,29 @@ def test_nothing_is_said_after_an_import_that_was_quick(file: Path) -> None:
 
 def test_it_is_held_to_its_contract(tmp_path: Path, textgen: Callable[..., Any]) -> None:
     body = PLUGIN[PLUGIN.index("    def only") : PLUGIN.index("@hookimpl")]
-    (tmp_path / "half.py").write_text(PLUGIN.replace(body, "    return lambda logits, history: logits / 2\n\n\n"))
+    (tmp_path / "half.py").write_text(
+        PLUGIN.replace(body, "    return lambda logits, history: logits / 2\n\n\n")
+    )
     done = textgen("--plugin", "half.py", "plugins", "check", "half", cwd=tmp_path)
     assert done.code == 0, done.stdout
     assert f"ok       sampler 'only' of {tmp_path / 'half.py'}: sampler-shape" in done.stdout
 
 
-def test_all_files_that_are_missing_are_named_at_once(file: Path, tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_all_files_that_are_missing_are_named_at_once(
+    file: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
     other = file.with_name("other.py")
     other.write_text(PLUGIN.replace('"only"', '"other"').replace('"only_token"', '"other_token"'))
     plugins = textgen.PluginSet.discover()
     plugins.register_file(file)
     plugins.register_file(other)
     engine = textgen.Engine(plugins)
-    run = engine.run(tiny_pipeline(sampler=[{"type": "only", "token": 4}, {"type": "other", "token": 4}]))
+    run = engine.run(
+        tiny_pipeline(sampler=[{"type": "only", "token": 4}, {"type": "other", "token": 4}])
+    )
     with pytest.raises(
-        textgen.UsageError, match=r"other_tokn: no sampler takes this option; did you mean 'other_token'"
+        textgen.UsageError,
+        match=r"other_tokn: no sampler takes this option; did you mean 'other_token'",
     ):
         run.generator.generate("the", sampling={"other_tokn": 5})
     with pytest.raises(textgen.PipelineError) as caught:

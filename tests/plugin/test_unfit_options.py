@@ -20,7 +20,9 @@ from textgen.plugin.component import REQUEST_OPTIONS
 def sampler(**options: Any) -> Component:
     """A sampler `odd` with these options, each of which is typed as a number."""
     body = {"__annotations__": dict.fromkeys(options, float), "__doc__": "Odd.", **options}
-    return Component("odd", attrs.frozen(type("OddConfig", (), body)), lambda config, context: config)
+    return Component(
+        "odd", attrs.frozen(type("OddConfig", (), body)), lambda config, context: config
+    )
 
 
 def refusal(component: Component) -> str:
@@ -33,7 +35,10 @@ def refusal(component: Component) -> str:
     plugins = textgen.PluginSet(strict=True)
     try:
         plugins.register(
-            types.SimpleNamespace(textgen_samplers=textgen_samplers), "odd", distribution="textgen-odd", version="2.1"
+            types.SimpleNamespace(textgen_samplers=textgen_samplers),
+            "odd",
+            distribution="textgen-odd",
+            version="2.1",
         )
     except textgen.PluginError as error:
         return str(error)
@@ -43,13 +48,19 @@ def refusal(component: Component) -> str:
 START = "plugin 'odd' (textgen-odd 2.1): textgen_samplers: component 'odd': the argument "
 
 
-@pytest.mark.parametrize("name", ["steady penalty", "steady-penalty", "Steady", "_steady", "1st", "lambda", "", "é", 5])
+@pytest.mark.parametrize(
+    "name", ["steady penalty", "steady-penalty", "Steady", "_steady", "1st", "lambda", "", "é", 5]
+)
 def test_an_argument_is_a_keyword_and_an_option(name: Any) -> None:
     said = f"{START}{name!r} of its option 'penalty' must be lower-case words joined by underscores"
-    assert refusal(sampler(penalty=option(1.0, help="what", argument=name))).startswith(said if name else "")
+    assert refusal(sampler(penalty=option(1.0, help="what", argument=name))).startswith(
+        said if name else ""
+    )
 
 
-@pytest.mark.parametrize("name", ["seed", "max_new_tokens", "stop", "prompt", "n", "state", "sampling"])
+@pytest.mark.parametrize(
+    "name", ["seed", "max_new_tokens", "stop", "prompt", "n", "state", "sampling"]
+)
 def test_an_argument_is_not_one_that_requests_take(name: str) -> None:
     said = f"{START}{name!r} of its option 'penalty' is a name that a request takes itself; choose another"
     assert refusal(sampler(penalty=option(1.0, help="what", argument=name))) == said
@@ -59,7 +70,9 @@ def test_two_options_do_not_share_an_argument() -> None:
     shared = option(1.0, help="what", argument="odd_penalty")
     said = f"{START}'odd_penalty' of its option 'more' is a name that another of its options has; choose another"
     assert refusal(sampler(penalty=shared, more=shared)) == said
-    assert refusal(sampler(penalty=shared, more=option(1.0, help="what", argument="odd_more_2"))) == ""
+    assert (
+        refusal(sampler(penalty=shared, more=option(1.0, help="what", argument="odd_more_2"))) == ""
+    )
 
 
 def test_the_names_that_requests_take_are_all_known() -> None:
@@ -90,19 +103,29 @@ def test_the_names_that_requests_take_are_all_known() -> None:
         (int | None, None, validators.optional(validators.ge(1)), ""),
     ],
 )
-def test_a_default_that_is_refused_is_the_plugins_fault(wanted: Any, default: Any, validator: Any, said: str) -> None:
+def test_a_default_that_is_refused_is_the_plugins_fault(
+    wanted: Any, default: Any, validator: Any, said: str
+) -> None:
     field = option(default, help="what", validator=validator)
     body = {"__annotations__": {"my": wanted}, "__doc__": "Odd.", "my": field}
-    found = refusal(Component("odd", attrs.frozen(type("OddConfig", (), body)), lambda config, context: config))
+    found = refusal(
+        Component("odd", attrs.frozen(type("OddConfig", (), body)), lambda config, context: config)
+    )
     start = "plugin 'odd' (textgen-odd 2.1): textgen_samplers: component 'odd': the default of my"
-    assert (found.startswith(start), found.endswith(f": {said}")) == (True, True) if said else found == ""
+    assert (
+        (found.startswith(start), found.endswith(f": {said}")) == (True, True)
+        if said
+        else found == ""
+    )
 
 
 def installed(folder: Path, argument: str) -> Path:
     """A folder with an installed package whose sampler has an option of this name."""
     information = folder / "textgen_odd-2.1.dist-info"
     information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: textgen-odd\nVersion: 2.1\n")
+    (information / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: textgen-odd\nVersion: 2.1\n"
+    )
     (information / "entry_points.txt").write_text("[textgen]\nodd = textgen_odd\n")
     (folder / "textgen_odd.py").write_text(
         "import attrs\nfrom textgen import Component, hookimpl, option\n\n\n@attrs.frozen\nclass Odd:\n"
@@ -118,12 +141,17 @@ def test_the_command_goes_on_without_such_a_plugin(tmp_path: Path) -> None:
         done = run_textgen("generate", *arguments, folder=tmp_path, site=[site])
         assert done.returncode == code
         assert "Traceback" not in done.stderr
-        assert "warning: plugin 'odd' (textgen-odd 2.1) is left out: textgen_samplers: component 'odd'" in done.stderr
+        assert (
+            "warning: plugin 'odd' (textgen-odd 2.1) is left out: textgen_samplers: component 'odd'"
+            in done.stderr
+        )
 
 
 @pytest.mark.parametrize("name", ["help", "stream"])
 def test_the_command_keeps_its_own_options(tmp_path: Path, name: str) -> None:
     """A name that it takes for itself is for programs."""
-    done = run_textgen("generate", "--help", folder=tmp_path, site=[installed(tmp_path / "site", name)])
+    done = run_textgen(
+        "generate", "--help", folder=tmp_path, site=[installed(tmp_path / "site", name)]
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count(f"--{name} ") == 1

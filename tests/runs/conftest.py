@@ -16,7 +16,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A folder with a finished run in it, and what its command printed. Not to be changed."""
     folder = prepare(tmp_path_factory.mktemp("trained"))
     return folder, run_textgen("run", "p.toml", folder=folder)

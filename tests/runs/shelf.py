@@ -12,7 +12,9 @@ import attrs
 import textgen
 from textgen.documents import DOCUMENT_END
 
-TEXT = "".join(f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60))
+TEXT = "".join(
+    f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
+)
 LONG_AGO = 1_000_000_000
 
 
@@ -70,7 +72,11 @@ class Shelf:
         tables = {
             "device": "cpu",
             "observer": [],
-            "corpus": {"type": "watched", "path": str(path), "documents": changes.pop("documents", False)},
+            "corpus": {
+                "type": "watched",
+                "path": str(path),
+                "documents": changes.pop("documents", False),
+            },
             "tokenizer": {"type": "char"},
             "data": {"window_length": 16},
             "model": {"type": "ngram", "order": 2},
@@ -80,7 +86,9 @@ class Shelf:
         tables |= changes
         output = output or f"run-{self._runs}"
         engine = textgen.Engine(self.plugins())
-        return engine.run(tables, output=self.folder / output, observers=observers, cancelled=cancelled)
+        return engine.run(
+            tables, output=self.folder / output, observers=observers, cancelled=cancelled
+        )
 
     def plugins(self) -> textgen.PluginSet:
         shelf = self
@@ -88,7 +96,11 @@ class Shelf:
         class Plugin:
             @textgen.hookimpl
             def textgen_corpora(self) -> list[textgen.Component]:
-                return [textgen.Component("watched", WatchedConfig, lambda config, _: WatchedText(config, shelf.count))]
+                return [
+                    textgen.Component(
+                        "watched", WatchedConfig, lambda config, _: WatchedText(config, shelf.count)
+                    )
+                ]
 
         plugins = textgen.PluginSet.discover()
         plugins.register(Plugin(), "watching")

@@ -8,7 +8,9 @@ from typing import Any
 
 import textgen
 
-TEXT = "".join(f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60))
+TEXT = "".join(
+    f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
+)
 PIPELINE = """
 seed = 3
 device = "cpu"
@@ -43,7 +45,10 @@ def prepare(folder: Path) -> Path:
 def tree(folder: Path) -> dict[str, str]:
     """The checksum of every file under `folder`."""
     files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def copied(trained: tuple[Path, Any], folder: Path) -> Path:
@@ -71,7 +76,13 @@ def tables(folder: Path, trainer: str, order: str, **model: Any) -> dict[str, An
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 8, "dropout": 0.3, **model},
-        "trainer": {**TRAINERS[trainer], "epochs": 2, "batch_size": 48, "order": order, "evaluate_every": 2},
+        "trainer": {
+            **TRAINERS[trainer],
+            "epochs": 2,
+            "batch_size": 48,
+            "order": order,
+            "evaluate_every": 2,
+        },
         "observer": [{"type": "metrics"}, {"type": "samples", "every": 2, "max_new_tokens": 10}],
         "generate": {"max_new_tokens": 40, "n": 2},
     }

@@ -42,7 +42,13 @@ def pipeline(folder: Path, **corpus: Any) -> dict[str, Any]:
         "tokenizer": {"type": "char"},
         "data": {"window_length": 32},
         "model": {"type": "rnn", "cell": "gru", "hidden_size": 24},
-        "trainer": {"type": "adamw", "epochs": 12, "batch_size": 8, "learning_rate": 0.02, "order": "streams"},
+        "trainer": {
+            "type": "adamw",
+            "epochs": 12,
+            "batch_size": 8,
+            "learning_rate": 0.02,
+            "order": "streams",
+        },
         "generate": {"max_new_tokens": MOST},
     }
 
@@ -62,7 +68,10 @@ def writer(run: textgen.Run) -> Generator:
 def distance(lengths: Sequence[int]) -> float:
     """The Kolmogorov-Smirnov distance of lengths from those of the corpus: 0 alike, 1 apart."""
     grid = np.arange(MOST + 1)
-    ours, theirs = (np.searchsorted(np.sort(x), grid, "right") / len(x) for x in (lengths, list(map(len, DOCUMENTS))))
+    ours, theirs = (
+        np.searchsorted(np.sort(x), grid, "right") / len(x)
+        for x in (lengths, list(map(len, DOCUMENTS)))
+    )
     return float(np.abs(ours - theirs).max())
 
 
@@ -78,7 +87,9 @@ def test_texts_end_by_themselves_and_are_as_long_as_those_of_the_corpus(writer: 
 
 def test_a_model_without_documents_ends_no_text(tmp_path: Path) -> None:
     tables = pipeline(tmp_path, documents="none")
-    made = textgen.run({**tables, "trainer": {"type": "adamw", "epochs": 1}}, output=tmp_path / "run")
+    made = textgen.run(
+        {**tables, "trainer": {"type": "adamw", "epochs": 1}}, output=tmp_path / "run"
+    )
     assert made.generator.tokenizer.end_id is None  # type: ignore[attr-defined]
     assert "<end>" not in json.loads((made.path / "tokenizer.json").read_text())["tokens"]
     assert distance([len(text.text) for text in made.generator.generate_many([""], n=30)]) > 0.9
@@ -111,7 +122,10 @@ def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer: Genera
     assert not np.array_equal(writer.logits("abc"), writer.logits(ids))
     assert writer.generate("", seed=1).text[0] == "a"
     # Penalties count what was written, and the start of a document was not.
-    one, other = (writer.generate("", seed=5, repetition_penalty=p, max_new_tokens=1, logprobs=0) for p in (1.0, 9.0))
+    one, other = (
+        writer.generate("", seed=5, repetition_penalty=p, max_new_tokens=1, logprobs=0)
+        for p in (1.0, 9.0)
+    )
     assert one == other
 
 
@@ -135,7 +149,9 @@ def test_a_kept_state_goes_on_with_the_next_document(writer: Generator, tmp_path
     state = textgen.GenerationState.load(tmp_path / "state")
     second = writer.generate("", state=state)
     assert (second.finish_reason, second.text[0]) == ("end", "a")
-    both = writer.generate("", seed=2, ignore_end=True, max_new_tokens=len(first.tokens) + len(second.tokens))
+    both = writer.generate(
+        "", seed=2, ignore_end=True, max_new_tokens=len(first.tokens) + len(second.tokens)
+    )
     assert both.tokens == first.tokens + second.tokens
 
 
@@ -149,9 +165,13 @@ def test_scores_count_the_ends(writer: Generator) -> None:
     assert np.isnan(block.logprobs).tolist() == [True, False, False, False, False]
 
 
-def test_evaluate_reads_documents_as_the_run_does(run: textgen.Run, textgen: Any, tmp_path: Path) -> None:
+def test_evaluate_reads_documents_as_the_run_does(
+    run: textgen.Run, textgen: Any, tmp_path: Path
+) -> None:
     (tmp_path / "new.jsonl").write_text('{"text": "abc", "other": "abcabc"}\n' * 9)
-    shown = textgen("evaluate", run.path, "new.jsonl", "--json", "--html", "page.html", cwd=tmp_path)
+    shown = textgen(
+        "evaluate", run.path, "new.jsonl", "--json", "--html", "page.html", cwd=tmp_path
+    )
     assert shown.code == 0, shown.stderr
     assert json.loads(shown.stdout)["tokens"] == 9 * 4
     assert (tmp_path / "page.html").is_file()
@@ -161,7 +181,9 @@ def test_evaluate_reads_documents_as_the_run_does(run: textgen.Run, textgen: Any
     assert "at least: the spelling of what is outside the vocabulary is not counted" in raw.stdout
 
 
-def test_a_finished_run_is_skipped_and_other_borders_are_another_corpus(run: textgen.Run, tmp_path: Path) -> None:
+def test_a_finished_run_is_skipped_and_other_borders_are_another_corpus(
+    run: textgen.Run, tmp_path: Path
+) -> None:
     tables = pipeline(tmp_path)
     assert textgen.run(tables, output=run.path).outcome == "skipped"
     (tmp_path / "texts.jsonl").write_text(json.dumps({"text": "".join(DOCUMENTS)}))
@@ -174,12 +196,20 @@ def test_a_finished_run_is_skipped_and_other_borders_are_another_corpus(run: tex
     [
         ([9, 1, 1, 1, 1, 1, 9, 2, 2, 9, 3, 9], [9, 1, 1, 1, 1, 1, 9, 2, 2, 9], [9, 3, 9]),
         ([9, 1, 9, 2, 2, 2, 2, 2, 2, 2, 2, 9], [9, 1, 9], [9, 2, 2, 2, 2, 2, 2, 2, 2, 9]),
-        ([9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 9], [9, 1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 9]),  # of one, the last part
+        (
+            [9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 9],
+            [9, 1, 1, 1, 1, 1, 1, 1, 1],
+            [1, 1, 9],
+        ),  # of one, the last part
     ],
 )
-def test_the_held_out_part_begins_with_a_document(tokens: list[int], training: Any, validation: Any) -> None:
+def test_the_held_out_part_begins_with_a_document(
+    tokens: list[int], training: Any, validation: Any
+) -> None:
     tokenizer = types.SimpleNamespace(end_id=9, vocab_size=10, decode=lambda ids: "x" * len(ids))
-    data = split_tokens(np.array(tokens), DataOptions(window_length=1, validation_fraction=0.25), tokenizer)  # type: ignore[arg-type]
+    data = split_tokens(
+        np.array(tokens), DataOptions(window_length=1, validation_fraction=0.25), tokenizer
+    )  # type: ignore[arg-type]
     assert (data.training.tolist(), data.validation.tolist()) == (training, validation)
 
 
@@ -198,7 +228,10 @@ def test_a_border_far_away_is_found() -> None:
 class Documents:
     """A corpus of documents."""
 
-    pieces: Any = (*[piece for text in DOCUMENTS[:50] for piece in (text, "", DOCUMENT_END)], DOCUMENT_END)
+    pieces: Any = (
+        *[piece for text in DOCUMENTS[:50] for piece in (text, "", DOCUMENT_END)],
+        DOCUMENT_END,
+    )
 
     def read(self) -> Any:
         return iter(self.pieces)
@@ -240,7 +273,9 @@ class WithEnd(Letters):
         list(pieces)
 
     def decode(self, ids: Any, final: bool = False) -> str:
-        return "".join("<end>" if token == 256 else chr(token) for token in np.asarray(ids).tolist())
+        return "".join(
+            "<end>" if token == 256 else chr(token) for token in np.asarray(ids).tolist()
+        )
 
 
 class NoEnd(WithEnd):
@@ -254,13 +289,17 @@ def run_with(tmp_path: Path, corpus: Any, tokenizer: Any = None) -> textgen.Run:
     plugins = textgen.PluginSet.discover()
     made = {"corpora": corpus, "tokenizers": tokenizer or Letters()}
     hooks = {
-        f"textgen_{kind}": hookimpl(lambda thing=thing: [Component("own", NoOptions, lambda config, context: thing)])
+        f"textgen_{kind}": hookimpl(
+            lambda thing=thing: [Component("own", NoOptions, lambda config, context: thing)]
+        )
         for kind, thing in made.items()
     }
     for name, hook in hooks.items():
         hook.__name__ = name
 
-        plugins.register(types.SimpleNamespace(**{name: hook}), name, distribution="textgen-own", version="1")
+        plugins.register(
+            types.SimpleNamespace(**{name: hook}), name, distribution="textgen-own", version="1"
+        )
     chosen = {"type": "char" if tokenizer is None else "own"}
     tables = {**pipeline(tmp_path), "corpus": {"type": "own"}, "tokenizer": chosen}
     tables["trainer"] = {"type": "adamw", "epochs": 1}
@@ -270,17 +309,24 @@ def run_with(tmp_path: Path, corpus: Any, tokenizer: Any = None) -> textgen.Run:
 def test_a_corpus_of_documents_needs_a_tokenizer_with_an_end(tmp_path: Path) -> None:
     for tokenizer in (Letters(), NoEnd()):
         with pytest.raises(
-            textgen.PipelineError, match=r"tokenizer.type: .* no id for their end \(end_id\), given 'own'"
+            textgen.PipelineError,
+            match=r"tokenizer.type: .* no id for their end \(end_id\), given 'own'",
         ):
             run_with(tmp_path, Documents(), tokenizer)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(textgen.ContractError, match="decodes its end_id 256 to '<end>', and must decode it to nothing"):
+    with pytest.raises(
+        textgen.ContractError,
+        match="decodes its end_id 256 to '<end>', and must decode it to nothing",
+    ):
         run_with(tmp_path, Documents(), WithEnd())
 
 
 def test_empty_documents_are_left_out(tmp_path: Path) -> None:
     record = json.loads((run_with(tmp_path, Documents()).path / "run.json").read_text())["data"]
-    assert record["training_tokens"] + record["validation_tokens"] == sum(map(len, DOCUMENTS[:50])) + 51 + 1
+    assert (
+        record["training_tokens"] + record["validation_tokens"]
+        == sum(map(len, DOCUMENTS[:50])) + 51 + 1
+    )
 
 
 @attrs.frozen
@@ -314,6 +360,9 @@ def test_a_corpus_that_can_be_read_only_once_is_named_before_it_is_read_whole(
 def test_many_unknown_tokens_are_a_warning(tmp_path: Path) -> None:
     tables = pipeline(tmp_path, documents="none")
     (tmp_path / "texts.jsonl").write_text("".join(chr(0x4E00 + n) + "abcabc" for n in range(300)))
-    tables |= {"tokenizer": {"type": "char", "min_frequency": 2}, "trainer": {"type": "adamw", "epochs": 1}}
+    tables |= {
+        "tokenizer": {"type": "char", "min_frequency": 2},
+        "trainer": {"type": "adamw", "epochs": 1},
+    }
     with pytest.warns(UserWarning, match="14% of the tokens stand for text outside the vocabulary"):
         textgen.run(tables, output=tmp_path / "run")

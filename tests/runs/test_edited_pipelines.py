@@ -42,19 +42,26 @@ def edited(finished_run: Path, tmp_path: Path) -> Callable[..., Path]:
     return edit
 
 
-def test_what_may_change_is_said_in_a_line_and_followed(edited: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_may_change_is_said_in_a_line_and_followed(
+    edited: Callable[..., Path], tmp_path: Path
+) -> None:
     run = edited({"generate.max_new_tokens": 5, "sampler": [{"type": "greedy"}]})
     done = run_textgen("generate", run, "-p", "the ", "--no-echo", folder=tmp_path)
     assert (done.returncode, len(done.stdout)) == (0, 6)
     (line,) = done.stderr.splitlines()
     assert f"{run / 'pipeline.toml'} was changed since the run was made: " in line
-    for change in ("generate.max_new_tokens: 10 before, 5 now", "sampler.0.type: not set before, greedy now"):
+    for change in (
+        "generate.max_new_tokens: 10 before, 5 now",
+        "sampler.0.type: not set before, greedy now",
+    ):
         assert change in line
     report = textgen.verify(run)
     (changed,) = [file for file in report.files if file.state != "whole"]
     assert (changed.name, changed.state, report.whole) == ("pipeline.toml", "changed", True)
     assert "generate.max_new_tokens: 10 before, 5 now" in changed.cause
-    assert textgen.run(run / "pipeline.toml").outcome == "skipped"  # from here on it is the run's own
+    assert (
+        textgen.run(run / "pipeline.toml").outcome == "skipped"
+    )  # from here on it is the run's own
     assert textgen.load(run).defaults["max_new_tokens"] == 5
     assert {file.state for file in textgen.verify(run).files} == {"whole"}
 
@@ -62,8 +69,17 @@ def test_what_may_change_is_said_in_a_line_and_followed(edited: Callable[..., Pa
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *[("seed", 8), ("model.hidden_size", 9), ("tokenizer.lower_case", True), ("data.validation_fraction", 0.2)],
-        *[("model.nonlinearity", "relu"), ("model.nonlinearity", None), ("tokenizer.min_frequency", 2)],
+        *[
+            ("seed", 8),
+            ("model.hidden_size", 9),
+            ("tokenizer.lower_case", True),
+            ("data.validation_fraction", 0.2),
+        ],
+        *[
+            ("model.nonlinearity", "relu"),
+            ("model.nonlinearity", None),
+            ("tokenizer.min_frequency", 2),
+        ],
     ],
 )
 def test_what_no_longer_describes_the_weights_is_an_error(
@@ -72,7 +88,10 @@ def test_what_no_longer_describes_the_weights_is_an_error(
     run = edited({key: value})
     with (
         warnings.catch_warnings(action="ignore"),
-        pytest.raises(textgen.CorruptFileError, match=rf"no longer describes the weights: {key}: .* now; .*verify"),
+        pytest.raises(
+            textgen.CorruptFileError,
+            match=rf"no longer describes the weights: {key}: .* now; .*verify",
+        ),
     ):
         textgen.load(run)
     report = textgen.verify(run)
@@ -111,7 +130,10 @@ def test_what_no_pipeline_has_is_an_error(edited: Callable[..., Path]) -> None:
 def test_a_chain_that_is_no_list_is_an_error(edited: Callable[..., Path], sampler: Any) -> None:
     run = edited({"sampler": sampler})
     said = r"pipeline\.toml: sampler: expected an array of tables, \[\[sampler"
-    with pytest.warns(UserWarning, match="was changed"), pytest.raises(textgen.PipelineError, match=said):
+    with (
+        pytest.warns(UserWarning, match="was changed"),
+        pytest.raises(textgen.PipelineError, match=said),
+    ):
         textgen.load(run)
 
 
@@ -119,14 +141,18 @@ def test_a_chain_that_is_no_list_is_an_error(edited: Callable[..., Path], sample
 def test_what_is_no_pipeline_is_a_damaged_file(edited: Callable[..., Path], text: str) -> None:
     run = edited({})
     (run / "pipeline.toml").write_text(text)
-    repair = rf"pipeline\.toml(:\d+:\d+)?: .*textgen verify {re.escape(shlex.quote(str(run)))} --repair"
+    repair = (
+        rf"pipeline\.toml(:\d+:\d+)?: .*textgen verify {re.escape(shlex.quote(str(run)))} --repair"
+    )
     with pytest.raises(textgen.CorruptFileError, match=repair):
         textgen.load(run)
     assert textgen.verify(run, repair=True).whole
     textgen.load(run)
 
 
-def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(finished_run: Path, tmp_path: Path) -> None:
+def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(
+    finished_run: Path, tmp_path: Path
+) -> None:
     """Every 67th byte with a bit flipped: an error, a warning, or nothing that says something else."""
     shutil.copytree(finished_run, tmp_path / "run")
     for name, parse in (("run.json", json.loads), ("pipeline.toml", tomllib.loads)):
@@ -154,9 +180,13 @@ def test_a_pipeline_that_show_printed_is_a_run_of_its_own_once_edited(
         del tables[key]
     assert textgen.run(write_pipeline(tables, "first.toml")).path == tmp_path / "runs/first"
     shown = run_textgen("show", "first.toml", folder=tmp_path).stdout
-    (tmp_path / "second.toml").write_text(shown.replace("hidden_size = 8", "hidden_size = 9"), encoding="utf-8")
+    (tmp_path / "second.toml").write_text(
+        shown.replace("hidden_size = 8", "hidden_size = 9"), encoding="utf-8"
+    )
     assert textgen.run("second.toml").path == tmp_path / "runs/second"
     (tmp_path / "first.toml").write_text(shown, encoding="utf-8")
     assert textgen.run("first.toml").outcome == "skipped"
-    shown = run_textgen("show", write_pipeline({**tables, "output": "out/mine"}), folder=tmp_path).stdout
+    shown = run_textgen(
+        "show", write_pipeline({**tables, "output": "out/mine"}), folder=tmp_path
+    ).stdout
     assert 'output = "out/mine"\n' in shown

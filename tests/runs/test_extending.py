@@ -27,7 +27,11 @@ def pipeline(folder: Path, *, steps: int | None = 10, **trainer: Any) -> dict[st
 
 
 SGD = {"type": "sgd", "momentum": 0.9, "batch_size": 48, "evaluate_every": 2}
-MIXED = {"type": "mixture", "first": {"type": "rnn", "hidden_size": 8, "dropout": 0.3}, "second": {"type": "ngram"}}
+MIXED = {
+    "type": "mixture",
+    "first": {"type": "rnn", "hidden_size": 8, "dropout": 0.3},
+    "second": {"type": "ngram"},
+}
 
 
 def constant(folder: Path, *, steps: int) -> dict[str, Any]:
@@ -54,18 +58,28 @@ class Recorder:
 
 def measured(run: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("seconds", "characters_per_second")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "characters_per_second")}
+        for row in rows
+    ]
 
 
 def assert_same(run: Path, other: Path) -> None:
-    names = ("model.safetensors", "tokenizer.json", "samples.txt", "checkpoints/step-000020/trainer.safetensors")
+    names = (
+        "model.safetensors",
+        "tokenizer.json",
+        "samples.txt",
+        "checkpoints/step-000020/trainer.safetensors",
+    )
     ours, theirs = tree(run), tree(other)
     assert {name: ours[name] for name in names} == {name: theirs[name] for name in names}
     assert measured(run) == measured(other)
 
 
 @pytest.mark.parametrize(("make", "start"), [(pipeline, 6), (constant, 10), (mixture, 6)])
-def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(folder: Path, make: Any, start: int) -> None:
+def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(
+    folder: Path, make: Any, start: int
+) -> None:
     whole = textgen.run(make(folder, steps=20), output=folder / "whole")
     textgen.run(make(folder, steps=10), output=folder / "parts")
     recorder = Recorder()
@@ -77,6 +91,7 @@ def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(folder: Path, make: 
     assert not (folder / "parts/.previous").exists()
 
 
+@pytest.mark.slow
 def test_going_on_may_be_interrupted_and_done_twice(folder: Path) -> None:
     """After every event, with the finished model at hand until the longer run is finished."""
     whole = textgen.run(pipeline(folder, steps=20), output=folder / "whole")
@@ -90,7 +105,9 @@ def test_going_on_may_be_interrupted_and_done_twice(folder: Path) -> None:
         except textgen.Interrupted:
             interruptions += 1
             assert json.loads((run / "run.json").read_text())["status"] == "unfinished"
-            with pytest.warns(UserWarning, match="is not finished; this is the one that it replaces"):
+            with pytest.warns(
+                UserWarning, match="is not finished; this is the one that it replaces"
+            ):
                 assert text_of(run) == before
     assert interruptions > 15
     assert_same(run, whole.path)
@@ -129,7 +146,9 @@ def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(fo
     with pytest.raises(textgen.Interrupted):
         textgen.run(pipeline(folder, steps=20), output=folder / "run", cancelled=lambda: True)
     for steps in (10, 40):
-        with pytest.raises(textgen.RunMismatchError, match=r"(?s)unfinished run:.*20 before.*textgen finish") as caught:
+        with pytest.raises(
+            textgen.RunMismatchError, match=r"(?s)unfinished run:.*20 before.*textgen finish"
+        ) as caught:
             textgen.run(pipeline(folder, steps=steps), output=folder / "run")
         assert caught.value.advice
     with pytest.raises(textgen.RunMismatchError, match="holds a run of another pipeline") as caught:
@@ -142,7 +161,12 @@ def test_a_run_that_was_finished_while_its_budget_was_measured_goes_on(folder: P
     del made["trainer"]["steps"]
     count = itertools.count(1)
     with pytest.raises(textgen.Interrupted):
-        textgen.run(made, {"trainer.budget": "30s"}, output=folder / "run", cancelled=lambda: next(count) == 3)
+        textgen.run(
+            made,
+            {"trainer.budget": "30s"},
+            output=folder / "run",
+            cancelled=lambda: next(count) == 3,
+        )
     assert textgen.Engine().finish(folder / "run")
     recorder = Recorder()
     with pytest.raises(textgen.Interrupted):
@@ -157,7 +181,10 @@ def test_a_run_that_was_finished_while_its_budget_was_measured_goes_on(folder: P
     assert (began.step, began.extended) == (3, True)
 
 
-@pytest.mark.filterwarnings("ignore:4s are enough")  # where a slow observer leaves time for fewer steps
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:4s are enough"
+)  # where a slow observer leaves time for fewer steps
 def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
     made = pipeline(folder, steps=None, budget="1.5s", workers="auto")
     first, second = Recorder(), Recorder(seconds=0.02)
@@ -170,26 +197,41 @@ def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
     assert second.of(RunStarted)[0].step == before["stable_steps"] > 0
     settled = [event.options["settled"] for event in second.of(Settled)]
     assert settled[-1] == after["settled"]["settled"]
-    assert (settled[-1]["budget"], settled[-1]["workers"]) == ("4s", before["settled"]["settled"]["workers"])
+    assert (settled[-1]["budget"], settled[-1]["workers"]) == (
+        "4s",
+        before["settled"]["settled"]["workers"],
+    )
     assert after["step"] == settled[-1]["steps"] > before["stable_steps"]
-    guesses = [event for event in second.of(StepDone)[3:] if event.steps != after["step"]]  # while steps are measured
+    guesses = [
+        event for event in second.of(StepDone)[3:] if event.steps != after["step"]
+    ]  # while steps are measured
     assert all(guess.steps - guess.step < 3 * (after["step"] - guess.step) for guess in guesses)
     assert textgen.run(made, {"trainer.budget": "4s"}, output=run).outcome == "skipped"
 
 
 def test_a_budget_of_few_steps_goes_on_from_the_step_after_those_measured(folder: Path) -> None:
     settled = {"budget": "1s", "steps": 7, "measured": 5, "evaluations": 1}
-    run = textgen.run(pipeline(folder, steps=None, budget="1s", settled=settled), output=folder / "run").path
+    run = textgen.run(
+        pipeline(folder, steps=None, budget="1s", settled=settled), output=folder / "run"
+    ).path
     recorder = Recorder()
     textgen.run(pipeline(folder, steps=None, budget="1.2s"), output=run, observers=[recorder])
     assert recorder.of(RunStarted)[0].step == 6
 
 
+@pytest.mark.slow
 def test_a_longer_budget_that_is_enough_for_fewer_steps_says_so(folder: Path) -> None:
     """As where the machine is slower now."""
     run = textgen.run(pipeline(folder, steps=None, budget="1.5s"), output=folder / "run").path
-    with pytest.warns(UserWarning, match=r"^2\.5s are enough for \d+ steps, fewer than the [\d,]+ of before: a step"):
-        textgen.run(pipeline(folder, steps=None, budget="2.5s"), output=run, observers=[Recorder(seconds=0.05)])
+    with pytest.warns(
+        UserWarning,
+        match=r"^2\.5s are enough for \d+ steps, fewer than the [\d,]+ of before: a step",
+    ):
+        textgen.run(
+            pipeline(folder, steps=None, budget="2.5s"),
+            output=run,
+            observers=[Recorder(seconds=0.05)],
+        )
 
 
 @pytest.mark.parametrize(
@@ -200,7 +242,9 @@ def test_a_longer_budget_that_is_enough_for_fewer_steps_says_so(folder: Path) ->
         ({"steps": None, "epochs": 9}, r"holds a run of another pipeline:"),
     ],
 )
-def test_other_changes_are_another_pipeline(folder: Path, trainer: dict[str, Any], said: str) -> None:
+def test_other_changes_are_another_pipeline(
+    folder: Path, trainer: dict[str, Any], said: str
+) -> None:
     run = textgen.run(constant(folder, steps=10), output=folder / "run").path
     before = tree(run)
     changed = {key: value for key, value in {**SGD, **trainer}.items() if value is not None}
@@ -213,14 +257,19 @@ def test_other_changes_are_another_pipeline(folder: Path, trainer: dict[str, Any
 def test_another_text_is_not_gone_on_with(folder: Path) -> None:
     run = textgen.run(constant(folder, steps=10), output=folder / "run").path
     (folder / "text.txt").write_text((folder / "text.txt").read_text() + "One more raven.\n")
-    with pytest.raises(textgen.RunMismatchError, match=r"trainer\.steps: 10 before, 20 now\n  corpus\."):
+    with pytest.raises(
+        textgen.RunMismatchError, match=r"trainer\.steps: 10 before, 20 now\n  corpus\."
+    ):
         textgen.run(constant(folder, steps=20), output=run)
 
 
+@pytest.mark.slow
 def test_the_command_says_that_a_finished_run_is_trained_on(folder: Path) -> None:
     run = textgen.run(constant(folder, steps=4), output=folder / "runs/p").path
     (folder / "p.toml").write_text((run / "pipeline.toml").read_text())
-    done = run_textgen("run", "p.toml", "--set", "trainer.steps=6", "--output", "runs/p", folder=folder)
+    done = run_textgen(
+        "run", "p.toml", "--set", "trainer.steps=6", "--output", "runs/p", folder=folder
+    )
     assert done.returncode == 0, done.stderr
     assert "training a finished run on from step 4\n" in done.stderr
     assert "resumed: " in done.stderr
@@ -230,9 +279,13 @@ def test_a_cosine_says_what_to_write_instead(folder: Path) -> None:
     run = textgen.run(pipeline(folder, schedule="cosine"), output=folder / "runs/p").path
     before = tree(run)
     (folder / "p.toml").write_text((run / "pipeline.toml").read_text())
-    done = run_textgen("run", "p.toml", "--set", "trainer.steps=20", "--output", "runs/p", folder=folder)
+    done = run_textgen(
+        "run", "p.toml", "--set", "trainer.steps=20", "--output", "runs/p", folder=folder
+    )
     assert (done.returncode, done.stdout) == (2, "")
-    assert "holds a finished run that cannot go on:\n  trainer.steps: 10 before, 20 now" in done.stderr
+    assert (
+        "holds a finished run that cannot go on:\n  trainer.steps: 10 before, 20 now" in done.stderr
+    )
     assert 'with schedule = "decay", which has to be trained anew, a run can go on' in done.stderr
     assert "--overwrite" in done.stderr
     assert tree(run) == before

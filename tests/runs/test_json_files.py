@@ -35,10 +35,16 @@ BOMBS = (
 def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that was stopped."""
     folder = tmp_path_factory.mktemp("unfinished")
-    (folder / "text.txt").write_text("Once a raven flew over seven hills, and none came back.\n" * 50)
+    (folder / "text.txt").write_text(
+        "Once a raven flew over seven hills, and none came back.\n" * 50
+    )
     steps = iter(range(100))
     with pytest.raises(textgen.Interrupted):
-        textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", cancelled=lambda: next(steps) == 4)
+        textgen.run(
+            tables(folder, "sgd", "shuffled"),
+            output=folder / "run",
+            cancelled=lambda: next(steps) == 4,
+        )
     for step in sorted((folder / "run/checkpoints").iterdir())[:-1]:
         shutil.rmtree(step)
     return folder / "run"
@@ -81,7 +87,10 @@ def write_progress(run: Path, state: dict[str, Any]) -> Path:
     (folder,) = run.glob("checkpoints/*")
     data = json.dumps(state).encode()
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    manifest["files"]["trainer.json"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest["files"]["trainer.json"] = {
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
     (folder / "trainer.json").write_bytes(data)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder / "trainer.json"
@@ -101,14 +110,25 @@ def cause(run: Path, name: str) -> str:
     return bad.cause
 
 
-FREE = ("fingerprint.", "environment.", "pipeline.", "settled", "stopped", "files")  # of these, the values
+FREE = (
+    "fingerprint.",
+    "environment.",
+    "pipeline.",
+    "settled",
+    "stopped",
+    "files",
+)  # of these, the values
 
 
 OPTIONAL = ("steps", "cause")
 
 
 def required(record: Mapping[str, Any]) -> list[str]:
-    return [key for key in keys(record) if not key.startswith(FREE) and key not in ("format_version", "checksum")]
+    return [
+        key
+        for key in keys(record)
+        if not key.startswith(FREE) and key not in ("format_version", "checksum")
+    ]
 
 
 def test_a_record_of_another_structure_is_named_with_the_key(run: Path) -> None:
@@ -121,7 +141,9 @@ def test_a_record_of_another_structure_is_named_with_the_key(run: Path) -> None:
                 before = before[part]
             if type(new) is type(before) and new not in (-1, 2**63, 10**400):
                 continue
-            if (key in ("seed", "fingerprint.seed") and new == 2**63) or (key in OPTIONAL and new in (None, ...)):
+            if (key in ("seed", "fingerprint.seed") and new == 2**63) or (
+                key in OPTIONAL and new in (None, ...)
+            ):
                 continue
             path = write_record(run, changed(record, key, new))
             said = cause(run, "run.json")
@@ -132,7 +154,11 @@ def test_a_record_of_another_structure_is_named_with_the_key(run: Path) -> None:
     for key in ("extra", "data.extra", "fingerprint.extra"):
         write_record(run, changed(record, key, 1))
         assert f"{key}: unknown key" in cause(run, "run.json")
-    for key, new in (("files", {"tokenizer.json": "abc"}), ("files", {}), ("environment", {"os": "\x1b[31m"})):
+    for key, new in (
+        ("files", {"tokenizer.json": "abc"}),
+        ("files", {}),
+        ("environment", {"os": "\x1b[31m"}),
+    ):
         write_record(run, changed(record, key, new))
         assert key in cause(run, "run.json")
 
@@ -155,8 +181,12 @@ def test_a_checkpoint_of_another_structure_is_named_with_the_key(run: Path) -> N
         assert "files.trainer.json" in cause(run, name) or new == 10**400
     write_manifest(run, manifest)
     for key in ("trainer", "progress", *(f"progress.{key}" for key in state["progress"])):
-        for new in ("5", [[]], {"a": 1}, True) + (() if key == "progress.seconds" else (float("-inf"),)):
-            if (key, type(new)) == ("trainer", dict) or (key == "progress.best_loss" and new == float("-inf")):
+        for new in ("5", [[]], {"a": 1}, True) + (
+            () if key == "progress.seconds" else (float("-inf"),)
+        ):
+            if (key, type(new)) == ("trainer", dict) or (
+                key == "progress.best_loss" and new == float("-inf")
+            ):
                 continue
             path = write_progress(run, changed(state, key, new))
             said = cause(run, name)
@@ -179,11 +209,17 @@ def test_what_is_not_of_the_trainer_is_an_error_of_its_file(run: Path) -> None:
 
 def test_a_vocabulary_of_another_structure_is_named(finished_run: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
-    path, record = tmp_path / "run/tokenizer.json", json.loads((finished_run / "run.json").read_bytes())
+    path, record = (
+        tmp_path / "run/tokenizer.json",
+        json.loads((finished_run / "run.json").read_bytes()),
+    )
     good = json.loads(path.read_bytes())
     tokens = good["tokens"]
     for state in (
-        *({**good, "tokens": new} for new in (*OTHERS, [], ["a"], [*tokens, 5], [*tokens, "ab"], [*tokens, "a"])),
+        *(
+            {**good, "tokens": new}
+            for new in (*OTHERS, [], ["a"], [*tokens, 5], [*tokens, "ab"], [*tokens, "a"])
+        ),
         *({}, {**good, "type": "bpe"}, {**good, "extra": 1}, {"type": "char"}),
     ):
         data = json.dumps(state).encode()
@@ -194,7 +230,9 @@ def test_a_vocabulary_of_another_structure_is_named(finished_run: Path, tmp_path
             textgen.load(tmp_path / "run")
 
 
-def test_a_saved_state_of_another_structure_is_named(generator: textgen.Generator, tmp_path: Path) -> None:
+def test_a_saved_state_of_another_structure_is_named(
+    generator: textgen.Generator, tmp_path: Path
+) -> None:
     state = generator.generate("the ", max_new_tokens=5, keep_state=True).state
     assert state is not None
     path = tmp_path / "state"
@@ -206,7 +244,9 @@ def test_a_saved_state_of_another_structure_is_named(generator: textgen.Generato
 
     for key, before in state.values.items():
         for new in (*OTHERS, ...):
-            if (type(new) is type(before) and new not in (-1, 10**400)) or (key in ("seed", "index") and new == 2**63):
+            if (type(new) is type(before) and new not in (-1, 10**400)) or (
+                key in ("seed", "index") and new == 2**63
+            ):
                 continue
             if key in ("pending", "tail") and new == []:
                 continue
@@ -225,7 +265,12 @@ def test_a_saved_state_of_another_structure_is_named(generator: textgen.Generato
 
 def test_deep_and_huge_json_is_refused_everywhere(run: Path) -> None:
     (folder,) = run.glob("checkpoints/*")
-    for path in (run / "run.json", run / "tokenizer.json", folder / "manifest.json", folder / "trainer.json"):
+    for path in (
+        run / "run.json",
+        run / "tokenizer.json",
+        folder / "manifest.json",
+        folder / "trainer.json",
+    ):
         good = path.read_bytes()
         for bomb in BOMBS:
             path.write_bytes(bomb)
@@ -238,7 +283,15 @@ def test_a_lock_owner_of_another_structure_names_nobody(run: Path, tmp_path: Pat
     from textgen.runs.directory import RunDirectory
 
     with RunDirectory(run).locked():
-        for text in ('{"pid": "5"}', '{"pid": -1}', '{"pid": true}', "[]", "[" * 100_000, '{"pid": 1e400}', ""):
+        for text in (
+            '{"pid": "5"}',
+            '{"pid": -1}',
+            '{"pid": true}',
+            "[]",
+            "[" * 100_000,
+            '{"pid": 1e400}',
+            "",
+        ):
             (run / ".lock-owner.json").write_text(text)
             with pytest.raises(textgen.RunLockedError, match="in use by another run") as caught:
                 textgen.Engine().finish(run)
@@ -248,7 +301,10 @@ def test_a_lock_owner_of_another_structure_names_nobody(run: Path, tmp_path: Pat
 def test_the_format_of_a_newer_textgen_says_to_upgrade(run: Path) -> None:
     record = json.loads((run / "run.json").read_bytes())
     (run / "run.json").write_text(json.dumps({**record, "format_version": 99, "new": {}}))
-    with pytest.raises(textgen.CorruptFileError, match=r"run\.json: it was made by a newer textgen: .*99.*; upgrade"):
+    with pytest.raises(
+        textgen.CorruptFileError,
+        match=r"run\.json: it was made by a newer textgen: .*99.*; upgrade",
+    ):
         textgen.load(run)
     for version in (0, "1", None, True, 1.0):
         write_record(run, {**record, "format_version": version})

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 import textgen
-from textgen.events import Checkpointed, Evaluation, RunFinished, RunSkipped, RunStarted, StepDone, Stop
+from textgen.events import (
+    Checkpointed,
+    Evaluation,
+    RunFinished,
+    RunSkipped,
+    RunStarted,
+    StepDone,
+    Stop,
+)
 from textgen.runs.directory import RunDirectory
 
 
@@ -44,7 +52,9 @@ def record_of(path: Path) -> Any:
     return json.loads((path / "run.json").read_text())
 
 
-def test_a_finished_run_can_be_loaded_when_observers_hear_of_it(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_a_finished_run_can_be_loaded_when_observers_hear_of_it(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     texts = []
 
     @attrs.frozen
@@ -62,7 +72,9 @@ def test_a_finished_run_can_be_loaded_when_observers_hear_of_it(tiny_pipeline: C
     assert (Path(tables["output"]) / "run.json").is_file()
 
 
-def test_what_raises_after_the_end_does_not_undo_it(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_what_raises_after_the_end_does_not_undo_it(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     class Raises:
         def observe(self, event: Any) -> None:
             if isinstance(event, RunFinished):
@@ -74,7 +86,9 @@ def test_what_raises_after_the_end_does_not_undo_it(tiny_pipeline: Callable[...,
 
 
 @pytest.mark.parametrize("kind", [RunStarted, StepDone, Evaluation, Checkpointed])
-def test_an_observer_ends_a_run_early_as_finished(tiny_pipeline: Callable[..., dict[str, Any]], kind: type) -> None:
+def test_an_observer_ends_a_run_early_as_finished(
+    tiny_pipeline: Callable[..., dict[str, Any]], kind: type
+) -> None:
     tables = tiny_pipeline(trainer={"epochs": 6}, checkpoint={"seconds": 0})
     stop = StopAt(kind, 0 if kind is RunStarted else 4)
     whole = textgen.run(tables, output=Path(tables["output"]).with_name("whole"))
@@ -87,12 +101,16 @@ def test_an_observer_ends_a_run_early_as_finished(tiny_pipeline: Callable[..., d
     assert record["step"] == next(event.step for event in seen.of(kind) if event.step >= stop.step)
     assert record_of(whole.path)["step"] > record["step"]
     assert "stopped" not in record_of(whole.path)
-    assert seen.events[-1] == RunFinished(step=record["step"], status="finished", stopped_by="StopAt")
+    assert seen.events[-1] == RunFinished(
+        step=record["step"], status="finished", stopped_by="StopAt"
+    )
     assert len(run.generations[0].text) == 10
     assert textgen.run(tables).outcome == "skipped"
 
 
-def test_a_trainer_is_told_when_a_run_ends_early(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_a_trainer_is_told_when_a_run_ends_early(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     """Its generator is closed, and not left to the garbage collector."""
     closed = []
 
@@ -112,7 +130,9 @@ def test_a_trainer_is_told_when_a_run_ends_early(tiny_pipeline: Callable[..., di
 
     plugins = textgen.PluginSet.discover()
     plugins.register(plugin_of("trainer", Trainer), "mine")
-    textgen.Engine(plugins).run({**tiny_pipeline(), "trainer": {"type": "made"}}, observers=[StopAt(StepDone, 3)])
+    textgen.Engine(plugins).run(
+        {**tiny_pipeline(), "trainer": {"type": "made"}}, observers=[StopAt(StepDone, 3)]
+    )
     assert closed == ["here"]
 
 
@@ -126,21 +146,29 @@ def plugin_of(kind: str, make: Callable[..., Any], config: type = textgen.NoOpti
     return type("Plugin", (), {offer.__name__: staticmethod(textgen.hookimpl(offer))})
 
 
-def test_another_answer_is_a_fault_of_the_observer(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_another_answer_is_a_fault_of_the_observer(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     class Wrong:
         def observe(self, event: Any) -> Any:
             return Stop  # the class
 
-    with pytest.raises(TypeError, match=r"observe must return None or a textgen\.events\.Stop, and returned <class"):
+    with pytest.raises(
+        TypeError, match=r"observe must return None or a textgen\.events\.Stop, and returned <class"
+    ):
         textgen.run(tiny_pipeline(), observers=[Wrong()])
     plugins = textgen.PluginSet.discover()
     plugins.register(plugin_of("observer", Wrong), "mine")
-    with pytest.warns(textgen.PluginWarning, match="is left out: TypeError: observe must return None"):
+    with pytest.warns(
+        textgen.PluginWarning, match="is left out: TypeError: observe must return None"
+    ):
         run = textgen.Engine(plugins).run(tiny_pipeline(observer=[{"type": "made"}]))
     assert "stopped" not in record_of(run.path)
 
 
-def test_the_model_can_be_read_at_an_evaluation(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_the_model_can_be_read_at_an_evaluation(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     norms = []
 
     class Reads:
@@ -156,7 +184,9 @@ def test_the_model_can_be_read_at_an_evaluation(tiny_pipeline: Callable[..., dic
     assert final == pytest.approx(norms[record_of(run.path)["evaluations"] - 1])
 
 
-def test_a_skipped_run_tells_the_observers_of_the_pipeline_too(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_a_skipped_run_tells_the_observers_of_the_pipeline_too(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     made: list[Seen] = []
 
     def make() -> Seen:
@@ -188,10 +218,15 @@ def overfitting(tiny_pipeline: Callable[..., dict[str, Any]], **changes: Any) ->
 
 
 def losses(path: Path) -> list[float]:
-    return [json.loads(line)["validation_loss"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["validation_loss"]
+        for line in (path / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
-def test_early_stopping_ends_a_run_when_the_loss_no_longer_falls(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_early_stopping_ends_a_run_when_the_loss_no_longer_falls(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     run = textgen.run(overfitting(tiny_pipeline))
     measured, record = losses(run.path), record_of(run.path)
     assert len(measured) == record["evaluations"] < 40
@@ -201,7 +236,9 @@ def test_early_stopping_ends_a_run_when_the_loss_no_longer_falls(tiny_pipeline: 
     assert min(run.generator.score("dcba" * 27).loss, 99) == pytest.approx(min(measured), rel=0.2)
 
 
-def test_early_stopping_ends_a_resumed_run_where_it_would_have(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_early_stopping_ends_a_resumed_run_where_it_would_have(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     tables = overfitting(tiny_pipeline)
     whole = textgen.run(tables, output=Path(tables["output"]).with_name("whole"))
     interruptions, run = 0, None
@@ -213,13 +250,19 @@ def test_early_stopping_ends_a_resumed_run_where_it_would_have(tiny_pipeline: Ca
     assert interruptions > 10
     assert losses(run.path) == losses(whole.path)
     assert record_of(run.path)["stopped"] == record_of(whole.path)["stopped"]
-    assert (run.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert (run.path / "model.safetensors").read_bytes() == (
+        whole.path / "model.safetensors"
+    ).read_bytes()
 
 
-def test_with_another_patience_it_is_another_run(tiny_pipeline: Callable[..., dict[str, Any]]) -> None:
+def test_with_another_patience_it_is_another_run(
+    tiny_pipeline: Callable[..., dict[str, Any]],
+) -> None:
     tables = overfitting(tiny_pipeline)
     textgen.run(tables)
-    with pytest.raises(textgen.RunMismatchError, match=r"observer\.early-stopping\.patience: 3 before, 4 now"):
+    with pytest.raises(
+        textgen.RunMismatchError, match=r"observer\.early-stopping\.patience: 3 before, 4 now"
+    ):
         textgen.run(tables, {"observer.0.patience": 4})
 
 
@@ -257,7 +300,10 @@ def test_a_loss_that_is_not_a_number_says_which_checkpoint_there_is(
     plugins = textgen.PluginSet.discover()
     plugins.register(plugin_of("trainer", Explodes), "mine")
     engine, tables = textgen.Engine(plugins), {**tiny_pipeline(), "trainer": {"type": "made"}}
-    with pytest.raises(textgen.TrainingError, match=r"at step 2 with learning rate 2; .*; there was no checkpoint yet"):
+    with pytest.raises(
+        textgen.TrainingError,
+        match=r"at step 2 with learning rate 2; .*; there was no checkpoint yet",
+    ):
         engine.run(tables)
     with pytest.raises(textgen.TrainingError, match=r"; the checkpoint of step 1 is kept"):
         engine.run(tables, {"checkpoint.seconds": 0})
@@ -266,7 +312,9 @@ def test_a_loss_that_is_not_a_number_says_which_checkpoint_there_is(
 def test_early_stopping_without_held_out_text_says_that_it_does_nothing(
     tiny_pipeline: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    tables = tiny_pipeline(observer=[{"type": "early-stopping", "patience": 1}], data={"validation_fraction": 0.0})
+    tables = tiny_pipeline(
+        observer=[{"type": "early-stopping", "patience": 1}], data={"validation_fraction": 0.0}
+    )
     run = textgen.run(tables)
     assert "stopped" not in record_of(run.path)
     assert "early-stopping does nothing where no text is held out" in caplog.text

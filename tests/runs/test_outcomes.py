@@ -44,7 +44,14 @@ def test_train(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     assert "training on cpu" in done.stderr
     assert f"trained: {folder / 'runs/p'}" in done.stderr
     written = {path.name for path in (folder / "runs/p").iterdir() if not path.name.startswith(".")}
-    assert {"pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg"} <= written
+    assert {
+        "pipeline.toml",
+        "run.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "metrics.jsonl",
+        "loss.svg",
+    } <= written
     assert "tokens.bin" not in written
     record = json.loads((folder / "runs/p/run.json").read_text())
     assert record["status"] == "finished"
@@ -52,7 +59,9 @@ def test_train(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     assert f"validation loss: {record['best_loss']:.3f}" in done.stderr
 
 
-def test_stdout_holds_the_text_alone(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_stdout_holds_the_text_alone(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     folder, done = trained
     generation = textgen.load(folder / "runs/p").generate("Once", max_new_tokens=40)
     assert len(generation.text) == 40
@@ -70,7 +79,9 @@ def test_skip(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     assert tree(folder) == before
 
 
-def test_a_skipped_run_writes_as_the_pipeline_says_now(trained: tuple[Path, Any], folder: Path) -> None:
+def test_a_skipped_run_writes_as_the_pipeline_says_now(
+    trained: tuple[Path, Any], folder: Path
+) -> None:
     """Samplers do not shape the model, so they may change; then they must count."""
     run = copied(trained, folder)
     done = run_textgen("run", "p.toml", "--set", 'sampler=[{type="greedy"}]', folder=folder)
@@ -83,10 +94,17 @@ def test_a_skipped_run_writes_as_the_pipeline_says_now(trained: tuple[Path, Any]
 def test_refuse(trained: tuple[Path, Any], folder: Path) -> None:
     run = copied(trained, folder)
     before = tree(run)
-    done = run_textgen("run", "p.toml", "--set", "trainer.epochs=3", "--set", "model.layers=2", folder=folder)
+    done = run_textgen(
+        "run", "p.toml", "--set", "trainer.epochs=3", "--set", "model.layers=2", folder=folder
+    )
     assert done.returncode == 2
     assert done.stdout == ""
-    for phrase in ("trainer.epochs: 2 before, 3 now", "model.layers: 1 before, 2 now", "--overwrite", "--output"):
+    for phrase in (
+        "trainer.epochs: 2 before, 3 now",
+        "model.layers: 1 before, 2 now",
+        "--overwrite",
+        "--output",
+    ):
         assert phrase in done.stderr
     assert tree(run) == before
 
@@ -116,10 +134,14 @@ def test_overwrite_and_another_output(trained: tuple[Path, Any], folder: Path) -
     assert tree(run)["model.safetensors"] == tree(folder / "other")["model.safetensors"]
 
 
-def test_overwrite_destroys_nothing_when_the_new_run_cannot_start(trained: tuple[Path, Any], folder: Path) -> None:
+def test_overwrite_destroys_nothing_when_the_new_run_cannot_start(
+    trained: tuple[Path, Any], folder: Path
+) -> None:
     run = copied(trained, folder)
     before = tree(run)
-    done = run_textgen("run", "p.toml", "--overwrite", "--set", "data.window_length=100000", folder=folder)
+    done = run_textgen(
+        "run", "p.toml", "--overwrite", "--set", "data.window_length=100000", folder=folder
+    )
     assert done.returncode == 1
     assert "too short" in done.stderr
     assert tree(run) == before
@@ -127,7 +149,10 @@ def test_overwrite_destroys_nothing_when_the_new_run_cannot_start(trained: tuple
 
 def test_the_seed_decides(folder: Path) -> None:
     pipeline = tables(folder, "adamw", "shuffled")
-    runs = [textgen.run({**pipeline, "seed": seed}, output=folder / str(i)) for i, seed in enumerate([5, 5, 6])]
+    runs = [
+        textgen.run({**pipeline, "seed": seed}, output=folder / str(i))
+        for i, seed in enumerate([5, 5, 6])
+    ]
     weights = [tree(run.path)["model.safetensors"] for run in runs]
     texts = [tuple(generation.text for generation in run.generations) for run in runs]
     assert (weights[0], texts[0]) == (weights[1], texts[1])

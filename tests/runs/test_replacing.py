@@ -14,10 +14,19 @@ import textgen
 from textgen.runs.directory import RunDirectory
 
 
-def test_the_old_run_stays_loadable_until_the_new_one_is_finished(trained: tuple[Path, Any], folder: Path) -> None:
+def test_the_old_run_stays_loadable_until_the_new_one_is_finished(
+    trained: tuple[Path, Any], folder: Path
+) -> None:
     run = copied(trained, folder)
     before, old = tree(run), text_of(run)
-    command = ["run", "p.toml", "--set", "trainer.epochs=100000", "--set", "trainer.evaluate_every=1"]
+    command = [
+        "run",
+        "p.toml",
+        "--set",
+        "trainer.epochs=100000",
+        "--set",
+        "trainer.evaluate_every=1",
+    ]
     with running(*command, "--overwrite", folder=folder) as new:
         wait_for(new, ", step ")
         while_it_trains = run_textgen(
@@ -34,7 +43,9 @@ def test_the_old_run_stays_loadable_until_the_new_one_is_finished(trained: tuple
     assert tree(run / ".previous").items() <= before.items()
     with pytest.warns(UserWarning, match="is not finished"):
         assert text_of(run) == old
-    with running(*command, folder=folder) as new:  # and the new one goes on, and says so before it trains
+    with running(
+        *command, folder=folder
+    ) as new:  # and the new one goes on, and says so before it trains
         assert "resuming an interrupted run after step " in wait_for(new, "resuming")
         wait_for(new, ", step ")
         new.process.kill()
@@ -42,7 +53,9 @@ def test_the_old_run_stays_loadable_until_the_new_one_is_finished(trained: tuple
         assert text_of(run) == old
 
 
-def test_an_interrupted_overwriting_run_ends_as_if_never_interrupted(trained: tuple[Path, Any], folder: Path) -> None:
+def test_an_interrupted_overwriting_run_ends_as_if_never_interrupted(
+    trained: tuple[Path, Any], folder: Path
+) -> None:
     run = copied(trained, folder)
     (run / "mine.txt").write_text("not a run's")
     pipeline = tables(folder, "adamw", "shuffled")
@@ -69,19 +82,26 @@ def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
     assert tree(run) == before
 
 
-def test_before_the_new_run_has_begun_every_command_uses_the_old_one(trained: tuple[Path, Any], folder: Path) -> None:
+def test_before_the_new_run_has_begun_every_command_uses_the_old_one(
+    trained: tuple[Path, Any], folder: Path
+) -> None:
     """The old run is aside, and nothing else is there yet."""
     run = copied(trained, folder)
     old = text_of(run)
     RunDirectory(run).clear()
     assert not (run / "run.json").exists()
-    done = run_textgen("generate", "runs/p", "-p", "Once", "--no-echo", "--max-new-tokens", "30", folder=folder)
+    done = run_textgen(
+        "generate", "runs/p", "-p", "Once", "--no-echo", "--max-new-tokens", "30", folder=folder
+    )
     assert (done.returncode, done.stdout) == (0, f"{old}\n"), done.stderr
     assert run_textgen("evaluate", "runs/p", "text.txt", folder=folder).stdout.startswith("loss ")
-    assert run_textgen("verify", "runs/p", folder=folder).stdout.endswith("no file is damaged; the run can be used\n")
+    assert run_textgen("verify", "runs/p", folder=folder).stdout.endswith(
+        "no file is damaged; the run can be used\n"
+    )
     assert textgen.verify(run).path == run / ".previous"
 
 
+@pytest.mark.slow
 def test_every_load_gets_the_old_run_or_a_new_one(tmp_path: Path) -> None:
     """A sample of the campaign, in which another process replaces the run all the time."""
     root = Path(__file__).parents[2]

@@ -47,7 +47,12 @@ def test_resumed_after_every_event_is_as_if_never_interrupted(
     assert measured(resumed) == measured(whole)
     assert resumed.generations == whole.generations
     parts, complete = tree(resumed.path), tree(whole.path)
-    same = ("model.safetensors", "tokenizer.json", "samples.txt", f"checkpoints/step-{steps:06d}/trainer.safetensors")
+    same = (
+        "model.safetensors",
+        "tokenizer.json",
+        "samples.txt",
+        f"checkpoints/step-{steps:06d}/trainer.safetensors",
+    )
     assert {name: parts[name] for name in same} == {name: complete[name] for name in same}
 
 
@@ -60,16 +65,22 @@ def test_checkpoints_change_nothing_whenever_they_are_written(folder: Path) -> N
     }
     weights = []
     for seconds in (0.0001, 1000.0):
-        run = textgen.run({**pipeline, "checkpoint": {"seconds": seconds}}, output=folder / str(seconds))
+        run = textgen.run(
+            {**pipeline, "checkpoint": {"seconds": seconds}}, output=folder / str(seconds)
+        )
         weights.append(tree(run.path)["model.safetensors"])
     assert weights[0] == weights[1]
 
 
-def test_a_checkpoint_comes_early_after_an_evaluation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_comes_early_after_an_evaluation(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that its best state need not be written apart. By the clock of this test, a step takes a second."""
     now: list[float] = [0.0]
     written: dict[int, None] = {}
-    monkeypatch.setattr("textgen.runs.training.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(
+        "textgen.runs.training.time", types.SimpleNamespace(perf_counter=lambda: now[0])
+    )
 
     class Watch:
         def observe(self, event: Any) -> None:
@@ -79,7 +90,9 @@ def test_a_checkpoint_comes_early_after_an_evaluation(folder: Path, monkeypatch:
 
     pipeline = tables(folder, "sgd", "shuffled")
     pipeline["trainer"] |= {"epochs": 20, "evaluate_every": 15, "learning_rate": 1e-3}
-    textgen.run({**pipeline, "checkpoint": {"seconds": 40}}, output=folder / "run", observers=[Watch()])
+    textgen.run(
+        {**pipeline, "checkpoint": {"seconds": 40}}, output=folder / "run", observers=[Watch()]
+    )
     assert list(written) == [30, 60, 80]
 
 
@@ -109,7 +122,9 @@ def test_a_run_whose_checkpoints_are_all_spoilt_does_not_start_again(folder: Pat
     for path in (folder / "run/checkpoints").glob("step-*/model.safetensors"):
         path.write_bytes(flip(path.read_bytes()))
     before = tree(folder / "run")
-    with pytest.raises(textgen.CorruptFileError, match=r"no checkpoint of this run is intact.*give overwrite"):
+    with pytest.raises(
+        textgen.CorruptFileError, match=r"no checkpoint of this run is intact.*give overwrite"
+    ):
         textgen.run(pipeline, output=folder / "run")
     assert {n: c for n, c in tree(folder / "run").items() if "checkpoints" in n} == (
         {n: c for n, c in before.items() if "checkpoints" in n}
@@ -141,10 +156,14 @@ def test_a_checkpoint_whose_replacement_was_cut_short_is_put_back(tmp_path: Path
     assert run.outcome == "resumed"
     assert not list(checkpoints.glob(".partial-*"))
     whole = textgen.run(tables, output=tmp_path / "whole")
-    assert (run.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert (run.path / "model.safetensors").read_bytes() == (
+        whole.path / "model.safetensors"
+    ).read_bytes()
 
 
-def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(
+    tmp_path: Path, tiny_pipeline: Any
+) -> None:
     textgen.run(tiny_pipeline(), output=tmp_path / "run")
     directory = RunDirectory(tmp_path / "run")
     directory.write_run({**directory.read_run(), "status": "unfinished"})
@@ -156,7 +175,9 @@ def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(tmp_path: Path
     assert (tmp_path / "run/checkpoints/step-1/notes.txt").read_text() == "mine"
 
 
-def test_a_state_too_large_to_be_held_is_written_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_too_large_to_be_held_is_written_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The best so far: it is in place of the one before, and the run ends with the same files."""
     pipeline = tables(folder, "adamw", "shuffled")
     held = textgen.run(pipeline, output=folder / "held")
@@ -166,14 +187,19 @@ def test_a_state_too_large_to_be_held_is_written_at_once(folder: Path, monkeypat
     class Look:
         def observe(self, event: object) -> None:
             if type(event).__name__ == "Checkpointed":
-                seen.append(sorted(path.name for path in (folder / "written/checkpoints").iterdir()))
+                seen.append(
+                    sorted(path.name for path in (folder / "written/checkpoints").iterdir())
+                )
 
     written = textgen.run(pipeline, output=folder / "written", observers=[Look()])
     assert len(seen) > 2
     assert max(map(len, seen)) == 2
     for name in ("model.safetensors", "samples.txt"):
         assert (held.path / name).read_bytes() == (written.path / name).read_bytes()
-    steps = [sorted(path.name for path in (run.path / "checkpoints").iterdir()) for run in (held, written)]
+    steps = [
+        sorted(path.name for path in (run.path / "checkpoints").iterdir())
+        for run in (held, written)
+    ]
     assert steps[0] == steps[1]
 
 
@@ -187,6 +213,10 @@ def test_a_state_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> N
     said = r"cannot be written to .*: the values of its trainer are too large \(its 21,000,\d+ bytes .* read back\)"
     with pytest.raises(textgen.RunError, match=said):
         textgen.train(
-            corpus=TEXT, model={"type": "rnn", "hidden_size": 4}, trainer=trainer, device="cpu", output=tmp_path / "run"
+            corpus=TEXT,
+            model={"type": "rnn", "hidden_size": 4},
+            trainer=trainer,
+            device="cpu",
+            output=tmp_path / "run",
         )
     assert not list((tmp_path / "run").glob("checkpoints/*"))

@@ -24,7 +24,9 @@ Tables = Callable[..., dict[str, Any]]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def test_a_finished_run_is_skipped_by_many_at_once(tmp_path: Path, tiny_pipeline: Tables) -> None:
@@ -44,7 +46,9 @@ def test_a_finished_run_is_skipped_by_many_at_once(tmp_path: Path, tiny_pipeline
     assert tree(tmp_path) == before, "it was only to be read"
 
 
-def test_a_changed_sampler_is_written_down_by_the_run_that_skips(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_a_changed_sampler_is_written_down_by_the_run_that_skips(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     textgen.run(tiny_pipeline(sampler=[{"type": "greedy"}]), output=tmp_path / "run")
     run = textgen.run(tiny_pipeline(sampler=[{"type": "top-k", "k": 3}]), output=tmp_path / "run")
     assert run.outcome == "skipped"
@@ -52,13 +56,17 @@ def test_a_changed_sampler_is_written_down_by_the_run_that_skips(tmp_path: Path,
 
 
 @pytest.mark.fault(9)
-def test_two_runs_of_one_process_in_one_directory_are_told_apart(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_two_runs_of_one_process_in_one_directory_are_told_apart(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     class Second:
         error: RunError | None = None
 
         def observe(self, event: Any) -> None:
             if isinstance(event, StepDone) and self.error is None:
-                with pytest.raises(textgen.RunLockedError, match="another run of this process") as caught:
+                with pytest.raises(
+                    textgen.RunLockedError, match="another run of this process"
+                ) as caught:
                     textgen.run(tiny_pipeline(), output=tmp_path / "run")
                 self.error = caught.value
 
@@ -71,7 +79,10 @@ def test_two_runs_of_one_process_in_one_directory_are_told_apart(tmp_path: Path,
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sampler": [{"type": "greedy"}, {"type": "logit-bias", "bias": {"the": 1.0}}]}, r"sampler\.1\.bias"),
+        (
+            {"sampler": [{"type": "greedy"}, {"type": "logit-bias", "bias": {"the": 1.0}}]},
+            r"sampler\.1\.bias",
+        ),
         ({"generate": {"stop_tokens": [999]}}, r"generate\.stop_tokens: expected ids from 0 to"),
         ({"generate": {"prompt": "é"}}, "U\\+00E9"),
         ({"corpus": {"type": "file", "path": "missing.txt"}}, "missing.txt"),
@@ -93,7 +104,9 @@ def test_what_is_refused_leaves_nothing_behind(
     assert {name: data for name, data in tree(tmp_path).items() if name in before} == before
 
 
-def test_a_finished_run_survives_a_pipeline_that_is_refused(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_a_finished_run_survives_a_pipeline_that_is_refused(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     text = textgen.run(tiny_pipeline(), output=tmp_path / "run").generations[0]
     before = tree(tmp_path / "run")
     for changes in (
@@ -107,10 +120,15 @@ def test_a_finished_run_survives_a_pipeline_that_is_refused(tmp_path: Path, tiny
     assert textgen.load(tmp_path / "run").generate(text.prompt, index=text.index, echo=True) == text
 
 
-def test_all_that_generation_would_refuse_is_said_at_once(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_all_that_generation_would_refuse_is_said_at_once(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     bias = {"type": "logit-bias", "bias": {"the": 1.0, "a": 2.0, "clock": 0.5}}
     with pytest.raises(PipelineError) as caught:
-        textgen.run(tiny_pipeline(sampler=[bias, bias], generate={"stop_tokens": [-0, 999]}), output=tmp_path / "run")
+        textgen.run(
+            tiny_pipeline(sampler=[bias, bias], generate={"stop_tokens": [-0, 999]}),
+            output=tmp_path / "run",
+        )
     assert [fault.path for fault in caught.value.faults] == [
         *("sampler.0.bias", "sampler.0.bias", "sampler.1.bias", "sampler.1.bias"),
         "generate.stop_tokens",
@@ -118,14 +136,29 @@ def test_all_that_generation_would_refuse_is_said_at_once(tmp_path: Path, tiny_p
 
 
 def test_the_generate_table_holds_for_the_generator(tmp_path: Path, tiny_pipeline: Tables) -> None:
-    table = {"prompt": "the ", "max_new_tokens": 20, "seed": 5, "stop": ["q"], "min_new_tokens": 3, "n": 2}
-    run = textgen.run(tiny_pipeline(sampler=[{"type": "top-k", "k": 9}], generate=table), output=tmp_path / "run")
+    table = {
+        "prompt": "the ",
+        "max_new_tokens": 20,
+        "seed": 5,
+        "stop": ["q"],
+        "min_new_tokens": 3,
+        "n": 2,
+    }
+    run = textgen.run(
+        tiny_pipeline(sampler=[{"type": "top-k", "k": 9}], generate=table), output=tmp_path / "run"
+    )
     generator = textgen.load(tmp_path / "run")
     for index, made in enumerate(run.generations):
         assert generator.generate("the ", index=index, echo=True) == made
     assert generator.generate("the ", stop=None, seed=None, max_new_tokens=30).seed == 5
     assert len(generator.generate("the ", stop=None, max_new_tokens=30).tokens) == 30
-    asked = {"temperature": None, "top_k": None, "echo": None, "min_new_tokens": None, "logit_bias": None}
+    asked = {
+        "temperature": None,
+        "top_k": None,
+        "echo": None,
+        "min_new_tokens": None,
+        "logit_bias": None,
+    }
     assert generator.generate("the ", **asked) == generator.generate("the ")
 
 
@@ -134,13 +167,17 @@ def test_a_checked_pipeline_takes_no_overrides(tiny_pipeline: Tables) -> None:
     assert Engine().pipeline(pipeline) is pipeline
     with pytest.raises(UsageError, match="a checked Pipeline takes none"):
         Engine().pipeline(pipeline, ["trainer.epochs=2"])
-    with pytest.raises(UsageError, match="overrides: expected a mapping, or a list of KEY=VALUE, given 'seed=1'"):
+    with pytest.raises(
+        UsageError, match="overrides: expected a mapping, or a list of KEY=VALUE, given 'seed=1'"
+    ):
         Engine().pipeline(tiny_pipeline(), "seed=1")
     with pytest.raises(PipelineError, match="KEY=VALUE"):
         Engine().pipeline(tiny_pipeline(), [5])  # type: ignore[list-item]
 
 
-def test_arguments_that_would_fail_in_the_middle_are_refused_first(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_arguments_that_would_fail_in_the_middle_are_refused_first(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     with pytest.raises(UsageError, match="observers: expected objects with a method observe"):
         textgen.run(tiny_pipeline(), output=tmp_path / "run", observers=[object()])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="cancelled: expected a function or an event"):
@@ -158,7 +195,9 @@ def test_an_event_cancels_a_run(tmp_path: Path, tiny_pipeline: Tables) -> None:
     assert textgen.run(tiny_pipeline(), output=tmp_path / "run").outcome == "resumed"
 
 
-def test_runs_side_by_side_leave_the_number_of_threads_as_it_was(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_runs_side_by_side_leave_the_number_of_threads_as_it_was(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     import torch
 
     before = torch.get_num_threads()
@@ -202,7 +241,9 @@ def test_a_generator_knows_where_it_came_from_wherever_the_program_goes(
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_directory_that_cannot_be_written_to_is_skipped_and_indexed(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_a_directory_that_cannot_be_written_to_is_skipped_and_indexed(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     run = textgen.run(tiny_pipeline(), output=tmp_path / "run").path
     for folder in (run, run / "checkpoints"):
         folder.chmod(0o555)
@@ -228,7 +269,11 @@ def test_a_run_is_not_pickled_and_a_generator_is_its_own_copy(tiny_pipeline: Tab
 
 def test_what_is_no_run_directory_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("")
-    for path, why in (("a.toml", "it is a file"), ("none", "it does not exist"), (".", "it has no run.json")):
+    for path, why in (
+        ("a.toml", "it is a file"),
+        ("none", "it does not exist"),
+        (".", "it has no run.json"),
+    ):
         for use in (textgen.load, textgen.summarize):
             with pytest.raises(RunError, match=f"is not a run directory: {why}$"):
                 use(tmp_path / path)
@@ -236,17 +281,25 @@ def test_what_is_no_run_directory_is_told_apart(tmp_path: Path) -> None:
 
 def test_a_device_that_is_missing_is_an_error_where_the_model_needs_none(tmp_path: Path) -> None:
     tables = {"corpus": "one raven flew. " * 50, "tokenizer": {"type": "char"}}
-    tables |= {"model": {"type": "ngram"}, "trainer": {"type": "count"}, "generate": {"max_new_tokens": 0}}
+    tables |= {
+        "model": {"type": "ngram"},
+        "trainer": {"type": "count"},
+        "generate": {"max_new_tokens": 0},
+    }
     run = textgen.run(tables, output=tmp_path / "run").path
     with pytest.raises(textgen.DeviceError, match="was requested, but"):
         textgen.load(run, device="cuda:1000")
 
 
-def test_only_training_is_advised_to_go_elsewhere_while_a_run_is_in_use(tiny_pipeline: Tables) -> None:
+def test_only_training_is_advised_to_go_elsewhere_while_a_run_is_in_use(
+    tiny_pipeline: Tables,
+) -> None:
     tables = tiny_pipeline()
     path = textgen.run(tables).path
     with RunDirectory(path).locked():
-        with pytest.raises(RunLockedError, match=r"wait for it, or stop it; choose another output$"):
+        with pytest.raises(
+            RunLockedError, match=r"wait for it, or stop it; choose another output$"
+        ):
             textgen.run(tables, overwrite=True)
         with pytest.raises(RunLockedError, match=r"wait for it, or stop it$"):
             textgen.prune(path)
@@ -270,7 +323,9 @@ def test_the_versions_that_decide_the_numbers_are_recorded(finished_run: Path) -
         assert recorded[name] == metadata.version(name)
 
 
-def test_a_path_is_recorded_without_steps_to_the_folder_above(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_a_path_is_recorded_without_steps_to_the_folder_above(
+    tmp_path: Path, tiny_pipeline: Tables
+) -> None:
     tables = tiny_pipeline()
     corpus = Path(tables["corpus"]["path"])
     tables["corpus"]["path"] = str(corpus.parent / "run" / ".." / corpus.name)
@@ -286,5 +341,7 @@ def test_what_is_no_text_is_refused(finished_run: Path, given: Any) -> None:
     for begin in (generator.generate_many, generator.stream_many, generator.astream_many):
         with pytest.raises(UsageError, match="prompt"):
             begin(given)
-    with pytest.raises(UsageError, match="unknown_characters: expected one of error, skip, unknown"):
+    with pytest.raises(
+        UsageError, match="unknown_characters: expected one of error, skip, unknown"
+    ):
         generator.encode_prompt("é", "foo")  # type: ignore[arg-type]

@@ -14,7 +14,14 @@ from commands import run_textgen, running, wait_for
 @pytest.mark.fault(8)
 @pytest.mark.fault(9)
 def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder: Path) -> None:
-    command = ["run", "p.toml", "--set", "trainer.epochs=100000", "--set", "trainer.evaluate_every=1"]
+    command = [
+        "run",
+        "p.toml",
+        "--set",
+        "trainer.epochs=100000",
+        "--set",
+        "trainer.evaluate_every=1",
+    ]
     steps = [0]
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         with running(*command, folder=folder) as run:
@@ -30,7 +37,10 @@ def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder: Pa
         steps.append(int(stderr.rpartition("stopped after step ")[2].partition(" ")[0]))
         assert steps[-2] < first <= steps[-1]
         assert (folder / f"runs/p/checkpoints/step-{steps[-1]:06d}/manifest.json").is_file()
-    rows = [json.loads(line)["step"] for line in (folder / "runs/p/metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)["step"]
+        for line in (folder / "runs/p/metrics.jsonl").read_text().splitlines()
+    ]
     assert rows == list(range(1, len(rows) + 1))
 
 
@@ -74,7 +84,9 @@ def site(folder: Path) -> Path:
     site = folder / "site"
     (site / "patient-1.dist-info").mkdir(parents=True)
     (site / "patient.py").write_text(PATIENT)
-    (site / "patient-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: patient\nVersion: 1\n")
+    (site / "patient-1.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: patient\nVersion: 1\n"
+    )
     (site / "patient-1.dist-info/entry_points.txt").write_text("[textgen]\npatient = patient\n")
     return site
 
@@ -82,7 +94,9 @@ def site(folder: Path) -> Path:
 @pytest.mark.fault(8)
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_stops_at_once(folder: Path, site: Path, second: signal.Signals) -> None:
-    with running("run", "p.toml", "--set", 'trainer={type="patient"}', folder=folder, site=[site], piped=True) as run:
+    with running(
+        "run", "p.toml", "--set", 'trainer={type="patient"}', folder=folder, site=[site], piped=True
+    ) as run:
         wait_for(run, "training on")
         for number in (None, signal.SIGINT):
             if number is not None:
@@ -95,12 +109,16 @@ def test_a_second_signal_stops_at_once(folder: Path, site: Path, second: signal.
     assert code == (130 if second is signal.SIGINT else -signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("more", "kept"), [([], ", and the run is as it was"), (["--overwrite"], "")])
+@pytest.mark.parametrize(
+    ("more", "kept"), [([], ", and the run is as it was"), (["--overwrite"], "")]
+)
 def test_ctrl_c_before_training_says_that_nothing_was_trained(
     folder: Path, site: Path, more: list[str], kept: str
 ) -> None:
     trainer = 'trainer={type="patient", early=true}'
-    with running("run", "p.toml", "--set", trainer, *more, folder=folder, site=[site], piped=True) as run:
+    with running(
+        "run", "p.toml", "--set", trainer, *more, folder=folder, site=[site], piped=True
+    ) as run:
         wait_for(run, "still here")
         run.process.send_signal(signal.SIGINT)
         code, stdout, stderr = run.end()

@@ -34,7 +34,10 @@ def test_a_folder_that_is_no_run_is_left_alone(folder: Path) -> None:
     for arguments in ([], ["--overwrite"]):
         done = run_textgen("run", "p.toml", "--output", "mine", *arguments, folder=folder)
         assert done.returncode == 1
-        assert "is not a run directory (it has no file run.json) and is not empty (thesis.txt)" in done.stderr
+        assert (
+            "is not a run directory (it has no file run.json) and is not empty (thesis.txt)"
+            in done.stderr
+        )
         assert tree(folder / "mine") == {"thesis.txt": hashlib.sha256(b"all of it").hexdigest()}
 
 
@@ -71,8 +74,14 @@ SPOILT: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "flipped": (flip, ""),
     "truncated": (lambda data: data[: len(data) // 2], ""),
     "empty": (lambda data: b"", "it is empty"),
-    "lfs": (lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
-    "html": (lambda data: b"<!DOCTYPE html>\n<html><body>Not found</body></html>", "it is an HTML page"),
+    "lfs": (
+        lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "git lfs pull",
+    ),
+    "html": (
+        lambda data: b"<!DOCTYPE html>\n<html><body>Not found</body></html>",
+        "it is an HTML page",
+    ),
 }
 
 
@@ -97,7 +106,9 @@ def test_a_spoilt_file_is_named_with_its_checksums(
 
 
 @pytest.mark.fault(3)
-def test_a_flipped_byte_is_one_line_on_the_command_line(trained: tuple[Path, Any], folder: Path) -> None:
+def test_a_flipped_byte_is_one_line_on_the_command_line(
+    trained: tuple[Path, Any], folder: Path
+) -> None:
     path = copied(trained, folder) / "model.safetensors"
     path.write_bytes(flip(path.read_bytes()))
     for command in (["generate", "runs/p"], ["run", "p.toml"]):
@@ -120,8 +131,12 @@ def test_a_loss_that_is_no_number_stops_the_run(folder: Path) -> None:
     assert os.listdir(folder / "runs/p/checkpoints") == []
 
 
-def test_a_run_that_failed_before_its_first_checkpoint_stands_in_nobodys_way(tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("the clock struck nine and nobody came. " * 60, encoding="utf-8")
+def test_a_run_that_failed_before_its_first_checkpoint_stands_in_nobodys_way(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "text.txt").write_text(
+        "the clock struck nine and nobody came. " * 60, encoding="utf-8"
+    )
     (tmp_path / "p.toml").write_text(
         '[corpus]\ntype = "file"\npath = "text.txt"\n[tokenizer]\ntype = "char"\n'
         '[model]\ntype = "rnn"\nhidden_size = 8\n'
@@ -137,7 +152,9 @@ def test_a_run_that_failed_before_its_first_checkpoint_stands_in_nobodys_way(tmp
 
 
 def test_a_prompt_that_cannot_be_fed_is_found_before_training(tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("the clock struck nine and nobody came. " * 60, encoding="utf-8")
+    (tmp_path / "text.txt").write_text(
+        "the clock struck nine and nobody came. " * 60, encoding="utf-8"
+    )
     (tmp_path / "p.toml").write_text(
         '[corpus]\ntype = "file"\npath = "text.txt"\n[tokenizer]\ntype = "char"\n[model]\ntype = "rnn"\n'
         '[trainer]\ntype = "sgd"\n[generate]\nprompt = "Zoë"\n',

@@ -20,7 +20,11 @@ import textgen
 
 OTHER = TEXT.replace("ravens", "hens").replace("hills", "lakes")
 MIXED = {
-    "model": {"type": "mixture", "first": {"type": "rnn", "hidden_size": 8}, "second": {"type": "ngram", "order": 3}},
+    "model": {
+        "type": "mixture",
+        "first": {"type": "rnn", "hidden_size": 8},
+        "second": {"type": "ngram", "order": 3},
+    },
     "trainer": {"type": "mixture", "first": {"type": "adamw", "steps": 6, "batch_size": 48}},
 }
 
@@ -29,7 +33,9 @@ MIXED = {
 def base(folder: Path) -> Path:
     """A finished run, in a folder that also has another text."""
     (folder / "other.txt").write_text(OTHER)
-    return textgen.run(tables(folder, "adamw", "shuffled", cell="gru"), output=folder / "runs/base").path
+    return textgen.run(
+        tables(folder, "adamw", "shuffled", cell="gru"), output=folder / "runs/base"
+    ).path
 
 
 def tuned(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -43,10 +49,14 @@ def tuned(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def slow(folder: Path) -> dict[str, Any]:
     """The same with so low a rate that the weights stay as they are."""
-    return tuned(folder, trainer={"type": "adamw", "steps": 1, "learning_rate": 1e-12, "batch_size": 48})
+    return tuned(
+        folder, trainer={"type": "adamw", "steps": 1, "learning_rate": 1e-12, "batch_size": 48}
+    )
 
 
-def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(folder: Path, base: Path) -> None:
+def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(
+    folder: Path, base: Path
+) -> None:
     before = tree(base)
     run = textgen.run(slow(folder), output=folder / "tuned")
     made = run.generator.tables["model"]
@@ -54,7 +64,9 @@ def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(folder: P
     files, record = tree(run.path), json.loads((base / "run.json").read_text())["files"]
     assert files["tokenizer.json"] == before["tokenizer.json"]
     assert made["start"]["weights"] == record["model.safetensors"]
-    assert run.generator.score(OTHER).loss == pytest.approx(textgen.load(base).score(OTHER).loss, abs=1e-4)
+    assert run.generator.score(OTHER).loss == pytest.approx(
+        textgen.load(base).score(OTHER).loss, abs=1e-4
+    )
     assert tree(base) == before
 
 
@@ -70,7 +82,10 @@ def test_the_other_run_is_not_needed_once_training_has_begun(folder: Path, base:
     assert text_of(run.path) == text_of(whole.path)
     assert textgen.run(tuned(folder), output=run.path).outcome == "skipped"
     assert textgen.run(run.path / "pipeline.toml").outcome == "skipped"
-    with pytest.raises(textgen.PipelineError, match=r"model\.start: .*base is not a run directory: it does not exist"):
+    with pytest.raises(
+        textgen.PipelineError,
+        match=r"model\.start: .*base is not a run directory: it does not exist",
+    ):
         textgen.run(tuned(folder), output=folder / "new")
 
 
@@ -90,15 +105,23 @@ def test_a_mixture_is_started_from_too(folder: Path) -> None:
     start = {"start": str(folder / "runs/base"), "first": {"dropout": 0.1}}
     run = textgen.run(tuned(folder, model=start, trainer=MIXED["trainer"]), output=folder / "tuned")
     made = run.generator.tables["model"]
-    assert (made["type"], made["first"]["hidden_size"], made["first"]["dropout"]) == ("mixture", 8, 0.1)
+    assert (made["type"], made["first"]["hidden_size"], made["first"]["dropout"]) == (
+        "mixture",
+        8,
+        0.1,
+    )
     assert made["second"]["order"] == 3
     assert run.generator.score(OTHER).loss < textgen.load(folder / "runs/base").score(OTHER).loss
 
 
 def test_another_start_is_another_pipeline(folder: Path, base: Path) -> None:
     run = textgen.run(tuned(folder), output=folder / "tuned").path
-    textgen.run({**tables(folder, "adamw", "shuffled", cell="gru"), "seed": 1}, output=base, overwrite=True)
-    with pytest.raises(textgen.RunMismatchError, match=r"model\.start\.weights: \w{12}… before, \w{12}… now\n"):
+    textgen.run(
+        {**tables(folder, "adamw", "shuffled", cell="gru"), "seed": 1}, output=base, overwrite=True
+    )
+    with pytest.raises(
+        textgen.RunMismatchError, match=r"model\.start\.weights: \w{12}… before, \w{12}… now\n"
+    ):
         textgen.run(tuned(folder), output=run)
 
 
@@ -109,11 +132,20 @@ def test_another_start_is_another_pipeline(folder: Path, base: Path) -> None:
             lambda base: {"model": {"start": base, "hidden_size": 9}},
             r"model\.start: the weights of .*base do not fit: ",
         ),
-        (lambda base: {"tokenizer": {"type": "char", "letters_only": True}}, r"tokenizer: the model of .*base has a"),
-        (lambda base: {"model": {"start": base + "s"}}, r"model\.start: .*bases is not a run directory"),
+        (
+            lambda base: {"tokenizer": {"type": "char", "letters_only": True}},
+            r"tokenizer: the model of .*base has a",
+        ),
+        (
+            lambda base: {"model": {"start": base + "s"}},
+            r"model\.start: .*bases is not a run directory",
+        ),
         (lambda base: {"model": {"start": 5}}, r"model\.start: expected a path, given 5"),
         (lambda base: {"model": {"start": {"run": base}}}, r"model\.start\.weights: required"),
-        (lambda base: {"model": {"start": base, "hiden_size": 8}}, r"model\.hiden_size: unknown key; did you mean"),
+        (
+            lambda base: {"model": {"start": base, "hiden_size": 8}},
+            r"model\.hiden_size: unknown key; did you mean",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(
@@ -124,18 +156,27 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
     assert not (folder / "tuned").exists()
 
 
-def test_a_run_that_is_not_finished_and_the_run_itself_are_no_start(folder: Path, base: Path) -> None:
+def test_a_run_that_is_not_finished_and_the_run_itself_are_no_start(
+    folder: Path, base: Path
+) -> None:
     with pytest.raises(textgen.PipelineError, match="a run cannot start from itself"):
         textgen.run(tuned(folder), output=base, overwrite=True)
     assert textgen.load(base)
     with pytest.raises(textgen.Interrupted):
-        textgen.run(tables(folder, "sgd", "shuffled"), output=base, overwrite=True, cancelled=lambda: True)
-    with pytest.raises(textgen.PipelineError, match="is not finished; `textgen finish` takes its best checkpoint"):
+        textgen.run(
+            tables(folder, "sgd", "shuffled"), output=base, overwrite=True, cancelled=lambda: True
+        )
+    with pytest.raises(
+        textgen.PipelineError, match="is not finished; `textgen finish` takes its best checkpoint"
+    ):
         textgen.run(tuned(folder), output=folder / "tuned")
 
 
 def test_the_same_tokenizer_may_be_given(folder: Path, base: Path) -> None:
-    assert textgen.run(tuned(folder, tokenizer={"type": "char"}), output=folder / "tuned").outcome == "trained"
+    assert (
+        textgen.run(tuned(folder, tokenizer={"type": "char"}), output=folder / "tuned").outcome
+        == "trained"
+    )
 
 
 def test_show_says_what_a_run_starts_from(folder: Path, base: Path) -> None:
@@ -144,7 +185,10 @@ def test_show_says_what_a_run_starts_from(folder: Path, base: Path) -> None:
     (folder / "tuned.toml").write_text(tomli_w.dumps(made))
     shown = run_textgen("show", "tuned.toml", folder=folder)
     assert shown.returncode == 0, shown.stderr
-    assert f'[model.start]\n# its run directory, needed only until training has begun\nrun = "{base}"\n' in shown.stdout
+    assert (
+        f'[model.start]\n# its run directory, needed only until training has begun\nrun = "{base}"\n'
+        in shown.stdout
+    )
     assert "hidden_size = 8" in shown.stdout
     (folder / "shown.toml").write_text(shown.stdout)
     first = textgen.run(folder / "tuned.toml", output=folder / "tuned")

@@ -154,7 +154,9 @@ def test_documents_keep_their_ends(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize(("letters", "dtype"), [(200, np.uint8), (300, np.uint16)])
-def test_tokens_take_as_few_bytes_as_the_vocabulary_allows(shelf: Shelf, letters: int, dtype: type) -> None:
+def test_tokens_take_as_few_bytes_as_the_vocabulary_allows(
+    shelf: Shelf, letters: int, dtype: type
+) -> None:
     text = "".join(map(chr, range(0x10000, 0x10000 + letters)))
     run = shelf.run(shelf.write(text * 2))
     [entry] = cache().entries()
@@ -208,7 +210,9 @@ def test_what_is_damaged_is_made_again(shelf: Shelf, damage: str) -> None:
 
 
 @pytest.mark.parametrize("where", [1, 2, 3])
-def test_a_run_that_was_killed_while_it_encoded_leaves_nothing_for_ever(shelf: Shelf, where: int) -> None:
+def test_a_run_that_was_killed_while_it_encoded_leaves_nothing_for_ever(
+    shelf: Shelf, where: int
+) -> None:
     path = shelf.write()
     (shelf.folder / "script.py").write_text(f"""
 import os, signal, sys
@@ -230,7 +234,9 @@ shelf.run(shelf.folder / "text.txt", "killed")
     assert len(cache().entries()) == 1
 
 
-def test_what_the_cache_names_is_on_the_disk_before(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_cache_names_is_on_the_disk_before(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each file and folder is synced before it is renamed into the cache, and the cache after."""
     synced, named = set(), []
 
@@ -241,7 +247,12 @@ def test_what_the_cache_names_is_on_the_disk_before(shelf: Shelf, monkeypatch: p
     def rename(source: Any, target: Any, real: Any) -> None:
         if Path(target).parent == cache().folder and not Path(target).name.startswith(".removed-"):
             inside = [path for path in Path(source).rglob("*") if not path.name.startswith(".use-")]
-            named.append((Path(target).suffix, {path.stat().st_ino for path in [Path(source), *inside]} <= synced))
+            named.append(
+                (
+                    Path(target).suffix,
+                    {path.stat().st_ino for path in [Path(source), *inside]} <= synced,
+                )
+            )
             synced.discard(cache().folder.stat().st_ino)
         real(source, target)
 
@@ -306,7 +317,9 @@ def textgen_corpora():
     assert (shelf.folder / "log").read_text().count("read") == 3
 
 
-def test_what_was_used_longest_ago_goes_first_but_nothing_in_use(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_used_longest_ago_goes_first_but_nothing_in_use(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = [shelf.write(TEXT.replace("Once", f"Once{n}"), f"{n}.txt") for n in range(4)]
     monkeypatch.setenv("TEXTGEN_CACHE_SIZE", "12kB")  # two texts and a half
 
@@ -365,8 +378,12 @@ def test_without_a_cache_runs_go_on_with_a_file_of_their_own(
     assert len(cache().entries() if why != "no folder" else []) == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small file system")
-def test_a_full_disk_under_the_cache_is_no_end(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small file system"
+)
+def test_a_full_disk_under_the_cache_is_no_end(
+    shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
     (shelf.folder / "cache").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(shelf.folder / "cache")]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
@@ -383,7 +400,9 @@ def test_a_full_disk_under_the_cache_is_no_end(shelf: Shelf, caplog: pytest.LogC
 
 def test_a_wrong_size_is_said(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEXTGEN_CACHE_SIZE", "plenty")
-    with pytest.raises(textgen.UsageError, match="TEXTGEN_CACHE_SIZE: expected a size such as 20GB"):
+    with pytest.raises(
+        textgen.UsageError, match="TEXTGEN_CACHE_SIZE: expected a size such as 20GB"
+    ):
         shelf.run(shelf.write())
 
 
@@ -412,7 +431,9 @@ def test_the_command_lists_and_clears(shelf: Shelf) -> None:
     assert "text.txt, char" in textgen_cache()
     assert json.loads(textgen_cache("clear", "--older-than", "1h", "--json"))["texts"] == []
     assert textgen_cache("clear").startswith("removed 1 encoded text,")
-    assert [path.name for path in (shelf.folder / "cache").iterdir() if path.is_file()] == ["book.txt"]
+    assert [path.name for path in (shelf.folder / "cache").iterdir() if path.is_file()] == [
+        "book.txt"
+    ]
     assert cache().entries() == []
     shelf.run(shelf.folder / "text.txt")
     assert shelf.reads == 6

@@ -56,13 +56,18 @@ def test_an_unfinished_run_is_its_best_checkpoint(folder: Path) -> None:
     newest = folder / "run/checkpoints/step-000005/trainer.json"
     progress = json.loads(newest.read_text())["progress"]
     assert progress["best_step"] == 2, "the second evaluation is worse"
-    with pytest.warns(UserWarning, match=f"{TRAINING} 2, with a loss of {progress['best_loss']:.3f}"):
+    with pytest.warns(
+        UserWarning, match=f"{TRAINING} 2, with a loss of {progress['best_loss']:.3f}"
+    ):
         generator = textgen.load(folder / "run")
     text = generator.generate("Once", max_new_tokens=30).text
     assert len(text) == 30
     assert generator.score(pipeline_text(folder)).loss > 0
     assert tree(folder / "run") == before
-    same = textgen.run({**pipeline, "trainer": {**pipeline["trainer"], "epochs": 1, "steps": 2}}, output=folder / "two")
+    same = textgen.run(
+        {**pipeline, "trainer": {**pipeline["trainer"], "epochs": 1, "steps": 2}},
+        output=folder / "two",
+    )
     assert text_of(same.path) == text
 
 
@@ -72,7 +77,10 @@ def pipeline_text(folder: Path) -> str:
 
 def test_the_commands_say_in_one_line_that_training_is_not_finished(folder: Path) -> None:
     interrupted(folder, 3)
-    for command in (["generate", "run", "-p", "Once", "--max-new-tokens", "5"], ["evaluate", "run", "text.txt"]):
+    for command in (
+        ["generate", "run", "-p", "Once", "--max-new-tokens", "5"],
+        ["evaluate", "run", "text.txt"],
+    ):
         done = run_textgen(*command, folder=folder)
         assert done.returncode == 0, done.stderr
         assert done.stdout
@@ -83,7 +91,9 @@ def test_the_commands_say_in_one_line_that_training_is_not_finished(folder: Path
 def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
     """Its checkpoints come and go: at every step here."""
     more = ["trainer.epochs=100000", "trainer.evaluate_every=1", "checkpoint.seconds=0.001"]
-    with running("run", "p.toml", *(each for key in more for each in ("--set", key)), folder=folder) as run:
+    with running(
+        "run", "p.toml", *(each for key in more for each in ("--set", key)), folder=folder
+    ) as run:
         wait_for(run, "writes")
         for _ in range(20):
             with pytest.warns(UserWarning, match=TRAINING):
@@ -98,7 +108,9 @@ def test_a_run_without_a_checkpoint_is_an_error(folder: Path) -> None:
 
     with pytest.raises(OSError, match="tape"):
         textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", observers=[Fails()])
-    with pytest.raises(textgen.RunError, match=r"is not finished \(unfinished\) and has no checkpoint yet; run its"):
+    with pytest.raises(
+        textgen.RunError, match=r"is not finished \(unfinished\) and has no checkpoint yet; run its"
+    ):
         textgen.load(folder / "run")
 
 
@@ -117,7 +129,10 @@ def test_a_run_that_is_finished_early_has_the_best_checkpoint_and_is_skipped(fol
     done = run_textgen("finish", "run", folder=folder)
     record = json.loads((run / "run.json").read_text())
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert f"finished: run (step {record['best_step']} of {record['step']}, with the lowest validation" in done.stderr
+    assert (
+        f"finished: run (step {record['best_step']} of {record['step']}, with the lowest validation"
+        in done.stderr
+    )
     assert (record["status"], record["stopped"]["by"]) == ("finished", "textgen finish")
     assert text_of(run) == text
     assert textgen.run(tables(folder, "sgd", "shuffled"), output=run).outcome == "skipped"
@@ -142,10 +157,16 @@ def test_what_cannot_be_finished(folder: Path) -> None:
                 raise OSError("before a checkpoint")
 
     with pytest.raises(OSError, match="before a checkpoint"):
-        textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", observers=[InBetween()])
+        textgen.run(
+            tables(folder, "sgd", "shuffled"), output=folder / "run", observers=[InBetween()]
+        )
     with pytest.raises(textgen.RunError, match="has no checkpoint yet; run its pipeline again"):
         engine.finish(folder / "run")
-    assert not json.loads((folder / "run/run.json").read_text()).get("files", {}).get("model.safetensors")
+    assert (
+        not json.loads((folder / "run/run.json").read_text())
+        .get("files", {})
+        .get("model.safetensors")
+    )
 
 
 def test_a_run_that_made_no_step_is_not_finished(folder: Path) -> None:
@@ -158,9 +179,14 @@ def test_a_run_that_made_no_step_is_not_finished(folder: Path) -> None:
     pipeline["trainer"]["workers"] = "auto"  # which is settled before the first step
     with pytest.raises(textgen.Interrupted):
         textgen.run(pipeline, output=folder / "run", observers=[Never()], cancelled=lambda: True)
-    with pytest.warns(UserWarning, match="no checkpoint after a step yet, and the model is as it was before the first"):
+    with pytest.warns(
+        UserWarning,
+        match="no checkpoint after a step yet, and the model is as it was before the first",
+    ):
         textgen.load(folder / "run")
     before = tree(folder / "run")
-    with pytest.raises(textgen.RunError, match=r"has made no step yet.*; run its pipeline again to train it"):
+    with pytest.raises(
+        textgen.RunError, match=r"has made no step yet.*; run its pipeline again to train it"
+    ):
         textgen.Engine().finish(folder / "run")
     assert tree(folder / "run") == before

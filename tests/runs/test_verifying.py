@@ -30,10 +30,16 @@ def change(path: Path, how: Callable[[bytes], bytes] = flip) -> None:
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that was stopped with checkpoints of two steps."""
     folder = tmp_path_factory.mktemp("half")
-    (folder / "text.txt").write_text("Once a raven flew over seven hills, and none came back.\n" * 50)
+    (folder / "text.txt").write_text(
+        "Once a raven flew over seven hills, and none came back.\n" * 50
+    )
     steps = iter(range(100))
     with pytest.raises(textgen.Interrupted):
-        textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", cancelled=lambda: next(steps) == 6)
+        textgen.run(
+            tables(folder, "sgd", "shuffled"),
+            output=folder / "run",
+            cancelled=lambda: next(steps) == 6,
+        )
     assert len(list((folder / "run/checkpoints").iterdir())) == 2
     return folder
 
@@ -46,19 +52,37 @@ def unfinished(half: Path, tmp_path: Path) -> Path:
 
 def test_a_whole_run_is_whole(trained: tuple[Path, Any], unfinished: Path) -> None:
     report = textgen.verify(trained[0] / "runs/p")
-    assert (report.whole, report.loads, report.status, report.resumes_from) == (True, True, "finished", None)
+    assert (report.whole, report.loads, report.status, report.resumes_from) == (
+        True,
+        True,
+        "finished",
+        None,
+    )
     names = [file.name for file in report.files]
-    assert {"run.json", "pipeline.toml", "tokenizer.json", "model.safetensors", "metrics.jsonl"} < set(names)
+    assert {
+        "run.json",
+        "pipeline.toml",
+        "tokenizer.json",
+        "model.safetensors",
+        "metrics.jsonl",
+    } < set(names)
     assert report.checkpoints
     report = textgen.verify(unfinished)
     assert (report.whole, report.loads, report.status) == (True, True, "unfinished")
-    assert report.resumes_from == report.checkpoints[-1] == int(max(unfinished.glob("checkpoints/*")).name[5:])
+    assert (
+        report.resumes_from
+        == report.checkpoints[-1]
+        == int(max(unfinished.glob("checkpoints/*")).name[5:])
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "loads"),
     [
-        *[(name, False) for name in ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")],
+        *[
+            (name, False)
+            for name in ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
+        ],
         *[("metrics.jsonl", True), ("checkpoints", True)],
     ],
 )
@@ -72,7 +96,9 @@ def test_each_file_that_is_damaged_is_named(
     if (name, how) in (("metrics.jsonl", "missing"), ("run.json", "missing")):
         return  # that is not to be told from a run without metrics, or a folder that is none
     if how == "damaged":
-        change(path, lambda data: data[: len(data) // 2 - 3].rstrip(b"}\n"))  # never at the end of a line
+        change(
+            path, lambda data: data[: len(data) // 2 - 3].rstrip(b"}\n")
+        )  # never at the end of a line
     else:
         path.unlink()
     report = textgen.verify(run)
@@ -96,7 +122,9 @@ def test_what_there_is_a_copy_of_is_repaired(trained: tuple[Path, Any], tmp_path
     (run / "checkpoints/.partial-0123").mkdir()
     assert textgen.verify(run).leftovers == ("checkpoints/.partial-0123",)
     report = textgen.verify(run, repair=True)
-    assert states(report) == dict.fromkeys(["model.safetensors", "pipeline.toml", "metrics.jsonl"], "repaired")
+    assert states(report) == dict.fromkeys(
+        ["model.safetensors", "pipeline.toml", "metrics.jsonl"], "repaired"
+    )
     assert (report.whole, report.loads, report.leftovers) == (True, True, ())
     assert tree(run) == before
     assert text_of(run) == text
@@ -115,7 +143,10 @@ def test_a_damaged_checkpoint_is_removed_if_another_is_whole(
     change(first / "model.safetensors")
     for repair in (False, True):  # the last one stays, whatever it is
         report = textgen.verify(unfinished, repair=repair)
-        assert (states(report), report.resumes_from) == ({f"checkpoints/{first.name}": "damaged"}, None)
+        assert (states(report), report.resumes_from) == (
+            {f"checkpoints/{first.name}": "damaged"},
+            None,
+        )
         assert not report.loads
 
 
@@ -131,7 +162,11 @@ def test_a_run_whose_best_checkpoint_is_damaged_goes_on(
 
 
 def test_damaged_metrics_are_named(
-    trained: tuple[Path, Any], unfinished: Path, tmp_path: Path, half: Path, recwarn: pytest.WarningsRecorder
+    trained: tuple[Path, Any],
+    unfinished: Path,
+    tmp_path: Path,
+    half: Path,
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     path = unfinished / "metrics.jsonl"
     first, *rest = path.read_bytes().splitlines(keepends=True)
@@ -155,7 +190,9 @@ def test_a_saved_state_is_checked_too(trained: tuple[Path, Any], tmp_path: Path)
     assert report.loads
 
 
-def test_a_damaged_index_of_the_corpus_is_removed(trained: tuple[Path, Any], tmp_path: Path) -> None:
+def test_a_damaged_index_of_the_corpus_is_removed(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
     run = copied(trained, tmp_path)
     copy_index = textgen.load(run).copy_index().report("Once")
     assert textgen.verify(run).whole
@@ -175,21 +212,29 @@ def test_the_command_says_what_works(trained: tuple[Path, Any], tmp_path: Path) 
     done = run_textgen("verify", "runs/p", "--json", folder=tmp_path)
     found = json.loads(done.stdout)
     assert (done.returncode, found["whole"], found["loads"]) == (1, False, False)
-    assert [file["name"] for file in found["files"] if file["state"] == "damaged"] == ["tokenizer.json"]
+    assert [file["name"] for file in found["files"] if file["state"] == "damaged"] == [
+        "tokenizer.json"
+    ]
     with pytest.raises(textgen.RunError, match=r"is not a run directory: it has no run\.json"):
         textgen.verify(tmp_path)
 
 
-def test_a_flipped_bit_of_the_record_is_no_misspelt_key(trained: tuple[Path, Any], tmp_path: Path) -> None:
+def test_a_flipped_bit_of_the_record_is_no_misspelt_key(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
     run = copied(trained, tmp_path)
     change(run / "run.json", lambda data: data.replace(b'"seed"', b'"reed"'))
     with pytest.raises(textgen.CorruptFileError) as caught:
         textgen.load(run)
-    assert re.search(r"run\.json: it is damaged: .*restore it from a copy, or .*--overwrite", str(caught.value))
+    assert re.search(
+        r"run\.json: it is damaged: .*restore it from a copy, or .*--overwrite", str(caught.value)
+    )
     assert "reed" not in str(caught.value)
 
 
-def test_what_is_damaged_is_placed_and_its_remedy_named(trained: tuple[Path, Any], tmp_path: Path) -> None:
+def test_what_is_damaged_is_placed_and_its_remedy_named(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
     run = copied(trained, tmp_path)
     change(run / "pipeline.toml", lambda data: b"seed = 1\nname = x\n" + data)
     done = run_textgen("verify", "runs/p", folder=tmp_path)
@@ -197,13 +242,16 @@ def test_what_is_damaged_is_placed_and_its_remedy_named(trained: tuple[Path, Any
     textgen.verify(run, repair=True)
     change(run / "tokenizer.json")
     with pytest.raises(
-        textgen.CorruptFileError, match=r"tokenizer\.json: .*train anew: `textgen run` with --overwrite"
+        textgen.CorruptFileError,
+        match=r"tokenizer\.json: .*train anew: `textgen run` with --overwrite",
     ):
         textgen.load(run)
 
 
 @pytest.mark.parametrize("given", ["p", "p.toml", "runs/q"])
-def test_the_run_that_was_meant_is_named(trained: tuple[Path, Any], tmp_path: Path, given: str) -> None:
+def test_the_run_that_was_meant_is_named(
+    trained: tuple[Path, Any], tmp_path: Path, given: str
+) -> None:
     copied(trained, tmp_path)
     (tmp_path / "p.toml").write_text("")
     done = run_textgen("verify", given, folder=tmp_path)
@@ -216,7 +264,11 @@ def test_the_command_names_each_file_once(trained: tuple[Path, Any], tmp_path: P
     textgen.load(run).copy_index()
     (step,) = run.glob("checkpoints/*")
     names = ["run.json", "tokenizer.json", "pipeline.toml", "model.safetensors", "metrics.jsonl"]
-    for path in (*(run / name for name in names[1:]), step / "trainer.json", run / "copy-index/tokens.bin"):
+    for path in (
+        *(run / name for name in names[1:]),
+        step / "trainer.json",
+        run / "copy-index/tokens.bin",
+    ):
         change(path, lambda data: data[:-20])
     (tmp_path / "a.state").write_bytes((run / "model.safetensors").read_bytes())
     (run / "samples.txt").rename(tmp_path / "b.state")

@@ -28,7 +28,9 @@ def changed_module(**changes: Any) -> Component:
     made.__doc__ = "A module."
 
     def build(config: Any, context: Any) -> Any:
-        model = rnn.component.build(rnn.component.config(hidden_size=4, layers=2, dropout=0.3), context)
+        model = rnn.component.build(
+            rnn.component.config(hidden_size=4, layers=2, dropout=0.3), context
+        )
         if context.training:
             model.__class__ = type("Changed", (type(model),), changes)
         return model
@@ -36,20 +38,28 @@ def changed_module(**changes: Any) -> Component:
     return Component("changed", made, build)
 
 
-def outcomes_of(kind: str, component: Component, announce: Callable[[str], object] = str) -> list[Outcome]:
+def outcomes_of(
+    kind: str, component: Component, announce: Callable[[str], object] = str
+) -> list[Outcome]:
     offers = [Offer(kind, component, Plugin("under-test", "unpackaged", "0"))]
     return list(check_offers(offers, isolated_plugins(), {}, module=LIGHT, announce=announce))
 
 
 def unchecked(kind: str, component: Component) -> set[str]:
     """The anchors of what was skipped."""
-    return {o.statement.anchor for o in outcomes_of(kind, component) if o.statement and o.status == "skipped"}
+    return {
+        o.statement.anchor
+        for o in outcomes_of(kind, component)
+        if o.statement and o.status == "skipped"
+    }
 
 
 def failed_and_skipped(kind: str, component: Component) -> tuple[list[tuple[str, str]], set[str]]:
     """What fails of a component, as anchor and what was seen, and the reasons for which other checks were skipped."""
     outcomes = outcomes_of(kind, component)
-    failed = [(o.statement.anchor, o.reason) for o in outcomes if o.statement and o.status == "failed"]
+    failed = [
+        (o.statement.anchor, o.reason) for o in outcomes if o.statement and o.status == "failed"
+    ]
     return failed, {o.reason for o in outcomes if o.status == "skipped"}
 
 

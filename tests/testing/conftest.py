@@ -16,7 +16,11 @@ import pytest
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Some of the broken components write where they are, and some change what belongs to the whole process."""
     monkeypatch.chdir(tmp_path)
-    level, handler, variables = logging.root.level, signal.getsignal(signal.SIGTERM), dict(os.environ)
+    level, handler, variables = (
+        logging.root.level,
+        signal.getsignal(signal.SIGTERM),
+        dict(os.environ),
+    )
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch else None
     yield

@@ -54,6 +54,7 @@ def test_a_tokenizer_may_refuse_text_if_it_says_so() -> None:
     assert testing.check_tokenizer(offered(RefusingTokenizer), plugin=LIGHT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.id)
 def test_what_is_broken_is_caught_with_the_right_sentence(case: Case) -> None:
     with pytest.raises(ContractFailure) as caught:
@@ -70,10 +71,18 @@ def test_what_is_broken_is_caught_with_the_right_sentence(case: Case) -> None:
 def test_every_kind_is_broken_in_five_ways_at_least() -> None:
     counts = Counter(case.kind for case in BROKEN)
     assert all(counts[kind] >= 5 for kind in GOOD)
-    tried = {case.statement for case in BROKEN} | {"component-import", "component-process", "command-light"}
-    hard = {"component-raises", "component-quiet", "model-forward", "model-dropout", "model-kernels"} | {
-        s.anchor for s in STATEMENTS if s.anchor.endswith("-threads")
+    tried = {case.statement for case in BROKEN} | {
+        "component-import",
+        "component-process",
+        "command-light",
     }
+    hard = {
+        "component-raises",
+        "component-quiet",
+        "model-forward",
+        "model-dropout",
+        "model-kernels",
+    } | {s.anchor for s in STATEMENTS if s.anchor.endswith("-threads")}
     assert tried | hard == set(SENTENCES)
 
 
@@ -89,7 +98,9 @@ def test_other_costs_of_imports_are_caught(heavy_module: Path) -> None:
     assert caught.value.statement.anchor == "command-light"
     with pytest.raises(ContractFailure, match="RuntimeError: not today"):
         testing.check_sampler(GOOD["sampler"], plugin="broken_at_import")
-    with pytest.raises(ContractFailure, match=r"importing prints_at_import wrote 'hello\\n' to stdout") as caught:
+    with pytest.raises(
+        ContractFailure, match=r"importing prints_at_import wrote 'hello\\n' to stdout"
+    ) as caught:
         testing.check_sampler(GOOD["sampler"], plugin="prints_at_import")
     assert caught.value.statement.anchor == "component-import"
 
@@ -111,7 +122,9 @@ def heavy_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield folder
 
 
-def test_an_order_that_each_process_has_for_itself_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_order_that_each_process_has_for_itself_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "plugin_of_sets.py").write_text(
         "from textgen import Component, NoOptions, hookimpl\n"
         "def build(config, context):\n"
@@ -132,7 +145,9 @@ def test_building_that_changes_the_process_is_caught() -> None:
         np.random.seed(0)
         return GoodSampler(context)
 
-    with pytest.raises(ContractFailure, match=r"(?s)leaves the states.*changed the random state of NumPy") as caught:
+    with pytest.raises(
+        ContractFailure, match=r"(?s)leaves the states.*changed the random state of NumPy"
+    ) as caught:
         testing.check_sampler(Component("seeding", NoOptions, build), plugin=LIGHT)
     assert caught.value.statement.anchor == "component-build"
 
@@ -142,7 +157,9 @@ def test_a_forward_that_is_not_the_decoder_is_caught() -> None:
         logits, after = super(type(self), self).forward(tokens, state)
         return logits * 2, after
 
-    with pytest.raises(ContractFailure, match=r"score\(\) of its own decoder gave logits that differ") as caught:
+    with pytest.raises(
+        ContractFailure, match=r"score\(\) of its own decoder gave logits that differ"
+    ) as caught:
         testing.check_model(changed_module(forward=forward), plugin=LIGHT)
     assert caught.value.statement.anchor == "model-forward"
 
@@ -152,7 +169,9 @@ def test_a_forward_that_looks_ahead_is_called_that() -> None:
         logits, after = super(type(self), self).forward(tokens, state)
         return logits + logits.mean(dim=1, keepdim=True), after
 
-    with pytest.raises(ContractFailure, match=r"forward\(\) of 5 tokens and those that follow gave") as caught:
+    with pytest.raises(
+        ContractFailure, match=r"forward\(\) of 5 tokens and those that follow gave"
+    ) as caught:
         testing.check_model(changed_module(forward=forward), plugin=LIGHT)
     assert caught.value.statement.anchor == "model-causal"
 
@@ -164,7 +183,9 @@ def test_dropout_from_the_global_generator_is_caught() -> None:
         logits, after = super(type(self), self).forward(tokens, state)
         return torch.nn.functional.dropout(logits, 0.1, self.training), after
 
-    with pytest.raises(ContractFailure, match=r"random state of torch|second training step") as caught:
+    with pytest.raises(
+        ContractFailure, match=r"random state of torch|second training step"
+    ) as caught:
         testing.check_model(changed_module(forward=forward), plugin=LIGHT)
     assert caught.value.statement.anchor in ("model-dropout", "model-seed")
 
@@ -180,7 +201,9 @@ def test_a_kernel_with_other_gradients_is_caught() -> None:
         kernels=lambda self, precision: ["doubled"],
         use_kernel=lambda self, name: setattr(self, "kernel", name),
     )
-    with pytest.raises(ContractFailure, match=r"the gradient of .* of 'doubled' in float32 is off by") as caught:
+    with pytest.raises(
+        ContractFailure, match=r"the gradient of .* of 'doubled' in float32 is off by"
+    ) as caught:
         testing.check_model(made, plugin=LIGHT)
     assert caught.value.statement.anchor == "model-kernels"
 
@@ -216,8 +239,18 @@ def test_a_component_that_exits_fails_its_check(kind: str) -> None:
     def leave(*_: Any) -> Any:
         sys.exit()
 
-    methods = {"sampler": "__call__", "corpus": "read", "observer": "observe", "tokenizer": "encode"}
-    base = {"sampler": GoodSampler, "corpus": GoodCorpus, "observer": GoodObserver, "tokenizer": GoodTokenizer}[kind]
+    methods = {
+        "sampler": "__call__",
+        "corpus": "read",
+        "observer": "observe",
+        "tokenizer": "encode",
+    }
+    base = {
+        "sampler": GoodSampler,
+        "corpus": GoodCorpus,
+        "observer": GoodObserver,
+        "tokenizer": GoodTokenizer,
+    }[kind]
     failed, _ = failed_and_skipped(kind, offered(type("Leaving", (base,), {methods[kind]: leave})))
     ((_, seen),) = failed
     assert "SystemExit" in seen

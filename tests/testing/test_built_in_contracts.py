@@ -14,7 +14,11 @@ from textgen.testing import isolated_plugins
 
 SMALL_RNN = {"type": "rnn", "hidden_size": 8}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "char": [{}, {"letters_only": True, "lower_case": True}, {"unicode_form": "NFKD", "min_frequency": 3}],
+    "char": [
+        {},
+        {"letters_only": True, "lower_case": True},
+        {"unicode_form": "NFKD", "min_frequency": 3},
+    ],
     "rnn": [
         {"hidden_size": 6, "dropout": 0.2},
         {"cell": "lstm", "hidden_size": 5, "layers": 2, "embedding_size": 4},
@@ -22,7 +26,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"cell": "lstm", "hidden_size": 32, "embedding_size": 8, "dropout": 0.2},
     ],
     "ngram": [{"order": 1, "word_contexts": 0}, {"order": 4, "word_contexts": 2}],
-    "model mixture": [{"first": SMALL_RNN}, {"first": {"type": "ngram", "order": 2}, "second": SMALL_RNN}],
+    "model mixture": [
+        {"first": SMALL_RNN},
+        {"first": {"type": "ngram", "order": 2}, "second": SMALL_RNN},
+    ],
     "trainer mixture": [{"first": {"type": "sgd", "epochs": 2, "batch_size": 16}}],
     "sgd": [{"epochs": 2, "momentum": 0.9}, {"epochs": 2, "order": "streams", "batch_size": 8}],
     "adamw": [{"epochs": 2, "learning_rate": 0.02, "evaluate_every": 1}],
@@ -41,7 +48,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "samples": [{"every": 2}],
 }
 BUILT_IN = [
-    pytest.param(offer.kind, offer.component, options, id=f"{offer.kind}-{offer.component.name}-{number}")
+    pytest.param(
+        offer.kind, offer.component, options, id=f"{offer.kind}-{offer.component.name}-{number}"
+    )
     for offer in isolated_plugins().offers()
     for number, options in enumerate(
         OPTIONS.get(offer.component.name, OPTIONS.get(f"{offer.kind} {offer.component.name}", [{}]))
@@ -58,7 +67,11 @@ COUNTERPARTS: dict[str, Any] = {  # what fits a model, or is fitted by a trainer
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(("kind", "component", "options"), BUILT_IN)
 def test_the_built_in_set_passes(
-    kind: str, component: Component, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    component: Component,
+    options: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     more: dict[str, Any] = dict(COUNTERPARTS.get(f"{kind} {component.name}", {}))
     if (kind, component.name) == ("model", "mixture"):
@@ -77,7 +90,11 @@ def test_the_built_in_set_passes(
     assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
     allowed = {"corpus-errors", "sampler-promise", "command-runs"}
     if component.name != "mirostat":
-        allowed |= {"sampler-state-form", "sampler-state"} if component.name not in ("regex", "json") else set()
+        allowed |= (
+            {"sampler-state-form", "sampler-state"}
+            if component.name not in ("regex", "json")
+            else set()
+        )
     if component.name != "xtc":
         allowed.add("sampler-random")
     if component.name in ("ngram", "mixture"):  # no torch modules
@@ -88,4 +105,6 @@ def test_the_built_in_set_passes(
         allowed.add("model-kernels")
     if options.get("letters_only"):
         allowed |= {"tokenizer-unknown"}
-    assert {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"} <= allowed
+    assert {
+        o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"
+    } <= allowed

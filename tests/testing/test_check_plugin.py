@@ -37,16 +37,19 @@ def test_every_statement_has_its_place_in_the_docs() -> None:
 def test_every_statement_is_checked() -> None:
     anchors = {statement.anchor for statement in STATEMENTS}
     kinds = "|".join({anchor.partition("-")[0] for anchor in anchors})
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "textgen/testing").glob("*.py"))
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "textgen/testing").glob("*.py")
+    )
     assert set(re.findall(f'"((?:{kinds})-[a-z-]+)"', sources)) == anchors
 
 
-def test_check_plugin_checks_all_that_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_check_plugin_checks_all_that_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "plugin_of_three.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
-    unchecked = (
-        r"sampler 'needy' of plugin_of_three was not checked: it has no default for needy\.size\. .*leave_out=\["
-    )
+    unchecked = r"sampler 'needy' of plugin_of_three was not checked: it has no default for needy\.size\. .*leave_out=\["
     with pytest.raises(UsageError, match=unchecked):
         testing.check_plugin("plugin_of_three")
     outcomes = testing.check_plugin("plugin_of_three", leave_out=["needy"])
@@ -54,11 +57,18 @@ def test_check_plugin_checks_all_that_is_not_left_out(tmp_path: Path, monkeypatc
     assert checked == {"'halve'", "'watch'"}
     given = testing.check_plugin("plugin_of_three", options={"needy": {"size": 3}})
     assert {o.component.split()[1] for o in given if o.status == "ok"} == checked | {"'needy'"}
-    with pytest.raises(UsageError, match=r"'neady', and no component is called so; did you mean 'needy'\?"):
+    with pytest.raises(
+        UsageError, match=r"'neady', and no component is called so; did you mean 'needy'\?"
+    ):
         testing.check_plugin("plugin_of_three", options={"neady": {"size": 3}})
-    with pytest.raises(UsageError, match=r"leave_out has 'neady', and no component is called so; did you mean 'needy'"):
+    with pytest.raises(
+        UsageError,
+        match=r"leave_out has 'neady', and no component is called so; did you mean 'needy'",
+    ):
         testing.check_plugin("plugin_of_three", leave_out=["neady"])
-    with pytest.raises(PipelineError, match=r"'needy': 2 faults\n.*sise: unknown key; did you mean"):
+    with pytest.raises(
+        PipelineError, match=r"'needy': 2 faults\n.*sise: unknown key; did you mean"
+    ):
         testing.check_plugin("plugin_of_three", options={"needy": {"sise": 3}})
 
 
@@ -75,6 +85,7 @@ def test_options_that_do_not_fit_are_the_callers_fault() -> None:
         testing.check_sampler(needy, plugin=LIGHT)
 
 
+@pytest.mark.slow
 def test_check_plugin_takes_names_and_refuses_what_is_none() -> None:
     assert {o.component for o in testing.check_plugin("textgen_builtins.observers.plugin")} == {
         f"observer {name!r} of textgen-engine"
@@ -83,4 +94,4 @@ def test_check_plugin_takes_names_and_refuses_what_is_none() -> None:
     with pytest.raises(PluginError, match=r"not marked with @textgen.hookimpl"):
         testing.check_plugin(type("Unmarked", (), {"textgen_samplers": staticmethod(list)}))
     with pytest.raises(UsageError, match=r"offers no component, so there is nothing to check"):
-        testing.check_plugin(type("Empty", (), {"textgen_samplers": staticmethod(hookimpl(lambda: []))}))  # noqa: PIE807
+        testing.check_plugin(type("Empty", (), {"textgen_samplers": staticmethod(hookimpl(list))}))

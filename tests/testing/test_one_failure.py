@@ -68,20 +68,31 @@ def test_one_fault_is_one_failure_and_says_where(kind: str, component: Component
 @pytest.mark.parametrize(
     ("kind", "anchor"),
     [
-        *[("observer", "observer-run"), ("tokenizer", "tokenizer-vocabulary"), ("trainer", "trainer-data")],
+        *[
+            ("observer", "observer-run"),
+            ("tokenizer", "tokenizer-vocabulary"),
+            ("trainer", "trainer-data"),
+        ],
         ("command", "command-build"),
     ],
 )
 def test_what_all_else_needs_is_checked_once(kind: str, anchor: str) -> None:
     announced: list[str] = []
     outcomes = outcomes_of(kind, GOOD[kind], announced.append)
-    assert [each.status for each in outcomes if each.statement and each.statement.anchor == anchor] == ["ok"]
+    assert [
+        each.status for each in outcomes if each.statement and each.statement.anchor == anchor
+    ] == ["ok"]
     assert sum(each.endswith(f": {anchor}") for each in announced) == 1
 
 
 def test_a_method_that_is_missing_is_named() -> None:
-    (failed,), _ = failed_and_skipped("model", offered(type("Unloadable", (GoodModel,), {"load_tensors": None})))
-    assert failed == ("component-methods", "what is built is of type Unloadable, which has no method 'load_tensors'")
+    (failed,), _ = failed_and_skipped(
+        "model", offered(type("Unloadable", (GoodModel,), {"load_tensors": None}))
+    )
+    assert failed == (
+        "component-methods",
+        "what is built is of type Unloadable, which has no method 'load_tensors'",
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,7 +110,9 @@ def test_printing_is_caught_and_kept_off_stdout(
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("given", "said"), [(None, "None; is a `return` missing?"), ([[0.0]], "a list")])
+@pytest.mark.parametrize(
+    ("given", "said"), [(None, "None; is a `return` missing?"), ([[0.0]], "a list")]
+)
 def test_what_is_no_array_is_called_what_it_is(given: Any, said: str) -> None:
     def build(config: Any, context: Any) -> Any:
         return lambda logits, history: given
@@ -126,11 +139,17 @@ class UntypedConfig:
     ("config", "anchor", "said"),
     [
         (RefusedConfig, "component-record", "the default of size: must be >= 1"),
-        (UntypedConfig, "component-record", "size has no type; declare it as in `size: int = option(…)`"),
+        (
+            UntypedConfig,
+            "component-record",
+            "size has no type; declare it as in `size: int = option(…)`",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_used_is_one_failure(config: type, anchor: str, said: str) -> None:
-    failed, _ = failed_and_skipped("sampler", Component("odd", config, lambda config, context: GoodSampler(context)))
+    failed, _ = failed_and_skipped(
+        "sampler", Component("odd", config, lambda config, context: GoodSampler(context))
+    )
     assert failed[0][0] == anchor
     assert said in failed[0][1]
     assert {at for at, _ in failed} <= {anchor, "component-options"}
@@ -150,10 +169,25 @@ def test_nan_is_accused_of_nothing_but_nan(kind: str, component: Component) -> N
     ("kind", "component", "anchor", "unasked"),
     [
         ("sampler", offered(NoisySampler), "sampler-deterministic", {"rows", "torch", "threads"}),
-        ("model", with_decoder(NoisyDecoder), "model-deterministic", {"rows", "decoders", "stepwise", "state"}),
-        ("model", with_decoder(NoisyExtendDecoder), "model-deterministic", {"rows", "decoders", "stepwise"}),
+        (
+            "model",
+            with_decoder(NoisyDecoder),
+            "model-deterministic",
+            {"rows", "decoders", "stepwise", "state"},
+        ),
+        (
+            "model",
+            with_decoder(NoisyExtendDecoder),
+            "model-deterministic",
+            {"rows", "decoders", "stepwise"},
+        ),
         ("model", with_decoder(MeanDecoder), "model-rows", {"decoders", "state-rows"}),
-        ("model", with_decoder(HalfDecoder), "model-dtype", {"rows", "decoders", "saved", "finite"}),
+        (
+            "model",
+            with_decoder(HalfDecoder),
+            "model-dtype",
+            {"rows", "decoders", "saved", "finite"},
+        ),
         ("trainer", offered(DictStateTrainer), "trainer-state-form", {"resumes", "finished"}),
         ("corpus", offered(OtherEachTimeCorpus), "corpus-again", {"readers"}),
     ],
@@ -199,7 +233,9 @@ def test_what_hypothesis_says_of_a_component_that_is_not_deterministic_is_put_pl
 
     failed, _ = failed_and_skipped("sampler", offered(NowAndThen))
     plain = "did not give the same twice: the component, or the machine, is not deterministic; once it raised"
-    assert any(f"the check {anchor} {plain} RuntimeError: not now" in said for anchor, said in failed)
+    assert any(
+        f"the check {anchor} {plain} RuntimeError: not now" in said for anchor, said in failed
+    )
     assert "laky" not in str(failed)
 
 
@@ -218,10 +254,16 @@ def test_so_is_what_it_says_of_a_component_that_changes_which_examples_are_drawn
 
     @strategies.composite
     def changing(draw: strategies.DrawFn, low: int, high: int) -> int:
-        return draw(integers(low, high)) if Counted.odd else round(draw(strategies.floats(low, high)))
+        return (
+            draw(integers(low, high)) if Counted.odd else round(draw(strategies.floats(low, high)))
+        )
 
     monkeypatch.setattr(strategies, "integers", changing)
-    (failure,) = [each.failure for each in outcomes_of("sampler", offered(Counted)) if each.failure is not None]
+    (failure,) = [
+        each.failure
+        for each in outcomes_of("sampler", offered(Counted))
+        if each.failure is not None
+    ]
     assert isinstance(failure.__cause__, FlakyStrategyDefinition)
     plain = "did not give the same twice: the component, or the machine, is not deterministic"
     assert failure.seen == f"the check {failure.statement.anchor} {plain}"

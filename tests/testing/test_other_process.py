@@ -148,7 +148,10 @@ def caught(plugin: Path, text: str, **arguments: Any) -> ContractFailure:
 def test_what_depends_on_the_hash_seed_is_caught(plugin: Path, text: str, seen: str) -> None:
     failure = caught(plugin, text)
     assert failure.statement.anchor == "component-process"
-    assert failure.seen == f"{seen} differs from one process to the next, as the order of a set of str does"
+    assert (
+        failure.seen
+        == f"{seen} differs from one process to the next, as the order of a set of str does"
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,15 +181,23 @@ def test_what_an_import_does_to_the_process_is_caught(plugin: Path, lines: str, 
 @pytest.mark.parametrize(
     ("lines", "seen"),
     [
-        ("import os\n        os.environ['NUMBER_OF_BUILDS'] = '1'", "the environment (NUMBER_OF_BUILDS)"),
+        (
+            "import os\n        os.environ['NUMBER_OF_BUILDS'] = '1'",
+            "the environment (NUMBER_OF_BUILDS)",
+        ),
         ("import logging\n        logging.basicConfig(level=10, force=True)", "logging"),
         ("import warnings\n        warnings.simplefilter('ignore')", "the warning filters"),
-        ("import signal\n        signal.signal(signal.SIGTERM, signal.SIG_IGN)", "the signal handlers"),
+        (
+            "import signal\n        signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+            "the signal handlers",
+        ),
         ("import torch\n        torch.set_num_threads(1)", "the number of torch's threads"),
     ],
     ids=["environment", "logging", "warnings", "signals", "threads"],
 )
-def test_what_is_set_to_the_same_value_each_time_is_caught(plugin: Path, lines: str, seen: str) -> None:
+def test_what_is_set_to_the_same_value_each_time_is_caught(
+    plugin: Path, lines: str, seen: str
+) -> None:
     """The second of two builds in one process changes nothing any more."""
     with process_as_it_was():
         failure = caught(plugin, f"{SAMPLER}    def begin(self):\n        {lines}\n")
@@ -207,7 +218,11 @@ def process_as_it_was() -> Iterator[None]:
     """Put back what the plugins of these tests set."""
     import torch
 
-    root, threads, handler = logging.getLogger(), torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    root, threads, handler = (
+        logging.getLogger(),
+        torch.get_num_threads(),
+        signal.getsignal(signal.SIGTERM),
+    )
     level, handlers = root.level, list(root.handlers)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv("NUMBER_OF_BUILDS", "0")
@@ -218,6 +233,7 @@ def process_as_it_was() -> Iterator[None]:
     signal.signal(signal.SIGTERM, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "seen"),
     [
@@ -238,20 +254,21 @@ def test_what_blocks_where_no_signal_helps_is_ended(plugin: Path, lines: str, se
 
 def test_an_import_that_blocks_is_ended(plugin: Path) -> None:
     failure = caught(plugin, "import threading\nthreading.Event().wait()\n", time_limit=0.5)
-    seen = (
-        rf"importing {plugin.stem} had not ended after 0\.5 s, in which it had 0\.\d s of CPU time \({plugin.name}:2\)"
-    )
+    seen = rf"importing {plugin.stem} had not ended after 0\.5 s, in which it had 0\.\d s of CPU time \({plugin.name}:2\)"
     assert re.fullmatch(seen, failure.seen)
 
 
 def test_a_file_that_is_left_is_caught(plugin: Path) -> None:
-    lines = "    def begin(self):\n        import tempfile\n        tempfile.mkdtemp(prefix='kept-')\n"
+    lines = (
+        "    def begin(self):\n        import tempfile\n        tempfile.mkdtemp(prefix='kept-')\n"
+    )
     failure = caught(plugin, SAMPLER + lines)
     assert failure.statement.anchor == "component-leaks"
     assert "it left kept-" in failure.seen
     assert failure.seen.endswith("in the folder for temporary files")
 
 
+@pytest.mark.slow
 def test_a_check_has_an_end_in_any_thread() -> None:
     def check() -> str:
         with pytest.raises(ContractFailure) as error:
@@ -260,7 +277,10 @@ def test_a_check_has_an_end_in_any_thread() -> None:
 
     with ThreadPoolExecutor(1) as threads:
         seen = threads.submit(check).result()
-    assert re.match(r"the check sampler-shape had not ended after 3 s, in which it had \d\.\d s of CPU time \(", seen)
+    assert re.match(
+        r"the check sampler-shape had not ended after 3 s, in which it had \d\.\d s of CPU time \(",
+        seen,
+    )
     assert Path(seen.rpartition("(")[2].partition(":")[0]).name == "samplers.py"
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from checking import PLUGIN, ROOT
 
 FIXTURES = """
@@ -43,6 +44,7 @@ def test_runs(tiny_pipeline, run_pipeline, textgen_plugins, tiny_corpus, tmp_pat
 LOADED = "import sys\ndef test_light():\n    assert not {'torch', 'numpy', 'hypothesis'} & set(sys.modules)\n"
 
 
+@pytest.mark.slow
 def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path: Path) -> None:
     (tmp_path / "test_a_light.py").write_text(LOADED)
     (tmp_path / "test_fixtures.py").write_text(FIXTURES)
@@ -76,11 +78,14 @@ def test_pytest_finds_the_fixtures_by_itself() -> None:
     assert '[project.entry-points.pytest11]\ntextgen = "textgen.testing.pytest_plugin"\n' in project
 
 
+@pytest.mark.slow
 def test_pytest_shows_the_test_and_the_component_and_not_the_suite(tmp_path: Path) -> None:
     (tmp_path / "plugin_of_one.py").write_text(PLUGIN.replace("logits * 0.5", "logits[:, 1:]"))
     test = "from textgen.testing import check_plugin\ndef test_contracts():\n    check_plugin('plugin_of_one')\n"
     (tmp_path / "test_one.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_one.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300, check=False
+    )
     assert "seen: logits (2, 36) came back as (2, 35)" in done.stdout
     assert len(done.stdout.splitlines()) < 20

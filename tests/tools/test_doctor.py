@@ -22,7 +22,9 @@ PACKAGES = Path(__file__).parents[1] / "packages"
 def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Packages of tests/packages, each installed in a folder of its own."""
     folder = tmp_path_factory.mktemp("doctor")
-    return {name: install(PACKAGES / f"textgen-{name}", folder) for name in ("broken", "clash", "shout")}
+    return {
+        name: install(PACKAGES / f"textgen-{name}", folder) for name in ("broken", "clash", "shout")
+    }
 
 
 def examined(folder: Path, *arguments: str, code: int = 0, **options: Any) -> dict[str, Any]:
@@ -71,11 +73,28 @@ def test_the_plain_report_says_the_same_for_people(tmp_path: Path, sites: dict[s
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"textgen   {metadata.version('textgen-engine')} for Python ")
-    starts = ("cores", "memory", "device", "threads", "cache", "folder", "plugin    char [textgen-engine ")
+    starts = (
+        "cores",
+        "memory",
+        "device",
+        "threads",
+        "cache",
+        "folder",
+        "plugin    char [textgen-engine ",
+    )
     for start in starts:
         assert any(line.startswith(start) for line in lines), start
-    assert any(line.startswith("plugin    shout [textgen-shout 1.2] ") and "sampler loud" in line for line in lines)
-    at = lines.index(next(line for line in lines if line.startswith("SERIOUS: plugin 'broken' (textgen-broken 0.3)")))
+    assert any(
+        line.startswith("plugin    shout [textgen-shout 1.2] ") and "sampler loud" in line
+        for line in lines
+    )
+    at = lines.index(
+        next(
+            line
+            for line in lines
+            if line.startswith("SERIOUS: plugin 'broken' (textgen-broken 0.3)")
+        )
+    )
     assert lines[at + 1].startswith("    upgrade or remove textgen-broken")
 
 
@@ -84,7 +103,9 @@ def test_it_loads_nothing_heavy(tmp_path: Path) -> None:
         pytest.skip("where there is a GPU, torch is asked for it")
     done = run_python("-X", "importtime", "-m", "textgen", "doctor", folder=tmp_path)
     assert done.returncode == 0, done.stdout
-    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    modules = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
+    }
     assert not {"torch", "numpy"} & modules
 
 
@@ -122,7 +143,11 @@ def test_a_gpu_is_named_with_its_memory(tmp_path: Path) -> None:
 def test_a_plugin_that_is_left_out_is_serious(tmp_path: Path, sites: dict[str, Path]) -> None:
     report = examined(tmp_path, code=1, site=[sites["broken"]])
     (broken,) = [plugin for plugin in report["plugins"] if plugin["name"] == "broken"]
-    assert (broken["distribution"], broken["version"], broken["components"]) == ("textgen-broken", "0.3", [])
+    assert (broken["distribution"], broken["version"], broken["components"]) == (
+        "textgen-broken",
+        "0.3",
+        [],
+    )
     assert "RuntimeError: the flux capacitor is not charged" in broken["left_out"]
     found = problem(report, "plugin 'broken' (textgen-broken 0.3) is left out: ")
     assert found["serious"]
@@ -130,16 +155,24 @@ def test_a_plugin_that_is_left_out_is_serious(tmp_path: Path, sites: dict[str, P
     assert "--no-plugin broken" in found["advice"]
 
 
-def test_a_plugin_that_the_user_leaves_out_is_no_problem(tmp_path: Path, sites: dict[str, Path]) -> None:
+def test_a_plugin_that_the_user_leaves_out_is_no_problem(
+    tmp_path: Path, sites: dict[str, Path]
+) -> None:
     report = examined(tmp_path, "--no-plugin", "broken", site=[sites["broken"]])
     assert "broken" not in {plugin["name"] for plugin in report["plugins"]}
 
 
 def test_a_clash_is_named(tmp_path: Path, sites: dict[str, Path]) -> None:
     report = examined(tmp_path, site=[sites["shout"], sites["clash"]])
-    clash = {"kind": "sampler", "name": "loud", "qualified_names": ["textgen-clash:loud", "textgen-shout:loud"]}
+    clash = {
+        "kind": "sampler",
+        "name": "loud",
+        "qualified_names": ["textgen-clash:loud", "textgen-shout:loud"],
+    }
     assert clash in report["clashes"]
-    assert not problem(report, "sampler 'loud' is offered by textgen-clash:loud, textgen-shout:loud")["serious"]
+    assert not problem(
+        report, "sampler 'loud' is offered by textgen-clash:loud, textgen-shout:loud"
+    )["serious"]
 
 
 def test_a_plugin_that_is_slow_to_import_is_named_with_its_time(tmp_path: Path) -> None:
@@ -148,7 +181,9 @@ def test_a_plugin_that_is_slow_to_import_is_named_with_its_time(tmp_path: Path) 
     (site / "textgen_slow-2.0.dist-info/METADATA").write_text(
         "Metadata-Version: 2.1\nName: textgen-slow\nVersion: 2.0\n"
     )
-    (site / "textgen_slow-2.0.dist-info/entry_points.txt").write_text("[textgen]\nslow = textgen_slow\n")
+    (site / "textgen_slow-2.0.dist-info/entry_points.txt").write_text(
+        "[textgen]\nslow = textgen_slow\n"
+    )
     (site / "textgen_slow.py").write_text("import time\nuntil = time.perf_counter() + 0.5\n")
     with (site / "textgen_slow.py").open("a") as file:
         file.write("while time.perf_counter() < until:\n    pass\n")
@@ -171,7 +206,9 @@ def test_more_threads_than_cores_are_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_number_of_threads_that_is_none_is_a_problem(tmp_path: Path) -> None:
-    assert problem(examined(tmp_path, extra={"OPENBLAS_NUM_THREADS": "all"}), "OPENBLAS_NUM_THREADS='all'")
+    assert problem(
+        examined(tmp_path, extra={"OPENBLAS_NUM_THREADS": "all"}), "OPENBLAS_NUM_THREADS='all'"
+    )
 
 
 def test_cores_are_those_that_the_process_may_use(tmp_path: Path) -> None:
@@ -197,10 +234,15 @@ def test_a_cache_that_cannot_be_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, where the folder should be")
     report = examined(tmp_path)
     assert not report["cache"]["writable"]
-    assert "TEXTGEN_CACHE_DIR" in problem(report, f"the cache {tmp_path / 'cache'} cannot be written to")["advice"]
+    assert (
+        "TEXTGEN_CACHE_DIR"
+        in problem(report, f"the cache {tmp_path / 'cache'} cannot be written to")["advice"]
+    )
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
 def test_a_folder_that_cannot_be_written_to_is_serious(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     try:
@@ -221,7 +263,10 @@ def test_what_textgen_needs_and_lacks_is_serious(tmp_path: Path) -> None:
     )
     (folder / "entry_points.txt").write_text(own.read_text("entry_points.txt") or "")
     report = examined(tmp_path, code=1, site=[tmp_path / "site"])
-    assert problem(report, "nobody-has-this is not installed")["advice"] == "pip install nobody-has-this"
+    assert (
+        problem(report, "nobody-has-this is not installed")["advice"]
+        == "pip install nobody-has-this"
+    )
 
 
 def test_its_help_says_when_it_fails(tmp_path: Path) -> None:
@@ -234,12 +279,18 @@ def test_a_broken_plugin_whose_files_are_edited_is_to_be_mended(tmp_path: Path) 
     for package in ("one", "two"):
         info = tmp_path / f"site/textgen_{package}-2.0.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: textgen-{package}\nVersion: 2.0\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: textgen-{package}\nVersion: 2.0\n"
+        )
         (info / "entry_points.txt").write_text(f"[textgen]\nsame = textgen_{package}\n")
     edited = tmp_path / "site/textgen_one-2.0.dist-info/direct_url.json"
-    edited.write_text(json.dumps({"url": (tmp_path / "my work").as_uri(), "dir_info": {"editable": True}}))
+    edited.write_text(
+        json.dumps({"url": (tmp_path / "my work").as_uri(), "dir_info": {"editable": True}})
+    )
     report = examined(tmp_path, site=[tmp_path / "site"], code=1)
-    advice = [problem["advice"] for problem in report["problems"] if "is left out" in problem["what"]]
+    advice = [
+        problem["advice"] for problem in report["problems"] if "is left out" in problem["what"]
+    ]
     assert advice == [
         f"fix it in {tmp_path / 'my work'}, remove it, or leave it out with --no-plugin textgen-one:same",
         "upgrade or remove textgen-two, or leave it out with --no-plugin textgen-two:same",

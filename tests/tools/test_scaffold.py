@@ -40,10 +40,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
     return written
 
 
+@pytest.mark.slow
 @each_kind
 def test_its_own_tests_pass(packages: dict[str, Written], kind: str) -> None:
     package = packages[kind]
-    done = run_with_torch("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=package.project, site=[package.site])
+    done = run_with_torch(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", folder=package.project, site=[package.site]
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
 
@@ -58,26 +61,41 @@ def changed(package: Written, folder: Path, *changes: tuple[str, str]) -> str:
         text = text.replace(old, new)
     module.write_text(text, encoding="utf-8")
     done = run_with_torch(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "contracts", folder=project, site=[project, package.site]
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "contracts",
+        folder=project,
+        site=[project, package.site],
     )
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_second_component_is_checked_too(packages: dict[str, Written], tmp_path: Path) -> None:
     first = '[Component("first-sampler", FirstSamplerConfig, build)]'
     more = f'{first[:-1]}, Component("other", FirstSamplerConfig, build)]'
     assert "1 passed" in changed(packages["sampler"], tmp_path, (first, more))
     wrong = f'{first[:-1]}, Component("other", FirstSamplerConfig, lambda c, x: lambda logits, history: None)]'
-    assert "sampler 'other' of textgen_first_sampler" in changed(packages["sampler"], tmp_path / "b", (first, wrong))
+    assert "sampler 'other' of textgen_first_sampler" in changed(
+        packages["sampler"], tmp_path / "b", (first, wrong)
+    )
 
 
-def test_a_hook_without_its_mark_fails_the_test(packages: dict[str, Written], tmp_path: Path) -> None:
+def test_a_hook_without_its_mark_fails_the_test(
+    packages: dict[str, Written], tmp_path: Path
+) -> None:
     said = changed(packages["sampler"], tmp_path, ("@hookimpl\n", ""))
     assert "textgen_samplers is not marked with @textgen.hookimpl" in said
 
 
 @each_kind
-def test_its_pipeline_runs_and_uses_it(packages: dict[str, Written], kind: str, tmp_path: Path) -> None:
+def test_its_pipeline_runs_and_uses_it(
+    packages: dict[str, Written], kind: str, tmp_path: Path
+) -> None:
     package = packages[kind]
     shutil.copy(package.project / "pipeline.toml", tmp_path)
     epochs = [] if kind == "trainer" else ["--set", "trainer.epochs=1"]
@@ -86,13 +104,20 @@ def test_its_pipeline_runs_and_uses_it(packages: dict[str, Written], kind: str, 
     assert done.stdout.strip()
     assert "warning" not in done.stderr
     if kind == "command":
-        done = run_textgen("first-command", "runs/pipeline", "--count", "3", folder=tmp_path, site=[package.site])
+        done = run_textgen(
+            "first-command", "runs/pipeline", "--count", "3", folder=tmp_path, site=[package.site]
+        )
         assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr
         source = (package.project / "textgen_first_command/command.py").read_text(encoding="utf-8")
-        assert "decode(np.array([token]))" in source  # ids are arrays, though some tokenizers take lists
+        assert (
+            "decode(np.array([token]))" in source
+        )  # ids are arrays, though some tokenizers take lists
     else:
         used = json.loads((tmp_path / "runs/pipeline/run.json").read_text())["components"]
-        assert f"textgen-first-{kind}" in {component["distribution"] for component in used} or kind == "observer"
+        assert (
+            f"textgen-first-{kind}" in {component["distribution"] for component in used}
+            or kind == "observer"
+        )
     if kind == "observer":
         assert (tmp_path / "runs/pipeline/first-observer.csv").is_file()
 
@@ -102,7 +127,11 @@ def test_plugins_lists_them_all(packages: dict[str, Written], tmp_path: Path) ->
     done = run_textgen("plugins", "--json", folder=tmp_path, site=sites)
     described = json.loads(done.stdout)
     assert described["quarantined"] == described["clashes"] == []
-    found = {c["kind"]: c for c in described["components"] if c["distribution"].startswith("textgen-first-")}
+    found = {
+        c["kind"]: c
+        for c in described["components"]
+        if c["distribution"].startswith("textgen-first-")
+    }
     assert set(found) == set(KINDS)
     for kind, package in packages.items():
         assert found[kind]["name"] == f"first-{kind}"
@@ -123,7 +152,9 @@ def test_what_is_written_is_clean(packages: dict[str, Written]) -> None:
 def test_what_is_written_is_typed(packages: dict[str, Written]) -> None:
     pytest.importorskip("mypy")
     folder = packages["model"].project.parent
-    done = run_python("-m", "mypy", "--strict", *(p.project for p in packages.values()), folder=folder)
+    done = run_python(
+        "-m", "mypy", "--strict", *(p.project for p in packages.values()), folder=folder
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -131,9 +162,17 @@ def test_what_is_written_is_typed(packages: dict[str, Written]) -> None:
 def test_every_file_is_filled_in(packages: dict[str, Written], kind: str) -> None:
     project = packages[kind].project
     files = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
-    assert {"pyproject.toml", "README.md", "LICENSE", "pipeline.toml", ".github/workflows/test.yml"} <= files
+    assert {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "pipeline.toml",
+        ".github/workflows/test.yml",
+    } <= files
     assert {f"tests/test_first_{kind}.py", f"textgen_first_{kind}/py.typed", ".gitignore"} <= files
-    for name in files - {name for name in files if "__pycache__" in name or name.startswith((".hypothesis", "runs"))}:
+    for name in files - {
+        name for name in files if "__pycache__" in name or name.startswith((".hypothesis", "runs"))
+    }:
         text = (project / name).read_text(encoding="utf-8")
         assert ".template" not in text
         assert "$" not in text.replace("${{ matrix.python }}", "").replace("```sh\n$", ""), name
@@ -157,9 +196,17 @@ def test_its_readme_says_what_a_list_of_observers_does(packages: dict[str, Writt
     project = packages["observer"].project
     readme = (project / "README.md").read_text(encoding="utf-8")
     assert readme.splitlines()[2].startswith("An observer for textgen")
-    assert packages["model"].project.joinpath("README.md").read_text(encoding="utf-8").splitlines()[2][:7] == "A model"
+    assert (
+        packages["model"]
+        .project.joinpath("README.md")
+        .read_text(encoding="utf-8")
+        .splitlines()[2][:7]
+        == "A model"
+    )
     for text in (readme, (project / "pipeline.toml").read_text(encoding="utf-8")):
-        assert text.count("[[observer]]") == 1  # one more beside the built-in ones, which need not be named
+        assert (
+            text.count("[[observer]]") == 1
+        )  # one more beside the built-in ones, which need not be named
 
 
 # Names.
@@ -190,7 +237,9 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     ],
 )
 def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str, said: str) -> None:
-    assert said in refused(run_textgen("new-plugin", "--kind", "sampler", "--", name, folder=tmp_path))
+    assert said in refused(
+        run_textgen("new-plugin", "--kind", "sampler", "--", name, folder=tmp_path)
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,7 +250,9 @@ def test_a_command_may_not_hide_one_of_textgens_own(tmp_path: Path) -> None:
 
 def test_a_kind_that_there_is_not_is_refused(tmp_path: Path) -> None:
     done = run_textgen("new-plugin", "textgen-x", "--kind", "smapler", folder=tmp_path)
-    assert "invalid value for '--kind': 'smapler' is not one of 'corpus', 'tokenizer', " in refused(done)
+    assert "invalid value for '--kind': 'smapler' is not one of 'corpus', 'tokenizer', " in refused(
+        done
+    )
     unsaid = run_textgen("new-plugin", "textgen-x", folder=tmp_path)
     assert "missing option '--kind'. Choose from: corpus, tokenizer, model, " in refused(unsaid)
 

@@ -47,7 +47,9 @@ class _Group(click.Group):
         offer = ctx.obj.plugins().find("command", name)
         if isinstance(offer, Offer):
             return self._build(offer, ctx.obj)
-        if any(other.component.name == name for other in ctx.obj.plugins().offers("command")):  # of several plugins
+        if any(
+            other.component.name == name for other in ctx.obj.plugins().offers("command")
+        ):  # of several plugins
             raise click.UsageError(f"{offer.expected}; {offer.hint}", ctx)
         return None
 
@@ -72,17 +74,26 @@ class _Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = {name: self.get_command(ctx, name) for name in COMMANDS}
-        rows = [(name, command.get_short_help_str(200)) for name, command in own.items() if command is not None]
+        rows = [
+            (name, command.get_short_help_str(200))
+            for name, command in own.items()
+            if command is not None
+        ]
         offered = sorted(self._offered(ctx.obj).items())
         with formatter.section("Commands"):
-            formatter.write_dl([*rows, *((name, offer.component.summary) for name, offer in offered)])
+            formatter.write_dl(
+                [*rows, *((name, offer.component.summary) for name, offer in offered)]
+            )
 
     def _offered(self, context: CommandContext) -> dict[str, Offer]:
         """What plugins offer, by the name to write. None of it is built: a command may need large libraries."""
         offers = context.plugins().offers("command")
         names = [offer.name for offer in offers]
         plain = [names.count(name) == 1 and name not in COMMANDS for name in names]
-        return {o.name if is_plain else o.qualified_name: o for o, is_plain in zip(offers, plain, strict=True)}
+        return {
+            o.name if is_plain else o.qualified_name: o
+            for o, is_plain in zip(offers, plain, strict=True)
+        }
 
     def _meant(self, ctx: click.Context, word: str) -> str:
         """What somebody may have meant who wrote `word` where a command stands."""
@@ -103,7 +114,9 @@ class _Group(click.Group):
         built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins())
         made = checks.build(Choice(offer.name, offer, offer.component.config()), built)
         if not isinstance(made, click.Command):
-            raise checks.blame(offer, f"built {type(made).__name__}, and must build a click.Command")
+            raise checks.blame(
+                offer, f"built {type(made).__name__}, and must build a click.Command"
+            )
         return made
 
 
@@ -116,7 +129,9 @@ def _context_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, is_eager=True, callback=keep, expose_value=False, **attributes)
 
 
-@click.command(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @_context_option(
     *("--no-plugin", "disable"),
     multiple=True,
@@ -162,7 +177,9 @@ def main(args: list[str] | None = None) -> None:
         code = 128 + signal.SIGINT
     if code > 128:
         with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one ends the process without a word
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # another one ends the process without a word
     sys.exit(code)
 
 

@@ -55,5 +55,10 @@ def _check_installed(names: Iterable[str]) -> None:
     plugins = [found.plugin for found in discovery.installed()]
     for name in names:
         if not any(discovery.is_among(plugin, [name]) for plugin in plugins):
-            hint = nearest(name, {known for plugin in plugins for known in (plugin.name, plugin.distribution)})
-            raise UsageError(f"--no-plugin: no plugin or package that is installed is called {name!r}", suggestion=hint)
+            hint = nearest(
+                name, {known for plugin in plugins for known in (plugin.name, plugin.distribution)}
+            )
+            raise UsageError(
+                f"--no-plugin: no plugin or package that is installed is called {name!r}",
+                suggestion=hint,
+            )

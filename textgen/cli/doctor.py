@@ -14,7 +14,10 @@ from textgen.visible import byte_count
 
 @click.command("doctor")
 @click.option(
-    "--torch", "import_torch", is_flag=True, help="Import torch to ask it, even where no GPU driver is found."
+    "--torch",
+    "import_torch",
+    is_flag=True,
+    help="Import torch to ask it, even where no GPU driver is found.",
 )
 @json_option
 @click.pass_context
@@ -33,7 +36,9 @@ def command(ctx: click.Context, import_torch: bool, as_json: bool) -> None:
         for line in _lines(report):
             click.echo(line)
     if any(problem["serious"] for problem in report["problems"]):
-        raise SystemExit(1)  # click's own exit keeps its code to itself where errors are ours to report
+        raise SystemExit(
+            1
+        )  # click's own exit keeps its code to itself where errors are ours to report
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -55,14 +60,20 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     if not report["devices"]:
         yield f"device    cpu ({'no GPU that torch can use' if report['driver'] else 'no driver for a GPU was found'})"
     of_torch = threads.pop("torch")
-    named = [f"{name}{' not set' if value is None else f'={value}'}" for name, value in threads.items()]
+    named = [
+        f"{name}{' not set' if value is None else f'={value}'}" for name, value in threads.items()
+    ]
     yield "threads   " + ", ".join([*named, *([] if of_torch is None else [f"torch {of_torch}"])])
     for name, more in (("cache", "size"), ("folder", "free")):
         folder = report[name]
         writable = "writable" if folder["writable"] else "not writable"
         yield f"{name:10}{folder['path']}: {writable}, {byte_count(folder[more])}{' free' * (more == 'free')}"
     for plugin in report["plugins"]:
-        health = f"left out: {plugin['left_out']}" if plugin["left_out"] else ", ".join(plugin["components"])
+        health = (
+            f"left out: {plugin['left_out']}"
+            if plugin["left_out"]
+            else ", ".join(plugin["components"])
+        )
         who = f"{plugin['name']} [{plugin['distribution']} {plugin['version']}]"
         yield f"plugin    {who} {plugin['milliseconds']:.0f} ms: {health}"
     yield "" if report["problems"] else "\nnothing is wrong"

@@ -22,7 +22,15 @@ _ONE_ARGUMENT: Final = {
     **dict.fromkeys(("run", "show"), "a key of the pipeline is changed with --set KEY=VALUE"),
 }
 _UNWRITABLE: Final = (
-    *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.EMFILE, errno.ENAMETOOLONG),
+    *(
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EISDIR,
+        errno.EMFILE,
+        errno.ENAMETOOLONG,
+    ),
     *(errno.ENFILE, errno.ENOSPC, errno.EPERM, errno.EROFS),
 )
 
@@ -48,10 +56,16 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
-        click.echo(f"textgen: error: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
+        click.echo(
+            f"textgen: error: cannot write {error.filename or 'the output'}: {error.strerror}",
+            err=True,
+        )
         _leave_stdout()
         return 1
-    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
+    if (
+        isinstance(error, UnicodeEncodeError)
+        and error.encoding == sys.getfilesystemencoding() != "utf-8"
+    ):
         name = f"{error.object!r} cannot be a file's name where those are {error.encoding}, as in this locale"
         click.echo(f"textgen: error: {name}; set PYTHONUTF8=1", err=True)
         return 2
@@ -64,7 +78,9 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
         return error.exit_code
     if not debug:
         traceback.print_exception(error)
-    click.echo("textgen: this is a bug in textgen or a plugin; the traceback above says where", err=True)
+    click.echo(
+        "textgen: this is a bug in textgen or a plugin; the traceback above says where", err=True
+    )
     return 1
 
 
@@ -83,7 +99,9 @@ def worded(error: TextgenError, context: CommandContext) -> str:
     except TextgenError:  # the plugins are what is wrong, and some commands take options of theirs
         parameters = context.command.params
     options = {p.name: p.opts[0] for p in parameters if isinstance(p, click.Option)}
-    return error.worded(lambda argument: re.sub(r"^\w+", lambda name: options.get(name[0], name[0]), argument))
+    return error.worded(
+        lambda argument: re.sub(r"^\w+", lambda name: options.get(name[0], name[0]), argument)
+    )
 
 
 def _usage(error: click.ClickException, context: CommandContext) -> str:
@@ -112,7 +130,11 @@ def _no_such_option(error: click.NoSuchOption) -> str:
     """Which option there is not, and the one that may have been meant: click's own list of those is not a sentence."""
     from textgen.suggest import nearest
 
-    known = [] if error.ctx is None else [name[2:] for name in _option_names(error.ctx) if name.startswith("--")]
+    known = (
+        []
+        if error.ctx is None
+        else [name[2:] for name in _option_names(error.ctx) if name.startswith("--")]
+    )
     hint = nearest(error.option_name.lstrip("-"), known).replace("'", "'--", 1)
     return f"there is no option {error.option_name}" + (f"; {hint}" if hint else "")
 

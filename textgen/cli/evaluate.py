@@ -35,7 +35,9 @@ class _TextPath(click.Path):
 @click.command("evaluate")
 @click.argument("run", type=click.Path())
 @click.argument("file", type=_TextPath(exists=True, allow_dash=True))
-@click.option("--encoding", default="auto", show_default=True, help="How the file is encoded; auto finds out.")
+@click.option(
+    "--encoding", default="auto", show_default=True, help="How the file is encoded; auto finds out."
+)
 @click.option(
     "--documents",
     type=click.Choice(["none", "file", "line", "jsonl"]),
@@ -53,7 +55,14 @@ class _TextPath(click.Path):
 @device_option
 @click.pass_obj
 def command(
-    context: Any, /, run: str, file: str, page: str | None, as_json: bool, device: str, **options: str | None
+    context: Any,
+    /,
+    run: str,
+    file: str,
+    page: str | None,
+    as_json: bool,
+    device: str,
+    **options: str | None,
 ) -> None:
     """Measure how well the model of a run predicts a text file.
 
@@ -79,7 +88,11 @@ def command(
 
             blocks = generator.score_tokens(pieces())
             _write_page(page, surprise_page(blocks, generator.tokenizer, Path(name).name, pieces()))
-    bound = " at least: the spelling of what is outside the vocabulary is not counted" if score.unknown_tokens else ""
+    bound = (
+        " at least: the spelling of what is outside the vocabulary is not counted"
+        if score.unknown_tokens
+        else ""
+    )
     lines = (
         f"loss                {score.loss:.4f} nats per token",
         f"perplexity          {score.perplexity:.4f}",
@@ -124,14 +137,21 @@ def _readable_twice(file: str) -> Iterator[str]:
     if file != "-" and (Path(file).is_char_device() or Path(file).is_block_device()):
         raise UsageError(f"{file} is a device, which may have no end; give a file, or - for stdin")
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        with Path(folder, "stdin" if file == "-" else "text").open("wb") as copy, click.open_file(file, "rb") as read:
+        with (
+            Path(folder, "stdin" if file == "-" else "text").open("wb") as copy,
+            click.open_file(file, "rb") as read,
+        ):
             shutil.copyfileobj(read, copy)
         yield copy.name
 
 
 def _reading(corpus: Mapping[str, Any], options: Mapping[str, str | None]) -> dict[str, str]:
     """How to read the text: documents as in the run's corpus, if that is of files, and as the options say."""
-    own = {key: corpus[key] for key in ("documents", "field") if corpus["type"] == "file" and key in corpus}
+    own = {
+        key: corpus[key]
+        for key in ("documents", "field")
+        if corpus["type"] == "file" and key in corpus
+    }
     return own | {key: value for key, value in options.items() if value is not None}
 
 
@@ -141,19 +161,25 @@ def _with_progress(pieces: Iterator[CorpusPiece], file: str) -> Iterator[CorpusP
 
     size = Path(file).stat().st_size if Path(file).is_file() else None
     hidden = not sys.stderr.isatty()
-    with tqdm(total=size, file=sys.stderr, unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
+    with tqdm(
+        total=size, file=sys.stderr, unit="B", unit_scale=True, leave=False, disable=hidden
+    ) as bar:
         for piece in pieces:
             yield piece
             if isinstance(piece, str):
                 bar.update(len(piece.encode("utf-8", "replace")))
 
 
-def _read(engine: Engine, path: str, name: str, options: Mapping[str, str]) -> Iterator[CorpusPiece]:
+def _read(
+    engine: Engine, path: str, name: str, options: Mapping[str, str]
+) -> Iterator[CorpusPiece]:
     """The text at a path in pieces, with errors that name what was given and the options of this command."""
     try:
         yield from engine.read_corpus({"type": "file", "path": path, **options})
     except PipelineError as error:
-        faults = [attrs.evolve(fault, path=fault.path.removeprefix("corpus.")) for fault in error.faults]
+        faults = [
+            attrs.evolve(fault, path=fault.path.removeprefix("corpus.")) for fault in error.faults
+        ]
         raise UsageError(faults=faults) from error
     except CorpusError as error:
         if error.path == Path(path):  # of stdin, that is the copy

@@ -20,21 +20,30 @@ from textgen.cli.request_options import RequestCommand, request_options
     help="The text to continue. May be given several times. Without one, it is what is piped in on stdin; on a "
     "terminal, a session opens.",
 )
-@click.option("--prompt-file", type=readable_file, metavar="FILE", help="Continue the text of a file; '-' is stdin.")
+@click.option(
+    "--prompt-file",
+    type=readable_file,
+    metavar="FILE",
+    help="Continue the text of a file; '-' is stdin.",
+)
 @click.option(
     "--prompts-file",
     type=readable_file,
     metavar="FILE",
     help="Continue each line of a file; '-' is stdin. Empty lines are skipped.",
 )
-@click.option("--n", "-n", default=1, show_default=True, help="How many continuations of each prompt.")
+@click.option(
+    "--n", "-n", default=1, show_default=True, help="How many continuations of each prompt."
+)
 @click.option(
     "--index",
     default=0,
     show_default=True,
     help="Index of the first text, as JSON lines have it: of the texts of one seed, which.",
 )
-@click.option("--batch-size", default=256, show_default=True, help="How many texts to work on at once.")
+@click.option(
+    "--batch-size", default=256, show_default=True, help="How many texts to work on at once."
+)
 @click.option("--greedy", is_flag=True, help="Always the most likely token: --temperature 0.")
 @click.option("--stream", "as_stream", is_flag=True, help="Print the text as it comes.")
 @click.option(
@@ -44,14 +53,28 @@ from textgen.cli.request_options import RequestCommand, request_options
     help="Text, or JSON lines. For a file: > FILE",
 )
 @click.option(
-    "--logprobs", type=int, metavar="K", help="With JSON lines: log-probabilities of each token and the K likeliest."
+    "--logprobs",
+    type=int,
+    metavar="K",
+    help="With JSON lines: log-probabilities of each token and the K likeliest.",
 )
-@click.option("--novelty", is_flag=True, help="Report how much of the text is copied from the training corpus.")
-@click.option("--save-state", type=click.Path(), metavar="FILE", help="Save where the text ends, to resume there.")
+@click.option(
+    "--novelty",
+    is_flag=True,
+    help="Report how much of the text is copied from the training corpus.",
+)
+@click.option(
+    "--save-state",
+    type=click.Path(),
+    metavar="FILE",
+    help="Save where the text ends, to resume there.",
+)
 @click.option("--load-state", type=readable_file, metavar="FILE", help="Resume from a saved state.")
 @device_option
 @click.pass_obj
-def command(context: Any, /, run: str, device: str, greedy: bool, options: dict[str, Any], **arguments: Any) -> None:
+def command(
+    context: Any, /, run: str, device: str, greedy: bool, options: dict[str, Any], **arguments: Any
+) -> None:
     """Continue a prompt with the model of a run directory.
 
     RUN is the directory that `textgen run` made, such as runs/my.

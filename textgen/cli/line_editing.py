@@ -26,12 +26,20 @@ def line_editing(commands: Sequence[str], options: Sequence[str]) -> Iterator[No
     readline.set_completer_delims(" \t=")
     readline.set_completer(_completer(commands, options))
     # libedit, which some platforms have in place of readline, binds keys in its own words.
-    readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
-    for setting in ("input-meta on", "output-meta on", "convert-meta off"):  # in a C locale, bytes of UTF-8 are no keys
+    readline.parse_and_bind(
+        "bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete"
+    )
+    for setting in (
+        "input-meta on",
+        "output-meta on",
+        "convert-meta off",
+    ):  # in a C locale, bytes of UTF-8 are no keys
         readline.parse_and_bind(f"set {setting}")
     file = _history_file()
     if file is not None:
-        with contextlib.suppress(OSError):  # there is none yet, or it cannot be read: a session works without
+        with contextlib.suppress(
+            OSError
+        ):  # there is none yet, or it cannot be read: a session works without
             readline.read_history_file(file)
     try:
         yield

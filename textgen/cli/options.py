@@ -14,7 +14,18 @@ from textgen.errors import UsageError
 from textgen.suggest import nearest
 
 _BEGINNING = 1 << 16  # bytes that tell what a file is
-_TEXT_SUFFIXES = (".txt", ".text", ".md", ".jsonl", ".rst", ".csv", ".html", ".pdf", ".epub", ".docx")
+_TEXT_SUFFIXES = (
+    ".txt",
+    ".text",
+    ".md",
+    ".jsonl",
+    ".rst",
+    ".csv",
+    ".html",
+    ".pdf",
+    ".epub",
+    ".docx",
+)
 
 set_option = click.option(
     "--set",
@@ -25,13 +36,19 @@ set_option = click.option(
     help="Override a key of the pipeline, as in trainer.epochs=5. May be given several times.",
 )
 device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="NAME", help='"auto", "cpu", "cuda", "cuda:N" or "mps".'
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help='"auto", "cpu", "cuda", "cuda:N" or "mps".',
 )
 readable_file = click.Path(exists=True, dir_okay=False, allow_dash=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def check_output(option: str, given: str, what: str, is_one: Callable[[bytes], bool], *, in_run: bool) -> None:
+def check_output(
+    option: str, given: str, what: str, is_one: Callable[[bytes], bool], *, in_run: bool
+) -> None:
     """Raise UsageError, before any work, where a file cannot be written or would destroy something.
 
     A file that is there is replaced only if its beginning is that of `what`. A new one stays out of the folders of a
@@ -42,17 +59,23 @@ def check_output(option: str, given: str, what: str, is_one: Callable[[bytes], b
         if not given or path.is_dir():
             raise UsageError(f"{option} expects the name of a file, given {given!r}")
     except OSError as error:  # a name that is too long
-        raise UsageError(f"{option} {given} cannot be written: {error.strerror or error}") from error
+        raise UsageError(
+            f"{option} {given} cannot be written: {error.strerror or error}"
+        ) from error
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"{given} cannot be written: the folder {path.parent} does not exist")
     if os.path.exists(given):
         if not (path.is_file() and is_one(_beginning(path))):
-            raise UsageError(f"{given} exists and is not a {what}; {option} does not replace it: give another name")
+            raise UsageError(
+                f"{given} exists and is not a {what}; {option} does not replace it: give another name"
+            )
         return
     for run in (folder, *folder.parents):
         if (run / "run.json").is_file() and not (in_run and run == folder):
-            raise UsageError(f"{given} would be among the files of the run {run}; give {option} another place")
+            raise UsageError(
+                f"{given} would be among the files of the run {run}; give {option} another place"
+            )
 
 
 def check_state_output(option: str, given: str) -> None:
@@ -84,7 +107,9 @@ def check_pipeline(given: str) -> None:
         )
     writes = f"textgen init {quoted} writes a pipeline for it"
     if path.is_dir():
-        raise UsageError(f"{given}: cannot be read: it is a folder; if there are texts in it, {writes}")
+        raise UsageError(
+            f"{given}: cannot be read: it is a folder; if there are texts in it, {writes}"
+        )
     if path.is_file() and path.suffix.lower() in _TEXT_SUFFIXES:
         raise UsageError(f"{given} is a text, and a pipeline file is wanted; {writes}")
     if not path.exists() and Path(f"{given}.toml").is_file():
@@ -106,13 +131,22 @@ def check_run(given: str, command: str) -> None:
     there = (made / "run.json").is_file()
     meant = f"did you mean textgen {command} {shlex.quote(str(made))}?"
     if not path.exists():
-        near = "" if there else nearest(str(path), _runs_in(path.parent)) or nearest(str(made), _runs_in(made.parent))
-        raise UsageError(f"there is no run directory {given}; {meant if there else near or 'textgen run makes one'}")
+        near = (
+            ""
+            if there
+            else nearest(str(path), _runs_in(path.parent))
+            or nearest(str(made), _runs_in(made.parent))
+        )
+        raise UsageError(
+            f"there is no run directory {given}; {meant if there else near or 'textgen run makes one'}"
+        )
     if path.suffix.lower() == ".toml" and not there:
         meant = f"textgen run {shlex.quote(given)} trains its model, and says where it is"
     elif not there:
         meant = f"textgen {command} --help shows how"
-    raise UsageError(f"{given} is a file, and the directory of a run is wanted, such as runs/my; {meant}")
+    raise UsageError(
+        f"{given} is a file, and the directory of a run is wanted, such as runs/my; {meant}"
+    )
 
 
 def _runs_in(folder: Path) -> list[str]:

@@ -51,7 +51,11 @@ class OutputOptions:
 
     def is_interactive(self) -> bool:
         """Whether no prompt is given, and a person can type some."""
-        has_none = not self.prompts and (self.prompt_file, self.prompts_file, self.load_state) == (None, None, None)
+        has_none = not self.prompts and (self.prompt_file, self.prompts_file, self.load_state) == (
+            None,
+            None,
+            None,
+        )
         return has_none and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
     def is_several(self) -> bool:
@@ -60,12 +64,20 @@ class OutputOptions:
 
     def of_one(self) -> list[str]:
         """The options given that work on one text."""
-        options = {"--stream": self.as_stream, "--save-state": self.save_state, "--load-state": self.load_state}
+        options = {
+            "--stream": self.as_stream,
+            "--save-state": self.save_state,
+            "--load-state": self.load_state,
+        }
         return [name for name, value in options.items() if value not in (None, False)]
 
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
-        refused = {"--n": self.n != 1, "--output": self.form != "text", "--logprobs": self.logprobs is not None}
+        refused = {
+            "--n": self.n != 1,
+            "--output": self.form != "text",
+            "--logprobs": self.logprobs is not None,
+        }
         refused |= {"--novelty": self.novelty, "--save-state": self.save_state is not None}
         if self.is_interactive() and any(refused.values()):
             given = ", ".join(name for name, is_given in refused.items() if is_given)
@@ -74,8 +86,13 @@ class OutputOptions:
                 "give --prompt TEXT, or --prompt '' to start from nothing"
             )
         if self.is_several() and (one := self.of_one()):
-            raise UsageError(f"{', '.join(one)} works on one text; leave --n, --prompts-file and more prompts out")
-        if bool(self.prompts) + (self.prompt_file is not None) + (self.prompts_file is not None) > 1:
+            raise UsageError(
+                f"{', '.join(one)} works on one text; leave --n, --prompts-file and more prompts out"
+            )
+        if (
+            bool(self.prompts) + (self.prompt_file is not None) + (self.prompts_file is not None)
+            > 1
+        ):
             raise UsageError("--prompt, --prompt-file and --prompts-file exclude each other")
         if self.as_stream and (self.form != "text" or self.novelty):
             raise UsageError("--stream prints text as it comes; leave --output and --novelty out")
@@ -89,9 +106,14 @@ class OutputOptions:
 
 def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) -> None:
     """Generate with the options of a request, and write to stdout."""
-    arguments = {"echo": generator.tables.get("generate", {}).get("echo", True), **as_arguments(options)}
+    arguments = {
+        "echo": generator.tables.get("generate", {}).get("echo", True),
+        **as_arguments(options),
+    }
     is_new = output.load_state is None  # else the text has its beginning
-    prompts = read_prompts(output.prompts, output.prompt_file, output.prompts_file, may_be_piped=is_new)
+    prompts = read_prompts(
+        output.prompts, output.prompt_file, output.prompts_file, may_be_piped=is_new
+    )
     endless = arguments.get("max_new_tokens", 0) is None
     is_plain = not (output.is_several() or output.novelty or output.form != "text")
     with _state_named(output.load_state), _saving(output, arguments) as save:
@@ -101,7 +123,9 @@ def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) 
             print_stream(stream)
             save(stream.state)
         elif endless and not _ends(generator, generator.defaults | arguments):
-            never = "--max-new-tokens none never ends, so only the text of one prompt can be streamed"
+            never = (
+                "--max-new-tokens none never ends, so only the text of one prompt can be streamed"
+            )
             raise UsageError(f"{never}; give --stop, --time-limit or a number")
         else:
             _write_whole(generator, output, prompts, arguments, save)
@@ -132,11 +156,16 @@ def _one(output: OutputOptions, prompts: list[tuple[str, str]]) -> dict[str, Any
 
 
 def _generations(
-    generator: Generator, output: OutputOptions, prompts: list[tuple[str, str]], arguments: dict[str, Any]
+    generator: Generator,
+    output: OutputOptions,
+    prompts: list[tuple[str, str]],
+    arguments: dict[str, Any],
 ) -> Iterator[Generation]:
     """One text with all that can be known of it, or many in batches."""
     if output.of_one():
-        return iter([generator.generate(**_one(output, prompts), logprobs=output.logprobs, **arguments)])
+        return iter(
+            [generator.generate(**_one(output, prompts), logprobs=output.logprobs, **arguments)]
+        )
     for prompt, source in prompts:  # before any text is made
         try:
             generator.encode_prompt(prompt, arguments.get("unknown_characters"))
@@ -161,7 +190,11 @@ def _generations(
 
 
 def _write_whole(
-    generator: Generator, output: OutputOptions, prompts: list[tuple[str, str]], arguments: dict[str, Any], save: _Save
+    generator: Generator,
+    output: OutputOptions,
+    prompts: list[tuple[str, str]],
+    arguments: dict[str, Any],
+    save: _Save,
 ) -> None:
     """Write each text when it is whole, with all that can be known of it."""
     generations = _generations(generator, output, prompts, arguments)
@@ -177,7 +210,9 @@ def _write_whole(
         report = index.report(added) if index is not None else None
         try:
             if output.form == "jsonl":
-                fed = generator.encode_prompt(generation.prompt, arguments.get("unknown_characters"))
+                fed = generator.encode_prompt(
+                    generation.prompt, arguments.get("unknown_characters")
+                )
                 row = _as_row(generation, len(fed), generator.tokenizer)
                 row |= {"novelty": report and attrs.asdict(report)} if output.novelty else {}
                 print_text(json.dumps(row, ensure_ascii=False) + "\n")
@@ -190,14 +225,18 @@ def _write_whole(
         finally:  # after the text, which a state that cannot be written must not cost
             save(generation.state)
     if missing is not None:
-        raise RunError(f"there is no report on what is copied: {missing}", generator.path or Path()) from missing
+        raise RunError(
+            f"there is no report on what is copied: {missing}", generator.path or Path()
+        ) from missing
 
 
 def _announce(generator: Generator) -> None:
     """Say what is going to be read where there is no index of the corpus yet: the run may be a stranger's."""
     if generator.path is not None and not (generator.path / FOLDER).exists():
         table = inline_toml(plain(generator.tables["corpus"]))
-        click.echo(f"novelty: making the index of the corpus of {generator.path}, {table}", err=True)
+        click.echo(
+            f"novelty: making the index of the corpus of {generator.path}, {table}", err=True
+        )
 
 
 @contextlib.contextmanager
@@ -223,7 +262,8 @@ def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[_Save]
         yield lambda state: None if state is None else state.save(path)
     if switch.signal_number is not None:
         raise Interrupted(
-            f"stopped; --load-state {shlex.quote(path)} resumes from there", signal_number=switch.signal_number
+            f"stopped; --load-state {shlex.quote(path)} resumes from there",
+            signal_number=switch.signal_number,
         )
 
 

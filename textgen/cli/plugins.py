@@ -18,7 +18,9 @@ from textgen.plugin.component import KINDS
 
 @click.group("plugins", invoke_without_command=True)
 @click.option("--kind", type=click.Choice(KINDS), help="Only components of this kind.")
-@click.option("--options/--no-options", "with_options", default=False, help="Show what each component takes.")
+@click.option(
+    "--options/--no-options", "with_options", default=False, help="Show what each component takes."
+)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: bool) -> None:
@@ -34,13 +36,19 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
     rows = described["components"]
     kinds, names = (max((len(row[key]) for row in rows), default=0) for key in ("kind", "name"))
     for row in rows:
-        click.echo(f"{row['kind']:{kinds}}  {row['name']:{names}}  {row['summary']}  [{_origin(row)}]")
+        click.echo(
+            f"{row['kind']:{kinds}}  {row['name']:{names}}  {row['summary']}  [{_origin(row)}]"
+        )
         for option in row["options"] if with_options else ():
             default = f"default {json.dumps(option['default'], ensure_ascii=False)}"
             needed = "required" if option["required"] else default
-            click.echo(f"{'':{kinds}}    {option['name']}: {option['type']}, {needed}. {option['help']}")
+            click.echo(
+                f"{'':{kinds}}    {option['name']}: {option['type']}, {needed}. {option['help']}"
+            )
     for clash in described["clashes"]:
-        click.echo(f"clash: {clash['kind']} {clash['name']!r} is offered by {', '.join(clash['qualified_names'])}")
+        click.echo(
+            f"clash: {clash['kind']} {clash['name']!r} is offered by {', '.join(clash['qualified_names'])}"
+        )
     for row in described["quarantined"]:
         click.echo(f"left out: {row['plugin']} [{_origin(row)}]: {row['cause']}")
 
@@ -52,7 +60,9 @@ def _origin(row: Mapping[str, Any]) -> str:
 
 @command.command("check")
 @click.argument("name")
-@click.option("--set", "values", multiple=True, metavar="NAME.KEY=VALUE", help="An option of a component.")
+@click.option(
+    "--set", "values", multiple=True, metavar="NAME.KEY=VALUE", help="An option of a component."
+)
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
@@ -72,7 +82,9 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: fl
     try:
         import hypothesis  # noqa: F401
     except ImportError:
-        raise UsageError("checking plugins needs hypothesis; pip install 'textgen-engine[test]'") from None
+        raise UsageError(
+            "checking plugins needs hypothesis; pip install 'textgen-engine[test]'"
+        ) from None
     from textgen.testing.command_line import check_named
 
     ctx.obj.patience = time_limit  # a plugin that is slow to import is to be checked, and told so
@@ -97,6 +109,11 @@ def _announcing() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
     """What shows, in a line on a terminal, that something is being checked; and what clears that line for another."""
     from tqdm import tqdm
 
-    form: dict[str, Any] = {"bar_format": "checking {desc}", "delay": 1e-9, "dynamic_ncols": True, "leave": False}
+    form: dict[str, Any] = {
+        "bar_format": "checking {desc}",
+        "delay": 1e-9,
+        "dynamic_ncols": True,
+        "leave": False,
+    }
     with tqdm(file=sys.stderr, disable=None, **form) as bar:
         yield bar.set_description_str, bar.clear

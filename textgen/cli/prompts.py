@@ -28,7 +28,9 @@ def read_prompts(
 
     may_be_piped  whether stdin is read where no prompt is given and something is piped in
     """
-    if prompts_file is not None:  # only a line's end ends one: a form feed, say, is a character like any other
+    if (
+        prompts_file is not None
+    ):  # only a line's end ends one: a form feed, say, is a character like any other
         lines = _read(prompts_file).split("\n")
         return [(line, f"{prompts_file}:{number}") for number, line in enumerate(lines, 1) if line]
     if prompt_file is None and not prompts and may_be_piped and _is_piped_in():
@@ -59,7 +61,9 @@ def check_utf8(text: str, what: str = "the prompt") -> None:
         text.encode()
     except UnicodeEncodeError as error:
         byte = ord(text[error.start]) & 0xFF
-        raise UsageError(f"{what} is not valid UTF-8: byte 0x{byte:02x} after {text[: error.start]!r}") from error
+        raise UsageError(
+            f"{what} is not valid UTF-8: byte 0x{byte:02x} after {text[: error.start]!r}"
+        ) from error
 
 
 def _is_piped_in() -> bool:
@@ -70,7 +74,9 @@ def _is_piped_in() -> bool:
             return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
     except (AttributeError, OSError, ValueError):  # it is closed, or nothing that can be asked
         return False
-    click.echo("textgen: warning: nothing came on stdin yet; --prompt-file - waits for it", err=True)
+    click.echo(
+        "textgen: warning: nothing came on stdin yet; --prompt-file - waits for it", err=True
+    )
     return False
 
 
@@ -79,7 +85,11 @@ def _read(path: str) -> str:
     if path == "-" and sys.stdin is None:  # it was closed before the process began
         raise UsageError("- reads stdin, which is closed")
     try:
-        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+        with (
+            contextlib.nullcontext(sys.stdin.buffer)
+            if path == "-"
+            else Path(path).open("rb") as file
+        ):
             data = file.read(_LARGEST + 1)
         if len(data) > _LARGEST:
             raise UsageError(f"{path} has more than {byte_count(_LARGEST)}, too much for prompts")
@@ -96,4 +106,7 @@ def _read(path: str) -> str:
 
 
 def _tell(path: Path, encoding: str, why: str) -> None:
-    click.echo(f"textgen: warning: {path}: read as {encoding}, {why}; save it as UTF-8 if that is wrong", err=True)
+    click.echo(
+        f"textgen: warning: {path}: read as {encoding}, {why}; save it as UTF-8 if that is wrong",
+        err=True,
+    )

@@ -46,7 +46,10 @@ def request_options(plugins: PluginSet, *, of_plugins: bool) -> dict[str, attrs.
 def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as a Generator's methods take them: those of samplers, of plugins too, in `sampling`."""
     decoding = {name: value for name, value in options.items() if name in _DECODING}
-    return {**decoding, "sampling": {name: value for name, value in options.items() if name not in decoding}}
+    return {
+        **decoding,
+        "sampling": {name: value for name, value in options.items() if name not in decoding},
+    }
 
 
 def parse_value(name: str, wanted: Any, text: str) -> Any:
@@ -95,8 +98,14 @@ class RequestCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Decide whether the options of plugins are needed, then parse."""
-        known = {name for parameter in self.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)}
-        given = {arg.partition("=")[0] for arg in args if arg.startswith("--")} | {"-h"}.intersection(args)
+        known = {
+            name
+            for parameter in self.get_params(ctx)
+            for name in (*parameter.opts, *parameter.secondary_opts)
+        }
+        given = {arg.partition("=")[0] for arg in args if arg.startswith("--")} | {
+            "-h"
+        }.intersection(args)
         ctx.obj.with_plugin_options = bool(given - known | given & {"-h", "--help"})
         return super().parse_args(ctx, args)
 
@@ -107,9 +116,13 @@ class RequestCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Gather the options of the request into one argument."""
-        given = {name: ctx.params.pop(name) for option in self._options(ctx) if (name := option.name)}
+        given = {
+            name: ctx.params.pop(name) for option in self._options(ctx) if (name := option.name)
+        }
         default = ParameterSource.DEFAULT
-        ctx.params["options"] = {n: v for n, v in given.items() if ctx.get_parameter_source(n) is not default}
+        ctx.params["options"] = {
+            n: v for n, v in given.items() if ctx.get_parameter_source(n) is not default
+        }
         return super().invoke(ctx)
 
     def _options(self, ctx: click.Context) -> list[click.Option]:
@@ -123,7 +136,11 @@ class RequestCommand(click.Command):
 def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     """An option of the command. A list or table is given by repeating it."""
     flag, wanted, phrase = "--" + name.replace("_", "-"), field.type, field.metadata["help"]
-    text = f"{phrase[:1].upper()}{phrase[1:]}." if name in _DECODING else f"Changes the run's samplers: {phrase}."
+    text = (
+        f"{phrase[:1].upper()}{phrase[1:]}."
+        if name in _DECODING
+        else f"Changes the run's samplers: {phrase}."
+    )
     text += f" {_MORE_HELP[name]}" if name in _MORE_HELP else ""
     if wanted is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
@@ -142,7 +159,9 @@ def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
             return token_table(flag, given)
         if item is None:
             return given if wanted is str else parse_value(flag, wanted, given)
-        return tuple(_unescaped(text) if item is str else parse_value(flag, item, text) for text in given)
+        return tuple(
+            _unescaped(text) if item is str else parse_value(flag, item, text) for text in given
+        )
 
     kind = next((_METAVARS[kind] for kind in (item, *kinds) if kind in _METAVARS), "TEXT")
     metavar = "TOKEN=VALUE" if _is_token_table(wanted) else kind

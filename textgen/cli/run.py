@@ -21,13 +21,25 @@ if TYPE_CHECKING:
 @click.command("run")
 @click.argument("pipeline", type=click.Path())
 @set_option
-@click.option("--output", "-o", metavar="DIR", help="The run directory to write, in place of the pipeline's.")
+@click.option(
+    "--output", "-o", metavar="DIR", help="The run directory to write, in place of the pipeline's."
+)
 @click.option("--device", metavar="NAME", help='"auto", "cpu", "cuda", "cuda:N" or "mps".')
-@click.option("--overwrite", is_flag=True, help="Train anew, and replace the run that is there once that is done.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Train anew, and replace the run that is there once that is done.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_obj
 def command(
-    context: Any, /, pipeline: str, overrides: tuple[str, ...], device: str | None, quiet: bool, **options: Any
+    context: Any,
+    /,
+    pipeline: str,
+    overrides: tuple[str, ...],
+    device: str | None,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Train the model of a pipeline, then print what it writes.
 
@@ -50,11 +62,17 @@ def command(
         overrides = (*overrides, f"device={json.dumps(device)}")
     engine, processes = Engine(context.discover()), Processes.of_environment()
     if processes is not None and not processes.leads:
-        click.get_current_context().exit(_follow(engine, processes, pipeline, overrides, options["output"]))
+        click.get_current_context().exit(
+            _follow(engine, processes, pipeline, overrides, options["output"])
+        )
     watch = Watch(None if quiet else sys.stderr, options["overwrite"])
     joined = contextlib.nullcontext() if processes is None else processes.joined()
     with joined, watch.explained():
-        watched: Any = {"console": watch.console, "observers": [watch], "cancelled": watch.switch.is_on}
+        watched: Any = {
+            "console": watch.console,
+            "observers": [watch],
+            "cancelled": watch.switch.is_on,
+        }
         run = engine.run(pipeline, overrides, processes=processes, **watched, **options)
     _print(run, quiet=quiet)
 
@@ -86,7 +104,11 @@ def _follow(engine: Any, processes: Any, pipeline: str, overrides: Any, output: 
 def best_step(record: Mapping[str, Any]) -> str:
     """The step that the weights are of, which need not be the last that the progress showed."""
     step, loss, stopped = record.get("best_step"), record.get("best_loss"), record.get("stopped")
-    early = "" if stopped is None else f"; {stopped['by']} ended it at step {record['step']}: {stopped['reason']}"
+    early = (
+        ""
+        if stopped is None
+        else f"; {stopped['by']} ended it at step {record['step']}: {stopped['reason']}"
+    )
     if step is None or loss is None or not record["data"]["validation_tokens"]:
         return early
     return f" (step {step} of {record['step']}, with the lowest validation loss: {loss:.3f}){early}"
@@ -117,7 +139,9 @@ class Watch:
             if self.has_begun:
                 raise
             kept = "" if self.overwrite else ", and the run is as it was"
-            raise Interrupted(f"interrupted before training began; nothing was trained{kept}") from None
+            raise Interrupted(
+                f"interrupted before training began; nothing was trained{kept}"
+            ) from None
 
     def observe(self, event: Any) -> None:
         """Take the signals over when training starts, and give them back when it ends."""
@@ -127,7 +151,11 @@ class Watch:
         if isinstance(event, RunStarted):
             self.switch.take_over()
             if self.console is not None and event.step:
-                what = "training a finished run on from" if event.extended else "resuming an interrupted run after"
+                what = (
+                    "training a finished run on from"
+                    if event.extended
+                    else "resuming an interrupted run after"
+                )
                 click.echo(f"{what} step {event.step}", file=self.console)
         elif isinstance(event, RunFinished):
             self.switch.give_back()

@@ -53,7 +53,12 @@ class Session:
     """
 
     def __init__(
-        self, generator: Generator, options: dict[str, Any], table: Mapping[str, attrs.Attribute[Any]], *, index: int
+        self,
+        generator: Generator,
+        options: dict[str, Any],
+        table: Mapping[str, attrs.Attribute[Any]],
+        *,
+        index: int,
     ) -> None:
         self._generator, self._options, self._table = generator, options, table
         self._index = self._first = index
@@ -72,7 +77,9 @@ class Session:
     def run(self) -> None:
         """Until the end of input. Raises UsageError at once for options that are wrong."""
         self._check(self._options)
-        commands = [f"{name} " if name in _TAKING else name for name in (*self._commands, "/quit", "/exit")]
+        commands = [
+            f"{name} " if name in _TAKING else name for name in (*self._commands, "/quit", "/exit")
+        ]
         with line_editing(commands, list(self._table)):
             click.echo(_HELP, err=True)
             while True:
@@ -117,7 +124,9 @@ class Session:
         state = self._last_state()
         # What samples from here on is what /options shows, not what sampled before.
         state = attrs.evolve(state, values={**state.values, "sampling": {}})
-        self._write("", state=state, **({"seed": None} if self._options.get("seed") == "random" else {}))
+        self._write(
+            "", state=state, **({"seed": None} if self._options.get("seed") == "random" else {})
+        )
 
     def _save(self, file: str) -> None:
         state, file = self._last_state(), as_path(file)
@@ -130,9 +139,13 @@ class Session:
         return self._state
 
     def _write(self, prompt: str, **changes: Any) -> None:
-        with StopSwitch((signal.SIGINT,)) as switch:  # Ctrl-C ends the text in good order, so that /more continues it
+        with StopSwitch(
+            (signal.SIGINT,)
+        ) as switch:  # Ctrl-C ends the text in good order, so that /more continues it
             arguments = {"echo": self._own["echo"], **as_arguments(self._options), **changes}
-            stream = self._generator.stream(prompt, keep_state=True, cancelled=switch.is_on, **arguments)
+            stream = self._generator.stream(
+                prompt, keep_state=True, cancelled=switch.is_on, **arguments
+            )
             report_seed(arguments, stream.seed)
             print_stream(stream)
         self._state = stream.state
@@ -146,7 +159,9 @@ class Session:
             now = f"it is {self._options[name]}" if name in self._options else "it is not set"
             raise UsageError(f"expected /set {name}=VALUE; {now}")
         name = self._name(given[1])
-        self._use(name, {**self._options, name: parse_value(name, self._table[name].type, given[2])})
+        self._use(
+            name, {**self._options, name: parse_value(name, self._table[name].type, given[2])}
+        )
 
     def _unset(self, key: str) -> None:
         if not key:
@@ -180,10 +195,14 @@ class Session:
         lines = ["set here:" if options else "nothing is set here"]
         lines += [f"  {name} = {_shown(value)}" for name, value in options.items()]
         lines += ["the run's own:"]
-        lines += [f"  {name} = {_shown(value)}" for name, value in own.items() if name not in options]
+        lines += [
+            f"  {name} = {_shown(value)}" for name, value in own.items() if name not in options
+        ]
         samplers = self._check(options).samplers
         lines += ["samplers: " + (", ".join(map(_shown, samplers)) or "none")]
-        lines += [f"not set: {', '.join(name for name in self._table if name not in {**own, **options})}"]
+        lines += [
+            f"not set: {', '.join(name for name in self._table if name not in {**own, **options})}"
+        ]
         lines += [f"the next text: --seed {options.get('seed', own['seed'])} --index {self._index}"]
         click.echo("\n".join(lines), err=True)
 

@@ -28,4 +28,6 @@ def command(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     document = read_document(pipeline, overrides)
     plugins = context.discover().without(document.disabled_plugins())
     given = {key: document.tables.get(key) for key in ("name", "output")}
-    click.echo(commented_toml(make_pipeline(with_start(document, plugins), plugins), given), nl=False)
+    click.echo(
+        commented_toml(make_pipeline(with_start(document, plugins), plugins), given), nl=False
+    )

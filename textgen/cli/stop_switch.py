@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import attrs
 
-_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 @attrs.define
@@ -26,7 +28,10 @@ class StopSwitch:
     def take_over(self) -> None:
         """Listen."""
         for number in self.signals:
-            if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+            if (
+                number != getattr(signal, "SIGHUP", None)
+                or signal.getsignal(number) != signal.SIG_IGN
+            ):  # as by nohup
                 self._previous[number] = signal.signal(number, self._handle)
 
     def give_back(self) -> None:

@@ -28,11 +28,15 @@ def prepare() -> None:
         lasting = io.BufferedWriter(_Lasting(sys.stderr))
         sys.stderr = _Messages(lasting, encoding="utf-8", errors="replace", line_buffering=True)
     if sys.stdout is None:
-        raise TextgenError("stdout is closed, so there is nowhere to write to; to write nothing: > /dev/null")
+        raise TextgenError(
+            "stdout is closed, so there is nowhere to write to; to write nothing: > /dev/null"
+        )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
         if sys.stdout.isatty():
-            sys.stdout = _Visible(sys.stdout.buffer, encoding="utf-8", errors="replace", line_buffering=True)
+            sys.stdout = _Visible(
+                sys.stdout.buffer, encoding="utf-8", errors="replace", line_buffering=True
+            )
 
 
 def print_text(text: str) -> None:
@@ -57,7 +61,9 @@ def report_seed(arguments: Mapping[str, Any], seed: int) -> None:
 def print_failure(line: str) -> None:
     """Write a line to stdout, in colour on a terminal."""
     is_plain = not sys.stdout.isatty()
-    print_text(f"{line}\n" if is_plain else _Styled(click.style(visible(line), fg="red", bold=True) + "\n"))
+    print_text(
+        f"{line}\n" if is_plain else _Styled(click.style(visible(line), fg="red", bold=True) + "\n")
+    )
 
 
 class _Styled(str):
@@ -92,7 +98,9 @@ class _Lasting(io.RawIOBase):
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self._stream = stream  # which closes what is under it once nobody has it any more
-        self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # `python -u` has no buffer between
+        self._raw: Any = getattr(
+            stream.buffer, "raw", stream.buffer
+        )  # `python -u` has no buffer between
         self._is_lost = False
 
     def writable(self) -> bool:
@@ -105,7 +113,9 @@ class _Lasting(io.RawIOBase):
             except (OSError, ValueError):  # ValueError: it was closed
                 self._is_lost = True
             else:
-                if written is not None:  # None: it would have to wait, and nobody waits for a message
+                if (
+                    written is not None
+                ):  # None: it would have to wait, and nobody waits for a message
                     return written
         return len(data)
 

@@ -33,13 +33,17 @@ def build(choice: Choice, context: BuildContext) -> Any:
     try:
         made = choice.offer.component.build(choice.options, context)
         kind = choice.offer.kind
-        if fault := unfit(made, kind) or misdeclared(made, kind):  # before a run calls a missing method
+        if fault := unfit(made, kind) or misdeclared(
+            made, kind
+        ):  # before a run calls a missing method
             raise blame(choice.offer, f"cannot be used: what `build` made {fault}")
         return WatchedTokenizer(made, choice.offer) if kind == "tokenizer" else made
     except TextgenError:
         raise
     except FAILURES as error:
-        if (explained := out_of_memory(error, f"building {choice.offer.kind} {choice.name!r}")) is not None:
+        if (
+            explained := out_of_memory(error, f"building {choice.offer.kind} {choice.name!r}")
+        ) is not None:
             raise explained from error
         cause = f"cannot be built: {cause_of(error, choice.offer.plugin)} {shown_where(error, choice.offer)}"
         raise blame(choice.offer, cause) from error
@@ -69,7 +73,9 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
         same = [a == b for a, b in zip(known.tolist(), again.tolist(), strict=False)]
         place = same.index(False) if False in same else len(same)
         around = tokenizer.decode(known[max(0, place - 8) : place + 8])
-        was, came = (f"is {ids[place]}" if place < len(ids) else "is none" for ids in (known, again))
+        was, came = (
+            f"is {ids[place]}" if place < len(ids) else "is none" for ids in (known, again)
+        )
         raise blame(
             offer,
             f"fails its round trip: what ids decode to encodes to other ids, in {around!r}: id {place} {was}, and "
@@ -81,7 +87,10 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
         raise blame(offer, f"has a to_dict that is not JSON: {error}") from error
     loaded = tokenizer.from_dict(saved)
     if not np.array_equal(np.asarray(loaded.encode(sample)), ids):
-        raise blame(offer, "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something")
+        raise blame(
+            offer,
+            "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something",
+        )
     _check_end(tokenizer, offer, ids, loaded)
     return loaded
 
@@ -92,16 +101,31 @@ def _check_end(tokenizer: Tokenizer, offer: Offer, ids: Ids, loaded: Tokenizer) 
 
     end, size = getattr(tokenizer, "end_id", None), tokenizer.vocab_size
     if getattr(loaded, "end_id", None) != end:
-        raise blame(offer, f"has end_id {end!r}, and {getattr(loaded, 'end_id', None)!r} once it is saved and loaded")
+        raise blame(
+            offer,
+            f"has end_id {end!r}, and {getattr(loaded, 'end_id', None)!r} once it is saved and loaded",
+        )
     if end is None:
         return
     if not isinstance(end, int) or not 0 <= end < size or end == tokenizer.unknown_id:
-        raise blame(offer, f"has end_id {end!r}, and must have an id of its own from 0 to {size - 1}, or None")
+        raise blame(
+            offer,
+            f"has end_id {end!r}, and must have an id of its own from 0 to {size - 1}, or None",
+        )
     if end in ids:
-        raise blame(offer, f"encodes text to its end_id {end}, which must stand for the end of a document alone")
-    shown = (tokenizer.decode(np.array([end])), tokenizer.incremental_decoder().decode(np.array([end])))
+        raise blame(
+            offer,
+            f"encodes text to its end_id {end}, which must stand for the end of a document alone",
+        )
+    shown = (
+        tokenizer.decode(np.array([end])),
+        tokenizer.incremental_decoder().decode(np.array([end])),
+    )
     if any(shown):
-        raise blame(offer, f"decodes its end_id {end} to {shown[0] or shown[1]!r}, and must decode it to nothing")
+        raise blame(
+            offer,
+            f"decodes its end_id {end} to {shown[0] or shown[1]!r}, and must decode it to nothing",
+        )
 
 
 def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:
@@ -124,17 +148,27 @@ def _name(dtype: Any) -> str:
 
 def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: Offer) -> None:
     """Check the result of continue_greedily: ids (B, n), with n at most what was asked for."""
-    if ids.ndim != 2 or len(ids) != asked[0] or ids.shape[1] > asked[1] or ids.dtype.kind not in "iu":
+    if (
+        ids.ndim != 2
+        or len(ids) != asked[0]
+        or ids.shape[1] > asked[1]
+        or ids.dtype.kind not in "iu"
+    ):
         raise blame(
             offer,
             f"gave {ids.dtype} of shape {ids.shape} from continue_greedily, and must give integers ({asked[0]}, n), "
             f"n at most {asked[1]}",
         )
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
-        raise blame(offer, f"gave ids from {ids.min()} to {ids.max()} from continue_greedily, outside 0 to {size - 1}")
+        raise blame(
+            offer,
+            f"gave ids from {ids.min()} to {ids.max()} from continue_greedily, outside 0 to {size - 1}",
+        )
 
 
-def explain_training(model: Any, offer: Offer, size: int, device: str, error: BaseException) -> None:
+def explain_training(
+    model: Any, offer: Offer, size: int, device: str, error: BaseException
+) -> None:
     """If training failed because of what `forward` of a torch module returns, raise a ContractError for the model.
 
     `forward` is called again with one token, only after a failure, so that checking does not slow training down.

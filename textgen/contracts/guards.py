@@ -35,7 +35,15 @@ FAILURES: Final = (Exception, SystemExit)
 _METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "corpus": ("read",),
-        "tokenizer": ("fit", "encode", "encode_pieces", "decode", "incremental_decoder", "to_dict", "from_dict"),
+        "tokenizer": (
+            "fit",
+            "encode",
+            "encode_pieces",
+            "decode",
+            "incremental_decoder",
+            "to_dict",
+            "from_dict",
+        ),
         "model": ("decoder", "tensors", "load_tensors"),
         "decoder": ("extend", "read_state", "write_state"),
         "trainer": ("train", "state", "load_state"),
@@ -55,7 +63,12 @@ _PROTOCOLS: Final[Mapping[str, type]] = MappingProxyType(
     }
 )
 
-_NEEDED: Final = ("vocab_size", "unknown_id", "batch_size", "score")  # attributes that are read where they are needed
+_NEEDED: Final = (
+    "vocab_size",
+    "unknown_id",
+    "batch_size",
+    "score",
+)  # attributes that are read where they are needed
 
 
 def blame(offer: Offer, cause: str) -> ContractError:
@@ -69,7 +82,9 @@ def unfit(made: Any, kind: str) -> str:
         return "is None; is a `return` missing?"
     if isinstance(made, type) and kind in _METHODS:
         return f"is the class {made.__name__} itself, and must be an instance; is `{made.__name__}(…)` meant?"
-    name = next((name for name in _METHODS.get(kind, ()) if not callable(getattr(made, name, None))), "")
+    name = next(
+        (name for name in _METHODS.get(kind, ()) if not callable(getattr(made, name, None))), ""
+    )
     if not name:
         return ""
     missing = f"is of type {type(made).__name__}, which has no method {name!r}"
@@ -81,7 +96,9 @@ def unfit(made: Any, kind: str) -> str:
 def misdeclared(made: Any, kind: str) -> str:
     """What is wrong with how the methods of an object that has them all are declared; "" if it can be called."""
     for name in _METHODS.get(kind, ()):
-        _, *arguments = inspect.signature(getattr(_PROTOCOLS[kind], name)).parameters  # without self
+        _, *arguments = inspect.signature(
+            getattr(_PROTOCOLS[kind], name)
+        ).parameters  # without self
         if fault := miscalled(made if name == "__call__" else getattr(made, name), arguments):
             return fault if name == "__call__" else f"has a method {name!r} that {fault}"
     return ""
@@ -93,9 +110,13 @@ def check_ids(ids: Ids, offer: Offer, size: int) -> None:
 
     ids = np.asarray(ids)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise blame(offer, f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)")
+        raise blame(
+            offer, f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)"
+        )
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
-        raise blame(offer, f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}")
+        raise blame(
+            offer, f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}"
+        )
 
 
 def raise_failure(offer: Offer, doing: str, error: BaseException) -> NoReturn:
@@ -127,17 +148,24 @@ def failure(offer: Offer, doing: str, error: BaseException) -> BaseException:
 def shown_where(error: BaseException, offer: Offer) -> str:
     """In parentheses, the last line of the component's own code in the traceback, and how to see all of it."""
     place = last_line(error, packages_of(offer.component))
-    return f"({place}; textgen --debug shows the way there)" if place else "(textgen --debug shows where)"
+    return (
+        f"({place}; textgen --debug shows the way there)"
+        if place
+        else "(textgen --debug shows where)"
+    )
 
 
 def out_of_memory(error: BaseException, where: str) -> DeviceError | None:
     """The error for running out of memory on any device, in terms of the pipeline; None for any other error."""
     # torch raises its own class for GPUs, and a plain RuntimeError for the CPU.
-    on_cpu = isinstance(error, RuntimeError) and ("alloc_cpu" in str(error) or "not enough memory" in str(error))
+    on_cpu = isinstance(error, RuntimeError) and (
+        "alloc_cpu" in str(error) or "not enough memory" in str(error)
+    )
     if not (on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
         return None
     explained = DeviceError(
-        f"out of memory {where}; lower the trainer's batch_size, data.window_length or the model's size", "memory"
+        f"out of memory {where}; lower the trainer's batch_size, data.window_length or the model's size",
+        "memory",
     )
     explained.exit_code = 1  # the pipeline is well-formed; the run failed
     return explained
@@ -169,7 +197,10 @@ def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[CorpusPiece]:
         pieces = corpus.read()
         if isinstance(pieces, str | bytes):
             what = type(pieces).__name__
-            raise blame(offer, f"gave a {what} from read, and must yield pieces; write `yield` in place of `return`")
+            raise blame(
+                offer,
+                f"gave a {what} from read, and must yield pieces; write `yield` in place of `return`",
+            )
         return pieces
 
     for piece in watched(offer, "read", read):
@@ -214,7 +245,11 @@ class Watched:
         try:
             value = getattr(self.inner, name)
         except FAILURES as error:
-            if isinstance(error, AttributeError) and name not in _NEEDED and not hasattr(type(self.inner), name):
+            if (
+                isinstance(error, AttributeError)
+                and name not in _NEEDED
+                and not hasattr(type(self.inner), name)
+            ):
                 raise
             raise_failure(self.offer, name, error)
         return partial(self._call, name, value) if callable(value) else value
@@ -246,7 +281,9 @@ class WatchedTokenizer(Watched):
 
     def incremental_decoder(self) -> IncrementalDecoder:
         """A decoder for one stream."""
-        return Watched(self._call("incremental_decoder", self.inner.incremental_decoder), self.offer)
+        return Watched(
+            self._call("incremental_decoder", self.inner.incremental_decoder), self.offer
+        )
 
     def from_dict(self, state: Mapping[str, Any]) -> WatchedTokenizer:
         """A fitted tokenizer, watched too."""

@@ -30,7 +30,9 @@ class Components(contextlib.ExitStack):
 
     def add(self, made: Any, offer: Offer) -> None:
         """Close this one too, unless it is an object that the program gave."""
-        made = made.inner if isinstance(made, Watched) else made  # one tokenizer may be watched twice
+        made = (
+            made.inner if isinstance(made, Watched) else made
+        )  # one tokenizer may be watched twice
         if offer.distribution != OBJECT and not any(made is other for other in self._known):
             self._known.append(made)
             if callable(getattr(made, "close", None)):

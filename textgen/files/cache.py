@@ -45,7 +45,9 @@ _SIZE: Final = "TEXTGEN_CACHE_SIZE"
 _DEFAULT: Final = "10 GB"
 _UNITS: Final = ("", "k", "m", "g", "t")
 _BLOCK: Final = 1 << 23  # bytes with a checksum of their own
-_CHECKED: Final = 8  # blocks that are checked when an entry is opened: the first, the last, and some between
+_CHECKED: Final = (
+    8  # blocks that are checked when an entry is opened: the first, the last, and some between
+)
 _PATIENCE: Final = 30.0  # seconds; nobody holds the lock for longer than a moment
 _NOTES: Final = 10_000
 UNUSABLE: Final = (OSError, NotImplementedError)
@@ -129,7 +131,11 @@ class Cache:
             partial.mkdir()
             use = _new_use(partial)
         try:
-            header = {"format": _FORMAT, "facts": dict(facts), **self._write_data(partial / "data", pieces)}
+            header = {
+                "format": _FORMAT,
+                "facts": dict(facts),
+                **self._write_data(partial / "data", pieces),
+            }
             write_synced(partial / "entry.json", _sealed(header))
             sync_tree(partial)
             with self._lock():
@@ -180,7 +186,11 @@ class Cache:
         found = []
         for path in self.folder.glob("[!.]*/entry.json"):
             with contextlib.suppress(OSError):
-                facts, used, in_use = (_read(path) or {}).get("facts", {}), path.stat().st_mtime, False
+                facts, used, in_use = (
+                    (_read(path) or {}).get("facts", {}),
+                    path.stat().st_mtime,
+                    False,
+                )
                 with contextlib.suppress(*UNUSABLE), self._lock():
                     in_use = self._is_used(path.parent)
                 found.append(EntryInfo(path.parent, facts, _size(path.parent), used, in_use))
@@ -327,7 +337,9 @@ def _whole(path: Path) -> dict[str, Any] | None:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if not path.name.startswith(".use-"))
+    return sum(
+        path.stat().st_size for path in folder.iterdir() if not path.name.startswith(".use-")
+    )
 
 
 def _limit() -> int:

@@ -53,8 +53,22 @@ REMOVED: Final = ".removed-"
 PROBE: Final = ".probe-"
 LEFTOVERS: Final = (f"{PARTIAL}*", f"{REMOVED}*", f"{PROBE}*", ".*.tmp")
 _PIECE: Final = 1 << 22  # bytes copied at a time
-_UNSYNCABLE: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES)  # of folders
-_LOOSE: Final = ("s3", "gcs", "goofys", "rclone", "blobfuse", "objectivefs", "juicefs")  # in the names of file systems
+_UNSYNCABLE: Final = (
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.ENOSYS,
+    errno.EBADF,
+    errno.EACCES,
+)  # of folders
+_LOOSE: Final = (
+    "s3",
+    "gcs",
+    "goofys",
+    "rclone",
+    "blobfuse",
+    "objectivefs",
+    "juicefs",
+)  # in the names of file systems
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -201,7 +215,12 @@ def lacking(folder: Path) -> list[str]:
         try:
             os.link(made[0], made[2])
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):  # which is not for want of links
+            if error.errno in (
+                errno.ENOSPC,
+                errno.EDQUOT,
+                errno.EROFS,
+                errno.EIO,
+            ):  # which is not for want of links
                 raise
             found.append("hard links")
         if not _can_lock(made[0]):
@@ -211,7 +230,10 @@ def lacking(folder: Path) -> list[str]:
         for path in made:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-    return [*found, *(["atomic renames"] if any(name in _file_system(folder) for name in _LOOSE) else [])]
+    return [
+        *found,
+        *(["atomic renames"] if any(name in _file_system(folder) for name in _LOOSE) else []),
+    ]
 
 
 def _can_lock(path: Path) -> bool:
@@ -232,13 +254,17 @@ def _can_lock(path: Path) -> bool:
 def _file_system(folder: Path) -> str:
     """The type of a folder's file system if it is a program's, such as "fuse.rclone"; else "". Only Linux tells."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (
+            Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        )
     except OSError:
         return ""
     place, best, name = str(folder.resolve()), "", ""
     for fields in (line.split() for line in lines):
         mount = fields[4]
-        if len(mount) >= len(best) and (place == mount or place.startswith(mount.rstrip("/") + "/")):
+        if len(mount) >= len(best) and (
+            place == mount or place.startswith(mount.rstrip("/") + "/")
+        ):
             best, name = mount, fields[fields.index("-") + 1]
     return name if name.startswith("fuse") else ""
 

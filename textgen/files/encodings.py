@@ -26,11 +26,25 @@ _NO_TEXTS: Final = {
 }
 _CONTROLS: Final = bytes({*range(32), 127} - set(b"\t\n\v\f\r\x1b"))
 _MOST_CONTROLS: Final = 0.05  # share of them in a text
-_UNPRINTABLE: Final = "\t\n\f\r\x1b\xad\u200b\u200c\u200d\u200e\u200f\ufeff"  # and in texts all the same
+_UNPRINTABLE: Final = (
+    "\t\n\f\r\x1b\xad\u200b\u200c\u200d\u200e\u200f\ufeff"  # and in texts all the same
+)
 # By charset-normalizer's names. Where several fit equally well, the first: Hebrew letters read as cp1251 look
 # Cyrillic, but Cyrillic ones read as cp1255 are no text.
 _GUESSED: Final = (
-    *("cp1252", "cp1255", "cp1251", "cp932", "gb18030", "cp1250", "big5", "euc_jp", "cp949", "koi8_r", "cp1253"),
+    *(
+        "cp1252",
+        "cp1255",
+        "cp1251",
+        "cp932",
+        "gb18030",
+        "cp1250",
+        "big5",
+        "euc_jp",
+        "cp949",
+        "koi8_r",
+        "cp1253",
+    ),
     *("cp1254", "cp1256", "cp866", "mac_roman", "cp850", "iso8859_2", "iso8859_5"),
 )
 _EQUAL: Final = 0.02  # a smaller difference between two measures of a guess says nothing
@@ -39,11 +53,18 @@ _ALIKE: Final = 0.1
 
 def warn(path: Path, encoding: str, why: str) -> None:
     """Say which encoding a file is read as, in a warning."""
-    warnings.warn(f"{path}: read as {encoding}, {why}; if that is wrong, give the encoding", stacklevel=3)
+    warnings.warn(
+        f"{path}: read as {encoding}, {why}; if that is wrong, give the encoding", stacklevel=3
+    )
 
 
 def decode(
-    pieces: Iterable[bytes], path: Path, encoding: str = AUTO, *, declared: str = "", tell: Tell = warn
+    pieces: Iterable[bytes],
+    path: Path,
+    encoding: str = AUTO,
+    *,
+    declared: str = "",
+    tell: Tell = warn,
 ) -> Iterator[str]:
     """The text of a file in pieces, as its bytes come in pieces of a megabyte, say.
 
@@ -87,7 +108,9 @@ def _decode(pieces: Iterable[bytes], path: Path, encoding: str, offset: int = 0)
         raise CorpusError(cause, path, encoding=encoding) from error
 
 
-def _undecodable(path: Path, encoding: str, end: int, error: UnicodeDecodeError, suggested: str = "") -> CorpusError:
+def _undecodable(
+    path: Path, encoding: str, end: int, error: UnicodeDecodeError, suggested: str = ""
+) -> CorpusError:
     """The error for bytes of which the last are before the offset `end`; a decoder holds back some of those before."""
     place = end - len(error.object) + error.start
     if codecs.lookup(encoding).name.startswith(suggested):  # that is what it was read as
@@ -96,7 +119,9 @@ def _undecodable(path: Path, encoding: str, end: int, error: UnicodeDecodeError,
     return CorpusError(cause, path, encoding=encoding, offset=place, suggested_encoding=suggested)
 
 
-def _as_utf8_or_guess(pieces: Iterable[bytes], path: Path, declared: str, tell: Tell) -> Iterator[str]:
+def _as_utf8_or_guess(
+    pieces: Iterable[bytes], path: Path, declared: str, tell: Tell
+) -> Iterator[str]:
     """UTF-8; or, from the first piece that is not and of which nothing but ASCII came before, what that looks like.
 
     So a file is read once. Where most characters beyond ASCII are UTF-8, the file is damaged, and there is no guess.
@@ -128,7 +153,9 @@ def _as_utf8_or_guess(pieces: Iterable[bytes], path: Path, declared: str, tell: 
 
 
 def _is_mostly_utf8(piece: bytes, first: UnicodeDecodeError) -> bool:
-    if first.reason == "unexpected end of data" and first.end - first.start > 1:  # it is cut off inside a character
+    if (
+        first.reason == "unexpected end of data" and first.end - first.start > 1
+    ):  # it is cut off inside a character
         return True
     text = piece.decode("utf-8", "replace")
     wrong = text.count("\ufffd") - piece.count("\ufffd".encode())
@@ -139,14 +166,22 @@ def _guess(piece: bytes, *, whole: bool) -> str:
     """The likeliest encoding of text that holds more than ASCII, or "". `whole` if the text ends with the piece."""
     from charset_normalizer import from_bytes
 
-    lines = piece.split(b"\n") if whole else piece.split(b"\n")[:-1] or [piece[: piece.rfind(b" ") + 1]]
+    lines = (
+        piece.split(b"\n") if whole else piece.split(b"\n")[:-1] or [piece[: piece.rfind(b" ") + 1]]
+    )
     sample = b"\n".join(line for line in lines if not line.isascii())
     if len(sample) > _SAMPLE:
-        end = max(sample.rfind(end, 0, _SAMPLE) for end in (b"\n", b" ")) + 1  # not inside a character
+        end = (
+            max(sample.rfind(end, 0, _SAMPLE) for end in (b"\n", b" ")) + 1
+        )  # not inside a character
         sample = sample[: end or _SAMPLE]
     matches = list(from_bytes(sample, cp_isolation=list(_GUESSED)))
-    matches = [match for match in matches if match.chaos <= min(match.chaos for match in matches) + _EQUAL]
-    matches = [match for match in matches if match.coherence >= max(m.coherence for m in matches) - _ALIKE]
+    matches = [
+        match for match in matches if match.chaos <= min(match.chaos for match in matches) + _EQUAL
+    ]
+    matches = [
+        match for match in matches if match.coherence >= max(m.coherence for m in matches) - _ALIKE
+    ]
     fitting = {name for match in matches for name in match.could_be_from_charset}
     for name in _GUESSED:
         if name in fitting and _decoded(piece, name, whole=whole) is not None:
@@ -168,11 +203,15 @@ def _unmarked(sample: bytes) -> str:
         return ""
     names = ["utf-32-le", "utf-32-be"]
     even, odd = sample[::2].count(0), sample[1::2].count(0)
-    if max(even, odd) >= len(sample) / 40 and min(even, odd) * 10 <= max(even, odd):  # every other byte, and few else
+    if max(even, odd) >= len(sample) / 40 and min(even, odd) * 10 <= max(
+        even, odd
+    ):  # every other byte, and few else
         names.append("utf-16-le" if odd > even else "utf-16-be")
     for name in names:
         text = _decoded(sample, name)
-        if text is not None and all(character.isprintable() or character in _UNPRINTABLE for character in text):
+        if text is not None and all(
+            character.isprintable() or character in _UNPRINTABLE for character in text
+        ):
             return name
     return ""
 

@@ -43,9 +43,18 @@ _KINDS: Final = (
     (stat.S_ISLNK, "a link in a circle"),  # as links are followed
     (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "a device"),
 )
-_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+_FLAGS: Final = sum(
+    getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+)
 # What code meets that takes in the content of a file, where that is not what it should be.
-UNFORESEEN: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+UNFORESEEN: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 def special(path: Path) -> str:
@@ -86,7 +95,9 @@ def read_tensor_file(path: Path) -> bytes:
         if status.st_size > _PLENTY:
             blocks = getattr(status, "st_blocks", 0) * 512  # 0 where a file system does not know
             if 0 < blocks * _HOLLOW < status.st_size:
-                raise CorruptFileError(path, f"it has {status.st_size:,} bytes, of which {blocks:,} are on the disk")
+                raise CorruptFileError(
+                    path, f"it has {status.st_size:,} bytes, of which {blocks:,} are on the disk"
+                )
             check_tensors(path, file, status.st_size)
             file.seek(0)
         return file.read(status.st_size)
@@ -111,15 +122,21 @@ def check_tensors(path: Path, file: BinaryIO | bytes, size: int) -> None:
         borders = sorted(_extent(name, tensor) for name, tensor in tensors.items())
         ends = [0, *(end for _, end in borders)]
         if [begin for begin, _ in borders] != ends[:-1] or ends[-1] != size - 8 - length:
-            raise ValueError(f"its tensors do not fill the {size - 8 - length:,} bytes after its header")
+            raise ValueError(
+                f"its tensors do not fill the {size - 8 - length:,} bytes after its header"
+            )
 
 
 def check_json(data: bytes) -> None:
     """Raise ValueError for JSON that would take too much memory, before it is parsed."""
     counts = ((b"{", _OBJECT), (b"[", _LIST), (b",", _VALUE), (b":", _KEY))
-    width = 1 if data.isascii() else 4 if max(data) >= _ASTRAL else 2  # bytes of a character of the decoded text,
+    width = (
+        1 if data.isascii() else 4 if max(data) >= _ASTRAL else 2
+    )  # bytes of a character of the decoded text,
     # which may be one string: json puts it together from its pieces
-    if (1 + 3 * width) * len(data) + sum(data.count(mark) * size for mark, size in counts) > _MEMORY:
+    if (1 + 3 * width) * len(data) + sum(
+        data.count(mark) * size for mark, size in counts
+    ) > _MEMORY:
         raise ValueError(f"its {len(data):,} bytes hold too many values")
 
 
@@ -152,4 +169,8 @@ def _check_kind(path: Path, status: os.stat_result) -> None:
 
 
 def _kind(mode: int) -> str:
-    return "" if stat.S_ISREG(mode) else next((kind for is_one, kind in _KINDS if is_one(mode)), "no regular file")
+    return (
+        ""
+        if stat.S_ISREG(mode)
+        else next((kind for is_one, kind in _KINDS if is_one(mode)), "no regular file")
+    )

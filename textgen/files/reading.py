@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError, UsageError
-from textgen.files.opening import check_json, check_tensors, contents_of, opened, read_tensor_file, special
+from textgen.files.opening import (
+    check_json,
+    check_tensors,
+    contents_of,
+    opened,
+    read_tensor_file,
+    special,
+)
 from textgen.protocols import Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
@@ -101,7 +108,11 @@ def tensor_pieces(tensors: Tensors) -> Iterator[bytes]:
     for name in names:
         array, begin = tensors[name], end
         end += array.nbytes
-        header[name] = {"dtype": _DTYPES[array.dtype.name], "shape": array.shape, "data_offsets": [begin, end]}
+        header[name] = {
+            "dtype": _DTYPES[array.dtype.name],
+            "shape": array.shape,
+            "data_offsets": [begin, end],
+        }
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
@@ -130,7 +141,10 @@ def inside(folder: Path, name: str) -> Path:
     Raises RunError when a symbolic link leads out of it, CorruptFileError for a pipe or a device.
     """
     path = folder / name
-    real, outer = os.path.realpath(path), os.path.realpath(folder)  # Path.resolve raises on links in a circle
+    real, outer = (
+        os.path.realpath(path),
+        os.path.realpath(folder),
+    )  # Path.resolve raises on links in a circle
     if not Path(real).is_relative_to(outer):
         cause = f"{path} leads out of the run directory; it is not followed"
         raise RunError(f"{cause}: put what it leads to in its place, or remove it", folder)
@@ -144,7 +158,9 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     with _readable(path), opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > largest:
-            raise CorruptFileError(path, f"it has {size:,} bytes, and such a file has at most {largest:,}")
+            raise CorruptFileError(
+                path, f"it has {size:,} bytes, and such a file has at most {largest:,}"
+            )
         return file.read(size)
 
 
@@ -162,7 +178,9 @@ def read_weights(path: Path, sha256: str) -> Tensors:
 
     tensors = read_tensors(path, sha256)
     for name, array in tensors.items():
-        if array.dtype.kind == "f" and array.size and np.isnan(array.min()):  # without a copy of the array
+        if (
+            array.dtype.kind == "f" and array.size and np.isnan(array.min())
+        ):  # without a copy of the array
             raise CorruptFileError(path, f"{name} has values that are not numbers (NaN)")
     return tensors
 
@@ -183,14 +201,18 @@ def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
     try:
         return checked_json((json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n").encode())
     except ValueError as error:
-        raise UsageError(f"the vocabulary is too large: {error}; choose a smaller one", argument="tokenizer") from error
+        raise UsageError(
+            f"the vocabulary is too large: {error}; choose a smaller one", argument="tokenizer"
+        ) from error
 
 
 def checked_json(data: bytes) -> bytes:
     """JSON that is to be written. Raises ValueError for more than can be read back."""
     check_json(data)
     if len(data) > LARGEST_JSON:
-        raise ValueError(f"its {len(data):,} bytes are more than the {LARGEST_JSON:,} that can be read back")
+        raise ValueError(
+            f"its {len(data):,} bytes are more than the {LARGEST_JSON:,} that can be read back"
+        )
     return data
 
 
@@ -226,8 +248,12 @@ def _check_sum(path: Path, data: bytes, sha256: str) -> None:
     """Raise CorruptFileError where the checksum is another, saying what the file looks like."""
     actual = hashlib.sha256(data).hexdigest()
     if actual != sha256:
-        cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{_looks_like(data)}"
-        raise CorruptFileError(path, f"{cause}; restore the file from a copy", expected=sha256, actual=actual)
+        cause = (
+            f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{_looks_like(data)}"
+        )
+        raise CorruptFileError(
+            path, f"{cause}; restore the file from a copy", expected=sha256, actual=actual
+        )
 
 
 def file_checksum(path: Path) -> str:
@@ -238,13 +264,21 @@ def file_checksum(path: Path) -> str:
 
 def json_checksum(value: Any) -> str:
     """The SHA-256 of a value as JSON, with sorted keys and nothing between them; what JSON lacks counts as its str."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
+    ).hexdigest()
 
 
-def path_of(value: Any, argument: str, expected: str = "expected the path of a run directory") -> Path:
+def path_of(
+    value: Any, argument: str, expected: str = "expected the path of a run directory"
+) -> Path:
     """A path that a caller gave. Raises UsageError for what cannot be one."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        raise UsageError(f"{expected}, given {value!r}" if value is None else expected, argument=argument, value=value)
+        raise UsageError(
+            f"{expected}, given {value!r}" if value is None else expected,
+            argument=argument,
+            value=value,
+        )
     if not os.fspath(value) or "\0" in os.fspath(value):
         raise UsageError(f"{expected}: not empty, without NUL", argument=argument, value=value)
     return Path(value)

@@ -132,7 +132,11 @@ class Request(Options):
 
     def over(self, shared: Options) -> Request:
         """This request, with shared options where it has none of its own."""
-        missing = [field.name for field in attrs.fields(Options) if getattr(self, field.name) is field.default]
+        missing = [
+            field.name
+            for field in attrs.fields(Options)
+            if getattr(self, field.name) is field.default
+        ]
         return attrs.evolve(self, **{name: getattr(shared, name) for name in missing})
 
 
@@ -165,7 +169,9 @@ def is_cancelled(given: Callable[[], bool] | Event | None) -> Callable[[], bool]
     return cancelled
 
 
-def takes(request: Callable[_P, _R]) -> Callable[[Callable[[_S, _R], _T]], Callable[Concatenate[_S, _P], _T]]:
+def takes(
+    request: Callable[_P, _R],
+) -> Callable[[Callable[[_S, _R], _T]], Callable[Concatenate[_S, _P], _T]]:
     """Let a method that takes a `request` be called with the fields of its class instead.
 
     So each option is declared, typed and described once; `help` and editors show all of them.
@@ -178,7 +184,11 @@ def takes(request: Callable[_P, _R]) -> Callable[[Callable[[_S, _R], _T]], Calla
             for name in named:
                 if name not in known:
                     hint = nearest(name, known) or f"there are {', '.join(known)}"
-                    hint = "generate_many and its like take it" if name in attrs.fields_dict(ManyRequest) else hint
+                    hint = (
+                        "generate_many and its like take it"
+                        if name in attrs.fields_dict(ManyRequest)
+                        else hint
+                    )
                     raise UsageError("unknown argument", argument=name, suggestion=hint)
             return method(self, request(*arguments, **named))
 

@@ -18,7 +18,9 @@ from textgen.generation.streams import StreamedText, StreamedTexts
 
 _ROUND: Final = 0.005  # seconds of work after which readers are woken
 _AT_ONCE: Final = 12  # readers woken in a round: each takes some 20 microseconds of its event loop
-_PAUSE: Final = 0.001  # seconds that an idle generator waits for more requests, for as long as more come
+_PAUSE: Final = (
+    0.001  # seconds that an idle generator waits for more requests, for as long as more come
+)
 _BURST: Final = 20  # times at most
 _UNREAD: Final = 1 << 14  # tokens that a reader may be behind before its text pauses
 
@@ -74,7 +76,9 @@ class BackgroundLoop:
         with self._lock:
             what(row)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="textgen-generation", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name="textgen-generation", daemon=True
+                )
                 self._thread.start()
 
     def _run(self) -> None:
@@ -178,7 +182,9 @@ class AsyncTextStream(StreamedText, _AsyncReading, AsyncIterator[str]):
 class AsyncPieces(_AsyncReading, AsyncIterator[Piece]):
     """The pieces of `Generator.astream_many`; closed as AsyncTextStream is."""
 
-    def __init__(self, background: BackgroundLoop, texts: Iterator[Continuation], size: int) -> None:
+    def __init__(
+        self, background: BackgroundLoop, texts: Iterator[Continuation], size: int
+    ) -> None:
         self._texts = StreamedTexts(background, texts, size)
         super().__init__(background, self._texts.running)
 

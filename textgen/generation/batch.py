@@ -32,7 +32,9 @@ class Batch:
         self._out = np.empty((len(rows), BLOCK), np.int64)
         self._numbers = np.empty((len(rows), BLOCK))
         self._random = UniformNumbers()
-        self._column = self._since = 0  # where the next token stands, and the first that is not among the parts
+        self._column = self._since = (
+            0  # where the next token stands, and the first that is not among the parts
+        )
         self._parts: list[Ids] = []  # (B, n) tokens that the rows do not have yet
         self._chunks: GreedyChunks | None = None
         for row in self.rows:
@@ -65,7 +67,9 @@ class Batch:
         """Hand the tokens made so far to the rows; those that have just ended in a sampler have none in the last."""
         self._set_aside()
         if self._parts:
-            made = np.empty((len(self.rows), self._unknown), np.int64)  # contiguous by row, as its reader needs it
+            made = np.empty(
+                (len(self.rows), self._unknown), np.int64
+            )  # contiguous by row, as its reader needs it
             np.concatenate(self._parts, axis=1, out=made)
             self._parts.clear()
             for i, (row, ids) in enumerate(zip(self.rows, made, strict=True)):
@@ -113,9 +117,17 @@ class Batch:
         """What the next steps have to look at, found once for as long as no row comes or goes."""
         rows = self.rows
         self._left = min((row.left for row in rows), default=ENDLESS)
-        self._watched = [(i, row) for i, row in enumerate(rows) if row.deadline is not None or row.asked.cancelled]
+        self._watched = [
+            (i, row)
+            for i, row in enumerate(rows)
+            if row.deadline is not None or row.asked.cancelled
+        ]
         self._stopping = [(i, row) for i, row in enumerate(rows) if row.may_stop]
-        self._early = [(i, row) for i, row in self._stopping if row.ending and row.made < row.decoding.min_new_tokens]
+        self._early = [
+            (i, row)
+            for i, row in self._stopping
+            if row.ending and row.made < row.decoding.min_new_tokens
+        ]
         self._noting = [(i, row) for i, row in enumerate(rows) if row.settings.top is not None]
         self._may_end = any(link.ends for group in self._groups for link in group.chain.links)
         able = all(GreedyChunks.can(self.decoder, group.chain) for group in self._groups)
@@ -169,7 +181,9 @@ class Batch:
         else:
             tokens = np.empty(len(self.rows), np.int64)
             for group in self._groups:
-                tokens[group.rows] = group.pick(rows_of(logits, group.rows), uniforms[group.rows], self.rows)
+                tokens[group.rows] = group.pick(
+                    rows_of(logits, group.rows), uniforms[group.rows], self.rows
+                )
         return tokens
 
     def _full(self, ended: dict[int, FinishReason | None]) -> dict[int, FinishReason | None]:
@@ -185,7 +199,12 @@ class Batch:
         """Steps of a batch of one, with as little as possible around each of them."""
         self._next_block()
         self.flush()
-        row, chain, history, feed = self.rows[0], self.rows[0].settings.chain, self._groups[0].history, self._feed
+        row, chain, history, feed = (
+            self.rows[0],
+            self.rows[0].settings.chain,
+            self._groups[0].history,
+            self._feed,
+        )
         extend, pick, draws = self.decoder.extend, chain.pick_one, chain.draws
         number, column, expected = self._numbers[0].item, self._column, (1, chain.vocab_size)
         stop, made, least = row.ending, row.made, row.decoding.min_new_tokens
@@ -262,7 +281,9 @@ class Batch:
         for i, reason in ended.items():
             row = self.rows[i]
             if (row.asked.keep_state or leave_state) and row.end is None and row.error is None:
-                row.end = self._state(i, self.decoder.take([i]), self._feed[i][self._feed[i] != END])
+                row.end = self._state(
+                    i, self.decoder.take([i]), self._feed[i][self._feed[i] != END]
+                )
             row.reason = reason
         kept = [i for i in range(len(self.rows)) if i not in ended]
         if not kept:
@@ -272,7 +293,11 @@ class Batch:
         places = {old: new for new, old in enumerate(kept)}
         self._groups = [group for group in self._groups if group.keep(places)]
         self.rows = [self.rows[i] for i in kept]
-        self._feed, self._out, self._numbers = self._feed[kept], self._out[kept], self._numbers[kept]
+        self._feed, self._out, self._numbers = (
+            self._feed[kept],
+            self._out[kept],
+            self._numbers[kept],
+        )
         self._plan()
 
     def _state(self, i: int, decoder: DecoderRows, pending: Ids) -> RowState:

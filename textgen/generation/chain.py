@@ -61,7 +61,13 @@ class Chain:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def of(cls, samplers: Sequence[tuple[Choice, Any]], model: Offer, vocab_size: int, unknown: int | None) -> Chain:
+    def of(
+        cls,
+        samplers: Sequence[tuple[Choice, Any]],
+        model: Offer,
+        vocab_size: int,
+        unknown: int | None,
+    ) -> Chain:
         """A chain of built samplers; one that is itself made of `links` counts as those."""
         links: list[Link] = []
         for choice, sampler in samplers:
@@ -83,7 +89,9 @@ class Chain:
         """Whether the token is the likeliest by the model, with no sampler changing the logits before."""
         return self._greedy and not self._applied
 
-    def pick_one(self, logits: Array, history: SequenceHistory, uniform: float, forbidden: tuple[int, ...]) -> int:
+    def pick_one(
+        self, logits: Array, history: SequenceHistory, uniform: float, forbidden: tuple[int, ...]
+    ) -> int:
         """The token for logits (1, V), noted in the history. END if a sampler left none and may.
 
         `forbidden` holds for this token alone. Writes into `logits`.
@@ -102,7 +110,9 @@ class Chain:
             history.add(np.array([token]))
         return token
 
-    def pick(self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64]) -> Ids:
+    def pick(
+        self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64]
+    ) -> Ids:
         """The tokens (B,) for logits (B, V), row by row what `pick_one` gives. Writes into `logits`."""
         for token in self.forbidden:
             logits[:, token] = _NEVER
@@ -115,7 +125,9 @@ class Chain:
             history.add(tokens)
         return tokens
 
-    def _pick(self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64]) -> Ids:
+    def _pick(
+        self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64]
+    ) -> Ids:
         """`pick` with samplers that have states or end texts. Nothing is noted if one of them fails."""
         given: list[tuple[Link, Array]] = []
         left = np.ones(len(uniforms), bool)

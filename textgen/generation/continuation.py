@@ -42,7 +42,11 @@ class Continuation:
             tail = Tail.of(tokenizer, before, mid_character=not len(asked.ids))
             open_end = "" if len(asked.ids) else str(state.values["open_end"])
         detokeniser = Detokeniser(
-            tokenizer, tail, stops=decoding.stops, min_tokens=decoding.min_new_tokens, open_end=open_end
+            tokenizer,
+            tail,
+            stops=decoding.stops,
+            min_tokens=decoding.min_new_tokens,
+            open_end=open_end,
         )
         row = Row(
             asked,
@@ -70,7 +74,9 @@ class Continuation:
         """Text and tokens that came since they were last taken. What the row was ended by is raised after all text."""
         ended = self.row.ended  # before the tokens are taken: another thread may be adding some
         ids = self.row.take()
-        unseen = NO_IDS if self._text.searches else ids  # where it searches, it has seen each token as it was drawn
+        unseen = (
+            NO_IDS if self._text.searches else ids
+        )  # where it searches, it has seen each token as it was drawn
         if self.row.asked.keep_state:
             self._last = (self._last + ids[-TAIL:].tolist())[-TAIL:]
         if ended and not self._finished:
@@ -104,7 +110,11 @@ class Continuation:
 
 def _row_state(state: GenerationState, settings: Settings) -> RowState:
     arrays, values = state.arrays, state.values
-    history = {name.removeprefix(_HISTORY): array for name, array in arrays.items() if name.startswith(_HISTORY)}
+    history = {
+        name.removeprefix(_HISTORY): array
+        for name, array in arrays.items()
+        if name.startswith(_HISTORY)
+    }
     level = settings.chain.level
     if not history.keys() >= {*saved_arrays(level), *(("tokens",) if level == "tokens" else ())}:
         raise UsageError(
@@ -113,7 +123,11 @@ def _row_state(state: GenerationState, settings: Settings) -> RowState:
             argument="state",
         )
     return RowState(
-        {name.removeprefix(_STATE): array for name, array in arrays.items() if name.startswith(_STATE)},
+        {
+            name.removeprefix(_STATE): array
+            for name, array in arrays.items()
+            if name.startswith(_STATE)
+        },
         history,
         values["position"],
         np.array(values["pending"], np.int64),

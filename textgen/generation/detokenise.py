@@ -10,7 +10,9 @@ import numpy as np
 from textgen.generation.prompts import NO_IDS
 from textgen.protocols import Ids, Tokenizer
 
-TAIL: Final = 32  # tokens before a continuation that tokenizers get to see; they look at the last one or few
+TAIL: Final = (
+    32  # tokens before a continuation that tokenizers get to see; they look at the last one or few
+)
 _T = TypeVar("_T")
 
 
@@ -31,7 +33,14 @@ class Tail:
         ids = before[-TAIL:]
         if not len(ids):
             return cls(ids, 0)
-        return cls(ids, len(tokenizer.incremental_decoder().decode(ids) if mid_character else tokenizer.decode(ids)))
+        return cls(
+            ids,
+            len(
+                tokenizer.incremental_decoder().decode(ids)
+                if mid_character
+                else tokenizer.decode(ids)
+            ),
+        )
 
 
 class Detokeniser:
@@ -42,7 +51,13 @@ class Detokeniser:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, tail: Tail, *, stops: tuple[str, ...] = (), min_tokens: int = 0, open_end: str = ""
+        self,
+        tokenizer: Tokenizer,
+        tail: Tail,
+        *,
+        stops: tuple[str, ...] = (),
+        min_tokens: int = 0,
+        open_end: str = "",
     ) -> None:
         self._decode_more = tokenizer.incremental_decoder().decode
         self._tail, self._skip = tail.ids, tail.shown
@@ -50,7 +65,9 @@ class Detokeniser:
         self.open_end = open_end
         self._before = len(open_end)  # characters of what is held back that were shown already
         self._held = open_end
-        self._ready: list[str] = []  # with stops appended to by the thread that draws, emptied by the reader's
+        self._ready: list[
+            str
+        ] = []  # with stops appended to by the thread that draws, emptied by the reader's
         self.stopped = False
 
     @property
@@ -116,4 +133,6 @@ def drain(items: list[_T]) -> list[_T]:
 
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of `text` that `stop` begins with."""
-    return next((k for k in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:k])), 0)
+    return next(
+        (k for k in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:k])), 0
+    )

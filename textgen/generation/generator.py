@@ -25,7 +25,13 @@ from textgen.generation.results import Generation, Piece
 from textgen.generation.rows import keeps_shape
 from textgen.generation.sampling import to_numpy
 from textgen.generation.scheduler import Scheduler
-from textgen.generation.scoring import TextScore, TokenScores, prompt_logprobs, score_pieces, score_tokens
+from textgen.generation.scoring import (
+    TextScore,
+    TokenScores,
+    prompt_logprobs,
+    score_pieces,
+    score_tokens,
+)
 from textgen.generation.streams import TextStream, in_pieces
 from textgen.gradient.model import GradientModel
 from textgen.pipeline.options import UnknownCharacters
@@ -68,16 +74,22 @@ class Generator:
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
     close_components: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False, init=False)
-    _background: list[BackgroundLoop] = attrs.field(factory=list, repr=False, init=False)  # one, once it is needed
+    _background: list[BackgroundLoop] = attrs.field(
+        factory=list, repr=False, init=False
+    )  # one, once it is needed
     _requests: Requests = attrs.field(repr=False, init=False)
 
     @_requests.default
     def _make_requests(self) -> Requests:
-        return Requests(self.tokenizer, self.model_id, self.seed, self.defaults, self.chain, self.make_chain)
+        return Requests(
+            self.tokenizer, self.model_id, self.seed, self.defaults, self.chain, self.make_chain
+        )
 
     def __reduce__(self) -> NoReturn:
         """Not to be pickled: it holds memory maps, locks and functions."""
-        raise TypeError("a Generator is not pickled; give the other process its path, and let it call textgen.load")
+        raise TypeError(
+            "a Generator is not pickled; give the other process its path, and let it call textgen.load"
+        )
 
     def __copy__(self) -> Self:
         """Itself, since nothing changes it."""
@@ -152,14 +164,18 @@ class Generator:
 
         The pieces of one index, joined, are its text; the last of them has the finish reason.
         """
-        return in_pieces(self._scheduler(request.batch_size), self._requests.many(request), request.batch_size)
+        return in_pieces(
+            self._scheduler(request.batch_size), self._requests.many(request), request.batch_size
+        )
 
     @takes(ManyRequest)
     def astream_many(self, request: ManyRequest) -> AsyncPieces:
         """`stream_many` for asyncio, sharing batches with all other asynchronous streams of the generator."""
         from textgen.generation.async_streams import AsyncPieces
 
-        return AsyncPieces(self._background_loop(), self._requests.many(request), request.batch_size)
+        return AsyncPieces(
+            self._background_loop(), self._requests.many(request), request.batch_size
+        )
 
     def score(self, text: str | Iterable[CorpusPiece]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory.
@@ -191,7 +207,9 @@ class Generator:
         """
         start, ids = self._nonempty(text)
         if not keeps_shape(self.model, self.chain.model):
-            raise UsageError("the state of this model grows with the text, so there is none of one shape per token")
+            raise UsageError(
+                "the state of this model grows with the text, so there is none of one shape per token"
+            )
         decoder, states = begin_decoding(self.model, 1, self.chain.model), []
         decoder.extend(start[None])
         for place in range(len(ids)):
@@ -223,7 +241,9 @@ class Generator:
             raise UsageError("only a generator of a run directory knows its training corpus")
         return CopyIndex.open(self.path, self.model_id, self.tokenizer, self.training_tokens)
 
-    def encode_prompt(self, prompt: Prompt, unknown_characters: UnknownCharacters | None = None) -> Ids:
+    def encode_prompt(
+        self, prompt: Prompt, unknown_characters: UnknownCharacters | None = None
+    ) -> Ids:
         """(T,) ids of a prompt, with what the vocabulary lacks refused ("error"), dropped ("skip") or fed ("unknown").
 
         What is not given is as the run has it. Raises PromptError, naming the characters.

@@ -30,7 +30,10 @@ class Group:
         places: dict[Chain, list[int]] = {}
         for place, row in enumerate(rows):
             places.setdefault(row.settings.chain, []).append(place)
-        return [cls(chain, begun(chain, [rows[i] for i in mine]), np.array(mine)) for chain, mine in places.items()]
+        return [
+            cls(chain, begun(chain, [rows[i] for i in mine]), np.array(mine))
+            for chain, mine in places.items()
+        ]
 
     def pick(self, logits: Array, uniforms: npt.NDArray[np.float64], rows: Sequence[Row]) -> Ids:
         """A token (B,) for each row of logits (B, V). What goes wrong with one row is its `error`, and no other's."""
@@ -62,7 +65,9 @@ class Group:
 
 def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
     """The history of rows that have drawn nothing yet."""
-    history = chain.begin([row.prompt for row in rows], [(row.asked.seed, row.index) for row in rows])
+    history = chain.begin(
+        [row.prompt for row in rows], [(row.asked.seed, row.index) for row in rows]
+    )
     for place, row in enumerate(rows):
         if row.start is not None:
             with taken_in():

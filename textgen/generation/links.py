@@ -36,7 +36,9 @@ class Link:
     random: bool
     ends: bool
     deterministic: bool
-    _form: dict[str, _Form] = attrs.field(factory=dict)  # that of the first state, which all others must have
+    _form: dict[str, _Form] = attrs.field(
+        factory=dict
+    )  # that of the first state, which all others must have
 
     @classmethod
     def of(cls, sampler: Any, offer: Offer, place: int, before: int) -> Self:
@@ -50,13 +52,25 @@ class Link:
         start, accept = (callable(getattr(sampler, name, None)) for name in ("start", "accept"))
         if start != accept:
             has, lacks = ("start", "accept") if start else ("accept", "start")
-            raise blame(offer, f"has the method {has!r} and no {lacks!r}; a sampler with a state needs both")
+            raise blame(
+                offer, f"has the method {has!r} and no {lacks!r}; a sampler with a state needs both"
+            )
         random, ends = (bool(getattr(sampler, name, False)) for name in ("random", "ends"))
         if level == "none" and (start or random or ends):
             level = "lengths"
         # One that also keeps a state, or may leave nothing, has to be called, whatever it promises.
         deterministic = bool(getattr(sampler, "deterministic", False)) and not (start or ends)
-        return cls(sampler, offer, place, f"{offer.name}-{before}", level, start, random, ends, deterministic)
+        return cls(
+            sampler,
+            offer,
+            place,
+            f"{offer.name}-{before}",
+            level,
+            start,
+            random,
+            ends,
+            deterministic,
+        )
 
     def view(self, rows: SequenceHistory) -> History:
         """What the sampler sees of the rows."""
@@ -66,11 +80,16 @@ class Link:
         """The states of rows that begin, each array with the batch as its first axis."""
         states = []
         for prompt in prompts:
-            states.append({str(name): np.array(value) for name, value in self._state("start", prompt).items()})
+            states.append(
+                {str(name): np.array(value) for name, value in self._state("start", prompt).items()}
+            )
             form, first = _form(states[-1]), self._form.setdefault("of a row", _form(states[-1]))
             if form != first:
                 shapes = f"{_shown(first)} for one row and {_shown(form)} for another"
-                raise blame(self.offer, f"gave from start {shapes}; every row needs the same names, shapes and dtypes")
+                raise blame(
+                    self.offer,
+                    f"gave from start {shapes}; every row needs the same names, shapes and dtypes",
+                )
         return {name: np.stack([state[name] for state in states]) for name in states[0]}
 
     def accept(self, tokens: Ids, logits: Array, rows: SequenceHistory) -> Tensors:
@@ -79,7 +98,10 @@ class Link:
         after = {name: np.asarray(value) for name, value in made.items()}
         form, before = _form(after), _form(rows.states[self.key])
         if form != before:
-            raise blame(self.offer, f"gave from accept {_shown(form)}, and must give what it had: {_shown(before)}")
+            raise blame(
+                self.offer,
+                f"gave from accept {_shown(form)}, and must give what it had: {_shown(before)}",
+            )
         return after
 
     def _state(self, method: str, *arguments: Any) -> Mapping[str, Any]:
@@ -88,7 +110,10 @@ class Link:
         except FAILURES as error:
             raise_failure(self.offer, method, error)
         if not isinstance(made, Mapping):
-            raise blame(self.offer, f"gave {type(made).__name__} from {method}, and must give a dict of arrays")
+            raise blame(
+                self.offer,
+                f"gave {type(made).__name__} from {method}, and must give a dict of arrays",
+            )
         return made
 
 
@@ -119,4 +144,6 @@ def _form(state: Tensors) -> _Form:
 
 
 def _shown(form: _Form) -> str:
-    return ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in form.items()) or "no arrays"
+    return (
+        ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in form.items()) or "no arrays"
+    )

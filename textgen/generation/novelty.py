@@ -64,7 +64,9 @@ class CopyReport:
 
     def describe(self) -> str:
         """The report in a few lines."""
-        shares = ", ".join(f"{n}-grams {share:.0%}" for n, share in self.ngram_shares.items() if share is not None)
+        shares = ", ".join(
+            f"{n}-grams {share:.0%}" for n, share in self.ngram_shares.items() if share is not None
+        )
         found = f"the longest run found in the training corpus is {self.longest} of {self.tokens} tokens"
         lines = [f"novelty: {found}: {self.longest_text!r}"]
         lines += [f"  at token {place.offset:,}: …{place.excerpt}…" for place in self.places]
@@ -93,7 +95,9 @@ class CopyIndex:
         self._suffixes = _map(folder / _SUFFIXES, np.uint32, count)
 
     @classmethod
-    def open(cls, run: Path, model_id: str, tokenizer: Tokenizer, training_tokens: Callable[[Path], Ids]) -> CopyIndex:
+    def open(
+        cls, run: Path, model_id: str, tokenizer: Tokenizer, training_tokens: Callable[[Path], Ids]
+    ) -> CopyIndex:
         """The index of a run directory, made if it is not there: `training_tokens(file)` gives the tokens, (N,).
 
         Where the run directory cannot be written to, it is made for this object alone.
@@ -126,12 +130,17 @@ class CopyIndex:
             longest = int(runs.max(initial=0))
             start = int(runs.argmax()) if longest else 0
             run = ids[start : start + longest]
-            shares = {n: float((runs[: len(ids) - n + 1] >= n).mean()) if len(ids) >= n else None for n in NGRAMS}
+            shares = {
+                n: float((runs[: len(ids) - n + 1] >= n).mean()) if len(ids) >= n else None
+                for n in NGRAMS
+            }
             return CopyReport(
                 tokens=len(ids),
                 longest=longest,
                 longest_text=self._tokenizer.decode(run),
-                places=tuple(self._places(_to_bytes(run, self._width), int(places[start]))) if longest else (),
+                places=tuple(self._places(_to_bytes(run, self._width), int(places[start])))
+                if longest
+                else (),
                 ngram_shares=shares,
             )
 
@@ -140,7 +149,9 @@ class CopyIndex:
         best, place = 0, 0
         for begin, block in self._blocks():
             at = self._bisect(block, begin, pattern[: LONGEST * self._width])
-            for start in block[max(0, at - 1) : at + 1]:  # the longest match is next to where the pattern would stand
+            for start in block[
+                max(0, at - 1) : at + 1
+            ]:  # the longest match is next to where the pattern would stand
                 offset = begin + int(start)
                 length = _common(pattern, self._bytes(offset, LONGEST)) // self._width
                 if length > best:
@@ -172,7 +183,9 @@ class CopyIndex:
     def _bisect(self, block: npt.NDArray[np.uint32], begin: int, pattern: bytes) -> int:
         """How many suffixes of the block come before `pattern`."""
         length = len(pattern) // self._width
-        return bisect.bisect_left(block, pattern, key=lambda start: self._bytes(begin + int(start), length))
+        return bisect.bisect_left(
+            block, pattern, key=lambda start: self._bytes(begin + int(start), length)
+        )
 
     def _bytes(self, offset: int, length: int) -> bytes:
         return self._text[offset * self._width : (offset + length) * self._width].tobytes()
@@ -194,7 +207,9 @@ def check_index(run: Path, model_id: str) -> None:
     for name in _ARRAYS:
         path = inside(run, f"{FOLDER}/{name}")
         if (actual := file_checksum(path)) != header.files.get(name, ""):
-            raise CorruptFileError(path, f"its SHA-256 is {actual[:12]}…, and another when it was made")
+            raise CorruptFileError(
+                path, f"its SHA-256 is {actual[:12]}…, and another when it was made"
+            )
 
 
 def _is_whole(folder: Path, model_id: str, vocab_size: int) -> bool:
@@ -213,7 +228,9 @@ def _width(vocab_size: int) -> int:
     return int(np.min_scalar_type(max(vocab_size - 1, 0)).itemsize)
 
 
-def _make(run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[Path], Ids]) -> None:
+def _make(
+    run: Path, model_id: str, vocab_size: int, training_tokens: Callable[[Path], Ids]
+) -> None:
     """Build the index in a folder beside its own, and rename it once it is whole. A second process waits for the first.
 
     No run sweeps the folder where it is built: only the lock tells living work from what a killed process left.
@@ -245,9 +262,13 @@ def _build(tokens: Ids, vocab_size: int, model_id: str, folder: Path) -> None:
             text.write(_to_bytes(tokens[begin : begin + _BLOCK], width))
             block = np.asarray(tokens[begin : begin + _BLOCK + LONGEST], np.int64)
             order = suffix_array(block)
-            suffixes.write(order[order < min(_BLOCK, len(tokens) - begin)].astype(np.uint32).tobytes())
+            suffixes.write(
+                order[order < min(_BLOCK, len(tokens) - begin)].astype(np.uint32).tobytes()
+            )
     sums = {name: file_checksum(folder / name) for name in _ARRAYS}
-    write_json(folder / _HEADER, {"model": model_id, "width": width, "tokens": len(tokens), "files": sums})
+    write_json(
+        folder / _HEADER, {"model": model_id, "width": width, "tokens": len(tokens), "files": sums}
+    )
 
 
 def suffix_array(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -34,7 +34,9 @@ def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownC
         return ids
     if unknown_characters == "error":
         lacking = _lacking(tokenizer, prompt, ids, unknown)
-        near = {c: nearest_text(c, lambda text: unknown not in tokenizer.encode(text)) for c in lacking}
+        near = {
+            c: nearest_text(c, lambda text: unknown not in tokenizer.encode(text)) for c in lacking
+        }
         raise PromptError(lacking, {c: text for c, text in near.items() if text})
     known: Ids = ids[ids != unknown]
     return known
@@ -51,7 +53,9 @@ def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
     Ids are fed as they are given, unless there are none.
     """
     end = end_id(tokenizer)
-    return NO_IDS if end is None or (not isinstance(prompt, str) and len(prompt)) else np.array([end])
+    return (
+        NO_IDS if end is None or (not isinstance(prompt, str) and len(prompt)) else np.array([end])
+    )
 
 
 def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:
@@ -92,7 +96,9 @@ def _check_ids(prompt: Any, vocab_size: int) -> Ids:
     if not ids.size and ids.ndim == 1:
         return np.empty(0, np.int64)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise UsageError("expected a string or a list of token ids", argument="prompt", value=prompt)
+        raise UsageError(
+            "expected a string or a list of token ids", argument="prompt", value=prompt
+        )
     if int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
         raise UsageError(f"expected token ids from 0 to {vocab_size - 1}", argument="prompt")
     return ids.astype(np.int64)

@@ -15,7 +15,15 @@ import attrs
 import numpy as np
 
 from textgen.errors import UsageError
-from textgen.generation.arguments import SAMPLING, AsRun, ManyRequest, Options, Prompt, Request, is_cancelled
+from textgen.generation.arguments import (
+    SAMPLING,
+    AsRun,
+    ManyRequest,
+    Options,
+    Prompt,
+    Request,
+    is_cancelled,
+)
 from textgen.generation.chain import Chain
 from textgen.generation.continuation import Continuation
 from textgen.generation.detokenise import Tail
@@ -26,7 +34,9 @@ from textgen.pipeline.options import MAX_N, MAX_SEED, DecodingOptions
 from textgen.plugin.structure import Reader
 from textgen.protocols import Tokenizer
 
-_CHECKED: Final = tuple(name for name in attrs.fields_dict(Options) if name not in ("seed", "cancelled"))
+_CHECKED: Final = tuple(
+    name for name in attrs.fields_dict(Options) if name not in ("seed", "cancelled")
+)
 _values: Final[Callable[[Options], tuple[Any, ...]]] = attrgetter(*_CHECKED)
 _DECODING: Final = tuple(name for name in _CHECKED if name in attrs.fields_dict(DecodingOptions))
 _MAY_BE_NONE: Final = ("max_new_tokens", "stop", "stop_tokens", "time_limit")
@@ -65,9 +75,14 @@ class Requests:
         """The continuations of prompts, each made when it is asked for; prompts in a list are checked at once."""
         prompts = request.prompts
         if isinstance(prompts, (str, Request)):
-            raise UsageError("expected a list; for one, write [prompt], or use generate or stream", argument="prompts")
+            raise UsageError(
+                "expected a list; for one, write [prompt], or use generate or stream",
+                argument="prompts",
+            )
         if not isinstance(prompts, Iterable):
-            raise UsageError("expected a list or another iterable of prompts", argument="prompts", value=prompts)
+            raise UsageError(
+                "expected a list or another iterable of prompts", argument="prompts", value=prompts
+            )
         check_integer("n", request.n, 1, MAX_N)
         check_integer("batch_size", request.batch_size, 1, MAX_N)
         first = check_integer("index", request.index, 0, MAX_SEED - 1)
@@ -100,14 +115,20 @@ class Requests:
             _must_end(settings, cancelled)
         decoding = settings.decoding
         seed = self.seed if decoding.seed is None else decoding.seed
-        index = None if request.index is None else check_integer("index", request.index, 0, MAX_SEED - 1)
+        index = (
+            None
+            if request.index is None
+            else check_integer("index", request.index, 0, MAX_SEED - 1)
+        )
         own = state.get("index", index)
         if index not in (None, 0, own):
             cause = f"the saved state resumes with its own index, {own}; give another seed instead"
             raise UsageError(cause, argument="state")
         ids = check_prompt(self.tokenizer, request.prompt, decoding.unknown_characters)
         return Asked(
-            prompt=request.prompt if isinstance(request.prompt, str) else self.tokenizer.decode(ids),
+            prompt=request.prompt
+            if isinstance(request.prompt, str)
+            else self.tokenizer.decode(ids),
             ids=ids,
             before=document_start(self.tokenizer, request.prompt),
             tail=Tail.of(self.tokenizer, ids),
@@ -128,7 +149,10 @@ class Requests:
         if state.values["model"] != self.model_id:
             cause = "the saved state belongs to another model; it resumes only with the run that made it"
             raise UsageError(cause, argument="state")
-        if max([*state.values["pending"], *state.values["tail"]], default=0) >= self.tokenizer.vocab_size:
+        if (
+            max([*state.values["pending"], *state.values["tail"]], default=0)
+            >= self.tokenizer.vocab_size
+        ):
             raise UsageError("the saved state has ids outside the vocabulary", argument="state")
         return state.values
 
@@ -139,7 +163,9 @@ class Requests:
             limit = each.settings.decoding.time_limit
             deadline = None if limit is None else ends.setdefault(limit, time.monotonic() + limit)
             for index in itertools.islice(indices, n):
-                text = Continuation.begin(self.tokenizer, each, index if each.index is None else each.index)
+                text = Continuation.begin(
+                    self.tokenizer, each, index if each.index is None else each.index
+                )
                 text.row.deadline = deadline
                 yield text
 
@@ -150,21 +176,41 @@ class Requests:
         if kept or not _PLAIN.issuperset(types):
             return self._make_settings(options, kept)
         key = values + types  # True is not 1 here
-        return self._settings.get(key) or _remember(self._settings, key, self._make_settings(options, kept))
+        return self._settings.get(key) or _remember(
+            self._settings, key, self._make_settings(options, kept)
+        )
 
     def _make_settings(self, options: Options, kept: Mapping[str, Any]) -> Settings:
         given = {name: _plain(getattr(options, name)) for name in _DECODING}
         given = {name: value for name, value in given.items() if not isinstance(value, AsRun)}
-        given = {name: value for name, value in given.items() if value is not None or name in _MAY_BE_NONE}
+        given = {
+            name: value
+            for name, value in given.items()
+            if value is not None or name in _MAY_BE_NONE
+        }
         vocab_size = self.tokenizer.vocab_size
         decoding = _decoding({**self.table, **given}, vocab_size)
-        sampling = {name: value for name in SAMPLING if (value := _plain(getattr(options, name))) is not None}
+        sampling = {
+            name: value
+            for name in SAMPLING
+            if (value := _plain(getattr(options, name))) is not None
+        }
         sampling |= {name: _plain(value) for name, value in (options.sampling or {}).items()}
-        sampling = sampling or {k: dict(v["pairs"]) if isinstance(v, Mapping) else v for k, v in kept.items()}
-        packed = {k: {"pairs": [*v.items()]} if isinstance(v, Mapping) else v for k, v in sampling.items()}
-        top = None if options.logprobs is None else check_integer("logprobs", options.logprobs, 0, vocab_size)
+        sampling = sampling or {
+            k: dict(v["pairs"]) if isinstance(v, Mapping) else v for k, v in kept.items()
+        }
+        packed = {
+            k: {"pairs": [*v.items()]} if isinstance(v, Mapping) else v for k, v in sampling.items()
+        }
+        top = (
+            None
+            if options.logprobs is None
+            else check_integer("logprobs", options.logprobs, 0, vocab_size)
+        )
         chain = self._chain(sampling, packed) if sampling else self.chain
-        return Settings(decoding, chain, packed, top, None if decoding.ignore_end else end_id(self.tokenizer))
+        return Settings(
+            decoding, chain, packed, top, None if decoding.ignore_end else end_id(self.tokenizer)
+        )
 
     def _chain(self, sampling: Mapping[str, Any], packed: Mapping[str, Any]) -> Chain:
         """The run's chain changed by sampling options; the same object for the same options, so that rows share it."""
@@ -177,7 +223,11 @@ class Requests:
 
 def check_integer(name: str, value: Any, low: int, high: int) -> int:
     """The value as an int. Raises UsageError for what is not an integer, or out of range."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not low <= value <= high:
+    if (
+        not isinstance(value, (int, np.integer))
+        or isinstance(value, bool)
+        or not low <= value <= high
+    ):
         raise UsageError(f"expected an integer from {low} to {high:,}", argument=name, value=value)
     return int(value)
 
@@ -187,11 +237,16 @@ def check_decoding(options: DecodingOptions, vocab_size: int) -> None:
     if any(token >= vocab_size or token < 0 for token in options.stop_tokens):
         raise UsageError(f"expected ids from 0 to {vocab_size - 1}", argument="stop_tokens")
     if options.min_new_tokens and len(set(options.stop_tokens)) == vocab_size:
-        raise UsageError("all tokens stop the text, so min_new_tokens leaves none to draw", argument="stop_tokens")
+        raise UsageError(
+            "all tokens stop the text, so min_new_tokens leaves none to draw",
+            argument="stop_tokens",
+        )
 
 
 def _decoding(table: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
-    given = {name: value for name, value in table.items() if name in attrs.fields_dict(DecodingOptions)}
+    given = {
+        name: value for name, value in table.items() if name in attrs.fields_dict(DecodingOptions)
+    }
     for name in ("stop", "stop_tokens"):
         if name in given and given[name] is None:
             given[name] = ()

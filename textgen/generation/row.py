@@ -205,5 +205,7 @@ class Row:
         """Why the text ends with this token, if it does."""
         if token == self.settings.end_id:
             return "end"
-        stops = token in self.decoding.stop_tokens or (self.stop_at is not None and self.stop_at(token))
+        stops = token in self.decoding.stop_tokens or (
+            self.stop_at is not None and self.stop_at(token)
+        )
         return "stop" if stops else None

@@ -78,7 +78,9 @@ class SequenceHistory:
     def tokens(self, row: int) -> Ids:
         """(N,) ids of a row."""
         if self.level != "tokens":
-            raise LookupError("no sampler has announced that it reads tokens: set its attribute history to 'tokens'")
+            raise LookupError(
+                "no sampler has announced that it reads tokens: set its attribute history to 'tokens'"
+            )
         return np.array(self._tokens[row], np.int64)
 
     def rows(self, rows: slice | Sequence[int]) -> SequenceHistory:
@@ -87,8 +89,14 @@ class SequenceHistory:
         for name in self._arrays():
             setattr(some, name, getattr(self, name)[rows])
         if self.level == "tokens":
-            some._tokens = self._tokens[rows] if isinstance(rows, slice) else [self._tokens[row] for row in rows]
-        some.states = {key: {name: a[rows] for name, a in state.items()} for key, state in self.states.items()}
+            some._tokens = (
+                self._tokens[rows]
+                if isinstance(rows, slice)
+                else [self._tokens[row] for row in rows]
+            )
+        some.states = {
+            key: {name: a[rows] for name, a in state.items()} for key, state in self.states.items()
+        }
         return some
 
     def keep_rows(self, rows: Sequence[int]) -> None:
@@ -104,7 +112,9 @@ class SequenceHistory:
         self._tokens += other._tokens
         for key, state in self.states.items():
             theirs = other.states[key]
-            self.states[key] = {name: np.concatenate([array, theirs[name]]) for name, array in state.items()}
+            self.states[key] = {
+                name: np.concatenate([array, theirs[name]]) for name, array in state.items()
+            }
 
     def add(self, tokens: Ids, rows: slice | Ids = slice(None)) -> None:
         """Note one generated token (B,) for each row, or for some of them."""
@@ -113,7 +123,9 @@ class SequenceHistory:
         if self.level in ("counts", "tokens"):
             self.counts[np.arange(len(self.lengths))[rows], tokens] += 1
         if self.level == "tokens":
-            for row, token in zip(np.arange(len(self.lengths))[rows].tolist(), tokens.tolist(), strict=True):
+            for row, token in zip(
+                np.arange(len(self.lengths))[rows].tolist(), tokens.tolist(), strict=True
+            ):
                 self._tokens[row].append(token)
 
     def extend_prompt(self, row: int, prompt: Ids) -> None:
@@ -152,7 +164,9 @@ class SequenceHistory:
             for name, array in state.items():
                 saved = kept.get(f"{key}.{name}")
                 if saved is None or saved.shape != (1, *array.shape[1:]):
-                    was = "is not in it" if saved is None else f"was saved of shape {saved.shape[1:]}"
+                    was = (
+                        "is not in it" if saved is None else f"was saved of shape {saved.shape[1:]}"
+                    )
                     raise UsageError(
                         f"the saved state of sampler {key!r} is not one that it can resume from: {name!r} {was}, and "
                         f"has shape {array.shape[1:]} for each text now; resume it with the options that it had",
@@ -162,7 +176,11 @@ class SequenceHistory:
 
     def _arrays(self) -> tuple[str, ...]:
         """The arrays that are kept, each with a row per sequence."""
-        return () if self.level == "none" else ("streams", "prompt_lengths", "lengths", *saved_arrays(self.level))
+        return (
+            ()
+            if self.level == "none"
+            else ("streams", "prompt_lengths", "lengths", *saved_arrays(self.level))
+        )
 
 
 def saved_arrays(level: str) -> tuple[str, ...]:

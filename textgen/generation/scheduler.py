@@ -31,7 +31,9 @@ class Prefill:
         self._offer = offer
         members: dict[bytes | int, list[Row]] = {}
         for row in rows:
-            members.setdefault(row.to_feed().tobytes() if row.start is None else id(row), []).append(row)
+            members.setdefault(
+                row.to_feed().tobytes() if row.start is None else id(row), []
+            ).append(row)
         self._members = sorted(members.values(), key=lambda rows: len(rows[0].to_feed()))
         self._prompts: list[Ids] = [rows[0].to_feed() for rows in self._members]
         self._decoder = DecoderRows.begin(model, offer, len(self._prompts))
@@ -47,7 +49,9 @@ class Prefill:
     def advance(self) -> tuple[Batch, Array] | None:
         """Feed a chunk. The rows whose prompts are fed now, if any, with the logits (B, V) of what follows."""
         found = [(row, row.out_of_time()) for row in self.rows]
-        self.end([(row, reason) for row, reason in found if reason is not None or row.error is not None])
+        self.end(
+            [(row, reason) for row, reason in found if reason is not None or row.error is not None]
+        )
         if not self._members:
             return None
         width = min(len(self._prompts[0]) - self._fed, PREFILL)
@@ -69,7 +73,10 @@ class Prefill:
             self._members[place].remove(row)
         kept = [i for i, rows_of_one in enumerate(self._members) if rows_of_one]
         if len(kept) < len(self._members):
-            self._members, self._prompts = [self._members[i] for i in kept], [self._prompts[i] for i in kept]
+            self._members, self._prompts = (
+                [self._members[i] for i in kept],
+                [self._prompts[i] for i in kept],
+            )
             if kept:
                 self._decoder = self._decoder.take(kept)
 
@@ -102,7 +109,9 @@ class Scheduler:
         self._cancelled: deque[Row] = deque()
         self._news: deque[Row] = deque()  # what was submitted or cancelled since the last step
         self._prefills: deque[Prefill] = deque()
-        self._batches: list[Batch] = []  # the first is shared, if rows can share one; the others are rows alone
+        self._batches: list[
+            Batch
+        ] = []  # the first is shared, if rows can share one; the others are rows alone
         self._shares: tuple[bool, bool] | None = None
 
     def submit(self, row: Row) -> None:
@@ -141,7 +150,9 @@ class Scheduler:
             self._feed(self._prefills[0])
         if until == math.inf:
             running, began = tuple(self._batches), bool(self._prefills)
-        if began or len(running) > 1:  # the first tokens of newcomers are not kept back, nor those still to be fed
+        if (
+            began or len(running) > 1
+        ):  # the first tokens of newcomers are not kept back, nor those still to be fed
             until = 0.0
         for batch in running:
             self._guarded(batch.rows, partial(batch.advance, until, self._news))
@@ -272,5 +283,8 @@ class Scheduler:
 def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> RowState:
     """Where a row stands that has drawn nothing yet."""
     position, made = (0, 0) if row.start is None else (row.start.position, row.start.lengths[1])
-    history, state = begun(row.settings.chain, [row]).dump_row(0), decoder.take([place]).read_state()
+    history, state = (
+        begun(row.settings.chain, [row]).dump_row(0),
+        decoder.take([place]).read_state(),
+    )
     return RowState(state, history, position, pending, (row.prompt_length, made))

@@ -56,7 +56,9 @@ class TokenScores:
     logprobs: npt.NDArray[np.float64]
 
 
-def score_pieces(model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[CorpusPiece]) -> TextScore:
+def score_pieces(
+    model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[CorpusPiece]
+) -> TextScore:
     """Sum up `score_tokens`. Raises UsageError when the text has fewer than two tokens."""
     total, count, characters, unknown = 0.0, 0, 0, 0
     for block in score_tokens(model, tokenizer, offer, pieces):

@@ -50,6 +50,8 @@ _WHERE = {
 def __getattr__(name: str) -> _Any:
     for module, names in _WHERE.items():
         if name in names:
-            value = globals()[name] = getattr(_importlib.import_module(f"textgen.gradient.{module}"), name)
+            value = globals()[name] = getattr(
+                _importlib.import_module(f"textgen.gradient.{module}"), name
+            )
             return value
     raise AttributeError(f"module 'textgen.gradient' has no attribute {name!r}")

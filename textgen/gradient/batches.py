@@ -59,7 +59,9 @@ def _streams(windows: Windows, size: int, seed: int) -> Batches:
     return Batches(stretch // length, batch)
 
 
-def validation_batches(options: GradientOptions, windows: Windows) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
+def validation_batches(
+    options: GradientOptions, windows: Windows
+) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
     """The held-out text in order: arrays (B, T + 1), and for each row how many predictions, at its end, count (B,).
 
     Windows from the start state; or for "streams" long stretches of the text, read as one stream would be: all but the

@@ -20,7 +20,10 @@ from textgen.errors import UsageError
 from textgen.gradient.computing import TORCH, Computation, State, Way, replica_of, training_loss
 from textgen.protocols import TrainingContext
 
-_TURNS, _TRIALS = 2, 4  # turns of each of several ways to compute, and steps in a turn, which decide between them
+_TURNS, _TRIALS = (
+    2,
+    4,
+)  # turns of each of several ways to compute, and steps in a turn, which decide between them
 _TRYING: Final = 0.5  # seconds for each way after which none is tried again: on a busy machine, two steps must do
 _CLOSE: Final = 1.1
 _HOPELESS: Final = 10  # times as long, after which a way is not tried again
@@ -45,9 +48,13 @@ def kernels(model: Any, precision: str) -> list[str]:
         return [TORCH]
     offered = model.kernels(precision)
     if isinstance(offered, str) or not all(isinstance(name, str) for name in offered):
-        raise TypeError(f"kernels({precision!r}) of the model gave {offered!r}, and must give a list of names")
+        raise TypeError(
+            f"kernels({precision!r}) of the model gave {offered!r}, and must give a list of names"
+        )
     if offered and not hasattr(model, "use_kernel"):
-        raise TypeError(f"the model offers the kernels {offered}, and has no use_kernel(name) that takes one")
+        raise TypeError(
+            f"the model offers the kernels {offered}, and has no use_kernel(name) that takes one"
+        )
     return [TORCH, *offered]
 
 
@@ -60,7 +67,9 @@ def refusal(model: Any, kernel: str) -> str:
     return ""
 
 
-def choose_way(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, asked: Way, workers: int) -> Way:
+def choose_way(
+    model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, asked: Way, workers: int
+) -> Way:
     """The fastest of those asked for, where "auto" is for any, with so many workers, by a few steps without an update.
 
     Raises UsageError for a kernel that the model does not offer.
@@ -92,11 +101,17 @@ def choose_way(model: Any, windows: npt.NDArray[np.int64], context: TrainingCont
     except RuntimeError:  # an operation of the model has no bfloat16 version
         if len(precisions) == 1:
             raise
-        return choose_way(model, windows, context, attrs.evolve(asked, precision="float32"), workers)
+        return choose_way(
+            model, windows, context, attrs.evolve(asked, precision="float32"), workers
+        )
     # By the least of each: they differ in their arithmetic alone.
     least = {way: min(taken) for way, taken in zip(ways, times, strict=True) if taken}
     single, half = (
-        min((way for way in least if way.precision == precision), key=least.__getitem__, default=None)
+        min(
+            (way for way in least if way.precision == precision),
+            key=least.__getitem__,
+            default=None,
+        )
         for precision in ("float32", "bfloat16")
     )
     if single is None or half is None:
@@ -133,9 +148,7 @@ def shares(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext)
             return "the model changes its buffers in each step, as batch normalisation does"
     if draws_its_own or torch.equal(states[0], states[1]):
         return ""
-    return (
-        "the model draws from torch's global generator; with a set_dropout_seed it need not (docs/writing-plugins.md)"
-    )
+    return "the model draws from torch's global generator; with a set_dropout_seed it need not (docs/writing-plugins.md)"
 
 
 @contextlib.contextmanager
@@ -143,14 +156,18 @@ def _buffers_kept(model: Any) -> Iterator[Callable[[], bool]]:
     """Put back what trial steps change of a model's buffers; gives whether they have changed any."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        yield lambda: any(not torch.equal(model.get_buffer(name), kept) for name, kept in before.items())
+        yield lambda: any(
+            not torch.equal(model.get_buffer(name), kept) for name, kept in before.items()
+        )
     finally:
         with torch.no_grad():
             for name, kept in before.items():
                 model.get_buffer(name).copy_(kept)
 
 
-def choose_workers(model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, way: Way) -> int:
+def choose_workers(
+    model: Any, windows: npt.NDArray[np.int64], context: TrainingContext, way: Way
+) -> int:
     """The faster of so many workers and torch's own threads, by a few steps without an update.
 
     Workers where it is close: they keep more of their pace when other programs need the cores.
@@ -158,7 +175,9 @@ def choose_workers(model: Any, windows: npt.NDArray[np.int64], context: Training
     if way.workers == 1:
         return 1
     # By their means: they wait for other programs more or less, and a single step may be lucky.
-    shared, alone = map(statistics.mean, _times(model, windows, context, [way, attrs.evolve(way, workers=1)]))
+    shared, alone = map(
+        statistics.mean, _times(model, windows, context, [way, attrs.evolve(way, workers=1)])
+    )
     return way.workers if shared < _CLOSE * alone else 1
 
 
@@ -187,7 +206,9 @@ def _times(
     return times
 
 
-def _turn(computation: Computation, windows: npt.NDArray[np.int64], hopeless: float) -> tuple[list[float], bool]:
+def _turn(
+    computation: Computation, windows: npt.NDArray[np.int64], hopeless: float
+) -> tuple[list[float], bool]:
     """The seconds of some steps, after one that does not count; of that one alone, and True, if it took `hopeless`."""
     first = _seconds(computation, windows)
     if first > hopeless:

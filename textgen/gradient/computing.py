@@ -72,7 +72,9 @@ class Computation:
 
     def side_by_side(self, calls: Sequence[Callable[[], _Result]]) -> list[_Result]:
         """The results of a call for each replica, at most: the first made here, the others in their own threads."""
-        others = [thread.submit(call) for thread, call in zip(self._threads[1:], calls[1:], strict=False)]
+        others = [
+            thread.submit(call) for thread, call in zip(self._threads[1:], calls[1:], strict=False)
+        ]
         try:
             first = calls[0]()
         finally:
@@ -107,7 +109,12 @@ class Computation:
         return torch.stack([loss for loss, _ in results]).sum(), [after for _, after in results]
 
     def _part(
-        self, place: int, windows: npt.NDArray[np.int64], carried: State | None, seed: Iterable[int], share: float
+        self,
+        place: int,
+        windows: npt.NDArray[np.int64],
+        carried: State | None,
+        seed: Iterable[int],
+        share: float,
     ) -> tuple[Tensor, State]:
         """Gradients of some rows' loss, times their share of the batch."""
         model = self.replicas[place]
@@ -115,7 +122,11 @@ class Computation:
         with self._seeded(model, seed):
             tokens = to_device(windows, self.device)
             with self.autocast():
-                loss, after = self._loss(tokens, carried) if self._loss else training_loss(model, tokens, carried)
+                loss, after = (
+                    self._loss(tokens, carried)
+                    if self._loss
+                    else training_loss(model, tokens, carried)
+                )
             if share != 1:
                 loss = loss * share
             loss.backward()  # type: ignore[no-untyped-call]
@@ -127,12 +138,19 @@ class Computation:
             model.set_dropout_seed(_mixed(seed))
             return contextlib.nullcontext()
         # Several replicas are made only of what draws nothing, see `draws`: they need not wait for each other.
-        return seeded_globally(self.device, _mixed(seed)) if len(self.replicas) == 1 else contextlib.nullcontext()
+        return (
+            seeded_globally(self.device, _mixed(seed))
+            if len(self.replicas) == 1
+            else contextlib.nullcontext()
+        )
 
     @torch.no_grad()
     def try_carried(self, carried: State, rows: int) -> None:
         """Raise StateError for a saved state that the model cannot read on from, in so many rows."""
-        model, tokens = self.replicas[0].eval(), torch.zeros((rows, 1), dtype=torch.long, device=self.device)
+        model, tokens = (
+            self.replicas[0].eval(),
+            torch.zeros((rows, 1), dtype=torch.long, device=self.device),
+        )
         try:
             with self.autocast():
                 model(tokens, carried)
@@ -150,19 +168,25 @@ class Computation:
         """The sum of the losses and their number, of all processes."""
         return total, count
 
-    def gathered(self, carried: list[State] | None, rows: int, *, last: bool = False) -> list[State] | None:
+    def gathered(
+        self, carried: list[State] | None, rows: int, *, last: bool = False
+    ) -> list[State] | None:
         """The carried states: all of them are here."""
         return carried
 
     def autocast(self) -> Any:
         """The context of the precision."""
-        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.way.precision == "bfloat16")
+        return torch.autocast(
+            self.device.partition(":")[0], torch.bfloat16, enabled=self.way.precision == "bfloat16"
+        )
 
     def _add_gradients(self, count: int) -> None:
         """To the first replica's gradients the second's and so on, of so many replicas."""
         first = self._parameters[0]
         for other in self._parameters[1:count]:
-            given = [(to, of.grad) for to, of in zip(first, other, strict=True) if of.grad is not None]
+            given = [
+                (to, of.grad) for to, of in zip(first, other, strict=True) if of.grad is not None
+            ]
             for to, gradient in given:
                 if to.grad is None:  # no row of those before used it
                     to.grad = torch.zeros_like(gradient)
@@ -192,7 +216,9 @@ def seeded_globally(device: str, seed: int) -> Iterator[None]:
                 generator.set_state(state)
 
 
-def take_rows(model: Any, first: int, total: int, place: int, seed: tuple[int, int]) -> tuple[int, ...]:
+def take_rows(
+    model: Any, first: int, total: int, place: int, seed: tuple[int, int]
+) -> tuple[int, ...]:
     """The seed of a step's dropout, for the rows from `first` of a batch of `total`, computed in this place of several.
 
     A model with `set_rows` takes its part of the whole batch's dropout, so that the places make no difference.
@@ -214,7 +240,9 @@ def training_loss(model: Any, windows: Tensor, carried: State | None) -> tuple[T
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of logits (B, T, V) for targets (B, T), in float32."""
-    if logits.transpose(0, 1).is_contiguous():  # time is first in memory: flattening in that order copies nothing
+    if logits.transpose(
+        0, 1
+    ).is_contiguous():  # time is first in memory: flattening in that order copies nothing
         logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
     flat = logits.reshape(-1, logits.shape[-1])
     loss: Tensor = _CrossEntropy.apply(flat, targets.reshape(-1, 1))  # type: ignore[no-untyped-call]
@@ -244,7 +272,11 @@ class _CrossEntropy(torch.autograd.Function):
 def to_device(windows: npt.NDArray[np.int64], device: str) -> Tensor:
     """Token ids on the device; the CPU does not wait for the copy."""
     tokens = torch.from_numpy(windows)
-    return tokens.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tokens.to(device)
+    return (
+        tokens.pin_memory().to(device, non_blocking=True)
+        if device.startswith("cuda")
+        else tokens.to(device)
+    )
 
 
 def replica_of(model: Any) -> Any:

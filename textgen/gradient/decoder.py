@@ -12,7 +12,9 @@ from torch import Tensor
 from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.protocols import Array, Ids, Tensors
 
-_PROBED: Final = 5  # rows that ask for V: neither 1 nor a usual number of layers, which a wrong axis would have
+_PROBED: Final = (
+    5  # rows that ask for V: neither 1 nor a usual number of layers, which a wrong axis would have
+)
 
 
 class ForwardDecoder:
@@ -63,7 +65,11 @@ class ForwardDecoder:
         if group.state is None or group.logits is None:
             return {"begun": np.zeros(len(group.rows), np.bool_)}
         arrays = {str(i): to_numpy(part).copy() for i, part in enumerate(group.state)}
-        return {"begun": np.ones(len(group.rows), np.bool_), "logits": group.logits.cpu().numpy().copy(), **arrays}
+        return {
+            "begun": np.ones(len(group.rows), np.bool_),
+            "logits": group.logits.cpu().numpy().copy(),
+            **arrays,
+        }
 
     def write_state(self, state: Tensors) -> None:
         """Continue from a state that `read_state` gave, or from rows of one."""
@@ -73,7 +79,9 @@ class ForwardDecoder:
             return
         arrays = (torch.from_numpy(state[str(i)].copy()) for i in range(len(state) - 2))
         parts = tuple(like_weights(part, self._module).to(self._device) for part in arrays)
-        self._groups = [_Group(rows, parts, torch.from_numpy(state["logits"].copy()).to(self._device))]
+        self._groups = [
+            _Group(rows, parts, torch.from_numpy(state["logits"].copy()).to(self._device))
+        ]
 
     def take(self, rows: Sequence[int]) -> Self:
         """Another decoder with these rows, in this order; a row may occur twice."""
@@ -85,7 +93,9 @@ class ForwardDecoder:
             places = {row: place for place, row in enumerate(group.rows.tolist())}
             mine = np.array([i for i, row in enumerate(wanted.tolist()) if row in places], np.int64)
             if len(mine):
-                groups.append(group.of(mine, torch.tensor([places[int(row)] for row in wanted[mine]])))
+                groups.append(
+                    group.of(mine, torch.tensor([places[int(row)] for row in wanted[mine]]))
+                )
         taken._groups = groups or taken._groups
         return taken
 
@@ -106,7 +116,9 @@ class ForwardDecoder:
         """Logits after each of `tokens` (B, T), or with `last` after the last of them only, as (B, 1, V)."""
         made = None
         for place, group in enumerate(self._groups):
-            ids = torch.from_numpy(np.ascontiguousarray(tokens[group.rows], np.int64)).to(self._device)
+            ids = torch.from_numpy(np.ascontiguousarray(tokens[group.rows], np.int64)).to(
+                self._device
+            )
             logits, state = self._forward(ids, group.state)
             self._groups[place] = _Group(group.rows, state, logits[:, -1].float())
             part = logits[:, -1:].float() if last else logits.float()
@@ -128,7 +140,9 @@ class ForwardDecoder:
             self._vocab_size = self._forward(zero, None)[0].shape[-1]
         return self._vocab_size
 
-    def _forward(self, ids: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _forward(
+        self, ids: Tensor, state: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What the module gives in evaluation, where nothing is dropped out, and nothing drawn.
 
         It stays in that mode, as other threads may be in the midst of a forward pass. A training step sets its own.
@@ -141,7 +155,9 @@ class ForwardDecoder:
 def check_forward(given: Any, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Logits and state as `forward` gave them for so many rows. Raises TypeError or ValueError for anything else."""
     if not isinstance(given, tuple) or len(given) != 2:
-        raise TypeError(f"forward gave {type(given).__name__}, and must give logits and the state after them")
+        raise TypeError(
+            f"forward gave {type(given).__name__}, and must give logits and the state after them"
+        )
     logits, state = given
     if not isinstance(state, tuple | list) or not all(isinstance(part, Tensor) for part in state):
         raise TypeError(

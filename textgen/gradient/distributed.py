@@ -41,7 +41,9 @@ class DistributedComputation(Computation):
         """
         if hasattr(model, "use_kernel"):
             model.use_kernel(way.kernel)
-        made = cls([model], device, way, processes=processes, group=processes.group(device), unused=unused)
+        made = cls(
+            [model], device, way, processes=processes, group=processes.group(device), unused=unused
+        )
         with made._explained(), torch.no_grad():
             for tensor in itertools.chain(model.parameters(), model.buffers()):
                 dist.broadcast(tensor, 0, group=made._group)
@@ -59,7 +61,9 @@ class DistributedComputation(Computation):
         drawn = take_rows(model, rows.start, len(windows), processes.rank, seed)
         own = windows[rows] if count else windows[:1]
         with self._explained():
-            loss, after = self._part(0, own, None if carried is None else carried[0], drawn, count / len(windows))
+            loss, after = self._part(
+                0, own, None if carried is None else carried[0], drawn, count / len(windows)
+            )
             loss = self._sum(loss)
         processes.in_step = False
         return loss, [after]
@@ -84,7 +88,9 @@ class DistributedComputation(Computation):
             flat = torch.cat([tensor.flatten() for tensor in small])
             dist.all_reduce(flat, group=self._group)
             parts = torch.split(flat, [tensor.numel() for tensor in small])
-            torch._foreach_copy_(small, [part.view_as(t) for t, part in zip(small, parts, strict=True)])
+            torch._foreach_copy_(
+                small, [part.view_as(t) for t, part in zip(small, parts, strict=True)]
+            )
         for parameter, users in zip(parameters, used.tolist(), strict=False):
             parameter.grad = parameter.grad if users else None
         return total
@@ -95,7 +101,9 @@ class DistributedComputation(Computation):
         try:
             yield
         except RuntimeError as error:
-            raise (self.processes.lost(error) if self.processes.is_lost(error) else error) from error
+            raise (
+                self.processes.lost(error) if self.processes.is_lost(error) else error
+            ) from error
 
     def announce(self, horizon: int) -> None:
         """Tell the others to make a step; see Plan.horizon."""
@@ -115,14 +123,18 @@ class DistributedComputation(Computation):
         self.processes.in_step = False
         return total.new_tensor(whole[0]), int(whole[1])
 
-    def gathered(self, carried: list[State] | None, rows: int, *, last: bool = False) -> list[State] | None:
+    def gathered(
+        self, carried: list[State] | None, rows: int, *, last: bool = False
+    ) -> list[State] | None:
         """The carried states of all rows of a batch, in the leader. `last` sends the followers home."""
         if not self.processes.leads or (carried is None and not last):
             return carried
         with self.processes.order(Order.STOP if last else Order.STATE):
             return [tuple(self.processes.gather(carried[0], rows))] if carried is not None else None
 
-    def follow(self, carried: list[State] | None, rows: int, evaluate: Callable[[], object]) -> int | None:
+    def follow(
+        self, carried: list[State] | None, rows: int, evaluate: Callable[[], object]
+    ) -> int | None:
         """Wait until the leader announces a step, and return its horizon; None at the end."""
         while True:
             order, value = self.processes.next_order()
@@ -150,10 +162,18 @@ def check(model: Any, device: str, batch_size: int, processes: Processes) -> Non
             value=batch_size,
         )
     if device == "mps":
-        raise UsageError("several processes train on CPUs or on CUDA devices", argument="device", value=device)
+        raise UsageError(
+            "several processes train on CPUs or on CUDA devices", argument="device", value=device
+        )
     joined = [
-        type(module).__name__ for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        type(module).__name__
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
     ]
     if processes.size > 1 and (joined or not getattr(model, "distributed", True)):
-        cause = f"it has a {joined[0]}, which needs all rows of a batch at once" if joined else "it says so itself"
+        cause = (
+            f"it has a {joined[0]}, which needs all rows of a batch at once"
+            if joined
+            else "it says so itself"
+        )
         raise UsageError(f"the model cannot be trained in several processes: {cause}; start one")

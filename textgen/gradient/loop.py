@@ -68,13 +68,23 @@ class GradientTrainer:
         """See textgen.protocols.Trainer."""
         devices.check_fork(computes=True)
         if not hasattr(model, "parameters"):
-            raise UsageError("this trainer trains by gradient, and the model has none; choose a trainer made for it")
+            raise UsageError(
+                "this trainer trains by gradient, and the model has none; choose a trainer made for it"
+            )
         batches = training_batches(self.options, data.training_windows(), context.seed)
         plan = Plan(self.options, context, batches, self.schedule)
-        self._optimization = Optimization.of(model, self.options, self.make_optimizer, self.schedule)
-        if (frozen := self._optimization.left_out(model)) and (context.processes is None or context.processes.leads):
-            shown = ", ".join(frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
-            warnings.warn(f"no optimizer has these parameters, which stay as they are: {shown}", stacklevel=2)
+        self._optimization = Optimization.of(
+            model, self.options, self.make_optimizer, self.schedule
+        )
+        if (frozen := self._optimization.left_out(model)) and (
+            context.processes is None or context.processes.leads
+        ):
+            shown = ", ".join(frozen[:5]) + (
+                f" and {len(frozen) - 5} more" if len(frozen) > 5 else ""
+            )
+            warnings.warn(
+                f"no optimizer has these parameters, which stay as they are: {shown}", stacklevel=2
+            )
         with devices.freed_memory_kept():
             computation = self._computation = plan.computation(model)
             try:
@@ -100,7 +110,9 @@ class GradientTrainer:
     def _follow(self, computation: Any, plan: Plan, data: Dataset, seed: int) -> None:
         """Make the steps and the evaluations that the first process orders."""
         evaluate = partial(validation_loss, computation, self.options, data)
-        while (horizon := computation.follow(self._carried, self.options.batch_size, evaluate)) is not None:
+        while (
+            horizon := computation.follow(self._carried, self.options.batch_size, evaluate)
+        ) is not None:
             self._advance(computation, plan.batches, seed, horizon)
 
     def _train(
@@ -110,13 +122,17 @@ class GradientTrainer:
         while True:
             if self._step != self._evaluated_step and plan.is_due(self._step):
                 self._evaluated_step = self._step
-                loss = float(self._training_loss)  # waits for the device, whose steps are not the evaluation's time
+                loss = float(
+                    self._training_loss
+                )  # waits for the device, whose steps are not the evaluation's time
                 with plan.evaluation(self._step):
                     yield Evaluated(
                         step=self._step,
                         epoch=(self._step - 1) // plan.batches.per_epoch + 1,
                         training_loss=loss,
-                        validation_loss=computation.run(partial(validation_loss, computation, self.options, data)),
+                        validation_loss=computation.run(
+                            partial(validation_loss, computation, self.options, data)
+                        ),
                     )
                 self._measuring = plan.measures(self._step)
                 if self._measuring:
@@ -159,15 +175,25 @@ class GradientTrainer:
         self._step, self._training_loss = values["step"], values["training_loss"]
         self._evaluated_step, self._measuring = values["evaluated_step"], values["measuring"]
         prefix = "optimizer."
-        kept = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        kept = {
+            name.removeprefix(prefix): array
+            for name, array in arrays.items()
+            if name.startswith(prefix)
+        }
         self._optimization.restore(kept, values["optimizer"])
-        carried = [arrays[f"carried.{i}"] for i in range(sum(name.startswith("carried.") for name in arrays))]
+        carried = [
+            arrays[f"carried.{i}"]
+            for i in range(sum(name.startswith("carried.") for name in arrays))
+        ]
         rows = self.options.batch_size
         if context.processes is not None:
             own_rows = context.processes.rows(rows)
             carried, rows = [part[own_rows] for part in carried], own_rows.stop - own_rows.start
         model = computation.replicas[0]
-        own = [like_weights(torch.from_numpy(part.copy()), model).to(context.device) for part in carried]
+        own = [
+            like_weights(torch.from_numpy(part.copy()), model).to(context.device)
+            for part in carried
+        ]
         self._carried = [tuple(own)] if own else None
         if own:
             computation.try_carried(tuple(own), rows)
@@ -177,7 +203,9 @@ class GradientTrainer:
         """One step on the next batch, and what there is to say of it."""
         horizon = plan.horizon(self._step + 1)
         computation.announce(horizon)
-        tokens, rate, norm = computation.run(partial(self._advance, computation, plan.batches, seed, horizon))
+        tokens, rate, norm = computation.run(
+            partial(self._advance, computation, plan.batches, seed, horizon)
+        )
         if plan.steps is None:  # the time of a step is measured: wait for the device
             float(self._training_loss)
         plan.step_done(self._step)
@@ -199,7 +227,11 @@ class GradientTrainer:
         assert self._optimization is not None
         epoch, number = divmod(self._step, batches.per_epoch)
         windows = batches.batch(epoch, number)
-        carried = self._shared_out(len(computation.replicas)) if self.options.order == "streams" and number else None
+        carried = (
+            self._shared_out(len(computation.replicas))
+            if self.options.order == "streams" and number
+            else None
+        )
         self._step += 1
         loss, after = computation.gradients(windows, carried, (seed, self._step))
         rate, norm = self._optimization.step(self._step, horizon)
@@ -212,7 +244,10 @@ class GradientTrainer:
         """The carried state for each worker; after a resume it is one for all of them."""
         if self._carried is None or len(self._carried) == workers:
             return self._carried
-        parts = [torch.tensor_split(torch.cat(part), workers) for part in zip(*self._carried, strict=True)]
+        parts = [
+            torch.tensor_split(torch.cat(part), workers)
+            for part in zip(*self._carried, strict=True)
+        ]
         return [tuple(part) for part in zip(*parts, strict=True)]
 
 

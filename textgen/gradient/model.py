@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     import torch
 
 _OFFERED: Final = frozenset(
-    {"training_loss", "parameter_roles", "set_dropout_seed", "set_rows", "kernels", "use_kernel", "distributed"}
+    {
+        "training_loss",
+        "parameter_roles",
+        "set_dropout_seed",
+        "set_rows",
+        "kernels",
+        "use_kernel",
+        "distributed",
+    }
 )
 
 
@@ -95,7 +103,9 @@ class GradientModel:
         given = {name: (array.shape, str(array.dtype)) for name, array in tensors.items()}
         wanted = {name: (array.shape, str(array.dtype)) for name, array in expected.items()}
         if given != wanted:
-            wrong = sorted(name for name in {*given, *wanted} if given.get(name) != wanted.get(name))
+            wrong = sorted(
+                name for name in {*given, *wanted} if given.get(name) != wanted.get(name)
+            )
             first = wrong[0]
             raise ValueError(
                 f"{len(wrong)} weights differ, such as {first}: it is {given.get(first, 'missing')}, and should be "

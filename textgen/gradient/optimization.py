@@ -19,7 +19,9 @@ from textgen.gradient.options import GradientOptions
 from textgen.gradient.schedules import Schedule
 from textgen.protocols import Tensors
 
-MakeOptimizer: TypeAlias = "Callable[[Parameters], torch.optim.Optimizer | Sequence[torch.optim.Optimizer]]"
+MakeOptimizer: TypeAlias = (
+    "Callable[[Parameters], torch.optim.Optimizer | Sequence[torch.optim.Optimizer]]"
+)
 """Makes one optimizer, or several that share the parameters out among them."""
 
 _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
@@ -44,9 +46,13 @@ class Parameters(list[Tensor]):
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         given = model.parameter_roles() if hasattr(model, "parameter_roles") else {}
         if unknown := sorted(given.keys() - dict(model.named_parameters()).keys()):
-            raise ValueError(f"parameter_roles names {', '.join(unknown)}, which are not parameters of the model")
+            raise ValueError(
+                f"parameter_roles names {', '.join(unknown)}, which are not parameters of the model"
+            )
         roles = [
-            given.get(name, "vector" if p.ndim < 2 else "embedding" if id(p) in embeddings else "matrix")
+            given.get(
+                name, "vector" if p.ndim < 2 else "embedding" if id(p) in embeddings else "matrix"
+            )
             for name, p in named.items()
         ]
         return cls(named.values(), roles)
@@ -56,7 +62,9 @@ class Parameters(list[Tensor]):
         known = dict.fromkeys((*_ROLES, *self.roles))
         if unknown := [role for role in roles if role not in known]:
             raise ValueError(f"there is no role {unknown[0]!r}; the roles are {', '.join(known)}")
-        return [parameter for parameter, role in zip(self, self.roles, strict=True) if role in roles]
+        return [
+            parameter for parameter, role in zip(self, self.roles, strict=True) if role in roles
+        ]
 
 
 @cache
@@ -76,7 +84,9 @@ class StateError(TrainingError):
     """What a checkpoint holds of training does not fit the model and the optimizers."""
 
     def __init__(self, cause: Exception) -> None:
-        super().__init__(f"it does not fit the model and the optimizers ({cause})", step=0, refuses_state=True)
+        super().__init__(
+            f"it does not fit the model and the optimizers ({cause})", step=0, refuses_state=True
+        )
 
 
 @attrs.define(eq=False)
@@ -91,21 +101,35 @@ class Optimization:
     _restored: bool = False
 
     @classmethod
-    def of(cls, model: Any, options: GradientOptions, make: MakeOptimizer, schedule: Schedule) -> Optimization:
+    def of(
+        cls, model: Any, options: GradientOptions, make: MakeOptimizer, schedule: Schedule
+    ) -> Optimization:
         """The optimizers for a model's parameters. Raises TypeError or ValueError for what is none."""
         parameters = Parameters.of(model)
         made = make(parameters)
         optimizers = tuple(made) if isinstance(made, Sequence) else (made,)
         for optimizer in optimizers:
             if not hasattr(optimizer, "param_groups"):
-                raise TypeError(f"make_optimizer gave {optimizer!r}, and must give a torch.optim.Optimizer, or several")
-        rates = [[_rate(optimizer, place) for place in range(len(optimizer.param_groups))] for optimizer in optimizers]
+                raise TypeError(
+                    f"make_optimizer gave {optimizer!r}, and must give a torch.optim.Optimizer, or several"
+                )
+        rates = [
+            [_rate(optimizer, place) for place in range(len(optimizer.param_groups))]
+            for optimizer in optimizers
+        ]
         return cls(options, parameters, optimizers, schedule, rates)
 
     def left_out(self, model: Any) -> list[str]:
         """The names of the parameters that want a gradient and that no optimizer updates."""
-        updated = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
-        return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in updated]
+        updated = {
+            id(p)
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        return [
+            name for name, p in model.named_parameters() if p.requires_grad and id(p) not in updated
+        ]
 
     def step(self, step: int, steps: int) -> tuple[float, Tensor | None]:
         """Update the parameters from their gradients; return the first learning rate, and the norm before clipping.
@@ -158,7 +182,11 @@ class Optimization:
         values: dict[str, Any] = {}
         for place, optimizer in enumerate(self.optimizers):
             kept = optimizer.state_dict()
-            states = [(index, name, value) for index, state in kept["state"].items() for name, value in state.items()]
+            states = [
+                (index, name, value)
+                for index, state in kept["state"].items()
+                for name, value in state.items()
+            ]
             for index, name, value in states:
                 key = f"{place}.{index}.{name}"
                 if isinstance(value, Tensor):
@@ -167,7 +195,9 @@ class Optimization:
                     values[key] = _json(value, optimizer, name)
             for index, group in enumerate(kept["param_groups"]):
                 counters = {k: v for k, v in group.items() if type(v) in (int, float) and k != "lr"}
-                values |= {f"{place}.group.{index}.{name}": value for name, value in counters.items()}
+                values |= {
+                    f"{place}.group.{index}.{name}": value for name, value in counters.items()
+                }
         return arrays, values
 
     def restore(self, arrays: Tensors, values: dict[str, Any]) -> None:
@@ -181,7 +211,10 @@ class Optimization:
     def _restore(self, arrays: Tensors, values: dict[str, Any]) -> None:
         kept = [optimizer.state_dict() for optimizer in self.optimizers]
         states: list[dict[int, dict[str, Any]]] = [{} for _ in kept]
-        everything: dict[str, Any] = {**values, **{k: torch.from_numpy(array.copy()) for k, array in arrays.items()}}
+        everything: dict[str, Any] = {
+            **values,
+            **{k: torch.from_numpy(array.copy()) for k, array in arrays.items()},
+        }
         for key, value in everything.items():
             place, index, name = key.split(".", 2)
             if index == "group":

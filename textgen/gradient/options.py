@@ -36,10 +36,16 @@ class GradientOptions:
     """The options of the training loop. A trainer's config class is a subclass, `@attrs.frozen(kw_only=True)`."""
 
     epochs: int = option(
-        10, help="passes over the training data, without steps or a budget", validator=ge(1), more=True
+        10,
+        help="passes over the training data, without steps or a budget",
+        validator=ge(1),
+        more=True,
     )
     steps: int | None = option(
-        None, help="updates in all, in place of epochs and a budget", validator=optional(ge(1)), more=True
+        None,
+        help="updates in all, in place of epochs and a budget",
+        validator=optional(ge(1)),
+        more=True,
     )
     budget: str | None = option(
         None,

@@ -24,7 +24,9 @@ _EVALUATIONS: Final = 10  # in a run with a budget
 _EVALUATING: Final = 0.18  # share of a budget that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
 _FAR: Final = 10**9
-_SOME: Final = 1000  # steps for which a schedule is asked whether the first of them depend on their number
+_SOME: Final = (
+    1000  # steps for which a schedule is asked whether the first of them depend on their number
+)
 _TIMED: Final = 0.03  # share of a budget in which the time of a step is measured
 _RESERVE: Final = 0.05  # share of a budget that is left for checkpoints and what cannot be measured
 
@@ -49,12 +51,18 @@ class Plan:
     _measured: list[int] = attrs.field(factory=list, init=False)  # the steps after which they were
     measuring: bool = attrs.field(init=False)
     _stable_steps: int | None = attrs.field(default=None, init=False)
-    _decays_late: bool | None = attrs.field(default=None, init=False)  # the schedule, if it does at all
+    _decays_late: bool | None = attrs.field(
+        default=None, init=False
+    )  # the schedule, if it does at all
     _settled: dict[str, int | str] = attrs.field(factory=dict, init=False)
     _begun: float = attrs.field(factory=time.perf_counter, init=False)
     _times: list[float] = attrs.field(factory=list, init=False)
-    _timed: tuple[float, int] = attrs.field(default=(0.0, 0), init=False)  # seconds, and steps made in them
-    _since: tuple[float, int] | None = attrs.field(default=None, init=False)  # when the steps after this one began
+    _timed: tuple[float, int] = attrs.field(
+        default=(0.0, 0), init=False
+    )  # seconds, and steps made in them
+    _since: tuple[float, int] | None = attrs.field(
+        default=None, init=False
+    )  # when the steps after this one began
     _evaluation_seconds: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -78,11 +86,21 @@ class Plan:
         context, windows, processes = self.context, self.batches.batch(0, 0), self.context.processes
         if processes is None:
             workers = self.options.settled.get("workers", self.options.workers)
-            if workers != 1 and context.device == "cpu" and (shared := choosing.shares(model, windows, context)):
+            if (
+                workers != 1
+                and context.device == "cpu"
+                and (shared := choosing.shares(model, windows, context))
+            ):
                 workers = self._one_worker(workers, shared)
-            way = self._way(model, windows, choosing.most_workers(model, windows, context) if workers != 1 else 1)
+            way = self._way(
+                model,
+                windows,
+                choosing.most_workers(model, windows, context) if workers != 1 else 1,
+            )
             if workers == "auto":
-                workers = self._settled["workers"] = choosing.choose_workers(model, windows, context, way)
+                workers = self._settled["workers"] = choosing.choose_workers(
+                    model, windows, context, way
+                )
             workers = min(int(workers), len(windows)) if context.device == "cpu" else 1
             return Computation.of(model, context.device, attrs.evolve(way, workers=workers))
         from textgen.gradient.distributed import DistributedComputation, check
@@ -107,7 +125,11 @@ class Plan:
     def _way(self, model: Any, windows: Any, workers: int) -> Way:
         """The precision and the kernel asked for, or settled by an earlier run, or the fastest."""
         settled, options = self.options.settled, self.options
-        asked = Way(str(settled.get("precision", options.precision)), 1, str(settled.get("kernel", options.kernel)))
+        asked = Way(
+            str(settled.get("precision", options.precision)),
+            1,
+            str(settled.get("kernel", options.kernel)),
+        )
         if "kernel" in settled and asked.kernel not in choosing.kernels(model, asked.precision):
             warnings.warn(
                 f"an earlier run took the kernel {asked.kernel!r}, which is not available here"
@@ -118,7 +140,9 @@ class Plan:
             asked = attrs.evolve(asked, kernel=TORCH)
         way = choosing.choose_way(model, windows, self.context, asked, workers)
         decided = {"precision": way.precision, "kernel": way.kernel}
-        self._settled |= {name: value for name, value in decided.items() if getattr(asked, name) == "auto"}
+        self._settled |= {
+            name: value for name, value in decided.items() if getattr(asked, name) == "auto"
+        }
         return way
 
     def settle(self) -> Iterator[Settled]:
@@ -153,7 +177,9 @@ class Plan:
     def stable_steps(self, step: int) -> int:
         """How many steps, of which this one is made, are the same however many there will be."""
         if self.steps is None:  # while that is being measured, nothing decays
-            self._decays_late = self._stable(_SOME) > 0 if self._decays_late is None else self._decays_late
+            self._decays_late = (
+                self._stable(_SOME) > 0 if self._decays_late is None else self._decays_late
+            )
             return step + 1 if self._decays_late else 0
         if self._stable_steps is None:
             stable = self._stable(self.steps)
@@ -161,7 +187,9 @@ class Plan:
         return self._stable_steps
 
     def _stable(self, steps: int) -> int:
-        return 0 if getattr(self.options, "refuse_more", str)() else stable_steps(self.schedule, steps)
+        return (
+            0 if getattr(self.options, "refuse_more", str)() else stable_steps(self.schedule, steps)
+        )
 
     @property
     def _evaluate_every(self) -> int:
@@ -201,8 +229,16 @@ class Plan:
     def estimated_steps(self, step: int) -> int:
         """A first guess at the number of steps, while it is being measured: at the pace so far, for what is left."""
         assert self.options.budget is not None
-        left = seconds_of(self.options.budget) - self.context.elapsed - (time.perf_counter() - self._begun)
-        pace = (self._times[-1] - self._times[0]) / (len(self._times) - 1) if len(self._times) > 1 else 1.0
+        left = (
+            seconds_of(self.options.budget)
+            - self.context.elapsed
+            - (time.perf_counter() - self._begun)
+        )
+        pace = (
+            (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+            if len(self._times) > 1
+            else 1.0
+        )
         return step + max(1, int(left / pace))
 
     def resume(self, measuring: bool) -> None:
@@ -213,7 +249,9 @@ class Plan:
         """Whether to measure after an evaluation after this step."""
         if not self.measuring or self.steps is None:
             return self.measuring
-        self.measuring = bool(self.stable_steps(step)) and step < stable_steps(self.schedule, self.steps)
+        self.measuring = bool(self.stable_steps(step)) and step < stable_steps(
+            self.schedule, self.steps
+        )
         return self.measuring
 
     def measure(self, step: int) -> None:
@@ -221,7 +259,9 @@ class Plan:
         assert self.options.budget is not None
         budget, is_first = seconds_of(self.options.budget), self.steps is None
         left = budget * (1 - _RESERVE) - self.context.elapsed - (time.perf_counter() - self._begun)
-        self._measured = [each for each in self._measured if each < step]  # others are of a longer run
+        self._measured = [
+            each for each in self._measured if each < step
+        ]  # others are of a longer run
         if is_first:
             timed = self._times[_UNTIMED:]
             self._timed = (timed[-1] - timed[0], len(timed) - 1)
@@ -230,9 +270,13 @@ class Plan:
         self._measured.append(step)
         left -= self._evaluations_left * self._evaluation_seconds
         seconds, timed_steps = self._timed
-        steps = step + max(2, int(left * timed_steps / seconds)) if timed_steps else self.steps or step
+        steps = (
+            step + max(2, int(left * timed_steps / seconds)) if timed_steps else self.steps or step
+        )
         while not is_first and stable_steps(self.schedule, steps) <= step:
-            steps += max(1, steps // 100)  # no fewer than those of which it has made what does not depend on them
+            steps += max(
+                1, steps // 100
+            )  # no fewer than those of which it has made what does not depend on them
         self.steps, self._stable_steps = steps, None
         self._settled |= {
             "budget": self.options.budget,

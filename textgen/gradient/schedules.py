@@ -48,5 +48,7 @@ def stable_steps(schedule: Schedule, steps: int) -> int:
     """
     if schedule is constant:
         return steps
-    differs = (step for step in range(1, steps + 1) if schedule(step, steps) != schedule(step, 2 * steps))
+    differs = (
+        step for step in range(1, steps + 1) if schedule(step, steps) != schedule(step, 2 * steps)
+    )
     return next(differs, steps + 1) - 1

@@ -20,7 +20,9 @@ NAME = re.compile(r"[^\W_][\w. +-]*")
 CHAINS: Final = ("sampler", "observer")
 _BYTES: Final = 1_000_000
 _PARTS: Final = 64
-_DOTTED: Final = re.compile(r"""(?<![\w"'-])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){64}""")
+_DOTTED: Final = re.compile(
+    r"""(?<![\w"'-])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){64}"""
+)
 
 Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
 """Keys of a pipeline and their new values: `trainer.epochs=5` in TOML, or a mapping of dotted keys or tables."""
@@ -43,20 +45,30 @@ class Document:
         """The names in `[plugins] disable` that are strings; the table is checked later."""
         table = self.tables.get("plugins")
         names = table.get("disable") if isinstance(table, Mapping) else None
-        return tuple(n for n in names if isinstance(n, str)) if isinstance(names, list | tuple) else ()
+        return (
+            tuple(n for n in names if isinstance(n, str)) if isinstance(names, list | tuple) else ()
+        )
 
 
 def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides = ()) -> Document:
     """Read a pipeline from a TOML file or a mapping of the same shape, and apply overrides."""
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
-        raise UsageError("expected a mapping, or a list of KEY=VALUE", argument="overrides", value=overrides)
+        raise UsageError(
+            "expected a mapping, or a list of KEY=VALUE", argument="overrides", value=overrides
+        )
     if isinstance(source, Mapping):
         document = _document(lambda: _copy(source), "pipeline", Path.cwd(), "pipeline")
     else:
-        path = path_of(source, "source", "expected the path of a TOML file, a mapping or a Pipeline")
+        path = path_of(
+            source, "source", "expected the path of a TOML file, a mapping or a Pipeline"
+        )
         document = document_of(_read(path), path)
     tables, sampling, faults = dict(document.tables), dict[str, Any](), list[Fault]()
-    given = flat(_copy(overrides)).items() if isinstance(overrides, Mapping) else _parsed(overrides, faults)
+    given = (
+        flat(_copy(overrides)).items()
+        if isinstance(overrides, Mapping)
+        else _parsed(overrides, faults)
+    )
     # What names a component comes first, since that drops the options of another.
     for key, value in sorted(given, key=lambda item: item[0].rpartition(".")[2].strip() != "type"):
         name = _of_chain(tables, key)
@@ -71,10 +83,14 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides =
 
 def document_of(data: bytes, path: Path) -> Document:
     """The pipeline in the bytes of the TOML file at `path`. Raises PipelineError."""
-    return _document(lambda: _parsed_toml(data, path), str(path), path.absolute().parent, _run_name(path.stem))
+    return _document(
+        lambda: _parsed_toml(data, path), str(path), path.absolute().parent, _run_name(path.stem)
+    )
 
 
-def _document(tables: Callable[[], dict[str, Any]], source: str, folder: Path, default_name: str) -> Document:
+def _document(
+    tables: Callable[[], dict[str, Any]], source: str, folder: Path, default_name: str
+) -> Document:
     try:
         return Document(tables(), source, folder, default_name)
     except RecursionError:
@@ -92,7 +108,9 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:  # a pipe too: `textgen run <(…)`
             return file.read(_BYTES + 1)
     except OSError as error:
-        raise PipelineError([Fault("", f"cannot be read: {error.strerror or error}")], str(path)) from error
+        raise PipelineError(
+            [Fault("", f"cannot be read: {error.strerror or error}")], str(path)
+        ) from error
 
 
 def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
@@ -109,7 +127,9 @@ def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
         where = ""
         if place:
             text = text.removesuffix(place[0])
-            lines = data.decode("utf-8-sig").split("\n")  # whose end is just past the last character
+            lines = data.decode("utf-8-sig").split(
+                "\n"
+            )  # whose end is just past the last character
             where = f":{place[1] or len(lines)}:{place[2] or len(lines[-1]) + 1}"
         raise PipelineError([Fault("", f"not valid TOML: {text}")], f"{path}{where}") from error
 
@@ -140,7 +160,11 @@ def _of_chain(tables: Mapping[str, Any], key: str) -> str:
     """The name in requests of an option of the chain as a whole, "temperature" of sampler.temperature; else ""."""
     kind, *parts = (part.strip() for part in key.split("."))
     is_option = kind == "sampler" and len(parts) == 1 and not parts[0].isdecimal()
-    return parts[0].replace("-", "_") if is_option and not isinstance(tables.get(kind), Mapping) else ""
+    return (
+        parts[0].replace("-", "_")
+        if is_option and not isinstance(tables.get(kind), Mapping)
+        else ""
+    )
 
 
 def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault]) -> None:
@@ -151,7 +175,11 @@ def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault])
         if parents and parents[0] in CHAINS and not tables.get(parents[0]):
             raise LookupError(f'it has no [[{parents[0]}]]: write {parents[0]}=[{{type="…"}}]')
         for part in parents:
-            place = place.setdefault(part, {}) if isinstance(place, dict) else place[_index(part, place, parents)]
+            place = (
+                place.setdefault(part, {})
+                if isinstance(place, dict)
+                else place[_index(part, place, parents)]
+            )
         if not isinstance(place, dict):
             place[_index(last, place, parents)] = value
             return
@@ -188,4 +216,8 @@ def _copy(value: Any) -> Any:
     """A deep copy of tables and lists, so that overrides do not change the caller's mapping."""
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+    return (
+        [_copy(item) for item in value]
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else value
+    )

@@ -46,7 +46,9 @@ class DataOptions:
         validator=optional(ge(1)),
     )
     validation_fraction: float = option(
-        0.1, help="the last part of the corpus, held out for validation", validator=and_(ge(0), lt(1))
+        0.1,
+        help="the last part of the corpus, held out for validation",
+        validator=and_(ge(0), lt(1)),
     )
     max_validation_tokens: int | None = option(
         None,
@@ -77,17 +79,27 @@ class DecodingOptions:
     """How long a text gets, where it ends, and what it depends on. They are also arguments of Generator.generate."""
 
     max_new_tokens: int | None = option(
-        400, help="how many tokens to add at most", validator=optional(and_(ge(0), le(MAX_NEW_TOKENS)))
+        400,
+        help="how many tokens to add at most",
+        validator=optional(and_(ge(0), le(MAX_NEW_TOKENS))),
     )
     min_new_tokens: int = option(
-        0, help="how many tokens to add before a stop counts", validator=and_(ge(0), le(MAX_NEW_TOKENS))
+        0,
+        help="how many tokens to add before a stop counts",
+        validator=and_(ge(0), le(MAX_NEW_TOKENS)),
     )
-    stop: tuple[str, ...] | str = option((), help="texts that end it; they are not part of it", validator=_check_stop)
+    stop: tuple[str, ...] | str = option(
+        (), help="texts that end it; they are not part of it", validator=_check_stop
+    )
     stop_tokens: tuple[int, ...] = option(
         (), help="ids of tokens that end it; they are part of it", validator=_check_length
     )
-    ignore_end: bool = option(False, help="go on where the model ends the text, as it does after training on documents")
-    time_limit: float | None = option(None, help="seconds after which it ends", validator=optional(ge(0)))
+    ignore_end: bool = option(
+        False, help="go on where the model ends the text, as it does after training on documents"
+    )
+    time_limit: float | None = option(
+        None, help="seconds after which it ends", validator=optional(ge(0))
+    )
     seed: int | None = option(
         None,
         help="seed of the random draws; the run's seed if not set",
@@ -95,10 +107,12 @@ class DecodingOptions:
     )
     echo: bool = option(False, help="put the prompt before its continuation")
     unknown_characters: UnknownCharacters = option(
-        "error", help="what to do about prompt characters outside the vocabulary: refuse, drop, or feed as <unk>"
+        "error",
+        help="what to do about prompt characters outside the vocabulary: refuse, drop, or feed as <unk>",
     )
     exact: bool = option(
-        False, help="generate alone where a batch could change the last bit of a logit; few models make a difference"
+        False,
+        help="generate alone where a batch could change the last bit of a logit; few models make a difference",
     )
 
     @property
@@ -111,8 +125,12 @@ class DecodingOptions:
 class GenerateOptions(DecodingOptions):
     """What is generated after training."""
 
-    prompt: str = option("", help="the text to continue; after training on documents, it is the beginning of one")
-    max_new_tokens: int = option(400, help="how many tokens to add at most", validator=and_(ge(0), le(MAX_NEW_TOKENS)))
+    prompt: str = option(
+        "", help="the text to continue; after training on documents, it is the beginning of one"
+    )
+    max_new_tokens: int = option(
+        400, help="how many tokens to add at most", validator=and_(ge(0), le(MAX_NEW_TOKENS))
+    )
     n: int = option(1, help="how many continuations", validator=and_(ge(1), le(MAX_N)))
     echo: bool = option(True, help="put the prompt before its continuation")
 
@@ -133,7 +151,9 @@ class CheckpointOptions:
 class PluginOptions:
     """Which plugins are used."""
 
-    disable: tuple[str, ...] = option((), help="plugins to leave out, by entry point, package or package:entry-point")
+    disable: tuple[str, ...] = option(
+        (), help="plugins to leave out, by entry point, package or package:entry-point"
+    )
 
 
 def _folder_name(instance: Any, attribute: Any, value: str) -> None:
@@ -152,15 +172,27 @@ class GeneralOptions:
     """The keys outside any table."""
 
     name: str | None = option(
-        None, help="the run's name; that of the pipeline file if not set", validator=optional(_folder_name)
+        None,
+        help="the run's name; that of the pipeline file if not set",
+        validator=optional(_folder_name),
     )
-    seed: int = option(0, help="all randomness derives from it", validator=and_(ge(0), lt(MAX_SEED)))
-    device: str = option("auto", help='where to compute: "auto", "cpu", "cuda", "cuda:N" or "mps"', validator=_device)
+    seed: int = option(
+        0, help="all randomness derives from it", validator=and_(ge(0), lt(MAX_SEED))
+    )
+    device: str = option(
+        "auto", help='where to compute: "auto", "cpu", "cuda", "cuda:N" or "mps"', validator=_device
+    )
     threads: int | None = option(
-        None, help="CPU threads for training; torch's own number if not set", validator=optional(ge(1))
+        None,
+        help="CPU threads for training; torch's own number if not set",
+        validator=optional(ge(1)),
     )
-    output: Path | None = option(None, help="the run directory; runs/NAME in the current folder if not set")
-    default_observers: bool = option(True, help="whether the default observers are used in addition to those listed")
+    output: Path | None = option(
+        None, help="the run directory; runs/NAME in the current folder if not set"
+    )
+    default_observers: bool = option(
+        True, help="whether the default observers are used in addition to those listed"
+    )
 
 
 TABLES: Mapping[str, type] = {

@@ -72,7 +72,14 @@ class Pipeline:
 
     def choices(self) -> tuple[Choice, ...]:
         """Every component it uses, those that others are made of included."""
-        top = (self.corpus, self.tokenizer, self.model, self.trainer, *self.samplers, *self.observers)
+        top = (
+            self.corpus,
+            self.tokenizer,
+            self.model,
+            self.trainer,
+            *self.samplers,
+            *self.observers,
+        )
         return tuple(part for choice in top for part in choice.flattened())
 
 
@@ -81,7 +88,9 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     reader = Reader(document.folder, plugins)
     faults, tables = reader.faults, dict(document.tables)
     general, made = read_own_tables(tables, reader)
-    if tables.get("name") is None:  # the file's name may not be valid for a run, so it is checked like a given one
+    if (
+        tables.get("name") is None
+    ):  # the file's name may not be valid for a run, so it is checked like a given one
         reader.table(GeneralOptions, {"name": document.default_name}, "")
     tables["model"], start = without_start(tables.get("model"))
     if start is not None:
@@ -117,13 +126,19 @@ def read_own_tables(tables: Mapping[str, Any], reader: Reader) -> tuple[Any, dic
     known = [*attrs.fields_dict(GeneralOptions), *CHOICES, *CHAINS, *TABLES]
     for key in (str(key) for key in tables if key not in known):
         within = [f"{name}.{key}" for name, cls in TABLES.items() if key in attrs.fields_dict(cls)]
-        hint = f"did you mean {within[0]!r}?" if within else nearest(key, known) or f"there are {', '.join(known)}"
+        hint = (
+            f"did you mean {within[0]!r}?"
+            if within
+            else nearest(key, known) or f"there are {', '.join(known)}"
+        )
         reader.faults.append(Fault(key, "unknown table or key", "", hint))
     general_keys = attrs.fields_dict(GeneralOptions).keys() & tables.keys()
     general = reader.table(GeneralOptions, {key: tables[key] for key in general_keys}, "")
     own = {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
     for place, fault in enumerate(reader.faults):
-        if fault.expected.startswith("unknown") and (hint := _of_sampler(fault.path.removeprefix("generate."), reader)):
+        if fault.expected.startswith("unknown") and (
+            hint := _of_sampler(fault.path.removeprefix("generate."), reader)
+        ):
             reader.faults[place] = attrs.evolve(fault, hint=hint)
     return general, own
 
@@ -143,7 +158,9 @@ def without_start(model: Any) -> tuple[Any, Any]:
     return {key: value for key, value in model.items() if key != "start"}, model["start"]
 
 
-def _check_pair(model: Choice | None, trainer: Choice | None, faults: list[Fault], place: str = "") -> None:
+def _check_pair(
+    model: Choice | None, trainer: Choice | None, faults: list[Fault], place: str = ""
+) -> None:
     """Check that the trainer fits the model, and its parts those of the model that have their names."""
     if model is None or trainer is None:
         return
@@ -181,14 +198,18 @@ def _chain(kind: str, tables: Any, reader: Reader) -> tuple[Any, ...]:
     return tuple(reader.choice(kind, table, f"{kind}.{i}") for i, table in enumerate(tables))
 
 
-def _with_sampling(samplers: tuple[Any, ...], options: Mapping[str, Any], reader: Reader) -> tuple[Any, ...]:
+def _with_sampling(
+    samplers: tuple[Any, ...], options: Mapping[str, Any], reader: Reader
+) -> tuple[Any, ...]:
     """The chain with options by the names of requests, if what was written of it is right."""
     if not options or reader.plugins is None or None in samplers:
         return samplers
     try:
         return tuple(changed(samplers, options, reader.plugins))
     except UsageError as error:
-        reader.faults.extend(attrs.evolve(fault, path=f"sampler.{fault.path}") for fault in error.faults)
+        reader.faults.extend(
+            attrs.evolve(fault, path=f"sampler.{fault.path}") for fault in error.faults
+        )
         return samplers
 
 
@@ -197,5 +218,7 @@ def _with_defaults(observers: tuple[Choice, ...], reader: Reader) -> tuple[Choic
     assert reader.plugins is not None
     listed = [choice.offer for choice in observers]
     defaults = [offer for offer in reader.plugins.defaults("observer") if offer not in listed]
-    made = (reader.choice("observer", {"type": offer.qualified_name}, offer.name) for offer in defaults)
+    made = (
+        reader.choice("observer", {"type": offer.qualified_name}, offer.name) for offer in defaults
+    )
     return (*(attrs.evolve(choice, name=choice.offer.name) for choice in made), *observers)

@@ -24,7 +24,9 @@ COUNT: Final = and_(ge(0), lt(2**63))
 OPTIONAL_COUNT: Final = optional(COUNT)
 
 
-def read_structured(cls: type[_T], path: Path, sha256: str = "", *, largest: int = LARGEST_JSON) -> _T:
+def read_structured(
+    cls: type[_T], path: Path, sha256: str = "", *, largest: int = LARGEST_JSON
+) -> _T:
     """An instance of the attrs class `cls` from a JSON file. Raises CorruptFileError, which names file and key."""
     return structured(cls, read_json(path, sha256, largest=largest), path)
 

@@ -14,7 +14,9 @@ from textgen.plugin.component import ComponentSource, Offer, taken_twice
 from textgen.plugin.structure import Choice, Reader, plain, show
 
 
-def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: ComponentSource) -> list[Choice]:
+def changed(
+    chain: Sequence[Choice], options: Mapping[str, Any], plugins: ComponentSource
+) -> list[Choice]:
     """The chain with options by name, such as temperature=0.5.
 
     Each changes the key of the sampler of the chain that has it (`option(argument=...)`). If none has it, the one that
@@ -22,7 +24,9 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
     """
     faults: list[Fault] = []
     made = list(chain)
-    given: dict[str, tuple[Offer, dict[str, Any]]] = {}  # by sampler, since an option may need another one
+    given: dict[
+        str, tuple[Offer, dict[str, Any]]
+    ] = {}  # by sampler, since an option may need another one
     for name, value in options.items():
         found = _taker(name, chain) or plugins.sampling_option(name)
         if isinstance(found, Fault):
@@ -37,7 +41,8 @@ def changed(chain: Sequence[Choice], options: Mapping[str, Any], plugins: Compon
         reader = Reader(Path.cwd(), plugins)
         settings = reader.table(offer.component.config, {**before, **values}, "")
         faults += named(
-            (fault if fault.path else _of_several(fault, offer, values) for fault in reader.faults), [offer]
+            (fault if fault.path else _of_several(fault, offer, values) for fault in reader.faults),
+            [offer],
         )
         if settings is None:
             continue
@@ -62,21 +67,30 @@ def _taker(name: str, chain: Sequence[Choice]) -> tuple[Offer, str] | Fault | No
 def _of_several(fault: Fault, offer: Offer, values: Mapping[str, Any]) -> Fault:
     """A fault of a sampler's options taken together, which says whose they are, and which of them were given."""
     given = (
-        f"{n} = {show(values[key], kind=False)}" for n, key in offer.component.arguments().items() if key in values
+        f"{n} = {show(values[key], kind=False)}"
+        for n, key in offer.component.arguments().items()
+        if key in values
     )
-    return attrs.evolve(fault, expected=f"sampler {offer.name!r}: {fault.expected}", given=", ".join(given))
+    return attrs.evolve(
+        fault, expected=f"sampler {offer.name!r}: {fault.expected}", given=", ".join(given)
+    )
 
 
 def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:
     """The faults, with samplers' keys replaced by their names in requests."""
     names = {key: name for offer in offers for name, key in offer.component.arguments().items()}
     return [
-        attrs.evolve(fault, path=re.sub(r"^\w+", lambda key: names.get(key[0], key[0]), fault.path)) for fault in faults
+        attrs.evolve(fault, path=re.sub(r"^\w+", lambda key: names.get(key[0], key[0]), fault.path))
+        for fault in faults
     ]
 
 
 def _place(chain: Sequence[Choice], offer: Offer) -> int:
     """The index at which a sampler joins a chain: before those with a higher place, where it has one."""
     own, places = offer.component.place, [choice.offer.component.place for choice in chain]
-    later = (at for at, place in enumerate(places) if place is not None and own is not None and place > own)
+    later = (
+        at
+        for at, place in enumerate(places)
+        if place is not None and own is not None and place > own
+    )
     return next(later, len(chain))

@@ -29,8 +29,29 @@ COMMANDS: Final = (
 )
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 REQUEST_OPTIONS: Final = (
-    *("prompt", "prompts", "n", "index", "batch_size", "state", "keep_state", "seed", "sampling", "logprobs", "echo"),
-    *("max_new_tokens", "min_new_tokens", "stop", "stop_tokens", "ignore_end", "time_limit", "cancelled", "exact"),
+    *(
+        "prompt",
+        "prompts",
+        "n",
+        "index",
+        "batch_size",
+        "state",
+        "keep_state",
+        "seed",
+        "sampling",
+        "logprobs",
+        "echo",
+    ),
+    *(
+        "max_new_tokens",
+        "min_new_tokens",
+        "stop",
+        "stop_tokens",
+        "ignore_end",
+        "time_limit",
+        "cancelled",
+        "exact",
+    ),
     "unknown_characters",
 )
 """What a request for text takes itself; the other options of requests are those of samplers."""
@@ -44,7 +65,11 @@ class Address(str):
     @staticmethod
     def matches(value: object) -> bool:
         """Whether a value of a table is one, and not a path."""
-        return isinstance(value, str) and value.isprintable() and re.match("(?i)https?://[^/]", value) is not None
+        return (
+            isinstance(value, str)
+            and value.isprintable()
+            and re.match("(?i)https?://[^/]", value) is not None
+        )
 
 
 def option(
@@ -70,7 +95,12 @@ def option(
     With `more`, a larger value of a trainer's option continues a finished run, from the newest checkpoint within the
     StepDone.stable_steps of its trainer. It is True for numbers, or the function that gives the number of a value.
     """
-    metadata = {"help": help, "argument": argument, "more": more, **({"kind": kind} if kind else {})}
+    metadata = {
+        "help": help,
+        "argument": argument,
+        "more": more,
+        **({"kind": kind} if kind else {}),
+    }
     if factory is not None:
         return attrs.field(factory=factory, validator=validator, metadata=metadata)
     return attrs.field(default=default, validator=validator, metadata=metadata)
@@ -103,7 +133,9 @@ class BuildContext:
     directory: Path | None = None
     console: TextIO | None = None
     plugins: ComponentSource | None = None
-    builder: Callable[[Any, BuildContext], Any] | None = attrs.field(default=None, repr=False, eq=False)
+    builder: Callable[[Any, BuildContext], Any] | None = attrs.field(
+        default=None, repr=False, eq=False
+    )
 
     def build(self, choice: Any, **changes: Any) -> Any:
         """The object of a component among the options of another, a Choice. `changes` are attributes of this context.
@@ -179,7 +211,9 @@ class Plugin:
     path: str = ""
 
     def __str__(self) -> str:
-        return f"plugin {self.name!r} ({self.path or f'{self.distribution} {self.version}'.rstrip()})"
+        return (
+            f"plugin {self.name!r} ({self.path or f'{self.distribution} {self.version}'.rstrip()})"
+        )
 
     def facts(self) -> dict[str, str]:
         """What errors, reports and run records say of it. The version of a file is its SHA-256."""
@@ -221,7 +255,10 @@ class Offer:
 
 def taken_twice(option: str, offers: Iterable[Offer]) -> Fault:
     """The fault of an option of requests that several samplers take."""
-    return Fault(option, f"several samplers take this option: {' and '.join(o.qualified_name for o in offers)}")
+    return Fault(
+        option,
+        f"several samplers take this option: {' and '.join(o.qualified_name for o in offers)}",
+    )
 
 
 class ComponentSource(Protocol):

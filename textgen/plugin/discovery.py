@@ -50,7 +50,9 @@ def imported(found: Collection[InstalledPlugin], patience: float | None) -> list
     Gives the module or the error of each; neither where an import is still running.
     """
     imports: list[Future[Any]] = [Future() for _ in found]
-    with contextlib.redirect_stdout(sys.stderr):  # what a module prints is not part of this process's output
+    with contextlib.redirect_stdout(
+        sys.stderr
+    ):  # what a module prints is not part of this process's output
         if patience is None:
             for made, item in zip(imports, found, strict=True):
                 with reported_if_slow(item.plugin):
@@ -63,7 +65,11 @@ def imported(found: Collection[InstalledPlugin], patience: float | None) -> list
 @contextlib.contextmanager
 def reported_if_slow(plugin: Plugin) -> Iterator[None]:
     """Log which plugin is being imported if the block takes more than a few seconds: it may never end."""
-    advice = "" if plugin.path else f"; --no-plugin {plugin.name} (disable, in a program) does without it"
+    advice = (
+        ""
+        if plugin.path
+        else f"; --no-plugin {plugin.name} (disable, in a program) does without it"
+    )
     timer = threading.Timer(SLOW_SECONDS, logger.warning, ("still importing %s%s", plugin, advice))
     timer.daemon = True
     timer.start()
@@ -80,7 +86,9 @@ def _import(entry_point: metadata.EntryPoint, made: Future[Any]) -> None:
         made.set_exception(error)
 
 
-def _import_in_threads(imports: list[Future[Any]], found: Collection[InstalledPlugin], patience: float) -> None:
+def _import_in_threads(
+    imports: list[Future[Any]], found: Collection[InstalledPlugin], patience: float
+) -> None:
     threads = [
         # Daemons: an import that never ends must not keep the process alive.
         threading.Thread(target=_import, args=(item.entry_point, made), daemon=True)

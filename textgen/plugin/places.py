@@ -10,29 +10,41 @@ from typing import Final
 
 from textgen.plugin.component import Component
 
-_LIBRARIES: Final = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+_LIBRARIES: Final = {
+    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+}
 _OWN: Final = str(Path(__file__).parents[1])
 
 
 def shown_path(path: str) -> str:
     """The path, relative to the current folder if it is inside."""
-    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
+    return (
+        str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
+    )
 
 
 def packages_of(component: Component, module: str | None = None) -> set[str]:
     """The top-level modules of a component's own code. `module` is the one that its entry point names, if known."""
     parts = (component.build, component.config)
     names = {module, *(getattr(part, "__module__", None) for part in parts)}
-    return {name.partition(".")[0] for name in names if isinstance(name, str)} - {"textgen", "functools"}
+    return {name.partition(".")[0] for name in names if isinstance(name, str)} - {
+        "textgen",
+        "functools",
+    }
 
 
-def last_line(error: BaseException | None, packages: Collection[str], *, loose: bool = False) -> str:
+def last_line(
+    error: BaseException | None, packages: Collection[str], *, loose: bool = False
+) -> str:
     """The last line of these packages in a traceback, as file:line; "" if there is none.
 
     loose  count what is neither Python's nor textgen's nor installed, such as a module beside a plugin file
     """
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__ if error else None))):
-        path, package = frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        path, package = (
+            frame.f_code.co_filename,
+            str(frame.f_globals.get("__name__", "")).partition(".")[0],
+        )
         if package in packages or (loose and _is_loose(path)):
             return f"{shown_path(path)}:{line}"
     return ""

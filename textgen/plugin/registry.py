@@ -13,7 +13,15 @@ import attrs
 
 from textgen.errors import Fault, PluginError, PluginWarning, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import KINDS, OBJECT, OWN_DISTRIBUTION, UNPACKAGED, Offer, Plugin, taken_twice
+from textgen.plugin.component import (
+    KINDS,
+    OBJECT,
+    OWN_DISTRIBUTION,
+    UNPACKAGED,
+    Offer,
+    Plugin,
+    taken_twice,
+)
 from textgen.plugin.discovery import InstalledPlugin
 from textgen.plugin.single_file import import_file
 from textgen.plugin.validation import ClashError, UnfitError, cause_of, offers_of
@@ -47,7 +55,11 @@ class PluginSet:
     """
 
     def __init__(
-        self, *, disable: Iterable[str] = (), strict: bool | None = None, patience: float | None = None
+        self,
+        *,
+        disable: Iterable[str] = (),
+        strict: bool | None = None,
+        patience: float | None = None,
     ) -> None:
         self.disabled = frozenset(disable)
         self.quarantined: list[Quarantined] = []
@@ -60,7 +72,11 @@ class PluginSet:
 
     @classmethod
     def discover(
-        cls, *, disable: Iterable[str] = (), strict: bool | None = None, patience: float | None = None
+        cls,
+        *,
+        disable: Iterable[str] = (),
+        strict: bool | None = None,
+        patience: float | None = None,
     ) -> PluginSet:
         """All installed plugins, each loaded separately when it is needed.
 
@@ -71,7 +87,8 @@ class PluginSet:
         plugins._waiting = [
             found
             for found in discovery.installed()
-            if not discovery.is_among(found.plugin, plugins.disabled) and (_is_own(found.plugin) or not only_own)
+            if not discovery.is_among(found.plugin, plugins.disabled)
+            and (_is_own(found.plugin) or not only_own)
         ]
         if plugins._strict:
             plugins._load_all()
@@ -80,12 +97,22 @@ class PluginSet:
     def without(self, names: Iterable[str]) -> PluginSet:
         """The same plugins without those of the given names (see `disable`). Imported plugins stay imported."""
         names = frozenset(names)
-        fewer = PluginSet(disable=self.disabled | names, strict=self._strict, patience=self._patience)
+        fewer = PluginSet(
+            disable=self.disabled | names, strict=self._strict, patience=self._patience
+        )
         with self._lock:
-            fewer.quarantined = [each for each in self.quarantined if not discovery.is_among(each.plugin, names)]
-            fewer._modules = [each for each in self._modules if not discovery.is_among(each[0], names)]
-            fewer._offers = [each for each in self._offers if not discovery.is_among(each.plugin, names)]
-            fewer._waiting = [each for each in self._waiting if not discovery.is_among(each.plugin, names)]
+            fewer.quarantined = [
+                each for each in self.quarantined if not discovery.is_among(each.plugin, names)
+            ]
+            fewer._modules = [
+                each for each in self._modules if not discovery.is_among(each[0], names)
+            ]
+            fewer._offers = [
+                each for each in self._offers if not discovery.is_among(each.plugin, names)
+            ]
+            fewer._waiting = [
+                each for each in self._waiting if not discovery.is_among(each.plugin, names)
+            ]
         return fewer
 
     def with_offers(self, offers: Iterable[Offer]) -> PluginSet:
@@ -112,7 +139,9 @@ class PluginSet:
             try:
                 self._add(Plugin(name, distribution, version), module, replace)
             except PluginError as error:
-                self._quarantine(Plugin(name, distribution, version), error.cause, error.__cause__ or error)
+                self._quarantine(
+                    Plugin(name, distribution, version), error.cause, error.__cause__ or error
+                )
 
     def register_file(self, path: str | Path, *, replace: bool = False) -> None:
         """Add a plugin that is a single Python file; it is called as the file is, without `.py`.
@@ -127,10 +156,17 @@ class PluginSet:
         """Remove the plugins that `name` means (see `disable`). Raises UsageError if there is none."""
         with self._lock:
             plugins = [plugin for plugin, _ in self._modules]
-            plugins += [each.plugin for each in self.quarantined] + [each.plugin for each in self._waiting]
+            plugins += [each.plugin for each in self.quarantined] + [
+                each.plugin for each in self._waiting
+            ]
             if not any(discovery.is_among(plugin, [name]) for plugin in plugins):
                 hint = nearest(name, [plugin.name for plugin in plugins])
-                raise UsageError("no plugin of this set is called so", argument="name", value=name, suggestion=hint)
+                raise UsageError(
+                    "no plugin of this set is called so",
+                    argument="name",
+                    value=name,
+                    suggestion=hint,
+                )
             rest = self.without([name])
             self.quarantined, self._modules = rest.quarantined, rest._modules
             self._offers, self._waiting = rest._offers, rest._waiting
@@ -170,20 +206,41 @@ class PluginSet:
             self._load_all()
             return self._find_anywhere(kind, name, bare, distribution if package else None)
 
-    def _find_anywhere(self, kind: str, name: str, bare: str, distribution: str | None) -> Offer | Fault:
+    def _find_anywhere(
+        self, kind: str, name: str, bare: str, distribution: str | None
+    ) -> Offer | Fault:
         offers = self._loaded(kind)
-        same = [offer for offer in offers if offer.name == bare and distribution in (None, offer.distribution)]
+        same = [
+            offer
+            for offer in offers
+            if offer.name == bare and distribution in (None, offer.distribution)
+        ]
         if len(same) == 1:
             return same[0]
         if same:
             names = " or ".join(repr(offer.qualified_name) for offer in same)
-            return Fault("", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}")
+            return Fault(
+                "", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}"
+            )
         known = [offer.name for offer in offers]
-        hint = nearest(bare, known) or f"there are {', '.join(sorted(set(known))) or 'none'}; --plugin adds a file's"
+        hint = (
+            nearest(bare, known)
+            or f"there are {', '.join(sorted(set(known))) or 'none'}; --plugin adds a file's"
+        )
         installed = [found.plugin for found in discovery.installed()]
-        here = {offer.distribution for offer in self._offers} | {plugin.distribution for plugin in installed}
-        here |= {discovery.normalized(offer.plugin.name) for offer in offers if offer.distribution == UNPACKAGED}
-        advice = [offer.component.hints[bare.lower()] for offer in offers if bare.lower() in offer.component.hints]
+        here = {offer.distribution for offer in self._offers} | {
+            plugin.distribution for plugin in installed
+        }
+        here |= {
+            discovery.normalized(offer.plugin.name)
+            for offer in offers
+            if offer.distribution == UNPACKAGED
+        }
+        advice = [
+            offer.component.hints[bare.lower()]
+            for offer in offers
+            if bare.lower() in offer.component.hints
+        ]
         hint = advice[0] if advice else hint
         missing = discovery.unmarked(distribution or f"textgen-{bare}")
         if missing or (distribution is not None and distribution not in here):
@@ -193,10 +250,14 @@ class PluginSet:
         if distribution == UNPACKAGED:
             hint = "no plugin offers it that is a file (--plugin) or that the program registered"
         meant = {distribution, bare, f"textgen-{bare}"}
-        left_out = [q for q in self.quarantined if q.plugin.distribution in meant or q.plugin.name == bare]
+        left_out = [
+            q for q in self.quarantined if q.plugin.distribution in meant or q.plugin.name == bare
+        ]
         if left_out:  # a similar name would only mislead
             hint = "; ".join(f"{q.plugin.distribution} is left out: {q.cause}" for q in left_out)
-        if disabled := sorted({plugin.name for plugin in installed if discovery.is_among(plugin, self.disabled)}):
+        if disabled := sorted(
+            {plugin.name for plugin in installed if discovery.is_among(plugin, self.disabled)}
+        ):
             hint += "; disabled: " + ", ".join(disabled)
         if others := sorted({q.plugin.distribution for q in self.quarantined if q not in left_out}):
             hint += "; left out: " + ", ".join(others)
@@ -208,7 +269,9 @@ class PluginSet:
             self._load(_is_own)
             own = [offer for offer in self._loaded("sampler") if _is_own(offer.plugin)]
         own.sort(key=lambda offer: offer.component.place or 0)
-        return {name: (offer, key) for offer in own for name, key in offer.component.arguments().items()}
+        return {
+            name: (offer, key) for offer in own for name, key in offer.component.arguments().items()
+        }
 
     def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
         """The sampler that has an option of requests, and its key; or what is wrong with the name.
@@ -224,8 +287,21 @@ class PluginSet:
         if others:
             return taken_twice(name, others)
         all_offers = self.offers("sampler")
-        known = [*own, *(each for offer in all_offers for each in offer.component.arguments() if each not in own)]
-        return Fault(name, "no sampler takes this option", "", nearest(name, known) or f"there are {', '.join(known)}")
+        known = [
+            *own,
+            *(
+                each
+                for offer in all_offers
+                for each in offer.component.arguments()
+                if each not in own
+            ),
+        ]
+        return Fault(
+            name,
+            "no sampler takes this option",
+            "",
+            nearest(name, known) or f"there are {', '.join(known)}",
+        )
 
     def clashes(self) -> list[tuple[Offer, ...]]:
         """The groups of components that share a kind and a name."""
@@ -250,10 +326,14 @@ class PluginSet:
             plugin, place = each.plugin, each.entry_point.value
             module = each.entry_point.module
             if not result.done():
-                cause = f"importing {place} takes longer than {patience:g} s; --patience waits longer"
+                cause = (
+                    f"importing {place} takes longer than {patience:g} s; --patience waits longer"
+                )
                 self._quarantine(plugin, cause, TimeoutError(cause))
             elif (failure := result.exception()) is not None:
-                cause = f"importing {place} failed: {cause_of(failure, plugin, module, placed=True)}"
+                cause = (
+                    f"importing {place} failed: {cause_of(failure, plugin, module, placed=True)}"
+                )
                 self._quarantine(plugin, cause, failure)
             else:
                 try:
@@ -263,11 +343,18 @@ class PluginSet:
 
     def _add(self, plugin: Plugin, module: object, replace: bool) -> None:
         """Add a plugin that a program gave. Raises UsageError for a name that is taken, PluginError for a fault."""
-        same = [f"{other.distribution}:{other.name}" for other, _ in self._modules if _is_same(other, plugin)]
+        same = [
+            f"{other.distribution}:{other.name}"
+            for other, _ in self._modules
+            if _is_same(other, plugin)
+        ]
         if same and not replace:
             hint = "replace=True puts this one in its place, and unregister removes it"
             raise UsageError(
-                "a plugin of this name is registered already", argument="name", value=plugin.name, suggestion=hint
+                "a plugin of this name is registered already",
+                argument="name",
+                value=plugin.name,
+                suggestion=hint,
             )
         for name in same:
             self.unregister(name)
@@ -275,7 +362,9 @@ class PluginSet:
         try:
             self._collect(plugin, module)
         except ClashError as error:
-            if plugin.distribution == UNPACKAGED:  # to go on with the other would be to use what was not meant
+            if (
+                plugin.distribution == UNPACKAGED
+            ):  # to go on with the other would be to use what was not meant
                 raise UsageError(str(error), argument="name", value=plugin.name) from error
             raise PluginError(str(error), **plugin.facts()) from error
         except (Exception, SystemExit) as error:
@@ -286,11 +375,15 @@ class PluginSet:
         for other, registered in self._modules:
             if registered is module:
                 whose = f"{other.distribution}:{other.name}"
-                raise UnfitError(f"it is the module of {whose} too; one of the two entry points is enough")
+                raise UnfitError(
+                    f"it is the module of {whose} too; one of the two entry points is enough"
+                )
         offers = offers_of(plugin, module)
         known = {(offer.kind, offer.qualified_name): offer.plugin.name for offer in self._offers}
         for offer in offers:
-            if (by := known.get((offer.kind, offer.qualified_name))) is not None:  # `package:name` would mean neither
+            if (
+                by := known.get((offer.kind, offer.qualified_name))
+            ) is not None:  # `package:name` would mean neither
                 raise ClashError(
                     f"{offer.distribution} offers the {offer.kind} {offer.name!r} already, by its plugin {by!r}; "
                     "one of the two needs another name"
@@ -310,7 +403,9 @@ class PluginSet:
 def _warn_of_hidden(own: Offer, other: Offer) -> None:
     """Say that the bare name of a plugin's component means the built-in one."""
     way = f"write '{other.plugin.name}:{other.name}' for that of {other.plugin}"
-    warnings.warn(f"{own.kind} {own.name!r} is the built-in one; {way}", PluginWarning, stacklevel=3)
+    warnings.warn(
+        f"{own.kind} {own.name!r} is the built-in one; {way}", PluginWarning, stacklevel=3
+    )
 
 
 def _is_same(one: Plugin, other: Plugin) -> bool:

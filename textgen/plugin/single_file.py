@@ -33,7 +33,9 @@ class SourceFile:
         loader = _Loader(self.module, self.plugin.path, self.data)
         spec = ModuleSpec(self.module, loader, origin=self.plugin.path)
         spec.has_location = True
-        module = sys.modules[self.module] = module_from_spec(spec)  # config classes look up their types there
+        module = sys.modules[self.module] = module_from_spec(
+            spec
+        )  # config classes look up their types there
         try:
             loader.exec_module(module)
         except BaseException:
@@ -69,7 +71,9 @@ def read_file(path: str | Path) -> SourceFile:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}", argument="path") from error
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror or error}", argument="path"
+        ) from error
     plugin = Plugin(path.stem, UNPACKAGED, f"sha256:{hashlib.sha256(data).hexdigest()}", str(path))
     # A name of its own: two files of one name may be plugins, and an edited one is another module.
     key = hashlib.sha256(str(path).encode("utf-8", "surrogateescape") + data).hexdigest()[:12]

@@ -90,11 +90,15 @@ class Reader:
         values = {}
         for name, field in fields.items():
             if kind := field.metadata.get("kind"):
-                values[name] = self.choice(kind, table.get(name, _default(field)), _join(path, name))
+                values[name] = self.choice(
+                    kind, table.get(name, _default(field)), _join(path, name)
+                )
             elif name in table:
                 values[name] = self.field(field, table[name], _join(path, name))
             elif field.default is attrs.NOTHING:
-                self.faults.append(Fault(_join(path, name), f"required: {phrase(field.type)}", "nothing"))
+                self.faults.append(
+                    Fault(_join(path, name), f"required: {phrase(field.type)}", "nothing")
+                )
         if len(self.faults) > before:
             return None
         try:
@@ -110,19 +114,33 @@ class Reader:
         """
         made = self.value(field.type, value, path)
         if made is not _FAILED:
-            with contextlib.suppress(AttributeError):  # it compares fields, which only the constructor can do
+            with contextlib.suppress(
+                AttributeError
+            ):  # it compares fields, which only the constructor can do
                 if reason := _refusal(field.validator, field, made):
                     self.faults.append(Fault(path, reason, show(made, kind=False)))
         elif type(value) in (int, float) and str in (field.type, *get_args(field.type)):
-            reason = _refusal(field.validator, field, str(value))  # such as that it must be a size, with a unit
-            self.faults[-1] = attrs.evolve(self.faults[-1], expected=reason or self.faults[-1].expected)
+            reason = _refusal(
+                field.validator, field, str(value)
+            )  # such as that it must be a size, with a unit
+            self.faults[-1] = attrs.evolve(
+                self.faults[-1], expected=reason or self.faults[-1].expected
+            )
         return made
 
-    def _within(self, key: str, fields: Mapping[str, attrs.Attribute[Any]], table: Mapping[str, Any], path: str) -> str:
+    def _within(
+        self,
+        key: str,
+        fields: Mapping[str, attrs.Attribute[Any]],
+        table: Mapping[str, Any],
+        path: str,
+    ) -> str:
         """Where a component within this one has the key, or ""."""
         for name, field in fields.items():
             if kind := field.metadata.get("kind"):
-                part = attrs.evolve(self, faults=[]).choice(kind, table.get(name, _default(field)), name)
+                part = attrs.evolve(self, faults=[]).choice(
+                    kind, table.get(name, _default(field)), name
+                )
                 if part is not None and key in attrs.fields_dict(type(part.options)):
                     return f"did you mean {_join(_join(path, name), key)!r}?"
         return ""
@@ -159,7 +177,9 @@ class Reader:
         if origin in (Union, types.UnionType):
             return self._union(wanted, arguments, value, path)
         if origin in (list, tuple) and isinstance(value, list | tuple):
-            items = [self.value(arguments[0], item, _join(path, str(i))) for i, item in enumerate(value)]
+            items = [
+                self.value(arguments[0], item, _join(path, str(i))) for i, item in enumerate(value)
+            ]
             return _FAILED if any(item is _FAILED for item in items) else origin(items)
         if origin in (dict, Mapping) and isinstance(value, Mapping):
             made = {k: self.value(arguments[1], v, _join(path, k)) for k, v in value.items()}
@@ -167,7 +187,11 @@ class Reader:
         if origin is Literal:
             if any(value == choice and type(value) is type(choice) for choice in arguments):
                 return value
-            hint = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
+            hint = (
+                nearest(value, [a for a in arguments if isinstance(a, str)])
+                if isinstance(value, str)
+                else ""
+            )
             self.faults.append(Fault(path, f"expected {phrase(wanted)}", show(value), hint))
             return _FAILED
         return self._scalar(wanted, value, path)
@@ -185,19 +209,29 @@ class Reader:
                 return made
             trials.append(trial)
         # For X | None, report the faults of X; for several members, report what was expected.
-        self.faults.extend(trials[0] if len(trials) == 1 else [Fault(path, f"expected {phrase(wanted)}", show(value))])
+        self.faults.extend(
+            trials[0]
+            if len(trials) == 1
+            else [Fault(path, f"expected {phrase(wanted)}", show(value))]
+        )
         return _FAILED
 
     def _scalar(self, wanted: Any, value: Any, path: str) -> Any:
         expected, made = phrase(wanted), _FAILED
         if wanted is float:
-            if type(value) in (int, float) and abs(value) <= sys.float_info.max:  # neither infinite nor NaN
+            if (
+                type(value) in (int, float) and abs(value) <= sys.float_info.max
+            ):  # neither infinite nor NaN
                 made = float(value)
         elif wanted is Path:
             made = _path(value, self.folder)
         elif wanted is Address:
             made = Address(value) if Address.matches(value) else _FAILED
-        elif type(value) is wanted if wanted in _PHRASES else isinstance(wanted, type) and isinstance(value, wanted):
+        elif (
+            type(value) is wanted
+            if wanted in _PHRASES
+            else isinstance(wanted, type) and isinstance(value, wanted)
+        ):
             made = value
         if type(made) is int and abs(made) >= _INTEGER_LIMIT:
             expected, made = "an integer of at most 64 bits", _FAILED
@@ -212,7 +246,9 @@ def phrase(wanted: Any) -> str:
     """A type in words: "an integer", "a list, each a string"."""
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
-        alone = sorted(arguments, key=lambda a: phrase(a).startswith("a list"))  # "a list, each …" reads on to the end
+        alone = sorted(
+            arguments, key=lambda a: phrase(a).startswith("a list")
+        )  # "a list, each …" reads on to the end
         return " or ".join(phrase(a) for a in alone if a is not type(None))
     if origin is Literal:
         return "one of " + ", ".join(show(a, kind=False) for a in arguments)
@@ -268,10 +304,17 @@ def _default(field: attrs.Attribute[Any]) -> Any:
 
 
 def _path(value: Any, folder: Path) -> Any:
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value) or not _is_unicode(str(value)):
+    if (
+        not isinstance(value, str | Path)
+        or not str(value)
+        or "\0" in str(value)
+        or not _is_unicode(str(value))
+    ):
         return _FAILED
     try:
-        path = folder / (Path(value).expanduser() if str(value).startswith("~") else value)  # not of ./~name
+        path = folder / (
+            Path(value).expanduser() if str(value).startswith("~") else value
+        )  # not of ./~name
         return path.resolve() if ".." in path.parts else path
     except (RuntimeError, OSError):  # the user of ~user does not exist, or links go round
         return _FAILED
@@ -303,7 +346,11 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of nested tables by their dotted keys."""
     values: dict[str, Any] = {}
     for key, value in table.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        values |= (
+            flat(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
     return values
 
 

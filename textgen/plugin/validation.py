@@ -55,14 +55,18 @@ def offers_of(plugin: Plugin, module: object) -> list[Offer]:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         name = next(caller.name for caller in callers if not caller.has_spec())
-        raise UnfitError(f"there is no hook {name!r}; {nearest(name, HOOKS) or 'see docs/hooks.md'}") from error
+        raise UnfitError(
+            f"there is no hook {name!r}; {nearest(name, HOOKS) or 'see docs/hooks.md'}"
+        ) from error
     offers = []
     for caller in callers:
         try:
             results = caller()
         except (Exception, SystemExit) as error:
             entry = str(getattr(module, "__module__", None) or getattr(module, "__name__", ""))
-            raise UnfitError(f"{caller.name} failed: {cause_of(error, plugin, entry, placed=True)}") from error
+            raise UnfitError(
+                f"{caller.name} failed: {cause_of(error, plugin, entry, placed=True)}"
+            ) from error
         for result in results or [None]:  # pluggy omits the result of a hook that returns None
             offers += _components(plugin, caller.name, result)
     return offers
@@ -83,16 +87,24 @@ def _check_markers(module: object) -> None:
     """Refuse hooks without a marker: pluggy would ignore them."""
     for name in HOOKS:
         hook = getattr(module, name, None)
-        if callable(hook) and not hasattr(hook, "textgen_impl") and not hasattr(hook, "textgen_spec"):
+        if (
+            callable(hook)
+            and not hasattr(hook, "textgen_impl")
+            and not hasattr(hook, "textgen_spec")
+        ):
             raise UnfitError(f"{name} is not marked with @textgen.hookimpl")
 
 
 def _components(plugin: Plugin, hook: str, result: Any) -> list[Offer]:
     if not isinstance(result, list | tuple):
-        raise UnfitError(f"{hook} must return a list of Component records, and returned {type(result).__name__}")
+        raise UnfitError(
+            f"{hook} must return a list of Component records, and returned {type(result).__name__}"
+        )
     for component in result:
         if not isinstance(component, Component):
-            raise UnfitError(f"{hook} must return Component records, and one is of type {type(component).__name__}")
+            raise UnfitError(
+                f"{hook} must return Component records, and one is of type {type(component).__name__}"
+            )
         _check_component(hook, component)
     names = [component.name for component in result]
     if len(set(names)) < len(names):
@@ -110,15 +122,23 @@ def _check_component(hook: str, component: Component) -> None:
     if not component.summary and sys.flags.optimize < 2:  # python -OO leaves docstrings out
         raise UnfitError(f"{label}: its config class {config.__name__} has no docstring")
     if not callable(component.build):
-        raise UnfitError(f"{label}: build must be callable, and is {type(component.build).__name__}")
+        raise UnfitError(
+            f"{label}: build must be callable, and is {type(component.build).__name__}"
+        )
     if fault := miscalled(component.build, ("config", "context")):
         raise UnfitError(f"{label}: build {fault}")
     try:
         attrs.resolve_types(config)
     except Exception as error:
-        raise UnfitError(f"{label}: the types of {config.__name__} cannot be read: {error}") from error
-    if untyped := next((name for name, field in component.options().items() if field.type is None), ""):
-        raise UnfitError(f"{label}: {untyped} has no type; declare it as in `{untyped}: int = option(…)`")
+        raise UnfitError(
+            f"{label}: the types of {config.__name__} cannot be read: {error}"
+        ) from error
+    if untyped := next(
+        (name for name, field in component.options().items() if field.type is None), ""
+    ):
+        raise UnfitError(
+            f"{label}: {untyped} has no type; declare it as in `{untyped}: int = option(…)`"
+        )
     if "type" in component.options():
         raise UnfitError(f"{label}: an option cannot be called 'type', which chooses the component")
     _check_defaults(label, component)
@@ -131,8 +151,11 @@ def _check_defaults(label: str, component: Component) -> None:
     """Refuse defaults that the type or the validator refuses: a run would blame the pipeline that they end up in."""
     reader = Reader()
     for name, field in component.options().items():
-        made = isinstance(field.default, attrs.Factory) or field.converter or field.metadata.get("kind")  # type: ignore[arg-type]
-        unset = field.default is attrs.NOTHING or (field.default is None and field.validator is None)
+        factory = isinstance(field.default, attrs.Factory)  # type: ignore[arg-type]
+        made = factory or field.converter or field.metadata.get("kind")
+        unset = field.default is attrs.NOTHING or (
+            field.default is None and field.validator is None
+        )
         if not made and not unset:
             reader.field(field, plain(field.default), name)
     if reader.faults:
@@ -147,10 +170,20 @@ def _check_arguments(label: str, component: Component) -> None:
         if argument == "":
             continue
         given = f"{label}: the argument {argument!r} of its option {name!r}"
-        if not isinstance(argument, str) or not _ARGUMENT.fullmatch(argument) or keyword.iskeyword(argument):
-            raise UnfitError(f"{given} must be lower-case words joined by underscores, and no keyword of Python")
+        if (
+            not isinstance(argument, str)
+            or not _ARGUMENT.fullmatch(argument)
+            or keyword.iskeyword(argument)
+        ):
+            raise UnfitError(
+                f"{given} must be lower-case words joined by underscores, and no keyword of Python"
+            )
         if argument in taken:
-            whose = "a request takes itself" if argument in REQUEST_OPTIONS else "another of its options has"
+            whose = (
+                "a request takes itself"
+                if argument in REQUEST_OPTIONS
+                else "another of its options has"
+            )
             raise UnfitError(f"{given} is a name that {whose}; choose another")
         taken.append(argument)
 
@@ -159,11 +192,15 @@ def _check_command(label: str, component: Component) -> None:
     """Refuse a command that needs options: no table sets them, and --help builds every command."""
     for name, field in component.options().items():
         if field.default is attrs.NOTHING:
-            raise UnfitError(f"{label}: its option {name!r} has no default, and nothing sets a command's; give it one")
+            raise UnfitError(
+                f"{label}: its option {name!r} has no default, and nothing sets a command's; give it one"
+            )
     try:
         component.config()
     except Exception as error:
-        raise UnfitError(f"{label}: {component.config.__name__} refuses its own defaults: {error}") from error
+        raise UnfitError(
+            f"{label}: {component.config.__name__} refuses its own defaults: {error}"
+        ) from error
 
 
 def miscalled(function: Any, arguments: Sequence[str]) -> str:

@@ -20,7 +20,15 @@ from typing import Any, Final
 import attrs
 
 from textgen.errors import CorruptFileError
-from textgen.files.durable import PARTIAL, new_file, new_folder, pieces_of, remove_folder, sync_folder, write_synced
+from textgen.files.durable import (
+    PARTIAL,
+    new_file,
+    new_folder,
+    pieces_of,
+    remove_folder,
+    sync_folder,
+    write_synced,
+)
 from textgen.files.reading import (
     checked_json,
     file_checksum,
@@ -69,7 +77,9 @@ class Checkpoints:
     def check(self) -> None:
         """Raise RunError where something else is in place of the folder of the checkpoints."""
         if os.path.lexists(inside(self.path.parent, self.path.name)) and not self.path.is_dir():
-            raise CorruptFileError(self.path, "it is no folder, and that of the checkpoints has this name; remove it")
+            raise CorruptFileError(
+                self.path, "it is no folder, and that of the checkpoints has this name; remove it"
+            )
 
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
@@ -81,7 +91,9 @@ class Checkpoints:
         state = read_structured(TrainingState, paths[_PARTS[2]], sums[_PARTS[2]])
         for file, found in ((_MANIFEST, manifest.step), (_PARTS[2], state.progress.step)):
             if found != step:
-                raise CorruptFileError(paths[file], f"it is of step {found}, and its folder of step {step}")
+                raise CorruptFileError(
+                    paths[file], f"it is of step {found}, and its folder of step {step}"
+                )
         return Checkpoint(tensors, TrainerState(arrays, dict(state.trainer)), state.progress)
 
     def last(self, up_to: float = math.inf) -> Checkpoint | None:
@@ -95,10 +107,14 @@ class Checkpoints:
                 return self.read(step)
             except CorruptFileError as damaged:
                 error = error or damaged
-                logger.warning("checkpoint of step %d is damaged (%s); trying the one before", step, damaged)
+                logger.warning(
+                    "checkpoint of step %d is damaged (%s); trying the one before", step, damaged
+                )
         if error is not None:
             cause = f"no checkpoint of this run is intact (the newest: {error})"
-            raise CorruptFileError(error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite")
+            raise CorruptFileError(
+                error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite"
+            )
         return None
 
     def to_resume(self) -> Checkpoint | None:
@@ -111,7 +127,9 @@ class Checkpoints:
         except CorruptFileError as damaged:
             step = newest.progress.best_step
             cause = "the best from here on will be the model"
-            logger.warning("checkpoint of step %d, the best so far, is damaged (%s); %s", step, damaged, cause)
+            logger.warning(
+                "checkpoint of step %d, the best so far, is damaged (%s); %s", step, damaged, cause
+            )
             progress = attrs.evolve(newest.progress, best_step=None, best_loss=None, since_best=0)
             return attrs.evolve(newest, progress=progress)
         return newest
@@ -143,9 +161,14 @@ class Checkpoints:
         final = self.folder(checkpoint.step)
         if os.path.lexists(final) and not _is_own(final):
             raise FileExistsError(
-                errno.EEXIST, f"{final} is in the way, and is not a checkpoint; move it away", str(final)
+                errno.EEXIST,
+                f"{final} is in the way, and is not a checkpoint; move it away",
+                str(final),
             )
-        values = {"trainer": checkpoint.trainer.values, "progress": attrs.asdict(checkpoint.progress)}
+        values = {
+            "trainer": checkpoint.trainer.values,
+            "progress": attrs.asdict(checkpoint.progress),
+        }
         try:
             state = checked_json(json.dumps(values).encode())
         except ValueError as error:
@@ -156,7 +179,9 @@ class Checkpoints:
             parts = zip(_PARTS, (*arrays, [state]), strict=True)
             files = {name: _write_part(folder / name, pieces) for name, pieces in parts}
             manifest = {"step": checkpoint.step, "files": files}
-            write_synced(folder / _MANIFEST, json.dumps(manifest, indent=2).encode())  # last: it says what is whole
+            write_synced(
+                folder / _MANIFEST, json.dumps(manifest, indent=2).encode()
+            )  # last: it says what is whole
         return final
 
     def copy_weights(self, step: int, target: Path) -> str:
@@ -242,7 +267,9 @@ def _step_of(folder: Path) -> int | None:
         return None
     try:
         manifest = read_structured(Manifest, folder / _MANIFEST, largest=SMALL)
-        is_whole = all(file_checksum(folder / name) == manifest.files[name].sha256 for name in _PARTS)
+        is_whole = all(
+            file_checksum(folder / name) == manifest.files[name].sha256 for name in _PARTS
+        )
     except (CorruptFileError, KeyError):
         return None
     return manifest.step if is_whole else None

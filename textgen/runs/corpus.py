@@ -52,7 +52,9 @@ def _sources(corpus: Choice) -> Iterator[Path | Address]:
     for name in corpus.offer.component.options():
         value = getattr(corpus.options, name)
         yield from (
-            each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, Path | Address)
+            each
+            for each in (value if isinstance(value, tuple) else (value,))
+            if isinstance(each, Path | Address)
         )
 
 
@@ -64,7 +66,12 @@ class HashedPieces(Iterable[CorpusPiece]):
     """
 
     def __init__(
-        self, corpus: Corpus, offer: Offer, progress: Callable[[int], None] | None = None, *, hashing: bool = True
+        self,
+        corpus: Corpus,
+        offer: Offer,
+        progress: Callable[[int], None] | None = None,
+        *,
+        hashing: bool = True,
     ) -> None:
         self._pieces = read_pieces(corpus, offer)
         self._progress, self._hashing = progress, hashing
@@ -117,10 +124,15 @@ def fit_tokenizer(
     if beginning and not digest.characters:
         raise CorpusError(changed_text(pipeline.corpus.offer))
     if not digest.characters:
-        raise CorpusError("the corpus is empty: it has 0 characters, and training needs at least a window of text")
+        raise CorpusError(
+            "the corpus is empty: it has 0 characters, and training needs at least a window of text"
+        )
     if hashed.has_documents and end_id(tokenizer) is None:
         raise _no_end(pipeline)
-    components.add(checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning), pipeline.tokenizer.offer)
+    components.add(
+        checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning),
+        pipeline.tokenizer.offer,
+    )
     return digest
 
 
@@ -130,7 +142,9 @@ def _beginning(corpus: Corpus, pipeline: Pipeline) -> str:
     return next((piece for piece in pieces if piece and piece is not DOCUMENT_END), "")
 
 
-def _checked(pieces: Iterable[CorpusPiece], beginning: str, tokenizer: Tokenizer, pipeline: Pipeline) -> Iterator[Any]:
+def _checked(
+    pieces: Iterable[CorpusPiece], beginning: str, tokenizer: Tokenizer, pipeline: Pipeline
+) -> Iterator[Any]:
     """The pieces, refused where they begin otherwise than before, or hold documents for who does not know the mark."""
     can_end = hasattr(tokenizer, "end_id")
     for piece in pieces:
@@ -147,7 +161,9 @@ def _checked(pieces: Iterable[CorpusPiece], beginning: str, tokenizer: Tokenizer
 def _no_end(pipeline: Pipeline) -> PipelineError:
     cause = "the corpus consists of documents, and this tokenizer has no id for their end (end_id)"
     hint = "choose another tokenizer, or a corpus that is one text"
-    return PipelineError([Fault("tokenizer.type", cause, repr(pipeline.tokenizer.name), hint)], pipeline.name)
+    return PipelineError(
+        [Fault("tokenizer.type", cause, repr(pipeline.tokenizer.name), hint)], pipeline.name
+    )
 
 
 def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:

@@ -43,7 +43,15 @@ from textgen.runs.formats import SMALL, LockOwner, read_record, signed
 
 logger = logging.getLogger("textgen")
 _OWN: Final = (
-    *("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg", "samples.txt"),
+    *(
+        "pipeline.toml",
+        "run.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "metrics.jsonl",
+        "loss.svg",
+        "samples.txt",
+    ),
     *("tokens.bin", "checkpoints", "copy-index"),
 )
 _GROWING: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
@@ -52,10 +60,17 @@ _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
 _EMPTY: Final = ("checkpoints", _LOCK, f"{PROBE}*")
 _OWNER_TO_BE: Final = f".{_OWNER}.*.tmp"
-_LOCK_SECONDS: Final = 0.1  # so that is_locked, which tries the lock, stops no run that begins at that moment
+_LOCK_SECONDS: Final = (
+    0.1  # so that is_locked, which tries the lock, stops no run that begins at that moment
+)
 _IGNORED: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that count as empty
 _LEFTOVERS: Final = (*LEFTOVERS, *(f"checkpoints/{pattern}" for pattern in LEFTOVERS), "tokens.bin")
-_LOCKLESS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what a file system without them says
+_LOCKLESS: Final = (
+    errno.ENOLCK,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EINVAL,
+)  # what a file system without them says
 
 
 @attrs.frozen
@@ -100,25 +115,35 @@ class RunDirectory:
         self.checkpoints.check()
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
-            strangers = {path.name for path in self._strangers()} - ({"pipeline.toml"} if described else set())
+            strangers = {path.name for path in self._strangers()} - (
+                {"pipeline.toml"} if described else set()
+            )
             if strangers:
                 found = ", ".join(sorted(strangers)[:3])
-                cause = f"is not a run directory (it has no file run.json) and is not empty ({found})"
+                cause = (
+                    f"is not a run directory (it has no file run.json) and is not empty ({found})"
+                )
                 raise RunError(f"{self.path} {cause}", self.path, remedy="output")
         try:
             make_folder(self.checkpoints.path)
             missing = lacking(self.path)
         except OSError as error:
             reason = error.strerror or error
-            raise RunError(f"{self.path} cannot be written to: {reason}", self.path, remedy="output") from error
+            raise RunError(
+                f"{self.path} cannot be written to: {reason}", self.path, remedy="output"
+            ) from error
         if missing:
             advice = "what a run promises holds in part (docs/reliability.md); let one process at a time use it"
-            logger.warning("%s is on a file system without %s: %s", self.path, " and ".join(missing), advice)
+            logger.warning(
+                "%s is on a file system without %s: %s", self.path, " and ".join(missing), advice
+            )
         return made
 
     def abandon(self, made: Path | None) -> None:
         """Remove what `prepare` created for a run that was refused before it began, and nothing else."""
-        with contextlib.suppress(OSError):  # another process may have come, or the folder may be gone
+        with contextlib.suppress(
+            OSError
+        ):  # another process may have come, or the folder may be gone
             if made is None or self.exists() or any(self._strangers()):
                 return
             (self.path / _LOCK).unlink(missing_ok=True)
@@ -144,7 +169,9 @@ class RunDirectory:
             raise RunLockedError(self.path, pid, remedy=remedy) from None
         except OSError as error:
             if error.errno not in _LOCKLESS:  # else `prepare` has said so
-                cause = f"{self.path / _LOCK} cannot be locked: {error.strerror or error}; remove it"
+                cause = (
+                    f"{self.path / _LOCK} cannot be locked: {error.strerror or error}; remove it"
+                )
                 raise RunError(cause, self.path) from error
         try:
             write_json(owner, {"pid": os.getpid()})
@@ -206,7 +233,9 @@ class RunDirectory:
                 failed.append(f"{path.name} ({error.strerror or error})")
 
         with attempt(self.checkpoints.path):
-            done += [f"put the checkpoint of step {step} in place" for step in self.checkpoints.recover()]
+            done += [
+                f"put the checkpoint of step {step} in place" for step in self.checkpoints.recover()
+            ]
         removed = 0
         with attempt(self.path):
             for leftover in self.leftovers():
@@ -221,12 +250,18 @@ class RunDirectory:
             with attempt(self.checkpoints.path):
                 self.checkpoints.keep(set())
         if done:
-            logger.warning("%s was in use when a process or the machine stopped: %s", self.path, ", ".join(done))
+            logger.warning(
+                "%s was in use when a process or the machine stopped: %s",
+                self.path,
+                ", ".join(done),
+            )
         if failed:
             logger.warning("%s holds what cannot be removed: %s", self.path, ", ".join(failed))
         if foreign := self.checkpoints.foreign():
             names = ", ".join(str(path) for path in foreign)
-            logger.warning("%s has no manifest.json, so it is not a checkpoint, and is left alone", names)
+            logger.warning(
+                "%s has no manifest.json, so it is not a checkpoint, and is left alone", names
+            )
 
     def clear(self) -> None:
         """Remove the files of the run except its tokens, and nothing that a run did not write.
@@ -247,7 +282,9 @@ class RunDirectory:
         previous = RunDirectory(self.path / _PREVIOUS)
         for name in _GROWING:
             if (kept := previous.path / name).is_file():
-                write_atomic(self.path / name, pieces_of(kept))  # no link: what is appended must not reach the old run
+                write_atomic(
+                    self.path / name, pieces_of(kept)
+                )  # no link: what is appended must not reach the old run
         for folder in map(previous.checkpoints.folder, steps):
             if folder.is_dir():
                 _link(folder, self.checkpoints.path / folder.name)
@@ -256,19 +293,29 @@ class RunDirectory:
     def loadable(self) -> RunDirectory:
         """This run; while it is not finished, the finished run that it replaces, if there is one."""
         previous = RunDirectory(self.inside(_PREVIOUS))
-        return previous if self._status() != "finished" and previous._status() == "finished" else self
+        return (
+            previous if self._status() != "finished" and previous._status() == "finished" else self
+        )
 
     def kept(self) -> str:
         """What is left of a run that fails, as the end of a sentence."""
         try:
             foreign = self.checkpoints.foreign()
-            steps = [step for step in self.checkpoints.steps() if self.checkpoints.folder(step) not in foreign]
+            steps = [
+                step
+                for step in self.checkpoints.steps()
+                if self.checkpoints.folder(step) not in foreign
+            ]
             steps += [step for step, _ in self.checkpoints.nameless()]
         except OSError:
             return "earlier checkpoints are kept"
         if not self.path.is_dir():
             return "the run directory was moved or removed while the run used it"
-        return f"the checkpoint of step {max(steps)} is kept" if steps else "there was no checkpoint yet"
+        return (
+            f"the checkpoint of step {max(steps)} is kept"
+            if steps
+            else "there was no checkpoint yet"
+        )
 
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""
@@ -317,13 +364,22 @@ class RunDirectory:
         """Files that are not the remains of a run that was killed before it recorded the owner of its lock."""
         for path in self.path.iterdir():
             is_empty = not any(path.iterdir()) if path.is_dir() else not path.lstat().st_size
-            if not any(fnmatch(path.name, name) for name in (*_IGNORED, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))):
+            if not any(
+                fnmatch(path.name, name)
+                for name in (*_IGNORED, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))
+            ):
                 yield path
 
 
 def no_run(path: Path) -> RunError:
     """The error that says why a path is not a run directory."""
-    why = "it has no run.json" if path.is_dir() else "it is a file" if path.exists() else "it does not exist"
+    why = (
+        "it has no run.json"
+        if path.is_dir()
+        else "it is a file"
+        if path.exists()
+        else "it does not exist"
+    )
     return RunError(f"{path} is not a run directory: {why}", path)
 
 

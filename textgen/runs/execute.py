@@ -18,7 +18,15 @@ from textgen import devices
 from textgen.contracts.guards import blame
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
-from textgen.errors import CorruptFileError, Fault, Interrupted, PipelineError, PromptError, RunError, UsageError
+from textgen.errors import (
+    CorruptFileError,
+    Fault,
+    Interrupted,
+    PipelineError,
+    PromptError,
+    RunError,
+    UsageError,
+)
 from textgen.events import RunFinished, RunSkipped, Settled
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
@@ -66,7 +74,8 @@ class Execution:
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
         if (
             not self.overwrite
-            and (pipeline := run_record.as_decided(self.pipeline, self.directory)) is not self.pipeline
+            and (pipeline := run_record.as_decided(self.pipeline, self.directory))
+            is not self.pipeline
         ):
             return attrs.evolve(self, pipeline=pipeline).ensure_trained()
         described = run_record.is_written(self.pipeline, self.directory)
@@ -75,7 +84,11 @@ class Execution:
                 return self._train_if_needed()  # it is only read
         made = self.directory.prepare(described=described)
         try:
-            with self.directory.locked(remedy="output"), devices.threads(self._threads()), self._components:
+            with (
+                self.directory.locked(remedy="output"),
+                devices.threads(self._threads()),
+                self._components,
+            ):
                 self.directory.sweep()
                 return self._train_if_needed()
         except BaseException as error:
@@ -97,7 +110,11 @@ class Execution:
             cause = f"{os.fsdecode(error.filename or '')} cannot be written: {error.strerror}"
         else:
             is_damage = isinstance(error, CorruptFileError) and directory.path.is_dir()
-            is_own = isinstance(error, RunError) and isinstance(error.__cause__, OSError) and not is_damage
+            is_own = (
+                isinstance(error, RunError)
+                and isinstance(error.__cause__, OSError)
+                and not is_damage
+            )
             cause = str(error)
         return RunError(f"{cause}; {directory.kept()}", directory.path) if is_own else None
 
@@ -119,18 +136,24 @@ class Execution:
         check_sources(pipeline.corpus, pipeline.folder, self.console)
         # Nothing is fetched for a run that is finished; where its text is not at hand, that is not compared.
         known = record if onward is None and run_record.has_text_of(record, pipeline) else None
-        corpus = self._components.build(pipeline.corpus, attrs.evolve(context, training=known is None))
+        corpus = self._components.build(
+            pipeline.corpus, attrs.evolve(context, training=known is None)
+        )
         tokenizer = self._components.build(pipeline.tokenizer, context)
         if pipeline.start is not None:
             tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.path)
         progress = ReadingProgress(self.console, self.cancelled)
-        with TrainingText(corpus, tokenizer, pipeline, self._components, directory.tokens, progress) as text:
+        with TrainingText(
+            corpus, tokenizer, pipeline, self._components, directory.tokens, progress
+        ) as text:
             text.prepare(record, directory.path, recorded=known)
             run_record.compare(directory, record, pipeline, text.digest)
             context = attrs.evolve(context, tokenizer=text.tokenizer)
             self._check_generation(context, text.tokenizer)
             if self.processes is not None:
-                together.check_trainer(self._components.build(pipeline.trainer, context), pipeline.trainer.name)
+                together.check_trainer(
+                    self._components.build(pipeline.trainer, context), pipeline.trainer.name
+                )
             if record is None or record["status"] != "finished" or onward is not None:
                 return self._train_on(text, record, onward, context)
             if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
@@ -140,7 +163,11 @@ class Execution:
             return "skipped"
 
     def _train_on(
-        self, text: TrainingText, record: dict[str, Any] | None, onward: Checkpoint | None, context: BuildContext
+        self,
+        text: TrainingText,
+        record: dict[str, Any] | None,
+        onward: Checkpoint | None,
+        context: BuildContext,
     ) -> Literal["trained", "resumed"]:
         """Train, from a checkpoint if there is one."""
         with text.encoded() as data:
@@ -150,10 +177,14 @@ class Execution:
                     warnings.warn(remark, stacklevel=2)
             loop = self._training_loop(context, data, checkpoint, extended=onward is not None)
             device, tokenizer = loop.context.device, text.tokenizer
-            record = run_record.begin(self.pipeline, self.directory, text.digest, tokenizer, data, device, record or {})
+            record = run_record.begin(
+                self.pipeline, self.directory, text.digest, tokenizer, data, device, record or {}
+            )
             if self.processes is not None:
                 kind = device.partition(":")[0]
-                together.lead(self.processes, self.pipeline, record, tokenizer, data, kind, checkpoint)
+                together.lead(
+                    self.processes, self.pipeline, record, tokenizer, data, kind, checkpoint
+                )
             self._train(loop, record)
         return "trained" if checkpoint is None else "resumed"
 
@@ -164,15 +195,21 @@ class Execution:
         directory = self.directory
         if record is None and self.pipeline.start is not None:
             if self.pipeline.start.run == directory.path:
-                raise PipelineError([Fault("model.start", "a run cannot start from itself")], self.pipeline.name)
-            trial = self._components.build(self.pipeline.model, attrs.evolve(context, training=False))
+                raise PipelineError(
+                    [Fault("model.start", "a run cannot start from itself")], self.pipeline.name
+                )
+            trial = self._components.build(
+                self.pipeline.model, attrs.evolve(context, training=False)
+            )
             load_start(trial, self.pipeline)
         if self.overwrite:
             directory.clear()
         elif onward is not None:
             best = onward.progress.best_step
             directory.extend({onward.step} if best is None else {onward.step, best})
-        checkpoint = onward if record is None or onward is not None else directory.checkpoints.to_resume()
+        checkpoint = (
+            onward if record is None or onward is not None else directory.checkpoints.to_resume()
+        )
         run_record.write_pipeline(self.pipeline, directory)  # first: components may read it
         return checkpoint
 
@@ -193,23 +230,36 @@ class Execution:
         finally:
             try:
                 if status != "finished":
-                    known = {"steps": loop.progress.steps} if loop.progress.steps is not None else {}
-                    ended = {"status": "unfinished", "step": loop.progress.step, "cause": cause, **known}
+                    known = (
+                        {"steps": loop.progress.steps} if loop.progress.steps is not None else {}
+                    )
+                    ended = {
+                        "status": "unfinished",
+                        "step": loop.progress.step,
+                        "cause": cause,
+                        **known,
+                    }
                     with contextlib.suppress(OSError):  # the disk may be why
                         self.directory.write_run({**record, **ended})
             finally:
                 stopped = loop.observers.stopped
                 by = stopped.by if stopped is not None and status == "finished" else ""
-                loop.observers.tell(RunFinished(step=loop.progress.step, status=status, stopped_by=by))
+                loop.observers.tell(
+                    RunFinished(step=loop.progress.step, status=status, stopped_by=by)
+                )
 
     def _settle(self, record: dict[str, Any], event: Settled) -> None:
         """Record what the trainer decided."""
         try:
             pipeline = run_record.settle(self.pipeline, event.options)
         except ValueError as error:
-            raise blame(self.pipeline.trainer.offer, f"settled what its options cannot be: {error}") from error
+            raise blame(
+                self.pipeline.trainer.offer, f"settled what its options cannot be: {error}"
+            ) from error
         run_record.write_pipeline(pipeline, self.directory)
-        record |= run_record.described(pipeline.to_dict(), {**record, "settled": dict(event.options)})
+        record |= run_record.described(
+            pipeline.to_dict(), {**record, "settled": dict(event.options)}
+        )
         self.directory.write_run(record)
 
     def _plan(self, record: dict[str, Any], steps: int) -> None:
@@ -223,7 +273,9 @@ class Execution:
         if self.overwrite or not self.directory.exists():
             return None
         record = self.directory.read_run()
-        return record if record["status"] == "finished" or self.directory.checkpoints.steps() else None
+        return (
+            record if record["status"] == "finished" or self.directory.checkpoints.steps() else None
+        )
 
     def _training_loop(
         self, context: BuildContext, data: Dataset, checkpoint: Checkpoint | None, *, extended: bool
@@ -242,7 +294,9 @@ class Execution:
         generator.chain.try_on(model)  # finds what cannot generate before training
 
         def sample(prompt: str, max_new_tokens: int) -> str:
-            return generator.generate(prompt, max_new_tokens=max_new_tokens, unknown_characters="skip").text
+            return generator.generate(
+                prompt, max_new_tokens=max_new_tokens, unknown_characters="skip"
+            ).text
 
         # Without torch nothing computes on a GPU, and asking which there are would load it.
         device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
@@ -254,7 +308,9 @@ class Execution:
             trainer=trainer,
             blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
-            context=TrainingContext(seed=pipeline.seed, device=device, elapsed=elapsed, processes=self.processes),
+            context=TrainingContext(
+                seed=pipeline.seed, device=device, elapsed=elapsed, processes=self.processes
+            ),
             observers=self._observers(attrs.evolve(context, training=True)),
             progress=progress,
             checkpoint_seconds=pipeline.checkpoint.seconds,
@@ -267,14 +323,19 @@ class Execution:
         try:
             trainer.load_state(checkpoint.trainer)
         except ValueError as error:
-            raise self.directory.checkpoints.refused(checkpoint.step, error, loading=True) from error
+            raise self.directory.checkpoints.refused(
+                checkpoint.step, error, loading=True
+            ) from error
 
     def _is_cancelled(self) -> bool:
         return self.cancelled() or (self.processes is not None and self.processes.stop_asked)
 
     def _observers(self, context: BuildContext) -> Observers:
         """The pipeline's own observers, then the caller's."""
-        built = [(self._components.build(choice, context), choice.offer) for choice in self.pipeline.observers]
+        built = [
+            (self._components.build(choice, context), choice.offer)
+            for choice in self.pipeline.observers
+        ]
         return Observers([*built, *((other, None) for other in self.observers)])
 
     def _check_generation(self, context: BuildContext, tokenizer: Tokenizer) -> None:
@@ -285,7 +346,10 @@ class Execution:
             try:
                 self._components.build(choice, attrs.evolve(context, training=False))
             except PipelineError as error:
-                faults += [attrs.evolve(fault, path=f"sampler.{place}.{fault.path}") for fault in error.faults]
+                faults += [
+                    attrs.evolve(fault, path=f"sampler.{place}.{fault.path}")
+                    for fault in error.faults
+                ]
         try:
             check_decoding(options, tokenizer.vocab_size)
         except UsageError as error:
@@ -303,4 +367,6 @@ def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
     """What the pipeline's `[generate]` table asks for."""
     table = pipeline.generate
     options = {field.name: getattr(table, field.name) for field in attrs.fields(DecodingOptions)}
-    return generator.generate_each([table.prompt], n=table.n, **{k: v for k, v in options.items() if v is not None})
+    return generator.generate_each(
+        [table.prompt], n=table.n, **{k: v for k, v in options.items() if v is not None}
+    )

@@ -20,10 +20,15 @@ def save_run(generator: Generator, directory: RunDirectory) -> None:
     try:
         with directory.locked():
             if directory.exists():
-                raise RunError(f"{directory.path} holds a run already; choose another folder", directory.path)
+                raise RunError(
+                    f"{directory.path} holds a run already; choose another folder", directory.path
+                )
             record = run_record.described(generator.tables, generator.record)
             directory.write_artifact("pipeline.toml", run_record.pipeline_text(generator.tables))
-            weights, vocabulary = dump_tensors(generator.model.tensors()), dump_vocabulary(generator.tokenizer)
+            weights, vocabulary = (
+                dump_tensors(generator.model.tensors()),
+                dump_vocabulary(generator.tokenizer),
+            )
             made_of = {"model.safetensors": weights, "tokenizer.json": vocabulary}
             sums = {name: directory.write_artifact(name, data) for name, data in made_of.items()}
             directory.write_run({**record, "files": {**record["files"], **sums}})
@@ -43,7 +48,9 @@ def finish_run(directory: RunDirectory) -> bool:
     with directory.locked():
         directory.sweep()
         record = directory.read_run()
-        if record["status"] == "finished":  # so another process has finished it, or a run was restored
+        if (
+            record["status"] == "finished"
+        ):  # so another process has finished it, or a run was restored
             return False
         newest = directory.checkpoints.last()
         if newest is None:

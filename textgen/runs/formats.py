@@ -13,7 +13,15 @@ from attrs.validators import and_, ge, le, lt
 from textgen.errors import CorruptFileError
 from textgen.files.reading import json_checksum, read_json, remedied
 from textgen.pipeline.options import MAX_SEED
-from textgen.pipeline.records import COUNT, OPTIONAL_COUNT, each, is_line, is_number, is_sha256, structured
+from textgen.pipeline.records import (
+    COUNT,
+    OPTIONAL_COUNT,
+    each,
+    is_line,
+    is_number,
+    is_sha256,
+    structured,
+)
 
 FORMAT_VERSION: Final = 1
 SMALL: Final = 8_000_000  # bytes of a record at most
@@ -174,9 +182,15 @@ def read_record(path: Path) -> dict[str, Any]:
         cause = "it is damaged: its content has another checksum than it says"
         raise CorruptFileError(path, cause, expected=str(kept or ""), actual=actual, remedy="copy")
     if version != FORMAT_VERSION or type(version) is not int:
-        raise CorruptFileError(path, f"format version {version!r}, and this textgen reads {FORMAT_VERSION}")
+        raise CorruptFileError(
+            path, f"format version {version!r}, and this textgen reads {FORMAT_VERSION}"
+        )
     structured(RunRecord, record, path)
-    for name in {"tokenizer.json", "pipeline.toml", *(["model.safetensors"] if record["status"] == "finished" else [])}:
+    for name in {
+        "tokenizer.json",
+        "pipeline.toml",
+        *(["model.safetensors"] if record["status"] == "finished" else []),
+    }:
         if name not in record["files"]:
             raise CorruptFileError(path, f"files: it does not list {name}")
     return record

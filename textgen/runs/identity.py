@@ -63,11 +63,15 @@ class TextKey:
             size, latest = size + facts[0], max(latest, facts[1])
         if not files:
             return None
-        value = json_checksum([_FORMAT, "text", {**choice.table(), "type": choice.offer.canonical_name}, parts, files])
+        value = json_checksum(
+            [_FORMAT, "text", {**choice.table(), "type": choice.offer.canonical_name}, parts, files]
+        )
         return cls(value, size, abs(time.time() - latest / 1e9) < _RECENT)
 
 
-def tokens_key(text: Mapping[str, Any], tokenizer: Tokenizer, choice: Choice, vocabulary: str | None = None) -> str:
+def tokens_key(
+    text: Mapping[str, Any], tokenizer: Tokenizer, choice: Choice, vocabulary: str | None = None
+) -> str:
     """What the tokens of a text are known by; "" where a tokenizer has no identity.
 
     That of a plugin which a program has registered has none: the same class may be there with other values in it.
@@ -78,7 +82,11 @@ def tokens_key(text: Mapping[str, Any], tokenizer: Tokenizer, choice: Choice, vo
     plugin = choice.offer.plugin
     is_registered = plugin.distribution == UNPACKAGED and not plugin.path
     parts = None if is_registered else _origin(tokenizer, choice)
-    return "" if parts is None else json_checksum([_FORMAT, "tokens", dict(text), identity(choice), parts, vocabulary])
+    return (
+        ""
+        if parts is None
+        else json_checksum([_FORMAT, "tokens", dict(text), identity(choice), parts, vocabulary])
+    )
 
 
 def _origin(made: Any, choice: Choice) -> list[Any] | None:

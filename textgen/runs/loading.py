@@ -81,7 +81,11 @@ def _load(
     reader = Reader(document.folder, plugins, run_record.origins(record))
 
     context = BuildContext(
-        folder=document.folder, requested_device=device, seed=record["seed"], training=False, plugins=plugins
+        folder=document.folder,
+        requested_device=device,
+        seed=record["seed"],
+        training=False,
+        plugins=plugins,
     )
     wanted = [("tokenizer", tables["tokenizer"]), ("model", without_start(tables["model"])[0])]
     if not isinstance(chain := tables.get("sampler", []), list | tuple):
@@ -97,13 +101,17 @@ def _load(
     context = attrs.evolve(context, tokenizer=tokenizer)
     model = components.build(model_choice, context)
     load_weights(model, model_choice, stored.tensors, directory.path)
-    if "corpus" in given:  # paths in a table that a program gives are relative to the current folder
+    if (
+        "corpus" in given
+    ):  # paths in a table that a program gives are relative to the current folder
         reader = attrs.evolve(reader, folder=Path.cwd())
     return attrs.evolve(
         make_generator(chain, model_choice, model, context, components),
         path=directory.path,
         model_id=stored.model_id,
-        defaults={key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS},
+        defaults={
+            key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS
+        },
         tables=tables,
         record=record,
         training_tokens=partial(_training_tokens, directory, tables, record, tokenizer, reader),
@@ -111,7 +119,10 @@ def _load(
 
 
 def _choices(
-    directory: RunDirectory, record: Mapping[str, Any], tables: Sequence[tuple[str, Any]], reader: Reader
+    directory: RunDirectory,
+    record: Mapping[str, Any],
+    tables: Sequence[tuple[str, Any]],
+    reader: Reader,
 ) -> list[Choice]:
     """The components of tables, by kind. Raises UsageError, and PipelineError with all that is wrong or missing."""
     assert reader.plugins is not None
@@ -133,14 +144,24 @@ def _choices(
 
 def _check_edits(stored: StoredRun, given: Mapping[str, Any]) -> None:
     """Raise CorruptFileError where pipeline.toml was changed in what no longer describes the weights."""
-    edits = [edit for edit in misdescribing(stored.record, stored.edits) if edit.key.partition(".")[0] not in given]
+    edits = [
+        edit
+        for edit in misdescribing(stored.record, stored.edits)
+        if edit.key.partition(".")[0] not in given
+    ]
     if edits:
         path = stored.directory.path / "pipeline.toml"
-        raise CorruptFileError(path, f"it no longer describes the weights: {listed(edits, SHOWN)}", remedy="verify")
+        raise CorruptFileError(
+            path, f"it no longer describes the weights: {listed(edits, SHOWN)}", remedy="verify"
+        )
 
 
 def make_generator(
-    samplers: Sequence[Choice], model_choice: Choice, model: Any, context: BuildContext, components: Components
+    samplers: Sequence[Choice],
+    model_choice: Choice,
+    model: Any,
+    context: BuildContext,
+    components: Components,
 ) -> Generator:
     """A generator of a model that is already built; what it builds itself, `components` closes."""
     tokenizer = context.tokenizer
@@ -160,7 +181,9 @@ def make_generator(
             raise UsageError(faults=faults) from error
 
     def make_module(device: str) -> Any:
-        made = components.build(model_choice, attrs.evolve(context, training=True, requested_device=device))
+        made = components.build(
+            model_choice, attrs.evolve(context, training=True, requested_device=device)
+        )
         load_weights(made, model_choice, model.tensors())
         return made
 
@@ -175,7 +198,9 @@ def make_generator(
     )
 
 
-def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], run: Path | None = None) -> None:
+def load_weights(
+    model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], run: Path | None = None
+) -> None:
     """Load weights into a model; `run` is where they are from. Raises ContractError if it refuses its own."""
     try:
         model.load_tensors(dict(tensors))
@@ -183,10 +208,18 @@ def load_weights(model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], 
         cause = _unlike(model, tensors) or (str(error) if isinstance(error, ValueError) else "")
         if not cause:
             raise_failure(choice.offer, "load_tensors", error)
-        files = "pipeline.toml, tokenizer.json and the weights, model.safetensors, do not fit together"
+        files = (
+            "pipeline.toml, tokenizer.json and the weights, model.safetensors, do not fit together"
+        )
         given = "give a model of the size that was trained"
-        where = "" if run is None else f"; {given if choice.offer.distribution == OBJECT else f'in {run}, {files}'}"
-        raise checks.blame(choice.offer, f"refuses the weights of the run: {cause}{where}") from error
+        where = (
+            ""
+            if run is None
+            else f"; {given if choice.offer.distribution == OBJECT else f'in {run}, {files}'}"
+        )
+        raise checks.blame(
+            choice.offer, f"refuses the weights of the run: {cause}{where}"
+        ) from error
 
 
 def _unlike(model: Any, tensors: Mapping[str, np.ndarray]) -> str:
@@ -197,7 +230,10 @@ def _unlike(model: Any, tensors: Mapping[str, np.ndarray]) -> str:
         return ""
     run = {name: array.shape for name, array in tensors.items()}
     names = [name for name in {**own, **run} if run.get(name) != own.get(name)]
-    shown = [f"{n} is {run.get(n, 'missing')} in the run and {own.get(n, 'missing')} in the model" for n in names[:3]]
+    shown = [
+        f"{n} is {run.get(n, 'missing')} in the run and {own.get(n, 'missing')} in the model"
+        for n in names[:3]
+    ]
     return "; ".join(shown) + (f"; and {len(names) - 3} more differ" if len(names) > 3 else "")
 
 
@@ -218,22 +254,32 @@ def _training_tokens(
     data = reader.table(DataOptions, tables.get("data", {}), "data")
     check_sources(corpus_choice, reader.folder)
     then = record["fingerprint"]["corpus"]
-    context = BuildContext(folder=reader.folder, seed=record["seed"], training=False, plugins=reader.plugins)
+    context = BuildContext(
+        folder=reader.folder, seed=record["seed"], training=False, plugins=reader.plugins
+    )
     with Components() as components:
         corpus = components.build(corpus_choice, context)
         starts = without_start(tables["model"])[1] is not None
-        tokens: Ids | None = cached_tokens(corpus, corpus_choice, tokenizer, tokenizer_choice, starts, then)
+        tokens: Ids | None = cached_tokens(
+            corpus, corpus_choice, tokenizer, tokenizer_choice, starts, then
+        )
         if tokens is None:
             pieces = HashedPieces(corpus, corpus_choice.offer)
             tokens = encode_corpus(pieces, tokenizer, file)
             now = attrs.asdict(pieces.digest())
             if now != then:
-                sizes = f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
-                raise CorpusError(f"the corpus is no longer the one that the model was trained on: {sizes}")
+                sizes = (
+                    f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
+                )
+                raise CorpusError(
+                    f"the corpus is no longer the one that the model was trained on: {sizes}"
+                )
     return split_tokens(tokens, data, tokenizer).training
 
 
-def _check_objects(directory: RunDirectory, tables: Iterable[tuple[str, Any]], plugins: ComponentSource) -> None:
+def _check_objects(
+    directory: RunDirectory, tables: Iterable[tuple[str, Any]], plugins: ComponentSource
+) -> None:
     """Raise UsageError where a program has to give objects again."""
     missing: dict[str, list[str]] = {}
     for kind, table in tables:
@@ -243,15 +289,24 @@ def _check_objects(directory: RunDirectory, tables: Iterable[tuple[str, Any]], p
     if missing:
         names = ", ".join(f"{kind} {name!r}" for kind, each in missing.items() for name in each)
         cause = f"the run in {directory.path} was made with objects of a program ({names})"
-        again = ", ".join(f"{kind}=[{kind}]" if kind == "sampler" else f"{kind}={kind}" for kind in missing)
-        raise UsageError(f"{cause}; give them again, as in textgen.load(path, {again})", argument=next(iter(missing)))
+        again = ", ".join(
+            f"{kind}=[{kind}]" if kind == "sampler" else f"{kind}={kind}" for kind in missing
+        )
+        raise UsageError(
+            f"{cause}; give them again, as in textgen.load(path, {again})",
+            argument=next(iter(missing)),
+        )
 
 
 def _origins(record: Mapping[str, Any], kind: str, table: Any) -> list[str]:
     """Where the component of a table came from, and what to install if its plugin is gone; [] if that is not known."""
     name = str(table.get("type", "")).rpartition(":")[2] if isinstance(table, Mapping) else ""
     entries = record.get("components", ())
-    return [f"its {kind} {_advice(each)}" for each in entries if (each["kind"], each["name"]) == (kind, name)][:1]
+    return [
+        f"its {kind} {_advice(each)}"
+        for each in entries
+        if (each["kind"], each["name"]) == (kind, name)
+    ][:1]
 
 
 def _advice(entry: Mapping[str, Any]) -> str:

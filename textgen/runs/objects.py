@@ -28,7 +28,16 @@ from textgen.plugin.component import (
 
 _CHAINS: Final = ("sampler", "observer")
 _KINDS: Final = ("corpus", "tokenizer", "model", "trainer", *_CHAINS)
-_PLAIN: Final = (Mapping, str, bytes, int, float, list, tuple, type(None))  # never an object of a component
+_PLAIN: Final = (
+    Mapping,
+    str,
+    bytes,
+    int,
+    float,
+    list,
+    tuple,
+    type(None),
+)  # never an object of a component
 
 _ALLOWED: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -63,7 +72,11 @@ def tables_by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
             return value  # a text; with_objects tells it from a name
         if isinstance(value, str):
             return {"type": value}
-        texts = kind == "corpus" and isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+        texts = (
+            kind == "corpus"
+            and isinstance(value, list | tuple)
+            and all(isinstance(text, str) for text in value)
+        )
         if isinstance(value, _PLAIN) and not isinstance(value, Mapping) and not texts:
             raise _unexpected(path, _ALLOWED[kind], value)
         return value
@@ -75,7 +88,10 @@ def tables_by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
             raise _unexpected(kind, f"{_ALLOWED[kind]}, or a list of them", value)
         return [table(kind, each, f"{kind}.{place}") for place, each in enumerate(value)]
 
-    return {kind: chain(kind, each) if kind in _CHAINS else table(kind, each, kind) for kind, each in parts.items()}
+    return {
+        kind: chain(kind, each) if kind in _CHAINS else table(kind, each, kind)
+        for kind, each in parts.items()
+    }
 
 
 def _unexpected(path: str, allowed: str, value: Any) -> UsageError:
@@ -127,7 +143,9 @@ class ModelFactory:
     make: Callable[[BuildContext], Any]
 
 
-def with_objects(tables: Mapping[str, Any], plugins: ComponentSource) -> tuple[dict[str, Any], ComponentSource]:
+def with_objects(
+    tables: Mapping[str, Any], plugins: ComponentSource
+) -> tuple[dict[str, Any], ComponentSource]:
     """The tables of a pipeline with a table in place of each object, and the plugins with offers of these objects.
 
     Where a corpus is expected, a text is an object too, and so is a list of documents; where a model is, a torch module
@@ -140,7 +158,9 @@ def with_objects(tables: Mapping[str, Any], plugins: ComponentSource) -> tuple[d
         made = _object(kind, value, plugins)
         if made is None:
             return value
-        offers.append(_offer(kind, made, value, [offer.name for offer in offers if offer.kind == kind]))
+        offers.append(
+            _offer(kind, made, value, [offer.name for offer in offers if offer.kind == kind])
+        )
         return {"type": offers[-1].qualified_name}
 
     changed = dict(tables)
@@ -158,10 +178,16 @@ def _object(kind: str, value: Any, plugins: ComponentSource) -> Any:
     if kind == "corpus" and isinstance(value, str | os.PathLike):
         if isinstance(value, os.PathLike) or (len(value) < _LONGEST_PATH and os.path.isfile(value)):
             advice = f'give {{"type": "file", "path": {os.fspath(value)!r}}}'
-            raise UsageError("a text is expected, and this names a file", argument=kind, suggestion=advice)
+            raise UsageError(
+                "a text is expected, and this names a file", argument=kind, suggestion=advice
+            )
         is_name = NAME.fullmatch(value) and isinstance(plugins.find(kind, value), Offer)
         return None if is_name else Text(value)
-    if kind == "corpus" and isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
+    if (
+        kind == "corpus"
+        and isinstance(value, list | tuple)
+        and all(isinstance(text, str) for text in value)
+    ):
         return Documents(tuple(value))
     if isinstance(value, _PLAIN):
         return None
@@ -172,7 +198,9 @@ def _object(kind: str, value: Any, plugins: ComponentSource) -> Any:
             return ModelFactory(value)
         value = _model(value)
     if fault := unfit(value, kind):
-        raise UsageError(f"the object that is given {fault}", argument=kind, suggestion=_HINTS.get(kind, ""))
+        raise UsageError(
+            f"the object that is given {fault}", argument=kind, suggestion=_HINTS.get(kind, "")
+        )
     return value
 
 
@@ -190,8 +218,13 @@ def _offer(kind: str, made: Any, given: Any, taken: Sequence[str]) -> Offer:
     given = given.inner if type(given) is WatchedTokenizer else given
     shown = made if kind == "corpus" else given
     title = str(getattr(shown, "__name__", type(shown).__name__))
-    name = re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", title).lower()).strip("-") or kind
-    number = next(n for n in range(1, len(taken) + 2) if (name if n == 1 else f"{name}-{n}") not in taken)
+    name = (
+        re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", title).lower()).strip("-")
+        or kind
+    )
+    number = next(
+        n for n in range(1, len(taken) + 2) if (name if n == 1 else f"{name}-{n}") not in taken
+    )
     used = False
 
     def build(config: NoOptions, context: BuildContext) -> Any:
@@ -206,6 +239,8 @@ def _offer(kind: str, made: Any, given: Any, taken: Sequence[str]) -> Offer:
             return made
         return built.to(context.device) if hasattr(built, "parameters") else built
 
-    build.__module__ = getattr(given, "__module__", None) or type(given).__module__  # where its errors come from
+    build.__module__ = (
+        getattr(given, "__module__", None) or type(given).__module__
+    )  # where its errors come from
     component = Component(name if number == 1 else f"{name}-{number}", NoOptions, build)
     return Offer(kind, component, Plugin(title, OBJECT, ""))

@@ -30,13 +30,17 @@ class Observers:
             try:
                 answer: object = observer.observe(event)
                 if answer is not None and not isinstance(answer, Stop):
-                    raise TypeError(f"observe must return None or a textgen.events.Stop, and returned {answer!r}")
+                    raise TypeError(
+                        f"observe must return None or a textgen.events.Stop, and returned {answer!r}"
+                    )
             except FAILURES as error:
                 if offer is None or isinstance(error, TextgenError):
                     raise
                 self._entries.remove((observer, offer))
                 cause = f"{type(error).__name__}: {error} {shown_where(error, offer)}"
-                warnings.warn(f"{offer} failed and is left out: {cause}", PluginWarning, stacklevel=2)
+                warnings.warn(
+                    f"{offer} failed and is left out: {cause}", PluginWarning, stacklevel=2
+                )
             else:
                 if answer is not None and self.stopped is None:
                     name = type(observer).__name__ if offer is None else offer.name

@@ -71,9 +71,16 @@ class ReadingProgress:
         if self._bar is None:
             from tqdm import tqdm
 
-            about: dict[str, Any] = {"unit": "B", "unit_scale": True, "dynamic_ncols": True, "leave": False}
+            about: dict[str, Any] = {
+                "unit": "B",
+                "unit_scale": True,
+                "dynamic_ncols": True,
+                "leave": False,
+            }
             total, done = self.total or None, int(self._done)
-            self._bar = tqdm(desc="encoding the corpus", total=total, initial=done, file=self.console, **about)
+            self._bar = tqdm(
+                desc="encoding the corpus", total=total, initial=done, file=self.console, **about
+            )
         self._bar.update(int(self._done) - self._bar.n)
 
     def _say(self, line: str) -> None:

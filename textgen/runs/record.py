@@ -26,8 +26,12 @@ from textgen.runs.formats import CorpusDigest, Progress, Stopped
 from textgen.runs.identity import identity
 from textgen.runs.splitting import unknown_share
 
-_NO_CHECKPOINT: Final = "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
-_UNFINISHED: Final = "with what it had before it resumes; when `textgen finish` has ended it, it goes on with more"
+_NO_CHECKPOINT: Final = (
+    "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
+)
+_UNFINISHED: Final = (
+    "with what it had before it resumes; when `textgen finish` has ended it, it goes on with more"
+)
 _NO_STATE: Final = (
     "more steps would have made every one of its steps another, since the learning rate depends on their number from "
     "the first one on; it has to be trained anew"
@@ -44,15 +48,23 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     for key in ("tokenizer", "model", "trainer"):
         shape[key] = identity(getattr(pipeline, key))
     if pipeline.start is not None:
-        shape["model"]["start"] = {"weights": pipeline.start.weights, "tokenizer": pipeline.start.tokenizer}
+        shape["model"]["start"] = {
+            "weights": pipeline.start.weights,
+            "tokenizer": pipeline.start.tokenizer,
+        }
     # Of the observers, those that may end a run early: their config classes have a fingerprint.
     ending = [choice for choice in pipeline.observers if hasattr(choice.options, "fingerprint")]
-    shape["observer"] = {choice.offer.canonical_name: choice.options.fingerprint() for choice in ending}
+    shape["observer"] = {
+        choice.offer.canonical_name: choice.options.fingerprint() for choice in ending
+    }
     return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
 
 
 def compare(
-    directory: RunDirectory, record: Mapping[str, Any] | None, pipeline: Pipeline, digest: CorpusDigest | None = None
+    directory: RunDirectory,
+    record: Mapping[str, Any] | None,
+    pipeline: Pipeline,
+    digest: CorpusDigest | None = None,
 ) -> bool:
     """Whether a pipeline is to train the finished run of the directory on; False where it is the run's own.
 
@@ -63,7 +75,9 @@ def compare(
     if not _is_extended(pipeline, record, changes):
         turned = [Difference(each.key, each.now, each.before) for each in changes]
         pairs = zip(changes, turned, strict=True)
-        of_length = all(_is_more(pipeline.trainer, a) or _is_more(pipeline.trainer, b) for a, b in pairs)
+        of_length = all(
+            _is_more(pipeline.trainer, a) or _is_more(pipeline.trainer, b) for a, b in pairs
+        )
         unfinished = of_length and record["status"] != "finished"
         raise RunMismatchError(directory.path, changes, advice=_UNFINISHED if unfinished else "")
     return True
@@ -77,25 +91,38 @@ def has_text_of(record: Mapping[str, Any] | None, pipeline: Pipeline) -> bool:
     return not reads_files(pipeline.corpus) and bool(record["pipeline"].get("corpus") == corpus)
 
 
-def extension_start(directory: RunDirectory, record: Mapping[str, Any], pipeline: Pipeline) -> Checkpoint:
+def extension_start(
+    directory: RunDirectory, record: Mapping[str, Any], pipeline: Pipeline
+) -> Checkpoint:
     """The checkpoint from which a finished run goes on. Raises RunMismatchError if there is none.
 
     A config class may define `refuse_more() -> str` to say why its options leave none, and what to change.
     """
     reasons = [
-        part.options.refuse_more() for part in pipeline.trainer.flattened() if hasattr(part.options, "refuse_more")
+        part.options.refuse_more()
+        for part in pipeline.trainer.flattened()
+        if hasattr(part.options, "refuse_more")
     ]
     reason = next(filter(None, reasons), "")
     if not reason and not record.get("stable_steps"):
         reason = _NO_STATE
-    elif not reason and (found := directory.checkpoints.last(up_to=record["stable_steps"])) is not None:
+    elif (
+        not reason
+        and (found := directory.checkpoints.last(up_to=record["stable_steps"])) is not None
+    ):
         return found
-    raise RunMismatchError(directory.path, _changes(record, fingerprint(pipeline)), reason or _NO_CHECKPOINT)
+    raise RunMismatchError(
+        directory.path, _changes(record, fingerprint(pipeline)), reason or _NO_CHECKPOINT
+    )
 
 
-def _is_extended(pipeline: Pipeline, record: Mapping[str, Any], changes: Iterable[Difference]) -> bool:
+def _is_extended(
+    pipeline: Pipeline, record: Mapping[str, Any], changes: Iterable[Difference]
+) -> bool:
     """Whether a finished run is to go on: only options made for that differ, and have larger values."""
-    return record["status"] == "finished" and all(_is_more(pipeline.trainer, each) for each in changes)
+    return record["status"] == "finished" and all(
+        _is_more(pipeline.trainer, each) for each in changes
+    )
 
 
 def _is_more(trainer: Choice, difference: Difference) -> bool:
@@ -105,19 +132,32 @@ def _is_more(trainer: Choice, difference: Difference) -> bool:
     choice: Choice | None = trainer
     for part in parents:
         choice = choice and choice.parts().get(part)
-    field = choice.offer.component.options().get(key) if choice is not None and kind == "trainer" else None
+    field = (
+        choice.offer.component.options().get(key)
+        if choice is not None and kind == "trainer"
+        else None
+    )
     more = field.metadata.get("more") if field is not None else None
     if not more or difference.before is None or difference.now is None:
         return False
     try:
         before, now = map(float if more is True else more, (difference.before, difference.now))
-    except (ValueError, TypeError, AttributeError, OverflowError):  # what the record holds may be anything
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ):  # what the record holds may be anything
         return False
     return bool(now > before)
 
 
 def _changes(record: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Difference]:
-    kept = {key: value for key, value in record["fingerprint"].items() if key != "corpus" or key in shape}
+    kept = {
+        key: value
+        for key, value in record["fingerprint"].items()
+        if key != "corpus" or key in shape
+    }
     return differences(kept, shape)
 
 
@@ -150,7 +190,10 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
 
 def described(tables: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with the tables of pipeline.toml, and its checksum."""
-    files = {**record.get("files", {}), "pipeline.toml": hashlib.sha256(pipeline_text(tables)).hexdigest()}
+    files = {
+        **record.get("files", {}),
+        "pipeline.toml": hashlib.sha256(pipeline_text(tables)).hexdigest(),
+    }
     return {**record, "pipeline": {**tables, "output": "."}, "files": files}
 
 
@@ -189,7 +232,9 @@ def begin(
         ],
         "environment": _environment(device),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "files": {"tokenizer.json": directory.write_artifact("tokenizer.json", dump_vocabulary(tokenizer))},
+        "files": {
+            "tokenizer.json": directory.write_artifact("tokenizer.json", dump_vocabulary(tokenizer))
+        },
         **({"settled": earlier["settled"]} if "settled" in earlier else {}),
     }
     record = described(pipeline.to_dict(), record)
@@ -199,9 +244,16 @@ def begin(
 
 def _environment(device: str) -> dict[str, str]:
     fast = discovery.extras(OWN_DISTRIBUTION).get("fast", [])
-    versions = {name: discovery.version(name) for name in (OWN_DISTRIBUTION, "numpy", "torch", *fast)}
+    versions = {
+        name: discovery.version(name) for name in (OWN_DISTRIBUTION, "numpy", "torch", *fast)
+    }
     installed = {name: version for name, version in versions.items() if version is not None}
-    return {"python": platform.python_version(), "platform": platform.platform(), "device": device, **installed}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        **installed,
+    }
 
 
 def as_decided(pipeline: Pipeline, directory: RunDirectory) -> Pipeline:
@@ -233,27 +285,43 @@ def settle(pipeline: Pipeline, options: Mapping[str, Any]) -> Pipeline:
 
 
 def finish(
-    directory: RunDirectory, record: Mapping[str, Any], progress: Progress, stopped: Stopped | None = None
+    directory: RunDirectory,
+    record: Mapping[str, Any],
+    progress: Progress,
+    stopped: Stopped | None = None,
 ) -> None:
     """Write the best weights, then mark the run finished; `stopped` says which observer ended it early."""
     step = progress.best_step if progress.best_step is not None else progress.step
     weights = directory.checkpoints.copy_weights(step, directory.path / "model.safetensors")
     files = {**record["files"], "model.safetensors": weights}
     early = {} if stopped is None else {"stopped": attrs.asdict(stopped)}
-    directory.write_run({**record, "status": "finished", **attrs.asdict(progress), **early, "files": files})
+    directory.write_run(
+        {**record, "status": "finished", **attrs.asdict(progress), **early, "files": files}
+    )
 
 
 def edited_plugins(record: Mapping[str, Any], choices: Iterable[Choice]) -> list[str]:
     """A remark for each plugin that is a file, of which the run was trained with another version."""
-    then = {(each["kind"], each["name"], each["plugin"]): each["version"] for each in record["components"]}
+    then = {
+        (each["kind"], each["name"], each["plugin"]): each["version"]
+        for each in record["components"]
+    }
     edited = {}
     for offer in (part.offer for choice in choices for part in choice.flattened()):
         plugin = offer.plugin
-        if plugin.path and then.get((offer.kind, offer.name, plugin.name), plugin.version) != plugin.version:
-            edited[plugin.path] = f"{plugin.path} was changed: the run was trained with another version of this plugin"
+        if (
+            plugin.path
+            and then.get((offer.kind, offer.name, plugin.name), plugin.version) != plugin.version
+        ):
+            edited[plugin.path] = (
+                f"{plugin.path} was changed: the run was trained with another version of this plugin"
+            )
     return list(edited.values())
 
 
 def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """The distributions of a run's components by kind and name."""
-    return {(entry["kind"], entry["name"]): entry["distribution"] for entry in record.get("components", ())}
+    return {
+        (entry["kind"], entry["name"]): entry["distribution"]
+        for entry in record.get("components", ())
+    }

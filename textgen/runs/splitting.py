@@ -21,7 +21,9 @@ def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dat
     length = options.window_length
     stride = options.window_stride or length
     if options.training_windows is None and options.validation_windows is None:
-        training, validation = _split_fraction(tokens, options.validation_fraction, end_id(tokenizer))
+        training, validation = _split_fraction(
+            tokens, options.validation_fraction, end_id(tokenizer)
+        )
     else:
         training, validation = _split_windows(tokens, options, length, stride)
     if options.max_validation_tokens is not None:
@@ -79,7 +81,9 @@ def _split_windows(tokens: Ids, options: DataOptions, length: int, stride: int) 
     available = len(Windows(tokens, length, stride))
     held_out = options.validation_windows
     if held_out is None:
-        held_out = max(0, int((available - (options.training_windows or 0)) * options.validation_fraction))
+        held_out = max(
+            0, int((available - (options.training_windows or 0)) * options.validation_fraction)
+        )
     count = options.training_windows or available - held_out
     if count + held_out > available or count < 1:
         raise CorpusError(
@@ -89,6 +93,8 @@ def _split_windows(tokens: Ids, options: DataOptions, length: int, stride: int) 
         )
 
     def windows(first: int, count: int) -> Ids:
-        return tokens[first * stride : (first + count - 1) * stride + length + 1 if count else first * stride]
+        return tokens[
+            first * stride : (first + count - 1) * stride + length + 1 if count else first * stride
+        ]
 
     return windows(0, count), windows(count, held_out)

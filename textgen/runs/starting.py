@@ -22,7 +22,9 @@ from textgen.runs.directory import RunDirectory
 _WEIGHTS = "model.safetensors"
 
 
-def with_start(document: Document, plugins: ComponentSource, output: Path | None = None) -> Document:
+def with_start(
+    document: Document, plugins: ComponentSource, output: Path | None = None
+) -> Document:
     """A document in which the path at `[model] start` is replaced by what that run is: options, tokenizer, checksums.
 
     If it is gone, a run that started from it, in the document's run directory or `output`, knows the same.
@@ -107,7 +109,9 @@ def _output(document: Document) -> Path:
     return Path.cwd() / "runs" / (name if isinstance(name, str) else document.default_name)
 
 
-def _check_tokenizer(document: Document, other: Mapping[str, Any], path: Path, plugins: ComponentSource) -> None:
+def _check_tokenizer(
+    document: Document, other: Mapping[str, Any], path: Path, plugins: ComponentSource
+) -> None:
     """Raise PipelineError if the document has another tokenizer than the run that it starts from."""
     readers = (Reader(document.folder, plugins), Reader(path, plugins))
     tables = (document.tables["tokenizer"], other["tokenizer"])
@@ -117,4 +121,6 @@ def _check_tokenizer(document: Document, other: Mapping[str, Any], path: Path, p
     )
     if (ours.offer, ours.options) != (theirs.offer, theirs.options):
         cause = f"the model of {path} has a tokenizer of its own, which is another"
-        raise PipelineError([Fault("tokenizer", cause, "", "leave the table [tokenizer] out")], document.source)
+        raise PipelineError(
+            [Fault("tokenizer", cause, "", "leave the table [tokenizer] out")], document.source
+        )

@@ -55,11 +55,15 @@ def read_stored(directory: RunDirectory) -> StoredRun:
     """
     # Checksums tie the files of a finished run to its record. What has none may be of the run that comes after.
     return undisturbed(
-        directory, lambda: _read(directory), lambda stored: stored.record["status"] == "finished" and not stored.edits
+        directory,
+        lambda: _read(directory),
+        lambda stored: stored.record["status"] == "finished" and not stored.edits,
     )
 
 
-def undisturbed(directory: RunDirectory, read: Callable[[], _T], is_whole: Callable[[_T], bool]) -> _T:
+def undisturbed(
+    directory: RunDirectory, read: Callable[[], _T], is_whole: Callable[[_T], bool]
+) -> _T:
     """What `read` gives of a run that nobody puts in place or moves aside meanwhile, or of which it is whole anyhow.
 
     A file may be gone, or of another run, because a process has just put that in place; then all is read again.
@@ -79,7 +83,9 @@ def undisturbed(directory: RunDirectory, read: Callable[[], _T], is_whole: Calla
             return found
 
 
-def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[Document, tuple[Difference, ...]]:
+def read_pipeline(
+    directory: RunDirectory, record: Mapping[str, Any]
+) -> tuple[Document, tuple[Difference, ...]]:
     """A run's pipeline.toml, and how it differs from what the run wrote.
 
     Raises CorruptFileError where it is none, PipelineError for a key or a value that no pipeline may have.
@@ -90,9 +96,13 @@ def read_pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[D
         document = document_of(data, path)
     except PipelineError as error:
         place = error.source.removeprefix(str(path)).removeprefix(":")
-        raise CorruptFileError(path, "; ".join(map(str, error.faults)), remedy="verify", place=place) from error
+        raise CorruptFileError(
+            path, "; ".join(map(str, error.faults)), remedy="verify", place=place
+        ) from error
     if missing := [key for key in CHOICES if key not in document.tables]:
-        raise CorruptFileError(path, f"it has no table [{missing[0]}], and the run wrote one", remedy="verify")
+        raise CorruptFileError(
+            path, f"it has no table [{missing[0]}], and the run wrote one", remedy="verify"
+        )
     reader = Reader(document.folder)
     read_own_tables(document.tables, reader)
     if reader.faults:
@@ -113,7 +123,9 @@ def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> lis
 
     def is_wrong(edit: Difference) -> bool:
         key = edit.key
-        return key not in written or key[:12] == "model.start." or told.get(key, edit.now) != edit.now
+        return (
+            key not in written or key[:12] == "model.start." or told.get(key, edit.now) != edit.now
+        )
 
     return [edit for edit in edits if edit.key.partition(".")[0] in shapes and is_wrong(edit)]
 
@@ -121,21 +133,29 @@ def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> lis
 def _read(directory: RunDirectory) -> StoredRun:
     loadable, remarks = directory.loadable(), []
     if loadable is not directory:
-        remarks.append(f"the new run in {directory.path} is not finished; this is the one that it replaces once it is")
+        remarks.append(
+            f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
+        )
     record = loadable.read_run()
     if record["status"] != "finished" and not loadable.checkpoints.steps():
         cause = f"the run in {directory.path} is not finished ({record['status']}) and has no checkpoint yet"
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     document, edits = read_pipeline(loadable, record)
     if edits:
-        remarks.append(f"{document.source} was changed since the run was made: {listed(edits, SHOWN)}")
+        remarks.append(
+            f"{document.source} was changed since the run was made: {listed(edits, SHOWN)}"
+        )
     with remedied("copy"):
         vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
     model_id, tensors, remark = _weights(loadable, record)
-    return StoredRun(loadable, record, document, vocabulary, edits, model_id, tensors, (*remarks, *remark))
+    return StoredRun(
+        loadable, record, document, vocabulary, edits, model_id, tensors, (*remarks, *remark)
+    )
 
 
-def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, Tensors, Sequence[str]]:
+def _weights(
+    directory: RunDirectory, record: Mapping[str, Any]
+) -> tuple[str, Tensors, Sequence[str]]:
     """The SHA-256 and the tensors of the model; while there is none, those of the best checkpoint, and a remark."""
     if record["status"] == "finished":
         path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
@@ -143,19 +163,33 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[str, T
             return sha256, read_weights(path, sha256), ()
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress
-    loss = f", with a loss of {progress.best_loss:.3f}" if progress.best_step == checkpoint.step else ""
+    loss = (
+        f", with a loss of {progress.best_loss:.3f}"
+        if progress.best_step == checkpoint.step
+        else ""
+    )
     what = f"the model is that of step {checkpoint.step}{loss}"
     if not checkpoint.step:
-        what = "there is no checkpoint after a step yet, and the model is as it was before the first"
+        what = (
+            "there is no checkpoint after a step yet, and the model is as it was before the first"
+        )
     remark = f"{directory.path}: training is not finished: {what}"
-    return hashlib.sha256(dump_tensors(checkpoint.tensors)).hexdigest(), checkpoint.tensors, (remark,)
+    return (
+        hashlib.sha256(dump_tensors(checkpoint.tensors)).hexdigest(),
+        checkpoint.tensors,
+        (remark,),
+    )
 
 
 def _numbered(value: Any) -> Any:
     """Tables in which a list of tables is one too, with its places as keys."""
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         value = {str(place): item for place, item in enumerate(value)}
-    return {key: _numbered(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+    return (
+        {key: _numbered(item) for key, item in value.items()}
+        if isinstance(value, Mapping)
+        else value
+    )
 
 
 def _stamp(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:

@@ -71,7 +71,9 @@ def summarize(path: str | Path) -> RunSummary:
         raise no_run(path)
     size, changed = folder_size(path)
     in_checkpoints, _ = folder_size(path / "checkpoints")
-    summary = RunSummary(path=path, status="damaged", bytes=size, checkpoint_bytes=in_checkpoints, changed=changed)
+    summary = RunSummary(
+        path=path, status="damaged", bytes=size, checkpoint_bytes=in_checkpoints, changed=changed
+    )
     record: dict[str, Any]
     try:
         locked = directory.is_locked()
@@ -105,14 +107,23 @@ def _status(record: Mapping[str, Any], *, locked: bool) -> tuple[Status, str]:
         return "finished", "" if stopped is None else f"{stopped['by']}: {stopped['reason']}"
     if locked:
         return "running", ""
-    return "stopped", record.get("cause") or "interrupted" if record["status"] == "unfinished" else _KILLED
+    return "stopped", record.get("cause") or "interrupted" if record[
+        "status"
+    ] == "unfinished" else _KILLED
 
 
-def _so_far(record: Mapping[str, Any], rows: list[dict[str, Any]], checkpoint_steps: list[int]) -> dict[str, Any]:
+def _so_far(
+    record: Mapping[str, Any], rows: list[dict[str, Any]], checkpoint_steps: list[int]
+) -> dict[str, Any]:
     """The figures of a run that is not finished: run.json has them as they were when it began, or ended."""
     last, best = rows[-1] if rows else {}, _best(rows)
     step = max(record["step"], last.get("step", 0), *checkpoint_steps)
-    return {"step": step, "best_step": best.get("step"), "best_loss": _loss(best), "seconds": last.get("seconds")}
+    return {
+        "step": step,
+        "best_step": best.get("step"),
+        "best_loss": _loss(best),
+        "seconds": last.get("seconds"),
+    }
 
 
 def _rows(path: Path, limit: int | None) -> list[dict[str, Any]]:
@@ -135,7 +146,9 @@ def _rows(path: Path, limit: int | None) -> list[dict[str, Any]]:
 
 def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The row that a run chooses: with nothing held out, the latest."""
-    held_out = [(loss, row) for row in rows if (loss := _number(row.get("validation_loss"))) is not None]
+    held_out = [
+        (loss, row) for row in rows if (loss := _number(row.get("validation_loss"))) is not None
+    ]
     return min(held_out, key=lambda pair: pair[0])[1] if held_out else rows[-1] if rows else {}
 
 
@@ -153,12 +166,20 @@ def _checkpoint_steps(directory: RunDirectory) -> list[int]:
 
 def _parameters(directory: RunDirectory) -> int | None:
     """From the header of the weights, or of the newest checkpoint's."""
-    folders = [f"checkpoints/{directory.checkpoints.folder(s).name}/" for s in _checkpoint_steps(directory)]
+    folders = [
+        f"checkpoints/{directory.checkpoints.folder(s).name}/" for s in _checkpoint_steps(directory)
+    ]
     for folder in ("", *reversed(folders)):
-        with contextlib.suppress(OSError, RunError, ValueError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(
+            OSError, RunError, ValueError, KeyError, TypeError, AttributeError
+        ):
             with opened(directory.inside(f"{folder}model.safetensors")) as file:
                 header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24)))
-            return sum(int(math.prod(entry["shape"])) for key, entry in header.items() if key != "__metadata__")
+            return sum(
+                int(math.prod(entry["shape"]))
+                for key, entry in header.items()
+                if key != "__metadata__"
+            )
     return None
 
 

@@ -32,7 +32,8 @@ def check_trainer(trainer: Any, name: str) -> None:
     """Raise UsageError for one that trains in one process only."""
     if not getattr(trainer, "distributed", False):
         raise UsageError(
-            f"the trainer {name!r} does not train in several processes; run it without torchrun", argument="trainer"
+            f"the trainer {name!r} does not train in several processes; run it without torchrun",
+            argument="trainer",
         )
 
 
@@ -78,9 +79,15 @@ def follow(processes: Processes, make_pipeline: Callable[[], Pipeline]) -> int:
         return int(end.code or 0)
 
 
-def _follow(processes: Processes, pipeline: Pipeline, facts: Mapping[str, Any], components: Components) -> None:
-    if json.dumps(run_record.fingerprint(pipeline), sort_keys=True) != json.dumps(facts["fingerprint"], sort_keys=True):
-        raise UsageError(f"the pipeline of process {processes.rank} is another than that of process 0")
+def _follow(
+    processes: Processes, pipeline: Pipeline, facts: Mapping[str, Any], components: Components
+) -> None:
+    if json.dumps(run_record.fingerprint(pipeline), sort_keys=True) != json.dumps(
+        facts["fingerprint"], sort_keys=True
+    ):
+        raise UsageError(
+            f"the pipeline of process {processes.rank} is another than that of process 0"
+        )
     pipeline = run_record.settle(pipeline, facts["settled"])
     context = BuildContext(
         folder=pipeline.folder,

@@ -67,7 +67,12 @@ class TrainingLoop:
 
         Raises Interrupted, TrainingError, or what the components raise.
         """
-        logger.info("training in %s on %s after step %d", self.directory.path, self.context.device, self.progress.step)
+        logger.info(
+            "training in %s on %s after step %d",
+            self.directory.path,
+            self.context.device,
+            self.progress.step,
+        )
         self.observers.tell(
             RunStarted(
                 step=self.progress.step,
@@ -110,7 +115,9 @@ class TrainingLoop:
         foreign = [offer for offer in self.blame if offer.distribution != OWN_DISTRIBUTION]
         if not foreign:
             raise error
-        explain_training(self.model, self.blame[1], self.data.vocab_size, self.context.device, error)
+        explain_training(
+            self.model, self.blame[1], self.data.vocab_size, self.context.device, error
+        )
         raise_failure(foreign[0], "training", error)
 
     def _events(self) -> Generator[Any]:
@@ -123,7 +130,9 @@ class TrainingLoop:
         except FAILURES as error:
             self._explain(error)
 
-    def _iterate(self, events: Iterable[Any], settle: Callable[[Settled], None], plan: Callable[[int], None]) -> None:
+    def _iterate(
+        self, events: Iterable[Any], settle: Callable[[Settled], None], plan: Callable[[int], None]
+    ) -> None:
         begun = earlier = time.perf_counter()
         training_seconds, tokens, planned = 0.0, 0, False
         before = self.progress.seconds
@@ -134,7 +143,9 @@ class TrainingLoop:
             self.progress.seconds = before + now - begun
             if isinstance(event, StepDone):
                 self._check_losses(event)
-                if not planned and event.steps == self.progress.steps:  # what is only estimated changes
+                if (
+                    not planned and event.steps == self.progress.steps
+                ):  # what is only estimated changes
                     plan(event.steps)
                     planned = True
                 training_seconds += now - earlier
@@ -146,11 +157,16 @@ class TrainingLoop:
                 self.observers.tell(event)
             elif isinstance(event, Evaluated):
                 self._check_losses()
-                self._evaluated(event, tokens * self.data.characters_per_token / max(training_seconds, 1e-9))
+                self._evaluated(
+                    event, tokens * self.data.characters_per_token / max(training_seconds, 1e-9)
+                )
                 training_seconds, tokens = 0.0, 0
             else:
                 what = type(event).__name__
-                raise blame(self.blame[0], f"yielded {what} from train, and must yield StepDone, Evaluated and Settled")
+                raise blame(
+                    self.blame[0],
+                    f"yielded {what} from train, and must yield StepDone, Evaluated and Settled",
+                )
             if self.observers.stopped is None and self.cancelled():
                 self._checkpoint()
                 step = self.progress.step
@@ -175,7 +191,10 @@ class TrainingLoop:
             value: Any = getattr(event, name)
             if type(value) is not int and not (name == "stable_steps" and value is None):
                 kind = type(value).__name__
-                raise blame(self.blame[0], f"yielded a StepDone whose {name} is of type {kind}, and must be an int")
+                raise blame(
+                    self.blame[0],
+                    f"yielded a StepDone whose {name} is of type {kind}, and must be an int",
+                )
 
     def _keep_stable(self, event: StepDone) -> None:
         """Write the state that a run with more steps would reach as well, where the next step is another than its."""
@@ -206,7 +225,11 @@ class TrainingLoop:
         if event.step == 1:  # nothing was updated yet
             advice = ", before the first update, so the model is at fault, or its text"
         else:
-            advice = f" with learning rate {rate:g}; lower it, or clip the gradient" if rate is not None else ""
+            advice = (
+                f" with learning rate {rate:g}; lower it, or clip the gradient"
+                if rate is not None
+                else ""
+            )
         raise TrainingError(
             f"the loss is {event.loss} at step {event.step}{advice}; {self.directory.kept()}",
             step=event.step,
@@ -216,10 +239,14 @@ class TrainingLoop:
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
         loss = event.training_loss if event.validation_loss is None else event.validation_loss
         self.progress.evaluations += 1
-        self._written.discard(event.step)  # what was written after this step knows nothing of the evaluation
+        self._written.discard(
+            event.step
+        )  # what was written after this step knows nothing of the evaluation
         # One batch's training loss is too noisy to choose by: with nothing held out, the latest is the best.
         before = self.progress.best_loss
-        best = event.validation_loss is None or before is None or loss < before or math.isnan(before)
+        best = (
+            event.validation_loss is None or before is None or loss < before or math.isnan(before)
+        )
         self.progress.since_best = 0 if best else self.progress.since_best + 1
         if best:
             self.progress.best_loss, self.progress.best_step = loss, event.step
@@ -253,7 +280,9 @@ class TrainingLoop:
         return attrs.evolve(
             now,
             tensors={name: array.copy() for name, array in now.tensors.items()},
-            trainer=TrainerState({name: array.copy() for name, array in arrays.items()}, now.trainer.values),
+            trainer=TrainerState(
+                {name: array.copy() for name, array in arrays.items()}, now.trainer.values
+            ),
         )
 
     def _snapshot(self) -> Checkpoint:
@@ -261,7 +290,10 @@ class TrainingLoop:
         try:
             state = self.trainer.state()
             if not isinstance(state, TrainerState):
-                raise blame(self.blame[0], f"gave {type(state).__name__} from state, and must give a TrainerState")
+                raise blame(
+                    self.blame[0],
+                    f"gave {type(state).__name__} from state, and must give a TrainerState",
+                )
             return Checkpoint(
                 tensors=self.model.tensors(),
                 trainer=TrainerState(state.arrays, dict(state.values)),

@@ -64,7 +64,10 @@ class TrainingText:
             self._entry.close()
 
     def prepare(
-        self, record: Mapping[str, Any] | None, folder: Path, recorded: Mapping[str, Any] | None = None
+        self,
+        record: Mapping[str, Any] | None,
+        folder: Path,
+        recorded: Mapping[str, Any] | None = None,
     ) -> None:
         """Find out what the text is, and fit the tokenizer to it; read nothing if both are known.
 
@@ -87,7 +90,9 @@ class TrainingText:
         if self._recall(record, folder) or (self._begin_work() and self._recall(record, folder)):
             return
         self.progress.total = self._key.size if self._key is not None else 0
-        self.digest = fit_tokenizer(self.tokenizer, self.corpus, self.pipeline, self.components, self.progress.read)
+        self.digest = fit_tokenizer(
+            self.tokenizer, self.corpus, self.pipeline, self.components, self.progress.read
+        )
         if self._key is not None and not self._key.recent and self._is_unchanged():
             with self._excused():
                 self._cache.note(self._key.value, attrs.asdict(self.digest))
@@ -101,7 +106,9 @@ class TrainingText:
             self._work.close()
             yield data
         finally:
-            with contextlib.suppress(OSError):  # Windows keeps what is still mapped; the next run sweeps it
+            with contextlib.suppress(
+                OSError
+            ):  # Windows keeps what is still mapped; the next run sweeps it
                 self.file.unlink(missing_ok=True)
 
     def _recall(self, record: Mapping[str, Any] | None, folder: Path) -> bool:
@@ -156,13 +163,17 @@ class TrainingText:
         }
         with self._excused():
             key = self._tokens_key(attrs.asdict(self.digest))
-            self._entry = self._cache.add(key, self._data(), json.loads(json.dumps(facts, default=str)))
+            self._entry = self._cache.add(
+                key, self._data(), json.loads(json.dumps(facts, default=str))
+            )
         return self._entry is not None
 
     def _data(self) -> Iterator[bytes]:
         """The tokens as a file holds them. Raises CorpusError at the end if the text is not what it was before."""
         known = self._key if self._key is not None and not self._key.recent else None
-        pieces = HashedPieces(self.corpus, self.pipeline.corpus.offer, self.progress.read, hashing=known is None)
+        pieces = HashedPieces(
+            self.corpus, self.pipeline.corpus.offer, self.progress.read, hashing=known is None
+        )
         if not self.progress.total and known is not None:
             self.progress.total, self.progress.passes = known.size, 1
         yield from token_bytes(pieces, self.tokenizer)
@@ -219,7 +230,11 @@ def cached_tokens(
     if entry is None:
         return None
     entry.close()  # what is mapped stays, whether the file does or not
-    return np.memmap(entry.data, token_dtype(tokenizer), "r") if entry.facts["vocabulary"] == vocabulary else None
+    return (
+        np.memmap(entry.data, token_dtype(tokenizer), "r")
+        if entry.facts["vocabulary"] == vocabulary
+        else None
+    )
 
 
 def _json(tokenizer: Tokenizer) -> str:
@@ -231,4 +246,7 @@ def _warn_of_unknown(data: Dataset, tokenizer: Tokenizer) -> None:
     share = unknown_share(data, tokenizer)
     if share > _MANY_UNKNOWN:
         cause = f"{share:.0%} of the tokens stand for text outside the vocabulary, whose spelling costs no bits"
-        warnings.warn(f"{cause}; losses and bits per character are too low to compare with others", stacklevel=2)
+        warnings.warn(
+            f"{cause}; losses and bits per character are too low to compare with others",
+            stacklevel=2,
+        )

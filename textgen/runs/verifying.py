@@ -23,7 +23,12 @@ from textgen.runs.stored import SHOWN, misdescribing, read_pipeline, undisturbed
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "repaired"]
 """What became of a file of a run."""
-_PIPELINE, _VOCABULARY, _WEIGHTS, _METRICS = "pipeline.toml", "tokenizer.json", "model.safetensors", "metrics.jsonl"
+_PIPELINE, _VOCABULARY, _WEIGHTS, _METRICS = (
+    "pipeline.toml",
+    "tokenizer.json",
+    "model.safetensors",
+    "metrics.jsonl",
+)
 _BAD = ("damaged", "missing")
 
 
@@ -66,7 +71,9 @@ class RunReport:
         return not any(file.state in _BAD for file in self.files)
 
 
-def verify(path: str | Path, *, repair: bool = False, states: Iterable[str | Path] = ()) -> RunReport:
+def verify(
+    path: str | Path, *, repair: bool = False, states: Iterable[str | Path] = ()
+) -> RunReport:
     """Check every file of a run directory, and saved states, against their checksums.
 
     While another run is to replace a finished one, that is the finished one. With `repair`, leftovers of a killed
@@ -78,7 +85,9 @@ def verify(path: str | Path, *, repair: bool = False, states: Iterable[str | Pat
     """
     directory, states = run_directory(path), tuple(states)
     if not repair:
-        return undisturbed(directory, lambda: _report(directory.loadable(), states), lambda report: report.whole)
+        return undisturbed(
+            directory, lambda: _report(directory.loadable(), states), lambda report: report.whole
+        )
     if not directory.exists() and not directory.loadable().exists():
         directory.read_run()  # raises
     directory.prepare()  # nothing that leads out is followed, and it can be written to
@@ -115,7 +124,9 @@ def _report(directory: RunDirectory, states: Iterable[str | Path]) -> RunReport:
         loads=bool(record) and has_weights and not bad & {_PIPELINE, _VOCABULARY},
         checkpoints=intact,
         resumes_from=intact[-1] if record and intact and not finished else None,
-        leftovers=tuple(sorted(str(path.relative_to(directory.path)) for path in directory.leftovers())),
+        leftovers=tuple(
+            sorted(str(path.relative_to(directory.path)) for path in directory.leftovers())
+        ),
     )
 
 
@@ -129,7 +140,9 @@ def _checked(directory: RunDirectory, name: str, check: Callable[[], object]) ->
     return found if isinstance(found, CheckedFile) else CheckedFile(name)
 
 
-def _compared(directory: RunDirectory, record: Mapping[str, Any], name: str, sha256: str) -> CheckedFile:
+def _compared(
+    directory: RunDirectory, record: Mapping[str, Any], name: str, sha256: str
+) -> CheckedFile:
     """A file and its checksum. Raises PipelineError and RunError."""
     path = directory.inside(name)
     if not path.exists():
@@ -147,8 +160,12 @@ def _compared(directory: RunDirectory, record: Mapping[str, Any], name: str, sha
 def _pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> CheckedFile:
     edits = read_pipeline(directory, record)[1]
     if wrong := misdescribing(record, edits):
-        return CheckedFile(_PIPELINE, "damaged", f"it no longer describes the weights: {listed(wrong, SHOWN)}")
-    return CheckedFile(_PIPELINE, "changed", listed(edits, SHOWN)) if edits else CheckedFile(_PIPELINE)
+        return CheckedFile(
+            _PIPELINE, "damaged", f"it no longer describes the weights: {listed(wrong, SHOWN)}"
+        )
+    return (
+        CheckedFile(_PIPELINE, "changed", listed(edits, SHOWN)) if edits else CheckedFile(_PIPELINE)
+    )
 
 
 def _checkpoints(directory: RunDirectory) -> Iterator[tuple[int, CheckedFile]]:
@@ -176,16 +193,24 @@ def _metrics(path: Path) -> CheckedFile:
             parse_json(line)
         except ValueError as error:
             return CheckedFile(_METRICS, "damaged", f"{path}: line {number}: {error}")
-    return CheckedFile(_METRICS, "damaged", f"{path}: its last line is torn") if lines[-1] else CheckedFile(_METRICS)
+    return (
+        CheckedFile(_METRICS, "damaged", f"{path}: its last line is torn")
+        if lines[-1]
+        else CheckedFile(_METRICS)
+    )
 
 
 def _state(path: str | Path, record: Mapping[str, Any]) -> CheckedFile:
     try:
         state = GenerationState.load(path)
     except RunError as error:
-        return CheckedFile(str(path), "damaged" if isinstance(error, CorruptFileError) else "missing", str(error))
+        return CheckedFile(
+            str(path), "damaged" if isinstance(error, CorruptFileError) else "missing", str(error)
+        )
     own = state.values["model"] == record.get("files", {}).get(_WEIGHTS)
-    return CheckedFile(str(path), "whole", "" if own else "it resumes with another model than that of this run")
+    return CheckedFile(
+        str(path), "whole", "" if own else "it resumes with another model than that of this run"
+    )
 
 
 def _mend(directory: RunDirectory, report: RunReport, name: str) -> str:

@@ -45,7 +45,9 @@ __all__ = [
 ]
 
 # These need hypothesis and NumPy, which pytest's start should not have to wait for.
-_LATER = {f"check_{kind}": hook.removeprefix("textgen_") for hook, kind in _HOOKS.items()} | {"check_plugin": "plugin"}
+_LATER = {f"check_{kind}": hook.removeprefix("textgen_") for hook, kind in _HOOKS.items()} | {
+    "check_plugin": "plugin"
+}
 
 
 def __getattr__(name: str) -> _Any:

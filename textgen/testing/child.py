@@ -28,7 +28,14 @@ from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import is_file, read_file
 from textgen.testing.environment import Subject, isolated_plugins
 from textgen.testing.exercises import exercise
-from textgen.testing.process_state import broad_filters, changes, global_state, held, left_behind, put_back
+from textgen.testing.process_state import (
+    broad_filters,
+    changes,
+    global_state,
+    held,
+    left_behind,
+    put_back,
+)
 
 HEAVY: Final = ("torch", "numpy")
 
@@ -91,7 +98,9 @@ def _imported(name: str, load: Callable[[], object], report: _Report) -> bool:
     try:
         load()
     except SystemExit as error:
-        report.add(exit=f"{'' if error.code is None else repr(error.code)}", place=raised_at(error, name))
+        report.add(
+            exit=f"{'' if error.code is None else repr(error.code)}", place=raised_at(error, name)
+        )
         return False
     except Exception as error:
         report.add(error=f"{type(error).__name__}: {error}{raised_at(error, name)}")
@@ -122,7 +131,9 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
         values = exercise(subject, request["extra"])
         built = [module for module in HEAVY if module in sys.modules]
         gc.collect()
-        temporary = set(os.listdir(state["the environment"]["TMPDIR"]))  # what libraries put there once for all
+        temporary = set(
+            os.listdir(state["the environment"]["TMPDIR"])
+        )  # what libraries put there once for all
         state = put_back(state)  # what it imports may do as it likes, and has done so by now
         subject.changed.clear()
         exercise(subject, request["extra"])
@@ -132,7 +143,9 @@ def _exercised(request: Mapping[str, Any], folder: Path, report: _Report) -> Non
         return
     gc.collect()
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    if arrays := {name: value.copy(order="C") for name, value in values.items() if name not in texts}:
+    if arrays := {
+        name: value.copy(order="C") for name, value in values.items() if name not in texts
+    }:
         from textgen.files.reading import dump_tensors
 
         (folder / "values.safetensors").write_bytes(dump_tensors(arrays))

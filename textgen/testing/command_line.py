@@ -50,7 +50,9 @@ def check_named(
     options = _options(values)
     with environment_of_now():
         called = (_broken_file(plugin, time_limit) for plugin in _files_called(name, files))
-        yield from list(filter(None, called)) or _lines(name, discover(), options, time_limit, announce)
+        yield from list(filter(None, called)) or _lines(
+            name, discover(), options, time_limit, announce
+        )
 
 
 def _files_called(name: str, files: Iterable[str]) -> list[Plugin]:
@@ -71,7 +73,11 @@ def _broken_file(plugin: Plugin, time_limit: float) -> Line | None:
 
 
 def _lines(
-    name: str, plugins: PluginSet, options: Mapping[str, Mapping[str, Any]], time_limit: float, announce: Any
+    name: str,
+    plugins: PluginSet,
+    options: Mapping[str, Mapping[str, Any]],
+    time_limit: float,
+    announce: Any,
 ) -> Generator[Line, None, None]:
     offers = matching(name, plugins)
     left_out = [q for q in plugins.quarantined if is_called(q.plugin, name)]
@@ -89,7 +95,9 @@ def _lines(
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         noted = set()
         unchecked: Counter[tuple[str, str]] = Counter()
-        for outcome in check_offers(offers, plugins, options, time_limit=time_limit, announce=announce):
+        for outcome in check_offers(
+            offers, plugins, options, time_limit=time_limit, announce=announce
+        ):
             for line in (_warning(outcome.component, warning) for warning in warned):
                 if line not in noted:
                     noted.add(line)
@@ -102,8 +110,14 @@ def _lines(
                 unchecked[outcome.component, outcome.reason.removeprefix(NOT_CHECKED)] += 1
             else:
                 yield outcome.status, 1, _line(outcome)
-            if outcome.statement == statement_of("corpus-pieces") and outcome.reason.startswith(UNREAD):
-                yield "note", 0, f"note: {outcome.component}: nothing was read: {outcome.reason.removeprefix(UNREAD)}"
+            if outcome.statement == statement_of("corpus-pieces") and outcome.reason.startswith(
+                UNREAD
+            ):
+                yield (
+                    "note",
+                    0,
+                    f"note: {outcome.component}: nothing was read: {outcome.reason.removeprefix(UNREAD)}",
+                )
         yield from _unchecked_lines(unchecked)
 
 
@@ -146,7 +160,9 @@ def _clash(offer: Offer, plugins: PluginSet) -> str:
     if not others or offer.distribution == OWN_DISTRIBUTION:
         return ""
     what = f"{offer.kind} {offer.name!r}"
-    return f"note: {what} is also offered by {', '.join(others)}; users write {offer.qualified_name}"
+    return (
+        f"note: {what} is also offered by {', '.join(others)}; users write {offer.qualified_name}"
+    )
 
 
 def _line(outcome: Outcome) -> str:
@@ -156,7 +172,9 @@ def _line(outcome: Outcome) -> str:
     place = f"{outcome.component}: {statement.anchor}"
     if outcome.status == "failed":
         seen = " ".join(outcome.reason.split())
-        advice = textwrap.fill(statement.advice, 110, initial_indent=" " * 9, subsequent_indent=" " * 9)
+        advice = textwrap.fill(
+            statement.advice, 110, initial_indent=" " * 9, subsequent_indent=" " * 9
+        )
         return f"FAILED   {place}: {statement.sentence} Seen: {seen}\n{advice}"
     return f"ok       {place}" if outcome.status == "ok" else f"skipped  {place}: {outcome.reason}"
 

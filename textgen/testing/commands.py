@@ -73,10 +73,14 @@ class _Suite:
     def light(self) -> None:
         found = look_at_calls(self.subject, {})
         if found is None:
-            raise Skip("the module that it comes from is not known; a check_… function takes it as `plugin`")
+            raise Skip(
+                "the module that it comes from is not known; a check_… function takes it as `plugin`"
+            )
         if failed := found.facts.get("error") or found.facts.get("failed"):
             raise Violation(f"building it in a fresh interpreter failed: {failed}")
-        if heavy := [module for module in found.facts.get("built", ()) if module not in found.facts["heavy"]]:
+        if heavy := [
+            module for module in found.facts.get("built", ()) if module not in found.facts["heavy"]
+        ]:
             raise Violation(f"building it loads {' and '.join(heavy)}")
 
     def help(self) -> None:
@@ -116,5 +120,9 @@ class _Suite:
         from click.testing import CliRunner
 
         done = CliRunner().invoke(command, arguments, prog_name=self.subject.component.name)
-        raised = "" if done.exception is None or isinstance(done.exception, SystemExit) else repr(done.exception)
+        raised = (
+            ""
+            if done.exception is None or isinstance(done.exception, SystemExit)
+            else repr(done.exception)
+        )
         return done.exit_code, done.output + raised

@@ -20,7 +20,15 @@ from textgen.testing.environment import Subject, close, subject
 from textgen.testing.examples import in_threads
 from textgen.testing.general import calls_check, general_checks
 from textgen.testing.other_process import process_check
-from textgen.testing.outcomes import UNREAD, Check, Outcome, Skip, Violation, raise_first, run_checks
+from textgen.testing.outcomes import (
+    UNREAD,
+    Check,
+    Outcome,
+    Skip,
+    Violation,
+    raise_first,
+    run_checks,
+)
 from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -141,7 +149,9 @@ class _Suite:
                 piece.encode()
             except UnicodeEncodeError as error:
                 lone = f"U+{ord(piece[error.start]):04X}"
-                raise Violation(f"it gave the lone surrogate {lone}, which is no character") from error
+                raise Violation(
+                    f"it gave the lone surrogate {lone}, which is no character"
+                ) from error
         if not characters:
             raise Violation("it gave no character")
 
@@ -162,7 +172,9 @@ class _Suite:
             first, second = list(corpus.sources()), list(corpus.sources())
         except CorpusError as error:
             raise Skip(f"its files are not to be had here: {error}") from error
-        odd = [path for path in first if not isinstance(path, str | Path) or not Path(path).is_file()]
+        odd = [
+            path for path in first if not isinstance(path, str | Path) or not Path(path).is_file()
+        ]
         if odd or not first:
             raise Violation(f"sources() gave {odd[0]!r}, no file" if odd else "it named no file")
         if first != second:

@@ -96,7 +96,9 @@ class DecoderSuite:
             given.setflags(write=False)
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)  # torch's, of arrays that it could write into
+                    warnings.simplefilter(
+                        "ignore", UserWarning
+                    )  # torch's, of arrays that it could write into
                     getattr(self.model.decoder(2), name)(given)
             except ValueError as error:
                 self.fail(f"{name}() of read-only tokens raised ValueError: {error}")
@@ -104,7 +106,9 @@ class DecoderSuite:
     def deterministic(self, fed: Ids) -> None:
         """The same each time, to the bit."""
         for name in ("score", "extend"):
-            first, second = (to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy() for _ in range(2))
+            first, second = (
+                to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy() for _ in range(2)
+            )
             if not np.array_equal(first, second, equal_nan=True):
                 self.fail(f"{name}() of a second decoder gave {difference(second, first, 0)}")
 
@@ -115,7 +119,11 @@ class DecoderSuite:
         for place in range(5):
             for tokens in (fed[:, place : place + 1], fed[:, :0]):
                 logits = spoilt.extend(tokens)
-                self.same(logits, expected[:, place], "after the caller wrote into the last logits, extend()")
+                self.same(
+                    logits,
+                    expected[:, place],
+                    "after the caller wrote into the last logits, extend()",
+                )
                 try:
                     logits[...] = -7.0
                 except (RuntimeError, ValueError, TypeError) as error:
@@ -131,7 +139,10 @@ class DecoderSuite:
             decoder.score(fed[:, :place])
             what = f"after score() of {place} tokens, extend() of those that follow"
             self.same(decoder.extend(fed[:, place:]), expected[:, -1], what)
-        for bounds in (range(1, length + 1), [*(place for place in places if place <= length), length]):
+        for bounds in (
+            range(1, length + 1),
+            [*(place for place in places if place <= length), length],
+        ):
             decoder, begin = self.model.decoder(len(fed)), 0
             for end in bounds:
                 given = decoder.extend(fed[:, begin:end])
@@ -150,7 +161,9 @@ class DecoderSuite:
             decoder.extend(fed[:, :-1])
         ids = np.asarray(given.continue_greedily(fed[:, -1].copy(), 6, forbidden))
         if ids.ndim != 2 or len(ids) != len(fed) or ids.shape[1] > 6 or ids.dtype.kind not in "iu":
-            self.fail(f"asked for 6 tokens for each of {len(fed)}, continue_greedily() gave {ids.dtype} {ids.shape}")
+            self.fail(
+                f"asked for 6 tokens for each of {len(fed)}, continue_greedily() gave {ids.dtype} {ids.shape}"
+            )
         last = fed[:, -1:]
         for place, chosen in enumerate(ids.T):
             logits = to_numpy(steps.extend(last)).copy()
@@ -158,18 +171,28 @@ class DecoderSuite:
             best = logits.max(axis=-1)
             picked = logits[np.arange(len(fed)), chosen]
             if (picked < best - self.tolerance * np.maximum(1.0, np.abs(best))).any():
-                self.fail(f"token {place + 1} of continue_greedily() is not the likeliest of those allowed")
+                self.fail(
+                    f"token {place + 1} of continue_greedily() is not the likeliest of those allowed"
+                )
             last = chosen[:, None]
         after, expected = to_numpy(given.extend(last)).copy(), to_numpy(steps.extend(last))
         self.same(after, expected, f"after {ids.shape[1]} tokens of continue_greedily(), extend()")
 
     def rows(self, fed: Ids) -> None:
         """A row alone and in the batch."""
-        for name in ("score", "extend"):  # a decoder at a time: whether they disturb each other is asked later
+        for name in (
+            "score",
+            "extend",
+        ):  # a decoder at a time: whether they disturb each other is asked later
             together = to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy()
             for row in range(len(fed)):
                 alone = to_numpy(getattr(self.model.decoder(1), name)(fed[row : row + 1]))
-                self.same(together[row], alone[0], f"row {row} of {len(fed)}: {name}()", " than it gives alone")
+                self.same(
+                    together[row],
+                    alone[0],
+                    f"row {row} of {len(fed)}: {name}()",
+                    " than it gives alone",
+                )
 
     def state_form(self) -> None:
         """Arrays with the batch first, that a file can hold."""
@@ -181,7 +204,9 @@ class DecoderSuite:
                 self.fail("the state is empty, so that it cannot say how many rows there are")
             for name, array in state.items():
                 if not isinstance(array, np.ndarray) or not array.ndim or len(array) != 3:
-                    what = str(array.shape) if isinstance(array, np.ndarray) else type(array).__name__
+                    what = (
+                        str(array.shape) if isinstance(array, np.ndarray) else type(array).__name__
+                    )
                     self.fail(f"{name} of a batch of 3 is {what}")
             dump_tensors(state)
 
@@ -206,10 +231,16 @@ class DecoderSuite:
         for picked in ([2, 0, 2, 1], [1], [0, 1, 2]):
             decoder = self.model.decoder(3)
             decoder.extend(fed[:, :4])
-            decoder.write_state({name: array[picked] for name, array in decoder.read_state().items()})
+            decoder.write_state(
+                {name: array[picked] for name, array in decoder.read_state().items()}
+            )
             if decoder.batch_size != len(picked):
-                self.fail(f"after a state of {len(picked)} rows was written, batch_size is {decoder.batch_size}")
-            self.same(decoder.score(fed[picked, 4:]), expected[picked, 4:], f"rows {picked} of a state")
+                self.fail(
+                    f"after a state of {len(picked)} rows was written, batch_size is {decoder.batch_size}"
+                )
+            self.same(
+                decoder.score(fed[picked, 4:]), expected[picked, 4:], f"rows {picked} of a state"
+            )
 
     def state_copy(self) -> None:
         """Decoding leaves states alone that were read or written."""
@@ -220,7 +251,11 @@ class DecoderSuite:
         kept = {name: array.copy() for name, array in state.items()}
         for what in ("read", "written"):
             decoder.extend(fed[:, 3:])
-            if changed := [name for name in state if not np.array_equal(state[name], kept[name], equal_nan=True)]:
+            if changed := [
+                name
+                for name in state
+                if not np.array_equal(state[name], kept[name], equal_nan=True)
+            ]:
                 self.fail(f"decoding on changed {changed[0]} of a state that had been {what}")
             decoder.write_state(state)
 
@@ -232,11 +267,17 @@ class DecoderSuite:
         for place in range(8):
             for index, decoder in enumerate(decoders):
                 given = decoder.extend(fed[index][:, place : place + 1])
-                self.same(given, alone[index][:, place], "with other decoders at work between its steps, one")
+                self.same(
+                    given,
+                    alone[index][:, place],
+                    "with other decoders at work between its steps, one",
+                )
 
         def work(index: int) -> None:
             for _ in range(5):
-                self.same(self.scored(fed[index]), alone[index], "with other threads at work, a decoder")
+                self.same(
+                    self.scored(fed[index]), alone[index], "with other threads at work, a decoder"
+                )
 
         in_threads(work, len(fed))
 
@@ -245,7 +286,10 @@ class DecoderSuite:
         fed = self.tokens(2, 8)
         whole = self.scored(fed)
         for end in (1, 5):
-            what, than = f"score() of {end} tokens and those that follow", f" than of these {end} alone"
+            what, than = (
+                f"score() of {end} tokens and those that follow",
+                f" than of these {end} alone",
+            )
             self.same(whole[:, :end], self.scored(fed[:, :end]), what, than)
 
     def length(self) -> None:
@@ -262,13 +306,21 @@ class DecoderSuite:
         for end in bounds:
             if np.isnan(given[end]).any() or np.isnan(scored[:, end - 1]).any():
                 self.fail(f"the logits are NaN after {end} tokens")
-            self.same(scored[:, end - 1], given[end], f"after {end} tokens score()", " than in pieces", slack=10)
+            self.same(
+                scored[:, end - 1],
+                given[end],
+                f"after {end} tokens score()",
+                " than in pieces",
+                slack=10,
+            )
 
     def scored(self, fed: Ids) -> npt.NDArray[Any]:
         """The logits (B, T, V) that score() of another decoder gives."""
         return to_numpy(self.model.decoder(len(fed)).score(fed)).copy()
 
-    def same(self, given: Array, expected: npt.NDArray[Any], what: str, than: str = "", slack: float = 1) -> None:
+    def same(
+        self, given: Array, expected: npt.NDArray[Any], what: str, than: str = "", slack: float = 1
+    ) -> None:
         """Raise the Violation where logits are not close: `what` gave others."""
         if apart := difference(to_numpy(given), expected, slack * self.tolerance):
             self.fail(f"{what} gave {apart}{than}")
@@ -281,7 +333,9 @@ class DecoderSuite:
         """Make a check with many tokens `fed` (B, T)."""
         shape = strategy.tuples(strategy.integers(1, 3), strategy.integers(1, 10))
         ids = strategy.lists(strategy.integers(0, self.vocab_size - 1), min_size=1, max_size=30)
-        fed = strategy.builds(lambda ids, shape: np.resize(np.array(ids, np.int64), shape), ids, shape)
+        fed = strategy.builds(
+            lambda ids, shape: np.resize(np.array(ids, np.int64), shape), ids, shape
+        )
         for_all(_EXAMPLES, check, fed=fed, **more)
 
     def tokens(self, batch: int, length: int, seed: int = 0) -> Ids:

@@ -83,11 +83,15 @@ class Subject:
 
     def config(self) -> Any:
         """The options as the component's config. Raises PipelineError where the caller gave the wrong ones."""
-        return make_config(self.component, self.options, self.label, self.plugins, self.options_folder)
+        return make_config(
+            self.component, self.options, self.label, self.plugins, self.options_folder
+        )
 
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU, with nothing fitted."""
-        bare = BuildContext(folder=self.folder, requested_device="cpu", plugins=self.plugins, builder=checks.build)
+        bare = BuildContext(
+            folder=self.folder, requested_device="cpu", plugins=self.plugins, builder=checks.build
+        )
         return attrs.evolve(bare, **changes)
 
     @cached_property
@@ -126,9 +130,17 @@ def subject(
     """
     given: object = component
     if not isinstance(given, Component):
-        hint = "; take the one that is in it, as in `(component,) = …`" if isinstance(given, list | tuple) else ""
-        raise TypeError(f"check_{kind} takes a textgen.Component, and got a {type(given).__name__}{hint}")
-    with tempfile.TemporaryDirectory(prefix="textgen-testing-", ignore_cleanup_errors=True) as folder:
+        hint = (
+            "; take the one that is in it, as in `(component,) = …`"
+            if isinstance(given, list | tuple)
+            else ""
+        )
+        raise TypeError(
+            f"check_{kind} takes a textgen.Component, and got a {type(given).__name__}{hint}"
+        )
+    with tempfile.TemporaryDirectory(
+        prefix="textgen-testing-", ignore_cleanup_errors=True
+    ) as folder:
         module = _module_name(component, plugin)
         made = Subject(
             kind=kind,
@@ -140,12 +152,16 @@ def subject(
             folder=Path(folder).resolve(),
             time_limit=time_limit,
         )
-        if options or (kind != "command" and attrs.has(component.config) and required_options(component)):
+        if options or (
+            kind != "command" and attrs.has(component.config) and required_options(component)
+        ):
             made.config()  # options that do not fit, or are missing, are the caller's fault
         yield made
 
 
-def make_config(component: Component, options: Mapping[str, Any], label: str, plugins: PluginSet, folder: Path) -> Any:
+def make_config(
+    component: Component, options: Mapping[str, Any], label: str, plugins: PluginSet, folder: Path
+) -> Any:
     """Options as a config, paths relative to `folder`. Raises PipelineError with every fault."""
     reader = Reader(folder, plugins)
     made = reader.table(component.config, options, "")
@@ -159,7 +175,9 @@ def required_options(component: Component) -> list[str]:
     return [name for name, field in component.options().items() if field.default is attrs.NOTHING]
 
 
-def build_from_table(plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
+def build_from_table(
+    plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext
+) -> Any:
     """Build a component from its table, as a pipeline has it. Raises PipelineError."""
     choice = make_choice(kind, table, Reader(Path.cwd(), plugins), source=f"{kind} for a check")
     return choice.offer.component.build(choice.options, context)
@@ -179,6 +197,10 @@ def _module_name(component: Component, plugin: object | str | None) -> str | Non
         return plugin.__name__
     for part in (component.build, component.config):
         name = getattr(part, "__module__", None)
-        if isinstance(name, str) and name != "__main__" and getattr(sys.modules.get(name), "__spec__", None):
+        if (
+            isinstance(name, str)
+            and name != "__main__"
+            and getattr(sys.modules.get(name), "__spec__", None)
+        ):
             return name
     return None

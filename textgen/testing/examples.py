@@ -23,7 +23,9 @@ _TURN: Final = 1e-6  # seconds until another thread goes on
 ALPHABET: Final = "aeInotz 019.,;\n\t\r\0-_'\"<>/\\éßΣŁ–“”…ﬁ漢字é́‍👩🏽\u200b\ufeff\u2028한️"  # noqa: RUF001
 
 
-def for_all(examples: int, function: Callable[..., None], **strategies: SearchStrategy[Any]) -> None:
+def for_all(
+    examples: int, function: Callable[..., None], **strategies: SearchStrategy[Any]
+) -> None:
     """Call `function` with so many examples; its first failure is shrunk and raised."""
     made = settings(
         max_examples=examples,

@@ -36,10 +36,15 @@ def _sampler(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, 
     context = subject.fitted_context(training=False)
     sampler, rng = subject.build(context), np.random.default_rng(0)
     chain = chain_of(sampler, subject)
-    rows = chain.begin([rng.integers(0, context.vocab_size, 8) for _ in range(3)], [(0, 0), (0, 1), (0, 2)])
+    rows = chain.begin(
+        [rng.integers(0, context.vocab_size, 8) for _ in range(3)], [(0, 0), (0, 1), (0, 2)]
+    )
     for step in range(3):
         logits = rng.normal(0, 3, (3, context.vocab_size)).astype(np.float32)
-        yield f"the logits of step {step + 1}", to_numpy(sampler(logits.copy(), chain.links[0].view(rows))).copy()
+        yield (
+            f"the logits of step {step + 1}",
+            to_numpy(sampler(logits.copy(), chain.links[0].view(rows))).copy(),
+        )
         if not advance(chain, rows, logits, np.arange(context.vocab_size), rng):
             break
     close(sampler)
@@ -101,7 +106,9 @@ def _trainer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, 
 
 
 def _observer(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
-    from textgen.testing.observers import written_files  # loads hypothesis, which the others can do without
+    from textgen.testing.observers import (
+        written_files,
+    )  # loads hypothesis, which the others can do without
 
     yield from written_files(subject, extra["pipeline"]).items()
 
@@ -110,7 +117,9 @@ def _command(subject: Subject, extra: Mapping[str, Any]) -> Iterator[tuple[str, 
     yield "the help", str(getattr(subject.build(), "help", ""))
 
 
-_EXERCISES: Final[Mapping[str, Callable[[Subject, Mapping[str, Any]], Iterator[tuple[str, Value]]]]] = MappingProxyType(
+_EXERCISES: Final[
+    Mapping[str, Callable[[Subject, Mapping[str, Any]], Iterator[tuple[str, Value]]]]
+] = MappingProxyType(
     {
         "sampler": _sampler,
         "corpus": _corpus,

@@ -58,7 +58,9 @@ def _record(subject: Subject) -> None:
         PluginSet(strict=True).register(SimpleNamespace(**{hook: hookimpl(offer)}), "under-test")
     except PluginError as error:
         raise Violation(error.cause) from error
-    if silent := [name for name, field in component.options().items() if not field.metadata.get("help")]:
+    if silent := [
+        name for name, field in component.options().items() if not field.metadata.get("help")
+    ]:
         raise Violation(f"no help for {', '.join(silent)}; declare it with textgen.option")
     try:
         config = subject.config()
@@ -67,7 +69,9 @@ def _record(subject: Subject) -> None:
     for name in component.options():
         with contextlib.suppress(attrs.exceptions.FrozenInstanceError):
             setattr(config, name, getattr(config, name))
-            raise Violation(f"{component.config.__name__} can be changed; declare it with @attrs.frozen")
+            raise Violation(
+                f"{component.config.__name__} can be changed; declare it with @attrs.frozen"
+            )
 
 
 def _defaults(subject: Subject) -> None:
@@ -79,7 +83,9 @@ def _defaults(subject: Subject) -> None:
 
 def _import(subject: Subject) -> None:
     if subject.module is None:
-        raise Skip("the module that it comes from is not known; a check_… function takes it as `plugin`")
+        raise Skip(
+            "the module that it comes from is not known; a check_… function takes it as `plugin`"
+        )
     if (failure := import_failure(subject.module, subject.time_limit, subject.label)) is not None:
         raise failure
 
@@ -104,7 +110,9 @@ def _build(subject: Subject, build: Callable[[], Any], extra: Mapping[str, Any])
     close(build())  # what it imports may do as it likes
     with leaves_alone():
         close(build())
-    found = look_at_calls(subject, extra)  # where what is set to the same value each time is seen, too
+    found = look_at_calls(
+        subject, extra
+    )  # where what is set to the same value each time is seen, too
     if found is not None and (changed := found.facts.get("build_changed")):
         raise Violation(f"it changed {', '.join(changed)}")
 

@@ -56,12 +56,18 @@ def check_model(
         return raise_first(run_checks(model_checks(made, trainer, tolerance), made))
 
 
-def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tolerance: float = 1e-4) -> list[Check]:
+def model_checks(
+    subject: Subject, trainer: Mapping[str, Any] | None = None, tolerance: float = 1e-4
+) -> list[Check]:
     """The suite. Decoders are checked of a trained model, and of one that took over its weights to generate."""
     suite = _Suite(subject, trainer, tolerance)
     stepwise = suite.with_tokens(DecoderSuite.stepwise, places=cuts(10))
     any_token = strategy.integers(0, subject.tokenizer.vocab_size - 1)
-    comparable = ("model-dtype", "component-calls", "model-deterministic")  # what comparing logits asks for
+    comparable = (
+        "model-dtype",
+        "component-calls",
+        "model-deterministic",
+    )  # what comparing logits asks for
     along = (*comparable, "model-causal", "model-stepwise")  # and comparing steps with score()
     return [
         *general_checks(subject, suite.build),
@@ -74,19 +80,41 @@ def model_checks(subject: Subject, trainer: Mapping[str, Any] | None = None, tol
         Check("model-finite", suite.of_decoders(DecoderSuite.finite), after=("model-dtype",)),
         Check("model-input", suite.of_decoders(DecoderSuite.input)),
         calls_check(suite.calls),
-        Check("model-deterministic", suite.with_tokens(DecoderSuite.deterministic), after=comparable[:2]),
+        Check(
+            "model-deterministic",
+            suite.with_tokens(DecoderSuite.deterministic),
+            after=comparable[:2],
+        ),
         process_check(subject),
         Check("model-causal", suite.causal, after=comparable),
         Check("model-rows", suite.with_tokens(DecoderSuite.rows), after=comparable),
         Check("model-stepwise", stepwise, after=(*comparable, "model-causal")),
-        Check("model-decoders", suite.of_decoders(DecoderSuite.apart), after=(*along, "model-rows")),
+        Check(
+            "model-decoders", suite.of_decoders(DecoderSuite.apart), after=(*along, "model-rows")
+        ),
         Check("model-output", suite.of_decoders(DecoderSuite.output), after=along),
-        Check("model-greedy", suite.with_tokens(DecoderSuite.greedy, never=any_token), after=comparable),
+        Check(
+            "model-greedy",
+            suite.with_tokens(DecoderSuite.greedy, never=any_token),
+            after=comparable,
+        ),
         Check("model-state-form", suite.of_decoders(DecoderSuite.state_form)),
-        Check("model-state", suite.with_tokens(DecoderSuite.state, place=strategy.integers(0, 9)), after=along),
-        Check("model-state-rows", suite.of_decoders(DecoderSuite.state_rows), after=(*along, "model-rows")),
+        Check(
+            "model-state",
+            suite.with_tokens(DecoderSuite.state, place=strategy.integers(0, 9)),
+            after=along,
+        ),
+        Check(
+            "model-state-rows",
+            suite.of_decoders(DecoderSuite.state_rows),
+            after=(*along, "model-rows"),
+        ),
         Check("model-state-copy", suite.of_decoders(DecoderSuite.state_copy)),
-        Check("model-take-join", suite.of_decoders(check_rows_come_and_go), after=(*comparable, "model-rows")),
+        Check(
+            "model-take-join",
+            suite.of_decoders(check_rows_come_and_go),
+            after=(*comparable, "model-rows"),
+        ),
         Check("model-length", suite.of_decoders(DecoderSuite.length), after=along),
         Check("model-seed", suite.seed),
         Check("model-saved", suite.saved, after=comparable),
@@ -125,7 +153,9 @@ class _Suite:
 
     def with_tokens(self, check: Callable[..., None], **more: Any) -> Callable[[], None]:
         """A check of the decoders with many tokens."""
-        return lambda: self.with_decoders(lambda decoders: decoders.each(MethodType(check, decoders), **more))
+        return lambda: self.with_decoders(
+            lambda decoders: decoders.each(MethodType(check, decoders), **more)
+        )
 
     def with_decoders(self, check: Callable[[DecoderSuite], None]) -> None:
         for which, model in (("after training", self.trained), ("to generate with", self.loaded)):
@@ -158,14 +188,20 @@ class _Suite:
             before = self._logits_before(model, fed)
             model.load_tensors(written_and_read(tensors))
             given = to_numpy(model.decoder(2).score(fed))
-            if before is not None and difference(before, expected, self.tolerance) and np.array_equal(before, given):
+            if (
+                before is not None
+                and difference(before, expected, self.tolerance)
+                and np.array_equal(before, given)
+            ):
                 seen = f"a decoder made after load_tensors() has the weights from before (training={training})"
                 raise Violation(seen)
             if apart := difference(given, expected, self.tolerance):
                 raise Violation(f"a model built with training={training} and loaded gives {apart}")
             again = model.tensors()
             if again.keys() != tensors.keys() or differing(again, tensors):
-                raise Violation(f"tensors() of a model built with training={training} came back changed")
+                raise Violation(
+                    f"tensors() of a model built with training={training} came back changed"
+                )
 
     def _logits_before(self, model: Any, fed: Ids) -> Any:
         """What a decoder gives of a model with other weights; None where it cannot be used untrained."""
@@ -183,8 +219,14 @@ class _Suite:
         without = {n: array for n, array in tensors.items() if n != name}
         wrong: dict[str, Tensors] = {
             f"without {name}": without,
-            f"with {name} of shape {(1, *tensors[name].shape)}": {**tensors, name: tensors[name][None]},
-            f"with {name} called {name}-of-another": {**without, f"{name}-of-another": tensors[name]},
+            f"with {name} of shape {(1, *tensors[name].shape)}": {
+                **tensors,
+                name: tensors[name][None],
+            },
+            f"with {name} called {name}-of-another": {
+                **without,
+                f"{name}-of-another": tensors[name],
+            },
         }
         for training in (True, False):
             for what, given in wrong.items():
@@ -193,9 +235,13 @@ class _Suite:
                     model.load_tensors(given)
                 except ValueError as error:
                     if not str(error):
-                        raise Violation(f"the ValueError for weights {what} says nothing") from error
+                        raise Violation(
+                            f"the ValueError for weights {what} says nothing"
+                        ) from error
                 except FAILURES as error:
-                    raise Violation(f"weights {what} raised {type(error).__name__}: {error}") from error
+                    raise Violation(
+                        f"weights {what} raised {type(error).__name__}: {error}"
+                    ) from error
                 else:
                     raise Violation(f"weights {what} were taken")
 
@@ -217,7 +263,9 @@ class _Suite:
             raise Violation(str(error)) from error
         size = self.subject.tokenizer.vocab_size
         if getattr(logits, "shape", None) != (3, 12, size):
-            raise Violation(f"forward() of tokens (3, 12) gave logits {shown(logits)}, and the vocabulary has {size}")
+            raise Violation(
+                f"forward() of tokens (3, 12) gave logits {shown(logits)}, and the vocabulary has {size}"
+            )
 
     def methods(self) -> None:
         """Of its decoders."""
@@ -239,7 +287,9 @@ class _Suite:
         with torch.no_grad():
             whole, part = (model(tokens)[0].numpy() for tokens in (fed, fed[:, :5]))
         if apart := difference(whole[:, :5], part, self.tolerance):
-            raise Violation(f"forward() of 5 tokens and those that follow gave {apart} than of these 5 alone")
+            raise Violation(
+                f"forward() of 5 tokens and those that follow gave {apart} than of these 5 alone"
+            )
 
     def forward(self) -> None:
         torch, model = self._module()
@@ -249,9 +299,14 @@ class _Suite:
             logits, _ = model(torch.from_numpy(fed))
             first, state = model(torch.from_numpy(fed[:, :5]))
             rest, _ = model(torch.from_numpy(fed[:, 5:]), state)
-        if apart := difference(torch.cat([first, rest], dim=1).numpy(), logits.numpy(), self.tolerance):
+        if apart := difference(
+            torch.cat([first, rest], dim=1).numpy(), logits.numpy(), self.tolerance
+        ):
             raise Violation(f"going on from a state gave {apart}")
-        for which, other in (("its own decoder", model), ("the decoder to generate with", self.loaded)):
+        for which, other in (
+            ("its own decoder", model),
+            ("the decoder to generate with", self.loaded),
+        ):
             scored = to_numpy(other.decoder(3).score(fed))
             if apart := difference(scored, logits.numpy(), self.tolerance):
                 raise Violation(f"score() of {which} gave {apart}")
@@ -273,7 +328,11 @@ class _Suite:
         finally:
             model.eval()
         if not np.array_equal(results[0], results[1], equal_nan=True):
-            seen = "with the same dropout seed" if own else "without set_dropout_seed(), from one global seed"
+            seen = (
+                "with the same dropout seed"
+                if own
+                else "without set_dropout_seed(), from one global seed"
+            )
             raise Violation(f"{seen}, a second training step gave other logits")
 
     def kernels(self) -> None:
@@ -288,9 +347,14 @@ class _Suite:
             for kernel in choosing.kernels(model, precision)[1:]:
                 tried, expected = True, self._step(model, TORCH, precision)
                 for name, given in self._step(model, kernel, precision).items():
-                    apart = float(np.linalg.norm(given - expected[name]) / (np.linalg.norm(expected[name]) + 1e-12))
+                    apart = float(
+                        np.linalg.norm(given - expected[name])
+                        / (np.linalg.norm(expected[name]) + 1e-12)
+                    )
                     if not apart <= tolerance:
-                        raise Violation(f"{name} of {kernel!r} in {precision} is off by {apart:.2g} of torch's")
+                        raise Violation(
+                            f"{name} of {kernel!r} in {precision} is off by {apart:.2g} of torch's"
+                        )
         if not tried:
             raise Skip("it offers no kernels here, of this size")
 
@@ -298,10 +362,19 @@ class _Suite:
         """The loss of a step and its gradients, by name."""
         from textgen.gradient.computing import Computation, Way
 
-        with contextlib.closing(Computation.of(model, "cpu", Way(precision, 1, kernel))) as computation:
+        with contextlib.closing(
+            Computation.of(model, "cpu", Way(precision, 1, kernel))
+        ) as computation:
             loss, _ = computation.gradients(self._tokens((3, 13)).astype(np.int64), None, (0, 1))
-        given = {f"the gradient of {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
-        return {name: tensor.detach().float().numpy().copy() for name, tensor in {"the loss": loss, **given}.items()}
+        given = {
+            f"the gradient of {name}": p.grad
+            for name, p in model.named_parameters()
+            if p.grad is not None
+        }
+        return {
+            name: tensor.detach().float().numpy().copy()
+            for name, tensor in {"the loss": loss, **given}.items()
+        }
 
     def _module(self) -> tuple[Any, Any]:
         if not is_torch_module(self.trained):

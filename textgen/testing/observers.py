@@ -37,7 +37,13 @@ PIPELINE: Final[Mapping[str, Any]] = {
     "model": {"type": "rnn", "hidden_size": 8},
     "trainer": {"type": "sgd"},
 }
-_ENGINE_FILES: Final = ("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "tokens.bin")
+_ENGINE_FILES: Final = (
+    "pipeline.toml",
+    "run.json",
+    "tokenizer.json",
+    "model.safetensors",
+    "tokens.bin",
+)
 _BUILT_IN_FILES: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
 
 
@@ -66,7 +72,9 @@ def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) ->
     """The suite. An observer that refuses the run with an error of textgen is skipped."""
     suite = _Suite(subject, tomli_w.dumps(pipeline))
     return [
-        *general_checks(subject, lambda: suite.build(suite.run_directory()), pipeline=dict(pipeline)),
+        *general_checks(
+            subject, lambda: suite.build(suite.run_directory()), pipeline=dict(pipeline)
+        ),
         Check("observer-run", suite.whole_run, trial=True, whole=True),
         Check("observer-unknown", suite.unknown),
         Check("observer-failed", suite.failed),
@@ -87,7 +95,12 @@ class UnknownEvent:
 
 
 def run_events(
-    directory: Path, *, first: int = 0, last: int = _STEPS, held_out: bool = True, status: Any = "finished"
+    directory: Path,
+    *,
+    first: int = 0,
+    last: int = _STEPS,
+    held_out: bool = True,
+    status: Any = "finished",
 ) -> Iterator[Any]:
     """The events of a run from the step after `first` to the step `last`, an evaluation after every second step."""
     yield RunStarted(
@@ -103,7 +116,13 @@ def run_events(
         loss = 3.0 / step
         rate = 0.5 if held_out else None
         yield StepDone(
-            step=step, steps=_STEPS, epoch=step, loss=loss, tokens=64, learning_rate=rate, gradient_norm=rate
+            step=step,
+            steps=_STEPS,
+            epoch=step,
+            loss=loss,
+            tokens=64,
+            learning_rate=rate,
+            gradient_norm=rate,
         )
         if step % 2 == 0:
             yield _evaluation(step, loss, loss + 0.1 if held_out else None)
@@ -119,7 +138,9 @@ class _Model:
 
     def __getattr__(self, name: str) -> Any:
         assert isinstance(self._context.plugins, PluginSet)
-        return getattr(build_from_table(self._context.plugins, "model", SMALL_RNN, self._context), name)
+        return getattr(
+            build_from_table(self._context.plugins, "model", SMALL_RNN, self._context), name
+        )
 
 
 def _evaluation(step: int, loss: float, validation_loss: float | None) -> Evaluation:
@@ -133,7 +154,9 @@ def _evaluation(step: int, loss: float, validation_loss: float | None) -> Evalua
         characters_per_second=1000.0,
         seconds=step / 10,
         best=True,
-        sample=lambda prompt, max_new_tokens: ("a sample, of text\n" * max_new_tokens)[:max_new_tokens],
+        sample=lambda prompt, max_new_tokens: ("a sample, of text\n" * max_new_tokens)[
+            :max_new_tokens
+        ],
     )
 
 
@@ -167,7 +190,9 @@ class _Suite:
         for event in events:
             call = f"observe({type(event).__name__} of step {event.step})"
             if isinstance(event, Evaluation):
-                event = attrs.evolve(event, model=_Model(self.subject.fitted_context(directory=directory)))
+                event = attrs.evolve(
+                    event, model=_Model(self.subject.fitted_context(directory=directory))
+                )
             try:
                 answer = made.observe(event)
             except FAILURES as error:
@@ -176,7 +201,9 @@ class _Suite:
                 raise Violation(f"{call} returned {answer!r}, and must return None or a Stop")
         return made
 
-    def run(self, directory: Path | None = None, *, console: TextIO | None = None, **which: Any) -> Path:
+    def run(
+        self, directory: Path | None = None, *, console: TextIO | None = None, **which: Any
+    ) -> Path:
         """Show the events of a run to a new observer, and return the run directory."""
         directory = directory or self.run_directory()
         self.show(run_events(directory, **which), directory, console=console)
@@ -205,8 +232,14 @@ class _Suite:
             once = Counter(text.splitlines())
             for line, count in Counter(resumed.get(name, "").splitlines()).items():
                 # What is written of beginning and end comes twice by right.
-                if line.strip() and once[line] == 1 < count and line not in _texts(bare).get(name, "").splitlines():
-                    raise Violation(f"{name} has the line {line!r} twice, once from before the run went on from step 4")
+                if (
+                    line.strip()
+                    and once[line] == 1 < count
+                    and line not in _texts(bare).get(name, "").splitlines()
+                ):
+                    raise Violation(
+                        f"{name} has the line {line!r} twice, once from before the run went on from step 4"
+                    )
 
     def failed(self) -> None:
         self.run(last=0, status="failed")
@@ -219,7 +252,9 @@ class _Suite:
             for name, stream in (("stdout", out), ("stderr", err)):
                 if written := stream.getvalue():
                     given = "no console" if console is None else "a console"
-                    raise Violation(f"with {given} it wrote {written[:60]!r} to {name}; use context.console")
+                    raise Violation(
+                        f"with {given} it wrote {written[:60]!r} to {name}; use context.console"
+                    )
 
     def files(self) -> None:
         directory = self.run_directory()
@@ -231,14 +266,18 @@ class _Suite:
             if early := sorted(_names(directory) - before):
                 raise Violation(f"build made {', '.join(early[:3])}, before RunStarted came")
             self.show(run_events(directory), directory, observer)
-        strangers = [path for path in directory.parent.rglob("*") if not path.is_relative_to(directory)]
+        strangers = [
+            path for path in directory.parent.rglob("*") if not path.is_relative_to(directory)
+        ]
         strangers = [path for path in strangers if path != elsewhere]
         if strangers:
             names = ", ".join(str(path.relative_to(directory.parent)) for path in strangers[:3])
             raise Violation(f"it wrote {names}, outside the run directory")
         for name in _ENGINE_FILES:
             path = directory / name
-            if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != self.content(name):
+            if not path.is_file() or path.read_text(
+                encoding="utf-8", errors="replace"
+            ) != self.content(name):
                 raise Violation(f"it changed {name}, which is the engine's")
         theirs = {name for name in _names(directory) - before if name.startswith("checkpoints/")}
         if not self._is_built_in():
@@ -264,7 +303,14 @@ class _Suite:
         for directory in (first, second):
             if (count := len(_names(directory))) != expected:
                 raise Violation(f"alone it left {expected} files, and beside another run {count}")
-        changed = next((name for name, value in _globals(self.subject.packages).items() if kept[name] != value), "")
+        changed = next(
+            (
+                name
+                for name, value in _globals(self.subject.packages).items()
+                if kept[name] != value
+            ),
+            "",
+        )
         for name, text in self._reproducible(alone, changed).items():
             if _texts(first).get(name, text) != text:
                 raise Violation(f"beside another run, {name} came out otherwise than alone")
@@ -293,7 +339,9 @@ def written_files(subject: Subject, pipeline: Mapping[str, Any]) -> dict[str, st
 
 def _names(directory: Path) -> set[str]:
     """The files below a folder."""
-    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
+    }
 
 
 def _texts(directory: Path) -> dict[str, str]:
@@ -310,11 +358,20 @@ def _globals(packages: Collection[str]) -> dict[str, str]:
     kept: dict[str, str] = {}
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in packages:
-            holders = {name: module, **{f"{name}.{key}": value for key, value in _own_classes(module)}}
+            holders = {
+                name: module,
+                **{f"{name}.{key}": value for key, value in _own_classes(module)},
+            }
             for path, holder in holders.items():
-                values = {f"{path}.{key}": value for key, value in vars(holder).items() if not key.startswith("__")}
+                values = {
+                    f"{path}.{key}": value
+                    for key, value in vars(holder).items()
+                    if not key.startswith("__")
+                }
                 kept |= {
-                    key: repr(v) for key, v in values.items() if isinstance(v, int | float | str | list | dict | set)
+                    key: repr(v)
+                    for key, v in values.items()
+                    if isinstance(v, int | float | str | list | dict | set)
                 }
     return kept
 

@@ -27,7 +27,9 @@ from textgen.testing.outcomes import Check, ContractFailure, Skip, Violation
 from textgen.testing.statements import statement_of
 from textgen.testing.time_limit import not_ended
 
-_TOLERANCE: Final = 1e-3  # processes may have different numbers of threads, and add in another order
+_TOLERANCE: Final = (
+    1e-3  # processes may have different numbers of threads, and add in another order
+)
 _IMPORT_SECONDS: Final = 1.0
 _TRIES: Final = 3  # the quickest counts: a busy machine is not the plugin's fault
 _FRAME: Final = re.compile(r'File "(.+)", line (\d+) in ')
@@ -80,7 +82,11 @@ def import_failure(module: str, time_limit: float, label: str) -> ContractFailur
     if found.ended is not None:
         return ContractFailure(statement_of("component-ends"), f"{importing} {found.ended}", label)
     seen = _import_fault(found, may_be_heavy=is_file(module))
-    return ContractFailure(statement_of("component-import"), f"{importing} {seen}", label) if seen else None
+    return (
+        ContractFailure(statement_of("component-import"), f"{importing} {seen}", label)
+        if seen
+        else None
+    )
 
 
 def _import_fault(found: Findings, *, may_be_heavy: bool) -> str | None:
@@ -98,7 +104,11 @@ def _import_fault(found: Findings, *, may_be_heavy: bool) -> str | None:
         return f"changed {', '.join(facts['changed'])}"
     if facts["left"]:
         return f"left {facts['left'][0]} behind"
-    return f"took {facts['seconds']:.1f} s" if facts["seconds"] > _IMPORT_SECONDS and not heavy else None
+    return (
+        f"took {facts['seconds']:.1f} s"
+        if facts["seconds"] > _IMPORT_SECONDS and not heavy
+        else None
+    )
 
 
 def look_at_calls(subject: Subject, extra: Mapping[str, Any]) -> Findings | None:
@@ -144,7 +154,11 @@ def _request(subject: Subject, extra: Mapping[str, Any]) -> str:
 
 def process_check(subject: Subject, *after: str, **extra: Any) -> Check:
     """The check that another process gives the same."""
-    return Check("component-process", lambda: _same_elsewhere(subject, extra), after=("component-build", *after))
+    return Check(
+        "component-process",
+        lambda: _same_elsewhere(subject, extra),
+        after=("component-build", *after),
+    )
 
 
 def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
@@ -153,7 +167,10 @@ def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
         raise Skip("no hook of an importable module offers it, so no other process can get at it")
     if failed := found.facts.get("failed"):
         raise Skip(f"in another process it could not be built and called: {failed}")
-    for where, names in (("the current folder", "files"), ("the folder for temporary files", "temporary")):
+    for where, names in (
+        ("the current folder", "files"),
+        ("the folder for temporary files", "temporary"),
+    ):
         if found.facts[names]:
             raise Violation(f"it left {found.facts[names][0]} in {where}", "component-leaks")
     if changed := found.facts["calls_changed"]:
@@ -161,12 +178,18 @@ def _same_elsewhere(subject: Subject, extra: Mapping[str, Any]) -> None:
     from textgen.testing.exercises import exercise
 
     ours = exercise(subject, extra)
-    name = next((name for name, value in ours.items() if _differ(value, found.values.get(name))), "")
+    name = next(
+        (name for name, value in ours.items() if _differ(value, found.values.get(name))), ""
+    )
     if not name:
         return
     once, again = exercise(subject, extra), exercise(subject, extra)
-    if not _differ(once.get(name), again.get(name)):  # it draws from a clock, and other checks are about that
-        raise Violation(f"{name} differs from one process to the next, as the order of a set of str does")
+    if not _differ(
+        once.get(name), again.get(name)
+    ):  # it draws from a clock, and other checks are about that
+        raise Violation(
+            f"{name} differs from one process to the next, as the order of a set of str does"
+        )
 
 
 def _differ(one: Any, other: Any) -> bool:
@@ -178,7 +201,9 @@ def _differ(one: Any, other: Any) -> bool:
     if one.shape != other.shape or one.dtype.kind not in "biuf":
         return bool(one.shape != other.shape or not np.array_equal(one, other))
     finite = np.abs(other[np.isfinite(other)])
-    slack = _TOLERANCE * max(1.0, float(finite.max())) if finite.size and one.dtype.kind == "f" else 0.0
+    slack = (
+        _TOLERANCE * max(1.0, float(finite.max())) if finite.size and one.dtype.kind == "f" else 0.0
+    )
     return not np.allclose(one, other, rtol=0, atol=slack, equal_nan=True)
 
 
@@ -188,7 +213,9 @@ def _offered_by(subject: Subject, extra: Mapping[str, Any]) -> tuple[str, str]:
     if is_file(subject.module):
         return subject.module, ""
     top = subject.module.partition(".")[0]
-    installed = {found.entry_point.module: found.plugin.distribution for found in discovery.installed()}
+    installed = {
+        found.entry_point.module: found.plugin.distribution for found in discovery.installed()
+    }
     parts = subject.module.split(".")
     parents = [".".join(parts[: len(parts) - cut]) for cut in range(len(parts))]
     for name in [*parents, *(name for name in installed if name.partition(".")[0] == top)]:
@@ -211,7 +238,9 @@ def _has(name: str, subject: Subject) -> bool:
 def _names(component: Component) -> list[str]:
     """What another process knows a component by."""
     parts = (component.build, component.config)
-    names = [f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}" for part in parts]
+    names = [
+        f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}" for part in parts
+    ]
     return [component.name, *names]
 
 
@@ -224,7 +253,9 @@ def _run(request: str, path: str) -> Findings:
         (folder / "request.json").write_text(request, encoding="utf-8")
         time_limit, before = json.loads(request)["time_limit"], os.times()
         stopped, after = _spawn(folder, path, time_limit), os.times()
-        return _findings(folder, stopped, time_limit, sum(after[2:4]) - sum(before[2:4]))  # the CPU time of children
+        return _findings(
+            folder, stopped, time_limit, sum(after[2:4]) - sum(before[2:4])
+        )  # the CPU time of children
 
 
 def _spawn(folder: Path, path: str, time_limit: float) -> bool:
@@ -251,7 +282,9 @@ def _spawn(folder: Path, path: str, time_limit: float) -> bool:
         except subprocess.TimeoutExpired:
             return True
         finally:
-            with contextlib.suppress(OSError, AttributeError):  # what the component has started may be left
+            with contextlib.suppress(
+                OSError, AttributeError
+            ):  # what the component has started may be left
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.wait()

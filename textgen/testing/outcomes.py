@@ -34,7 +34,9 @@ class ContractFailure(AssertionError):
 
     def __init__(self, statement: Statement, seen: str, component: str) -> None:
         self.statement, self.seen, self.component = statement, seen, component
-        advice = textwrap.fill(statement.advice, 110, initial_indent="  help: ", subsequent_indent="        ")
+        advice = textwrap.fill(
+            statement.advice, 110, initial_indent="  help: ", subsequent_indent="        "
+        )
         super().__init__(f"{component}: {statement.sentence}\n  seen: {seen}\n{advice}")
 
 
@@ -99,13 +101,17 @@ def run_checks(checks: Iterable[Check], subject: Subject) -> Generator[Outcome, 
     """
     component = subject.label
     cause: Statement | None = None
-    causes: dict[Statement, Statement] = {}  # of what failed, and of what was not checked for that reason
+    causes: dict[
+        Statement, Statement
+    ] = {}  # of what failed, and of what was not checked for that reason
     printed = io.StringIO()
     for check in checks:
         only_tries = check.trial and not check.whole
         if cause is not None and only_tries:
             continue
-        root = cause or next((causes[statement] for statement in check.after if statement in causes), None)
+        root = cause or next(
+            (causes[statement] for statement in check.after if statement in causes), None
+        )
         if root is not None:
             if check.statement != root:
                 causes.setdefault(check.statement, root)
@@ -180,7 +186,9 @@ def failed(failure: ContractFailure) -> Outcome:
     return Outcome(failure.component, failure.statement, "failed", failure.seen, failure)
 
 
-def _placed(statement: Statement, seen: str, subject: Subject, cause: BaseException) -> ContractFailure:
+def _placed(
+    statement: Statement, seen: str, subject: Subject, cause: BaseException
+) -> ContractFailure:
     """A failure, with the last line of the component's own code in what was seen if an exception led to it."""
     place = last_line(cause, subject.packages)
     failure = ContractFailure(statement, f"{seen} ({place})" if place else seen, subject.label)
@@ -190,7 +198,9 @@ def _placed(statement: Statement, seen: str, subject: Subject, cause: BaseExcept
 
 def _failure(error: BaseException, check: Check, subject: Subject) -> ContractFailure:
     """The failure that `error` stands for."""
-    from hypothesis.errors import Flaky  # loads hypothesis, which a command that lists plugins does without
+    from hypothesis.errors import (
+        Flaky,
+    )  # loads hypothesis, which a command that lists plugins does without
 
     # A group is hypothesis's, when a component gives one thing now and another then.
     several = error.exceptions if isinstance(error, ExceptionGroup) else (error,)

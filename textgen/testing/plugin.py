@@ -93,7 +93,11 @@ def check_plugin(
     own = {name: built_in for name, (built_in, _) in built_in_modules().items()}
     names = {name for name, built_in in own.items() if built_in is module}
     plugins = isolated_plugins(*([] if names else [module]))
-    offers = [o for o in plugins.offers() if (o.plugin.name in names if names else o.plugin.name not in own)]
+    offers = [
+        o
+        for o in plugins.offers()
+        if (o.plugin.name in names if names else o.plugin.name not in own)
+    ]
     if not offers:
         raise UsageError(f"{plugin} offers no component, so there is nothing to check")
     checked = _without(offers, leave_out)
@@ -131,12 +135,17 @@ def check_offers(
     offers = list(offers)
     _check_names(options, offers, plugins)
     for offer in offers:
-        component, label = offer.component, f"{offer.kind} {offer.name!r} of {_owner(offer, module)}"
+        component, label = (
+            offer.component,
+            f"{offer.kind} {offer.name!r} of {_owner(offer, module)}",
+        )
         table = _options_of(offer, options)
         missing = [name for name in required_options(component) if name not in table]
         if missing and offer.kind != "command":
             if set(table) - set(component.options()):
-                make_config(component, table, label, plugins, Path.cwd())  # raises, and says what they may have meant
+                make_config(
+                    component, table, label, plugins, Path.cwd()
+                )  # raises, and says what they may have meant
             wanted = " and ".join(f"{component.name}.{name}" for name in missing)
             yield Outcome(label, None, "skipped", f"{NO_DEFAULT}{wanted}")
             continue
@@ -183,8 +192,12 @@ def _without(offers: Sequence[Offer], names: Collection[str]) -> list[Offer]:
     known = {name for offer in offers for name in (offer.name, f"{offer.kind}:{offer.name}")}
     for name in names:
         if name not in known:
-            raise UsageError(f"leave_out has {name!r}, and no component is called so; {nearest(name, known)}")
-    return [offer for offer in offers if not {offer.name, f"{offer.kind}:{offer.name}"} & set(names)]
+            raise UsageError(
+                f"leave_out has {name!r}, and no component is called so; {nearest(name, known)}"
+            )
+    return [
+        offer for offer in offers if not {offer.name, f"{offer.kind}:{offer.name}"} & set(names)
+    ]
 
 
 def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) -> None:
@@ -195,9 +208,13 @@ def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) 
         if name not in names:
             known = sorted({offer.name for offer in offers})
             hint = nearest(name, known) or f"there are {', '.join(known) or 'none'}"
-            raise UsageError(f"options are given for {name!r}, and no component is called so; {hint}")
+            raise UsageError(
+                f"options are given for {name!r}, and no component is called so; {hint}"
+            )
         takers = [offer.component for offer in near if offer.name == name]
-        if takers and set(options[name]) - {key for component in takers for key in component.options()}:
+        if takers and set(options[name]) - {
+            key for component in takers for key in component.options()
+        }:
             make_config(
                 takers[0], options[name], repr(name), plugins, Path.cwd()
             )  # raises, and says what they may have meant
@@ -244,13 +261,17 @@ def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
         except FAILURES:  # the suite will say so
             return TEXT
         return text
-    raise Skip("it refuses plain text, and its package has no corpus that it takes; use check_tokenizer(text=...)")
+    raise Skip(
+        "it refuses plain text, and its package has no corpus that it takes; use check_tokenizer(text=...)"
+    )
 
 
 def _texts(subject: Subject, offer: Offer, options: Options) -> Iterator[str]:
     yield TEXT
     for other in _neighbours(subject, offer, "corpus", options):
-        corpus = build_from_table(subject.plugins, "corpus", _table(other, options), subject.fitted_context())
+        corpus = build_from_table(
+            subject.plugins, "corpus", _table(other, options), subject.fitted_context()
+        )
         yield next(iter(corpus.read()), "")[:4000]
 
 
@@ -275,7 +296,10 @@ def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mappin
 def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any]:
     """The table of a model that the trainer takes: a small recurrent network, or one of the same package."""
     context = subject.fitted_context()
-    for table in (SMALL_RNN, *(_table(other, options) for other in _neighbours(subject, offer, "model", options))):
+    for table in (
+        SMALL_RNN,
+        *(_table(other, options) for other in _neighbours(subject, offer, "model", options)),
+    ):
         try:
             model = build_from_table(subject.plugins, "model", table, context)
         except TextgenError:
@@ -286,7 +310,9 @@ def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[
             return SMALL_RNN
         if _trains(trainer, model, context):
             return table
-    raise Skip("it trains neither a small rnn nor a model of its package; use check_trainer(model=...)")
+    raise Skip(
+        "it trains neither a small rnn nor a model of its package; use check_trainer(model=...)"
+    )
 
 
 def _trains(trainer: Any, model: Any, context: Any) -> bool:
@@ -318,7 +344,9 @@ def _options_of(offer: Offer, options: Options) -> dict[str, Any]:
     """What is given under `kind:name`, or under the name for the kind that has such options."""
     name, known = offer.name, offer.component.options()
     qualified, plain = options.get(f"{offer.kind}:{name}"), options.get(name) or {}
-    return dict(qualified if qualified is not None else {key: plain[key] for key in plain if key in known})
+    return dict(
+        qualified if qualified is not None else {key: plain[key] for key in plain if key in known}
+    )
 
 
 def _module_of(offer: Offer) -> str | None:

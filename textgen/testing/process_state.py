@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-_GRACE: Final = 1.0  # seconds that threads, processes and files have to end when nobody uses them any more
+_GRACE: Final = (
+    1.0  # seconds that threads, processes and files have to end when nobody uses them any more
+)
 
 
 def global_state() -> dict[str, Any]:
@@ -30,7 +32,9 @@ def global_state() -> dict[str, Any]:
         "the current folder": os.getcwd(),
         "the warning filters": list(warnings.filters),
         "logging": (root.level, list(root.handlers), list(root.filters), root.manager.disable),
-        "the signal handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "the signal handlers": {
+            number: signal.getsignal(number) for number in signal.valid_signals()
+        },
         "the recursion limit": sys.getrecursionlimit(),
         "sys.excepthook": sys.excepthook,
         "the locale": locale.setlocale(locale.LC_ALL),
@@ -54,7 +58,9 @@ def global_state() -> dict[str, Any]:
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What of `before` is another in `after`; what was not loaded before cannot be compared."""
     return [
-        f"the environment ({_first_difference(value, after[name])})" if name == "the environment" else name
+        f"the environment ({_first_difference(value, after[name])})"
+        if name == "the environment"
+        else name
         for name, value in before.items()
         if after[name] != value
     ]
@@ -69,7 +75,10 @@ def broad_filters(before: list[Any], after: list[Any]) -> list[Any]:
     return [
         each
         for each in after
-        if each not in before and each[1] is None and each[3] is None and each[2].__module__ == "builtins"
+        if each not in before
+        and each[1] is None
+        and each[3] is None
+        and each[2].__module__ == "builtins"
     ]
 
 
@@ -135,14 +144,18 @@ def _loaded(name: str) -> Any:
 
 def held() -> dict[str, str]:
     """The threads, processes and open files of this process, by what identifies each: a phrase for each of them."""
-    found = {f"thread {thread.ident}": f"the thread {thread.name!r}" for thread in threading.enumerate()}
+    found = {
+        f"thread {thread.ident}": f"the thread {thread.name!r}" for thread in threading.enumerate()
+    }
     for number in _listed("/proc/self/fd") or _listed("/dev/fd"):
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/self/fd/{number}")
             found[f"file {number} {target}"] = f"the open file {target}"
     for task in _listed("/proc/self/task"):
         with contextlib.suppress(OSError):
-            for child in Path(f"/proc/self/task/{task}/children").read_text(encoding="ascii").split():
+            for child in (
+                Path(f"/proc/self/task/{task}/children").read_text(encoding="ascii").split()
+            ):
                 found[f"process {child}"] = f"the process {child}"
     return found
 
@@ -151,7 +164,9 @@ def left_behind(before: dict[str, str]) -> list[str]:
     """What is held, and was not `before`, once nobody uses it any more."""
     gc.collect()
     deadline = time.monotonic() + _GRACE
-    while (more := [phrase for key, phrase in held().items() if key not in before]) and time.monotonic() < deadline:
+    while (
+        more := [phrase for key, phrase in held().items() if key not in before]
+    ) and time.monotonic() < deadline:
         time.sleep(0.01)
     return more
 

@@ -70,6 +70,8 @@ def run_pipeline(tmp_path: Path, textgen_plugins: PluginSet) -> Callable[..., Ru
         from textgen.engine import Engine
 
         engine = Engine(textgen_plugins if plugins is None else plugins)
-        return engine.run(pipeline, overrides, output=tmp_path / "run" if output is None else output, **arguments)
+        return engine.run(
+            pipeline, overrides, output=tmp_path / "run" if output is None else output, **arguments
+        )
 
     return run

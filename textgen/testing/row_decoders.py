@@ -16,7 +16,9 @@ __tracebackhide__ = True  # what pytest shows is the test, and the code of the c
 
 def check_rows_come_and_go(suite: DecoderSuite) -> None:
     """Rows taken, joined and saved, if the decoder offers to."""
-    offered = [name for name in ("take", "join") if callable(getattr(suite.model.decoder(1), name, None))]
+    offered = [
+        name for name in ("take", "join") if callable(getattr(suite.model.decoder(1), name, None))
+    ]
     if len(offered) == 1:
         suite.fail(f"the decoder offers {offered[0]}() alone")
     if offered:
@@ -35,7 +37,9 @@ class _Rows:
     def same(self, given: Array, expected: Array, what: str) -> None:
         self.suite.same(given, to_numpy(expected), what)
         if self.is_exact:
-            self.suite.same(given, to_numpy(expected), what, ", though exact_rows is not False", slack=0)
+            self.suite.same(
+                given, to_numpy(expected), what, ", though exact_rows is not False", slack=0
+            )
 
     def size(self, decoder: Any, rows: int, what: str) -> None:
         if decoder.batch_size != rows:
@@ -58,8 +62,14 @@ class _Rows:
         for which in ("take()", "a second take()"):
             taken = decoder.take(rows)
             self.size(taken, len(rows), which)
-            self.same(taken.extend(fed[rows, :0]), here[rows], f"extend() of no tokens after {which} of rows {rows}")
-            self.same(taken.extend(after[rows]), there[rows], f"extend() after {which} of rows {rows}")
+            self.same(
+                taken.extend(fed[rows, :0]),
+                here[rows],
+                f"extend() of no tokens after {which} of rows {rows}",
+            )
+            self.same(
+                taken.extend(after[rows]), there[rows], f"extend() after {which} of rows {rows}"
+            )
         self.size(decoder, len(fed), "take()")
         self.same(decoder.extend(after), there, "the decoder that rows were taken from")
 
@@ -71,23 +81,47 @@ class _Rows:
         decoder.join(other)
         self.size(decoder, len(fed) + 1, "join()")
         steps = np.concatenate([fed, fed[-1:]])
-        self.same(decoder.extend(steps[:, :0]), np.concatenate([mine, others]), "extend() of no tokens after join()")
+        self.same(
+            decoder.extend(steps[:, :0]),
+            np.concatenate([mine, others]),
+            "extend() of no tokens after join()",
+        )
         alone = [self.fed(ours[i : i + 1])[0] for i in range(len(fed))] + [self.fed(theirs)[0]]
         for begin, end in ((0, 1), (1, fed.shape[1])):
             if begin < end:
-                expected = [to_numpy(d.extend(steps[i : i + 1, begin:end])).copy() for i, d in enumerate(alone)]
-                self.same(decoder.extend(steps[:, begin:end]), np.concatenate(expected), "extend() after join()")
+                expected = [
+                    to_numpy(d.extend(steps[i : i + 1, begin:end])).copy()
+                    for i, d in enumerate(alone)
+                ]
+                self.same(
+                    decoder.extend(steps[:, begin:end]),
+                    np.concatenate(expected),
+                    "extend() after join()",
+                )
         for row, single in enumerate(alone):
             self._state(decoder.take([row]), single, steps[row : row + 1])
 
     def _state(self, taken: Any, single: Any, tokens: Ids) -> None:
         """The state of one row has the form of one alone, and another decoder goes on from it."""
         state, expected = taken.read_state(), single.read_state()
-        forms = [{name: (array.dtype, array.shape) for name, array in each.items()} for each in (state, expected)]
+        forms = [
+            {name: (array.dtype, array.shape) for name, array in each.items()}
+            for each in (state, expected)
+        ]
         if forms[0] != forms[1]:
-            name = next(name for name in {**forms[0], **forms[1]} if forms[0].get(name) != forms[1].get(name))
+            name = next(
+                name
+                for name in {**forms[0], **forms[1]}
+                if forms[0].get(name) != forms[1].get(name)
+            )
             after, alone = (form.get(name) for form in forms)
-            self.suite.fail(f"after join() and take(), {name} of a row's state has {after}, alone {alone}")
+            self.suite.fail(
+                f"after join() and take(), {name} of a row's state has {after}, alone {alone}"
+            )
         other = self.model.decoder(1)
         other.write_state(state)
-        self.same(other.extend(tokens), single.extend(tokens), "a decoder that took over the state of a joined row")
+        self.same(
+            other.extend(tokens),
+            single.extend(tokens),
+            "a decoder that took over the state of a joined row",
+        )

@@ -43,13 +43,17 @@ class SamplerTexts:
     def __getattr__(self, name: str) -> Any:
         if LEVELS.index(self.level) < LEVELS.index(LEVEL_OF.get(name, "none")):
             read = "history.tokens(row)" if name == "tokens" else f"history.{name}"
-            raise Violation(f"it read {read}, and its attribute history is {self.level!r}", "sampler-history")
+            raise Violation(
+                f"it read {read}, and its attribute history is {self.level!r}", "sampler-history"
+            )
         return getattr(self.link.view(self.rows), name)
 
     def random(self, count: int = 1) -> npt.NDArray[np.float64]:
         """(B, count) numbers, if it has announced that it reads them."""
         if not self.link.random:
-            raise Violation("it read history.random(), and its attribute random is not True", "sampler-random")
+            raise Violation(
+                "it read history.random(), and its attribute random is not True", "sampler-random"
+            )
         return self.link.view(self.rows).random(count)
 
     def only(self, row: int) -> SamplerTexts:
@@ -73,7 +77,9 @@ def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistor
     """
     rng, size = np.random.default_rng(seed), chain.vocab_size
     few = rng.integers(0, size, 3)
-    rows = chain.begin([rng.choice(few, length) for _ in range(batch)], [(seed, row) for row in range(batch)])
+    rows = chain.begin(
+        [rng.choice(few, length) for _ in range(batch)], [(seed, row) for row in range(batch)]
+    )
     for _ in range(length):
         if not advance(chain, rows, rng.normal(0, 3, (batch, size)), few, rng):
             break
@@ -81,7 +87,11 @@ def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistor
 
 
 def advance(
-    chain: Chain, rows: SequenceHistory, logits: npt.NDArray[Any], among: Ids, rng: np.random.Generator
+    chain: Chain,
+    rows: SequenceHistory,
+    logits: npt.NDArray[Any],
+    among: Ids,
+    rng: np.random.Generator,
 ) -> bool:
     """Add a token to each row: any `among` some, or one that a sampler with a state lets through. Whether none ends."""
     link, batch = chain.links[0], len(logits)
@@ -129,14 +139,27 @@ class StateChecks:
         for row in range(len(_PROMPTS)):
             alone = self._rows(chain)
             alone.keep_rows([row])
-            self._same(given, self._outputs(chain, alone, steps, [row]), [row], "alone than in a batch")
-        for order, what in (([2, 1, 0], "once rows change places"), ([1], "once others leave"), ([1, 1], "forked")):
+            self._same(
+                given, self._outputs(chain, alone, steps, [row]), [row], "alone than in a batch"
+            )
+        for order, what in (
+            ([2, 1, 0], "once rows change places"),
+            ([1], "once others leave"),
+            ([1, 1], "forked"),
+        ):
             moved = copy.deepcopy(middle)
             moved.keep_rows(order)
-            self._same(given[half:], self._outputs(chain, moved, steps[half:], order), order, f"{what} than before")
+            self._same(
+                given[half:],
+                self._outputs(chain, moved, steps[half:], order),
+                order,
+                f"{what} than before",
+            )
         for row in range(len(_PROMPTS)):
             other = self._chain()
-            saved = dump_tensors({name: np.asarray(array) for name, array in middle.dump_row(row).items()})
+            saved = dump_tensors(
+                {name: np.asarray(array) for name, array in middle.dump_row(row).items()}
+            )
             loaded = other.begin([np.empty(0, np.int64)], [(7, row)])
             lengths = int(middle.prompt_lengths[row]), int(middle.lengths[row])
             loaded.load_row(0, load_tensors(Path("state"), saved), lengths)
@@ -151,28 +174,42 @@ class StateChecks:
         rows, first, others = self._rows(chain), slice(1), slice(1, None)
         for logits, uniforms in self._steps(len(_PROMPTS)):
             given = self._output(chain, logits, rows)
-            for row, mine, rest, whose in ((0, first, others, "other rows have"), (1, others, first, "row 0 has")):
+            for row, mine, rest, whose in (
+                (0, first, others, "other rows have"),
+                (1, others, first, "row 0 has"),
+            ):
                 changed = copy.deepcopy(rows)
                 changed.streams[rest] += np.uint64(100)
                 again = self._output(chain, logits, changed)
-                if not np.allclose(given[mine], again[mine], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
+                if not np.allclose(
+                    given[mine], again[mine], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+                ):
                     raise Violation(f"row {row} gives other logits once {whose} other numbers")
             if (chain.pick(logits, rows, uniforms) < 0).any():
                 return
 
     def _chain(self) -> Chain:
-        return chain_of(self.subject.build(self.subject.fitted_context(training=False)), self.subject)
+        return chain_of(
+            self.subject.build(self.subject.fitted_context(training=False)), self.subject
+        )
 
     def _rows(self, chain: Chain) -> SequenceHistory:
         rng = np.random.default_rng(1)
-        prompts = [rng.integers(0, self.subject.tokenizer.vocab_size, length) for length in _PROMPTS]
+        prompts = [
+            rng.integers(0, self.subject.tokenizer.vocab_size, length) for length in _PROMPTS
+        ]
         return chain.begin(prompts, [(7, row) for row in range(len(_PROMPTS))])
 
-    def _steps(self, batch: int) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]]:
+    def _steps(
+        self, batch: int
+    ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]]:
         """Logits (B, V), and the numbers (B,) that tokens are drawn by."""
         rng = np.random.default_rng(0)
         for _ in range(_STEPS):
-            yield rng.normal(0, 3, (batch, self.subject.tokenizer.vocab_size)).astype(np.float32), rng.random(batch)
+            yield (
+                rng.normal(0, 3, (batch, self.subject.tokenizer.vocab_size)).astype(np.float32),
+                rng.random(batch),
+            )
 
     def _outputs(
         self, chain: Chain, rows: SequenceHistory, steps: Sequence[Any], order: Sequence[int]
@@ -186,17 +223,27 @@ class StateChecks:
                 break
         return outputs
 
-    def _output(self, chain: Chain, logits: npt.NDArray[Any], rows: SequenceHistory) -> npt.NDArray[Any]:
+    def _output(
+        self, chain: Chain, logits: npt.NDArray[Any], rows: SequenceHistory
+    ) -> npt.NDArray[Any]:
         link = chain.links[0]
         return to_numpy(link.sampler(logits.copy(), link.view(rows))).copy()
 
     def _same(
-        self, expected: Sequence[npt.NDArray[Any]], given: Sequence[npt.NDArray[Any]], order: Sequence[int], what: str
+        self,
+        expected: Sequence[npt.NDArray[Any]],
+        given: Sequence[npt.NDArray[Any]],
+        order: Sequence[int],
+        what: str,
     ) -> None:
         for step, (before, after) in enumerate(zip(expected, given, strict=False)):
             for place, row in enumerate(order):
-                if not np.allclose(after[place], before[row], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-                    raise Violation(f"row {row} of {len(_PROMPTS)} gives other logits {what}, {step + 1} steps on")
+                if not np.allclose(
+                    after[place], before[row], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+                ):
+                    raise Violation(
+                        f"row {row} of {len(_PROMPTS)} gives other logits {what}, {step + 1} steps on"
+                    )
 
     def _accept(self, link: Link, logits: npt.NDArray[Any], rows: SequenceHistory) -> None:
         """A step, in which `accept` gives a state, and writes into none."""
@@ -208,6 +255,9 @@ class StateChecks:
         after = link.accept(tokens, given, rows)
         for name, array in before.items():
             if not np.array_equal(array, rows.states[link.key][name]):
-                raise Violation(f"accept wrote into history.state[{name!r}]; it returns the state", "sampler-input")
+                raise Violation(
+                    f"accept wrote into history.state[{name!r}]; it returns the state",
+                    "sampler-input",
+                )
         rows.states[link.key] = after
         rows.add(tokens)

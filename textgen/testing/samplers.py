@@ -36,7 +36,9 @@ _TOLERANCE: Final = 1e-4
 _STEPS: Final = 60  # of a text that is gone through step by step
 _PROMPT: Final = 600  # tokens before it
 # What torch says where tensors of two devices meet, or one that is not on the CPU meets NumPy.
-_IS_ELSEWHERE: Final = re.compile(r"expected device|same device|to have \w+ device|convert meta|ndarray", re.IGNORECASE)
+_IS_ELSEWHERE: Final = re.compile(
+    r"expected device|same device|to have \w+ device|convert meta|ndarray", re.IGNORECASE
+)
 Logits = npt.NDArray[np.floating[Any]]
 
 
@@ -81,7 +83,11 @@ def sampler_checks(subject: Subject) -> list[Check]:
         Check("sampler-state-form", states.form_outcome),
         Check("sampler-random", states.random, after=("sampler-deterministic",)),
         Check("sampler-state", states.state, after=("sampler-deterministic", "sampler-random")),
-        Check("sampler-rows", lambda: suite.each(suite.rows), after=("sampler-deterministic", "sampler-random")),
+        Check(
+            "sampler-rows",
+            lambda: suite.each(suite.rows),
+            after=("sampler-deterministic", "sampler-random"),
+        ),
         Check("sampler-promise", suite.promise),
         Check("sampler-torch", suite.torch, after=("sampler-deterministic", "sampler-dtype")),
         Check("sampler-device", suite.device, after=("sampler-torch",)),
@@ -109,7 +115,9 @@ class _Suite:
             logits = values.astype(np.float64 if wide else np.float32)
             impossible = (logits == -np.inf).all(axis=1)
             logits[impossible, 0] = 0  # a model leaves something possible
-            with np.errstate(invalid="ignore"):  # NumPy's warning of NaN, for which sampler-finite has a sentence
+            with np.errstate(
+                invalid="ignore"
+            ):  # NumPy's warning of NaN, for which sampler-finite has a sentence
                 check(logits, self._texts(len(logits), seed, length))
 
         shapes = strategy.integers(1, 4).map(lambda batch: (batch, size))
@@ -136,7 +144,11 @@ class _Suite:
 
     def plain_call(self) -> None:
         """Of everyday logits."""
-        logits = np.random.default_rng(0).normal(0, 3, (2, self.subject.tokenizer.vocab_size)).astype(np.float32)
+        logits = (
+            np.random.default_rng(0)
+            .normal(0, 3, (2, self.subject.tokenizer.vocab_size))
+            .astype(np.float32)
+        )
         with np.errstate(invalid="ignore"):
             self.shape(logits, self._texts(2, 0, 6))
 
@@ -196,12 +208,16 @@ class _Suite:
         rng, size = np.random.default_rng(0), self.subject.tokenizer.vocab_size
         one = self.build()
         chain = chain_of(one, self.subject)
-        rows = chain.begin([rng.integers(0, size, length) for length in (3, _PROMPT)], [(0, 0), (0, 1)])
+        rows = chain.begin(
+            [rng.integers(0, size, length) for length in (3, _PROMPT)], [(0, 0), (0, 1)]
+        )
         texts = SamplerTexts(rows, chain.links[0], "tokens")
         for step in range(_STEPS):
             logits = rng.normal(0, 3, (2, size)).astype(np.float32)
             given = to_numpy(one(logits.copy(), texts)).copy()
-            if not np.array_equal(given, to_numpy(self.build()(logits.copy(), texts)), equal_nan=True):
+            if not np.array_equal(
+                given, to_numpy(self.build()(logits.copy(), texts)), equal_nan=True
+            ):
                 seen = f"step {step + 1} of a text gave other logits than to a sampler that had not seen those before"
                 raise Violation(seen)
             if not advance(chain, rows, logits, np.arange(size), rng):
@@ -230,8 +246,12 @@ class _Suite:
         together = to_numpy(self.sampler(logits.copy(), texts)).copy()
         for row in range(len(logits)):
             alone = to_numpy(self.sampler(logits[row : row + 1].copy(), texts.only(row)))[0]
-            if not np.allclose(alone, together[row], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-                raise Violation(f"row {row} of {len(logits)} gives something else alone than in the batch")
+            if not np.allclose(
+                alone, together[row], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+            ):
+                raise Violation(
+                    f"row {row} of {len(logits)} gives something else alone than in the batch"
+                )
 
     def promise(self) -> None:
         if not getattr(self.sampler, "deterministic", False):
@@ -257,7 +277,9 @@ class _Suite:
         if not isinstance(given, torch.Tensor) or str(given.dtype) != f"torch.{logits.dtype}":
             kind = getattr(given, "dtype", type(given).__name__)
             raise Violation(f"a tensor of torch.{logits.dtype} came back as {kind}")
-        if not np.allclose(to_numpy(given), expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
+        if not np.allclose(
+            to_numpy(given), expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+        ):
             raise Violation("a tensor gave other logits than an array of the same numbers")
 
     def device(self) -> None:
@@ -279,11 +301,17 @@ class _Suite:
         size = self.subject.tokenizer.vocab_size
         given = [rng.normal(0, 3, (2, size)) for _ in range(6)]
         texts = [self._texts(2, seed, 6) for seed in range(6)]
-        alone = [to_numpy(self.sampler(x.copy(), t)).copy() for x, t in zip(given, texts, strict=True)]
+        alone = [
+            to_numpy(self.sampler(x.copy(), t)).copy() for x, t in zip(given, texts, strict=True)
+        ]
 
         def work(index: int) -> bool:
             return all(
-                np.array_equal(to_numpy(self.sampler(given[index].copy(), texts[index])), alone[index], equal_nan=True)
+                np.array_equal(
+                    to_numpy(self.sampler(given[index].copy(), texts[index])),
+                    alone[index],
+                    equal_nan=True,
+                )
                 for _ in range(30)
             )
 

@@ -8,7 +8,9 @@ from typing import Final
 
 import attrs
 
-_SECTION: Final = re.compile(r"^\((.+)\)=\n### .+\n\n\*\*(.+)\*\*\n\n((?:(?!\(|## ).*\n)+)", re.MULTILINE)
+_SECTION: Final = re.compile(
+    r"^\((.+)\)=\n### .+\n\n\*\*(.+)\*\*\n\n((?:(?!\(|## ).*\n)+)", re.MULTILINE
+)
 
 
 @attrs.frozen

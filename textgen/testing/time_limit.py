@@ -18,7 +18,9 @@ __tracebackhide__ = True  # what pytest shows is the test, and the code of the c
 TIME_LIMIT: Final = 60.0
 """Seconds that a check may take, and an import, unless told otherwise."""
 _SOON: Final = 0.005  # seconds until it is tried again where the exception would be lost
-_AGAIN: Final = 1.0  # seconds until a call that has swallowed the exception is interrupted once more
+_AGAIN: Final = (
+    1.0  # seconds until a call that has swallowed the exception is interrupted once more
+)
 
 _Result = TypeVar("_Result")
 
@@ -72,14 +74,18 @@ def _interrupted(seconds: float, call: Callable[[], _Result]) -> _Result:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
         if left:  # somebody else's, such as that of pytest-timeout
-            signal.setitimer(signal.ITIMER_REAL, max(1e-3, left - (time.monotonic() - begun)), interval)
+            signal.setitimer(
+                signal.ITIMER_REAL, max(1e-3, left - (time.monotonic() - begun)), interval
+            )
 
 
 def _would_lose_it(frame: FrameType | None) -> bool:
     """Whether an exception would go nowhere: in a destructor, or in hypothesis, which garbage collection calls."""
     if frame is None:
         return False
-    return frame.f_code.co_name == "__del__" or str(frame.f_globals.get("__name__", "")).startswith("hypothesis.")
+    return frame.f_code.co_name == "__del__" or str(frame.f_globals.get("__name__", "")).startswith(
+        "hypothesis."
+    )
 
 
 def _left_behind(seconds: float, call: Callable[[], _Result]) -> _Result:

@@ -38,8 +38,13 @@ def check_unknown(tokenizer: Any, sample: str) -> None:
             continue
         if np.array_equal(ids, without):
             raise Violation(f"encode({text!r}) gave nothing for {letter!r}")
-        if tokenizer.unknown_id is None and (other := alike.setdefault(ids.tobytes(), letter)) != letter:
-            raise Violation(f"unknown_id is None, and {letter!r} is encoded as {other!r} is, both in {shown_ids(ids)}")
+        if (
+            tokenizer.unknown_id is None
+            and (other := alike.setdefault(ids.tobytes(), letter)) != letter
+        ):
+            raise Violation(
+                f"unknown_id is None, and {letter!r} is encoded as {other!r} is, both in {shown_ids(ids)}"
+            )
 
 
 def _leaves_letters_out(tokenizer: Any, sample: str) -> bool:
@@ -73,8 +78,15 @@ def check_end(subject: Subject, text: str) -> None:
         raise Violation(f"end_id was {end!r} and came back as {loaded!r}")
     if end is None:
         raise Skip("no end_id after documents: it takes no corpus of them")
-    if isinstance(end, bool) or not isinstance(end, int) or not 0 <= end < size or end == tokenizer.unknown_id:
-        raise Violation(f"end_id is {end!r}, vocab_size {size}, and unknown_id {tokenizer.unknown_id!r}")
+    if (
+        isinstance(end, bool)
+        or not isinstance(end, int)
+        or not 0 <= end < size
+        or end == tokenizer.unknown_id
+    ):
+        raise Violation(
+            f"end_id is {end!r}, vocab_size {size}, and unknown_id {tokenizer.unknown_id!r}"
+        )
     ids = np.asarray(tokenizer.encode(text))
     if end in ids:
         raise Violation(f"a text of the corpus was encoded to its end_id, {end}")

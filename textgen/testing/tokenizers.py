@@ -67,7 +67,11 @@ def tokenizer_checks(subject: Subject, text: str = TEXT) -> list[Check]:
         Check("tokenizer-deterministic", suite.deterministic, after=("component-calls",)),
         process_check(subject, text=text),
         Check("tokenizer-any-text", suite.any_text),
-        Check("tokenizer-unknown", suite.unknown, after=("tokenizer-deterministic", "tokenizer-any-text")),
+        Check(
+            "tokenizer-unknown",
+            suite.unknown,
+            after=("tokenizer-deterministic", "tokenizer-any-text"),
+        ),
         Check("tokenizer-decode", suite.decode),
         Check("tokenizer-round-trip", lambda: suite.stretches(suite.round_trip)),
         Check("tokenizer-pieces", lambda: suite.stretches(suite.pieces, places=cuts(_STRETCH))),
@@ -142,7 +146,9 @@ class _Suite:
             except TextgenError:
                 return
             except FAILURES as error:
-                raise Violation(f"encode({text!r}) raised {type(error).__name__}: {error}") from error
+                raise Violation(
+                    f"encode({text!r}) raised {type(error).__name__}: {error}"
+                ) from error
             self.check_ids(text)
 
         for text in ("", "\0", "\U0010ffff", "a" * 3000):
@@ -198,11 +204,11 @@ class _Suite:
             if final_empty:
                 parts.append(ids[:0])
             last = len(parts) - 1
-            streamed = "".join(decoder.decode(part, final=i == last) for i, part in enumerate(parts))
+            streamed = "".join(
+                decoder.decode(part, final=i == last) for i, part in enumerate(parts)
+            )
             if streamed != self.tokenizer.decode(ids):
-                seen = (
-                    f"{shown_ids(ids)} in {len(parts)} pieces gave {streamed!r}, at once {self.tokenizer.decode(ids)!r}"
-                )
+                seen = f"{shown_ids(ids)} in {len(parts)} pieces gave {streamed!r}, at once {self.tokenizer.decode(ids)!r}"
                 raise Violation(seen)
 
         flags = strategy.booleans()
@@ -223,7 +229,9 @@ class _Suite:
             if before != after:
                 raise Violation(f"{name} was {before!r} and came back as {after!r}")
         ids = np.asarray(self.tokenizer.encode(self.text))
-        if not np.array_equal(made.encode(self.text), ids) or made.decode(ids) != self.tokenizer.decode(ids):
+        if not np.array_equal(made.encode(self.text), ids) or made.decode(
+            ids
+        ) != self.tokenizer.decode(ids):
             raise Violation("what came back encodes or decodes otherwise")
 
     def threads(self) -> None:
@@ -289,4 +297,6 @@ class _Suite:
             kind = f"{ids.dtype} {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
             raise Violation(f"encode({text[:30]!r}) gave {kind}")
         if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
-            raise Violation(f"encode({text[:30]!r}) gave ids from {ids.min()} to {ids.max()}; vocab_size is {size}")
+            raise Violation(
+                f"encode({text[:30]!r}) gave ids from {ids.min()} to {ids.max()}; vocab_size is {size}"
+            )

@@ -43,7 +43,9 @@ _CLOSE: Final = 1.25  # by which factor a loss may differ that is measured on wi
 _NEAR: Final = 1.5  # and one of a single batch
 _ELSEWHERE: Final = "meta"
 # What torch says where tensors of two devices meet.
-_MEETS_ANOTHER: Final = re.compile(r"expected device|same device|to have \w+ device|different device", re.IGNORECASE)
+_MEETS_ANOTHER: Final = re.compile(
+    r"expected device|same device|to have \w+ device|different device", re.IGNORECASE
+)
 SMALL_RNN: Final[Mapping[str, Any]] = {"type": "rnn", "hidden_size": 8, "dropout": 0.1}
 
 
@@ -78,14 +80,24 @@ def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> li
         Check("trainer-steps", suite.steps, after=("trainer-events",)),
         Check("trainer-evaluates", suite.evaluates, after=("trainer-events",)),
         Check("trainer-learns", suite.learns),
-        Check("trainer-losses", suite.losses, after=("trainer-events", "trainer-steps", "trainer-evaluates")),
+        Check(
+            "trainer-losses",
+            suite.losses,
+            after=("trainer-events", "trainer-steps", "trainer-evaluates"),
+        ),
         Check("trainer-quiet", suite.quiet),
         Check("trainer-deterministic", suite.deterministic, after=("trainer-quiet",)),
         process_check(subject, model=model),
-        Check("trainer-validation", suite.validation, after=("trainer-events", "trainer-deterministic")),
+        Check(
+            "trainer-validation",
+            suite.validation,
+            after=("trainer-events", "trainer-deterministic"),
+        ),
         Check("trainer-device", suite.device),
         Check("trainer-state-form", suite.state_form),
-        Check("trainer-resumes", suite.resumes, after=("trainer-deterministic", "trainer-state-form")),
+        Check(
+            "trainer-resumes", suite.resumes, after=("trainer-deterministic", "trainer-state-form")
+        ),
         Check("trainer-stable", suite.stable, after=("trainer-deterministic", "trainer-resumes")),
         Check("trainer-finished", suite.finished, after=("trainer-state-form",)),
         Check("trainer-refuses", suite.refuses),
@@ -157,12 +169,16 @@ class _Suite:
 
     def losses(self) -> None:
         """What it reports, beside what the model's own score gives."""
-        last = next(event for event in reversed(self.training.events) if isinstance(event, Evaluated))
+        last = next(
+            event for event in reversed(self.training.events) if isinstance(event, Evaluated)
+        )
         expected = text_loss(self.training.model, self._data(), "validation")
         self._compare("the last validation loss", number(last.validation_loss), expected, _CLOSE)
         if is_torch_module(self.training.model):
             first = next(event for event in self.training.events if isinstance(event, StepDone))
-            self._compare("the loss of step 1", number(first.loss), self.training.loss_before, _NEAR)
+            self._compare(
+                "the loss of step 1", number(first.loss), self.training.loss_before, _NEAR
+            )
 
     def _compare(self, what: str, given: float, expected: float, factor: float) -> None:
         if not expected / factor < given < expected * factor:
@@ -186,13 +202,24 @@ class _Suite:
         if not is_torch_module(model):
             raise Skip("the model is no torch module")
         model.to(_ELSEWHERE).eval()
-        model.train = lambda mode=True: model  # dropout asks for random numbers, which the device does not have
+        model.train = lambda mode=True: (
+            model
+        )  # dropout asks for random numbers, which the device does not have
         model.set_dropout_seed = lambda seed: None
         fed: list[str] = []
-        model.register_forward_pre_hook(lambda module, arguments: fed.append(str(arguments[0].device)))
+        model.register_forward_pre_hook(
+            lambda module, arguments: fed.append(str(arguments[0].device))
+        )
         context, raised = attrs.evolve(TRAINING, device=_ELSEWHERE), ""
         try:
-            next(iter(self.subject.build(self.subject.fitted_context()).train(model, self._data(), context)), None)
+            next(
+                iter(
+                    self.subject.build(self.subject.fitted_context()).train(
+                        model, self._data(), context
+                    )
+                ),
+                None,
+            )
         except Exception as error:
             raised = f"{type(error).__name__}: {error}"
         told = f"told to train on {_ELSEWHERE!r}, it"
@@ -239,7 +266,9 @@ class _Suite:
             what = f"gone on from event {stop} of {count}, training"
             if len(rest) != count - stop:
                 raise Violation(f"{what} yielded {len(rest)} events, and had {count - stop} left")
-            for number, (given, expected) in enumerate(zip(rest, events[stop:], strict=True), stop + 1):
+            for number, (given, expected) in enumerate(
+                zip(rest, events[stop:], strict=True), stop + 1
+            ):
                 if given != expected:
                     raise Violation(f"{what} gave {given} as event {number}, not {expected}")
             if name := differing(model.tensors(), self.training.model.tensors()):
@@ -249,13 +278,19 @@ class _Suite:
         """The weights after the stable steps, of a training that is twice as long."""
         done = [event for event in self.training.events if isinstance(event, StepDone)]
         stable = max((event.stable_steps or 0 for event in done), default=0)
-        more = [key for key, field in self.subject.component.options().items() if field.metadata.get("more") is True]
+        more = [
+            key
+            for key, field in self.subject.component.options().items()
+            if field.metadata.get("more") is True
+        ]
         values = {key: getattr(self.subject.config(), key) for key in more}
         doubled = {key: 2 * value for key, value in values.items() if value is not None}
         if not stable or not doubled:
             return
         longer = attrs.evolve(self.subject, options={**self.subject.options, **doubled})
-        if name := differing(_Suite(longer, self.model).training.after(stable), self.training.after(stable)):
+        if name := differing(
+            _Suite(longer, self.model).training.after(stable), self.training.after(stable)
+        ):
             seen = f"with twice the {' and '.join(doubled)}, step {stable} gave another {name}"
             raise Violation(f"stable_steps was {stable}; {seen}")
 
@@ -266,12 +301,21 @@ class _Suite:
 
     def refuses(self) -> None:
         try:
-            next(iter(self.subject.build(self.subject.fitted_context()).train(object(), self._data(), TRAINING)), None)
+            next(
+                iter(
+                    self.subject.build(self.subject.fitted_context()).train(
+                        object(), self._data(), TRAINING
+                    )
+                ),
+                None,
+            )
         except TextgenError as error:
             if not str(error):
                 raise Violation("the error says nothing") from error
         except FAILURES as error:
-            raise Violation(f"a model that is an object() raised {type(error).__name__}: {error}") from error
+            raise Violation(
+                f"a model that is an object() raised {type(error).__name__}: {error}"
+            ) from error
         else:
             raise Violation("a model that is an object() was trained")
 
@@ -287,7 +331,9 @@ class _Suite:
             tensors = {name: array.copy() for name, array in model.tensors().items()}
             state = trainer.state()
             if isinstance(state, TrainerState):  # copied, as the engine does
-                state = TrainerState({n: copy.copy(array) for n, array in state.arrays.items()}, dict(state.values))
+                state = TrainerState(
+                    {n: copy.copy(array) for n, array in state.arrays.items()}, dict(state.values)
+                )
             training.places.append(Place(tensors, state))
         close(trainer)
         return training
@@ -301,7 +347,9 @@ class _Suite:
         return [_read(event) for event in trainer.train(model, self._data(), TRAINING)], model
 
     def _new_model(self) -> Any:
-        return build_from_table(self.subject.plugins, "model", self.model, self.subject.fitted_context())
+        return build_from_table(
+            self.subject.plugins, "model", self.model, self.subject.fitted_context()
+        )
 
     def _data(self, held_out: bool = True) -> Dataset:
         return small_dataset(self.subject.fitted_context(), held_out=held_out)

@@ -45,7 +45,14 @@ class Training:
     def after(self, step: int) -> Tensors:
         """The weights after a step; nothing if there was none of that number."""
         places = zip(self.events, self.places, strict=True)
-        return next((p.tensors for event, p in places if isinstance(event, StepDone) and event.step == step), {})
+        return next(
+            (
+                p.tensors
+                for event, p in places
+                if isinstance(event, StepDone) and event.step == step
+            ),
+            {},
+        )
 
 
 def small_dataset(context: BuildContext, *, held_out: bool = True) -> Dataset:
@@ -64,10 +71,14 @@ def small_dataset(context: BuildContext, *, held_out: bool = True) -> Dataset:
 
 def is_torch_module(model: Any) -> bool:
     """Whether it trains by gradient, as far as can be told without torch."""
-    return callable(getattr(model, "forward", None)) and callable(getattr(model, "parameters", None))
+    return callable(getattr(model, "forward", None)) and callable(
+        getattr(model, "parameters", None)
+    )
 
 
-def train(subject: Subject, model: Any, context: BuildContext, trainer: Mapping[str, Any] | None) -> None:
+def train(
+    subject: Subject, model: Any, context: BuildContext, trainer: Mapping[str, Any] | None
+) -> None:
     """Train with the trainer of a table; without one, a torch module by gradient, and others not at all."""
     table = trainer or (BY_GRADIENT if is_torch_module(model) else None)
     if table is None:
@@ -77,7 +88,9 @@ def train(subject: Subject, model: Any, context: BuildContext, trainer: Mapping[
         pass
 
 
-def text_loss(model: Any, data: Dataset, part: Literal["training", "validation"] = "training") -> float:
+def text_loss(
+    model: Any, data: Dataset, part: Literal["training", "validation"] = "training"
+) -> float:
     """Mean cross-entropy of the text that is trained on, or held out, in nats per token."""
     tokens = np.asarray(getattr(data, part)[:600], np.int64)
     rows = log_softmax(to_numpy(model.decoder(1).score(tokens[None, :-1]))[0])
@@ -91,5 +104,9 @@ def written_and_read(tensors: Tensors) -> Tensors:
 
 def differing(first: Tensors, second: Tensors) -> str:
     """The name of a weight that is not the same; nothing if all are."""
-    different = (name for name in second if not np.array_equal(first.get(name, ()), second[name], equal_nan=True))
+    different = (
+        name
+        for name in second
+        if not np.array_equal(first.get(name, ()), second[name], equal_nan=True)
+    )
     return next(different, "")

@@ -23,7 +23,12 @@ def commented_toml(pipeline: Pipeline, given: Mapping[str, Any]) -> str:
            left to the name of the file is left to that of an edited copy
     """
     general = GeneralOptions(
-        given["name"], pipeline.seed, pipeline.device, pipeline.threads, given["output"], default_observers=False
+        given["name"],
+        pipeline.seed,
+        pipeline.device,
+        pipeline.threads,
+        given["output"],
+        default_observers=False,
     )
     chains = {"sampler": pipeline.samplers, "observer": pipeline.observers}
     parts = [
@@ -48,7 +53,9 @@ def _component(header: str, choice: Choice) -> str:
     summary = _comment(choice.offer.component.summary)
     made = f"{summary}{header}\n{tomli_w.dumps({'type': choice.name})}{_keys(choice.options)}"
     name = header.strip("[]")
-    return "\n".join([made, *(_component(f"[{name}.{key}]", part) for key, part in choice.parts().items())])
+    return "\n".join(
+        [made, *(_component(f"[{name}.{key}]", part) for key, part in choice.parts().items())]
+    )
 
 
 def _table(name: str, options: Any) -> str:

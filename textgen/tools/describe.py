@@ -25,14 +25,20 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
             for offer in plugins.offers(kind)
         ],
         "clashes": [clash for clash in describe_clashes(plugins) if kind in (None, clash["kind"])],
-        "quarantined": [{**each.plugin.facts(), "cause": each.cause} for each in plugins.quarantined],
+        "quarantined": [
+            {**each.plugin.facts(), "cause": each.cause} for each in plugins.quarantined
+        ],
     }
 
 
 def describe_clashes(plugins: PluginSet) -> list[dict[str, Any]]:
     """The names that several components of a kind share."""
     return [
-        {"kind": group[0].kind, "name": group[0].name, "qualified_names": [offer.qualified_name for offer in group]}
+        {
+            "kind": group[0].kind,
+            "name": group[0].name,
+            "qualified_names": [offer.qualified_name for offer in group],
+        }
         for group in plugins.clashes()
     ]
 
@@ -45,7 +51,9 @@ def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:
     required = default is attrs.NOTHING
     return {
         "name": field.name,
-        "type": f"a table of a {field.metadata['kind']}" if "kind" in field.metadata else phrase(field.type),
+        "type": f"a table of a {field.metadata['kind']}"
+        if "kind" in field.metadata
+        else phrase(field.type),
         "required": required,
         "default": None if required else plain(default),
         "help": field.metadata.get("help", ""),

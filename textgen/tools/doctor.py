@@ -51,7 +51,9 @@ def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[
         "versions": _versions(),
         "extras": _extras(),
         "python": sys.executable,
-        "settings": {name: value for name, value in sorted(os.environ.items()) if name.startswith("TEXTGEN_")},
+        "settings": {
+            name: value for name, value in sorted(os.environ.items()) if name.startswith("TEXTGEN_")
+        },
         "cores": machine.cores(),
         "memory": machine.memory(),
         "driver": driver,
@@ -61,18 +63,26 @@ def examine(*, disable: Iterable[str] = (), import_torch: bool = False) -> dict[
             **{name: os.environ.get(name) for name in _THREAD_VARIABLES},
             "torch": None if torch is None else torch.get_num_threads(),
         },
-        "cache": {**machine.folder(cache), "size": sum(f.stat().st_size for f in cache.rglob("*") if f.is_file())},
+        "cache": {
+            **machine.folder(cache),
+            "size": sum(f.stat().st_size for f in cache.rglob("*") if f.is_file()),
+        },
         "folder": machine.folder(Path.cwd()),
         **_plugins(frozenset(disable)),
     }
     checks = (_installation, _compute, _storage, _plugin_problems)
-    problems = sorted((p for check in checks for p in check(report)), key=lambda problem: not problem.serious)
+    problems = sorted(
+        (p for check in checks for p in check(report)), key=lambda problem: not problem.serious
+    )
     return {**report, "problems": [attrs.asdict(problem) for problem in problems]}
 
 
 def _versions() -> dict[str, str | None]:
     """Of Python, textgen and all that it requires; None for what is not installed. Nothing is imported."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    found: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+    }
     names = [OWN_DISTRIBUTION, *discovery.requirements(OWN_DISTRIBUTION)]
     return found | {name: discovery.version(name) for name in names}
 
@@ -113,7 +123,9 @@ def _plugins(disable: frozenset[str]) -> dict[str, Any]:
         {
             **attrs.asdict(each.plugin),
             "milliseconds": milliseconds[each.plugin],
-            "components": [f"{offer.kind} {offer.name}" for offer in offers if offer.plugin == each.plugin],
+            "components": [
+                f"{offer.kind} {offer.name}" for offer in offers if offer.plugin == each.plugin
+            ],
             "left_out": causes.get(each.plugin),
         }
         for each in found
@@ -143,13 +155,17 @@ def _compute(report: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(what, f"set OMP_NUM_THREADS={usable}", False)
     for name, value in threads.items():
         if not (value.isdigit() and int(value)):
-            yield Problem(f"{name}={value!r} is not a number of threads", f"set it to {usable}", False)
+            yield Problem(
+                f"{name}={value!r} is not a number of threads", f"set it to {usable}", False
+            )
         elif int(value) > usable:
             what = f"{name}={value}, and this process may use {usable} cores: threads wait for each other"
             yield Problem(what, f"set {name}={usable}", False)
     if load is not None and load >= usable and report["threads"]["OMP_NUM_THREADS"] != "1":
         what = f"the cores are busy: {load:.1f} processes want to run on {usable} cores"
-        yield Problem(what, "set OMP_NUM_THREADS=1: a small model's threads would wait for each other", False)
+        yield Problem(
+            what, "set OMP_NUM_THREADS=1: a small model's threads would wait for each other", False
+        )
     available = report["memory"]["available"]
     if available is not None and available < _LITTLE_MEMORY:
         advice = "end other programs, or lower the trainer's batch_size and the model's size"
@@ -175,15 +191,23 @@ def _plugin_problems(report: Mapping[str, Any]) -> Iterator[Problem]:
         who = f"plugin {plugin['name']!r} ({plugin['distribution']} {plugin['version']})"
         if plugin["left_out"]:
             folder = discovery.editable(plugin["distribution"])
-            advice = f"fix it in {folder}, remove it" if folder else f"upgrade or remove {plugin['distribution']}"
+            advice = (
+                f"fix it in {folder}, remove it"
+                if folder
+                else f"upgrade or remove {plugin['distribution']}"
+            )
             is_unique = names.count(plugin["name"]) == 1
             name = plugin["name"] if is_unique else f"{plugin['distribution']}:{plugin['name']}"
             advice = f"{advice}, or leave it out with --no-plugin {name}"
             yield Problem(f"{who} is left out: {plugin['left_out']}", advice, True)
         if plugin["milliseconds"] > _SLOW_MILLISECONDS:
             what = f"{who} takes {plugin['milliseconds'] / 1000:.1f} s to import, and lists of components wait for it"
-            advice = f"ask the authors of {plugin['distribution']} to import what is heavy inside build"
+            advice = (
+                f"ask the authors of {plugin['distribution']} to import what is heavy inside build"
+            )
             yield Problem(what, advice, False)
     for clash in report["clashes"]:
-        what = f"{clash['kind']} {clash['name']!r} is offered by {', '.join(clash['qualified_names'])}"
+        what = (
+            f"{clash['kind']} {clash['name']!r} is offered by {', '.join(clash['qualified_names'])}"
+        )
         yield Problem(what, "write the one you mean with its package, as it stands here", False)

@@ -75,7 +75,11 @@ def folder(path: Path) -> dict[str, Any]:
         free: int | None = shutil.disk_usage(holder).free
     except OSError:
         free = None
-    return {"path": str(path), "writable": holder.is_dir() and os.access(holder, os.W_OK | os.X_OK), "free": free}
+    return {
+        "path": str(path),
+        "writable": holder.is_dir() and os.access(holder, os.W_OK | os.X_OK),
+        "free": free,
+    }
 
 
 def _read(path: Path) -> str:

@@ -52,8 +52,12 @@ def write_package(name: str, kind: str, parent: Path, plugins: PluginSet) -> Pat
     _check(name, module, component, kind, plugins)
     folder = parent / name
     try:
-        if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} exists and is not an empty folder; choose another name, or move it away")
+        if os.path.lexists(folder) and (
+            folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())
+        ):
+            raise UsageError(
+                f"{folder} exists and is not an empty folder; choose another name, or move it away"
+            )
         with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as temporary:
             made = Path(temporary) / name
             for path, text in _files(name, module, component, kind):
@@ -72,13 +76,19 @@ def _check(name: str, module: str, component: str, kind: str, plugins: PluginSet
     """Raise UsageError if a package or component of these names could not be published, installed or found."""
     if not _DISTRIBUTION.fullmatch(name) or not _DISTRIBUTION.fullmatch(component):
         proposal = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-        hint = f"; write {proposal!r}" if proposal != name and _DISTRIBUTION.fullmatch(proposal) else ""
+        hint = (
+            f"; write {proposal!r}"
+            if proposal != name and _DISTRIBUTION.fullmatch(proposal)
+            else ""
+        )
         raise UsageError(
             f"{name!r} is not a name for a package: use lower-case words of letters and digits, joined by "
             f"hyphens, that begin with a letter, also after textgen-{hint}"
         )
     if keyword.iskeyword(module):
-        raise UsageError(f"{name!r} is a keyword of Python and cannot be imported; write 'textgen-{name}'")
+        raise UsageError(
+            f"{name!r} is a keyword of Python and cannot be imported; write 'textgen-{name}'"
+        )
     if name in {normalized(found.name) for found in metadata.distributions() if found.name}:
         raise UsageError(f"a distribution called {name!r} is installed; choose another name")
     if util.find_spec(module) is not None:
@@ -102,7 +112,9 @@ def _files(name: str, module: str, component: str, kind: str) -> Iterator[tuple[
     templates["__init__.py"] += templates["hook.py"]
     # Tables of its own, the component's first, take the place of those in the pipeline that all kinds have.
     own = _tables(templates.get("tables.toml", ""))
-    templates["pipeline.toml"] = "\n\n".join({**_tables(templates["pipeline.toml"]), **own}.values()) + "\n"
+    templates["pipeline.toml"] = (
+        "\n\n".join({**_tables(templates["pipeline.toml"]), **own}.values()) + "\n"
+    )
     values = {
         "Class": component.title().replace("-", ""),
         "article": "An" if kind[0] in "aeiou" else "A",
@@ -116,7 +128,9 @@ def _files(name: str, module: str, component: str, kind: str) -> Iterator[tuple[
     }
     # The first line of the config class's docstring, which `textgen plugins` shows too.
     documented = templates["__init__.py"].partition("\n@attrs.frozen")[2].partition('"""')[2]
-    values["summary"] = Template(documented.partition('"""')[0].partition("\n")[0]).substitute(values)
+    values["summary"] = Template(documented.partition('"""')[0].partition("\n")[0]).substitute(
+        values
+    )
     values["table"] = Template(next(iter(own.values()), "")).substitute(values)
     values["usage"] = Template(templates["usage.md"]).substitute(values)
     for template, path in {**_PLACES, f"{kind}.py": f"{module}/{kind}.py"}.items():
@@ -139,4 +153,9 @@ def _dependencies(kind: str) -> list[str]:
     """Requirements: textgen from this minor version on, and others as textgen itself has them."""
     own = requirements(OWN_DISTRIBUTION)
     major, minor = metadata.version(OWN_DISTRIBUTION).split(".")[:2]
-    return sorted([*(own[name] for name in ("attrs", *_IMPORTS.get(kind, ()))), f"{OWN_DISTRIBUTION}>={major}.{minor}"])
+    return sorted(
+        [
+            *(own[name] for name in ("attrs", *_IMPORTS.get(kind, ()))),
+            f"{OWN_DISTRIBUTION}>={major}.{minor}",
+        ]
+    )

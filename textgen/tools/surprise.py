@@ -18,14 +18,25 @@ from textgen.generation.scoring import TokenScores
 from textgen.protocols import Ids, Tokenizer
 
 MAX_TOKENS = 50_000
-_STEPS = (0.5, 1, 2, 3, 4.5, 6, 8)  # bits at which the colour changes; the page has a colour for each
+_STEPS = (
+    0.5,
+    1,
+    2,
+    3,
+    4.5,
+    6,
+    8,
+)  # bits at which the colour changes; the page has a colour for each
 _RUN = 12  # tokens whose bits one tooltip shows
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
 _MARK = b'<meta name="generator" content="textgen">'
 
 
 def surprise_page(
-    blocks: Iterable[TokenScores], tokenizer: Tokenizer, title: str, text: Iterable[CorpusPiece] = ()
+    blocks: Iterable[TokenScores],
+    tokenizer: Tokenizer,
+    title: str,
+    text: Iterable[CorpusPiece] = (),
 ) -> str:
     """The page for scored tokens, at most MAX_TOKENS of them. Hovering shows tokens with the bits of each.
 
@@ -36,7 +47,9 @@ def surprise_page(
     levels = np.searchsorted(_STEPS, np.nan_to_num(bits), side="right")
     unknown = _unknown_characters(tokens, tokenizer, text)
     texts = _texts(tokens, tokenizer)
-    borders = sorted({*range(0, len(tokens), _RUN), *(np.flatnonzero(np.diff(levels)) + 1).tolist(), len(tokens)})
+    borders = sorted(
+        {*range(0, len(tokens), _RUN), *(np.flatnonzero(np.diff(levels)) + 1).tolist(), len(tokens)}
+    )
     body = "".join(
         _span(start, texts[start:end], bits[start:end], int(levels[start]), unknown)
         for start, end in itertools.pairwise(borders)
@@ -65,12 +78,16 @@ def _beginning(blocks: Iterable[TokenScores]) -> tuple[Ids, npt.NDArray[np.float
     return tokens[:MAX_TOKENS], logprobs[:MAX_TOKENS], len(tokens) > MAX_TOKENS
 
 
-def _unknown_characters(tokens: Ids, tokenizer: Tokenizer, text: Iterable[CorpusPiece]) -> dict[int, str]:
+def _unknown_characters(
+    tokens: Ids, tokenizer: Tokenizer, text: Iterable[CorpusPiece]
+) -> dict[int, str]:
     """The character of each unknown token by its place, where tokens and characters correspond one to one; else {}.
 
     They do if every known token is its character, up to the tokenizer's lower case.
     """
-    standing = np.flatnonzero(tokens != end_id(tokenizer))  # for text, and not for the end of a document
+    standing = np.flatnonzero(
+        tokens != end_id(tokenizer)
+    )  # for text, and not for the end of a document
     tokens = tokens[standing]
     is_unknown = tokens == tokenizer.unknown_id
     if tokenizer.unknown_id is None or not is_unknown.any():
@@ -105,13 +122,19 @@ def _texts(tokens: Ids, tokenizer: Tokenizer) -> list[str]:
 
 
 def _span(
-    start: int, texts: Sequence[str], bits: npt.NDArray[np.float64], level: int, unknown: Mapping[int, str]
+    start: int,
+    texts: Sequence[str],
+    bits: npt.NDArray[np.float64],
+    level: int,
+    unknown: Mapping[int, str],
 ) -> str:
     """Tokens of one colour. Those at a place in `unknown` are each shown as that character."""
     parts, shown = [], []
     for place, (text, bit) in enumerate(zip(texts, bits.tolist(), strict=True), start):
         text = unknown.get(place, text)
-        shown.append(f"{(text or '…').translate(_VISIBLE)} {'-' if math.isnan(bit) else f'{bit:.1f}'}")
+        shown.append(
+            f"{(text or '…').translate(_VISIBLE)} {'-' if math.isnan(bit) else f'{bit:.1f}'}"
+        )
         # An element around each line break lets the style put a mark there that is not text.
         part = html.escape(text).replace("\n", "<i>\n</i>")
         title = html.escape(f"{shown[-1]} bits, outside the vocabulary")
@@ -121,5 +144,7 @@ def _span(
 
 def _legend() -> str:
     borders = [0, *_STEPS]
-    names = [f"{low:g} to {high:g}" for low, high in zip(borders, _STEPS, strict=False)] + [f"over {_STEPS[-1]:g}"]
+    names = [f"{low:g} to {high:g}" for low, high in zip(borders, _STEPS, strict=False)] + [
+        f"over {_STEPS[-1]:g}"
+    ]
     return " ".join(f'<span class="s{level}">{name}</span>' for level, name in enumerate(names))

@@ -14,7 +14,9 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported, which reads it once
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads cost these small models more than they bring
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # threads cost these small models more than they bring
 
 TEXT = "The café served naïve travellers tea 🍵, and they said: «how fine»! It's 1895.\nThe time machine stood still; "
 CONTEXT = 24
@@ -70,20 +72,28 @@ def make_pipeline(corpus: Path) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session", params=["gpt2", "llama"])
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_pipeline: Any) -> Any:
+def run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_pipeline: Any
+) -> Any:
     """A finished textgen.Run of each architecture."""
     import textgen
 
-    return textgen.run(make_pipeline(request.param), output=tmp_path_factory.mktemp("runs") / request.param)
+    return textgen.run(
+        make_pipeline(request.param), output=tmp_path_factory.mktemp("runs") / request.param
+    )
 
 
 @pytest.fixture(scope="session")
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the `textgen` command, with the progress bars of transformers as a user has them."""
-    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    environment = {
+        key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"
+    }
 
     def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "textgen", *map(str, arguments)]
-        return subprocess.run(line, capture_output=True, text=True, encoding="utf-8", env=environment)
+        return subprocess.run(
+            line, capture_output=True, text=True, encoding="utf-8", env=environment
+        )
 
     return call

@@ -42,7 +42,11 @@ def assert_same_text(generator: Any, given: Any, expected: Any) -> None:
             logits = generator.model.decoder(1).extend(np.array([before]))[0]
             assert abs(logits[mine] - logits[theirs]) < CLOSE
             return
-    assert (given.tokens, given.text, given.finish_reason) == (expected.tokens, expected.text, expected.finish_reason)
+    assert (given.tokens, given.text, given.finish_reason) == (
+        expected.tokens,
+        expected.text,
+        expected.finish_reason,
+    )
 
 
 class Rows:
@@ -58,14 +62,20 @@ class Rows:
 
     def taken(self, rows: list[int]) -> Rows:
         made = object.__new__(Rows)
-        made.run, made.decoder, made.fed = self.run, self.decoder.take(rows), [self.fed[row] for row in rows]
+        made.run, made.decoder, made.fed = (
+            self.run,
+            self.decoder.take(rows),
+            [self.fed[row] for row in rows],
+        )
         return made
 
     def extend(self, ids: Any) -> None:
         given = self.decoder.extend(ids)
         self.fed = [np.append(before, new) for before, new in zip(self.fed, ids, strict=True)]
         for row, fed in enumerate(self.fed):
-            np.testing.assert_allclose(given[row], decoder(self.run).extend(fed[None])[0], atol=1e-5)
+            np.testing.assert_allclose(
+                given[row], decoder(self.run).extend(fed[None])[0], atol=1e-5
+            )
 
 
 def test_rows_of_different_lengths_come_go_and_fill_their_contexts(run: Any) -> None:
@@ -75,7 +85,9 @@ def test_rows_of_different_lengths_come_go_and_fill_their_contexts(run: Any) -> 
         together.join(Rows(run, tokens(1, length)))
         together.extend(tokens(len(together.fed), 0))
     for step in range(CONTEXT):
-        together.extend(tokens(5, step + 4)[: len(together.fed), step : step + (3 if step % 7 == 0 else 1)])
+        together.extend(
+            tokens(5, step + 4)[: len(together.fed), step : step + (3 if step % 7 == 0 else 1)]
+        )
         if step == 9:
             whole, together = together, together.taken([3, 0, 0, 2])
     together.join(whole)
@@ -84,7 +96,9 @@ def test_rows_of_different_lengths_come_go_and_fill_their_contexts(run: Any) -> 
     for row, before in enumerate(fed):
         alone = decoder(run)
         alone.extend(before[None])
-        np.testing.assert_allclose(scored[row], alone.score(tokens(9, 15)[row : row + 1])[0], atol=1e-5)
+        np.testing.assert_allclose(
+            scored[row], alone.score(tokens(9, 15)[row : row + 1])[0], atol=1e-5
+        )
 
 
 def test_the_state_of_a_row_has_no_padding(run: Any) -> None:
@@ -104,9 +118,14 @@ def test_the_state_of_a_row_has_no_padding(run: Any) -> None:
 
 def test_texts_in_a_batch_are_those_of_single_calls(run: Any, sizes: list[int]) -> None:
     ends = set()
-    for options in ({"max_new_tokens": 60}, {"stop": ["i", " t"], "stop_tokens": [101], "max_new_tokens": 40}):
+    for options in (
+        {"max_new_tokens": 60},
+        {"stop": ["i", " t"], "stop_tokens": [101], "max_new_tokens": 40},
+    ):
         sizes.clear()
-        given = run.generator.generate_many(PROMPTS, batch_size=4, **options)  # rows leave, and others join
+        given = run.generator.generate_many(
+            PROMPTS, batch_size=4, **options
+        )  # rows leave, and others join
         assert max(sizes) == 4
         expected = [run.generator.generate(prompt, **options) for prompt in PROMPTS]
         for mine, theirs in zip(given, expected, strict=True):
@@ -115,43 +134,61 @@ def test_texts_in_a_batch_are_those_of_single_calls(run: Any, sizes: list[int]) 
     assert ends == {"stop", "length"}
 
 
-def test_requests_of_different_lengths_and_options_share_a_batch(run: Any, sizes: list[int]) -> None:
+def test_requests_of_different_lengths_and_options_share_a_batch(
+    run: Any, sizes: list[int]
+) -> None:
     options = [
         {"max_new_tokens": 12 + 9 * (i % 4), "temperature": 0.8 * (i % 2), "seed": i, "logprobs": 2}
         for i in range(len(PROMPTS))
     ]
-    requests = [textgen.Request(prompt, **each) for prompt, each in zip(PROMPTS, options, strict=True)]
+    requests = [
+        textgen.Request(prompt, **each) for prompt, each in zip(PROMPTS, options, strict=True)
+    ]
     given = run.generator.generate_many(requests)
     assert max(sizes) == len(PROMPTS)
     for i, (mine, prompt) in enumerate(zip(given, PROMPTS, strict=True)):
         theirs = run.generator.generate(prompt, index=i, **options[i])
         assert_same_text(run.generator, mine, theirs)
-        pairs = [(a.logprob, b.logprob) for a, b in zip(mine.logprobs, theirs.logprobs, strict=True)]
+        pairs = [
+            (a.logprob, b.logprob) for a, b in zip(mine.logprobs, theirs.logprobs, strict=True)
+        ]
         np.testing.assert_allclose(*zip(*pairs, strict=True), atol=CLOSE)
 
 
 def test_exact_texts_are_the_same_to_the_last_bit(run: Any, sizes: list[int]) -> None:
     options = {"max_new_tokens": 40, "logprobs": 3, "temperature": 0.9, "exact": True}
     given = run.generator.generate_many(PROMPTS[:5], **options)
-    expected = [run.generator.generate(prompt, index=i, **options) for i, prompt in enumerate(PROMPTS[:5])]
+    expected = [
+        run.generator.generate(prompt, index=i, **options) for i, prompt in enumerate(PROMPTS[:5])
+    ]
     assert max(sizes) == 1
     assert given == expected
     assert [text.logprobs for text in given] == [text.logprobs for text in expected]
 
 
-def test_a_state_that_was_kept_in_a_batch_goes_on_alone_and_in_a_batch(run: Any, tmp_path: Path) -> None:
+def test_a_state_that_was_kept_in_a_batch_goes_on_alone_and_in_a_batch(
+    run: Any, tmp_path: Path
+) -> None:
     counts = [5, 17, 40]
     requests = [
-        textgen.Request(p, max_new_tokens=n, keep_state=True) for p, n in zip(PROMPTS[1:], counts, strict=False)
+        textgen.Request(p, max_new_tokens=n, keep_state=True)
+        for p, n in zip(PROMPTS[1:], counts, strict=False)
     ]
     halves = run.generator.generate_many(requests)
-    expected = [run.generator.generate(r.prompt, max_new_tokens=n + 20) for r, n in zip(requests, counts, strict=True)]
+    expected = [
+        run.generator.generate(r.prompt, max_new_tokens=n + 20)
+        for r, n in zip(requests, counts, strict=True)
+    ]
     rest = [textgen.Request(state=half.state, max_new_tokens=20) for half in halves]
     for many, half, whole in zip(run.generator.generate_many(rest), halves, expected, strict=True):
         half.state.save(tmp_path / "state")
-        alone = run.generator.generate(state=textgen.GenerationState.load(tmp_path / "state"), max_new_tokens=20)
+        alone = run.generator.generate(
+            state=textgen.GenerationState.load(tmp_path / "state"), max_new_tokens=20
+        )
         for second in (alone, many):
-            joined = attrs.evolve(whole, tokens=half.tokens + second.tokens, text=half.text + second.text)
+            joined = attrs.evolve(
+                whole, tokens=half.tokens + second.tokens, text=half.text + second.text
+            )
             assert_same_text(run.generator, joined, whole)
 
 
@@ -170,13 +207,22 @@ def test_asynchronous_streams_share_batches(run: Any, sizes: list[int]) -> None:
         assert mine == theirs.text
 
 
-TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
 
 
 @pytest.mark.parametrize(
     ("architecture", "config", "shares"),
     [
-        ("bloom", {"hidden_size": 16, "n_layer": 2, "n_head": 2}, True),  # positions from the mask alone
+        (
+            "bloom",
+            {"hidden_size": 16, "n_layer": 2, "n_head": 2},
+            True,
+        ),  # positions from the mask alone
         (
             "opt",
             {
@@ -191,10 +237,19 @@ TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "in
         ("mistral", {**TINY, "num_key_value_heads": 1, "sliding_window": 3}, True),
         (
             "bart",
-            {"d_model": 16, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 16},
+            {
+                "d_model": 16,
+                "decoder_layers": 2,
+                "decoder_attention_heads": 2,
+                "decoder_ffn_dim": 16,
+            },
             False,
         ),  # one position for all rows
-        ("llama", {**TINY, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, False),
+        (
+            "llama",
+            {**TINY, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+            False,
+        ),
         ("mamba", {"hidden_size": 16, "num_hidden_layers": 1}, False),
     ],
 )
@@ -206,11 +261,15 @@ def test_architectures_share_batches_where_rows_stay_independent(
     if shares:
         together, alone = model.decoder(1), [model.decoder(1), model.decoder(1)]
         other = model.decoder(1)
-        for given, expected, ids in zip((together, other), alone, (tokens(1, 9), tokens(1, 2)), strict=True):
+        for given, expected, ids in zip(
+            (together, other), alone, (tokens(1, 9), tokens(1, 2)), strict=True
+        ):
             given.extend(ids), expected.extend(ids)
         together.join(other)
         for ids in tokens(6, 2, 1):
-            apart = np.concatenate([single.extend(ids[i : i + 1]) for i, single in enumerate(alone)])
+            apart = np.concatenate(
+                [single.extend(ids[i : i + 1]) for i, single in enumerate(alone)]
+            )
             np.testing.assert_allclose(together.extend(ids), apart, atol=1e-5)
 
 

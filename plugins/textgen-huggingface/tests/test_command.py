@@ -15,7 +15,9 @@ import textgen
 PACKAGE = Path(__file__).parents[1]
 
 
-def test_export_writes_a_folder_that_generates_the_same_text(run: Any, command: Any, tmp_path: Path) -> None:
+def test_export_writes_a_folder_that_generates_the_same_text(
+    run: Any, command: Any, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
     folder = tmp_path / "exported"
@@ -32,7 +34,9 @@ def test_export_writes_a_folder_that_generates_the_same_text(run: Any, command: 
     assert run.generator.generate("It's the café", max_new_tokens=8).text == tokenizer.decode(made)
 
 
-def test_export_refuses_a_folder_in_use_and_another_model(command: Any, corpus: Path, tmp_path: Path) -> None:
+def test_export_refuses_a_folder_in_use_and_another_model(
+    command: Any, corpus: Path, tmp_path: Path
+) -> None:
     (tmp_path / "mine").write_text("keep")
     done = command("huggingface-export", tmp_path / "rnn", tmp_path)
     assert done.returncode == 2
@@ -81,14 +85,21 @@ def test_listing_and_checking_load_no_torch() -> None:
         "print([m for m in ('torch', 'transformers', 'tokenizers') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, PACKAGE / "pipeline.toml"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, PACKAGE / "pipeline.toml"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(done.stdout) == []
 
 
 def test_the_readme_opens_a_run(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    block = (PACKAGE / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    block = block.replace("runs/pipeline", str(run.path)).replace("max_new_tokens=40", "max_new_tokens=12")
+    block = (
+        (PACKAGE / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    )
+    block = block.replace("runs/pipeline", str(run.path)).replace(
+        "max_new_tokens=40", "max_new_tokens=12"
+    )
     exec(block, {})
     expected = run.generator.generate("The lamp", max_new_tokens=12)
     assert capsys.readouterr().out == f"The lamp{expected.text}\n"

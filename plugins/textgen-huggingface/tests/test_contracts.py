@@ -10,7 +10,13 @@ import pytest
 from conftest import CONFIGS
 
 from textgen import Component, PluginSet
-from textgen.testing import check_command, check_model, check_observer, check_plugin, check_tokenizer
+from textgen.testing import (
+    check_command,
+    check_model,
+    check_observer,
+    check_plugin,
+    check_tokenizer,
+)
 from textgen_huggingface import plugin
 
 PACKAGE = Path(__file__).parents[1]
@@ -26,7 +32,11 @@ def offered(components: list[Component], name: str) -> Component:
 def all_ok(outcomes: Any) -> None:
     """Nothing fails; what a component need not have may be left out."""
     left_out = {"tokenizer-end", "trainer-device"}
-    missed = [o for o in outcomes if o.status == "skipped" and o.statement and o.statement.anchor not in left_out]
+    missed = [
+        o
+        for o in outcomes
+        if o.status == "skipped" and o.statement and o.statement.anchor not in left_out
+    ]
     assert not missed
     assert not [outcome for outcome in outcomes if outcome.status == "failed"]
 
@@ -35,13 +45,17 @@ def test_what_needs_no_options_keeps_its_contracts() -> None:
     outcomes = check_plugin(plugin, leave_out=["huggingface", "huggingface-tokenizer"])
     reasons = {outcome.reason for outcome in outcomes if outcome.status == "skipped"}
     assert not [reason for reason in reasons if not any(known in reason for known in SKIPPED)]
-    assert {outcome.status for outcome in outcomes if "'huggingface-bpe'" in outcome.component} == {"ok"}
+    assert {outcome.status for outcome in outcomes if "'huggingface-bpe'" in outcome.component} == {
+        "ok"
+    }
 
 
 @pytest.mark.parametrize("architecture", [*CONFIGS])
 def test_models_keep_their_contract(architecture: str) -> None:
     options = {"architecture": architecture, "config": {**CONFIGS[architecture]}, "dropout": 0.1}
-    options["config"] |= {"n_positions" if architecture == "gpt2" else "max_position_embeddings": 64}
+    options["config"] |= {
+        "n_positions" if architecture == "gpt2" else "max_position_embeddings": 64
+    }
     all_ok(check_model(offered(plugin.textgen_models(), "huggingface"), options=options))
 
 
@@ -52,12 +66,18 @@ def test_a_tokenizer_from_a_folder_keeps_its_contract(run: Any) -> None:
 
 def test_the_observer_keeps_its_contract_in_a_run_of_this_model(make_pipeline: Any) -> None:
     pipeline = {key: value for key, value in make_pipeline().items() if key != "observer"}
-    all_ok(check_observer(offered(plugin.textgen_observers(), "huggingface-files"), pipeline=pipeline, plugins=SET))
+    all_ok(
+        check_observer(
+            offered(plugin.textgen_observers(), "huggingface-files"), pipeline=pipeline, plugins=SET
+        )
+    )
 
 
 def test_the_command_keeps_its_contract(run: Any, tmp_path: Path) -> None:
     component = offered(plugin.textgen_commands(), "huggingface-export")
-    all_ok(check_command(component, arguments=[str(run.path), str(tmp_path / "exported")], plugins=SET))
+    all_ok(
+        check_command(component, arguments=[str(run.path), str(tmp_path / "exported")], plugins=SET)
+    )
 
 
 def test_the_package_imports_of_textgen_what_its_documentation_names() -> None:
@@ -73,5 +93,7 @@ def imported(file: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_")}
+            found |= {
+                f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_")
+            }
     return {name for name in found if name.partition(".")[0] in ("textgen", "textgen_builtins")}

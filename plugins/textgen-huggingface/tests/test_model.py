@@ -44,7 +44,11 @@ def built(options: dict[str, Any], run: Any, **context: Any) -> Any:
     """The model of other options with the tokenizer of a run."""
     from textgen_huggingface.plugin import HuggingFaceConfig, build_model
 
-    context = {"folder": Path.cwd(), "requested_device": "cpu", "tokenizer": run.generator.tokenizer} | context
+    context = {
+        "folder": Path.cwd(),
+        "requested_device": "cpu",
+        "tokenizer": run.generator.tokenizer,
+    } | context
     return build_model(HuggingFaceConfig(**options), BuildContext(**context))
 
 
@@ -121,7 +125,9 @@ def test_forward_goes_on_from_its_state(run: Any) -> None:
 
 def test_an_empty_prompt_starts_after_the_start_text(run: Any) -> None:
     newline = run.generator.tokenizer.encode("\n")[None]
-    np.testing.assert_allclose(decoder(run).extend(tokens(1, 0)), decoder(run).extend(newline), atol=1e-6)
+    np.testing.assert_allclose(
+        decoder(run).extend(tokens(1, 0)), decoder(run).extend(newline), atol=1e-6
+    )
     asked, unasked = decoder(run), decoder(run)
     asked.extend(tokens(1, 0))  # leaves nothing behind
     np.testing.assert_array_equal(asked.extend(tokens(1, 3)), unasked.extend(tokens(1, 3)))
@@ -129,7 +135,9 @@ def test_an_empty_prompt_starts_after_the_start_text(run: Any) -> None:
 
 def test_without_a_known_start_text_every_token_is_as_likely(run: Any) -> None:
     options = run.pipeline.model.options
-    model = built({"architecture": options.architecture, "config": options.config, "start_text": ""}, run)
+    model = built(
+        {"architecture": options.architecture, "config": options.config, "start_text": ""}, run
+    )
     assert not model.decoder(2).extend(tokens(2, 0)).any()
 
 
@@ -171,11 +179,15 @@ def test_rows_of_a_batch_are_independent(run: Any) -> None:
 def test_a_full_context_keeps_its_last_half(run: Any) -> None:
     ids = tokens(2, 3 * CONTEXT)
     stepwise = decoder(run, 2)
-    steps = np.stack([stepwise.extend(ids[:, i : i + 1]).copy() for i in range(ids.shape[1])], axis=1)
+    steps = np.stack(
+        [stepwise.extend(ids[:, i : i + 1]).copy() for i in range(ids.shape[1])], axis=1
+    )
     np.testing.assert_allclose(decoder(run, 2).score(ids), steps, atol=1e-5)
     np.testing.assert_allclose(decoder(run, 2).extend(ids), steps[:, -1], atol=1e-5)
     half = CONTEXT // 2
-    np.testing.assert_allclose(decoder(run, 2).extend(ids[:, half : CONTEXT + 1]), steps[:, CONTEXT], atol=1e-5)
+    np.testing.assert_allclose(
+        decoder(run, 2).extend(ids[:, half : CONTEXT + 1]), steps[:, CONTEXT], atol=1e-5
+    )
     assert stepwise.read_state()["tokens"].shape[1] <= CONTEXT
 
 
@@ -206,7 +218,11 @@ def test_dropout_is_repeatable_survives_an_interruption_and_draws_from_no_global
     whole = textgen.run(pipeline, output=tmp_path / "whole")
     steps = []
     with pytest.raises(textgen.Interrupted):
-        textgen.run(pipeline, output=tmp_path / "parts", cancelled=lambda: bool(steps.append(1)) or len(steps) == 3)
+        textgen.run(
+            pipeline,
+            output=tmp_path / "parts",
+            cancelled=lambda: bool(steps.append(1)) or len(steps) == 3,
+        )
     resumed = textgen.run(pipeline, output=tmp_path / "parts")
     assert resumed.outcome == "resumed"
     assert weights(resumed.path) == weights(whole.path)
@@ -255,7 +271,9 @@ def quoting(folder: Path, make_pipeline: Any, tmp_path: Path) -> dict[str, Any]:
     return pipeline
 
 
-def test_a_folder_is_loaded_trained_on_and_no_longer_needed(folder: Path, quoting: Any, tmp_path: Path) -> None:
+def test_a_folder_is_loaded_trained_on_and_no_longer_needed(
+    folder: Path, quoting: Any, tmp_path: Path
+) -> None:
     theirs = reopened(folder)
     model = textgen.Engine().pipeline(quoting).model.options
     made = textgen.run(quoting, output=tmp_path / "run")
@@ -278,11 +296,16 @@ def test_a_folder_is_loaded_trained_on_and_no_longer_needed(folder: Path, quotin
         (shutil.rmtree, "model.path: there is no folder"),
         (lambda path: (path / "config.json").unlink(), "has no config.json"),
         (lambda path: (path / "config.json").write_text("{"), "cannot be used"),
-        (lambda path: (path / "model.safetensors").rename(path / "pytorch_model.bin"), "pickled files are not read"),
+        (
+            lambda path: (path / "model.safetensors").rename(path / "pytorch_model.bin"),
+            "pickled files are not read",
+        ),
         (lambda path: (path / "model.safetensors").write_bytes(b"no weights"), "cannot be loaded"),
     ],
 )
-def test_a_folder_that_is_no_model_is_refused(quoting: Any, tmp_path: Path, spoil: Any, said: str) -> None:
+def test_a_folder_that_is_no_model_is_refused(
+    quoting: Any, tmp_path: Path, spoil: Any, said: str
+) -> None:
     path = Path(quoting["model"]["path"])
     quoting["tokenizer"]["path"] = shutil.copy(path / "tokenizer.json", tmp_path)
     spoil(path)
@@ -290,20 +313,28 @@ def test_a_folder_that_is_no_model_is_refused(quoting: Any, tmp_path: Path, spoi
         textgen.run(quoting, output=tmp_path / "run")
 
 
-def test_a_folder_that_lacks_weights_is_refused_and_none_are_made_up(quoting: Any, tmp_path: Path) -> None:
+def test_a_folder_that_lacks_weights_is_refused_and_none_are_made_up(
+    quoting: Any, tmp_path: Path
+) -> None:
     from safetensors.numpy import load_file, save_file
 
     file = Path(quoting["model"]["path"]) / "model.safetensors"
     tensors = load_file(file)
     name = next(name for name, tensor in tensors.items() if tensor.ndim == 2 and "mlp" in name)
-    save_file({key: tensor for key, tensor in tensors.items() if key != name}, file, metadata={"format": "pt"})
+    save_file(
+        {key: tensor for key, tensor in tensors.items() if key != name},
+        file,
+        metadata={"format": "pt"},
+    )
     before = torch.get_rng_state()
     with pytest.raises(PipelineError, match=f"model.path: .* its weights lack {name}"):
         textgen.run(quoting, output=tmp_path / "run")
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_loading_a_folder_is_silent_and_leaves_the_settings_of_transformers(quoting: Any, tmp_path: Path) -> None:
+def test_loading_a_folder_is_silent_and_leaves_the_settings_of_transformers(
+    quoting: Any, tmp_path: Path
+) -> None:
     program = """
 import json, sys, textgen
 from transformers.utils import logging
@@ -312,24 +343,35 @@ textgen.run(json.loads(sys.argv[1]), output=sys.argv[2])
 assert (logging.is_progress_bar_enabled(), logging.get_verbosity()) == settings
 assert settings[0]
 """
-    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    environment = {
+        key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"
+    }
     line = [sys.executable, "-c", program, json.dumps(quoting), str(tmp_path / "run")]
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_folder_counts_by_what_is_in_it_and_not_by_its_place(quoting: Any, tmp_path: Path) -> None:
+def test_a_folder_counts_by_what_is_in_it_and_not_by_its_place(
+    quoting: Any, tmp_path: Path
+) -> None:
     from safetensors.numpy import load_file, save_file
 
     textgen.run(quoting, output=tmp_path / "run")
     first, second = Path(quoting["model"]["path"]), tmp_path / "moved"
     first.rename(second)
     with pytest.raises(PipelineError, match=r"model.path: there is no folder .*original"):
-        textgen.run(quoting | {"tokenizer": {**quoting["tokenizer"], "path": str(second)}}, output=tmp_path / "run")
+        textgen.run(
+            quoting | {"tokenizer": {**quoting["tokenizer"], "path": str(second)}},
+            output=tmp_path / "run",
+        )
     quoting["model"]["path"] = quoting["tokenizer"]["path"] = str(second)
     assert textgen.run(quoting, output=tmp_path / "run").outcome == "skipped"
     tensors = load_file(second / "model.safetensors")
-    save_file({k: v + 1 for k, v in tensors.items()}, second / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {k: v + 1 for k, v in tensors.items()},
+        second / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     with pytest.raises(textgen.RunMismatchError, match=r"model.files.model.safetensors: "):
         textgen.run(quoting, output=tmp_path / "run")
     save_file(tensors, second / "model.safetensors", metadata={"format": "pt"})
@@ -347,7 +389,10 @@ def test_a_tokenizer_of_another_model_is_refused(quoting: Any, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"architecture": "gtp2"}, r"model.architecture: no causal language model.*did you mean 'gpt2'"),
+        (
+            {"architecture": "gtp2"},
+            r"model.architecture: no causal language model.*did you mean 'gpt2'",
+        ),
         ({"config": {"n_layrs": 2}}, r"model.config.n_layrs: unknown key.*did you mean 'n_layer'"),
         ({"config": {"vocab_size": 9}}, "model.config.vocab_size: comes from the tokenizer"),
         ({"config": {"n_embd": 33, "n_head": 2}}, "model.config: transformers refuses it"),
@@ -357,7 +402,9 @@ def test_a_tokenizer_of_another_model_is_refused(quoting: Any, tmp_path: Path) -
         ({"dropout": 1.0}, "model.dropout"),
     ],
 )
-def test_a_wrong_option_is_named(make_pipeline: Any, tmp_path: Path, model: dict[str, Any], said: str) -> None:
+def test_a_wrong_option_is_named(
+    make_pipeline: Any, tmp_path: Path, model: dict[str, Any], said: str
+) -> None:
     with pytest.raises(PipelineError, match=said):
         textgen.run(make_pipeline(**model), output=tmp_path / "run")
 
@@ -369,7 +416,12 @@ def test_a_window_longer_than_the_context_is_refused(make_pipeline: Any, tmp_pat
 
 
 def test_a_model_that_looks_at_later_tokens_is_refused(make_pipeline: Any, tmp_path: Path) -> None:
-    config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     with pytest.raises(textgen.ContractError, match="later tokens"):
         textgen.run(make_pipeline("bert", config=config), output=tmp_path / "run")
 
@@ -379,6 +431,8 @@ def test_weights_of_another_shape_are_refused(run: Any) -> None:
     tensors = model.tensors()
     name = next(iter(tensors))
     with pytest.raises(ValueError, match=f"{name} is missing; other is not known"):
-        model.load_tensors({**{k: v for k, v in tensors.items() if k != name}, "other": tensors[name]})
+        model.load_tensors(
+            {**{k: v for k, v in tensors.items() if k != name}, "other": tensors[name]}
+        )
     with pytest.raises(ValueError, match=f"{name} is float64"):
         model.load_tensors({**tensors, name: tensors[name].astype(np.float64)})

@@ -47,7 +47,9 @@ def test_round_trip(text: str) -> None:
     assert BPE.decode(ids) == text
     assert ids.ndim == 1
     assert ids.dtype.kind == "i"
-    assert list(ids) == BPE.tokenizer.encode(text).ids  # what the library itself gives for the whole text
+    assert (
+        list(ids) == BPE.tokenizer.encode(text).ids
+    )  # what the library itself gives for the whole text
 
 
 @given(st.lists(TEXTS, max_size=5))
@@ -97,7 +99,15 @@ def test_streams_give_whole_characters_that_join_to_the_text(ids: list[int], dat
 def test_a_stream_holds_back_part_of_a_character() -> None:
     tokenizer = fitted(min_frequency=10_000)  # bytes alone
     stream = tokenizer.incremental_decoder()
-    assert [stream.decode(np.array([i])) for i in tokenizer.encode("a🍵é")] == ["a", "", "", "", "🍵", "", "é"]
+    assert [stream.decode(np.array([i])) for i in tokenizer.encode("a🍵é")] == [
+        "a",
+        "",
+        "",
+        "",
+        "🍵",
+        "",
+        "é",
+    ]
     assert stream.decode(tokenizer.encode("🍵")[:2]) == ""
     assert stream.decode(np.array([], int), final=True) == "\N{REPLACEMENT CHARACTER}"
 
@@ -201,7 +211,9 @@ def test_documents_have_an_end_that_is_no_text() -> None:
         assert made.end_id == end
         assert end not in made.encode(named)
         assert made.decode(made.encode(named)) == named
-        assert made.decode(np.array([end])) == made.incremental_decoder().decode(np.array([end])) == ""
+        assert (
+            made.decode(np.array([end])) == made.incremental_decoder().decode(np.array([end])) == ""
+        )
     assert BPE.end_id is None
 
 
@@ -210,7 +222,11 @@ def test_documents_have_an_end_that_is_no_text() -> None:
     [
         (["<|endoftext|>"], None, "<|endoftext|>"),
         (["</s>", "<|im_end|>"], {"eos_token": {"content": "<|im_end|>"}}, "<|im_end|>"),
-        (["</s>", "<|im_end|>"], {"eos_token": "clock"}, "</s>"),  # a token that is not special does not end a text
+        (
+            ["</s>", "<|im_end|>"],
+            {"eos_token": "clock"},
+            "</s>",
+        ),  # a token that is not special does not end a text
         (["<|pad|>"], {}, None),
     ],
 )
@@ -238,11 +254,15 @@ def test_a_saved_tokenizer_ends_documents_with_its_own_token(
             assert made.end_id not in made.encode(named)
             assert made.decode(np.array([made.end_id])) == ""
     library = tokenizers.Tokenizer.from_str(json.dumps(state))
-    assert library.encode(TEXT).ids == own.encode(TEXT).ids  # whoever else reads it sees no difference
+    assert (
+        library.encode(TEXT).ids == own.encode(TEXT).ids
+    )  # whoever else reads it sees no difference
     assert loaded(tmp_path).end_id is None  # without documents
 
 
-def test_a_run_on_documents_with_a_saved_tokenizer_ends_its_texts(saved: Path, tmp_path: Path) -> None:
+def test_a_run_on_documents_with_a_saved_tokenizer_ends_its_texts(
+    saved: Path, tmp_path: Path
+) -> None:
     import tokenizers
 
     from textgen import load, run

@@ -20,6 +20,8 @@ def make_command(context: BuildContext) -> click.Command:
         from textgen_huggingface.export import export
 
         export(context, run, folder)
-        click.echo(f"textgen: wrote {folder}; AutoModelForCausalLM.from_pretrained opens it", err=True)
+        click.echo(
+            f"textgen: wrote {folder}; AutoModelForCausalLM.from_pretrained opens it", err=True
+        )
 
     return command

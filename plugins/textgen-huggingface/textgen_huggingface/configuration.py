@@ -15,7 +15,11 @@ _SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 def make_config(options: HuggingFaceConfig, context: BuildContext) -> Any:
     """A transformers.PreTrainedConfig for the tokenizer of `context`. Raises PipelineError."""
-    config = _new(options, context.vocab_size) if options.path is None else _loaded(options.path, context)
+    config = (
+        _new(options, context.vocab_size)
+        if options.path is None
+        else _loaded(options.path, context)
+    )
     for key, value in config.to_dict().items():
         if (
             "drop" in key
@@ -48,7 +52,9 @@ def context_length(config: Any) -> int | None:
 
 def scales_with_length(config: Any) -> bool:
     """Whether the rotation of positions depends on the longest row of a batch, so that rows are not independent."""
-    return any(f"'rope_type': '{kind}'" in str(config.to_dict()) for kind in ("dynamic", "longrope"))
+    return any(
+        f"'rope_type': '{kind}'" in str(config.to_dict()) for kind in ("dynamic", "longrope")
+    )
 
 
 def _new(options: HuggingFaceConfig, vocab_size: int) -> Any:
@@ -56,13 +62,26 @@ def _new(options: HuggingFaceConfig, vocab_size: int) -> Any:
 
     names = _causal_models()
     if options.architecture not in names:
-        raise _fault("architecture", "no causal language model of transformers", options.architecture, names)
+        raise _fault(
+            "architecture", "no causal language model of transformers", options.architecture, names
+        )
     if "vocab_size" in options.config:
-        raise PipelineError([Fault("model.config.vocab_size", "comes from the tokenizer, and cannot be set here")])
+        raise PipelineError(
+            [Fault("model.config.vocab_size", "comes from the tokenizer, and cannot be set here")]
+        )
     standard = AutoConfig.for_model(options.architecture)
     # transformers takes any keyword in silence, so that a misspelt one would train another model than was meant.
-    known = {*standard.to_dict(), *standard.attribute_map} - {"vocab_size", "transformers_version", "model_type"}
-    if faults := [f for key in options.config if key not in known for f in _unknown(f"config.{key}", key, known)]:
+    known = {*standard.to_dict(), *standard.attribute_map} - {
+        "vocab_size",
+        "transformers_version",
+        "model_type",
+    }
+    if faults := [
+        f
+        for key in options.config
+        if key not in known
+        for f in _unknown(f"config.{key}", key, known)
+    ]:
         raise PipelineError(faults)
     # The ids of special tokens that a config comes with belong to another vocabulary.
     values = {**{key: None for key in _SPECIAL if hasattr(standard, key)}, **options.config}
@@ -80,16 +99,29 @@ def _loaded(path: Path, context: BuildContext) -> Any:
         folder = context.folder  # the run directory has a copy, wherever the original is now
     if not folder.is_dir():
         raise PipelineError(
-            [Fault("model.path", f"there is no folder {folder}", "", "nothing is fetched from a network")]
+            [
+                Fault(
+                    "model.path",
+                    f"there is no folder {folder}",
+                    "",
+                    "nothing is fetched from a network",
+                )
+            ]
         )
     if not (folder / "config.json").is_file():
-        raise PipelineError([Fault("model.path", f"{folder} has no config.json, so it is no model of transformers")])
+        raise PipelineError(
+            [Fault("model.path", f"{folder} has no config.json, so it is no model of transformers")]
+        )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise PipelineError([Fault("model.path", f"{folder / 'config.json'} cannot be used: {error}")]) from error
+        raise PipelineError(
+            [Fault("model.path", f"{folder / 'config.json'} cannot be used: {error}")]
+        ) from error
     if config.model_type not in _causal_models():
-        raise PipelineError([Fault("model.path", f"{config.model_type} in {folder} is no causal language model")])
+        raise PipelineError(
+            [Fault("model.path", f"{config.model_type} in {folder} is no causal language model")]
+        )
     known = config.get_text_config(decoder=True).vocab_size
     if known < context.vocab_size:
         raise PipelineError(
@@ -116,7 +148,9 @@ def _fault(key: str, expected: str, given: str | None, known: Iterable[str]) -> 
     return PipelineError(_unknown(key, given or "", known, expected))
 
 
-def _unknown(key: str, given: str, known: Iterable[str], expected: str = "unknown key") -> list[Fault]:
+def _unknown(
+    key: str, given: str, known: Iterable[str], expected: str = "unknown key"
+) -> list[Fault]:
     near = difflib.get_close_matches(given, list(known), 1)
     hint = f"did you mean {near[0]!r}?" if near else ""
     return [Fault(f"model.{key}", expected, repr(given), hint)]

@@ -15,7 +15,9 @@ from torch.nn import functional
 from textgen.protocols import Array, Ids, Tensors
 from textgen_huggingface.cache import State, cache_parts, make_cache
 
-_TOLERANCE: Final = 1e-4  # of logits, relative to the largest; padding that is not masked changes them far more
+_TOLERANCE: Final = (
+    1e-4  # of logits, relative to the largest; padding that is not masked changes them far more
+)
 
 
 class Network(Protocol):
@@ -33,7 +35,12 @@ class Network(Protocol):
         ...
 
     def run(
-        self, tokens: Tensor, cache: Any = None, *, padding: Tensor | None = None, last_only: bool = False
+        self,
+        tokens: Tensor,
+        cache: Any = None,
+        *,
+        padding: Tensor | None = None,
+        last_only: bool = False,
     ) -> Tensor:
         """Logits after `tokens`."""
         ...
@@ -59,7 +66,9 @@ class HuggingFaceDecoder:
         self._tokens: npt.NDArray[np.int64] = np.empty((batch_size, 0), np.int64)
         self._lengths: npt.NDArray[np.int64] = np.zeros(batch_size, np.int64)
         self._cache: Any = None
-        self._last: Tensor | None = None  # None at the start and after a state was written, where rows have one length
+        self._last: Tensor | None = (
+            None  # None at the start and after a state was written, where rows have one length
+        )
 
     @property
     def batch_size(self) -> int:
@@ -223,15 +232,23 @@ class HuggingFaceRowDecoder(HuggingFaceDecoder):
         with self._inference():
             self._last = torch.cat([self._current(), other._current()])
             width = max(self._tokens.shape[1], other._tokens.shape[1])
-            parts = [decoder._padded_parts(width, self._parts() or other._parts()) for decoder in (self, other)]
-            self._tokens = np.concatenate([_pad(decoder._tokens, width) for decoder in (self, other)])
+            parts = [
+                decoder._padded_parts(width, self._parts() or other._parts())
+                for decoder in (self, other)
+            ]
+            self._tokens = np.concatenate(
+                [_pad(decoder._tokens, width) for decoder in (self, other)]
+            )
             self._lengths = np.concatenate([self._lengths, other._lengths])
             self._set_parts([torch.cat(both) for both in zip(*parts, strict=True)])
 
     def _padded_parts(self, width: int, like: State) -> list[Tensor]:
         """Keys and values with `width` columns; those of a decoder that was fed nothing are all padding."""
         if not (parts := self._parts()):
-            return [part.new_zeros(self.batch_size, part.shape[1], width, part.shape[3]) for part in like]
+            return [
+                part.new_zeros(self.batch_size, part.shape[1], width, part.shape[3])
+                for part in like
+            ]
         return [functional.pad(part, (0, 0, width - part.shape[2], 0)) for part in parts]
 
 
@@ -239,7 +256,10 @@ def can_pad(module: Network) -> bool:
     """Whether rows of different lengths give together what each gives alone: tried, since it depends on the code."""
     rows = [np.array([[0, 1, 2, 0, 1]]) % module.vocab_size, np.array([[1, 0]]) % module.vocab_size]
     feed = np.array([[1], [0]]) % module.vocab_size
-    alone, together = [HuggingFaceRowDecoder(module, 1) for _ in rows], HuggingFaceRowDecoder(module, 1)
+    alone, together = (
+        [HuggingFaceRowDecoder(module, 1) for _ in rows],
+        HuggingFaceRowDecoder(module, 1),
+    )
     short = HuggingFaceRowDecoder(module, 1)
     try:
         together.extend(rows[0])
@@ -249,8 +269,15 @@ def can_pad(module: Network) -> bool:
             decoder.extend(ids)
         for _ in range(2):
             given = torch.as_tensor(together.extend(feed))
-            expected = torch.cat([torch.as_tensor(decoder.extend(feed[i : i + 1])) for i, decoder in enumerate(alone)])
-            if not torch.allclose(given, expected, rtol=0, atol=_TOLERANCE * max(1.0, float(expected.abs().max()))):
+            expected = torch.cat(
+                [
+                    torch.as_tensor(decoder.extend(feed[i : i + 1]))
+                    for i, decoder in enumerate(alone)
+                ]
+            )
+            if not torch.allclose(
+                given, expected, rtol=0, atol=_TOLERANCE * max(1.0, float(expected.abs().max()))
+            ):
                 return False
     except Exception:  # code of other people, that may refuse masks in any way
         return False

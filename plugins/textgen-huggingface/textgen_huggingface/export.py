@@ -59,7 +59,9 @@ def export(context: BuildContext, run: Path, folder: Path) -> None:
         raise UsageError(f"{folder} is there already; choose a new folder")
     generator = Engine(context.plugins).load(run, device="cpu")
     if not isinstance(generator.model, HuggingFaceModel):
-        raise UsageError(f"{run} holds no model of type 'huggingface'; its weights are in {run / 'model.safetensors'}")
+        raise UsageError(
+            f"{run} holds no model of type 'huggingface'; its weights are in {run / 'model.safetensors'}"
+        )
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
@@ -79,11 +81,16 @@ def export(context: BuildContext, run: Path, folder: Path) -> None:
 
 def write_tokenizer_config(folder: Path, tokenizer: ByteLevelTokenizer, config: Any) -> None:
     """tokenizer_config.json, by which AutoTokenizer finds that tokenizer.json is all there is."""
-    values: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    values: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
     if (limit := context_length(config)) is not None:
         values["model_max_length"] = limit
     for name in ("bos_token", "eos_token", "pad_token"):
         index = getattr(config, f"{name}_id", None)
         if isinstance(index, int) and (token := tokenizer.tokenizer.id_to_token(index)) is not None:
             values[name] = token
-    (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(values, indent=2) + "\n", encoding="utf-8"
+    )

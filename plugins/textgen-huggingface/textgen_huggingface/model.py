@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from textgen import BuildContext, Fault, PipelineError, UsageError
 from textgen.protocols import Decoder, Tensors
 from textgen_huggingface.cache import State, cache_parts, make_cache
-from textgen_huggingface.configuration import context_length, draws_while_training, make_config, scales_with_length
+from textgen_huggingface.configuration import (
+    context_length,
+    draws_while_training,
+    make_config,
+    scales_with_length,
+)
 from textgen_huggingface.decoder import HuggingFaceDecoder, HuggingFaceRowDecoder, can_pad
 from textgen_huggingface.own_generator import OwnGenerator
 from textgen_huggingface.plugin import HuggingFaceConfig
@@ -25,7 +30,9 @@ def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel
     generator = torch.Generator().manual_seed(context.seed)
     loads = options.path is not None and context.training
     model = _load(options, config, generator) if loads else _make(config, generator)
-    made = HuggingFaceModel(model.to(context.device), context.vocab_size, _start(options, config, context))
+    made = HuggingFaceModel(
+        model.to(context.device), context.vocab_size, _start(options, config, context)
+    )
     made.set_dropout_seed(context.seed)
     return made
 
@@ -46,15 +53,23 @@ class HuggingFaceModel(nn.Module):
         self.model, self.vocab_size, self.start_tokens = model, vocab_size, start_tokens
         self.context_length = context_length(model.config)
         accepted = inspect.signature(model.forward).parameters
-        self._cache_argument = next((name for name in ("cache", "past_key_values") if name in accepted), None)
-        self._keeps_last, self._takes_positions = "logits_to_keep" in accepted, "position_ids" in accepted
+        self._cache_argument = next(
+            (name for name in ("cache", "past_key_values") if name in accepted), None
+        )
+        self._keeps_last, self._takes_positions = (
+            "logits_to_keep" in accepted,
+            "position_ids" in accepted,
+        )
         self._draws = draws_while_training(model.config)
         self._generator = torch.Generator(self.device).manual_seed(0)
         self._rows: tuple[int, int] | None = None
         self.caches = self._cache_argument is not None and not getattr(model, "_is_stateful", False)
         self._examine()
         self.pads = (
-            self.caches and "attention_mask" in accepted and not scales_with_length(model.config) and can_pad(self)
+            self.caches
+            and "attention_mask" in accepted
+            and not scales_with_length(model.config)
+            and can_pad(self)
         )
 
     @property
@@ -85,7 +100,12 @@ class HuggingFaceModel(nn.Module):
         return logits, cache_parts(cache)
 
     def run(
-        self, tokens: Tensor, cache: Any = None, *, padding: Tensor | None = None, last_only: bool = False
+        self,
+        tokens: Tensor,
+        cache: Any = None,
+        *,
+        padding: Tensor | None = None,
+        last_only: bool = False,
     ) -> Tensor:
         """Logits (B, T, V), or (B, 1, V) of the last token alone; `cache` takes in the keys and values.
 
@@ -108,7 +128,9 @@ class HuggingFaceModel(nn.Module):
                 logits = self.model(input_ids=tokens, **arguments).logits
         else:
             logits = self.model(input_ids=tokens, **arguments).logits
-        chosen: Tensor = logits[:, -1:, : self.vocab_size] if last_only else logits[..., : self.vocab_size]
+        chosen: Tensor = (
+            logits[:, -1:, : self.vocab_size] if last_only else logits[..., : self.vocab_size]
+        )
         return chosen.float()
 
     def set_dropout_seed(self, seed: int) -> None:
@@ -126,7 +148,9 @@ class HuggingFaceModel(nn.Module):
 
     def tensors(self) -> Tensors:
         """The weights by the names of transformers, tied ones once; on a CPU they share memory with the module."""
-        return {name: tensor.detach().cpu().numpy() for name, tensor in self._named_tensors().items()}
+        return {
+            name: tensor.detach().cpu().numpy() for name, tensor in self._named_tensors().items()
+        }
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Copy weights in. Raises ValueError where names, shapes or dtypes differ."""
@@ -141,7 +165,9 @@ class HuggingFaceModel(nn.Module):
                 )
         if differences:
             shown = "; ".join(differences[:5])
-            raise ValueError(shown + (f"; and {len(differences) - 5} more" if len(differences) > 5 else ""))
+            raise ValueError(
+                shown + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
+            )
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(torch.from_numpy(np.asarray(tensors[name], order="C")))
@@ -165,11 +191,14 @@ class HuggingFaceModel(nn.Module):
         tokens[1, -1] = self.vocab_size - 1
         cache = make_cache(()) if self.caches else None
         logits = self.run(tokens, cache)
-        if length == 2 and not torch.allclose(logits[0, 0], logits[1, 0], rtol=1e-4, atol=1e-5, equal_nan=True):
+        if length == 2 and not torch.allclose(
+            logits[0, 0], logits[1, 0], rtol=1e-4, atol=1e-5, equal_nan=True
+        ):
             raise ValueError("its logits depend on later tokens, so it is no causal language model")
         layers = getattr(cache, "layers", ())
         self.caches = bool(layers) and all(
-            type(layer).__name__ == "DynamicLayer" and layer.get_seq_length() == length for layer in layers
+            type(layer).__name__ == "DynamicLayer" and layer.get_seq_length() == length
+            for layer in layers
         )
 
 
@@ -192,7 +221,12 @@ def _load(options: HuggingFaceConfig, config: Any, generator: torch.Generator) -
     assert options.path is not None
     if not any(options.path.glob("model*.safetensors*")):
         raise PipelineError(
-            [Fault("model.path", f"{options.path} has no model.safetensors; weights in pickled files are not read")]
+            [
+                Fault(
+                    "model.path",
+                    f"{options.path} has no model.safetensors; weights in pickled files are not read",
+                )
+            ]
         )
     loaded: Any  # typed as the model alone
     try:
@@ -208,11 +242,17 @@ def _load(options: HuggingFaceConfig, config: Any, generator: torch.Generator) -
                 output_loading_info=True,
             )
     except Exception as error:
-        raise PipelineError([Fault("model.path", f"{options.path} cannot be loaded: {error}")]) from error
+        raise PipelineError(
+            [Fault("model.path", f"{options.path} cannot be loaded: {error}")]
+        ) from error
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # which transformers has made up
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise PipelineError([Fault("model.path", f"{options.path} cannot be loaded: its weights lack {shown}")])
+        shown = ", ".join(missing[:3]) + (
+            f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        )
+        raise PipelineError(
+            [Fault("model.path", f"{options.path} cannot be loaded: its weights lack {shown}")]
+        )
     return model
 
 

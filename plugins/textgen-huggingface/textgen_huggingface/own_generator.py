@@ -20,11 +20,15 @@ class OwnGenerator(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for a tensor with as many rows is then drawn for the batch, so that it does not depend on who computes what
     """
 
-    def __init__(self, generator: torch.Generator, rows: tuple[int, int, int] | None = None) -> None:
+    def __init__(
+        self, generator: torch.Generator, rows: tuple[int, int, int] | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.generator, self.rows = generator, rows
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
         kwargs = dict(kwargs or {})
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
@@ -35,7 +39,9 @@ class OwnGenerator(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **{**kwargs, "generator": self.generator})
         if func is torch.ops.aten.native_dropout.default:
             return self._dropout(*args, **kwargs)
-        overload = "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
+        overload = (
+            "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
+        )
         if overload in func.overloadpacket.overloads():
             return getattr(func.overloadpacket, overload)(*args, **kwargs, generator=self.generator)
         given = {**dict(zip(arguments, args, strict=False)), **kwargs}

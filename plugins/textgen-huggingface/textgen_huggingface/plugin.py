@@ -25,16 +25,24 @@ class HuggingFaceConfig:
     fetched from a network, only safetensors are read, and no code of a folder is run. Weights are float32.
     """
 
-    architecture: str | None = option(None, help='the model type as transformers names it, such as "gpt2" or "llama"')
-    config: dict[str, Any] = option(
-        attrs.Factory(dict), help="values of the architecture's config, such as n_layer; its own defaults for the rest"
+    architecture: str | None = option(
+        None, help='the model type as transformers names it, such as "gpt2" or "llama"'
     )
-    path: Path | None = option(None, help="a folder with config.json and model.safetensors, in place of architecture")
+    config: dict[str, Any] = option(
+        attrs.Factory(dict),
+        help="values of the architecture's config, such as n_layer; its own defaults for the rest",
+    )
+    path: Path | None = option(
+        None, help="a folder with config.json and model.safetensors, in place of architecture"
+    )
     dropout: float = option(
-        0.0, help="every dropout of the architecture, unless config sets it apart", validator=and_(ge(0), lt(1))
+        0.0,
+        help="every dropout of the architecture, unless config sets it apart",
+        validator=and_(ge(0), lt(1)),
     )
     start_text: str = option(
-        "\n", help="what an empty prompt stands for, in models that were not loaded with a beginning-of-text token"
+        "\n",
+        help="what an empty prompt stands for, in models that were not loaded with a beginning-of-text token",
     )
 
     def __attrs_post_init__(self) -> None:
@@ -48,13 +56,20 @@ class HuggingFaceConfig:
 
         Raises PipelineError where there is no folder.
         """
-        options = {key: value for key, value in attrs.asdict(self).items() if value is not None and key != "path"}
+        options = {
+            key: value
+            for key, value in attrs.asdict(self).items()
+            if value is not None and key != "path"
+        }
         if self.path is None:
             return options
         if not self.path.is_dir():
             raise PipelineError([_absent("model.path", f"folder {self.path}")])
         files = [self.path / "config.json", *sorted(self.path.glob("model*.safetensors*"))]
-        return {**options, "files": {file.name: _checksum(file) for file in files if file.is_file()}}
+        return {
+            **options,
+            "files": {file.name: _checksum(file) for file in files if file.is_file()},
+        }
 
 
 @attrs.frozen
@@ -66,8 +81,12 @@ class BPEConfig:
     corpus consists of documents; it comes on top of `vocab_size`.
     """
 
-    vocab_size: int = option(2048, help="tokens to learn at most, the 256 bytes included", validator=ge(256))
-    min_frequency: int = option(2, help="pairs seen less often in the corpus are not merged", validator=ge(1))
+    vocab_size: int = option(
+        2048, help="tokens to learn at most, the 256 bytes included", validator=ge(256)
+    )
+    min_frequency: int = option(
+        2, help="pairs seen less often in the corpus are not merged", validator=ge(1)
+    )
     lower_case: bool = option(False, help="turn capitals into small letters")
     unicode_form: Literal["none", "NFC", "NFD", "NFKC", "NFKD"] = option(
         "none", help="Unicode normalisation form, so that what looks alike is spelt alike"

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_LOCK: Final = threading.Lock()  # the settings are of the whole process, and each block puts back what it found
+_LOCK: Final = (
+    threading.Lock()
+)  # the settings are of the whole process, and each block puts back what it found
 
 
 @contextmanager

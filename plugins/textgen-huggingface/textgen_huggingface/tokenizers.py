@@ -21,7 +21,9 @@ from textgen_huggingface.plugin import BPEConfig
 _END: Final = "<|endoftext|>"
 _ENDS: Final = (_END, "<|end_of_text|>", "</s>", "<eos>")
 _AS_IT_IS: Final = [{"Sequence": {"id": "A", "type_id": 0}}]
-_SEGMENT: Final = 1 << 16  # characters encoded at once, and the longest stretch without a space that stays whole
+_SEGMENT: Final = (
+    1 << 16
+)  # characters encoded at once, and the longest stretch without a space that stays whole
 
 
 @attrs.define(eq=False)
@@ -69,7 +71,9 @@ class ByteLevelTokenizer:
                 ends = ends or piece is DOCUMENT_END
                 yield piece
 
-        tokenizer = self.learn(segment for document in split_documents(noted()) for segment in _segments(document))
+        tokenizer = self.learn(
+            segment for document in split_documents(noted()) for segment in _segments(document)
+        )
         end = self.find_end(tokenizer) if ends else ""
         if end:
             _note_end(tokenizer, end)
@@ -162,7 +166,9 @@ def from_folder(file: Path) -> ByteLevelTokenizer:
 
 def _own_end(tokenizer: Any, file: Path) -> str:
     """The special token that ends a text: what tokenizer_config.json says, else one of the usual names; "" if none."""
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    special = {
+        token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special
+    }
     with contextlib.suppress(OSError, ValueError, AttributeError):
         named = json.loads(file.with_name("tokenizer_config.json").read_bytes()).get("eos_token")
         named = named.get("content") if isinstance(named, dict) else named
@@ -194,7 +200,9 @@ def _train(config: BPEConfig, pieces: Iterable[str]) -> Any:
     from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer: Any = tokenizers.Tokenizer(models.BPE())
-    steps: list[Any] = [] if config.unicode_form == "none" else [getattr(normalizers, config.unicode_form)()]
+    steps: list[Any] = (
+        [] if config.unicode_form == "none" else [getattr(normalizers, config.unicode_form)()]
+    )
     steps += [normalizers.Lowercase()] if config.lower_case else []
     if steps:
         tokenizer.normalizer = normalizers.Sequence(steps)
@@ -281,7 +289,9 @@ def _byte_values() -> dict[str, int]:
     """The byte that each character of a byte-level token stands for: printable ones for themselves (GPT-2)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | {
+        chr(256 + i): byte for i, byte in enumerate(others)
+    }
 
 
 _BYTES: Final = _byte_values()
@@ -290,4 +300,6 @@ _BYTES: Final = _byte_values()
 def _token_bytes(token: str) -> bytes:
     """The bytes of a token; one that was added stands for its own text."""
     values = [_BYTES.get(character) for character in token]
-    return token.encode() if None in values else bytes(value for value in values if value is not None)
+    return (
+        token.encode() if None in values else bytes(value for value in values if value is not None)
+    )

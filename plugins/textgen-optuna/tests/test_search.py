@@ -37,7 +37,9 @@ pause = [0.0, 0.001]
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "text.txt").write_text("the clock of the hall struck the hour, and the time traveller smiled.\n" * 8)
+    (tmp_path / "text.txt").write_text(
+        "the clock of the hall struck the hour, and the time traveller smiled.\n" * 8
+    )
     (tmp_path / "p.toml").write_text(PIPELINE)
     (tmp_path / "space.toml").write_text(SPACE)
     return tmp_path
@@ -45,8 +47,19 @@ def folder(tmp_path):
 
 def start(folder, *arguments):
     plugins = ["--plugin", str(PLUGIN), "--plugin", str(WIDE)]
-    command = [sys.executable, "-m", "textgen", *plugins, "optuna", "p.toml", "space.toml", *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "textgen",
+        *plugins,
+        "optuna",
+        "p.toml",
+        "space.toml",
+        *arguments,
+    ]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def search(folder, *arguments):
@@ -79,7 +92,12 @@ def test_a_space_is_read_and_faults_are_said_at_once(tmp_path):
         path.write_text(text)
         with pytest.raises(textgen.UsageError):
             read_space(str(path))
-    assert [toml(value) for value in (1e-05, True, 'a"b', ["x", 1])] == ["1e-05", "true", '"a\\"b"', '["x", 1]']
+    assert [toml(value) for value in (1e-05, True, 'a"b', ["x", 1])] == [
+        "1e-05",
+        "true",
+        '"a\\"b"',
+        '["x", 1]',
+    ]
 
 
 def test_a_search_finds_the_best_and_says_how_to_run_it(folder):
@@ -91,7 +109,9 @@ def test_a_search_finds_the_best_and_says_how_to_run_it(folder):
     best = trials[0]
     assert best["status"] == "finished"
     assert best["loss"] == min(trial["loss"] for trial in trials if trial["status"] == "finished")
-    assert len({json.dumps(trial["settings"]) for trial in trials}) == 12, "each suggestion is another"
+    assert len({json.dumps(trial["settings"]) for trial in trials}) == 12, (
+        "each suggestion is another"
+    )
     pruned = [trial for trial in trials if trial["status"] == "pruned"]
     assert pruned
     for trial in pruned:
@@ -114,7 +134,9 @@ def test_a_search_finds_the_best_and_says_how_to_run_it(folder):
         0,
         ["trial", "model.added", "trainer.times", "trainer.pause", "loss", "evaluations", "status"],
     )
-    assert len((folder / "steps.log").read_text().splitlines()) == sum(trial["evaluations"] for trial in trials)
+    assert len((folder / "steps.log").read_text().splitlines()) == sum(
+        trial["evaluations"] for trial in trials
+    )
 
 
 def test_killed_searches_resume_and_suggest_the_same(folder, tmp_path_factory):
@@ -132,7 +154,9 @@ def test_killed_searches_resume_and_suggest_the_same(folder, tmp_path_factory):
         process.send_signal(stop)
         _, said = process.communicate(timeout=60)
         assert process.returncode == (-9 if stop == signal.SIGKILL else 130), said
-    code, again, err = search(folder, "--trials", "4", "--json", "--no-pruning", "--output", "broken")
+    code, again, err = search(
+        folder, "--trials", "4", "--json", "--no-pruning", "--output", "broken"
+    )
     assert code == 0, err
 
     def figures(text):
@@ -151,7 +175,8 @@ def test_two_processes_share_a_study(folder):
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     trials = max(
-        (json.loads(out)["trials"] for out, _ in outputs), key=lambda t: sum(r["status"] == "finished" for r in t)
+        (json.loads(out)["trials"] for out, _ in outputs),
+        key=lambda t: sum(r["status"] == "finished" for r in t),
     )
     assert sorted(trial["name"] for trial in trials) == [f"trial-{n:04d}" for n in range(6)]
     assert len((folder / "steps.log").read_text().splitlines()) == 36, "no trial was done twice"
@@ -159,8 +184,12 @@ def test_two_processes_share_a_study(folder):
 
 
 def test_a_trial_that_fails_is_reported_and_does_not_end_the_search(folder):
-    (folder / "space.toml").write_text("[trainer]\nfails_at = [2, 99]\ntimes = {low = 1, high = 99}\n")
-    code, out, err = search(folder, "--trials", "4", "--json", "--sampler", "random", "--no-pruning")
+    (folder / "space.toml").write_text(
+        "[trainer]\nfails_at = [2, 99]\ntimes = {low = 1, high = 99}\n"
+    )
+    code, out, err = search(
+        folder, "--trials", "4", "--json", "--sampler", "random", "--no-pruning"
+    )
     assert code == 1
     statuses = [trial["status"] for trial in json.loads(out)["trials"]]
     assert sorted(set(statuses)) == ["failed", "finished"]
@@ -169,7 +198,9 @@ def test_a_trial_that_fails_is_reported_and_does_not_end_the_search(folder):
 
 
 def test_what_cannot_be_searched_is_refused_before_anything_starts(folder):
-    (folder / "space.toml").write_text("[trainer]\nsteps = [1, 2]\ntims = [1, 2]\n[model]\nadded = ['x', 'y']\n")
+    (folder / "space.toml").write_text(
+        "[trainer]\nsteps = [1, 2]\ntims = [1, 2]\n[model]\nadded = ['x', 'y']\n"
+    )
     code, _, err = search(folder)
     assert code == 2
     assert "trainer.tims: unknown key" in err
@@ -195,14 +226,18 @@ def test_the_pipeline_and_the_space_of_this_package_go_together():
 
     package = Path(__file__).parents[1]
     space = read_space(str(package / "space.toml"))
-    search = Search(engine=textgen.Engine(), pipeline=str(package / "pipeline.toml"), space=space, folder=Path())
+    search = Search(
+        engine=textgen.Engine(), pipeline=str(package / "pipeline.toml"), space=space, folder=Path()
+    )
     assert search.check().name == "pipeline"
     assert os.fspath(search.folder) == "."
 
 
 def test_a_search_of_tokenizers_goes_by_bits_per_character(folder):
     """By the loss, in nats per token, four tokens for each character would look better."""
-    (folder / "space.toml").write_text('tokenizer.type = ["char", "wide"]\nmodel.added = [0.01, 1.0]\n')
+    (folder / "space.toml").write_text(
+        'tokenizer.type = ["char", "wide"]\nmodel.added = [0.01, 1.0]\n'
+    )
     arguments = ("--trials", "12", "--sampler", "random")
     code, out, err = search(folder, *arguments, "--json")
     assert code == 0, err
@@ -217,7 +252,10 @@ def test_a_search_of_tokenizers_goes_by_bits_per_character(folder):
     for trial in finished:
         summary = textgen.summarize(folder / "runs/p-optuna" / trial["name"])
         (row,) = [row for row in summary.metrics() if row["step"] == summary.best_step]
-        assert (trial["loss"], trial["bits_per_character"]) == (summary.best_loss, row["bits_per_character"])
+        assert (trial["loss"], trial["bits_per_character"]) == (
+            summary.best_loss,
+            row["bits_per_character"],
+        )
     pruned = [trial for trial in found["trials"] if trial["status"] == "pruned"]
     for trial in pruned:
         assert trial["settings"]["tokenizer.type"] == "wide"

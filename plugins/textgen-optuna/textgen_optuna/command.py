@@ -25,15 +25,31 @@ _PARAMETERS: list[click.Parameter] = [
     click.Argument(["pipeline"], type=click.Path()),
     click.Argument(["space"], type=click.Path()),
     click.Option(
-        ["--trials"], default=20, show_default=True, type=click.IntRange(1), help="How many, in all, with earlier ones."
+        ["--trials"],
+        default=20,
+        show_default=True,
+        type=click.IntRange(1),
+        help="How many, in all, with earlier ones.",
     ),
-    click.Option(["--seed"], default=0, show_default=True, type=click.IntRange(0), help="Of the suggestions."),
     click.Option(
-        ["--sampler"], default="tpe", show_default=True, type=click.Choice(["tpe", "random"]), help="Who suggests."
+        ["--seed"], default=0, show_default=True, type=click.IntRange(0), help="Of the suggestions."
     ),
-    click.Option(["--pruning/--no-pruning"], default=True, help="End trials early that will hardly be the best."),
     click.Option(
-        ["--output", "-o"], metavar="DIR", help="The folder of runs and study; runs/NAME-optuna if not given."
+        ["--sampler"],
+        default="tpe",
+        show_default=True,
+        type=click.Choice(["tpe", "random"]),
+        help="Who suggests.",
+    ),
+    click.Option(
+        ["--pruning/--no-pruning"],
+        default=True,
+        help="End trials early that will hardly be the best.",
+    ),
+    click.Option(
+        ["--output", "-o"],
+        metavar="DIR",
+        help="The folder of runs and study; runs/NAME-optuna if not given.",
     ),
     click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
     click.Option(["--quiet", "-q"], is_flag=True, help="No progress."),
@@ -42,11 +58,23 @@ _PARAMETERS: list[click.Parameter] = [
 
 def make_command(context: BuildContext) -> click.Command:
     """The command, for the plugins of this engine."""
-    return click.Command("optuna", params=_PARAMETERS, callback=partial(_search, context), help=inspect.getdoc(_search))
+    return click.Command(
+        "optuna",
+        params=_PARAMETERS,
+        callback=partial(_search, context),
+        help=inspect.getdoc(_search),
+    )
 
 
 def _search(
-    built: BuildContext, /, pipeline: str, space: str, trials: int, as_json: bool, quiet: bool, **options: Any
+    built: BuildContext,
+    /,
+    pipeline: str,
+    space: str,
+    trials: int,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Search for the settings of a pipeline that give the lowest loss, with Optuna.
 
@@ -107,7 +135,9 @@ def _prepared(
     if output is None:
         search = attrs.evolve(search, folder=Path("runs", f"{name}-optuna"))
     if (search.folder / "run.json").exists():
-        raise UsageError(f"{search.folder} is a run directory; give another --output", argument="output")
+        raise UsageError(
+            f"{search.folder} is a run directory; give another --output", argument="output"
+        )
     return search
 
 
@@ -117,7 +147,9 @@ def _tell(result: TrialResult, number: int, trials: int, *, quiet: bool) -> None
         return
     settings = ", ".join(f"{key}={_short(value)}" for key, value in result.settings.items())
     figure = "" if result.figure is None else f" {result.figure:.4f}"
-    click.echo(f"textgen: trial {number} of {trials}: {settings}: {result.status}{figure}", err=True)
+    click.echo(
+        f"textgen: trial {number} of {trials}: {settings}: {result.status}{figure}", err=True
+    )
 
 
 def _report(search: Search, results: Sequence[TrialResult], *, as_json: bool) -> None:
@@ -131,20 +163,30 @@ def _report(search: Search, results: Sequence[TrialResult], *, as_json: bool) ->
         click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
     else:
         keys = [dimension.key for dimension in search.space]
-        table = [["trial", *keys, "bits/char" if search.in_bits else "loss", "evaluations", "status"]]
+        table = [
+            ["trial", *keys, "bits/char" if search.in_bits else "loss", "evaluations", "status"]
+        ]
         for result in results:
             figure = "-" if result.figure is None else f"{result.figure:.4f}"
             values = [_short(result.settings.get(key, "-")) for key in keys]
             table.append([result.name, *values, figure, str(result.evaluations), result.status])
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         for row in table:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            click.echo(
+                "  ".join(
+                    cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+                ).rstrip()
+            )
         if command is not None:
             click.echo(f"\nthe best, which is there already:\n{command}")
-    if search.in_bits and (partial := [result for result in results if result.unknown_share > _MANY_UNKNOWN]):
+    if search.in_bits and (
+        partial := [result for result in results if result.unknown_share > _MANY_UNKNOWN]
+    ):
         shares = ", ".join(f"{result.unknown_share:.0%} in {result.name}" for result in partial)
         cause = f"some tokens stand for text outside the vocabulary ({shares}), whose spelling costs no bits"
-        click.echo(f"textgen: note: {cause}: these trials cannot be compared with the others", err=True)
+        click.echo(
+            f"textgen: note: {cause}: these trials cannot be compared with the others", err=True
+        )
     for result in failed:
         click.echo(f"textgen: error: {result.name}: {result.error}", err=True)
     if failed:
@@ -156,7 +198,9 @@ def _command(search: Search, best: TrialResult) -> str:
     from textgen_optuna.space import toml
 
     words = ["textgen", "run", search.pipeline]
-    words += [word for key, value in best.settings.items() for word in ("--set", f"{key}={toml(value)}")]
+    words += [
+        word for key, value in best.settings.items() for word in ("--set", f"{key}={toml(value)}")
+    ]
     return shlex.join([*words, "--output", str(search.folder / best.name)])
 
 

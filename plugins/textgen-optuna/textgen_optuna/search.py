@@ -35,7 +35,13 @@ _LOCKS: Final = ".locks"
 _NAME: Final = "textgen"
 _STUDY: Final = "study"
 _WARM_UP: Final = 2  # the first evaluation at which a trial may be pruned
-_SAME: Final = ("seed", "tokenizer", "data", "model", "trainer")  # what trials share, but for what is searched
+_SAME: Final = (
+    "seed",
+    "tokenizer",
+    "data",
+    "model",
+    "trainer",
+)  # what trials share, but for what is searched
 _DIRECTORY: Final = "directory"
 
 SamplerName: TypeAlias = Literal["tpe", "random"]
@@ -82,13 +88,17 @@ class Pruning:
     def observe(self, event: Event) -> Stop | None:
         """Report, and ask for the end."""
         if isinstance(event, RunStarted | RunSkipped):
-            self._seen[0] = event.evaluations if isinstance(event, RunStarted) else len(self.earlier)
+            self._seen[0] = (
+                event.evaluations if isinstance(event, RunStarted) else len(self.earlier)
+            )
             for number, loss in sorted(self.earlier.items()):
                 if number <= self._seen[0]:
                     self.trial.report(loss, number)
         elif isinstance(event, Evaluation) and event.validation_loss is not None:
             self._seen[0] += 1
-            self.trial.report(event.bits_per_character if self.in_bits else event.validation_loss, self._seen[0])
+            self.trial.report(
+                event.bits_per_character if self.in_bits else event.validation_loss, self._seen[0]
+            )
             if self.trial.should_prune():
                 better = "fewer bits per character" if self.in_bits else "a lower loss"
                 return Stop(f"others had {better} at evaluation {self._seen[0]}")
@@ -111,7 +121,9 @@ class Search:
     @property
     def in_bits(self) -> bool:
         """Whether it goes by bits per character, since trials have other tokens, whose losses cannot be compared."""
-        return any(dimension.key.partition(".")[0].strip() == "tokenizer" for dimension in self.space)
+        return any(
+            dimension.key.partition(".")[0].strip() == "tokenizer" for dimension in self.space
+        )
 
     def check(self) -> Pipeline:
         """Check the pipeline at the corners of the space. Raises PipelineError with every fault."""
@@ -127,7 +139,9 @@ class Search:
         if faults:
             raise PipelineError(list(faults), self.pipeline)
         if made[0].data.validation_fraction == 0 and not made[0].data.validation_windows:
-            raise UsageError("nothing is held out, and the loss of the held-out text is what is searched by")
+            raise UsageError(
+                "nothing is held out, and the loss of the held-out text is what is searched by"
+            )
         return made[0]
 
     def run(self, number: int, tell: Callable[[TrialResult, int], None]) -> None:
@@ -148,10 +162,15 @@ class Search:
     def results(self) -> list[TrialResult]:
         """What the study knows of each trial, the best first."""
         study = optuna.load_study(study_name=_NAME, storage=self._storage())
-        by_name = {_name_of(trial): trial for trial in study.get_trials(deepcopy=False)}  # the last attempt at each
+        by_name = {
+            _name_of(trial): trial for trial in study.get_trials(deepcopy=False)
+        }  # the last attempt at each
         found = [self._result(trial) for trial in by_name.values()]
         order = ("finished", "pruned", "unfinished", "failed")
-        return sorted(found, key=lambda result: (order.index(result.status), result.figure is None, result.figure))
+        return sorted(
+            found,
+            key=lambda result: (order.index(result.status), result.figure is None, result.figure),
+        )
 
     def _study(self, pipeline: Pipeline) -> optuna.Study:
         study = optuna.create_study(
@@ -180,7 +199,9 @@ class Search:
         backend = JournalFileBackend(str(self.folder / JOURNAL), _JournalLock(self._lock(JOURNAL)))
         return optuna.storages.JournalStorage(backend)
 
-    def _next(self, study: optuna.Study, number: int) -> tuple[optuna.Trial, str, filelock.BaseFileLock] | None:
+    def _next(
+        self, study: optuna.Study, number: int
+    ) -> tuple[optuna.Trial, str, filelock.BaseFileLock] | None:
         """A trial to run, its name, and a lock that says that it is being run; None if there are enough of them."""
         with self._locked(_STUDY):
             self._recover(study)
@@ -215,7 +236,9 @@ class Search:
         digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
         seed = int.from_bytes(digest[:4], "little")
         return (
-            optuna.samplers.TPESampler(seed=seed) if self.sampler == "tpe" else optuna.samplers.RandomSampler(seed=seed)
+            optuna.samplers.TPESampler(seed=seed)
+            if self.sampler == "tpe"
+            else optuna.samplers.RandomSampler(seed=seed)
         )
 
     def _run_trial(self, study: optuna.Study, trial: optuna.Trial, name: str) -> TrialResult:
@@ -224,7 +247,9 @@ class Search:
         observer = Pruning(trial, _reported(study, name), self.in_bits)
         path = self.folder / name
         try:
-            run = self.engine.run(self.pipeline, settings, output=path, observers=[observer], cancelled=self.cancelled)
+            run = self.engine.run(
+                self.pipeline, settings, output=path, observers=[observer], cancelled=self.cancelled
+            )
             run.generator.close()
         except Interrupted:
             raise
@@ -236,10 +261,16 @@ class Search:
         if stopped.get("by") == Pruning.__name__:
             return self._result(study.tell(trial, state=TrialState.PRUNED))
         if (figure := self._figure(summary)) is None:
-            what = "bits per character in metrics.jsonl, which the observer metrics writes" if self.in_bits else "loss"
+            what = (
+                "bits per character in metrics.jsonl, which the observer metrics writes"
+                if self.in_bits
+                else "loss"
+            )
             raise RunError(f"the run in {path} has no {what}", path)
         trial.set_user_attr("loss", summary.best_loss)
-        trial.set_user_attr("unknown_share", (summary.record.get("data") or {}).get("unknown_share") or 0.0)
+        trial.set_user_attr(
+            "unknown_share", (summary.record.get("data") or {}).get("unknown_share") or 0.0
+        )
         return self._result(study.tell(trial, figure))
 
     def _figure(self, summary: RunSummary) -> float | None:
@@ -247,12 +278,22 @@ class Search:
         if not self.in_bits:
             return summary.best_loss
         best = (row for row in summary.metrics() if row["step"] == summary.best_step)
-        return next((float(row["bits_per_character"]) for row in best if "bits_per_character" in row), None)
+        return next(
+            (float(row["bits_per_character"]) for row in best if "bits_per_character" in row), None
+        )
 
     def _result(self, trial: FrozenTrial) -> TrialResult:
-        statuses = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        statuses = {
+            TrialState.COMPLETE: "finished",
+            TrialState.PRUNED: "pruned",
+            TrialState.FAIL: "failed",
+        }
         reported = trial.intermediate_values
-        figure = trial.value if trial.state == TrialState.COMPLETE else min(reported.values(), default=None)
+        figure = (
+            trial.value
+            if trial.state == TrialState.COMPLETE
+            else min(reported.values(), default=None)
+        )
         return TrialResult(
             name=_name_of(trial),
             settings=trial.user_attrs.get("settings", dict(trial.params)),
@@ -301,5 +342,8 @@ def _reported(study: optuna.Study, name: str) -> dict[int, float]:
     """What earlier attempts at a trial have reported."""
     trials = study.get_trials(deepcopy=False)
     return {
-        step: loss for trial in trials if _name_of(trial) == name for step, loss in trial.intermediate_values.items()
+        step: loss
+        for trial in trials
+        if _name_of(trial) == name
+        for step, loss in trial.intermediate_values.items()
     }

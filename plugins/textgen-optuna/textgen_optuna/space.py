@@ -44,7 +44,9 @@ class Range:
     def suggest(self, trial: optuna.Trial) -> Any:
         """A value for a trial."""
         if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(self.key, self.low, self.high, step=int(self.step or 1), log=self.log)
+            return trial.suggest_int(
+                self.key, self.low, self.high, step=int(self.step or 1), log=self.log
+            )
         return trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log)
 
 
@@ -74,14 +76,23 @@ def read_space(path: str) -> list[Dimension]:
     try:
         tables = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}", argument="space") from error
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror or error}", argument="space"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}", argument="space") from error
     faults: list[Fault] = []
-    dimensions = [made for key, value in _leaves(tables) if (made := _dimension(key, value, faults)) is not None]
+    dimensions = [
+        made
+        for key, value in _leaves(tables)
+        if (made := _dimension(key, value, faults)) is not None
+    ]
     if not tables:
         faults.append(
-            Fault("", "the search space is empty; it names keys of the pipeline, each with a range or a list")
+            Fault(
+                "",
+                "the search space is empty; it names keys of the pipeline, each with a range or a list",
+            )
         )
     if faults:
         raise UsageError(faults=faults, source=path)
@@ -133,7 +144,9 @@ def _wrong_range(table: dict[str, Any]) -> str:
     if unknown := [name for name in table if name not in _RANGE_KEYS]:
         return f"a range has the keys low, high, step and log, not {', '.join(unknown)}"
     low, high, step, log = (table.get(name) for name in _RANGE_KEYS)
-    if not (isinstance(low, int | float) and isinstance(high, int | float)) or not math.isfinite(low - high):
+    if not (isinstance(low, int | float) and isinstance(high, int | float)) or not math.isfinite(
+        low - high
+    ):
         return "low and high must be numbers"
     if low >= high:
         return "low must be below high"

@@ -13,7 +13,9 @@ from textgen import BuildContext, CorpusError
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 numbers = st.lists(finite, min_size=1, max_size=60)
-configs = st.builds(BinsConfig, bins=st.integers(1, 40), spacing=st.sampled_from(["uniform", "quantile"]))
+configs = st.builds(
+    BinsConfig, bins=st.integers(1, 40), spacing=st.sampled_from(["uniform", "quantile"])
+)
 
 
 def make(config, tmp_path="."):
@@ -68,7 +70,9 @@ def test_stream_gives_the_text_of_decode(config, values, data):
     ids = tokenizer.encode(text_of(values))
     cut = data.draw(st.integers(0, len(ids)))
     decoder = tokenizer.incremental_decoder()
-    text = decoder.decode(ids[:cut]) + decoder.decode(ids[cut:]) + decoder.decode(ids[:0], final=True)
+    text = (
+        decoder.decode(ids[:cut]) + decoder.decode(ids[cut:]) + decoder.decode(ids[:0], final=True)
+    )
     assert text == tokenizer.decode(ids)
 
 
@@ -77,7 +81,9 @@ def test_json_brings_the_same_bins_back(config, values):
     tokenizer = fitted(config, values)
     again = make(config).from_dict(json.loads(json.dumps(tokenizer.to_dict(), allow_nan=False)))
     assert again.to_dict() == tokenizer.to_dict()
-    assert again.decode(np.arange(again.vocab_size)) == tokenizer.decode(np.arange(tokenizer.vocab_size))
+    assert again.decode(np.arange(again.vocab_size)) == tokenizer.decode(
+        np.arange(tokenizer.vocab_size)
+    )
 
 
 def test_uniform_bins_are_of_one_width_and_decode_to_their_middle():
@@ -91,7 +97,9 @@ def test_bins_between_neighbouring_floats_decode_to_numbers_of_their_own():
     first = math.nextafter(1, 2)
     second = math.nextafter(first, 2)
     tokenizer = fitted(BinsConfig(bins=2), [first, math.nextafter(second, 2)])
-    assert tokenizer.centres[0] == first  # the middle of `first` and `second` is rounded to `second`
+    assert (
+        tokenizer.centres[0] == first
+    )  # the middle of `first` and `second` is rounded to `second`
     assert tokenizer.encode(tokenizer.decode(np.arange(2))).tolist() == [0, 1]
 
 
@@ -111,7 +119,9 @@ def test_quantile_bins_hold_equally_many_numbers():
 def test_equal_numbers_share_a_bin():
     for spacing in ("uniform", "quantile"):
         assert fitted(BinsConfig(bins=9, spacing=spacing), [3.5] * 20).vocab_size == 1
-    assert fitted(BinsConfig(bins=9, spacing="quantile"), [1.0] * 50 + [2.0] * 50).centres.tolist() == [1.0, 2.0]
+    assert fitted(
+        BinsConfig(bins=9, spacing="quantile"), [1.0] * 50 + [2.0] * 50
+    ).centres.tolist() == [1.0, 2.0]
 
 
 def test_a_series_larger_than_the_sample_still_gives_its_range_and_quantiles():
@@ -121,7 +131,9 @@ def test_a_series_larger_than_the_sample_still_gives_its_range_and_quantiles():
     assert tokenizer.edges == pytest.approx([325_000, 650_000, 975_000], rel=0.01)
 
 
-@pytest.mark.parametrize("wrong", ["nan", "inf", "-Infinity", "1e400", "abc", "1,5", "1_000", "0x10", "1 2"])
+@pytest.mark.parametrize(
+    "wrong", ["nan", "inf", "-Infinity", "1e400", "abc", "1,5", "1_000", "0x10", "1 2"]
+)
 def test_what_is_no_finite_number_is_an_error_with_its_line(wrong):
     tokenizer = fitted(BinsConfig(), [0.0, 1.0])
     for pieces in (

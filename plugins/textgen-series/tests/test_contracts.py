@@ -15,20 +15,34 @@ PUBLIC = {"textgen", "textgen.protocols"}
 def test_all_three_keep_their_contracts():
     outcomes = check_plugin(textgen_series)
     skipped = {outcome.reason for outcome in outcomes if outcome.status == "skipped"}
-    assert all(reason.startswith("no ") for reason in skipped), skipped  # the two that follow have what was missing
+    assert all(reason.startswith("no ") for reason in skipped), (
+        skipped
+    )  # the two that follow have what was missing
 
 
 def test_a_csv_column_keeps_the_contract_of_corpora(tmp_path):
-    (tmp_path / "tide.csv").write_text("hour,level\n" + "".join(f"{i},{i / 7}\n" for i in range(500)), encoding="utf-8")
+    (tmp_path / "tide.csv").write_text(
+        "hour,level\n" + "".join(f"{i},{i / 7}\n" for i in range(500)), encoding="utf-8"
+    )
     (component,) = textgen_series.textgen_corpora()
     options = {"path": str(tmp_path / "tide.csv"), "column": "level"}
-    outcomes = check_corpus(component, options=options, unreadable={"path": str(tmp_path / "none.csv")})
+    outcomes = check_corpus(
+        component, options=options, unreadable={"path": str(tmp_path / "none.csv")}
+    )
     assert {outcome.status for outcome in outcomes} == {"ok"}
 
 
 def test_forecast_keeps_the_contract_of_commands(run, tmp_path):
     (component,) = textgen_series.textgen_commands()
-    arguments = [str(run), "--samples", "2", "--steps", "1,4", "--output", str(tmp_path / "plot.svg")]
+    arguments = [
+        str(run),
+        "--samples",
+        "2",
+        "--steps",
+        "1,4",
+        "--output",
+        str(tmp_path / "plot.svg"),
+    ]
     outcomes = check_command(component, arguments=arguments, plugins=PluginSet.discover())
     assert {outcome.status for outcome in outcomes} == {"ok"}
 
@@ -46,5 +60,7 @@ def imported(file):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_")}
+            found |= {
+                f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_")
+            }
     return {name for name in found if name.partition(".")[0] in ("textgen", "textgen_builtins")}

@@ -34,7 +34,9 @@ def csv_file(tmp_path):
 
 
 def test_a_column_comes_by_number_or_name_and_digit_for_digit(csv_file):
-    path = csv_file('date;"level; m"\n2026-01-01;0.1\n\n2026-01-02; 1e-300 \r\n2026-01-03;0.30000000000000004\n')
+    path = csv_file(
+        'date;"level; m"\n2026-01-01;0.1\n\n2026-01-02; 1e-300 \r\n2026-01-03;0.30000000000000004\n'
+    )
     for column in (2, "level; m"):
         assert values(path=path, column=column, delimiter=";") == [0.1, 1e-300, 0.30000000000000004]
 
@@ -51,7 +53,11 @@ def test_a_first_row_of_numbers_counts(csv_file):
         ("x\n1\nnan\n", {}, r"data.csv: line 3: 'nan' in column 1 is not a finite number"),
         ("x,y\n1,2\n\n3,\n", {"column": "y"}, r"data.csv: line 4: '' in column 'y'"),
         ("1,2\n3\n", {"column": 2}, r"data.csv: line 2: has 1 columns, and column 2 is wanted"),
-        ("x,y\n1,2\n", {"column": "z"}, r"data.csv: it has no column 'z'; its first row has 'x', 'y'"),
+        (
+            "x,y\n1,2\n",
+            {"column": "z"},
+            r"data.csv: it has no column 'z'; its first row has 'x', 'y'",
+        ),
         ('1\n"2\n', {}, r"data.csv: line 2: is not CSV"),
     ],
 )
@@ -67,7 +73,9 @@ def test_a_file_that_cannot_be_read_is_an_error(csv_file, tmp_path):
         values(path=csv_file("é\n1\n", encoding="latin-1"))
 
 
-@pytest.mark.parametrize("options", [{"column": 0}, {"length": 0}, {"noise": -1}, {"seed": -1}, {"delimiter": ";;"}])
+@pytest.mark.parametrize(
+    "options", [{"column": 0}, {"length": 0}, {"noise": -1}, {"seed": -1}, {"delimiter": ";;"}]
+)
 def test_options_out_of_range_are_faults_of_the_pipeline(options):
     with pytest.raises(PipelineError, match="corpus"):
         values(**options)

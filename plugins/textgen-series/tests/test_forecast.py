@@ -24,7 +24,9 @@ def test_the_model_holds_its_own_beside_the_regression(report):
     assert [row["targets"] for row in report["results"]] == [400, 397, 385, 337]
     assert (report["values"], report["training_values"], report["context"]) == (1000, 600, 16)
     one = report["results"][0]
-    assert one["fed_back"] == one["sampled"]  # one step ahead nothing is fed back, and nothing has been drawn
+    assert (
+        one["fed_back"] == one["sampled"]
+    )  # one step ahead nothing is fed back, and nothing has been drawn
     assert 0.19 < one["fed_back"]["rmse"] < 0.24  # no forecast is better than the noise, 0.2
     for row in report["results"]:
         assert row["fed_back"]["rmse"] < 1.15 * row["linear"]["rmse"]
@@ -72,11 +74,18 @@ def test_the_models_forecast_is_its_mean_fed_back(report, run):
         return mean
 
     for row in report["results"][:2]:
-        errors = [by_hand(target - row["k"], row["k"]) - values[target] for target in range(599 + row["k"], 1000)]
-        assert row["fed_back"]["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-3)
+        errors = [
+            by_hand(target - row["k"], row["k"]) - values[target]
+            for target in range(599 + row["k"], 1000)
+        ]
+        assert row["fed_back"]["rmse"] == pytest.approx(
+            np.sqrt(np.mean(np.square(errors))), rel=1e-3
+        )
 
 
-def test_the_table_shows_the_same_numbers_and_the_plot_has_a_panel_for_each_k(textgen, run, report, tmp_path):
+def test_the_table_shows_the_same_numbers_and_the_plot_has_a_panel_for_each_k(
+    textgen, run, report, tmp_path
+):
     done = textgen("forecast", run, *FAST, "--output", tmp_path / "plot.svg")
     rows = [line.split() for line in done.stdout.splitlines()[4:]]
     for row, expected in zip(rows, report["results"], strict=True):
@@ -85,9 +94,15 @@ def test_the_table_shows_the_same_numbers_and_the_plot_has_a_panel_for_each_k(te
         assert float(row[6]) == pytest.approx(expected["linear"]["rmse"], abs=1e-4)
     svg = (tmp_path / "plot.svg").read_text(encoding="utf-8")
     assert "prefers-color-scheme: dark" in svg
-    titles = [e.text for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}tspan") if e.get("class") == "title"]
+    titles = [
+        e.text
+        for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}tspan")
+        if e.get("class") == "title"
+    ]
     assert titles == ["1 step ahead", "4 steps ahead", "16 steps ahead", "64 steps ahead"]
-    assert svg == (run / "forecast.svg").read_text(encoding="utf-8")  # drawn there without --output, from equal draws
+    assert svg == (run / "forecast.svg").read_text(
+        encoding="utf-8"
+    )  # drawn there without --output, from equal draws
 
 
 def test_options_reach_the_forecast(textgen, run, report, tmp_path):
@@ -167,7 +182,9 @@ def test_a_csv_column_trains_generates_and_forecasts(textgen, tmp_path):
     assert written[:2] == [1.0, 0.9]
     assert len(written) == 5
     (tmp_path / "tide.toml").unlink()  # the run directory is all that is needed, and the data
-    results = json.loads(textgen("forecast", tmp_path / "run", "--json", "--steps", "1,3", *FAST).stdout)["results"]
+    results = json.loads(
+        textgen("forecast", tmp_path / "run", "--json", "--steps", "1,3", *FAST).stdout
+    )["results"]
     assert [row["targets"] for row in results] == [90, 88]
     assert results[0]["linear"]["rmse"] < 1e-6  # a cosine is a linear recurrence of two lags
 

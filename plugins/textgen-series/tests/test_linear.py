@@ -22,7 +22,9 @@ def test_forecasts_are_those_of_least_squares_written_out(seed, lags, steps):
     origins = np.array([79, 90, 101])
     made = linear.forecast(values, origins, linear.fit(values[:80], lags), steps)
     for row, origin in zip(made, origins, strict=True):
-        np.testing.assert_allclose(row, by_hand(values, 80, lags, origin, steps), rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(
+            row, by_hand(values, 80, lags, origin, steps), rtol=1e-8, atol=1e-8
+        )
 
 
 def test_a_sine_without_noise_is_forecast_exactly():

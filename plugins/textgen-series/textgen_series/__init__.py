@@ -24,8 +24,12 @@ class SeriesConfig:
     """
 
     path: Path | None = option(None, help="a CSV file; the noisy sine if not set")
-    column: int | str = option(1, help="the column's number, from 1, or its name in the file's first row")
-    delimiter: str = option(",", help="what separates the columns", validator=and_(min_len(1), max_len(1)))
+    column: int | str = option(
+        1, help="the column's number, from 1, or its name in the file's first row"
+    )
+    delimiter: str = option(
+        ",", help="what separates the columns", validator=and_(min_len(1), max_len(1))
+    )
     length: int = option(1000, help="values of the noisy sine", validator=and_(ge(1), le(10**9)))
     frequency: float = option(0.01, help="radians from one value of the sine to the next")
     noise: float = option(0.2, help="standard deviation of the noise", validator=ge(0))
@@ -44,12 +48,21 @@ class BinsConfig:
     last bin. A token is written as its bin's centre.
     """
 
-    bins: int = option(64, help="how many, at most: bins of equal numbers are merged", validator=and_(ge(1), le(2**20)))
-    spacing: Literal["uniform", "quantile"] = option(
-        "uniform", help='"uniform": bins of one width; "quantile": bins that hold equally many numbers'
+    bins: int = option(
+        64,
+        help="how many, at most: bins of equal numbers are merged",
+        validator=and_(ge(1), le(2**20)),
     )
-    low: float | None = option(None, help="where uniform bins begin; the smallest number of the corpus if not set")
-    high: float | None = option(None, help="where uniform bins end; the largest number of the corpus if not set")
+    spacing: Literal["uniform", "quantile"] = option(
+        "uniform",
+        help='"uniform": bins of one width; "quantile": bins that hold equally many numbers',
+    )
+    low: float | None = option(
+        None, help="where uniform bins begin; the smallest number of the corpus if not set"
+    )
+    high: float | None = option(
+        None, help="where uniform bins end; the largest number of the corpus if not set"
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.spacing == "quantile" and (self.low is not None or self.high is not None):

@@ -16,7 +16,9 @@ from textgen_series.numbers import read_blocks, to_text
 
 Values = npt.NDArray[np.float64]
 
-_SAMPLE: Final = 1 << 20  # numbers that quantiles are taken from; of a longer series, a random sample
+_SAMPLE: Final = (
+    1 << 20
+)  # numbers that quantiles are taken from; of a longer series, a random sample
 
 
 @attrs.define(eq=False)
@@ -82,7 +84,9 @@ class BinsTokenizer:
 
     def from_dict(self, state: Mapping[str, Any]) -> BinsTokenizer:
         """A tokenizer with the bins of `to_dict`."""
-        return BinsTokenizer(self.config, np.array(state["edges"], float), np.array(state["centres"], float))
+        return BinsTokenizer(
+            self.config, np.array(state["edges"], float), np.array(state["centres"], float)
+        )
 
     def _fitted(self) -> Values:
         if self.edges is None:
@@ -117,7 +121,9 @@ def _survey(blocks: Iterable[Values]) -> tuple[Values, float, float]:
         reservoir[filled : filled + fits] = block[:fits]
         filled += fits
         rest = block[fits:]
-        places = (generator.random(len(rest)) * np.arange(seen + fits + 1, seen + len(block) + 1)).astype(np.int64)
+        places = (
+            generator.random(len(rest)) * np.arange(seen + fits + 1, seen + len(block) + 1)
+        ).astype(np.int64)
         reservoir[places[places < _SAMPLE]] = rest[places < _SAMPLE]
         seen += len(block)
     if not seen:

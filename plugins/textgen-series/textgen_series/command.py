@@ -14,8 +14,16 @@ from textgen import BuildContext, UsageError
 
 _PARAMETERS: list[click.Parameter] = [
     click.Argument(["run"], type=click.Path(path_type=Path)),
-    click.Option(["--steps"], default="1,4,16,64", show_default=True, help="How many steps ahead, a list."),
-    click.Option(["--samples"], default=100, show_default=True, type=click.IntRange(1), help="Sampled continuations."),
+    click.Option(
+        ["--steps"], default="1,4,16,64", show_default=True, help="How many steps ahead, a list."
+    ),
+    click.Option(
+        ["--samples"],
+        default=100,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Sampled continuations.",
+    ),
     click.Option(
         ["--band"],
         default=0.8,
@@ -24,16 +32,28 @@ _PARAMETERS: list[click.Parameter] = [
         help="Probability between the band's quantiles.",
     ),
     click.Option(
-        ["--context"], type=click.IntRange(1), help="Values the model is warmed up on.  [default: the run's window]"
+        ["--context"],
+        type=click.IntRange(1),
+        help="Values the model is warmed up on.  [default: the run's window]",
     ),
     click.Option(
-        ["--lags"], default=4, show_default=True, type=click.IntRange(1), help="Of the linear autoregression."
+        ["--lags"],
+        default=4,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Of the linear autoregression.",
     ),
     click.Option(
-        ["--seed"], default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the continuations."
+        ["--seed"],
+        default=0,
+        show_default=True,
+        type=click.IntRange(0, 2**64 - 1),
+        help="Seed of the continuations.",
     ),
     click.Option(
-        ["--output"], type=click.Path(path_type=Path), help="Where the plot goes.  [default: forecast.svg in RUN]"
+        ["--output"],
+        type=click.Path(path_type=Path),
+        help="Where the plot goes.  [default: forecast.svg in RUN]",
     ),
     click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
     click.Option(
@@ -49,12 +69,22 @@ _PARAMETERS: list[click.Parameter] = [
 def make_command(context: BuildContext) -> click.Command:
     """The command, for the plugins of this engine."""
     return click.Command(
-        "forecast", params=_PARAMETERS, callback=partial(_forecast, context), help=inspect.getdoc(_forecast)
+        "forecast",
+        params=_PARAMETERS,
+        callback=partial(_forecast, context),
+        help=inspect.getdoc(_forecast),
     )
 
 
 def _forecast(
-    built: BuildContext, /, run: Path, steps: str, output: Path | None, as_json: bool, device: str, **options: Any
+    built: BuildContext,
+    /,
+    run: Path,
+    steps: str,
+    output: Path | None,
+    as_json: bool,
+    device: str,
+    **options: Any,
 ) -> None:
     """Forecast the held-out part of a series, beside a linear autoregression.
 
@@ -74,7 +104,9 @@ def _forecast(
     try:
         output.write_text(draw(report), encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror or error}; see --output") from error
+        raise UsageError(
+            f"{output} cannot be written: {error.strerror or error}; see --output"
+        ) from error
     click.echo(json.dumps({**report.summary(), "plot": str(output)}) if as_json else report.table())
     click.echo(f"plot: {output}", err=True)
 
@@ -83,5 +115,7 @@ def _steps(text: str) -> tuple[int, ...]:
     """`1,4,16,64` as increasing numbers. Raises UsageError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise UsageError(f"--steps must be whole numbers from 1 with commas between, as in 1,4,16,64, and is {text!r}")
+        raise UsageError(
+            f"--steps must be whole numbers from 1 with commas between, as in 1,4,16,64, and is {text!r}"
+        )
     return tuple(sorted({int(part) for part in parts}))

@@ -60,7 +60,9 @@ class CSVColumn:
                 numbered = ((rows.line_num, row) for row in rows if row)
                 yield from self._numbers(numbered)
         except UnicodeDecodeError as error:
-            raise CorpusError(f"it is not UTF-8 ({error.reason}); save it as UTF-8", self.path) from error
+            raise CorpusError(
+                f"it is not UTF-8 ({error.reason}); save it as UTF-8", self.path
+            ) from error
         except csv.Error as error:
             raise self._error(f"is not CSV: {error}", rows.line_num) from error
         except OSError as error:

@@ -15,7 +15,9 @@ from textgen_series.bins import BinsTokenizer
 Values = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-_ROWS: Final = 8192  # sequences decoded side by side: bounds memory, and keeps the arrays in the cache
+_ROWS: Final = (
+    8192  # sequences decoded side by side: bounds memory, and keeps the arrays in the cache
+)
 
 
 @attrs.frozen(eq=False)
@@ -60,7 +62,9 @@ def forecast(
         warm_up = ids[some[:, None] + np.arange(1 - context, 1)]
         uniforms = np.stack(
             [
-                np.random.Generator(np.random.Philox(key=np.array([seed, o], np.uint64))).random((steps, samples))
+                np.random.Generator(np.random.Philox(key=np.array([seed, o], np.uint64))).random(
+                    (steps, samples)
+                )
                 for o in some
             ]
         )
@@ -68,17 +72,23 @@ def forecast(
         probabilities = _probabilities(decoder.extend(warm_up))
         state = decoder.read_state()
         fed_back = _feed_back(decoder, tokenizer, probabilities, steps)
-        decoder.write_state({name: np.repeat(array, samples, axis=0) for name, array in state.items()})
+        decoder.write_state(
+            {name: np.repeat(array, samples, axis=0) for name, array in state.items()}
+        )
         parts.append((fed_back, *_sample(decoder, tokenizer, probabilities, uniforms, band)))
     return Forecast(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _feed_back(decoder: Decoder, tokenizer: BinsTokenizer, probabilities: Values, steps: int) -> Values:
+def _feed_back(
+    decoder: Decoder, tokenizer: BinsTokenizer, probabilities: Values, steps: int
+) -> Values:
     """(B, K) means; `probabilities` (B, V) are of the first step."""
     means = np.empty((len(probabilities), steps))
     for step in range(steps):
         if step:
-            probabilities = _probabilities(decoder.extend(tokenizer.ids_of(means[:, step - 1 : step])))
+            probabilities = _probabilities(
+                decoder.extend(tokenizer.ids_of(means[:, step - 1 : step]))
+            )
         means[:, step] = probabilities @ tokenizer.centres
     return means
 
@@ -95,8 +105,12 @@ def _sample(
             probabilities = _probabilities(decoder.extend(tokens.reshape(-1, 1)))
         # The mean of the expected values has less noise than that of the drawn ones.
         mean[:, step] = (probabilities @ tokenizer.centres).reshape(batch, -1).mean(axis=1)
-        cdf = probabilities.cumsum(axis=1).reshape(batch, -1, probabilities.shape[1])  # (B, 1 or S, V)
-        threshold = uniforms[:, step, :, None] * cdf[:, :, -1:] * (1 - 2**-52)  # (B, S, 1), below the total
+        cdf = probabilities.cumsum(axis=1).reshape(
+            batch, -1, probabilities.shape[1]
+        )  # (B, 1 or S, V)
+        threshold = (
+            uniforms[:, step, :, None] * cdf[:, :, -1:] * (1 - 2**-52)
+        )  # (B, S, 1), below the total
         tokens = (cdf <= threshold).sum(axis=2)  # (B, S)
         quantiles = np.quantile(tokenizer.centres[tokens], [(1 - band) / 2, (1 + band) / 2], axis=1)
         low[:, step], high[:, step] = quantiles

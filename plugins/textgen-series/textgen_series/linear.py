@@ -15,7 +15,9 @@ def fit(values: Values, lags: int) -> Values:
     return np.linalg.lstsq(design, values[lags:], rcond=None)[0].astype(np.float64)
 
 
-def forecast(values: Values, origins: npt.NDArray[np.int64], coefficients: Values, steps: int) -> Values:
+def forecast(
+    values: Values, origins: npt.NDArray[np.int64], coefficients: Values, steps: int
+) -> Values:
     """(len(origins), steps): from `values` up to each origin, 1 to `steps` steps ahead, predictions fed back."""
     lags = len(coefficients) - 1
     predicted = np.empty((len(origins), steps))

@@ -58,4 +58,6 @@ def _numbers(lines: list[str], first: int) -> npt.NDArray[np.float64]:
 
 def _no_number(text: str, line: int) -> CorpusError:
     shown = text if len(text) <= 40 else text[:40] + "…"
-    return CorpusError(f"line {line}: {shown!r} is not a finite number; the tokenizer bins takes one number a line")
+    return CorpusError(
+        f"line {line}: {shown!r} is not a finite number; the tokenizer bins takes one number a line"
+    )

@@ -87,15 +87,20 @@ def _legend(report: Report) -> str:
     text = '<text x="{}" y="24">{}</text>'
     return "".join(
         [
-            f'<circle class="actual" cx="{LEFT + 10}" cy="{y}" r="2.5"/>' + text.format(LEFT + 20, "held out"),
+            f'<circle class="actual" cx="{LEFT + 10}" cy="{y}" r="2.5"/>'
+            + text.format(LEFT + 20, "held out"),
             line.format("model", LEFT + 95, y) + text.format(LEFT + 127, "model, mean fed back"),
-            f'<rect class="band" x="{LEFT + 315}" y="{y - 7}" width="26" height="14"/>' + text.format(LEFT + 347, band),
-            line.format("linear", LEFT + 525, y) + text.format(LEFT + 557, f"linear, {settings.lags} lags"),
+            f'<rect class="band" x="{LEFT + 315}" y="{y - 7}" width="26" height="14"/>'
+            + text.format(LEFT + 347, band),
+            line.format("linear", LEFT + 525, y)
+            + text.format(LEFT + 557, f"linear, {settings.lags} lags"),
         ]
     )
 
 
-def _axes(x_ticks: list[float], y_ticks: list[float], first: int, scale_x: float, *, labels: bool) -> list[str]:
+def _axes(
+    x_ticks: list[float], y_ticks: list[float], first: int, scale_x: float, *, labels: bool
+) -> list[str]:
     """Grid, axes and tick labels of a panel; `labels` names the time axis too."""
     parts = []
     right, low, high = WIDTH - RIGHT, y_ticks[0], y_ticks[-1]
@@ -105,15 +110,23 @@ def _axes(x_ticks: list[float], y_ticks: list[float], first: int, scale_x: float
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in (tick for tick in x_ticks if first <= tick <= first + (right - LEFT) / scale_x):
         x = LEFT + (tick - first) * scale_x
-        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{PANEL}" y2="{PANEL + 5}"/>')
+        parts.append(
+            f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{PANEL}" y2="{PANEL + 5}"/>'
+        )
         if labels:
-            parts.append(f'<text x="{x:.1f}" y="{PANEL + 19}" text-anchor="middle">{tick:,g}</text>')
+            parts.append(
+                f'<text x="{x:.1f}" y="{PANEL + 19}" text-anchor="middle">{tick:,g}</text>'
+            )
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{PANEL}" y2="{PANEL}"/>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{LEFT}" y1="0" y2="{PANEL}"/>')
     middle = PANEL / 2
-    parts.append(f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">x(t)</text>')
+    parts.append(
+        f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">x(t)</text>'
+    )
     if labels:
-        parts.append(f'<text x="{(LEFT + right) / 2}" y="{PANEL + 38}" text-anchor="middle">time step t</text>')
+        parts.append(
+            f'<text x="{(LEFT + right) / 2}" y="{PANEL + 38}" text-anchor="middle">time step t</text>'
+        )
     return parts
 
 

@@ -48,7 +48,10 @@ class Horizon:
         return {
             "k": self.k,
             "targets": len(self.targets),
-            **{name: _errors(getattr(self, name) - self.actual) for name in ("fed_back", "sampled", "linear")},
+            **{
+                name: _errors(getattr(self, name) - self.actual)
+                for name in ("fed_back", "sampled", "linear")
+            },
             "inside_band": float(np.mean((self.low <= self.actual) & (self.actual <= self.high))),
         }
 
@@ -85,7 +88,8 @@ class Report:
         ]
         for row in (horizon.summary() for horizon in self.horizons):
             errors = "".join(
-                f"  {row[name]['rmse']:8.4f} {row[name]['mae']:8.4f}" for name in ("fed_back", "sampled", "linear")
+                f"  {row[name]['rmse']:8.4f} {row[name]['mae']:8.4f}"
+                for name in ("fed_back", "sampled", "linear")
             )
             rows.append(f"{row['k']:>4} {row['targets']:>8}{errors}  {row['inside_band']:9.1%}")
         return "\n".join(rows)
@@ -96,11 +100,17 @@ def make_report(engine: Engine, run: Path, settings: Settings, device: str = "au
     generator = engine.load(run, device=device)
     tokenizer = generator.tokenizer
     if not isinstance(tokenizer, BinsTokenizer):
-        raise UsageError(f"the tokenizer of {run} must be 'bins' of textgen-series, whose tokens are numbers")
-    pieces = (piece for piece in engine.read_corpus(generator.tables["corpus"]) if isinstance(piece, str))
+        raise UsageError(
+            f"the tokenizer of {run} must be 'bins' of textgen-series, whose tokens are numbers"
+        )
+    pieces = (
+        piece for piece in engine.read_corpus(generator.tables["corpus"]) if isinstance(piece, str)
+    )
     values = np.concatenate(list(read_blocks(pieces)))
     training: int = generator.record["data"]["training_tokens"]  # a token is a value
-    context = generator.tables["data"]["window_length"] if settings.context is None else settings.context
+    context = (
+        generator.tables["data"]["window_length"] if settings.context is None else settings.context
+    )
     _check(len(values), training, context, settings)
     # Each origin is the last value known. The first forecast is of the first value not trained on.
     origins = np.arange(training - 1, len(values) - min(settings.steps))
@@ -119,15 +129,23 @@ def make_report(engine: Engine, run: Path, settings: Settings, device: str = "au
     coefficients = linear.fit(values[:training], settings.lags)
     regression = linear.forecast(values, origins, coefficients, ahead)
     horizons = tuple(_horizon(k, values, origins, made, regression) for k in settings.steps)
-    return Report(values=values, training=training, context=context, settings=settings, horizons=horizons)
+    return Report(
+        values=values, training=training, context=context, settings=settings, horizons=horizons
+    )
 
 
-def _horizon(k: int, values: Values, origins: npt.NDArray[np.int64], made: Forecast, regression: Values) -> Horizon:
+def _horizon(
+    k: int, values: Values, origins: npt.NDArray[np.int64], made: Forecast, regression: Values
+) -> Horizon:
     targets = origins + k
     there = targets < len(values)
     targets = targets[there]
-    arrays = {name: getattr(made, name)[there, k - 1] for name in ("fed_back", "sampled", "low", "high")}
-    return Horizon(k=k, targets=targets, actual=values[targets], linear=regression[there, k - 1], **arrays)
+    arrays = {
+        name: getattr(made, name)[there, k - 1] for name in ("fed_back", "sampled", "low", "high")
+    }
+    return Horizon(
+        k=k, targets=targets, actual=values[targets], linear=regression[there, k - 1], **arrays
+    )
 
 
 def _check(count: int, training: int, context: int, settings: Settings) -> None:
@@ -138,10 +156,17 @@ def _check(count: int, training: int, context: int, settings: Settings) -> None:
             f"{ahead}; lower it, or train on less (data.training_windows)"
         )
     if context > training:
-        raise UsageError(f"--context {context} is more than the {training} values before the first forecast")
+        raise UsageError(
+            f"--context {context} is more than the {training} values before the first forecast"
+        )
     if training < 2 * settings.lags + 1:
-        raise UsageError(f"--lags {settings.lags} needs {2 * settings.lags + 1} training values; there are {training}")
+        raise UsageError(
+            f"--lags {settings.lags} needs {2 * settings.lags + 1} training values; there are {training}"
+        )
 
 
 def _errors(differences: Values) -> dict[str, float]:
-    return {"rmse": float(np.sqrt(np.mean(differences**2))), "mae": float(np.mean(np.abs(differences)))}
+    return {
+        "rmse": float(np.sqrt(np.mean(differences**2))),
+        "mae": float(np.mean(np.abs(differences))),
+    }

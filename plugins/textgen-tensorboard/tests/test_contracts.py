@@ -28,5 +28,7 @@ def imported(file):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_")}
+            found |= {
+                f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_")
+            }
     return {name for name in found if name.partition(".")[0] in ("textgen", "textgen_builtins")}

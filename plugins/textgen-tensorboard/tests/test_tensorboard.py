@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as DashboardAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator as DashboardAccumulator,
+)
 
 import textgen
 
@@ -16,7 +18,9 @@ STEPS = 16
 
 @pytest.fixture
 def pipeline(tmp_path):
-    (tmp_path / "text.txt").write_text("the cat sat on the mat and ate the rat. " * 20, encoding="utf-8")
+    (tmp_path / "text.txt").write_text(
+        "the cat sat on the mat and ate the rat. " * 20, encoding="utf-8"
+    )
 
     def make(**observer):
         return {
@@ -35,7 +39,10 @@ def pipeline(tmp_path):
 
 def read(folder):
     accumulator = EventAccumulator(str(folder)).Reload()
-    return {tag: [(s.step, s.value) for s in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+    return {
+        tag: [(s.step, s.value) for s in accumulator.Scalars(tag)]
+        for tag in accumulator.Tags()["scalars"]
+    }
 
 
 def samples(folder):
@@ -45,11 +52,16 @@ def samples(folder):
 
 
 def metrics(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def test_scalars_and_samples_come_back(pipeline, tmp_path):
-    run = textgen.run(pipeline(every=3, sample_every=2, prompt="the ", max_new_tokens=5), output=tmp_path / "run").path
+    run = textgen.run(
+        pipeline(every=3, sample_every=2, prompt="the ", max_new_tokens=5), output=tmp_path / "run"
+    ).path
     scalars = read(run / "tensorboard")
     assert [step for step, _ in scalars["loss/training"]] == [3, 6, 9, 12, 15, 16]
     assert [step for step, _ in scalars["learning_rate"]] == [3, 6, 9, 12, 15, 16]
@@ -62,7 +74,9 @@ def test_scalars_and_samples_come_back(pipeline, tmp_path):
     }.items():
         assert scalars[tag] == [(row["step"], pytest.approx(row[key])) for row in rows]
     assert [step for step, _ in samples(run / "tensorboard")] == [8, 16]
-    assert all(text.startswith("    the ") and len(text) == 13 for _, text in samples(run / "tensorboard"))
+    assert all(
+        text.startswith("    the ") and len(text) == 13 for _, text in samples(run / "tensorboard")
+    )
 
 
 def test_a_value_that_is_not_there_has_no_tag(pipeline, tmp_path):
@@ -116,7 +130,9 @@ def test_a_run_that_replaces_another_starts_an_empty_curve(pipeline, tmp_path):
 
 
 def test_directory_option_takes_the_event_file_elsewhere(pipeline, tmp_path):
-    run = textgen.run(pipeline(directory=str(tmp_path / "board" / "one")), output=tmp_path / "run").path
+    run = textgen.run(
+        pipeline(directory=str(tmp_path / "board" / "one")), output=tmp_path / "run"
+    ).path
     assert len(read(tmp_path / "board" / "one")["loss/training"]) == STEPS
     assert not (run / "tensorboard").exists()
 
@@ -132,7 +148,9 @@ def test_listing_plugins_loads_neither_tensorboard_nor_torch():
 
 def test_the_plugin_can_be_left_alone(pipeline, tmp_path):
     source = {**pipeline(), "plugins": {"disable": ["tensorboard"]}}
-    with pytest.raises(textgen.PipelineError, match=r"observer\.1\.type: no observer is called 'tensorboard'"):
+    with pytest.raises(
+        textgen.PipelineError, match=r"observer\.1\.type: no observer is called 'tensorboard'"
+    ):
         textgen.run(source, output=tmp_path / "run")
 
 

@@ -23,10 +23,15 @@ class TensorBoardConfig:
     """
 
     directory: Path | None = option(
-        None, help="where the event file goes; the folder tensorboard in the run directory if not set"
+        None,
+        help="where the event file goes; the folder tensorboard in the run directory if not set",
     )
-    every: int = option(1, help="steps from one point of the step scalars to the next", validator=ge(1))
-    sample_every: int = option(10, help="evaluations from one sample text to the next; 0 writes none", validator=ge(0))
+    every: int = option(
+        1, help="steps from one point of the step scalars to the next", validator=ge(1)
+    )
+    sample_every: int = option(
+        10, help="evaluations from one sample text to the next; 0 writes none", validator=ge(0)
+    )
     prompt: str = option("", help="what the sample texts continue")
     max_new_tokens: int = option(80, help="length of a sample text", validator=ge(1))
 

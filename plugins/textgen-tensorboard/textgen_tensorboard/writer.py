@@ -37,7 +37,10 @@ class TensorBoard:
         elif isinstance(event, StepDone):
             if event.step % self.config.every == 0 or event.step == event.steps:
                 rate, norm = event.learning_rate, event.gradient_norm
-                self._scalars(event.step, {"loss/training": event.loss, "learning_rate": rate, "gradient_norm": norm})
+                self._scalars(
+                    event.step,
+                    {"loss/training": event.loss, "learning_rate": rate, "gradient_norm": norm},
+                )
         elif isinstance(event, Evaluation):
             self._evaluation(event)
         elif isinstance(event, RunFinished):
@@ -45,7 +48,10 @@ class TensorBoard:
 
     def _evaluation(self, event: Evaluation) -> None:
         names = ("perplexity", "bits_per_character", "characters_per_second")
-        scalars = {"loss/validation": event.validation_loss, **{name: getattr(event, name) for name in names}}
+        scalars = {
+            "loss/validation": event.validation_loss,
+            **{name: getattr(event, name) for name in names},
+        }
         self._scalars(event.step, scalars)
         self._evaluations += 1
         if self.config.sample_every and self._evaluations % self.config.sample_every == 0:
@@ -56,7 +62,9 @@ class TensorBoard:
         self._writer.flush()  # so that a dashboard that is open now shows it
 
     def _scalars(self, step: int, scalars: dict[str, float | None]) -> None:
-        values = [Summary.Value(tag=tag, simple_value=v) for tag, v in scalars.items() if v is not None]
+        values = [
+            Summary.Value(tag=tag, simple_value=v) for tag, v in scalars.items() if v is not None
+        ]
         self._add(step, summary=Summary(value=values))
 
     def _add(self, step: int, **content: Any) -> None:

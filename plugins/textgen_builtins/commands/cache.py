@@ -40,20 +40,32 @@ def command(ctx: click.Context, as_json: bool) -> None:
     cache = Cache.of_user()
     entries, downloads = cache.entries(), _downloads(cache)
     if as_json:
-        click.echo(json.dumps({"folder": str(cache.folder), "limit": cache.limit, **_facts(entries, downloads)}))
+        click.echo(
+            json.dumps(
+                {"folder": str(cache.folder), "limit": cache.limit, **_facts(entries, downloads)}
+            )
+        )
         return
     total = sum(entry.size for entry in entries)
     count = f"{len(entries)} encoded text{'' if len(entries) == 1 else 's'}"
     click.echo(f"{cache.folder}: {count}, {byte_count(total)} of {byte_count(cache.limit)}")
     for entry in entries:
-        click.echo(f"{byte_count(entry.size):>9}  {_age(entry.used):14}  {_title(entry)}{', in use' * entry.in_use}")
+        click.echo(
+            f"{byte_count(entry.size):>9}  {_age(entry.used):14}  {_title(entry)}{', in use' * entry.in_use}"
+        )
     for path in downloads:
         name = visible(_address(path) or str(path))
-        click.echo(f"{byte_count(_size(path)):>9}  {_age(path.stat().st_mtime):14}  download {name}")
+        click.echo(
+            f"{byte_count(_size(path)):>9}  {_age(path.stat().st_mtime):14}  download {name}"
+        )
 
 
 @command.command("clear")
-@click.option("--older-than", metavar="TIME", help="Only what was not used for so long, such as 12h, 30d or 8w.")
+@click.option(
+    "--older-than",
+    metavar="TIME",
+    help="Only what was not used for so long, such as 12h, 30d or 8w.",
+)
 @click.option("--downloads", "of_downloads", is_flag=True, help="Downloads instead.")
 @_json_option
 def clear(older_than: str | None, of_downloads: bool, as_json: bool) -> None:
@@ -80,7 +92,9 @@ def clear(older_than: str | None, of_downloads: bool, as_json: bool) -> None:
     freed = sum(entry.size for entry in gone) + sum(sizes.values())
     removed, kind = len(gone) + len(paths), "download" if of_downloads else "encoded text"
     click.echo(
-        f"removed {removed} {kind}{'' if removed == 1 else 's'}, {byte_count(freed)}" if removed else "removed nothing"
+        f"removed {removed} {kind}{'' if removed == 1 else 's'}, {byte_count(freed)}"
+        if removed
+        else "removed nothing"
     )
     for entry in cache.entries() if before is None and not of_downloads else ():
         click.echo(f"kept {_title(entry)}: a run uses it", err=True)
@@ -98,7 +112,12 @@ def _facts(entries: list[EntryInfo], downloads: list[Path]) -> dict[str, Any]:
         for entry in entries
     ]
     files = [
-        {"address": _address(path), "path": str(path), "bytes": _size(path), "written": path.stat().st_mtime}
+        {
+            "address": _address(path),
+            "path": str(path),
+            "bytes": _size(path),
+            "written": path.stat().st_mtime,
+        }
         for path in downloads
     ]
     return {"texts": listed, "downloads": files}
@@ -124,7 +143,9 @@ def _title(entry: EntryInfo) -> str:
     """Which text, and which tokenizer, on one line."""
     text, tokenizer = entry.facts.get("text"), entry.facts.get("tokenizer")
     text = text if isinstance(text, Mapping) else {}
-    name = " ".join(str(value) for value in (text.get("type"), text.get("path") or text.get("url")) if value)
+    name = " ".join(
+        str(value) for value in (text.get("type"), text.get("path") or text.get("url")) if value
+    )
     kind = tokenizer.get("type") if isinstance(tokenizer, Mapping) else None
     return visible(f"{name or '?'}, {kind or '?'}")
 
@@ -132,7 +153,9 @@ def _title(entry: EntryInfo) -> str:
 def _duration(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text)
     if match is None:
-        raise UsageError("expected a time such as 12h, 30d or 8w", argument="--older-than", value=text)
+        raise UsageError(
+            "expected a time such as 12h, 30d or 8w", argument="--older-than", value=text
+        )
     return float(match[1]) * _SECONDS[match[2]]
 
 

@@ -30,14 +30,31 @@ _BEGINNING: Final = 1 << 10  # bytes that tell what a file is
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, type=click.Path())
 @click.option("--svg", type=click.Path(), metavar="FILE", help="Write the curves of the losses.")
-@click.option("--html", "page", type=click.Path(), metavar="FILE", help="Write all of it as one page.")
-@click.option("--prompt", "-p", metavar="TEXT", help="What every model continues; that of the first run if not given.")
 @click.option(
-    "--max-new-tokens", type=click.IntRange(min=0), default=200, show_default=True, help="0 writes no samples."
+    "--html", "page", type=click.Path(), metavar="FILE", help="Write all of it as one page."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the samples.")
 @click.option(
-    "--device", default="auto", show_default=True, metavar="NAME", help='"auto", "cpu", "cuda", "cuda:N" or "mps".'
+    "--prompt",
+    "-p",
+    metavar="TEXT",
+    help="What every model continues; that of the first run if not given.",
+)
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    help="0 writes no samples.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the samples."
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help='"auto", "cpu", "cuda", "cuda:N" or "mps".',
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -62,30 +79,48 @@ def compare(
     """
     from textgen import Engine  # which loads NumPy
 
-    for option, file, is_ours in (("--svg", svg, curves.is_picture), ("--html", page, comparison_page.is_page)):
+    for option, file, is_ours in (
+        ("--svg", svg, curves.is_picture),
+        ("--html", page, comparison_page.is_page),
+    ):
         if file is not None:
             _check_file(option, file, is_ours)
     read = [run for _, run in ranked(read_runs(runs))]
     if max_new_tokens:
-        prompt, read = _with_texts(read, Engine(context.discover()), prompt, max_new_tokens, seed, device)
+        prompt, read = _with_texts(
+            read, Engine(context.discover()), prompt, max_new_tokens, seed, device
+        )
     if svg is not None:
         _write("--svg", svg, curves.draw(read))
     if page is not None:
         _write("--html", page, comparison_page.page(read, prompt))
-    click.echo(json.dumps(_as_json(read, prompt), indent=2, ensure_ascii=False) if as_json else _as_text(read, prompt))
+    click.echo(
+        json.dumps(_as_json(read, prompt), indent=2, ensure_ascii=False)
+        if as_json
+        else _as_text(read, prompt)
+    )
 
 
 def _as_text(runs: Sequence[ComparedRun], prompt: str | None) -> str:
-    parts = [text.table(comparison_page.HEADER, [comparison_page.cells(run) for run in runs], right=range(2, 9))]
+    parts = [
+        text.table(
+            comparison_page.HEADER, [comparison_page.cells(run) for run in runs], right=range(2, 9)
+        )
+    ]
     if cause := warning(runs):
         parts.append(f"note: {cause}")
     lines = []
     for difference in differences(runs):
         lines.append(text.printable(difference.key))
         width = min(40, max(len(value) for value, _ in difference.values))
-        lines += [f"    {text.printable(v).ljust(width)}  {text.printable(', '.join(n))}" for v, n in difference.values]
+        lines += [
+            f"    {text.printable(v).ljust(width)}  {text.printable(', '.join(n))}"
+            for v, n in difference.values
+        ]
     if len(runs) > 1:
-        parts.append("\n".join(["settings that differ:", *lines]) if lines else "their settings are the same")
+        parts.append(
+            "\n".join(["settings that differ:", *lines]) if lines else "their settings are the same"
+        )
     if any(run.text or run.why_no_text for run in runs):
         parts.append(_samples(runs, prompt or ""))
     return "\n\n".join(parts)
@@ -103,7 +138,10 @@ def _samples(runs: Sequence[ComparedRun], prompt: str) -> str:
     heading = f"what they write after {prompt!r}:" if prompt else "what they write:"
     names = [text.printable(run.label) for run in runs]
     if each < _LEAST_COLUMN:
-        blocks = ["\n".join([f"=== {name} ===", *lines]) for name, lines in zip(names, columns, strict=True)]
+        blocks = [
+            "\n".join([f"=== {name} ===", *lines])
+            for name, lines in zip(names, columns, strict=True)
+        ]
         return "\n\n".join([heading, *blocks])
     header = [textwrap.shorten(name, each, placeholder="…") for name in names]
     rows = list(zip_longest(*columns, fillvalue=""))
@@ -113,32 +151,51 @@ def _samples(runs: Sequence[ComparedRun], prompt: str) -> str:
 def _as_json(runs: Sequence[ComparedRun], prompt: str | None) -> dict[str, Any]:
     rows = []
     for run in runs:
-        speed = {"characters_per_second": run.characters_per_second, "bits_per_character": run.bits_per_character}
+        speed = {
+            "characters_per_second": run.characters_per_second,
+            "bits_per_character": run.bits_per_character,
+        }
         samples = {"text": run.text, "why_no_text": run.why_no_text}
-        rows.append({**as_row(run.summary), "name": run.label, **speed, "curve": run.curve, **samples})
+        rows.append(
+            {**as_row(run.summary), "name": run.label, **speed, "curve": run.curve, **samples}
+        )
     differ = [
-        {"key": difference.key, "values": [{"value": value, "runs": names} for value, names in difference.values]}
+        {
+            "key": difference.key,
+            "values": [{"value": value, "runs": names} for value, names in difference.values],
+        }
         for difference in differences(runs)
     ]
     return {"runs": rows, "settings": differ, "note": warning(runs), "prompt": prompt}
 
 
 def _with_texts(
-    runs: Sequence[ComparedRun], engine: Engine, prompt: str | None, max_new_tokens: int, seed: int, device: str
+    runs: Sequence[ComparedRun],
+    engine: Engine,
+    prompt: str | None,
+    max_new_tokens: int,
+    seed: int,
+    device: str,
 ) -> tuple[str, list[ComparedRun]]:
     """The prompt, and the runs with what each model writes; where one cannot, why."""
     made = []
     for run in runs:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that a run is not finished: the table says so
+                warnings.simplefilter(
+                    "ignore", UserWarning
+                )  # that a run is not finished: the table says so
                 generator = engine.load(run.summary.path, device=device)
             with generator:
                 if prompt is None:
                     prompt = str(generator.tables.get("generate", {}).get("prompt", ""))
                 _tell_what_is_left_out(run.label, generator, prompt)
                 written = generator.generate(
-                    prompt, max_new_tokens=max_new_tokens, seed=seed, unknown_characters="skip", echo=False
+                    prompt,
+                    max_new_tokens=max_new_tokens,
+                    seed=seed,
+                    unknown_characters="skip",
+                    echo=False,
                 )
             made.append(attrs.evolve(run, text=written.text))
         except TextgenError as error:
@@ -159,16 +216,24 @@ def _check_file(option: str, file: str, is_ours: Callable[[bytes], bool]) -> Non
     """Raise UsageError, before any work, where a file cannot be written or would take the place of something else."""
     path = Path(file)
     if path.is_dir() or not path.absolute().parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"cannot be written: there is no folder {path.parent}"
+        what = (
+            "is a folder"
+            if path.is_dir()
+            else f"cannot be written: there is no folder {path.parent}"
+        )
         raise UsageError(f"{option} {file} {what}; give the name of a file")
     if path.exists():
         try:
             with path.open("rb") as opened:
                 beginning = opened.read(_BEGINNING)
         except OSError as error:
-            raise UsageError(f"{option} {file} cannot be read: {error.strerror or error}") from error
+            raise UsageError(
+                f"{option} {file} cannot be read: {error.strerror or error}"
+            ) from error
         if not is_ours(beginning):
-            raise UsageError(f"{file} exists, and was not written by {option}; it is not replaced: give another name")
+            raise UsageError(
+                f"{file} exists, and was not written by {option}; it is not replaced: give another name"
+            )
 
 
 def _write(option: str, file: str, content: str) -> None:

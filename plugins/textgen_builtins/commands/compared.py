@@ -71,7 +71,11 @@ def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
     for path in paths:
         there = list(summaries(Path(path))) if Path(path).is_dir() else []
         if not there:
-            what = "is not a run directory, and there is none in it" if Path(path).is_dir() else "is not a folder"
+            what = (
+                "is not a run directory, and there is none in it"
+                if Path(path).is_dir()
+                else "is not a folder"
+            )
             raise UsageError(f"{path} {what}; give run directories, such as runs/my")
         found |= {os.path.realpath(summary.path): summary for summary in there}
     labels = _labels([summary.path for summary in found.values()])
@@ -101,7 +105,9 @@ def differences(runs: Sequence[ComparedRun]) -> list[Difference]:
             shown = _shown(run.settings[key]) if key in run.settings else "not set"
             values.setdefault(shown, []).append(run.label)
         if len(values) > 1:
-            made.append(Difference(key, tuple((value, tuple(labels)) for value, labels in values.items())))
+            made.append(
+                Difference(key, tuple((value, tuple(labels)) for value, labels in values.items()))
+            )
     return made
 
 
@@ -115,7 +121,9 @@ def warning(runs: Sequence[ComparedRun]) -> str:
         return "the runs hold out different parts of the text: their losses cannot be compared"
     if have_other_tokens(runs):
         shares = {run.label: run.unknown_share for run in runs}
-        if partial := [f"{share:.0%} in {label}" for label, share in shares.items() if share > _MANY_UNKNOWN]:
+        if partial := [
+            f"{share:.0%} in {label}" for label, share in shares.items() if share > _MANY_UNKNOWN
+        ]:
             cause = "the runs have different tokens, and some stand for text outside the vocabulary"
             return f"{cause} ({', '.join(partial)}), whose spelling costs no bits: they cannot be compared"
         return "the runs have different tokens: compare their bits per character, not their losses"
@@ -125,7 +133,11 @@ def warning(runs: Sequence[ComparedRun]) -> str:
 def _kinds(runs: Sequence[ComparedRun], prefix: str) -> bool:
     """Whether settings differ that begin so, other than the length of windows."""
     parts = [
-        {key: _shown(value) for key, value in run.settings.items() if key.startswith(prefix) and "window_" not in key}
+        {
+            key: _shown(value)
+            for key, value in run.settings.items()
+            if key.startswith(prefix) and "window_" not in key
+        }
         for run in runs
         if run.settings
     ]
@@ -137,7 +149,9 @@ def read_run(summary: RunSummary, label: str) -> ComparedRun:
     rows = summary.metrics()
     losses = [(row["step"], _loss(row)) for row in rows]
     best = next((row for row in rows if row["step"] == summary.best_step), {})
-    speeds = [speed for row in rows if (speed := _number(row.get("characters_per_second"))) is not None]
+    speeds = [
+        speed for row in rows if (speed := _number(row.get("characters_per_second"))) is not None
+    ]
     return ComparedRun(
         label=label,
         summary=summary,
@@ -163,7 +177,9 @@ def _settings(summary: RunSummary) -> dict[str, Any]:
     made_of, machine = (summary.record.get(key) for key in ("fingerprint", "environment"))
     corpus = made_of.get("corpus") if isinstance(made_of, Mapping) else None
     if isinstance(corpus, Mapping):
-        settings["corpus text"] = f"{str(corpus.get('sha256'))[:12]} ({corpus.get('characters')} characters)"
+        settings["corpus text"] = (
+            f"{str(corpus.get('sha256'))[:12]} ({corpus.get('characters')} characters)"
+        )
     if isinstance(machine, Mapping):
         settings |= {f"trained with {key}": machine[key] for key in _MACHINE if key in machine}
     return settings
@@ -182,11 +198,20 @@ def _labels(paths: Sequence[Path]) -> list[str]:
         return ["/".join(path.parts[-length:]) for path in paths]
 
     deepest = max(len(path.parts) for path in paths)
-    return next((ends(n) for n in range(1, deepest) if len(set(ends(n))) == len(paths)), [str(path) for path in paths])
+    return next(
+        (ends(n) for n in range(1, deepest) if len(set(ends(n))) == len(paths)),
+        [str(path) for path in paths],
+    )
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value}"
+    return (
+        value
+        if isinstance(value, str)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else f"{value}"
+    )
 
 
 def _loss(row: Mapping[str, Any]) -> float | None:

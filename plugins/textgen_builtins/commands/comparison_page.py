@@ -13,17 +13,32 @@ from textgen_builtins.commands import text
 from textgen_builtins.commands.compared import ComparedRun, differences, warning
 from textgen_builtins.commands.curves import draw
 
-HEADER: Final = ("run", "status", "loss", "bits/char", "steps", "seconds", "chars/s", "parameters", "size")
+HEADER: Final = (
+    "run",
+    "status",
+    "loss",
+    "bits/char",
+    "steps",
+    "seconds",
+    "chars/s",
+    "parameters",
+    "size",
+)
 _MARK: Final = b'<meta name="generator" content="textgen compare">'
 
 
 def page(runs: Sequence[ComparedRun], prompt: str | None) -> str:
     """The page. Whatever comes from a run is escaped."""
     cause = warning(runs)
-    template = Template(Path(__file__).with_name("comparison.html.template").read_text(encoding="utf-8"))
+    template = Template(
+        Path(__file__).with_name("comparison.html.template").read_text(encoding="utf-8")
+    )
     drawn = [run.label for run in runs if run.curve]
     figures = [
-        [_swatch(drawn.index(run.label) if run.curve else None) + _name(run), *map(escape, cells(run)[1:])]
+        [
+            _swatch(drawn.index(run.label) if run.curve else None) + _name(run),
+            *map(escape, cells(run)[1:]),
+        ]
         for run in runs
     ]
     return template.substitute(
@@ -31,7 +46,9 @@ def page(runs: Sequence[ComparedRun], prompt: str | None) -> str:
         note=f'<p class="note">{escape(cause)}</p>' if cause else "",
         figures=_table(map(escape, HEADER), figures, "figures"),
         settings=_settings(runs),
-        curves=f'<div class="plot">{draw(runs)}</div>' if drawn else "<p>No run has an evaluation yet.</p>",
+        curves=f'<div class="plot">{draw(runs)}</div>'
+        if drawn
+        else "<p>No run has an evaluation yet.</p>",
         samples=_samples(runs, prompt),
     )
 
@@ -44,7 +61,9 @@ def cells(run: ComparedRun) -> tuple[str, ...]:
         text.status(summary),
         text.loss(summary.best_loss),
         "-" if run.bits_per_character is None else f"{run.bits_per_character:.3f}",
-        text.count(summary.step) if summary.step == summary.steps else text.progress(summary.step, summary.steps),
+        text.count(summary.step)
+        if summary.step == summary.steps
+        else text.progress(summary.step, summary.steps),
         text.count(summary.seconds),
         text.count(run.characters_per_second),
         text.count(summary.parameters),
@@ -61,11 +80,10 @@ def _table(header: Iterable[str], rows: Iterable[Sequence[str]], kind: str) -> s
     """A table of cells that are HTML; the first of each row names it."""
     head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
     body = "\n".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
     )
-    return (
-        f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
-    )
+    return f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
 def _name(run: ComparedRun) -> str:
@@ -90,9 +108,17 @@ def _settings(runs: Sequence[ComparedRun]) -> str:
     rows = [[escape(values[run.label]) for run in runs] for values in by_run]
     keys = [escape(each.key) for each in found]
     if len(keys) > len(runs):
-        return _table(["setting", *names], [[key, *row] for key, row in zip(keys, rows, strict=True)], "settings")
+        return _table(
+            ["setting", *names],
+            [[key, *row] for key, row in zip(keys, rows, strict=True)],
+            "settings",
+        )
     columns = zip(*rows, strict=True)
-    return _table(["run", *keys], [[name, *column] for name, column in zip(names, columns, strict=True)], "settings")
+    return _table(
+        ["run", *keys],
+        [[name, *column] for name, column in zip(names, columns, strict=True)],
+        "settings",
+    )
 
 
 def _samples(runs: Sequence[ComparedRun], prompt: str | None) -> str:
@@ -102,6 +128,10 @@ def _samples(runs: Sequence[ComparedRun], prompt: str | None) -> str:
     begun = f" after <q>{escape(prompt)}</q>" if prompt else ""
     cards = []
     for run in shown:
-        body = f"<pre>{escape(run.text)}</pre>" if run.text else f'<p class="note">{escape(run.why_no_text)}</p>'
+        body = (
+            f"<pre>{escape(run.text)}</pre>"
+            if run.text
+            else f'<p class="note">{escape(run.why_no_text)}</p>'
+        )
         cards.append(f"<article><h3>{_name(run)}</h3>{body}</article>")
     return f'<h2>What they write{begun}</h2>\n<div class="samples">{"".join(cards)}</div>'

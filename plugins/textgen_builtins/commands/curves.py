@@ -16,7 +16,9 @@ _ROOM: Final = 360
 _LEAST_HEIGHT: Final = 460
 _LABEL_HEIGHT: Final = 17
 _LABEL_LENGTH: Final = 34
-_DIVERGED: Final = 2.0  # a last loss above the best one's double says nothing about the others' scale
+_DIVERGED: Final = (
+    2.0  # a last loss above the best one's double says nothing about the others' scale
+)
 _BEGINNING: Final = 0.15  # share of a run in which its loss may leave the picture at the top
 # Each has a contrast of at least 4.5 on its page, so that names can have it too, and differs from the others in
 # lightness where some eyes see no difference of hue. After as many runs, the next ones are dashed.
@@ -86,7 +88,9 @@ def _named(runs: Sequence[ComparedRun], axes: Axes) -> list[str]:
         end_y = min(max(end_y, TOP), axes.bottom)
         name = _printable(run.label)
         title = f"<title>{html.escape(name)}</title>"
-        parts.append(f'<path class="leader c{number}" d="M{end_x + 5:.1f},{end_y:.1f} L{left - 5},{y:.1f}"/>')
+        parts.append(
+            f'<path class="leader c{number}" d="M{end_x + 5:.1f},{end_y:.1f} L{left - 5},{y:.1f}"/>'
+        )
         parts.append(f'<path class="c{number}" d="M{left},{y:.1f} h22"/>')
         parts.append(
             f'<text class="f{number}" x="{left + 28}" y="{y + 4:.1f}">{title}'

@@ -24,7 +24,9 @@ _TELL_SECONDS: Final = 1.0
 _LOGS: Final = ".logs"
 _ERROR: Final = "textgen: error: "
 _LOG_END: Final = 1 << 13  # bytes at the end of a log in which its error is looked for
-_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 @attrs.frozen
@@ -46,7 +48,14 @@ class Command:
 
     def start(self, trial: Trial) -> subprocess.Popen[bytes]:
         """Start it. Ctrl-C on a terminal does not reach it: it gets its signal from here, and only one."""
-        arguments = [*self.options, "run", self.pipeline, "--quiet", "--output", str(self.path(trial))]
+        arguments = [
+            *self.options,
+            "run",
+            self.pipeline,
+            "--quiet",
+            "--output",
+            str(self.path(trial)),
+        ]
         arguments += [word for override in trial.overrides for word in ("--set", override)]
         # Not as the pipeline's `threads`: the run is then the one that `textgen run` makes, and may do without torch.
         share = {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
@@ -123,7 +132,9 @@ def _next(sweep: Sweep) -> Trial | None:
 
 def _collect(sweep: Sweep) -> bool:
     """Take note of the trials whose process is over."""
-    over = [(trial, process) for trial, process in sweep.running.values() if process.poll() is not None]
+    over = [
+        (trial, process) for trial, process in sweep.running.values() if process.poll() is not None
+    ]
     for trial, process in over:
         del sweep.running[trial.name]
         found = status_of(sweep.command.path(trial))
@@ -147,7 +158,9 @@ def _error(log: Path, code: int, found: RunSummary | None) -> str:
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         lines = []
-    at = [place for place, line in enumerate(lines) if line.startswith(_ERROR)]  # which may go on over several lines
+    at = [
+        place for place, line in enumerate(lines) if line.startswith(_ERROR)
+    ]  # which may go on over several lines
     said = [" ".join(map(str.strip, lines[at[-1] :])).removeprefix(_ERROR)] if at else []
     recorded = [found.cause] if found is not None and found.cause else []
     written = [line for line in lines if line.strip()]

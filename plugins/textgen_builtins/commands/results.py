@@ -11,7 +11,13 @@ from typing import Any, Literal
 import attrs
 
 from textgen_builtins.commands import text
-from textgen_builtins.commands.compared import ComparedRun, have_other_tokens, ranked, read_run, warning
+from textgen_builtins.commands.compared import (
+    ComparedRun,
+    have_other_tokens,
+    ranked,
+    read_run,
+    warning,
+)
 from textgen_builtins.commands.processes import status_of
 from textgen_builtins.commands.trials import Trial, short_names, shown_value
 
@@ -68,9 +74,14 @@ class Effect:
 def results(trials: Sequence[Trial], folder: Path, failed: Mapping[str, str]) -> Ranking:
     """A result for each trial, the best first."""
     runs = {
-        trial.name: read_run(summary, trial.name) for trial in trials if (summary := status_of(folder / trial.name))
+        trial.name: read_run(summary, trial.name)
+        for trial in trials
+        if (summary := status_of(folder / trial.name))
     }
-    found = [_result(trial, folder / trial.name, failed.get(trial.name, ""), runs.get(trial.name)) for trial in trials]
+    found = [
+        _result(trial, folder / trial.name, failed.get(trial.name, ""), runs.get(trial.name))
+        for trial in trials
+    ]
     order = {run.label: place for place, (_, run) in enumerate(ranked(list(runs.values())))}
     found.sort(key=lambda result: (result.status != "finished", order.get(result.name, len(order))))
     by: Literal["loss", "bits_per_character"] = (
@@ -106,10 +117,21 @@ def as_text(found: Ranking, trials: Sequence[Trial]) -> str:
     varied = [key for key in names if len({repr(trial.settings[key]) for trial in trials}) > 1]
     shows_status = any(result.status != "finished" for result in found.trials)
     shown = "loss" if found.by == "loss" else "bits/char"
-    header = [*(names[key] for key in varied), shown, "step", "of", "seconds", *(["status"] if shows_status else [])]
+    header = [
+        *(names[key] for key in varied),
+        shown,
+        "step",
+        "of",
+        "seconds",
+        *(["status"] if shows_status else []),
+    ]
     rows = []
     for result in found.trials:
-        figures = [text.loss(found.figure(result)), text.count(result.best_step), text.count(result.step)]
+        figures = [
+            text.loss(found.figure(result)),
+            text.count(result.best_step),
+            text.count(result.step),
+        ]
         figures += [text.count(result.seconds), *([result.status] if shows_status else [])]
         rows.append([*(shown_value(result.settings[key]) for key in varied), *figures])
     n = len(varied)
@@ -117,7 +139,9 @@ def as_text(found: Ranking, trials: Sequence[Trial]) -> str:
     parts += [f"note: {found.note}"] if found.note else []
     parts += [_effects_text(made, names, shown) for made in [effects(found)] if made]
     if found.trials and found.trials[0].status == "finished":
-        parts.append(f"the best: textgen generate {text.printable(shlex.quote(found.trials[0].path))}")
+        parts.append(
+            f"the best: textgen generate {text.printable(shlex.quote(found.trials[0].path))}"
+        )
     return "\n\n".join(parts)
 
 
@@ -153,7 +177,9 @@ def _effects_text(made: Sequence[Effect], names: Mapping[str, str], shown: str) 
         means = ", ".join(f"{shown_value(value)}: {mean:.4f}" for value, mean, _ in effect.means)
         rows.append([names[effect.key], f"{effect.spread:.4f}", means])
     most, best = names[made[0].key], shown_value(made[0].means[0][0])
-    said = f"{most} mattered most; {best} was best on average" if len(made) > 1 else f"{best} was the best {most}"
-    return (
-        f"{text.table(['setting', 'spread', f'mean {shown} of each value'], rows, right=[1])}\n{text.printable(said)}"
+    said = (
+        f"{most} mattered most; {best} was best on average"
+        if len(made) > 1
+        else f"{best} was the best {most}"
     )
+    return f"{text.table(['setting', 'spread', f'mean {shown} of each value'], rows, right=[1])}\n{text.printable(said)}"

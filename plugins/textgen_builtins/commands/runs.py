@@ -27,9 +27,19 @@ _ORDERS: Final[dict[str, Callable[[RunSummary], Any]]] = {
 @click.command("runs")
 @click.argument("folder", default="runs", type=click.Path(path_type=Path))
 @click.option(
-    "--sort", "order", type=click.Choice(list(_ORDERS)), default="age", show_default=True, help="Which first."
+    "--sort",
+    "order",
+    type=click.Choice(list(_ORDERS)),
+    default="age",
+    show_default=True,
+    help="Which first.",
 )
-@click.option("--prune", "pruning", is_flag=True, help="Remove the checkpoints of finished runs, after asking.")
+@click.option(
+    "--prune",
+    "pruning",
+    is_flag=True,
+    help="Remove the checkpoints of finished runs, after asking.",
+)
 @click.option("--yes", "-y", is_flag=True, help="With --prune: do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> None:
@@ -62,7 +72,11 @@ def as_row(run: RunSummary) -> dict[str, Any]:
 
 
 def _cells(run: RunSummary, folder: Path) -> tuple[str, ...]:
-    name = run.path.relative_to(folder.absolute()).as_posix() if run.path != folder.absolute() else run.path.name
+    name = (
+        run.path.relative_to(folder.absolute()).as_posix()
+        if run.path != folder.absolute()
+        else run.path.name
+    )
     return (
         name,
         text.status(run),
@@ -90,7 +104,10 @@ def _prune(found: list[RunSummary], folder: Path, *, yes: bool, as_json: bool) -
     if as_json:
         click.echo(json.dumps({"bytes": total, "runs": removed}, indent=2, ensure_ascii=False))
     else:
-        click.echo(f"textgen: removed {text.byte_count(total)} from {text.counted(len(removed), 'run')}", err=True)
+        click.echo(
+            f"textgen: removed {text.byte_count(total)} from {text.counted(len(removed), 'run')}",
+            err=True,
+        )
     for each in failed:
         click.echo(f"textgen: error: {text.printable(str(each))}", err=True)
     if failed:
@@ -104,11 +121,16 @@ def _is_wanted(chosen: list[RunSummary], folder: Path) -> bool:
     runs = text.counted(len(chosen), "finished run")
     click.echo(text.table(("run", "checkpoints"), rows, right=(1,)), err=True)
     click.echo(
-        f"The checkpoints of {runs} take {total}. Without them these generate as before, but cannot be", err=True
+        f"The checkpoints of {runs} take {total}. Without them these generate as before, but cannot be",
+        err=True,
     )
-    click.echo("trained on with more steps or epochs: that would start from the beginning.", err=True)
+    click.echo(
+        "trained on with more steps or epochs: that would start from the beginning.", err=True
+    )
     try:
         return click.confirm("Remove them?", err=True)
     except click.Abort:  # no answer is to be had
         click.echo(err=True)
-        raise UsageError("--prune asks before it removes anything; give --yes where nobody can answer") from None
+        raise UsageError(
+            "--prune asks before it removes anything; give --yes where nobody can answer"
+        ) from None

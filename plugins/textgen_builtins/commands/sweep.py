@@ -34,10 +34,26 @@ _ENOUGH: Final = 0.1  # trials to be done before the rest is estimated
     metavar="KEY=VALUE,VALUE",
     help="A key of the pipeline and its values, in TOML. May be given several times: every combination is a trial.",
 )
-@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Only N of the combinations, drawn at random.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of that draw.")
-@click.option("--jobs", "-j", type=click.IntRange(min=1), default=1, show_default=True, help="Trials at a time.")
-@click.option("--output", "-o", metavar="DIR", help="The folder of the runs; runs/NAME-sweep if not given.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only N of the combinations, drawn at random.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of that draw."
+)
+@click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Trials at a time.",
+)
+@click.option(
+    "--output", "-o", metavar="DIR", help="The folder of the runs; runs/NAME-sweep if not given."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_obj
@@ -80,20 +96,30 @@ def sweep(
 
 
 def _prepared(
-    context: Any, pipeline: str, settings: Sequence[str], number: int | None, seed: int, jobs: int, output: str | None
+    context: Any,
+    pipeline: str,
+    settings: Sequence[str],
+    number: int | None,
+    seed: int,
+    jobs: int,
+    output: str | None,
 ) -> tuple[list[Trial], Command]:
     """The trials, whose pipelines are all checked, and how each is run."""
     from textgen import Engine  # which loads NumPy
 
     given = parse_settings(settings)
     if not given:
-        raise UsageError("no setting is given; --set KEY=VALUE,VALUE, as in --set trainer.learning_rate=1e-3,3e-3")
+        raise UsageError(
+            "no setting is given; --set KEY=VALUE,VALUE, as in --set trainer.learning_rate=1e-3,3e-3"
+        )
     trials = choose_trials(given, number, seed)
     check_pipeline(pipeline)
     checked = check_trials(Engine(context.discover()), pipeline, trials)
     folder = Path("runs", f"{checked.name}-sweep") if output is None else Path(output)
     if (folder / "run.json").exists():
-        raise UsageError(f"{folder} is a run directory; give another --output, in which those of the trials go")
+        raise UsageError(
+            f"{folder} is a run directory; give another --output, in which those of the trials go"
+        )
     threads = None if checked.threads is not None or jobs == 1 else max(1, _cores() // jobs)
     return trials, Command(pipeline, folder, _options(context), threads)
 
@@ -107,7 +133,9 @@ class Progress:
     jobs: int
     is_shown: bool = True
     _begun: float = attrs.field(factory=time.monotonic)
-    _before: dict[str, float] = attrs.field(factory=dict)  # by trial, the part of it that was done already
+    _before: dict[str, float] = attrs.field(
+        factory=dict
+    )  # by trial, the part of it that was done already
     _over: int = 0
     _read: list[ComparedRun] = attrs.field(factory=list)  # of the trials that are finished
     _wide: int = 0
@@ -125,7 +153,9 @@ class Progress:
     def tell(self, sweep: Sweep) -> None:
         """Say how it stands."""
         over = len(sweep.finished) + len(sweep.failed)
-        for trial in sweep.finished[len(sweep.finished) - (over - self._over) :] if over > self._over else ():
+        for trial in (
+            sweep.finished[len(sweep.finished) - (over - self._over) :] if over > self._over else ()
+        ):
             found = status_of(sweep.command.path(trial))
             if found is not None:
                 self._read.append(read_run(found, trial.name))
@@ -144,16 +174,28 @@ class Progress:
             self._overwrite("")
 
     def _line(self, sweep: Sweep, over: int) -> str:
-        running = [found for trial, _ in sweep.running.values() if (found := status_of(sweep.command.path(trial)))]
-        steps = [text.progress(found.step, found.steps) for found in running if found.step is not None]
+        running = [
+            found
+            for trial, _ in sweep.running.values()
+            if (found := status_of(sweep.command.path(trial)))
+        ]
+        steps = [
+            text.progress(found.step, found.steps) for found in running if found.step is not None
+        ]
         said = [f"{over} of {len(self.trials)} done"]
         said += [f"{len(sweep.failed)} failed"] if sweep.failed else []
         shown = f" (step {', '.join(steps)})" if steps else ""
         said += [f"{len(sweep.running)} running{shown}"] if sweep.running else []
-        said += [f"{len(sweep.waiting)} run elsewhere"] if sweep.waiting and not sweep.running else []
+        said += (
+            [f"{len(sweep.waiting)} run elsewhere"] if sweep.waiting and not sweep.running else []
+        )
         for figure, best in ranked(self._read)[:1]:
             said.append(f"best {text.loss(figure)}: {best.label}")
-        part = over + sum(map(_part, running)) + sum(self._before[trial.name] for trial in sweep.waiting)
+        part = (
+            over
+            + sum(map(_part, running))
+            + sum(self._before[trial.name] for trial in sweep.waiting)
+        )
         done = part - sum(self._before.values())
         if done > _ENOUGH and over < len(self.trials):
             rest = (time.monotonic() - self._begun) * (len(self.trials) - part) / done
@@ -172,16 +214,30 @@ class Progress:
 
 def _part(found: RunSummary) -> float:
     """How much of a run is done."""
-    return 1.0 if found.status == "finished" else (found.step or 0) / found.steps if found.steps else 0.0
+    return (
+        1.0
+        if found.status == "finished"
+        else (found.step or 0) / found.steps
+        if found.steps
+        else 0.0
+    )
 
 
 def _report(found: Ranking, trials: Sequence[Trial], command: Command, *, as_json: bool) -> None:
     if as_json:
         rows, made = [attrs.asdict(result) for result in found.trials], []
         for effect in effects(found):
-            means = [{"value": value, found.by: mean, "trials": n} for value, mean, n in effect.means]
+            means = [
+                {"value": value, found.by: mean, "trials": n} for value, mean, n in effect.means
+            ]
             made.append({"key": effect.key, "spread": effect.spread, "means": means})
-        whole = {"output": str(command.folder), "by": found.by, "note": found.note, "trials": rows, "effects": made}
+        whole = {
+            "output": str(command.folder),
+            "by": found.by,
+            "note": found.note,
+            "trials": rows,
+            "effects": made,
+        }
         click.echo(json.dumps(whole, indent=2, ensure_ascii=False, default=str))
     else:
         click.echo(as_text(found, trials))
@@ -189,7 +245,9 @@ def _report(found: Ranking, trials: Sequence[Trial], command: Command, *, as_jso
     logs = {trial.name: command.log(trial) for trial in trials}
     for result in failed:
         why = text.printable(result.error or "it is not finished")
-        click.echo(f"textgen: error: {result.name}: {why}; all it wrote: {logs[result.name]}", err=True)
+        click.echo(
+            f"textgen: error: {result.name}: {why}; all it wrote: {logs[result.name]}", err=True
+        )
     if failed:
         raise SystemExit(1)
 

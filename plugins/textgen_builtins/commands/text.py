@@ -13,14 +13,18 @@ from textgen.visible import visible
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
+) -> str:
     """Rows under their header in columns, those of the numbers in `right` aligned to the right."""
     lines = [header, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(width, column)) for column in zip(*lines, strict=True)]
     made = []
     for line in lines:
         cells = [
-            " " * (wide - width(cell)) + cell if place in right else cell + " " * (wide - width(cell))
+            " " * (wide - width(cell)) + cell
+            if place in right
+            else cell + " " * (wide - width(cell))
             for place, (cell, wide) in enumerate(zip(line, widths, strict=True))
         ]
         made.append("  ".join(cells).rstrip())
@@ -62,10 +66,18 @@ def progress(step: int | None, steps: int | None) -> str:
 
 def status(run: RunSummary) -> str:
     """Of a run; one that `textgen finish` or an observer ended has fewer steps than it was to have."""
-    is_early = run.status == "finished" and run.step is not None and run.steps is not None and run.step < run.steps
+    is_early = (
+        run.status == "finished"
+        and run.step is not None
+        and run.steps is not None
+        and run.step < run.steps
+    )
     return "finished early" if is_early else run.status
 
 
 def width(text: str) -> int:
     """Columns on a terminal."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

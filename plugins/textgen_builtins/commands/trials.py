@@ -57,7 +57,13 @@ def parse_settings(given: Iterable[str]) -> list[Setting]:
         key, equals, text = override.partition("=")
         key = ".".join(part.strip() for part in key.split("."))
         if not equals or not all(key.split(".")):
-            faults.append(Fault("", "expected KEY=VALUE,VALUE as in trainer.learning_rate=1e-3,3e-3", repr(override)))
+            faults.append(
+                Fault(
+                    "",
+                    "expected KEY=VALUE,VALUE as in trainer.learning_rate=1e-3,3e-3",
+                    repr(override),
+                )
+            )
             continue
         values = [toml_value(piece.strip()) for piece in _split(text)]
         faults += [attrs.evolve(value, path=key) for value in values if isinstance(value, Fault)]
@@ -74,7 +80,9 @@ def choose_trials(settings: Sequence[Setting], number: int | None, seed: int) ->
     total = math.prod(sizes)
     if number is None and total > MAX_TRIALS:
         advice = f"take a part of it with --trials N, for N up to {MAX_TRIALS:,}"
-        raise UsageError(f"the grid has {total:,} trials, of which {MAX_TRIALS:,} at most are run; {advice}")
+        raise UsageError(
+            f"the grid has {total:,} trials, of which {MAX_TRIALS:,} at most are run; {advice}"
+        )
     places = range(total) if number is None or number >= total else _drawn(total, number, seed)
     names = _short_names([setting.key for setting in settings])
     trials = []
@@ -84,7 +92,9 @@ def choose_trials(settings: Sequence[Setting], number: int | None, seed: int) ->
             place, index = divmod(place, size)
             chosen[setting.key] = setting.values[index]
         chosen = {setting.key: chosen[setting.key] for setting in settings}
-        trials.append(Trial(_trial_name({names[key]: value for key, value in chosen.items()}), chosen))
+        trials.append(
+            Trial(_trial_name({names[key]: value for key, value in chosen.items()}), chosen)
+        )
     return trials
 
 
@@ -167,7 +177,9 @@ def _short_names(keys: Sequence[str]) -> dict[str, str]:
     names = {}
     for key in keys:
         lengths = range(1 + (key.rpartition(".")[2] == "type"), key.count(".") + 2)
-        alone = (n for n in lengths if [ending(other, n) for other in keys].count(ending(key, n)) == 1)
+        alone = (
+            n for n in lengths if [ending(other, n) for other in keys].count(ending(key, n)) == 1
+        )
         names[key] = ending(key, next(alone, key.count(".") + 1))
     return names
 
@@ -201,7 +213,9 @@ def _in_trials(fault: Fault, names: list[str], total: int) -> Fault:
         return fault
     more = len(names) - _SHOWN_TRIALS
     where = (
-        " and ".join(itertools.islice(names, _SHOWN_TRIALS)) if more <= 0 else f"{names[0]} and {len(names) - 1} more"
+        " and ".join(itertools.islice(names, _SHOWN_TRIALS))
+        if more <= 0
+        else f"{names[0]} and {len(names) - 1} more"
     )
     hint = f"in the trial {where}" if len(names) == 1 else f"in the trials {where}"
     return attrs.evolve(fault, hint=f"{fault.hint}; {hint}" if fault.hint else hint)

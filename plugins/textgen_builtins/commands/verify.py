@@ -17,7 +17,9 @@ from textgen.cli.options import check_run
 @click.argument("run", type=click.Path())
 @click.argument("states", nargs=-1, type=click.Path())
 @click.option(
-    "--repair", is_flag=True, help="Mend what there is a good copy of, and remove what a killed run has left."
+    "--repair",
+    is_flag=True,
+    help="Mend what there is a good copy of, and remove what a killed run has left.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_command(run: str, states: tuple[str, ...], repair: bool, as_json: bool) -> None:
@@ -49,15 +51,24 @@ def _as_text(report: Any) -> str:
     rows = [(file, _cause(report, file)) for file in report.files]
     lines = [f"{file.name:{width}}  {file.state}{cause and f': {cause}'}" for file, cause in rows]
     if report.leftovers:
-        lines.append(f"left by a process that was killed, or is at work: {', '.join(report.leftovers)}")
+        lines.append(
+            f"left by a process that was killed, or is at work: {', '.join(report.leftovers)}"
+        )
     bad = sum(file.state in ("damaged", "missing") for file in report.files)
-    verdict = f"{bad} of {len(report.files)} files are damaged or missing" if bad else "no file is damaged"
+    verdict = (
+        f"{bad} of {len(report.files)} files are damaged or missing"
+        if bad
+        else "no file is damaged"
+    )
     return "\n".join([*lines, f"{verdict}; {_what_works(report)}"])
 
 
 def _cause(report: Any, file: Any) -> str:
     """What is wrong with a file, without its name, which the line begins with; of a folder, with the file in it."""
-    for path in (report.path / file.name, Path(file.name)):  # of the run; a saved state, as it was given
+    for path in (
+        report.path / file.name,
+        Path(file.name),
+    ):  # of the run; a saved state, as it was given
         rest = str(file.cause).removeprefix(str(path))
         if rest != file.cause and rest.startswith((":", " ", os.sep)):
             return rest.lstrip(f": {os.sep}")
@@ -69,5 +80,9 @@ def _what_works(report: Any) -> str:
     loads = "the run can be used" if report.loads else "the run cannot be used"
     if not report.status or report.status == "finished":
         return loads
-    place = f"resumes from step {report.resumes_from}" if report.resumes_from is not None else "begins anew"
+    place = (
+        f"resumes from step {report.resumes_from}"
+        if report.resumes_from is not None
+        else "begins anew"
+    )
     return f"{loads}, and textgen run {place}"

@@ -35,7 +35,9 @@ def read_bytes(path: Path) -> Iterator[bytes]:
         raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
 
 
-def _decompressed(file: IO[bytes], beginning: bytes, path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
+def _decompressed(
+    file: IO[bytes], beginning: bytes, path: Path
+) -> tuple[Any, tuple[type[Exception], ...]]:
     """What to read, and what that raises where the data is damaged."""
     if beginning.startswith(_GZIP):
         return gzip.GzipFile(fileobj=file), (EOFError, zlib.error, gzip.BadGzipFile)

@@ -20,12 +20,19 @@ def _encoding(instance: Any, attribute: Any, value: str) -> None:
     try:
         "a".encode(value)  # looks it up, and refuses codecs such as hex that are not text encodings
     except (LookupError, ValueError):
-        raise ValueError('must be "auto", or an encoding that Python knows, such as utf-8 or cp1252') from None
+        raise ValueError(
+            'must be "auto", or an encoding that Python knows, such as utf-8 or cp1252'
+        ) from None
 
 
 def _glob(instance: Any, attribute: Any, value: str) -> None:
     parts = PurePath(value).parts
-    if not parts or PurePath(value).anchor or "\0" in value or any("**" in part and part != "**" for part in parts):
+    if (
+        not parts
+        or PurePath(value).anchor
+        or "\0" in value
+        or any("**" in part and part != "**" for part in parts)
+    ):
         raise ValueError("must be a pattern for paths below the folder, such as *.md or **/*.txt")
 
 
@@ -53,7 +60,8 @@ class FileConfig:
         validator=optional(_glob),
     )
     documents: Literal["none", "file", "line", "jsonl"] = option(
-        "none", help='what a document is, if they are to be told apart: a "file", a "line", or a line of JSON ("jsonl")'
+        "none",
+        help='what a document is, if they are to be told apart: a "file", a "line", or a line of JSON ("jsonl")',
     )
     field: str = option("text", help="key of the text in each object of JSON lines")
     encoding: str = option(
@@ -62,13 +70,23 @@ class FileConfig:
         "with a warning",
         validator=_encoding,
     )
-    html: Literal["text", "keep"] = option("text", help='"text" takes the text of .html files; "keep" changes nothing')
-    gutenberg: bool = option(False, help="leave out what Project Gutenberg puts before and after a book")
-    sha256: str | None = option(
-        None, help="SHA-256 that the file must have, if path is a single file or address", validator=optional(_sha256)
+    html: Literal["text", "keep"] = option(
+        "text", help='"text" takes the text of .html files; "keep" changes nothing'
     )
-    line_endings: Literal["lf", "keep"] = option("lf", help='"lf" turns CRLF and CR into LF; "keep" changes nothing')
-    byte_order_mark: Literal["strip", "keep"] = option("strip", help="what to do with U+FEFF at the start of a file")
+    gutenberg: bool = option(
+        False, help="leave out what Project Gutenberg puts before and after a book"
+    )
+    sha256: str | None = option(
+        None,
+        help="SHA-256 that the file must have, if path is a single file or address",
+        validator=optional(_sha256),
+    )
+    line_endings: Literal["lf", "keep"] = option(
+        "lf", help='"lf" turns CRLF and CR into LF; "keep" changes nothing'
+    )
+    byte_order_mark: Literal["strip", "keep"] = option(
+        "strip", help="what to do with U+FEFF at the start of a file"
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.sha256 is not None and isinstance(self.path, tuple):

@@ -102,7 +102,12 @@ def _fetch_into(folder: Path, address: str, sha256: str | None, console: TextIO 
                 temporary.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # nothing came, and nothing was there
                     folder.rmdir()
-            facts = {"address": address, "name": answer.name, "size": answer.size, "sha256": answer.sha256}
+            facts = {
+                "address": address,
+                "name": answer.name,
+                "size": answer.size,
+                "sha256": answer.sha256,
+            }
             write_json(folder / _RECORD, {**facts, "time": path.stat().st_mtime_ns})
             return path
     except OSError as error:
@@ -119,7 +124,9 @@ class Download:
     sha256: str
 
 
-def download(address: str, path: Path, *, console: TextIO | None = None, largest: int = _LARGEST) -> Download:
+def download(
+    address: str, path: Path, *, console: TextIO | None = None, largest: int = _LARGEST
+) -> Download:
     """Fetch an address into the file `path`, whole and synced. Raises CorpusError, and OSError of the disk.
 
     What breaks off is resumed where the server can, up to three attempts in all.
@@ -142,7 +149,9 @@ def download(address: str, path: Path, *, console: TextIO | None = None, largest
         size = file.tell()
     name = _file_name(address, transfer.kind)
     if beginning.startswith((b"<!doctype html", b"<html")) and inner_suffix(name) not in HTML:
-        raise CorpusError(f"{address} gave a web page, not the file: open it in a browser to see what it says")
+        raise CorpusError(
+            f"{address} gave a web page, not the file: open it in a browser to see what it says"
+        )
     if not size:
         raise CorpusError(f"{address} gave an empty file")
     return Download(name, size, sha256)
@@ -185,7 +194,9 @@ class _Transfer:
             raise _Broken(f"the connection broke off after {got:,} of {whole:,} bytes")
 
     def _request(self, begun: int) -> urllib.request.Request:
-        quoted = urllib.parse.quote(urllib.parse.urldefrag(self.address)[0], safe="%/:=&?~+!$,;'@()*[]")
+        quoted = urllib.parse.quote(
+            urllib.parse.urldefrag(self.address)[0], safe="%/:=&?~+!$,;'@()*[]"
+        )
         version = metadata.version(OWN_DISTRIBUTION)
         headers = {"User-Agent": f"textgen/{version}", "Accept-Encoding": "identity"}
         if begun:
@@ -199,7 +210,13 @@ class _Transfer:
         with (
             self._errors(),
             tqdm(
-                total=whole, initial=begun, file=self.console, unit="B", unit_scale=True, leave=False, disable=hidden
+                total=whole,
+                initial=begun,
+                file=self.console,
+                unit="B",
+                unit_scale=True,
+                leave=False,
+                disable=hidden,
             ) as bar,
         ):
             while piece := response.read(_PIECE):
@@ -208,10 +225,14 @@ class _Transfer:
 
     def _check_size(self, size: int, path: Path | None) -> None:
         if size > self.largest:
-            raise CorpusError(f"{self.address} has more than {byte_count(self.largest)}, the most that is fetched")
+            raise CorpusError(
+                f"{self.address} has more than {byte_count(self.largest)}, the most that is fetched"
+            )
         if path is not None and size > (free := shutil.disk_usage(path.parent).free):
             shown = f"{byte_count(size)}, and {byte_count(free)} are free in {path.parent}"
-            raise CorpusError(f"{self.address} has {shown}; set TEXTGEN_CACHE_DIR to a folder with more space")
+            raise CorpusError(
+                f"{self.address} has {shown}; set TEXTGEN_CACHE_DIR to a folder with more space"
+            )
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -223,7 +244,9 @@ class _Transfer:
             cause, passing = _answer(error.code), error.code in _PASSING
         except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
             cause, passing = _cause(
-                getattr(error, "reason", error) if isinstance(error, urllib.error.URLError) else error
+                getattr(error, "reason", error)
+                if isinstance(error, urllib.error.URLError)
+                else error
             )
         else:
             return
@@ -236,7 +259,11 @@ def _opener() -> urllib.request.OpenerDirector:
     """What opens http and https, through the proxies of the environment; a redirection leads to nothing else."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        *(urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler()),
+        *(
+            urllib.request.ProxyHandler(),
+            urllib.request.HTTPHandler(),
+            urllib.request.HTTPSHandler(),
+        ),
         *(urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPRedirectHandler()),
         *(urllib.request.HTTPErrorProcessor(), urllib.request.UnknownHandler()),
     ):
@@ -265,7 +292,9 @@ def _cause(error: object) -> tuple[str, bool]:
     if isinstance(error, http.client.InvalidURL | ValueError | str):
         return f"the address is not valid ({error})", False
     broken = isinstance(error, http.client.HTTPException | ConnectionError)
-    return "the connection broke off" if broken else str(getattr(error, "strerror", "") or error), True
+    return "the connection broke off" if broken else str(
+        getattr(error, "strerror", "") or error
+    ), True
 
 
 def _file_name(address: str, kind: str) -> str:

@@ -10,7 +10,9 @@ from typing import Final
 from textgen.errors import CorpusError
 
 # The title between the words and the asterisks may take several lines.
-_MARK: Final = r"^[ \t]*\*{3} ?%s OF (?:THE|THIS) PROJECT GUTENBERG E(?:BOOK|TEXT)\b[^*]{0,500}\*{3}[ \t]*$"
+_MARK: Final = (
+    r"^[ \t]*\*{3} ?%s OF (?:THE|THIS) PROJECT GUTENBERG E(?:BOOK|TEXT)\b[^*]{0,500}\*{3}[ \t]*$"
+)
 _START: Final = re.compile(_MARK % "START", re.IGNORECASE | re.MULTILINE)
 _END: Final = re.compile(_MARK % "END", re.IGNORECASE | re.MULTILINE)
 _LAST_LINE: Final = re.compile("End of (?:the |this )?Project Gutenberg", re.IGNORECASE)

@@ -15,11 +15,41 @@ _LONGEST: Final = 1 << 24  # characters of a tag, a comment or a script
 _HIDDEN: Final = ("noscript", "script", "style", "template", "title")
 _LINES: Final = ("br", "caption", "dd", "div", "dt", "figcaption", "li", "option", "tr")
 _PARAGRAPHS: Final = (
-    *("address", "article", "aside", "blockquote", "body", "dl", "fieldset", "figure", "footer", "form", "h1", "h2"),
-    *("h3", "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre", "section", "table", "ul"),
+    *(
+        "address",
+        "article",
+        "aside",
+        "blockquote",
+        "body",
+        "dl",
+        "fieldset",
+        "figure",
+        "footer",
+        "form",
+        "h1",
+        "h2",
+    ),
+    *(
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "header",
+        "hr",
+        "main",
+        "nav",
+        "ol",
+        "p",
+        "pre",
+        "section",
+        "table",
+        "ul",
+    ),
 )
 _SPACE: Final = re.compile(r"[ \t\n\r\f]+")
-_DECLARED: Final = re.compile(rb"""<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_DECLARED: Final = re.compile(
+    rb"""<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE
+)
 
 
 def declared_encoding(beginning: bytes) -> str:
@@ -39,7 +69,8 @@ def text_of_html(pieces: Iterable[str], path: Path) -> Iterator[str]:
         parser.feed(piece)
         if len(parser.rawdata) > _LONGEST:
             raise CorpusError(
-                "a tag, comment or script in it does not end; to read it as it is, set html to 'keep'", path
+                "a tag, comment or script in it does not end; to read it as it is, set html to 'keep'",
+                path,
             )
         yield parser.take()
     parser.close()

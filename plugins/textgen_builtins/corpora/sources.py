@@ -14,7 +14,13 @@ from textgen.errors import CorpusError
 from textgen.plugin.component import Address
 from textgen.visible import byte_count
 from textgen_builtins.corpora.config import FileConfig
-from textgen_builtins.corpora.file_facts import COMPRESSED, JSON_LINES, TEXTS, checksum, inner_suffix
+from textgen_builtins.corpora.file_facts import (
+    COMPRESSED,
+    JSON_LINES,
+    TEXTS,
+    checksum,
+    inner_suffix,
+)
 
 _SHOWN: Final = 5  # names in a message
 
@@ -35,7 +41,9 @@ class Folder:
         return f"{self.path}: {number}, {byte_count(size)}{skipped}"
 
 
-def find(config: FileConfig, *, console: TextIO | None, offline: bool) -> tuple[list[Path], list[Folder]]:
+def find(
+    config: FileConfig, *, console: TextIO | None, offline: bool
+) -> tuple[list[Path], list[Folder]]:
     """The files of a corpus in reading order, and the folders among what is named. Raises CorpusError."""
     paths = config.path if isinstance(config.path, tuple) else (config.path,)
     files: list[Path] = []
@@ -53,7 +61,9 @@ def find(config: FileConfig, *, console: TextIO | None, offline: bool) -> tuple[
             else:
                 files.append(path)
                 if config.sha256 is not None and (found := checksum(path)) != config.sha256.lower():
-                    raise CorpusError(f"its SHA-256 is {found}, and option sha256 is {config.sha256}", path)
+                    raise CorpusError(
+                        f"its SHA-256 is {found}, and option sha256 is {config.sha256}", path
+                    )
         except OSError as error:
             raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
     if not files:
@@ -67,19 +77,21 @@ def _folder(path: Path, config: FileConfig) -> Folder:
     if config.glob is not None:
         hidden = "/." in f"/{config.glob}"
         found = (file for file in path.glob(any_case(config.glob)) if file.is_file())
-        folder = Folder(path, sorted(f for f in found if hidden or not _is_hidden(f.relative_to(path))), [])
+        folder = Folder(
+            path, sorted(f for f in found if hidden or not _is_hidden(f.relative_to(path))), []
+        )
         cause = f"no file in it matches {config.glob!r}"
     else:
         suffixes = JSON_LINES if config.documents == "jsonl" else TEXTS
         there = sorted(_walk(path))
         files = [file for file in there if inner_suffix(file) in suffixes and file.is_file()]
         folder = Folder(path, files, sorted({*there} - {*files}))
-        cause = (
-            f"no file in it is a text by its suffix, {', '.join(suffixes)}, with {' or '.join(COMPRESSED)} or without"
-        )
+        cause = f"no file in it is a text by its suffix, {', '.join(suffixes)}, with {' or '.join(COMPRESSED)} or without"
     if not folder.files:
         others = folder.skipped or sorted(_walk(path))
-        is_json = any(inner_suffix(file) in JSON_LINES for file in others) and config.documents != "jsonl"
+        is_json = (
+            any(inner_suffix(file) in JSON_LINES for file in others) and config.documents != "jsonl"
+        )
         cause = f"{cause}: it holds {named(others) or 'no file'}"
         if is_json:
             raise CorpusError(f'{cause}; set documents to "jsonl"', path)
@@ -105,9 +117,15 @@ def _is_hidden(path: Path) -> bool:
 def named(files: Iterable[Path]) -> str:
     """The names of a few files, and how many more there are."""
     names = [file.name for file in files]
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+    return ", ".join(names[:_SHOWN]) + (
+        f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    )
 
 
 def any_case(glob: str) -> str:
     """A pattern with each letter as a set of both its cases: `case_sensitive=False` comes with Python 3.12."""
-    return re.sub("[a-zA-Z]", lambda c: f"[{c[0].lower()}{c[0].upper()}]", glob) if "[" not in glob else glob
+    return (
+        re.sub("[a-zA-Z]", lambda c: f"[{c[0].lower()}{c[0].upper()}]", glob)
+        if "[" not in glob
+        else glob
+    )

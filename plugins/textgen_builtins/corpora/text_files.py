@@ -75,7 +75,11 @@ class FileCorpus:
     def _files_said(self) -> list[Path]:
         """The same, said once on the console where they are those of folders."""
         files, folders = sources.find(self.config, console=self.console, offline=self.offline)
-        for line in [f"corpus {folder.describe()}" for folder in folders] if self.console and not self._said else []:
+        for line in (
+            [f"corpus {folder.describe()}" for folder in folders]
+            if self.console and not self._said
+            else []
+        ):
             self._said.append(line)
             print(line, file=self.console)
         return files
@@ -116,17 +120,28 @@ def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[st
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            why = f"{error.msg} (column {error.colno})" if isinstance(error, json.JSONDecodeError) else str(error)
+            why = (
+                f"{error.msg} (column {error.colno})"
+                if isinstance(error, json.JSONDecodeError)
+                else str(error)
+            )
             option = "documents" if number == 1 else ""  # the file may be of another kind
             raise CorpusError(f"line {number} is not JSON: {why}", path, argument=option) from error
         if not isinstance(value, dict):
-            raise CorpusError(f"line {number} is not a JSON object, which is a line such as {{{field!r}: …}}", path)
+            raise CorpusError(
+                f"line {number} is not a JSON object, which is a line such as {{{field!r}: …}}",
+                path,
+            )
         if field not in value:
             known = ", ".join(map(repr, value)) or "nothing"
-            raise CorpusError(f"line {number} has no field {field!r}, but {known}", path, argument="field")
+            raise CorpusError(
+                f"line {number} has no field {field!r}, but {known}", path, argument="field"
+            )
         if not isinstance(value[field], str):
             what = type(value[field]).__name__
-            raise CorpusError(f"line {number}: its field {field!r} is of type {what}, and must be a text", path)
+            raise CorpusError(
+                f"line {number}: its field {field!r} is of type {what}, and must be a text", path
+            )
         yield value[field]
 
 

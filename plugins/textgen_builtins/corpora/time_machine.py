@@ -21,7 +21,9 @@ _SHA256: Final = "8424dbd9532ac81f7e5f0b6add90e6952baea29158309d7d1bf3884f4e12c5
 def cached_book(*, console: TextIO | None, offline: bool) -> Path:
     """The book's file, downloaded if it is missing. Raises CorpusError that says where to put a copy."""
     path = cache_directory() / _NAME
-    advice = f"put a copy of the file there (SHA-256 {_SHA256}), or use the corpus 'story' or 'file'"
+    advice = (
+        f"put a copy of the file there (SHA-256 {_SHA256}), or use the corpus 'story' or 'file'"
+    )
     try:
         if path.exists():
             _check(path)
@@ -50,5 +52,7 @@ def _check(path: Path) -> None:
     actual = hashlib.sha256(data).hexdigest()
     if actual != _SHA256:
         cause = f"it is not the book: {len(data):,} bytes with SHA-256 {actual[:12]}…"
-        should = f"it should be {_SIZE:,} bytes with {_SHA256[:12]}…; remove it to download it again"
+        should = (
+            f"it should be {_SIZE:,} bytes with {_SHA256[:12]}…; remove it to download it again"
+        )
         raise CorpusError(f"{cause}, and {should}", path)

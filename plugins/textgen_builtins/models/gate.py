@@ -40,14 +40,22 @@ class Gate:
     @classmethod
     def fixed(cls, weights: Sequence[float]) -> Gate:
         """A gate with the same `weights` (E,) at every token."""
-        return cls(np.array(weights, np.float32), np.zeros((len(weights) ** 2, len(weights)), np.float32))
+        return cls(
+            np.array(weights, np.float32), np.zeros((len(weights) ** 2, len(weights)), np.float32)
+        )
 
     @classmethod
     def of_tensors(cls, tensors: Tensors, experts: int) -> Gate:
         """The gate among `tensors`. Raises ValueError where it is not one of so many experts."""
         expected = {"bias": (experts,), "slopes": (experts**2, experts)}
-        given = {key.removeprefix("gate."): array for key, array in tensors.items() if key.startswith("gate.")}
-        if {k: (a.shape, a.dtype) for k, a in given.items()} != {k: (s, np.dtype("f4")) for k, s in expected.items()}:
+        given = {
+            key.removeprefix("gate."): array
+            for key, array in tensors.items()
+            if key.startswith("gate.")
+        }
+        if {k: (a.shape, a.dtype) for k, a in given.items()} != {
+            k: (s, np.dtype("f4")) for k, s in expected.items()
+        }:
             described = {key: f"{array.dtype} {array.shape}" for key, array in given.items()}
             raise ValueError(f"gate: the weights are {described}, and should be float32 {expected}")
         return cls(**given)
@@ -74,7 +82,10 @@ class OneMixer:
     def __init__(self, gate: Gate, logs: Floats32) -> None:
         experts = len(logs)
         self._slopes, self._bias, self._logs, self._turned = gate.slopes, gate.bias, logs, logs.T
-        self._least, self._far = np.full_like(logs, _LEAST), np.full((experts, experts), _FAR, np.float32)
+        self._least, self._far = (
+            np.full_like(logs, _LEAST),
+            np.full((experts, experts), _FAR, np.float32),
+        )
         self._exps, self._met = np.empty_like(logs), np.empty((experts, experts), np.float32)
         self._flat, self._weights = self._met.reshape(-1), np.empty(experts, np.float32)
 
@@ -145,7 +156,9 @@ class _Problem:
         experts, size = theta.shape
         weighed = self.logs * mixed[:, None]
         means = weighed.sum(axis=-1)  # (N, E) of the experts' logs under the mixture
-        spreads = np.matmul(weighed, self.logs.swapaxes(1, 2)) - means[:, :, None] * means[:, None]  # (N, E, E)
+        spreads = (
+            np.matmul(weighed, self.logs.swapaxes(1, 2)) - means[:, :, None] * means[:, None]
+        )  # (N, E, E)
         given = self.logs[np.arange(len(means)), :, self.targets]  # (N, E)
         gradient = (means - given).T.astype(np.float64) @ self.inputs + _PULL * (theta - self.prior)
         hessian, inputs = np.empty((experts, size, experts, size)), self.inputs.astype(np.float32)
@@ -174,9 +187,13 @@ def _minimum(problem: _Problem, theta: Floats) -> Floats:
     for _ in range(_ITERATIONS):
         loss, gradient, hessian = problem.derivatives(theta)
         step = np.linalg.solve(hessian, gradient.ravel()).reshape(theta.shape)
-        expected = float((gradient * step).sum())  # twice what the loss would fall by, were it quadratic
+        expected = float(
+            (gradient * step).sum()
+        )  # twice what the loss would fall by, were it quadratic
         length = 1.0
-        while problem.loss(theta - length * step) > loss - 0.25 * length * expected and length > 1e-3:
+        while (
+            problem.loss(theta - length * step) > loss - 0.25 * length * expected and length > 1e-3
+        ):
             length /= 2
         if expected < 1e-4 * max(1.0, len(problem.targets) / 100) or length <= 1e-3:
             break

@@ -34,7 +34,9 @@ def mean_loss(model: Model, tokens: Ids, vocab_size: int) -> float | None:
 
 def log_softmax(logits: Array) -> Floats32:
     """Log probabilities (..., V) in NumPy of logits, which may be on a GPU. Each row is as if alone."""
-    values = np.array(logits.float().cpu().numpy() if hasattr(logits, "cpu") else logits, np.float32)
+    values = np.array(
+        logits.float().cpu().numpy() if hasattr(logits, "cpu") else logits, np.float32
+    )
     values -= values.max(axis=-1, keepdims=True)
     values -= np.log(_total(np.exp(values)))[..., None]
     return values

@@ -29,7 +29,9 @@ class LossPlotConfig:
 class EarlyStoppingConfig:
     """Ends a run when the loss of the held-out text no longer falls; the weights with the lowest loss are kept."""
 
-    patience: int = option(5, help="number of evaluations without a lower loss that end it", validator=ge(1))
+    patience: int = option(
+        5, help="number of evaluations without a lower loss that end it", validator=ge(1)
+    )
 
     def fingerprint(self) -> dict[str, Any]:
         """It shapes the model: with another patience the run is another."""

@@ -19,7 +19,9 @@ class CpuWatch:
         now = _counters()
         if self._begun is None or now is None or now[0] <= self._begun[0]:
             return 0.0
-        seconds, busy, own = (after - before for after, before in zip(now, self._begun, strict=True))
+        seconds, busy, own = (
+            after - before for after, before in zip(now, self._begun, strict=True)
+        )
         return max(0.0, (busy - own) / seconds)
 
 
@@ -28,6 +30,10 @@ def _counters() -> tuple[float, float, float] | None:
     try:
         with open("/proc/stat", encoding="ascii") as file:
             user, nice, system = (int(number) for number in file.readline().split()[1:4])
-        return time.monotonic(), (user + nice + system) / os.sysconf("SC_CLK_TCK"), time.process_time()
+        return (
+            time.monotonic(),
+            (user + nice + system) / os.sysconf("SC_CLK_TCK"),
+            time.process_time(),
+        )
     except (OSError, ValueError):
         return None

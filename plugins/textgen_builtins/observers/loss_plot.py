@@ -32,7 +32,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> str:
     return document(WIDTH, HEIGHT, "training and validation loss by step", parts, _LIGHT, _DARK)
 
 
-def _drawn(name: str, points: list[tuple[float, float]], axes: Axes, label_heights: list[float]) -> list[str]:
+def _drawn(
+    name: str, points: list[tuple[float, float]], axes: Axes, label_heights: list[float]
+) -> list[str]:
     """A line, with its name and last loss off the names at `label_heights`, and the best of the held-out text."""
     parts = [f'<path class="{name}" d="{axes.line(points)}"/>']
     best = min(points, key=lambda point: point[1])
@@ -48,9 +50,13 @@ def _drawn(name: str, points: list[tuple[float, float]], axes: Axes, label_heigh
         height = label_heights[0] + math.copysign(_LABEL_HEIGHT, height - label_heights[0])
     label_heights.append(height)
     parts.append(f'<circle class="{name}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
-    parts.append(f'<text class="{name}" x="{x + 9:.1f}" y="{height:.1f}">{name} {points[-1][1]:.3f}</text>')
+    parts.append(
+        f'<text class="{name}" x="{x + 9:.1f}" y="{height:.1f}">{name} {points[-1][1]:.3f}</text>'
+    )
     return parts
 
 
 def _points(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    return [(row["step"], row[key]) for row in rows if row[key] is not None and math.isfinite(row[key])]
+    return [
+        (row["step"], row[key]) for row in rows if row[key] is not None and math.isfinite(row[key])
+    ]

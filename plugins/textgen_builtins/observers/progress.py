@@ -76,10 +76,16 @@ class Progress:
             from tqdm.auto import tqdm
 
             self._bar = tqdm(
-                total=event.steps, initial=event.step - 1, file=self.console, bar_format=_BAR, dynamic_ncols=True
+                total=event.steps,
+                initial=event.step - 1,
+                file=self.console,
+                bar_format=_BAR,
+                dynamic_ncols=True,
             )
         self._bar.total = event.steps
-        if now - self._read_at >= self._bar.mininterval:  # no oftener than it is drawn: a GPU is waited for
+        if (
+            now - self._read_at >= self._bar.mininterval
+        ):  # no oftener than it is drawn: a GPU is waited for
             self._read_at = now
             self._bar.set_postfix_str(f"loss {event.loss:.3f}{self._losses}", refresh=False)
         self._bar.update(event.step - self._bar.n)
@@ -90,12 +96,16 @@ class Progress:
             self._best = min(self._best, loss)
             self._losses = f", val {loss:.3f}, best {self._best:.3f}"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {event.training_loss:.3f}{self._losses}", refresh=False)
+            self._bar.set_postfix_str(
+                f"loss {event.training_loss:.3f}{self._losses}", refresh=False
+            )
         last = self._latest
         if self._has_bar() or last is None:
             return
         if time.monotonic() - self._line_at >= _BETWEEN_EVALUATIONS or last.step == last.steps:
-            held_out = "" if loss is None else f", validation loss {loss:.3f} (best {self._best:.3f})"
+            held_out = (
+                "" if loss is None else f", validation loss {loss:.3f} (best {self._best:.3f})"
+            )
             self._line(last, f"loss {event.training_loss:.3f}{held_out}")
 
     def _line(self, event: StepDone, losses: str) -> None:
@@ -121,7 +131,9 @@ class Progress:
         if self._bar is not None:
             self._bar.write(line, file=self.console)
         else:
-            print(line, file=self.console, flush=True)  # writing to the console is this observer's purpose
+            print(
+                line, file=self.console, flush=True
+            )  # writing to the console is this observer's purpose
 
 
 def _waits_within_steps() -> bool:

@@ -110,7 +110,9 @@ class Samples:
         prompt = self.config.prompt
         text = prompt + event.sample(prompt, self.config.max_new_tokens)
         made = f"=== step {event.step} ===\n{text}\n\n"
-        self._keep_samples(lambda step: step < event.step, made)  # one of this step may be from before a crash
+        self._keep_samples(
+            lambda step: step < event.step, made
+        )  # one of this step may be from before a crash
         if self.console is not None:
             from tqdm.auto import tqdm
 

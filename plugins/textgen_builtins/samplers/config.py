@@ -28,7 +28,9 @@ class TemperatureConfig:
 class TopKConfig:
     """Only the k most likely tokens."""
 
-    k: int = option(40, help="keep the k most likely tokens; 0 is off", validator=ge(0), argument="top_k")
+    k: int = option(
+        40, help="keep the k most likely tokens; 0 is off", validator=ge(0), argument="top_k"
+    )
 
 
 @attrs.frozen
@@ -60,7 +62,10 @@ class TypicalConfig:
     """Only tokens whose surprise is close to the expected one (typical sampling)."""
 
     p: float = option(
-        0.9, help="keep typical tokens up to this probability; 1 is off", validator=_SHARE, argument="typical_p"
+        0.9,
+        help="keep typical tokens up to this probability; 1 is off",
+        validator=_SHARE,
+        argument="typical_p",
     )
 
 
@@ -103,7 +108,8 @@ class LogitBiasConfig:
     """Makes chosen tokens more or less likely."""
 
     bias: dict[str, float] = option(
-        help="a table of tokens, each as its text, and what is added to their logits", argument="logit_bias"
+        help="a table of tokens, each as its text, and what is added to their logits",
+        argument="logit_bias",
     )
 
 
@@ -127,9 +133,14 @@ class MirostatConfig:
     without top-k, top-p and the like before it, and after the temperature.
     """
 
-    tau: float = option(5.0, help="surprise per token to aim at, in bits", validator=ge(0), argument="mirostat_tau")
+    tau: float = option(
+        5.0, help="surprise per token to aim at, in bits", validator=ge(0), argument="mirostat_tau"
+    )
     eta: float = option(
-        0.1, help="learning rate: how fast the cut follows the surprise", validator=ge(0), argument="mirostat_eta"
+        0.1,
+        help="learning rate: how fast the cut follows the surprise",
+        validator=ge(0),
+        argument="mirostat_eta",
     )
 
 
@@ -162,10 +173,16 @@ class DryConfig:
         argument="dry_multiplier",
     )
     base: float = option(
-        1.75, help="factor of the penalty for each further token", validator=ge(1), argument="dry_base"
+        1.75,
+        help="factor of the penalty for each further token",
+        validator=ge(1),
+        argument="dry_base",
     )
     allowed_length: int = option(
-        2, help="length in tokens of repetitions without a penalty", validator=ge(0), argument="dry_allowed_length"
+        2,
+        help="length in tokens of repetitions without a penalty",
+        validator=ge(0),
+        argument="dry_allowed_length",
     )
     penalty_last_n: int = option(
         -1,
@@ -189,11 +206,16 @@ class RegexConfig:
     the document, if the tokenizer has one. Anchors, look-around and word boundaries are not supported.
     """
 
-    pattern: str = option(help="the regular expression that the generated text has to match", argument="regex")
+    pattern: str = option(
+        help="the regular expression that the generated text has to match", argument="regex"
+    )
 
 
 @attrs.frozen
 class JsonConfig:
     """Only JSON that follows a schema. Needs `textgen-engine[regex]`."""
 
-    schema: str = option(help="the JSON schema that the generated text has to follow, as JSON", argument="json_schema")
+    schema: str = option(
+        help="the JSON schema that the generated text has to follow, as JSON",
+        argument="json_schema",
+    )

@@ -37,7 +37,12 @@ class Constrained:
     ends = True
 
     def __init__(self, index: Any, complete: Set[int], vocab_size: int, end_id: int | None) -> None:
-        self._index, self._complete, self._vocab_size, self._end_id = index, complete, vocab_size, end_id
+        self._index, self._complete, self._vocab_size, self._end_id = (
+            index,
+            complete,
+            vocab_size,
+            end_id,
+        )
         self._mask: Callable[[int], npt.NDArray[np.bool_]] = lru_cache(_MASKS)(self._allowed)
 
     def start(self, prompt: Ids) -> Tensors:
@@ -52,22 +57,36 @@ class Constrained:
     def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
         """`state` (B,)."""
         states = history.state["state"].tolist()
-        after = [self._after(state, token) for state, token in zip(states, tokens.tolist(), strict=True)]
+        after = [
+            self._after(state, token) for state, token in zip(states, tokens.tolist(), strict=True)
+        ]
         return {"state": np.array(after, np.int64)}
 
     def _allowed(self, state: int) -> npt.NDArray[np.bool_]:
         """(V,) whether each token may follow."""
-        mask = np.zeros(self._vocab_size + 1, bool)  # the last stands for the end, which outlines_core asks for
+        mask = np.zeros(
+            self._vocab_size + 1, bool
+        )  # the last stands for the end, which outlines_core asks for
         if state != _OVER:
             tokens = self._index.get_allowed_tokens(state)
-            mask[[token for token in tokens if self._index.get_next_state(state, token) in self._complete]] = True
+            mask[
+                [
+                    token
+                    for token in tokens
+                    if self._index.get_next_state(state, token) in self._complete
+                ]
+            ] = True
             mask[-1] = self._index.is_final_state(state)
             if mask[-1] and self._end_id is not None:
                 mask[self._end_id] = True
         return mask[:-1]
 
     def _after(self, state: int, token: int) -> int:
-        after = None if state == _OVER or token == self._end_id else self._index.get_next_state(state, token)
+        after = (
+            None
+            if state == _OVER or token == self._end_id
+            else self._index.get_next_state(state, token)
+        )
         return _OVER if after is None else int(after)
 
 
@@ -114,12 +133,24 @@ def _refusal(said: str, expression: str, texts: Iterable[str]) -> str:
     if named is None:
         return "it cannot be followed: anchors, look-around, word boundaries and references are not supported"
     escaped = re.findall(r'"((?:[^"\\]|\\.)*)"', named[1])
-    missing = [each[-1] for each in escaped if each in ('\\"', "\\\\") or (len(each) == 1 and each.isprintable())]
+    missing = [
+        each[-1]
+        for each in escaped
+        if each in ('\\"', "\\\\") or (len(each) == 1 and each.isprintable())
+    ]
     begun = {int(each[3:], 16) for each in escaped if re.fullmatch(r"\\\\x[0-9a-f]{2}", each)}
     known = set("".join(texts))  # of a character that is not ASCII, its first byte alone is named
-    missing += [each for each in dict.fromkeys(expression) if each not in known and each.encode()[0] in begun]
+    missing += [
+        each
+        for each in dict.fromkeys(expression)
+        if each not in known and each.encode()[0] in begun
+    ]
     shown = "".join(missing[:_SHOWN]) + ("…" if len(missing) > _SHOWN else "")
-    which = "" if not missing else f": it has {'none of the characters' if len(missing) > 1 else 'no'} {shown!r}"
+    which = (
+        ""
+        if not missing
+        else f": it has {'none of the characters' if len(missing) > 1 else 'no'} {shown!r}"
+    )
     return f"the vocabulary cannot write it{which}"
 
 
@@ -144,7 +175,9 @@ def _library(sampler: str) -> Any:
         import outlines_core
         import outlines_core.json_schema
     except ImportError as error:
-        message = f"the sampler {sampler!r} needs outlines-core; pip install 'textgen-engine[regex]'"
+        message = (
+            f"the sampler {sampler!r} needs outlines-core; pip install 'textgen-engine[regex]'"
+        )
         raise PipelineError([Fault("", message)], "sampler") from error
     return outlines_core
 

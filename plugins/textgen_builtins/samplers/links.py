@@ -171,9 +171,15 @@ def logit_bias(config: configs.LogitBiasConfig, context: BuildContext) -> Sample
         if (place := _token(token, context.tokenizer)) is not None:
             bias[0, place] = _bounded(value)
         elif isinstance(token, int):
-            faults.append(Fault("bias", f"expected a token id from 0 to {context.vocab_size - 1}", repr(token)))
+            faults.append(
+                Fault(
+                    "bias", f"expected a token id from 0 to {context.vocab_size - 1}", repr(token)
+                )
+            )
         else:
-            faults.append(Fault("bias", "expected the text of one token of the vocabulary", repr(token)))
+            faults.append(
+                Fault("bias", "expected the text of one token of the vocabulary", repr(token))
+            )
     if faults:
         raise PipelineError(faults, "sampler")
     return Plain(lambda logits: logits + ops.like(bias, logits))
@@ -183,7 +189,9 @@ def _token(token: Any, tokenizer: Tokenizer) -> int | None:
     """The id of a token given as text or id; None if there is no such token."""
     if isinstance(token, int) and not isinstance(token, bool):
         return token if 0 <= token < tokenizer.vocab_size else None
-    ids = tokenizer.encode(token).tolist() if isinstance(token, str) else []  # in Python, keys may have any type
+    ids = (
+        tokenizer.encode(token).tolist() if isinstance(token, str) else []
+    )  # in Python, keys may have any type
     return int(ids[0]) if len(ids) == 1 and ids[0] != tokenizer.unknown_id else None
 
 

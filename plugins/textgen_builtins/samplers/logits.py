@@ -49,7 +49,9 @@ def top_k(logits: Array, k: int) -> Array:
         return logits
     border = xp.sort(logits, axis=-1)[:, size - k : size - k + 1]
     kept = logits >= border
-    if int(xp.count_nonzero(kept)) == k * logits.shape[0]:  # the common case: no row has ties at its border
+    if (
+        int(xp.count_nonzero(kept)) == k * logits.shape[0]
+    ):  # the common case: no row has ties at its border
         return keep(logits, kept)
     above, ties = logits > border, logits == border
     room = k - _count(xp, above)
@@ -67,7 +69,11 @@ def typical(logits: Array, p: float) -> Array:
     xp = array_namespace(logits)
     weights = probabilities(logits)
     possible = weights > 0
-    surprise = xp.where(possible, -xp.log(xp.where(possible, weights, xp.ones_like(weights))), xp.zeros_like(weights))
+    surprise = xp.where(
+        possible,
+        -xp.log(xp.where(possible, weights, xp.ones_like(weights))),
+        xp.zeros_like(weights),
+    )
     entropy = xp.sum(weights * surprise, axis=-1, keepdims=True)
     distance = xp.where(possible, xp.abs(surprise - entropy), xp.full_like(weights, math.inf))
     return _keep_until(xp, logits, distance, weights, p)
@@ -131,7 +137,9 @@ def mirostat(logits: Array, most: Any) -> Array:
     """Keep the tokens of at most so much surprise, (B,) bits, and the most likely one in any case (see Mirostat)."""
     xp = array_namespace(logits)
     kept = surprise(logits) <= like(most.astype(np.float32), logits)[:, None]
-    best = xp.arange(logits.shape[-1], device=device(logits))[None, :] == xp.argmax(logits, axis=-1, keepdims=True)
+    best = xp.arange(logits.shape[-1], device=device(logits))[None, :] == xp.argmax(
+        logits, axis=-1, keepdims=True
+    )
     return keep(logits, kept | (best & ~xp.any(kept, axis=-1, keepdims=True)))
 
 
@@ -143,7 +151,9 @@ def xtc(logits: Array, threshold: float, rows: Any) -> Array:
     xp = array_namespace(logits)
     weights = probabilities(logits)
     likely = weights >= threshold
-    last = xp.argmin(xp.where(likely, weights, xp.full_like(weights, math.inf)), axis=-1, keepdims=True)
+    last = xp.argmin(
+        xp.where(likely, weights, xp.full_like(weights, math.inf)), axis=-1, keepdims=True
+    )
     spared = xp.arange(logits.shape[-1], device=device(logits))[None, :] == last
     return keep(logits, ~likely | spared | ~like(rows, logits)[:, None])
 

@@ -22,14 +22,34 @@ def _builder(name: str, module: str = "links") -> Any:
 def textgen_samplers() -> list[Component]:
     """Offer the samplers, in their usual order."""
     return [
-        Component("repetition-penalty", configs.RepetitionPenaltyConfig, _builder("repetition_penalty"), place=10),
-        Component("presence-penalty", configs.PresencePenaltyConfig, _builder("presence_penalty"), place=11),
-        Component("frequency-penalty", configs.FrequencyPenaltyConfig, _builder("frequency_penalty"), place=12),
+        Component(
+            "repetition-penalty",
+            configs.RepetitionPenaltyConfig,
+            _builder("repetition_penalty"),
+            place=10,
+        ),
+        Component(
+            "presence-penalty",
+            configs.PresencePenaltyConfig,
+            _builder("presence_penalty"),
+            place=11,
+        ),
+        Component(
+            "frequency-penalty",
+            configs.FrequencyPenaltyConfig,
+            _builder("frequency_penalty"),
+            place=12,
+        ),
         Component("dry", configs.DryConfig, _builder("dry", "repetition"), place=13),
         Component("logit-bias", configs.LogitBiasConfig, _builder("logit_bias"), place=20),
         Component("regex", configs.RegexConfig, _builder("regex", "constrained"), place=25),
         Component("json", configs.JsonConfig, _builder("json_schema", "constrained"), place=26),
-        Component("no-repeat-ngram", configs.NoRepeatNgramConfig, _builder("no_repeat_ngram", "repetition"), place=30),
+        Component(
+            "no-repeat-ngram",
+            configs.NoRepeatNgramConfig,
+            _builder("no_repeat_ngram", "repetition"),
+            place=30,
+        ),
         Component("top-k", configs.TopKConfig, _builder("top_k"), place=40),
         Component("typical", configs.TypicalConfig, _builder("typical"), place=50),
         Component("top-p", configs.TopPConfig, _builder("top_p"), place=60),

@@ -16,7 +16,9 @@ from textgen_builtins.samplers import config as configs
 from textgen_builtins.samplers import logits as ops
 from textgen_builtins.samplers.links import OFF
 
-_LOG_LARGEST: Final = 88.7228391  # of a power of the base, as in llama.cpp: float32 can represent it
+_LOG_LARGEST: Final = (
+    88.7228391  # of a power of the base, as in llama.cpp: float32 can represent it
+)
 _MOST: Final = 1e30  # has the effect of any larger penalty
 
 
@@ -68,17 +70,24 @@ class Dry:
         for row in range(len(penalties)):
             tokens = history.tokens(row)
             lengths = self._repeated(
-                tokens if self.penalty_last_n < 0 else tokens[-self.penalty_last_n :], len(penalties[row])
+                tokens if self.penalty_last_n < 0 else tokens[-self.penalty_last_n :],
+                len(penalties[row]),
             )
-            exponents = np.minimum(lengths - self.allowed_length, self._longest - self.allowed_length)
-            penalties[row] = np.where(lengths >= 0, np.minimum(self.multiplier * self.base**exponents, _MOST), 0)
+            exponents = np.minimum(
+                lengths - self.allowed_length, self._longest - self.allowed_length
+            )
+            penalties[row] = np.where(
+                lengths >= 0, np.minimum(self.multiplier * self.base**exponents, _MOST), 0
+            )
         penalties[:, self.breakers] = 0
         return logits - ops.like(penalties, logits) if penalties.any() else logits
 
     @property
     def _longest(self) -> int:
         """The length of a repetition beyond which the penalty grows no more."""
-        return self.allowed_length + (int(_LOG_LARGEST / math.log(self.base)) if self.base > 1.000001 else 0)
+        return self.allowed_length + (
+            int(_LOG_LARGEST / math.log(self.base)) if self.base > 1.000001 else 0
+        )
 
     def _repeated(self, tokens: Ids, vocab_size: int) -> npt.NDArray[np.float64]:
         """(V,) lengths of the longest repetition that each token would extend; -1 where there is none of any weight."""
@@ -86,7 +95,9 @@ class Dry:
         most = min(self._since_breaker(tokens), self._longest)
         if len(tokens) <= self.allowed_length or most < self.allowed_length:
             return longest
-        lengths = np.zeros(len(tokens) - 1)  # of what ends at each place and at the end of the text alike
+        lengths = np.zeros(
+            len(tokens) - 1
+        )  # of what ends at each place and at the end of the text alike
         ends, length = np.arange(len(tokens) - 1), 0
         while len(ends) and length < most:
             ends = ends[ends >= length]
@@ -102,8 +113,14 @@ class Dry:
         single = np.flatnonzero(np.isin(tokens, self.breakers))
         last = int(single[-1]) + 1 if len(single) else 0
         for ids in self.split:
-            ends = len(ids) + np.flatnonzero(np.isin(tokens[: max(0, len(tokens) - len(ids) + 1)], ids[0]))
-            found = (end for end in ends[::-1].tolist() if tuple(tokens[end - len(ids) : end].tolist()) == ids)
+            ends = len(ids) + np.flatnonzero(
+                np.isin(tokens[: max(0, len(tokens) - len(ids) + 1)], ids[0])
+            )
+            found = (
+                end
+                for end in ends[::-1].tolist()
+                if tuple(tokens[end - len(ids) : end].tolist()) == ids
+            )
             last = max(last, next(found, 0))
         return len(tokens) - last
 
@@ -119,10 +136,14 @@ def dry(config: configs.DryConfig, context: BuildContext) -> Sampler:
         return OFF
     assert context.tokenizer is not None
     single, split = _breakers(context.tokenizer, config.sequence_breakers)
-    return Dry(config.multiplier, config.base, config.allowed_length, config.penalty_last_n, single, split)
+    return Dry(
+        config.multiplier, config.base, config.allowed_length, config.penalty_last_n, single, split
+    )
 
 
-def _breakers(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[Ids, tuple[tuple[int, ...], ...]]:
+def _breakers(
+    tokenizer: Tokenizer, texts: Iterable[str]
+) -> tuple[Ids, tuple[tuple[int, ...], ...]]:
     """The tokens that contain a breaker, and the breakers that begin in one token and end in another, as ids.
 
     A breaker may begin within a token: as in llama.cpp, its ids are any token that ends with a beginning of it, and the
@@ -136,5 +157,7 @@ def _breakers(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[Ids, tuple[tu
         for cut in range(1, len(text)):
             rest = tokenizer.encode(text[cut:]).tolist()
             if tokenizer.unknown_id is None or tokenizer.unknown_id not in rest:
-                split |= {(i, *rest) for i, token in enumerate(tokens) if token.endswith(text[:cut])}
+                split |= {
+                    (i, *rest) for i, token in enumerate(tokens) if token.endswith(text[:cut])
+                }
     return np.array(sorted(single), np.int64), tuple(sorted(split))

@@ -30,14 +30,18 @@ _LONGEST_NAME: Final = 100  # bytes
 _LEAST_MINUTES: Final = 0.05
 _MOST_MINUTES: Final = 100_000
 _COUNTS: Final = 50  # bytes of the counts for a character: 30 of source code, 55 of a story
-_OTHERS: Final = 150  # weights for each unit besides those of the cells: of the tokens, on both sides
+_OTHERS: Final = (
+    150  # weights for each unit besides those of the cells: of the tokens, on both sides
+)
 _MOST_COUNTS: Final = 200_000_000  # bytes: rare ones are left out of more
 _COUNTING: Final = """
 [trainer.second]
 type = "count"
 max_tokens = {:_}   # that are counted, from many places of the text; 0 counts all, and takes longer
 """
-_HOLDING_OUT: Final = "max_validation_tokens = {:_}   # of it that are read, in stretches from 16 places of it\n"
+_HOLDING_OUT: Final = (
+    "max_validation_tokens = {:_}   # of it that are read, in stretches from 16 places of it\n"
+)
 _WRITTEN: Final = 10_000_000  # bytes of checkpoints at most for each second of training, which takes a hundredth of it
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
@@ -47,22 +51,37 @@ class _Minutes(click.ParamType[float]):
 
     name = "number"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         try:
             minutes = float(value)
         except ValueError:
             self.fail(f"{value!r} is not a number of minutes, such as 5 or 0.5", param, ctx)
         if not _LEAST_MINUTES <= minutes <= _MOST_MINUTES:
-            self.fail(f"{value} is not between {_LEAST_MINUTES:g} and {_MOST_MINUTES:,} minutes", param, ctx)
+            self.fail(
+                f"{value} is not between {_LEAST_MINUTES:g} and {_MOST_MINUTES:,} minutes",
+                param,
+                ctx,
+            )
         return minutes
 
 
 @click.command("init")
 @click.argument("text", required=False, type=click.Path())
 @click.option(
-    "--pipeline", default=None, metavar="FILE", help="Where to write it; TEXT's name with .toml if not given."
+    "--pipeline",
+    default=None,
+    metavar="FILE",
+    help="Where to write it; TEXT's name with .toml if not given.",
 )
-@click.option("--minutes", default=1.0, show_default=True, type=_Minutes(), help="How long a run may take in all.")
+@click.option(
+    "--minutes",
+    default=1.0,
+    show_default=True,
+    type=_Minutes(),
+    help="How long a run may take in all.",
+)
 @click.option(
     "--speed",
     type=click.FloatRange(min=1),
@@ -70,11 +89,20 @@ class _Minutes(click.ParamType[float]):
     help="Characters a second that training with 256 units reads on the machine of the run; this one is tried if it is "
     "not given.",
 )
-@click.option("--encoding", default=AUTO, show_default=True, help="How the text is encoded; auto finds out.")
-@click.option("--field", metavar="NAME", help="Key of the text in JSON lines; guessed if not given.")
+@click.option(
+    "--encoding", default=AUTO, show_default=True, help="How the text is encoded; auto finds out."
+)
+@click.option(
+    "--field", metavar="NAME", help="Key of the text in JSON lines; guessed if not given."
+)
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 def init(
-    text: str | None, pipeline: str | None, minutes: float, speed: float | None, force: bool, **options: Any
+    text: str | None,
+    pipeline: str | None,
+    minutes: float,
+    speed: float | None,
+    force: bool,
+    **options: Any,
 ) -> None:
     """Write a commented pipeline for your own text, to edit and run.
 
@@ -85,21 +113,35 @@ def init(
 
     path = Path(f"{_stem(text)}.toml") if pipeline is None else Path(pipeline)
     if not str(path).isprintable():
-        raise UsageError(f"{str(path)!r} has characters that cannot be printed; choose another name with --pipeline")
-    named = texts.path_of(text) if text is not None else None  # first: it may be the pipeline itself
+        raise UsageError(
+            f"{str(path)!r} has characters that cannot be printed; choose another name with --pipeline"
+        )
+    named = (
+        texts.path_of(text) if text is not None else None
+    )  # first: it may be the pipeline itself
     if isinstance(named, Path) and path.exists() and path.samefile(named):
         raise UsageError(f"{path} is the text itself; choose another name with --pipeline")
     if path.exists() and not force:
-        raise UsageError(f"{path} exists; choose another name with --pipeline, or replace it with --force")
-    facts = texts.STORY if text is None else texts.look_at(text, path.parent, console=sys.stderr, **options)
-    made = starter_pipeline(facts, minutes * 60, settings.measured_speed() if speed is None else speed)
+        raise UsageError(
+            f"{path} exists; choose another name with --pipeline, or replace it with --force"
+        )
+    facts = (
+        texts.STORY
+        if text is None
+        else texts.look_at(text, path.parent, console=sys.stderr, **options)
+    )
+    made = starter_pipeline(
+        facts, minutes * 60, settings.measured_speed() if speed is None else speed
+    )
     try:
         write_atomic(path, made.replace("{file}", shlex.quote(str(path))).encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
     for remark in facts.remarks:
         click.echo(f"textgen: warning: {remark}", err=True)
-    click.echo(f"wrote {path}; now: textgen run {shlex.quote(str(path))}{_elsewhere(path)}", err=True)
+    click.echo(
+        f"wrote {path}; now: textgen run {shlex.quote(str(path))}{_elsewhere(path)}", err=True
+    )
 
 
 def _stem(text: str | None) -> str:
@@ -131,8 +173,12 @@ def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
     made = made.replace("{budget}", f"{seconds:.10g}s").replace("{corpus}", facts.corpus)
     interval = max(2, _sizes(facts.size, chosen)[0] / _WRITTEN)
     made = made.replace("{interval}", f"{interval:.0f}")
-    made = made.replace("{holding_out}", _HOLDING_OUT.format(chosen.held_out) if chosen.held_out else "")
-    made = made.replace("{counting}", _COUNTING.format(chosen.max_tokens) if chosen.max_tokens else "")
+    made = made.replace(
+        "{holding_out}", _HOLDING_OUT.format(chosen.held_out) if chosen.held_out else ""
+    )
+    made = made.replace(
+        "{counting}", _COUNTING.format(chosen.max_tokens) if chosen.max_tokens else ""
+    )
     return made.replace("{expected}", _expected(facts, seconds, chosen))
 
 

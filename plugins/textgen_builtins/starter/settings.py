@@ -17,10 +17,18 @@ if TYPE_CHECKING:
 
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1536)
-_PASSES: Final = 8.0  # times that it should have time to read the text: then the widest one learns most.
-_SMALL: Final = 250_000  # characters of a text; a smaller one more often, by the square of its cube root
-_FOR_A_WEIGHT: Final = 24  # characters for each of its weights, which is enough of a text that it reads less often
-_WEIGHTS: Final = 45  # of the network, at most, for each character: more only learn a small text by heart
+_PASSES: Final = (
+    8.0  # times that it should have time to read the text: then the widest one learns most.
+)
+_SMALL: Final = (
+    250_000  # characters of a text; a smaller one more often, by the square of its cube root
+)
+_FOR_A_WEIGHT: Final = (
+    24  # characters for each of its weights, which is enough of a text that it reads less often
+)
+_WEIGHTS: Final = (
+    45  # of the network, at most, for each character: more only learn a small text by heart
+)
 _USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
 _SLOWER: Final = 1.75  # a network twice as wide takes 2 to the power of this times as long
 _OF_USUAL_TEXT: Final = 100  # different characters, which those measurements include
@@ -32,7 +40,9 @@ _COUNTED: Final = 100_000  # characters that may be counted at once for each sec
 _COUNTED_IN_SHARDS: Final = 1_200_000  # and in shards, which the trainer does with more than
 _AT_ONCE: Final = 10_000_000
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
-_PROBABILITIES: Final = 10_000_000  # of the characters held out, one for each of the vocabulary: they take time, too
+_PROBABILITIES: Final = (
+    10_000_000  # of the characters held out, one for each of the vocabulary: they take time, too
+)
 
 
 @attrs.frozen
@@ -100,7 +110,11 @@ def choose(characters: int, vocabulary: int, seconds: float, speed: float) -> Se
 def _counted(characters: int, seconds: float) -> int:
     """How many characters there is time to count."""
     in_shards = seconds * _COUNTED_IN_SHARDS
-    most = in_shards if min(in_shards, characters * 0.85) > _AT_ONCE else min(seconds * _COUNTED, _AT_ONCE)
+    most = (
+        in_shards
+        if min(in_shards, characters * 0.85) > _AT_ONCE
+        else min(seconds * _COUNTED, _AT_ONCE)
+    )
     return int(float(f"{most:.0e}"))  # one digit is enough
 
 
@@ -126,7 +140,13 @@ def counted_loss(text: str) -> float:
     points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     characters, tokens = np.unique(points, return_inverse=True)
     cut, size = len(tokens) * 9 // 10, len(characters)
-    data = Dataset(training=tokens[:cut], validation=tokens[:0], vocab_size=size, window_length=1, window_stride=1)
+    data = Dataset(
+        training=tokens[:cut],
+        validation=tokens[:0],
+        vocab_size=size,
+        window_length=1,
+        window_stride=1,
+    )
     model, held_out = NgramModel(None, size), min(len(tokens) - cut, _PROBABILITIES // size)
     for _ in CountTrainer().train(model, data, TrainingContext(seed=0, device="cpu")):
         pass

@@ -53,7 +53,12 @@ STORY: Final = TextFacts(_STORY, _STORY_CHARACTERS, _STORY_VOCABULARY)
 
 
 def look_at(
-    text: str, folder: Path, *, encoding: str = AUTO, field: str | None = None, console: TextIO | None = None
+    text: str,
+    folder: Path,
+    *,
+    encoding: str = AUTO,
+    field: str | None = None,
+    console: TextIO | None = None,
 ) -> TextFacts:
     """The file, folder or address `text`, for a pipeline in `folder`.
 
@@ -69,7 +74,9 @@ def look_at(
     def tell(file: Path, name: str, why: str) -> None:
         if file not in guessed:
             guessed[file] = name
-            remarks.append(f"{file}: read as {name}, {why}; if that is wrong, give the encoding (--encoding)")
+            remarks.append(
+                f"{file}: read as {name}, {why}; if that is wrong, give the encoding (--encoding)"
+            )
 
     try:
         config = FileConfig(path, encoding=encoding)
@@ -80,11 +87,15 @@ def look_at(
         corpus = FileCorpus(config, console=console, tell=tell)
         if config.documents == "none" and _is_book(corpus):
             corpus = attrs.evolve(corpus, config=attrs.evolve(config, gutenberg=True))
-            remarks.append("it is a book of Project Gutenberg, and is read without what stands before and after it")
+            remarks.append(
+                "it is a book of Project Gutenberg, and is read without what stands before and after it"
+            )
         size, vocabulary, sample = _sized(corpus)
     except CorpusError as error:
         error.exit_code = 2  # nothing was written
-        error.argument = "" if error.argument == "documents" else error.argument  # which is no option of init
+        error.argument = (
+            "" if error.argument == "documents" else error.argument
+        )  # which is no option of init
         raise
     if size < _SMALLEST:
         cause = f"{text} has {size:,} characters, which is too little to learn from"
@@ -112,14 +123,20 @@ def path_of(text: str) -> Address | Path:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{text!r} is not UTF-8, as a name in a pipeline must be; {_remedy(text)}") from error
+        raise UsageError(
+            f"{text!r} is not UTF-8, as a name in a pipeline must be; {_remedy(text)}"
+        ) from error
     if Address.matches(text):
         return Address(text)
     path = Path(text)
     if not path.exists():
-        raise UsageError(f"{text} does not exist; give a text file, a folder of them, or an address (https://…)")
+        raise UsageError(
+            f"{text} does not exist; give a text file, a folder of them, or an address (https://…)"
+        )
     if path.suffix.lower() == ".toml":
-        raise UsageError(f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}")
+        raise UsageError(
+            f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}"
+        )
     return path
 
 
@@ -151,9 +168,13 @@ def _with_documents(config: FileConfig, field: str | None, remarks: list[str]) -
             raise UsageError(_whole_json(file))
         return config
     if suffix == ".json":
-        remarks.append(f"{file}: read as JSON lines, a document on each, since its first lines are JSON objects")
+        remarks.append(
+            f"{file}: read as JSON lines, a document on each, since its first lines are JSON objects"
+        )
     if field is None and (guess := _field_of(lines)) != "text":
-        remarks.append(f"{file}: the text of a line is taken to be its field {guess!r}; if not, give --field")
+        remarks.append(
+            f"{file}: the text of a line is taken to be its field {guess!r}; if not, give --field"
+        )
         return attrs.evolve(as_documents, field=guess)
     return as_documents
 
@@ -187,7 +208,11 @@ def _whole_json(file: Path) -> str:
 def _field_of(lines: list[str]) -> str:
     """The key of the text in JSON lines: "text", or that of the longest text in the first line."""
     value = _value(lines[0]) if lines else None
-    texts = {key: len(item) for key, item in value.items() if isinstance(item, str)} if isinstance(value, dict) else {}
+    texts = (
+        {key: len(item) for key, item in value.items() if isinstance(item, str)}
+        if isinstance(value, dict)
+        else {}
+    )
     return "text" if "text" in texts or not texts else max(texts, key=lambda key: texts[key])
 
 
@@ -228,7 +253,9 @@ def _table(config: FileConfig, path: str) -> str:
     if config.encoding != AUTO:
         lines += [line("encoding", config.encoding)]
     if config.gutenberg:
-        lines += [line("gutenberg", True, "without what Project Gutenberg puts before and after a book")]
+        lines += [
+            line("gutenberg", True, "without what Project Gutenberg puts before and after a book")
+        ]
     return "\n".join(lines)
 
 

@@ -66,7 +66,9 @@ class CharTokenizer:
                 self.ends |= piece is DOCUMENT_END
                 yield piece
 
-        for codes in _gathered(codes for text in split_documents(noted()) for codes in self._normalized(text)):
+        for codes in _gathered(
+            codes for text in split_documents(noted()) for codes in self._normalized(text)
+        ):
             found = np.bincount(codes)
             counts[: len(found)] += found
         self._index("".join(map(chr, np.flatnonzero(counts >= self.config.min_frequency))))
@@ -97,7 +99,10 @@ class CharTokenizer:
 
     def to_dict(self) -> dict[str, Any]:
         """The vocabulary, with the reserved tokens by name. JSON keeps lone surrogates as escapes."""
-        return {"type": "char", "tokens": [_UNKNOWN_NAME, *self._fitted(), *[_END_NAME] * self.ends]}
+        return {
+            "type": "char",
+            "tokens": [_UNKNOWN_NAME, *self._fitted(), *[_END_NAME] * self.ends],
+        }
 
     def from_dict(self, state: Mapping[str, Any]) -> CharTokenizer:
         """A tokenizer with the vocabulary of `to_dict`. Raises ValueError for anything else."""
@@ -198,7 +203,9 @@ def _safe_cut(text: str, form: Any) -> int:
     """The last position where the text can be cut so that both sides normalise as they would together."""
     decomposed: Any = "NFKD" if "K" in form else "NFD"
     for cut in range(len(text) - 1, 0, -1):
-        if text[cut].isascii():  # the common case: an ASCII character combines with nothing before it
+        if text[
+            cut
+        ].isascii():  # the common case: an ASCII character combines with nothing before it
             return cut
         first = unicodedata.normalize(decomposed, text[cut])[0]
         if unicodedata.combining(first) == 0 and first not in _second_halves():
@@ -211,7 +218,9 @@ def _second_halves() -> frozenset[str]:
     """Characters that may merge with the one before, including vowel signs and Hangul jamo (Unicode Annex 15, D114)."""
     parts = (unicodedata.decomposition(chr(code)).split() for code in range(_CODE_POINTS))
     seconds = {chr(int(p[1], 16)) for p in parts if len(p) == 2 and not p[0].startswith("<")}
-    return frozenset(seconds.union(map(chr, range(0x1161, 0x1176)), map(chr, range(0x11A8, 0x11C3))))
+    return frozenset(
+        seconds.union(map(chr, range(0x1161, 0x1176)), map(chr, range(0x11A8, 0x11C3)))
+    )
 
 
 def _lowered(pieces: Iterable[str]) -> Iterator[str]:

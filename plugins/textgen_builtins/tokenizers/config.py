@@ -19,8 +19,13 @@ class CharConfig:
     """
 
     unicode_form: Literal["none", "NFC", "NFD", "NFKC", "NFKD"] = option(
-        "none", help="Unicode normalisation form, so that characters that look the same are the same"
+        "none",
+        help="Unicode normalisation form, so that characters that look the same are the same",
     )
-    letters_only: bool = option(False, help="turn every run of characters other than A-Z and a-z into one space")
+    letters_only: bool = option(
+        False, help="turn every run of characters other than A-Z and a-z into one space"
+    )
     lower_case: bool = option(False, help="turn the text into lower case")
-    min_frequency: int = option(1, help="characters that occur less often in the corpus become <unk>", validator=ge(1))
+    min_frequency: int = option(
+        1, help="characters that occur less often in the corpus become <unk>", validator=ge(1)
+    )

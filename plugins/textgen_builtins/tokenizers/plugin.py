@@ -19,4 +19,6 @@ def textgen_tokenizers() -> list[Component]:
     """Offer `char`."""
     elsewhere = "the package textgen-huggingface has it: huggingface-bpe, or huggingface-tokenizer for one that exists"
     names = ("bpe", "wordpiece", "sentencepiece", "tiktoken", "unigram", "word", "words", "subword")
-    return [Component("char", CharConfig, build, default=True, hints=dict.fromkeys(names, elsewhere))]
+    return [
+        Component("char", CharConfig, build, default=True, hints=dict.fromkeys(names, elsewhere))
+    ]

@@ -33,7 +33,9 @@ def build(config: AdamWConfig, context: BuildContext) -> Trainer:
     if config.schedule == "cosine":
         schedule = cosine(warmup=config.warmup_steps, final=config.final_rate)
     else:
-        schedule = warmup_stable_decay(warmup=config.warmup_steps, decay=config.decay_share, final=config.final_rate)
+        schedule = warmup_stable_decay(
+            warmup=config.warmup_steps, decay=config.decay_share, final=config.final_rate
+        )
     return GradientTrainer(config, optimizer, schedule)
 
 

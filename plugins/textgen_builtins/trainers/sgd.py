@@ -14,7 +14,10 @@ def build(config: SGDConfig, context: BuildContext) -> Trainer:
     from textgen.gradient import GradientTrainer, eager
 
     return GradientTrainer(
-        config, lambda parameters: eager(torch.optim.SGD)(parameters, lr=config.learning_rate, momentum=config.momentum)
+        config,
+        lambda parameters: eager(torch.optim.SGD)(
+            parameters, lr=config.learning_rate, momentum=config.momentum
+        ),
     )
 
 

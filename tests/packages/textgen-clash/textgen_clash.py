@@ -23,7 +23,9 @@ def least(logits, history):
 @hookimpl
 def textgen_samplers():
     """Offer `greedy`, which the built-in set has, and `loud`, which textgen-shout has."""
-    return [Component(name, LeastConfig, lambda config, context: least) for name in ("greedy", "loud")]
+    return [
+        Component(name, LeastConfig, lambda config, context: least) for name in ("greedy", "loud")
+    ]
 
 
 @hookimpl

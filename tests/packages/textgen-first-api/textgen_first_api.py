@@ -234,7 +234,13 @@ def build_first(config: FirstConfig, context: BuildContext):
 
 @hookimpl
 def textgen_corpora():
-    return [Component("countdown", CountdownConfig, lambda config, context: Countdown(config.start, config.times))]
+    return [
+        Component(
+            "countdown",
+            CountdownConfig,
+            lambda config, context: Countdown(config.start, config.times),
+        )
+    ]
 
 
 @hookimpl
@@ -244,7 +250,11 @@ def textgen_tokenizers():
 
 @hookimpl
 def textgen_models():
-    return [Component("pairs", PairsConfig, lambda config, context: Pairs(config.added, context.vocab_size))]
+    return [
+        Component(
+            "pairs", PairsConfig, lambda config, context: Pairs(config.added, context.vocab_size)
+        )
+    ]
 
 
 @hookimpl
@@ -259,7 +269,13 @@ def textgen_samplers():
 
 @hookimpl
 def textgen_observers():
-    return [Component("logbook", LogbookConfig, lambda config, context: Logbook(context.directory / "logbook.txt"))]
+    return [
+        Component(
+            "logbook",
+            LogbookConfig,
+            lambda config, context: Logbook(context.directory / "logbook.txt"),
+        )
+    ]
 
 
 @hookimpl

@@ -67,11 +67,17 @@ class UniformDecoder:
         """(B, V), or not quite."""
         if self.model.config.dtype == "none":
             return None
-        return np.zeros((self.batch_size, self.model.vocab_size + self.model.config.extra), self.model.config.dtype)
+        return np.zeros(
+            (self.batch_size, self.model.vocab_size + self.model.config.extra),
+            self.model.config.dtype,
+        )
 
     def score(self, tokens):
         """(B, T, V), or not quite."""
-        return np.zeros((*tokens.shape, self.model.vocab_size + self.model.config.extra), self.model.config.dtype)
+        return np.zeros(
+            (*tokens.shape, self.model.vocab_size + self.model.config.extra),
+            self.model.config.dtype,
+        )
 
     def read_state(self):
         """None to read."""
@@ -146,7 +152,9 @@ def needy(config, context):
 def textgen_models():
     """Offer `uniform`, honest unless told otherwise, and `unsaved`, which lacks a method."""
     return [
-        Component("uniform", UniformConfig, lambda config, context: Uniform(config, context.vocab_size)),
+        Component(
+            "uniform", UniformConfig, lambda config, context: Uniform(config, context.vocab_size)
+        ),
         Component("unsaved", SpoilConfig, lambda config, context: Unsaved()),
     ]
 

@@ -52,7 +52,9 @@ class Shout:
         """(T,) int64."""
         import numpy as np
 
-        return np.array([self.characters.find(character) + 1 for character in text.upper()], np.int64)
+        return np.array(
+            [self.characters.find(character) + 1 for character in text.upper()], np.int64
+        )
 
     def encode_pieces(self, pieces):
         """Piece by piece."""

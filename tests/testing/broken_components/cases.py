@@ -26,4 +26,6 @@ class Case:
 
 def offered(made: Any, name: str = "good") -> Component:
     """A component without options; a class is called with the context, anything else is what is built."""
-    return Component(name, NoOptions, lambda config, context: made(context) if isinstance(made, type) else made)
+    return Component(
+        name, NoOptions, lambda config, context: made(context) if isinstance(made, type) else made
+    )

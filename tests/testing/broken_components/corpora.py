@@ -149,15 +149,30 @@ class ProcessCorpus(GoodCorpus):
 
 
 CORPORA = [
-    Case("corpus", "corpus-ends", "it had not ended after 100,0", offered(CyclingCorpus), {"largest": 100_000_000}),
     Case(
-        "corpus", "corpus-ends", "it had not ended after", offered(CountingCorpus, "counting"), {"largest": 10_000_000}
+        "corpus",
+        "corpus-ends",
+        "it had not ended after 100,0",
+        offered(CyclingCorpus),
+        {"largest": 100_000_000},
+    ),
+    Case(
+        "corpus",
+        "corpus-ends",
+        "it had not ended after",
+        offered(CountingCorpus, "counting"),
+        {"largest": 10_000_000},
     ),
     Case("corpus", "component-leaks", "the open file", offered(OpenCorpus)),
     Case("corpus", "component-leaks", "it left the process", offered(ProcessCorpus, "process")),
     Case("corpus", "corpus-pieces", "read() gave a str", offered(StrCorpus)),
     Case("corpus", "corpus-pieces", "read() gave None", offered(NoneCorpus)),
-    Case("corpus", "component-calls", "it changed the random state of `random`", offered(SeedingCorpus)),
+    Case(
+        "corpus",
+        "component-calls",
+        "it changed the random state of `random`",
+        offered(SeedingCorpus),
+    ),
     Case("corpus", "corpus-pieces", "of type bytes", offered(BytesCorpus)),
     Case("corpus", "corpus-pieces", "20,000,000 characters", offered(HugePieceCorpus)),
     Case("corpus", "corpus-text", "no character", offered(EmptyCorpus)),
@@ -166,8 +181,15 @@ CORPORA = [
     Case("corpus", "corpus-again", "no text a second time", offered(OnceCorpus)),
     Case("corpus", "corpus-again", "gave no text a second time", offered(SharedCorpus)),
     Case("corpus", "corpus-readers", "in turn", offered(OneReaderCorpus)),
-    Case("corpus", "corpus-sources", "'https://example.org/text.txt', no file", offered(NoFilesCorpus, "no-files")),
-    Case("corpus", "corpus-sources", "another text for another seed", offered(SeededCorpus, "seeded")),
+    Case(
+        "corpus",
+        "corpus-sources",
+        "'https://example.org/text.txt', no file",
+        offered(NoFilesCorpus, "no-files"),
+    ),
+    Case(
+        "corpus", "corpus-sources", "another text for another seed", offered(SeededCorpus, "seeded")
+    ),
     Case("corpus", "corpus-errors", "it raised nothing", offered(GoodCorpus), {"unreadable": {}}),
 ]
 

@@ -295,7 +295,9 @@ class NoisyExtendDecoder(GoodDecoder):
         return logits + self.noise.normal(size=logits.shape)
 
     def score(self, tokens: Any) -> Any:
-        return np.stack([GoodDecoder.extend(self, tokens[:, t : t + 1]) for t in range(tokens.shape[1])], axis=1)
+        return np.stack(
+            [GoodDecoder.extend(self, tokens[:, t : t + 1]) for t in range(tokens.shape[1])], axis=1
+        )
 
 
 class GlobalDecoder(GoodDecoder):
@@ -363,13 +365,33 @@ class StaleModel(GoodModel):
 
 MODELS = [
     Case("model", "model-stepwise", "after score() of", with_decoder(PausingDecoder)),
-    Case("model", "model-causal", "and those that follow gave logits that differ", with_decoder(ForesightDecoder)),
+    Case(
+        "model",
+        "model-causal",
+        "and those that follow gave logits that differ",
+        with_decoder(ForesightDecoder),
+    ),
     Case("model", "model-length", "more than 1,024 positions", with_decoder(CapacityDecoder)),
     Case("model", "model-saved", "has the weights from before", offered(StaleModel, "stale")),
-    Case("model", "model-deterministic", "extend() of a second decoder", with_decoder(NoisyExtendDecoder)),
-    Case("model", "component-calls", "it changed the random state of NumPy", with_decoder(GlobalDecoder)),
+    Case(
+        "model",
+        "model-deterministic",
+        "extend() of a second decoder",
+        with_decoder(NoisyExtendDecoder),
+    ),
+    Case(
+        "model",
+        "component-calls",
+        "it changed the random state of NumPy",
+        with_decoder(GlobalDecoder),
+    ),
     Case("model", "model-dtype", "extend() gave a Tensor on a CPU", with_decoder(TensorDecoder)),
-    Case("model", "model-shape", "extend() of tokens (1, 0) gave (1, 1, ", with_decoder(LastOnlyDecoder)),
+    Case(
+        "model",
+        "model-shape",
+        "extend() of tokens (1, 0) gave (1, 1, ",
+        with_decoder(LastOnlyDecoder),
+    ),
     Case("model", "model-dtype", "extend() gave float16", with_decoder(HalfDecoder)),
     Case("model", "model-finite", "NaN after", with_decoder(NaNDecoder)),
     Case("model", "model-input", "changed the tokens", with_decoder(WritingDecoder)),
@@ -380,14 +402,23 @@ MODELS = [
     Case("model", "model-greedy", "extend() gave logits", with_decoder(OverfedDecoder)),
     Case("model", "model-rows", "than it gives alone", with_decoder(MeanDecoder)),
     Case("model", "model-state-form", "is empty", with_decoder(StatelessDecoder)),
-    Case("model", "model-state-form", "memory of a batch of 3 is (", with_decoder(TransposedDecoder)),
+    Case(
+        "model", "model-state-form", "memory of a batch of 3 is (", with_decoder(TransposedDecoder)
+    ),
     Case("model", "model-state", "took the state over", with_decoder(ForgetfulDecoder)),
     Case("model", "model-state-rows", "batch_size is 3", with_decoder(FixedBatchDecoder)),
     Case("model", "model-state-copy", "changed memory", with_decoder(AliasDecoder)),
     Case("model", "model-take-join", "offers take() alone", with_decoder(OneWayDecoder)),
     Case("model", "model-take-join", "after a second take() of rows", with_decoder(EmptiedDecoder)),
-    Case("model", "model-take-join", "after join() gave logits that differ", with_decoder(PrependingDecoder)),
-    Case("model", "model-take-join", "though exact_rows is not False", with_decoder(RoundingDecoder)),
+    Case(
+        "model",
+        "model-take-join",
+        "after join() gave logits that differ",
+        with_decoder(PrependingDecoder),
+    ),
+    Case(
+        "model", "model-take-join", "though exact_rows is not False", with_decoder(RoundingDecoder)
+    ),
     Case("model", "model-take-join", "padding of a row's state", with_decoder(PaddedDecoder)),
     Case("model", "model-decoders", "other decoders at work", with_decoder(SharedDecoder)),
     Case("model", "model-length", "more than 100 positions", with_decoder(ShortDecoder)),

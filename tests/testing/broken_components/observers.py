@@ -42,7 +42,9 @@ class AnsweringObserver(GoodObserver):
 
 class KnowingObserver(GoodObserver):
     def observe(self, event: Any) -> None:
-        {"RunStarted": 0, "StepDone": 0, "Evaluation": 0, "Checkpointed": 0, "RunFinished": 0}[type(event).__name__]
+        {"RunStarted": 0, "StepDone": 0, "Evaluation": 0, "Checkpointed": 0, "RunFinished": 0}[
+            type(event).__name__
+        ]
 
 
 class FromTheStartObserver(GoodObserver):
@@ -147,20 +149,59 @@ class SeedingObserver(GoodObserver):
 
 
 OBSERVERS = [
-    Case("observer", "observer-resumed", "has the line '6 0.5 692' twice", offered(AppendingObserver)),
-    Case("observer", "observer-files", "it wrote metrics.jsonl, a name that textgen", offered(MetricsObserver)),
+    Case(
+        "observer", "observer-resumed", "has the line '6 0.5 692' twice", offered(AppendingObserver)
+    ),
+    Case(
+        "observer",
+        "observer-files",
+        "it wrote metrics.jsonl, a name that textgen",
+        offered(MetricsObserver),
+    ),
     Case("observer", "observer-files", "build made seen.txt", offered(EarlyObserver)),
-    Case("observer", "observer-apart", "CountingObserver.count had changed", offered(CountingObserver, "counting")),
-    Case("observer", "observer-apart", "seen.txt came out otherwise than alone", offered(SharedCountObserver)),
+    Case(
+        "observer",
+        "observer-apart",
+        "CountingObserver.count had changed",
+        offered(CountingObserver, "counting"),
+    ),
+    Case(
+        "observer",
+        "observer-apart",
+        "seen.txt came out otherwise than alone",
+        offered(SharedCountObserver),
+    ),
     Case("observer", "component-calls", "the random state of `random`", offered(SeedingObserver)),
-    Case("observer", "observer-run", "observe(Evaluation of step 2) raised TypeError", offered(HeldOutObserver)),
-    Case("observer", "observer-run", "observe(RunStarted of step 0) raised TypeError", offered(ConsoleObserver)),
-    Case("observer", "observer-run", "of step 2) returned True, and must return None", offered(AnsweringObserver)),
+    Case(
+        "observer",
+        "observer-run",
+        "observe(Evaluation of step 2) raised TypeError",
+        offered(HeldOutObserver),
+    ),
+    Case(
+        "observer",
+        "observer-run",
+        "observe(RunStarted of step 0) raised TypeError",
+        offered(ConsoleObserver),
+    ),
+    Case(
+        "observer",
+        "observer-run",
+        "of step 2) returned True, and must return None",
+        offered(AnsweringObserver),
+    ),
     Case("observer", "observer-unknown", "observe(UnknownEvent", offered(KnowingObserver)),
     Case("observer", "observer-resumed", "raised FileNotFoundError", offered(FromTheStartObserver)),
     Case("observer", "observer-failed", "raised ZeroDivisionError", offered(DividingObserver)),
-    Case("observer", "observer-console", "with no console it wrote 'RunStarted", offered(PrintingObserver)),
-    Case("observer", "observer-files", "seen.txt, outside the run directory", offered(StrayObserver)),
+    Case(
+        "observer",
+        "observer-console",
+        "with no console it wrote 'RunStarted",
+        offered(PrintingObserver),
+    ),
+    Case(
+        "observer", "observer-files", "seen.txt, outside the run directory", offered(StrayObserver)
+    ),
     Case("observer", "observer-files", "it changed run.json", offered(TidyingObserver)),
     Case("observer", "observer-apart", "beside another run", offered(OneFileObserver)),
 ]

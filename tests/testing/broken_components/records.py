@@ -54,9 +54,24 @@ class RequiredConfig:
 
 
 RECORDS = [
-    Case("sampler", "component-record", "no help for size", Component("silent", SilentConfig, lambda c, x: None)),
-    Case("corpus", "component-record", "can be changed", Component("changing", ChangingConfig, lambda c, x: None)),
-    Case("model", "component-record", "words joined by hyphens", Component("Bad_Name", NoOptions, lambda c, x: None)),
+    Case(
+        "sampler",
+        "component-record",
+        "no help for size",
+        Component("silent", SilentConfig, lambda c, x: None),
+    ),
+    Case(
+        "corpus",
+        "component-record",
+        "can be changed",
+        Component("changing", ChangingConfig, lambda c, x: None),
+    ),
+    Case(
+        "model",
+        "component-record",
+        "words joined by hyphens",
+        Component("Bad_Name", NoOptions, lambda c, x: None),
+    ),
     Case(
         "trainer",
         "component-record",

@@ -161,7 +161,11 @@ class MemoSampler(GoodSampler):
             text = tuple(history.tokens(row).tolist())
             self.seen[text] = (self.seen.get(text[:-1], 1.0) if text else 1.0) * 0.9
             changed.append(logits[row : row + 1] * self.seen[text])
-        return array_namespace(logits).concat(changed) if isinstance(logits, np.ndarray) else logits * 0.9
+        return (
+            array_namespace(logits).concat(changed)
+            if isinstance(logits, np.ndarray)
+            else logits * 0.9
+        )
 
 
 class ForgetfulMemoSampler(MemoSampler):
@@ -212,7 +216,11 @@ class QueueSampler(GoodSampler):
     """Waits in another thread for what never comes."""
 
     def __call__(self, logits: Any, history: Any) -> Any:
-        return queue.Queue[Any]().get() if threading.current_thread() is not threading.main_thread() else logits * 0.5
+        return (
+            queue.Queue[Any]().get()
+            if threading.current_thread() is not threading.main_thread()
+            else logits * 0.5
+        )
 
 
 def sleeping_build(config: Any, context: Any) -> Any:
@@ -325,7 +333,10 @@ class HiddenStateSampler(CountingSampler):
         if len(self.steps) != len(history.state["seen"]):
             self.steps = np.zeros(len(history.state["seen"]))
         return (
-            logits * array_namespace(logits).asarray(1 + self.steps.astype(np.float32), device=device(logits))[:, None]
+            logits
+            * array_namespace(logits).asarray(
+                1 + self.steps.astype(np.float32), device=device(logits)
+            )[:, None]
         )
 
     def accept(self, tokens: Any, logits: Any, history: Any) -> Any:
@@ -346,13 +357,41 @@ class NeighbourRandomSampler(CountingSampler):
 
 SAMPLERS = [
     Case("sampler", "sampler-input", "it wrote into history.counts", offered(CountingUpSampler)),
-    Case("sampler", "sampler-deterministic", "step 2 of a text gave other logits", offered(MemoSampler)),
-    Case("sampler", "sampler-deterministic", "step 29 of a text gave", offered(ForgetfulMemoSampler, "late")),
+    Case(
+        "sampler",
+        "sampler-deterministic",
+        "step 2 of a text gave other logits",
+        offered(MemoSampler),
+    ),
+    Case(
+        "sampler",
+        "sampler-deterministic",
+        "step 29 of a text gave",
+        offered(ForgetfulMemoSampler, "late"),
+    ),
     Case("sampler", "sampler-deterministic", "IndexError", offered(LateSampler, "room")),
     Case("sampler", "component-ends", "had not ended after 0.5 s", offered(SleepingSampler), SHORT),
-    Case("sampler", "component-ends", "had not ended after 0.5 s", offered(WaitingSampler, "waiting"), SHORT),
-    Case("sampler", "component-ends", "had not ended after 0.5 s", offered(LoopingSampler, "looping"), SHORT),
-    Case("sampler", "component-ends", "had not ended after 3 s", offered(QueueSampler, "queue"), LONGER),
+    Case(
+        "sampler",
+        "component-ends",
+        "had not ended after 0.5 s",
+        offered(WaitingSampler, "waiting"),
+        SHORT,
+    ),
+    Case(
+        "sampler",
+        "component-ends",
+        "had not ended after 0.5 s",
+        offered(LoopingSampler, "looping"),
+        SHORT,
+    ),
+    Case(
+        "sampler",
+        "component-ends",
+        "had not ended after 3 s",
+        offered(QueueSampler, "queue"),
+        LONGER,
+    ),
     Case(
         "sampler",
         "component-ends",
@@ -361,11 +400,28 @@ SAMPLERS = [
         SHORT,
     ),
     Case("sampler", "component-build", "it changed logging", global_build(log_louder)),
-    Case("sampler", "component-build", "it changed the signal handlers", global_build(take_signals)),
-    Case("sampler", "component-build", "the environment (NUMBER_OF_BUILDS)", global_build(set_variable)),
+    Case(
+        "sampler", "component-build", "it changed the signal handlers", global_build(take_signals)
+    ),
+    Case(
+        "sampler",
+        "component-build",
+        "the environment (NUMBER_OF_BUILDS)",
+        global_build(set_variable),
+    ),
     Case("sampler", "component-build", "the number of torch's threads", global_build(use_threads)),
-    Case("sampler", "component-leaks", "it left the open file /dev/null behind", global_build(open_file)),
-    Case("sampler", "component-calls", "it changed the random state of NumPy", offered(SeedingSampler)),
+    Case(
+        "sampler",
+        "component-leaks",
+        "it left the open file /dev/null behind",
+        global_build(open_file),
+    ),
+    Case(
+        "sampler",
+        "component-calls",
+        "it changed the random state of NumPy",
+        offered(SeedingSampler),
+    ),
     Case("sampler", "sampler-device", "can't convert meta device", offered(ThroughNumpySampler)),
     Case("sampler", "sampler-device", "is not on the expected device", offered(DevicelessSampler)),
     Case("sampler", "sampler-shape", "came back as (", offered(ShortSampler)),
@@ -381,17 +437,52 @@ SAMPLERS = [
     Case("sampler", "sampler-rows", "alone than in the batch", offered(BatchSampler)),
     Case("sampler", "sampler-promise", "it left the tokens", offered(BoastingSampler)),
     Case("sampler", "sampler-torch", "a tensor of torch.float", offered(NumpySampler)),
-    Case("sampler", "sampler-state-form", "the method 'start' and no 'accept'", offered(HalfStatefulSampler)),
     Case(
-        "sampler", "sampler-state-form", "gave from accept seen int64 (3, 3)", offered(GrowingStateSampler, "growing")
+        "sampler",
+        "sampler-state-form",
+        "the method 'start' and no 'accept'",
+        offered(HalfStatefulSampler),
     ),
-    Case("sampler", "sampler-state-form", "gave list from start", offered(ListStateSampler, "listing")),
-    Case("sampler", "sampler-input", "accept wrote into history.state['seen']", offered(InPlaceSampler, "in-place")),
-    Case("sampler", "sampler-state", "other logits alone than in a batch", offered(MeanStateSampler, "mean")),
+    Case(
+        "sampler",
+        "sampler-state-form",
+        "gave from accept seen int64 (3, 3)",
+        offered(GrowingStateSampler, "growing"),
+    ),
+    Case(
+        "sampler",
+        "sampler-state-form",
+        "gave list from start",
+        offered(ListStateSampler, "listing"),
+    ),
+    Case(
+        "sampler",
+        "sampler-input",
+        "accept wrote into history.state['seen']",
+        offered(InPlaceSampler, "in-place"),
+    ),
+    Case(
+        "sampler",
+        "sampler-state",
+        "other logits alone than in a batch",
+        offered(MeanStateSampler, "mean"),
+    ),
     Case("sampler", "sampler-state", "other logits", offered(NumberedSampler, "numbered")),
-    Case("sampler", "sampler-deterministic", "gave other logits", offered(HiddenStateSampler, "hidden")),
-    Case("sampler", "sampler-random", "it read history.random()", offered(UnannouncedRandomSampler)),
-    Case("sampler", "sampler-random", "once row 0 has other numbers", offered(NeighbourRandomSampler, "neighbour")),
+    Case(
+        "sampler",
+        "sampler-deterministic",
+        "gave other logits",
+        offered(HiddenStateSampler, "hidden"),
+    ),
+    Case(
+        "sampler", "sampler-random", "it read history.random()", offered(UnannouncedRandomSampler)
+    ),
+    Case(
+        "sampler",
+        "sampler-random",
+        "once row 0 has other numbers",
+        offered(NeighbourRandomSampler, "neighbour"),
+    ),
 ]
 
 

@@ -248,7 +248,9 @@ class EndTokenizer(GoodTokenizer):
 
 class ShownEndTokenizer(EndTokenizer):
     def decode(self, ids: Any) -> Any:
-        return "".join("<end>" if i == self.end_id else GoodTokenizer.decode(self, [i]) for i in ids)
+        return "".join(
+            "<end>" if i == self.end_id else GoodTokenizer.decode(self, [i]) for i in ids
+        )
 
 
 class LostEndTokenizer(EndTokenizer):
@@ -280,13 +282,30 @@ TOKENIZERS = [
         "None, and '字' is encoded as '漢' is",
         offered(MergingTokenizer),
     ),
-    Case("tokenizer", "tokenizer-apart", "changed when a second tokenizer was fitted", offered(ClassTokenizer)),
-    Case("tokenizer", "tokenizer-threads", "while other threads encoded too", offered(RacingTokenizer)),
+    Case(
+        "tokenizer",
+        "tokenizer-apart",
+        "changed when a second tokenizer was fitted",
+        offered(ClassTokenizer),
+    ),
+    Case(
+        "tokenizer",
+        "tokenizer-threads",
+        "while other threads encoded too",
+        offered(RacingTokenizer),
+    ),
     Case("tokenizer", "tokenizer-end", "decode() gave '<end>'", offered(ShownEndTokenizer)),
     Case("tokenizer", "tokenizer-end", "came back as None", offered(LostEndTokenizer)),
     Case("tokenizer", "tokenizer-end", "end_id is 0", offered(SharedEndTokenizer)),
-    Case("tokenizer", "component-calls", "it changed the random state of NumPy", offered(SeedingTokenizer)),
-    Case("tokenizer", "tokenizer-saved", "what from_dict() gave is None", offered(ForgetfulTokenizer)),
+    Case(
+        "tokenizer",
+        "component-calls",
+        "it changed the random state of NumPy",
+        offered(SeedingTokenizer),
+    ),
+    Case(
+        "tokenizer", "tokenizer-saved", "what from_dict() gave is None", offered(ForgetfulTokenizer)
+    ),
     Case("tokenizer", "tokenizer-fit", "left pieces unread", offered(NothingReadTokenizer)),
     Case("tokenizer", "tokenizer-fit", "in pieces of 7 characters", offered(CutTokenizer, "cut")),
     Case("tokenizer", "tokenizer-vocabulary", "after fit()", offered(FloatSizeTokenizer)),

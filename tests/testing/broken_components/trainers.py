@@ -35,7 +35,9 @@ class GoodTrainer:
         if not self.evaluated:
             self.evaluated = True
             held_out = self.loss(model, data.validation) if len(data.validation) else None
-            yield Evaluated(step=self.step, epoch=self.step, training_loss=2.0, validation_loss=held_out)
+            yield Evaluated(
+                step=self.step, epoch=self.step, training_loss=2.0, validation_loss=held_out
+            )
 
     def loss(self, model: Any, tokens: Any) -> float:
         """In nats per token."""
@@ -45,10 +47,14 @@ class GoodTrainer:
 
     def update(self, model: Any, goal: Any, context: Any) -> None:
         bias = model.tensors()["head.bias"]
-        model.load_tensors({**model.tensors(), "head.bias": (bias + self.rate * (goal - bias)).astype(np.float32)})
+        model.load_tensors(
+            {**model.tensors(), "head.bias": (bias + self.rate * (goal - bias)).astype(np.float32)}
+        )
 
     def done(self, data: Any) -> Any:
-        return StepDone(step=self.step, steps=self.steps, epoch=self.step, loss=3.0, tokens=len(data.training))
+        return StepDone(
+            step=self.step, steps=self.steps, epoch=self.step, loss=3.0, tokens=len(data.training)
+        )
 
     def state(self) -> Any:
         return TrainerState({}, {"step": self.step, "evaluated": self.evaluated})
@@ -111,7 +117,9 @@ class MomentumTrainer(GoodTrainer):
     def update(self, model: Any, goal: Any, context: Any) -> None:
         bias = model.tensors()["head.bias"]
         self.momentum = 0.5 * self.momentum + 0.2 * (goal - bias)
-        model.load_tensors({**model.tensors(), "head.bias": (bias + self.momentum).astype(np.float32)})
+        model.load_tensors(
+            {**model.tensors(), "head.bias": (bias + self.momentum).astype(np.float32)}
+        )
 
 
 @attrs.frozen
@@ -220,12 +228,24 @@ class DictStateTrainer(GoodTrainer):
 
 
 TRAINERS = [
-    Case("trainer", "trainer-validation", "head.bias depends on the held-out data", offered(HeldOutTrainer)),
+    Case(
+        "trainer",
+        "trainer-validation",
+        "head.bias depends on the held-out data",
+        offered(HeldOutTrainer),
+    ),
     Case("trainer", "trainer-losses", "the last validation loss is", offered(BitsTrainer)),
     Case("trainer", "trainer-losses", "the loss of step 1 is 0.75", offered(AccumulatingTrainer)),
     Case("trainer", "trainer-device", "fed tokens on 'cpu'", offered(CPUTrainer)),
-    Case("trainer", "component-leaks", "it left the thread 'loader' behind", offered(ThreadTrainer)),
-    Case("trainer", "trainer-events", "train() gave None; is a `yield` missing?", offered(YieldlessTrainer)),
+    Case(
+        "trainer", "component-leaks", "it left the thread 'loader' behind", offered(ThreadTrainer)
+    ),
+    Case(
+        "trainer",
+        "trainer-events",
+        "train() gave None; is a `yield` missing?",
+        offered(YieldlessTrainer),
+    ),
     Case("trainer", "trainer-events", "it yielded float", offered(FloatTrainer)),
     Case("trainer", "trainer-state-form", "state() gave dict", offered(DictStateTrainer)),
     Case("trainer", "trainer-events", "yielded dict", offered(DictTrainer)),
@@ -239,7 +259,12 @@ TRAINERS = [
     Case("trainer", "trainer-deterministic", "a second training differs", offered(NoisyTrainer)),
     Case("trainer", "trainer-state-form", "more than JSON can hold", offered(ObjectStateTrainer)),
     Case("trainer", "trainer-resumes", "training gave Evaluated", offered(MomentumTrainer)),
-    Case("trainer", "trainer-stable", "gave another head.bias", Component("good", StepsConfig, build_hasty)),
+    Case(
+        "trainer",
+        "trainer-stable",
+        "gave another head.bias",
+        Component("good", StepsConfig, build_hasty),
+    ),
     Case("trainer", "trainer-finished", "yielded StepDone", offered(EndlessTrainer)),
     Case("trainer", "trainer-refuses", "raised AttributeError", offered(StumblingTrainer)),
 ]

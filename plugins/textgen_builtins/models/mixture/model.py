@@ -14,7 +14,10 @@ from textgen_builtins.models.loss import Floats32, log_softmax, log_softmax_of_o
 
 _PARTS: Final = ("first", "second")
 _BLOCK: Final = 1 << 22  # log probabilities worked on at once: 16 MiB
-_ROWS, _LEAD = 16, 256  # parts of a text that are read side by side, and tokens that each begins early
+_ROWS, _LEAD = (
+    16,
+    256,
+)  # parts of a text that are read side by side, and tokens that each begins early
 
 
 @attrs.define(eq=False)
@@ -60,7 +63,9 @@ class Mixture:
         for name, array in tensors.items():
             group, _, key = name.partition(".")
             if group not in groups:
-                raise ValueError(f"{name} belongs to no part; the weights are first.*, second.* and gate.*")
+                raise ValueError(
+                    f"{name} belongs to no part; the weights are first.*, second.* and gate.*"
+                )
             groups[group][key] = array
         for name, part in zip(_PARTS, (self.first, self.second), strict=True):
             try:
@@ -79,7 +84,10 @@ class MixtureDecoder:
         one = np.empty((sum(experts), self._size), np.float32)  # of one token of one sequence
         self._mixer = OneMixer(mixture.gate, one)
         first, second = np.split(one, experts[:1])
-        self._parts = [_Part(mixture.first, batch_size, first), _Part(mixture.second, batch_size, second)]
+        self._parts = [
+            _Part(mixture.first, batch_size, first),
+            _Part(mixture.second, batch_size, second),
+        ]
 
     @property
     def batch_size(self) -> int:
@@ -136,10 +144,14 @@ class MixtureDecoder:
     def score(self, tokens: Ids) -> Floats32:
         """Logits (B, T, V) after each of `tokens` (B, T)."""
         out = np.empty((*tokens.shape, self._size), np.float32)
-        step = max(1, _BLOCK // (len(tokens) * self._size * sum(part.experts for part in self._parts)))
+        step = max(
+            1, _BLOCK // (len(tokens) * self._size * sum(part.experts for part in self._parts))
+        )
         for start in range(0, tokens.shape[1], step):
             block = tokens[:, start : start + step]
-            logs = np.concatenate([part.score(block) for part in self._parts], axis=2)  # (B, T, E, V)
+            logs = np.concatenate(
+                [part.score(block) for part in self._parts], axis=2
+            )  # (B, T, E, V)
             mixed = self._gate.mix(logs.reshape(-1, *logs.shape[2:]))
             out[:, start : start + step] = mixed.reshape(*block.shape, -1)
         return out
@@ -147,13 +159,19 @@ class MixtureDecoder:
     def read_state(self) -> Tensors:
         """The states of both, under `first.` and `second.`."""
         pairs = zip(_PARTS, self._parts, strict=True)
-        return {f"{name}.{key}": array for name, part in pairs for key, array in part.decoder.read_state().items()}
+        return {
+            f"{name}.{key}": array
+            for name, part in pairs
+            for key, array in part.decoder.read_state().items()
+        }
 
     def write_state(self, state: Tensors) -> None:
         """Go on from a state that `read_state` gave, or rows of one."""
         for name, part in zip(_PARTS, self._parts, strict=True):
             prefix = f"{name}."
-            part.decoder.write_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+            part.decoder.write_state(
+                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            )
 
 
 class _Part:
@@ -163,10 +181,16 @@ class _Part:
         self.decoder: Any = model.decoder(batch_size)
         self.experts = len(expert_weights(model))
         self._has_experts = hasattr(model, "expert_weights")
-        self._one = np.empty((0, 0), np.float32) if one is None else one  # (E, V), filled by `extend_one`
+        self._one = (
+            np.empty((0, 0), np.float32) if one is None else one
+        )  # (E, V), filled by `extend_one`
         self._scratch = np.empty(self._one.shape[1], np.float32)
         # What decoders of the built-in set have for this, in place of arrays of one number.
-        self._after = getattr(self.decoder, "experts_after" if self._has_experts else "logits_after", self._call_extend)
+        self._after = getattr(
+            self.decoder,
+            "experts_after" if self._has_experts else "logits_after",
+            self._call_extend,
+        )
 
     def extend(self, tokens: Ids) -> Floats32:
         """(B, E, V) after `tokens` (B, T)."""
@@ -185,8 +209,12 @@ class _Part:
     def _call_extend(self, token: int) -> Floats32:
         """(E, V) after one token, or (V,) of a model without experts."""
         given = np.array([[token]])
-        rows = self.decoder.extend_experts(given) if self._has_experts else self.decoder.extend(given)
-        values: Floats32 = np.asarray(rows.float().cpu().numpy() if hasattr(rows, "cpu") else rows, np.float32)[0]
+        rows = (
+            self.decoder.extend_experts(given) if self._has_experts else self.decoder.extend(given)
+        )
+        values: Floats32 = np.asarray(
+            rows.float().cpu().numpy() if hasattr(rows, "cpu") else rows, np.float32
+        )[0]
         return values
 
     def score(self, tokens: Ids) -> Floats32:
@@ -228,7 +256,9 @@ def _forward_in_rows(module: Any, tokens: Ids, context: int) -> Array:
 
     rows = _ROWS if len(tokens) > 4 * _LEAD else 1
     length = -(-max(0, len(tokens) - _LEAD) // rows)
-    places = np.minimum(np.arange(rows)[:, None] * length + np.arange(_LEAD + length), len(tokens) - 1)
+    places = np.minimum(
+        np.arange(rows)[:, None] * length + np.arange(_LEAD + length), len(tokens) - 1
+    )
     training, device = module.training, next(module.parameters()).device
     module.eval()
 

@@ -22,9 +22,13 @@ class MixtureConfig:
     """
 
     first: Choice = option(
-        {"type": "rnn", "cell": "lstm"}, kind="model", help="the model that takes time to train, such as a network"
+        {"type": "rnn", "cell": "lstm"},
+        kind="model",
+        help="the model that takes time to train, such as a network",
     )
-    second: Choice = option({"type": "ngram"}, kind="model", help="the model that is quick to train")
+    second: Choice = option(
+        {"type": "ngram"}, kind="model", help="the model that is quick to train"
+    )
 
 
 @attrs.frozen
@@ -52,7 +56,9 @@ def build_model(config: MixtureConfig, context: BuildContext) -> Model:
     """A mixture in equal parts of two models without training."""
     from textgen_builtins.models.mixture.model import Mixture
 
-    make_second = partial(context.build, config.second, seed=context.seed + 1)  # two alike do not begin alike
+    make_second = partial(
+        context.build, config.second, seed=context.seed + 1
+    )  # two alike do not begin alike
     return Mixture(context.build(config.first), make_second(), make_second, context.vocab_size)
 
 

@@ -20,7 +20,9 @@ from textgen_builtins.models.loss import log_softmax, mean_loss
 from textgen_builtins.models.mixture.model import Mixture, expert_logs
 
 _LEAD: Final = 512  # tokens read before those of the gate, so that no state is a beginning
-_SHORT: Final = 512  # tokens that the first's trainer evaluates on: it is the mixture's loss that counts
+_SHORT: Final = (
+    512  # tokens that the first's trainer evaluates on: it is the mixture's loss that counts
+)
 _NEGLIGIBLE: Final = 50  # times as long as the text of the gate, a text has no need of it
 _BLOCK: Final = 8192  # tokens mixed at once
 _VALUES: Final = 1 << 26  # log probabilities of a held-out text that are held at once: 256 MiB
@@ -73,7 +75,9 @@ class MixtureTrainer:
         apart = size * _NEGLIGIBLE > len(data.training)
         for_gate = model.make_second() if apart else model.second
         if apart or not self._second_trained:
-            self._train_second(for_gate, attrs.evolve(data, training=before, validation=gate_text[:0]), context)
+            self._train_second(
+                for_gate, attrs.evolve(data, training=before, validation=gate_text[:0]), context
+            )
         if apart and not self._second_trained:
             self._train_second(model.second, attrs.evolve(data, validation=gate_text[:0]), context)
         self._second_trained = True
@@ -86,7 +90,9 @@ class MixtureTrainer:
                 if isinstance(event, Evaluated):
                     if logs is not None:
                         own = expert_logs(model.first, read, data.window_length)[-size:]
-                        model.gate = fit(np.concatenate([own, logs], axis=1), gate_text, model.prior)
+                        model.gate = fit(
+                            np.concatenate([own, logs], axis=1), gate_text, model.prior
+                        )
                     yield attrs.evolve(event, validation_loss=held_out.loss())
                 else:
                     yield _placed(event)
@@ -95,7 +101,9 @@ class MixtureTrainer:
         """The state of the first's trainer, under `first.` and `first`."""
         state = self.first.state()
         values = {"second_trained": self._second_trained, "first": state.values}
-        return TrainerState({f"first.{name}": array for name, array in state.arrays.items()}, values)
+        return TrainerState(
+            {f"first.{name}": array for name, array in state.arrays.items()}, values
+        )
 
     def load_state(self, state: TrainerState) -> None:
         """Go on from `state` in the next `train`. Raises ValueError if it is none of this trainer."""
@@ -132,7 +140,9 @@ class _HeldOut:
         self._context = data.window_length
         values = len(self._tokens) * len(model.prior) * self._vocab_size
         is_kept = len(self._tokens) > 1 and values < _VALUES
-        self._second = expert_logs(model.second, self._tokens[:-1], self._context) if is_kept else None
+        self._second = (
+            expert_logs(model.second, self._tokens[:-1], self._context) if is_kept else None
+        )
 
     def loss(self) -> float | None:
         """In nats per token, with the gate as it is now; None where nothing is held out."""
@@ -143,7 +153,9 @@ class _HeldOut:
         for start in range(0, len(targets), _BLOCK):
             rows = slice(start, start + _BLOCK)
             logits = self._model.gate.mix(np.concatenate([first[rows], self._second[rows]], axis=1))
-            total -= float(log_softmax(logits)[np.arange(len(logits)), targets[rows]].sum(dtype=np.float64))
+            total -= float(
+                log_softmax(logits)[np.arange(len(logits)), targets[rows]].sum(dtype=np.float64)
+            )
         return total / len(targets)
 
 

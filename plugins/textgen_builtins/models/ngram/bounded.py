@@ -28,9 +28,14 @@ from textgen_builtins.models.ngram.workers import Workers
 
 _BYTES_PER_ROW: Final = 48  # of memory while rows of one column are packed, sorted and written
 _BYTES_PER_NGRAM: Final = 78  # of memory while a model is made of them
-_MODEL: Final = 150 * 10**6  # bytes of a process with a model, beside its n-grams: NumPy, and rows kept ready
+_MODEL: Final = (
+    150 * 10**6
+)  # bytes of a process with a model, beside its n-grams: NumPy, and rows kept ready
 _FIXED: Final = 40 << 20  # bytes of a process before it does anything
-_LEAST_ROWS, _MOST_ROWS = 1 << 12, 1 << 21  # the most take some tenths of a second, after which a run may be stopped
+_LEAST_ROWS, _MOST_ROWS = (
+    1 << 12,
+    1 << 21,
+)  # the most take some tenths of a second, after which a run may be stopped
 _TOKENS_PER_PROCESS: Final = 1 << 22  # below which another one costs more than it brings
 
 
@@ -70,7 +75,12 @@ class BoundedCounter:
         prune_entropy: float = 0.0,
         end: int | None = None,
     ) -> None:
-        self._tokens, self._vocab_size, self._order, self._budget = tokens, vocab_size, order, budget
+        self._tokens, self._vocab_size, self._order, self._budget = (
+            tokens,
+            vocab_size,
+            order,
+            budget,
+        )
         self._prune_entropy, self._end = prune_entropy, end
         self._progress = Progress(0, 0, 0.0)
         self.prune: tuple[int, ...] = ()
@@ -131,13 +141,22 @@ class BoundedCounter:
         most = max((self._budget.memory - _MODEL) // _BYTES_PER_NGRAM, self._budget.memory // 400)
         for threshold in range(MOST - 1):
             prune = tuple(0 if n < 2 else threshold for n in range(orders))
-            if sum(int(each[t + 1 :].sum()) for each, t in zip(occurring, prune, strict=True)) <= most:
+            if (
+                sum(int(each[t + 1 :].sum()) for each, t in zip(occurring, prune, strict=True))
+                <= most
+            ):
                 break
         return prune
 
     def _processes(self) -> int:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self._budget.processes or max(1, min(cores, len(self._tokens) // _TOKENS_PER_PROCESS))
+        cores = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
+        return self._budget.processes or max(
+            1, min(cores, len(self._tokens) // _TOKENS_PER_PROCESS)
+        )
 
     def _job(self, folder: Path, processes: int) -> Job:
         path, offset = _file_of(self._tokens, folder)
@@ -166,7 +185,11 @@ class _Assembly:
     def trie(self) -> Generator[None, None, Trie]:
         """The n-grams that occur often enough, under the numbers of nodes that they then have."""
         keys, counts, sizes, totals, occurrences = [], [], [], [], []
-        discounts, first, below = np.empty((self.job.order, 3)), 0, 1  # node of the order's first context; contexts
+        discounts, first, below = (
+            np.empty((self.job.order, 3)),
+            0,
+            1,
+        )  # node of the order's first context; contexts
         begins = range(0)  # n-grams of the order below that begin with the end of a document
         for n in range(1, self.job.order + 1):
             order = yield from _PrunedOrder.read(self.job, n, self.prune, below, begins)
@@ -210,11 +233,17 @@ class _PrunedOrder:
     begins: range
 
     @classmethod
-    def read(cls, job: Job, n: int, prune: Sequence[int], contexts: int, begins: range) -> Generator[None, None, Self]:
+    def read(
+        cls, job: Job, n: int, prune: Sequence[int], contexts: int, begins: range
+    ) -> Generator[None, None, Self]:
         """Order n, of so many contexts that are left. All are counted as often as they occur whose contexts, before any
         was left out, are `begins`; which those are is its `begins`."""
         folder, size, vocab_size = Path(job.folder), job.chunk, job.vocab_size
-        keys, counts, occurrences = [np.empty(0, np.int64)], [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
+        keys, counts, occurrences = (
+            [np.empty(0, np.int64)],
+            [np.empty(0, np.uint32)],
+            [np.empty(0, np.uint32)],
+        )
         totals = np.zeros(contexts, np.int64)
         numbers, passed, own = np.zeros(6, np.int64), 0, [0, 0]
         shared = folder / (f"preceding-{n}" if n < job.order else f"counts-{n}")
@@ -267,7 +296,10 @@ class _Renumbering:
         if not self._threshold:
             return contexts
         last = int(contexts[-1])
-        kept = np.fromfile(self._path, np.int64, last + 1 - self._next, offset=8 * self._next) > self._threshold
+        kept = (
+            np.fromfile(self._path, np.int64, last + 1 - self._next, offset=8 * self._next)
+            > self._threshold
+        )
         ranks = self._left + np.cumsum(kept) - 1
         places = contexts - self._next
         result = np.where(kept[places], ranks[places], -1)
@@ -324,7 +356,11 @@ def _mapping(tokens: Any) -> Any:
         if isinstance(owner, np.memmap) and isinstance(base, mmap.mmap):
             found = owner
         owner = base
-    return found if found is not None and found.mode in ("r", "r+") and found.filename is not None else None
+    return (
+        found
+        if found is not None and found.mode in ("r", "r+") and found.filename is not None
+        else None
+    )
 
 
 def release(tokens: Any) -> None:

@@ -75,14 +75,24 @@ class CountTrainer:
             data = attrs.evolve(data, training=stretches(data.training, self.max_tokens, _PARTS))
         order = model.order or usual_order(data.training)
         self._starts_again = in_shards = self._is_in_shards(data.training)
-        progress = _ended(self._in_shards(model, data, order)) if in_shards else self._at_once(model, data, order)
+        progress = (
+            _ended(self._in_shards(model, data, order))
+            if in_shards
+            else self._at_once(model, data, order)
+        )
         step, loss = 0, float("nan")
         for step, done in enumerate(progress, 1):
             loss = done.loss
             if step > self._step:
                 self._step = step
                 epoch = 1 if in_shards else step
-                yield StepDone(step=step, steps=max(step, done.steps), epoch=epoch, loss=loss, tokens=done.tokens)
+                yield StepDone(
+                    step=step,
+                    steps=max(step, done.steps),
+                    epoch=epoch,
+                    loss=loss,
+                    tokens=done.tokens,
+                )
         self._evaluated = True
         yield Evaluated(
             step=self._step,
@@ -117,22 +127,30 @@ class CountTrainer:
             yield Progress(steps, len(tokens), loss)
         if model.is_gated:
             model.words = self._count_words(model, tokens)
-            size = gate_size(len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size)
+            size = gate_size(
+                len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size
+            )
             if size:
                 part = model.untrained(order)
                 for _ in _count_ngrams(part, tokens[:-size], order):
                     pass
                 part.words = self._count_words(part, tokens[:-size])
                 model.gate = _gate(part, tokens, size)
-            yield Progress(steps, len(tokens), mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0)
+            yield Progress(
+                steps, len(tokens), mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0
+            )
 
     def _in_shards(self, model: NgramModel, data: Dataset, order: int) -> Iterator[Progress]:
         """Count in bounded memory."""
         tokens, size = data.training, 0
         if model.is_gated:
-            size = gate_size(len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size)
+            size = gate_size(
+                len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size
+            )
         counted = tokens[: len(tokens) - size]
-        counter = BoundedCounter(counted, data.vocab_size, order, self.budget, self.prune_entropy, model.end)
+        counter = BoundedCounter(
+            counted, data.vocab_size, order, self.budget, self.prune_entropy, model.end
+        )
         steps = 0
         for progress in counter.run():
             steps = progress.steps
@@ -160,7 +178,9 @@ def _gate(model: NgramModel, tokens: Ids, size: int) -> Gate:
     """The gate fitted to the last `size` of `tokens` (N,), by a `model` that has not counted them."""
     decoder, end = model.decoder(1), np.asarray(tokens[-size - _LEAD :], np.int64)
     decoder.extend(end[None, : -size - 1])
-    return fit(decoder.score_experts(end[None, -size - 1 : -1])[0], end[-size:], model.expert_weights)
+    return fit(
+        decoder.score_experts(end[None, -size - 1 : -1])[0], end[-size:], model.expert_weights
+    )
 
 
 def _ended(progress: Iterator[Progress]) -> Iterator[Progress]:
@@ -236,7 +256,9 @@ class Counter:
         self._vocab_size = vocab_size
         self._orders: list[tuple[Ints, Ints]] = []  # keys and counts
         self._top: _Order | None = None
-        self._lower = np.full(len(tokens), 1 / vocab_size)  # probabilities by the orders below the top
+        self._lower = np.full(
+            len(tokens), 1 / vocab_size
+        )  # probabilities by the orders below the top
 
     def add_order(self) -> float:
         """Count the n-grams of the next order; return the mean loss of the text, in nats per token."""
@@ -250,7 +272,9 @@ class Counter:
         )
         if below is not None:
             self._settle(below, places)
-        self._top = _Order(n, keys, counts, 1 if below is None else len(below.keys), contexts, ngrams)
+        self._top = _Order(
+            n, keys, counts, 1 if below is None else len(below.keys), contexts, ngrams
+        )
         self._orders.append((keys, counts))
         return -float(np.log(self._top.interpolated(self._lower, self._vocab_size)[1:]).mean())
 
@@ -258,7 +282,10 @@ class Counter:
         """The n-grams of the orders so far."""
         sizes = np.array([len(keys) for keys, _ in self._orders], np.int64)
         first_nodes = np.concatenate([[0], 1 + np.cumsum([0, *sizes[:-2]])])[: len(sizes)]
-        keys = [keys + first * self._vocab_size for (keys, _), first in zip(self._orders, first_nodes, strict=True)]
+        keys = [
+            keys + first * self._vocab_size
+            for (keys, _), first in zip(self._orders, first_nodes, strict=True)
+        ]
         counts = np.concatenate([counts for _, counts in self._orders])
         return Trie(self._vocab_size, np.concatenate(keys), counts, sizes.tolist())
 
@@ -270,7 +297,11 @@ class Counter:
         The beginning of the text counts as something that comes before, so that no count is 0. N-grams that begin with
         the end of a document keep their counts, as those that begin with <s> in KenLM.
         """
-        begin = self._tokens[: len(below.ngrams)] == self._end if self._end is not None and below.n > 1 else []
+        begin = (
+            self._tokens[: len(below.ngrams)] == self._end
+            if self._end is not None and below.n > 1
+            else []
+        )
         kept = below.ngrams[begin] if len(begin) else below.ngrams[:0]
         counts = np.bincount(below.ngrams[places + 1], minlength=len(below.keys))
         if len(below.ngrams):

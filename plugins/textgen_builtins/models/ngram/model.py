@@ -12,11 +12,19 @@ from textgen_builtins.models.gate import Gate
 from textgen_builtins.models.ngram.recent import RecentTokens
 from textgen_builtins.models.ngram.smoothing import Floats32, Ints
 from textgen_builtins.models.ngram.trie import Trie
-from textgen_builtins.models.ngram.words import Hashes, WordCounts, WordReader, context_keys, context_keys_of_one
+from textgen_builtins.models.ngram.words import (
+    Hashes,
+    WordCounts,
+    WordReader,
+    context_keys,
+    context_keys_of_one,
+)
 
 _ONE: Final = (1, 1)
 _BLOCK: Final = 1 << 23  # probabilities that `score` works on at once: 32 MiB
-_KEPT: Final = 1 << 22  # bytes of the contexts of one sequence that are kept: texts repeat themselves
+_KEPT: Final = (
+    1 << 22
+)  # bytes of the contexts of one sequence that are kept: texts repeat themselves
 EXPERT_WEIGHTS: Final = (0.2, 0.35, 0.5)
 """The exponents of the experts where words count; measured on English texts, prose with and without punctuation."""
 
@@ -67,7 +75,9 @@ class NgramModel:
 
     def untrained(self, order: int) -> NgramModel:
         """Another of its kind, of this order."""
-        return NgramModel(order, self.trie.vocab_size, max(0, self.kinds - 1), self.reader, self.recent, self.end)
+        return NgramModel(
+            order, self.trie.vocab_size, max(0, self.kinds - 1), self.reader, self.recent, self.end
+        )
 
     def decoder(self, batch_size: int) -> NgramDecoder:
         """A decoder at the start state, in which no token went before."""
@@ -76,33 +86,52 @@ class NgramModel:
     def tensors(self) -> Tensors:
         """`sizes` are of the orders counted so far."""
         trie = self.trie.tensors()
-        words = {f"words.{n}.{key}": a for n, counts in enumerate(self.words) for key, a in counts.tensors().items()}
+        words = {
+            f"words.{n}.{key}": a
+            for n, counts in enumerate(self.words)
+            for key, a in counts.tensors().items()
+        }
         return trie | words | (self.gate.tensors() if self.is_gated else {})
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Take over counts. Raises ValueError where they are not those of such a model."""
         pruned = {"totals", "discounts"} if "totals" in tensors else set()
         names = {"counts", "keys", "sizes"} | pruned
-        has_words = any(name.startswith("words.") for name in tensors)  # counted last, so there may be none yet
+        has_words = any(
+            name.startswith("words.") for name in tensors
+        )  # counted last, so there may be none yet
         if has_words:
-            names |= {f"words.{n}.{key}" for n in range(self.kinds) for key in ("contexts", "counts", "edges")}
+            names |= {
+                f"words.{n}.{key}"
+                for n in range(self.kinds)
+                for key in ("contexts", "counts", "edges")
+            }
         counts = {name: array for name, array in tensors.items() if not name.startswith("gate.")}
         if counts.keys() != names:
-            raise ValueError(f"the weights are {', '.join(sorted(tensors)) or 'none'}, and should be {sorted(names)}")
+            raise ValueError(
+                f"the weights are {', '.join(sorted(tensors)) or 'none'}, and should be {sorted(names)}"
+            )
         for name, array in counts.items():
             dtype, axes = (np.float64, 2) if name == "discounts" else (np.int64, 1)
             small = name == "counts" and array.dtype == np.uint32
             if (array.dtype != dtype and not small) or array.ndim != axes:
                 of = "float64 of shape (orders, 3)" if axes == 2 else "int64 of shape (N,)"
-                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, and should be {of}")
+                raise ValueError(
+                    f"{name} is {array.dtype} of shape {array.shape}, and should be {of}"
+                )
         sizes = tensors["sizes"].tolist()
         if self.order is not None and len(sizes) > self.order:
-            raise ValueError(f"these are counts up to order {len(sizes)}, and the model's order is {self.order}")
+            raise ValueError(
+                f"these are counts up to order {len(sizes)}, and the model's order is {self.order}"
+            )
         size = self.trie.vocab_size
         left_out = [tensors[name] for name in ("totals", "discounts") if pruned]
         self.trie = Trie(size, tensors["keys"], tensors["counts"], sizes, *left_out)
         kinds = range(self.kinds if has_words else 0)
-        parts = ({key: tensors[f"words.{n}.{key}"] for key in ("contexts", "edges", "counts")} for n in kinds)
+        parts = (
+            {key: tensors[f"words.{n}.{key}"] for key in ("contexts", "edges", "counts")}
+            for n in kinds
+        )
         self.words = tuple(WordCounts(size, **part) for part in parts)
         if self.is_gated:
             self.gate = Gate.of_tensors(tensors, len(self.expert_weights))
@@ -132,7 +161,9 @@ class NgramDecoder:
         self._model, self._trie = model, model.trie
         self._reader = model.reader
         self._experts = len(model.expert_weights)
-        recent = RecentTokens.none(batch_size, model.recent, model.trie.order) if model.recent else None
+        recent = (
+            RecentTokens.none(batch_size, model.recent, model.trie.order) if model.recent else None
+        )
         nodes, words = np.zeros(batch_size, np.int64), np.zeros((batch_size, 3), np.uint64)
         self._set(nodes, words, self._no_token(batch_size), recent)
 
@@ -190,7 +221,9 @@ class NgramDecoder:
         self._save()
         state: Tensors = {"context": self._nodes.copy()}
         if self._reader:
-            state["words"] = np.concatenate([self._words.view(np.int64), self._last[:, None]], axis=1)
+            state["words"] = np.concatenate(
+                [self._words.view(np.int64), self._last[:, None]], axis=1
+            )
         if self._recent:
             state["recent"] = self._recent.tokens.copy()
         return state
@@ -204,19 +237,28 @@ class NgramDecoder:
         if self._reader:
             given = np.array(state["words"], np.int64)
             if given.shape != (len(nodes), 4):
-                raise ValueError(f"words must be of shape {(len(nodes), 4)}, and is of {given.shape}")
+                raise ValueError(
+                    f"words must be of shape {(len(nodes), 4)}, and is of {given.shape}"
+                )
             words, last = np.ascontiguousarray(given[:, :3]).view(np.uint64), given[:, 3]
         recent = None
         if self._recent:
             tokens = np.asarray(state["recent"])
-            if tokens.shape != (len(nodes), self._model.recent) or (tokens >= self._trie.vocab_size).any():
-                raise ValueError(f"recent must be {(len(nodes), self._model.recent)} tokens, and is {tokens.shape}")
+            if (
+                tokens.shape != (len(nodes), self._model.recent)
+                or (tokens >= self._trie.vocab_size).any()
+            ):
+                raise ValueError(
+                    f"recent must be {(len(nodes), self._model.recent)} tokens, and is {tokens.shape}"
+                )
             recent = RecentTokens.of(tokens, self._trie.order)
         self._set(nodes, words, last, recent)
 
     def _set(self, nodes: Ints, words: Hashes, last: Ints, recent: RecentTokens | None) -> None:
         self._nodes, self._words, self._last, self._recent = nodes, words, last, recent
-        self._unsaved: tuple[int, list[int], int] | None = None  # node, words and token of one, where these are behind
+        self._unsaved: tuple[int, list[int], int] | None = (
+            None  # node, words and token of one, where these are behind
+        )
         self._places: dict[tuple[int, ...], _Place] = {}  # of a batch of one, by its context
         self._place: _Place | None = None  # where it is, if that is one of them
         self._scratch = np.empty(self._trie.vocab_size, np.float32)
@@ -232,7 +274,11 @@ class NgramDecoder:
         self._place = None
         one = tokens.shape[1] == 1
         trie = self._trie
-        nodes = trie.advance(self._nodes, tokens[:, 0])[:, None] if one else trie.walk(self._nodes, tokens)
+        nodes = (
+            trie.advance(self._nodes, tokens[:, 0])[:, None]
+            if one
+            else trie.walk(self._nodes, tokens)
+        )
         self._nodes = nodes[:, -1].copy()
         words = np.empty((*tokens.shape, 0), np.uint64)
         if self._reader:
@@ -245,7 +291,9 @@ class NgramDecoder:
         self._trie.probabilities(nodes, out[:, 0])
         out[:, 1:] = out[:, :1]
         if self._reader:
-            for kind, (keys, counts) in enumerate(zip(self._keys(words, last), self._model.words, strict=False)):
+            for kind, (keys, counts) in enumerate(
+                zip(self._keys(words, last), self._model.words, strict=False)
+            ):
                 counts.interpolate(keys, out[:, min(kind, 1) + 1])
 
     def _keys(self, words: Hashes, last: Ints) -> list[Ints]:
@@ -284,7 +332,9 @@ class NgramDecoder:
             if len(self._places) * self._logs.nbytes >= _KEPT:
                 self._places.clear()
                 self._place = None
-            place = self._places[context] = self._place_of(node, words, token, np.empty_like(experts))
+            place = self._places[context] = self._place_of(
+                node, words, token, np.empty_like(experts)
+            )
         if self._place is not None:
             self._place.following[token] = place
         return place

@@ -17,7 +17,16 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen_builtins.models.ngram.shards import Columns, Counts, Packing, Shard, collect, differs, merge, ranges
+from textgen_builtins.models.ngram.shards import (
+    Columns,
+    Counts,
+    Packing,
+    Shard,
+    collect,
+    differs,
+    merge,
+    ranges,
+)
 
 Task = Generator[None, None, Any]
 MOST: Final = 255  # counts above it are told as one, where a threshold is chosen
@@ -60,7 +69,12 @@ class Job:
     def text(self, start: int, stop: int) -> Any:
         """The tokens from `start` to below `stop`, read, since a mapped file counts as memory."""
         width = np.dtype(self.dtype).itemsize
-        return np.fromfile(self.path, self.dtype, min(stop, self.tokens) - start, offset=self.offset + width * start)
+        return np.fromfile(
+            self.path,
+            self.dtype,
+            min(stop, self.tokens) - start,
+            offset=self.offset + width * start,
+        )
 
 
 def count_chunk(job: Job, number: int) -> Task:
@@ -75,7 +89,9 @@ def count_chunk(job: Job, number: int) -> Task:
 
 def merge_range(job: Job, number: int, shards: int, low: int, high: int) -> Task:
     """Merge a range of the first `shards` chunks to a shard of its own. Returns nothing."""
-    job.shard(f"whole-{number}").write(*merge([job.shard(f"chunk-{i}") for i in range(shards)], low, high))
+    job.shard(f"whole-{number}").write(
+        *merge([job.shard(f"chunk-{i}") for i in range(shards)], low, high)
+    )
     yield None
 
 
@@ -105,7 +121,9 @@ class _Order:
         self._counts = (self._folder / f"counts-{n}").open("wb")
         self._last: Columns | None = None  # the row before
         self._contexts = 0  # of which so many were there
-        self._open: tuple[int, int] | None = None  # the n-gram that may go on in the next rows: key and count
+        self._open: tuple[int, int] | None = (
+            None  # the n-gram that may go on in the next rows: key and count
+        )
         self.occurring = np.zeros(MOST + 1, np.int64)
         self._shards: list[Shard] = []
         self._pending: list[Columns] = []
@@ -197,4 +215,6 @@ class _Order:
         self.occurring += np.bincount(np.minimum(counts, MOST), minlength=MOST + 1)
 
 
-TASKS: Final[dict[str, Callable[..., Task]]] = {task.__name__: task for task in (count_chunk, merge_range, count_order)}
+TASKS: Final[dict[str, Callable[..., Task]]] = {
+    task.__name__: task for task in (count_chunk, merge_range, count_order)
+}

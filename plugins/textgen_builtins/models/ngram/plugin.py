@@ -53,7 +53,9 @@ def _check_memory(_instance: Any, _attribute: Any, value: str) -> None:
 
 def _check_prune(_instance: Any, _attribute: Any, value: tuple[int, ...]) -> None:
     if not value or value[0] != 0 or any(b < a for a, b in pairwise(value)):
-        raise ValueError("must begin with 0, and no count be less than the one before, as in [0, 0, 1]")
+        raise ValueError(
+            "must begin with 0, and no count be less than the one before, as in [0, 0, 1]"
+        )
 
 
 def bytes_of(memory: str) -> int:
@@ -79,7 +81,9 @@ class CountConfig:
         validator=_check_memory,
     )
     processes: int = option(
-        0, help="processes that count in shards; one a core if 0, and fewer for a short text", validator=ge(0)
+        0,
+        help="processes that count in shards; one a core if 0, and fewer for a short text",
+        validator=ge(0),
     )
     prune: tuple[int, ...] | None = option(
         None,
@@ -108,7 +112,9 @@ def build_ngram(config: NgramConfig, context: BuildContext) -> Model:
     assert context.tokenizer is not None
     reader = WordReader.of(context.tokenizer) if config.word_contexts else None
     end = getattr(context.tokenizer, "end_id", None)
-    return NgramModel(config.order, context.vocab_size, config.word_contexts, reader, config.recent, end)
+    return NgramModel(
+        config.order, context.vocab_size, config.word_contexts, reader, config.recent, end
+    )
 
 
 def build_count(config: CountConfig, context: BuildContext) -> Trainer:

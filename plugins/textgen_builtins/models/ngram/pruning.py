@@ -35,7 +35,11 @@ def prune_by_entropy(
     for n in range(trie.order):
         edges = slice(borders[n], borders[n + 1])
         own, lower, parents, suffixes[edges] = trie.weights(edges)
-        below = probabilities[suffixes[edges]].astype(np.float64) if n else np.full(len(own), 1 / trie.vocab_size)
+        below = (
+            probabilities[suffixes[edges]].astype(np.float64)
+            if n
+            else np.full(len(own), 1 / trie.vocab_size)
+        )
         probabilities[edges] = own + lower * below
         shares = (occurrences[parents - 1] if n else np.full(len(own), tokens)) / tokens
         changes[edges] = shares * _divergence(own + lower * below, (own + lower) * below)

@@ -20,8 +20,15 @@ from textgen_builtins.models.ngram.smoothing import Floats32, Ints
 
 Tokens: TypeAlias = npt.NDArray[np.int32]
 
-_DISCOUNT: Final = np.float32(0.7)  # taken from each count, and given to what the shorter matches say
-_LENGTHS: Final = (-3, -1, 1, 4)  # of matches, beside the order of the n-grams; measured on prose and on source code
+_DISCOUNT: Final = np.float32(
+    0.7
+)  # taken from each count, and given to what the shorter matches say
+_LENGTHS: Final = (
+    -3,
+    -1,
+    1,
+    4,
+)  # of matches, beside the order of the n-grams; measured on prose and on source code
 _MOST: Final = 16  # matches of the shortest length that count, the last ones: a text may be one character for ever
 _PAIRS: Final = 1 << 22  # places compared at once
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -45,7 +52,9 @@ class RecentTokens(ABC):
     @classmethod
     def none(cls, batch_size: int, reach: int, order: int) -> RecentTokens:
         """Before the first token of each text."""
-        return cls.of(np.broadcast_to(np.arange(-reach, 0, dtype=np.int32), (batch_size, reach)), order)
+        return cls.of(
+            np.broadcast_to(np.arange(-reach, 0, dtype=np.int32), (batch_size, reach)), order
+        )
 
     @property
     @abstractmethod
@@ -74,11 +83,17 @@ class RecentTokens(ABC):
                 here, places = _pairs(text, self._reach, self._lengths[0])
                 matched, most = np.zeros_like(here), places - here + self._reach
                 for back in range(self._lengths[-1]):
-                    matched += (matched == back) & (back < most) & (text[places - back] == text[here - back])
+                    matched += (
+                        (matched == back)
+                        & (back < most)
+                        & (text[np.maximum(places - back, 0)] == text[np.maximum(here - back, 0)])
+                    )
                 self._add(here - self._reach, text[places + 1], matched, out)
             self.append(block)
 
-    def _add(self, rows: Ints, following: Tokens, matched: npt.NDArray[np.signedinteger], out: Floats32) -> None:
+    def _add(
+        self, rows: Ints, following: Tokens, matched: npt.NDArray[np.signedinteger], out: Floats32
+    ) -> None:
         """Interpolate by matches: for each (K,) a row of `out` (M, V), rising, the token after it, and its length."""
         size = out.shape[1]
         for length in self._lengths:
@@ -88,10 +103,14 @@ class RecentTokens(ABC):
                 return
             edges, counts = np.unique(rows * size + following, return_counts=True)
             parents = edges // size
-            found, kinds = np.unique(parents, return_counts=True)  # rows with a match, and tokens that followed there
+            found, kinds = np.unique(
+                parents, return_counts=True
+            )  # rows with a match, and tokens that followed there
             totals = np.add.reduceat(counts, np.cumsum(kinds) - kinds).astype(np.float32)
             out[found] *= (_DISCOUNT * kinds.astype(np.float32) / totals)[:, None]
-            out[parents, edges - parents * size] += (counts.astype(np.float32) - _DISCOUNT) / np.repeat(totals, kinds)
+            out[parents, edges - parents * size] += (
+                counts.astype(np.float32) - _DISCOUNT
+            ) / np.repeat(totals, kinds)
 
 
 class _Texts(RecentTokens):
@@ -99,10 +118,14 @@ class _Texts(RecentTokens):
 
     def __init__(self, tokens: Tokens, order: int) -> None:
         super().__init__(tokens.shape[1], order)
-        self._kept = np.empty((len(tokens), 2 * self._reach), np.int32)  # moved to its beginning when it is full
+        self._kept = np.empty(
+            (len(tokens), 2 * self._reach), np.int32
+        )  # moved to its beginning when it is full
         self._kept[:, : self._reach] = tokens
         self._end = self._reach
-        self._matched: Tokens | None = None  # (B, R - 1) how many tokens before each place, with it, are as at the end
+        self._matched: Tokens | None = (
+            None  # (B, R - 1) how many tokens before each place, with it, are as at the end
+        )
 
     @property
     def tokens(self) -> Tokens:
@@ -131,7 +154,9 @@ class _Texts(RecentTokens):
         rows, places = np.divmod(cells, self._reach - 1)
         few = np.searchsorted(rows, rows, side="right") - np.arange(len(rows)) <= _MOST
         rows, places = rows[few], places[few]
-        matched = np.minimum(self._matched[rows, places], places + 1)  # what lies before the last R does not count
+        matched = np.minimum(
+            self._matched[rows, places], places + 1
+        )  # what lies before the last R does not count
         self._add(rows, self.tokens[rows, places + 1], matched, probabilities)
         return True
 
@@ -160,7 +185,9 @@ class _OneText(RecentTokens):
     @property
     def tokens(self) -> Tokens:
         known = self._text[-self._reach :]
-        return np.concatenate([np.arange(len(known) - self._reach, 0), known]).astype(np.int32)[None]
+        return np.concatenate([np.arange(len(known) - self._reach, 0), known]).astype(np.int32)[
+            None
+        ]
 
     def append(self, tokens: Ids) -> None:
         new = tokens[0, -self._reach :].tolist()
@@ -208,7 +235,9 @@ class _OneText(RecentTokens):
             most = min(lengths[-1], place - last + self._reach, place + 1)
             if most < lengths[0]:
                 continue
-            matched = min(known.get(place - 1, lengths[0] - 1) + 1, most)  # one longer than a token ago
+            matched = min(
+                known.get(place - 1, lengths[0] - 1) + 1, most
+            )  # one longer than a token ago
             while matched < most and text[place - matched] == text[last - matched]:
                 matched += 1
             self._matched[place] = matched

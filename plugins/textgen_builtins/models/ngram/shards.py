@@ -67,7 +67,9 @@ class Packing:
         for place, (column, size) in enumerate(zip(columns, digits, strict=True)):
             rest = column % self._power(size - 1)
             if place + 1 < len(digits):
-                rest = rest * np.uint64(self.base) + columns[place + 1] // self._power(digits[place + 1] - 1)
+                rest = rest * np.uint64(self.base) + columns[place + 1] // self._power(
+                    digits[place + 1] - 1
+                )
             elif size == 1:
                 break
             result.append(rest)
@@ -78,7 +80,10 @@ class Packing:
         if digits == 1:
             return ids
         half = digits // 2
-        left, right = self._number(ids[: len(ids) - (digits - half)], half), self._number(ids[half:], digits - half)
+        left, right = (
+            self._number(ids[: len(ids) - (digits - half)], half),
+            self._number(ids[half:], digits - half),
+        )
         number: Column = left * self._power(digits - half) + right
         return number
 
@@ -99,11 +104,19 @@ def collect(columns: Columns, counts: npt.NDArray[Any] | None = None) -> tuple[C
     if len(columns) == 1 and counts is None:
         columns = [np.sort(columns[0])]
     else:  # shards one after the other are runs in order, which a stable sort makes use of
-        order = np.argsort(columns[0], kind="stable") if len(columns) == 1 else np.lexsort(columns[::-1])
+        order = (
+            np.argsort(columns[0], kind="stable")
+            if len(columns) == 1
+            else np.lexsort(columns[::-1])
+        )
         columns = [column[order] for column in columns]
         counts = None if counts is None else counts[order]
     starts = np.concatenate([[0], np.flatnonzero(differs(columns)) + 1])
-    sums = np.diff(starts, append=len(columns[0])) if counts is None else np.add.reduceat(counts, starts, dtype="i8")
+    sums = (
+        np.diff(starts, append=len(columns[0]))
+        if counts is None
+        else np.add.reduceat(counts, starts, dtype="i8")
+    )
     return [column[starts] for column in columns], sums
 
 
@@ -118,7 +131,9 @@ class Shard:
         """Write what `collect` gives."""
         for number, column in enumerate(columns):
             column.tofile(self._path(number))
-        counts.astype(np.uint32 if counts.max(initial=0) < 1 << 32 else np.int64).tofile(self._path("counts"))
+        counts.astype(np.uint32 if counts.max(initial=0) < 1 << 32 else np.int64).tofile(
+            self._path("counts")
+        )
         columns[0][::_STRIDE].tofile(self._path("sample"))
 
     @property
@@ -177,7 +192,9 @@ def ranges(shards: Sequence[Shard], rows: int) -> list[tuple[int, int]]:
 def merge(shards: Sequence[Shard], low: int, high: int) -> tuple[Columns, Counts]:
     """All rows of the shards from `low` to below `high`, in order and each once; their counts are summed."""
     parts = [shard.read(low, high) for shard in shards]
-    columns = [np.concatenate(column) for column in zip(*(columns for columns, _ in parts), strict=True)]
+    columns = [
+        np.concatenate(column) for column in zip(*(columns for columns, _ in parts), strict=True)
+    ]
     if not len(columns[0]):
         return columns, np.empty(0, np.int64)
     return collect(columns, np.concatenate([counts for _, counts in parts]))

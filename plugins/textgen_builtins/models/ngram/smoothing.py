@@ -53,7 +53,9 @@ def interpolation(
     """
     discounted = (discounts(counts) if taken is None else taken)[np.minimum(counts, 3) - 1]
     # As float64: without any n-grams, bincount takes no notice of their weights, and gives integers.
-    there, freed = (np.bincount(contexts, each, size).astype(np.float64) for each in (counts, discounted))
+    there, freed = (
+        np.bincount(contexts, each, size).astype(np.float64) for each in (counts, discounted)
+    )
     if totals is None:
         whole = there
     else:

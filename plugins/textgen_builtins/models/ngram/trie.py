@@ -21,7 +21,9 @@ import numpy.typing as npt
 from textgen.protocols import Tensors
 from textgen_builtins.models.ngram.smoothing import Floats, Floats32, Ints, interpolation
 
-_TABLE_BYTES: Final = 1 << 26  # for the rows kept ready; deeper contexts are put together when they are asked for
+_TABLE_BYTES: Final = (
+    1 << 26
+)  # for the rows kept ready; deeper contexts are put together when they are asked for
 _LINKED: Final = 1 << 19  # nodes whose suffixes are looked up at once
 _BLOCK: Final = 1 << 16  # tokens worked on at once: the scratch arrays take a few times 512 KiB
 
@@ -71,12 +73,18 @@ class Trie:
         self.totals, self.discounts = totals, discounts
         self.order = len(self.sizes)
         borders = np.concatenate([[0], np.cumsum(np.asarray(self.sizes, np.int64))])
-        self.nodes = int(borders[-2]) + 1 if self.order else 1  # that are contexts: the highest order's are none
+        self.nodes = (
+            int(borders[-2]) + 1 if self.order else 1
+        )  # that are contexts: the highest order's are none
         _check(self, borders)
         self._tokens = (keys % vocab_size).astype(np.min_scalar_type(vocab_size - 1))
-        self._depths = np.repeat(np.arange(max(self.order, 1), dtype=np.uint8), [1, *self.sizes[:-1]])
+        self._depths = np.repeat(
+            np.arange(max(self.order, 1), dtype=np.uint8), [1, *self.sizes[:-1]]
+        )
         numbers = np.int32 if len(keys) < 1 << 31 else np.int64
-        self._starts: Any = np.searchsorted(keys, np.arange(self.nodes + 1) * vocab_size).astype(numbers)
+        self._starts: Any = np.searchsorted(keys, np.arange(self.nodes + 1) * vocab_size).astype(
+            numbers
+        )
         self._own32 = np.empty(len(keys), np.float32)
         self._lower32 = np.ones(self.nodes, np.float32)
         self._suffixes: Any = np.zeros(self.nodes, numbers)
@@ -101,7 +109,9 @@ class Trie:
         """Set the suffixes of the nodes that the edges from `first` to below `last` lead to."""
         for start in range(first, last, _LINKED):
             edges = slice(start, min(start + _LINKED, last))
-            suffixes = self._find(self._suffixes[self.keys[edges] // self.vocab_size], self._tokens[edges])
+            suffixes = self._find(
+                self._suffixes[self.keys[edges] // self.vocab_size], self._tokens[edges]
+            )
             if (suffixes < 0).any():
                 raise ValueError("an n-gram is there without the shorter one that it ends in")
             self._suffixes[edges.start + 1 : edges.stop + 1] = suffixes + 1
@@ -121,18 +131,34 @@ class Trie:
         borders = np.concatenate([[0], np.cumsum(self.sizes)])
         sizes = np.diff(numbers[borders]).tolist()
         totals = self.totals[np.concatenate([[True], stays[: self.nodes - 1]])]
-        return (yield from Trie.gradually(self.vocab_size, keys, self.counts[stays], sizes, totals, self.discounts))
+        return (
+            yield from Trie.gradually(
+                self.vocab_size, keys, self.counts[stays], sizes, totals, self.discounts
+            )
+        )
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the n-grams take, without the rows that are kept ready."""
-        arrays = (self.keys, self.counts, self.totals, self.discounts, self._tokens, self._depths, self._starts)
+        arrays = (
+            self.keys,
+            self.counts,
+            self.totals,
+            self.discounts,
+            self._tokens,
+            self._depths,
+            self._starts,
+        )
         own = (self._own32, self._lower32, self._suffixes)
         return sum(array.nbytes for array in (*arrays, *own) if array is not None)
 
     def tensors(self) -> Tensors:
         """What the constructor takes, but for the size of the vocabulary."""
-        tensors = {"counts": self.counts, "keys": self.keys, "sizes": np.array(self.sizes, np.int64)}
+        tensors = {
+            "counts": self.counts,
+            "keys": self.keys,
+            "sizes": np.array(self.sizes, np.int64),
+        }
         if self.totals is None or self.discounts is None:
             return tensors
         return tensors | {"totals": self.totals, "discounts": self.discounts}
@@ -147,7 +173,9 @@ class Trie:
         nodes = nodes.astype(np.int64)
         while len(rows):
             edges = self._find(nodes, tokens[rows])
-            result[rows] = edges + 1  # not found is -1, so 0: the empty context, unless a suffix does better
+            result[rows] = (
+                edges + 1
+            )  # not found is -1, so 0: the empty context, unless a suffix does better
             again = (edges < 0) & (nodes > 0)
             rows, nodes = rows[again], self._suffixes[nodes[again]]
         return result
@@ -171,7 +199,9 @@ class Trie:
     @cached_property
     def _views(self) -> tuple[Any, ...]:
         """For `advance_one`: starts, tokens, suffixes and depths as memoryviews, whose items are Python's integers."""
-        return tuple(array.data for array in (self._starts, self._tokens, self._suffixes, self._depths))
+        return tuple(
+            array.data for array in (self._starts, self._tokens, self._suffixes, self._depths)
+        )
 
     def walk(self, start: Ints, tokens: Ints) -> Ints:
         """(B, T) the node of the longest known context after each of `tokens` (B, T), read on from `start` (B,)."""
@@ -205,7 +235,9 @@ class Trie:
         if not len(deep):
             np.take(table, nodes, axis=0, out=out, mode="clip")
             return
-        chains = [(deep, nodes[deep])]  # rows and their nodes, at each step to the suffixes those still too deep
+        chains = [
+            (deep, nodes[deep])
+        ]  # rows and their nodes, at each step to the suffixes those still too deep
         shallow = nodes.copy()
         while len(deep):
             shallow[deep] = self._suffixes[shallow[deep]]
@@ -214,7 +246,9 @@ class Trie:
         np.take(table, shallow, axis=0, out=out, mode="clip")
         for rows, descended in reversed(chains[:-1]):
             sizes = self._starts[descended + 1] - self._starts[descended]
-            edges = np.arange(sizes.sum()) + np.repeat(self._starts[descended] - np.cumsum(sizes) + sizes, sizes)
+            edges = np.arange(sizes.sum()) + np.repeat(
+                self._starts[descended] - np.cumsum(sizes) + sizes, sizes
+            )
             out[rows] *= self._lower32[descended, None]
             out[np.repeat(rows, sizes), self._tokens[edges]] += self._own32[edges]
 
@@ -239,7 +273,10 @@ class Trie:
         """
         rows = max(1, min(self.nodes, _TABLE_BYTES // (4 * self.vocab_size)))
         table = np.full((rows, self.vocab_size), 1 / self.vocab_size, np.float32)
-        depths, parents = self._depths[:rows], np.repeat(np.arange(rows), np.diff(self._starts[: rows + 1]))
+        depths, parents = (
+            self._depths[:rows],
+            np.repeat(np.arange(rows), np.diff(self._starts[: rows + 1])),
+        )
         for depth in range(min(int(depths[-1]) + 1, self.order)):
             first, last = np.searchsorted(depths, [depth, depth + 1])
             if depth:
@@ -270,7 +307,9 @@ class Trie:
 
     def _find(self, nodes: Ints, tokens: Ints) -> Ints:
         """The edges from `nodes` by `tokens`, -1 where there is none."""
-        wanted = np.asarray(nodes, np.int64) * self.vocab_size + tokens  # negative, so not there, for node -1
+        wanted = (
+            np.asarray(nodes, np.int64) * self.vocab_size + tokens
+        )  # negative, so not there, for node -1
         edges = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.where(self.keys[edges] == wanted, edges, -1)
 
@@ -278,7 +317,9 @@ class Trie:
 def _check(trie: Trie, borders: Ints) -> None:
     keys, counts, sizes = trie.keys, trie.counts, trie.sizes
     if len(keys) != len(counts) or len(keys) != borders[-1] or any(size < 0 for size in sizes):
-        raise ValueError(f"{len(keys)} keys, {len(counts)} counts and sizes of {sum(sizes)} do not fit together")
+        raise ValueError(
+            f"{len(keys)} keys, {len(counts)} counts and sizes of {sum(sizes)} do not fit together"
+        )
     if sizes and not sizes[0]:
         raise ValueError("there is no n-gram of order 1")
     if (keys[1:] <= keys[:-1]).any():
@@ -293,7 +334,11 @@ def _check(trie: Trie, borders: Ints) -> None:
             raise ValueError(f"an n-gram of order {n + 1} does not go on from one of order {n}")
     if trie.totals is None:
         return
-    if trie.discounts is None or trie.discounts.shape != (trie.order, 3) or trie.totals.shape != (trie.nodes,):
+    if (
+        trie.discounts is None
+        or trie.discounts.shape != (trie.order, 3)
+        or trie.totals.shape != (trie.nodes,)
+    ):
         raise ValueError("totals and discounts do not fit the sizes")
     if not ((trie.discounts > 0) & (trie.discounts <= [1, 2, 3])).all():
         raise ValueError("a discount is not between 0 and the count that it is taken off")

@@ -64,14 +64,20 @@ class WordReader:
     def read(self, words: Hashes, tokens: Ints) -> Hashes:
         """(B, T, 3) hashes of the last three words after each of `tokens` (B, T), read on from `words` (B, 3)."""
         factors, adds, ends = self.factors[tokens], self.adds[tokens], self.ends[tokens]
-        whole = _scan(np.where(ends, 0, factors), np.where(ends, self.tails[tokens], adds), words[:, 0])  # (B, T)
+        whole = _scan(
+            np.where(ends, 0, factors), np.where(ends, self.tails[tokens], adds), words[:, 0]
+        )  # (B, T)
         before = np.concatenate([words[:, :1], whole[:, :-1]], axis=1)
         ended = np.where(ends, before * factors + adds, 0)[..., None]
         finished = np.concatenate([ended, self.inner[tokens]], axis=-1)  # (B, T, 3)
-        known = np.concatenate([words[:, :0:-1], finished.reshape(len(words), -1)], axis=1)  # (B, 2 + 3 T)
+        known = np.concatenate(
+            [words[:, :0:-1], finished.reshape(len(words), -1)], axis=1
+        )  # (B, 2 + 3 T)
         there = known != 0
         there[:, :2] = True  # so that every row has two, and none sees another's
-        last = (np.cumsum(there) - 1).reshape(known.shape)[:, 4::3]  # (B, T) places among those that are there
+        last = (np.cumsum(there) - 1).reshape(known.shape)[
+            :, 4::3
+        ]  # (B, T) places among those that are there
         known = known[there]
         return np.stack([whole, known[last], known[last - 1]], axis=-1)
 
@@ -131,10 +137,21 @@ class WordCounts:
     def __init__(self, vocab_size: int, contexts: Ints, edges: Ints, counts: Ints) -> None:
         self.contexts, self.edges, self.counts = contexts, edges, counts
         parents, tokens = np.divmod(edges, vocab_size)
-        if len(edges) != len(counts) or (np.diff(contexts) <= 0).any() or (np.diff(edges) <= 0).any():
-            raise ValueError("the keys of contexts of words do not rise, or are not as many as their counts")
+        if (
+            len(edges) != len(counts)
+            or (np.diff(contexts) <= 0).any()
+            or (np.diff(edges) <= 0).any()
+        ):
+            raise ValueError(
+                "the keys of contexts of words do not rise, or are not as many as their counts"
+            )
         starts = np.searchsorted(parents, np.arange(len(contexts) + 1))
-        if (counts < 1).any() or starts[0] or starts[-1] != len(edges) or (np.diff(starts) < 1).any():
+        if (
+            (counts < 1).any()
+            or starts[0]
+            or starts[-1] != len(edges)
+            or (np.diff(starts) < 1).any()
+        ):
             raise ValueError("a context of words has no count, or a count has no context")
         own, lower = interpolation(counts, parents, len(contexts))
         self._starts, self._tokens = starts, tokens
@@ -172,7 +189,9 @@ class WordCounts:
         number = bisect_left(contexts, key, buckets[bucket], buckets[bucket + 1])
         if number == len(contexts) or contexts[number] != key:
             return
-        scratch.fill(lower[number])  # NumPy is twice as fast with an array of one number as with the number
+        scratch.fill(
+            lower[number]
+        )  # NumPy is twice as fast with an array of one number as with the number
         np.multiply(probabilities, scratch, probabilities)
         if self._rows is not None:
             np.add(probabilities, self._rows[number], probabilities)

@@ -41,7 +41,9 @@ class Workers:
         paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
         environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | paths
         job = json.dumps(attrs.asdict(self._job))
-        for _ in range(self._number):  # a session of their own: Ctrl-C is for this process, which ends them
+        for _ in range(
+            self._number
+        ):  # a session of their own: Ctrl-C is for this process, which ends them
             process = subprocess.Popen(  # noqa: S603 - this module, with this interpreter
                 [sys.executable, "-m", __name__, job],
                 stdin=subprocess.PIPE,
@@ -98,7 +100,11 @@ def _steps(job: Job, name: str, arguments: Sequence[Any]) -> Iterator[tuple[bool
         yield False, None
 
 
-def _serve(process: subprocess.Popen[str], waiting: deque[tuple[int, Any]], news: queue.Queue[tuple[int, Any]]) -> None:
+def _serve(
+    process: subprocess.Popen[str],
+    waiting: deque[tuple[int, Any]],
+    news: queue.Queue[tuple[int, Any]],
+) -> None:
     """Give tasks to a process until there are none, and put what it says into `news`."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -113,7 +119,9 @@ def _serve(process: subprocess.Popen[str], waiting: deque[tuple[int, Any]], news
                     raise EOFError
                 answer = json.loads(line)
                 if "error" in answer:
-                    news.put((number, TrainingError(f"counting stopped: {answer['error']}", step=0)))
+                    news.put(
+                        (number, TrainingError(f"counting stopped: {answer['error']}", step=0))
+                    )
                     return
                 news.put((number if "result" in answer else -1, answer.get("result")))
                 if "result" in answer:

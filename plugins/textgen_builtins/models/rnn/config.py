@@ -21,11 +21,15 @@ class RNNConfig:
     """
 
     cell: Literal["rnn", "gru", "lstm"] = option("rnn", help="type of the recurrent cell")
-    nonlinearity: Literal["tanh", "relu"] = option("tanh", help='activation of the cell "rnn"; other cells ignore it')
+    nonlinearity: Literal["tanh", "relu"] = option(
+        "tanh", help='activation of the cell "rnn"; other cells ignore it'
+    )
     hidden_size: int = option(256, help="units of each layer", validator=and_(ge(1), lt(1 << 20)))
     layers: int = option(1, help="number of stacked layers", validator=and_(ge(1), lt(1000)))
     dropout: float = option(
-        0.0, help="share of each layer's outputs set to zero in training", validator=and_(ge(0), lt(1))
+        0.0,
+        help="share of each layer's outputs set to zero in training",
+        validator=and_(ge(0), lt(1)),
     )
     input_dropout: float = option(
         0.0,
@@ -38,13 +42,17 @@ class RNNConfig:
         validator=and_(ge(0), lt(1)),
     )
     locked_dropout: bool = option(
-        False, help="draw one mask of the outputs' dropout for all positions of a window, instead of one for each"
+        False,
+        help="draw one mask of the outputs' dropout for all positions of a window, instead of one for each",
     )
     embedding_size: int = option(
-        0, help="size of the token embedding; 0 feeds tokens one-hot", validator=and_(ge(0), lt(1 << 20))
+        0,
+        help="size of the token embedding; 0 feeds tokens one-hot",
+        validator=and_(ge(0), lt(1 << 20)),
     )
     tied_weights: bool = option(
-        False, help="use the embedding as the weight of the head; needs embedding_size = hidden_size"
+        False,
+        help="use the embedding as the weight of the head; needs embedding_size = hidden_size",
     )
 
     def __attrs_post_init__(self) -> None:

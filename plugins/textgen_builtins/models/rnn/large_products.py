@@ -18,8 +18,12 @@ import numpy as np
 SHARED_FROM: Final = 400_000  # numbers in a matrix; OpenBLAS uses threads from 460,800 on
 _LANES: Final = 64  # most columns that BLAS processes together
 _FASTER: Final = 0.8  # share of one thread's time below which threads are used
-_DEAR: Final = 8.0  # multiple of it above which sharing is rarely tried: waking a thread takes part of it
-_FADING: Final = 1.01  # the shortest time grows by this factor with each product, so that it is renewed
+_DEAR: Final = (
+    8.0  # multiple of it above which sharing is rarely tried: waking a thread takes part of it
+)
+_FADING: Final = (
+    1.01  # the shortest time grows by this factor with each product, so that it is renewed
+)
 _AT_ONCE: Final = 2  # products until sharing is tried again if it was not slow
 _SOON: Final = 32  # until the first try, and the next if the first was slow
 _LATE: Final = 16_384  # and at most, if it is always slow
@@ -83,5 +87,9 @@ def multiply_in_parts(vectors: Any, matrix: Any, out: Any) -> None:
 @cache
 def _parts(inputs: int, outputs: int) -> tuple[slice, ...]:
     """The columns of each part of a matrix (K, N)."""
-    width = outputs if inputs * outputs < SHARED_FROM else max(_LANES, SHARED_FROM // inputs // _LANES * _LANES)
+    width = (
+        outputs
+        if inputs * outputs < SHARED_FROM
+        else max(_LANES, SHARED_FROM // inputs // _LANES * _LANES)
+    )
     return tuple(slice(start, min(start + width, outputs)) for start in range(0, outputs, width))

@@ -118,7 +118,9 @@ class NumpyDecoder:
         if self._one:
             return self._follow_one(tokens.item(), steps, forbidden)
         made = np.empty((steps, len(tokens)), np.int64)  # the tokens of a step are contiguous
-        self._threads.run(lambda rows: self._follow(rows, tokens, made, forbidden), len(tokens), steps)
+        self._threads.run(
+            lambda rows: self._follow(rows, tokens, made, forbidden), len(tokens), steps
+        )
         return made.T
 
     def read_state(self) -> Tensors:
@@ -131,7 +133,9 @@ class NumpyDecoder:
     def write_state(self, state: Tensors) -> None:
         """Continue from a state that `read_state` gave, or from rows of one."""
         self._allocate(len(state["hidden"]))
-        self._bounded = self._folded.bounded and all(np.isfinite(array).all() for array in state.values())
+        self._bounded = self._folded.bounded and all(
+            np.isfinite(array).all() for array in state.values()
+        )
         for layer in range(len(self._hidden)):
             self._hidden[layer][:] = state["hidden"][:, layer]
             if "cell" in state:
@@ -148,7 +152,9 @@ class NumpyDecoder:
         """Append the rows of another decoder of the model."""
         self._bounded = self._bounded and other._bounded
         pairs = zip(self._carried, other._carried, strict=True)
-        self._arrange(*([*map(np.concatenate, zip(mine, theirs, strict=True))] for mine, theirs in pairs))
+        self._arrange(
+            *([*map(np.concatenate, zip(mine, theirs, strict=True))] for mine, theirs in pairs)
+        )
 
     def _allocate(self, batch_size: int) -> None:
         """Arrays for a batch, at the start state."""
@@ -186,7 +192,9 @@ class NumpyDecoder:
                 hidden=self._hidden[layer][one],
                 cell=cells[layer][one],
                 recurrent=products[layer][:, :gates][one],
-                up=(products[layer][:, gates : 2 * gates] if layer + 1 < layers else self._logits)[one],
+                up=(products[layer][:, gates : 2 * gates] if layer + 1 < layers else self._logits)[
+                    one
+                ],
                 factor=outputs[layer][0] if batch_size == 1 else outputs[layer][:, None],
                 product=products[layer][0] if batch_size == 1 else products[layer][:, None],
             )
@@ -207,7 +215,9 @@ class NumpyDecoder:
 
     def _advance(self, tokens: Ids) -> None:
         """Feed one token to each of several sequences: `tokens` (B,)."""
-        self._through_layers(self._places, self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip"))
+        self._through_layers(
+            self._places, self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip")
+        )
 
     def _through_layers(self, places: list[_Place], given: Floats) -> None:
         step, multiply = self._step, self._multiply
@@ -266,7 +276,11 @@ class _Place:
 
     def of(self, rows: slice) -> _Place:
         """The same for some rows of the batch."""
-        views = {name: array[rows] for name, array in attrs.asdict(self, recurse=False).items() if name != "weights"}
+        views = {
+            name: array[rows]
+            for name, array in attrs.asdict(self, recurse=False).items()
+            if name != "weights"
+        }
         return _Place(weights=self.weights, **views)
 
 

@@ -24,6 +24,7 @@ def textgen_models() -> list[Component]:
     """Offer `rnn`."""
     hints = {cell: f'write type = "rnn" and cell = "{cell}"' for cell in ("lstm", "gru")}
     packages = dict.fromkeys(
-        ("transformer", "gpt", "gpt2", "llama"), "the package textgen-huggingface has transformers: huggingface-model"
+        ("transformer", "gpt", "gpt2", "llama"),
+        "the package textgen-huggingface has transformers: huggingface-model",
     )
     return [Component("rnn", RNNConfig, build, hints={**hints, **packages})]

@@ -15,7 +15,9 @@ _FEWEST_ROWS: Final = 128
 _FEWEST_STEPS: Final = 16  # fewer are done before another core is awake
 _EARLY: Final = (3, 5)  # turns in which the slower way is tried again, as in every one of _TURNS
 _TURNS: Final = 16
-_FADING: Final = 1.25  # the shortest time grows by this factor with each turn, so that it is renewed
+_FADING: Final = (
+    1.25  # the shortest time grows by this factor with each turn, so that it is renewed
+)
 
 
 @attrs.define(eq=False)
@@ -26,7 +28,9 @@ class RowThreads:
     of small products on a free core, and costs time on a busy one. More than two would wait for the lock.
     """
 
-    _seconds: list[float] = attrs.field(factory=lambda: [0.0, 0.0])  # per row and step, in one thread and in two
+    _seconds: list[float] = attrs.field(
+        factory=lambda: [0.0, 0.0]
+    )  # per row and step, in one thread and in two
     _turn: int = 0
     _pool: ThreadPoolExecutor | None = None
 

@@ -34,11 +34,14 @@ class TorchDecoder:
         self._device = module.head.bias.device
         parts = module.config.layers * (2 if module.config.cell == "lstm" else 1)
         self._state: State = tuple(
-            torch.zeros(batch_size, module.config.hidden_size, device=self._device) for _ in range(parts)
+            torch.zeros(batch_size, module.config.hidden_size, device=self._device)
+            for _ in range(parts)
         )
         self._graph: StepGraph | None = None
         self._single_steps = 0
-        self._bounded: bool | None = None  # whether logits are always finite; None until it is needed
+        self._bounded: bool | None = (
+            None  # whether logits are always finite; None until it is needed
+        )
 
     @property
     def batch_size(self) -> int:
@@ -69,7 +72,9 @@ class TorchDecoder:
         if self._bounded is None:
             finite = all(bool(part.isfinite().all()) for part in self._state)
             wide = devices.widest(self._device.type)
-            magnitude = float(sum(weights.abs().sum(dtype=wide) for weights in self._module.parameters()))
+            magnitude = float(
+                sum(weights.abs().sum(dtype=wide) for weights in self._module.parameters())
+            )
             self._bounded = finite and is_bounded(self._module.config, magnitude)
         if not self._bounded:
             return np.empty((len(tokens), 0), np.int64)
@@ -113,7 +118,9 @@ class TorchDecoder:
         parts = [state[name] for name in ("hidden", "cell") if name in state]
         layers = range(self._module.config.layers)
         self._state = tuple(
-            torch.from_numpy(part[:, layer].copy()).to(self._device) for layer in layers for part in parts
+            torch.from_numpy(part[:, layer].copy()).to(self._device)
+            for layer in layers
+            for part in parts
         )
         self._begin_anew()
 
@@ -145,13 +152,18 @@ class StepGraph:
         before = tuple(part.clone() for part in state)
         stream = torch.cuda.Stream(state[0].device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(state[0].device))
-        with torch.cuda.stream(stream):  # libraries initialise in a first run, which is not allowed in a capture
+        with torch.cuda.stream(
+            stream
+        ):  # libraries initialise in a first run, which is not allowed in a capture
             for _ in range(2):
                 module.run(self._tokens, state, dropout=False)
         torch.cuda.current_stream(state[0].device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # torch's own stream for this is one for all threads, and of the current device, which may be another.
-        with _CAPTURING, torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+        with (
+            _CAPTURING,
+            torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"),
+        ):
             logits, after = module.run(self._tokens, state, dropout=False)
             for part, new in zip(state, after, strict=True):
                 part.copy_(new)

@@ -40,9 +40,13 @@ class TorchRNN(nn.Module):
             self.embedding = nn.Embedding(vocab_size, width, _weight=torch.empty(vocab_size, width))
         else:
             self.one_hot: Tensor
-            self.register_buffer("one_hot", torch.empty(vocab_size, vocab_size), persistent=False)  # see `create`
+            self.register_buffer(
+                "one_hot", torch.empty(vocab_size, vocab_size), persistent=False
+            )  # see `create`
         sizes = [width] + [config.hidden_size] * (config.layers - 1)
-        self.layers = nn.ModuleList(cells[config.cell](size, config.hidden_size, **extra) for size in sizes)
+        self.layers = nn.ModuleList(
+            cells[config.cell](size, config.hidden_size, **extra) for size in sizes
+        )
         self.head = nn.Linear(config.hidden_size, vocab_size)
         if config.tied_weights:
             self.head.weight = self.embedding.weight
@@ -57,7 +61,9 @@ class TorchRNN(nn.Module):
         As torch draws them, uniform within 1/sqrt(hidden_size) for cells and head, standard normal for the embedding,
         times 1/sqrt(hidden_size) if it is also the head.
         """
-        with torch.device("meta"):  # draws nothing from the global generator, and imports nothing if it is uniform
+        with torch.device(
+            "meta"
+        ):  # draws nothing from the global generator, and imports nothing if it is uniform
             module = cls(config, vocab_size)
         for part in module.modules():  # to_empty would import hundreds of torch's modules
             for name, parameter in part._parameters.items():
@@ -185,16 +191,22 @@ class TorchRNN(nn.Module):
         rows = x.shape[1]
         first, total = self._rows or (0, rows)
         shape = (1 if self.config.locked_dropout else x.shape[0], total, x.shape[2])
-        mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - p, generator=self._dropout_generator)
+        mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(
+            1 - p, generator=self._dropout_generator
+        )
         return x * mask[:, first : first + rows].div_(1 - p)
 
     def _masked(self, weight: Tensor, p: float) -> Tensor:
         """A weight with a share p of it set to zero."""
         if not p:
             return weight
-        return weight * torch.empty_like(weight).bernoulli_(1 - p, generator=self._dropout_generator).div_(1 - p)
+        return weight * torch.empty_like(weight).bernoulli_(
+            1 - p, generator=self._dropout_generator
+        ).div_(1 - p)
 
-    def _torchs(self, layer: int, x: Tensor, weight: Tensor, state: State | None) -> tuple[Tensor, Sequence[Tensor]]:
+    def _torchs(
+        self, layer: int, x: Tensor, weight: Tensor, state: State | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """One layer's outputs (T, B, H) with this recurrent matrix, and its state after them.
 
         On a GPU in float32: cuDNN has no recurrent layers in bfloat16, and torch's autocast would take float16, in
@@ -204,7 +216,11 @@ class TorchRNN(nn.Module):
         is_own = weight is module.get_parameter("weight_hh_l0")
         with torch.autocast("cuda", enabled=False) if x.is_cuda else contextlib.nullcontext():
             arguments = x.float() if x.is_cuda else x, self._carried(state, layer)
-            x, last = module(*arguments) if is_own else functional_call(module, {"weight_hh_l0": weight}, arguments)
+            x, last = (
+                module(*arguments)
+                if is_own
+                else functional_call(module, {"weight_hh_l0": weight}, arguments)
+            )
         return x, [part[0] for part in (last if isinstance(last, tuple) else (last,))]
 
     def _fused(

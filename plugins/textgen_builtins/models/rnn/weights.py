@@ -21,8 +21,12 @@ from textgen_builtins.models.rnn.large_products import SHARED_FROM, multiply_in_
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
-_COLUMN_MAJOR_FROM: Final = 384  # units from which BLAS is faster with a column-major matrix; measured
-_ROW_BY_ROW: Final = 500_000_000  # multiplications that take one thread less time than BLAS's threads then waste
+_COLUMN_MAJOR_FROM: Final = (
+    384  # units from which BLAS is faster with a column-major matrix; measured
+)
+_ROW_BY_ROW: Final = (
+    500_000_000  # multiplications that take one thread less time than BLAS's threads then waste
+)
 _LARGEST_SUM: Final = 1e18
 _LANES: Final = 16  # product widths are multiples of it: BLAS computes remainders one by one
 
@@ -56,9 +60,17 @@ class Folded:
         dtype = head.dtype
         factors = _gate_factors(config, dtype)
         # The input weights and biases of each layer; the head comes after the last.
-        ups = [tensors[f"rnn.weight_ih_l{i}"] * factors[:, None] for i in range(config.layers)] + [head]
-        biases = [_input_bias(config, tensors, i) * factors for i in range(config.layers)] + [tensors["head.bias"]]
-        inputs = _multiplied(tensors["embedding.weight"], ups[0].T) if config.embedding_size else ups[0].T
+        ups = [tensors[f"rnn.weight_ih_l{i}"] * factors[:, None] for i in range(config.layers)] + [
+            head
+        ]
+        biases = [_input_bias(config, tensors, i) * factors for i in range(config.layers)] + [
+            tensors["head.bias"]
+        ]
+        inputs = (
+            _multiplied(tensors["embedding.weight"], ups[0].T)
+            if config.embedding_size
+            else ups[0].T
+        )
         table = np.ascontiguousarray(inputs + biases[0])
         products = []
         for i in range(config.layers):
@@ -94,7 +106,10 @@ def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, 
         shapes["embedding.weight"] = (vocab_size, config.embedding_size)
     for i in range(config.layers):
         below = config.hidden_size if i else config.embedding_size or vocab_size
-        shapes |= {f"rnn.weight_ih_l{i}": (gates, below), f"rnn.weight_hh_l{i}": (gates, config.hidden_size)}
+        shapes |= {
+            f"rnn.weight_ih_l{i}": (gates, below),
+            f"rnn.weight_hh_l{i}": (gates, config.hidden_size),
+        }
         shapes |= {f"rnn.bias_ih_l{i}": (gates,), f"rnn.bias_hh_l{i}": (gates,)}
     if not config.tied_weights:
         shapes["head.weight"] = (vocab_size, config.hidden_size)

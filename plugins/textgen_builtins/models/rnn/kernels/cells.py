@@ -43,10 +43,14 @@ class Cell(Protocol):
     gradients: ClassVar[int]
     adds_carried: ClassVar[bool]
 
-    def forward(self, given: Sequence[Vector], recurrent: Sequence[Vector], before: Vector) -> Forward:
+    def forward(
+        self, given: Sequence[Vector], recurrent: Sequence[Vector], before: Vector
+    ) -> Forward:
         """A step."""
 
-    def backward(self, saved: Sequence[Vector], dh: Vector, carried: Vector, before: Vector, after: Vector) -> Backward:
+    def backward(
+        self, saved: Sequence[Vector], dh: Vector, carried: Vector, before: Vector, after: Vector
+    ) -> Backward:
         """Its gradients, where dh is that of its hidden state, and `carried` that of the step after."""
 
 
@@ -59,14 +63,18 @@ class LSTM:
     gradients: ClassVar[int] = 4
     adds_carried: ClassVar[bool] = False
 
-    def forward(self, given: Sequence[Vector], recurrent: Sequence[Vector], before: Vector) -> Forward:
+    def forward(
+        self, given: Sequence[Vector], recurrent: Sequence[Vector], before: Vector
+    ) -> Forward:
         """c = f c + i g, h = o tanh(c)."""
         i, f, g, o = (a + b for a, b in zip(given, recurrent, strict=True))
         i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
         c = f * before + i * g
         return Forward(o * tanh(c), c, (i, f, g, o))
 
-    def backward(self, saved: Sequence[Vector], dh: Vector, carried: Vector, before: Vector, after: Vector) -> Backward:
+    def backward(
+        self, saved: Sequence[Vector], dh: Vector, carried: Vector, before: Vector, after: Vector
+    ) -> Backward:
         """dh is the gradient of h, and `carried` that of c from the step after."""
         i, f, g, o = saved
         squashed = tanh(after)
@@ -84,18 +92,24 @@ class GRU:
     gradients: ClassVar[int] = 4
     adds_carried: ClassVar[bool] = True
 
-    def forward(self, given: Sequence[Vector], recurrent: Sequence[Vector], before: Vector) -> Forward:
+    def forward(
+        self, given: Sequence[Vector], recurrent: Sequence[Vector], before: Vector
+    ) -> Forward:
         """h = (1 - z) n + z h, where n = tanh(given + r recurrent)."""
         r, z = sigmoid(given[0] + recurrent[0]), sigmoid(given[1] + recurrent[1])
         n = tanh(given[2] + r * recurrent[2])
         h = n + z * (before - n)
         return Forward(h, h, (r, z, n, recurrent[2]))
 
-    def backward(self, saved: Sequence[Vector], dh: Vector, carried: Vector, before: Vector, after: Vector) -> Backward:
+    def backward(
+        self, saved: Sequence[Vector], dh: Vector, carried: Vector, before: Vector, after: Vector
+    ) -> Backward:
         """dh is the gradient of h."""
         r, z, n, recurrent = saved
         dn = dh * (1.0 - z) * (1.0 - n * n)
-        return Backward((dn, dn * recurrent * (r - r * r), dh * (before - n) * (z - z * z), dn * r), dh * z)
+        return Backward(
+            (dn, dn * recurrent * (r - r * r), dh * (before - n) * (z - z * z), dn * r), dh * z
+        )
 
 
 @attrs.frozen
@@ -109,16 +123,25 @@ class RNN:
 
     relu: bool = False
 
-    def forward(self, given: Sequence[Vector], recurrent: Sequence[Vector], before: Vector) -> Forward:
+    def forward(
+        self, given: Sequence[Vector], recurrent: Sequence[Vector], before: Vector
+    ) -> Forward:
         """h = tanh(given + recurrent), or the positive part of it."""
         h = given[0] + recurrent[0]
         h = h.where("<", 0.0, 0.0) if self.relu else tanh(h)
         return Forward(h, None, (h,))
 
-    def backward(self, saved: Sequence[Vector], dh: Vector, carried: Vector, before: Vector, after: Vector) -> Backward:
+    def backward(
+        self, saved: Sequence[Vector], dh: Vector, carried: Vector, before: Vector, after: Vector
+    ) -> Backward:
         """dh is the gradient of h."""
         (h,) = saved
         return Backward((h.where(">", 0.0, dh) if self.relu else dh * (1.0 - h * h),), None)
 
 
-CELLS: Final[dict[str, Cell]] = {"lstm": LSTM(), "gru": GRU(), "tanh": RNN(), "relu": RNN(relu=True)}
+CELLS: Final[dict[str, Cell]] = {
+    "lstm": LSTM(),
+    "gru": GRU(),
+    "tanh": RNN(),
+    "relu": RNN(relu=True),
+}

@@ -51,20 +51,47 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, name: str, given: Tensor, rows: Tensor, weight: Tensor, bias: Tensor, h: Tensor, *c: Tensor
+        ctx: Any,
+        name: str,
+        given: Tensor,
+        rows: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        h: Tensor,
+        *c: Tensor,
     ) -> tuple[Tensor, ...]:
         """given (T, B, G H) or (N, G H), rows (T, B), weight (G H, H), bias (G H,), h and c (B, H)."""
         cell, (steps, batch), units = CELLS[name], rows.shape, weight.shape[1]
         program = Program.of(name, given.dtype == torch.bfloat16, batch, units)
-        hidden, state = given.new_empty(steps + 1, batch, units), bias.new_empty(steps + 1, batch, units)
+        hidden, state = (
+            given.new_empty(steps + 1, batch, units),
+            bias.new_empty(steps + 1, batch, units),
+        )
         hidden[0], state[0] = h, (c or (h,))[0]
-        saved, recurrent = bias.new_empty(steps, batch, cell.saved * units), bias.new_empty(batch, cell.gates * units)
+        saved, recurrent = (
+            bias.new_empty(steps, batch, cell.saved * units),
+            bias.new_empty(batch, cell.gates * units),
+        )
         packed, weight = given.new_empty(weight.shape), weight.contiguous()
-        _call(program.forward, steps, given.contiguous(), rows, weight, packed, bias, hidden, state, saved, recurrent)
+        _call(
+            program.forward,
+            steps,
+            given.contiguous(),
+            rows,
+            weight,
+            packed,
+            bias,
+            hidden,
+            state,
+            saved,
+            recurrent,
+        )
         ctx.name, ctx.program, ctx.given = name, program, given.shape
         ctx.save_for_backward(rows, weight, hidden, state, saved)
         last = state[-1].clone()
-        after = (hidden[-1].float(), last) if c else (last if name == "gru" else hidden[-1].float(),)
+        after = (
+            (hidden[-1].float(), last) if c else (last if name == "gru" else hidden[-1].float(),)
+        )
         return (hidden[1:], *after)
 
     @staticmethod
@@ -77,7 +104,16 @@ class _Layer(torch.autograd.Function):
         sums = weight.new_zeros(ctx.given[0] if is_table else 1, cell.gradients * units)
         dh, carried = dh.float().clone(), dc[0].clone() if dc else weight.new_zeros(batch, units)
         added = rows if is_table else torch.zeros_like(rows)
-        arrays = dy.new_empty(weight.shape), weight.new_zeros(units), state, saved, gradients, sums, carried, dh
+        arrays = (
+            dy.new_empty(weight.shape),
+            weight.new_zeros(units),
+            state,
+            saved,
+            gradients,
+            sums,
+            carried,
+            dh,
+        )
         _call(ctx.program.backward, steps, dy.contiguous(), added, weight, *arrays)
         recurrent = gradients[..., -cell.gates * units :].flatten(0, 1)
         d_weight = (recurrent.T @ hidden[:-1].flatten(0, 1)).float()

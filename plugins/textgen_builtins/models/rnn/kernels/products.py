@@ -7,7 +7,14 @@ from typing import Any
 
 import attrs
 
-from textgen_builtins.models.rnn.kernels.vectors import LANES, Array, Index, Vector, loop, multiply_add
+from textgen_builtins.models.rnn.kernels.vectors import (
+    LANES,
+    Array,
+    Index,
+    Vector,
+    loop,
+    multiply_add,
+)
 
 
 @attrs.frozen
@@ -40,20 +47,35 @@ class Product:
         """Put a matrix of float32, whose rows and columns begin so far apart, in panels."""
         step = 2 if packed.half else 1
         builder = packed.builder
-        with loop(builder, self.columns, self.tile.columns) as left, loop(builder, self.depth, step) as top:
+        with (
+            loop(builder, self.columns, self.tile.columns) as left,
+            loop(builder, self.depth, step) as top,
+        ):
             for vector in range(self.tile.vectors):
                 first = top * row + (left + vector * LANES) * column
                 places = [first + i * row for i in range(step)]
-                values = [weight[place] if column == 1 else weight.gathered(place, column) for place in places]
-                packed.write_weights(left * self.depth + top * self.tile.columns + vector * LANES * step, values)
+                values = [
+                    weight[place] if column == 1 else weight.gathered(place, column)
+                    for place in places
+                ]
+                packed.write_weights(
+                    left * self.depth + top * self.tile.columns + vector * LANES * step, values
+                )
 
-    def write(self, a: Array, a_width: int, weights: Array, start: Array, start_width: int, made: Array) -> None:
+    def write(
+        self, a: Array, a_width: int, weights: Array, start: Array, start_width: int, made: Array
+    ) -> None:
         """made (rows, columns) = start + a @ weights. Rows of a and start lie `a_width` and `start_width` apart."""
         builder, whole = made.builder, self.rows // self.tile.rows * self.tile.rows
 
         def write_rows(row: Index, count: int) -> None:
-            tile_start, tile_made = start.at(row * start_width + column), made.at(row * self.columns + column)
-            self._write_tile(count, a.at(row * a_width), a_width, panel, tile_start, start_width, tile_made)
+            tile_start, tile_made = (
+                start.at(row * start_width + column),
+                made.at(row * self.columns + column),
+            )
+            self._write_tile(
+                count, a.at(row * a_width), a_width, panel, tile_start, start_width, tile_made
+            )
 
         with loop(builder, self.columns, self.tile.columns) as column:
             panel = weights.at(column * self.depth)
@@ -64,7 +86,14 @@ class Product:
                 write_rows(whole, self.rows - whole)
 
     def _write_tile(
-        self, rows: int, a: Array, a_width: int, panel: Array, start: Array, start_width: int, made: Array
+        self,
+        rows: int,
+        a: Array,
+        a_width: int,
+        panel: Array,
+        start: Array,
+        start_width: int,
+        made: Array,
     ) -> None:
         """One tile of so many rows."""
         builder, vectors, step = made.builder, range(self.tile.vectors), 2 if a.half else 1
@@ -78,6 +107,8 @@ class Product:
                 repeated = a.repeated(depth + row * a_width)
                 for vector in vectors:
                     key = row, vector
-                    totals[key] = multiply_add(builder, totals[key], weights[vector], repeated, half=a.half)
+                    totals[key] = multiply_add(
+                        builder, totals[key], weights[vector], repeated, half=a.half
+                    )
         for (row, vector), total in totals.items():
             made[row * self.columns + vector * LANES] = Vector(builder, total)

@@ -18,9 +18,37 @@ from textgen_builtins.models.rnn.kernels.vectors import LANES, Array, Number, lo
 _COMPILING: Final = threading.Lock()
 _KEPT: Final = 32  # programs, of some 3 MB each; those in use live on
 _HALF_FEATURE: Final = "avx512bf16"
-_FORWARD: Final = ("given", "rows", "weight", "packed", "bias", "hidden", "state", "saved", "recurrent")
-_BACKWARD: Final = ("dy", "rows", "weight", "packed", "zeros", "state", "saved", "gradients", "sums", "carried", "dh")
-_OPERANDS: Final = {"given", "packed", "hidden", "dy", "gradients"}  # in bfloat16, if a layer computes in it
+_FORWARD: Final = (
+    "given",
+    "rows",
+    "weight",
+    "packed",
+    "bias",
+    "hidden",
+    "state",
+    "saved",
+    "recurrent",
+)
+_BACKWARD: Final = (
+    "dy",
+    "rows",
+    "weight",
+    "packed",
+    "zeros",
+    "state",
+    "saved",
+    "gradients",
+    "sums",
+    "carried",
+    "dh",
+)
+_OPERANDS: Final = {
+    "given",
+    "packed",
+    "hidden",
+    "dy",
+    "gradients",
+}  # in bfloat16, if a layer computes in it
 
 
 @attrs.frozen(eq=False)
@@ -89,7 +117,9 @@ def _compiled(cell: str, half: bool, rows: int, units: int) -> Program:
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     forward, backward = (
-        ctypes.CFUNCTYPE(None, ctypes.c_int64, *[ctypes.c_void_p] * len(names))(engine.get_function_address(name))
+        ctypes.CFUNCTYPE(None, ctypes.c_int64, *[ctypes.c_void_p] * len(names))(
+            engine.get_function_address(name)
+        )
         for name, names in (("forward", _FORWARD), ("backward", _BACKWARD))
     )
     return Program(tile(), forward, backward, engine)
@@ -119,7 +149,12 @@ class _Writer:
             product.write(before, units, arrays["packed"], arrays["bias"], 0, arrays["recurrent"])
             with loop(builder, rows) as row, loop(builder, units, LANES) as unit:
                 place = t * rows + row
-                given = _vectors(arrays["given"].at(arrays["rows"].integer(place) * width), unit, units, cell.gates)
+                given = _vectors(
+                    arrays["given"].at(arrays["rows"].integer(place) * width),
+                    unit,
+                    units,
+                    cell.gates,
+                )
                 recurrent = _vectors(arrays["recurrent"].at(row * width), unit, units, cell.gates)
                 made = cell.forward(given, recurrent, state[place * units + unit])
                 hidden[(place + rows) * units + unit] = made.hidden
@@ -142,9 +177,13 @@ class _Writer:
             t = steps + (back + 1) * -1
             with loop(builder, rows) as row, loop(builder, units, LANES) as unit:
                 place, own = t * rows + row, row * units + unit
-                saved = _vectors(arrays["saved"].at(place * (cell.saved * units)), unit, units, cell.saved)
+                saved = _vectors(
+                    arrays["saved"].at(place * (cell.saved * units)), unit, units, cell.saved
+                )
                 before, after = state[place * units + unit], state[(place + rows) * units + unit]
-                made = cell.backward(saved, arrays["dy"][place * units + unit] + dh[own], carried[own], before, after)
+                made = cell.backward(
+                    saved, arrays["dy"][place * units + unit] + dh[own], carried[own], before, after
+                )
                 gradients = arrays["gradients"].at(place * width)
                 sums = arrays["sums"].at(arrays["rows"].integer(place) * width)
                 for i, vector in enumerate(made.gates):
@@ -160,12 +199,18 @@ class _Writer:
     def _begin(self, name: str, names: tuple[str, ...]) -> tuple[Any, dict[str, Array], Any]:
         """The number of steps, the arrays by name, and what writes the function's instructions."""
         pointers = [ir.PointerType()] * len(names)
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [ir.IntType(64), *pointers]), name)
+        function = ir.Function(
+            self.module, ir.FunctionType(ir.VoidType(), [ir.IntType(64), *pointers]), name
+        )
         for pointer in function.args[1:]:
             pointer.add_attribute("noalias")
         builder = ir.IRBuilder(function.append_basic_block())
         arrays = {
-            name: Array(builder, pointer, 8 if name == "rows" else 2 if self.half and name in _OPERANDS else 4)
+            name: Array(
+                builder,
+                pointer,
+                8 if name == "rows" else 2 if self.half and name in _OPERANDS else 4,
+            )
             for name, pointer in zip(names, function.args[1:], strict=True)
         }
         return Number(builder, function.args[0]), arrays, builder

@@ -21,8 +21,18 @@ _I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.Floa
 _FLOATS, _INTS, _SHORTS = (ir.VectorType(part, LANES) for part in (_F32, _I32, _I16))
 _DOT: Final = "llvm.x86.avx512bf16.dpbf16ps.512"
 # 2 to the power of f for f from -1/2 to 1/2: the Taylor series, with an error below 2e-7.
-_POWER: Final = (1.5403530e-4, 1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0)
-_ROUND: Final = 12582912.0  # 1.5 * 2 ** 23: added to a small number, it leaves its integer in the lowest bits
+_POWER: Final = (
+    1.5403530e-4,
+    1.3333558e-3,
+    9.6181291e-3,
+    5.5504109e-2,
+    2.4022651e-1,
+    6.9314718e-1,
+    1.0,
+)
+_ROUND: Final = (
+    12582912.0  # 1.5 * 2 ** 23: added to a small number, it leaves its integer in the lowest bits
+)
 _ROUND_BITS: Final = 0x4B400000
 
 
@@ -66,16 +76,24 @@ class Vector:
     value: Any
 
     def __add__(self, other: Vector | float) -> Vector:
-        return Vector(self.builder, self.builder.fadd(self.value, _floats(other), flags=("contract",)))
+        return Vector(
+            self.builder, self.builder.fadd(self.value, _floats(other), flags=("contract",))
+        )
 
     def __sub__(self, other: Vector | float) -> Vector:
-        return Vector(self.builder, self.builder.fsub(self.value, _floats(other), flags=("contract",)))
+        return Vector(
+            self.builder, self.builder.fsub(self.value, _floats(other), flags=("contract",))
+        )
 
     def __rsub__(self, other: float) -> Vector:
-        return Vector(self.builder, self.builder.fsub(_floats(other), self.value, flags=("contract",)))
+        return Vector(
+            self.builder, self.builder.fsub(_floats(other), self.value, flags=("contract",))
+        )
 
     def __mul__(self, other: Vector | float) -> Vector:
-        return Vector(self.builder, self.builder.fmul(self.value, _floats(other), flags=("contract",)))
+        return Vector(
+            self.builder, self.builder.fmul(self.value, _floats(other), flags=("contract",))
+        )
 
     def __rtruediv__(self, other: float) -> Vector:
         return Vector(self.builder, self.builder.fdiv(_floats(other), self.value))
@@ -129,7 +147,9 @@ class Array:
     def at(self, index: Index) -> Array:
         """From this place on."""
         offset = self.builder.mul(_int64(index), ir.Constant(_I64, self.bytes))
-        return attrs.evolve(self, pointer=self.builder.gep(self.pointer, [offset], source_etype=ir.IntType(8)))
+        return attrs.evolve(
+            self, pointer=self.builder.gep(self.pointer, [offset], source_etype=ir.IntType(8))
+        )
 
     def __getitem__(self, index: Index) -> Vector:
         made = self._load(index, _SHORTS if self.half else _FLOATS)
@@ -158,7 +178,9 @@ class Array:
             (self[index],) = vectors
             return
         lower, upper = map(_rounded, vectors)
-        pairs = self.builder.or_(self.builder.and_(upper, _ints(0xFFFF0000)), self.builder.lshr(lower, _ints(16)))
+        pairs = self.builder.or_(
+            self.builder.and_(upper, _ints(0xFFFF0000)), self.builder.lshr(lower, _ints(16))
+        )
         self.builder.store(pairs, self.at(index).pointer, align=self.bytes)
 
     def integer(self, index: Index) -> Number:
@@ -173,7 +195,9 @@ class Array:
         """The number at `index` in each lane: for bfloat16, it and the next."""
         kind = _INTS if self.half else _FLOATS
         undefined = ir.Constant(kind, ir.Undefined)
-        single = self.builder.insert_element(undefined, self._load(index, kind.element), ir.Constant(_I32, 0))
+        single = self.builder.insert_element(
+            undefined, self._load(index, kind.element), ir.Constant(_I32, 0)
+        )
         return self.builder.shuffle_vector(single, undefined, _ints(0))
 
     def _load(self, index: Index, kind: Any) -> Any:
@@ -181,7 +205,9 @@ class Array:
 
 
 @contextlib.contextmanager
-def loop(builder: Any, count: Index, step: int = 1, carried: dict[Any, Any] | None = None) -> Iterator[Number]:
+def loop(
+    builder: Any, count: Index, step: int = 1, carried: dict[Any, Any] | None = None
+) -> Iterator[Number]:
     """The numbers 0, `step`, ... below `count`, for each of which the code within runs.
 
     carried  values that the code within changes; each turn begins with what the one before it made. With any, the code
@@ -214,10 +240,15 @@ def multiply_add(builder: Any, total: Any, weights: Any, repeated: Any, *, half:
     """total + weights * repeated, in float32: for bfloat16, of both of a pair."""
     name, arguments = "llvm.fma.v16f32", [weights, repeated, total]
     if half:
-        name, arguments = _DOT, [total, builder.bitcast(weights, _PAIRS), builder.bitcast(repeated, _PAIRS)]
+        name, arguments = (
+            _DOT,
+            [total, builder.bitcast(weights, _PAIRS), builder.bitcast(repeated, _PAIRS)],
+        )
     function = builder.module.globals.get(name)
     if function is None:
-        function = ir.Function(builder.module, ir.FunctionType(_FLOATS, [part.type for part in arguments]), name)
+        function = ir.Function(
+            builder.module, ir.FunctionType(_FLOATS, [part.type for part in arguments]), name
+        )
     return builder.call(function, arguments)
 
 
@@ -236,7 +267,11 @@ def _int64(value: Index) -> Any:
 
 
 def _floats(value: Vector | float) -> Any:
-    return value.value if isinstance(value, Vector) else ir.Constant(_FLOATS, [ir.Constant(_F32, value)] * LANES)
+    return (
+        value.value
+        if isinstance(value, Vector)
+        else ir.Constant(_FLOATS, [ir.Constant(_F32, value)] * LANES)
+    )
 
 
 def _ints(value: int) -> Any:
