@@ -1,4 +1,4 @@
-"""A sample of the campaign, always the same one: `python -m tests.faults.corruptions` runs as many as wanted."""
+"""A sample of the campaign, always the same one: `python -m campaigns.corruptions` runs as many as wanted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_corruptions_are_named_or_harmless() -> None:
     done = run_with_torch(
-        "-m", "tests.faults.corruptions", "--cases", "60", "--seed", "11", folder=ROOT
+        "-m", "campaigns.corruptions", "--cases", "60", "--seed", "11", folder=ROOT
     )
     assert done.returncode == 0, done.stdout + done.stderr

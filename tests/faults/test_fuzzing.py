@@ -26,9 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import textgen
+from campaigns.mutations import BYTES, restructured, seal
 from textgen.errors import TextgenError
-
-from .mutations import BYTES, restructured, seal
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "3"))
 fuzzed = settings(

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def faults() -> dict[str, list[str]]:
     """What is wrong after each fault, by kind; "" for nothing."""
-    done = run_with_torch("-m", "tests.faults.sample", folder=ROOT, extra={"OMP_NUM_THREADS": "1"})
+    done = run_with_torch("-m", "campaigns.sample", folder=ROOT, extra={"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     found: dict[str, list[str]] = {}
     for line in done.stdout.splitlines():

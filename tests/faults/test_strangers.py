@@ -18,9 +18,8 @@ import tomli_w
 from commands import run_with_torch
 
 import textgen
+from campaigns.mutations import SECRET, seal
 from textgen.files.reading import dump_vocabulary
-
-from .mutations import SECRET, seal
 
 FILES = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 

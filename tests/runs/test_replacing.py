@@ -105,6 +105,6 @@ def test_before_the_new_run_has_begun_every_command_uses_the_old_one(
 def test_every_load_gets_the_old_run_or_a_new_one(tmp_path: Path) -> None:
     """A sample of the campaign, in which another process replaces the run all the time."""
     root = Path(__file__).parents[2]
-    done = run_python("-m", "tests.faults.races", "--loads", "60", folder=root)
+    done = run_python("-m", "campaigns.races", "--loads", "60", folder=root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("60 loads")

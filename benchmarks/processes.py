@@ -1,6 +1,6 @@
 """Two processes of one thread against one process of two threads, ours and plain loops of torch.
 
-Usage: python tests/benchmarks/processes.py [--hidden 256,512] [--steps 12] [--repeats 5] [--kernel torch]
+Usage: python benchmarks/processes.py [--hidden 256,512] [--steps 12] [--repeats 5] [--kernel torch]
 
 Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement and take turns, A B
 C D A ..., so that what else the machine does hits all. Prints the seconds of others over those of our two processes,

@@ -1,6 +1,6 @@
 """A campaign of corruptions: every file of a run directory and a saved state, spoilt in every way, met by commands.
 
-    python -m tests.faults.corruptions --cases 2500 --seed 1 --jobs 2
+    python -m campaigns.corruptions --cases 2500 --seed 1 --jobs 2
 
 Each case is a command in a process of its own, forked from one that has imported everything. It must end as if nothing
 had happened, with the same text and weights, or with an error that names the file. A traceback, another text, a process
@@ -401,7 +401,7 @@ def campaign(
 def main() -> None:
     """The campaign on the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.faults.corruptions", description=__doc__.split("\n\n")[0]
+        prog="python -m campaigns.corruptions", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--cases", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,6 +1,6 @@
 """Checkpoints beside `torch.save` of the same state: seconds, bytes, memory, and their share of training.
 
-Usage: python tests/benchmarks/checkpoints.py [--parameters 300_000 100_000_000] [--times 3] [--folder .]
+Usage: python benchmarks/checkpoints.py [--parameters 300_000 100_000_000] [--times 3] [--folder .]
 
 The state is that of a training with AdamW: weights, and two moments of each. `torch.save` writes it to a file and does
 not wait for the disk; for comparison it is timed with an fsync too. The share is the time of a checkpoint against the

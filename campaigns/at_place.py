@@ -1,6 +1,6 @@
 """The command textgen, in which a signal comes as a function is called.
 
-Usage: python tests/faults/at_place.py WHO SIGNAL MODULE:NAME COUNT ARGUMENTS
+Usage: python campaigns/at_place.py WHO SIGNAL MODULE:NAME COUNT ARGUMENTS
 
 When the process of rank WHO calls the function for the COUNT-th time, it sends itself SIGNAL, such as KILL or STOP; or,
 if that is MEMORY, runs out of memory. WHO may be "launcher": then rank 0 does, and sends it to the process that started

@@ -1,6 +1,6 @@
 """Faults of every kind, one after the other in the same run, for as long as you like.
 
-    python -m tests.faults.soak [--minutes 60] [--seed S] [--case N]
+    python -m campaigns.soak [--minutes 60] [--seed S] [--case N]
 
 Each case is one run, of a setting by chance, that suffers up to six faults before it is left alone: kills and signals
 at any change to its files, errors of the disk, power losses. Then it must end like one that was not disturbed. A case

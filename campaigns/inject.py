@@ -1,11 +1,11 @@
 """Kills, signals and errors of the disk at any change that a run makes to its files, and the run again after each.
 
-    python -m tests.faults.inject [--kind kill] [--places N] [--minutes M] [--seed S] [--setting new]
+    python -m campaigns.inject [--kind kill] [--places N] [--minutes M] [--seed S] [--setting new]
 
 A kind is "kill", a signal, an error ("ENOSPC": the disk is full from then on), "removed" or "moved". Each is tried at
 every change, in an order by chance, of which --places and --minutes take the beginning. `textgen run` must end by the
 signal or with one line and exit code 1, and the same command again must end like a run that was not disturbed
-(tests/faults/runs.py).
+(campaigns/runs.py).
 """
 
 from __future__ import annotations

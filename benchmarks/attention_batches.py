@@ -1,6 +1,6 @@
 """Tokens a second of an attention model: 32 prompts of different lengths in a batch, and one after the other.
 
-Usage: python tests/benchmarks/attention_batches.py [--repeats 5] [--device cpu|cuda] [--new-tokens 100]
+Usage: python benchmarks/attention_batches.py [--repeats 5] [--device cpu|cuda] [--new-tokens 100]
 
 Needs the package in plugins/textgen-huggingface. A GPT-2 of 2 layers, 64 wide, with random weights and a context of
 512; greedy. Prompts have 1 to 94 tokens. Both ways run in turn, in the same process.

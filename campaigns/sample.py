@@ -1,6 +1,6 @@
 """A sample of all the faults in this folder, by a fixed seed; one line of JSON for each: kind, place, what is wrong.
 
-python -m tests.faults.sample [--seed S]
+python -m campaigns.sample [--seed S]
 """
 
 from __future__ import annotations

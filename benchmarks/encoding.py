@@ -1,6 +1,6 @@
 """From a text to tokens: characters a second and memory of a first run, beside plain Python; and a second run.
 
-Usage: python tests/benchmarks/encoding.py [--megabytes 10 100 1000] [--alphabet latin cyrillic] [--corpora FILE…]
+Usage: python benchmarks/encoding.py [--megabytes 10 100 1000] [--alphabet latin cyrillic] [--corpora FILE…]
 
 The text is made of the given files, or of the story that comes with textgen, repeated with changes; `cyrillic` turns
 its small letters into those of another alphabet, which take two bytes. Each line is a process of its own. The run is
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-STORY = Path(__file__).parents[2] / "plugins/textgen_builtins/corpora/story.txt"
+STORY = Path(__file__).parents[1] / "plugins/textgen_builtins/corpora/story.txt"
 LARGEST_IN_MEMORY = 10_000_000
 
 

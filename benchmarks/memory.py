@@ -1,6 +1,6 @@
 """Memory of endless generation, and of scoring a long text: resident megabytes as they go.
 
-Usage: python tests/benchmarks/memory.py [--characters 10000000] [--score-megabytes 20]
+Usage: python benchmarks/memory.py [--characters 10000000] [--score-megabytes 20]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tokens a second against the seed's way: an nn.RNN step per character in a Python loop under torch.inference_mode.
 
-Usage: python tests/benchmarks/generation.py [--repeats 7] [--device cpu|cuda]
+Usage: python benchmarks/generation.py [--repeats 7] [--device cpu|cuda]
 
 Both generate from the same weights in the same process, in turn. Prints ratios of time per token with their spread.
 """

@@ -1,6 +1,6 @@
 """Concurrent asynchronous streams against generate_many of the same texts, on one event loop.
 
-Usage: python tests/benchmarks/many_streams.py [--streams 200] [--tokens 400] [--repeats 5]
+Usage: python benchmarks/many_streams.py [--streams 200] [--tokens 400] [--repeats 5]
 
 For each model: tokens a second of the streams as a share of generate_many's, the time to the first piece, and the lag
 of the event loop (how late a sleep of a millisecond ends). Both in turn, in one process.

@@ -1,6 +1,6 @@
 """torchrun over two hosts: network namespaces of this machine with addresses of their own, and the link between them.
 
-Usage: python tests/faults/hosts.py [--timeout 10]
+Usage: python campaigns/hosts.py [--timeout 10]
 
 Needs root, for `ip netns`. Trains in one process; then in one process on each host, and compares the losses; then cuts
 the link in the middle of a run (`ip link set down`): both sides must end within the timeout, with one line each from

@@ -1,6 +1,6 @@
 """Loads of a run while another process replaces it, extends it and fails to: each gets the old run or a new one.
 
-python -m tests.faults.races [--loads 5000] [--extend]
+python -m campaigns.races [--loads 5000] [--extend]
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a mixture gains over its parts: the table of docs/mixtures.md.
 
-Usage: python tests/benchmarks/mixtures.py [--text FILE] [--seeds 3] [--epochs 12]
-       python tests/benchmarks/mixtures.py --speed [--text FILE] [--epochs 1] [--units 256]
-       python tests/benchmarks/mixtures.py --speed --run FOLDER
+Usage: python benchmarks/mixtures.py [--text FILE] [--seeds 3] [--epochs 12]
+       python benchmarks/mixtures.py --speed [--text FILE] [--epochs 1] [--units 256]
+       python benchmarks/mixtures.py --speed --run FOLDER
 
 Trains an LSTM of 256 units and an n-gram model in a mixture on the first nine tenths of a text, once for each seed, and
 prints the loss of the last tenth in nats per character: of each part alone, of their product at fixed weights, and of

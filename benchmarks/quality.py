@@ -1,6 +1,6 @@
 """How good a model the pipeline of `textgen init` makes of a text in a given time, by the clock, as a table.
 
-    python tests/benchmarks/quality.py TEXT... [--minutes 1] [--seeds 3] [--letters] [--speed N] [--set KEY=VALUE]
+    python benchmarks/quality.py TEXT... [--minutes 1] [--seeds 3] [--letters] [--speed N] [--set KEY=VALUE]
 
 For every text and seed two whole processes run: `textgen init TEXT --minutes M` and `textgen run` on what it wrote. The
 loss is that of the last tenth of the text, which `init` holds out, in nats per character; of the mixture, and of each

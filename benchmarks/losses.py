@@ -1,6 +1,6 @@
 """How low the loss of small models gets on two texts: the table of "What loss is good?" in docs/quickstart.md.
 
-Usage: python tests/benchmarks/losses.py [--quick] [--threads 1]
+Usage: python benchmarks/losses.py [--quick] [--threads 1]
 
 Trains each model on the first nine tenths of a text and prints a Markdown table of the loss of the last tenth, in nats
 and in bits per character, and of the seconds of the whole run. The texts are the story that comes with textgen, as it

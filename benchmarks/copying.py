@@ -1,6 +1,6 @@
 """How much a mixture copies from its text, beside its parts, and what makes it copy less: a table of docs/mixtures.md.
 
-Usage: python tests/benchmarks/copying.py [TEXT] [--minutes 1] [--run FOLDER] [--texts 12] [--characters 500]
+Usage: python benchmarks/copying.py [TEXT] [--minutes 1] [--run FOLDER] [--texts 12] [--characters 500]
 
 Trains the pipeline of `textgen init TEXT --minutes M` (The Time Machine, all characters, if no TEXT is given), or takes
 a run of it. Prints for each way to generate what share of the runs of 16 and 32 characters stands in the training text

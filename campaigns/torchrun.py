@@ -1,9 +1,9 @@
 """torchrun on this machine: the losses of several processes against one's, and processes killed at many places.
 
-Usage: python tests/faults/torchrun.py alike [--models lstm,gpt2] [--steps 200]
-       python tests/faults/torchrun.py killed [--timeout 15] [--only 0,3] [--sizes 1,2,3]
-       python tests/faults/torchrun.py restarted [--timeout 15]
-       python tests/faults/torchrun.py agents [--timeout 15]
+Usage: python campaigns/torchrun.py alike [--models lstm,gpt2] [--steps 200]
+       python campaigns/torchrun.py killed [--timeout 15] [--only 0,3] [--sizes 1,2,3]
+       python campaigns/torchrun.py restarted [--timeout 15]
+       python campaigns/torchrun.py agents [--timeout 15]
 
 `alike` trains each model in one process and in each of the sizes, and prints how far the losses of any evaluation, and
 of the training at it, are apart. `killed` stops, kills or starves a process or torchrun itself at each of the places
@@ -30,8 +30,8 @@ from typing import Any, Final
 
 import tomli_w
 
-ROOT: Final = Path(__file__).parents[2]
-AT_PLACE: Final = ROOT / "tests/faults/at_place.py"
+ROOT: Final = Path(__file__).parents[1]
+AT_PLACE: Final = ROOT / "campaigns/at_place.py"
 STARTING: Final = 600  # seconds in which processes import torch, on a machine that others use
 ENDING: Final = 60  # seconds in which they end, on such a machine, beyond what they wait for
 SHUTDOWN: Final = 5  # seconds that torchrun gives its processes to end

@@ -1,6 +1,6 @@
 """How long `textgen --help` and `textgen plugins` take, against Python importing the libraries that they need.
 
-Usage: python tests/benchmarks/startup.py [--repeats 15]
+Usage: python benchmarks/startup.py [--repeats 15]
 
 Whole processes, in turn. Prints their seconds over the baseline's with the spread: the target is at most 2.5.
 `textgen generate` on a CPU is set against `import torch`, which it does without.

@@ -1,6 +1,6 @@
 """Counting n-grams of a large text: seconds, memory, and the rate against plain Python.
 
-Usage: python tests/benchmarks/counting.py [TEXT...] [--megabytes 2000] [--memory 600MB] [--processes 0] [--order 8]
+Usage: python benchmarks/counting.py [TEXT...] [--megabytes 2000] [--memory 600MB] [--processes 0] [--order 8]
 
 The text is made of the texts given (The Time Machine if there is none), one byte a character: runs of one to eight
 words from anywhere in them, in a seeded random order, so that new n-grams keep coming however much of it there is. It

@@ -1,8 +1,8 @@
 """The seed's recipe, trained by textgen and by a plain PyTorch loop, epoch by epoch in turn.
 
-Usage: python tests/benchmarks/training.py CORPUS [--epochs 20] [--loader memory] [--set trainer.kernel=llvm]
+Usage: python benchmarks/training.py CORPUS [--epochs 20] [--loader memory] [--set trainer.kernel=llvm]
 
-CORPUS is The Time Machine. The loop is tests/benchmarks/seed_loop.py, the recipe written down as plainly as it goes;
+CORPUS is The Time Machine. The loop is benchmarks/seed_loop.py, the recipe written down as plainly as it goes;
 `memory`, which cuts its batches from tensors, is the faster of its loaders. Prints the loop's seconds over ours for an
 epoch of 10,000 windows, without validation and with, as a ratio with its spread: above 1 we are the faster.
 """
@@ -33,7 +33,7 @@ def ours(corpus: Path, folder: Path, changes: Sequence[str] = ()) -> Iterator[tu
     from textgen.pipeline.pipeline import make_pipeline
 
     document = read_document(
-        Path(__file__).parents[2] / "docs/pipelines/seed.toml", ["trainer.epochs=1000", *changes]
+        Path(__file__).parents[1] / "docs/pipelines/seed.toml", ["trainer.epochs=1000", *changes]
     )
     pipeline = make_pipeline(document, PluginSet.discover())
     context = BuildContext(folder=folder, requested_device="cpu")

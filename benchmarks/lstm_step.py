@@ -1,6 +1,6 @@
 """A step of training an LSTM on a CPU, by the loop of textgen.gradient and by a plain loop of torch.
 
-Usage: python tests/benchmarks/lstm_step.py TEXT [--hidden 256] [--batch 64,16] [--precision bfloat16] [--repeats 7]
+Usage: python benchmarks/lstm_step.py TEXT [--hidden 256] [--batch 64,16] [--precision bfloat16] [--repeats 7]
                                                  [--busy]
 
 Both clip gradients, use fused AdamW and carry the state; windows are 64 characters. The plain loop is tried with one

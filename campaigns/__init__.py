@@ -1,0 +1,1 @@
+"""Faults injected for real. Campaigns are modules to run, `python -m campaigns.NAME`; the suite has samples."""
