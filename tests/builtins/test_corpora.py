@@ -7,12 +7,13 @@ import http.server
 import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pytest
 
 from textgen import CorpusError, Engine, PipelineError, run
+from textgen_builtins.corpora.sources import in_reading_order
 
 PIECE = (
     1 << 20
@@ -94,10 +95,8 @@ def test_a_symbolic_link_that_leads_in_a_circle_is_not_followed(
 
 
 @pytest.mark.fault(16)
-def test_the_byte_order_mark_is_stripped_or_kept(write: Callable[..., Path]) -> None:
-    path = write("a.txt", "\ufeffa\ufeffb".encode())
-    assert read(path) == "a\ufeffb"
-    assert read(path, byte_order_mark="keep") == "\ufeffa\ufeffb"
+def test_the_byte_order_mark_is_stripped(write: Callable[..., Path]) -> None:
+    assert read(write("a.txt", "\ufeffa\ufeffb".encode())) == "a\ufeffb"
 
 
 def test_every_file_of_several_loses_its_byte_order_mark(write: Callable[..., Path]) -> None:
@@ -106,10 +105,16 @@ def test_every_file_of_several_loses_its_byte_order_mark(write: Callable[..., Pa
 
 
 @pytest.mark.fault(16)
-def test_line_endings_become_lf_or_are_kept(write: Callable[..., Path]) -> None:
-    path = write("a.txt", b"a\r\nb\rc\n\r\r\n\r")
-    assert read(path) == "a\nb\nc\n\n\n\n"
-    assert read(path, line_endings="keep") == "a\r\nb\rc\n\r\r\n\r"
+def test_line_endings_become_lf(write: Callable[..., Path]) -> None:
+    assert read(write("a.txt", b"a\r\nb\rc\n\r\r\n\r")) == "a\nb\nc\n\n\n\n"
+
+
+def test_the_files_of_a_folder_have_one_order_on_every_system() -> None:
+    names = ("A.txt", "B.txt", "Z/y.txt", "a/x.txt", "b.txt")
+    for flavour in (PurePosixPath, PureWindowsPath):
+        folder = flavour("texts")
+        files = [folder / name for name in reversed(names)]
+        assert in_reading_order(files, folder) == [folder / name for name in names]
 
 
 @pytest.mark.parametrize("before", [PIECE - 2, PIECE - 1, PIECE])
@@ -197,8 +202,6 @@ def test_an_empty_list(tmp_path: Path) -> None:
     [
         *({"encoding": name} for name in ("utf-9", "hex", "rot13", "undefined", "", "a\0b")),
         *({"glob": pattern} for pattern in ("", ".", "/etc/*", "**.txt", "a\0b")),
-        {"line_endings": "crlf"},
-        {"byte_order_mark": True},
     ],
 )
 def test_options_that_mean_nothing(write: Callable[..., Path], option: dict[str, Any]) -> None:

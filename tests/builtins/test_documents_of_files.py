@@ -78,6 +78,25 @@ def test_wrong_json_lines_are_named(tmp_path: Path, line: str, said: str) -> Non
     assert caught.value.path == path
 
 
+def test_a_line_with_many_fields_is_named_in_few_words(tmp_path: Path) -> None:
+    line = {f"k{number}": 1 for number in range(200_000)}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"x" * 999: 1, **line}))
+    with pytest.raises(CorpusError, match=r"but 'x{40}…', 'k0', .* and 199,996 more") as caught:
+        read(tmp_path / "a.jsonl", documents="jsonl")
+    assert len(str(caught.value)) < 400
+
+
+def test_a_line_that_is_too_long_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("[" + "[]," * (6 * PIECE))
+    with pytest.raises(CorpusError, match="a line of it is longer than 16,777,216 characters"):
+        read(tmp_path / "a.jsonl", documents="jsonl")
+
+
+def test_half_a_surrogate_pair_is_read_as_a_replacement_character(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(r'{"text": "\ud83d\ude00 \ud83d"}')
+    assert read(tmp_path / "a.jsonl", documents="jsonl") == ["\U0001f600 \ufffd"]
+
+
 def test_names_in_capitals_are_found_and_others_are_named(tmp_path: Path) -> None:
     (tmp_path / "CH1.TXT").write_text("one")
     assert read(tmp_path) == ["one"]

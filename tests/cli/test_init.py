@@ -219,6 +219,7 @@ def test_init_says_how_much_of_the_disk_a_run_takes(tmp_path: Path) -> None:
         ("-dash.txt", "dash"),
         ("$(echo).jsonl.gz.txt", "echo-.jsonl.gz"),
         ("....txt", "text"),
+        ("Ka\u0308se.txt", "K\u00e4se"),
     ],
 )
 def test_any_name_of_a_text_gives_a_pipeline_that_reads_it(

@@ -70,9 +70,6 @@ class FileConfig:
         "with a warning",
         validator=_encoding,
     )
-    html: Literal["text", "keep"] = option(
-        "text", help='"text" takes the text of .html files; "keep" changes nothing'
-    )
     gutenberg: bool = option(
         False, help="leave out what Project Gutenberg puts before and after a book"
     )
@@ -80,12 +77,6 @@ class FileConfig:
         None,
         help="SHA-256 that the file must have, if path is a single file or address",
         validator=optional(_sha256),
-    )
-    line_endings: Literal["lf", "keep"] = option(
-        "lf", help='"lf" turns CRLF and CR into LF; "keep" changes nothing'
-    )
-    byte_order_mark: Literal["strip", "keep"] = option(
-        "strip", help="what to do with U+FEFF at the start of a file"
     )
 
     def __attrs_post_init__(self) -> None:

@@ -1,52 +1,38 @@
-"""The text of an HTML page: what stands between its tags, with a line for each block, and no scripts and styles."""
+"""The text of an HTML page: what stands between its tags, a line for each block, without scripts and styles.
+
+The page is scanned once, as the tokenizer of the HTML standard does it: what never ends takes the rest of the page. So
+the time is linear in its length, whatever a page holds, which html.parser of the supported Pythons does not promise.
+"""
 
 from __future__ import annotations
 
 import codecs
+import html
 import re
 from collections.abc import Iterable, Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Final
 
 from textgen.errors import CorpusError
 
-_LONGEST: Final = 1 << 24  # characters of a tag, a comment or a script
-_HIDDEN: Final = ("noscript", "script", "style", "template", "title")
-_LINES: Final = ("br", "caption", "dd", "div", "dt", "figcaption", "li", "option", "tr")
-_PARAGRAPHS: Final = (
-    *(
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "body",
-        "dl",
-        "fieldset",
-        "figure",
-        "footer",
-        "form",
-        "h1",
-        "h2",
-    ),
-    *(
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "header",
-        "hr",
-        "main",
-        "nav",
-        "ol",
-        "p",
-        "pre",
-        "section",
-        "table",
-        "ul",
-    ),
+_LONGEST: Final = 1 << 25  # characters of a page, which is held in memory
+_HIDDEN: Final = re.compile("noscript|script|style|template|title")
+_LINES: Final = re.compile("br|caption|dd|div|dt|figcaption|li|option|tr")
+_PARAGRAPHS: Final = re.compile(
+    "address|article|aside|blockquote|body|dl|fieldset|figure|footer|form|h[1-6]|header|hr|main|nav"
+    "|ol|p|pre|section|table|ul"
 )
 _SPACE: Final = re.compile(r"[ \t\n\r\f]+")
+# A comment, a declaration, or a tag with its attributes. Possessive, so that no match is tried twice.
+_MARKUP: Final = re.compile(
+    r"""<!--(?:-?>|.*?(?:--!?>|\Z))
+    |   <(?:[!?]|/(?![a-z]))[^>]*+>?+
+    |   <(?P<end>/?)(?P<tag>[a-z][^\s/>]*+)(?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+')?+)*+>?+""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+_LONG_NUMBER: Final = re.compile(
+    r"&#[0-9]{9,}+;?"
+)  # of no character; int() refuses thousands of digits
 _DECLARED: Final = re.compile(
     rb"""<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE
 )
@@ -63,70 +49,58 @@ def declared_encoding(beginning: bytes) -> str:
 
 
 def text_of_html(pieces: Iterable[str], path: Path) -> Iterator[str]:
-    """The text of a page in pieces. Raises CorpusError where a tag has no end in sight."""
-    parser = _Parser()
+    """The text of a page. Raises CorpusError where it is too long to be held in memory."""
+    held, length = [], 0
     for piece in pieces:
-        parser.feed(piece)
-        if len(parser.rawdata) > _LONGEST:
+        held.append(piece)
+        length += len(piece)
+        if length > _LONGEST:
             raise CorpusError(
-                "a tag, comment or script in it does not end; to read it as it is, set html to 'keep'",
-                path,
+                f"it is longer than {_LONGEST:,} characters, the most of a page", path
             )
-        yield parser.take()
-    parser.close()
-    yield parser.take()
-    if parser.begun:
+    page = "".join(held)
+    text, at = _Text(), 0
+    while found := _MARKUP.search(page, at):
+        text.add(page[at : found.start()])
+        at = found.end()
+        if tag := found["tag"]:
+            tag = tag.lower()
+            text.separate(tag, ends=bool(found["end"]))
+            if _HIDDEN.fullmatch(tag) and not found["end"]:
+                end = re.compile(f"</{tag}", re.IGNORECASE).search(page, at)
+                at = end.start() if end else len(page)
+    text.add(page[at:])
+    yield from text.parts
+    if text.parts:
         yield "\n"
 
 
-class _Parser(HTMLParser):
-    """Collects the text. Line breaks and spaces are written when text follows."""
+class _Text:
+    """Collects the text of a page. Line breaks and spaces are written when text follows."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.begun = False
-        self._text: list[str] = []
-        self._breaks, self._space = 0, False
-        self._hidden, self._depth, self._pre = "", 0, 0
+        self.parts: list[str] = []
+        self._breaks, self._space, self._pre = 0, False, 0
 
-    def take(self) -> str:
-        text = "".join(self._text)
-        self._text.clear()
-        return text
-
-    def handle_starttag(self, tag: str, attributes: object) -> None:
-        if tag == (self._hidden or tag) and tag in _HIDDEN:
-            self._hidden, self._depth = tag, self._depth + 1
-        self._pre += tag == "pre"
-        self._separate(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._hidden:
-            self._depth -= 1
-            self._hidden = tag if self._depth else ""
-        self._pre = max(0, self._pre - (tag == "pre"))
-        self._separate(tag)
-
-    def handle_data(self, data: str) -> None:
-        if self._hidden:
-            return
+    def add(self, data: str) -> None:
+        data = html.unescape(_LONG_NUMBER.sub("\ufffd", data))
+        ends = False
         if not self._pre:
             self._space = self._space or data[:1].isspace()
-            data, ends = _SPACE.sub(" ", data).strip(" "), data[-1:].isspace()
+            ends = data[-1:].isspace()
+            data = _SPACE.sub(" ", data).strip(" ")
         if data:
-            if self.begun:
-                self._text.append("\n" * self._breaks or " " * self._space)
-            self._text.append(data)
-            self.begun, self._breaks, self._space = True, 0, not self._pre and ends
+            if self.parts:
+                self.parts.append("\n" * self._breaks or " " * self._space)
+            self.parts.append(data)
+            self._breaks, self._space = 0, ends
 
-    def parse_marked_section(self, i: int, report: int = 1) -> int:
-        """Skip it; the library fails at one it does not know."""
-        return self.parse_bogus_comment(i, bool(report))
-
-    def _separate(self, tag: str) -> None:
-        if tag in _PARAGRAPHS:
+    def separate(self, tag: str, *, ends: bool) -> None:
+        if tag == "pre":
+            self._pre = max(0, self._pre + (-1 if ends else 1))
+        if _PARAGRAPHS.fullmatch(tag):
             self._breaks = 2
-        elif tag in _LINES:
+        elif _LINES.fullmatch(tag):
             self._breaks = min(2, self._breaks + 1) if tag == "br" else max(self._breaks, 1)
         elif tag in ("td", "th"):
             self._space = True

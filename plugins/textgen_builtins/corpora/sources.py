@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Final, TextIO
+from pathlib import Path, PurePath
+from typing import Final, TextIO, TypeVar
 
 import attrs
 
@@ -23,6 +23,7 @@ from textgen_builtins.corpora.file_facts import (
 )
 
 _SHOWN: Final = 5  # names in a message
+_P = TypeVar("_P", bound=PurePath)
 
 
 @attrs.frozen
@@ -77,18 +78,18 @@ def _folder(path: Path, config: FileConfig) -> Folder:
     if config.glob is not None:
         hidden = "/." in f"/{config.glob}"
         found = (file for file in path.glob(any_case(config.glob)) if file.is_file())
-        folder = Folder(
-            path, sorted(f for f in found if hidden or not _is_hidden(f.relative_to(path))), []
-        )
+        seen = (f for f in found if hidden or not _is_hidden(f.relative_to(path)))
+        folder = Folder(path, in_reading_order(seen, path), [])
         cause = f"no file in it matches {config.glob!r}"
     else:
         suffixes = JSON_LINES if config.documents == "jsonl" else TEXTS
-        there = sorted(_walk(path))
+        there = in_reading_order(_walk(path), path)
         files = [file for file in there if inner_suffix(file) in suffixes and file.is_file()]
-        folder = Folder(path, files, sorted({*there} - {*files}))
+        taken = {*files}
+        folder = Folder(path, files, [file for file in there if file not in taken])
         cause = f"no file in it is a text by its suffix, {', '.join(suffixes)}, with {' or '.join(COMPRESSED)} or without"
     if not folder.files:
-        others = folder.skipped or sorted(_walk(path))
+        others = folder.skipped or in_reading_order(_walk(path), path)
         is_json = (
             any(inner_suffix(file) in JSON_LINES for file in others) and config.documents != "jsonl"
         )
@@ -97,6 +98,11 @@ def _folder(path: Path, config: FileConfig) -> Folder:
             raise CorpusError(f'{cause}; set documents to "jsonl"', path)
         raise CorpusError(cause, path, argument="glob")
     return folder
+
+
+def in_reading_order(files: Iterable[_P], folder: _P) -> list[_P]:
+    """Files sorted by their paths within the folder, in which case counts on every system: Windows ignores it."""
+    return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
 def _walk(folder: Path) -> Iterable[Path]:

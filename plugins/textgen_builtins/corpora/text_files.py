@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import attrs
 
@@ -21,7 +22,8 @@ from textgen_builtins.corpora.file_facts import HTML, inner_suffix
 from textgen_builtins.corpora.gutenberg import book_alone
 from textgen_builtins.corpora.html_text import declared_encoding, text_of_html
 
-_LONGEST_LINE: Final = 1 << 28  # characters of JSON, which is read as a whole
+_LONGEST_LINE: Final = 1 << 24  # characters of JSON, which is parsed as a whole
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 @attrs.frozen
@@ -86,15 +88,12 @@ class FileCorpus:
 
     def _read_file(self, path: Path) -> Iterator[str]:
         data, suffix, declared = read_bytes(path), inner_suffix(path), ""
-        is_page = suffix in HTML and self.config.html == "text"
+        is_page = suffix in HTML
         if is_page and self.config.encoding == AUTO:
             first = next(data, b"")
             data, declared = itertools.chain([first], data), declared_encoding(first)
         pieces = decode(data, path, self.config.encoding, declared=declared, tell=self.tell)
-        if self.config.byte_order_mark == "strip":
-            pieces = _without_mark(pieces)
-        if self.config.line_endings == "lf":
-            pieces = _with_line_feeds(pieces)
+        pieces = _with_line_feeds(_without_mark(pieces))
         if is_page:
             pieces = text_of_html(pieces, path)
         if self.config.gutenberg:
@@ -113,7 +112,10 @@ def _lines_marked(pieces: Iterator[str]) -> Iterator[CorpusPiece]:
 
 
 def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[str]:
-    """The text in each object of JSON lines. Raises CorpusError, naming the line."""
+    """The text in each object of JSON lines. Raises CorpusError, naming the line.
+
+    Half of a surrogate pair, which JSON can escape, is no character and becomes U+FFFD.
+    """
     for number, line in enumerate(_lines(pieces, path), 1):
         if not line.strip():
             continue
@@ -128,21 +130,21 @@ def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[st
             option = "documents" if number == 1 else ""  # the file may be of another kind
             raise CorpusError(f"line {number} is not JSON: {why}", path, argument=option) from error
         if not isinstance(value, dict):
-            raise CorpusError(
-                f"line {number} is not a JSON object, which is a line such as {{{field!r}: …}}",
-                path,
-            )
+            cause = f"is not a JSON object, which is a line such as {{{field!r}: …}}"
+            raise CorpusError(f"line {number} {cause}", path)
         if field not in value:
-            known = ", ".join(map(repr, value)) or "nothing"
-            raise CorpusError(
-                f"line {number} has no field {field!r}, but {known}", path, argument="field"
-            )
+            cause = f"has no field {field!r}, but {_keys(value)}"
+            raise CorpusError(f"line {number} {cause}", path, argument="field")
         if not isinstance(value[field], str):
-            what = type(value[field]).__name__
-            raise CorpusError(
-                f"line {number}: its field {field!r} is of type {what}, and must be a text", path
-            )
-        yield value[field]
+            cause = f"is of type {type(value[field]).__name__}, and must be a text"
+            raise CorpusError(f"line {number}: its field {field!r} {cause}", path)
+        yield _SURROGATES.sub("\ufffd", value[field])
+
+
+def _keys(value: dict[str, Any]) -> str:
+    known = [repr(key if len(key) <= 40 else f"{key[:40]}…") for key in itertools.islice(value, 5)]
+    more = f" and {len(value) - len(known):,} more" if len(value) > len(known) else ""
+    return ", ".join(known) + more or "nothing"
 
 
 def _lines(pieces: Iterator[str], path: Path) -> Iterator[str]:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -151,6 +152,7 @@ def _stem(text: str | None) -> str:
     named = urlsplit(text).path if Address.matches(text) else str(Path(text).resolve())
     path = Path(named.rstrip("/"))
     stem = (Path(path.stem) if path.suffix.lower() in COMPRESSED else path).stem
+    stem = unicodedata.normalize("NFC", stem)  # on macOS, names have letters and marks apart
     if not NAME.fullmatch(stem) or ".." in stem or len(os.fsencode(stem)) > _LONGEST_NAME:
         plain = re.sub(r"[^\w.+-]+|\.\.+", "-", stem).strip("-_.")
         stem = plain.encode()[:_LONGEST_NAME].decode(errors="ignore") or "text"
