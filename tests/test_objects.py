@@ -374,10 +374,31 @@ def test_a_trained_model_is_trained_on_another_text(tmp_path: Path) -> None:
     loaded = textgen.load(tmp_path / "saved", tokenizer="char", model=RNN)
     assert np.array_equal(loaded.logits("hills"), second.generator.logits("hills"))
     first.save(tmp_path / "first")
-    started = train(
-        corpus="no hills\n" * 60, tokenizer=None, model={"start": str(tmp_path / "first")}
-    )
-    assert started.generator.model_id == second.generator.model_id
+    for model in ({"start": str(tmp_path / "first")}, first.generator):
+        started = train(corpus="no hills\n" * 60, tokenizer=None, model=model)
+        assert started.generator.model_id == second.generator.model_id
+
+
+def test_a_generator_is_trained_on_and_loads_by_itself(tmp_path: Path) -> None:
+    first = train(sampler="greedy").generator
+    parts = {"corpus": "no hills\n" * 60, "model": first, "tokenizer": None}
+    second = train(**parts, output=tmp_path / "run")
+    assert second.generator.tokenizer.vocab_size == first.tokenizer.vocab_size
+    assert second.generator.model_id != first.model_id
+    assert train(**parts, output=tmp_path / "run").outcome == "skipped"
+    loaded = textgen.load(tmp_path / "run")
+    assert loaded.model_id == second.generator.model_id
+    third = train(**{**parts, "model": loaded})
+    third.save(tmp_path / "saved")
+    assert textgen.load(tmp_path / "saved").model_id == third.generator.model_id
+    with pytest.raises(textgen.UsageError, match=r"tokenizer: .*has a tokenizer of its own"):
+        train(**{**parts, "tokenizer": {"type": "char", "lower_case": True}})
+
+
+def test_a_tokenizer_that_is_fitted_keeps_its_vocabulary() -> None:
+    fitted = train().generator.tokenizer
+    other = train(corpus="no hills\n" * 60, tokenizer=fitted).generator.tokenizer
+    assert other.to_dict() == fitted.to_dict()
 
 
 def test_a_run_of_tables_that_is_saved_needs_nothing_more(tmp_path: Path) -> None:
@@ -432,6 +453,8 @@ def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> 
             r"no method 'train'; textgen\.gradient\.GradientTrainer makes",
         ),
         ({"model": "rmn"}, r"no model is called 'rmn'; did you mean 'rnn'\?"),
+        ({"threads": 0}, r"^threads: must be >= 1, given 0$"),
+        ({"data": {"window": 5}}, r"^data\.window: unknown key; did you mean 'window_length'\?$"),
         (
             {"corpus": "story"},
             r"corpus: expected a table with type = one of .*story.*, given \"story\"",
@@ -441,8 +464,9 @@ def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> 
 def test_what_cannot_be_a_component_is_an_error_before_any_work(
     changes: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(textgen.UsageError, match=said):
+    with pytest.raises(textgen.UsageError, match=said) as caught:
         train(**changes)
+    assert caught.value.argument.partition(".")[0] in changes
 
 
 def test_what_fails_in_an_object_is_shown_with_its_line() -> None:

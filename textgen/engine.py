@@ -19,7 +19,7 @@ from textgen.contracts import checks
 from textgen.contracts.guards import read_pieces
 from textgen.contracts.lifetime import Components
 from textgen.documents import CorpusPiece
-from textgen.errors import Interrupted, UsageError
+from textgen.errors import Interrupted, PipelineError, UsageError
 from textgen.generation.arguments import Event, is_cancelled
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
@@ -185,34 +185,45 @@ class Engine:
 
         corpus     a text, a list of documents, an object or a table
         tokenizer, trainer   an object that follows textgen.protocols, a table as a pipeline has it, or the name of a
-                   component. Without a tokenizer it is one that has a token for each character, or where a table
-                   `model` has `start`, that run's. The tokenizer of a generator keeps its vocabulary
+                   component. Without a tokenizer it is one that has a token for each character. One that is fitted
+                   already, such as a generator's, keeps its vocabulary
         sampler    the same, or a list of such
-        model      the same; or a torch module with `forward(tokens, state=None) -> (logits, state)`, which is trained
-                   itself, while the generator gets a copy with the weights of the best evaluation; or a function that
-                   makes such a module from a BuildContext, which has the `vocab_size`
+        model      the same; a Generator, whose model is trained on with its tokenizer; a torch module with
+                   `forward(tokens, state=None) -> (logits, state)`, which is trained itself, while the generator gets a
+                   copy with the weights of the best evaluation; or a function that makes such a module from a
+                   BuildContext, which has the `vocab_size`
         data, generate   tables of the pipeline. Without `generate`, nothing is generated at once
 
         The other arguments are keys of a pipeline, and as in `run`. Objects are the caller's to close.
         """
-        parts = {
-            "corpus": corpus,
-            "tokenizer": tokenizer,
-            "model": model,
-            "trainer": trainer,
-            "sampler": sampler,
-        }
-        tables = {
-            **tables_by_name(self._with_tokenizer(parts)),
-            "data": data or {},
-            "generate": generate or {},
-        }
-        tables |= {"seed": seed, "device": device, "threads": threads}
-        run = self._trained(
-            tables,
-            output,
-            lambda new: _ensure_trained(new, overwrite, console, observers, cancelled),
-        )
+        with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
+            if isinstance(model, Generator):
+                save_run(model, run_directory(Path(folder, "start")))
+                model = {"start": str(Path(folder, "start"))}
+            parts = {
+                "corpus": corpus,
+                "tokenizer": tokenizer,
+                "model": model,
+                "trainer": trainer,
+                "sampler": sampler,
+            }
+            tables = {
+                **tables_by_name(self._with_tokenizer(parts)),
+                "data": data or {},
+                "generate": generate or {},
+                "seed": seed,
+                "device": device,
+                "threads": threads,
+                **({"observer": []} if output is None else {}),
+            }
+            try:
+                pipeline = self.pipeline(tables, output=output or Path(folder, "run"))
+            except PipelineError as error:  # its keys are arguments
+                raise UsageError(faults=error.faults) from error
+            with _nothing_to_resume() if output is None else contextlib.nullcontext():
+                run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
+        if output is None:
+            run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
         return run if generate is None else _with_texts(run)
 
     def _with_tokenizer(self, parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,19 +237,6 @@ class Engine:
             return rest
         default = self.plugins().defaults("tokenizer")
         return {**parts, "tokenizer": default[0].canonical_name} if default else dict(parts)
-
-    def _trained(
-        self, tables: Mapping[str, Any], output: str | Path | None, train: Callable[[Pipeline], Run]
-    ) -> Run:
-        """The run of a pipeline, trained if it has to be; without `output` in memory."""
-        if output is not None:
-            return train(self.pipeline(tables, output=output))
-        with (
-            tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder,
-            _nothing_to_resume(),
-        ):
-            run = train(self.pipeline({**tables, "observer": []}, output=Path(folder, "run")))
-        return attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
 
     def load(
         self,
@@ -295,11 +293,11 @@ class Engine:
         """
         plugins = self.plugins()
         choice = make_choice("corpus", table, Reader(Path.cwd(), plugins), source="corpus")
-        components = Components()
-        corpus = components.build(choice, BuildContext(folder=Path.cwd(), plugins=plugins))
+        context = BuildContext(folder=Path.cwd(), plugins=plugins)
 
         def pieces() -> Iterator[CorpusPiece]:
-            with components:
+            with Components() as components:
+                corpus = components.build(choice, context)
                 yield from read_pieces(corpus, choice.offer)
 
         return pieces()

@@ -136,20 +136,19 @@ class UsageError(TextgenError):
 
 
 class PipelineError(UsageError):
-    """A pipeline that cannot be used. All its faults are in `faults`; `argument` is set where overrides are wrong."""
+    """A pipeline that cannot be used. All its faults are in `faults`; `argument` is the key of the first.
 
-    def __init__(
-        self, faults: Sequence[Fault], source: str = "pipeline", *, argument: str = ""
-    ) -> None:
+    `source` is "overrides" where those are wrong.
+    """
+
+    def __init__(self, faults: Sequence[Fault], source: str = "pipeline") -> None:
         super().__init__(faults=faults, source=source)
-        self.argument = argument
 
     def worded(self, name: Callable[[str], str]) -> str:
         """One line for one fault, else a line for each. Their paths are the pipeline's, and stay as they are."""
         count = [f"{len(self.faults)} faults"] if len(self.faults) > 1 else []
-        return f"{name(self.argument) or self.source}: " + "\n  ".join(
-            [*count, *map(str, self.faults)]
-        )
+        source = name(self.source) if self.source == "overrides" else self.source
+        return f"{source}: " + "\n  ".join([*count, *map(str, self.faults)])
 
 
 class PromptError(UsageError):

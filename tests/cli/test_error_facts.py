@@ -166,7 +166,7 @@ def test_an_override_is_worded_for_who_gave_it(
 
     with pytest.raises(api.PipelineError) as raised:
         api.Engine().pipeline(tiny_pipeline(), ["epochs"])
-    assert raised.value.argument == "overrides"
+    assert raised.value.source == "overrides"
     assert (
         str(raised.value) == 'overrides: expected KEY=VALUE, as in trainer.epochs=5, given "epochs"'
     )

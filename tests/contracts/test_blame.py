@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -640,3 +641,37 @@ def test_a_model_may_want_to_be_trained_before_it_generates(
     plugins.register(Odd, "odd", distribution="textgen-odd", version="2.1")
     tables = {**tiny_pipeline(), "model": {"type": "odd"}, "trainer": {"type": "odd"}}
     assert textgen.Engine(plugins).run(tables, output=tmp_path / "run").outcome == "trained"
+
+
+def test_a_build_that_changes_its_options_changes_no_run(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    @attrs.frozen
+    class Config:
+        """Has options that can be changed in place."""
+
+        names: list[str] = textgen.option(factory=lambda: ["a"], help="names")
+        weights: dict[str, int] = textgen.option(factory=lambda: {"a": 1}, help="weights")
+
+    def build(config: Config, context: Any) -> Any:
+        config.names.append("b")
+        config.weights.clear()
+        return lambda logits, history: logits
+
+    class Odd:
+        @staticmethod
+        @hookimpl
+        def textgen_samplers() -> list[Component]:
+            return [Component("odd", Config, build)]
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Odd, "odd")
+    odd = textgen.Engine(plugins)
+    tables = {**tiny_pipeline(), "sampler": [{"type": "odd"}]}
+    assert odd.run(tables, output=tmp_path / "run").outcome == "trained"
+    before = (tmp_path / "run/pipeline.toml").read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert odd.run(tables, output=tmp_path / "run").outcome == "skipped"
+        odd.load(tmp_path / "run")
+    assert (tmp_path / "run/pipeline.toml").read_bytes() == before

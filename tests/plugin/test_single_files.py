@@ -7,8 +7,10 @@ import json
 import sys
 import threading
 import time
+import types
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -338,3 +340,28 @@ def test_all_files_that_are_missing_are_named_at_once(
     for path in (file, other):
         advice = f"came from the file {path}; if it is missing: textgen --plugin {path} …, or PluginSet.register_file"
         assert advice in str(caught.value)
+
+
+def test_plugins_that_are_imported_at_once_leave_stdout_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first import begins before the second, and ends before it."""
+    gates: Any = types.ModuleType("gates")
+    gates.second_begun, gates.first_ended = threading.Event(), threading.Event()
+    monkeypatch.setitem(sys.modules, "gates", gates)
+    for name, wait in (
+        ("first", "second_begun.wait(20)"),
+        ("second", "second_begun.set(); gates.first_ended.wait(20)"),
+    ):
+        text = f"{PLUGIN}\nimport gates\ngates.{wait}\n"
+        (tmp_path / f"{name}.py").write_text(text)
+
+    def register(name: str) -> None:
+        textgen.PluginSet().register_file(tmp_path / f"{name}.py")
+        if name == "first":
+            gates.first_ended.set()
+
+    before = sys.stdout
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(register, ("first", "second")))
+    assert sys.stdout is before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import cache
 from typing import Any
@@ -31,7 +32,8 @@ def build(choice: Choice, context: BuildContext) -> Any:
     """Build the object of a component. Unexpected exceptions become a ContractError that names the plugin."""
     context = attrs.evolve(context, builder=context.builder or build)
     try:
-        made = choice.offer.component.build(choice.options, context)
+        # A copy of the options: what `build` does to them changes neither the pipeline nor its record.
+        made = choice.offer.component.build(copy.deepcopy(choice.options), context)
         kind = choice.offer.kind
         if fault := unfit(made, kind) or misdeclared(
             made, kind

@@ -77,7 +77,7 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides =
         else:
             _override(tables, key, value, faults)
     if faults:
-        raise PipelineError(faults, argument="overrides")
+        raise PipelineError(faults, "overrides")
     return attrs.evolve(document, tables=tables, sampling=sampling)
 
 

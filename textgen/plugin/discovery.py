@@ -50,15 +50,12 @@ def imported(found: Collection[InstalledPlugin], patience: float | None) -> list
     Gives the module or the error of each; neither where an import is still running.
     """
     imports: list[Future[Any]] = [Future() for _ in found]
-    with contextlib.redirect_stdout(
-        sys.stderr
-    ):  # what a module prints is not part of this process's output
-        if patience is None:
-            for made, item in zip(imports, found, strict=True):
-                with reported_if_slow(item.plugin):
-                    _import(item.entry_point, made)
-        else:
-            _import_in_threads(imports, found, patience)
+    if patience is None:
+        for made, item in zip(imports, found, strict=True):
+            with reported_if_slow(item.plugin):
+                _import(item.entry_point, made)
+    else:
+        _import_in_threads(imports, found, patience)
     return imports
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import sys
@@ -54,8 +53,7 @@ def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
     plugin = source.plugin
     if source.module not in sys.modules:
         try:
-            # What a module prints is not part of this process's output.
-            with contextlib.redirect_stdout(sys.stderr), reported_if_slow(plugin):
+            with reported_if_slow(plugin):
                 source.execute()
         except (Exception, SystemExit) as error:
             cause = cause_of(error, plugin, source.module, placed=True)

@@ -24,7 +24,6 @@ from textgen.suggest import nearest
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
 _SHOWN = 100  # characters of a string that an error quotes
 _LIST = 8  # numbers of a list that an error quotes
-_OPTIONAL: Any = type(attrs.validators.optional(attrs.validators.ge(0)))
 _FAILED = object()  # stands for a refused value, so that a fault is reported once
 _PHRASES: dict[Any, str] = {
     int: "an integer",
@@ -321,19 +320,14 @@ def _path(value: Any, folder: Path) -> Any:
 
 
 def _refusal(validator: Any, field: attrs.Attribute[Any], value: Any) -> str:
-    """Why a validator refuses a value, or "". Validators of attrs that combine others are taken apart."""
+    """Why a validator refuses a value, or ""."""
     if validator is None:
         return ""
-    for each in getattr(validator, "_validators", ()):  # and_
-        if reason := _refusal(each, field, value):
-            return reason
-    if isinstance(validator, _OPTIONAL):
-        return "" if value is None else _refusal(validator.validator, field, value)
     try:
         validator(None, field, value)
     except (ValueError, TypeError) as error:
-        is_bound = hasattr(validator, "compare_op")
-        return f"must be {validator.compare_op} {validator.bound}" if is_bound else _reason(error)
+        # A validator of attrs puts the name of the field before its reason, and the value after it.
+        return _reason(error).removeprefix(f"'{field.name}' ").removesuffix(f": {value}")
     return ""
 
 

@@ -25,6 +25,7 @@ from textgen.plugin.component import (
     Offer,
     Plugin,
 )
+from textgen.protocols import Tokenizer
 
 _CHAINS: Final = ("sampler", "observer")
 _KINDS: Final = ("corpus", "tokenizer", "model", "trainer", *_CHAINS)
@@ -123,9 +124,9 @@ class Documents:
 
 @attrs.frozen
 class Fitted:
-    """textgen.protocols.Tokenizer: that of a generator, which keeps its vocabulary whatever text it is given."""
+    """textgen.protocols.Tokenizer: one that keeps its vocabulary, whatever text it is given."""
 
-    inner: WatchedTokenizer
+    inner: Tokenizer
 
     def fit(self, pieces: Iterable[CorpusPiece]) -> None:
         """Read them, as the engine measures the text meanwhile."""
@@ -191,8 +192,6 @@ def _object(kind: str, value: Any, plugins: ComponentSource) -> Any:
         return Documents(tuple(value))
     if isinstance(value, _PLAIN):
         return None
-    if type(value) is WatchedTokenizer:
-        return Fitted(value)
     if kind == "model" and not isinstance(value, type):
         if callable(value) and not hasattr(value, "forward") and unfit(value, kind):
             return ModelFactory(value)
@@ -201,7 +200,14 @@ def _object(kind: str, value: Any, plugins: ComponentSource) -> Any:
         raise UsageError(
             f"the object that is given {fault}", argument=kind, suggestion=_HINTS.get(kind, "")
         )
-    return value
+    return Fitted(value) if kind == "tokenizer" and _is_fitted(value) else value
+
+
+def _is_fitted(tokenizer: Any) -> bool:
+    try:
+        return bool(tokenizer.vocab_size)
+    except Exception:  # as before `fit`
+        return False
 
 
 def _model(value: Any) -> Any:

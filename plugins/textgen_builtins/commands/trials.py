@@ -108,7 +108,7 @@ def check_trials(engine: Engine, pipeline: str, trials: Sequence[Trial]) -> Pipe
         except PipelineError as error:
             for fault in error.faults:
                 found[fault].append(trial.name)
-            source = error.argument or error.source
+            source = error.source
         else:
             checked = checked or made
     if found:

@@ -97,7 +97,7 @@ def regex(config: configs.RegexConfig, context: BuildContext) -> Sampler:
 
 def json_schema(config: configs.JsonConfig, context: BuildContext) -> Sampler:
     """The schema as a regular expression. Raises PipelineError as `regex`."""
-    outlines_core = _library("json")
+    outlines_core = _library("json", "schema")
     try:
         json.loads(config.schema)
         expression = outlines_core.json_schema.build_regex_from_schema(config.schema)
@@ -108,7 +108,7 @@ def json_schema(config: configs.JsonConfig, context: BuildContext) -> Sampler:
 
 
 def _constrained(expression: str, key: str, given: str, context: BuildContext) -> Sampler:
-    outlines_core = _library("regex")
+    outlines_core = _library("regex", key)
     tokenizer = context.tokenizer
     assert tokenizer is not None
     size = tokenizer.vocab_size
@@ -170,7 +170,7 @@ def _completable(index: Any) -> set[int]:
     return found
 
 
-def _library(sampler: str) -> Any:
+def _library(sampler: str, key: str) -> Any:
     try:
         import outlines_core
         import outlines_core.json_schema
@@ -178,7 +178,7 @@ def _library(sampler: str) -> Any:
         message = (
             f"the sampler {sampler!r} needs outlines-core; pip install 'textgen-engine[regex]'"
         )
-        raise PipelineError([Fault("", message)], "sampler") from error
+        raise PipelineError([Fault(key, message)], "sampler") from error
     return outlines_core
 
 
