@@ -49,7 +49,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 }
 BUILT_IN = [
     pytest.param(
-        offer.kind, offer.component, options, id=f"{offer.kind}-{offer.component.name}-{number}"
+        offer.kind,
+        offer.component,
+        options,
+        id=f"{offer.kind}-{offer.component.name}-{number}",
+        marks=[pytest.mark.slow] if number else [],
     )
     for offer in isolated_plugins().offers()
     for number, options in enumerate(
