@@ -48,17 +48,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "run", "corpus.txt"),
     "run": ("run", "p.toml"),
     "finish": ("finish", "run"),
-    "verify": ("verify", "run"),
-    "repair": ("verify", "run", "--repair"),
+    "doctor": ("doctor", "run"),
     "runs": ("runs", "."),
     "compare": ("compare", "run", "run"),
 }
-DESCRIBING = (
-    "verify",
-    "repair",
-    "runs",
-    "compare",
-)  # which meet all files, and say what is in them
+DESCRIBING = ("doctor", "runs", "compare")  # which meet all files, and say what is in them
 # Which commands meet which file; a name with a slash is a folder and all in it.
 MEET: dict[str, dict[str, tuple[str, ...]]] = {
     "finished": {

@@ -198,7 +198,7 @@ def restarted(timeout: float, steps: int = 40) -> bool:
         for rank in "01":
             step = "textgen.gradient.optimization:Optimization.step"
             finish(start(2, folder, f"run-{rank}", timeout, rank, "KILL", step, "20", restarts=1))
-            finish(piped([sys.executable, "-m", "textgen", "verify", f"run-{rank}"], folder, {}))
+            finish(piped([sys.executable, "-m", "textgen", "doctor", f"run-{rank}"], folder, {}))
             far = apart(folder / "whole", folder / f"run-{rank}")
             good &= far < 1e-4
             print(
@@ -245,7 +245,7 @@ def agents(timeout: float, steps: int = 40) -> bool:
         command = [*launcher, *at_step, "run", "p.toml", "-q", "-o", "run"]
         for process in [piped(command, folder, extra) for _ in range(2)]:
             finish(process)
-        finish(piped([sys.executable, "-m", "textgen", "verify", "run"], folder, {}))
+        finish(piped([sys.executable, "-m", "textgen", "doctor", "run"], folder, {}))
         far = apart(folder / "whole", folder / "run")
         print(
             f"two agents, KILL of one's process, restarted together: whole, losses within {far:.1e}",

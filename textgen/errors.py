@@ -27,7 +27,6 @@ import copyreg
 import os
 import re
 import reprlib
-import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,7 +41,6 @@ _REMEDIES: Final = {
     "overwrite": "give {} to start again",
     "device": "set {} to cpu or auto",
     "copy": "restore it from a copy, or train anew: `textgen run` with --overwrite",
-    "verify": "`textgen {0} {1.run} --repair` puts it back where there is a copy",
 }
 
 
@@ -63,9 +61,7 @@ class TextgenError(Exception):
         """The text, with each argument of the Python API called what `name` gives for it."""
         text = self._text(name)
         return (
-            f"{text}; {_REMEDIES[self.remedy].format(name(self.remedy), self)}"
-            if self.remedy
-            else text
+            f"{text}; {_REMEDIES[self.remedy].format(name(self.remedy))}" if self.remedy else text
         )
 
     def _text(self, name: Callable[[str], str]) -> str:
@@ -354,7 +350,7 @@ class RunLockedError(RunError):
 
 
 class CorruptFileError(RunError):
-    """A file is not what the run wrote: its checksum differs or it cannot be read. `place` is LINE:COLUMN in it."""
+    """A file of a run is damaged, or missing. `place` is LINE:COLUMN in it."""
 
     def __init__(
         self,
@@ -368,11 +364,6 @@ class CorruptFileError(RunError):
     ) -> None:
         self.expected, self.actual = expected, actual
         super().__init__(f"{path}{place and f':{place}'}: {message}", path, remedy=remedy)
-
-    @property
-    def run(self) -> str:
-        """The run directory that the file lies in, as a shell takes it."""
-        return shlex.quote(str(self.path.parent))
 
 
 class TrainingError(TextgenError):

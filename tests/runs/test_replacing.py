@@ -95,7 +95,7 @@ def test_before_the_new_run_has_begun_every_command_uses_the_old_one(
     )
     assert (done.returncode, done.stdout) == (0, f"{old}\n"), done.stderr
     assert run_textgen("evaluate", "runs/p", "text.txt", folder=folder).stdout.startswith("loss ")
-    assert run_textgen("verify", "runs/p", folder=folder).stdout.endswith(
+    assert run_textgen("doctor", "runs/p", folder=folder).stdout.endswith(
         "no file is damaged; the run can be used\n"
     )
     assert textgen.verify(run).path == run / ".previous"

@@ -1,8 +1,10 @@
-"""What `textgen verify` finds damaged, says still works, and repairs."""
+"""What `textgen doctor RUN` finds damaged, and says still works."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 from commands import run_textgen
-from small_run import copied, flip, tables, text_of, tree
+from small_run import copied, flip, tables, tree
 
 import textgen
 from textgen_builtins.observers.run_files import read_metrics
@@ -52,12 +54,7 @@ def unfinished(half: Path, tmp_path: Path) -> Path:
 
 def test_a_whole_run_is_whole(trained: tuple[Path, Any], unfinished: Path) -> None:
     report = textgen.verify(trained[0] / "runs/p")
-    assert (report.whole, report.loads, report.status, report.resumes_from) == (
-        True,
-        True,
-        "finished",
-        None,
-    )
+    assert (report.whole, report.loads, report.status) == (True, True, "finished")
     names = [file.name for file in report.files]
     assert {
         "run.json",
@@ -69,11 +66,7 @@ def test_a_whole_run_is_whole(trained: tuple[Path, Any], unfinished: Path) -> No
     assert report.checkpoints
     report = textgen.verify(unfinished)
     assert (report.whole, report.loads, report.status) == (True, True, "unfinished")
-    assert (
-        report.resumes_from
-        == report.checkpoints[-1]
-        == int(max(unfinished.glob("checkpoints/*")).name[5:])
-    )
+    assert report.checkpoints[-1] == int(max(unfinished.glob("checkpoints/*")).name[5:])
 
 
 @pytest.mark.parametrize(
@@ -112,44 +105,6 @@ def test_each_file_that_is_damaged_is_named(
             textgen.load(run)
 
 
-def test_what_there_is_a_copy_of_is_repaired(trained: tuple[Path, Any], tmp_path: Path) -> None:
-    run = copied(trained, tmp_path)
-    before, text = tree(run), text_of(run)
-    change(run / "model.safetensors")
-    (run / "pipeline.toml").write_bytes(b"")
-    with (run / "metrics.jsonl").open("a") as metrics:
-        metrics.write('{"step": 1')
-    (run / "checkpoints/.partial-0123").mkdir()
-    assert textgen.verify(run).leftovers == ("checkpoints/.partial-0123",)
-    report = textgen.verify(run, repair=True)
-    assert states(report) == dict.fromkeys(
-        ["model.safetensors", "pipeline.toml", "metrics.jsonl"], "repaired"
-    )
-    assert (report.whole, report.loads, report.leftovers) == (True, True, ())
-    assert tree(run) == before
-    assert text_of(run) == text
-
-
-def test_a_damaged_checkpoint_is_removed_if_another_is_whole(
-    half: Path, unfinished: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    first, last = sorted(unfinished.glob("checkpoints/*"))
-    change(last / "model.safetensors")
-    report = textgen.verify(unfinished)
-    assert (report.loads, report.resumes_from) == (True, int(first.name[5:]))
-    report = textgen.verify(unfinished, repair=True)
-    assert (states(report), report.whole) == ({f"checkpoints/{last.name}": "repaired"}, True)
-    assert not last.exists()
-    change(first / "model.safetensors")
-    for repair in (False, True):  # the last one stays, whatever it is
-        report = textgen.verify(unfinished, repair=repair)
-        assert (states(report), report.resumes_from) == (
-            {f"checkpoints/{first.name}": "damaged"},
-            None,
-        )
-        assert not report.loads
-
-
 def test_a_run_whose_best_checkpoint_is_damaged_goes_on(
     half: Path, unfinished: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -159,6 +114,32 @@ def test_a_run_whose_best_checkpoint_is_damaged_goes_on(
     assert run.outcome == "resumed"
     assert f"checkpoint of step {int(first.name[5:])}, the best so far, is damaged" in caplog.text
     assert textgen.verify(unfinished).whole
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_checkpoint_that_cannot_be_read_is_not_a_damaged_one(
+    half: Path, unfinished: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """The best or the newest checkpoint: nothing is removed, replaced or trained without it."""
+    before = tree(unfinished)
+    for folder in sorted(unfinished.glob("checkpoints/*")):
+        path, opening = folder / "model.safetensors", os.open
+
+        def refuse(
+            name: Any, *rest: Any, path: Path = path, opening: Any = opening, **more: Any
+        ) -> int:
+            if os.fspath(name) == os.path.realpath(path):
+                raise OSError(error, os.strerror(error), os.fspath(name))
+            return int(opening(name, *rest, **more))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", refuse)
+            with pytest.raises(textgen.RunError, match=re.escape(f"{path}: it cannot be read")):
+                textgen.run(tables(half, "sgd", "shuffled"), output=unfinished)
+            report = textgen.verify(unfinished)
+        assert states(report) == {f"checkpoints/{folder.name}": "unreadable"}
+        assert tree(unfinished) == before
+    assert textgen.run(tables(half, "sgd", "shuffled"), output=unfinished).outcome == "resumed"
 
 
 def test_damaged_metrics_are_named(
@@ -175,41 +156,16 @@ def test_damaged_metrics_are_named(
         with pytest.warns(UserWarning, match=r"metrics\.jsonl: line 2 is damaged, and left out"):
             assert read_metrics(path) == [json.loads(first)]
     path.write_bytes(first + b"\0\n")
-    assert states(textgen.verify(unfinished, repair=True)) == {"metrics.jsonl": "damaged"}
-
-
-def test_a_saved_state_is_checked_too(trained: tuple[Path, Any], tmp_path: Path) -> None:
-    run = copied(trained, tmp_path)
-    state = textgen.load(run).generate("Once", max_new_tokens=5, keep_state=True).state
-    assert state is not None
-    state.save(tmp_path / "state")
-    assert textgen.verify(run, states=[tmp_path / "state"]).whole
-    change(tmp_path / "state")
-    report = textgen.verify(run, states=[tmp_path / "state", tmp_path / "none"])
-    assert states(report) == {str(tmp_path / "state"): "damaged", str(tmp_path / "none"): "missing"}
-    assert report.loads
-
-
-def test_a_damaged_index_of_the_corpus_is_removed(
-    trained: tuple[Path, Any], tmp_path: Path
-) -> None:
-    run = copied(trained, tmp_path)
-    copy_index = textgen.load(run).copy_index().report("Once")
-    assert textgen.verify(run).whole
-    change(run / "copy-index/tokens.bin")
-    assert states(textgen.verify(run)) == {"copy-index": "damaged"}
-    assert textgen.verify(run, repair=True).whole
-    assert not (run / "copy-index").exists()
-    assert textgen.load(run).copy_index().report("Once") == copy_index
+    assert states(textgen.verify(unfinished)) == {"metrics.jsonl": "damaged"}
 
 
 def test_the_command_says_what_works(trained: tuple[Path, Any], tmp_path: Path) -> None:
     run = copied(trained, tmp_path)
-    done = run_textgen("verify", "runs/p", folder=tmp_path)
+    done = run_textgen("doctor", "runs/p", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("no file is damaged; the run can be used\n")
     change(run / "tokenizer.json")
-    done = run_textgen("verify", "runs/p", "--json", folder=tmp_path)
+    done = run_textgen("doctor", "runs/p", "--json", folder=tmp_path)
     found = json.loads(done.stdout)
     assert (done.returncode, found["whole"], found["loads"]) == (1, False, False)
     assert [file["name"] for file in found["files"] if file["state"] == "damaged"] == [
@@ -237,9 +193,9 @@ def test_what_is_damaged_is_placed_and_its_remedy_named(
 ) -> None:
     run = copied(trained, tmp_path)
     change(run / "pipeline.toml", lambda data: b"seed = 1\nname = x\n" + data)
-    done = run_textgen("verify", "runs/p", folder=tmp_path)
+    done = run_textgen("doctor", "runs/p", folder=tmp_path)
     assert re.search(r"^pipeline\.toml +damaged: 2:8: not valid TOML", done.stdout, re.MULTILINE)
-    textgen.verify(run, repair=True)
+    run = copied(trained, tmp_path / "other")
     change(run / "tokenizer.json")
     with pytest.raises(
         textgen.CorruptFileError,
@@ -254,7 +210,7 @@ def test_the_run_that_was_meant_is_named(
 ) -> None:
     copied(trained, tmp_path)
     (tmp_path / "p.toml").write_text("")
-    done = run_textgen("verify", given, folder=tmp_path)
+    done = run_textgen("doctor", given, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search("did you mean .*runs/p", done.stderr)
 
@@ -270,14 +226,11 @@ def test_the_command_names_each_file_once(trained: tuple[Path, Any], tmp_path: P
         run / "copy-index/tokens.bin",
     ):
         change(path, lambda data: data[:-20])
-    (tmp_path / "a.state").write_bytes((run / "model.safetensors").read_bytes())
-    (run / "samples.txt").rename(tmp_path / "b.state")
-    states = ("a.state", "./b.state", "none", str(tmp_path / "a.state"))
-    done = run_textgen("verify", "runs/p", *states, folder=tmp_path)
+    done = run_textgen("doctor", "runs/p", folder=tmp_path)
     folders = {str(step.relative_to(run)): "trainer.json", "copy-index": "tokens.bin"}
     *lines, _ = done.stdout.splitlines()
     shown = dict(line.split(maxsplit=1) for line in lines)
-    assert shown.keys() == {*names, *folders, *states}
+    assert shown.keys() == {*names, *folders}
     for name, rest in shown.items():
         assert re.match("whole$" if name == "run.json" else "(damaged|missing): [^/:]", rest), rest
         assert Path(name).name not in rest

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import attrs
 import click
 
-from textgen.cli.options import json_option
+from textgen.cli.options import check_run, json_option
 from textgen.visible import byte_count
 
 
 @click.command("doctor")
+@click.argument("run", required=False, type=click.Path())
 @click.option(
     "--torch",
     "import_torch",
@@ -21,12 +24,18 @@ from textgen.visible import byte_count
 )
 @json_option
 @click.pass_context
-def command(ctx: click.Context, import_torch: bool, as_json: bool) -> None:
-    """Examine this installation and machine; say what is wrong.
+def command(ctx: click.Context, run: str | None, import_torch: bool, as_json: bool) -> None:
+    """Examine this installation and machine, or the files of a run; say what is wrong.
 
     Versions, cores, memory, devices, threads, the cache, the current folder, and every plugin with the time its import
     takes. Exits with 1 if something is so wrong that work will fail.
+
+    With RUN, a run directory such as runs/my, every file of it is compared with its checksum. Nothing is changed. Exits
+    with 1 if one is damaged.
     """
+    if run is not None:
+        _examine_run(run, as_json=as_json)
+        return
     from textgen.tools.doctor import examine
 
     report = examine(disable=ctx.obj.disable, import_torch=import_torch)
@@ -39,6 +48,26 @@ def command(ctx: click.Context, import_torch: bool, as_json: bool) -> None:
         raise SystemExit(
             1
         )  # click's own exit keeps its code to itself where errors are ours to report
+
+
+def _examine_run(run: str, *, as_json: bool) -> None:
+    from textgen.runs.verifying import verify
+
+    check_run(run, "doctor")
+    report = verify(run)
+    if as_json:
+        rows = {**attrs.asdict(report), "path": str(report.path), "whole": report.whole}
+        click.echo(json.dumps(rows, ensure_ascii=False))
+    else:
+        width = max(len(file.name) for file in report.files)
+        for file in report.files:
+            cause = file.cause.removeprefix(str(report.path / file.name)).lstrip(f": {os.sep}")
+            click.echo(f"{file.name:{width}}  {file.state}{cause and f': {cause}'}")
+        bad = sum(file.state not in ("whole", "changed") for file in report.files)
+        damage = f"{bad} of {len(report.files)} files are damaged" if bad else "no file is damaged"
+        click.echo(f"{damage}; the run can{'' if report.loads else 'not'} be used")
+    if not report.whole:
+        raise SystemExit(1)
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:

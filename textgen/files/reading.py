@@ -302,8 +302,10 @@ def cache_directory() -> Path:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise CorruptFileError(path, f"it cannot be read: {error.strerror or error}") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CorruptFileError(path, f"it cannot be read: {error.strerror}") from error
+    except OSError as error:  # which says nothing about the content, and need not last
+        raise RunError(f"{path}: it cannot be read: {error.strerror or error}", path) from error
 
 
 def _depth(data: bytes) -> int:

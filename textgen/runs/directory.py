@@ -164,7 +164,7 @@ class RunDirectory:
         except filelock.Timeout:
             try:
                 pid: int | None = read_structured(LockOwner, owner, largest=SMALL).pid
-            except CorruptFileError:
+            except RunError:
                 pid = None
             raise RunLockedError(self.path, pid, remedy=remedy) from None
         except OSError as error:
@@ -342,9 +342,10 @@ class RunDirectory:
         remove_folder(previous)
 
     def _status(self) -> Any:
+        """The status in run.json; None where there is none, or it is damaged. Raises RunError."""
         try:
-            return self.read_run().get("status")
-        except RunError:
+            return self.read_run()["status"] if self.exists() else None
+        except CorruptFileError:
             return None
 
     def _remove(self, paths: Iterable[Path]) -> None:

@@ -152,7 +152,7 @@ def _check_edits(stored: StoredRun, given: Mapping[str, Any]) -> None:
     if edits:
         path = stored.directory.path / "pipeline.toml"
         raise CorruptFileError(
-            path, f"it no longer describes the weights: {listed(edits, SHOWN)}", remedy="verify"
+            path, f"it no longer describes the weights: {listed(edits, SHOWN)}", remedy="copy"
         )
 
 

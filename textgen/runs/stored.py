@@ -97,11 +97,11 @@ def read_pipeline(
     except PipelineError as error:
         place = error.source.removeprefix(str(path)).removeprefix(":")
         raise CorruptFileError(
-            path, "; ".join(map(str, error.faults)), remedy="verify", place=place
+            path, "; ".join(map(str, error.faults)), remedy="copy", place=place
         ) from error
     if missing := [key for key in CHOICES if key not in document.tables]:
         raise CorruptFileError(
-            path, f"it has no table [{missing[0]}], and the run wrote one", remedy="verify"
+            path, f"it has no table [{missing[0]}], and the run wrote one", remedy="copy"
         )
     reader = Reader(document.folder)
     read_own_tables(document.tables, reader)
@@ -159,7 +159,7 @@ def _weights(
     """The SHA-256 and the tensors of the model; while there is none, those of the best checkpoint, and a remark."""
     if record["status"] == "finished":
         path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
-        with remedied("verify"):
+        with remedied("copy"):
             return sha256, read_weights(path, sha256), ()
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress

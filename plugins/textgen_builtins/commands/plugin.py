@@ -19,10 +19,6 @@ class CompareOptions(NoOptions):
     """Compare runs: settings that differ, losses, speed, size, curves and samples."""
 
 
-class VerifyOptions(NoOptions):
-    """Check every file of a run directory, and repair what can be."""
-
-
 def build_sweep(config: NoOptions, context: BuildContext) -> Any:
     """The command."""
     from textgen_builtins.commands.sweep import sweep
@@ -44,19 +40,11 @@ def build_compare(config: NoOptions, context: BuildContext) -> Any:
     return compare
 
 
-def build_verify(config: NoOptions, context: BuildContext) -> Any:
-    """The command."""
-    from textgen_builtins.commands.verify import verify_command
-
-    return verify_command
-
-
 @hookimpl
 def textgen_commands() -> list[Component]:
-    """Offer `sweep`, `runs`, `compare` and `verify`."""
+    """Offer `sweep`, `runs` and `compare`."""
     return [
         Component("sweep", SweepOptions, build_sweep),
         Component("runs", RunsOptions, build_runs),
         Component("compare", CompareOptions, build_compare),
-        Component("verify", VerifyOptions, build_verify),
     ]
