@@ -24,7 +24,6 @@ from textgen.events import Evaluated
 from textgen.pipeline.document import read_document
 from textgen.pipeline.options import DataOptions
 from textgen.protocols import TrainingContext
-from textgen.runs.corpus import encode_corpus
 from textgen.runs.splitting import split_tokens
 
 
@@ -39,7 +38,7 @@ def ours(corpus: Path, folder: Path, changes: Sequence[str] = ()) -> Iterator[tu
     context = BuildContext(folder=folder, requested_device="cpu")
     tokenizer = pipeline.tokenizer.offer.component.build(pipeline.tokenizer.options, context)
     tokenizer.fit([corpus.read_text(encoding="utf-8")])
-    tokens = encode_corpus([corpus.read_text(encoding="utf-8")], tokenizer, folder / "tokens.bin")
+    tokens = tokenizer.encode(corpus.read_text(encoding="utf-8")).astype("uint8")
     assert isinstance(pipeline.data, DataOptions)
     data = split_tokens(tokens, pipeline.data, tokenizer)
     context = BuildContext(folder=folder, requested_device="cpu", tokenizer=tokenizer)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from textgen import BuildContext, CorpusError, Engine
 from textgen.data import Dataset, Windows, shuffled, stretches
 from textgen.pipeline.options import DataOptions
-from textgen.runs.corpus import encode_corpus
+from textgen.runs.corpus import token_bytes
 from textgen.runs.splitting import split_tokens
 from textgen_builtins.tokenizers.config import CharConfig
 from textgen_builtins.tokenizers.plugin import build
@@ -103,7 +103,7 @@ def test_the_seeds_split(book: Path, tmp_path: Path) -> None:
 
     char = build(CharConfig(letters_only=True, lower_case=True), BuildContext(folder=tmp_path))
     char.fit(text())
-    tokens = encode_corpus(text(), char, tmp_path / "tokens.bin")
+    tokens = np.frombuffer(b"".join(token_bytes(text(), char)), np.uint8)
     options = DataOptions(
         window_length=32, window_stride=1, training_windows=10_000, validation_windows=5_000
     )
@@ -206,4 +206,4 @@ def test_a_corpus_without_tokens_is_empty(tmp_path: Path) -> None:
     char = build(CharConfig(), BuildContext(folder=tmp_path))
     char.fit(["a"])
     with pytest.raises(CorpusError, match="the corpus is empty"):
-        encode_corpus(["", ""], char, tmp_path / "tokens.bin")
+        list(token_bytes(["", ""], char))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 import textgen
+from textgen.files.cache import downloads
+from textgen_builtins.corpora.plugin import BOOK
 
 ROOT = Path(__file__).parents[2]
 PIPELINES = ROOT / "docs/pipelines"
@@ -25,10 +28,10 @@ def metrics(run: textgen.Run) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def book_cached(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Time Machine where the corpus `time-machine` looks first."""
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/timemachine.txt").write_bytes(book.read_bytes())
+    """The Time Machine as the corpus `time-machine` has fetched it."""
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
+    key = hashlib.sha256(BOOK.encode()).hexdigest()
+    downloads().add(key, "timemachine.txt", [book.read_bytes()], {"address": BOOK})
 
 
 def test_there_are_no_other_pipelines() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import pytest
 from checking import CHECKS, ROOT
 
 from textgen import Component
+from textgen.files.cache import downloads
 from textgen.testing import isolated_plugins
+from textgen_builtins.corpora.plugin import BOOK
 
 SMALL_RNN = {"type": "rnn", "hidden_size": 8}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -86,8 +88,9 @@ def test_the_built_in_set_passes(
         book = ROOT / "../shared/data/timemachine.txt"
         if not book.is_file():
             pytest.skip("the text of The Time Machine is not at ../shared/data/timemachine.txt")
-        shutil.copy(book, tmp_path / "timemachine.txt")
         monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path))
+        key = hashlib.sha256(BOOK.encode()).hexdigest()
+        downloads().add(key, "timemachine.txt", [book.read_bytes()], {"address": BOOK})
     if component.name == "file":
         more["unreadable"] = {"path": str(tmp_path / "nowhere.txt")}
     outcomes = CHECKS[kind](component, options=options, **more)

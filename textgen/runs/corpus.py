@@ -20,7 +20,7 @@ from textgen.generation.prompts import encode_documents, end_id
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import Address, Offer
 from textgen.plugin.structure import Choice
-from textgen.protocols import Corpus, Ids, Tokenizer
+from textgen.protocols import Corpus, Tokenizer
 from textgen.runs.formats import CorpusDigest
 from textgen.visible import visible
 
@@ -61,20 +61,14 @@ def _sources(corpus: Choice) -> Iterator[Path | Address]:
 class HashedPieces(Iterable[CorpusPiece]):
     """The text of a corpus in pieces, of which a digest is made as they pass.
 
-    progress   called with the bytes of each, in UTF-8; None if nobody follows
-    hashing    whether the digest needs more than the number of characters; then bytes are counted as characters
+    progress   called with the bytes of each piece in UTF-8
     """
 
     def __init__(
-        self,
-        corpus: Corpus,
-        offer: Offer,
-        progress: Callable[[int], None] | None = None,
-        *,
-        hashing: bool = True,
+        self, corpus: Corpus, offer: Offer, progress: Callable[[int], None] | None = None
     ) -> None:
         self._pieces = read_pieces(corpus, offer)
-        self._progress, self._hashing = progress, hashing
+        self._progress = progress
         self._hash = hashlib.sha256()
         self._characters = 0
         self.has_documents = False  # in what has passed
@@ -85,15 +79,12 @@ class HashedPieces(Iterable[CorpusPiece]):
                 self.has_documents = True
                 self._hash.update(_END_BYTE)
             else:
-                size = len(piece)
-                self._characters += size
-                if self._hashing:
-                    # surrogatepass: a lone surrogate is no valid text, but that is for the tokenizer to judge
-                    data = piece.encode("utf-8", "surrogatepass")
-                    self._hash.update(data)
-                    size = len(data)
+                self._characters += len(piece)
+                # surrogatepass: the tokenizer judges whether a lone surrogate is text
+                data = piece.encode("utf-8", "surrogatepass")
+                self._hash.update(data)
                 if self._progress is not None:
-                    self._progress(size)
+                    self._progress(len(data))
             yield piece
 
     def digest(self) -> CorpusDigest:
@@ -179,11 +170,3 @@ def token_bytes(pieces: Iterable[CorpusPiece], tokenizer: Tokenizer) -> Iterator
         is_empty = is_empty and not len(ids)
     if is_empty:
         raise CorpusError("the corpus is empty: no token to train on; give it some text")
-
-
-def encode_corpus(pieces: Iterable[CorpusPiece], tokenizer: Tokenizer, path: Path) -> Ids:
-    """Write the token ids of a corpus to the file `path` and map it into memory, (N,), read-only."""
-    with path.open("wb") as file:
-        for data in token_bytes(pieces, tokenizer):
-            file.write(data)
-    return np.memmap(path, token_dtype(tokenizer), "r")

@@ -52,7 +52,7 @@ _OWN: Final = (
         "loss.svg",
         "samples.txt",
     ),
-    *("tokens.bin", "checkpoints", "copy-index"),
+    *("checkpoints", "copy-index"),
 )
 _GROWING: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
 _PREVIOUS: Final = ".previous"
@@ -64,7 +64,7 @@ _LOCK_SECONDS: Final = (
     0.1  # so that is_locked, which tries the lock, stops no run that begins at that moment
 )
 _IGNORED: Final = (".DS_Store", ".gitignore", ".gitkeep")  # in folders that count as empty
-_LEFTOVERS: Final = (*LEFTOVERS, *(f"checkpoints/{pattern}" for pattern in LEFTOVERS), "tokens.bin")
+_LEFTOVERS: Final = (*LEFTOVERS, *(f"checkpoints/{pattern}" for pattern in LEFTOVERS))
 _LOCKLESS: Final = (
     errno.ENOLCK,
     errno.ENOTSUP,
@@ -83,11 +83,6 @@ class RunDirectory:
     def checkpoints(self) -> Checkpoints:
         """The checkpoints of the run."""
         return Checkpoints(self.path / "checkpoints")
-
-    @property
-    def tokens(self) -> Path:
-        """The file that holds the corpus as token ids while a model trains on it."""
-        return self.path / "tokens.bin"
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -264,11 +259,11 @@ class RunDirectory:
             )
 
     def clear(self) -> None:
-        """Remove the files of the run except its tokens, and nothing that a run did not write.
+        """Remove the files of the run, and nothing that a run did not write.
 
         A finished run is kept aside, and `loadable` returns it until the run that replaces it is finished.
         """
-        files = [path for path in self._own() if path != self.tokens]
+        files = self._own()
         if self._status() == "finished":
             with new_folder(self.path / _PREVIOUS) as kept:
                 for path in files:

@@ -143,24 +143,22 @@ class Execution:
         if pipeline.start is not None:
             tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.path)
         progress = ReadingProgress(self.console, self.cancelled)
-        with TrainingText(
-            corpus, tokenizer, pipeline, self._components, directory.tokens, progress
-        ) as text:
-            text.prepare(record, directory.path, recorded=known)
-            run_record.compare(directory, record, pipeline, text.digest)
-            context = attrs.evolve(context, tokenizer=text.tokenizer)
-            self._check_generation(context, text.tokenizer)
-            if self.processes is not None:
-                together.check_trainer(
-                    self._components.build(pipeline.trainer, context), pipeline.trainer.name
-                )
-            if record is None or record["status"] != "finished" or onward is not None:
-                return self._train_on(text, record, onward, context)
-            if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
-                run_record.write_pipeline(pipeline, directory)
-                directory.write_run(run_record.described(pipeline.to_dict(), record))
-            self._observers(context).tell(RunSkipped(path=directory.path, step=record["step"]))
-            return "skipped"
+        text = TrainingText(corpus, tokenizer, pipeline, self._components, directory.path, progress)
+        text.prepare(recorded=known)
+        run_record.compare(directory, record, pipeline, text.digest)
+        context = attrs.evolve(context, tokenizer=text.tokenizer)
+        self._check_generation(context, text.tokenizer)
+        if self.processes is not None:
+            together.check_trainer(
+                self._components.build(pipeline.trainer, context), pipeline.trainer.name
+            )
+        if record is None or record["status"] != "finished" or onward is not None:
+            return self._train_on(text, record, onward, context)
+        if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
+            run_record.write_pipeline(pipeline, directory)
+            directory.write_run(run_record.described(pipeline.to_dict(), record))
+        self._observers(context).tell(RunSkipped(path=directory.path, step=record["step"]))
+        return "skipped"
 
     def _train_on(
         self,
@@ -170,22 +168,20 @@ class Execution:
         context: BuildContext,
     ) -> Literal["trained", "resumed"]:
         """Train, from a checkpoint if there is one."""
-        with text.encoded() as data:
-            checkpoint = self._begin(record, onward, context)
-            if record is not None and checkpoint is not None:
-                for remark in run_record.edited_plugins(record, self.pipeline.choices()):
-                    warnings.warn(remark, stacklevel=2)
-            loop = self._training_loop(context, data, checkpoint, extended=onward is not None)
-            device, tokenizer = loop.context.device, text.tokenizer
-            record = run_record.begin(
-                self.pipeline, self.directory, text.digest, tokenizer, data, device, record or {}
-            )
-            if self.processes is not None:
-                kind = device.partition(":")[0]
-                together.lead(
-                    self.processes, self.pipeline, record, tokenizer, data, kind, checkpoint
-                )
-            self._train(loop, record)
+        data = text.encoded()
+        checkpoint = self._begin(record, onward, context)
+        if record is not None and checkpoint is not None:
+            for remark in run_record.edited_plugins(record, self.pipeline.choices()):
+                warnings.warn(remark, stacklevel=2)
+        loop = self._training_loop(context, data, checkpoint, extended=onward is not None)
+        device, tokenizer = loop.context.device, text.tokenizer
+        record = run_record.begin(
+            self.pipeline, self.directory, text.digest, tokenizer, data, device, record or {}
+        )
+        if self.processes is not None:
+            kind = device.partition(":")[0]
+            together.lead(self.processes, self.pipeline, record, tokenizer, data, kind, checkpoint)
+        self._train(loop, record)
         return "trained" if checkpoint is None else "resumed"
 
     def _begin(

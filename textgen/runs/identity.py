@@ -1,4 +1,4 @@
-"""What identifies a component, and what the cache knows of a text and of its tokens by."""
+"""Identities of components, and the cache key of an encoded text."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from textgen.plugin.component import OBJECT, UNPACKAGED
 from textgen.plugin.structure import Choice
 from textgen.protocols import Corpus, Tokenizer
 
-_FORMAT: Final = 1  # of what the engine makes of a text; counted up when that changes
+_FORMAT: Final = 2  # of what the engine makes of a text; counted up when that changes
 _RECENT: Final = 2.0  # seconds in which a file may change once more without its time showing it
 
 
 def identity(choice: Choice) -> dict[str, Any]:
-    """What of a component determines what it makes.
+    """The options of a component that determine what it makes.
 
     A config class may define `fingerprint() -> dict` to choose which of its options count.
     """
@@ -37,64 +37,58 @@ def identity(choice: Choice) -> dict[str, Any]:
 
 @attrs.frozen
 class TextKey:
-    """What a text is known by without reading it: its corpus, and what the system says of the files it is read from.
+    """Identifies an encoded text without reading it.
 
-    value     the key
-    size      bytes of these files
-    recent    whether one of them has only just been written, so that another change may not show
+    value   the key; "" for a text that cannot be cached
+    size    bytes of the files of the corpus; 0 if they are not known
     """
 
-    value: str
-    size: int
-    recent: bool
+    value: str = ""
+    size: int = 0
 
     @classmethod
-    def of(cls, corpus: Corpus, choice: Choice) -> TextKey | None:
-        """The key; None for a corpus without `sources`, or with others than files (textgen.protocols.Corpus)."""
-        parts = _origin(corpus, choice)
-        if parts is None or not hasattr(corpus, "sources"):
-            return None
+    def of(
+        cls,
+        corpus: Corpus,
+        corpus_choice: Choice,
+        tokenizer: Tokenizer,
+        tokenizer_choice: Choice,
+        vocabulary: Mapping[str, Any] | None,
+    ) -> TextKey:
+        """The key of a corpus with `sources` (textgen.protocols.CorpusOfFiles), all of them files.
+
+        A file that was written within the last two seconds could change again unnoticed, so its
+        text has no key.
+
+        vocabulary   that of the tokenizer, unless it is to be fitted to this text
+        """
+        if not hasattr(corpus, "sources"):
+            return cls()
         files, size, latest = [], 0, 0
-        for path in watched(choice.offer, "sources", lambda: corpus.sources()):
+        for path in watched(corpus_choice.offer, "sources", lambda: corpus.sources()):
             facts = stamp(path)
             if facts is None:
-                return None
+                return cls()
             files.append([os.path.abspath(path), *facts])
             size, latest = size + facts[0], max(latest, facts[1])
-        if not files:
-            return None
-        value = json_checksum(
-            [_FORMAT, "text", {**choice.table(), "type": choice.offer.canonical_name}, parts, files]
-        )
-        return cls(value, size, abs(time.time() - latest / 1e9) < _RECENT)
+        code = [_code(corpus, corpus_choice), _code(tokenizer, tokenizer_choice)]
+        # A program may register the same class of tokenizer again with other values in it.
+        plugin = tokenizer_choice.offer.plugin
+        is_registered = plugin.distribution == UNPACKAGED and not plugin.path
+        is_recent = abs(time.time() - latest / 1e9) < _RECENT
+        if not files or None in code or is_registered or is_recent:
+            return cls(size=size)
+        options = [identity(corpus_choice), identity(tokenizer_choice)]
+        return cls(json_checksum([_FORMAT, files, code, options, vocabulary]), size)
 
 
-def tokens_key(
-    text: Mapping[str, Any], tokenizer: Tokenizer, choice: Choice, vocabulary: str | None = None
-) -> str:
-    """What the tokens of a text are known by; "" where a tokenizer has no identity.
-
-    That of a plugin which a program has registered has none: the same class may be there with other values in it.
-
-    text        what identifies it
-    vocabulary  the checksum of the vocabulary, unless the tokenizer is fitted to this text
-    """
-    plugin = choice.offer.plugin
-    is_registered = plugin.distribution == UNPACKAGED and not plugin.path
-    parts = None if is_registered else _origin(tokenizer, choice)
-    return (
-        ""
-        if parts is None
-        else json_checksum([_FORMAT, "tokens", dict(text), identity(choice), parts, vocabulary])
-    )
-
-
-def _origin(made: Any, choice: Choice) -> list[Any] | None:
-    """Where the code of a component is from, and in which version; None for an object of a program."""
+def _code(made: Any, choice: Choice) -> list[Any] | None:
+    """Where the code of a component is from, and its version; None for an object of a program."""
     offers = [part.offer for part in choice.flattened()]
     if any(offer.distribution == OBJECT for offer in offers):
         return None
-    # A version stays while someone works on a plugin. `__class__` sees through a watch, as type() does not.
+    # A version stays while someone works on a plugin, so size and time of the file count too.
+    # `__class__` sees through a watch, as type() does not.
     file = getattr(sys.modules.get(made.__class__.__module__), "__file__", None)
     code = None if file is None else stamp(file)
     return None if code is None else [*(offer.plugin.facts() for offer in offers), *code[:2]]

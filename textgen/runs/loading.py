@@ -18,7 +18,7 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.contracts.lifetime import Components
-from textgen.errors import CorpusError, CorruptFileError, Fault, PipelineError, UsageError
+from textgen.errors import CorruptFileError, Fault, PipelineError, UsageError
 from textgen.files.reading import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
@@ -29,12 +29,14 @@ from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, Component
 from textgen.plugin.structure import Choice, Reader, listed
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
-from textgen.runs.corpus import HashedPieces, check_sources, encode_corpus
+from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
+from textgen.runs.formats import CorpusDigest
+from textgen.runs.identity import TextKey
 from textgen.runs.objects import with_objects
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import SHOWN, StoredRun, misdescribing, read_stored
-from textgen.runs.training_text import cached_tokens
+from textgen.runs.training_text import EncodedText, encode_text
 
 logger = logging.getLogger("textgen")
 # Names and versions of distributions (PEP 508 and 440). None that matches means anything to a shell.
@@ -245,35 +247,33 @@ def _training_tokens(
     reader: Reader,
     file: Path,
 ) -> Ids:
-    """The tokens (N,) that the model was trained on: those in the cache, else written to `file`.
+    """The tokens (N,) that the model was trained on. Raises CorpusError when the text changed.
 
-    Raises CorpusError when the text changed.
+    Where the cache cannot take them, they are beside `file`.
     """
     wanted = [(kind, tables[kind]) for kind in ("corpus", "tokenizer")]
     corpus_choice, tokenizer_choice = _choices(directory, record, wanted, reader)
     data = reader.table(DataOptions, tables.get("data", {}), "data")
     check_sources(corpus_choice, reader.folder)
-    then = record["fingerprint"]["corpus"]
+    then = CorpusDigest(**record["fingerprint"]["corpus"])
     context = BuildContext(
         folder=reader.folder, seed=record["seed"], training=False, plugins=reader.plugins
     )
     with Components() as components:
         corpus = components.build(corpus_choice, context)
+        vocabulary = tokenizer.to_dict()
         starts = without_start(tables["model"])[1] is not None
-        tokens: Ids | None = cached_tokens(
-            corpus, corpus_choice, tokenizer, tokenizer_choice, starts, then
+        key = TextKey.of(
+            corpus, corpus_choice, tokenizer, tokenizer_choice, vocabulary if starts else None
         )
-        if tokens is None:
-            pieces = HashedPieces(corpus, corpus_choice.offer)
-            tokens = encode_corpus(pieces, tokenizer, file)
-            now = attrs.asdict(pieces.digest())
-            if now != then:
-                sizes = (
-                    f"it had {then['characters']:,} characters, and has {now['characters']:,} now"
-                )
-                raise CorpusError(
-                    f"the corpus is no longer the one that the model was trained on: {sizes}"
-                )
+        found = EncodedText.find(key, tokenizer)
+        if found and found.digest == then and found.tokenizer.to_dict() == vocabulary:
+            tokens = found.tokens
+        else:
+            changed = "the corpus is no longer the one that the model was trained on"
+            tokens = encode_text(
+                corpus, corpus_choice, tokenizer, tokenizer_choice, then, key, changed, file.parent
+            )
     return split_tokens(tokens, data, tokenizer).training
 
 

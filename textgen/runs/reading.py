@@ -31,7 +31,6 @@ class ReadingProgress:
     _begun: float = 0.0
     _line_at: float = 0.0
     _bar: Any = None
-    _waits: bool = False
 
     def read(self, size: int) -> None:
         """Note that so many more bytes are read."""
@@ -48,13 +47,6 @@ class ReadingProgress:
             self._line_at = now
             share = f" ({min(self._done / self.total, 1):.0%})" if self.total else ""
             self._say(f"encoding the corpus: {byte_count(round(self._done))}{share}")
-
-    def wait(self) -> None:
-        """Note that another process encodes the same text."""
-        self._check()
-        if not self._waits:
-            self._say("another run encodes this corpus; waiting for it")
-        self._waits = True
 
     def close(self) -> None:
         """Take the bar away."""

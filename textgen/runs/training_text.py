@@ -1,12 +1,11 @@
-"""The text of a run: read, fitted to and encoded once, and taken from the cache by every run after that."""
+"""The text of a run: the tokenizer is fitted to it, and it is encoded, once for all runs."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,15 +15,16 @@ import numpy as np
 from textgen.contracts.guards import changed_text
 from textgen.contracts.lifetime import Components
 from textgen.data import Dataset
-from textgen.errors import CorpusError, RunError
-from textgen.files.cache import UNUSABLE, Cache, Entry
-from textgen.files.reading import VOCABULARY, json_checksum, read_tokenizer
+from textgen.errors import CorpusError, TextgenError
+from textgen.files.cache import encoded_texts
+from textgen.files.opening import UNFORESEEN
+from textgen.files.reading import VOCABULARY, read_tokenizer
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.structure import Choice
-from textgen.protocols import Corpus, Tokenizer
+from textgen.protocols import Corpus, Ids, Tokenizer
 from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
 from textgen.runs.formats import CorpusDigest
-from textgen.runs.identity import TextKey, tokens_key
+from textgen.runs.identity import TextKey
 from textgen.runs.reading import ReadingProgress
 from textgen.runs.splitting import split_tokens, unknown_share
 
@@ -32,221 +32,151 @@ logger = logging.getLogger("textgen")
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
 
 
+@attrs.frozen
+class EncodedText:
+    """A text that was encoded: its digest, the fitted tokenizer, and its tokens (N,), mapped."""
+
+    digest: CorpusDigest
+    tokenizer: Tokenizer
+    tokens: Ids
+
+    @classmethod
+    def find(cls, key: TextKey, tokenizer: Tokenizer) -> EncodedText | None:
+        """The text of a key in the cache. Any fault of an entry means that there is none."""
+        cache = encoded_texts()
+        entry = cache.find(key.value) if key.value and cache.limit else None
+        if entry is None:
+            return None
+        try:
+            fitted = tokenizer.from_dict(entry.facts["vocabulary"])
+            tokens = np.memmap(entry.path, token_dtype(fitted), "r")
+            return cls(CorpusDigest(**entry.facts["corpus"]), fitted, tokens)
+        except (TextgenError, OSError, *UNFORESEEN):
+            return None
+
+
+def encode_text(
+    corpus: Corpus,
+    corpus_choice: Choice,
+    tokenizer: Tokenizer,
+    tokenizer_choice: Choice,
+    digest: CorpusDigest,
+    key: TextKey,
+    changed: str,
+    folder: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Ids:
+    """The tokens (N,) of a text, mapped from the cache into which they are written.
+
+    Where the cache is off or cannot be written to, they are in a file without a name in `folder`, or
+    in the system's folder for temporary files. Raises CorpusError, with the message `changed`, for a
+    text with another digest.
+    """
+
+    def encoded() -> Iterator[bytes]:
+        pieces = HashedPieces(corpus, corpus_choice.offer, progress)
+        yield from token_bytes(pieces, tokenizer)
+        if pieces.digest() != digest:
+            raise CorpusError(changed)
+
+    cache, dtype = encoded_texts(), token_dtype(tokenizer)
+    if key.value and cache.limit:
+        facts = {
+            "text": corpus_choice.table(),
+            "tokenizer": tokenizer_choice.table(),
+            "vocabulary": tokenizer.to_dict(),
+            "corpus": attrs.asdict(digest),
+        }
+        try:
+            entry = cache.add(key.value, "tokens.bin", encoded(), facts)
+            return np.memmap(entry.path, dtype, "r")
+        except OSError as error:
+            advice = "TEXTGEN_CACHE_DIR names another folder, and TEXTGEN_CACHE_SIZE=0 does without"
+            cause = error.strerror or error
+            logger.warning("the cache %s takes no text: %s; %s", cache.folder, cause, advice)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.writelines(encoded())
+        file.flush()
+        return np.memmap(file, dtype, "r")  # which keeps the file
+
+
 @attrs.define
 class TrainingText:
-    """The text of a pipeline, to be used within `with`.
+    """The text of a pipeline.
 
     tokenizer   fitted once `prepare` is done
     digest      known once `prepare` is done
-    file        where the tokens are written if the cache cannot take them
+    folder      where tokens are written that the cache cannot take
     """
 
     corpus: Corpus
     tokenizer: Tokenizer
     pipeline: Pipeline
     components: Components
-    file: Path
+    folder: Path
     progress: ReadingProgress
     digest: CorpusDigest = attrs.field(init=False)
-    _cache: Cache = attrs.field(init=False, factory=Cache.of_user)
-    _key: TextKey | None = attrs.field(init=False, default=None)
-    _start: str | None = attrs.field(init=False, default=None)
-    _entry: Entry | None = attrs.field(init=False, default=None)
-    _work: contextlib.ExitStack = attrs.field(init=False, factory=contextlib.ExitStack)
-    _has_work: bool = attrs.field(init=False, default=False)
+    _key: TextKey = attrs.field(init=False, factory=TextKey)
+    _tokens: Ids | None = attrs.field(init=False, default=None)
 
-    def __enter__(self) -> TrainingText:
-        return self
+    def prepare(self, recorded: Mapping[str, Any] | None = None) -> None:
+        """Fit the tokenizer to the text, unless both are in the cache.
 
-    def __exit__(self, *_: object) -> None:
-        self._work.close()
-        if self._entry is not None:
-            self._entry.close()
-
-    def prepare(
-        self,
-        record: Mapping[str, Any] | None,
-        folder: Path,
-        recorded: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Find out what the text is, and fit the tokenizer to it; read nothing if both are known.
-
-        record     that of the run in `folder`, whose vocabulary is good for the same text
-        recorded   the same if it is enough where the text cannot be read
+        recorded   the record of the run in `folder`, if that is enough where the text cannot be read
         """
         try:
-            self._prepare(record, folder)
+            self._prepare()
         except CorpusError:
             if recorded is None:
                 raise
             self.digest = CorpusDigest(**recorded["fingerprint"]["corpus"])
-            self._take(read_tokenizer(self.tokenizer, folder, recorded["files"][VOCABULARY]))
+            sha256 = recorded["files"][VOCABULARY]
+            self._take(read_tokenizer(self.tokenizer, self.folder, sha256))
 
-    def _prepare(self, record: Mapping[str, Any] | None, folder: Path) -> None:
-        if self.pipeline.start is not None:
-            self._start = json_checksum(_json(self.tokenizer))
-        if self._cache.limit and self._tokens_key({}):
-            self._key = TextKey.of(self.corpus, self.pipeline.corpus)
-        if self._recall(record, folder) or (self._begin_work() and self._recall(record, folder)):
+    def _prepare(self) -> None:
+        corpus, tokenizer = self.pipeline.corpus, self.pipeline.tokenizer
+        vocabulary = None if self.pipeline.start is None else self.tokenizer.to_dict()
+        self._key = TextKey.of(self.corpus, corpus, self.tokenizer, tokenizer, vocabulary)
+        if (found := EncodedText.find(self._key, self.tokenizer)) is not None:
+            self.digest, self._tokens = found.digest, found.tokens
+            self._take(found.tokenizer)
             return
-        self.progress.total = self._key.size if self._key is not None else 0
+        self.progress.total = self._key.size
         self.digest = fit_tokenizer(
             self.tokenizer, self.corpus, self.pipeline, self.components, self.progress.read
         )
-        if self._key is not None and not self._key.recent and self._is_unchanged():
-            with self._excused():
-                self._cache.note(self._key.value, attrs.asdict(self.digest))
-
-    @contextlib.contextmanager
-    def encoded(self) -> Iterator[Dataset]:
-        """The corpus as tokens, mapped into memory, for as long as training needs it."""
-        try:
-            data = split_tokens(self._tokens(), self.pipeline.data, self.tokenizer)
-            _warn_of_unknown(data, self.tokenizer)
-            self._work.close()
-            yield data
-        finally:
-            with contextlib.suppress(
-                OSError
-            ):  # Windows keeps what is still mapped; the next run sweeps it
-                self.file.unlink(missing_ok=True)
-
-    def _recall(self, record: Mapping[str, Any] | None, folder: Path) -> bool:
-        """Take digest and vocabulary from where they are known."""
-        note = None if self._key is None else self._cache.recall(self._key.value)
-        if note is None:
-            return False
-        self.digest = CorpusDigest(**note)
-        if record is not None and record["fingerprint"].get("corpus") == attrs.asdict(self.digest):
-            with contextlib.suppress(RunError):  # a damaged vocabulary is made again
-                self._take(read_tokenizer(self.tokenizer, folder, record["files"][VOCABULARY]))
-                return True
-        if not self._open():
-            return False
-        assert self._entry is not None
-        self._take(self.tokenizer.from_dict(json.loads(self._entry.facts["vocabulary"])))
-        return True
 
     def _take(self, fitted: Tokenizer) -> None:
         self.tokenizer = fitted
         self.components.add(self.tokenizer, self.pipeline.tokenizer.offer)
 
-    def _tokens(self) -> np.memmap[Any, Any]:
-        """The tokens (N,), mapped into memory."""
-        path = self.file
-        if self._open() or (self._begin_work() and (self._open() or self._add())):
-            assert self._entry is not None
-            path = self._entry.data
-        else:
-            with path.open("wb") as file:
-                file.writelines(self._data())
-        self.progress.close()
-        return np.memmap(path, token_dtype(self.tokenizer), "r")
-
-    def _tokens_key(self, text: Mapping[str, Any]) -> str:
-        """What tokens are known by; "" where the tokenizer has no identity."""
-        return tokens_key(text, self.tokenizer, self.pipeline.tokenizer, self._start)
-
-    def _open(self) -> bool:
-        """Use the tokens in the cache, if they are there."""
-        if self._entry is None and self._key is not None:
-            self._entry = self._cache.use(self._tokens_key(attrs.asdict(self.digest)))
-        return self._entry is not None
-
-    def _add(self) -> bool:
-        """Encode the text into the cache."""
-        facts = {
-            "text": self.pipeline.corpus.table(),
-            "characters": self.digest.characters,
-            "tokenizer": self.pipeline.tokenizer.table(),
-            "vocabulary": _json(self.tokenizer),
-        }
-        with self._excused():
-            key = self._tokens_key(attrs.asdict(self.digest))
-            self._entry = self._cache.add(
-                key, self._data(), json.loads(json.dumps(facts, default=str))
+    def encoded(self) -> Dataset:
+        """The corpus as tokens, mapped into memory."""
+        corpus, tokenizer = self.pipeline.corpus, self.pipeline.tokenizer
+        if self._tokens is None:
+            self._tokens = encode_text(
+                self.corpus,
+                corpus,
+                self.tokenizer,
+                tokenizer,
+                self.digest,
+                self._key,
+                changed_text(corpus.offer),
+                self.folder,
+                self.progress.read,
             )
-        return self._entry is not None
-
-    def _data(self) -> Iterator[bytes]:
-        """The tokens as a file holds them. Raises CorpusError at the end if the text is not what it was before."""
-        known = self._key if self._key is not None and not self._key.recent else None
-        pieces = HashedPieces(
-            self.corpus, self.pipeline.corpus.offer, self.progress.read, hashing=known is None
-        )
-        if not self.progress.total and known is not None:
-            self.progress.total, self.progress.passes = known.size, 1
-        yield from token_bytes(pieces, self.tokenizer)
-        digest = pieces.digest()
-        if known is not None and self._is_unchanged():
-            digest = attrs.evolve(digest, sha256=self.digest.sha256)
-        if digest != self.digest:
-            raise CorpusError(changed_text(self.pipeline.corpus.offer))
-
-    def _is_unchanged(self) -> bool:
-        now = TextKey.of(self.corpus, self.pipeline.corpus)
-        return now is not None and self._key is not None and now.value == self._key.value
-
-    def _begin_work(self) -> bool:
-        """Hold off others who would encode the same text; False if nothing can be cached."""
-        if self._key is not None and not self._has_work:
-            key = self._tokens_key({"text": self._key.value})
-            with self._excused():
-                self._has_work = True
-                self._work.enter_context(self._cache.working(key, self.progress.wait))
-        return self._key is not None
-
-    @contextlib.contextmanager
-    def _excused(self) -> Iterator[None]:
-        """Go on without the cache where it cannot be written to."""
-        try:
-            yield
-        except UNUSABLE as error:
-            self._key = None
-            reason = getattr(error, "strerror", None) or error
-            advice = "TEXTGEN_CACHE_DIR names another folder, and TEXTGEN_CACHE_SIZE=0 does without"
-            logger.warning("the cache %s takes no text: %s; %s", self._cache.folder, reason, advice)
-
-
-def cached_tokens(
-    corpus: Corpus,
-    corpus_choice: Choice,
-    tokenizer: Tokenizer,
-    tokenizer_choice: Choice,
-    starts: bool,
-    digest: Mapping[str, Any],
-) -> np.memmap[Any, Any] | None:
-    """The tokens (N,) of a run's corpus, without reading that; None if they are not in the cache.
-
-    starts   whether the run started from another, whose tokenizer it has
-    digest   what the run's record says of the corpus
-    """
-    cache, vocabulary = Cache.of_user(), _json(tokenizer)
-    key = TextKey.of(corpus, corpus_choice) if cache.limit else None
-    if key is None or cache.recall(key.value) != digest:
-        return None
-    start = json_checksum(vocabulary) if starts else None
-    entry = cache.use(tokens_key(digest, tokenizer, tokenizer_choice, start))
-    if entry is None:
-        return None
-    entry.close()  # what is mapped stays, whether the file does or not
-    return (
-        np.memmap(entry.data, token_dtype(tokenizer), "r")
-        if entry.facts["vocabulary"] == vocabulary
-        else None
-    )
-
-
-def _json(tokenizer: Tokenizer) -> str:
-    """The vocabulary as JSON, with lone surrogates as escapes."""
-    return json.dumps(tokenizer.to_dict(), sort_keys=True)
+        self.progress.close()
+        data = split_tokens(self._tokens, self.pipeline.data, self.tokenizer)
+        _warn_of_unknown(data, self.tokenizer)
+        return data
 
 
 def _warn_of_unknown(data: Dataset, tokenizer: Tokenizer) -> None:
     share = unknown_share(data, tokenizer)
     if share > _MANY_UNKNOWN:
-        cause = f"{share:.0%} of the tokens stand for text outside the vocabulary, whose spelling costs no bits"
+        cause = f"{share:.0%} of the tokens stand for text outside the vocabulary"
         warnings.warn(
-            f"{cause}; losses and bits per character are too low to compare with others",
+            f"{cause}, whose spelling costs no bits; losses and bits per character are too low to "
+            "compare with others",
             stacklevel=2,
         )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from textgen import BuildContext, Component, hookimpl
+from textgen.plugin.component import Address
 from textgen.protocols import Corpus
 from textgen_builtins.corpora.config import FileConfig, StoryConfig, TimeMachineConfig
+
+BOOK: Final = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
+_SHA256: Final = "8424dbd9532ac81f7e5f0b6add90e6952baea29158309d7d1bf3884f4e12c516"
 
 
 def build_file(config: FileConfig, context: BuildContext) -> Corpus:
@@ -26,10 +31,9 @@ def build_story(config: StoryConfig, context: BuildContext) -> Corpus:
 def build_time_machine(config: TimeMachineConfig, context: BuildContext) -> Corpus:
     """The book, from the cache or the network."""
     from textgen_builtins.corpora.text_files import FileCorpus
-    from textgen_builtins.corpora.time_machine import cached_book
 
-    book = cached_book(console=context.console, offline=not context.training)
-    return FileCorpus(FileConfig(path=book, encoding="utf-8"))
+    book = FileConfig(path=Address(BOOK), sha256=_SHA256, encoding="utf-8")
+    return FileCorpus(book, console=context.console, offline=not context.training)
 
 
 @hookimpl
