@@ -16,7 +16,12 @@ from commands import run_textgen
 from textgen import CorpusError, Engine, UsageError
 from textgen_builtins.starter.texts import look_at
 
-STORY = "the clock struck nine — “naïve” — and nobody came to the café.\n" * 90
+STORY = "the clock struck nine — “naïve” — and nobody came to the café.\n\n" * 90
+VARIED = [
+    a + b
+    for a in ("bel", "cor", "dan", "el", "fin", "gar", "hal")
+    for b in ("a", "etta", "ian", "o", "y")
+] * 4
 
 
 @pytest.mark.parametrize(
@@ -268,9 +273,10 @@ def test_init_of_json_lines_and_of_folders(textgen: Callable[..., Any], tmp_path
         assert made == {"type": "file", "path": name, **options}
         assert list(Engine().read_corpus({**made, "path": str(tmp_path / name)}))
     assert "its field 'body'" in look_at(str(tmp_path / "lines"), tmp_path).remarks[0]
-    (tmp_path / "notes/CH1.MD").rename(tmp_path / "notes/ch1.odd")
+    (tmp_path / "notes/CH1.MD").unlink()
+    (tmp_path / "notes/cover.jpg").write_bytes(b"\xff\xd8\xff" * 999)
     with pytest.raises(
-        CorpusError, match=r"no file in it is a text by its suffix, \.txt.*it holds ch1\.odd"
+        CorpusError, match=r"no file in it is a text by its suffix, \.txt.*it holds cover\.jpg"
     ):
         look_at(str(tmp_path / "notes"), tmp_path)
 
@@ -315,3 +321,72 @@ def test_init_of_json_lines_by_another_name_and_of_a_text_by_theirs(tmp_path: Pa
     ).startswith("the clock")
     (tmp_path / "my.json").write_text(STORY, encoding="utf-8")
     assert "documents" not in look_at(str(tmp_path / "my.json"), tmp_path).corpus
+
+
+NAMES = "".join(f"{first}{last}\n" for first in ("Ann", "Bel", "Cor", "Dor") for last in VARIED)
+VERSE = "".join(f"O {word}, my {word}, and nothing else,\nIs what I sing\n" for word in VARIED)
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "corpus", "said"),
+    [
+        ({"my.txt": NAMES}, (), {"documents": "line"}, "each of its short lines is read as a text"),
+        ({"my.csv": "id,name,\n" + NAMES * 3}, (), {"documents": "line"}, "short lines"),
+        ({"my.txt": NAMES}, ("--documents", "none"), {}, ""),
+        ({"my.txt": VERSE}, (), {}, ""),
+        ({"my.txt": VERSE}, ("--documents", "line"), {"documents": "line"}, ""),
+        (
+            {f"my/{n:02}.txt": f"{n} {STORY[:900]}" for n in range(12)},
+            (),
+            {"documents": "file"},
+            "each of the 12 files is read as a text of its own; if it is one text, give --documents none",
+        ),
+        ({f"my/{n:02}.txt": STORY for n in range(3)}, (), {}, ""),
+        (
+            {"my/README.md": "read me\n", "my/logo.png": "\x89PNG" * 9999}
+            | {f"my/src/{n:02}.py": "def f():\n    pass\n" * 40 for n in range(12)},
+            (),
+            {"documents": "file", "glob": "**/*.py"},
+            "most of its text is in .py files, and only these are read; give --glob for others",
+        ),
+        (
+            {"my/a.py": STORY * 9, "my/b.log": STORY},
+            ("--glob", "*.log"),
+            {"glob": "*.log"},
+            "",
+        ),
+    ],
+    ids=["list", "csv", "told", "verse", "lines", "small files", "few files", "code", "glob"],
+)
+def test_init_finds_out_what_is_a_text_of_its_own(
+    textgen: Callable[..., Any],
+    tmp_path: Path,
+    files: dict[str, str],
+    arguments: tuple[str, ...],
+    corpus: dict[str, str],
+    said: str,
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="latin-1" if name.endswith("png") else "utf-8")
+    name = next(iter(files)).partition("/")[0]
+    done = textgen("init", name, "--speed", 1000, *arguments, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    written = (tmp_path / "my.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(written)["corpus"] == {"type": "file", "path": name, **corpus}
+    assert ("warning" in done.stderr, said in done.stderr) == (bool(said), True)
+    is_guess = bool(said) and "documents" in corpus
+    assert ('; "none" if all is one text' in written) == is_guess
+
+
+def test_the_texts_of_a_pipeline_by_init_are_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text(NAMES)
+    (tmp_path / "story.txt").write_text(STORY)
+    for name, expected in (
+        ("names.txt", {"prompt": "", "n": 10, "max_new_tokens": 20}),
+        ("story.txt", {"prompt": "", "max_new_tokens": 500}),
+    ):
+        from textgen_builtins.starter.command import starter_pipeline
+
+        made = starter_pipeline(look_at(str(tmp_path / name), tmp_path), 60, 1000)
+        assert tomllib.loads(made)["generate"] == expected

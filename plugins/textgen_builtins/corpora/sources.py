@@ -83,13 +83,13 @@ def _folder(path: Path, config: FileConfig) -> Folder:
         cause = f"no file in it matches {config.glob!r}"
     else:
         suffixes = JSON_LINES if config.documents == "jsonl" else TEXTS
-        there = in_reading_order(_walk(path), path)
+        there = in_reading_order(visible_files(path), path)
         files = [file for file in there if inner_suffix(file) in suffixes and file.is_file()]
         taken = {*files}
         folder = Folder(path, files, [file for file in there if file not in taken])
         cause = f"no file in it is a text by its suffix, {', '.join(suffixes)}, with {' or '.join(COMPRESSED)} or without"
     if not folder.files:
-        others = folder.skipped or in_reading_order(_walk(path), path)
+        others = folder.skipped or in_reading_order(visible_files(path), path)
         is_json = (
             any(inner_suffix(file) in JSON_LINES for file in others) and config.documents != "jsonl"
         )
@@ -105,8 +105,8 @@ def in_reading_order(files: Iterable[_P], folder: _P) -> list[_P]:
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
-def _walk(folder: Path) -> Iterable[Path]:
-    """What is in a folder and below but folders and hidden files: also pipes and links to nothing. Raises OSError."""
+def visible_files(folder: Path) -> Iterable[Path]:
+    """The files in a folder and below, but for hidden ones: also pipes and links to nothing. Raises OSError."""
 
     def fail(error: OSError) -> None:
         raise error

@@ -44,6 +44,7 @@ _HOLDING_OUT: Final = (
     "max_validation_tokens = {:_}   # of it that are read, in stretches from 16 places of it\n"
 )
 _WRITTEN: Final = 10_000_000  # bytes of checkpoints at most for each second of training, which takes a hundredth of it
+_MOST_NEW: Final = 20_000  # characters of a text
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
 
@@ -90,12 +91,14 @@ class _Minutes(click.ParamType[float]):
     help="Characters a second that training with 256 units reads on the machine of the run; this one is tried if it is "
     "not given.",
 )
+@click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.py'.")
 @click.option(
-    "--encoding", default=AUTO, show_default=True, help="How the text is encoded; auto finds out."
+    "--documents",
+    type=click.Choice(["none", "file", "line", "jsonl"]),
+    help="What a text of its own is, which ends where it ends; guessed if not given.",
 )
-@click.option(
-    "--field", metavar="NAME", help="Key of the text in JSON lines; guessed if not given."
-)
+@click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")
+@click.option("--encoding", default=AUTO, show_default=True, help="How the text is encoded.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 def init(
     text: str | None,
@@ -107,8 +110,9 @@ def init(
 ) -> None:
     """Write a commented pipeline for your own text, to edit and run.
 
-    TEXT is a text file, HTML or JSON lines, compressed or not, a folder of them, or an address (https://…); without it
-    the pipeline trains on the story that comes with textgen. It is read to the end, so that a run can read it too.
+    TEXT is a text file, a list of short lines, HTML or JSON lines, compressed or not, a folder of them or of code, or
+    an address (https://…); without it the pipeline trains on the story that comes with textgen. It is read to the
+    end, so that a run can read it too. What is guessed of it is said, and an option says it otherwise.
     """
     from textgen_builtins.starter import texts
 
@@ -181,7 +185,19 @@ def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
     made = made.replace(
         "{counting}", _COUNTING.format(chosen.max_tokens) if chosen.max_tokens else ""
     )
+    made = made.replace("{generate}", _generate(facts.longest))
     return made.replace("{expected}", _expected(facts, seconds, chosen))
+
+
+def _generate(longest: int) -> str:
+    """The keys of `[generate]`: where texts end by themselves, so many and so long that few are cut."""
+    if not longest:
+        return 'prompt = ""            # text to continue\nmax_new_tokens = 500'
+    limit = min(max(2 * longest, 20), _MOST_NEW)
+    return f"""\
+prompt = ""            # the beginning of a text; an empty one begins a new one
+n = {max(1, min(10, 2000 // longest)):<17}  # texts
+max_new_tokens = {limit:<4}  # each ends by itself; the longest that was read has {longest:,} characters"""
 
 
 def _expected(facts: TextFacts, seconds: float, chosen: settings.Settings) -> str:

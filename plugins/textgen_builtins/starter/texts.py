@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, Literal, TextIO, TypeAlias
 
 import attrs
 import tomli_w
@@ -15,19 +16,26 @@ import tomli_w
 from textgen import UsageError
 from textgen.documents import DOCUMENT_END
 from textgen.errors import CorpusError
-from textgen.files.encodings import AUTO, decode
+from textgen.files.encodings import AUTO
 from textgen.plugin.component import Address
-from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig
-from textgen_builtins.corpora.file_facts import JSON_LINES, inner_suffix
+from textgen_builtins.corpora.file_facts import JSON_LINES, TEXTS, inner_suffix
 from textgen_builtins.corpora.gutenberg import begins_as_book
+from textgen_builtins.corpora.sources import visible_files
 from textgen_builtins.corpora.text_files import FileCorpus
 
+Documents: TypeAlias = Literal["none", "file", "line", "jsonl"]
 _SMALLEST: Final = 2000  # characters
 _SAMPLE: Final = 200_000
-_STORY_CHARACTERS: Final = 87_000
-_STORY_VOCABULARY: Final = 60
 _ALPHABET: Final = 5_000_000  # characters of which the different ones are counted
+_FEWEST_FILES: Final = 10  # of a folder of documents
+_LARGEST_FILE: Final = 50_000  # bytes of its files, on average
+_FEWEST_LINES: Final = 50  # of a list
+_LONGEST_LINE: Final = 300  # characters: a paragraph of prose in one line is often longer
+_GOES_ON: Final = (
+    ",;:-\N{EN DASH}\N{EM DASH}"  # the end of a line of verse, or of a part of a sentence
+)
+_FEW: Final = 0.02  # share of lines that a list may have of those that lists do not have
 _STORY: Final = """\
 type = "story"         # the story that comes with textgen; for your own text:
 # type = "file"
@@ -39,6 +47,7 @@ class TextFacts:
     """A text: the keys of `[corpus]` for it, its size in characters, what was guessed of it, and its beginning.
 
     vocabulary  different characters in its first millions
+    longest     characters of the longest document; 0 if the text is not read as documents
     """
 
     corpus: str
@@ -46,9 +55,10 @@ class TextFacts:
     vocabulary: int
     remarks: tuple[str, ...] = ()
     sample: str = ""
+    longest: int = 0
 
 
-STORY: Final = TextFacts(_STORY, _STORY_CHARACTERS, _STORY_VOCABULARY)
+STORY: Final = TextFacts(_STORY, 87_000, 60)
 """The embedded story."""
 
 
@@ -56,66 +66,64 @@ def look_at(
     text: str,
     folder: Path,
     *,
-    encoding: str = AUTO,
+    glob: str | None = None,
+    documents: Documents | None = None,
     field: str | None = None,
+    encoding: str = AUTO,
     console: TextIO | None = None,
 ) -> TextFacts:
     """The file, folder or address `text`, for a pipeline in `folder`.
 
-    encoding, field   as options of the corpus, which are guessed if they are not given
-    console           where it is said what a folder holds
+    glob, documents, field, encoding   as options of the corpus; each is guessed if it is not given
+    console                            where it is said what a folder holds
 
     Raises UsageError if there is no text, or too little, and CorpusError if it cannot be read.
     """
     path = path_of(text)
-    guessed: dict[Path, str] = {}
     remarks: list[str] = []
+    encodings: dict[Path, str] = {}
 
     def tell(file: Path, name: str, why: str) -> None:
-        if file not in guessed:
-            guessed[file] = name
-            remarks.append(
-                f"{file}: read as {name}, {why}; if that is wrong, give the encoding (--encoding)"
-            )
+        if file not in encodings:
+            encodings[file] = name
+            remarks.append(f"{file}: read as {name}, {why}; if that is wrong, give --encoding")
 
+    config = FileConfig(path)
+    for name, value in (("glob", glob), ("encoding", encoding)):
+        option: dict[str, Any] = {name: value}
+        try:
+            config = attrs.evolve(config, **option)
+        except ValueError as error:
+            raise UsageError(str(error.args[0]), argument=name, value=value) from error
     try:
-        config = FileConfig(path, encoding=encoding)
-    except ValueError as error:
-        raise UsageError(str(error.args[0]), argument="encoding", value=encoding) from error
-    try:
-        config = _with_documents(config, field, remarks)
+        config = _guessed(config, documents, field, remarks)
         corpus = FileCorpus(config, console=console, tell=tell)
-        if config.documents == "none" and _is_book(corpus):
-            corpus = attrs.evolve(corpus, config=attrs.evolve(config, gutenberg=True))
-            remarks.append(
-                "it is a book of Project Gutenberg, and is read without what stands before and after it"
-            )
-        size, vocabulary, sample = _sized(corpus)
+        facts = _measured(corpus)
+        if (
+            config.documents == "none"
+            and len(corpus.sources()) == 1
+            and begins_as_book([facts.sample])
+        ):
+            try:
+                book = attrs.evolve(corpus, config=attrs.evolve(config, gutenberg=True))
+                facts, corpus = _measured(book), book
+                remarks.append(
+                    "it is a book of Project Gutenberg, and is read without what stands before and after it"
+                )
+            except CorpusError:  # it has no end
+                pass
     except CorpusError as error:
         error.exit_code = 2  # nothing was written
-        error.argument = (
-            "" if error.argument == "documents" else error.argument
-        )  # which is no option of init
         raise
-    if size < _SMALLEST:
-        cause = f"{text} has {size:,} characters, which is too little to learn from"
+    if facts.size < _SMALLEST:
+        cause = f"{text} has {facts.size:,} characters, which is too little to learn from"
         raise UsageError(f"{cause}; give some thousands at least")
-    config, names = corpus.config, set(guessed.values())
-    if len(names) == 1 and len(guessed) == len(corpus.sources()):
+    config, names = corpus.config, set(encodings.values())
+    if len(names) == 1 and len(encodings) == len(corpus.sources()):
         config = attrs.evolve(config, encoding=names.pop())
-    table = _table(config, path if isinstance(path, str) else _relative(path, folder))
-    return TextFacts(table, size, vocabulary, tuple(remarks), sample)
-
-
-def _sized(corpus: FileCorpus) -> tuple[int, int, str]:
-    """Its characters, how many different ones, and the beginning of the text."""
-    size, sample, alphabet = 0, "", set[str]()
-    for piece in _pieces(corpus):
-        if size < _ALPHABET:
-            alphabet.update(piece)
-        size += len(piece)
-        sample += piece[: _SAMPLE - len(sample)]
-    return size, len(alphabet), sample
+    where = path if isinstance(path, str) else _relative(path, folder)
+    table = _table(config, where, is_guess=documents is None)
+    return attrs.evolve(facts, corpus=table, remarks=tuple(remarks))
 
 
 def path_of(text: str) -> Address | Path:
@@ -149,51 +157,106 @@ def _remedy(name: str) -> str:
     return f"in this locale names are {sys.getfilesystemencoding()}, so set PYTHONUTF8=1"
 
 
-def _with_documents(config: FileConfig, field: str | None, remarks: list[str]) -> FileConfig:
-    """The options with documents, where the files are JSON lines: those of a folder only if it has no other texts."""
-    as_documents = attrs.evolve(config, documents="jsonl", field=field or "text")
+def _measured(corpus: FileCorpus) -> TextFacts:
+    """The text read to its end. In the sample, a line break stands after each document."""
+    size = length = longest = 0
+    sample, alphabet = "", set[str]()
+    for piece in corpus.read():
+        if piece is DOCUMENT_END:
+            longest, length = max(longest, length), 0
+            piece = "\n"
+        else:
+            size, length = size + len(piece), length + len(piece)
+            if size < _ALPHABET:
+                alphabet.update(piece)
+        sample += piece[: max(0, _SAMPLE - len(sample))]
+    return TextFacts("", size, len(alphabet), sample=sample, longest=longest)
+
+
+def _guessed(
+    config: FileConfig, documents: Documents | None, field: str | None, remarks: list[str]
+) -> FileConfig:
+    """The options for what the files are, by their names, their sizes, and how the first begins."""
+    if documents is None and field is not None:
+        documents = "jsonl"
+    if isinstance(config.path, Path) and config.path.is_dir() and config.glob is None:
+        suffix = _suffix_of(config.path) if documents != "jsonl" else ""
+        if suffix in JSON_LINES:
+            documents = documents or "jsonl"
+        elif suffix:
+            config = attrs.evolve(config, glob=f"**/*{suffix}")
+            remarks.append(
+                f"{config.path}: most of its text is in {suffix} files, and only these are read; "
+                "give --glob for others"
+            )
+    files = FileCorpus(attrs.evolve(config, documents=documents or "none")).sources()
+    alone = FileConfig(files[0], encoding=config.encoding)
+    beginning = str(next(FileCorpus(alone, tell=lambda *_: None).read(), ""))
+    documents = documents or _documents(files, beginning, remarks)
+    if documents == "jsonl" and field is None:
+        field = _field_of(beginning)
+        if field != "text":
+            remarks.append(
+                f"{files[0]}: the text of a line is taken to be its field {field!r}; if not, give --field"
+            )
+    return attrs.evolve(config, documents=documents, field=field or "text")
+
+
+def _suffix_of(folder: Path) -> str:
+    """The suffix that has most of the text of a folder; "" if it is one that is read unasked, or there is none."""
+    sizes, examples = Counter[str](), dict[str, Path]()
+    for file in visible_files(folder):
+        if file.is_file() and file.suffix.lower() != ".json":
+            suffix = inner_suffix(file)
+            if suffix not in JSON_LINES:
+                suffix = "" if suffix in TEXTS else file.suffix.lower()
+            sizes[suffix] += file.stat().st_size
+            examples[suffix] = file
+    for suffix, _ in sizes.most_common():
+        if suffix == "" or suffix in JSON_LINES or _is_text(examples[suffix]):
+            return suffix
+    return ""
+
+
+def _is_text(file: Path) -> bool:
     try:
-        file = FileCorpus(config).sources()[0]
-    except CorpusError as error:
-        try:
-            file = FileCorpus(as_documents).sources()[0]
-        except CorpusError:
-            raise error from None
-    suffix = inner_suffix(file)
-    if suffix not in (*JSON_LINES, ".json"):
-        return config
-    lines = _first_lines(file, config.encoding)
-    if suffix == ".json" and not _are_objects(lines):
-        if lines and lines[0].lstrip().startswith(("[", "{")):
-            raise UsageError(_whole_json(file))
-        return config
+        next(FileCorpus(FileConfig(file), tell=lambda *_: None).read(), "")
+    except CorpusError:
+        return False
+    return True
+
+
+def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documents:
+    """What a document is, if the files are documents or hold some."""
+    file, suffix = files[0], inner_suffix(files[0])
+    lines = beginning.strip("\n").split("\n")
+    sizes = [each.stat().st_size for each in files]
+    remedy = "if it is one text, give --documents none"
+    if suffix in JSON_LINES:
+        return "jsonl"
+    if len(files) >= _FEWEST_FILES and statistics.mean(sizes) <= _LARGEST_FILE:
+        remarks.append(f"each of the {len(files):,} files is read as a text of its own; {remedy}")
+        return "file"
+    if len(files) > 1:
+        return "none"
     if suffix == ".json":
-        remarks.append(
-            f"{file}: read as JSON lines, a document on each, since its first lines are JSON objects"
-        )
-    if field is None and (guess := _field_of(lines)) != "text":
-        remarks.append(
-            f"{file}: the text of a line is taken to be its field {guess!r}; if not, give --field"
-        )
-        return attrs.evolve(as_documents, field=guess)
-    return as_documents
+        if len(lines) > 1 and all(isinstance(_json(line), dict) for line in lines[:2]):
+            remarks.append(f"{file}: read as JSON lines, since its first lines are JSON objects")
+            return "jsonl"
+        if beginning.lstrip().startswith(("[", "{")):
+            raise UsageError(_whole_json(file))
+    if suffix in (".csv", ".tsv") or _is_list(lines):
+        remarks.append(f"{file}: each of its short lines is read as a text of its own; {remedy}")
+        return "line"
+    return "none"
 
 
-def _first_lines(file: Path, encoding: str) -> list[str]:
-    """The first two lines, or the only one, without blank ones."""
-    text, lines = "", []
-    for piece in decode(read_bytes(file), file, encoding, tell=lambda *_: None):
-        text += piece
-        if "\n" in piece:
-            lines = [line for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
-        if len(lines) > 2:
-            return lines[:2]  # a third has begun, so the second is whole
-    return [line for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
-
-
-def _are_objects(lines: list[str]) -> bool:
-    """Whether they are two JSON objects: one alone may as well be a file of another kind."""
-    return len(lines) == 2 and all(isinstance(_value(line), dict) for line in lines)
+def _is_list(lines: list[str]) -> bool:
+    """Whether lines are the items of a list: short, and none goes on in the next one, as those of prose and verse do."""
+    if len(lines) < _FEWEST_LINES or max(map(len, lines)) > _LONGEST_LINE:
+        return False
+    others = sum(not line.strip() or line[0].isspace() or line[-1] in _GOES_ON for line in lines)
+    return others <= _FEW * len(lines)
 
 
 def _whole_json(file: Path) -> str:
@@ -205,57 +268,51 @@ def _whole_json(file: Path) -> str:
     )
 
 
-def _field_of(lines: list[str]) -> str:
+def _field_of(beginning: str) -> str:
     """The key of the text in JSON lines: "text", or that of the longest text in the first line."""
-    value = _value(lines[0]) if lines else None
+    value = _json(beginning.lstrip().partition("\n")[0])
     texts = (
-        {key: len(item) for key, item in value.items() if isinstance(item, str)}
+        {key: item for key, item in value.items() if isinstance(item, str)}
         if isinstance(value, dict)
         else {}
     )
-    return "text" if "text" in texts or not texts else max(texts, key=lambda key: texts[key])
+    return "text" if "text" in texts or not texts else max(texts, key=lambda key: len(texts[key]))
 
 
-def _value(line: str) -> Any:
+def _json(line: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError):  # reading it will say what is wrong
         return None
 
 
-def _is_book(corpus: FileCorpus) -> bool:
-    """Whether it is one file that has both marks of Project Gutenberg."""
-    if len(corpus.sources()) != 1 or not begins_as_book(_pieces(corpus)):
-        return False
-    try:
-        for _ in _pieces(attrs.evolve(corpus, config=attrs.evolve(corpus.config, gutenberg=True))):
-            pass
-    except CorpusError:
-        return False
-    return True
-
-
-def _pieces(corpus: FileCorpus) -> Iterator[str]:
-    return (piece for piece in corpus.read() if piece is not DOCUMENT_END)
-
-
-def _table(config: FileConfig, path: str) -> str:
+def _table(config: FileConfig, path: str, *, is_guess: bool) -> str:
     """The keys of `[corpus]`, those that are not the defaults."""
 
     def line(key: str, value: object, comment: str = "") -> str:
         written = tomli_w.dumps({key: value}).strip()
         return f"{written:<22} # {comment}" if comment else written
 
+    kinds = {
+        "file": "each file is a text of its own",
+        "line": "each line is a text of its own",
+        "jsonl": "each line is a JSON object, and a text of its own",
+    }
+    guess = (
+        '; "none" if all is one text' if is_guess and config.documents in ("file", "line") else ""
+    )
     lines = [line("type", "file"), line("path", path, "a file, folder, address, or a list of them")]
+    if config.glob is not None:
+        lines += [line("glob", config.glob, "which files of the folder")]
+    if config.documents != "none":
+        lines += [line("documents", config.documents, kinds[config.documents] + guess)]
     if config.documents == "jsonl":
-        lines += [line("documents", "jsonl", "each line is a JSON object, and a text of its own")]
         lines += [line("field", config.field)]
     if config.encoding != AUTO:
         lines += [line("encoding", config.encoding)]
     if config.gutenberg:
-        lines += [
-            line("gutenberg", True, "without what Project Gutenberg puts before and after a book")
-        ]
+        comment = "without what Project Gutenberg puts before and after a book"
+        lines += [line("gutenberg", True, comment)]
     return "\n".join(lines)
 
 
