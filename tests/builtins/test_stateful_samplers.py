@@ -324,15 +324,15 @@ def test_random_numbers_are_even_and_without_neighbours() -> None:
         ("mirostat", {"tau": 2.0}),
         ("xtc", {"probability": 0.5}),
         ("dry", {"multiplier": 0.8}),
-        ("regex", {"pattern": ".{4,9}"}),
+        ("format", {"regex": ".{4,9}"}),
     ],
 )
 def test_tensors_of_torch_give_the_same_tokens(name: str, options: dict[str, Any]) -> None:
     """As the engine calls them, with rows that end."""
     import torch
 
-    if name == "regex":
-        pytest.importorskip("outlines_core")
+    if name == "format":
+        pytest.importorskip("llguidance")
     made, known = (
         make("sampler", name, context(vocabulary=letters(20)), **options),
         component("sampler", name),
@@ -352,4 +352,4 @@ def test_tensors_of_torch_give_the_same_tokens(name: str, options: dict[str, Any
         assert chain.pick_one(one, theirs.rows([0]), 0.5, ()) == chain.pick_one(
             one, mine.rows([0]), 0.5, ()
         )
-    assert name != "regex" or chain.pick(logits, mine, uniforms).tolist() == [END] * 3
+    assert name != "format" or chain.pick(logits, mine, uniforms).tolist() == [END] * 3

@@ -272,7 +272,7 @@ def test_a_sampler_may_end_a_text(finished_run: Path, temperature: float) -> Non
 
 
 def test_rows_that_end_leave_the_others_as_they_are(lively: Generator, alone: list[str]) -> None:
-    pytest.importorskip("outlines_core")
+    pytest.importorskip("llguidance")
     requests = [Request(p, max_new_tokens=80, index=i, **OPTIONS) for i, p in enumerate(PROMPTS)]
     ending = [
         Request("the ", index=90 + n, regex=f"[a-e]{{{n}}}", max_new_tokens=80, **OPTIONS)

@@ -171,7 +171,8 @@ def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
 
 
 def _is_text(wanted: Any) -> bool:
-    return set(get_args(wanted) or [wanted]) <= {str, type(None)}
+    """Whether what is typed is the value itself: a text, or a table written in it as JSON."""
+    return set(get_args(wanted) or [wanted]) <= {str, dict[str, Any], type(None)}
 
 
 def _is_token_table(wanted: Any) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import attrs
-from attrs.validators import and_, deep_iterable, ge, gt, le, min_len
+from attrs.validators import and_, deep_iterable, ge, gt, le, max_len, min_len, optional
 
 from textgen import NoOptions, option
 
 _SHARE = and_(gt(0), le(1))
+_LONGEST = 100_000  # characters of a form
 
 
 @attrs.frozen
@@ -193,29 +197,37 @@ class DryConfig:
     sequence_breakers: tuple[str, ...] = option(
         ("\n", ":", '"', "*"),
         help="texts over which no repetition extends",
-        validator=deep_iterable(min_len(1)),
+        validator=and_(deep_iterable(and_(min_len(1), max_len(40))), max_len(100)),
         argument="dry_sequence_breakers",
     )
 
 
 @attrs.frozen
-class RegexConfig:
-    """Only text that a regular expression matches, from its first token to its last. Needs `textgen-engine[regex]`.
+class FormatConfig:
+    """Only text of a form, and the end of the text where it is complete. Needs `textgen-engine[format]`.
 
-    The text ends where the expression is complete and nothing can follow; where it may end or go on, by the end of
-    the document, if the tokenizer has one. Anchors, look-around and word boundaries are not supported.
+    Where a text may end or go on, it ends with the end of the document, if the tokenizer has one.
+    A regular expression has no anchors, look-around, word boundaries or references. Of a JSON
+    schema every keyword is followed or refused; objects get only the keys of `properties`, unless
+    `additionalProperties` allows others.
     """
 
-    pattern: str = option(
-        help="the regular expression that the generated text has to match", argument="regex"
+    regex: str | None = option(
+        None,
+        help="a regular expression that the whole generated text has to match",
+        validator=optional(max_len(_LONGEST)),
+        argument="regex",
     )
-
-
-@attrs.frozen
-class JsonConfig:
-    """Only JSON that follows a schema. Needs `textgen-engine[regex]`."""
-
-    schema: str = option(
-        help="the JSON schema that the generated text has to follow, as JSON",
+    schema: str | dict[str, Any] | None = option(
+        None,
+        help="a JSON schema that the generated text has to follow, as JSON or as a table",
         argument="json_schema",
     )
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.schema, dict):
+            object.__setattr__(self, "schema", json.dumps(self.schema))
+        if self.schema is not None and len(self.schema) > _LONGEST:
+            raise ValueError(f"schema must be at most {_LONGEST:,} characters long")
+        if self.regex is not None and self.schema is not None:
+            raise ValueError("expected a regular expression or a JSON schema, not both")

@@ -42,8 +42,7 @@ def textgen_samplers() -> list[Component]:
         ),
         Component("dry", configs.DryConfig, _builder("dry", "repetition"), place=13),
         Component("logit-bias", configs.LogitBiasConfig, _builder("logit_bias"), place=20),
-        Component("regex", configs.RegexConfig, _builder("regex", "constrained"), place=25),
-        Component("json", configs.JsonConfig, _builder("json_schema", "constrained"), place=26),
+        Component("format", configs.FormatConfig, _builder("build", "format"), place=25),
         Component(
             "no-repeat-ngram",
             configs.NoRepeatNgramConfig,

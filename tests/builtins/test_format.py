@@ -1,4 +1,4 @@
-"""The samplers regex and json: what comes matches, and the text ends where nothing can follow."""
+"""The sampler format: the text has the form, and ends where nothing can follow."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from components import component, context, make
+from components import component, make
 
-from textgen import GenerationState, Generator, PipelineError, UsageError, load, run
+from textgen import GenerationState, Generator, UsageError, load, run
 
 LETTERS = string.ascii_letters + string.digits + ' .,:;-{}[]"\\/'
 SCHEMA = {
@@ -28,8 +28,8 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def outlines_core() -> Any:
-    return pytest.importorskip("outlines_core")
+def llguidance() -> Any:
+    return pytest.importorskip("llguidance")
 
 
 @pytest.fixture(scope="module")
@@ -172,19 +172,19 @@ class Words:
 
 def test_a_large_vocabulary_is_cut_by_characters() -> None:
     tokenizer = Words()
-    made = make("sampler", "regex", Context(tokenizer), pattern="(the )?[a-f]{2,6}!")
-    state = {name: value[None] for name, value in made.start(np.array([1])).items()}
+    made = make("sampler", "format", Context(tokenizer), regex="(the )?[a-f]{2,6}!")
+    past = Past({name: value[None] for name, value in made.start(np.array([1])).items()}, [1])
     rng, text = np.random.default_rng(1), ""
     while True:
-        out = made(rng.normal(0, 1, (1, tokenizer.vocab_size)).astype(np.float32), Past(state))
+        out = made(rng.normal(0, 1, (1, tokenizer.vocab_size)).astype(np.float32), past)
         allowed = np.flatnonzero(np.isfinite(out[0]))
         expected = {i for i, word in enumerate(tokenizer.texts) if word and begins(text + word)}
         assert set(allowed.tolist()) == expected
         if not len(allowed):
             break
-        token = np.array([rng.choice(allowed)])
-        state = made.accept(token, out, Past(state))
-        text += tokenizer.texts[int(token[0])]
+        token = rng.choice(allowed)
+        past = Past(made.accept(np.array([token]), out, past), [*past.ids, token])
+        text += tokenizer.texts[int(token)]
     assert re.fullmatch("(the )?[a-f]{2,6}!", text)
 
 
@@ -195,8 +195,11 @@ def begins(text: str) -> bool:
 
 
 class Past:
-    def __init__(self, state: Any) -> None:
-        self.state = state
+    def __init__(self, state: Any, tokens: Any) -> None:
+        self.state, self.ids = state, tokens
+
+    def tokens(self, row: int) -> Any:
+        return np.array(self.ids)
 
 
 class Context:
@@ -207,25 +210,24 @@ class Context:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"regex": "(a"}, "regex: not a valid regular expression: missing"),
-        (
-            {"regex": "^a$"},
-            r"regex: it cannot be followed: anchors, look-around, .* are not supported, given '\^a\$'$",
-        ),
-        ({"regex": "ß+"}, r"regex: the vocabulary cannot write it: it has no 'ß', given 'ß\+'$"),
-        (
-            {"regex": r"[ß=\x7f]+"},
-            "the vocabulary cannot write it: it has none of the characters '=ß', given",
-        ),
-        ({"regex": r"\x7f"}, r"regex: the vocabulary cannot write it, given '\\\\x7f'$"),
-        ({"json_schema": '{"const": "ß"}'}, """: it has no 'ß', given '{"const": "ß"}'$"""),
-        ({"regex": "a*ß"}, r"regex: the vocabulary has no tokens to complete it"),
-        ({"json_schema": "{"}, "json_schema: not a JSON schema"),
-        ({"json_schema": '{"type": "nothing"}'}, "json_schema: not a JSON schema"),
-        (
-            {"json_schema": "3"},
-            "json_schema: not a JSON schema that can be followed: Unsupported .* 3, given '3'$",
-        ),
+        ({"regex": "(a"}, "regex: it cannot be followed: unclosed group, given"),
+        ({"regex": r"a(?=b)"}, "regex: it cannot be followed: look-around, .* not supported"),
+        ({"regex": "ß+"}, r"regex: the vocabulary cannot write it: it lacks 'ß', given 'ß\+'$"),
+        ({"regex": r"[ß=\x7f]+"}, "the vocabulary cannot write it: it lacks '=ß', given"),
+        ({"regex": r"\x7f"}, r"regex: the vocabulary cannot write it, given"),
+        ({"regex": "a*ß"}, r"regex: the vocabulary cannot write it: it lacks 'ß'"),
+        ({"regex": "((a{1000}){1000}){1000}"}, "regex: it cannot be followed: fuel exhausted"),
+        ({"regex": "a" * 100_001}, "regex: "),
+        ({"json_schema": '{"const": "ß"}'}, "cannot write it: it lacks 'ß', given"),
+        ({"json_schema": {"properties": {"ß": {}}}}, "cannot write it: it lacks 'ß', given"),
+        ({"json_schema": "{"}, "json_schema: not valid JSON"),
+        ({"json_schema": "[" * 100_000}, "json_schema: not valid JSON"),
+        ({"json_schema": '{"type": "nothing"}'}, "it cannot be followed: Invalid type: nothing"),
+        ({"json_schema": "3"}, "json_schema: not a JSON schema: expected an object, given '3'$"),
+        ({"json_schema": {"not": {"type": "null"}}}, 'cannot be followed: .*"not"'),
+        ({"json_schema": {"items": {"uniqeItems": True}}}, "unknown keyword 'uniqeItems'"),
+        ({"json_schema": {"enum": list(range(50_000))}}, "must be at most 100,000 characters"),
+        ({"regex": "a", "json_schema": "true"}, "not both"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(
@@ -235,14 +237,46 @@ def test_what_cannot_be_followed_is_refused(
         writer.generate("a", **options)
 
 
+@pytest.mark.parametrize(
+    ("schema", "fits"),
+    [
+        ({"type": "integer", "minimum": -3, "exclusiveMaximum": 17}, lambda v: -3 <= v < 17),
+        ({"type": "string", "pattern": "^[a-c]{3}$"}, lambda v: re.fullmatch("[a-c]{3}", v)),
+        (
+            {"properties": {"a": {"type": "number", "maximum": 9}}, "required": ["a"]},
+            lambda v: isinstance(v, dict) and v.keys() == {"a"} and v["a"] <= 9,
+        ),
+        (
+            {"additionalProperties": {"type": "integer"}, "type": "object"},
+            lambda v: all(type(each) is int for each in v.values()),
+        ),
+    ],
+)
+def test_every_keyword_is_followed(
+    writer: Generator, schema: dict[str, Any], fits: Callable[[Any], bool]
+) -> None:
+    if "properties" in schema:
+        schema["type"] = "object"
+    made = writer.generate_many([""] * 20, json_schema=schema, max_new_tokens=200)
+    whole = [text for text in made if text.finish_reason == "end"]
+    assert whole
+    assert all(fits(json.loads(text.text)) for text in whole)
+
+
+def test_an_added_prompt_has_to_follow_the_form(writer: Generator) -> None:
+    first = writer.generate("a", regex="[a-c]{2}x[0-9]{3}", max_new_tokens=2, keep_state=True)
+    rest = writer.generate("x", state=first.state, max_new_tokens=9)
+    assert re.fullmatch("[0-9]{3}", rest.text)
+    with pytest.raises(UsageError, match="the form cannot be followed any further"):
+        writer.generate("y", state=first.state, max_new_tokens=9)
+
+
 def test_without_the_library_it_says_what_to_install(
     writer: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "outlines_core", None)
+    monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(
-        PipelineError, match=r"'regex' needs outlines-core; pip install 'textgen-engine\[regex\]'"
+        UsageError, match=r"json_schema: needs llguidance; pip install 'textgen-engine\[format\]'"
     ):
-        make("sampler", "regex", context(vocabulary="ab"), pattern="a")
-    with pytest.raises(UsageError, match="'json' needs outlines-core"):
         writer.generate("a", json_schema='{"type": "null"}')
-    assert component("sampler", "regex").summary.endswith("Needs `textgen-engine[regex]`.")
+    assert component("sampler", "format").summary.endswith("Needs `textgen-engine[format]`.")

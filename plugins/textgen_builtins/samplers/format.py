@@ -1,0 +1,286 @@
+"""The sampler that lets through only text of a given form, on llguidance."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+from weakref import WeakKeyDictionary
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from textgen import BuildContext
+from textgen.errors import Fault, PipelineError, UsageError
+from textgen.protocols import Array, History, Ids, Sampler, Tensors, Tokenizer
+from textgen_builtins.samplers import logits as ops
+from textgen_builtins.samplers.config import FormatConfig
+from textgen_builtins.samplers.links import OFF
+
+_LIMITS: Final[Mapping[str, Any]] = {
+    "initial_lexer_fuel": 300_000,
+    "step_lexer_fuel": 20_000,
+    "step_max_items": 100_000,
+    "max_items_in_row": 20_000,
+    "max_lexer_states": 20_000,
+    "max_grammar_size": 100_000,
+    "precompute_large_lexemes": False,
+    "verbose_errors": False,
+}
+"""What a form may cost: about 0.1 s and 100 MB to compile, and 10 ms for a token."""
+_POSITIONS: Final = 1024  # places within texts whose allowed tokens are kept
+_SHOWN: Final = 40  # characters that a message lists
+_REPLACED: Final = "\ufffd"  # what bytes that are not a whole character decode to
+_SCHEMAS: Final = ("properties", "patternProperties", "$defs", "definitions")
+_VALUES: Final = ("const", "enum", "default", "examples")
+_CHOICES: Final = ("allOf", "anyOf", "oneOf")
+_KEYWORDS: Final = frozenset(
+    (
+        *(*_SCHEMAS, *_VALUES, *_CHOICES, "$comment", "$ref", "$schema", "additionalItems"),
+        *("additionalProperties", "contains", "dependentRequired", "dependentSchemas"),
+        *("deprecated", "description", "else", "exclusiveMaximum", "exclusiveMinimum", "format"),
+        *("if", "items", "maxItems", "maxLength", "maxProperties", "maximum", "minItems"),
+        *("minLength", "minProperties", "minimum", "multipleOf", "not", "pattern", "prefixItems"),
+        *("propertyNames", "readOnly", "required", "then", "title", "type", "unevaluatedItems"),
+        *("unevaluatedProperties", "uniqueItems", "writeOnly"),
+    )
+)
+
+
+@attrs.frozen
+class _Vocabulary:
+    """A vocabulary as llguidance reads it: an id after the last stands for the end of a text.
+
+    characters  all that its tokens are made of
+    """
+
+    size: int
+    end_id: int | None
+    characters: frozenset[str]
+    tokens: Any
+
+
+class Format:
+    """Keeps the tokens that continue a text of a form; where nothing can follow, the text ends.
+
+    The state is `begin`, the place of the text's first token in the history, or -1 before it.
+    A prompt that is added later to a saved text belongs to the text, and has to follow the form.
+    """
+
+    history = "tokens"
+    ends = True
+
+    def __init__(self, matcher: Any, vocabulary: _Vocabulary) -> None:
+        self._first, self._vocabulary = matcher, vocabulary
+        self._positions: OrderedDict[bytes, tuple[Any, bytes]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def start(self, prompt: Ids) -> Tensors:
+        """`begin` (): the prompt is no part of the text."""
+        return {"begin": np.array(-1, np.int64)}
+
+    def __call__(self, logits: Array, history: History) -> Array:
+        """(B, V) with tokens forbidden: all of them in a row that is complete."""
+        masks = np.zeros(tuple(logits.shape), bool)
+        for row, begin in enumerate(history.state["begin"].tolist()):
+            ids = history.tokens(row)[begin:] if begin >= 0 else np.empty(0, np.int64)
+            masks[row] = self.allowed(ids)
+        return ops.keep(logits, ops.like(masks, logits))
+
+    def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
+        """`begin` (B,)."""
+        begin = history.state["begin"].copy()
+        for row in np.flatnonzero(begin < 0).tolist():
+            begin[row] = len(history.tokens(row))
+        return {"begin": begin}
+
+    def allowed(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """(V,) whether each token may follow the text `ids` (T,)."""
+        size, end_id = self._vocabulary.size, self._vocabulary.end_id
+        if end_id is not None and end_id in ids:
+            return np.zeros(size, bool)
+        with self._lock:
+            _, packed = self._position(ids)
+        bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little").astype(bool)
+        is_complete, mask = bool(bits[size]), bits[:size]
+        if is_complete and end_id is not None:
+            mask[end_id] = True
+        elif not is_complete and not mask.any():
+            raise UsageError("the vocabulary has no token that continues the text in its form")
+        return mask
+
+    def _position(self, ids: Ids) -> tuple[Any, bytes]:
+        """llguidance's matcher after `ids`, and the tokens that it allows, a bit each."""
+        key = ids.tobytes()
+        if (found := self._positions.get(key)) is not None:
+            self._positions.move_to_end(key)
+            return found
+        before = self._positions.get(ids[:-1].tobytes()) if len(ids) else None
+        matcher = (before[0] if before else self._first).deep_copy()
+        matcher.consume_tokens(ids[-1:].tolist() if before else ids.tolist())
+        packed = matcher.compute_bitmask()
+        if matcher.is_error():
+            raise UsageError(f"the form cannot be followed any further: {_cause(matcher)}")
+        self._positions[key] = matcher, packed
+        if len(self._positions) > _POSITIONS:
+            self._positions.popitem(last=False)
+        return matcher, packed
+
+
+def build(config: FormatConfig, context: BuildContext) -> Sampler:
+    """Raises PipelineError for a form that is wrong, or that the vocabulary cannot write."""
+    given = config.regex if config.schema is None else config.schema
+    if given is None:
+        return OFF
+    key = "regex" if config.schema is None else "schema"
+    assert isinstance(given, str)
+    assert context.tokenizer is not None
+    try:
+        import llguidance
+    except ImportError as error:
+        message = "needs llguidance; pip install 'textgen-engine[format]'"
+        raise PipelineError([Fault(key, message)], "sampler") from error
+    vocabulary = _vocabulary(context.tokenizer, llguidance)
+    if key == "regex":
+        grammar, needed = _regex_grammar(given, vocabulary), set[str]()
+    else:
+        grammar, needed = _schema_grammar(given)
+    if lacking := needed - vocabulary.characters:
+        _refuse(key, _unwritable(lacking), given)
+    limits = llguidance.LLParserLimits(**_LIMITS)
+    matcher = llguidance.LLMatcher(vocabulary.tokens, grammar, log_level=0, limits=limits)
+    if matcher.is_error():
+        _refuse(key, f"it cannot be followed: {_cause(matcher)}", given)
+    made = Format(matcher, vocabulary)
+    try:
+        made.allowed(np.empty(0, np.int64))
+    except UsageError:
+        literal = {each for each in given if each.isprintable() and each not in r"\[](){}.*+?^$|-&"}
+        _refuse(key, _unwritable(literal - vocabulary.characters), given)
+    return made
+
+
+def _regex_grammar(expression: str, vocabulary: _Vocabulary) -> str:
+    """A grammar of what matches and the vocabulary can write, so that no dead end is entered."""
+    escaped = re.sub(r"\\.|/", lambda found: found[0].replace("/", r"\/"), expression, flags=re.S)
+    writable = "".join(f"\\x{{{ord(each):x}}}" for each in sorted(vocabulary.characters))
+    return f"{_HEAD}start: TEXT\nTEXT: /(?:{escaped})/ & /[{writable}]*/\n"
+
+
+def _schema_grammar(given: str) -> tuple[str, set[str]]:
+    """A grammar of a JSON schema, and the characters of the names and values in it."""
+    try:
+        schema = json.loads(given)
+    except (ValueError, RecursionError) as error:
+        _refuse("schema", f"not valid JSON: {error}", given)
+    if isinstance(schema, bool):
+        schema = {} if schema else {"enum": []}
+    elif not isinstance(schema, dict):
+        _refuse("schema", "not a JSON schema: expected an object", given)
+    needed: set[str] = set()
+    try:
+        schema = _closed(schema, needed, may_close=True)
+    except (ValueError, RecursionError) as error:
+        _refuse("schema", f"it cannot be followed: {error}", given)
+    schema["x-guidance"] = {"whitespace_pattern": " ?"}
+    return f"{_HEAD}start: %json {json.dumps(schema)}", needed
+
+
+def _closed(schema: Any, needed: set[str], *, may_close: bool) -> Any:
+    """A schema whose objects have the listed properties alone, where it says nothing of others.
+
+    needed  gets the characters that are needed to write its names and values
+    """
+    if isinstance(schema, list):
+        return [_closed(each, needed, may_close=may_close) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key not in _KEYWORDS:
+            raise ValueError(f"unknown keyword {key!r}")
+        if key in ("const", "enum", "required"):
+            needed.update(json.dumps(value, ensure_ascii=False).strip("[]"))
+        if key in _SCHEMAS and isinstance(value, Mapping):
+            if key == "properties":
+                needed.update("".join(json.dumps(name, ensure_ascii=False) for name in value))
+            made[key] = {
+                name: _closed(each, needed, may_close=True) for name, each in value.items()
+            }
+        elif key in _VALUES:
+            made[key] = value
+        else:
+            closes = key not in _CHOICES or (key != "allOf" and "properties" not in schema)
+            made[key] = _closed(value, needed, may_close=closes)
+    if may_close and "properties" in schema and not {"$ref", *_CHOICES} & schema.keys():
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+_HEAD: Final = '%llguidance {"no_forcing": true}\n'  # each spelling of a text may be drawn
+_vocabularies: WeakKeyDictionary[Tokenizer, _Vocabulary] = WeakKeyDictionary()
+
+
+def _vocabulary(tokenizer: Tokenizer, llguidance: Any) -> _Vocabulary:
+    """The texts that tokens add. Tokens that are a part of a character only are never allowed.
+
+    A token's text may depend on what is before it (a space between words): it is what the token
+    adds after itself.
+    """
+    with contextlib.suppress(TypeError, KeyError):  # a plugin's may be unhashable
+        return _vocabularies[tokenizer]
+    size, characters = tokenizer.vocab_size, set[str]()
+    texts: list[bytes] = []
+    for token in range(size):
+        ids = np.array([token, token])
+        text = tokenizer.decode(ids)[len(tokenizer.decode(ids[:1])) :]
+        if not text or _REPLACED in text or token == tokenizer.unknown_id:
+            texts.append(b"\xff<%d>" % token)  # a special token, which no form contains
+        else:
+            texts.append(text.encode())
+            characters.update(text)
+    wrapper = llguidance.TokenizerWrapper(_Tokens([*texts, b"\xff<end>"]))
+    made = _Vocabulary(
+        size,
+        getattr(tokenizer, "end_id", None),
+        frozenset(characters),
+        llguidance.LLTokenizer(wrapper, slices=[]),
+    )
+    with contextlib.suppress(TypeError):
+        _vocabularies[tokenizer] = made
+    return made
+
+
+class _Tokens:
+    """What llguidance.TokenizerWrapper asks for. Nothing is encoded, since nothing is forced."""
+
+    bos_token_id = None
+
+    def __init__(self, tokens: list[bytes]) -> None:
+        self.tokens, self.eos_token_id = tokens, len(tokens) - 1
+        self.special_token_ids = [i for i, text in enumerate(tokens) if text[:1] == b"\xff"]
+
+    def __call__(self, text: Any) -> list[int]:
+        return []
+
+
+def _cause(matcher: Any) -> str:
+    """The reason in llguidance's words, without what it says of the grammar around it."""
+    said = matcher.get_error().split("\n   1 | ")[0]
+    reasons = re.findall(r"^error: (.*)", said, re.M)
+    return str(reasons[0] if reasons else said.rpartition("JSON schema: ")[2].split("\n")[0])
+
+
+def _unwritable(lacking: set[str]) -> str:
+    shown = "".join(sorted(lacking))[:_SHOWN] + ("…" if len(lacking) > _SHOWN else "")
+    which = f": it lacks {shown!r}" if lacking else ""
+    return f"the vocabulary cannot write it{which}"
+
+
+def _refuse(key: str, message: str, value: str) -> NoReturn:
+    raise PipelineError([Fault(key, message, repr(value[:_SHOWN]))], "sampler")
