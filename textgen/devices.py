@@ -50,11 +50,6 @@ class _Fork:
 _FORK: Final = _Fork()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_FORK.in_child)
-_KEEPING: Final = _Users()
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
-_KEPT: Final = 1 << 30  # bytes at the top of the heap
-_LARGEST_IN_HEAP: Final = 32 << 20  # bytes; here and in the next line what glibc reaches by itself
-_MAPPED: Final = 65_536  # blocks
 _THREADS: Final = _Threads()  # for torch has one number for the process
 NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -168,31 +163,14 @@ def check_fork(*, computes: bool = False) -> None:
     _FORK.started = _FORK.started or computes
 
 
-@contextlib.contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Have the C library keep what is freed, for the next step of a training, and give it back at the end.
+def free_large_block() -> None:
+    """Free a block of almost 32 MiB, from whose size glibc learns to keep freed blocks for the next step.
 
-    glibc maps each large block anew, page by page, and gives the top of the heap back to the system: in a step of an
-    LSTM that took a third of the time. Other libraries are left as they are.
+    Until then glibc maps each block from 128 KiB on anew, page by page. No setting of the process is changed.
     """
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    library = ctypes.CDLL(None)
-    with _KEEPING.lock:
-        _KEEPING.users += 1
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
-    try:
-        yield
-    finally:
-        with _KEEPING.lock:
-            _KEEPING.users -= 1
-            if not _KEEPING.users:
-                library.mallopt(_M_MMAP_MAX, _MAPPED)
-                library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_IN_HEAP)
-                library.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_IN_HEAP)
-                library.malloc_trim(0)
+    import torch
+
+    torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
 
 
 def worker_threads(count: int) -> list[ThreadPoolExecutor]:

@@ -248,7 +248,7 @@ class Engine:
         tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
         corpus: str | Sequence[str] | Mapping[str, Any] | Corpus | None = None,
     ) -> Generator:
-        """The generator of a run directory; while it is not finished, of its best checkpoint, with a warning.
+        """The generator of a run directory; while it is not finished, of a checkpoint (see `finish`), with a warning.
 
         sampler    as `train` takes it, in place of the run's own chain
         model, tokenizer, corpus   as `train` takes them, in place of the run's own: model and tokenizer get its weights
@@ -265,7 +265,9 @@ class Engine:
         return load_generator(run_directory(path), self.plugins, device=device, given=given)
 
     def finish(self, path: str | Path) -> bool:
-        """Finish a run before its time: its best checkpoint becomes the model, and run.json says so.
+        """Finish a run before its time, which run.json says.
+
+        Its newest checkpoint becomes the model, or the best one where the last evaluation was worse than that.
 
         Returns False for a run that is finished already, and leaves it as it is. Raises RunError where there is no run,
         or none with a checkpoint after a step yet, RunLockedError while it is being trained, CorruptFileError.

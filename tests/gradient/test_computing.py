@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import platform
+import re
 import threading
 import time
 from pathlib import Path
@@ -45,47 +45,24 @@ def test_workers_compute_the_gradient_of_the_whole_batch(locked: bool, tmp_path:
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="another C library has other thresholds"
 )
-@pytest.mark.parametrize(
-    ("batch", "model"),
-    [
-        (1024, {"hidden_size": 32}),  # many blocks, none large
-        (128, {"hidden_size": 256, "cell": "lstm"}),  # blocks of more than 32 MB
-    ],
-)
-def test_a_step_uses_the_memory_that_the_last_one_freed(
-    batch: int, model: dict[str, Any], tmp_path: Path
-) -> None:
-    """Otherwise a page fault for each 4 kB of it takes a third of the time of a step. At the end it is given back."""
+def test_a_step_uses_the_memory_that_the_last_one_freed(tmp_path: Path) -> None:
+    """Otherwise there is a page fault for each 4 kB of it."""
     code = """
-import itertools, json, resource, statistics, sys, textgen
-from pathlib import Path
-batch, model = int(sys.argv[2]), json.loads(sys.argv[3])
-faults, resident = [], []
+import itertools, resource, statistics, sys, textgen
+faults = []
 def cancelled():
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-    resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20)
-    return False
-trainer = {"type": "sgd", "steps": 20, "batch_size": batch, "evaluate_every": 100, "workers": 1}
+trainer = {"type": "sgd", "steps": 20, "batch_size": 1024, "evaluate_every": 100, "workers": 2}
 textgen.run({"device": "cpu", "corpus": {"type": "story"}, "tokenizer": {"type": "char"}, "observer": [],
              "trainer": trainer,
              "data": {"window_length": 32, "window_stride": 1, "training_windows": 4096, "validation_windows": 0},
-             "model": {"type": "rnn", **model}}, output=sys.argv[1], cancelled=cancelled)
-most = max(resident)
-cancelled()
+             "model": {"type": "rnn", "hidden_size": 32}}, output=sys.argv[1], cancelled=cancelled)
 of_steps = [after - before for before, after in itertools.pairwise(faults)]
-print(statistics.median(of_steps[5:]), most - resident[-1])  # in one step or another the memory grows by a block
+print(statistics.median(of_steps[5:]))  # in one step or another the memory grows by a block
 """
-    for folder in (
-        "first",
-        "second",
-    ):  # the second finds the text encoded, and frees no large block on its way
-        done = run_with_torch(
-            "-c", code, str(tmp_path / folder), str(batch), json.dumps(model), folder=tmp_path
-        )
-        assert done.returncode == 0, done.stderr
-    faults, given_back = map(float, done.stdout.split()[-2:])
-    assert faults < 500
-    assert given_back > 10
+    done = run_with_torch("-c", code, str(tmp_path / "run"), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 200
 
 
 def test_steps_and_evaluations_are_made_in_the_workers_own_threads(
@@ -192,29 +169,19 @@ def test_torchs_own_threads_are_given_up_after_one_step_that_takes_far_longer() 
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize(
-    ("options", "helps"), [({"threads": 2}, True), ({"threads": 1}, False), ({}, False)]
-)
 def test_a_run_on_a_busy_machine_says_what_helps(
-    options: dict[str, int], helps: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("textgen_builtins.observers.progress._FIRST_LINE", 0.0)
     monkeypatch.setattr(
         "textgen_builtins.observers.cpu_watch.CpuWatch.cores_of_others", lambda _: 999.0
     )
-    tables = pipeline({"steps": 3, "workers": 1 if options else 2})
     console = io.StringIO()
-    Engine().run(
-        {**tables, **options, "observer": [{"type": "progress"}]},
-        output=tmp_path / "run",
-        console=console,
-    )
-    line = next(
-        line
-        for line in console.getvalue().splitlines()
-        if line.startswith("other programs use 999.0 of")
-    )
-    assert ("; threads = 1 in the pipeline, or OMP_NUM_THREADS=1, " in line) is helps
+    tables = {**pipeline({"steps": 3}), "observer": [{"type": "progress"}]}
+    Engine().run(tables, output=tmp_path / "run", console=console)
+    line = re.search("^other programs use 999.0 of.*", console.getvalue(), re.MULTILINE)
+    assert line is not None
+    assert line[0].endswith(", so training is slower: end them, or give the run more time")
 
 
 @pytest.mark.gpu

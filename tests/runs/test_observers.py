@@ -277,6 +277,10 @@ def test_a_run_that_was_killed_after_its_last_evaluation_ends_there(
     assert again.outcome == "resumed"
     assert record_of(again.path)["step"] == record["step"]
     assert losses(again.path) == losses(whole.path)
+    checkpoint = RunDirectory(again.path).checkpoints.last()
+    assert checkpoint is not None
+    assert checkpoint.trainer.values["step"] == record["step"]
+    assert checkpoint.trainer.arrays, "the optimizer's state is kept"
 
 
 @pytest.mark.fault(7)

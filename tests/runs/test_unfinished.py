@@ -122,17 +122,16 @@ def test_damage_to_the_vocabulary_of_an_unfinished_run_is_found(folder: Path) ->
         textgen.load(run)
 
 
-def test_a_run_that_is_finished_early_has_the_best_checkpoint_and_is_skipped(folder: Path) -> None:
-    run = interrupted(folder, 7)
-    with pytest.warns(UserWarning, match=TRAINING):
+def test_a_run_whose_loss_falls_is_finished_with_its_newest_checkpoint(folder: Path) -> None:
+    """The last evaluation is as old as a tenth of the training, or all of it."""
+    run = interrupted(folder, 7, evaluate_every=2)
+    with pytest.warns(UserWarning, match=f"{TRAINING} 5$"):
         text = text_of(run)
     done = run_textgen("finish", "run", folder=folder)
     record = json.loads((run / "run.json").read_text())
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert (
-        f"finished: run (step {record['best_step']} of {record['step']}, with the lowest validation"
-        in done.stderr
-    )
+    assert done.stderr == "finished: run; textgen finish ended it at step 5: by request\n"
+    assert (record["step"], record["best_step"], record["best_loss"]) == (5, 5, None)
     assert (record["status"], record["stopped"]["by"]) == ("finished", "textgen finish")
     assert text_of(run) == text
     assert textgen.run(tables(folder, "sgd", "shuffled"), output=run).outcome == "skipped"

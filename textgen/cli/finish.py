@@ -15,9 +15,9 @@ from textgen.cli.run import best_step
 @click.argument("run", type=click.Path())
 @click.pass_obj
 def command(context: Any, run: str) -> None:
-    """Finish an interrupted run: its best checkpoint becomes the model.
+    """Finish an interrupted run: one of its checkpoints becomes the model.
 
-    RUN is a run directory, such as runs/my. From then on `textgen run` of its pipeline skips training. A run that is
+    The newest one does, or the best if the loss has risen since. RUN is a run directory, such as runs/my. From then on `textgen run` of its pipeline skips training. A run that is
     finished is left as it is.
     """
     check_run(run, "finish")

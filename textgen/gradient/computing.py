@@ -199,21 +199,19 @@ def seeded_globally(device: str, seed: int) -> Iterator[None]:
 
     This is what makes `nn.Dropout` repeatable. Trainings in several threads take turns.
     """
-    generators = [torch.default_generator]
-    kind, _, number = device.partition(":")
-    if kind == "cuda":
-        generators.append(torch.cuda.default_generators[int(number or torch.cuda.current_device())])
-    elif kind == "mps":
-        generators.append(torch.mps._get_default_mps_generator())
-    with _GLOBAL:
-        before = [generator.get_state() for generator in generators]
+    is_cuda = device.startswith("cuda")
+    own: Any = torch.cuda if is_cuda else torch.mps if device == "mps" else None
+    with _GLOBAL, torch.cuda.device(device) if is_cuda else contextlib.nullcontext():
+        before, before_own = torch.get_rng_state(), own and own.get_rng_state()
         try:
-            for generator in generators:
-                generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
+            if own is not None:
+                own.manual_seed(seed)
             yield
         finally:
-            for generator, state in zip(generators, before, strict=True):
-                generator.set_state(state)
+            torch.set_rng_state(before)
+            if own is not None:
+                own.set_rng_state(before_own)
 
 
 def take_rows(

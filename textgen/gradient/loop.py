@@ -67,6 +67,7 @@ class GradientTrainer:
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
         devices.check_fork(computes=True)
+        devices.free_large_block()
         if not hasattr(model, "parameters"):
             raise UsageError(
                 "this trainer trains by gradient, and the model has none; choose a trainer made for it"
@@ -85,23 +86,22 @@ class GradientTrainer:
             warnings.warn(
                 f"no optimizer has these parameters, which stay as they are: {shown}", stacklevel=2
             )
-        with devices.freed_memory_kept():
-            computation = self._computation = plan.computation(model)
-            try:
-                self._restore(context, computation)
-                plan.resume(self._measuring)
-                if context.processes is None or context.processes.leads:
-                    yield from self._train(computation, plan, data, context)
-                else:
-                    self._follow(computation, plan, data, context.seed)
-            except GeneratorExit:  # the engine ends the run
-                self._end(computation)
-                raise
+        computation = self._computation = plan.computation(model)
+        try:
+            self._restore(context, computation)
+            plan.resume(self._measuring)
+            if context.processes is None or context.processes.leads:
+                yield from self._train(computation, plan, data, context)
             else:
-                self._end(computation)
-            finally:
-                self._computation = None
-                computation.close()
+                self._follow(computation, plan, data, context.seed)
+        except GeneratorExit:  # the engine ends the run
+            self._end(computation)
+            raise
+        else:
+            self._end(computation)
+        finally:
+            self._computation = None
+            computation.close()
 
     def _end(self, computation: Computation) -> None:
         """Have the whole state here, for `state()` when the other processes have left."""
@@ -143,7 +143,9 @@ class GradientTrainer:
             yield self._update(computation, plan, context.seed)
 
     def state(self) -> TrainerState:
-        """The position, what the optimizers keep, and the carried state."""
+        """The position, what the optimizers keep, and the carried state; before training, the loaded state."""
+        if self._loaded is not None:
+            return self._loaded
         arrays, kept = ({}, {}) if self._optimization is None else self._optimization.state()
         arrays = {f"optimizer.{name}": array for name, array in arrays.items()}
         carried = self._carried

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable
 from typing import TypeAlias
@@ -42,13 +43,13 @@ def warmup_stable_decay(*, warmup: int = 0, decay: float = 0.4, final: float = 0
 
 
 def stable_steps(schedule: Schedule, steps: int) -> int:
-    """How many of the steps, from the first, have the same factor if there are more in all.
+    """The number of first steps whose factor stays the same when there are more steps in all.
 
-    All of a constant schedule; those before the decay of `warmup_stable_decay`; the warm-up of a cosine.
+    All steps of a constant schedule; the steps before the decay of `warmup_stable_decay`; the warm-up of a cosine. Once
+    the factor of a step depends on their number, so must the factors of all later steps.
     """
-    if schedule is constant:
-        return steps
-    differs = (
-        step for step in range(1, steps + 1) if schedule(step, steps) != schedule(step, 2 * steps)
+    return bisect.bisect_left(
+        range(1, steps + 1),
+        True,
+        key=lambda step: schedule(step, steps) != schedule(step, 2 * steps),
     )
-    return next(differs, steps + 1) - 1

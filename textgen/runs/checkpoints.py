@@ -135,15 +135,16 @@ class Checkpoints:
         return newest
 
     def best(self) -> Checkpoint:
-        """The best of the checkpoints, by the newest; also while another process writes and removes them.
+        """The checkpoint that the model of an unfinished run is read from, see `Progress.model_step`.
 
-        There must be one. Raises CorruptFileError if all are damaged.
+        Another process may write and remove checkpoints meanwhile. There must be one. Raises CorruptFileError if all
+        are damaged.
         """
         for _ in range(_TRIES):
             with contextlib.suppress(CorruptFileError, IndexError):
                 newest = self.read(self.steps()[-1])
-                best = newest.progress.best_step
-                return newest if best in (None, newest.step) else self.read(best)
+                step = newest.progress.model_step
+                return newest if step == newest.step else self.read(step)
             time.sleep(_PAUSE)
         newest_intact = self.last()
         if newest_intact is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 from textgen.errors import RunError
 from textgen.files.reading import dump_tensors, dump_vocabulary
 from textgen.generation.generator import Generator
@@ -38,7 +40,7 @@ def save_run(generator: Generator, directory: RunDirectory) -> None:
 
 
 def finish_run(directory: RunDirectory) -> bool:
-    """Take the best checkpoint of a run as its model; False if it was finished already, and is left as it is.
+    """Take a run's checkpoint of `Progress.model_step` as its model; False if it was finished already.
 
     Raises RunError where there is no run, no checkpoint or none after a step, RunLockedError while another process
     trains there.
@@ -59,5 +61,8 @@ def finish_run(directory: RunDirectory) -> bool:
         if not newest.step:
             cause = f"the run in {directory.path} has made no step yet, so its model knows nothing of the text"
             raise RunError(f"{cause}; run its pipeline again to train it", directory.path)
-        run_record.finish(directory, record, newest.progress, _STOPPED)
+        progress = newest.progress
+        if progress.model_step != progress.best_step:  # not evaluated
+            progress = attrs.evolve(progress, best_step=progress.model_step, best_loss=None)
+        run_record.finish(directory, record, progress, _STOPPED)
         return True

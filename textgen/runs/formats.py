@@ -69,6 +69,14 @@ class Progress:
     stable_steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     kept: list[int] = attrs.field(factory=list, validator=each(COUNT))
 
+    @property
+    def model_step(self) -> int:
+        """The step whose weights are the model if training ends here.
+
+        This step, unless an evaluation after the best one was worse: since the last evaluation the model has learnt.
+        """
+        return self.step if self.best_step is None or not self.since_best else self.best_step
+
 
 @attrs.frozen
 class TrainingState:

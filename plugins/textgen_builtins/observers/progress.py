@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import threading
 import time
 from typing import Any, Final, TextIO
 
@@ -17,7 +16,6 @@ from textgen_builtins.observers.cpu_watch import CpuWatch
 _FIRST_LINE: Final = 3.0  # seconds after the first step, when the pace is known
 _BETWEEN_LINES: Final = 30.0  # seconds without an evaluation
 _BETWEEN_EVALUATIONS: Final = 5.0
-_REMEDY: Final = "threads = 1 in the pipeline, or OMP_NUM_THREADS=1, keeps torch's threads from waiting for each other"
 # tqdm's format without steps per second: with them, 80 columns leave no room for the bar.
 _BAR: Final = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
@@ -121,8 +119,10 @@ class Progress:
     def _warn_if_busy(self, cores: float) -> None:
         total = os.cpu_count() or 1
         if cores > 0.3 * total:
-            line = f"other programs use {cores:.1f} of this machine's {total} cores, so training takes longer"
-            self._say(line + (f"; {_REMEDY}" if _waits_within_steps() else ""))
+            self._say(
+                f"other programs use {cores:.1f} of this machine's {total} cores, so training is slower: end them, or "
+                "give the run more time"
+            )
 
     def _has_bar(self) -> bool:
         return self.console is not None and (self.console.isatty() or _in_notebook())
@@ -134,13 +134,6 @@ class Progress:
             print(
                 line, file=self.console, flush=True
             )  # writing to the console is this observer's purpose
-
-
-def _waits_within_steps() -> bool:
-    """Whether torch computes with several threads of its own, and not in workers, which have one each."""
-    torch = sys.modules.get("torch")
-    workers = any(thread.name.startswith("textgen-worker") for thread in threading.enumerate())
-    return torch is not None and torch.get_num_threads() > 1 and not workers
 
 
 def _in_notebook() -> bool:

@@ -172,10 +172,9 @@ def measured_speed(seed: int = 0) -> float:
     config = RNNConfig(cell="lstm", hidden_size=_TRIED, embedding_size=128)
     model = TorchRNN.create(config, 64, seed=seed, device=context.device)
     windows = np.random.default_rng(seed).integers(64, size=(32, 65))
-    with devices.freed_memory_kept():
-        workers = torch.get_num_threads() if context.device == "cpu" else 1
-        way = choosing.choose_way(model, windows, context, Way("auto", workers, "auto"), workers)
-        return _speed(model, windows, context.device, way)
+    workers = torch.get_num_threads() if context.device == "cpu" else 1
+    way = choosing.choose_way(model, windows, context, Way("auto", workers, "auto"), workers)
+    return _speed(model, windows, context.device, way)
 
 
 def _speed(model: Any, windows: npt.NDArray[np.int64], device: str, way: Way) -> float:
