@@ -346,7 +346,7 @@ def test_a_text_is_given_again_for_the_report_on_copies(tmp_path: Path) -> None:
         match=r"\(corpus 'text'\); give them again, as in .*path, corpus=corpus\)",
     ):
         textgen.load(tmp_path / "run", tokenizer=Bytes()).copy_index()
-    with pytest.raises(textgen.CorpusError, match="had 3,230 characters, and has 6,460 now"):
+    with pytest.raises(textgen.CorpusError, match="no longer the one"):
         textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT * 2).copy_index()
     index = textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT).copy_index()
     assert index.report("ONCE 3 RAVENS").longest == 13
@@ -474,7 +474,7 @@ def test_what_fails_in_an_object_is_shown_with_its_line() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(
-        textgen.ContractError, match=r"sampler 'failing' failed .*test_objects\.py:\d+"
+        textgen.ContractError, match=r"sampler 'failing' failed: .*test_objects\.py:\d+"
     ):
         train(sampler=[failing])
 

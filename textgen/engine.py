@@ -15,9 +15,8 @@ from typing import Any, Final, NoReturn, TextIO, TypeAlias
 import attrs
 
 from textgen import devices
-from textgen.contracts import checks
-from textgen.contracts.guards import read_pieces
-from textgen.contracts.lifetime import Components
+from textgen.contracts.checks import read_pieces
+from textgen.contracts.components import Components
 from textgen.documents import CorpusPiece
 from textgen.errors import Interrupted, PipelineError, UsageError
 from textgen.generation.arguments import Event, is_cancelled
@@ -284,9 +283,8 @@ class Engine:
         The caller closes it, where it has a method `close`. Raises PipelineError for a table that is wrong,
         ContractError where the plugin is.
         """
-        return checks.build(
-            make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind), context
-        )
+        choice = make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind)
+        return Components().build(choice, context)
 
     def read_corpus(self, table: Mapping[str, Any]) -> Iterator[CorpusPiece]:
         """The pieces of a corpus given as a `[corpus]` table: text, and DOCUMENT_END where documents are marked.

@@ -39,6 +39,8 @@ def is_follower(environment: Mapping[str, str] = os.environ) -> bool:
 class RunEnded(SystemExit):
     """In a follower: the leader has ended the run, or tells of an error in this process. `code` is the exit code."""
 
+    unblamed = True  # it passes through a plugin's trainer, and is no fault of it
+
 
 class Order(enum.IntEnum):
     """What the leader says comes next."""

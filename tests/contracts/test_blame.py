@@ -89,7 +89,7 @@ def engine(tokenizer: Any = CharTokenizer, sampler: Any = None) -> textgen.Engin
     [
         (Forgetful, "saved and loaded"),
         (Unwritable, "to_dict"),
-        (Failing, "failed in fit: KeyError: 'lost'"),
+        (Failing, "failed: KeyError: 'lost' ("),
         (
             Speechless,
             "cannot be used: what `build` made is of type Speechless, which has no method 'to_dict'",
@@ -369,11 +369,11 @@ PIECE = "the time traveller smiled, and the clock of the hall struck the hour.\n
         ),
         (
             lambda: 1 / 0,
-            "corpus 'odd' failed in read: ZeroDivisionError: division by zero (tests/contracts/test_blame.py:",
+            "corpus 'odd' failed: ZeroDivisionError: division by zero (tests/contracts/test_blame.py:",
         ),
         (
             lambda: sys.exit("enough"),
-            "corpus 'odd' failed in read: SystemExit: enough (tests/contracts/test_blame.py:",
+            "corpus 'odd' failed: SystemExit: enough (tests/contracts/test_blame.py:",
         ),
     ],
 )
@@ -435,7 +435,7 @@ class Training:
             "yielded NoneType from train, and must yield StepDone, Evaluated and Settled",
         ),
         ({"state": lambda _: {"step": 2}}, "gave dict from state, and must give a TrainerState"),
-        ({"train": lambda *_: sys.exit(3)}, "failed in training: SystemExit: 3 ("),
+        ({"train": lambda *_: sys.exit(3)}, "failed: SystemExit: 3 ("),
     ],
 )
 def test_a_trainer_is_told_what_it_forgot(
@@ -499,25 +499,20 @@ def leaving(*_: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "made", "doing"),
+    ("kind", "made"),
     [
         (
             "tokenizer",
             lambda context: type("Leaving", (CharTokenizer,), {"encode": leaving})(CharConfig()),
-            "encode",
         ),
-        ("sampler", lambda context: leaving, "sampling"),
-        ("corpus", leaving, ""),
+        ("sampler", lambda context: leaving),
+        ("corpus", leaving),
     ],
 )
 def test_a_component_that_exits_is_blamed(
-    kind: str, made: Any, doing: str, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+    kind: str, made: Any, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:
-    said = (
-        f"{kind} 'odd' failed in {doing}: SystemExit"
-        if doing
-        else "corpus 'odd' cannot be built: SystemExit"
-    )
+    said = rf"{kind} 'odd' (failed|cannot be built): SystemExit \(.*test_blame\.py:\d+, in leaving\)$"
     with pytest.raises(textgen.ContractError, match=said):
         run_with(kind, made, tiny_pipeline(), tmp_path)
 
@@ -571,7 +566,7 @@ class Decoding:
         (
             "sampler",
             lambda context: raising,
-            "sampler 'odd' failed in sampling: RuntimeError: out of order",
+            "sampler 'odd' failed: RuntimeError: out of order",
         ),
         (
             "sampler",
@@ -588,7 +583,7 @@ class Decoding:
         (
             "model",
             lambda context: Decoding(leaving, context.vocab_size),
-            "model 'odd' failed in decoding: SystemExit",
+            "model 'odd' failed: SystemExit",
         ),
     ],
 )

@@ -237,14 +237,14 @@ def test_what_an_import_raises_is_shown_with_its_line(
     (tmp_path / "helper_of_mine.py").write_text("\n\ndef read():\n    return {}['x']\n")
     monkeypatch.syspath_prepend(tmp_path)
     for source, place in {
-        "\n{}['x']": f"{file}:2",
-        "import helper_of_mine\nhelper_of_mine.read()": "helper_of_mine.py:4",
+        "\n{}['x']": f"{file}:2)",
+        "import helper_of_mine\nhelper_of_mine.read()": "helper_of_mine.py:4, in read)",
     }.items():
         file.write_text(source)
         with pytest.raises(textgen.PluginError) as caught:
             textgen.PluginSet().register_file(file)
         assert caught.value.cause.startswith("importing it failed: KeyError: 'x' (")
-        assert caught.value.cause.endswith(f"{place})")
+        assert caught.value.cause.endswith(place)
 
 
 def test_what_a_hook_raises_is_shown_with_the_hook_and_its_line(file: Path) -> None:
@@ -256,7 +256,7 @@ def test_what_a_hook_raises_is_shown_with_the_hook_and_its_line(file: Path) -> N
     line = file.read_text().splitlines().index("    1 / 0") + 1
     assert (
         caught.value.cause
-        == f"textgen_samplers failed: ZeroDivisionError: division by zero ({file}:{line})"
+        == f"textgen_samplers failed: ZeroDivisionError: division by zero ({file}:{line}, in textgen_samplers)"
     )
 
 
@@ -266,7 +266,7 @@ def test_what_fails_in_a_file_is_shown_with_its_line(
     file.write_text(PLUGIN.replace("changed = logits.copy()", "changed = logits.nothing()"))
     plugins = textgen.PluginSet.discover()
     plugins.register_file(file)
-    with pytest.raises(textgen.ContractError, match=r"my_sampler\.py:17; textgen --debug"):
+    with pytest.raises(textgen.ContractError, match=r"my_sampler\.py:17, in only\)"):
         textgen.Engine(plugins).run(tiny_pipeline(sampler=[{"type": "only"}]))
 
 

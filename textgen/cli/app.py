@@ -107,16 +107,15 @@ class _Group(click.Group):
         return f"did you mean {known!r}?" if known else nearest(word, self.list_commands(ctx))
 
     def _build(self, offer: Offer, context: CommandContext) -> click.Command:
-        from textgen.contracts import checks
+        from textgen.contracts.checks import blame
+        from textgen.contracts.components import Components
         from textgen.plugin.component import BuildContext
         from textgen.plugin.structure import Choice
 
         built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins())
-        made = checks.build(Choice(offer.name, offer, offer.component.config()), built)
+        made = Components().build(Choice(offer.name, offer, offer.component.config()), built)
         if not isinstance(made, click.Command):
-            raise checks.blame(
-                offer, f"built {type(made).__name__}, and must build a click.Command"
-            )
+            raise blame(offer, f"built {type(made).__name__}, and must build a click.Command")
         return made
 
 

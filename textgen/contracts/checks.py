@@ -1,54 +1,176 @@
-"""Builds components and checks their contracts. Raises ContractError, which names component and plugin."""
+"""Checks of what components are and give. A ContractError names component and plugin."""
 
 from __future__ import annotations
 
-import copy
+import inspect
 import json
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
-import attrs
-
-from textgen.contracts.guards import (
-    FAILURES,
-    WatchedTokenizer,
-    check_ids,
-    misdeclared,
-    out_of_memory,
-    shown_where,
-    unfit,
+from textgen.documents import DOCUMENT_END, CorpusPiece
+from textgen.errors import ContractError
+from textgen.plugin.component import OWN_DISTRIBUTION, Offer
+from textgen.plugin.validation import miscalled
+from textgen.protocols import (
+    Array,
+    Corpus,
+    Decoder,
+    Ids,
+    Model,
+    Observer,
+    Sampler,
+    Tokenizer,
+    Trainer,
 )
-from textgen.contracts.guards import blame as blame  # used where a fault is found elsewhere
-from textgen.errors import ContractError, TextgenError
-from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Offer
-from textgen.plugin.structure import Choice
-from textgen.plugin.validation import cause_of
-from textgen.protocols import Array, Ids, Tokenizer
 
-_SAMPLE_CHARACTERS = 2000
+# Exceptions that are attributed to a component: sys.exit() in one would end a run without a message.
+FAILURES: Final = (Exception, SystemExit)
+
+_SAMPLE_CHARACTERS: Final = 2000
+
+# What a run calls, of each kind of object. `score` is only needed to evaluate: who lacks it is blamed there.
+_METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "corpus": ("read",),
+        "tokenizer": (
+            "fit",
+            "encode",
+            "encode_pieces",
+            "decode",
+            "incremental_decoder",
+            "to_dict",
+            "from_dict",
+        ),
+        "model": ("decoder", "tensors", "load_tensors"),
+        "decoder": ("extend", "read_state", "write_state"),
+        "trainer": ("train", "state", "load_state"),
+        "sampler": ("__call__",),
+        "observer": ("observe",),
+    }
+)
+_PROTOCOLS: Final[Mapping[str, type]] = MappingProxyType(
+    {
+        "corpus": Corpus,
+        "tokenizer": Tokenizer,
+        "model": Model,
+        "decoder": Decoder,
+        "trainer": Trainer,
+        "sampler": Sampler,
+        "observer": Observer,
+    }
+)
+
+# By these, a traceback tells which component of a plugin is at fault.
+KIND_OF_METHOD: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **{
+            name: "model" if kind == "decoder" else kind
+            for kind, names in _METHODS.items()
+            for name in names
+        },
+        "forward": "model",
+        "training_loss": "model",
+        "score": "model",
+        "sources": "corpus",
+        "start": "sampler",
+        "accept": "sampler",
+    }
+)
 
 
-def build(choice: Choice, context: BuildContext) -> Any:
-    """Build the object of a component. Unexpected exceptions become a ContractError that names the plugin."""
-    context = attrs.evolve(context, builder=context.builder or build)
-    try:
-        # A copy of the options: what `build` does to them changes neither the pipeline nor its record.
-        made = choice.offer.component.build(copy.deepcopy(choice.options), context)
-        kind = choice.offer.kind
-        if fault := unfit(made, kind) or misdeclared(
-            made, kind
-        ):  # before a run calls a missing method
-            raise blame(choice.offer, f"cannot be used: what `build` made {fault}")
-        return WatchedTokenizer(made, choice.offer) if kind == "tokenizer" else made
-    except TextgenError:
-        raise
-    except FAILURES as error:
-        if (
-            explained := out_of_memory(error, f"building {choice.offer.kind} {choice.name!r}")
-        ) is not None:
-            raise explained from error
-        cause = f"cannot be built: {cause_of(error, choice.offer.plugin)} {shown_where(error, choice.offer)}"
-        raise blame(choice.offer, cause) from error
+class BrokenContract(Exception):
+    """An object of a component broke its contract. Components knows whose it is, and says so."""
+
+    def __init__(self, made: object, cause: str) -> None:
+        self.made, self.cause = made, cause
+        super().__init__(cause)
+
+
+def blame(offer: Offer, cause: str) -> ContractError:
+    """The error that says which component of which package did what."""
+    return ContractError(cause, kind=offer.kind, component=offer.name, **offer.plugin.facts())
+
+
+def unfit(made: Any, kind: str) -> str:
+    """What is wrong with an object built for a kind of component, or a "decoder"; "" if it has every method."""
+    if made is None:
+        return "is None; is a `return` missing?"
+    if isinstance(made, type) and kind in _METHODS:
+        return f"is the class {made.__name__} itself, and must be an instance; is `{made.__name__}(…)` meant?"
+    name = next(
+        (name for name in _METHODS.get(kind, ()) if not callable(getattr(made, name, None))), ""
+    )
+    if not name:
+        return ""
+    missing = f"is of type {type(made).__name__}, which has no method {name!r}"
+    if kind == "model" and callable(getattr(made, "forward", None)):
+        return f"{missing}; a torch module also inherits from textgen.gradient.GradientModel, which has it"
+    return missing
+
+
+def misdeclared(made: Any, kind: str) -> str:
+    """What is wrong with how the methods of an object that has them all are declared; "" if it can be called."""
+    for name in _METHODS.get(kind, ()):
+        _, *arguments = inspect.signature(
+            getattr(_PROTOCOLS[kind], name)
+        ).parameters  # without self
+        if fault := miscalled(made if name == "__call__" else getattr(made, name), arguments):
+            return fault if name == "__call__" else f"has a method {name!r} that {fault}"
+    return ""
+
+
+def check_ids(ids: Ids, tokenizer: object, size: int) -> Ids:
+    """The ids of a tokenizer with `size` tokens: integers (T,), each within the vocabulary."""
+    import numpy as np
+
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        cause = f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)"
+        raise BrokenContract(tokenizer, cause)
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+        cause = f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}"
+        raise BrokenContract(tokenizer, cause)
+    return ids
+
+
+def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[CorpusPiece]:
+    """The pieces of a corpus, checked."""
+    pieces: Any = corpus.read()
+    if pieces is None:
+        raise blame(offer, "gave None from read; is a `yield` or `return` missing?")
+    if isinstance(pieces, str | bytes):
+        cause = f"gave a {type(pieces).__name__} from read, and must yield pieces"
+        raise blame(offer, f"{cause}; write `yield` in place of `return`")
+    for piece in pieces:
+        if not isinstance(piece, str) and piece is not DOCUMENT_END:
+            cause = f"yielded {type(piece).__name__} from read, and must yield pieces of str"
+            raise blame(offer, f"{cause}, or DOCUMENT_END")
+        yield piece
+
+
+def changed_text(offer: Offer) -> str:
+    """The message for a corpus that gave another text when it was read again."""
+    if offer.distribution == OWN_DISTRIBUTION:
+        return "the corpus changed while it was being read; run again once it is complete"
+    return (
+        f"{offer} gave another text when it was read again: each call of `read` must start from the beginning, "
+        "and what it draws must follow from context.seed; if the text itself is changing, run again once it is complete"
+    )
+
+
+def begin_decoding(
+    model: Model, batch_size: int, offer: Offer, *, scoring: bool = False
+) -> Decoder:
+    """A decoder of the model, with every method that a run may need; with `scoring`, `score` too."""
+    made = model.decoder(batch_size)
+    fault = unfit(made, "decoder")
+    if scoring and not callable(getattr(made, "score", None)):
+        fault = fault or f"is of type {type(made).__name__}, which has no method 'score'"
+    if fault:  # reported before the first text needs the method
+        raise blame(offer, f"made a decoder that {fault}")
+    return made
 
 
 def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
@@ -58,14 +180,13 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
     """
     import numpy as np
 
-    size = tokenizer.vocab_size
+    size = getattr(tokenizer, "vocab_size", None)
     if not isinstance(size, int) or size < 1:
         raise blame(offer, f"has vocab_size {size!r} after fit, and must have a positive int")
     sample = text[:_SAMPLE_CHARACTERS]
     if len(text) > len(sample):  # cut where a token probably ends
         sample = sample[: max(sample.rfind(" "), sample.rfind("\n")) + 1] or sample
-    ids = np.asarray(tokenizer.encode(sample))
-    check_ids(ids, offer, size)
+    ids = check_ids(tokenizer.encode(sample), tokenizer, size)
     known = ids[ids != tokenizer.unknown_id] if tokenizer.unknown_id is not None else ids
     decoded = tokenizer.decode(known)
     if not isinstance(decoded, str):
@@ -88,6 +209,8 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
     except (TypeError, ValueError) as error:
         raise blame(offer, f"has a to_dict that is not JSON: {error}") from error
     loaded = tokenizer.from_dict(saved)
+    if fault := unfit(loaded, "tokenizer"):
+        raise blame(offer, f"gave from from_dict what {fault}")
     if not np.array_equal(np.asarray(loaded.encode(sample)), ids):
         raise blame(
             offer,

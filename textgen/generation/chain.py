@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts import checks
-from textgen.contracts.guards import FAILURES, begin_decoding, blame, raise_failure
+from textgen.contracts.checks import begin_decoding, blame
+from textgen.contracts.components import Components
 from textgen.errors import ContractError, TextgenError
 from textgen.generation.links import LEVELS, Link
 from textgen.generation.sampling import SequenceHistory, draw_one, inverse_cdf, to_numpy
@@ -34,6 +35,7 @@ class Chain:
     vocab_size  V
     forbidden   ids that are never drawn, such as the one for unknown characters
     tables      the [[sampler]] tables that make it
+    components  what samplers, model and tokenizer are among
     """
 
     links: tuple[Link, ...]
@@ -41,6 +43,7 @@ class Chain:
     vocab_size: int
     forbidden: tuple[int, ...] = ()
     tables: tuple[dict[str, Any], ...] = ()
+    components: Components = attrs.field(factory=Components, repr=False)
     level: str = attrs.field(init=False)
     draws: bool = attrs.field(init=False)  # whether a token depends on a random number
     _applied: tuple[Link, ...] = attrs.field(init=False)
@@ -67,6 +70,7 @@ class Chain:
         model: Offer,
         vocab_size: int,
         unknown: int | None,
+        components: Components,
     ) -> Chain:
         """A chain of built samplers; one that is itself made of `links` counts as those."""
         links: list[Link] = []
@@ -76,7 +80,7 @@ class Chain:
                 links.append(Link.of(part, choice.offer, len(links), before))
         forbidden = () if unknown is None else (unknown,)
         tables = tuple({**choice.table(), "type": choice.offer.name} for choice, _ in samplers)
-        return cls(tuple(links), model, vocab_size, forbidden, tables)
+        return cls(tuple(links), model, vocab_size, forbidden, tables, components)
 
     def begin(self, prompts: Sequence[Ids], streams: Sequence[tuple[int, int]]) -> SequenceHistory:
         """The history of rows that begin after their prompts, with the seed and index of each."""
@@ -162,10 +166,10 @@ class Chain:
         try:
             decoder = begin_decoding(model, 1, self.model)
             logits = decoder.extend(np.empty((1, 0), np.int64))
-        except FAILURES as error:
-            if isinstance(error, TextgenError) and not isinstance(error, ContractError):
-                return  # it may say that it has to be trained first
-            raise_failure(self.model, "decoding", error)
+        except TextgenError as error:
+            if isinstance(error, ContractError):
+                raise
+            return  # it may say that it has to be trained first
         checks.check_logits(logits, (1, self.vocab_size), self.model)
         for token in self.forbidden:
             logits[0, token] = _NEVER
@@ -188,10 +192,7 @@ class Chain:
         sampled = logits
         for link in self._applied:
             before = sampled
-            try:
-                sampled = link.sampler(sampled, link.view(history))
-            except FAILURES as error:
-                raise_failure(link.offer, "sampling", error)
+            sampled = link.sampler(sampled, link.view(history))
             if getattr(sampled, "shape", None) != logits.shape or sampled.dtype != logits.dtype:
                 checks.check_logits(sampled, tuple(logits.shape), link.offer)
             if link.ends and left is not None:

@@ -13,7 +13,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.guards import begin_decoding
+from textgen.contracts.checks import begin_decoding
+from textgen.contracts.components import Components, blaming
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.arguments import BATCH_SIZE, ManyRequest, Prompt, Request, takes
@@ -57,7 +58,6 @@ class Generator:
     model_id   the checksum of its weights, which saved states name
     training_tokens   writes the training tokens to a file and maps them; for the copying report
     make_module       builds the model as it is trained, with the run's weights, on a device
-    close_components  closes what it was built of
     """
 
     tokenizer: Tokenizer = attrs.field(repr=False)
@@ -72,7 +72,6 @@ class Generator:
     record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[Path], Ids] | None = attrs.field(default=None, repr=False)
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
-    close_components: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False, init=False)
     _background: list[BackgroundLoop] = attrs.field(
         factory=list, repr=False, init=False
@@ -98,12 +97,17 @@ class Generator:
     def __deepcopy__(self, memo: object) -> Self:
         return self
 
+    @property
+    def components(self) -> Components:
+        """What it is built of."""
+        return self.chain.components
+
     def close(self) -> None:
         """Close the components that have something to close; the built-in ones have not. At the end of a `with` block.
 
         It is not to be used afterwards.
         """
-        self.close_components()
+        self.components.close()
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +116,7 @@ class Generator:
         self.close()
 
     @takes(Request)
+    @blaming
     def generate(self, request: Request) -> Generation:
         """Continue a prompt. The arguments are the fields of textgen.Request.
 
@@ -123,6 +128,7 @@ class Generator:
         return next(self._each(iter([text]), 1))
 
     @takes(Request)
+    @blaming
     def stream(self, request: Request) -> TextStream:
         """The text of `generate` in pieces as they come, never split inside a character or a stop text.
 
@@ -132,6 +138,7 @@ class Generator:
         return TextStream(self._scheduler(1), self._requests.one(request), self.model_id)
 
     @takes(Request)
+    @blaming
     def astream(self, request: Request) -> AsyncTextStream:
         """`stream` for asyncio. All asynchronous streams of a generator share batches, in one background thread.
 
@@ -142,6 +149,7 @@ class Generator:
         return AsyncTextStream(self._background_loop(), self._requests.one(request), self.model_id)
 
     @takes(ManyRequest)
+    @blaming
     def generate_many(self, request: ManyRequest) -> list[Generation]:
         """`n` continuations of each prompt, up to `batch_size` at once, in the order of the prompts.
 
@@ -151,6 +159,7 @@ class Generator:
         return list(self._each(self._requests.many(request, whole=True), request.batch_size))
 
     @takes(ManyRequest)
+    @blaming
     def generate_each(self, request: ManyRequest) -> Iterator[Generation]:
         """The texts of `generate_many` one by one, in order, as soon as they are done.
 
@@ -159,6 +168,7 @@ class Generator:
         return self._each(self._requests.many(request, whole=True), request.batch_size)
 
     @takes(ManyRequest)
+    @blaming
     def stream_many(self, request: ManyRequest) -> Iterator[Piece]:
         """The texts of `generate_many` side by side, in pieces as they come.
 
@@ -169,6 +179,7 @@ class Generator:
         )
 
     @takes(ManyRequest)
+    @blaming
     def astream_many(self, request: ManyRequest) -> AsyncPieces:
         """`stream_many` for asyncio, sharing batches with all other asynchronous streams of the generator."""
         from textgen.generation.async_streams import AsyncPieces
@@ -177,6 +188,7 @@ class Generator:
             self._background_loop(), self._requests.many(request), request.batch_size
         )
 
+    @blaming
     def score(self, text: str | Iterable[CorpusPiece]) -> TextScore:
         """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory.
 
@@ -185,20 +197,23 @@ class Generator:
         """
         return score_pieces(self.model, self.tokenizer, self.chain.model, text_pieces(text))
 
+    @blaming
     def score_tokens(self, text: str | Iterable[CorpusPiece]) -> Iterator[TokenScores]:
         """The log-probability of each token of a text, in blocks, as one stream and in bounded memory."""
         return score_tokens(self.model, self.tokenizer, self.chain.model, text_pieces(text))
 
+    @blaming
     def logits(self, text: Prompt) -> npt.NDArray[np.floating[Any]]:
         """(T, V) logits after each of the T tokens of a text, given as text or ids: before any sampler, in nats.
 
         Raises UsageError for an empty text, PromptError for characters outside the vocabulary.
         """
         start, ids = self._nonempty(text)
-        decoder = begin_decoding(self.model, 1, self.chain.model)
+        decoder = begin_decoding(self.model, 1, self.chain.model, scoring=True)
         decoder.extend(start[None])
         return np.array(to_numpy(decoder.score(ids[None]))[0])
 
+    @blaming
     def hidden_states(self, text: Prompt) -> Tensors:
         """The model's carried state after each of the T tokens of a text, by name, each array with T as first axis.
 
@@ -217,6 +232,7 @@ class Generator:
             states.append(decoder.read_state())
         return {name: np.stack([state[name][0] for state in states]) for name in states[0]}
 
+    @blaming
     def module(self, device: str = "cpu") -> Any:
         """The run's model as a torch.nn.Module of its own on `device`, with its weights, in evaluation mode.
 
@@ -229,6 +245,7 @@ class Generator:
         made.eval()
         return made.unwrapped() if isinstance(made, GradientModel) else made
 
+    @blaming
     def copy_index(self) -> CopyIndex:
         """What tells how much of a text is copied from the training corpus: `copy_index().report(text)`.
 
@@ -241,6 +258,7 @@ class Generator:
             raise UsageError("only a generator of a run directory knows its training corpus")
         return CopyIndex.open(self.path, self.model_id, self.tokenizer, self.training_tokens)
 
+    @blaming
     def encode_prompt(
         self, prompt: Prompt, unknown_characters: UnknownCharacters | None = None
     ) -> Ids:

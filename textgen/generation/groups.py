@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.guards import FAILURES
+from textgen.contracts.checks import FAILURES
 from textgen.generation.chain import Chain
 from textgen.generation.row import Row, taken_in
 from textgen.generation.sampling import SequenceHistory

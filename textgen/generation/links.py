@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.guards import FAILURES, blame, raise_failure
+from textgen.contracts.checks import blame
 from textgen.generation.sampling import SequenceHistory, step_numbers
 from textgen.plugin.component import Offer
 from textgen.protocols import Array, History, Ids, Sampler, Tensors
@@ -105,10 +105,7 @@ class Link:
         return after
 
     def _state(self, method: str, *arguments: Any) -> Mapping[str, Any]:
-        try:
-            made = getattr(self.sampler, method)(*arguments)
-        except FAILURES as error:
-            raise_failure(self.offer, method, error)
+        made = getattr(self.sampler, method)(*arguments)
         if not isinstance(made, Mapping):
             raise blame(
                 self.offer,

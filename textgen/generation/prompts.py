@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 
 import numpy as np
 
+from textgen.contracts.checks import check_ids
 from textgen.documents import DOCUMENT_END, CorpusPiece, split_documents
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.options import UnknownCharacters
@@ -60,16 +61,17 @@ def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
 
 def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:
     """The ids of a corpus, (T,) at a time. With an end id: one before the first document, and one after each."""
-    end = end_id(tokenizer)
+    end, size = end_id(tokenizer), tokenizer.vocab_size
     if end is None:
         for document in split_documents(pieces):
-            yield from tokenizer.encode_pieces(document)
+            for ids in tokenizer.encode_pieces(document):
+                yield check_ids(ids, tokenizer, size)
         return
     mark = np.array([end])
     parts, count = [mark], 0
     for document in split_documents(pieces):
         for ids in itertools.chain(tokenizer.encode_pieces(document), [mark]):
-            parts.append(ids)
+            parts.append(check_ids(ids, tokenizer, size))
             count += len(ids)
             if count >= _GATHERED:
                 yield np.concatenate(parts)

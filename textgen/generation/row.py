@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen.contracts.guards import FAILURES
+from textgen.contracts.checks import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.files.opening import UNFORESEEN
 from textgen.generation.chain import Chain

@@ -8,30 +8,33 @@ from typing import Any
 import attrs
 import numpy as np
 
-from textgen.contracts.guards import FAILURES, WatchedDecoder, begin_decoding, raise_failure
+from textgen.contracts.checks import begin_decoding
 from textgen.plugin.component import Offer
 from textgen.protocols import Model, Tensors
 
 
 @attrs.define(eq=False)
-class DecoderRows(WatchedDecoder):
+class DecoderRows:
     """The decoder of a batch. Rows are taken out and put together by the decoder itself where it offers that
     (textgen.protocols.RowDecoder), and by way of its state where every row's state has one shape.
     """
 
+    inner: Any
+    offer: Offer
     model: Model
 
     @classmethod
     def begin(cls, model: Model, offer: Offer, size: int) -> DecoderRows:
         """`size` rows at the start state."""
-        inner = begin_decoding(model, size, offer).inner
-        return cls(inner, offer, inner.extend, model)
+        return cls(begin_decoding(model, size, offer), offer, model)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def take(self, rows: Sequence[int]) -> DecoderRows:
         """Another decoder with these rows, in this order; a row may be taken twice."""
         if offers_rows(self.inner):
-            inner = self._call("take", self.inner.take, rows)
-            return DecoderRows(inner, self.offer, inner.extend, self.model)
+            return DecoderRows(self.inner.take(rows), self.offer, self.model)
         state = self.read_state()
         other = DecoderRows.begin(self.model, self.offer, len(rows))
         other.write_state({name: array[rows] for name, array in state.items()})
@@ -40,7 +43,7 @@ class DecoderRows(WatchedDecoder):
     def join(self, other: DecoderRows) -> None:
         """Append the rows of another decoder of the same model, which is not used any more."""
         if offers_rows(self.inner):
-            self._call("join", self.inner.join, other.inner)
+            self.inner.join(other.inner)
         else:
             ours, theirs = self.read_state(), other.read_state()
             self.write_state({name: np.concatenate([ours[name], theirs[name]]) for name in theirs})
@@ -53,9 +56,9 @@ def offers_rows(decoder: Any) -> bool:
 
 def can_share(model: Model, offer: Offer) -> tuple[bool, bool]:
     """Whether rows of this model can share a batch, and whether they are then the same bit for bit as alone."""
-    inner = begin_decoding(model, 1, offer).inner
-    if offers_rows(inner):
-        return True, bool(getattr(inner, "exact_rows", True))
+    decoder = begin_decoding(model, 1, offer)
+    if offers_rows(decoder):
+        return True, bool(getattr(decoder, "exact_rows", True))
     return keeps_shape(model, offer), True
 
 
@@ -63,10 +66,7 @@ def keeps_shape(model: Model, offer: Offer) -> bool:
     """Whether the state of a row has the same shapes however long it is."""
     decoder = begin_decoding(model, 1, offer)
     before = _shapes(decoder.read_state())
-    try:
-        decoder.extend(np.zeros((1, 1), np.int64))
-    except FAILURES as error:
-        raise_failure(offer, "decoding", error)
+    decoder.extend(np.zeros((1, 1), np.int64))
     return before == _shapes(decoder.read_state())
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.guards import FAILURES, failure
+from textgen.contracts.checks import FAILURES
 from textgen.generation.batch import Batch
 from textgen.generation.chain import rows_of
 from textgen.generation.groups import begun
@@ -272,10 +272,9 @@ class Scheduler:
         try:
             work()
         except FAILURES as error:
-            made = failure(self._offer, "decoding", error)
             for row in affected:
                 if not row.ended:
-                    row.error = made
+                    row.error = error
             for batch in self._batches:
                 batch.rows = [row for row in batch.rows if not row.ended]
 

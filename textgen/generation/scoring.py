@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts import checks
-from textgen.contracts.guards import FAILURES, begin_decoding, raise_failure
+from textgen.contracts.checks import begin_decoding
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.prompts import encode_documents
@@ -85,7 +85,7 @@ def score_tokens(
     model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[CorpusPiece]
 ) -> Iterator[TokenScores]:
     """Score a text given in pieces as one stream, a block of it at a time."""
-    decoder = begin_decoding(model, 1, offer)
+    decoder = begin_decoding(model, 1, offer, scoring=True)
     last: Ids | None = None
     for ids in encode_documents(tokenizer, pieces):
         for start in range(0, len(ids), _BLOCK):
@@ -112,10 +112,7 @@ def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogpr
         row.start.resume(decoder)
         feed = row.start.pending[None]
     for token in row.prompt.tolist():
-        try:
-            logits = decoder.extend(feed)
-        except FAILURES as error:
-            raise_failure(offer, "decoding", error)
+        logits = decoder.extend(feed)
         yield TokenLogprobs.of(to_numpy(logits)[0], token, top)
         feed = np.array([[token]], np.int64)
 

@@ -66,6 +66,10 @@ class StreamedText:
 
     def _next(self) -> str | None:
         """The next piece, and "" after the last; None while it is not made yet."""
+        with self._text.row.settings.chain.components.blaming():
+            return self._take()
+
+    def _take(self) -> str | None:
         text, row = self._text, self._text.row
         if self._closed or self._reason is not None:
             return ""
@@ -103,9 +107,10 @@ class StreamedTexts:
         return self._come.popleft() if self._come else None
 
     def _take(self, text: Continuation) -> None:
-        piece, _ = text.take()
-        if text.row.error is not None:
-            raise text.row.error
+        with text.row.settings.chain.components.blaming():
+            piece, _ = text.take()
+            if text.row.error is not None:
+                raise text.row.error
         if text.row.resumes():
             self._source.submit(text.row)
         if piece or text.finish_reason is not None:

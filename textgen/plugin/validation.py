@@ -23,8 +23,8 @@ from textgen.plugin.component import (
     Offer,
     Plugin,
 )
-from textgen.plugin.places import raised_at
 from textgen.plugin.structure import Reader, plain
+from textgen.plugin.tracebacks import raised_at
 from textgen.suggest import nearest
 
 _ARGUMENT: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")

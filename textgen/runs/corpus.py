@@ -11,8 +11,8 @@ from typing import Any, Final, TextIO
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.guards import changed_text, read_pieces
-from textgen.contracts.lifetime import Components
+from textgen.contracts.checks import changed_text, read_pieces
+from textgen.contracts.components import Components
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError, Fault, PipelineError
 from textgen.files.opening import special

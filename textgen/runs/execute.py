@@ -15,8 +15,8 @@ from typing import Any, Literal, TextIO, TypeAlias
 import attrs
 
 from textgen import devices
-from textgen.contracts.guards import blame
-from textgen.contracts.lifetime import Components
+from textgen.contracts.checks import blame
+from textgen.contracts.components import Components
 from textgen.data import Dataset
 from textgen.errors import (
     CorruptFileError,

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.guards import watched
 from textgen.files.opening import stamp
 from textgen.files.reading import json_checksum
 from textgen.plugin.component import OBJECT, UNPACKAGED
@@ -65,7 +64,7 @@ class TextKey:
         if not hasattr(corpus, "sources"):
             return cls()
         files, size, latest = [], 0, 0
-        for path in watched(corpus_choice.offer, "sources", lambda: corpus.sources()):
+        for path in corpus.sources():
             facts = stamp(path)
             if facts is None:
                 return cls()
@@ -88,7 +87,6 @@ def _code(made: Any, choice: Choice) -> list[Any] | None:
     if any(offer.distribution == OBJECT for offer in offers):
         return None
     # A version stays while someone works on a plugin, so size and time of the file count too.
-    # `__class__` sees through a watch, as type() does not.
-    file = getattr(sys.modules.get(made.__class__.__module__), "__file__", None)
+    file = getattr(sys.modules.get(type(made).__module__), "__file__", None)
     code = None if file is None else stamp(file)
     return None if code is None else [*(offer.plugin.facts() for offer in offers), *code[:2]]

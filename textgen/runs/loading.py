@@ -16,8 +16,7 @@ import attrs
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.guards import FAILURES, raise_failure
-from textgen.contracts.lifetime import Components
+from textgen.contracts.components import Components
 from textgen.errors import CorruptFileError, Fault, PipelineError, UsageError
 from textgen.files.reading import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
@@ -171,7 +170,9 @@ def make_generator(
 
     def chain_of(choices: Iterable[Choice]) -> Chain:
         built = [(choice, components.build(choice, context)) for choice in choices]
-        return Chain.of(built, model_choice.offer, tokenizer.vocab_size, tokenizer.unknown_id)
+        return Chain.of(
+            built, model_choice.offer, tokenizer.vocab_size, tokenizer.unknown_id, components
+        )
 
     def make_chain(options: Mapping[str, Any]) -> Chain:
         assert context.plugins is not None
@@ -195,7 +196,6 @@ def make_generator(
         chain=chain_of(samplers),
         make_chain=make_chain,
         make_module=make_module,
-        close_components=components.close,
         seed=context.seed,
     )
 
@@ -206,10 +206,10 @@ def load_weights(
     """Load weights into a model; `run` is where they are from. Raises ContractError if it refuses its own."""
     try:
         model.load_tensors(dict(tensors))
-    except FAILURES as error:
+    except checks.FAILURES as error:
         cause = _unlike(model, tensors) or (str(error) if isinstance(error, ValueError) else "")
         if not cause:
-            raise_failure(choice.offer, "load_tensors", error)
+            raise
         files = (
             "pipeline.toml, tokenizer.json and the weights, model.safetensors, do not fit together"
         )
@@ -228,7 +228,7 @@ def _unlike(model: Any, tensors: Mapping[str, np.ndarray]) -> str:
     """The weights of which a model has other shapes than a run, the first of them; "" if it has the same."""
     try:
         own = {name: array.shape for name, array in model.tensors().items()}
-    except FAILURES:
+    except checks.FAILURES:
         return ""
     run = {name: array.shape for name, array in tensors.items()}
     names = [name for name in {**own, **run} if run.get(name) != own.get(name)]

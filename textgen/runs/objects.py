@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.guards import WatchedTokenizer, unfit
+from textgen.contracts.checks import unfit
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import Fault, UsageError
 from textgen.plugin.component import (
@@ -221,7 +221,6 @@ def _model(value: Any) -> Any:
 
 def _offer(kind: str, made: Any, given: Any, taken: Sequence[str]) -> Offer:
     """The offer of an object, called as its class or function is."""
-    given = given.inner if type(given) is WatchedTokenizer else given
     shown = made if kind == "corpus" else given
     title = str(getattr(shown, "__name__", type(shown).__name__))
     name = (

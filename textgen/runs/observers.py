@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-from textgen.contracts.guards import FAILURES, shown_where
+from textgen.contracts.checks import FAILURES
+from textgen.contracts.components import callers_own, described
 from textgen.errors import PluginWarning, TextgenError
 from textgen.events import Event, Stop
 from textgen.plugin.component import Offer
@@ -34,13 +35,13 @@ class Observers:
                         f"observe must return None or a textgen.events.Stop, and returned {answer!r}"
                     )
             except FAILURES as error:
+                if offer is None:
+                    callers_own(error)
                 if offer is None or isinstance(error, TextgenError):
                     raise
                 self._entries.remove((observer, offer))
-                cause = f"{type(error).__name__}: {error} {shown_where(error, offer)}"
-                warnings.warn(
-                    f"{offer} failed and is left out: {cause}", PluginWarning, stacklevel=2
-                )
+                said = f"{offer} failed and is left out: {described(error, offer)}"
+                warnings.warn(said, PluginWarning, stacklevel=2)
             else:
                 if answer is not None and self.stopped is None:
                     name = type(observer).__name__ if offer is None else offer.name

@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 
-from textgen.contracts.guards import FAILURES, raise_failure
 from textgen.errors import Fault, PipelineError, RunError, TextgenError
 from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokenizer, remedied
 from textgen.pipeline.document import Document, read_document
@@ -73,8 +72,6 @@ def load_start(model: Any, pipeline: Pipeline) -> None:
         cause = f"the weights of {start.run} do not fit: {error}"
         hint = "leave out of [model] what is to be as in that run"
         raise PipelineError([Fault("model.start", cause, "", hint)], pipeline.name) from error
-    except FAILURES as error:
-        raise_failure(pipeline.model.offer, "load_tensors", error)
 
 
 def _tables_of(path: Path, output: Path) -> dict[str, Any]:

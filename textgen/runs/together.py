@@ -12,8 +12,7 @@ import attrs
 import numpy as np
 
 from textgen import devices
-from textgen.contracts.guards import FAILURES, raise_failure
-from textgen.contracts.lifetime import Components
+from textgen.contracts.components import Components
 from textgen.data import Dataset
 from textgen.errors import UsageError
 from textgen.files.opening import stamp
@@ -113,13 +112,8 @@ def _follow(
             characters_per_token=facts["characters_per_token"],
         )
         told = TrainingContext(seed=pipeline.seed, device=context.device, processes=processes)
-        try:
-            for _ in trainer.train(model, data, told):
-                pass
-        except RunEnded:
-            raise
-        except FAILURES as error:
-            raise_failure(pipeline.trainer.offer, "training", error)
+        for _ in trainer.train(model, data, told):
+            pass
 
 
 def _send_tokens(processes: Processes, tokens: Ids) -> None:

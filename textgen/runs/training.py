@@ -12,8 +12,8 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
-from textgen.contracts.checks import explain_training
-from textgen.contracts.guards import FAILURES, blame, out_of_memory, raise_failure
+from textgen.contracts.checks import FAILURES, blame, explain_training
+from textgen.contracts.components import suspect
 from textgen.data import Dataset
 from textgen.errors import Interrupted, ProcessesError, RunError, TextgenError, TrainingError
 from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, Settled, StepDone
@@ -107,18 +107,15 @@ class TrainingLoop:
             raise ProcessesError(f"{error}; {self.directory.kept()}{again}", step=step) from error
         if isinstance(error, TrainingError) and error.refuses_state:
             raise self.directory.checkpoints.refused(self.progress.step, error) from error
-        if isinstance(error, TextgenError):
-            raise error
-        if (explained := out_of_memory(error, f"after step {self.progress.step}")) is not None:
-            raise explained from error
-        error.add_note("at work were " + " and ".join(map(str, self.blame)))
-        foreign = [offer for offer in self.blame if offer.distribution != OWN_DISTRIBUTION]
-        if not foreign:
-            raise error
-        explain_training(
-            self.model, self.blame[1], self.data.vocab_size, self.context.device, error
-        )
-        raise_failure(foreign[0], "training", error)
+        if not isinstance(error, TextgenError | MemoryError):
+            explain_training(
+                self.model, self.blame[1], self.data.vocab_size, self.context.device, error
+            )
+            for offer in self.blame:
+                if offer.distribution != OWN_DISTRIBUTION:
+                    suspect(error, offer)
+                    break
+        raise error
 
     def _events(self) -> Generator[Any]:
         """The events of the trainer. Only what fails here is blamed on it: observers may raise on purpose."""
@@ -329,8 +326,6 @@ class TrainingLoop:
         except OSError as error:
             cause = f"the checkpoint of step {checkpoint.step} cannot be written to {self.directory.path}"
             raise RunError(f"{cause}: {error.strerror or error}", self.directory.path) from error
-        except MemoryError as error:
-            self._explain(error)
         self._writing_seconds += time.perf_counter() - begun
         self._written.add(checkpoint.step)
         logger.info("checkpoint of step %d written to %s", checkpoint.step, path)

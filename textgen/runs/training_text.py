@@ -12,8 +12,8 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen.contracts.guards import changed_text
-from textgen.contracts.lifetime import Components
+from textgen.contracts.checks import changed_text
+from textgen.contracts.components import Components
 from textgen.data import Dataset
 from textgen.errors import CorpusError, TextgenError
 from textgen.files.cache import encoded_texts

@@ -21,11 +21,11 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.guards import FAILURES
+from textgen.contracts.checks import FAILURES
 from textgen.plugin.component import BuildContext, Component, Offer
-from textgen.plugin.places import raised_at
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import is_file, read_file
+from textgen.plugin.tracebacks import raised_at
 from textgen.testing.environment import Subject, isolated_plugins
 from textgen.testing.exercises import exercise
 from textgen.testing.process_state import (

@@ -14,9 +14,9 @@ from textgen.errors import Fault, PluginWarning, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer, Plugin
 from textgen.plugin.discovery import normalized, reported_if_slow, unmarked
-from textgen.plugin.places import shown_path
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import read_file
+from textgen.plugin.tracebacks import shown_path
 from textgen.suggest import nearest
 from textgen.testing.other_process import environment_of_now, import_failure, look_at_import
 from textgen.testing.outcomes import NO_DEFAULT, NOT_CHECKED, UNREAD, Outcome, failed

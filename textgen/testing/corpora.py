@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.guards import FAILURES
+from textgen.contracts.checks import FAILURES
 from textgen.documents import DOCUMENT_END
 from textgen.errors import CorpusError
 from textgen.plugin.component import Component

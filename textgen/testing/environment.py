@@ -13,14 +13,14 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.contracts import checks
+from textgen.contracts.components import Components
 from textgen.errors import PipelineError
 from textgen.pipeline.pipeline import make_choice
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
-from textgen.plugin.places import packages_of
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import Reader
+from textgen.plugin.tracebacks import packages_of
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
@@ -90,7 +90,10 @@ class Subject:
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU, with nothing fitted."""
         bare = BuildContext(
-            folder=self.folder, requested_device="cpu", plugins=self.plugins, builder=checks.build
+            folder=self.folder,
+            requested_device="cpu",
+            plugins=self.plugins,
+            builder=Components().build,
         )
         return attrs.evolve(bare, **changes)
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as strategy
 from hypothesis.strategies import SearchStrategy
 
-from textgen.contracts.guards import FAILURES
+from textgen.contracts.checks import FAILURES
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from textgen.contracts.guards import misdeclared, unfit
+from textgen.contracts.checks import misdeclared, unfit
 from textgen.errors import PipelineError, PluginError
 from textgen.plugin.component import HOOKS
 from textgen.plugin.hookspecs import hookimpl

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as strategy
 
-from textgen.contracts.guards import FAILURES
+from textgen.contracts.checks import FAILURES
 from textgen.generation.sampling import to_numpy
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet

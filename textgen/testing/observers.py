@@ -14,7 +14,7 @@ from typing import Any, Final, TextIO
 import attrs
 import tomli_w
 
-from textgen.contracts.guards import FAILURES
+from textgen.contracts.checks import FAILURES
 from textgen.errors import TextgenError
 from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone, Stop
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component

@@ -20,8 +20,8 @@ import attrs
 
 from textgen.plugin import discovery
 from textgen.plugin.component import HOOKS, Component
-from textgen.plugin.places import shown_path
 from textgen.plugin.single_file import is_file
+from textgen.plugin.tracebacks import shown_path
 from textgen.testing.environment import Subject
 from textgen.testing.outcomes import Check, ContractFailure, Skip, Violation
 from textgen.testing.statements import statement_of

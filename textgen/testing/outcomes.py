@@ -10,8 +10,8 @@ from typing import Final, Literal
 
 import attrs
 
-from textgen.contracts.guards import FAILURES
-from textgen.plugin.places import last_line
+from textgen.contracts.checks import FAILURES
+from textgen.plugin.tracebacks import shown_line
 from textgen.testing.environment import Subject
 from textgen.testing.statements import Statement, statement_of
 from textgen.testing.time_limit import TimeUpError, not_ended, within
@@ -190,8 +190,8 @@ def _placed(
     statement: Statement, seen: str, subject: Subject, cause: BaseException
 ) -> ContractFailure:
     """A failure, with the last line of the component's own code in what was seen if an exception led to it."""
-    place = last_line(cause, subject.packages)
-    failure = ContractFailure(statement, f"{seen} ({place})" if place else seen, subject.label)
+    place = shown_line(cause, subject.packages)
+    failure = ContractFailure(statement, seen + place, subject.label)
     failure.__cause__ = cause
     return failure
 

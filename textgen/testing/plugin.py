@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from textgen.contracts.guards import FAILURES
+from textgen.contracts.checks import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.plugin import discovery
 from textgen.plugin.component import UNPACKAGED, Offer, Plugin

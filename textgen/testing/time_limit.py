@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from types import FrameType, TracebackType
 from typing import Final, TypeVar
 
-from textgen.contracts.guards import FAILURES
+from textgen.contracts.checks import FAILURES
 
 __tracebackhide__ = True  # what pytest shows is the test, and the code of the component
 

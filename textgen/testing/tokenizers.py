@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 from hypothesis import strategies as strategy
 
-from textgen.contracts.guards import FAILURES, unfit
+from textgen.contracts.checks import FAILURES, unfit
 from textgen.errors import TextgenError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet

@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen.contracts.guards import FAILURES
+from textgen.contracts.checks import FAILURES
 from textgen.data import Dataset
 from textgen.errors import TextgenError
 from textgen.events import Evaluated, Settled, StepDone

@@ -1,0 +1,172 @@
+"""The components that a run or a generator is made of: built, blamed for what fails in them, and closed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import traceback
+import types
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import attrs
+
+from textgen.contracts.checks import (
+    FAILURES,
+    KIND_OF_METHOD,
+    BrokenContract,
+    blame,
+    misdeclared,
+    unfit,
+)
+from textgen.errors import DeviceError, PluginWarning, TextgenError
+from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, Offer
+from textgen.plugin.structure import Choice
+from textgen.plugin.tracebacks import package_of, packages_of, shown_line
+from textgen.plugin.validation import cause_of
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+class Components(contextlib.ExitStack[None]):
+    """Builds components. At its end those that have a method `close` are closed, the last one first.
+
+    It is the boundary of plugins' code: an exception that leaves the block, or a block of `blaming`, and was raised in
+    code of a plugin that takes part becomes a ContractError, which names the component.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._built: list[tuple[object, Offer]] = []
+
+    def build(self, choice: Choice, context: BuildContext) -> Any:
+        """Build the object of a component, and check that it has the methods of its kind."""
+        offer = choice.offer
+        with self.blaming(offer):
+            # A copy of the options: what `build` does to them changes neither the pipeline nor its record.
+            made = offer.component.build(
+                copy.deepcopy(choice.options), attrs.evolve(context, builder=self.build)
+            )
+        if fault := unfit(made, offer.kind) or misdeclared(made, offer.kind):
+            raise blame(offer, f"cannot be used: what `build` made {fault}")
+        self.add(made, offer)
+        return made
+
+    def add(self, made: Any, offer: Offer) -> None:
+        """Let an object of a component take part. One that the program gave is not closed."""
+        if any(made is other for other, _ in self._built):
+            return
+        self._built.append((made, offer))
+        if offer.distribution != OBJECT and callable(getattr(made, "close", None)):
+            self.callback(_close, made, offer)
+
+    @contextlib.contextmanager
+    def blaming(self, built: Offer | None = None) -> Iterator[None]:
+        """Raise what the block raises, or the ContractError for it. `built` is being built in it."""
+        try:
+            yield
+        except FAILURES as error:
+            if (explained := self._explained(error, built)) is None:
+                raise
+            raise explained from error
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Close what was built, and raise the ContractError for what went wrong."""
+        explained = self._explained(error) if isinstance(error, FAILURES) else None
+        super().__exit__(kind, error, trace)
+        if explained is not None:
+            raise explained from error
+
+    def _explained(self, error: BaseException, built: Offer | None = None) -> TextgenError | None:
+        if isinstance(error, TextgenError) or getattr(error, "unblamed", False):
+            return None
+        if isinstance(error, BrokenContract):
+            offers = [offer for made, offer in self._built if type(made) is type(error.made)]
+            return blame(offers[-1], error.cause) if offers else None
+        if _is_memory(error):
+            return _out_of_memory()
+        parts = [*self._built, *([] if built is None else [(None, built)])]
+        foreign = [part for part in parts if part[1].distribution != OWN_DISTRIBUTION]
+        offer = _blamed(error, foreign) or getattr(error, "suspect", None)
+        what = "failed" if built is None else "cannot be built"
+        return None if offer is None else blame(offer, f"{what}: {described(error, offer)}")
+
+
+def described(error: BaseException, offer: Offer) -> str:
+    """An exception, and the last line of the component's own code that it passed."""
+    return cause_of(error, offer.plugin) + shown_line(error, packages_of(offer.component))
+
+
+def suspect(error: BaseException, offer: Offer) -> None:
+    """Name the component to blame for an exception that was raised in none of its code."""
+    error.suspect = offer  # type: ignore[attr-defined]
+
+
+def callers_own(error: BaseException) -> None:
+    """Mark an exception of what the caller gave, such as an observer: it stays what it is."""
+    error.unblamed = True  # type: ignore[attr-defined]
+
+
+def blaming(method: _Method) -> _Method:
+    """Makes a method of an object with `components` a boundary of them; what it yields is within it too."""
+
+    def each(components: Components, items: Iterator[Any]) -> Iterator[Any]:
+        with components.blaming():
+            yield from items
+
+    @functools.wraps(method)
+    def bounded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self.components.blaming():
+            made = method(self, *args, **kwargs)
+        return each(self.components, made) if isinstance(made, types.GeneratorType) else made
+
+    return bounded  # type: ignore[return-value]
+
+
+def _blamed(error: BaseException, parts: Sequence[tuple[object, Offer]]) -> Offer | None:
+    """The component whose code is innermost in the traceback; None if there is none, as for a bug of our own.
+
+    Of several components in one package, the object and the name of the method tell which.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages: list[set[str]] = [packages_of(offer.component) for _, offer in parts]
+    known = set[str]().union(*packages)
+    package = next((name for name in map(package_of, reversed(frames)) if name in known), None)
+    if package is None:
+        return None
+    own = [part for part, names in zip(parts, packages, strict=True) if package in names]
+    frames = [frame for frame in frames if package_of(frame) == package]
+    for frame in reversed(frames):
+        for made, offer in reversed(own):
+            code = getattr(made if made is not None else offer.component.build, "__code__", None)
+            if frame.f_code is code or (made is not None and frame.f_locals.get("self") is made):
+                return offer
+    kinds = [KIND_OF_METHOD.get(frame.f_code.co_name) for frame in frames]
+    return next((offer for _, offer in own if offer.kind in kinds), own[-1][1])
+
+
+def _is_memory(error: BaseException) -> bool:
+    # torch raises its own class for GPUs, and a plain RuntimeError for the CPU.
+    on_cpu = isinstance(error, RuntimeError) and (
+        "alloc_cpu" in str(error) or "not enough memory" in str(error)
+    )
+    return on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _out_of_memory() -> DeviceError:
+    explained = DeviceError(
+        "out of memory; lower the batch size, data.window_length or the model's size", "memory"
+    )
+    explained.exit_code = 1  # the pipeline is well-formed; the run failed
+    return explained
+
+
+def _close(made: Any, offer: Offer) -> None:
+    """What fails is a warning: the work of a run is done, or has failed for another reason."""
+    try:
+        made.close()
+    except FAILURES as error:
+        said = f"{offer} failed in close: {described(error, offer)}"
+        warnings.warn(said, PluginWarning, stacklevel=2)
