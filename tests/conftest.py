@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import os
 import shutil
@@ -240,7 +241,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none; torch is loaded only when there is something to decide."""
     gpu = [item for item in items if item.get_closest_marker("gpu")]
-    if not gpu:
+    if not gpu or importlib.util.find_spec("torch") is None:
         return
     import torch
 

@@ -47,10 +47,10 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
     if isinstance(error, click.Abort):
         click.echo("textgen: interrupted", err=True)
         return 128 + signal.SIGINT
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        error.show()
-        return error.exit_code
     if isinstance(error, click.ClickException):
+        if type(error).__name__ == "NoArgsIsHelpError":  # which click has from 8.2 on
+            error.show()
+            return error.exit_code
         click.echo(f"textgen: error: {_usage(error, context)}", err=True)
         return error.exit_code
     if debug:

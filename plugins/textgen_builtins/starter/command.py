@@ -48,25 +48,19 @@ _MOST_NEW: Final = 20_000  # characters of a text
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
 
-class _Minutes(click.ParamType[float]):
+def _minutes(given: str) -> float:
     """A number of minutes that makes a budget."""
-
-    name = "number"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            minutes = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number of minutes, such as 5 or 0.5", param, ctx)
-        if not _LEAST_MINUTES <= minutes <= _MOST_MINUTES:
-            self.fail(
-                f"{value} is not between {_LEAST_MINUTES:g} and {_MOST_MINUTES:,} minutes",
-                param,
-                ctx,
-            )
-        return minutes
+    try:
+        minutes = float(given)
+    except ValueError:
+        raise click.BadParameter(
+            f"{given!r} is not a number of minutes, such as 5 or 0.5"
+        ) from None
+    if not _LEAST_MINUTES <= minutes <= _MOST_MINUTES:
+        raise click.BadParameter(
+            f"{given} is not between {_LEAST_MINUTES:g} and {_MOST_MINUTES:,} minutes"
+        )
+    return minutes
 
 
 @click.command("init")
@@ -81,7 +75,8 @@ class _Minutes(click.ParamType[float]):
     "--minutes",
     default=1.0,
     show_default=True,
-    type=_Minutes(),
+    type=_minutes,
+    metavar="NUMBER",
     help="How long a run may take in all.",
 )
 @click.option(
