@@ -77,10 +77,10 @@ def rows(generator: textgen.Generator, text: str, given: argparse.Namespace) -> 
     mixture, tokens = generator.model, np.asarray(generator.tokenizer.encode(text)).astype(np.int64)
     assert isinstance(mixture, Mixture)
     cut = len(tokens) - int(len(tokens) * 0.1)
-    held_out, index = tokens[cut:], generator.copy_index()
+    held_out, finder = tokens[cut:], generator.copy_finder()
 
     def row(name: str, temperature: str, texts: list[str], of: Any = None) -> list[str]:
-        reports = [index.report(each) for each in texts]
+        reports = [finder.report(each) for each in texts]
         shares = [np.mean([report.ngram_shares[n] or 0.0 for report in reports]) for n in (16, 32)]
         longest = max(report.longest for report in reports)
         lost = f"{loss(of, held_out):.3f}" if of is not None else ""

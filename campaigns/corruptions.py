@@ -61,7 +61,6 @@ MEET: dict[str, dict[str, tuple[str, ...]]] = {
         "tokenizer.json": ("generate", "run", "evaluate"),
         "model.safetensors": ("generate", "run", "evaluate"),
         "state.safetensors": ("state",),
-        "copy-index/": ("novelty", "run"),
         "checkpoints/": ("generate", "run"),
         "metrics.jsonl": ("run", "generate"),
         "samples.txt": ("run",),
@@ -123,7 +122,6 @@ def make_subjects(folder: Path) -> None:
         with contextlib.suppress(textgen.Interrupted):
             textgen.run("p.toml", cancelled=lambda: subject == "unfinished" and next(asked) == 5)  # noqa: B023
     with textgen.load(folder / "finished/run") as generator:
-        generator.copy_index()
         state = generator.generate("the ", max_new_tokens=5, keep_state=True).state
         assert state is not None
         state.save(folder / "finished/state.safetensors")

@@ -149,8 +149,7 @@ def test_a_text_trains_a_model_in_memory() -> None:
     assert set(
         "".join(g.text for g in run.generator.generate_many(["Once"], n=4, max_new_tokens=20))
     ) <= set(TEXT)
-    with pytest.raises(textgen.UsageError, match="only a generator of a run directory"):
-        run.generator.copy_index()
+    assert run.generator.copy_finder().report(TEXT[:40]).longest == 40
 
 
 def test_a_run_in_memory_that_is_stopped_promises_no_checkpoint() -> None:
@@ -345,16 +344,18 @@ def test_a_text_is_given_again_for_the_report_on_copies(tmp_path: Path) -> None:
         textgen.UsageError,
         match=r"\(corpus 'text'\); give them again, as in .*path, corpus=corpus\)",
     ):
-        textgen.load(tmp_path / "run", tokenizer=Bytes()).copy_index()
-    with pytest.raises(textgen.CorpusError, match="no longer the one"):
-        textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT * 2).copy_index()
-    index = textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT).copy_index()
-    assert index.report("ONCE 3 RAVENS").longest == 13
+        textgen.load(tmp_path / "run", tokenizer=Bytes()).copy_finder()
+    with pytest.raises(
+        textgen.CorpusError, match="no longer the one that the model was trained on"
+    ):
+        textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT * 2).copy_finder()
+    finder = textgen.load(tmp_path / "run", tokenizer=Bytes(), corpus=TEXT).copy_finder()
+    assert finder.report("ONCE 3 RAVENS").longest == 13
     Path("text.txt").write_text(TEXT)  # in the current folder
     moved = textgen.load(
         tmp_path / "run", tokenizer=Bytes(), corpus={"type": "file", "path": "text.txt"}
     )
-    assert moved.copy_index().report("ONCE 3 RAVENS").longest == 13
+    assert moved.copy_finder().report("ONCE 3 RAVENS").longest == 13
     Path("text.txt").unlink()
 
 

@@ -35,7 +35,7 @@ if _TYPE_CHECKING:
     from textgen.generation.arguments import Request
     from textgen.generation.async_streams import AsyncTextStream
     from textgen.generation.generator import Generator
-    from textgen.generation.novelty import CopyIndex, CopyReport
+    from textgen.generation.novelty import CopyFinder, CopyReport
     from textgen.generation.results import Generation, GenerationState, Piece, TokenLogprobs
     from textgen.generation.scoring import TextScore, TokenScores
     from textgen.generation.streams import TextStream
@@ -57,7 +57,7 @@ __all__ = [
     "Choice",
     "Component",
     "ContractError",
-    "CopyIndex",
+    "CopyFinder",
     "CopyReport",
     "CorpusError",
     "CorruptFileError",
@@ -128,7 +128,7 @@ _WHERE = {
     "generation.arguments": ("Request",),
     "generation.async_streams": ("AsyncTextStream",),
     "generation.generator": ("Generator",),
-    "generation.novelty": ("CopyIndex", "CopyReport"),
+    "generation.novelty": ("CopyFinder", "CopyReport"),
     "generation.results": ("Generation", "GenerationState", "Piece", "TokenLogprobs"),
     "generation.scoring": ("TextScore", "TokenScores"),
     "generation.streams": ("TextStream",),

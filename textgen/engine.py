@@ -251,7 +251,7 @@ class Engine:
 
         sampler    as `train` takes it, in place of the run's own chain
         model, tokenizer, corpus   as `train` takes them, in place of the run's own: model and tokenizer get its weights
-                   and vocabulary; `copy_index` reads the corpus, which must be the same text
+                   and vocabulary; `copy_finder` reads the corpus, which must be the same text
 
         Raises RunError when there is no run, or none with a checkpoint yet, CorruptFileError when a file is not what
         the run wrote, PipelineError when a component's plugin is missing, UsageError when an object is.

@@ -255,10 +255,10 @@ def test_a_run_fetches_and_a_loaded_run_never_does(
     with pytest.raises(
         CorpusError, match=f"{address} is not in the cache .* only a run fetches it"
     ):
-        generator.copy_index()
+        generator.copy_finder()
     assert web.requests == []
     read(address)
-    assert generator.copy_index().report(TEXT[:80]).longest == 80
+    assert generator.copy_finder().report(TEXT[:80]).longest == 80
     assert len(web.requests) == 1
 
 

@@ -512,7 +512,9 @@ def leaving(*_: Any) -> Any:
 def test_a_component_that_exits_is_blamed(
     kind: str, made: Any, tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:
-    said = rf"{kind} 'odd' (failed|cannot be built): SystemExit \(.*test_blame\.py:\d+, in leaving\)$"
+    said = (
+        rf"{kind} 'odd' (failed|cannot be built): SystemExit \(.*test_blame\.py:\d+, in leaving\)$"
+    )
     with pytest.raises(textgen.ContractError, match=said):
         run_with(kind, made, tiny_pipeline(), tmp_path)
 

@@ -51,7 +51,7 @@ spoilt_bytes = st.sampled_from(
 
 @pytest.fixture(scope="module")
 def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with a copy index and a saved state, and an unfinished one. Restored after each example."""
+    """A finished run with a saved state, and an unfinished one. Restored after each example."""
     folder = tmp_path_factory.mktemp("fuzzing")
     (folder / "corpus.txt").write_text("the clock of the hall struck the hour.\n" * 20)
     tables: dict[str, Any] = {
@@ -73,7 +73,6 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.suppress(textgen.Interrupted):
         textgen.run(tables, output=folder / "unfinished", cancelled=lambda: next(asked) == 1)
     with textgen.load(folder / "finished") as generator:
-        generator.copy_index()
         state = generator.generate("the ", keep_state=True).state
         assert state is not None
         state.save(folder / "state.safetensors")
@@ -235,15 +234,3 @@ def _array(array: Any, draw: random.Random, number: float) -> Any:
         np.full_like(array, 0 if math.isnan(finite) else finite),
     )
     return draw.choice((array, array, *changes))
-
-
-@given(draw=draws, value=values, how=spoilt_bytes)
-@fuzzed
-@pytest.mark.parametrize("name", ["index.json", "tokens.bin", "suffixes.bin"])
-def test_copy_indexes(subjects: Path, name: str, draw: random.Random, value: Any, how: str) -> None:
-    path = subjects / "finished/copy-index" / name
-    with restored(path) as data:
-        spoilt = _other(path, data, draw, value, how)
-        path.write_bytes((spoilt + data)[: len(data)] if name.endswith(".bin") else spoilt)
-        with textgen.load(subjects / "finished") as generator:
-            use(lambda: generator.copy_index().report("the clock of the town"))

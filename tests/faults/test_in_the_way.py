@@ -87,10 +87,7 @@ def foreign(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        *(
-            (name, ".")
-            for name in ("checkpoints", "checkpoints/step-000009", ".previous", "copy-index")
-        ),
+        *((name, ".") for name in ("checkpoints", "checkpoints/step-000009", ".previous")),
         *(
             (name, "mine/model.safetensors")
             for name in ("metrics.jsonl", ".lock", ".lock-owner.json")
@@ -148,13 +145,11 @@ def test_links_that_lead_nowhere_else_are_in_nobodys_way(
         *(
             "model.safetensors",
             "samples.txt",
-            "tokens.bin",
             "pipeline.toml",
             "checkpoints/step-000100/weights",
         ),
         *(
             "checkpoints/mine",
-            "copy-index/mine",
             ".partial-mine/mine",
             ".probe-mine",
             ".letter.tmp",

@@ -26,11 +26,10 @@ FILES = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 
 @pytest.fixture(scope="module")
 def indexed(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a copy index, and a saved state beside it."""
+    """A run, and a saved state beside it."""
     folder = tmp_path_factory.mktemp("indexed")
     shutil.copytree(finished_run, folder / "run")
     with textgen.load(folder / "run") as generator:
-        generator.copy_index()
         state = generator.generate("the ", max_new_tokens=3, keep_state=True).state
         assert state is not None
         state.save(folder / "state")
@@ -47,13 +46,11 @@ def stranger(indexed: Path, tmp_path: Path) -> Path:
 def load_all(folder: Path) -> None:
     """Read every file of the run, and the saved state."""
     with textgen.load(folder / "run") as generator:
-        generator.copy_index().report("the clock")
         generator.generate(state=textgen.GenerationState.load(folder / "state"), max_new_tokens=2)
 
 
 EVERY = (
     *(f"run/{name}" for name in FILES),
-    *(f"run/copy-index/{n}.bin" for n in ("tokens", "suffixes")),
     "state",
 )
 INSTEAD: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
@@ -74,8 +71,6 @@ def test_what_is_no_file_is_refused(stranger: Path, how: str) -> None:
     (stranger.parent / "secret").write_text(SECRET)
     load_all(stranger)
     for name in EVERY:
-        if "copy-index" in name and how in ("folder", "loop"):
-            continue  # such an index is made again
         path = stranger / name
         path.rename(stranger / "aside")
         make(path, stranger.parent / "secret")
@@ -151,19 +146,12 @@ def test_headers_that_promise_what_is_not_there(stranger: Path, which: str) -> N
         textgen.GenerationState.load(stranger / "state")
 
 
-@pytest.mark.parametrize("name", [*FILES[:3], "model.safetensors", "copy-index/index.json"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_a_hole_is_not_read(stranger: Path, name: str) -> None:
     with (stranger / "run" / name).open("r+b") as file:
         file.truncate(1 << 40)
     with pytest.raises(textgen.RunError, match=f"{name}: it has 1,099,511,627,776 bytes"):
-        textgen.load(stranger / "run") if "copy-index" not in name else read_index(stranger)
-
-
-def read_index(folder: Path) -> None:
-    """The header of a copy index is made again where it cannot be used, unless the corpus is gone."""
-    from textgen.files.reading import read_json
-
-    read_json(folder / "run/copy-index/index.json")
+        textgen.load(stranger / "run")
 
 
 JSON = {
@@ -198,13 +186,12 @@ def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger: Path) -> None:
     lines = pipeline.read_text().splitlines()
     at = next(n for n, line in enumerate(lines) if line.startswith("path = "))
     pipeline.write_text("\n".join([*lines[:at], 'path = "/dev/zero"', *lines[at + 1 :]]))
-    shutil.rmtree(stranger / "run/copy-index")
     with pytest.warns(UserWarning, match="was changed since the run was made: corpus"):
         generator = textgen.load(stranger / "run")
     with generator:
         assert generator.generate("the ", max_new_tokens=3).text
         with pytest.raises(textgen.CorpusError, match="/dev/zero: it is a device"):
-            generator.copy_index()
+            generator.copy_finder()
     with pytest.raises(textgen.CorpusError, match="/dev/zero: it is a device"):
         textgen.run(pipeline, output=stranger / "mine")
 

@@ -237,7 +237,7 @@ def test_a_generator_knows_where_it_came_from_wherever_the_program_goes(
     generator = textgen.load("run")
     monkeypatch.chdir("/")
     assert generator.path == tmp_path / "run"
-    assert generator.copy_index().report("the ").tokens == 4
+    assert generator.copy_finder().report("the ").tokens == 4
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
@@ -250,7 +250,7 @@ def test_a_directory_that_cannot_be_written_to_is_skipped_and_indexed(
     try:
         again = textgen.run(tiny_pipeline(), output=run)
         assert again.outcome == "skipped"
-        assert again.generator.copy_index().report("the ").tokens == 4
+        assert again.generator.copy_finder().report("the ").tokens == 4
     finally:
         run.chmod(0o755)
 

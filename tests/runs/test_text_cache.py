@@ -81,8 +81,8 @@ tables = {"device": "cpu", "observer": [], "corpus": {"type": "file", "path": "t
     "trainer": {"type": "count"}}
 for output in ("a", "b", "b"):
     print(textgen.run(tables, output=output).outcome, sum(str(name).endswith("text.txt") for name in opened))
-index = textgen.load("b").copy_index()
-print(index.report("Once 1 ravens").longest, sum(str(name).endswith("text.txt") for name in opened))
+finder = textgen.load("b").copy_finder()
+print(finder.report("Once 1 ravens").longest, sum(str(name).endswith("text.txt") for name in opened))
 """
     (shelf.folder / "script.py").write_text(script)
     extra = {"TEXTGEN_CACHE_DIR": str(shelf.folder / "cache")}

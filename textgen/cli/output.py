@@ -21,7 +21,6 @@ from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.streams import print_stream, print_text, report_seed
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation.generator import Generator
-from textgen.generation.novelty import FOLDER
 from textgen.generation.prompts import end_id
 from textgen.generation.results import Generation, GenerationState
 from textgen.plugin.structure import plain
@@ -198,16 +197,16 @@ def _write_whole(
 ) -> None:
     """Write each text when it is whole, with all that can be known of it."""
     generations = _generations(generator, output, prompts, arguments)
-    index, missing = None, None
+    finder, missing = None, None
     if output.novelty:
         _announce(generator)
         try:
-            index = generator.copy_index()
+            finder = generator.copy_finder()
         except TextgenError as error:  # the corpus may have stayed on another machine
             missing = error
     for number, generation in enumerate(generations, 1):
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
-        report = index.report(added) if index is not None else None
+        report = finder.report(added) if finder is not None else None
         try:
             if output.form == "jsonl":
                 fed = generator.encode_prompt(
@@ -231,12 +230,10 @@ def _write_whole(
 
 
 def _announce(generator: Generator) -> None:
-    """Say what is going to be read where there is no index of the corpus yet: the run may be a stranger's."""
-    if generator.path is not None and not (generator.path / FOLDER).exists():
+    """Say which corpus is going to be read: the run may be a stranger's."""
+    if generator.path is not None:
         table = inline_toml(plain(generator.tables["corpus"]))
-        click.echo(
-            f"novelty: making the index of the corpus of {generator.path}, {table}", err=True
-        )
+        click.echo(f"novelty: reading the corpus of {generator.path}, {table}", err=True)
 
 
 @contextlib.contextmanager

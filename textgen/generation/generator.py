@@ -40,7 +40,7 @@ from textgen.protocols import Ids, Model, Tensors, Tokenizer
 
 if TYPE_CHECKING:
     from textgen.generation.async_streams import AsyncPieces, AsyncTextStream, BackgroundLoop
-    from textgen.generation.novelty import CopyIndex
+    from textgen.generation.novelty import CopyFinder
 
 _ALONE: Final = 16  # texts that share no batch and stream asynchronously side by side
 
@@ -56,7 +56,7 @@ class Generator:
     defaults   the run's `[generate]` table: what the options of a request are where they are not given
     path       the run directory it came from
     model_id   the checksum of its weights, which saved states name
-    training_tokens   writes the training tokens to a file and maps them; for the copying report
+    training_tokens   gives the tokens (N,) that the model was trained on, for the copy report
     make_module       builds the model as it is trained, with the run's weights, on a device
     """
 
@@ -70,7 +70,7 @@ class Generator:
     model_id: str = attrs.field(default="", repr=False)
     tables: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
-    training_tokens: Callable[[Path], Ids] | None = attrs.field(default=None, repr=False)
+    training_tokens: Callable[[], Ids] | None = attrs.field(default=None, repr=False)
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False, init=False)
     _background: list[BackgroundLoop] = attrs.field(
@@ -246,17 +246,18 @@ class Generator:
         return made.unwrapped() if isinstance(made, GradientModel) else made
 
     @blaming
-    def copy_index(self) -> CopyIndex:
-        """What tells how much of a text is copied from the training corpus: `copy_index().report(text)`.
+    def copy_finder(self) -> CopyFinder:
+        """Tells how much of a text is copied from the training corpus: `copy_finder().report(text)`.
 
-        Made once per run directory, which takes a second per million characters and the corpus, and kept there.
-        Raises CorpusError when the corpus is no longer what the model was trained on.
+        A report takes about a second for a corpus of 30 million characters. The corpus is encoded
+        first if its tokens are not in the cache. Raises CorpusError when the corpus is no longer
+        the one that the model was trained on.
         """
-        from textgen.generation.novelty import CopyIndex
+        from textgen.generation.novelty import CopyFinder
 
-        if self.path is None or self.training_tokens is None:
-            raise UsageError("only a generator of a run directory knows its training corpus")
-        return CopyIndex.open(self.path, self.model_id, self.tokenizer, self.training_tokens)
+        if self.training_tokens is None:
+            raise UsageError("only a generator of a run knows its training corpus")
+        return CopyFinder(self.tokenizer, self.training_tokens())
 
     @blaming
     def encode_prompt(

@@ -1,6 +1,6 @@
 """The run directory: layout, lock, and the run that was there before.
 
-    pipeline.toml  run.json  tokenizer.json  model.safetensors  metrics.jsonl  loss.svg  samples.txt  copy-index/
+    pipeline.toml  run.json  tokenizer.json  model.safetensors  metrics.jsonl  loss.svg  samples.txt
     checkpoints/   see textgen.runs.checkpoints
     .previous/     the finished run that was here before, all of it, until the run that replaces it is finished
 
@@ -52,7 +52,7 @@ _OWN: Final = (
         "loss.svg",
         "samples.txt",
     ),
-    *("checkpoints", "copy-index"),
+    "checkpoints",
 )
 _GROWING: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
 _PREVIOUS: Final = ".previous"

@@ -36,7 +36,7 @@ class LockOwner:
 
 @attrs.frozen
 class StoredFile:
-    """A file of a checkpoint, or of the copy index."""
+    """A file of a checkpoint."""
 
     bytes: int = attrs.field(validator=COUNT)
     sha256: str = attrs.field(validator=is_sha256)

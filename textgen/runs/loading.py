@@ -245,12 +245,8 @@ def _training_tokens(
     record: Mapping[str, Any],
     tokenizer: Tokenizer,
     reader: Reader,
-    file: Path,
 ) -> Ids:
-    """The tokens (N,) that the model was trained on. Raises CorpusError when the text changed.
-
-    Where the cache cannot take them, they are beside `file`.
-    """
+    """The tokens (N,) that the model was trained on. Raises CorpusError when the text changed."""
     wanted = [(kind, tables[kind]) for kind in ("corpus", "tokenizer")]
     corpus_choice, tokenizer_choice = _choices(directory, record, wanted, reader)
     data = reader.table(DataOptions, tables.get("data", {}), "data")
@@ -272,7 +268,7 @@ def _training_tokens(
         else:
             changed = "the corpus is no longer the one that the model was trained on"
             tokens = encode_text(
-                corpus, corpus_choice, tokenizer, tokenizer_choice, then, key, changed, file.parent
+                corpus, corpus_choice, tokenizer, tokenizer_choice, then, key, changed
             )
     return split_tokens(tokens, data, tokenizer).training
 

@@ -12,7 +12,6 @@ import attrs
 
 from textgen.errors import CorruptFileError, PipelineError, RunError
 from textgen.files.reading import file_checksum, parse_json, read_bytes, read_json
-from textgen.generation.novelty import FOLDER, check_index
 from textgen.plugin.structure import listed
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.stored import SHOWN, misdescribing, read_pipeline, undisturbed
@@ -83,7 +82,7 @@ def _report(directory: RunDirectory) -> RunReport:
     checkpoints = list(_checkpoints(directory))
     for name, sha256 in record.get("files", {}).items():
         files.append(_checked(directory, name, partial(_compared, directory, record, name, sha256)))
-    files += [*(file for _, file in checkpoints), *_others(directory, record)]
+    files += [*(file for _, file in checkpoints), *_others(directory)]
     intact = tuple(step for step, file in checkpoints if file.state == "whole")
     bad = {file.name for file in files if file.state not in ("whole", "changed")}
     has_weights = _WEIGHTS not in bad if record.get("status") == "finished" else bool(intact)
@@ -144,14 +143,11 @@ def _checkpoints(directory: RunDirectory) -> Iterator[tuple[int, CheckedFile]]:
             yield step, file
 
 
-def _others(directory: RunDirectory, record: Mapping[str, Any]) -> Iterator[CheckedFile]:
-    """Metrics and the index of the corpus, where they are."""
+def _others(directory: RunDirectory) -> Iterator[CheckedFile]:
+    """Metrics, where they are."""
     with contextlib.suppress(RunError):
         if (path := directory.inside(_METRICS)).exists():
             yield _metrics(path)
-    model = record.get("files", {}).get(_WEIGHTS, "")
-    if (directory.path / FOLDER).exists() and model:
-        yield _checked(directory, FOLDER, partial(check_index, directory.path, model))
 
 
 def _metrics(path: Path) -> CheckedFile:
