@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import shlex
 import signal
 import sys
 import warnings
@@ -16,12 +15,13 @@ from typing import Any, Final
 
 import click
 
-from textgen.cli import streams
+from textgen.cli import terminal
 from textgen.cli.context import PATIENCE_SECONDS, CommandContext
 from textgen.cli.errors import ReaderGone, report
 from textgen.errors import PluginWarning
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
 from textgen.processes import is_follower
+from textgen.windows import quoted
 
 _ALSO_CALLED: Final = {
     **dict.fromkeys(("train", "fit", "start", "resume", "continue"), "run"),
@@ -100,9 +100,9 @@ class _Group(click.Group):
         from textgen.suggest import nearest
 
         if word.endswith(".toml") or Path(word).is_file():
-            return f"did you mean textgen {'run' if word.endswith('.toml') else 'init'} {shlex.quote(word)}?"
+            return f"did you mean textgen {'run' if word.endswith('.toml') else 'init'} {quoted(word)}?"
         if Path(word, "run.json").is_file():
-            return f"did you mean textgen generate {shlex.quote(word)}?"
+            return f"did you mean textgen generate {quoted(word)}?"
         known = _ALSO_CALLED.get(word)
         return f"did you mean {known!r}?" if known else nearest(word, self.list_commands(ctx))
 
@@ -185,7 +185,7 @@ def main(args: list[str] | None = None) -> None:
 def _main(arguments: list[str]) -> int:
     context = CommandContext()
     try:
-        streams.prepare()
+        terminal.prepare()
         warnings.showwarning = _show_each_once(silent=is_follower())  # this process is ours
         warnings.simplefilter("always", PluginWarning)
         logging.getLogger("textgen").addHandler(_LogHandler(logging.WARNING))

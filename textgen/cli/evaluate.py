@@ -16,7 +16,7 @@ import attrs
 import click
 
 from textgen.cli.options import check_output, check_run, device_option, json_option
-from textgen.cli.streams import print_text
+from textgen.cli.terminal import print_text
 from textgen.errors import CorpusError, PipelineError, UsageError
 from textgen.plugin.component import Address
 
@@ -136,7 +136,7 @@ def _readable_twice(file: str) -> Iterator[str]:
         return
     if file != "-" and (Path(file).is_char_device() or Path(file).is_block_device()):
         raise UsageError(f"{file} is a device, which may have no end; give a file, or - for stdin")
-    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+    with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
         with (
             Path(folder, "stdin" if file == "-" else "text").open("wb") as copy,
             click.open_file(file, "rb") as read,

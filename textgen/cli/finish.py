@@ -17,8 +17,9 @@ from textgen.cli.run import best_step
 def command(context: Any, run: str) -> None:
     """Finish an interrupted run: one of its checkpoints becomes the model.
 
-    The newest one does, or the best if the loss has risen since. RUN is a run directory, such as runs/my. From then on `textgen run` of its pipeline skips training. A run that is
-    finished is left as it is.
+    The newest one does, or the best if the loss has risen since. RUN is a run directory, such as
+    runs/my. From then on `textgen run` of its pipeline skips training. A finished run is left as it
+    is.
     """
     check_run(run, "finish")
     from textgen.engine import Engine

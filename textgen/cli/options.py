@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import click
 from textgen.cli.prompts import as_text
 from textgen.errors import UsageError
 from textgen.suggest import nearest
+from textgen.windows import quoted
 
 _BEGINNING = 1 << 16  # bytes that tell what a file is
 _TEXT_SUFFIXES = (
@@ -99,13 +99,13 @@ def _beginning(path: Path) -> bytes:
 
 def check_pipeline(given: str) -> None:
     """Raise UsageError, saying what was meant, for a text or a run directory where a pipeline file is wanted."""
-    path, quoted = Path(given), shlex.quote(given)
+    path, typed = Path(given), quoted(given)
     if (path / "pipeline.toml").is_file():
         raise UsageError(
             f"{given} is a run directory, and a pipeline file is wanted; that of this run is {path / 'pipeline.toml'}; "
-            f"for more text: textgen generate {quoted}"
+            f"for more text: textgen generate {typed}"
         )
-    writes = f"textgen init {quoted} writes a pipeline for it"
+    writes = f"textgen init {typed} writes a pipeline for it"
     if path.is_dir():
         raise UsageError(
             f"{given}: cannot be read: it is a folder; if there are texts in it, {writes}"
@@ -129,7 +129,7 @@ def check_run(given: str, command: str) -> None:
         return
     made = Path("runs", path.stem)
     there = (made / "run.json").is_file()
-    meant = f"did you mean textgen {command} {shlex.quote(str(made))}?"
+    meant = f"did you mean textgen {command} {quoted(str(made))}?"
     if not path.exists():
         near = (
             ""
@@ -141,7 +141,7 @@ def check_run(given: str, command: str) -> None:
             f"there is no run directory {given}; {meant if there else near or 'textgen run makes one'}"
         )
     if path.suffix.lower() == ".toml" and not there:
-        meant = f"textgen run {shlex.quote(given)} trains its model, and says where it is"
+        meant = f"textgen run {quoted(given)} trains its model, and says where it is"
     elif not there:
         meant = f"textgen {command} --help shows how"
     raise UsageError(

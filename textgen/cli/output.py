@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from textgen.cli.options import check_state_output
 from textgen.cli.prompts import check_utf8, read_prompts
 from textgen.cli.request_options import as_arguments
 from textgen.cli.stop_switch import StopSwitch
-from textgen.cli.streams import print_stream, print_text, report_seed
+from textgen.cli.terminal import print_stream, print_text, report_seed
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import end_id
@@ -26,6 +25,7 @@ from textgen.generation.results import Generation, GenerationState
 from textgen.plugin.structure import plain
 from textgen.protocols import Tokenizer
 from textgen.tools.commented import inline_toml
+from textgen.windows import quoted
 
 _Save: TypeAlias = Callable[[GenerationState | None], None]
 _ENDS: Final = ("stop", "stop_tokens", "time_limit")
@@ -259,7 +259,7 @@ def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[_Save]
         yield lambda state: None if state is None else state.save(path)
     if switch.signal_number is not None:
         raise Interrupted(
-            f"stopped; --load-state {shlex.quote(path)} resumes from there",
+            f"stopped; --load-state {quoted(path)} resumes from there",
             signal_number=switch.signal_number,
         )
 

@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from textgen.cli.options import json_option
-from textgen.cli.streams import print_failure
 from textgen.plugin.component import KINDS
 
 
@@ -98,7 +97,7 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: fl
             if status in counts:
                 counts[status] += count
             clear()
-            (print_failure if status == "failed" else click.echo)(line)
+            click.echo(line)
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items()), err=True)
     if counts["failed"]:
         sys.exit(1)  # click would hand a code of its own to a caller that does not ask for it

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import queue
 import stat
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -33,8 +34,9 @@ def read_prompts(
     ):  # only a line's end ends one: a form feed, say, is a character like any other
         lines = _read(prompts_file).split("\n")
         return [(line, f"{prompts_file}:{number}") for number, line in enumerate(lines, 1) if line]
-    if prompt_file is None and not prompts and may_be_piped and _is_piped_in():
-        prompt_file = "-"
+    begun = _piped_in() if prompt_file is None and not prompts and may_be_piped else None
+    if begun is not None:
+        return [(_read("-", begun).removesuffix("\n"), "")]
     if prompt_file is not None:
         return [(_read(prompt_file).removesuffix("\n"), "")]
     return [(prompt, "") for prompt in prompts or [""]]
@@ -52,7 +54,7 @@ def as_text(argument: str) -> str:
 
 def as_path(text: str) -> str:
     """What was typed, as the path it names: the reverse of `as_text`."""
-    return os.fsdecode(text.encode(errors="surrogateescape"))
+    return os.fsdecode(text.encode())
 
 
 def check_utf8(text: str, what: str = "the prompt") -> None:
@@ -66,22 +68,28 @@ def check_utf8(text: str, what: str = "the prompt") -> None:
         ) from error
 
 
-def _is_piped_in() -> bool:
-    """Whether stdin is a file, or a pipe with something to read; one may be open that nobody ever writes to."""
+def _piped_in() -> bytes | None:
+    """The beginning of what is piped in on stdin; None where nothing is, or nothing comes for a second."""
     try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-        if not stat.S_ISFIFO(mode) or select.select([sys.stdin], [], [], _PATIENCE_SECONDS)[0]:
-            return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+        number = sys.stdin.fileno()
+        mode = os.fstat(number).st_mode
     except (AttributeError, OSError, ValueError):  # it is closed, or nothing that can be asked
-        return False
+        return None
+    if not stat.S_ISFIFO(mode):
+        return b"" if stat.S_ISREG(mode) else None
+    come: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    # A thread, since select takes no pipes on Windows. Nobody may ever write to one that is open.
+    threading.Thread(target=lambda: come.put(os.read(number, 1)), daemon=True).start()
+    with contextlib.suppress(queue.Empty):
+        return come.get(timeout=_PATIENCE_SECONDS)
     click.echo(
         "textgen: warning: nothing came on stdin yet; --prompt-file - waits for it", err=True
     )
-    return False
+    return None
 
 
-def _read(path: str) -> str:
-    """The text of a file, or of stdin for "-", with line breaks as \\n. Raises UsageError."""
+def _read(path: str, begun: bytes = b"") -> str:
+    """The text of a file, or of stdin for "-" after what was read of it, with line breaks as \\n. Raises UsageError."""
     if path == "-" and sys.stdin is None:  # it was closed before the process began
         raise UsageError("- reads stdin, which is closed")
     try:
@@ -90,7 +98,7 @@ def _read(path: str) -> str:
             if path == "-"
             else Path(path).open("rb") as file
         ):
-            data = file.read(_LARGEST + 1)
+            data = begun + file.read(_LARGEST + 1)
         if len(data) > _LARGEST:
             raise UsageError(f"{path} has more than {byte_count(_LARGEST)}, too much for prompts")
         text = "".join(decode([data], Path(path), tell=_tell)).removeprefix("\ufeff")

@@ -15,7 +15,7 @@ from textgen.cli.options import check_state_output
 from textgen.cli.prompts import as_path, as_text, check_utf8
 from textgen.cli.request_options import as_arguments, parse_value
 from textgen.cli.stop_switch import StopSwitch
-from textgen.cli.streams import print_stream, report_seed
+from textgen.cli.terminal import print_stream, report_seed
 from textgen.errors import TextgenError, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.results import GenerationState

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -36,6 +35,7 @@ from textgen.runs.objects import with_objects
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import SHOWN, StoredRun, misdescribing, read_stored
 from textgen.runs.training_text import EncodedText, encode_text
+from textgen.windows import quoted
 
 logger = logging.getLogger("textgen")
 # Names and versions of distributions (PEP 508 and 440). None that matches means anything to a shell.
@@ -308,7 +308,7 @@ def _origins(record: Mapping[str, Any], kind: str, table: Any) -> list[str]:
 def _advice(entry: Mapping[str, Any]) -> str:
     """Where a component came from, and what to do if it is missing. A stranger may have written the entry."""
     if path := entry.get("path"):
-        command = f"textgen --plugin {shlex.quote(path)} …"
+        command = f"textgen --plugin {quoted(path)} …"
         return f"came from the file {path}; if it is missing: {command}, or PluginSet.register_file in a program"
     if entry["distribution"] == UNPACKAGED:
         return f"came from the plugin {entry['plugin']!r} of a program; if it is missing: PluginSet.register adds it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 import attrs
 
+from textgen.windows import quoted
 from textgen_builtins.commands import text
 from textgen_builtins.commands.compared import (
     ComparedRun,
@@ -139,9 +139,7 @@ def as_text(found: Ranking, trials: Sequence[Trial]) -> str:
     parts += [f"note: {found.note}"] if found.note else []
     parts += [_effects_text(made, names, shown) for made in [effects(found)] if made]
     if found.trials and found.trials[0].status == "finished":
-        parts.append(
-            f"the best: textgen generate {text.printable(shlex.quote(found.trials[0].path))}"
-        )
+        parts.append(f"the best: textgen generate {text.printable(quoted(found.trials[0].path))}")
     return "\n\n".join(parts)
 
 

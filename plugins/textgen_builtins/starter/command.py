@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import shlex
 import sys
 import unicodedata
 from pathlib import Path
@@ -21,6 +20,7 @@ from textgen.files.encodings import AUTO
 from textgen.pipeline.document import NAME
 from textgen.plugin.component import Address
 from textgen.visible import byte_count
+from textgen.windows import quoted
 from textgen_builtins.corpora.file_facts import COMPRESSED
 from textgen_builtins.starter import settings
 
@@ -134,14 +134,12 @@ def init(
         facts, minutes * 60, settings.measured_speed() if speed is None else speed
     )
     try:
-        write_atomic(path, made.replace("{file}", shlex.quote(str(path))).encode())
+        write_atomic(path, made.replace("{file}", quoted(str(path))).encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
     for remark in facts.remarks:
         click.echo(f"textgen: warning: {remark}", err=True)
-    click.echo(
-        f"wrote {path}; now: textgen run {shlex.quote(str(path))}{_elsewhere(path)}", err=True
-    )
+    click.echo(f"wrote {path}; now: textgen run {quoted(str(path))}{_elsewhere(path)}", err=True)
 
 
 def _stem(text: str | None) -> str:
@@ -162,7 +160,7 @@ def _elsewhere(path: Path) -> str:
     """The option that keeps a run of that name that is there already, or ""."""
     names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
     free = next(name for name in names if not Path("runs", name).exists())
-    return "" if free == path.stem else f" --output {shlex.quote(f'runs/{free}')}"
+    return "" if free == path.stem else f" --output {quoted(f'runs/{free}')}"
 
 
 def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:

@@ -1,0 +1,107 @@
+"""What Windows does otherwise, simulated: each script makes one call behave as it does there."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from textgen import load
+
+STDOUT = """
+import io, os, sys
+import textgen.windows
+from textgen.cli import main
+
+textgen.windows.WINDOWS = True
+"""
+
+
+def test_a_reader_that_is_gone_is_no_error_though_it_is_told_as_an_invalid_argument(
+    python: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    script = f"""{STDOUT}
+class Pipe(io.RawIOBase):
+    def writable(self):
+        return True
+
+    def write(self, data):
+        raise OSError(22, "Invalid argument")
+
+sys.stdout = io.TextIOWrapper(io.BufferedWriter(Pipe()), write_through=True)
+main(["generate", {str(finished_run)!r}, "-p", "the ", "--max-new-tokens", "5"])
+"""
+    done = python("-c", script, cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+
+
+def test_line_breaks_are_written_as_they_are(
+    python: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    script = f"""{STDOUT}
+sys.stdout = io.TextIOWrapper(open("text", "wb"), newline="\\r\\n")
+main(["generate", {str(finished_run)!r}, "-p", "the ", "--max-new-tokens", "5"])
+"""
+    assert python("-c", script, cwd=tmp_path).code == 0
+    text = (tmp_path / "text").read_bytes()
+    assert text.endswith(b"\n")
+    assert b"\r" not in text
+
+
+def test_a_prompt_is_piped_in_where_select_takes_no_pipes(
+    python: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    script = f"""{STDOUT}
+import select
+
+def refuse(*_):
+    raise OSError(10038, "not a socket")
+
+select.select = refuse
+main(["generate", {str(finished_run)!r}, "--max-new-tokens", "5"])
+"""
+    done = python("-c", script, cwd=tmp_path, stdin="the clock\n")
+    whole = load(finished_run).generate("the clock", max_new_tokens=5, echo=True).text
+    assert (done.stdout, done.stderr) == (f"{whole}\n", "")
+
+
+def test_nothing_reaches_a_terminal_past_what_makes_it_safe(tmp_path: Path) -> None:
+    # click writes to a console of Windows through a stream that it makes of the `buffer` of stdout or stderr
+    script = f"""{STDOUT}
+import click._compat
+
+def console_stream(stream, encoding, errors):
+    buffer = getattr(stream, "buffer", None)
+    return buffer and io.TextIOWrapper(buffer, "utf-8", "strict", line_buffering=True)
+
+click._compat._get_windows_console_stream = console_stream
+main(["run", "no\\x1b[2Jsuch.toml"])
+"""
+    end, terminal = pty.openpty()
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        check=False,
+    )
+    os.close(terminal)
+    shown = os.read(end, 100_000).decode()
+    os.close(end)
+    assert process.returncode == 2
+    assert r"no\x1b[2Jsuch.toml" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_command_to_type_is_quoted_as_its_shell_reads_it(
+    python: Callable[..., Any], tmp_path: Path
+) -> None:
+    for name, shown in (("of mine.txt", '"of mine.txt"'), (r"runs\my.txt", r"runs\my.txt")):
+        (tmp_path / name).write_text("a text\n", encoding="utf-8")
+        done = python("-c", f"{STDOUT}\nmain([{name!r}])", cwd=tmp_path)
+        assert f"did you mean textgen init {shown}?" in done.stderr
