@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -203,31 +202,6 @@ def book() -> Path:
     if not BOOK.is_file():
         pytest.skip("the text of The Time Machine is not at ../shared/data/timemachine.txt")
     return BOOK.resolve()
-
-
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exercise components in a process that has imported torch, and that has a hash seed of its own too.
-
-    Modules are still imported in a fresh one, since what they load is the point there.
-    """
-    from textgen.testing import other_process
-
-    spawn = other_process._spawn
-
-    def run(folder: Path, path: str, time_limit: float) -> bool:
-        request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-        if request.get("kind", "command") == "command" or "PYTHONHASHSEED" in os.environ:
-            return spawn(folder, path, time_limit)
-        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(folder / "tmp")}
-        done = fork_server.run(
-            ["-m", "textgen.testing.child", str(folder)], folder / "cwd", environment
-        )
-        (folder / "stdout").write_text(done.stdout, encoding="utf-8")
-        (folder / "stderr").write_text(done.stderr, encoding="utf-8")
-        return False
-
-    monkeypatch.setattr(other_process, "_spawn", run)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -17,7 +17,6 @@ from textgen.gradient import ForwardDecoder, GradientModel
 from textgen.testing import check_model
 
 
-@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     "component", network_plugin.textgen_models(), ids=lambda component: component.name
 )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import attrs
-from broken_components import GOOD
+from good import GOOD
 
 from textgen import Component, testing
-from textgen.plugin.component import Offer, Plugin
+from textgen.plugin.component import HOOKS, Offer
 from textgen.testing import STATEMENTS, Outcome, isolated_plugins
-from textgen.testing.plugin import check_offers
+from textgen.testing.environment import subject
+from textgen.testing.outcomes import run_checks
 
 ROOT = Path(__file__).parents[2]
 CHECKS: dict[str, Callable[..., Any]] = {kind: getattr(testing, f"check_{kind}") for kind in GOOD}
 LIGHT = "textgen.plugin.component"  # what is imported for components that are made in this process
+HOOK_OF = {kind: hook.removeprefix("textgen_") for hook, kind in HOOKS.items()}
 SENTENCES = {statement.anchor: statement for statement in STATEMENTS}
 
 
@@ -39,28 +42,13 @@ def changed_module(**changes: Any) -> Component:
 
 
 def outcomes_of(
-    kind: str, component: Component, announce: Callable[[str], object] = str
+    kind: str, component: Component, *, only: str = "", **arguments: Any
 ) -> list[Outcome]:
-    offers = [Offer(kind, component, Plugin("under-test", "unpackaged", "0"))]
-    return list(check_offers(offers, isolated_plugins(), {}, module=LIGHT, announce=announce))
-
-
-def unchecked(kind: str, component: Component) -> set[str]:
-    """The anchors of what was skipped."""
-    return {
-        o.statement.anchor
-        for o in outcomes_of(kind, component)
-        if o.statement and o.status == "skipped"
-    }
-
-
-def failed_and_skipped(kind: str, component: Component) -> tuple[list[tuple[str, str]], set[str]]:
-    """What fails of a component, as anchor and what was seen, and the reasons for which other checks were skipped."""
-    outcomes = outcomes_of(kind, component)
-    failed = [
-        (o.statement.anchor, o.reason) for o in outcomes if o.statement and o.status == "failed"
-    ]
-    return failed, {o.reason for o in outcomes if o.status == "skipped"}
+    """The outcomes of a component's checks, or of those of the statement `only` alone."""
+    suite = import_module(f"textgen.testing.{HOOK_OF[kind]}")
+    with subject(kind, component, None, LIGHT, None) as made:
+        checks = getattr(suite, f"{kind}_checks")(made, **arguments)
+        return list(run_checks([c for c in checks if only in ("", c.statement.anchor)], made))
 
 
 PLUGIN = """

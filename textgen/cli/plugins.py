@@ -91,11 +91,11 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: fl
     warnings.simplefilter("ignore", PluginWarning)
     warnings.filterwarnings("always", "still importing ", PluginWarning)
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
-    plugins, files = ctx.obj.plugins, ctx.obj.plugin_files
     with _announcing() as (announce, clear):
-        for status, count, line in check_named(name, plugins, values, files, time_limit, announce):
+        lines = check_named(name, ctx.obj.plugins(), values, time_limit, announce)
+        for status, line in lines:
             if status in counts:
-                counts[status] += count
+                counts[status] += 1
             clear()
             click.echo(line)
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items()), err=True)

@@ -6,119 +6,62 @@ import os
 import tempfile
 import textwrap
 import warnings
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from textgen.errors import Fault, PluginWarning, UsageError
 from textgen.pipeline.document import toml_value
-from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer, Plugin
-from textgen.plugin.discovery import normalized, reported_if_slow, unmarked
+from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
+from textgen.plugin.discovery import normalized, unmarked
 from textgen.plugin.registry import PluginSet
-from textgen.plugin.single_file import read_file
 from textgen.plugin.tracebacks import shown_path
 from textgen.suggest import nearest
-from textgen.testing.other_process import environment_of_now, import_failure, look_at_import
-from textgen.testing.outcomes import NO_DEFAULT, NOT_CHECKED, UNREAD, Outcome, failed
+from textgen.testing.outcomes import NO_DEFAULT, Outcome
 from textgen.testing.plugin import check_offers, is_called, matching
-from textgen.testing.statements import statement_of
 from textgen.testing.time_limit import TIME_LIMIT
 
-Line = tuple[str, int, str]
+Line = tuple[str, str]
 
 
 def check_named(
     name: str,
-    discover: Callable[[], PluginSet],
+    plugins: PluginSet,
     values: Iterable[str],
-    files: Iterable[str] = (),
     time_limit: float = TIME_LIMIT,
     announce: Callable[[str], object] = str,
-) -> Generator[Line, None, None]:
-    """Lines on the checks of the components that a name means, with their status and of how many checks they tell.
+) -> Iterator[Line]:
+    """Lines on the checks of the components that a name means, each with its status; a "note" is not a check.
 
-    What was not checked for one reason is one line, after what was; a status "note" is no check.
-
-    discover   gives the plugins, and may import some; only after the environment was kept for other processes
-    values     options as NAME.KEY=VALUE
-    files      the plugins among them that are single files
-    time_limit seconds for each check
-    announce   told what is checked next
+    values      options as NAME.KEY=VALUE
+    time_limit  seconds for each check
+    announce    told what is checked next
 
     Raises UsageError where nothing is called so.
     """
-    options = _options(values)
-    with environment_of_now():
-        called = (_broken_file(plugin, time_limit) for plugin in _files_called(name, files))
-        yield from list(filter(None, called)) or _lines(
-            name, discover(), options, time_limit, announce
-        )
-
-
-def _files_called(name: str, files: Iterable[str]) -> list[Plugin]:
-    package, _, _ = name.rpartition(":")
-    found = [read_file(path).plugin for path in files]
-    return [plugin for plugin in found if is_called(plugin, package or name)]
-
-
-def _broken_file(plugin: Plugin, time_limit: float) -> Line | None:
-    """A line where the import of a file has no end or raises: then it is not imported here."""
-    label = str(plugin)
-    with reported_if_slow(plugin):
-        failure = import_failure(plugin.path, time_limit, label)
-    has_raised = {"error", "exit"} & look_at_import(plugin.path, time_limit).facts.keys()
-    if failure is None or not (failure.statement.anchor == "component-ends" or has_raised):
-        return None
-    return "failed", 1, _line(failed(failure))
-
-
-def _lines(
-    name: str,
-    plugins: PluginSet,
-    options: Mapping[str, Mapping[str, Any]],
-    time_limit: float,
-    announce: Any,
-) -> Generator[Line, None, None]:
-    offers = matching(name, plugins)
+    options, offers = _options(values), matching(name, plugins)
     left_out = [q for q in plugins.quarantined if is_called(q.plugin, name)]
     if not offers and not left_out:
         raise UsageError(_unknown(name, plugins))
     for offer in offers:
         if line := _clash(offer, plugins):
-            yield "note", 0, line
+            yield "note", line
     for quarantined in left_out:
-        yield "failed", 1, f"FAILED   {quarantined}"
+        yield "failed", f"FAILED   {quarantined}"
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", DeprecationWarning)  # pytest shows them too
-        warnings.simplefilter("ignore", PluginWarning)  # what is logged is no fault
+        warnings.simplefilter("ignore", PluginWarning)  # what is logged is not a fault
         # This process is the command's own, and hypothesis would keep its notes in the current folder.
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         noted = set()
-        unchecked: Counter[tuple[str, str]] = Counter()
         for outcome in check_offers(
             offers, plugins, options, time_limit=time_limit, announce=announce
         ):
             for line in (_warning(outcome.component, warning) for warning in warned):
                 if line not in noted:
                     noted.add(line)
-                    yield "note", 0, line
+                    yield "note", line
             warned.clear()
-            if unchecked and next(iter(unchecked))[0] != outcome.component:
-                yield from _unchecked_lines(unchecked)
-                unchecked.clear()
-            if outcome.status == "skipped" and outcome.reason.startswith(NOT_CHECKED):
-                unchecked[outcome.component, outcome.reason.removeprefix(NOT_CHECKED)] += 1
-            else:
-                yield outcome.status, 1, _line(outcome)
-            if outcome.statement == statement_of("corpus-pieces") and outcome.reason.startswith(
-                UNREAD
-            ):
-                yield (
-                    "note",
-                    0,
-                    f"note: {outcome.component}: nothing was read: {outcome.reason.removeprefix(UNREAD)}",
-                )
-        yield from _unchecked_lines(unchecked)
+            yield outcome.status, _line(outcome)
 
 
 def _unknown(name: str, plugins: PluginSet) -> str:
@@ -133,12 +76,6 @@ def _unknown(name: str, plugins: PluginSet) -> str:
     known = sorted({n for offer in offers for n in (offer.plugin.name, offer.distribution)})
     hint = nearest(name, known) or f"there are {', '.join(known)}"
     return f"no plugin, package or package:component is called {name!r}; {hint}"
-
-
-def _unchecked_lines(unchecked: Mapping[tuple[str, str], int]) -> Iterator[tuple[str, int, str]]:
-    for (component, cause), count in unchecked.items():
-        checks = "1 check that means" if count == 1 else f"{count} checks that mean"
-        yield "skipped", count, f"skipped  {component}: {checks} nothing before {cause} holds"
 
 
 def _warning(component: str, warning: warnings.WarningMessage) -> str:

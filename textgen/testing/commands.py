@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +11,11 @@ import attrs
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.testing.environment import Subject, required_options, subject
-from textgen.testing.general import general_checks
-from textgen.testing.other_process import look_at_calls, process_check
+from textgen.testing.general import general_checks, loaded_by
 from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
 
-__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+__tracebackhide__ = True  # pytest shows the test and the code of the component
 
 
 def check_command(
@@ -44,14 +43,11 @@ def command_checks(subject: Subject, arguments: Sequence[str] | None = None) -> 
     """The suite."""
     suite = _Suite(subject, arguments)
     return [
-        Check("command-build", suite.is_a_command, trial=True, whole=True),
+        Check("command-build", suite.is_a_command),
         *general_checks(subject, subject.build),
         Check("command-light", suite.light),
         Check("command-help", suite.help),
         Check("command-usage", suite.usage),
-        Check("command-files", suite.files),
-        Check("command-again", suite.again),
-        process_check(subject, "command-files", "command-again"),
         Check("command-runs", suite.runs),
     ]
 
@@ -71,16 +67,13 @@ class _Suite:
             raise Violation(f"build() gave {type(made).__name__}")
 
     def light(self) -> None:
-        found = look_at_calls(self.subject, {})
-        if found is None:
-            raise Skip(
-                "the module that it comes from is not known; a check_… function takes it as `plugin`"
-            )
-        if failed := found.facts.get("error") or found.facts.get("failed"):
-            raise Violation(f"building it in a fresh interpreter failed: {failed}")
-        if heavy := [
-            module for module in found.facts.get("built", ()) if module not in found.facts["heavy"]
-        ]:
+        parts = (self.subject.module or "").split(".")
+        parents = [".".join(parts[: len(parts) - cut]) for cut in range(len(parts))]
+        offering = (p for p in parents if hasattr(sys.modules.get(p), "textgen_commands"))
+        if (module := next(offering, None)) is None:
+            raise Skip("no importable module is known that offers it")
+        command = self.subject.component.name
+        if heavy := loaded_by(module, command, self.subject.time_limit):
             raise Violation(f"building it loads {' and '.join(heavy)}")
 
     def help(self) -> None:
@@ -95,18 +88,6 @@ class _Suite:
         code, output = self._invoke(self.subject.build(), ["--no-such-option-at-all"])
         if code != 2:
             raise Violation(f"--no-such-option-at-all exits with {code}: {output[-200:]}")
-
-    def files(self) -> None:
-        folder = self.subject.fresh_folder()
-        with contextlib.chdir(folder):
-            self._invoke(self.subject.build(), ["--help"])
-        if written := sorted(path.name for path in folder.iterdir()):
-            raise Violation(f"it wrote {', '.join(written[:3])} into the current folder")
-
-    def again(self) -> None:
-        first, second = self.subject.build(), self.subject.build()
-        if self._invoke(first, ["--help"]) != self._invoke(second, ["--help"]):
-            raise Violation("the second command has another help")
 
     def runs(self) -> None:
         if self.arguments is None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +15,9 @@ from textgen.documents import DOCUMENT_END
 from textgen.errors import CorpusError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
-from textgen.testing.environment import Subject, close, subject
-from textgen.testing.examples import in_threads
-from textgen.testing.general import calls_check, general_checks
-from textgen.testing.other_process import process_check
+from textgen.testing.environment import Subject, subject
+from textgen.testing.general import general_checks
 from textgen.testing.outcomes import (
-    UNREAD,
     Check,
     Outcome,
     Skip,
@@ -29,15 +25,13 @@ from textgen.testing.outcomes import (
     raise_first,
     run_checks,
 )
-from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
+from textgen.testing.time_limit import TIME_LIMIT
 
-__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+__tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _LARGEST_PIECE: Final = 16_000_000
-_LARGEST_TEXT: Final = 50_000_000  # characters that are read of a corpus at most, but once
-_PAUSE: Final = 5.0  # seconds without a piece that are no reading any more
-_NOTHING: Final = hashlib.sha256().hexdigest()
-_WITHOUT_END: Final = 2_000_000_000  # characters of a corpus that is taken to have no end
+_UNREAD: Final = "its text is not available here: "
+_LARGEST_TEXT: Final = 50_000_000  # characters that are read of a corpus
 
 
 def check_corpus(
@@ -45,7 +39,6 @@ def check_corpus(
     *,
     options: Mapping[str, Any] | None = None,
     unreadable: Mapping[str, Any] | None = None,
-    largest: int = _WITHOUT_END,
     plugin: object | str | None = None,
     plugins: PluginSet | None = None,
     time_limit: float = TIME_LIMIT,
@@ -54,90 +47,54 @@ def check_corpus(
 
     options     its TOML table; what has no default must be in it
     unreadable  options that name a text which cannot be read, to see the error
-    largest     characters; a corpus that has not ended after them is taken to have no end
     plugin      the module it comes from, or its name; found from the component if not given
     plugins     what its context offers; the built-in set if not given
     time_limit  seconds for each check
     """
     with subject("corpus", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(corpus_checks(made, unreadable, largest), made))
+        return raise_first(run_checks(corpus_checks(made, unreadable), made))
 
 
-def corpus_checks(
-    subject: Subject, unreadable: Mapping[str, Any] | None = None, largest: int = _WITHOUT_END
-) -> list[Check]:
-    """The suite. A text that is not to be had on this machine is a reason to skip."""
-    suite = _Suite(subject, unreadable, largest)
+def corpus_checks(subject: Subject, unreadable: Mapping[str, Any] | None = None) -> list[Check]:
+    """The suite. A text that is not available on this machine is a reason to skip."""
+    suite = _Suite(subject, unreadable)
     return [
         *general_checks(subject, suite.build),
-        Check("corpus-pieces", suite.first_piece, trial=True),
         Check("corpus-pieces", suite.pieces),
-        Check("corpus-ends", suite.ends, after=("corpus-pieces",), timed=False),
-        calls_check(suite.calls),
-        Check("corpus-again", suite.again, after=("corpus-ends", "component-calls")),
-        Check("corpus-sources", suite.sources, after=("corpus-again",)),
-        Check("corpus-text", suite.text, after=("corpus-pieces", "corpus-again")),
-        process_check(subject),
-        Check("corpus-readers", suite.readers, after=("corpus-again",)),
+        Check("corpus-text", suite.text),
+        Check("corpus-again", suite.again),
+        Check("corpus-sources", suite.sources),
+        Check("corpus-readers", suite.readers),
         Check("corpus-errors", suite.errors),
     ]
 
 
-@attrs.define
+@attrs.frozen
 class _Suite:
     subject: Subject
     unreadable: Mapping[str, Any] | None
-    largest: int
-    _missing: str = ""
-    _has_text: bool = False
 
     def build(self) -> Any:
-        if self._missing:  # it is not tried again: a network may take long to fail
-            raise Skip(self._missing)
         try:
             return self.subject.build()
         except CorpusError as error:
-            self._missing = f"{UNREAD}{error}"
-            raise Skip(self._missing) from error
-
-    def first_piece(self) -> None:
-        for piece in itertools.islice(self._read(self.build()), 1):
-            self._check_type(piece)
-            self._has_text = bool(piece)
-
-    def _check_type(self, piece: Any) -> None:
-        if not isinstance(piece, str) and piece is not DOCUMENT_END:
-            raise Violation(f"a piece is of type {type(piece).__name__}")
+            raise Skip(f"{_UNREAD}{error}") from error
 
     def pieces(self) -> None:
-        for piece in self._read(self.build()):
-            self._check_type(piece)
-            if piece is not DOCUMENT_END and len(piece) > _LARGEST_PIECE:
-                raise Violation(f"a piece has {len(piece):,} characters")
-
-    def ends(self) -> None:
-        read, last = 0, time.monotonic()
-
-        def to_the_end() -> bool:
-            nonlocal read, last
-            for piece in self._read(self.build(), self.largest):
-                read, last = read + _size(piece), time.monotonic()
-            return read < self.largest
-
         try:
-            has_ended = within(self.subject.time_limit, to_the_end)
-        except TimeUpError:
-            if time.monotonic() - last > _PAUSE:  # it blocks
-                raise
-            has_ended = False
-        if not has_ended:
-            raise Violation(f"it had not ended after {read:,} characters")
-
-    def calls(self) -> None:
-        corpus = self.build()
-        for _ in self._read(corpus):
-            pass
-        close(corpus)
+            pieces = self.build().read()
+        except CorpusError as error:
+            raise Skip(f"{_UNREAD}{error}") from error
+        if pieces is None:
+            raise Violation("read() gave None; is a `yield` missing?")
+        if isinstance(pieces, str | bytes):
+            kind = type(pieces).__name__
+            raise Violation(f"read() gave a {kind}, whose pieces are single characters; `yield` it")
+        for piece in self._read(self.build()):
+            if not isinstance(piece, str) and piece is not DOCUMENT_END:
+                raise Violation(f"a piece is of type {type(piece).__name__}")
+            if isinstance(piece, str) and len(piece) > _LARGEST_PIECE:
+                raise Violation(f"a piece has {len(piece):,} characters")
 
     def text(self) -> None:
         characters = 0
@@ -158,10 +115,11 @@ class _Suite:
     def again(self) -> None:
         corpus = self.build()
         first = self._digest(corpus)
-        if (first != _NOTHING or self._has_text) and self._digest(corpus) == _NOTHING:
-            raise Violation("read() gave no text a second time; is its iterator used up?")
         for which, other in (("a second time", corpus), ("from a corpus built anew", self.build())):
-            if self._digest(other) != first:
+            again = self._digest(other)
+            if again == hashlib.sha256().hexdigest():
+                raise Violation(f"read() gave no text {which}; is its iterator used up?")
+            if again != first:
                 raise Violation(f"read() gave another text {which}")
 
     def sources(self) -> None:
@@ -171,7 +129,7 @@ class _Suite:
         try:
             first, second = list(corpus.sources()), list(corpus.sources())
         except CorpusError as error:
-            raise Skip(f"its files are not to be had here: {error}") from error
+            raise Skip(f"its files are not available here: {error}") from error
         odd = [
             path for path in first if not isinstance(path, str | Path) or not Path(path).is_file()
         ]
@@ -184,15 +142,12 @@ class _Suite:
 
     def readers(self) -> None:
         corpus = self.build()
-        alone = self._digest(corpus)
-        abandoned = self._read(corpus)
-        next(abandoned, None)
+        alone, first = self._digest(corpus), self._read(corpus)
+        begun = next(first, "")
         if self._digest(corpus) != alone:
             raise Violation("it gave another text while a first reader was not done")
-        if self._two_in_turn(corpus) != [alone, alone]:
-            raise Violation("two readers took pieces in turn, and one of them got another text")
-        if set(in_threads(lambda _: self._digest(corpus), 4)) != {alone}:
-            raise Violation("it gave another text while other threads read too")
+        if self._digest_of(itertools.chain([begun], first)) != alone:
+            raise Violation("a reader got another text after a second one had read")
 
     def errors(self) -> None:
         if self.unreadable is None:
@@ -211,41 +166,28 @@ class _Suite:
         else:
             raise Violation("it raised nothing")
 
-    def _read(self, corpus: Any, largest: int = _LARGEST_TEXT) -> Iterator[Any]:
+    def _read(self, corpus: Any) -> Iterator[Any]:
         """The pieces, until there are enough."""
         read = 0
         try:
-            pieces = corpus.read()
-            if pieces is None:
-                raise Violation("read() gave None; is a `yield` missing?", "corpus-pieces")
-            if isinstance(pieces, str | bytes):
-                seen = f"read() gave a {type(pieces).__name__}, and its pieces would be single ones; `yield` it"
-                raise Violation(seen, "corpus-pieces")
-            for piece in pieces:
+            for piece in corpus.read():
                 yield piece
                 read += _size(piece)
-                if read >= largest:
+                if read >= _LARGEST_TEXT:
                     return
         except CorpusError as error:
-            raise Skip(f"{UNREAD}{error}") from error
-
-    def _two_in_turn(self, corpus: Any) -> list[str]:
-        digests = [hashlib.sha256(), hashlib.sha256()]
-        for pieces in itertools.zip_longest(self._read(corpus), self._read(corpus), fillvalue=""):
-            for digest, piece in zip(digests, pieces, strict=True):
-                digest.update(_bytes(piece))
-        return [digest.hexdigest() for digest in digests]
+            raise Skip(f"{_UNREAD}{error}") from error
 
     def _digest(self, corpus: Any) -> str:
+        return self._digest_of(self._read(corpus))
+
+    def _digest_of(self, pieces: Iterable[Any]) -> str:
         digest = hashlib.sha256()
-        for piece in self._read(corpus):
-            digest.update(_bytes(piece))
+        for piece in pieces:
+            is_end = piece is DOCUMENT_END
+            digest.update(b"\xff" if is_end else piece.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 
 def _size(piece: Any) -> int:
     return 1 if piece is DOCUMENT_END else len(piece)
-
-
-def _bytes(piece: Any) -> bytes:
-    return b"\xff" if piece is DOCUMENT_END else piece.encode("utf-8", "surrogatepass")

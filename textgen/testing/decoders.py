@@ -14,10 +14,10 @@ from hypothesis import strategies as strategy
 from textgen.files.reading import dump_tensors
 from textgen.generation.sampling import to_numpy
 from textgen.protocols import Array, Ids
-from textgen.testing.examples import for_all, in_threads
+from textgen.testing.examples import cuts, for_all, in_threads
 from textgen.testing.outcomes import Violation, shown
 
-__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+__tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _EXAMPLES: Final = 10
 _LONG: Final = 1100  # tokens of a long text
@@ -25,7 +25,7 @@ _PIECE: Final = 50  # in which it is fed
 
 
 @attrs.frozen
-class DecoderSuite:
+class Decoders:
     """The checks of the decoders of one model. `which` says how it came about."""
 
     model: Any
@@ -34,11 +34,10 @@ class DecoderSuite:
     which: str
 
     def shape(self) -> None:
-        """Shapes for every batch size and length, the start state and no tokens included."""
+        """Check shapes for every batch size and length, with no tokens too."""
         for batch in (1, 2, 5):
             decoder = self.model.decoder(batch)
-            if decoder.batch_size != batch:
-                self.fail(f"decoder({batch}).batch_size is {decoder.batch_size}")
+            self.size(decoder, batch, f"decoder({batch})")
             for length in (0, 1, 3, 0):
                 given = decoder.extend(self.tokens(batch, length))
                 if getattr(given, "shape", None) != (batch, self.vocab_size):
@@ -48,34 +47,22 @@ class DecoderSuite:
                 if getattr(given, "shape", None) != (batch, length, self.vocab_size):
                     self.fail(f"score() of tokens ({batch}, {length}) gave {shown(given)}")
 
-    def plain_call(self) -> None:
-        """Tokens fed and scored."""
-        decoder = self.model.decoder(2)
-        decoder.extend(self.tokens(2, 3))
-        decoder.score(self.tokens(2, 3))
-
     def dtype(self) -> None:
-        """float32 or float64."""
-        decoder = self.model.decoder(2)
-        for name, given in (
-            ("extend", decoder.extend(self.tokens(2, 0))),
-            ("extend", decoder.extend(self.tokens(2, 3))),
-            ("score", decoder.score(self.tokens(2, 3))),
-        ):
-            dtype = str(getattr(given, "dtype", type(given).__name__)).removeprefix("torch.")
-            if dtype not in ("float32", "float64"):
-                self.fail(f"{name}() gave {dtype}")
+        """Check that logits are NumPy arrays of float32 or float64."""
+        for name in ("extend", "score"):
+            given = getattr(self.model.decoder(2), name)(self.tokens(2, 3))
             if not isinstance(given, np.ndarray):  # the context says "cpu"
                 self.fail(f"{name}() gave a {type(given).__name__} on a CPU, not a NumPy array")
+            if given.dtype not in (np.float32, np.float64):
+                self.fail(f"{name}() gave {given.dtype}")
 
     def finite(self) -> None:
-        """No NaN or +inf, and something possible, at the start and after tokens, extreme ones too."""
-        self.finite_after(np.zeros((1, 40), np.int64))
-        self.finite_after(np.full((1, 40), self.vocab_size - 1))
-        self.each(self.finite_after)
+        """Check for NaN, for +inf and for rows where nothing is possible."""
+        self._finite_after(np.zeros((1, 40), np.int64))
+        self._finite_after(np.full((1, 40), self.vocab_size - 1))
+        self.each(self._finite_after)
 
-    def finite_after(self, fed: Ids) -> None:
-        """The same after these tokens."""
+    def _finite_after(self, fed: Ids) -> None:
         start = to_numpy(self.model.decoder(len(fed)).extend(fed[:, :0]))[:, None].copy()
         given = np.concatenate([start, self.scored(fed)], axis=1)
         if np.isnan(given).any():
@@ -86,7 +73,7 @@ class DecoderSuite:
             self.fail("every token is impossible")
 
     def input(self) -> None:
-        """Read-only tokens, and tokens left as they were."""
+        """Check that read-only tokens are taken and others left as they were."""
         for name in ("extend", "score"):
             fed = self.tokens(2, 4)
             given = fed.copy()
@@ -96,15 +83,13 @@ class DecoderSuite:
             given.setflags(write=False)
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore", UserWarning
-                    )  # torch's, of arrays that it could write into
+                    warnings.simplefilter("ignore", UserWarning)  # torch's, of read-only arrays
                     getattr(self.model.decoder(2), name)(given)
             except ValueError as error:
                 self.fail(f"{name}() of read-only tokens raised ValueError: {error}")
 
     def deterministic(self, fed: Ids) -> None:
-        """The same each time, to the bit."""
+        """Check that a second decoder gives the same to the bit."""
         for name in ("score", "extend"):
             first, second = (
                 to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy() for _ in range(2)
@@ -113,36 +98,26 @@ class DecoderSuite:
                 self.fail(f"{name}() of a second decoder gave {difference(second, first, 0)}")
 
     def output(self) -> None:
-        """Logits that the caller has overwritten."""
+        """Check logits after the caller has overwritten the last ones."""
         fed = self.tokens(2, 6)
         spoilt, expected = self.model.decoder(2), self.scored(fed)
         for place in range(5):
             for tokens in (fed[:, place : place + 1], fed[:, :0]):
                 logits = spoilt.extend(tokens)
-                self.same(
-                    logits,
-                    expected[:, place],
-                    "after the caller wrote into the last logits, extend()",
-                )
-                try:
-                    logits[...] = -7.0
-                except (RuntimeError, ValueError, TypeError) as error:
-                    self.fail(f"the logits cannot be written into: {error}")
+                what = "after the caller wrote into the last logits, extend()"
+                self.same(logits, expected[:, place], what)
+                logits[...] = -7.0
 
     def stepwise(self, fed: Ids, places: list[int]) -> None:
-        """At once, one by one, in pieces, and scored."""
+        """Check tokens that are fed at once, one by one, in pieces, and scored."""
         expected, length = self.scored(fed), fed.shape[1]
-        whole = self.model.decoder(len(fed)).extend(fed)
-        self.same(whole, expected[:, -1], f"extend() of all {length} tokens", " than score()")
         if place := length // 2:
             decoder = self.model.decoder(len(fed))
             decoder.score(fed[:, :place])
-            what = f"after score() of {place} tokens, extend() of those that follow"
+            what = f"after score() of {place} tokens, extend() of the others"
             self.same(decoder.extend(fed[:, place:]), expected[:, -1], what)
-        for bounds in (
-            range(1, length + 1),
-            [*(place for place in places if place <= length), length],
-        ):
+        pieces = [*(place for place in places if place <= length), length]
+        for bounds in ([length], range(1, length + 1), pieces):
             decoder, begin = self.model.decoder(len(fed)), 0
             for end in bounds:
                 given = decoder.extend(fed[:, begin:end])
@@ -152,167 +127,147 @@ class DecoderSuite:
                 begin = end
 
     def greedy(self, fed: Ids, never: int) -> None:
-        """Tokens that a decoder chooses by itself, if it offers to, and where it stands afterwards."""
+        """Check the tokens that a decoder chooses by itself, and where it stands afterwards."""
         given, steps = self.model.decoder(len(fed)), self.model.decoder(len(fed))
         if getattr(given, "continue_greedily", None) is None:
             return
-        forbidden = [never] if self.vocab_size > 1 else []
         for decoder in (given, steps):
             decoder.extend(fed[:, :-1])
-        ids = np.asarray(given.continue_greedily(fed[:, -1].copy(), 6, forbidden))
-        if ids.ndim != 2 or len(ids) != len(fed) or ids.shape[1] > 6 or ids.dtype.kind not in "iu":
-            self.fail(
-                f"asked for 6 tokens for each of {len(fed)}, continue_greedily() gave {ids.dtype} {ids.shape}"
-            )
+        ids = np.asarray(given.continue_greedily(fed[:, -1].copy(), 6, [never]))
         last = fed[:, -1:]
-        for place, chosen in enumerate(ids.T):
+        for place, chosen in enumerate(ids.T, 1):
             logits = to_numpy(steps.extend(last)).copy()
-            logits[:, forbidden] = -np.inf
+            logits[:, never] = -np.inf
             best = logits.max(axis=-1)
             picked = logits[np.arange(len(fed)), chosen]
             if (picked < best - self.tolerance * np.maximum(1.0, np.abs(best))).any():
-                self.fail(
-                    f"token {place + 1} of continue_greedily() is not the likeliest of those allowed"
-                )
+                self.fail(f"token {place} of continue_greedily() is not the likeliest of those")
             last = chosen[:, None]
-        after, expected = to_numpy(given.extend(last)).copy(), to_numpy(steps.extend(last))
-        self.same(after, expected, f"after {ids.shape[1]} tokens of continue_greedily(), extend()")
+        what = f"after {ids.shape[1]} tokens of continue_greedily(), extend()"
+        self.same(given.extend(last), to_numpy(steps.extend(last)), what)
 
     def rows(self, fed: Ids) -> None:
-        """A row alone and in the batch."""
-        for name in (
-            "score",
-            "extend",
-        ):  # a decoder at a time: whether they disturb each other is asked later
+        """Check that a row gives the same alone and in the batch."""
+        for name in ("score", "extend"):
             together = to_numpy(getattr(self.model.decoder(len(fed)), name)(fed)).copy()
             for row in range(len(fed)):
                 alone = to_numpy(getattr(self.model.decoder(1), name)(fed[row : row + 1]))
-                self.same(
-                    together[row],
-                    alone[0],
-                    f"row {row} of {len(fed)}: {name}()",
-                    " than it gives alone",
-                )
+                what = f"row {row} of {len(fed)}: {name}()"
+                self.same(together[row], alone[0], what, " than it gives alone")
 
     def state_form(self) -> None:
-        """Arrays with the batch first, that a file can hold."""
+        """Check that a state has arrays with the batch first, which a file can hold."""
+        decoder = self.model.decoder(3)
         for fed in (0, 4):
-            decoder = self.model.decoder(3)
             decoder.extend(self.tokens(3, fed))
             state = decoder.read_state()
             if not state:
                 self.fail("the state is empty, so that it cannot say how many rows there are")
             for name, array in state.items():
-                if not isinstance(array, np.ndarray) or not array.ndim or len(array) != 3:
-                    what = (
-                        str(array.shape) if isinstance(array, np.ndarray) else type(array).__name__
-                    )
-                    self.fail(f"{name} of a batch of 3 is {what}")
+                if not isinstance(array, np.ndarray) or len(array) != 3:
+                    self.fail(f"{name} of a batch of 3 is {shown(array)}")
             dump_tensors(state)
 
     def state(self, fed: Ids, place: int) -> None:
-        """Goes on in a new decoder."""
+        """Check that a state goes on in a new decoder, its rows picked, repeated and dropped."""
         place = min(place, fed.shape[1] - 1)
-        expected = self.scored(fed)
-        decoder, other = self.model.decoder(len(fed)), self.model.decoder(len(fed))
-        other.extend(self.tokens(len(fed), 3))
+        expected, decoder = self.scored(fed), self.model.decoder(len(fed))
         decoder.extend(fed[:, :place])
-        other.write_state(decoder.read_state())
-        if place:
-            resumed = other.extend(fed[:, :0])
-            self.same(resumed, expected[:, place - 1], "after write_state(), extend() of no tokens")
-        what = f"after {place} tokens, a decoder that took the state over"
-        self.same(other.score(fed[:, place:]), expected[:, place:], what)
-
-    def state_rows(self) -> None:
-        """Rows picked, repeated and dropped."""
-        fed = self.tokens(3, 8)
-        expected = self.scored(fed)
-        for picked in ([2, 0, 2, 1], [1], [0, 1, 2]):
-            decoder = self.model.decoder(3)
-            decoder.extend(fed[:, :4])
-            decoder.write_state(
-                {name: array[picked] for name, array in decoder.read_state().items()}
-            )
-            if decoder.batch_size != len(picked):
-                self.fail(
-                    f"after a state of {len(picked)} rows was written, batch_size is {decoder.batch_size}"
-                )
-            self.same(
-                decoder.score(fed[picked, 4:]), expected[picked, 4:], f"rows {picked} of a state"
-            )
-
-    def state_copy(self) -> None:
-        """Decoding leaves states alone that were read or written."""
-        fed = self.tokens(2, 6)
-        decoder = self.model.decoder(2)
-        decoder.extend(fed[:, :3])
         state = decoder.read_state()
         kept = {name: array.copy() for name, array in state.items()}
+        for picked in (list(range(len(fed))), [len(fed) - 1, 0, len(fed) - 1], [0]):
+            other = self.model.decoder(len(fed))
+            other.extend(self.tokens(len(fed), 3))
+            other.write_state({name: array[picked] for name, array in state.items()})
+            what = f"after rows {picked} of a state were written"
+            self.size(other, len(picked), what)
+            if place:
+                here = other.extend(fed[picked, :0])
+                self.same(here, expected[picked, place - 1], f"{what}, extend() of no tokens")
+            self.same(other.score(fed[picked, place:]), expected[picked, place:], what)
         for what in ("read", "written"):
-            decoder.extend(fed[:, 3:])
-            if changed := [
-                name
-                for name in state
-                if not np.array_equal(state[name], kept[name], equal_nan=True)
-            ]:
-                self.fail(f"decoding on changed {changed[0]} of a state that had been {what}")
+            decoder.extend(fed[:, place:])
+            for name in state:
+                if not np.array_equal(state[name], kept[name], equal_nan=True):
+                    self.fail(f"decoding on changed {name} of a state that had been {what}")
             decoder.write_state(state)
 
+    def take_and_join(self, fed: Ids, place: int) -> None:
+        """Check that rows go on as before when they are taken out and joined."""
+        decoder = self.model.decoder(len(fed))
+        offered = [name for name in ("take", "join") if callable(getattr(decoder, name, None))]
+        if len(offered) == 1:
+            self.fail(f"the decoder offers {offered[0]}() alone")
+        if not offered:
+            return
+        is_exact = getattr(decoder, "exact_rows", True)
+        place = min(place, fed.shape[1] - 1)
+        before, after = fed[:, :place], fed[:, place:]
+        alone = [self.model.decoder(1) for _ in [*fed, 0]]
+        decoder.extend(before)
+        for row, single in enumerate(alone[:-1]):
+            single.extend(before[row : row + 1])
+        longer = np.concatenate([fed[:1], fed[:1]], axis=1)
+        other = self.model.decoder(1)
+        other.extend(longer)
+        alone[-1].extend(longer)
+        decoder.join(other)
+        self.size(decoder, len(fed) + 1, "after join(), the decoder")
+        rows = [len(fed), 0, len(fed)]
+        taken = decoder.take(rows)
+        self.size(taken, 3, "take() of 3 rows")
+        states = decoder.take([0]).read_state(), alone[0].read_state()
+        for name in sorted(states[0].keys() | states[1].keys()):
+            forms = [shown(state.get(name)) for state in states]
+            if forms[0] != forms[1]:
+                self.fail(f"after join() and take(), {name} of a row is {forms[0]}, not {forms[1]}")
+        steps = np.concatenate([after, after[-1:]])
+        expected = np.concatenate(
+            [to_numpy(d.extend(steps[i : i + 1])).copy() for i, d in enumerate(alone)]
+        )
+        for given, ours, what in (
+            (taken.extend(steps[rows]), expected[rows], f"extend() after take() of rows {rows}"),
+            (decoder.extend(steps), expected, "extend() after join() and take()"),
+        ):
+            self.same(given, ours, what)
+            if is_exact and difference(to_numpy(given), ours, 0):
+                self.fail(f"{what} differs in the last bits, though exact_rows is not False")
+
     def apart(self) -> None:
-        """Decoders in turn, and in threads."""
+        """Check decoders that take turns, and decoders in threads."""
         fed = [self.tokens(2, 8, seed=i) for i in range(4)]
         alone = [self.scored(tokens) for tokens in fed]
         decoders = [self.model.decoder(2) for _ in fed]
+        what = "with other decoders at work between its steps, one"
         for place in range(8):
             for index, decoder in enumerate(decoders):
                 given = decoder.extend(fed[index][:, place : place + 1])
-                self.same(
-                    given,
-                    alone[index][:, place],
-                    "with other decoders at work between its steps, one",
-                )
+                self.same(given, alone[index][:, place], what)
 
         def work(index: int) -> None:
             for _ in range(5):
-                self.same(
-                    self.scored(fed[index]), alone[index], "with other threads at work, a decoder"
-                )
+                what = "with other threads at work, a decoder"
+                self.same(self.scored(fed[index]), alone[index], what)
 
         in_threads(work, len(fed))
 
     def causal(self) -> None:
-        """The beginning of a text, with what follows and without."""
+        """Check the beginning of a text, with what follows and without."""
         fed = self.tokens(2, 8)
         whole = self.scored(fed)
         for end in (1, 5):
-            what, than = (
-                f"score() of {end} tokens and those that follow",
-                f" than of these {end} alone",
-            )
+            what = f"score() of {end} tokens and those that follow"
+            than = f" than of these {end} alone"
             self.same(whole[:, :end], self.scored(fed[:, :end]), what, than)
 
     def length(self) -> None:
-        """Many tokens: in pieces, the last of them one by one, and at once."""
-        fed = self.tokens(1, _LONG)
-        bounds = [1, *range(_PIECE, _LONG - _PIECE, _PIECE), *range(_LONG - _PIECE, _LONG + 1)]
-        decoder, begin, given = self.model.decoder(1), 0, {}
-        for end in bounds:
-            given[end] = to_numpy(decoder.extend(fed[:, begin:end])).copy()
-            if begin == 0 and np.isnan(given[end]).any():
-                return  # no matter of length: model-finite says so
-            begin = end
+        """Check a long text in pieces, the last of them one by one, and at once."""
+        fed, decoder, begin = self.tokens(1, _LONG), self.model.decoder(1), 0
         scored = self.scored(fed)
-        for end in bounds:
-            if np.isnan(given[end]).any() or np.isnan(scored[:, end - 1]).any():
-                self.fail(f"the logits are NaN after {end} tokens")
-            self.same(
-                scored[:, end - 1],
-                given[end],
-                f"after {end} tokens score()",
-                " than in pieces",
-                slack=10,
-            )
+        for end in [*range(_PIECE, _LONG - _PIECE, _PIECE), *range(_LONG - _PIECE, _LONG + 1)]:
+            given, begin = decoder.extend(fed[:, begin:end]), end
+            what = f"after {end} tokens score()"
+            self.same(scored[:, end - 1], to_numpy(given), what, " than in pieces", slack=10)
 
     def scored(self, fed: Ids) -> npt.NDArray[Any]:
         """The logits (B, T, V) that score() of another decoder gives."""
@@ -321,9 +276,14 @@ class DecoderSuite:
     def same(
         self, given: Array, expected: npt.NDArray[Any], what: str, than: str = "", slack: float = 1
     ) -> None:
-        """Raise the Violation where logits are not close: `what` gave others."""
+        """Raise a Violation where logits are not close: `what` gave others."""
         if apart := difference(to_numpy(given), expected, slack * self.tolerance):
             self.fail(f"{what} gave {apart}{than}")
+
+    def size(self, decoder: Any, rows: int, what: str) -> None:
+        """Raise a Violation where a decoder says another batch size."""
+        if decoder.batch_size != rows:
+            self.fail(f"{what}: batch_size is {decoder.batch_size}, not {rows}")
 
     def fail(self, seen: str) -> None:
         """Raise the Violation."""
@@ -337,6 +297,27 @@ class DecoderSuite:
             lambda ids, shape: np.resize(np.array(ids, np.int64), shape), ids, shape
         )
         for_all(_EXAMPLES, check, fed=fed, **more)
+
+    def checks(self) -> dict[str, Callable[[], None]]:
+        """The checks, by the anchor of their statement."""
+        places, token = strategy.integers(0, 9), strategy.integers(0, self.vocab_size - 1)
+        return {
+            "model-shape": self.shape,
+            "model-dtype": self.dtype,
+            "model-finite": self.finite,
+            "model-input": self.input,
+            "model-deterministic": lambda: self.each(self.deterministic),
+            "model-causal": self.causal,
+            "model-rows": lambda: self.each(self.rows),
+            "model-stepwise": lambda: self.each(self.stepwise, places=cuts(10)),
+            "model-decoders": self.apart,
+            "model-output": self.output,
+            "model-greedy": lambda: self.each(self.greedy, never=token),
+            "model-state-form": self.state_form,
+            "model-state": lambda: self.each(self.state, place=places),
+            "model-take-join": lambda: self.each(self.take_and_join, place=places),
+            "model-length": self.length,
+        }
 
     def tokens(self, batch: int, length: int, seed: int = 0) -> Ids:
         """Some tokens (B, T)."""

@@ -23,7 +23,7 @@ from textgen.plugin.structure import Reader
 from textgen.plugin.tracebacks import packages_of
 from textgen.testing.time_limit import TIME_LIMIT
 
-__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+__tracebackhide__ = True  # pytest shows the test and the code of the component
 
 TEXT: Final = (
     "The ferry left at nine. On the far bank somebody had lit a lamp, and the river carried its light away in pieces.\n"

@@ -14,7 +14,7 @@ from hypothesis.strategies import SearchStrategy
 
 from textgen.contracts.checks import FAILURES
 
-__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+__tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _Result = TypeVar("_Result")
 _TURN: Final = 1e-6  # seconds until another thread goes on

@@ -1,13 +1,16 @@
-"""What every component is held to, whatever its kind: its record, its import, its options, its manners."""
+"""The checks of every component, whatever its kind: its record, import, options and methods."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-from collections.abc import Callable, Iterator, Mapping
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -16,34 +19,74 @@ from textgen.errors import PipelineError, PluginError
 from textgen.plugin.component import HOOKS
 from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
+from textgen.plugin.single_file import is_file
 from textgen.plugin.structure import Reader, plain
 from textgen.testing.environment import Subject, close
-from textgen.testing.other_process import import_failure, look_at_calls
 from textgen.testing.outcomes import Check, Skip, Violation
-from textgen.testing.process_state import changes, global_state, held, left_behind, stirred
 
-__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+__tracebackhide__ = True  # pytest shows the test and the code of the component
+
+_FRESH: Final = """
+import importlib, sys
+module = importlib.import_module(sys.argv[1])
+if sys.argv[2:]:
+    from pathlib import Path
+    from textgen.plugin.component import BuildContext
+    component, = [each for each in module.textgen_commands() if each.name == sys.argv[2]]
+    component.build(component.config(), BuildContext(folder=Path.cwd()))
+print(*[name for name in ("torch", "numpy") if name in sys.modules], file=sys.stderr)
+"""
 
 
-def general_checks(subject: Subject, build: Callable[[], Any], **extra: Any) -> list[Check]:
-    """The checks of all kinds; `build` builds the component in a fitting context, `extra` is that of its exercise."""
+def general_checks(subject: Subject, build: Callable[[], Any]) -> list[Check]:
+    """The checks of all kinds; `build` builds the component in a fitting context."""
     return [
         Check("component-record", lambda: _record(subject)),
-        Check("component-options", lambda: _defaults(subject), trial=True),
-        Check("component-import", lambda: _import(subject), timed=False),
-        # First in another process: what blocks for ever there can be ended, whatever it does.
-        Check("component-ends", lambda: _ends(subject, extra), trial=True, timed=False),
-        Check("component-methods", lambda: check_methods(build(), subject.kind), trial=True),
         Check("component-options", lambda: _options(subject)),
-        Check("component-build", lambda: _build(subject, build, extra)),
+        Check("component-import", lambda: _import(subject)),
+        Check("component-raises", lambda: close(build())),
+        Check("component-methods", lambda: check_methods(build(), subject.kind)),
+        Check("component-globals", lambda: close(build())),  # its libraries are loaded by now
     ]
 
 
 def check_methods(made: Any, kind: str) -> None:
-    """Fail where what was built, or a "decoder" that it made, lacks a method."""
+    """Raise a Violation where what was built, or a "decoder" that it made, lacks a method."""
     if fault := unfit(made, kind) or misdeclared(made, kind):
         what = "its decoder" if kind == "decoder" else "what is built"
         raise Violation(f"{what} {fault}")
+
+
+def loaded_by(module: str, command: str, time_limit: float) -> list[str]:
+    """Which of torch and NumPy an import in a fresh interpreter loads, and the building of a command.
+
+    Raises Violation where that fails or prints.
+    """
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    return _loaded_by(tuple(filter(None, (module, command))), path, time_limit)
+
+
+@functools.cache
+def _loaded_by(names: tuple[str, ...], path: str, time_limit: float) -> list[str]:
+    importing = f"importing {names[0]}"
+    try:
+        done = subprocess.run(  # noqa: S603  # this interpreter, and a program of our own
+            [sys.executable, "-c", _FRESH, *names],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=time_limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Violation(f"{importing} had not ended after {time_limit:g} s") from error
+    *_, last = done.stderr.strip().splitlines() or [""]
+    if done.returncode:
+        raise Violation(f"{importing} failed: {last or f'exit code {done.returncode}'}")
+    if done.stdout:
+        raise Violation(f"{importing} wrote {done.stdout[:80]!r} to stdout")
+    return last.split()
 
 
 def _record(subject: Subject) -> None:
@@ -58,42 +101,19 @@ def _record(subject: Subject) -> None:
         PluginSet(strict=True).register(SimpleNamespace(**{hook: hookimpl(offer)}), "under-test")
     except PluginError as error:
         raise Violation(error.cause) from error
-    if silent := [
-        name for name, field in component.options().items() if not field.metadata.get("help")
-    ]:
+    if silent := [n for n, field in component.options().items() if not field.metadata.get("help")]:
         raise Violation(f"no help for {', '.join(silent)}; declare it with textgen.option")
     try:
         config = subject.config()
-    except PipelineError:  # component-options says so
-        return
+    except PipelineError as error:
+        faults = "; ".join(map(str, error.faults))
+        raise Violation(f"its defaults are refused: {faults}", "component-options") from error
     for name in component.options():
         with contextlib.suppress(attrs.exceptions.FrozenInstanceError):
             setattr(config, name, getattr(config, name))
             raise Violation(
                 f"{component.config.__name__} can be changed; declare it with @attrs.frozen"
             )
-
-
-def _defaults(subject: Subject) -> None:
-    try:
-        subject.config()
-    except PipelineError as error:
-        raise Violation("; ".join(map(str, error.faults))) from error
-
-
-def _import(subject: Subject) -> None:
-    if subject.module is None:
-        raise Skip(
-            "the module that it comes from is not known; a check_… function takes it as `plugin`"
-        )
-    if (failure := import_failure(subject.module, subject.time_limit, subject.label)) is not None:
-        raise failure
-
-
-def _ends(subject: Subject, extra: Mapping[str, Any]) -> None:
-    found = look_at_calls(subject, extra)
-    if found is not None and found.ended is not None:
-        raise Violation(f"building and calling it in another process {found.ended}")
 
 
 def _options(subject: Subject) -> None:
@@ -106,43 +126,12 @@ def _options(subject: Subject) -> None:
         raise Violation(f"{config} came back as {again}")
 
 
-def _build(subject: Subject, build: Callable[[], Any], extra: Mapping[str, Any]) -> None:
-    close(build())  # what it imports may do as it likes
-    with leaves_alone():
-        close(build())
-    found = look_at_calls(
-        subject, extra
-    )  # where what is set to the same value each time is seen, too
-    if found is not None and (changed := found.facts.get("build_changed")):
-        raise Violation(f"it changed {', '.join(changed)}")
-
-
-def calls_check(call: Callable[[], Any]) -> Check:
-    """The check that calls of what was built, which `call` makes, leave global states alone."""
-
-    def run() -> None:
-        call()  # what it imports may do as it likes
-        with leaves_alone(quietly=False):
-            call()
-
-    return Check("component-calls", run, after=("component-build",))
-
-
-@contextlib.contextmanager
-def leaves_alone(*, quietly: bool = True) -> Iterator[None]:
-    """Fail if the block changes a global state, leaves something running or open, or, with `quietly`, prints."""
-    out, err = io.StringIO(), io.StringIO()
-    with stirred(), contextlib.ExitStack() as stack:
-        holding, before = held(), global_state()
-        if quietly:
-            stack.enter_context(contextlib.redirect_stdout(out))
-            stack.enter_context(contextlib.redirect_stderr(err))
-        yield
-        after = global_state()
-    for name, stream in (("stdout", out), ("stderr", err)):
-        if written := stream.getvalue():
-            raise Violation(f"it wrote {written[:80]!r} to {name}")
-    if changed := changes(before, after):
-        raise Violation(f"it changed {', '.join(changed)}")
-    if left := left_behind(holding):
-        raise Violation(f"it left {left[0]} behind", "component-leaks")
+def _import(subject: Subject) -> None:
+    if subject.module is None:
+        raise Skip("the module that it comes from is not known; give it as `plugin`")
+    if is_file(subject.module):
+        raise Skip("a file is imported only by a command that names it")
+    if heavy := loaded_by(subject.module, "", subject.time_limit):
+        raise Violation(
+            f"importing {subject.module} loads {' and '.join(heavy)}; import it inside build"
+        )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, TextIO
 
 import attrs
@@ -19,15 +17,13 @@ from textgen.errors import TextgenError
 from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, StepDone, Stop
 from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
 from textgen.plugin.registry import PluginSet
-from textgen.testing.environment import Subject, build_from_table, close, subject
-from textgen.testing.examples import in_threads
-from textgen.testing.general import calls_check, general_checks
-from textgen.testing.other_process import process_check
+from textgen.testing.environment import Subject, build_from_table, subject
+from textgen.testing.general import general_checks
 from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
 from textgen.testing.trainers import SMALL_RNN
 
-__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+__tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _STEPS: Final = 12
 PIPELINE: Final[Mapping[str, Any]] = {
@@ -72,17 +68,13 @@ def observer_checks(subject: Subject, pipeline: Mapping[str, Any] = PIPELINE) ->
     """The suite. An observer that refuses the run with an error of textgen is skipped."""
     suite = _Suite(subject, tomli_w.dumps(pipeline))
     return [
-        *general_checks(
-            subject, lambda: suite.build(suite.run_directory()), pipeline=dict(pipeline)
-        ),
-        Check("observer-run", suite.whole_run, trial=True, whole=True),
+        *general_checks(subject, lambda: suite.build(suite.run_directory())),
+        Check("observer-run", suite.whole_run),
         Check("observer-unknown", suite.unknown),
-        Check("observer-failed", suite.failed),
-        Check("observer-resumed", suite.resumed, after=("observer-failed",)),
+        Check("observer-failed", lambda: suite.run(last=0, status="failed")),
+        Check("observer-resumed", suite.resumed),
         Check("observer-console", suite.console),
         Check("observer-files", suite.files),
-        calls_check(lambda: written_files(subject, pipeline)),
-        process_check(subject, pipeline=dict(pipeline)),
         Check("observer-apart", suite.apart),
     ]
 
@@ -226,35 +218,24 @@ class _Suite:
         self._rows_dropped(_texts(directory))
 
     def _rows_dropped(self, resumed: dict[str, str]) -> None:
-        """See that no row of the steps 5 and 6, which came twice, is there twice."""
-        bare = self.run(last=0)
-        for name, text in self._reproducible(self.run()).items():
-            once = Counter(text.splitlines())
-            for line, count in Counter(resumed.get(name, "").splitlines()).items():
-                # What is written of beginning and end comes twice by right.
-                if (
-                    line.strip()
-                    and once[line] == 1 < count
-                    and line not in _texts(bare).get(name, "").splitlines()
-                ):
-                    raise Violation(
-                        f"{name} has the line {line!r} twice, once from before the run went on from step 4"
-                    )
-
-    def failed(self) -> None:
-        self.run(last=0, status="failed")
+        """Check that no row of the steps 5 and 6, which came twice, is there twice."""
+        whole, bare = _texts(self.run()), _texts(self.run(last=0))
+        for name, text in resumed.items():
+            once = Counter(whole.get(name, "").splitlines())
+            ends = bare.get(name, "").splitlines()  # written of beginning and end, twice by right
+            for line, count in Counter(text.splitlines()).items():
+                if line.strip() and once[line] == 1 < count and line not in ends:
+                    before = "once from before the run resumed at step 4"
+                    raise Violation(f"{name} has the line {line!r} twice, {before}")
 
     def console(self) -> None:
         for console in (None, io.StringIO()):
-            out, err = io.StringIO(), io.StringIO()
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            written = io.StringIO()
+            with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written):
                 self.run(console=console)
-            for name, stream in (("stdout", out), ("stderr", err)):
-                if written := stream.getvalue():
-                    given = "no console" if console is None else "a console"
-                    raise Violation(
-                        f"with {given} it wrote {written[:60]!r} to {name}; use context.console"
-                    )
+            if text := written.getvalue():
+                given = "no console" if console is None else "a console"
+                raise Violation(f"with {given} it wrote {text[:60]!r}; use context.console")
 
     def files(self) -> None:
         directory = self.run_directory()
@@ -291,50 +272,22 @@ class _Suite:
         return self.subject.component in own
 
     def apart(self) -> None:
+        """Show an observer a run beside the run of another; its files are those of a run alone.
+
+        A file that differs between two runs alone, by a clock perhaps, is not compared.
+        """
+        alone, again = _texts(self.run()), _texts(self.run())
         first, second = self.run_directory(), self.run_directory()
         one, other = self.build(first), self.build(second)
         pairs = zip(run_events(first), run_events(second, held_out=False), strict=True)
         for ours, theirs in pairs:
             self.show([ours], first, one)
             self.show([theirs], second, other)
-        kept = _globals(self.subject.packages)
-        alone = self.run()
-        expected = len(_names(alone))
-        for directory in (first, second):
-            if (count := len(_names(directory))) != expected:
-                raise Violation(f"alone it left {expected} files, and beside another run {count}")
-        changed = next(
-            (
-                name
-                for name, value in _globals(self.subject.packages).items()
-                if kept[name] != value
-            ),
-            "",
-        )
-        for name, text in self._reproducible(alone, changed).items():
-            if _texts(first).get(name, text) != text:
+        if (names := sorted(_texts(second))) != sorted(alone):
+            raise Violation(f"alone it left {sorted(alone)}, and beside another run {names}")
+        for name, text in _texts(first).items():
+            if text != alone.get(name) and alone.get(name) == again.get(name):
                 raise Violation(f"beside another run, {name} came out otherwise than alone")
-        in_threads(lambda _: self.run(), 4)
-
-    def _reproducible(self, directory: Path, changed: str = "") -> dict[str, str]:
-        """The files of a whole run in `directory` that come out the same of another one; a clock may be in others.
-
-        Where one does not, and a global that each run changes is there (its name in `changed`), that is a fault.
-        """
-        texts, others = _texts(directory), _texts(self.run())
-        for name, text in texts.items():
-            if changed and name in others and others[name] != text:
-                fault = f"{changed} had changed: a global is shared by all runs"
-                raise Violation(f"a second run gave another {name}, and {fault}")
-        return {name: text for name, text in texts.items() if others.get(name) == text}
-
-
-def written_files(subject: Subject, pipeline: Mapping[str, Any]) -> dict[str, str]:
-    """The text files that an observer leaves of a run, by name."""
-    suite = _Suite(subject, tomli_w.dumps(pipeline))
-    directory = suite.run_directory()
-    close(suite.show(run_events(directory), directory))
-    return {f"the file {name}": text for name, text in _texts(directory).items()}
 
 
 def _names(directory: Path) -> set[str]:
@@ -351,32 +304,3 @@ def _texts(directory: Path) -> dict[str, str]:
         with contextlib.suppress(UnicodeDecodeError):
             texts[name] = (directory / name).read_text(encoding="utf-8").replace(str(directory), "")
     return texts
-
-
-def _globals(packages: Collection[str]) -> dict[str, str]:
-    """What the modules of these packages, and their classes, hold of numbers, texts and collections."""
-    kept: dict[str, str] = {}
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in packages:
-            holders = {
-                name: module,
-                **{f"{name}.{key}": value for key, value in _own_classes(module)},
-            }
-            for path, holder in holders.items():
-                values = {
-                    f"{path}.{key}": value
-                    for key, value in vars(holder).items()
-                    if not key.startswith("__")
-                }
-                kept |= {
-                    key: repr(v)
-                    for key, v in values.items()
-                    if isinstance(v, int | float | str | list | dict | set)
-                }
-    return kept
-
-
-def _own_classes(module: ModuleType) -> Iterator[tuple[str, type]]:
-    for key, value in list(vars(module).items()):
-        if isinstance(value, type) and value.__module__ == module.__name__:
-            yield key, value

@@ -1,12 +1,16 @@
-"""What comes of a check, and the running of a suite of them."""
+"""The outcomes of checks, and the running of a suite of them."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
+import random
+import sys
 import textwrap
-from collections.abc import Callable, Generator, Iterable
-from typing import Final, Literal
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -14,18 +18,16 @@ from textgen.contracts.checks import FAILURES
 from textgen.plugin.tracebacks import shown_line
 from textgen.testing.environment import Subject
 from textgen.testing.statements import Statement, statement_of
-from textgen.testing.time_limit import TimeUpError, not_ended, within
+from textgen.testing.time_limit import TimeUpError, within
 
-__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+__tracebackhide__ = True  # pytest shows the test and the code of the component
 
-NOT_CHECKED: Final = "not checked: see "
 NO_DEFAULT: Final = "it has no default for "
-UNREAD: Final = "its text is not to be had here: "
 _SHOWN: Final = 500  # characters of what was seen
 
 
 class ContractFailure(AssertionError):
-    """A component does not do what its contract asks.
+    """A component breaks its contract.
 
     statement   what the contract asks, and what helps
     seen        what was seen instead
@@ -41,7 +43,7 @@ class ContractFailure(AssertionError):
 
 
 class Violation(AssertionError):
-    """Raised by a check for what was `seen`, which breaks its statement; or another, of which `anchor` is the name."""
+    """Raised by a check: what was `seen` breaks its statement, or the one of the name `anchor`."""
 
     def __init__(self, seen: str, anchor: str = "") -> None:
         super().__init__(seen)
@@ -52,32 +54,17 @@ class Skip(Exception):
     """Raised by a check that cannot be made here. Its text is the reason."""
 
 
-def _statements(anchors: Iterable[str]) -> tuple[Statement, ...]:
-    return tuple(map(statement_of, anchors))
-
-
 @attrs.frozen
 class Check:
-    """One check of a suite: what it is about, by the anchor of the statement, and what raises Violation or Skip.
-
-    trial   it only tries what every other check needs: where it fails nothing after it is checked, and where it does
-            not it leaves no outcome. An exception in it breaks no sentence but the one that nothing is raised
-    whole   a trial that checks all that its statement asks, and so leaves an outcome too
-    after   what has to hold for it to mean anything; where one of these failed, or was not checked, neither is it
-    timed   whether it has to end within the time limit; False for one that sees to that itself
-    """
+    """One check of a suite: the anchor of its statement, and a function that raises Violation or Skip."""
 
     statement: Statement = attrs.field(converter=statement_of)
     run: Callable[[], object]
-    trial: bool = attrs.field(default=False, kw_only=True)
-    whole: bool = attrs.field(default=False, kw_only=True)
-    after: tuple[Statement, ...] = attrs.field(default=(), kw_only=True, converter=_statements)
-    timed: bool = attrs.field(default=True, kw_only=True)
 
 
 @attrs.frozen
 class Outcome:
-    """What came of a check.
+    """The outcome of a check.
 
     component   as in ContractFailure
     statement   what was checked; None where a component was skipped as a whole
@@ -93,130 +80,86 @@ class Outcome:
     failure: ContractFailure | None = attrs.field(default=None, repr=False, eq=False)
 
 
-def run_checks(checks: Iterable[Check], subject: Subject) -> Generator[Outcome, None, None]:
-    """Make the checks one after the other; whatever a component raises in one is its failure.
+def run_checks(checks: Iterable[Check], subject: Subject) -> Iterator[Outcome]:
+    """Make the checks one after the other, up to the first that fails.
 
-    Where one takes longer than the time limit, nothing after it is checked. What the component prints to stdout
-    meanwhile is kept, and is a failure of its own where nothing else was.
+    Any check fails where the component raises something unexpected, prints, or changes a global state.
     """
-    component = subject.label
-    cause: Statement | None = None
-    causes: dict[
-        Statement, Statement
-    ] = {}  # of what failed, and of what was not checked for that reason
-    printed = io.StringIO()
     for check in checks:
-        only_tries = check.trial and not check.whole
-        if cause is not None and only_tries:
-            continue
-        root = cause or next(
-            (causes[statement] for statement in check.after if statement in causes), None
-        )
-        if root is not None:
-            if check.statement != root:
-                causes.setdefault(check.statement, root)
-                yield Outcome(component, check.statement, "skipped", f"{NOT_CHECKED}{root.anchor}")
-            continue
-        with contextlib.redirect_stdout(printed):
-            outcome = _made(check, subject)
-        if only_tries and outcome.failure is None:
-            continue
-        yield outcome
-        if outcome.failure is not None:
-            causes[check.statement] = causes[outcome.failure.statement] = outcome.failure.statement
-            if check.trial or outcome.failure.statement.anchor == "component-ends":
-                cause = outcome.failure.statement
-    quiet = statement_of("component-quiet")
-    if causes:
-        first = next(iter(causes.values()))
-        yield Outcome(component, quiet, "skipped", f"{NOT_CHECKED}{first.anchor}")
-    elif written := printed.getvalue():
-        yield failed(ContractFailure(quiet, f"it wrote {written[:80]!r} to stdout", component))
-    else:
-        yield Outcome(component, quiet, "ok")
+        subject.announce(f"{subject.label}: {check.statement.anchor}")
+        try:
+            within(subject.time_limit, partial(_watched, check.run))
+        except Skip as skip:
+            yield Outcome(subject.label, check.statement, "skipped", str(skip))
+        except (TimeUpError, *FAILURES) as error:
+            failure = _failure(error, check, subject)
+            yield Outcome(subject.label, failure.statement, "failed", failure.seen, failure)
+            return
+        else:
+            yield Outcome(subject.label, check.statement, "ok")
 
 
-def _made(check: Check, subject: Subject) -> Outcome:
-    subject.announce(f"{subject.label}: {check.statement.anchor}")
-    try:
-        within(subject.time_limit, check.run) if check.timed else check.run()
-    except TimeUpError as error:
-        return failed(out_of_time(f"the check {check.statement.anchor}", subject, error))
-    except ContractFailure as failure:
-        return failed(failure)
-    except Skip as skip:
-        return Outcome(subject.label, check.statement, "skipped", str(skip))
-    except FAILURES as error:
-        return failed(_failure(error, check, subject))
-    return Outcome(subject.label, check.statement, "ok")
-
-
-def out_of_time(what: str, subject: Subject, error: TimeUpError) -> ContractFailure:
-    """The failure of something that takes too long."""
-    seen = f"{what} {not_ended(subject.time_limit, error.computed)}"
-    return _placed(statement_of("component-ends"), seen, subject, error)
-
-
-def raise_first(outcomes: Generator[Outcome, None, None]) -> tuple[Outcome, ...]:
-    """The outcomes, unless one is a failure, which is raised; nothing is checked after it."""
+def raise_first(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
+    """The outcomes. Raises the failure that is among them."""
     kept = []
-    with contextlib.closing(outcomes):
-        for outcome in outcomes:
-            if outcome.failure is not None:
-                raise outcome.failure
-            kept.append(outcome)
+    for outcome in outcomes:
+        if outcome.failure is not None:
+            raise outcome.failure
+        kept.append(outcome)
     return tuple(kept)
 
 
 def shown(given: object) -> str:
-    """The shape of an array, or what was given in place of one."""
+    """The shape of an array, or the type of anything else."""
     if given is None:
         return "None; is a `return` missing?"
     shape = getattr(given, "shape", None)
     return f"a {type(given).__name__}" if shape is None else str(tuple(shape))
 
 
-def shorten(text: str) -> str:
-    """The beginning of a text that is too long to show."""
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+def _watched(run: Callable[[], object]) -> None:
+    printed, before = io.StringIO(), _global_state()
+    with contextlib.redirect_stdout(printed):
+        run()
+    if written := printed.getvalue():
+        raise Violation(f"it wrote {written[:80]!r} to stdout", "component-quiet")
+    after = _global_state()
+    if changed := [name for name, value in before.items() if after[name] != value]:
+        raise Violation(f"it changed {', '.join(changed)}", "component-globals")
 
 
-def failed(failure: ContractFailure) -> Outcome:
-    """The outcome of a check that failed."""
-    return Outcome(failure.component, failure.statement, "failed", failure.seen, failure)
-
-
-def _placed(
-    statement: Statement, seen: str, subject: Subject, cause: BaseException
-) -> ContractFailure:
-    """A failure, with the last line of the component's own code in what was seen if an exception led to it."""
-    place = shown_line(cause, subject.packages)
-    failure = ContractFailure(statement, seen + place, subject.label)
-    failure.__cause__ = cause
-    return failure
+def _global_state() -> dict[str, Any]:
+    """States that all code of the process shares, of the libraries that are loaded."""
+    state: dict[str, Any] = {
+        "the random state of `random`": hash(random.getstate()),
+        "the current folder": os.getcwd(),
+    }
+    if numpy := sys.modules.get("numpy"):
+        kind, keys, *rest = numpy.random.get_state()
+        state["the random state of NumPy"] = (kind, keys.tobytes(), rest)
+    if torch := sys.modules.get("torch"):
+        state["the random state of torch"] = torch.random.get_rng_state().numpy().tobytes()
+        state["the number of torch's threads"] = torch.get_num_threads()
+        state["torch's default dtype"] = torch.get_default_dtype()
+    return state
 
 
 def _failure(error: BaseException, check: Check, subject: Subject) -> ContractFailure:
-    """The failure that `error` stands for."""
-    from hypothesis.errors import (
-        Flaky,
-    )  # loads hypothesis, which a command that lists plugins does without
-
-    # A group is hypothesis's, when a component gives one thing now and another then.
-    several = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
-    if violation := next((each for each in several if isinstance(each, Violation)), None):
-        statement = statement_of(violation.anchor) if violation.anchor else check.statement
-        cause = violation.__cause__ or violation.__context__
-        failure = _placed(statement, shorten(str(violation)), subject, cause or violation)
-        failure.__cause__ = cause
-        for note in getattr(violation, "__notes__", ()):  # hypothesis's, of the example
-            failure.add_note(note)
-        return failure.with_traceback(violation.__traceback__)
-    once = several[0]
-    text = f"{type(once).__name__}: {once}" if str(once) else type(once).__name__
-    if isinstance(error, Flaky):
-        raised = "" if once is error else f"; once it raised {text}"
-        again = f"the check {check.statement.anchor} did not give the same twice"
-        text = f"{again}: the component, or the machine, is not deterministic{raised}"
-    statement = statement_of("component-raises") if check.trial else check.statement
-    return _placed(statement, shorten(text), subject, once)
+    # A group is hypothesis's: the component gives one thing now and another then.
+    several = error.exceptions if isinstance(error, BaseExceptionGroup) else (error,)
+    cause = next((each for each in several if isinstance(each, Violation)), several[0])
+    if isinstance(cause, Violation):
+        anchor, seen = cause.anchor or check.statement.anchor, str(cause)
+        cause = cause.__cause__ or cause.__context__ or cause
+    elif isinstance(cause, TimeUpError):
+        anchor = "component-ends"
+        seen = f"the check {check.statement.anchor} had not ended after {subject.time_limit:g} s"
+    else:
+        anchor = "component-raises"
+        text = f": {cause}" if str(cause) else ""
+        seen = f"the check {check.statement.anchor} raised {type(cause).__name__}{text}"
+    seen = seen if len(seen) <= _SHOWN else seen[: _SHOWN - 1] + "…"
+    seen += shown_line(cause, subject.packages)
+    failure = ContractFailure(statement_of(anchor), seen, subject.label)
+    failure.__cause__ = None if isinstance(cause, Violation) else cause
+    return failure

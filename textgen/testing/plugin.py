@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module, metadata
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -24,41 +23,28 @@ from textgen.testing.environment import (
     build_from_table,
     built_in_modules,
     isolated_plugins,
-    make_config,
     required_options,
     subject,
 )
-from textgen.testing.general import general_checks
 from textgen.testing.models import model_checks
-from textgen.testing.observers import PIPELINE, observer_checks
-from textgen.testing.other_process import import_failure, look_at_calls, look_at_import
+from textgen.testing.observers import observer_checks
 from textgen.testing.outcomes import (
     NO_DEFAULT,
     Check,
-    ContractFailure,
     Outcome,
     Skip,
-    failed,
-    out_of_time,
     raise_first,
     run_checks,
 )
 from textgen.testing.samplers import sampler_checks
-from textgen.testing.time_limit import TIME_LIMIT, TimeUpError, within
+from textgen.testing.time_limit import TIME_LIMIT
 from textgen.testing.tokenizers import tokenizer_checks
 from textgen.testing.trainers import SMALL_RNN, trainer_checks
 from textgen.testing.training_data import TRAINING, is_torch_module, small_dataset
 
-__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+__tracebackhide__ = True  # pytest shows the test and the code of the component
 
 Options = Mapping[str, Mapping[str, Any]]
-
-# What a suite is given beside the component, unless that asks for something else.
-_USUAL: Mapping[str, Mapping[str, Any]] = {
-    "tokenizer": {"text": TEXT},
-    "trainer": {"model": dict(SMALL_RNN)},
-    "observer": {"pipeline": dict(PIPELINE)},
-}
 
 _SUITES: Mapping[str, Callable[[Subject], list[Check]]] = {
     "corpus": corpus_checks,
@@ -89,7 +75,7 @@ def check_plugin(
     """
     if isinstance(plugin, metadata.EntryPoint):
         plugin = plugin.value
-    module = _load(plugin, time_limit)
+    module = import_module(plugin) if isinstance(plugin, str) else plugin
     own = {name: built_in for name, (built_in, _) in built_in_modules().items()}
     names = {name for name, built_in in own.items() if built_in is module}
     plugins = isolated_plugins(*([] if names else [module]))
@@ -100,21 +86,22 @@ def check_plugin(
     ]
     if not offers:
         raise UsageError(f"{plugin} offers no component, so there is nothing to check")
-    checked = _without(offers, leave_out)
-    outcomes = check_offers(checked, plugins, options or {}, module=plugin, time_limit=time_limit)
-    return raise_first(_none_unchecked(outcomes))
-
-
-def _none_unchecked(outcomes: Generator[Outcome, None, None]) -> Generator[Outcome, None, None]:
-    """The outcomes. Raises UsageError for a component that was not checked, which a test must not pass over."""
+    _check_names(leave_out, offers, "leave_out has")
+    offers = [o for o in offers if not {o.name, f"{o.kind}:{o.name}"} & set(leave_out)]
+    outcomes = check_offers(offers, plugins, options or {}, module=plugin, time_limit=time_limit)
     with contextlib.closing(outcomes):
-        for outcome in outcomes:
-            if outcome.statement is None:
-                raise UsageError(
-                    f"{outcome.component} was not checked: {outcome.reason}. Give check_plugin options={{…}} for it, "
-                    "or its name in leave_out=[…]"
-                )
-            yield outcome
+        return raise_first(_none_unchecked(outcomes))
+
+
+def _none_unchecked(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """The outcomes. Raises UsageError for a component that was not checked, which a test must not pass over."""
+    for outcome in outcomes:
+        if outcome.statement is None:
+            raise UsageError(
+                f"{outcome.component} was not checked: {outcome.reason}. Give check_plugin options={{…}} for it, "
+                "or its name in leave_out=[…]"
+            )
+        yield outcome
 
 
 def check_offers(
@@ -126,26 +113,22 @@ def check_offers(
     time_limit: float = TIME_LIMIT,
     announce: Callable[[str], object] = str,
 ) -> Generator[Outcome, None, None]:
-    """What comes of every check of every offer. `module` is what they come from; their entry points', if not given.
+    """The outcomes of every check of every offer, each up to its first failure.
 
-    `announce` is told which component, and then which of its checks, comes next.
+    `module` is where they come from, their entry points' if not given. `announce` is told which check comes next.
 
     Raises UsageError where `options` has a name that none of their packages' components has.
     """
     offers = list(offers)
-    _check_names(options, offers, plugins)
+    packages = {offer.distribution for offer in offers}
+    near = [offer for offer in plugins.offers() if offer.distribution in packages]
+    _check_names(options, [*offers, *near], "options are given for")
     for offer in offers:
-        component, label = (
-            offer.component,
-            f"{offer.kind} {offer.name!r} of {_owner(offer, module)}",
-        )
+        component = offer.component
+        label = f"{offer.kind} {offer.name!r} of {_owner(offer, module)}"
         table = _options_of(offer, options)
         missing = [name for name in required_options(component) if name not in table]
-        if missing and offer.kind != "command":
-            if set(table) - set(component.options()):
-                make_config(
-                    component, table, label, plugins, Path.cwd()
-                )  # raises, and says what they may have meant
+        if missing and offer.kind != "command" and set(table) <= set(component.options()):
             wanted = " and ".join(f"{component.name}.{name}" for name in missing)
             yield Outcome(label, None, "skipped", f"{NO_DEFAULT}{wanted}")
             continue
@@ -154,11 +137,9 @@ def check_offers(
             made = attrs.evolve(made, announce=announce)
             announce(label)
             try:
-                checks = _checks_in_time(made, offer, options)
+                checks = _checks(made, offer, options)
             except Skip as skip:
                 yield Outcome(label, None, "skipped", str(skip))
-            except ContractFailure as failure:
-                yield failed(failure)
             else:
                 yield from run_checks(checks, made)
 
@@ -177,47 +158,12 @@ def is_called(plugin: Plugin, name: str) -> bool:
     return name == plugin.name or discovery.normalized(name) == plugin.distribution
 
 
-def _load(plugin: object | str, time_limit: float) -> object:
-    """The module. Raises ContractFailure for what it does when it is imported, and then it is not imported here."""
-    if isinstance(plugin, str):
-        failure = import_failure(plugin, time_limit, f"plugin {plugin}")
-        if failure is not None and "error" not in look_at_import(plugin, time_limit).facts:
-            raise failure
-        return import_module(plugin)
-    return plugin
-
-
-def _without(offers: Sequence[Offer], names: Collection[str]) -> list[Offer]:
-    """The offers but for those that are left out. Raises UsageError for a name that none has."""
+def _check_names(names: Iterable[str], offers: Iterable[Offer], what: str) -> None:
     known = {name for offer in offers for name in (offer.name, f"{offer.kind}:{offer.name}")}
     for name in names:
         if name not in known:
-            raise UsageError(
-                f"leave_out has {name!r}, and no component is called so; {nearest(name, known)}"
-            )
-    return [
-        offer for offer in offers if not {offer.name, f"{offer.kind}:{offer.name}"} & set(names)
-    ]
-
-
-def _check_names(options: Options, offers: Sequence[Offer], plugins: PluginSet) -> None:
-    packages = {offer.distribution for offer in offers}
-    near = [offer for offer in plugins.offers() if offer.distribution in packages] + list(offers)
-    names = {name for offer in near for name in (offer.name, f"{offer.kind}:{offer.name}")}
-    for name in options:
-        if name not in names:
-            known = sorted({offer.name for offer in offers})
-            hint = nearest(name, known) or f"there are {', '.join(known) or 'none'}"
-            raise UsageError(
-                f"options are given for {name!r}, and no component is called so; {hint}"
-            )
-        takers = [offer.component for offer in near if offer.name == name]
-        if takers and set(options[name]) - {
-            key for component in takers for key in component.options()
-        }:
-            make_config(
-                takers[0], options[name], repr(name), plugins, Path.cwd()
-            )  # raises, and says what they may have meant
+            hint = nearest(name, known) or f"there are {', '.join(sorted(known))}"
+            raise UsageError(f"{what} {name!r}, and no component is called so; {hint}")
 
 
 def _owner(offer: Offer, module: object | str | None) -> str:
@@ -225,19 +171,6 @@ def _owner(offer: Offer, module: object | str | None) -> str:
     if offer.distribution != UNPACKAGED or module is None:
         return offer.plugin.path or offer.distribution
     return module if isinstance(module, str) else getattr(module, "__name__", offer.distribution)
-
-
-def _checks_in_time(subject: Subject, offer: Offer, options: Options) -> list[Check]:
-    """The suite of its kind, unless it blocks already where something fitting is looked for. Raises Skip."""
-    extra = _USUAL.get(offer.kind, {})
-    found = look_at_calls(subject, extra)
-    if found is not None and found.ended is not None:  # the first of these says so, and ends all
-        return general_checks(subject, subject.build, **extra)
-    try:
-        return within(subject.time_limit, lambda: _checks(subject, offer, options))
-    except TimeUpError as error:
-        what = "building it and trying what it can be checked with"
-        raise out_of_time(what, subject, error) from error
 
 
 def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:
@@ -341,12 +274,8 @@ def _table(offer: Offer, options: Options) -> dict[str, Any]:
 
 
 def _options_of(offer: Offer, options: Options) -> dict[str, Any]:
-    """What is given under `kind:name`, or under the name for the kind that has such options."""
-    name, known = offer.name, offer.component.options()
-    qualified, plain = options.get(f"{offer.kind}:{name}"), options.get(name) or {}
-    return dict(
-        qualified if qualified is not None else {key: plain[key] for key in plain if key in known}
-    )
+    """The options that are given under `kind:name` or the name."""
+    return dict(options.get(f"{offer.kind}:{offer.name}") or options.get(offer.name) or {})
 
 
 def _module_of(offer: Offer) -> str | None:

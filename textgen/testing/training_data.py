@@ -10,14 +10,13 @@ import attrs
 import numpy as np
 
 from textgen.data import Dataset
-from textgen.events import StepDone
 from textgen.files.reading import dump_tensors, load_tensors
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import BuildContext
 from textgen.protocols import Tensors, TrainerState, TrainingContext
 from textgen.testing.environment import TEXT, Subject, build_from_table
 
-__tracebackhide__ = True  # what pytest shows is the test, and the code of the component
+__tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _HELD_OUT: Final = 200
 _WINDOW: Final = 16
@@ -41,18 +40,6 @@ class Training:
     places: list[Place]
     model: Any
     loss_before: float
-
-    def after(self, step: int) -> Tensors:
-        """The weights after a step; nothing if there was none of that number."""
-        places = zip(self.events, self.places, strict=True)
-        return next(
-            (
-                p.tensors
-                for event, p in places
-                if isinstance(event, StepDone) and event.step == step
-            ),
-            {},
-        )
 
 
 def small_dataset(context: BuildContext, *, held_out: bool = True) -> Dataset:

@@ -1,0 +1,832 @@
+"""Components that break one statement of their contract each: a good one with an override."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+import good
+import numpy as np
+import torch
+from array_api_compat import array_namespace
+from good import (
+    Corpus,
+    Decoder,
+    EndTokenizer,
+    Model,
+    Observer,
+    RowDecoder,
+    Sampler,
+    StateSampler,
+    Stream,
+    Tokenizer,
+    Trainer,
+    offered,
+)
+
+from textgen import Component, NoOptions, option
+from textgen.events import Evaluation, RunFinished, RunStarted, StepDone
+from textgen.protocols import TrainerState
+
+NUMBERS = itertools.count()
+NOISE = np.random.default_rng()
+
+
+@attrs.frozen
+class Case:
+    """A component that breaks the statement of this anchor, and words of what must be said to have been seen.
+
+    check  the anchor of the check that finds it, if that is of another statement
+    """
+
+    kind: str
+    statement: str
+    seen: str
+    component: Component
+    arguments: dict[str, Any] = attrs.field(factory=dict)
+    check: str = ""
+
+
+def broken(statement: str, seen: str, base: type, check: str = "", **changes: Any) -> Case:
+    """A class that is `base` but for the attributes among `changes`."""
+    kinds = {**good.KINDS, "model": (Model, Decoder)}
+    kind = next(kind for kind, made in kinds.items() if issubclass(base, made))
+    component = offered(type(base.__name__, (base,), changes))
+    return Case(kind, statement, seen, component, check=check)
+
+
+def command(
+    statement: str,
+    seen: str,
+    build: Any,
+    config: type = NoOptions,
+    check: str = "",
+    **arguments: Any,
+) -> Case:
+    return Case("command", statement, seen, Component("good", config, build), arguments, check)
+
+
+# Records, options, methods, and what holds for all kinds.
+
+
+@attrs.frozen
+class Silent:
+    """Has an option without help."""
+
+    size: int = 3
+
+
+@attrs.define
+class Changing:
+    """Is not frozen."""
+
+    size: int = option(3, help="how many")
+
+
+@attrs.frozen
+class Mistyped:
+    """Refuses its own default."""
+
+    size: int = option("three", help="how many")
+
+
+@attrs.frozen
+class Untyped:
+    """Has an option without a type."""
+
+    size = option(8, help="how many")
+
+
+@attrs.frozen
+class Diverging:
+    """Refuses its own defaults together."""
+
+    least: int = option(4, help="how many at least")
+    most: int = option(3, help="how many at most")
+
+    def __attrs_post_init__(self) -> None:
+        if self.least > self.most:
+            raise ValueError("least is above most")
+
+
+@attrs.frozen
+class Required:
+    """Needs an option."""
+
+    size: int = option(help="how many")
+
+
+def recorded(statement: str, seen: str, config: type, name: str = "odd", check: str = "") -> Case:
+    component = Component(name, config, lambda c, x: Sampler(x))
+    return Case("sampler", statement, seen, component, check=check)
+
+
+def global_threads(self: Any, context: Any) -> None:
+    torch.set_num_threads(3 - torch.get_num_threads() % 2)
+
+
+GENERAL = [
+    recorded("component-record", "no help for size", Silent),
+    recorded("component-record", "can be changed", Changing),
+    recorded("component-record", "words joined by hyphens", NoOptions, "Bad_Name"),
+    recorded("component-record", "the default of size: expected an integer", Mistyped),
+    recorded("component-record", "size has no type; declare it as in", Untyped),
+    recorded("component-options", "least is above most", Diverging, check="component-record"),
+    Case("sampler", "component-methods", "what is built is None", offered(None)),
+    Case(
+        "tokenizer",
+        "component-methods",
+        "is the class Tokenizer itself",
+        Component("good", NoOptions, lambda config, context: Tokenizer),
+    ),
+    broken("component-methods", "which has no method 'to_dict'", Tokenizer, to_dict=None),
+    broken("component-methods", "which has no method 'load_tensors'", Model, load_tensors=None),
+    broken("component-methods", "its decoder is of type Decoder, which", Decoder, read_state=None),
+    broken("component-methods", "its decoder is None", Model, decoder=lambda self, size: None),
+    broken("component-raises", "ZeroDivisionError", Sampler, __init__=lambda s, c: 1 / 0),
+    broken("component-globals", "the number of torch's threads", Sampler, __init__=global_threads),
+    broken(
+        "component-globals",
+        "the random state of NumPy",
+        Sampler,
+        __init__=lambda s, c: np.random.seed(NOISE.integers(99)),
+    ),
+    command(
+        "component-quiet",
+        "it wrote 'built",
+        lambda c, x: print("built") or good.command(c, x),
+        check="command-build",
+    ),
+]
+# Corpora.
+
+
+class SeededCorpus(Corpus):
+    """Would be taken for the text of another seed."""
+
+    def __init__(self, context: Any) -> None:
+        self.seed = context.seed
+
+    def sources(self) -> Any:
+        return [Path(__file__)]
+
+    def read(self) -> Any:
+        yield f"The text of seed {self.seed}."
+
+
+class OnceCorpus(Corpus):
+    def __init__(self, context: Any) -> None:
+        self.pieces = iter(["the only", " text"])
+
+    def read(self) -> Any:
+        return self.pieces
+
+
+class OneReaderCorpus(Corpus):
+    """Reads well, if one reader is done before the next begins."""
+
+    place = 0
+
+    def read(self) -> Any:
+        self.place = 0
+        while self.place < 200:
+            self.place += 1
+            yield f"line {self.place}"
+
+
+def seeding_read(self: Any) -> Any:
+    random.seed(3)
+    yield f"{random.random()}"
+
+
+CORPORA = [
+    broken("corpus-pieces", "read() gave a str", Corpus, read=lambda self: "characters"),
+    broken("corpus-pieces", "read() gave None", Corpus, read=lambda self: None),
+    broken("corpus-pieces", "of type bytes", Corpus, read=lambda self: iter([b"not text"])),
+    broken("corpus-pieces", "20,000,000 chara", Corpus, read=lambda self: iter(["a" * 20_000_000])),
+    broken("corpus-text", "no character", Corpus, read=lambda self: iter([""])),
+    broken("corpus-text", "U+D83D", Corpus, read=lambda self: iter(["half: \ud83d"])),
+    broken("corpus-again", "a second time", Corpus, read=lambda self: iter([f"{next(NUMBERS)}"])),
+    broken("corpus-again", "no text a second time", OnceCorpus),
+    broken("corpus-readers", "a reader got another text", OneReaderCorpus),
+    broken("corpus-sources", "'x.txt', no file", Corpus, sources=lambda self: ["x.txt"]),
+    broken("corpus-sources", "another text for another seed", SeededCorpus),
+    broken(
+        "component-globals", "random state of `random`", Corpus, "corpus-text", read=seeding_read
+    ),
+    Case("corpus", "corpus-errors", "raised nothing", good.GOOD["corpus"], {"unreadable": {}}),
+]
+
+# Tokenizers.
+
+
+def encode_known(self: Any, text: str) -> Any:
+    return Tokenizer.encode(self, "".join(c for c in text if c in str(self.characters)))
+
+
+def stumble(self: Any, text: str) -> Any:
+    if any(c not in str(self.characters) for c in text):
+        raise KeyError(text)
+    return Tokenizer.encode(self, text)
+
+
+def shuffled(self: Any, pieces: Any) -> None:
+    letters = sorted(set("".join(pieces)))
+    random.Random(next(NUMBERS)).shuffle(letters)
+    self.characters = "".join(letters)
+
+
+def learn_first(self: Any, pieces: Any) -> None:
+    self.characters = "".join(sorted({piece[0] for piece in pieces if piece}))
+
+
+def write_ids(self: Any, ids: Any) -> Any:
+    ids[ids < 0] = 0
+    return Tokenizer.decode(self, ids)
+
+
+def load_less(self: Any, state: Any) -> Any:
+    """Loses the last character."""
+    return Tokenizer.from_dict(self, {"characters": state["characters"][:-1]})
+
+
+class MarkTokenizer(Tokenizer):
+    """Puts a mark at the beginning of every text, and so of every piece."""
+
+    def encode(self, text: str) -> Any:
+        return np.concatenate([[1], super().encode(text)])
+
+    def decode(self, ids: Any) -> Any:
+        return super().decode(ids[1:])
+
+
+class LosingStream(Stream):
+    def decode(self, ids: Any, final: bool = False) -> str:
+        return "" if final else super().decode(ids)
+
+
+class SharedTokenizer(Tokenizer):
+    """Shares one vocabulary with all others."""
+
+    kept = ""
+
+    @property
+    def characters(self) -> Any:
+        return self.kept or None
+
+    @characters.setter
+    def characters(self, value: Any) -> None:
+        if value is not None:
+            type(self).kept = value
+
+
+class RacingTokenizer(Tokenizer):
+    """Works on an attribute, and lets other threads run half-way."""
+
+    def encode(self, text: str) -> Any:
+        self.ids: Any = []
+        for place, character in enumerate(text):
+            if place == len(text) // 2:
+                time.sleep(0.0002)
+            self.ids.append(str(self.characters).find(character) + 1)
+        return np.array(self.ids, np.int64)
+
+
+class ShownEndTokenizer(EndTokenizer):
+    def decode(self, ids: Any) -> Any:
+        return "".join("<end>" if i == self.end_id else Tokenizer.decode(self, [i]) for i in ids)
+
+
+TOKENIZERS = [
+    broken("tokenizer-unknown", "nothing for '漢'", Tokenizer, unknown_id=None, encode=encode_known),
+    broken("tokenizer-unknown", "None, and '字' is encoded as '漢' is", Tokenizer, unknown_id=None),
+    broken("tokenizer-apart", "a second tokenizer was fitted", SharedTokenizer),
+    broken("tokenizer-apart", "while other threads encoded too", RacingTokenizer),
+    broken("tokenizer-end", "decode() gave '<end>'", ShownEndTokenizer),
+    broken("tokenizer-end", "came back as None", EndTokenizer, from_dict=Tokenizer.from_dict),
+    broken("tokenizer-end", "end_id is -1", EndTokenizer, end_id=-1, fit=lambda s, pieces: (
+        EndTokenizer.fit(s, pieces), setattr(s, "end_id", -1))),
+    broken("tokenizer-fit", "left pieces unread", Tokenizer,
+           fit=lambda self, pieces: setattr(self, "characters", "abc")),
+    broken("tokenizer-fit", "in pieces of 7 characters", Tokenizer, fit=learn_first),
+    broken("tokenizer-vocabulary", "after fit()", Tokenizer, vocab_size=3.0),
+    broken("tokenizer-ids", "gave float64", Tokenizer,
+           encode=lambda self, text: Tokenizer.encode(self, text).astype(float)),
+    broken("tokenizer-ids", "gave int64 (1, ", Tokenizer,
+           encode=lambda self, text: Tokenizer.encode(self, text)[None]),
+    broken("tokenizer-ids", "gave ids from", Tokenizer,
+           encode=lambda self, text: Tokenizer.encode(self, text) + self.vocab_size),
+    broken("tokenizer-deterministic", "a second time", Tokenizer, fit=shuffled),
+    broken("tokenizer-any-text", "raised KeyError", Tokenizer, encode=stumble),
+    broken("tokenizer-decode", "decode() gave bytes", Tokenizer,
+           decode=lambda self, ids: Tokenizer.decode(self, ids).encode()),
+    broken("component-raises", "read-only", Tokenizer, "tokenizer-decode", decode=write_ids),
+    broken("tokenizer-round-trip", "which decodes to", Tokenizer,
+           decode=lambda self, ids: Tokenizer.decode(self, ids).replace("e", "i")),
+    broken("tokenizer-pieces", "joined", MarkTokenizer),
+    broken("tokenizer-stream", "at once", Tokenizer, stream=LosingStream),
+    broken("tokenizer-saved", "what from_dict() gave is None", Tokenizer,
+           from_dict=lambda self, state: None),
+    broken("tokenizer-saved", "came back as", Tokenizer, from_dict=load_less),
+    broken("tokenizer-saved", "encodes or decodes otherwise", Tokenizer,
+           to_dict=lambda self: {"characters": "".join(reversed(str(self.characters)))}),
+    broken("tokenizer-saved", "what JSON cannot", Tokenizer,
+           to_dict=lambda self: {"characters": {self.characters}}),
+]  # fmt: skip
+
+# Models and their decoders.
+
+
+def extend(change: Any) -> dict[str, Any]:
+    """A decoder's `extend` whose logits are changed."""
+    return {"extend": lambda self, tokens: change(Decoder.extend(self, tokens))}
+
+
+def write_tokens(self: Any, tokens: Any) -> Any:
+    tokens[tokens < 1] = 1
+    return Decoder.extend(self, tokens)
+
+
+def noisy(logits: Any) -> Any:
+    return logits + NOISE.normal(size=logits.shape)
+
+
+def draw_global(logits: Any) -> Any:
+    np.random.normal()
+    return logits
+
+
+def score_without_feeding(self: Any, tokens: Any) -> Any:
+    kept = self.memory.copy()
+    scored = Decoder.score(self, tokens)
+    self.memory = kept
+    return scored
+
+
+def look_ahead(self: Any, tokens: Any) -> Any:
+    scored = Decoder.score(self, tokens)
+    return scored + scored.mean(axis=1, keepdims=True)
+
+
+def least_likely(self: Any, tokens: Any, steps: int, forbidden: Any) -> Any:
+    made = []
+    for _ in range(steps):
+        tokens = self.extend(tokens[:, None]).argmin(axis=-1)
+        made.append(tokens)
+    return np.stack(made, axis=1)
+
+
+class BufferDecoder(Decoder):
+    """Remembers its logits where the caller may write into them."""
+
+    logits: Any = None
+
+    def extend(self, tokens: Any) -> Any:
+        if tokens.shape[1] or self.logits is None:
+            self.logits = super().extend(tokens)
+        return self.logits
+
+    def write_state(self, state: Any) -> None:
+        super().write_state(state)
+        self.logits = None
+
+
+class CountingDecoder(Decoder):
+    """Carries something that is not in its state."""
+
+    count = 0
+
+    def extend(self, tokens: Any) -> Any:
+        self.count += tokens.shape[1]
+        return super().extend(tokens) * (1 + self.count)
+
+
+class AliasDecoder(Decoder):
+    """Writes into what it gave as its state."""
+
+    def extend(self, tokens: Any) -> Any:
+        for column in tokens.T:
+            self.memory *= 0.5
+            self.memory[np.arange(len(column)), column] += 1
+        return super().extend(tokens[:, :0])
+
+    def read_state(self) -> Any:
+        return {"memory": self.memory}
+
+
+class ShortDecoder(Decoder):
+    """Has places for 1,024 tokens."""
+
+    fed = 0
+
+    def extend(self, tokens: Any) -> Any:
+        self.fed += tokens.shape[1]
+        if self.fed > 1024:
+            raise IndexError("more than 1,024 positions")
+        return super().extend(tokens)
+
+
+class SlidingDecoder(Decoder):
+    """Forgets where it is at token 1,060."""
+
+    fed = 0
+
+    def extend(self, tokens: Any) -> Any:
+        self.fed += tokens.shape[1]
+        return super().extend(tokens) * (2 if self.fed > 1060 and tokens.shape[1] else 1)
+
+    def score(self, tokens: Any) -> Any:
+        steps = [Decoder.extend(self, tokens[:, t : t + 1]) for t in range(tokens.shape[1])]
+        return np.stack(steps, axis=1)
+
+
+class SharedDecoder(Decoder):
+    """One memory for all decoders of a batch size, cleared when one begins."""
+
+    memories: dict[int, Any] = {}  # noqa: RUF012
+    size = 0
+
+    @property
+    def memory(self) -> Any:
+        return self.memories[self.size]
+
+    @memory.setter
+    def memory(self, value: Any) -> None:
+        self.size = len(value)
+        self.memories[self.size] = value
+
+
+class EmptiedDecoder(RowDecoder):
+    """Hands its rows out and keeps none of what they hold."""
+
+    def take(self, rows: Any) -> Any:
+        taken = super().take(rows)
+        self.memory[rows] = 0
+        return taken
+
+
+class PrependingDecoder(RowDecoder):
+    def join(self, other: Any) -> None:
+        self.memory = np.concatenate([other.memory, self.memory])
+
+
+class RoundingDecoder(RowDecoder):
+    """Joined rows are not the same to the last bit."""
+
+    def join(self, other: Any) -> None:
+        super().join(other)
+        self.memory = self.memory * (1 + 1e-9)
+
+
+class PaddedDecoder(RowDecoder):
+    """The state of a row that was joined tells how many rows there were."""
+
+    rows = 1
+
+    def take(self, rows: Any) -> Any:
+        taken = super().take(rows)
+        taken.rows = self.rows
+        return taken
+
+    def join(self, other: Any) -> None:
+        super().join(other)
+        self.rows = self.batch_size
+
+    def read_state(self) -> Any:
+        return {"memory": self.memory.copy(), "padding": np.zeros((self.batch_size, self.rows))}
+
+
+class StaleModel(Model):
+    """Makes a copy for its decoders, once."""
+
+    kept: Any = None
+
+    def decoder(self, batch_size: int) -> Any:
+        if self.kept is None:
+            self.kept = Model.__new__(Model)
+            self.kept.weights = self.weights.copy()
+        return Decoder(self.kept, batch_size)
+
+
+def trust(self: Any, tensors: Any) -> None:
+    self.weights = tensors.get("weights", self.weights)
+
+
+def fixed_batch(self: Any, state: Any) -> None:
+    self.memory[:] = state["memory"][: len(self.memory)]
+
+
+MODELS = [
+    broken("model-shape", "extend() of tokens (1, 0) gave (1, 1, ", Decoder,
+           **extend(lambda logits: logits[:, None])),
+    broken("model-dtype", "extend() gave float16", Decoder,
+           **extend(lambda logits: logits.astype(np.float16))),
+    broken("model-dtype", "extend() gave a list on a CPU", Decoder, **extend(list)),
+    broken("model-finite", "NaN after", Decoder, **extend(lambda logits: logits * np.nan)),
+    broken("model-input", "changed the tokens", Decoder, extend=write_tokens),
+    broken("model-deterministic", "a second decoder", Decoder, **extend(noisy)),
+    broken("component-globals", "random state of NumPy", Decoder, "model-shape",
+           **extend(draw_global)),
+    broken("model-causal", "those that follow gave logits", Decoder, score=look_ahead),
+    broken("model-rows", "than it gives alone", Decoder,
+           **extend(lambda logits: logits - logits.mean(axis=0) * 0.1)),
+    broken("model-stepwise", "after score() of", Decoder, score=score_without_feeding),
+    broken("model-stepwise", "than score()", Decoder,
+           extend=lambda self, tokens: Decoder.extend(self, tokens[:, -1:])),
+    broken("model-decoders", "other decoders at work", SharedDecoder),
+    broken("model-output", "after the caller wrote", BufferDecoder),
+    broken("model-greedy", "not the likeliest", Decoder, continue_greedily=least_likely),
+    broken("model-state-form", "is empty", Decoder, read_state=lambda self: {}),
+    broken("model-state-form", "memory of a batch of 3 is (", Decoder,
+           read_state=lambda self: {"memory": self.memory.T.copy()}),
+    broken("model-state", "of a state were written", CountingDecoder),
+    broken("model-state", "batch_size is ", Decoder, write_state=fixed_batch),
+    broken("model-state", "changed memory", AliasDecoder),
+    broken("model-take-join", "offers take() alone", Decoder, take=RowDecoder.take),
+    broken("model-take-join", "after join() and take()", EmptiedDecoder),
+    broken("model-take-join", "gave logits that differ", PrependingDecoder),
+    broken("model-take-join", "though exact_rows is not False", RoundingDecoder),
+    broken("model-take-join", "padding of a row", PaddedDecoder),
+    broken("component-raises", "more than 1,024 positions", ShortDecoder, "model-length"),
+    broken("model-length", "after 1061 tokens score()", SlidingDecoder),
+    broken("model-saved", "and loaded gives logits", StaleModel),
+    broken("model-refuses", "were taken", Model, load_tensors=trust),
+    broken("model-seed", "of the same seed differs", Model, __init__=lambda self, context: setattr(
+        self, "weights", NOISE.normal(size=(context.vocab_size, context.vocab_size)))),
+]  # fmt: skip
+
+# Trainers.
+
+
+def done(**changes: Any) -> dict[str, Any]:
+    """A trainer's events of a step with other attributes."""
+    return {"done": lambda self, data: attrs.evolve(Trainer.done(self, data), **changes)}
+
+
+def noisy_update(self: Any, model: Any, goal: Any) -> None:
+    Trainer.update(self, model, goal + NOISE.normal(size=goal.shape) * 0.01)
+
+
+def seeding_update(self: Any, model: Any, goal: Any) -> None:
+    np.random.seed(0)
+    Trainer.update(self, model, goal)
+
+
+def without_yield(self: Any, *arguments: Any) -> Any:
+    for _ in Trainer.train(self, *arguments):
+        pass
+
+
+def train_on_all(self: Any, model: Any, data: Any, context: Any) -> Any:
+    both = np.concatenate([data.training, data.validation])
+    yield from Trainer.train(self, model, attrs.evolve(data, training=both), context)
+
+
+def sort_data(self: Any, model: Any, data: Any, context: Any) -> Any:
+    data.training.sort()
+    yield from Trainer.train(self, model, data, context)
+
+
+def ask_model(self: Any, model: Any, *others: Any) -> Any:
+    model.tensors()
+    yield from Trainer.train(self, model, *others)
+
+
+def begin_again(self: Any, state: Any) -> None:
+    Trainer.load_state(self, state)
+    if self.evaluated:
+        self.step, self.evaluated = 0, False
+
+
+class MomentumTrainer(Trainer):
+    """Its momentum is not in its state."""
+
+    momentum: Any = 0.0
+
+    def update(self, model: Any, goal: Any) -> None:
+        bias = model.tensors()["head.bias"]
+        self.momentum = 0.5 * self.momentum + 0.2 * (goal - bias)
+        moved = (bias + self.momentum).astype(np.float32)
+        model.load_tensors({**model.tensors(), "head.bias": moved})
+
+
+def never_evaluate(self: Any, context: Any) -> None:
+    self.step, self.evaluated = 0, True
+
+
+TRAINERS = [
+    broken("trainer-data", "read-only", Trainer, train=sort_data),
+    broken("trainer-events", "train() gave None; is a `yield` missing?", Trainer,
+           train=without_yield),
+    broken("trainer-events", "it yielded dict", Trainer, done=lambda self, data: {}),
+    broken("trainer-steps", "[7, 7, 7, 7", Trainer, **done(step=7)),
+    broken("trainer-steps", "is nan", Trainer, **done(loss=float("nan"))),
+    broken("trainer-evaluates", "the last event is StepDone", Trainer, __init__=never_evaluate),
+    broken("trainer-learns", "the loss was", Trainer, rate=0.0),
+    broken("trainer-losses", "the last validation loss is", Trainer,
+           loss=lambda self, model, tokens: Trainer.loss(self, model, tokens) * 1.44),
+    broken("trainer-losses", "the loss of step 1 is 0.75", Trainer, **done(loss=0.75)),
+    broken("trainer-deterministic", "a second training differs", Trainer, update=noisy_update),
+    broken("component-globals", "random state of NumPy", Trainer, "trainer-data",
+           update=seeding_update),
+    broken("trainer-validation", "head.bias depends on the held-out", Trainer, train=train_on_all),
+    broken("trainer-state-form", "state() gave dict", Trainer, state=lambda self: {}),
+    broken("trainer-state-form", "more than JSON can hold", Trainer,
+           state=lambda self: TrainerState({}, {"self": {self.step}})),
+    broken("trainer-resumes", "training gave Evaluated", MomentumTrainer),
+    broken("trainer-finished", "yielded StepDone", Trainer, load_state=begin_again),
+    broken("trainer-refuses", "raised AttributeError", Trainer, train=ask_model),
+]  # fmt: skip
+
+# Samplers.
+
+
+def call(change: Any) -> dict[str, Any]:
+    """A sampler's call that gives something else."""
+    return {"__call__": lambda self, logits, history: change(logits)}
+
+
+def write_logits(logits: Any) -> Any:
+    logits[:, 0] -= 1
+    return logits
+
+
+def square_root(logits: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return logits**0.5
+
+
+def count_up(self: Any, logits: Any, history: Any) -> Any:
+    counts = history.counts
+    counts += 1
+    return logits * 0.5
+
+
+def through_numpy(logits: Any) -> Any:
+    changed = np.asarray(logits) * np.asarray(logits).dtype.type(0.5)
+    return changed if isinstance(logits, np.ndarray) else type(logits)(changed).to(logits.dtype)
+
+
+def deviceless(logits: Any) -> Any:
+    xp = array_namespace(logits)
+    return xp.where(xp.arange(logits.shape[1]) == 0, logits * 0.5, logits)
+
+
+def over_the_batch(logits: Any) -> Any:
+    best = logits.max()
+    return logits - (best if abs(float(best)) < 1e30 else 0)
+
+
+def accept_all(self: Any, tokens: Any, logits: Any, history: Any) -> Any:
+    """Moves the state of every row by what all rows drew."""
+    return {"seen": history.state["seen"] + [0, int(tokens.sum()) % 7]}
+
+
+def accept_in_place(self: Any, tokens: Any, logits: Any, history: Any) -> Any:
+    history.state["seen"][:, 1] += 1
+    return history.state
+
+
+def accept_more(self: Any, tokens: Any, logits: Any, history: Any) -> Any:
+    return {"seen": np.concatenate([history.state["seen"], tokens[:, None]], axis=1)}
+
+
+SAMPLERS = [
+    broken("sampler-history", "history is 'all'", Sampler, history="all"),
+    broken("sampler-history", "it read history.counts", Sampler, __call__=lambda s, logits, history:
+           logits * (0.5 if history.counts.any() else 1)),
+    broken("sampler-shape", "came back as (", Sampler, **call(lambda logits: logits[:, :-1])),
+    broken("sampler-shape", "came back as None; is a", Sampler, **call(lambda logits: None)),
+    broken("sampler-dtype", "float32 came back as float64", Sampler, **call(
+           lambda x: x.astype(np.float64) if isinstance(x, np.ndarray) else x.double())),
+    broken("sampler-input", "it wrote into the logits", Sampler, **call(write_logits)),
+    broken("sampler-input", "into history.counts", Sampler, history="counts", __call__=count_up),
+    broken("sampler-finite", "made NaN", Sampler, **call(square_root)),
+    broken("sampler-deterministic", "a second time", Sampler,
+           **call(lambda logits: logits * float(NOISE.uniform(0.5, 1)))),
+    broken("sampler-deterministic", "a second time", Sampler, __call__=lambda self, logits, history:
+           (setattr(self, "calls", getattr(self, "calls", 0) + 1), logits / self.calls)[1]),
+    broken("sampler-possible", "every token of a row", Sampler, **call(lambda x: x - np.inf)),
+    broken("sampler-forbidden", "came back possible", Sampler, **call(lambda x: x.clip(-100))),
+    broken("sampler-rows", "alone than in the batch", Sampler, **call(over_the_batch)),
+    broken("sampler-promise", "it left the tokens", Sampler, deterministic=True),
+    broken("sampler-torch", "a tensor of torch.float", Sampler,
+           **call(lambda x: np.asarray(x) * np.asarray(x).dtype.type(0.5))),
+    broken("sampler-device", "came back on cpu", Sampler, **call(lambda x: x.new_zeros(
+           x.shape, device="cpu") if "meta" in str(getattr(x, "device", "")) else x)),
+    broken("component-raises", "can't convert meta device", Sampler, "sampler-device",
+           **call(through_numpy)),
+    broken("component-raises", "is not on the expected device", Sampler, "sampler-device",
+           **call(deviceless)),
+    broken("sampler-state-form", "'start' and no 'accept'", StateSampler, accept=None),
+    broken("sampler-state-form", "from accept seen int64 (3, 3)", StateSampler, accept=accept_more),
+    broken("sampler-state-form", "list from start", StateSampler, start=lambda self, prompt: [0]),
+    broken("sampler-input", "accept wrote into history.state['seen']", StateSampler,
+           "sampler-state-form", accept=accept_in_place),
+    broken("sampler-state", "other logits alone than in a batch", StateSampler, accept=accept_all),
+    broken("sampler-state", "other logits", StateSampler,
+           start=lambda self, prompt: {"seen": np.array([next(NUMBERS)] * 2)}),
+    broken("sampler-random", "read history.random()", StateSampler, "sampler-shape", random=False),
+    broken("sampler-random", "once row 0 has other numbers", StateSampler,
+           __call__=lambda self, logits, history: logits * (1 + float(history.random()[0, 0]))),
+    broken("component-quiet", "it wrote 'here", Sampler, "sampler-threads",
+           **call(lambda x: print("here") or x)),
+]  # fmt: skip
+
+# Observers.
+
+
+def observing(act: Any) -> dict[str, Any]:
+    """An observer that does something else with every event."""
+    return {"observe": lambda self, event: act(self, event)}
+
+
+def keep_all(self: Any, event: Any) -> None:
+    """Keep what was written after the step where the run resumes."""
+    if not isinstance(event, RunStarted):
+        Observer.observe(self, event)
+
+
+def begin_early(self: Any, context: Any) -> None:
+    Observer.__init__(self, context)
+    self.path.touch()
+
+
+def take_name(self: Any, context: Any) -> None:
+    Observer.__init__(self, context)
+    self.path = context.directory / "metrics.jsonl"
+
+
+class DividingObserver(Observer):
+    steps = 0
+
+    def observe(self, event: Any) -> Any:
+        self.steps += isinstance(event, StepDone)
+        if isinstance(event, RunFinished):
+            self.path.write_text(str(1 / self.steps))
+
+
+class SharedCountObserver(Observer):
+    """Numbers its rows from the beginning of whichever run began last."""
+
+    count = 0
+
+    def observe(self, event: Any) -> Any:
+        if isinstance(event, RunStarted):
+            SharedCountObserver.count = event.step
+        super().observe(event)
+
+    def row(self, event: Any) -> str:
+        SharedCountObserver.count += 1
+        return f"{event.step} {SharedCountObserver.count}\n"
+
+
+KNOWN = ("RunStarted", "StepDone", "Evaluation", "Checkpointed", "RunFinished")
+OBSERVERS = [
+    broken("observer-run", "of step 2) raised TypeError", Observer, **observing(lambda self, event:
+           f"{event.validation_loss:.3f}" and None if isinstance(event, Evaluation) else None)),
+    broken("observer-run", "must return None or a Stop", Observer, **observing(lambda s, e: True)),
+    broken("observer-unknown", "observe(UnknownEvent", Observer,
+           **observing(lambda self, event: [KNOWN.index(type(event).__name__)].clear())),
+    broken("observer-failed", "raised ZeroDivisionError", DividingObserver),
+    broken("observer-resumed", "has the line '6 0.5 692' twice", Observer, observe=keep_all),
+    broken("observer-resumed", "raised FileNotFoundError", Observer, **observing(lambda self, event:
+           self.path.read_text() and None if getattr(event, "evaluations", 0) else None)),
+    broken("observer-console", "with no console it wrote 'StepDone", Observer, **observing(
+           lambda self, event: print(type(event).__name__) if type(event) is StepDone else None)),
+    broken("observer-files", "seen.txt, outside the run directory", Observer,
+           **observing(lambda self, event: Path("seen.txt").write_text("here") and None)),
+    broken("observer-files", "it changed run.json", Observer, **observing(
+           lambda self, event: (self.path.parent / "run.json").write_text("{}") and None)),
+    broken("observer-files", "metrics.jsonl, a name that textgen", Observer, __init__=take_name),
+    broken("observer-files", "build made seen.txt", Observer, __init__=begin_early),
+    broken("observer-apart", "came out otherwise than alone", SharedCountObserver),
+    broken("component-globals", "state of `random`", Observer, "observer-run",
+           **observing(lambda self, event: random.seed(0))),
+]  # fmt: skip
+
+# Commands.
+
+
+def lenient(config: Any, context: Any) -> Any:
+    made = good.command(config, context)
+    made.context_settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return made
+
+
+COMMANDS = [
+    command("command-build", "fill in its option size", good.command, Required),
+    command("command-build", "build() gave function", lambda c, x: lambda: None),
+    command("command-help", "its help text is empty", lambda c, x: click.Command("good")),
+    command("command-help", "--help exits with 2",
+            lambda c, x: click.Command("good", help="Says nothing.", add_help_option=False)),
+    command("command-usage", "exits with 0", lenient),
+    command("command-runs", "as asked", good.command, arguments=["--fail"]),
+]  # fmt: skip
+
+BROKEN = [*GENERAL, *CORPORA, *TOKENIZERS, *MODELS, *TRAINERS, *SAMPLERS, *OBSERVERS, *COMMANDS]

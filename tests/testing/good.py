@@ -1,0 +1,312 @@
+"""A component of each kind that keeps its contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from textgen import DOCUMENT_END, Component, NoOptions, PromptError, UsageError
+from textgen.events import Evaluated, Evaluation, RunStarted, StepDone
+from textgen.protocols import TrainerState
+
+
+class Corpus:
+    def __init__(self, context: Any) -> None:
+        pass
+
+    def read(self) -> Any:
+        yield from ("The first piece.\n", "", "And the second.\n")
+
+
+class Tokenizer:
+    """One token per character seen, 0 for others."""
+
+    unknown_id: Any = 0
+    stream: Any = None
+
+    def __init__(self, context: Any = None) -> None:
+        self.characters: str | None = None
+
+    @property
+    def vocab_size(self) -> Any:
+        if self.characters is None:
+            raise ValueError("not fitted")
+        return len(self.characters) + 1
+
+    def fit(self, pieces: Any) -> None:
+        self.characters = "".join(sorted(set("".join(pieces))))
+
+    def encode(self, text: str) -> Any:
+        assert self.characters is not None
+        return np.array([self.characters.find(c) + 1 for c in text], np.int64)
+
+    def encode_pieces(self, pieces: Any) -> Any:
+        return map(self.encode, pieces)
+
+    def decode(self, ids: Any) -> Any:
+        return "".join(("?" + str(self.characters))[i] for i in ids)
+
+    def incremental_decoder(self) -> Any:
+        return (self.stream or Stream)(self)
+
+    def to_dict(self) -> Any:
+        return {"characters": self.characters}
+
+    def from_dict(self, state: Any) -> Any:
+        made = type(self)()
+        made.characters = state["characters"]
+        return made
+
+
+@attrs.define
+class Stream:
+    tokenizer: Any
+
+    def decode(self, ids: Any, final: bool = False) -> str:
+        return str(self.tokenizer.decode(ids))
+
+
+class RefusingTokenizer(Tokenizer):
+    """Says what it cannot encode."""
+
+    unknown_id = None
+
+    def encode(self, text: str) -> Any:
+        if lacking := [c for c in text if c not in str(self.characters)]:
+            raise PromptError(lacking)
+        return super().encode(text)
+
+
+class EndTokenizer(Tokenizer):
+    """Its last id stands for the end of a document."""
+
+    end_id: Any = None
+
+    @property
+    def vocab_size(self) -> Any:
+        return super().vocab_size + (self.end_id is not None)
+
+    def fit(self, pieces: Any) -> None:
+        read = list(pieces)
+        super().fit(piece for piece in read if piece is not DOCUMENT_END)
+        if DOCUMENT_END in read:
+            self.end_id = super().vocab_size
+
+    def decode(self, ids: Any) -> Any:
+        return super().decode([i for i in ids if i != self.end_id])
+
+    def to_dict(self) -> Any:
+        return {**super().to_dict(), "end_id": self.end_id}
+
+    def from_dict(self, state: Any) -> Any:
+        made = super().from_dict(state)
+        made.end_id = state["end_id"]
+        return made
+
+
+class Model:
+    """Logits from a decaying memory of the tokens so far. Neither torch nor training."""
+
+    decoder_class: Any = None
+
+    def __init__(self, context: Any) -> None:
+        rng = np.random.default_rng(context.seed)
+        self.weights = rng.normal(size=(context.vocab_size, context.vocab_size))
+
+    def decoder(self, batch_size: int) -> Any:
+        return (self.decoder_class or Decoder)(self, batch_size)
+
+    def tensors(self) -> Any:
+        return {"weights": self.weights}
+
+    def load_tensors(self, tensors: Any) -> None:
+        if set(tensors) != {"weights"} or tensors["weights"].shape != self.weights.shape:
+            raise ValueError("these are other weights")
+        self.weights = tensors["weights"]
+
+
+class Decoder:
+    def __init__(self, model: Any, batch_size: int) -> None:
+        self.model = model
+        self.memory = np.zeros((batch_size, len(model.weights)))
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.memory)
+
+    def extend(self, tokens: Any) -> Any:
+        for column in tokens.T:
+            self.memory = 0.5 * self.memory
+            self.memory[np.arange(len(column)), column] += 1
+        return np.stack([row @ self.model.weights for row in self.memory])
+
+    def score(self, tokens: Any) -> Any:
+        return np.stack([self.extend(tokens[:, t : t + 1]) for t in range(tokens.shape[1])], axis=1)
+
+    def read_state(self) -> Any:
+        return {"memory": self.memory.copy()}
+
+    def write_state(self, state: Any) -> None:
+        self.memory = state["memory"].copy()
+
+
+class RowDecoder(Decoder):
+    """Offers to take rows out and in."""
+
+    def take(self, rows: Any) -> Any:
+        taken = type(self)(self.model, len(rows))
+        taken.memory = self.memory[rows]
+        return taken
+
+    def join(self, other: Any) -> None:
+        self.memory = np.concatenate([self.memory, other.memory])
+
+
+class Trainer:
+    """Moves the head's bias towards the logarithm of the tokens' frequency, in four steps."""
+
+    rate = 0.5
+
+    def __init__(self, context: Any) -> None:
+        self.step = 0
+        self.evaluated = False
+
+    def train(self, model: Any, data: Any, context: Any) -> Any:
+        if not hasattr(model, "tensors"):
+            raise UsageError("there is nothing to train: the model has no tensors")
+        goal = np.log(np.bincount(data.training, minlength=data.vocab_size) + 1.0)
+        while self.step < 4:
+            self.step += 1
+            self.update(model, goal)
+            yield self.done(data)
+        if not self.evaluated:
+            self.evaluated = True
+            loss = self.loss(model, data.validation) if len(data.validation) else None
+            yield Evaluated(step=4, epoch=4, training_loss=2.0, validation_loss=loss)
+
+    def loss(self, model: Any, tokens: Any) -> float:
+        """In nats per token."""
+        given = model.decoder(1).score(np.asarray(tokens[None, :-1], np.int64))[0]
+        given = given - np.log(np.exp(given).sum(axis=-1, keepdims=True))
+        return -float(given[np.arange(len(given)), tokens[1:]].mean())
+
+    def update(self, model: Any, goal: Any) -> None:
+        bias = model.tensors()["head.bias"]
+        moved = (bias + self.rate * (goal - bias)).astype(np.float32)
+        model.load_tensors({**model.tensors(), "head.bias": moved})
+
+    def done(self, data: Any) -> Any:
+        step, tokens = self.step, len(data.training)
+        return StepDone(step=step, steps=4, epoch=step, loss=3.0, tokens=tokens)
+
+    def state(self) -> Any:
+        return TrainerState({}, {"step": self.step, "evaluated": self.evaluated})
+
+    def load_state(self, state: Any) -> None:
+        self.step, self.evaluated = state.values["step"], state.values["evaluated"]
+
+
+class Sampler:
+    history = "none"
+
+    def __init__(self, context: Any) -> None:
+        pass
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        return logits * 0.5
+
+
+class DeviceSampler(Sampler):
+    """Makes a new array on the device, and looks at a number."""
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        xp = array_namespace(logits)
+        places = xp.arange(logits.shape[1], device=device(logits))
+        changed = xp.where(places == 0, logits * 0.5, logits)
+        return changed if bool(xp.any(places > 0)) else logits
+
+
+class StateSampler(Sampler):
+    """Has a state, random numbers, and an end."""
+
+    random = True
+    ends = True
+
+    def start(self, prompt: Any) -> Any:
+        return {"seen": np.array([len(prompt), 0])}
+
+    def __call__(self, logits: Any, history: Any) -> Any:
+        xp = array_namespace(logits)
+        seen = history.state["seen"]
+        factor = 1 + 0.1 * seen[:, 1] + history.random()[:, 0]
+        changed = logits * xp.asarray(factor.astype(np.float32), device=device(logits))[:, None]
+        over = xp.asarray(seen[:, 1] > 40, device=device(logits))
+        return xp.astype(xp.where(over[:, None], -np.inf, changed), logits.dtype)
+
+    def accept(self, tokens: Any, logits: Any, history: Any) -> Any:
+        return {"seen": history.state["seen"] + [0, 1]}
+
+
+class Observer:
+    def __init__(self, context: Any) -> None:
+        self.path: Path = context.directory / "seen.txt"
+        self.console = context.console
+
+    def observe(self, event: Any) -> Any:
+        if isinstance(event, RunStarted):
+            rows = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+            self.path.write_text("".join(row for row in rows if int(row.split()[0]) <= event.step))
+        if isinstance(event, Evaluation):
+            with self.path.open("a") as file:
+                file.write(self.row(event))
+
+    def row(self, event: Any) -> str:
+        parameters = sum(array.size for array in event.model.tensors().values())
+        return f"{event.step} {event.training_loss} {parameters}\n"
+
+
+def command(config: Any, context: Any) -> Any:
+    @click.command("good")
+    @click.option("--fail", is_flag=True)
+    def good(fail: bool) -> None:
+        """Do nothing in particular."""
+        if fail:
+            raise RuntimeError("as asked")
+
+    return good
+
+
+KINDS = {
+    "corpus": Corpus,
+    "tokenizer": Tokenizer,
+    "model": Model,
+    "trainer": Trainer,
+    "sampler": Sampler,
+    "observer": Observer,
+}
+
+
+def offered(made: Any) -> Component:
+    """A component without options. A Decoder is that of a model; other classes are called with the context."""
+    if isinstance(made, type) and issubclass(made, Decoder):
+        made = type("OfDecoder", (Model,), {"decoder_class": made})
+    build = made if isinstance(made, type) else lambda context: made
+    return Component("good", NoOptions, lambda config, context: build(context))
+
+
+GOOD = {
+    **{kind: offered(made) for kind, made in KINDS.items()},
+    "command": Component("good", NoOptions, command),
+}
+ALSO_GOOD = [
+    ("tokenizer", RefusingTokenizer),
+    ("tokenizer", EndTokenizer),
+    ("model", RowDecoder),
+    ("sampler", DeviceSampler),
+    ("sampler", StateSampler),
+]

@@ -1,0 +1,199 @@
+"""Components that break one statement of their contract are caught with that statement."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from broken import BROKEN, NOISE, Case
+from checking import CHECKS, LIGHT, SENTENCES, changed_module, outcomes_of
+from good import ALSO_GOOD, GOOD, Sampler, offered
+
+from textgen import Component, NoOptions, testing
+from textgen.plugin.component import Offer
+from textgen.testing import ContractFailure, isolated_plugins
+
+# Checked by tests of their own, further down.
+BY_THEMSELVES = {"component-import", "component-ends", "command-light", "sampler-threads"}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_the_components_that_are_broken_next_pass_while_whole(kind: str) -> None:
+    assert CHECKS[kind](GOOD[kind], plugin=LIGHT)
+
+
+@pytest.mark.parametrize(("kind", "made"), ALSO_GOOD)
+def test_what_a_contract_allows_passes(kind: str, made: type) -> None:
+    outcomes = CHECKS[kind](offered(made), plugin=LIGHT)
+    if made.__name__.startswith(("State", "End")):
+        skipped = {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"}
+        assert skipped <= {"sampler-promise"}
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: f"{case.statement}-{case.seen[:20]}")
+def test_what_is_broken_is_caught_by_its_own_check(case: Case) -> None:
+    only = case.check or case.statement
+    *_, failure = outcomes_of(case.kind, case.component, only=only, **case.arguments)
+    assert failure.statement == SENTENCES[case.statement]
+    assert case.seen in failure.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: f"{case.statement}-{case.seen[:20]}")
+def test_what_is_broken_is_caught_and_said_in_full(case: Case) -> None:
+    with pytest.raises(ContractFailure) as caught:
+        CHECKS[case.kind](case.component, plugin=LIGHT, **case.arguments)
+    failure = caught.value
+    said, seen, advice = re.split(r"\n  (?:seen|help): ", str(failure))
+    assert said == f"{case.kind} {case.component.name!r} of {LIGHT}: {failure.statement.sentence}"
+    assert seen == failure.seen
+    assert " ".join(advice.split()) == failure.statement.advice
+
+
+def test_every_statement_is_broken() -> None:
+    of_modules = {"model-forward", "model-dropout"}
+    assert {case.statement for case in BROKEN} | of_modules | BY_THEMSELVES == set(SENTENCES)
+
+
+def test_an_exception_is_said_with_the_line_that_raised_it() -> None:
+    def build(config: Any, context: Any) -> Any:
+        return 1 / 0
+
+    *_, failed = outcomes_of("sampler", Component("odd", NoOptions, build))
+    assert (failed.status, failed.statement) == ("failed", SENTENCES["component-raises"])
+    place = re.search(
+        r"ZeroDivisionError: division by zero \((.+):(\d+), in build\)$", failed.reason
+    )
+    assert place
+    assert "1 / 0" in Path(place[1]).read_text("utf-8").splitlines()[int(place[2]) - 1]
+
+
+def test_what_does_not_give_the_same_twice_has_no_example_but_a_failure() -> None:
+    """Hypothesis has an error of its own for that."""
+
+    class Flaky(Sampler):
+        def __call__(self, logits: Any, history: Any) -> Any:
+            return logits[:, : int(NOISE.integers(1, 30))]
+
+    (failed,) = outcomes_of("sampler", offered(Flaky), only="sampler-shape")
+    assert failed.failure
+    assert failed.failure.statement == SENTENCES["sampler-shape"]
+
+
+def test_a_check_that_has_no_end_is_interrupted_where_it_is() -> None:
+    class Endless(Sampler):
+        def __call__(self, logits: Any, history: Any) -> Any:
+            while True:
+                logits = logits * 0.5
+
+    endless = Component("endless", NoOptions, lambda config, context: Endless(context))
+    with pytest.raises(ContractFailure, match=r"had not ended after 0\.5 s \(.*test_broken\.py:\d"):
+        testing.check_sampler(endless, plugin=LIGHT, time_limit=0.5)
+
+
+@pytest.mark.parametrize(
+    ("source", "seen"),
+    [
+        ("import torch\n", "importing imported loads torch and numpy"),
+        ("raise RuntimeError('not today')\n", "RuntimeError: not today"),
+        ("print('hello')\n", r"importing imported wrote 'hello\\n' to stdout"),
+    ],
+    ids=["torch", "raises", "prints"],
+)
+def test_an_import_is_tried_in_a_fresh_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, seen: str
+) -> None:
+    (tmp_path / "imported.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ContractFailure, match=seen) as caught:
+        testing.check_sampler(GOOD["sampler"], plugin="imported")
+    assert caught.value.statement.anchor == "component-import"
+
+
+def test_a_command_that_loads_numpy_when_it_is_built_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heavy_command.py").write_text(
+        "import click\nfrom textgen import Component, NoOptions, hookimpl\n"
+        "def build(config, context):\n"
+        "    import numpy\n"
+        "    return click.Command('heavy', help='Does nothing.')\n"
+        "@hookimpl\ndef textgen_commands():\n    return [Component('heavy', NoOptions, build)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ContractFailure, match="building it loads numpy") as caught:
+        testing.check_plugin("heavy_command")
+    assert caught.value.statement.anchor == "command-light"
+
+
+def test_a_sampler_that_threads_share_badly_is_caught() -> None:
+    class Racing(Sampler):
+        def __call__(self, logits: Any, history: Any) -> Any:
+            self.logits = logits
+            time.sleep(0)
+            return self.logits * 0.5
+
+    (failed,) = outcomes_of("sampler", offered(Racing), only="sampler-threads")
+    assert "while other threads called too" in failed.reason
+
+
+# Torch modules.
+
+
+def test_a_forward_that_is_not_the_decoder_is_caught() -> None:
+    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+        logits, after = super(type(self), self).forward(tokens, state)
+        return logits * 2, after
+
+    with pytest.raises(ContractFailure, match=r"score\(\) of its own decoder gave") as caught:
+        testing.check_model(changed_module(forward=forward), plugin=LIGHT)
+    assert caught.value.statement.anchor == "model-forward"
+
+
+def test_a_forward_that_looks_ahead_is_called_that() -> None:
+    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+        logits, after = super(type(self), self).forward(tokens, state)
+        return logits + logits.mean(dim=1, keepdim=True), after
+
+    with pytest.raises(ContractFailure, match=r"forward\(\) of 5 tokens and those") as caught:
+        testing.check_model(changed_module(forward=forward), plugin=LIGHT)
+    assert caught.value.statement.anchor == "model-causal"
+
+
+def test_dropout_from_the_global_generator_is_caught() -> None:
+    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+        import torch
+
+        logits, after = super(type(self), self).forward(tokens, state)
+        return torch.nn.functional.dropout(logits, 0.1, self.training), after
+
+    (failed,) = outcomes_of("model", changed_module(forward=forward), only="model-dropout")
+    assert "torch's global generator" in failed.reason
+
+
+def test_a_trainer_that_leaves_dropout_to_the_global_generator_is_caught() -> None:
+    def build(config: Any, context: Any) -> Any:
+        offer = isolated_plugins().find("trainer", "sgd")
+        assert isinstance(offer, Offer)
+        return Undropped(offer.component.build(offer.component.config(epochs=2), context))
+
+    with pytest.raises(ContractFailure, match="it changed the random state of torch"):
+        testing.check_trainer(Component("undropped", NoOptions, build), plugin=LIGHT)
+
+
+@attrs.frozen
+class Undropped:
+    """A trainer that never tells the model where its dropout begins."""
+
+    inner: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def train(self, model: Any, data: Any, context: Any) -> Any:
+        model.set_dropout_seed = lambda seed: None
+        return self.inner.train(model, data, context)
