@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs/reference"
 sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
-os.environ.update({"TEXTGEN_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "100"})
+os.environ["COLUMNS"] = "100"
 
 import attrs
 from code_as_markdown import aliases, anchor, defined, escape, section, text
@@ -34,7 +34,8 @@ from code_as_markdown import aliases, anchor, defined, escape, section, text
 import textgen
 from textgen import cli, data, documents, errors, events, gradient, protocols, testing
 from textgen.pipeline.options import TABLES, GeneralOptions, StartOptions
-from textgen.plugin import hookspecs
+from textgen.plugin import discovery, hookspecs
+from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.tools.commented import inline_toml
 from textgen.tools.describe import describe, describe_option
 from textgen_builtins.starter.command import starter_pipeline
@@ -125,7 +126,7 @@ def pipeline() -> str:
 
 def components() -> str:
     """Every built-in component with its options."""
-    plugins = textgen.PluginSet.discover()
+    plugins = testing.isolated_plugins()
     described = describe(plugins)["components"]
     configs = {
         (offer.kind, offer.component.name): offer.component.config for offer in plugins.offers()
@@ -226,8 +227,10 @@ def command_names(words: list[str]) -> Iterator[list[str]]:
 def help_of(words: list[str]) -> str:
     """What the command prints."""
     printed = io.StringIO()
+    installed = {found.plugin.distribution for found in discovery.installed()}
+    others = [f"--no-plugin={name}" for name in installed - {OWN_DISTRIBUTION}]
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        cli.main([*words, "--help"])
+        cli.main([*others, *words, "--help"])
     return "\n".join(line.rstrip() for line in printed.getvalue().rstrip().splitlines())
 
 

@@ -504,49 +504,18 @@ def test_one_sampler_needs_no_list(sampler: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "argument", "said"),
+    ("given", "argument"),
     [
-        (
-            {"corpus": 42},
-            "corpus",
-            "expected a text, a list of texts, an object with read(), or a table, given 42",
-        ),
-        (
-            {"corpus": ["a", 3]},
-            "corpus",
-            "expected a text, a list of texts, an object with read(), or a table",
-        ),
-        (
-            {"tokenizer": 3},
-            "tokenizer",
-            "expected a name, a table, or an object with the methods of textgen.proto",
-        ),
-        (
-            {"model": 3},
-            "model",
-            "expected a name, a table, a torch module, a function that makes one, or an object",
-        ),
-        (
-            {"trainer": []},
-            "trainer",
-            "expected a name, a table, or an object with the methods of textgen.protocols.T",
-        ),
-        (
-            {"sampler": 3},
-            "sampler",
-            "expected a name, a table, or a function (logits, history) -> logits, or a list",
-        ),
-        (
-            {"sampler": [None]},
-            "sampler.0",
-            "expected a name, a table, or a function (logits, history) -> logits",
-        ),
+        ({"corpus": 42}, "corpus"),
+        ({"corpus": ["a", 3]}, "corpus"),
+        ({"tokenizer": 3}, "tokenizer"),
+        ({"model": 3}, "model"),
+        ({"trainer": [SGD]}, "trainer"),
+        ({"sampler": 3}, "sampler"),
+        ({"sampler": [None]}, "sampler.0"),
     ],
 )
-def test_what_is_allowed_is_said(given: dict[str, Any], argument: str, said: str) -> None:
-    with pytest.raises(textgen.UsageError) as caught:
-        textgen.train(
-            **{"corpus": TEXT, "tokenizer": "char", "model": RNN, "trainer": SGD, **given}
-        )
+def test_what_is_expected_is_said(given: dict[str, Any], argument: str) -> None:
+    with pytest.raises(textgen.UsageError, match=f"^{argument}: expected an? ") as caught:
+        train(**given)
     assert caught.value.argument == argument
-    assert str(caught.value).startswith(f"{argument}: {said}")

@@ -24,7 +24,7 @@ from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
 from textgen.pipeline.document import Overrides, read_document
 from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
-from textgen.plugin.component import BuildContext, ComponentSource
+from textgen.plugin.component import OBJECT, BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import Reader
 from textgen.processes import Processes
@@ -33,7 +33,7 @@ from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
 from textgen.runs.loading import load_generator
-from textgen.runs.objects import tables_by_name, with_objects
+from textgen.runs.objects import with_choices
 from textgen.runs.starting import with_start
 from textgen.runs.together import follow
 
@@ -75,14 +75,11 @@ class Run:
 class Engine:
     """Runs pipelines with one set of plugins. Engines share nothing, and any thread may use one.
 
-    Without `plugins`, all installed ones are discovered. Those that `disable` or the pipeline names take no part.
+    Without `plugins`, all installed ones are discovered.
     """
 
-    def __init__(
-        self, plugins: ComponentSource | None = None, *, disable: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, plugins: ComponentSource | None = None) -> None:
         self._plugins = plugins
-        self._disable = frozenset(disable)
 
     def pipeline(
         self, source: Source, overrides: Overrides = (), *, output: str | Path | None = None
@@ -102,19 +99,15 @@ class Engine:
                 )
             return source if path is None else attrs.evolve(source, output=path)
         document = read_document(source, overrides)
-        plugins = self.plugins(document.disabled_plugins())
+        plugins = self.plugins()
         if isinstance(source, Mapping):  # a file is data, and has no objects
-            tables, plugins = with_objects(document.tables, plugins)
-            document = attrs.evolve(document, tables=tables)
+            document = attrs.evolve(document, tables=with_choices(document.tables, plugins))
         pipeline = make_pipeline(with_start(document, plugins, path), plugins)
         return pipeline if path is None else attrs.evolve(pipeline, output=path)
 
-    def plugins(self, disable: Iterable[str] = ()) -> ComponentSource:
-        """The plugins this engine uses, less those of the given names."""
-        names = self._disable | set(disable)
-        if self._plugins is not None:
-            return self._plugins.without(names) if names else self._plugins
-        return PluginSet.discover(disable=names)
+    def plugins(self) -> ComponentSource:
+        """The plugins this engine uses."""
+        return PluginSet.discover() if self._plugins is None else self._plugins
 
     def run(
         self,
@@ -199,15 +192,15 @@ class Engine:
             if isinstance(model, Generator):
                 save_run(model, run_directory(Path(folder, "start")))
                 model = {"start": str(Path(folder, "start"))}
-            parts = {
+            if tokenizer is None and not (isinstance(model, Mapping) and "start" in model):
+                defaults = self.plugins().defaults("tokenizer")
+                tokenizer = next((offer.canonical_name for offer in defaults), None)
+            tables = {
                 "corpus": corpus,
-                "tokenizer": tokenizer,
+                **({} if tokenizer is None else {"tokenizer": tokenizer}),
                 "model": model,
                 "trainer": trainer,
                 "sampler": sampler,
-            }
-            tables = {
-                **tables_by_name(self._with_tokenizer(parts)),
                 "data": data or {},
                 "generate": generate or {},
                 "seed": seed,
@@ -224,18 +217,6 @@ class Engine:
         if output is None:
             run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
         return run if generate is None else _with_texts(run)
-
-    def _with_tokenizer(self, parts: Mapping[str, Any]) -> dict[str, Any]:
-        """The parts of a training, with a tokenizer in place of None unless the model starts from another run."""
-        rest = {
-            kind: part for kind, part in parts.items() if kind != "tokenizer" or part is not None
-        }
-        if "tokenizer" in rest or (
-            isinstance(parts["model"], Mapping) and "start" in parts["model"]
-        ):
-            return rest
-        default = self.plugins().defaults("tokenizer")
-        return {**parts, "tokenizer": default[0].canonical_name} if default else dict(parts)
 
     def load(
         self,
@@ -260,8 +241,8 @@ class Engine:
         if device != "auto":  # also where the model has no use for one
             devices.resolve(device)
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer, "corpus": corpus}
-        given = tables_by_name({kind: value for kind, value in given.items() if value is not None})
-        return load_generator(run_directory(path), self.plugins, device=device, given=given)
+        given = {kind: value for kind, value in given.items() if value is not None}
+        return load_generator(run_directory(path), self.plugins(), device=device, given=given)
 
     def finish(self, path: str | Path) -> bool:
         """Finish a run before its time, which run.json says.
@@ -337,10 +318,10 @@ def _ensure_trained(
     outcome = Execution(
         pipeline, directory, overwrite, console, observers, stop, processes
     ).ensure_trained()
-    given = {"sampler": [choice.table() for choice in pipeline.samplers]}
-    generator = load_generator(
-        directory, lambda _: pipeline.plugins, device=pipeline.device, given=given
-    )
+    parts = {"corpus": pipeline.corpus, "tokenizer": pipeline.tokenizer, "model": pipeline.model}
+    objects = {kind: part for kind, part in parts.items() if part.offer.distribution == OBJECT}
+    given = {"sampler": list(pipeline.samplers), **objects}
+    generator = load_generator(directory, pipeline.plugins, device=pipeline.device, given=given)
     return Run(path=directory.path, pipeline=pipeline, outcome=outcome, generator=generator)
 
 

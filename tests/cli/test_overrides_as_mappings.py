@@ -38,7 +38,7 @@ def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline: Any) -> None:
 
 
 def test_neither_mapping_is_changed(tiny_pipeline: Any) -> None:
-    tables, overrides = tiny_pipeline(), {"plugins": {"disable": ["samplers"]}, "trainer.epochs": 5}
+    tables, overrides = tiny_pipeline(), {"generate": {"stop": ["samplers"]}, "trainer.epochs": 5}
     before = (repr(tables), repr(overrides))
     Engine().pipeline(tables, overrides)
     assert (repr(tables), repr(overrides)) == before

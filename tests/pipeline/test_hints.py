@@ -19,9 +19,7 @@ TABLES: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("model.type=lstm", 'write type = "rnn" and cell = "lstm"'),
-        ("model.type=GRU", 'write type = "rnn" and cell = "gru"'),
-        ("tokenizer.type=bpe", "textgen-huggingface"),
+        ("model.type=lstm", "did you mean 'rnn'? A recurrent network, plain, GRU or LSTM"),
         ("model.type=ngram", 'model \'ngram\' goes with trainer "count", given "adamw"'),
         ("trainer.type=count", 'trainer \'count\' goes with model "ngram", given "rnn"'),
     ],
@@ -73,13 +71,13 @@ def test_what_an_error_names_can_be_typed_back() -> None:
     tables = {
         **TABLES,
         "sampler": [{"type": "top-k"}, {"type": "gredy"}],
-        "plugins": {"disable": ["nobody", 1]},
+        "generate": {"stop": ["a", 1]},
     }
     with pytest.raises(PipelineError) as raised:
         Engine().pipeline(tables)
     paths = [fault.path for fault in raised.value.faults]
-    assert paths == ["plugins.disable.1", "sampler.1.type"]
+    assert paths == ["generate.stop", "sampler.1.type"]
     made = Engine().pipeline(
         tables, [f"{path}={value}" for path, value in zip(paths, ("none", "greedy"), strict=True)]
     )
-    assert (made.disabled_plugins, made.samplers[1].name) == (("nobody", "none"), "greedy")
+    assert (made.generate.stop, made.samplers[1].name) == ("none", "greedy")

@@ -199,19 +199,16 @@ def test_a_third_party_subcommand_is_listed_and_runs(folder: Path, sites: dict[s
     assert ("command", "letters") in {(c["kind"], c["name"]) for c in described["components"]}
 
 
-@pytest.mark.parametrize("how", ["pipeline", "--no-plugin", "autoload"])
-def test_a_plugin_can_be_switched_off(folder: Path, sites: dict[str, Path], how: str) -> None:
-    disable = '[plugins]\ndisable = ["shout", "broken"]\n' if how == "pipeline" else ""
-    name = pipeline(folder, '[tokenizer]\ntype = "shout"\n', TINY, disable)
-    arguments = ["--no-plugin", "shout", "--no-plugin", "broken"] if how == "--no-plugin" else []
-    extra = {"TEXTGEN_DISABLE_PLUGIN_AUTOLOAD": "1"} if how == "autoload" else {}
+def test_a_plugin_can_be_switched_off(folder: Path, sites: dict[str, Path]) -> None:
+    name = pipeline(folder, '[tokenizer]\ntype = "shout"\n', TINY)
+    arguments = ["--no-plugin", "shout", "--no-plugin", "broken"]
     site = [sites["shout"], sites["broken"]]
-    done = run_textgen(*arguments, "show", name, folder=folder, site=site, extra=extra)
+    done = run_textgen(*arguments, "show", name, folder=folder, site=site)
     assert done.returncode == 2
     assert "no tokenizer is called 'shout'" in done.stderr
     assert "warning" not in done.stderr
     assert "left out" not in done.stderr
-    assert ("; disabled: broken, shout" in error_line(done)) == (how != "autoload")
+    assert "; disabled: broken, shout" in error_line(done)
 
 
 def test_a_package_without_an_entry_point_is_told_so(
@@ -254,8 +251,8 @@ def test_a_plugin_can_be_switched_off_by_its_package(
     folder: Path, sites: dict[str, Path], how: str
 ) -> None:
     site = [sites["shout"], sites["clash"]]
-    disable = f'[plugins]\ndisable = ["{how}"]\n'
-    shown = run_textgen("show", pipeline(folder, SHOUT, TINY, disable), folder=folder, site=site)
+    name = pipeline(folder, SHOUT, TINY)
+    shown = run_textgen("--no-plugin", how, "show", name, folder=folder, site=site)
     assert shown.returncode == 0, shown.stderr  # neither won the name; now there is one
     listed_then = listed(
         run_textgen("--no-plugin", how, "plugins", "--json", folder=folder, site=site)
@@ -306,7 +303,7 @@ def test_a_pipeline_that_needs_what_was_left_out_says_so(
     assert done.returncode == 2
     assert "tokenizer.type: no tokenizer is called 'broken'" in done.stderr
     assert (
-        "no tokenizer is called 'broken'; textgen-broken is left out: importing textgen_broken failed: Runtime"
+        "no tokenizer is called 'broken'; plugin 'broken' (textgen-broken 0.3) is left out: importing textgen_broken failed: Runtime"
         in (error_line(done))
     )
     other = run_textgen(

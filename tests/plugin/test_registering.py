@@ -96,21 +96,6 @@ def test_a_plugin_that_is_no_longer_broken_is_no_longer_in_quarantine() -> None:
     assert plugins.quarantined == []
 
 
-def test_a_plugin_is_removed() -> None:
-    plugins = textgen.PluginSet.discover()
-    plugins.register(corpus_plugin("here"), "notebook")
-    with pytest.raises(
-        textgen.UsageError, match=r"no plugin of this set is called so.*did you mean 'notebook'\?"
-    ):
-        plugins.unregister("notebok")
-    plugins.unregister("notebook")
-    assert isinstance(plugins.find("corpus", "mine"), textgen.Fault)
-    plugins.register(corpus_plugin("again"), "notebook")
-    assert text_of(plugins) == "again"
-    plugins.unregister("samplers")  # one of the built-in set, which is not imported yet
-    assert plugins.offers("sampler") == []
-
-
 def test_a_run_says_that_a_program_registered_its_plugin(
     tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:

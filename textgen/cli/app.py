@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 
 from textgen.cli import terminal
-from textgen.cli.context import PATIENCE_SECONDS, CommandContext
+from textgen.cli.context import CommandContext
 from textgen.cli.errors import ReaderGone, report
 from textgen.errors import PluginWarning
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
@@ -143,14 +143,6 @@ def _context_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE.py",
     help="Use a plugin that is a single Python file. May be given several times.",
-)
-@_context_option(
-    "--patience",
-    type=click.FloatRange(min=0),
-    default=PATIENCE_SECONDS,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a list of all plugins waits for those that are slow to import.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(metadata.version(OWN_DISTRIBUTION), prog_name="textgen")

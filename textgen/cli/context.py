@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 import click
 
@@ -11,8 +10,6 @@ from textgen.errors import UsageError
 from textgen.plugin import discovery
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
-
-PATIENCE_SECONDS: Final = 0.5
 
 
 class CommandContext:
@@ -24,22 +21,20 @@ class CommandContext:
     def __init__(self) -> None:
         self.disable: tuple[str, ...] = ()
         self.plugin_files: tuple[str, ...] = ()
-        self.patience: float | None = PATIENCE_SECONDS
         self.command: click.Command | None = None
         self.with_plugin_options = False
         self._plugins: PluginSet | None = None
 
     def plugins(self) -> PluginSet:
-        """The plugins, discovered once per command. A list of all of them leaves out those that are slow to import."""
+        """The installed plugins and the files of --plugin, discovered once per command."""
         if self._plugins is None:
-            self._plugins = self.discover(self.patience)
+            self._plugins = self._discover()
         return self._plugins
 
-    def discover(self, patience: float | None = None) -> PluginSet:
-        """The installed plugins and the files of --plugin, for what needs all of them, however slow they are."""
+    def _discover(self) -> PluginSet:
         if self.disable:
             _check_installed(self.disable)
-        plugins = PluginSet.discover(disable=self.disable, patience=patience)
+        plugins = PluginSet.discover(disable=self.disable)
         for path in self.plugin_files:
             try:
                 plugins.register_file(path)

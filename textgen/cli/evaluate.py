@@ -73,7 +73,7 @@ def command(
     _check(file, page)
     from textgen.engine import Engine
 
-    engine = Engine(context.discover())
+    engine = Engine(context.plugins())
     name = "stdin" if file == "-" else file
     # Without samplers: a score is the model's own.
     with engine.load(run, device=device, sampler=[]) as generator, _readable_twice(file) as path:

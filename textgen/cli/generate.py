@@ -98,7 +98,7 @@ def command(
     options |= {"temperature": 0.0} if greedy else {}
     output = OutputOptions(**arguments)
     output.check()
-    with Engine(context.discover()).load(run, device=device) as generator:
+    with Engine(context.plugins()).load(run, device=device) as generator:
         if output.is_interactive():
             from textgen.cli.session import Session
 

@@ -86,7 +86,6 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: fl
         ) from None
     from textgen.testing.command_line import check_named
 
-    ctx.obj.patience = time_limit  # a plugin that is slow to import is to be checked, and told so
     # What is left out is the first line of what is printed, or not what was asked.
     warnings.simplefilter("ignore", PluginWarning)
     warnings.filterwarnings("always", "still importing ", PluginWarning)

@@ -60,7 +60,7 @@ def command(
 
     if device is not None:
         overrides = (*overrides, f"device={json.dumps(device)}")
-    engine, processes = Engine(context.discover()), Processes.of_environment()
+    engine, processes = Engine(context.plugins()), Processes.of_environment()
     if processes is not None and not processes.leads:
         click.get_current_context().exit(
             _follow(engine, processes, pipeline, overrides, options["output"])

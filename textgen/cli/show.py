@@ -26,7 +26,7 @@ def command(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     from textgen.tools.commented import commented_toml
 
     document = read_document(pipeline, overrides)
-    plugins = context.discover().without(document.disabled_plugins())
+    plugins = context.plugins()
     given = {key: document.tables.get(key) for key in ("name", "output")}
     click.echo(
         commented_toml(make_pipeline(with_start(document, plugins), plugins), given), nl=False

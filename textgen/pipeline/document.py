@@ -41,14 +41,6 @@ class Document:
     default_name: str
     sampling: Mapping[str, Any] = attrs.field(factory=dict)
 
-    def disabled_plugins(self) -> tuple[str, ...]:
-        """The names in `[plugins] disable` that are strings; the table is checked later."""
-        table = self.tables.get("plugins")
-        names = table.get("disable") if isinstance(table, Mapping) else None
-        return (
-            tuple(n for n in names if isinstance(n, str)) if isinstance(names, list | tuple) else ()
-        )
-
 
 def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides = ()) -> Document:
     """Read a pipeline from a TOML file or a mapping of the same shape, and apply overrides."""

@@ -147,15 +147,6 @@ class CheckpointOptions:
     )
 
 
-@attrs.frozen
-class PluginOptions:
-    """Which plugins are used."""
-
-    disable: tuple[str, ...] = option(
-        (), help="plugins to leave out, by entry point, package or package:entry-point"
-    )
-
-
 def _folder_name(instance: Any, attribute: Any, value: str) -> None:
     reserved = re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", value)
     if not NAME.fullmatch(value) or ".." in value or reserved or len(value) > 100:
@@ -199,5 +190,4 @@ TABLES: Mapping[str, type] = {
     "data": DataOptions,
     "checkpoint": CheckpointOptions,
     "generate": GenerateOptions,
-    "plugins": PluginOptions,
 }

@@ -45,7 +45,6 @@ class Pipeline:
     data: DataOptions
     checkpoint: CheckpointOptions
     generate: GenerateOptions
-    disabled_plugins: tuple[str, ...] = ()
     start: StartOptions | None = None
     plugins: ComponentSource = attrs.field(repr=False, eq=False)
 
@@ -67,7 +66,6 @@ class Pipeline:
             "observer": [choice.table() for choice in self.observers],
             "checkpoint": plain(self.checkpoint),
             "generate": plain(self.generate),
-            "plugins": {"disable": list(self.disabled_plugins)},
         }
 
     def choices(self) -> tuple[Choice, ...]:
@@ -114,7 +112,6 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
         **choices,
         samplers=chains["sampler"],
         observers=chains["observer"],
-        disabled_plugins=made.pop("plugins").disable,
         start=start,
         **made,
         plugins=plugins,

@@ -174,7 +174,6 @@ class Component:
               temperature 80, mirostat 85
     gives_way_to   options of a request beside which the sampler makes no sense: it leaves the chain if one is given
     goes_with  the trainers that fit a model, or the models that a trainer fits, where these are only some
-    hints     what else users may write in place of a name, and what to write then: `{"lstm": 'cell = "lstm"'}`
     """
 
     name: str
@@ -184,7 +183,6 @@ class Component:
     place: int | None = None
     gives_way_to: tuple[str, ...] = ()
     goes_with: tuple[str, ...] = ()
-    hints: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def summary(self) -> str:
@@ -275,9 +273,3 @@ class ComponentSource(Protocol):
 
     def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
         """The sampler that takes an option of a request, and its key; or what is wrong with the name."""
-
-    def without(self, names: Iterable[str]) -> ComponentSource:
-        """The same without the plugins of these names."""
-
-    def with_offers(self, offers: Iterable[Offer]) -> ComponentSource:
-        """The same, and these components."""

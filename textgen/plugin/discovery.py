@@ -1,4 +1,4 @@
-"""Finds installed plugins from their metadata alone, and imports them, optionally with a time limit."""
+"""Finds installed plugins from their metadata alone, and imports them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import contextlib
 import json
 import logging
 import re
-import sys
 import threading
-import time
 from collections.abc import Collection, Iterator
-from concurrent.futures import Future
 from importlib import metadata
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import attrs
 
 from textgen.plugin.component import Plugin
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 ENTRY_POINT_GROUP: Final = "textgen"
 SLOW_SECONDS: Final = 3.0  # an import that takes longer is reported while it lasts
@@ -44,29 +44,16 @@ def installed() -> list[InstalledPlugin]:
     return [found[key] for key in sorted(found)]
 
 
-def imported(found: Collection[InstalledPlugin], patience: float | None) -> list[Future[Any]]:
-    """Import plugins in order; with `patience`, side by side, and for so many seconds in all.
-
-    Gives the module or the error of each; neither where an import is still running.
-    """
-    imports: list[Future[Any]] = [Future() for _ in found]
-    if patience is None:
-        for made, item in zip(imports, found, strict=True):
-            with reported_if_slow(item.plugin):
-                _import(item.entry_point, made)
-    else:
-        _import_in_threads(imports, found, patience)
-    return imports
+def imported(found: InstalledPlugin) -> Any:
+    """The module that its entry point names, or what that names in it. Raises what the import raises."""
+    with reported_if_slow(found.plugin):
+        return found.entry_point.load()
 
 
 @contextlib.contextmanager
 def reported_if_slow(plugin: Plugin) -> Iterator[None]:
     """Log which plugin is being imported if the block takes more than a few seconds: it may never end."""
-    advice = (
-        ""
-        if plugin.path
-        else f"; --no-plugin {plugin.name} (disable, in a program) does without it"
-    )
+    advice = "" if plugin.path else "; it can be disabled"
     timer = threading.Timer(SLOW_SECONDS, logger.warning, ("still importing %s%s", plugin, advice))
     timer.daemon = True
     timer.start()
@@ -76,33 +63,12 @@ def reported_if_slow(plugin: Plugin) -> Iterator[None]:
         timer.cancel()
 
 
-def _import(entry_point: metadata.EntryPoint, made: Future[Any]) -> None:
-    try:
-        made.set_result(entry_point.load())
-    except (Exception, SystemExit) as error:
-        made.set_exception(error)
-
-
-def _import_in_threads(
-    imports: list[Future[Any]], found: Collection[InstalledPlugin], patience: float
-) -> None:
-    threads = [
-        # Daemons: an import that never ends must not keep the process alive.
-        threading.Thread(target=_import, args=(item.entry_point, made), daemon=True)
-        for made, item in zip(imports, found, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + patience
-    for thread, item in zip(threads, found, strict=True):
-        with reported_if_slow(item.plugin):
-            thread.join(max(0.0, deadline - time.monotonic()))
-
-
 def requirements(distribution: str, *, extras: bool = False) -> dict[str, str]:
-    """The requirements that an installed distribution declares, by the names of the packages."""
-    needed = (each for each in _declared(distribution) if extras or "extra ==" not in each)
-    return {_name(requirement): requirement for requirement in needed}
+    """The requirements that an installed distribution declares for this Python, by package; those of extras too."""
+    names = ["", *_extras(distribution)] if extras else [""]
+    return {
+        normalized(each.name): str(each) for name in names for each in _declared(distribution, name)
+    }
 
 
 def version(distribution: str) -> str | None:
@@ -115,24 +81,30 @@ def version(distribution: str) -> str | None:
 
 def extras(distribution: str) -> dict[str, list[str]]:
     """The packages that each extra of an installed distribution adds in this version of Python."""
-    found: dict[str, list[str]] = {}
-    for requirement in _declared(distribution):
-        extra = re.search(r"""extra == ["']([^"']+)""", requirement)
-        older = re.search(r"""python_version < ["'](\d+)\.(\d+)""", requirement)
-        if extra and not (older and sys.version_info >= (int(older[1]), int(older[2]))):
-            found.setdefault(extra[1], []).append(_name(requirement))
-    return found
+    own = requirements(distribution)
+    added = {name: _declared(distribution, name) for name in _extras(distribution)}
+    return {
+        extra: [name for each in found if (name := normalized(each.name)) not in own]
+        for extra, found in added.items()
+    }
 
 
-def _declared(distribution: str) -> list[str]:
+def _extras(distribution: str) -> list[str]:
     try:
-        return metadata.requires(distribution) or []
+        return metadata.metadata(distribution).get_all("Provides-Extra") or []
     except metadata.PackageNotFoundError:
         return []
 
 
-def _name(requirement: str) -> str:
-    return normalized(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
+def _declared(distribution: str, extra: str) -> list[Requirement]:
+    """The requirements that hold here, with one extra or without."""
+    from packaging.requirements import Requirement  # slow to import
+
+    try:
+        found = map(Requirement, metadata.requires(distribution) or [])
+    except metadata.PackageNotFoundError:
+        return []
+    return [each for each in found if not each.marker or each.marker.evaluate({"extra": extra})]
 
 
 def unmarked(distribution: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -51,19 +52,11 @@ class PluginSet:
     disable   plugins to leave out: names of entry points, of distributions, or `distribution:entry-point`
     strict    raise PluginError where a plugin would be quarantined, and import all of them now. The environment
               variable `TEXTGEN_STRICT_PLUGINS=1` has the same effect
-    patience  seconds that a list of all components may wait for imports; slower plugins are named and left out
     """
 
-    def __init__(
-        self,
-        *,
-        disable: Iterable[str] = (),
-        strict: bool | None = None,
-        patience: float | None = None,
-    ) -> None:
+    def __init__(self, *, disable: Iterable[str] = (), strict: bool | None = None) -> None:
         self.disabled = frozenset(disable)
         self.quarantined: list[Quarantined] = []
-        self._patience = patience
         self._offers: list[Offer] = []
         self._modules: list[tuple[Plugin, object]] = []
         self._waiting: list[InstalledPlugin] = []
@@ -71,55 +64,17 @@ class PluginSet:
         self._strict = os.environ.get("TEXTGEN_STRICT_PLUGINS") == "1" if strict is None else strict
 
     @classmethod
-    def discover(
-        cls,
-        *,
-        disable: Iterable[str] = (),
-        strict: bool | None = None,
-        patience: float | None = None,
-    ) -> PluginSet:
-        """All installed plugins, each loaded separately when it is needed.
-
-        With `TEXTGEN_DISABLE_PLUGIN_AUTOLOAD=1` in the environment, only the built-in set.
-        """
-        plugins = cls(disable=disable, strict=strict, patience=patience)
-        only_own = os.environ.get("TEXTGEN_DISABLE_PLUGIN_AUTOLOAD") == "1"
+    def discover(cls, *, disable: Iterable[str] = (), strict: bool | None = None) -> PluginSet:
+        """All installed plugins, each loaded separately when it is needed."""
+        plugins = cls(disable=disable, strict=strict)
         plugins._waiting = [
             found
             for found in discovery.installed()
             if not discovery.is_among(found.plugin, plugins.disabled)
-            and (_is_own(found.plugin) or not only_own)
         ]
         if plugins._strict:
             plugins._load_all()
         return plugins
-
-    def without(self, names: Iterable[str]) -> PluginSet:
-        """The same plugins without those of the given names (see `disable`). Imported plugins stay imported."""
-        names = frozenset(names)
-        fewer = PluginSet(
-            disable=self.disabled | names, strict=self._strict, patience=self._patience
-        )
-        with self._lock:
-            fewer.quarantined = [
-                each for each in self.quarantined if not discovery.is_among(each.plugin, names)
-            ]
-            fewer._modules = [
-                each for each in self._modules if not discovery.is_among(each[0], names)
-            ]
-            fewer._offers = [
-                each for each in self._offers if not discovery.is_among(each.plugin, names)
-            ]
-            fewer._waiting = [
-                each for each in self._waiting if not discovery.is_among(each.plugin, names)
-            ]
-        return fewer
-
-    def with_offers(self, offers: Iterable[Offer]) -> PluginSet:
-        """The same plugins, and these components, which no plugin offers."""
-        more = self.without(())
-        more._offers += offers
-        return more
 
     def register(
         self,
@@ -135,13 +90,12 @@ class PluginSet:
         With `replace`, it takes the place of the plugin of this name. Raises UsageError where there is one without,
         and where another registered plugin offers a component of the same name; any other fault puts it in quarantine.
         """
+        plugin = Plugin(name, distribution, version)
         with self._lock:
             try:
-                self._add(Plugin(name, distribution, version), module, replace)
+                self._add(plugin, module, replace)
             except PluginError as error:
-                self._quarantine(
-                    Plugin(name, distribution, version), error.cause, error.__cause__ or error
-                )
+                self._quarantine(plugin, error.cause, error.__cause__ or error)
 
     def register_file(self, path: str | Path, *, replace: bool = False) -> None:
         """Add a plugin that is a single Python file; it is called as the file is, without `.py`.
@@ -152,29 +106,10 @@ class PluginSet:
         with self._lock:
             self._add(plugin, module, replace)
 
-    def unregister(self, name: str) -> None:
-        """Remove the plugins that `name` means (see `disable`). Raises UsageError if there is none."""
-        with self._lock:
-            plugins = [plugin for plugin, _ in self._modules]
-            plugins += [each.plugin for each in self.quarantined] + [
-                each.plugin for each in self._waiting
-            ]
-            if not any(discovery.is_among(plugin, [name]) for plugin in plugins):
-                hint = nearest(name, [plugin.name for plugin in plugins])
-                raise UsageError(
-                    "no plugin of this set is called so",
-                    argument="name",
-                    value=name,
-                    suggestion=hint,
-                )
-            rest = self.without([name])
-            self.quarantined, self._modules = rest.quarantined, rest._modules
-            self._offers, self._waiting = rest._offers, rest._waiting
-
     def offers(self, kind: str | None = None) -> list[Offer]:
         """All components, of one kind or of all, sorted by kind and name."""
         with self._lock:
-            self._load_all(self._patience)
+            self._load_all()
             return self._loaded(kind)
 
     def defaults(self, kind: str) -> list[Offer]:
@@ -222,46 +157,40 @@ class PluginSet:
             return Fault(
                 "", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}"
             )
-        known = [offer.name for offer in offers]
-        hint = (
-            nearest(bare, known)
-            or f"there are {', '.join(sorted(set(known))) or 'none'}; --plugin adds a file's"
+        return Fault(
+            "", f"no {kind} is called {name!r}", "", self._hint(bare, distribution, offers)
         )
-        installed = [found.plugin for found in discovery.installed()]
-        here = {offer.distribution for offer in self._offers} | {
-            plugin.distribution for plugin in installed
-        }
-        here |= {
-            discovery.normalized(offer.plugin.name)
-            for offer in offers
-            if offer.distribution == UNPACKAGED
-        }
-        advice = [
-            offer.component.hints[bare.lower()]
-            for offer in offers
-            if bare.lower() in offer.component.hints
-        ]
-        hint = advice[0] if advice else hint
-        missing = discovery.unmarked(distribution or f"textgen-{bare}")
-        if missing or (distribution is not None and distribution not in here):
-            hint = missing or f"{distribution} is not installed"
-        if distribution == OBJECT:
-            hint = "it was an object of a program, which has to give it again"
-        if distribution == UNPACKAGED:
-            hint = "no plugin offers it that is a file (--plugin) or that the program registered"
+
+    def _hint(self, bare: str, distribution: str | None, offers: list[Offer]) -> str:
+        """What somebody may have meant with a name that no component has, or why it is not there."""
         meant = {distribution, bare, f"textgen-{bare}"}
         left_out = [
             q for q in self.quarantined if q.plugin.distribution in meant or q.plugin.name == bare
         ]
         if left_out:  # a similar name would only mislead
-            hint = "; ".join(f"{q.plugin.distribution} is left out: {q.cause}" for q in left_out)
-        if disabled := sorted(
-            {plugin.name for plugin in installed if discovery.is_among(plugin, self.disabled)}
-        ):
-            hint += "; disabled: " + ", ".join(disabled)
-        if others := sorted({q.plugin.distribution for q in self.quarantined if q not in left_out}):
-            hint += "; left out: " + ", ".join(others)
-        return Fault("", f"no {kind} is called {name!r}", "", hint)
+            return "; ".join(map(str, left_out))
+        if distribution == OBJECT:
+            return "it was an object of a program, which has to give it again"
+        if distribution == UNPACKAGED:
+            return "no plugin offers it that is a file or that the program registered"
+        installed = [found.plugin for found in discovery.installed()]
+        if missing := discovery.unmarked(distribution or f"textgen-{bare}"):
+            return missing
+        known = {plugin.distribution for plugin in installed}
+        known |= {discovery.normalized(offer.plugin.name) for offer in offers}
+        if distribution is not None and distribution not in known:
+            return f"{distribution} is not installed"
+        names = sorted({offer.name for offer in offers})
+        others = sorted({quarantined.plugin.distribution for quarantined in self.quarantined})
+        return "".join(
+            [
+                nearest(bare, names)
+                or _of_summary(bare, offers)
+                or f"there are {', '.join(names) or 'none'}",
+                *([f"; left out: {', '.join(others)}"] if others else []),
+                *([f"; disabled: {', '.join(sorted(self.disabled))}"] if self.disabled else []),
+            ]
+        )
 
     def sampling_options(self) -> dict[str, tuple[Offer, str]]:
         """The built-in sampling options of requests: the sampler that has each, and its key."""
@@ -303,61 +232,42 @@ class PluginSet:
             nearest(name, known) or f"there are {', '.join(known)}",
         )
 
-    def clashes(self) -> list[tuple[Offer, ...]]:
-        """The groups of components that share a kind and a name."""
-        groups: dict[tuple[str, str], list[Offer]] = {}
-        for offer in self.offers():
-            groups.setdefault((offer.kind, offer.name), []).append(offer)
-        return [tuple(group) for group in groups.values() if len(group) > 1]
-
     def _loaded(self, kind: str | None) -> list[Offer]:
         chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
         return sorted(chosen, key=lambda o: (KINDS.index(o.kind), o.name, o.distribution))
 
-    def _load_all(self, patience: float | None = None) -> None:
+    def _load_all(self) -> None:
         self._load(_is_own)
-        self._load(lambda _: True, patience)
+        self._load(lambda _: True)
 
-    def _load(self, wanted: Callable[[Plugin], bool], patience: float | None = None) -> None:
+    def _load(self, wanted: Callable[[Plugin], bool]) -> None:
         """Import the wanted plugins that are not imported yet, and collect their components."""
         found = [each for each in self._waiting if wanted(each.plugin)]
         self._waiting = [each for each in self._waiting if not wanted(each.plugin)]
-        for each, result in zip(found, discovery.imported(found, patience), strict=True):
-            plugin, place = each.plugin, each.entry_point.value
-            module = each.entry_point.module
-            if not result.done():
-                cause = (
-                    f"importing {place} takes longer than {patience:g} s; --patience waits longer"
-                )
-                self._quarantine(plugin, cause, TimeoutError(cause))
-            elif (failure := result.exception()) is not None:
-                cause = (
-                    f"importing {place} failed: {cause_of(failure, plugin, module, placed=True)}"
-                )
-                self._quarantine(plugin, cause, failure)
-            else:
-                try:
-                    self._collect(plugin, result.result())
-                except (Exception, SystemExit) as error:
-                    self._quarantine(plugin, cause_of(error, plugin), error)
+        for each in found:
+            plugin, entry = each.plugin, each.entry_point
+            try:
+                module = discovery.imported(each)
+            except (Exception, SystemExit) as error:
+                cause = cause_of(error, plugin, entry.module, placed=True)
+                self._quarantine(plugin, f"importing {entry.value} failed: {cause}", error)
+                continue
+            try:
+                self._collect(plugin, module)
+            except (Exception, SystemExit) as error:
+                self._quarantine(plugin, cause_of(error, plugin), error)
 
     def _add(self, plugin: Plugin, module: object, replace: bool) -> None:
         """Add a plugin that a program gave. Raises UsageError for a name that is taken, PluginError for a fault."""
-        same = [
-            f"{other.distribution}:{other.name}"
-            for other, _ in self._modules
-            if _is_same(other, plugin)
-        ]
-        if same and not replace:
-            hint = "replace=True puts this one in its place, and unregister removes it"
+        if not replace and any(_is_same(other, plugin) for other, _ in self._modules):
             raise UsageError(
                 "a plugin of this name is registered already",
                 argument="name",
                 value=plugin.name,
-                suggestion=hint,
+                suggestion="replace=True puts this one in its place",
             )
-        for name in same:
-            self.unregister(name)
+        self._modules = [each for each in self._modules if not _is_same(each[0], plugin)]
+        self._offers = [each for each in self._offers if not _is_same(each.plugin, plugin)]
         self.quarantined = [each for each in self.quarantined if not _is_same(each.plugin, plugin)]
         try:
             self._collect(plugin, module)
@@ -398,6 +308,12 @@ class PluginSet:
         self.quarantined.append(quarantined)
         logger.warning("%s", quarantined)
         warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
+
+
+def _of_summary(word: str, offers: Iterable[Offer]) -> str:
+    """The component whose summary has a word, as "lstm" is a word of that of `rnn`."""
+    found = (o for o in offers if re.search(rf"(?i)\b{re.escape(word)}\b", o.component.summary))
+    return next((f"did you mean {o.name!r}? {o.component.summary}" for o in found), "")
 
 
 def _warn_of_hidden(own: Offer, other: Offer) -> None:

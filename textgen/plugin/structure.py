@@ -147,6 +147,8 @@ class Reader:
     def choice(self, kind: str, table: Any, path: str) -> Any:
         """A component of a kind from its table, or None with the reasons in `faults`."""
         assert self.plugins is not None
+        if isinstance(table, Choice):
+            return table
         if not isinstance(table, Mapping) or not isinstance(table.get("type"), str):
             names = ", ".join(sorted({offer.name for offer in self.plugins.offers(kind)}))
             given = "nothing" if table is None else show(table)

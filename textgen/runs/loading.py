@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,14 +24,14 @@ from textgen.pipeline.options import DataOptions, DecodingOptions
 from textgen.pipeline.pipeline import make_choice, no_chain, without_start
 from textgen.pipeline.sampling import changed, named
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
-from textgen.plugin.structure import Choice, Reader, listed
+from textgen.plugin.structure import Choice, Reader, listed, plain
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.identity import TextKey
-from textgen.runs.objects import with_objects
+from textgen.runs.objects import with_choices
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import SHOWN, StoredRun, misdescribing, read_stored
 from textgen.runs.training_text import EncodedText, encode_text
@@ -49,7 +49,7 @@ _DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"e
 
 def load_generator(
     directory: RunDirectory,
-    plugins_without: Callable[[Iterable[str]], ComponentSource],
+    plugins: ComponentSource,
     *,
     device: str,
     given: Mapping[str, Any],
@@ -63,7 +63,7 @@ def load_generator(
         stored = read_stored(directory)
         for remark in stored.remarks:
             warnings.warn(remark, stacklevel=3)
-        generator = _load(stored, plugins_without, device, given, components)
+        generator = _load(stored, plugins, device, given, components)
         stack.pop_all()  # from here on, Generator.close closes them
     logger.info("loaded the run in %s", generator.path)
     return generator
@@ -71,14 +71,14 @@ def load_generator(
 
 def _load(
     stored: StoredRun,
-    plugins_without: Callable[[Iterable[str]], ComponentSource],
+    plugins: ComponentSource,
     device: str,
     given: Mapping[str, Any],
     components: Components,
 ) -> Generator:
     directory, record, document = stored.directory, stored.record, stored.document
-    made, plugins = with_objects(given, plugins_without(document.disabled_plugins()))
-    tables = {**document.tables, **made}
+    given = with_choices(given, plugins)
+    tables = {**document.tables, **given}
     reader = Reader(document.folder, plugins, run_record.origins(record))
 
     context = BuildContext(
@@ -93,7 +93,7 @@ def _load(
         raise PipelineError([no_chain("sampler", chain)], str(directory.path / "pipeline.toml"))
     wanted += [("sampler", table) for table in chain]
     tokenizer_choice, model_choice, *chain = _choices(directory, record, wanted, reader)
-    _check_edits(stored, made)
+    _check_edits(stored, given)
     for remark in run_record.edited_plugins(record, [tokenizer_choice, model_choice, *chain]):
         warnings.warn(remark, stacklevel=4)
     tokenizer = components.build(tokenizer_choice, context)
@@ -113,7 +113,7 @@ def _load(
         defaults={
             key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS
         },
-        tables=tables,
+        tables=plain(tables),
         record=record,
         training_tokens=partial(_training_tokens, directory, tables, record, tokenizer, reader),
     )
@@ -126,8 +126,7 @@ def _choices(
     reader: Reader,
 ) -> list[Choice]:
     """The components of tables, by kind. Raises UsageError, and PipelineError with all that is wrong or missing."""
-    assert reader.plugins is not None
-    _check_objects(directory, tables, reader.plugins)
+    _check_objects(directory, tables)
     made: list[Choice] = []
     faults: list[Fault] = []
     sources: list[str] = []
@@ -273,14 +272,12 @@ def _training_tokens(
     return split_tokens(tokens, data, tokenizer).training
 
 
-def _check_objects(
-    directory: RunDirectory, tables: Iterable[tuple[str, Any]], plugins: ComponentSource
-) -> None:
+def _check_objects(directory: RunDirectory, tables: Iterable[tuple[str, Any]]) -> None:
     """Raise UsageError where a program has to give objects again."""
     missing: dict[str, list[str]] = {}
     for kind, table in tables:
         name = str(table.get("type", "")) if isinstance(table, Mapping) else ""
-        if name.partition(":")[0] == OBJECT and isinstance(plugins.find(kind, name), Fault):
+        if name.partition(":")[0] == OBJECT:
             missing.setdefault(kind, []).append(name.partition(":")[2])
     if missing:
         names = ", ".join(f"{kind} {name!r}" for kind, each in missing.items() for name in each)

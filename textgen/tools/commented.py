@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import tomli_w
 
-from textgen.pipeline.options import GeneralOptions, PluginOptions
+from textgen.pipeline.options import GeneralOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.structure import Choice, phrase, plain
 
@@ -43,7 +43,6 @@ def commented_toml(pipeline: Pipeline, given: Mapping[str, Any]) -> str:
         *(_component(f"[[{kind}]]", choice) for kind, chain in chains.items() for choice in chain),
         _table("checkpoint", pipeline.checkpoint),
         _table("generate", pipeline.generate),
-        _table("plugins", PluginOptions(disable=pipeline.disabled_plugins)),
     ]
     return "\n".join(parts)
 

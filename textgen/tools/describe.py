@@ -33,13 +33,13 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
 
 def describe_clashes(plugins: PluginSet) -> list[dict[str, Any]]:
     """The names that several components of a kind share."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for offer in plugins.offers():
+        groups.setdefault((offer.kind, offer.name), []).append(offer.qualified_name)
     return [
-        {
-            "kind": group[0].kind,
-            "name": group[0].name,
-            "qualified_names": [offer.qualified_name for offer in group],
-        }
-        for group in plugins.clashes()
+        {"kind": kind, "name": name, "qualified_names": names}
+        for (kind, name), names in groups.items()
+        if len(names) > 1
     ]
 
 

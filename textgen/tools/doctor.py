@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -23,7 +24,6 @@ from textgen.tools.describe import describe_clashes
 from textgen.visible import byte_count
 
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_PATIENCE_SECONDS: Final = 10.0  # for the import of one plugin
 _SLOW_MILLISECONDS: Final = 300
 _FOR_DEVELOPERS: Final = {"test", "docs", "dev"}  # extras
 _LITTLE_DISK: Final = 200_000_000
@@ -112,9 +112,10 @@ def _plugins(disable: frozenset[str]) -> dict[str, Any]:
     milliseconds = {}
     for each in found:  # one after the other, so that each pays for what it is the first to import
         begun = time.perf_counter()
-        discovery.imported([each], _PATIENCE_SECONDS)
+        with contextlib.suppress(Exception, SystemExit):
+            discovery.imported(each)
         milliseconds[each.plugin] = round(1000 * (time.perf_counter() - begun), 1)
-    plugins = PluginSet.discover(disable=disable, strict=False, patience=_PATIENCE_SECONDS)
+    plugins = PluginSet.discover(disable=disable, strict=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # the report says it
         offers = plugins.offers()

@@ -146,14 +146,6 @@ def test_listing_plugins_loads_neither_tensorboard_nor_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_plugin_can_be_left_alone(pipeline, tmp_path):
-    source = {**pipeline(), "plugins": {"disable": ["tensorboard"]}}
-    with pytest.raises(
-        textgen.PipelineError, match=r"observer\.1\.type: no observer is called 'tensorboard'"
-    ):
-        textgen.run(source, output=tmp_path / "run")
-
-
 def test_the_pipeline_of_this_package_is_valid():
     chosen = textgen.Engine().pipeline(Path(__file__).parents[1] / "pipeline.toml")
     assert [choice.name for choice in chosen.observers][-1] == "tensorboard"

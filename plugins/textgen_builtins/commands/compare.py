@@ -88,7 +88,7 @@ def compare(
     read = [run for _, run in ranked(read_runs(runs))]
     if max_new_tokens:
         prompt, read = _with_texts(
-            read, Engine(context.discover()), prompt, max_new_tokens, seed, device
+            read, Engine(context.plugins()), prompt, max_new_tokens, seed, device
         )
     if svg is not None:
         _write("--svg", svg, curves.draw(read))

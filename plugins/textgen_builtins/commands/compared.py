@@ -17,7 +17,7 @@ from textgen.pipeline.document import document_of
 from textgen.plugin.structure import flat
 from textgen_builtins.commands.folders import summaries
 
-_NO_SETTINGS: Final = ("name", "output", "default_observers", "plugins")
+_NO_SETTINGS: Final = ("name", "output", "default_observers")
 _MACHINE: Final = ("device", "platform", "python", "torch", "numpy", "textgen-engine")
 _CHAINS: Final = ("sampler", "observer")
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead

@@ -114,7 +114,7 @@ def _prepared(
         )
     trials = choose_trials(given, number, seed)
     check_pipeline(pipeline)
-    checked = check_trials(Engine(context.discover()), pipeline, trials)
+    checked = check_trials(Engine(context.plugins()), pipeline, trials)
     folder = Path("runs", f"{checked.name}-sweep") if output is None else Path(output)
     if (folder / "run.json").exists():
         raise UsageError(

@@ -17,8 +17,4 @@ def build(config: CharConfig, context: BuildContext) -> Tokenizer:
 @hookimpl
 def textgen_tokenizers() -> list[Component]:
     """Offer `char`."""
-    elsewhere = "the package textgen-huggingface has it: huggingface-bpe, or huggingface-tokenizer for one that exists"
-    names = ("bpe", "wordpiece", "sentencepiece", "tiktoken", "unigram", "word", "words", "subword")
-    return [
-        Component("char", CharConfig, build, default=True, hints=dict.fromkeys(names, elsewhere))
-    ]
+    return [Component("char", CharConfig, build, default=True)]

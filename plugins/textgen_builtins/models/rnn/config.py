@@ -12,7 +12,7 @@ from textgen import option
 
 @attrs.frozen
 class RNNConfig:
-    """A recurrent network: one-hot or embedded tokens, layers of cells, a linear head.
+    """A recurrent network, plain, GRU or LSTM: one-hot or embedded tokens, layers of cells, a head.
 
     The formulas are those of torch.nn.RNN, GRU and LSTM, with two biases. Locked dropout and weight drop: Merity,
     Keskar and Socher, "Regularizing and optimizing LSTM language models" (2018). On a CPU a trainer with

@@ -22,9 +22,4 @@ def build(config: RNNConfig, context: BuildContext) -> Any:
 @hookimpl
 def textgen_models() -> list[Component]:
     """Offer `rnn`."""
-    hints = {cell: f'write type = "rnn" and cell = "{cell}"' for cell in ("lstm", "gru")}
-    packages = dict.fromkeys(
-        ("transformer", "gpt", "gpt2", "llama"),
-        "the package textgen-huggingface has transformers: huggingface-model",
-    )
-    return [Component("rnn", RNNConfig, build, hints={**hints, **packages})]
+    return [Component("rnn", RNNConfig, build)]
