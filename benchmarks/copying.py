@@ -26,17 +26,14 @@ from textgen.data import Dataset
 from textgen.protocols import TrainingContext
 from textgen_builtins.models.gate import fit, gate_size
 from textgen_builtins.models.mixture.model import Mixture, expert_logs
-from textgen_builtins.models.ngram.bounded import Budget
 from textgen_builtins.models.ngram.counting import CountTrainer
 from textgen_builtins.models.ngram.model import NgramModel
 
 _GATE_FRACTION, _LEAD = 0.05, 512  # as in the trainer of mixtures
 _OTHERS: dict[str, dict[str, Any]] = {
-    "mixture, `trainer.second.prune = [0, 0, 0, 0, 1]`": {"prune": (0, 0, 0, 0, 1)},
     "mixture, `model.second.recent = 0`": {"recent": 0},
     "mixture, `model.second.order = 5`": {"order": 5},
-    "mixture, `model.second.order = 5`, `word_contexts = 0`": {"order": 5, "word_contexts": 0},
-    "mixture, `model.second.order = 4`, `word_contexts = 0`": {"order": 4, "word_contexts": 0},
+    "mixture, `model.second.order = 4`": {"order": 4},
 }
 
 
@@ -127,9 +124,7 @@ def with_other_counts(
     mixture: Mixture,
     training: Any,
     order: int | None = None,
-    word_contexts: int = 2,
     recent: int = 2000,
-    prune: Any = None,
 ) -> Mixture:
     """The network of a mixture with n-grams counted in another way, as its trainer would have made it."""
     size = gate_size(len(training), _GATE_FRACTION, len(mixture.prior), mixture.vocab_size)
@@ -137,8 +132,7 @@ def with_other_counts(
     for_gate, second = (
         counted(
             tokens,
-            NgramModel(order, mixture.vocab_size, word_contexts, mixture.second.reader, recent),
-            prune,
+            NgramModel(order, mixture.vocab_size, mixture.second.reader, recent),
         )
         for tokens in (training[:-size], training)
     )
@@ -151,13 +145,11 @@ def with_other_counts(
     return made
 
 
-def counted(tokens: Any, model: NgramModel, prune: Any) -> NgramModel:
+def counted(tokens: Any, model: NgramModel) -> NgramModel:
     """A model, fitted to `tokens`."""
     sizes = {"vocab_size": model.trie.vocab_size, "window_length": 1, "window_stride": 1}
     data = Dataset(training=tokens, validation=tokens[:0], **sizes)
-    for _ in CountTrainer(0.0, Budget(10**9, 1, prune)).train(
-        model, data, TrainingContext(seed=0, device="cpu")
-    ):
+    for _ in CountTrainer().train(model, data, TrainingContext(seed=0, device="cpu")):
         pass
     return model
 

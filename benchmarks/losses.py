@@ -19,7 +19,13 @@ from typing import Any
 
 import textgen
 from pairs import seconds
+from textgen.data import Dataset
 from textgen.events import Evaluation
+from textgen.protocols import TrainingContext
+from textgen_builtins.models.ngram.counting import CountTrainer
+from textgen_builtins.models.ngram.model import NgramModel
+from textgen_builtins.tokenizers.char import CharTokenizer
+from textgen_builtins.tokenizers.config import CharConfig
 
 TEXTS: Mapping[str, dict[str, Any]] = {
     "The story that comes with textgen": {
@@ -77,19 +83,16 @@ def main() -> None:
 
 def print_rows(text: Mapping[str, Any], *, quick: bool, threads: int) -> None:
     """A row for each model, from the first that knows nothing."""
-    vocabulary = train(text, counted(order=1))[0]
+    ngram = {"model": {"type": "ngram"}, "trainer": {"type": "count"}}
+    vocabulary, *counted = train(text, ngram)
     show(
         f"nothing: all {vocabulary} characters equally likely",
         math.log(vocabulary),
         math.log2(vocabulary),
     )
     for name, order in COUNTED.items():
-        show(name, *train(text, counted(order=order))[1:])
-    show("n-gram model with counts over words", *train(text, counted(word_contexts=2))[1:])
-    show(
-        "n-gram model with counts over words and of the text so far",
-        *train(text, counted(2, 2000))[1:],
-    )
+        show(name, *count(text, order))
+    show("n-gram model with counts over words", *counted)
     for units, dropout, epochs in NETWORKS:
         epochs = 2 if quick else epochs
         network = {
@@ -109,10 +112,22 @@ def print_rows(text: Mapping[str, Any], *, quick: bool, threads: int) -> None:
         )
 
 
-def counted(word_contexts: int = 0, recent: int = 0, **options: int) -> dict[str, Any]:
-    """The tables of an n-gram model."""
-    model = {"type": "ngram", "word_contexts": word_contexts, "recent": recent, **options}
-    return {"model": model, "trainer": {"type": "count"}}
+def count(text: Mapping[str, Any], order: int) -> tuple[float, float, float]:
+    """(nats, bits per character, seconds) of n-grams alone."""
+    tokenizer = CharTokenizer(
+        CharConfig(**{k: v for k, v in text["tokenizer"].items() if k != "type"})
+    )
+    corpus = "".join(textgen.Engine().read_corpus(text["corpus"]))
+    tokenizer.fit([corpus])
+    ids = tokenizer.encode(corpus)
+    cut = len(ids) - len(ids) // 10
+    sizes = {"vocab_size": tokenizer.vocab_size, "window_length": 1, "window_stride": 1}
+    data = Dataset(training=ids[:cut], validation=ids[cut:], **sizes)
+    model = NgramModel(order, tokenizer.vocab_size)
+    context = TrainingContext(seed=0, device="cpu")
+    spent = seconds(lambda: list(CountTrainer().train(model, data, context)))
+    nats = model.trie.loss(ids[cut:]) or 0.0
+    return nats, nats / math.log(2), spent
 
 
 def train(text: Mapping[str, Any], tables: Mapping[str, Any]) -> tuple[int, float, float, float]:

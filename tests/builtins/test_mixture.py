@@ -71,7 +71,6 @@ def test_what_a_gate_gives_is_a_distribution(experts: int, size: int, rows: int,
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-12)
     for row, alone in zip(logs, logits, strict=True):
         np.testing.assert_array_equal(gate.mix(row[None].copy())[0], alone)
-        np.testing.assert_array_equal(gate.mix_one(row.copy()), alone)
 
 
 def test_fixed_weights_are_the_exponents() -> None:

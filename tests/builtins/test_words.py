@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from counted import CONTEXT, HELD_OUT, TEXT, assert_rows_agree, dataset, pipeline
+from counted import CONTEXT, HELD_OUT, TEXT, assert_rows_agree, dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 import textgen
-from textgen import Engine
-from textgen.protocols import Model
+from textgen_builtins.models.loss import mean_loss
 from textgen_builtins.models.ngram.counting import CountTrainer
 from textgen_builtins.models.ngram.model import NgramModel
-from textgen_builtins.models.ngram.words import WordReader, context_keys, context_keys_of_one
+from textgen_builtins.models.ngram.words import WordReader
 
 PIECES = ("a", "b", "Ab", "é", " ", "a ", " b", ".", ", a", " ab ba", "ba ab, ", "7", "", "-b-")
 
@@ -68,48 +67,46 @@ def test_read_in_one_go_in_two_and_token_by_token(tokens: list[int], cut: int) -
     if cut:
         before = reader.read(np.zeros((2, 3), np.uint64), rows[:, :cut])[:, -1]
         np.testing.assert_array_equal(reader.read(before, rows[:, cut:]), whole[:, cut:])
-    words, keys = [0, 0, 0], context_keys(whole, rows, 2)
-    for t, token in enumerate(tokens):
-        words = reader.read_one(words, token)
-        assert words == whole[0, t].tolist()
-        assert context_keys_of_one(words, token, 2) == [key[0, t] for key in keys]
+    words = np.zeros((2, 3), np.uint64)
+    for t in range(len(tokens)):
+        words = reader.read(words, rows[:, t : t + 1])[:, -1]
+        np.testing.assert_array_equal(words, whole[:, t])
 
 
 def test_tokens_without_letters_are_not_counted_as_words() -> None:
     assert WordReader.of(Pieces(("1", "2", ", "))) is None  # type: ignore[arg-type]
-    assert NgramModel(3, 3, 2, None).expert_weights == (1.0,)
+    assert NgramModel(3, 3).expert_weights == (1.0,)
 
 
-def model(kinds: int, order: int = 4) -> Model:
+def model(*, has_words: bool = True) -> NgramModel:
     """A model of the story, by characters."""
     characters = tuple(sorted(set(TEXT)))
-    made = NgramModel(order, len(characters), kinds, WordReader.of(Pieces(characters)))  # type: ignore[arg-type]
+    reader = WordReader.of(Pieces(characters)) if has_words else None  # type: ignore[arg-type]
+    made = NgramModel(4, len(characters), reader)
     tokens = [characters.index(character) for character in TEXT]
     for _ in CountTrainer().train(made, dataset(tokens, len(characters)), CONTEXT):
         pass
     return made
 
 
-@pytest.mark.parametrize("kinds", [0, 1, 2])
-def test_each_expert_is_a_distribution_after_every_context(kinds: int) -> None:
-    made = model(kinds)
-    rows = made.decoder(2).score_experts(np.random.default_rng(0).integers(0, 40, (2, 60)))  # type: ignore[attr-defined]
-    assert rows.shape[2] == (3 if kinds else 1)
+@pytest.mark.parametrize("has_words", [False, True])
+def test_each_expert_is_a_distribution_after_every_context(has_words: bool) -> None:
+    made = model(has_words=has_words)
+    rows = made.decoder(2).score_experts(np.random.default_rng(0).integers(0, 40, (2, 60)))
+    assert rows.shape[2] == (3 if has_words else 1)
     np.testing.assert_allclose(np.exp(rows).sum(axis=-1), 1, rtol=2e-6)
 
 
 def test_a_row_is_the_same_alone_in_steps_and_in_any_batch() -> None:
-    assert_rows_agree(model(2))
+    assert_rows_agree(model())
 
 
-def test_words_lower_the_loss_of_held_out_text(tmp_path: Any) -> None:
-    losses = []
-    for kinds in (0, 1, 2):
-        tables = pipeline(tmp_path, {"type": "ngram", "word_contexts": kinds}, {"type": "count"})
-        run = Engine().run(tables, output=tmp_path / f"run{kinds}")
-        losses.append(run.generator.score(HELD_OUT).loss)
-    assert losses[1] < losses[0] - 0.03
-    assert losses[2] < losses[0] - 0.03
+def test_words_lower_the_loss_of_held_out_text() -> None:
+    ids = np.array([sorted(set(TEXT)).index(character) for character in HELD_OUT])
+    without, by_words = (
+        mean_loss(model(has_words=has_words), ids, len(set(TEXT))) for has_words in (False, True)
+    )
+    assert by_words < without - 0.03
 
 
 @pytest.mark.parametrize("order", [3, 6])
@@ -121,12 +118,9 @@ def test_documents_begin_as_those_of_the_corpus(order: int) -> None:
     run = textgen.train(
         corpus=names,
         model={"type": "ngram", "order": order},
-        trainer={"type": "count", "gate_fraction": 0},
+        trainer={"type": "count"},
     )
-    tokenizer, logits = (
-        run.generator.tokenizer,
-        run.generator.logits([run.generator.tokenizer.end_id])[-1],
-    )
-    shares = np.exp(logits - np.logaddexp.reduce(logits))
+    model, tokenizer = run.generator.model, run.generator.tokenizer
+    shares = np.exp(model.decoder(1).extend_experts(np.array([[tokenizer.end_id]]))[0, 0])
     for letter, share in (("M", 6 / 9), ("K", 2 / 9), ("T", 1 / 9)):
         assert abs(float(shares[tokenizer.encode(letter)[0]]) - share) < 0.05

@@ -40,14 +40,7 @@ def test_an_error_says_what_to_write(override: str, said: str) -> None:
         ("trainer.gate_friction=0.1", "unknown key; did you mean 'gate_fraction'?"),
         ("trainer.first.budget=5", 'must be a time such as "60s", "5min" or "1.5h", given 5'),
         ("trainer.first.steps=1.5", "trainer.first.steps: expected an integer, given 1.5"),
-        (
-            "trainer.second.memory=800",
-            'must be a size such as "500MB" or "1.5GB", and at least 200MB, given 800',
-        ),
-        (
-            "trainer.second.prune=[1,0,1]",
-            "no count be less than the one before, as in [0, 0, 1], given [1, 0, 1]",
-        ),
+        ("trainer.second.max_tokens=0", "trainer.second.max_tokens: must be >= 1, given 0"),
     ],
 )
 def test_an_error_in_a_mixture_says_what_to_write(override: str, said: str) -> None:

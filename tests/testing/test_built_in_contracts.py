@@ -27,7 +27,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"cell": "gru", "hidden_size": 6, "embedding_size": 6, "tied_weights": True},
         {"cell": "lstm", "hidden_size": 32, "embedding_size": 8, "dropout": 0.2},
     ],
-    "ngram": [{"order": 1, "word_contexts": 0}, {"order": 4, "word_contexts": 2}],
+    "ngram": [{"order": 1, "recent": 0}, {"order": 4}],
     "model mixture": [
         {"first": SMALL_RNN},
         {"first": {"type": "ngram", "order": 2}, "second": SMALL_RNN},

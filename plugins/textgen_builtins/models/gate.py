@@ -71,35 +71,6 @@ class Gate:
         mixed: Floats32 = np.matmul(weights, logs)[:, 0]
         return mixed
 
-    def mix_one(self, logs: Floats32) -> Floats32:
-        """`mix` for one token, (E, V) to (V,), in half the time."""
-        return OneMixer(self, logs).mix()
-
-
-class OneMixer:
-    """Mixes what is in `logs` (E, V) by a gate, token after token, in arrays of its own: in a third of the time."""
-
-    def __init__(self, gate: Gate, logs: Floats32) -> None:
-        experts = len(logs)
-        self._slopes, self._bias, self._logs, self._turned = gate.slopes, gate.bias, logs, logs.T
-        self._least, self._far = (
-            np.full_like(logs, _LEAST),
-            np.full((experts, experts), _FAR, np.float32),
-        )
-        self._exps, self._met = np.empty_like(logs), np.empty((experts, experts), np.float32)
-        self._flat, self._weights = self._met.reshape(-1), np.empty(experts, np.float32)
-
-    def mix(self) -> Floats32:
-        """The logits (V,), in a new array."""
-        logs, met, weights = self._logs, self._met, self._weights
-        np.maximum(logs, self._least, out=logs)
-        np.exp(logs, self._exps).dot(self._turned, met)
-        np.maximum(met, self._far, out=met)
-        self._flat.dot(self._slopes, weights)
-        np.add(weights, self._bias, weights)
-        mixed: Floats32 = weights.dot(logs)
-        return mixed
-
 
 def gate_size(tokens: int, fraction: float, experts: int, vocab_size: int) -> int:
     """How many of so many training tokens to set aside for a gate: it has few weights, so at most 20,000."""

@@ -42,17 +42,6 @@ def log_softmax(logits: Array) -> Floats32:
     return values
 
 
-def log_softmax_of_one(logits: Floats32, out: Floats32, scratch: Floats32) -> None:
-    """`log_softmax` of one row (V,) into `out` (V,), in a third of the time; `scratch` (V,) is written over.
-
-    NumPy is twice as fast with an array of one number as with the number.
-    """
-    scratch.fill(logits[logits.argmax()])
-    np.subtract(logits, scratch, out)
-    scratch.fill(np.log(np.exp(out, scratch).dot(_ones(len(out)))))
-    np.subtract(out, scratch, out)
-
-
 def _total(values: Floats32) -> Floats32:
     """(...) the sums of the rows of `values` (..., V). A dot product: NumPy's sum takes four times as long."""
     total: Floats32 = np.vecdot(values, _ones(values.shape[-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import sys
@@ -28,63 +29,27 @@ if TYPE_CHECKING:
     from textgen_builtins.starter.texts import TextFacts
 
 _LONGEST_NAME: Final = 100  # bytes
-_LEAST_MINUTES: Final = 0.05
-_MOST_MINUTES: Final = 100_000
-_COUNTS: Final = 50  # bytes of the counts for a character: 30 of source code, 55 of a story
-_OTHERS: Final = (
-    150  # weights for each unit besides those of the cells: of the tokens, on both sides
-)
-_MOST_COUNTS: Final = 200_000_000  # bytes: rare ones are left out of more
-_COUNTING: Final = """
-[trainer.second]
-type = "count"
-max_tokens = {:_}   # that are counted, from many places of the text; 0 counts all, and takes longer
-"""
-_HOLDING_OUT: Final = (
-    "max_validation_tokens = {:_}   # of it that are read, in stretches from 16 places of it\n"
-)
-_WRITTEN: Final = 10_000_000  # bytes of checkpoints at most for each second of training, which takes a hundredth of it
 _MOST_NEW: Final = 20_000  # characters of a text
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
-
-
-def _minutes(given: str) -> float:
-    """A number of minutes that makes a budget."""
-    try:
-        minutes = float(given)
-    except ValueError:
-        raise click.BadParameter(
-            f"{given!r} is not a number of minutes, such as 5 or 0.5"
-        ) from None
-    if not _LEAST_MINUTES <= minutes <= _MOST_MINUTES:
-        raise click.BadParameter(
-            f"{given} is not between {_LEAST_MINUTES:g} and {_MOST_MINUTES:,} minutes"
-        )
-    return minutes
 
 
 @click.command("init")
 @click.argument("text", required=False, type=click.Path())
 @click.option(
-    "--pipeline",
-    default=None,
-    metavar="FILE",
-    help="Where to write it; TEXT's name with .toml if not given.",
+    "--pipeline", metavar="FILE", help="Where to write it; TEXT's name with .toml if not given."
 )
 @click.option(
     "--minutes",
     default=1.0,
     show_default=True,
-    type=_minutes,
-    metavar="NUMBER",
+    type=click.FloatRange(0.05, 100_000),
     help="How long a run may take in all.",
 )
 @click.option(
     "--speed",
     type=click.FloatRange(min=1),
     metavar="N",
-    help="Characters a second that training with 256 units reads on the machine of the run; this one is tried if it is "
-    "not given.",
+    help="Characters a second that training with 256 units reads on the machine of the run; tried if not given.",
 )
 @click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.py'.")
 @click.option(
@@ -111,35 +76,29 @@ def init(
     """
     from textgen_builtins.starter import texts
 
+    if math.isnan(minutes):
+        raise UsageError("nan is not a number of minutes", argument="minutes", value=minutes)
     path = Path(f"{_stem(text)}.toml") if pipeline is None else Path(pipeline)
+    another = "choose another name with --pipeline"
     if not str(path).isprintable():
-        raise UsageError(
-            f"{str(path)!r} has characters that cannot be printed; choose another name with --pipeline"
-        )
-    named = (
-        texts.path_of(text) if text is not None else None
-    )  # first: it may be the pipeline itself
+        raise UsageError(f"{str(path)!r} has characters that cannot be printed; {another}")
+    named = None if text is None else texts.path_of(text)  # it may be the pipeline itself
     if isinstance(named, Path) and path.exists() and path.samefile(named):
-        raise UsageError(f"{path} is the text itself; choose another name with --pipeline")
+        raise UsageError(f"{path} is the text itself; {another}")
     if path.exists() and not force:
-        raise UsageError(
-            f"{path} exists; choose another name with --pipeline, or replace it with --force"
-        )
-    facts = (
-        texts.STORY
-        if text is None
-        else texts.look_at(text, path.parent, console=sys.stderr, **options)
-    )
-    made = starter_pipeline(
-        facts, minutes * 60, settings.measured_speed() if speed is None else speed
-    )
+        raise UsageError(f"{path} exists; {another}, or replace it with --force")
+    facts = texts.STORY
+    if text is not None:
+        facts = texts.look_at(text, path.parent, console=sys.stderr, **options)
+    made = starter_pipeline(facts, minutes * 60, speed or settings.measured_speed())
     try:
         write_atomic(path, made.replace("{file}", quoted(str(path))).encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
     for remark in facts.remarks:
         click.echo(f"textgen: warning: {remark}", err=True)
-    click.echo(f"wrote {path}; now: textgen run {quoted(str(path))}{_elsewhere(path)}", err=True)
+    run = f"textgen run {quoted(str(path))}{_elsewhere(path)}"
+    click.echo(f"wrote {path}; now: {run}", err=True)
 
 
 def _stem(text: str | None) -> str:
@@ -165,21 +124,19 @@ def _elsewhere(path: Path) -> str:
 
 def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
     """The pipeline, in which {file} stands for its own name."""
-    chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
-    for name, value in attrs.asdict(chosen).items():
-        made = made.replace(f"{{{name}}}", f"{value:g}")
-    made = made.replace("{budget}", f"{seconds:.10g}s").replace("{corpus}", facts.corpus)
-    interval = max(2, _sizes(facts.size, chosen)[0] / _WRITTEN)
-    made = made.replace("{interval}", f"{interval:.0f}")
-    made = made.replace(
-        "{holding_out}", _HOLDING_OUT.format(chosen.held_out) if chosen.held_out else ""
-    )
-    made = made.replace(
-        "{counting}", _COUNTING.format(chosen.max_tokens) if chosen.max_tokens else ""
-    )
-    made = made.replace("{generate}", _generate(facts.longest))
-    return made.replace("{expected}", _expected(facts, seconds, chosen))
+    chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
+    expected = f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds; more time gives a better model."
+    if facts.sample:
+        loss = max(0.01, settings.expected_loss(facts.sample))
+        expected += f"\n# Expect a validation loss below {loss:.2f}, by a quick count."
+    values = {
+        name: f"{value:_g}" if isinstance(value, float) else f"{value:_}"
+        for name, value in attrs.asdict(chosen).items()
+    }
+    values |= {"corpus": facts.corpus, "budget": f"{seconds:.10g}s", "expected": expected}
+    values["generate"] = _generate(facts.longest)
+    return re.sub(r"\{(\w+)\}", lambda key: values.get(key[1], key[0]), made)
 
 
 def _generate(longest: int) -> str:
@@ -191,36 +148,3 @@ def _generate(longest: int) -> str:
 prompt = ""            # the beginning of a text; an empty one begins a new one
 n = {max(1, min(10, 2000 // longest)):<17}  # texts
 max_new_tokens = {limit:<4}  # each ends by itself; the longest that was read has {longest:,} characters"""
-
-
-def _expected(facts: TextFacts, seconds: float, chosen: settings.Settings) -> str:
-    read = (
-        f"the text\n# about {chosen.passes:.0f} times"
-        if chosen.passes >= 2
-        else f"some\n# {byte_count(int(chosen.passes * facts.size))} of it"
-    )
-    room, text = f"{byte_count(_sizes(facts.size, chosen)[1])} of disk", byte_count(facts.size)
-    return (
-        f"# For {text} of text and {seconds:.10g} seconds on the machine of `textgen init`: the network reads {read}"
-        f" if nothing else runs there, and the run takes up to some {room}.\n"
-        f"# {_loss(facts.sample)}More time gives a better model."
-    )
-
-
-def _loss(sample: str) -> str:
-    """What the validation loss may be, by a quick count."""
-    if not sample:
-        return ""
-    loss = max(0.01, settings.counted_loss(sample))
-    return f"Expect a validation loss below {loss:.2f}, which a quick count gives.\n# "
-
-
-def _sizes(size: int, chosen: settings.Settings) -> tuple[int, int]:
-    """Bytes of a checkpoint: counts, and weights and the optimizer's two of each; and of a model with four of them.
-
-    Three are the last ones, and one is the best.
-    """
-    weights = 4 * (settings.weights(chosen.hidden_size) + _OTHERS * chosen.hidden_size)
-    counts = min((chosen.max_tokens or size) * _COUNTS, _MOST_COUNTS)
-    checkpoint = counts + 3 * weights
-    return checkpoint, counts + weights + 4 * checkpoint

@@ -14,7 +14,6 @@ import attrs
 import tomli_w
 
 from textgen import UsageError
-from textgen.documents import DOCUMENT_END
 from textgen.errors import CorpusError
 from textgen.files.encodings import AUTO
 from textgen.plugin.component import Address
@@ -26,8 +25,7 @@ from textgen_builtins.corpora.text_files import FileCorpus
 
 Documents: TypeAlias = Literal["none", "file", "line", "jsonl"]
 _SMALLEST: Final = 2000  # characters
-_SAMPLE: Final = 200_000
-_ALPHABET: Final = 5_000_000  # characters of which the different ones are counted
+_SAMPLE: Final = 5_000_000  # characters that are held
 _FEWEST_FILES: Final = 10  # of a folder of documents
 _LARGEST_FILE: Final = 50_000  # bytes of its files, on average
 _FEWEST_LINES: Final = 50  # of a list
@@ -159,18 +157,19 @@ def _remedy(name: str) -> str:
 
 def _measured(corpus: FileCorpus) -> TextFacts:
     """The text read to its end. In the sample, a line break stands after each document."""
-    size = length = longest = 0
-    sample, alphabet = "", set[str]()
+    size = length = longest = held = 0
+    sample: list[str] = []
     for piece in corpus.read():
-        if piece is DOCUMENT_END:
+        if isinstance(piece, str):
+            size, length = size + len(piece), length + len(piece)
+        else:
             longest, length = max(longest, length), 0
             piece = "\n"
-        else:
-            size, length = size + len(piece), length + len(piece)
-            if size < _ALPHABET:
-                alphabet.update(piece)
-        sample += piece[: max(0, _SAMPLE - len(sample))]
-    return TextFacts("", size, len(alphabet), sample=sample, longest=longest)
+        if held < _SAMPLE:
+            sample.append(piece)
+            held += len(piece)
+    text = "".join(sample)
+    return TextFacts("", size, len(set(text)), sample=text, longest=longest)
 
 
 def _guessed(

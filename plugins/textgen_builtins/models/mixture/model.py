@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
 import numpy as np
 
 from textgen.protocols import Array, Ids, Model, Tensors
-from textgen_builtins.models.gate import Gate, OneMixer
-from textgen_builtins.models.loss import Floats32, log_softmax, log_softmax_of_one
+from textgen_builtins.models.gate import Gate
+from textgen_builtins.models.loss import Floats32, log_softmax
 
 _PARTS: Final = ("first", "second")
 _BLOCK: Final = 1 << 22  # log probabilities worked on at once: 16 MiB
@@ -25,7 +25,7 @@ class Mixture:
     """textgen.protocols.Model that mixes two others by a gate.
 
     A part may be made of experts: it then has `expert_weights`, and its decoders `extend_experts` and `score_experts`,
-    as those of NgramModel.
+    as those of NgramModel. Its attribute `fits_gate` is set to False: this gate weighs the experts.
 
     Its weights are those of the parts, as `first.*` and `second.*`, and `gate.bias` and `gate.slopes` of a Gate.
 
@@ -39,6 +39,10 @@ class Mixture:
     gate: Gate = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        part: Any
+        for part in (self.first, self.second):
+            if hasattr(part, "expert_weights"):
+                part.fits_gate = False
         self.gate = Gate.fixed(self.prior)
 
     @property
@@ -76,18 +80,11 @@ class Mixture:
 
 
 class MixtureDecoder:
-    """textgen.protocols.GreedyDecoder that runs the decoders of both parts, and mixes what they give."""
+    """textgen.protocols.Decoder that runs the decoders of both parts, and mixes what they give."""
 
     def __init__(self, mixture: Mixture, batch_size: int) -> None:
         self._gate, self._size = mixture.gate, mixture.vocab_size
-        experts = [len(expert_weights(part)) for part in (mixture.first, mixture.second)]
-        one = np.empty((sum(experts), self._size), np.float32)  # of one token of one sequence
-        self._mixer = OneMixer(mixture.gate, one)
-        first, second = np.split(one, experts[:1])
-        self._parts = [
-            _Part(mixture.first, batch_size, first),
-            _Part(mixture.second, batch_size, second),
-        ]
+        self._parts = [_Part(part, batch_size) for part in (mixture.first, mixture.second)]
 
     @property
     def batch_size(self) -> int:
@@ -97,49 +94,7 @@ class MixtureDecoder:
 
     def extend(self, tokens: Ids) -> Floats32:
         """Logits (B, V) of what follows `tokens` (B, T)."""
-        first, second = self._parts
-        if tokens.shape == (1, 1):
-            return self._extend_one(tokens.item())[None]
-        return self._gate.mix(np.concatenate([first.extend(tokens), second.extend(tokens)], axis=1))
-
-    def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
-        """The (B, steps) most likely tokens after `tokens` (B,); (B, 0) if a logit is not finite."""
-        before = self.read_state()
-        if len(tokens) == 1:
-            return self._follow_one(tokens.item(), steps, forbidden, before)
-        made = np.empty((len(tokens), steps), np.int64)
-        highest = np.empty((len(tokens), steps), np.float32)
-        for step in range(steps):
-            logits = self.extend(tokens[:, None])
-            for never in forbidden:
-                logits[:, never] = -np.inf
-            tokens = logits.argmax(axis=-1, out=made[:, step])
-            logits.max(axis=-1, out=highest[:, step])
-        if np.isfinite(highest).all():
-            return made
-        self.write_state(before)
-        return made[:, :0]
-
-    def _extend_one(self, token: int) -> Floats32:
-        """`extend` for one token of one sequence: logits (V,)."""
-        for part in self._parts:
-            part.extend_one(token)
-        return self._mixer.mix()
-
-    def _follow_one(self, token: int, steps: int, forbidden: Sequence[int], before: Tensors) -> Ids:
-        """`continue_greedily` after one token, from the state `before`."""
-        made, highest = [], []
-        for _ in range(steps):
-            logits = self._extend_one(token)
-            for never in forbidden:
-                logits[never] = -np.inf
-            token = int(logits.argmax())
-            made.append(token)
-            highest.append(logits[token])
-        if not np.isfinite(highest).all():
-            self.write_state(before)
-            made = []
-        return np.array(made, np.int64)[None]
+        return self._gate.mix(np.concatenate([part.extend(tokens) for part in self._parts], axis=1))
 
     def score(self, tokens: Ids) -> Floats32:
         """Logits (B, T, V) after each of `tokens` (B, T)."""
@@ -177,20 +132,10 @@ class MixtureDecoder:
 class _Part:
     """A decoder, of which it gives the log probabilities of each expert; a model without experts is its only one."""
 
-    def __init__(self, model: Model, batch_size: int, one: Floats32 | None = None) -> None:
+    def __init__(self, model: Model, batch_size: int) -> None:
         self.decoder: Any = model.decoder(batch_size)
         self.experts = len(expert_weights(model))
         self._has_experts = hasattr(model, "expert_weights")
-        self._one = (
-            np.empty((0, 0), np.float32) if one is None else one
-        )  # (E, V), filled by `extend_one`
-        self._scratch = np.empty(self._one.shape[1], np.float32)
-        # What decoders of the built-in set have for this, in place of arrays of one number.
-        self._after = getattr(
-            self.decoder,
-            "experts_after" if self._has_experts else "logits_after",
-            self._call_extend,
-        )
 
     def extend(self, tokens: Ids) -> Floats32:
         """(B, E, V) after `tokens` (B, T)."""
@@ -198,24 +143,6 @@ class _Part:
             logs: Floats32 = self.decoder.extend_experts(tokens)
             return logs
         return log_softmax(self.decoder.extend(tokens))[:, None]
-
-    def extend_one(self, token: int) -> None:
-        """`extend` for one token of one sequence, into `one` (E, V)."""
-        if self._has_experts:
-            self._one[:] = self._after(token)
-        else:
-            log_softmax_of_one(self._after(token), self._one[0], self._scratch)
-
-    def _call_extend(self, token: int) -> Floats32:
-        """(E, V) after one token, or (V,) of a model without experts."""
-        given = np.array([[token]])
-        rows = (
-            self.decoder.extend_experts(given) if self._has_experts else self.decoder.extend(given)
-        )
-        values: Floats32 = np.asarray(
-            rows.float().cpu().numpy() if hasattr(rows, "cpu") else rows, np.float32
-        )[0]
-        return values
 
     def score(self, tokens: Ids) -> Floats32:
         """(B, T, E, V) after each of `tokens` (B, T)."""

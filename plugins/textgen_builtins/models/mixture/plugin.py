@@ -41,7 +41,7 @@ class MixtureTrainerConfig:
 
     first: Choice = option({"type": "adamw"}, kind="trainer", help="the trainer of the first model")
     second: Choice = option(
-        {"type": "count", "gate_fraction": 0.0},
+        {"type": "count"},
         kind="trainer",
         help="the trainer of the second, which should be quick",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -16,45 +17,36 @@ from textgen.pipeline.records import COUNT, structure
 from textgen.protocols import Ids, TrainerState, TrainingContext
 from textgen_builtins.models.gate import Gate, fit, gate_size
 from textgen_builtins.models.loss import mean_loss
-from textgen_builtins.models.ngram.bounded import BoundedCounter, Budget, Progress, release
 from textgen_builtins.models.ngram.model import NgramModel
 from textgen_builtins.models.ngram.smoothing import Floats, Ints, interpolation
 from textgen_builtins.models.ngram.trie import Trie
-from textgen_builtins.models.ngram.words import WordCounts, context_keys
+from textgen_builtins.models.ngram.words import CONTEXTS, WordCounts, context_keys
 
+_MOST_TOKENS: Final = (
+    10_000_000  # that are counted unless told otherwise: in about a gigabyte of memory
+)
+_MOST_WORDS: Final = 2_000_000  # tokens whose words are counted: they take five times as much
+_PART, _PARTS = 1 << 18, 64  # tokens of a long text that tell its entropy
+_GATE_SHARE: Final = 0.05  # of the training text, at its end, that the gate is fitted to
 _LEAD: Final = 256  # tokens read before those of the gate, so that no state is a beginning
 _SAMPLE: Final = 4096  # tokens whose loss stands for the training text's, where words count
-_BYTES_PER_TOKEN: Final = 100  # of memory while a text is counted at once
-_BYTES_PER_WORD_TOKEN: Final = 500  # and its words
-_PART, _PARTS = 1 << 18, 64  # tokens of a long text that tell its entropy
 
 
 @attrs.define(eq=False)
 class CountTrainer:
-    """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words and the gate if it has one.
+    """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words and the gate.
 
-    A text whose counting takes more than the memory of the `budget`, or of which n-grams are to be left out, is counted
-    in shards on disk. Steps are then parts of that work, whose loss is that of order 1, and the last step's that of the
-    model on the last 4,096 tokens, and the text of the gate is not counted. Words are counted in so many tokens as fit
-    into the memory.
+    max_tokens   tokens of the training text that are counted at most, in stretches from 64 places of it; if None, the
+                 10 million that take about a gigabyte of memory, with a warning where the text has more
 
-    The model has its n-grams after the last order, and its words and gate after the last step. All that the trainer's
-    state holds is how far it came: one that goes on counts again, in silence up to there, or if in shards from step 1.
-
-    prune_entropy   of an n-gram, by how much it changes the model, in nats per token, to stay; see `pruning`
-    max_tokens      of the training text that are counted, from many places of it; 0 for all
-    thresholds      counts up to which n-grams of each order were left out, once that is known
+    The model has its n-grams after the last order, and its words and gate after the last step. The trainer's state
+    holds only how far it came: one that resumes counts again, in silence up to there.
     """
 
-    gate_fraction: float = 0.05
-    budget: Budget = Budget(10**9)
-    prune_entropy: float = 0.0
-    max_tokens: int = 0
-    thresholds: tuple[int, ...] = attrs.field(default=(), init=False)
+    max_tokens: int | None = None
     _step: int = attrs.field(default=0, init=False)
     _evaluated: bool = attrs.field(default=False, init=False)
-    _starts_again: bool = attrs.field(default=False, init=False)
-    _goes_on: bool = attrs.field(default=False, init=False)  # from a state that was loaded
+    _resumes: bool = attrs.field(default=False, init=False)  # from a state that was loaded
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Count, yielding after each order the exact loss of the training text under a model of that order.
@@ -66,37 +58,22 @@ class CountTrainer:
                 f"the trainer 'count' fits the model 'ngram', and the pipeline's is a {type(model).__name__}; "
                 "choose another trainer.type or model.type"
             )
-        if not self._goes_on:
-            self._step, self._evaluated, self.thresholds = 0, False, ()
-        self._goes_on = False
+        if not self._resumes:
+            self._step, self._evaluated = 0, False
+        self._resumes = False
         if self._evaluated:
             return
-        if 0 < self.max_tokens < len(data.training):
-            data = attrs.evolve(data, training=stretches(data.training, self.max_tokens, _PARTS))
-        order = model.order or usual_order(data.training)
-        self._starts_again = in_shards = self._is_in_shards(data.training)
-        progress = (
-            _ended(self._in_shards(model, data, order))
-            if in_shards
-            else self._at_once(model, data, order)
-        )
-        step, loss = 0, float("nan")
-        for step, done in enumerate(progress, 1):
-            loss = done.loss
+        tokens, loss = self._counted(data.training), float("nan")
+        order = model.order or usual_order(tokens)
+        steps = order + model.is_gated
+        for step, loss in enumerate(_losses(model, tokens, order), 1):
             if step > self._step:
                 self._step = step
-                epoch = 1 if in_shards else step
-                yield StepDone(
-                    step=step,
-                    steps=max(step, done.steps),
-                    epoch=epoch,
-                    loss=loss,
-                    tokens=done.tokens,
-                )
+                yield StepDone(step=step, steps=steps, epoch=step, loss=loss, tokens=len(tokens))
         self._evaluated = True
         yield Evaluated(
             step=self._step,
-            epoch=1 if in_shards else self._step,
+            epoch=self._step,
             training_loss=loss,
             validation_loss=(
                 mean_loss(model, data.validation, data.vocab_size)
@@ -107,71 +84,49 @@ class CountTrainer:
 
     def state(self) -> TrainerState:
         """The steps made, and whether the model was evaluated."""
-        step = self._step if self._evaluated or not self._starts_again else 0
-        return TrainerState({}, {"step": step, "evaluated": self._evaluated})
+        return TrainerState({}, {"step": self._step, "evaluated": self._evaluated})
 
     def load_state(self, state: TrainerState) -> None:
-        """Go on from `state` in the next `train`. Raises ValueError if it is none of this trainer."""
+        """Resume from `state` in the next `train`. Raises ValueError if it is not a state of this trainer."""
         position = structure(_Position, state.values)
-        self._step, self._evaluated, self._goes_on = position.step, position.evaluated, True
+        self._step, self._evaluated, self._resumes = position.step, position.evaluated, True
 
-    def _is_in_shards(self, tokens: Ids) -> bool:
-        left_out = self.prune_entropy > 0 or any(self.budget.prune or ())
-        return left_out or _BYTES_PER_TOKEN * len(tokens) > self.budget.memory
-
-    def _at_once(self, model: NgramModel, data: Dataset, order: int) -> Iterator[Progress]:
-        """Count with all of the text in memory, giving the loss after each step."""
-        tokens = data.training
-        steps = order + model.is_gated
-        for loss in _count_ngrams(model, tokens, order):
-            yield Progress(steps, len(tokens), loss)
-        if model.is_gated:
-            model.words = self._count_words(model, tokens)
-            size = gate_size(
-                len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size
+    def _counted(self, tokens: Ids) -> Ids:
+        most = _MOST_TOKENS if self.max_tokens is None else self.max_tokens
+        if self.max_tokens is None and len(tokens) > most:
+            warnings.warn(
+                f"{most:,} of the {len(tokens):,} tokens of the text are counted, from {_PARTS} places of it; "
+                "max_tokens of the trainer counts more, for 100 bytes of memory each",
+                stacklevel=2,
             )
-            if size:
-                part = model.untrained(order)
-                for _ in _count_ngrams(part, tokens[:-size], order):
-                    pass
-                part.words = self._count_words(part, tokens[:-size])
-                model.gate = _gate(part, tokens, size)
-            yield Progress(
-                steps, len(tokens), mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0
-            )
+        return stretches(tokens, most, _PARTS)
 
-    def _in_shards(self, model: NgramModel, data: Dataset, order: int) -> Iterator[Progress]:
-        """Count in bounded memory."""
-        tokens, size = data.training, 0
-        if model.is_gated:
-            size = gate_size(
-                len(tokens), self.gate_fraction, len(model.expert_weights), data.vocab_size
-            )
-        counted = tokens[: len(tokens) - size]
-        counter = BoundedCounter(
-            counted, data.vocab_size, order, self.budget, self.prune_entropy, model.end
-        )
-        steps = 0
-        for progress in counter.run():
-            steps = progress.steps
-            yield progress
-        self.thresholds, model.trie = counter.prune, counter.trie
-        if model.is_gated:
-            model.words = self._count_words(model, counted)
-            if size:
-                model.gate = _gate(model, tokens, size)
-        yield Progress(steps, 0, mean_loss(model, tokens[-_SAMPLE:], data.vocab_size) or 0.0)
-        release(tokens)
 
-    def _count_words(self, model: NgramModel, tokens: Ids) -> tuple[WordCounts, ...]:
-        """The counts of what follows words, by the number of words before the word so far; none without a reader."""
-        if model.reader is None:
-            return ()
-        counted = stretches(tokens, max(_LEAD, self.budget.memory // _BYTES_PER_WORD_TOKEN), _PARTS)
-        ids = np.asarray(counted, np.int64)
-        words = model.reader.read(np.zeros((1, 3), np.uint64), ids[None, :-1])[0]  # (N - 1, 3)
-        keys = context_keys(words, ids[:-1], model.kinds - 1)
-        return tuple(WordCounts.count(model.trie.vocab_size, each, ids[1:]) for each in keys)
+def _losses(model: NgramModel, tokens: Ids, order: int) -> Iterator[float]:
+    """Count, giving the loss after each step."""
+    yield from _count_ngrams(model, tokens, order)
+    if not model.is_gated:
+        return
+    size = model.trie.vocab_size
+    model.words = _count_words(model, tokens)
+    held_out = gate_size(len(tokens), _GATE_SHARE, len(model.expert_weights), size)
+    if model.fits_gate and held_out:
+        part = model.untrained(order)
+        for _ in _count_ngrams(part, tokens[:-held_out], order):
+            pass
+        part.words = _count_words(part, tokens[:-held_out])
+        model.gate = _gate(part, tokens, held_out)
+    yield mean_loss(model, tokens[-_SAMPLE:], size) or 0.0
+
+
+def _count_words(model: NgramModel, tokens: Ids) -> tuple[WordCounts, ...]:
+    """The counts of what follows words, by the number of words before the word so far; none without a reader."""
+    if model.reader is None:
+        return ()
+    ids = np.asarray(stretches(tokens, _MOST_WORDS, _PARTS), np.int64)
+    words = model.reader.read(np.zeros((1, 3), np.uint64), ids[None, :-1])[0]  # (N - 1, 3)
+    keys = context_keys(words, ids[:-1], CONTEXTS)
+    return tuple(WordCounts.count(model.trie.vocab_size, each, ids[1:]) for each in keys)
 
 
 def _gate(model: NgramModel, tokens: Ids, size: int) -> Gate:
@@ -181,17 +136,6 @@ def _gate(model: NgramModel, tokens: Ids, size: int) -> Gate:
     return fit(
         decoder.score_experts(end[None, -size - 1 : -1])[0], end[-size:], model.expert_weights
     )
-
-
-def _ended(progress: Iterator[Progress]) -> Iterator[Progress]:
-    """The same, of which the last has the number of all: until then that is an estimate."""
-    steps, last = 0, None
-    for done in progress:
-        if last is not None:
-            yield last
-        last, steps = done, steps + 1
-    if last is not None:
-        yield attrs.evolve(last, steps=steps)
 
 
 @attrs.frozen
@@ -208,7 +152,6 @@ def usual_order(tokens: Ids) -> int:
     joined = stretches(tokens, _PART * _PARTS, _PARTS)
     shares = np.bincount(joined) / max(1, len(joined))
     shares = shares[shares > 0]
-    release(tokens)
     entropy = -float((shares * np.log(shares)).sum())
     return int(np.clip(round(1.75 * math.log(max(2, len(tokens))) / max(entropy, 0.1)), 2, 12))
 

@@ -10,8 +10,7 @@ A node's suffix is the node of its tokens without the first: where a context was
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -19,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.protocols import Tensors
-from textgen_builtins.models.ngram.smoothing import Floats, Floats32, Ints, interpolation
+from textgen_builtins.models.ngram.smoothing import Floats32, Ints, interpolation
 
 _TABLE_BYTES: Final = (
     1 << 26
 )  # for the rows kept ready; deeper contexts are put together when they are asked for
-_LINKED: Final = 1 << 19  # nodes whose suffixes are looked up at once
 _BLOCK: Final = 1 << 16  # tokens worked on at once: the scratch arrays take a few times 512 KiB
 
 
@@ -34,43 +32,13 @@ class Trie:
     keys       (E,) int64, node · V + token of each n-gram, rising
     counts     (E,) integers: of the highest order how often it occurs, of the others after how many different tokens
     sizes      how many n-grams there are of order 1, 2, ...
-    totals     (nodes,) int64, what the counts of all that follows each context sum to, and
-    discounts  (orders, 3) float64, those of smoothing; both only where some n-grams were left out
 
     It takes up to 37 bytes of memory for an n-gram: 8 for the key, 8 for the count, 4 for its share, 1 to 4 for the
     token, and 13 more where it is a context. Raises ValueError when these do not fit together.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        keys: Ints,
-        counts: Ints,
-        sizes: Sequence[int],
-        totals: Ints | None = None,
-        discounts: Floats | None = None,
-    ) -> None:
-        for _ in self._build(vocab_size, keys, counts, sizes, totals, discounts):
-            pass
-
-    @classmethod
-    def gradually(cls, *arguments: Any) -> Generator[None, None, Trie]:
-        """Make one, with a yield several times a second."""
-        trie = cls.__new__(cls)
-        yield from trie._build(*arguments)
-        return trie
-
-    def _build(
-        self,
-        vocab_size: int,
-        keys: Ints,
-        counts: Ints,
-        sizes: Sequence[int],
-        totals: Ints | None = None,
-        discounts: Floats | None = None,
-    ) -> Iterator[None]:
+    def __init__(self, vocab_size: int, keys: Ints, counts: Ints, sizes: Sequence[int]) -> None:
         self.vocab_size, self.keys, self.counts, self.sizes = vocab_size, keys, counts, tuple(sizes)
-        self.totals, self.discounts = totals, discounts
         self.order = len(self.sizes)
         borders = np.concatenate([[0], np.cumsum(np.asarray(self.sizes, np.int64))])
         self.nodes = (
@@ -96,72 +64,23 @@ class Trie:
                 counts[edges],
                 keys[edges] // vocab_size - first,
                 int(borders[n] + 1 - first),
-                None if totals is None else totals[nodes],
-                None if discounts is None else discounts[n],
             )
             self._own32[edges], self._lower32[nodes] = own, lower
-            del own, lower
-            yield None
             if 0 < n < self.order - 1:
-                yield from self._link(borders[n], borders[n + 1])
+                self._link(edges)
 
-    def _link(self, first: int, last: int) -> Iterator[None]:
-        """Set the suffixes of the nodes that the edges from `first` to below `last` lead to."""
-        for start in range(first, last, _LINKED):
-            edges = slice(start, min(start + _LINKED, last))
-            suffixes = self._find(
-                self._suffixes[self.keys[edges] // self.vocab_size], self._tokens[edges]
-            )
-            if (suffixes < 0).any():
-                raise ValueError("an n-gram is there without the shorter one that it ends in")
-            self._suffixes[edges.start + 1 : edges.stop + 1] = suffixes + 1
-            yield None
-
-    def weights(self, edges: slice) -> tuple[Floats32, Floats32, Ints, Ints]:
-        """Of some n-grams, of one order: own share, weight of the order below, context, and suffix's edge (or -1)."""
+    def _link(self, edges: slice) -> None:
+        """Set the suffixes of the nodes that `edges`, those of an order, lead to."""
         parents = self.keys[edges] // self.vocab_size
         suffixes = self._find(self._suffixes[parents], self._tokens[edges])
-        return self._own32[edges], self._lower32[parents], parents, suffixes
-
-    def part(self, stays: npt.NDArray[np.bool_]) -> Generator[None, None, Trie]:
-        """Only the n-grams for which `stays` (E,) says so, made gradually. It needs `totals`."""
-        assert self.totals is not None
-        numbers = np.concatenate([[0], np.cumsum(stays)])  # of nodes, by their old numbers
-        keys = numbers[self.keys[stays] // self.vocab_size] * self.vocab_size + self._tokens[stays]
-        borders = np.concatenate([[0], np.cumsum(self.sizes)])
-        sizes = np.diff(numbers[borders]).tolist()
-        totals = self.totals[np.concatenate([[True], stays[: self.nodes - 1]])]
-        return (
-            yield from Trie.gradually(
-                self.vocab_size, keys, self.counts[stays], sizes, totals, self.discounts
-            )
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that the n-grams take, without the rows that are kept ready."""
-        arrays = (
-            self.keys,
-            self.counts,
-            self.totals,
-            self.discounts,
-            self._tokens,
-            self._depths,
-            self._starts,
-        )
-        own = (self._own32, self._lower32, self._suffixes)
-        return sum(array.nbytes for array in (*arrays, *own) if array is not None)
+        if (suffixes < 0).any():
+            raise ValueError("an n-gram is there without the shorter one that it ends in")
+        self._suffixes[edges.start + 1 : edges.stop + 1] = suffixes + 1
 
     def tensors(self) -> Tensors:
         """What the constructor takes, but for the size of the vocabulary."""
-        tensors = {
-            "counts": self.counts,
-            "keys": self.keys,
-            "sizes": np.array(self.sizes, np.int64),
-        }
-        if self.totals is None or self.discounts is None:
-            return tensors
-        return tensors | {"totals": self.totals, "discounts": self.discounts}
+        sizes = np.array(self.sizes, np.int64)
+        return {"counts": self.counts, "keys": self.keys, "sizes": sizes}
 
     def advance(self, nodes: Ints, tokens: Ints) -> Ints:
         """(M,) the node of the longest context known after `tokens` (M,) were added to contexts `nodes` (M,)."""
@@ -179,29 +98,6 @@ class Trie:
             again = (edges < 0) & (nodes > 0)
             rows, nodes = rows[again], self._suffixes[nodes[again]]
         return result
-
-    def advance_one(self, node: int, token: int) -> int:
-        """`advance` for one context, ten times as fast for it."""
-        if self.order < 2:
-            return 0
-        starts, tokens, suffixes, depths = self._views
-        if depths[node] == self.order - 1:
-            node = suffixes[node]
-        while True:
-            last = starts[node + 1]
-            edge = bisect_left(tokens, token, starts[node], last)
-            if edge < last and tokens[edge] == token:
-                return edge + 1
-            if not node:
-                return 0
-            node = suffixes[node]
-
-    @cached_property
-    def _views(self) -> tuple[Any, ...]:
-        """For `advance_one`: starts, tokens, suffixes and depths as memoryviews, whose items are Python's integers."""
-        return tuple(
-            array.data for array in (self._starts, self._tokens, self._suffixes, self._depths)
-        )
 
     def walk(self, start: Ints, tokens: Ints) -> Ints:
         """(B, T) the node of the longest known context after each of `tokens` (B, T), read on from `start` (B,)."""
@@ -251,19 +147,6 @@ class Trie:
             )
             out[rows] *= self._lower32[descended, None]
             out[np.repeat(rows, sizes), self._tokens[edges]] += self._own32[edges]
-
-    def probabilities_of_one(self, node: int, out: Floats32, scratch: Floats32) -> None:
-        """`probabilities` for one context, several times as fast for it: `out` and `scratch` are (V,)."""
-        table, chain = self._table, []
-        while node >= len(table):
-            chain.append(node)
-            node = int(self._suffixes[node])
-        out[:] = table[node]
-        for descended in reversed(chain):
-            first, last = self._starts[descended], self._starts[descended + 1]
-            scratch.fill(self._lower32[descended])
-            np.multiply(out, scratch, out)
-            out[self._tokens[first:last]] += self._own32[first:last]
 
     @cached_property
     def _table(self) -> Floats32:
@@ -332,15 +215,3 @@ def _check(trie: Trie, borders: Ints) -> None:
         first, last = keys[[borders[n], borders[n + 1] - 1]] // trie.vocab_size
         if first < (borders[n - 1] + 1 if n else 0) or last > borders[n]:
             raise ValueError(f"an n-gram of order {n + 1} does not go on from one of order {n}")
-    if trie.totals is None:
-        return
-    if (
-        trie.discounts is None
-        or trie.discounts.shape != (trie.order, 3)
-        or trie.totals.shape != (trie.nodes,)
-    ):
-        raise ValueError("totals and discounts do not fit the sizes")
-    if not ((trie.discounts > 0) & (trie.discounts <= [1, 2, 3])).all():
-        raise ValueError("a discount is not between 0 and the count that it is taken off")
-    if (np.bincount(keys // trie.vocab_size, counts, trie.nodes) > trie.totals).any():
-        raise ValueError("a total is below the sum of its counts")

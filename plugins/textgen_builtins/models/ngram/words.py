@@ -7,9 +7,7 @@ Contexts that end at the borders of words are the first that compressors of the 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import numpy as np
@@ -23,12 +21,13 @@ Hashes = npt.NDArray[np.uint64]
 _LETTERS: Final = re.compile(r"[^\W\d_]+")
 _FACTOR: Final = 0x9E3779B97F4A7C15  # odd, so no product of powers of it is 0 modulo 2**64
 _MASK: Final = (1 << 64) - 1
-_POSITIVE: Final = (1 << 63) - 1
-_FACTOR64, _POSITIVE64, _SHIFT64 = np.uint64(_FACTOR), np.uint64(_POSITIVE), np.uint64(32)
-_ROW_BYTES: Final = 1 << 24  # for the rows of one kind of context kept ready
+_FACTOR64, _SHIFT64 = np.uint64(_FACTOR), np.uint64(32)
+_POSITIVE64: Final = np.uint64((1 << 63) - 1)
+CONTEXTS: Final = 2
+"""Words before the word so far that it is counted with."""
 
 
-@attrs.frozen(eq=False, slots=False)
+@attrs.frozen(eq=False)
 class WordReader:
     """Follows the words of a text by their hashes: of the word so far, the word before it, and the one before that.
 
@@ -81,24 +80,6 @@ class WordReader:
         known = known[there]
         return np.stack([whole, known[last], known[last - 1]], axis=-1)
 
-    def read_one(self, words: list[int], token: int) -> list[int]:
-        """`read` of one token for one text, in Python's integers: ten times as fast for it."""
-        factor, add, ends, inner, tail = self._effects[token]
-        so_far, last, earlier = words
-        so_far = (so_far * factor + add) & _MASK
-        if not ends:
-            return [so_far, last, earlier]
-        for word in (so_far, *inner):
-            if word:
-                last, earlier = word, last
-        return [tail, last, earlier]
-
-    @cached_property
-    def _effects(self) -> list[tuple[int, int, bool, list[int], int]]:
-        """By token: its factor, addend, whether it ends a word, the words inside it, the beginning of the next."""
-        columns = (self.factors, self.adds, self.ends, self.inner, self.tails)
-        return list(zip(*(column.tolist() for column in columns), strict=True))
-
 
 def context_keys(words: Hashes, tokens: Ints, number: int) -> list[Ints]:
     """For 0 to `number` words before the word so far: a key (...) of the context after `tokens` (...).
@@ -112,15 +93,6 @@ def context_keys(words: Hashes, tokens: Ints, number: int) -> list[Ints]:
     for place in range(number + 1):
         key = (key ^ (key >> _SHIFT64)) * _FACTOR64 + words[..., place]
         keys.append((key & _POSITIVE64).view(np.int64))
-    return keys
-
-
-def context_keys_of_one(words: list[int], token: int, number: int) -> list[int]:
-    """`context_keys` for one text, in Python's integers."""
-    key, keys = token, []
-    for place in range(number + 1):
-        key = ((key ^ (key >> 32)) * _FACTOR + words[place]) & _MASK
-        keys.append(key & _POSITIVE)
     return keys
 
 
@@ -156,7 +128,6 @@ class WordCounts:
         own, lower = interpolation(counts, parents, len(contexts))
         self._starts, self._tokens = starts, tokens
         self._own, self._lower = own.astype(np.float32), lower.astype(np.float32)
-        self._vocab_size = vocab_size
 
     @classmethod
     def count(cls, vocab_size: int, keys: Ints, following: Ids) -> WordCounts:
@@ -181,44 +152,6 @@ class WordCounts:
         edges = np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
         probabilities[rows] *= self._lower[numbers, None]
         probabilities[np.repeat(rows, sizes), self._tokens[edges]] += self._own[edges]
-
-    def interpolate_one(self, key: int, probabilities: Floats32, scratch: Floats32) -> None:
-        """`interpolate` for one context, several times as fast for it: `probabilities` and `scratch` are (V,)."""
-        contexts, buckets, shift, starts, lower = self._views
-        bucket = key >> shift
-        number = bisect_left(contexts, key, buckets[bucket], buckets[bucket + 1])
-        if number == len(contexts) or contexts[number] != key:
-            return
-        scratch.fill(
-            lower[number]
-        )  # NumPy is twice as fast with an array of one number as with the number
-        np.multiply(probabilities, scratch, probabilities)
-        if self._rows is not None:
-            np.add(probabilities, self._rows[number], probabilities)
-            return
-        edges = slice(starts[number], starts[number + 1])
-        probabilities[self._tokens[edges]] += self._own[edges]
-
-    @cached_property
-    def _views(self) -> tuple[Any, Any, int, Any, Any]:
-        """For `interpolate_one`: memoryviews, whose items are Python's numbers, of contexts, buckets, starts and lower.
-
-        Keys with the same digits above `shift` are between two `buckets`: keys are spread evenly, so these are few.
-        """
-        digits = max(1, len(self.contexts).bit_length() - 2)
-        shift = 63 - digits
-        buckets = np.searchsorted(self.contexts, np.arange(1 << digits) << shift)
-        ends = np.append(buckets, len(self.contexts))
-        return self.contexts.data, ends.data, shift, self._starts.data, self._lower.data
-
-    @cached_property
-    def _rows(self) -> Floats32 | None:
-        """(C, V) what each context adds to each token's probability; None where that takes too much memory."""
-        if len(self.contexts) * self._vocab_size * 4 > _ROW_BYTES:
-            return None
-        rows = np.zeros((len(self.contexts), self._vocab_size), np.float32)
-        rows.reshape(-1)[self.edges] = self._own
-        return rows
 
 
 def _added_text(tokenizer: Tokenizer, token: int) -> str:

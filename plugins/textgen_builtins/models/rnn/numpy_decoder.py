@@ -87,16 +87,6 @@ class NumpyDecoder:
                 self._advance(column)
         return self._logits
 
-    def logits_after(self, token: int) -> Floats:
-        """`extend` of a batch of one by one token, without its calls: logits (V,)."""
-        given: Floats = self._rows[token]
-        step, multiply = self._step, self._multiply
-        for place in self._places:
-            step(place, given)
-            multiply(place.factor, place.weights, place.product)
-            given = place.up
-        return given
-
     def score(self, tokens: Ids) -> Floats:
         """Logits (B, T, V) after each of `tokens` (B, T)."""
         logits = np.empty((*tokens.shape, self._folded.vocab_size), self._logits.dtype)
