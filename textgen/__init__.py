@@ -44,7 +44,7 @@ if _TYPE_CHECKING:
     from textgen.plugin.hookspecs import PLUGIN_API_VERSION, hookimpl
     from textgen.plugin.registry import PluginSet
     from textgen.plugin.structure import Choice
-    from textgen.runs.pruning import prune
+    from textgen.runs.directory import prune
     from textgen.runs.summary import RunSummary, summarize
     from textgen.runs.verifying import CheckedFile, RunReport, verify
 
@@ -137,7 +137,7 @@ _WHERE = {
     "plugin.component": ("BuildContext", "Component", "NoOptions", "option"),
     "plugin.hookspecs": ("PLUGIN_API_VERSION", "hookimpl"),
     "plugin.registry": ("PluginSet",),
-    "runs.pruning": ("prune",),
+    "runs.directory": ("prune",),
     "runs.summary": ("RunSummary", "summarize"),
     "runs.verifying": ("CheckedFile", "RunReport", "verify"),
 }

@@ -209,6 +209,43 @@ def test_prune_takes_the_checkpoints_of_finished_runs_alone(folder: Path) -> Non
         textgen.prune(folder / "sweep/a=1")
 
 
+def test_a_run_behind_a_link_out_of_the_folder_is_listed_and_not_pruned(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished_run, tmp_path / "elsewhere/mine")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/linked").symlink_to(tmp_path / "elsewhere/mine")
+    (tmp_path / "runs/folder").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs/dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("run.json", "checkpoints", "metrics.jsonl", "model.safetensors"):
+        spoilt = shutil.copytree(finished_run, tmp_path / f"runs/no {name}")
+        path = spoilt / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        path.symlink_to(tmp_path / "nowhere")
+    names = {
+        row["name"]: row["status"]
+        for row in json.loads(invoke(str(tmp_path / "runs"), "--json").output)
+    }
+    assert names.pop("no run.json") == "damaged"
+    assert names.keys() == {
+        "linked",
+        "mine",
+        "no checkpoints",
+        "no metrics.jsonl",
+        "no model.safetensors",
+    }
+    before = sorted((tmp_path / "elsewhere").rglob("*"))
+    done = invoke(str(tmp_path / "runs"), "--prune", "-y", "--json")
+    assert sorted((tmp_path / "elsewhere").rglob("*")) == before
+    freed = json.loads(done.output)["runs"]
+    assert {Path(path).name for path in freed} == {"no metrics.jsonl", "no model.safetensors"}
+    assert not os.path.lexists(tmp_path / "nowhere")
+    assert invoke(str(tmp_path / "elsewhere"), "--prune", "-y").exit_code == 0
+    assert not list((tmp_path / "elsewhere").glob("mine/checkpoints/*"))
+    with pytest.raises(textgen.UsageError, match="not empty"):
+        textgen.prune("")
+
+
 def test_a_pruned_run_is_not_trained_on(tiny_pipeline: Callable[..., Any], tmp_path: Path) -> None:
     textgen.run(tiny_pipeline(), output=tmp_path / "run")
     assert textgen.prune(tmp_path / "run") > 0

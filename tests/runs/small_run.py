@@ -27,6 +27,7 @@ cell = "gru"
 hidden_size = 12
 [trainer]
 type = "adamw"
+schedule = "decay"
 epochs = 2
 batch_size = 32
 [generate]

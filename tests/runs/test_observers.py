@@ -270,10 +270,19 @@ def test_a_run_that_was_killed_after_its_last_evaluation_ends_there(
     tiny_pipeline: Callable[..., dict[str, Any]],
 ) -> None:
     tables = overfitting(tiny_pipeline)
+    tables["trainer"]["schedule"] = "decay"  # so that the last checkpoint stays
     whole = textgen.run(tables)
     record = record_of(whole.path)
-    RunDirectory(whole.path).write_run({**record, "status": "training"})
-    again = textgen.run(tables)
+
+    class Killer:
+        def observe(self, event: Any) -> None:
+            if isinstance(event, Checkpointed) and event.step == record["step"]:
+                raise KeyboardInterrupt
+
+    output = whole.path.with_name("killed")
+    with pytest.raises(KeyboardInterrupt):
+        textgen.run(tables, output=output, observers=[Killer()])
+    again = textgen.run(tables, output=output)
     assert again.outcome == "resumed"
     assert record_of(again.path)["step"] == record["step"]
     assert losses(again.path) == losses(whole.path)

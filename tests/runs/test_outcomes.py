@@ -90,6 +90,46 @@ def test_a_skipped_run_writes_as_the_pipeline_says_now(
     assert done.stdout == f"{greedy}\n"
 
 
+def test_a_finished_run_whose_text_is_gone_is_skipped(folder: Path) -> None:
+    first = run_textgen("run", "p.toml", folder=folder)
+    (folder / "text.txt").unlink()
+    done = run_textgen("run", "p.toml", folder=folder)
+    assert (done.returncode, done.stdout) == (0, first.stdout)
+    assert "skipped:" in done.stderr
+    done = run_textgen("run", "p.toml", "--set", 'corpus.encoding="latin-1"', folder=folder)
+    assert (done.returncode, "cannot be read" in done.stderr) == (1, True)
+
+
+def test_a_key_that_decides_nothing_makes_no_other_run(
+    trained: tuple[Path, Any], folder: Path
+) -> None:
+    copied(trained, folder)
+    done = run_textgen("run", "p.toml", "--set", "data.window_stride=16", folder=folder)
+    assert "skipped:" in done.stderr, done.stderr
+
+
+def test_a_finished_run_keeps_the_checkpoint_to_train_on_from_alone(folder: Path) -> None:
+    pipeline = tables(folder, "adamw", "shuffled")
+    run = textgen.run(pipeline, {"trainer": {"schedule": "decay", "warmup_steps": 0}}).path
+    record = json.loads((run / "run.json").read_text())
+    assert record["stable_steps"] < record["best_step"]
+    (kept,) = run.glob("checkpoints/*")
+    assert kept.name == f"step-{record['stable_steps']:06d}"
+    run = textgen.run(pipeline, {"trainer.schedule": "cosine"}, output=folder / "cosine").path
+    assert not list(run.glob("checkpoints/*"))
+    constant = tables(folder, "sgd", "shuffled")
+    run = textgen.run(constant, {"trainer.learning_rate": 6.0}, output=folder / "constant").path
+    record = json.loads((run / "run.json").read_text())
+    assert record["best_step"] < record["step"] == record["stable_steps"]
+    last, best = (
+        run / f"checkpoints/step-{record[key]:06d}/model.safetensors"
+        for key in ("step", "best_step")
+    )
+    assert len(list(run.glob("checkpoints/*"))) == 2
+    assert best.samefile(run / "model.safetensors")
+    assert not last.samefile(run / "model.safetensors")
+
+
 @pytest.mark.fault(6)
 def test_refuse(trained: tuple[Path, Any], folder: Path) -> None:
     run = copied(trained, folder)

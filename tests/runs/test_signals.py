@@ -101,11 +101,16 @@ def test_a_second_signal_stops_at_once(folder: Path, site: Path, second: signal.
         for number in (None, signal.SIGINT):
             if number is not None:
                 run.process.send_signal(number)
+                wait_for(
+                    run, "again to stop at once, which loses the steps since the last checkpoint"
+                )
             run.stdin.write("\n")  # it answers only once it has taken the signal
             run.stdin.flush()
             wait_for(run, "still here")
         run.process.send_signal(second)
-        code = run.process.wait()
+        code, _, stderr = run.end()
+    if second is signal.SIGINT:
+        assert stderr.endswith("textgen: stopped at once; there is no checkpoint\n")
     assert code == (130 if second is signal.SIGINT else -signal.SIGTERM)
 
 

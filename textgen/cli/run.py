@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import attrs
 import click
@@ -16,6 +16,12 @@ from textgen.cli.stop_switch import StopSwitch
 
 if TYPE_CHECKING:
     from textgen.engine import Run
+
+
+_STOPPING: Final = (
+    "\nstopping after this step and a checkpoint; "
+    "again to stop at once, which loses the steps since the last checkpoint\n"
+)
 
 
 @click.command("run")
@@ -66,6 +72,7 @@ def command(
             _follow(engine, processes, pipeline, overrides, options["output"])
         )
     watch = Watch(None if quiet else sys.stderr, options["overwrite"])
+    watch.switch.message = "" if quiet else _STOPPING
     joined = contextlib.nullcontext() if processes is None else processes.joined()
     with joined, watch.explained():
         watched: Any = {
@@ -122,6 +129,7 @@ class Watch:
     overwrite: bool
     switch: StopSwitch = attrs.field(factory=StopSwitch)
     has_begun: bool = False
+    checkpoint: int | None = None
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
@@ -137,7 +145,9 @@ class Watch:
             raise
         except KeyboardInterrupt:
             if self.has_begun:
-                raise
+                step = self.checkpoint
+                kept = "; there is no checkpoint" if step is None else f"; step {step} is kept"
+                raise Interrupted(f"stopped at once{kept}", step=step) from None
             kept = "" if self.overwrite else ", and the run is as it was"
             raise Interrupted(
                 f"interrupted before training began; nothing was trained{kept}"
@@ -145,11 +155,12 @@ class Watch:
 
     def observe(self, event: Any) -> None:
         """Take the signals over when training starts, and give them back when it ends."""
-        from textgen.events import RunFinished, RunStarted
+        from textgen.events import Checkpointed, RunFinished, RunStarted
 
         self.has_begun = True
         if isinstance(event, RunStarted):
             self.switch.take_over()
+            self.checkpoint = event.step or None
             if self.console is not None and event.step:
                 what = (
                     "training a finished run on from"
@@ -157,5 +168,7 @@ class Watch:
                     else "resuming an interrupted run after"
                 )
                 click.echo(f"{what} step {event.step}", file=self.console)
+        elif isinstance(event, Checkpointed):
+            self.checkpoint = event.step
         elif isinstance(event, RunFinished):
             self.switch.give_back()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from types import FrameType
 from typing import Any, Final
@@ -17,9 +19,13 @@ _SIGNALS: Final = tuple(
 
 @attrs.define
 class StopSwitch:
-    """Turned on by the first of `signals`; a second ends the process at once. Within `with`, or as told."""
+    """Turned on by the first of `signals`; a second ends the process at once. Within `with`, or as told.
+
+    `message` is written to stderr at the first one.
+    """
 
     signals: tuple[int, ...] = _SIGNALS
+    message: str = ""
     signal_number: int | None = None
     _previous: dict[int, Any] = attrs.field(factory=dict)
 
@@ -51,3 +57,5 @@ class StopSwitch:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.signal_number = number
         self.give_back()
+        with contextlib.suppress(OSError):  # no print, which the signal may have interrupted
+            os.write(2, self.message.encode())

@@ -41,6 +41,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,8 +51,10 @@ from textgen.files.opening import opened
 
 PARTIAL: Final = ".partial-"
 REMOVED: Final = ".removed-"
-PROBE: Final = ".probe-"
-LEFTOVERS: Final = (f"{PARTIAL}*", f"{REMOVED}*", f"{PROBE}*", ".*.tmp")
+LEFTOVERS: Final = (f"{PARTIAL}*", f"{REMOVED}*", ".*.tmp")
+_PAUSES: Final = (
+    tuple(0.01 * 2**n for n in range(9)) if os.name == "nt" else ()
+)  # seconds, 5 in all
 _PIECE: Final = 1 << 22  # bytes copied at a time
 _UNSYNCABLE: Final = (
     errno.EINVAL,
@@ -60,15 +63,6 @@ _UNSYNCABLE: Final = (
     errno.EBADF,
     errno.EACCES,
 )  # of folders
-_LOOSE: Final = (
-    "s3",
-    "gcs",
-    "goofys",
-    "rclone",
-    "blobfuse",
-    "objectivefs",
-    "juicefs",
-)  # in the names of file systems
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -96,7 +90,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             with temporary.open("xb") as file:
                 yield file
                 sync_file(file)
-            temporary.replace(path)
+            rename(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -121,8 +115,8 @@ def new_folder(path: Path) -> Iterator[Path]:
             raise
         before = partial.with_name(f"{partial.name}-before")
         if replaced := os.path.lexists(path):
-            path.rename(before)
-        partial.rename(path)
+            rename(path, before)
+        rename(partial, path)
         sync_folder(path.parent)
         if replaced:
             remove_folder(before)
@@ -133,6 +127,19 @@ def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
     with _named(path), path.open("wb") as file:
         file.writelines([data] if isinstance(data, bytes) else data)
         sync_file(file)
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, which is synced; a copy where the file system has no hard links."""
+    temporary = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}.tmp")
+    try:
+        os.link(source, temporary)
+    except OSError:
+        write_atomic(target, pieces_of(source))
+        return
+    with _named(target, temporary):
+        rename(temporary, target)
+        sync_folder(target.parent)
 
 
 def append(path: Path, data: bytes) -> None:
@@ -160,9 +167,24 @@ def pieces_of(path: Path) -> Iterator[bytes]:
 def make_folder(path: Path) -> None:
     """Make a folder and those above it that are missing, each synced into the one that it is in."""
     if not path.is_dir():
-        make_folder(path.parent)
+        if path != path.parent:  # else a drive that is not there
+            make_folder(path.parent)
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or a folder; a file replaces another.
+
+    Windows refuses while somebody, such as a virus scanner, has the file open, so there it is tried again for seconds.
+    """
+    for pause in _PAUSES:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(source, target)
 
 
 def remove(path: Path) -> None:
@@ -177,7 +199,7 @@ def remove_folder(path: Path) -> None:
         path.unlink()
         return
     removed = path.with_name(f"{REMOVED}{uuid.uuid4().hex}")
-    path.rename(removed)
+    rename(path, removed)
     sync_folder(path.parent)
     remove(removed)
 
@@ -187,7 +209,7 @@ def sync_folder(path: Path) -> None:
     if os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            _sync(descriptor)
         except OSError as error:
             if error.errno not in _UNSYNCABLE:
                 error.filename = str(path)
@@ -202,83 +224,20 @@ def sync_tree(path: Path) -> None:
         sync_folder(Path(folder))
 
 
-def lacking(folder: Path) -> list[str]:
-    """What the file system of a folder cannot do, in words: hard links, locks, renames that are atomic.
-
-    Raises OSError where nothing can be written.
-    """
-    made = [folder / f"{PROBE}{uuid.uuid4().hex}" for _ in range(3)]
-    found = []
-    try:
-        for path in made[:2]:
-            path.touch()
-        try:
-            os.link(made[0], made[2])
-        except OSError as error:
-            if error.errno in (
-                errno.ENOSPC,
-                errno.EDQUOT,
-                errno.EROFS,
-                errno.EIO,
-            ):  # which is not for want of links
-                raise
-            found.append("hard links")
-        if not _can_lock(made[0]):
-            found.append("locks")
-        made[0].replace(made[1])
-    finally:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-    return [
-        *found,
-        *(["atomic renames"] if any(name in _file_system(folder) for name in _LOOSE) else []),
-    ]
-
-
-def _can_lock(path: Path) -> bool:
-    if os.name != "posix":
-        return True
-    import fcntl
-
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def _file_system(folder: Path) -> str:
-    """The type of a folder's file system if it is a program's, such as "fuse.rclone"; else "". Only Linux tells."""
-    try:
-        lines = (
-            Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        )
-    except OSError:
-        return ""
-    place, best, name = str(folder.resolve()), "", ""
-    for fields in (line.split() for line in lines):
-        mount = fields[4]
-        if len(mount) >= len(best) and (
-            place == mount or place.startswith(mount.rstrip("/") + "/")
-        ):
-            best, name = mount, fields[fields.index("-") + 1]
-    return name if name.startswith("fuse") else ""
-
-
 def sync_file(file: BinaryIO) -> None:
     """Wait until the disk has what was written to a file."""
     file.flush()
+    _sync(file.fileno())
+
+
+def _sync(descriptor: int) -> None:
     if sys.platform == "darwin":
         import fcntl
 
         with contextlib.suppress(OSError):  # not every file system has it
-            fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
-    os.fsync(file.fileno())
+    os.fsync(descriptor)
 
 
 @contextlib.contextmanager

@@ -228,20 +228,24 @@ def load_vocabulary(tokenizer: Tokenizer, state: Mapping[str, Any], path: Path) 
         return tokenizer.from_dict(state)
 
 
-def folder_size(folder: Path) -> tuple[int, float]:
-    """Bytes of the files under a folder, each counted once, and when the newest was written. Links are not followed."""
-    seen, total, newest = set(), 0, 0.0
+def folder_size(folder: Path) -> int:
+    """Bytes of the files under a folder. Links are not followed."""
+    return sum(status.st_size for _, status in files_under(folder))
+
+
+def files_under(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """The path and the state of each file under a folder, those with several names once. Links are not followed."""
+    seen = set()
     for parent, _, names in os.walk(folder):
         for name in names:
+            path = os.path.join(parent, name)
             try:
-                found = os.lstat(os.path.join(parent, name))
+                found = os.lstat(path)
             except OSError:  # removed meanwhile
                 continue
             if (found.st_dev, found.st_ino) not in seen:
                 seen.add((found.st_dev, found.st_ino))
-                total += found.st_size
-                newest = max(newest, found.st_mtime)
-    return total, newest
+                yield path, found
 
 
 def _check_sum(path: Path, data: bytes, sha256: str) -> None:

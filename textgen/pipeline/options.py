@@ -141,7 +141,7 @@ class CheckpointOptions:
 
     seconds: float = option(
         30.0,
-        help="the most work that a crash can lose, or sixty times what writing a checkpoint takes if that is more; "
+        help="the most work that a crash can lose, or twenty times what writing a checkpoint takes if that is more; "
         "0 writes one after every step",
         validator=ge(0),
     )

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +22,10 @@ import attrs
 from textgen.errors import CorruptFileError
 from textgen.files.durable import (
     PARTIAL,
-    new_file,
+    link,
     new_folder,
-    pieces_of,
     remove_folder,
+    rename,
     sync_folder,
     write_synced,
 )
@@ -117,22 +117,23 @@ class Checkpoints:
             )
         return None
 
-    def to_resume(self) -> Checkpoint | None:
-        """The newest intact checkpoint, as `last`. Where its best is damaged, the evaluations after it choose anew."""
-        newest = self.last()
+    def to_resume(self, up_to: float = math.inf) -> Checkpoint | None:
+        """The newest intact checkpoint, as `last`. Where its best is not there, later evaluations choose anew."""
+        newest = self.last(up_to)
         if newest is None or newest.progress.best_step in (None, newest.step):
             return newest
+        step = newest.progress.best_step
         try:
-            self.read(newest.progress.best_step)
+            if step in self.steps():
+                self.read(step)
+                return newest
         except CorruptFileError as damaged:
-            step = newest.progress.best_step
             cause = "the best from here on will be the model"
             logger.warning(
                 "checkpoint of step %d, the best so far, is damaged (%s); %s", step, damaged, cause
             )
-            progress = attrs.evolve(newest.progress, best_step=None, best_loss=None, since_best=0)
-            return attrs.evolve(newest, progress=progress)
-        return newest
+        progress = attrs.evolve(newest.progress, best_step=None, best_loss=None, since_best=0)
+        return attrs.evolve(newest, progress=progress)
 
     def best(self) -> Checkpoint:
         """The checkpoint that the model of an unfinished run is read from, see `Progress.model_step`.
@@ -185,31 +186,36 @@ class Checkpoints:
             )  # last: it says what is whole
         return final
 
-    def copy_weights(self, step: int, target: Path) -> str:
-        """Copy the weights of a checkpoint to the file `target`; return their SHA-256.
+    def link_weights(self, step: int, target: Path) -> str:
+        """Make the file `target` the weights of a checkpoint; return their SHA-256.
 
         Raises CorruptFileError if they are damaged; then `target` is as it was.
         """
-        source, digest = self._part(step, _PARTS[0]), hashlib.sha256()
+        source = self._part(step, _PARTS[0])
         expected = self._manifest(step, _PARTS[0]).files[_PARTS[0]].sha256
-        with new_file(target) as file:
-            file.writelines(_hashed(pieces_of(source), digest))
-            if digest.hexdigest() != expected:
-                read_tensors(source, expected)  # says what it is instead
-        return digest.hexdigest()
+        if file_checksum(source) != expected:
+            read_tensors(source, expected)  # says what it is instead
+        link(source, target)
+        return expected
 
-    def keep(self, steps: set[int]) -> None:
-        """Remove the checkpoints of other steps."""
+    def keep(self, steps: Collection[int | None]) -> None:
+        """Remove the checkpoints of other steps, but for those in which Windows has a file open."""
         for step in self.steps():
             if step not in steps and _is_own(self.folder(step)):
-                remove_folder(self.folder(step))
+                with contextlib.suppress(PermissionError):
+                    remove_folder(self.folder(step))
+
+    def surplus(self, stable_steps: int | None) -> list[int]:
+        """Steps of the checkpoints that a finished run needs no longer: those it cannot be trained on from."""
+        most = -1 if stable_steps is None else stable_steps
+        return [step for step in self.steps() if step > most and _is_own(self.folder(step))]
 
     def recover(self) -> list[int]:
         """Put whole checkpoints in place that a killed process had not renamed yet; return their steps."""
         found = []
         for step, partial in self.nameless():
             if not os.path.lexists(final := self.folder(step)):
-                partial.rename(final)
+                rename(partial, final)
                 found.append(step)
         if found:
             sync_folder(self.path)

@@ -42,11 +42,6 @@ def check_sources(corpus: Choice, folder: Path, console: TextIO | None = None) -
             console.write(visible(f"reading {source}\n"))
 
 
-def reads_files(corpus: Choice) -> bool:
-    """Whether a corpus has the path of a file among its options."""
-    return any(isinstance(source, Path) for source in _sources(corpus))
-
-
 def _sources(corpus: Choice) -> Iterator[Path | Address]:
     """The paths and addresses among the options of a corpus."""
     for name in corpus.offer.component.options():

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,8 +25,6 @@ import attrs
 from textgen.errors import CorruptFileError, RunError, RunLockedError
 from textgen.files.durable import (
     LEFTOVERS,
-    PROBE,
-    lacking,
     make_folder,
     new_folder,
     pieces_of,
@@ -36,7 +35,7 @@ from textgen.files.durable import (
     write_atomic,
     write_json,
 )
-from textgen.files.reading import inside, path_of
+from textgen.files.reading import folder_size, inside, path_of
 from textgen.pipeline.records import read_structured
 from textgen.runs.checkpoints import Checkpoints
 from textgen.runs.formats import SMALL, LockOwner, read_record, signed
@@ -58,7 +57,7 @@ _GROWING: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
 _PREVIOUS: Final = ".previous"
 _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
-_EMPTY: Final = ("checkpoints", _LOCK, f"{PROBE}*")
+_EMPTY: Final = ("checkpoints", _LOCK)
 _OWNER_TO_BE: Final = f".{_OWNER}.*.tmp"
 _LOCK_SECONDS: Final = (
     0.1  # so that is_locked, which tries the lock, stops no run that begins at that moment
@@ -90,8 +89,10 @@ class RunDirectory:
 
     def is_settled(self) -> bool:
         """Whether the directory holds a finished run and no partial files of a killed process."""
+        if self._status() != "finished" or self.leftovers():
+            return False
         in_use = any(os.path.lexists(self.path / name) for name in (_PREVIOUS, _OWNER))
-        return self._status() == "finished" and not in_use and not self.leftovers()
+        return not in_use and not self.checkpoints.surplus(self.read_run().get("stable_steps"))
 
     def leftovers(self) -> list[Path]:
         """What a killed process has left, or one that is at work is writing."""
@@ -121,17 +122,13 @@ class RunDirectory:
                 raise RunError(f"{self.path} {cause}", self.path, remedy="output")
         try:
             make_folder(self.checkpoints.path)
-            missing = lacking(self.path)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
         except OSError as error:
             reason = error.strerror or error
             raise RunError(
                 f"{self.path} cannot be written to: {reason}", self.path, remedy="output"
             ) from error
-        if missing:
-            advice = "what a run promises holds in part (docs/reliability.md); let one process at a time use it"
-            logger.warning(
-                "%s is on a file system without %s: %s", self.path, " and ".join(missing), advice
-            )
         return made
 
     def abandon(self, made: Path | None) -> None:
@@ -163,11 +160,10 @@ class RunDirectory:
                 pid = None
             raise RunLockedError(self.path, pid, remedy=remedy) from None
         except OSError as error:
-            if error.errno not in _LOCKLESS:  # else `prepare` has said so
-                cause = (
-                    f"{self.path / _LOCK} cannot be locked: {error.strerror or error}; remove it"
-                )
-                raise RunError(cause, self.path) from error
+            cause = f"{self.path / _LOCK} cannot be locked: {error.strerror or error}"
+            if error.errno not in _LOCKLESS:
+                raise RunError(f"{cause}; remove it", self.path) from error
+            logger.warning("%s; let one process at a time use the run", cause)
         try:
             write_json(owner, {"pid": os.getpid()})
             yield
@@ -241,9 +237,11 @@ class RunDirectory:
             done.append(f"removed {removed} partial file{'s' if removed > 1 else ''}")
         with attempt(self.path / _PREVIOUS):
             self._settle()
-        if not self.exists():  # killed while it removed a run
-            with attempt(self.checkpoints.path):
+        with attempt(self.checkpoints.path):
+            if not self.exists():  # killed while it removed a run
                 self.checkpoints.keep(set())
+            elif self._status() == "finished":
+                self.remove_surplus()
         if done:
             logger.warning(
                 "%s was in use when a process or the machine stopped: %s",
@@ -257,6 +255,11 @@ class RunDirectory:
             logger.warning(
                 "%s has no manifest.json, so it is not a checkpoint, and is left alone", names
             )
+
+    def remove_surplus(self) -> None:
+        """Remove the checkpoints from which a finished run cannot be trained on."""
+        surplus = self.checkpoints.surplus(self.read_run().get("stable_steps"))
+        self.checkpoints.keep(set(self.checkpoints.steps()) - set(surplus))
 
     def clear(self) -> None:
         """Remove the files of the run, and nothing that a run did not write.
@@ -365,6 +368,28 @@ class RunDirectory:
                 for name in (*_IGNORED, _OWNER_TO_BE, *(_EMPTY if is_empty else ()))
             ):
                 yield path
+
+
+def prune(path: str | Path) -> int:
+    """Remove the checkpoints of a finished run, and return how many bytes they took.
+
+    The run generates and is evaluated as before, but can no longer be trained on. Raises RunError where there is no
+    run, or one that is not finished, RunLockedError while another process uses it, CorruptFileError.
+    """
+    directory = run_directory(path)
+    _check_finished(directory)  # before anything is written
+    with directory.locked():
+        _check_finished(directory)
+        freed = folder_size(directory.inside("checkpoints"))
+        directory.checkpoints.keep(set())
+        return freed
+
+
+def _check_finished(directory: RunDirectory) -> None:
+    status = directory.read_run()["status"]
+    if status != "finished":
+        cause = f"the run in {directory.path} is not finished ({status}), and resumes from its checkpoints"
+        raise RunError(f"{cause}; they are not removed", directory.path)
 
 
 def no_run(path: Path) -> RunError:

@@ -134,7 +134,7 @@ class Execution:
             plugins=pipeline.plugins,
         )
         check_sources(pipeline.corpus, pipeline.folder, self.console)
-        # Nothing is fetched for a run that is finished; where its text is not at hand, that is not compared.
+        # A finished run needs its text only to compare it: nothing is fetched, and the text may be gone.
         known = record if onward is None and run_record.has_text_of(record, pipeline) else None
         corpus = self._components.build(
             pipeline.corpus, attrs.evolve(context, training=known is None)

@@ -56,7 +56,6 @@ class Progress:
 
     steps         how many there are to be, as the trainer's last StepDone said
     stable_steps  the same
-    kept          steps whose checkpoints a run with more steps goes on from: that of stable_steps, and its best
     """
 
     step: int = attrs.field(default=0, validator=COUNT)
@@ -67,7 +66,6 @@ class Progress:
     best_loss: Any = attrs.field(default=None, validator=is_number)
     steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     stable_steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
-    kept: list[int] = attrs.field(factory=list, validator=each(COUNT))
 
     @property
     def model_step(self) -> int:

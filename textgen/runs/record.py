@@ -20,7 +20,6 @@ from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.structure import Choice, Reader, flat, merged
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Checkpoint
-from textgen.runs.corpus import reads_files
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import CorpusDigest, Progress, Stopped
 from textgen.runs.identity import identity
@@ -45,6 +44,8 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     """
     tables = pipeline.to_dict()
     shape = {key: tables[key] for key in ("seed", "tokenizer", "data", "model", "trainer")}
+    stride = pipeline.data.window_stride or pipeline.data.window_length
+    shape["data"] = {**tables["data"], "window_stride": stride}
     for key in ("tokenizer", "model", "trainer"):
         shape[key] = identity(getattr(pipeline, key))
     if pipeline.start is not None:
@@ -84,11 +85,10 @@ def compare(
 
 
 def has_text_of(record: Mapping[str, Any] | None, pipeline: Pipeline) -> bool:
-    """Whether a run is finished and has the same corpus as the pipeline, one that reads no file of the user's."""
+    """Whether a run is finished and has the same table [corpus] as the pipeline."""
     if record is None or record["status"] != "finished":
         return False
-    corpus = pipeline.to_dict()["corpus"]
-    return not reads_files(pipeline.corpus) and bool(record["pipeline"].get("corpus") == corpus)
+    return bool(record["pipeline"].get("corpus") == pipeline.to_dict()["corpus"])
 
 
 def extension_start(
@@ -108,7 +108,7 @@ def extension_start(
         reason = _NO_STATE
     elif (
         not reason
-        and (found := directory.checkpoints.last(up_to=record["stable_steps"])) is not None
+        and (found := directory.checkpoints.to_resume(record["stable_steps"])) is not None
     ):
         return found
     raise RunMismatchError(
@@ -290,14 +290,18 @@ def finish(
     progress: Progress,
     stopped: Stopped | None = None,
 ) -> None:
-    """Write the best weights, then mark the run finished; `stopped` says which observer ended it early."""
+    """Write the best weights, mark the run finished, and remove the checkpoints that it needs no longer.
+
+    `stopped` says which observer ended it early.
+    """
     step = progress.best_step if progress.best_step is not None else progress.step
-    weights = directory.checkpoints.copy_weights(step, directory.path / "model.safetensors")
+    weights = directory.checkpoints.link_weights(step, directory.path / "model.safetensors")
     files = {**record["files"], "model.safetensors": weights}
     early = {} if stopped is None else {"stopped": attrs.asdict(stopped)}
     directory.write_run(
         {**record, "status": "finished", **attrs.asdict(progress), **early, "files": files}
     )
+    directory.remove_surplus()
 
 
 def edited_plugins(record: Mapping[str, Any], choices: Iterable[Choice]) -> list[str]:

@@ -13,7 +13,7 @@ import attrs
 
 from textgen.errors import RunError
 from textgen.files.opening import opened
-from textgen.files.reading import LARGEST, folder_size, inside, parse_json
+from textgen.files.reading import LARGEST, files_under, inside, parse_json
 from textgen.runs.directory import RunDirectory, no_run
 
 Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]
@@ -32,8 +32,6 @@ class RunSummary:
     best_step, best_loss   the evaluation with the lowest loss, in nats per token: that of the held-out text, if there
                      is one
     seconds          of training, as of the last evaluation or the end
-    characters_per_second   of training, before the last evaluation
-    parameters       number of learnt parameters
     bytes, checkpoint_bytes   size on disk, of all of it and of its checkpoints
     changed          when it was last written to, in seconds of the epoch
     record           run.json; {} where that cannot be read
@@ -47,8 +45,6 @@ class RunSummary:
     best_step: int | None = None
     best_loss: float | None = None
     seconds: float | None = None
-    characters_per_second: float | None = None
-    parameters: int | None = None
     bytes: int = 0
     checkpoint_bytes: int = 0
     changed: float = 0.0
@@ -57,6 +53,17 @@ class RunSummary:
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of its metrics.jsonl, one an evaluation; lines that cannot be read are left out."""
         return _rows(self.path, limit=None)
+
+    @property
+    def characters_per_second(self) -> float | None:
+        """The speed of training before the last evaluation."""
+        rows = _rows(self.path, limit=_TAIL)
+        return _number(rows[-1].get("characters_per_second")) if rows else None
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of learnt parameters."""
+        return _parameters(RunDirectory(self.path))
 
 
 def summarize(path: str | Path) -> RunSummary:
@@ -69,24 +76,28 @@ def summarize(path: str | Path) -> RunSummary:
     has_record = os.path.lexists(path / "run.json")
     if not has_record and not directory.is_begun():
         raise no_run(path)
-    size, changed = folder_size(path)
-    in_checkpoints, _ = folder_size(path / "checkpoints")
+    files = list(files_under(path))
+    checkpoints = str(directory.checkpoints.path) + os.sep
     summary = RunSummary(
-        path=path, status="damaged", bytes=size, checkpoint_bytes=in_checkpoints, changed=changed
+        path=path,
+        status="damaged",
+        bytes=sum(found.st_size for _, found in files),
+        checkpoint_bytes=sum(
+            found.st_size for name, found in files if name.startswith(checkpoints)
+        ),
+        changed=max((found.st_mtime for _, found in files), default=0.0),
     )
     record: dict[str, Any]
     try:
         locked = directory.is_locked()
         record = directory.read_run() if has_record else {"status": "training"}
-        checkpoint_steps = _checkpoint_steps(directory)
     except (RunError, OSError, RecursionError) as error:
         return attrs.evolve(summary, cause=str(error) or type(error).__name__)
     status, cause = _status(record, locked=locked)
     summary = attrs.evolve(summary, status=status, cause=cause)
     if not has_record:
         return summary
-    rows = _rows(path, limit=_TAIL)
-    figures = record if status == "finished" else _so_far(record, rows, checkpoint_steps)
+    figures = record if status == "finished" else _so_far(record, directory)
     step, steps = figures["step"], record.get("steps")
     return attrs.evolve(
         summary,
@@ -95,8 +106,6 @@ def summarize(path: str | Path) -> RunSummary:
         best_step=figures.get("best_step"),
         best_loss=_number(figures.get("best_loss")),
         seconds=_number(figures.get("seconds")),
-        characters_per_second=_number(rows[-1].get("characters_per_second")) if rows else None,
-        parameters=_parameters(directory),
         record=record,
     )
 
@@ -112,12 +121,11 @@ def _status(record: Mapping[str, Any], *, locked: bool) -> tuple[Status, str]:
     ] == "unfinished" else _KILLED
 
 
-def _so_far(
-    record: Mapping[str, Any], rows: list[dict[str, Any]], checkpoint_steps: list[int]
-) -> dict[str, Any]:
+def _so_far(record: Mapping[str, Any], directory: RunDirectory) -> dict[str, Any]:
     """The figures of a run that is not finished: run.json has them as they were when it began, or ended."""
+    rows = _rows(directory.path, limit=_TAIL)
     last, best = rows[-1] if rows else {}, _best(rows)
-    step = max(record["step"], last.get("step", 0), *checkpoint_steps)
+    step = max(record["step"], last.get("step", 0), *_checkpoint_steps(directory))
     return {
         "step": step,
         "best_step": best.get("step"),
@@ -159,7 +167,7 @@ def _loss(row: Mapping[str, Any]) -> float | None:
 
 
 def _checkpoint_steps(directory: RunDirectory) -> list[int]:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RunError):
         return directory.checkpoints.steps()
     return []
 

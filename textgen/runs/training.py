@@ -26,7 +26,7 @@ from textgen.runs.formats import Progress
 from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")
-_WRITING: Final = 1 / 60  # share of the time that checkpoints may take, those not early
+_WRITING: Final = 1 / 20  # share of the time that checkpoints may take, those not early
 _HELD: Final = 64_000_000  # bytes of a state that may wait in memory for the next checkpoint; a larger one is written
 _UNREAD: Final = 8  # steps whose losses may stay on the device
 
@@ -36,7 +36,7 @@ class TrainingLoop:
     """One training of `model` by `trainer`, from wherever `progress` stands.
 
     blame                the offers of trainer and model
-    checkpoint_seconds   seconds between checkpoints, or sixty times what writing one takes if that is more
+    checkpoint_seconds   seconds between checkpoints, or twenty times what writing one takes if that is more
     observers            may end the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
@@ -197,8 +197,6 @@ class TrainingLoop:
         """Write the state that a run with more steps would reach as well, where the next step is another than its."""
         self.progress.stable_steps = event.stable_steps
         if event.step == event.stable_steps and event.step < event.steps:
-            best = self.progress.best_step
-            self.progress.kept = [event.step] if best is None else [event.step, best]
             self._checkpoint()
 
     def _check_losses(self, event: StepDone | None = None) -> None:
@@ -266,7 +264,7 @@ class TrainingLoop:
         )
         if best and self._best is None:  # after the observers: what they wrote is counted
             self._write(self._snapshot())
-            self.directory.checkpoints.keep({event.step, *self.progress.kept})
+            self._keep()
 
     def _held_snapshot(self) -> Checkpoint | None:
         """A copy of the current state, to be written later; None if that would take too much memory."""
@@ -305,8 +303,12 @@ class TrainingLoop:
         self._write_best()
         if self.progress.step not in self._written:
             self._write(self._snapshot())
-        keep = {self.progress.step, self.progress.best_step, *self.progress.kept}
-        self.directory.checkpoints.keep({step for step in keep if step is not None})
+        self._keep()
+
+    def _keep(self) -> None:
+        """Remove all checkpoints but those of the current and the best state, and the one to train on from."""
+        now = self.progress
+        self.directory.checkpoints.keep({now.step, now.best_step, now.stable_steps})
 
     def _wait_after_checkpoint(self) -> float:
         """Write a checkpoint, and return for how many seconds to write no other."""

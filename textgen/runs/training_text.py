@@ -126,9 +126,10 @@ class TrainingText:
         """
         try:
             self._prepare()
-        except CorpusError:
+        except CorpusError as error:
             if recorded is None:
                 raise
+            logger.info("the corpus is not compared with that of the finished run: %s", error)
             self.digest = CorpusDigest(**recorded["fingerprint"]["corpus"])
             sha256 = recorded["files"][VOCABULARY]
             self._take(read_tokenizer(self.tokenizer, self.folder, sha256))

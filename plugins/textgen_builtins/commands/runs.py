@@ -68,6 +68,7 @@ def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> N
 def as_row(run: RunSummary) -> dict[str, Any]:
     """A run in JSON, without its record."""
     row = attrs.asdict(run, filter=lambda field, _: field.name != "record")
+    row |= {"characters_per_second": run.characters_per_second, "parameters": run.parameters}
     return {"name": run.path.name, **row, "path": str(run.path)}
 
 
@@ -89,8 +90,14 @@ def _cells(run: RunSummary, folder: Path) -> tuple[str, ...]:
 
 
 def _prune(found: list[RunSummary], folder: Path, *, yes: bool, as_json: bool) -> None:
-    """Remove checkpoints of finished runs."""
-    chosen = [run for run in found if run.status == "finished" and run.checkpoint_bytes]
+    """Remove checkpoints of finished runs, except of those that a link leads to out of the folder."""
+    chosen = [
+        run
+        for run in found
+        if run.status == "finished"
+        and run.checkpoint_bytes
+        and run.path.resolve().is_relative_to(folder.resolve())
+    ]
     if chosen and not yes and not _is_wanted(chosen, folder):
         click.echo("textgen: nothing was removed", err=True)
         return
