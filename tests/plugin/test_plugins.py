@@ -303,8 +303,8 @@ def test_a_pipeline_that_needs_what_was_left_out_says_so(
     assert done.returncode == 2
     assert "tokenizer.type: no tokenizer is called 'broken'" in done.stderr
     assert (
-        "no tokenizer is called 'broken'; plugin 'broken' (textgen-broken 0.3) is left out: importing textgen_broken failed: Runtime"
-        in (error_line(done))
+        "no tokenizer is called 'broken'; plugin 'broken' (textgen-broken 0.3) is left out: "
+        "importing textgen_broken failed: Runtime" in (error_line(done))
     )
     other = run_textgen(
         "show",

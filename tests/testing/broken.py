@@ -757,11 +757,6 @@ def begin_early(self: Any, context: Any) -> None:
     self.path.touch()
 
 
-def take_name(self: Any, context: Any) -> None:
-    Observer.__init__(self, context)
-    self.path = context.directory / "metrics.jsonl"
-
-
 class DividingObserver(Observer):
     steps = 0
 
@@ -803,7 +798,8 @@ OBSERVERS = [
            **observing(lambda self, event: Path("seen.txt").write_text("here") and None)),
     broken("observer-files", "it changed run.json", Observer, **observing(
            lambda self, event: (self.path.parent / "run.json").write_text("{}") and None)),
-    broken("observer-files", "metrics.jsonl, a name that textgen", Observer, __init__=take_name),
+    broken("observer-files", "checkpoints/x, a name that textgen", Observer, **observing(
+           lambda self, event: (self.path.parent / "checkpoints/x").write_text("x") and None)),
     broken("observer-files", "build made seen.txt", Observer, __init__=begin_early),
     broken("observer-apart", "came out otherwise than alone", SharedCountObserver),
     broken("component-globals", "state of `random`", Observer, "observer-run",

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as strategy
 from hypothesis.strategies import SearchStrategy
-
-from textgen.contracts.checks import FAILURES
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
@@ -50,26 +47,11 @@ def cuts(size: int) -> SearchStrategy[list[int]]:
 
 
 def in_threads(call: Callable[[int], _Result], count: int = 6) -> list[_Result]:
-    """`call(i)` from so many threads at once, which take turns as often as they can. Raises what one of them raises."""
-    made: list[Future[_Result]] = [Future() for _ in range(count)]
-    together = threading.Barrier(count)
-
-    def work(index: int) -> None:
-        together.wait()
-        try:
-            made[index].set_result(call(index))
-        except FAILURES as error:
-            made[index].set_exception(error)
-
-    # Daemons: one that never ends must not keep the process alive.
-    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(count)]
+    """`call(i)` from so many threads, which take turns as often as they can. Raises what one of them raises."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_TURN)
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(count) as threads:
+            return list(threads.map(call, range(count)))
     finally:
         sys.setswitchinterval(interval)
-    return [each.result() for each in made]

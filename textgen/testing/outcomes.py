@@ -140,7 +140,6 @@ def _global_state() -> dict[str, Any]:
     if torch := sys.modules.get("torch"):
         state["the random state of torch"] = torch.random.get_rng_state().numpy().tobytes()
         state["the number of torch's threads"] = torch.get_num_threads()
-        state["torch's default dtype"] = torch.get_default_dtype()
     return state
 
 
