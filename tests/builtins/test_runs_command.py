@@ -132,7 +132,7 @@ def test_a_run_that_was_finished_before_its_last_step_is_not_listed_as_one_that_
     assert textgen.Engine().finish(interrupted)
     lines = {line.split()[0]: line for line in invoke(str(interrupted.parent)).output.splitlines()}
     assert re.match(
-        r"stopped  finished early +2 of 9 .* textgen finish: by request$", lines["stopped"]
+        r"stopped  finished early +2 of 9 .* textgen run --finish: by request$", lines["stopped"]
     )
     assert re.match(r"whole    finished  ", lines["whole"])
     assert (

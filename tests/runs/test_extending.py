@@ -128,7 +128,7 @@ def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(fo
         textgen.run(pipeline(folder, steps=20), output=folder / "run", cancelled=lambda: True)
     for steps in (10, 40):
         with pytest.raises(
-            textgen.RunMismatchError, match=r"(?s)unfinished run:.*20 before.*textgen finish"
+            textgen.RunMismatchError, match=r"(?s)unfinished run:.*20 before.*textgen run --finish"
         ) as caught:
             textgen.run(pipeline(folder, steps=steps), output=folder / "run")
         assert caught.value.advice

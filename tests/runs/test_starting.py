@@ -166,7 +166,8 @@ def test_a_run_that_is_not_finished_and_the_run_itself_are_no_start(
             tables(folder, "sgd", "shuffled"), output=base, overwrite=True, cancelled=lambda: True
         )
     with pytest.raises(
-        textgen.PipelineError, match="is not finished; `textgen finish` takes its best checkpoint"
+        textgen.PipelineError,
+        match="is not finished; `textgen run --finish` takes its best checkpoint",
     ):
         textgen.run(tuned(folder), output=folder / "tuned")
 

@@ -127,19 +127,18 @@ def test_a_run_whose_loss_falls_is_finished_with_its_newest_checkpoint(folder: P
     run = interrupted(folder, 7, evaluate_every=2)
     with pytest.warns(UserWarning, match=f"{TRAINING} 5$"):
         text = text_of(run)
-    done = run_textgen("finish", "run", folder=folder)
+    finish = ("run", "run/pipeline.toml", "--output", "run", "--finish")
+    done = run_textgen(*finish, folder=folder)
     record = json.loads((run / "run.json").read_text())
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert done.stderr == "finished: run; textgen finish ended it at step 5: by request\n"
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("run; textgen run --finish ended it at step 5: by request\n")
     assert (record["step"], record["best_step"], record["best_loss"]) == (5, 5, None)
-    assert (record["status"], record["stopped"]["by"]) == ("finished", "textgen finish")
+    assert (record["status"], record["stopped"]["by"]) == ("finished", "textgen run --finish")
     assert text_of(run) == text
     assert textgen.run(tables(folder, "sgd", "shuffled"), output=run).outcome == "skipped"
 
     before = tree(run)
-    again = run_textgen("finish", "run", folder=folder)
-    assert (again.returncode, again.stdout) == (0, "")
-    assert again.stderr == "run was finished already, and is left as it is\n"
+    assert run_textgen(*finish, folder=folder).returncode == 0
     assert tree(run) == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import attrs
@@ -15,8 +15,7 @@ from textgen.cli.options import check_pipeline, set_option
 from textgen.cli.stop_switch import StopSwitch
 
 if TYPE_CHECKING:
-    from textgen.engine import Run
-
+    from textgen.engine import Engine, Run
 
 _STOPPING: Final = (
     "\nstopping after this step and a checkpoint; "
@@ -36,6 +35,12 @@ _STOPPING: Final = (
     is_flag=True,
     help="Train anew, and replace the run that is there once that is done.",
 )
+@click.option(
+    "--finish",
+    is_flag=True,
+    help="Train an interrupted run no further: its newest checkpoint becomes the model, or its best "
+    "if the loss has risen since.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_obj
 def command(
@@ -44,8 +49,10 @@ def command(
     pipeline: str,
     overrides: tuple[str, ...],
     device: str | None,
+    output: str | None,
+    overwrite: bool,
+    finish: bool,
     quiet: bool,
-    **options: Any,
 ) -> None:
     """Train the model of a pipeline, then print what it writes.
 
@@ -68,20 +75,58 @@ def command(
         overrides = (*overrides, f"device={json.dumps(device)}")
     engine, processes = Engine(context.plugins()), Processes.of_environment()
     if processes is not None and not processes.leads:
-        click.get_current_context().exit(
-            _follow(engine, processes, pipeline, overrides, options["output"])
+        ctx = click.get_current_context()
+        ctx.exit(_follow(engine, processes, pipeline, overrides, output))
+    if finish:
+        engine.finish(output or engine.pipeline(pipeline, overrides).output)
+    with contextlib.nullcontext() if processes is None else processes.joined():
+        run = train(
+            engine,
+            pipeline,
+            overrides,
+            console=None if quiet else sys.stderr,
+            output=output,
+            overwrite=overwrite,
+            processes=processes,
         )
-    watch = Watch(None if quiet else sys.stderr, options["overwrite"])
-    watch.switch.message = "" if quiet else _STOPPING
-    joined = contextlib.nullcontext() if processes is None else processes.joined()
-    with joined, watch.explained():
-        watched: Any = {
-            "console": watch.console,
-            "observers": [watch],
-            "cancelled": watch.switch.is_on,
-        }
-        run = engine.run(pipeline, overrides, processes=processes, **watched, **options)
     _print(run, quiet=quiet)
+
+
+def train(
+    engine: Engine,
+    pipeline: str,
+    overrides: Sequence[str],
+    *,
+    console: TextIO | None,
+    **options: Any,
+) -> Run:
+    """Engine.run that the first signal stops with a checkpoint; an Interrupted then has its exit code."""
+    from textgen.errors import Interrupted
+
+    watch = _Watch(console)
+    watch.switch.message = "" if console is None else _STOPPING
+    overwrite = bool(options.get("overwrite"))
+    try:
+        return engine.run(
+            pipeline,
+            overrides,
+            console=console,
+            observers=[watch],
+            cancelled=watch.switch.is_on,
+            **options,
+        )
+    except Interrupted as stopped:
+        if watch.switch.signal_number is not None:
+            stopped.exit_code = 128 + watch.switch.signal_number
+        stopped.overwrite = overwrite
+        raise
+    except KeyboardInterrupt:
+        if watch.has_begun:
+            step = watch.checkpoint
+            kept = "; there is no checkpoint" if step is None else f"; step {step} is kept"
+            raise Interrupted(f"stopped at once{kept}", step=step) from None
+        kept = "" if overwrite else ", and the run is as it was"
+        raise Interrupted(f"interrupted before training began; nothing was trained{kept}") from None
 
 
 def _print(run: Run, *, quiet: bool) -> None:
@@ -122,39 +167,16 @@ def best_step(record: Mapping[str, Any]) -> str:
 
 
 @attrs.define
-class Watch:
-    """Says that an interrupted run is resumed, and lets signals turn a switch on while a model trains."""
+class _Watch:
+    """Says that an interrupted run is resumed, and takes signals over while a model trains."""
 
     console: TextIO | None
-    overwrite: bool
     switch: StopSwitch = attrs.field(factory=StopSwitch)
     has_begun: bool = False
     checkpoint: int | None = None
 
-    @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """Say of what stops a run within it by which signal that was, and what is left."""
-        from textgen.errors import Interrupted
-
-        try:
-            yield
-        except Interrupted as stopped:
-            if self.switch.signal_number is not None:
-                stopped.exit_code = 128 + self.switch.signal_number
-            stopped.overwrite = self.overwrite
-            raise
-        except KeyboardInterrupt:
-            if self.has_begun:
-                step = self.checkpoint
-                kept = "; there is no checkpoint" if step is None else f"; step {step} is kept"
-                raise Interrupted(f"stopped at once{kept}", step=step) from None
-            kept = "" if self.overwrite else ", and the run is as it was"
-            raise Interrupted(
-                f"interrupted before training began; nothing was trained{kept}"
-            ) from None
-
     def observe(self, event: Any) -> None:
-        """Take the signals over when training starts, and give them back when it ends."""
+        """See textgen.protocols.Observer."""
         from textgen.events import Checkpointed, RunFinished, RunStarted
 
         self.has_begun = True

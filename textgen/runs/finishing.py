@@ -13,7 +13,7 @@ from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Stopped
 
-_STOPPED: Final = Stopped("textgen finish", "by request")
+_STOPPED: Final = Stopped("textgen run --finish", "by request")
 
 
 def save_run(generator: Generator, directory: RunDirectory) -> None:

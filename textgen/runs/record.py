@@ -28,9 +28,7 @@ from textgen.runs.splitting import unknown_share
 _NO_CHECKPOINT: Final = (
     "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
 )
-_UNFINISHED: Final = (
-    "with what it had before it resumes; when `textgen finish` has ended it, it goes on with more"
-)
+_UNFINISHED: Final = "with what it had before it resumes; when `textgen run --finish` has ended it, it goes on with more"
 _NO_STATE: Final = (
     "more steps would have made every one of its steps another, since the learning rate depends on their number from "
     "the first one on; it has to be trained anew"

@@ -81,9 +81,7 @@ def _tables_of(path: Path, output: Path) -> dict[str, Any]:
         return kept
     record = directory.read_run()
     if record["status"] != "finished":
-        cause = (
-            f"the run in {path} is not finished; `textgen finish` takes a checkpoint as the model"
-        )
+        cause = f"the run in {path} is not finished; `textgen run --finish` takes a checkpoint as the model"
         raise RunError(cause, path)
     tables = dict(record["pipeline"])
     sums = {"weights": record["files"][_WEIGHTS], "tokenizer": record["files"][VOCABULARY]}

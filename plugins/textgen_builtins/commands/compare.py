@@ -15,6 +15,7 @@ import attrs
 import click
 
 from textgen import PromptError, TextgenError, UsageError
+from textgen.cli.options import json_option
 from textgen.files.durable import write_atomic
 from textgen_builtins.commands import comparison_page, curves, text
 from textgen_builtins.commands.compared import ComparedRun, differences, ranked, read_runs, warning
@@ -56,7 +57,7 @@ _BEGINNING: Final = 1 << 10  # bytes that tell what a file is
     metavar="NAME",
     help='"auto", "cpu", "cuda", "cuda:N" or "mps".',
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def compare(
     context: Any,

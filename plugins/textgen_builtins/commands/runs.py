@@ -12,6 +12,7 @@ import attrs
 import click
 
 from textgen import RunError, RunSummary, UsageError, prune
+from textgen.cli.options import json_option
 from textgen_builtins.commands import text
 from textgen_builtins.commands.folders import summaries
 
@@ -41,7 +42,7 @@ _ORDERS: Final[dict[str, Callable[[RunSummary], Any]]] = {
     help="Remove the checkpoints of finished runs, after asking.",
 )
 @click.option("--yes", "-y", is_flag=True, help="With --prune: do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> None:
     """List the runs of a folder: status, progress, loss, size and age.
 

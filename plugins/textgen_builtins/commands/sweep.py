@@ -1,28 +1,49 @@
-"""textgen sweep: a pipeline with many settings."""
+"""textgen sweep: a pipeline with every combination of some values."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
-import os
-import shutil
+import math
+import re
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
 
-from textgen import Interrupted, RunSummary, UsageError
-from textgen.cli.options import check_pipeline
+from textgen import Fault, Interrupted, PipelineError, TextgenError, UsageError
+from textgen.cli.options import check_pipeline, json_option
+from textgen.cli.run import train
+from textgen.pipeline.document import toml_value
+from textgen.tools.commented import inline_toml
+from textgen.windows import quoted
 from textgen_builtins.commands import text
-from textgen_builtins.commands.compared import ComparedRun, ranked, read_run
-from textgen_builtins.commands.processes import Command, Sweep, run_trials, status_of
-from textgen_builtins.commands.results import Ranking, as_text, effects, results
-from textgen_builtins.commands.trials import Trial, check_trials, choose_trials, parse_settings
+from textgen_builtins.commands.compared import have_other_tokens, ranked, read_run, warning
+from textgen_builtins.commands.folders import summaries
+from textgen_builtins.commands.runs import as_row
 
-_ENOUGH: Final = 0.1  # trials to be done before the rest is estimated
+if TYPE_CHECKING:
+    from textgen import Engine, Pipeline
+
+_MOST_TRIALS: Final = 1000
+_LONGEST_NAME: Final = 80  # of a folder: the paths in it are within what Windows takes
+
+
+@attrs.frozen
+class Trial:
+    """A run of a sweep: the name of its run directory, and its value of each key."""
+
+    name: str
+    settings: dict[str, Any]
+
+    @property
+    def overrides(self) -> list[str]:
+        """The settings as `textgen run --set` takes them."""
+        return [f"{key}={inline_toml(value)}" for key, value in self.settings.items()]
 
 
 @click.command("sweep")
@@ -31,30 +52,14 @@ _ENOUGH: Final = 0.1  # trials to be done before the rest is estimated
     "--set",
     "settings",
     multiple=True,
+    required=True,
     metavar="KEY=VALUE,VALUE",
     help="A key of the pipeline and its values, in TOML. May be given several times: every combination is a trial.",
 )
 @click.option(
-    "--trials",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Only N of the combinations, drawn at random.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of that draw."
-)
-@click.option(
-    "--jobs",
-    "-j",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Trials at a time.",
-)
-@click.option(
     "--output", "-o", metavar="DIR", help="The folder of the runs; runs/NAME-sweep if not given."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_obj
 def sweep(
@@ -62,202 +67,170 @@ def sweep(
     /,
     pipeline: str,
     settings: Sequence[str],
-    trials: int | None,
-    seed: int,
-    jobs: int,
     output: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run a pipeline with many settings, each in a run directory of its own, and compare them.
+    """Run a pipeline with every combination of some values, one run after the other, and compare them.
 
     \b
     textgen sweep my.toml --set trainer.learning_rate=1e-3,3e-3 --set model.hidden_size=128,256
 
     trains four models. Every trial is an ordinary run, called by its settings. The same command again trains none that
-    is finished, and resumes those that were stopped. The table at the end says how low the loss of the held-out text
-    got, and which settings mattered: how far the mean losses of their values are apart. Where the trials have different
-    tokens, bits per character take the place of losses.
-
-    With --jobs the cores are shared out. Ctrl-C stops all trials, each with a checkpoint. A trial that fails does not
-    stop the others; the exit code is then 1. What the trials write is in the folder .logs beside them.
+    is finished, and resumes one that was stopped. A trial that fails does not stop the others; the exit code is then 1.
+    The trials are ranked by the loss of the held-out text, or by bits per character where their tokens differ.
     """
-    chosen, command = _prepared(context, pipeline, settings, trials, seed, jobs, output)
-    progress = Progress(chosen, command, jobs, is_shown=not quiet)
-    progress.begin()
-    done, signal_number = run_trials(command, chosen, jobs, progress.tell)
-    progress.end()
-    found = results(chosen, command.folder, done.failed)
-    finished = sum(result.status == "finished" for result in found.trials)
-    if signal_number:
-        cause = f"stopped; {finished} of {text.counted(len(chosen), 'trial')} finished; the same command resumes"
-        raise Interrupted(cause, signal_number=signal_number)
-    _report(found, chosen, command, as_json=as_json)
-
-
-def _prepared(
-    context: Any,
-    pipeline: str,
-    settings: Sequence[str],
-    number: int | None,
-    seed: int,
-    jobs: int,
-    output: str | None,
-) -> tuple[list[Trial], Command]:
-    """The trials, whose pipelines are all checked, and how each is run."""
     from textgen import Engine  # which loads NumPy
 
-    given = parse_settings(settings)
-    if not given:
-        raise UsageError(
-            "no setting is given; --set KEY=VALUE,VALUE, as in --set trainer.learning_rate=1e-3,3e-3"
-        )
-    trials = choose_trials(given, number, seed)
     check_pipeline(pipeline)
-    checked = check_trials(Engine(context.plugins()), pipeline, trials)
-    folder = Path("runs", f"{checked.name}-sweep") if output is None else Path(output)
+    trials = parse_trials(settings)
+    engine = Engine(context.plugins())
+    first, *_ = [_checked(engine, pipeline, trial) for trial in trials]
+    folder = Path("runs", f"{first.name}-sweep") if output is None else Path(output)
     if (folder / "run.json").exists():
-        raise UsageError(
-            f"{folder} is a run directory; give another --output, in which those of the trials go"
-        )
-    threads = None if checked.threads is not None or jobs == 1 else max(1, _cores() // jobs)
-    return trials, Command(pipeline, folder, _options(context), threads)
-
-
-@attrs.define
-class Progress:
-    """One line that says how a sweep stands: written over on a terminal, else again whenever a trial is over."""
-
-    trials: Sequence[Trial]
-    command: Command
-    jobs: int
-    is_shown: bool = True
-    _begun: float = attrs.field(factory=time.monotonic)
-    _before: dict[str, float] = attrs.field(
-        factory=dict
-    )  # by trial, the part of it that was done already
-    _over: int = 0
-    _read: list[ComparedRun] = attrs.field(factory=list)  # of the trials that are finished
-    _wide: int = 0
-
-    def begin(self) -> None:
-        """Say what is to be done."""
-        for trial in self.trials:
-            found = status_of(self.command.path(trial))
-            self._before[trial.name] = 0.0 if found is None else _part(found)
-        threads = self.command.threads
-        share = "" if threads is None else f", each with {text.counted(threads, 'thread')}"
-        together = f", {self.jobs} at a time{share}" if self.jobs > 1 else ""
-        self._say(f"{text.counted(len(self.trials), 'trial')}{together}")
-
-    def tell(self, sweep: Sweep) -> None:
-        """Say how it stands."""
-        over = len(sweep.finished) + len(sweep.failed)
-        for trial in (
-            sweep.finished[len(sweep.finished) - (over - self._over) :] if over > self._over else ()
-        ):
-            found = status_of(sweep.command.path(trial))
-            if found is not None:
-                self._read.append(read_run(found, trial.name))
-        is_terminal = sys.stderr.isatty()
-        if self.is_shown and (is_terminal or over > self._over):
-            line = self._line(sweep, over)
-            if is_terminal:
-                self._overwrite(line)
-            else:
-                self._say(line)
-        self._over = over
-
-    def end(self) -> None:
-        """Leave the line on a terminal free."""
-        if self._wide:
-            self._overwrite("")
-
-    def _line(self, sweep: Sweep, over: int) -> str:
-        running = [
-            found
-            for trial, _ in sweep.running.values()
-            if (found := status_of(sweep.command.path(trial)))
-        ]
-        steps = [
-            text.progress(found.step, found.steps) for found in running if found.step is not None
-        ]
-        said = [f"{over} of {len(self.trials)} done"]
-        said += [f"{len(sweep.failed)} failed"] if sweep.failed else []
-        shown = f" (step {', '.join(steps)})" if steps else ""
-        said += [f"{len(sweep.running)} running{shown}"] if sweep.running else []
-        said += (
-            [f"{len(sweep.waiting)} run elsewhere"] if sweep.waiting and not sweep.running else []
-        )
-        for figure, best in ranked(self._read)[:1]:
-            said.append(f"best {text.loss(figure)}: {best.label}")
-        part = (
-            over
-            + sum(map(_part, running))
-            + sum(self._before[trial.name] for trial in sweep.waiting)
-        )
-        done = part - sum(self._before.values())
-        if done > _ENOUGH and over < len(self.trials):
-            rest = (time.monotonic() - self._begun) * (len(self.trials) - part) / done
-            said += [f"about {text.duration(rest)} to go"] if rest >= 1 else []
-        return "; ".join(said)
-
-    def _say(self, line: str) -> None:
-        if self.is_shown:
-            click.echo(f"textgen: {line}", err=True)
-
-    def _overwrite(self, line: str) -> None:
-        line = line[: shutil.get_terminal_size().columns - 1]
-        click.echo(f"\r{line.ljust(self._wide)}\r{line}", nl=False, err=True)
-        self._wide = len(line)
-
-
-def _part(found: RunSummary) -> float:
-    """How much of a run is done."""
-    return (
-        1.0
-        if found.status == "finished"
-        else (found.step or 0) / found.steps
-        if found.steps
-        else 0.0
-    )
-
-
-def _report(found: Ranking, trials: Sequence[Trial], command: Command, *, as_json: bool) -> None:
-    if as_json:
-        rows, made = [attrs.asdict(result) for result in found.trials], []
-        for effect in effects(found):
-            means = [
-                {"value": value, found.by: mean, "trials": n} for value, mean, n in effect.means
-            ]
-            made.append({"key": effect.key, "spread": effect.spread, "means": means})
-        whole = {
-            "output": str(command.folder),
-            "by": found.by,
-            "note": found.note,
-            "trials": rows,
-            "effects": made,
-        }
-        click.echo(json.dumps(whole, indent=2, ensure_ascii=False, default=str))
-    else:
-        click.echo(as_text(found, trials))
-    failed = [result for result in found.trials if result.status != "finished"]
-    logs = {trial.name: command.log(trial) for trial in trials}
-    for result in failed:
-        why = text.printable(result.error or "it is not finished")
-        click.echo(
-            f"textgen: error: {result.name}: {why}; all it wrote: {logs[result.name]}", err=True
-        )
+        raise UsageError(f"{folder} is a run directory; --output is the folder of the trials' own")
+    failed = {}
+    for number, trial in enumerate(trials, 1):
+        if not quiet:
+            click.echo(f"trial {number} of {len(trials)}: {trial.name}", err=True)
+        try:
+            run = train(
+                engine,
+                pipeline,
+                trial.overrides,
+                console=None if quiet else sys.stderr,
+                output=folder / trial.name,
+            )
+            run.generator.close()
+        except Interrupted as stopped:
+            cause = f"stopped in trial {number} of {len(trials)}; the same command resumes"
+            raise Interrupted(cause, signal_number=stopped.exit_code - 128) from stopped
+        except TextgenError as error:
+            failed[trial.name] = str(error)
+            click.echo(f"textgen: error: {trial.name}: {error}", err=True)
+    _report(folder, trials, failed, as_json=as_json)
     if failed:
         raise SystemExit(1)
 
 
-def _options(context: Any) -> tuple[str, ...]:
-    """The options before the subcommand, for the processes of the trials."""
-    disabled = [word for name in context.disable for word in ("--no-plugin", name)]
-    return (*disabled, *(word for path in context.plugin_files for word in ("--plugin", path)))
+def parse_trials(given: Iterable[str]) -> list[Trial]:
+    """Every combination of the values in KEY=VALUE,VALUE. Raises UsageError with every fault."""
+    grid: dict[str, list[Any]] = {}
+    faults: list[Fault] = []
+    for override in given:
+        key, equals, values = override.partition("=")
+        key = ".".join(part.strip() for part in key.split("."))
+        found = list(_values(values))
+        shown = [inline_toml(value) for value in found if not isinstance(value, Fault)]
+        if not equals or not all(key.split(".")):
+            wanted = "expected KEY=VALUE,VALUE as in trainer.learning_rate=1e-3,3e-3"
+            faults.append(Fault("", wanted, repr(override)))
+        elif key in grid:
+            faults.append(Fault(key, "given twice", "", "put all values into one --set"))
+        elif key in ("name", "output"):
+            faults.append(Fault(key, "each trial has its own", "", "--output is for the folder"))
+        elif "" in found or len(set(shown)) < len(shown):
+            faults.append(Fault(key, "expected values that differ between commas", repr(values)))
+        faults += [attrs.evolve(value, path=key) for value in found if isinstance(value, Fault)]
+        grid[key] = found
+    if faults:
+        raise UsageError(faults=faults)
+    if (total := math.prod(map(len, grid.values()))) > _MOST_TRIALS:
+        raise UsageError(f"the grid has {total:,} trials, and {_MOST_TRIALS:,} at most are run")
+    combinations = itertools.product(*grid.values())
+    return [_trial(dict(zip(grid, values, strict=True))) for values in combinations]
 
 
-def _cores() -> int:
-    """Of this machine, those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _values(given: str) -> Iterator[Any]:
+    """The values between commas: TOML, or strings without quotes."""
+    whole = toml_value(f"[{given}]")
+    if isinstance(whole, list):
+        yield from whole
+    else:
+        yield from (toml_value(part.strip()) for part in given.split(","))
+
+
+def _checked(engine: Engine, pipeline: str, trial: Trial) -> Pipeline:
+    try:
+        return engine.pipeline(pipeline, trial.overrides)
+    except PipelineError as error:
+        where = f"in the trial {trial.name}"
+        faults = [
+            attrs.evolve(fault, hint=f"{fault.hint}; {where}" if fault.hint else where)
+            for fault in error.faults
+        ]
+        raise PipelineError(faults, error.source) from error
+
+
+def _trial(settings: dict[str, Any]) -> Trial:
+    """The trial, with a name that is a folder's on every system and the same for the same settings."""
+    short = _short_names(settings)
+    whole = ",".join(f"{short[key]}={_shown(value)}" for key, value in sorted(settings.items()))
+    name = re.sub(r"[^\w.+,=-]+", "-", whole, flags=re.ASCII)
+    if name != whole or len(name) > _LONGEST_NAME:
+        told = json.dumps(sorted(settings.items()), default=str)
+        name = f"{name[:_LONGEST_NAME]}~{hashlib.sha256(told.encode()).hexdigest()[:6]}"
+    return Trial(name, settings)
+
+
+def _short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Each key by its last part, if no other ends so."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return {
+        key: key if end == "type" or ends.count(end) > 1 else end
+        for key, end in zip(keys, ends, strict=True)
+    }
+
+
+def _shown(value: Any) -> str:
+    """A value: a string without quotes, unless it would then read as another value."""
+    is_plain = isinstance(value, str) and toml_value(value) == value
+    return value if is_plain else inline_toml(value)
+
+
+def _report(
+    folder: Path, trials: Sequence[Trial], failed: dict[str, str], *, as_json: bool
+) -> None:
+    """Print the trials, the best first."""
+    settings = {trial.name: trial.settings for trial in trials}
+    found = [
+        read_run(summary, trial.name)
+        for trial in trials
+        for summary in summaries(folder / trial.name, depth=0)
+    ]
+    order = ranked(found)
+    by = "bits_per_character" if have_other_tokens(found) else "loss"
+    note = warning(found)
+    if as_json:
+        rows = [
+            {
+                **as_row(run.summary),
+                "settings": settings[run.label],
+                "bits_per_character": run.bits_per_character,
+                "error": failed.get(run.label, ""),
+            }
+            for _, run in order
+        ]
+        whole = {"output": str(folder), "by": by, "note": note, "trials": rows}
+        click.echo(json.dumps(whole, indent=2, ensure_ascii=False, default=str))
+        return
+    short = _short_names(trials[0].settings)
+    varied = [key for key in short if len({_shown(each.settings[key]) for each in trials}) > 1]
+    cells = [
+        [
+            *(_shown(settings[run.label][key]) for key in varied),
+            text.loss(figure),
+            text.progress(run.summary.best_step, run.summary.step),
+            text.count(run.summary.seconds),
+            "failed" if run.label in failed else text.status(run.summary),
+        ]
+        for figure, run in order
+    ]
+    unit = "loss" if by == "loss" else "bits/char"
+    header = [*(short[key] for key in varied), unit, "best step", "seconds", "status"]
+    click.echo(text.table(header, cells, right=range(len(varied), len(varied) + 3)))
+    if note:
+        click.echo(f"note: {note}")
+    if order and order[0][1].label not in failed:
+        best = quoted(str(folder / order[0][1].label))
+        click.echo(f"\nthe best: textgen generate {text.printable(best)}")

@@ -65,7 +65,7 @@ def progress(step: int | None, steps: int | None) -> str:
 
 
 def status(run: RunSummary) -> str:
-    """Of a run; one that `textgen finish` or an observer ended has fewer steps than it was to have."""
+    """Of a run; one that `textgen run --finish` or an observer ended has fewer steps than it was to have."""
     is_early = (
         run.status == "finished"
         and run.step is not None
