@@ -14,12 +14,9 @@ from typing import Any
 
 import pytest
 from backports import zstd
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from textgen import CorpusError, Engine, PipelineError
 from textgen.documents import split_documents
-from textgen_builtins.corpora.gutenberg import book_alone
 
 PIECE = 1 << 20
 
@@ -269,19 +266,6 @@ def test_a_book_without_header_and_footer(tmp_path: Path, word: str) -> None:
     (tmp_path / "a.txt").write_bytes(BOOK.format(word).encode())
     assert read(tmp_path / "a.txt", gutenberg=True) == "I\n\nIt began. *** It ended.\n"
     assert read(tmp_path / "a.txt") == BOOK.format(word).replace("\r", "")
-
-
-@settings(max_examples=50)
-@given(
-    st.lists(st.sampled_from(["word ", "\n", "***", "\n*** END OF", " " * 900]), max_size=9),
-    st.integers(1, 3000),
-)
-def test_pieces_do_not_show_in_a_book(words: list[str], size: int) -> None:
-    text = "".join(words)
-    mark = "\n*** {} OF THE PROJECT GUTENBERG EBOOK A ***\n"
-    book = f"before{mark.format('START')}{text}x{mark.format('END')}after"
-    pieces = [book[i : i + size] for i in range(0, len(book), size)]
-    assert "".join(book_alone(pieces, Path("a.txt"))) == text.lstrip() + "x\n"
 
 
 @pytest.mark.parametrize("missing", ["START", "END"])

@@ -29,26 +29,29 @@ _MOST_CONTROLS: Final = 0.05  # share of them in a text
 _UNPRINTABLE: Final = (
     "\t\n\f\r\x1b\xad\u200b\u200c\u200d\u200e\u200f\ufeff"  # and in texts all the same
 )
-# By charset-normalizer's names. Where several fit equally well, the first: Hebrew letters read as cp1251 look
-# Cyrillic, but Cyrillic ones read as cp1255 are no text.
-_GUESSED: Final = (
-    *(
-        "cp1252",
-        "cp1255",
-        "cp1251",
-        "cp932",
-        "gb18030",
-        "cp1250",
-        "big5",
-        "euc_jp",
-        "cp949",
-        "koi8_r",
-        "cp1253",
-    ),
-    *("cp1254", "cp1256", "cp866", "mac_roman", "cp850", "iso8859_2", "iso8859_5"),
-)
-_EQUAL: Final = 0.02  # a smaller difference between two measures of a guess says nothing
-_ALIKE: Final = 0.1
+# By charset-normalizer's names. Of those that it finds equally plausible the first: its own ranking reads French as
+# cp1250, and Hebrew letters as Cyrillic ones.
+_GUESSED: Final = [
+    "cp1252",
+    "cp1255",
+    "cp1251",
+    "cp932",
+    "gb18030",
+    "cp1250",
+    "big5",
+    "euc_jp",
+    "cp949",
+    "koi8_r",
+    "cp1253",
+    "cp1254",
+    "cp1256",
+    "cp866",
+    "mac_roman",
+    "cp850",
+    "iso8859_2",
+    "iso8859_5",
+]
+_EQUAL: Final = 0.02  # difference of its measure of chaos that says nothing
 
 
 def warn(path: Path, encoding: str, why: str) -> None:
@@ -166,23 +169,18 @@ def _guess(piece: bytes, *, whole: bool) -> str:
     """The likeliest encoding of text that holds more than ASCII, or "". `whole` if the text ends with the piece."""
     from charset_normalizer import from_bytes
 
-    lines = (
-        piece.split(b"\n") if whole else piece.split(b"\n")[:-1] or [piece[: piece.rfind(b" ") + 1]]
-    )
-    sample = b"\n".join(line for line in lines if not line.isascii())
-    if len(sample) > _SAMPLE:
-        end = (
-            max(sample.rfind(end, 0, _SAMPLE) for end in (b"\n", b" ")) + 1
-        )  # not inside a character
-        sample = sample[: end or _SAMPLE]
+    sample = b"".join(line for line in piece.splitlines(keepends=True) if not line.isascii())
+    if not whole or len(sample) > _SAMPLE:  # not inside a character
+        sample = sample[:_SAMPLE]
+        sample = sample[: max(sample.rfind(b"\n"), sample.rfind(b" ")) + 1] or sample
     matches = list(from_bytes(sample, cp_isolation=list(_GUESSED)))
-    matches = [
-        match for match in matches if match.chaos <= min(match.chaos for match in matches) + _EQUAL
-    ]
-    matches = [
-        match for match in matches if match.coherence >= max(m.coherence for m in matches) - _ALIKE
-    ]
-    fitting = {name for match in matches for name in match.could_be_from_charset}
+    least = min((match.chaos for match in matches), default=0.0)
+    fitting = {
+        name
+        for match in matches
+        if match.chaos <= least + _EQUAL
+        for name in match.could_be_from_charset
+    }
     for name in _GUESSED:
         if name in fitting and _decoded(piece, name, whole=whole) is not None:
             return name

@@ -16,46 +16,29 @@ _MARK: Final = (
 _START: Final = re.compile(_MARK % "START", re.IGNORECASE | re.MULTILINE)
 _END: Final = re.compile(_MARK % "END", re.IGNORECASE | re.MULTILINE)
 _LAST_LINE: Final = re.compile("End of (?:the |this )?Project Gutenberg", re.IGNORECASE)
-_HELD: Final = 1000  # characters that may hold the beginning of a mark
-_LONGEST: Final = 1 << 22  # characters before a book begins
 
 
-def begins_as_book(pieces: Iterable[str]) -> bool:
-    """Whether the mark of a beginning is in the first pieces."""
-    held = ""
-    for piece in pieces:
-        held += piece
-        if len(held) > _LONGEST:
-            break
-    return _START.search(held) is not None
+def is_book(text: str) -> bool:
+    """Whether a text has the marks of a beginning and of an end."""
+    start = _START.search(text)
+    return start is not None and _END.search(text, start.end()) is not None
 
 
 def book_alone(pieces: Iterable[str], path: Path) -> Iterator[str]:
     """What stands between the lines that say START and END OF THE PROJECT GUTENBERG EBOOK, without empty lines there.
 
-    Raises CorpusError where one of the two is missing.
+    The book is held in memory. Raises CorpusError where one of the two lines is missing.
     """
-    pieces, held = iter(pieces), ""
-    while (start := _START.search(held)) is None:
-        piece = next(pieces, "")
-        if not piece or len(held) > _LONGEST:
-            raise _missing("START", path)
-        held += piece
-    held = held[start.end() :].lstrip()
-    while not held and (piece := next(pieces, "")):
-        held = piece.lstrip()
-    searched = 0
-    while (end := _END.search(held, searched)) is None:
-        yield held[: (cut := len(held[: -2 * _HELD].rstrip()))]
-        held = held[cut:]
-        searched = max(0, len(held) - _HELD)
-        if not (piece := next(pieces, "")):
-            raise _missing("END", path)
-        held += piece
-    text = held[: end.start()].rstrip()
-    if _LAST_LINE.match(text, last := text.rfind("\n") + 1):  # older books have it before the mark
-        text = text[:last].rstrip()
-    yield text + "\n"
+    text = "".join(pieces)
+    if (start := _START.search(text)) is None:
+        raise _missing("START", path)
+    if (end := _END.search(text, start.end())) is None:
+        raise _missing("END", path)
+    book = text[start.end() : end.start()].strip()
+    body, _, last = book.rpartition("\n")
+    if _LAST_LINE.match(last):  # older books have it before the mark
+        book = body.rstrip()
+    yield book + "\n"
 
 
 def _missing(which: str, path: Path) -> CorpusError:

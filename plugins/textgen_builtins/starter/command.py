@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import re
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import attrs
 import click
 
 from textgen import UsageError
@@ -97,8 +95,7 @@ def init(
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
     for remark in facts.remarks:
         click.echo(f"textgen: warning: {remark}", err=True)
-    run = f"textgen run {quoted(str(path))}{_elsewhere(path)}"
-    click.echo(f"wrote {path}; now: {run}", err=True)
+    click.echo(f"wrote {path}; now: textgen run {quoted(str(path))}", err=True)
 
 
 def _stem(text: str | None) -> str:
@@ -115,13 +112,6 @@ def _stem(text: str | None) -> str:
     return f"{stem}-text" if _RESERVED.fullmatch(stem) else stem
 
 
-def _elsewhere(path: Path) -> str:
-    """The option that keeps a run of that name that is there already, or ""."""
-    names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
-    free = next(name for name in names if not Path("runs", name).exists())
-    return "" if free == path.stem else f" --output {quoted(f'runs/{free}')}"
-
-
 def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
     """The pipeline, in which {file} stands for its own name."""
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
@@ -132,7 +122,7 @@ def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
         expected += f"\n# Expect a validation loss below {loss:.2f}, by a quick count."
     values = {
         name: f"{value:_g}" if isinstance(value, float) else f"{value:_}"
-        for name, value in attrs.asdict(chosen).items()
+        for name, value in chosen.items()
     }
     values |= {"corpus": facts.corpus, "budget": f"{seconds:.10g}s", "expected": expected}
     values["generate"] = _generate(facts.longest)

@@ -7,8 +7,6 @@ import math
 import time
 from typing import Any, Final
 
-import attrs
-
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1536)
 _PASSES: Final = 8.0  # times that it should have time to read the text
@@ -32,26 +30,10 @@ _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
 _OF_COUNTS: Final = 0.95  # of the loss of n-grams alone, which words and the text so far leave
 
 
-@attrs.frozen
-class Settings:
-    """Settings of the template.
-
-    max_tokens   characters that are counted
-    held_out     characters of the last tenth that are read
-    """
-
-    hidden_size: int
-    embedding_size: int
-    dropout: float
-    input_dropout: float
-    batch_size: int
-    learning_rate: float
-    max_tokens: int
-    held_out: int
-
-
-def choose(characters: int, vocabulary: int, seconds: float, speed: float) -> Settings:
-    """Settings for a text of so many characters, of which so many are different.
+def choose(
+    characters: int, vocabulary: int, seconds: float, speed: float
+) -> dict[str, int | float]:
+    """The numbers of the template, by name, for a text of so many characters, of which so many are different.
 
     speed   characters a second that training with 256 units reads on this machine, of a usual text
     """
@@ -78,16 +60,16 @@ def choose(characters: int, vocabulary: int, seconds: float, speed: float) -> Se
     streams = 16 if training < 60_000 else 32
     while streams > 4 and training / streams < 64 * 20:
         streams //= 2
-    return Settings(
-        hidden_size=width,
-        embedding_size=min(128, width),
-        dropout=round(0.5 * rote, 2),
-        input_dropout=round(0.15 * rote, 2),
-        batch_size=streams,
-        learning_rate=0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
-        max_tokens=_one_digit(min(seconds * _COUNTED, _MOST_COUNTED)),
-        held_out=_one_digit(min(_HELD_OUT, _PROBABILITIES / vocabulary)),
-    )
+    return {
+        "hidden_size": width,
+        "embedding_size": min(128, width),
+        "dropout": round(0.5 * rote, 2),
+        "input_dropout": round(0.15 * rote, 2),
+        "batch_size": streams,
+        "learning_rate": 0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
+        "max_tokens": _one_digit(min(seconds * _COUNTED, _MOST_COUNTED)),
+        "held_out": _one_digit(min(_HELD_OUT, _PROBABILITIES / vocabulary)),
+    }
 
 
 def _weights(width: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO, TypeAlias
@@ -19,7 +18,7 @@ from textgen.files.encodings import AUTO
 from textgen.plugin.component import Address
 from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import JSON_LINES, TEXTS, inner_suffix
-from textgen_builtins.corpora.gutenberg import begins_as_book
+from textgen_builtins.corpora.gutenberg import is_book
 from textgen_builtins.corpora.sources import visible_files
 from textgen_builtins.corpora.text_files import FileCorpus
 
@@ -97,26 +96,19 @@ def look_at(
         config = _guessed(config, documents, field, remarks)
         corpus = FileCorpus(config, console=console, tell=tell)
         facts = _measured(corpus)
-        if (
-            config.documents == "none"
-            and len(corpus.sources()) == 1
-            and begins_as_book([facts.sample])
-        ):
-            try:
-                book = attrs.evolve(corpus, config=attrs.evolve(config, gutenberg=True))
-                facts, corpus = _measured(book), book
-                remarks.append(
-                    "it is a book of Project Gutenberg, and is read without what stands before and after it"
-                )
-            except CorpusError:  # it has no end
-                pass
+        if config.documents == "none" and len(corpus.sources()) == 1 and is_book(facts.sample):
+            config = attrs.evolve(config, gutenberg=True)
+            facts = _measured(attrs.evolve(corpus, config=config))
+            remarks.append(
+                "it is a book of Project Gutenberg, and is read without what stands before and after it"
+            )
     except CorpusError as error:
         error.exit_code = 2  # nothing was written
         raise
     if facts.size < _SMALLEST:
         cause = f"{text} has {facts.size:,} characters, which is too little to learn from"
         raise UsageError(f"{cause}; give some thousands at least")
-    config, names = corpus.config, set(encodings.values())
+    names = set(encodings.values())
     if len(names) == 1 and len(encodings) == len(corpus.sources()):
         config = attrs.evolve(config, encoding=names.pop())
     where = path if isinstance(path, str) else _relative(path, folder)
@@ -129,9 +121,8 @@ def path_of(text: str) -> Address | Path:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(
-            f"{text!r} is not UTF-8, as a name in a pipeline must be; {_remedy(text)}"
-        ) from error
+        cause = f"{text!r} is not UTF-8, as a name in a pipeline must be"
+        raise UsageError(f"{cause}; rename it, or set PYTHONUTF8=1") from error
     if Address.matches(text):
         return Address(text)
     path = Path(text)
@@ -144,15 +135,6 @@ def path_of(text: str) -> Address | Path:
             f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}"
         )
     return path
-
-
-def _remedy(name: str) -> str:
-    """What to do where a name is not UTF-8, or only the locale is not."""
-    try:
-        os.fsencode(name).decode()
-    except UnicodeError:
-        return "rename it"
-    return f"in this locale names are {sys.getfilesystemencoding()}, so set PYTHONUTF8=1"
 
 
 def _measured(corpus: FileCorpus) -> TextFacts:
@@ -243,7 +225,10 @@ def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documen
             remarks.append(f"{file}: read as JSON lines, since its first lines are JSON objects")
             return "jsonl"
         if beginning.lstrip().startswith(("[", "{")):
-            raise UsageError(_whole_json(file))
+            raise UsageError(
+                f"{file} is JSON, and not lines of JSON; write a .jsonl file with an object on each line, such as "
+                '{"text": "…"}, or rename it to .txt to take it as it is'
+            )
     if suffix in (".csv", ".tsv") or _is_list(lines):
         remarks.append(f"{file}: each of its short lines is read as a text of its own; {remedy}")
         return "line"
@@ -256,15 +241,6 @@ def _is_list(lines: list[str]) -> bool:
         return False
     others = sum(not line.strip() or line[0].isspace() or line[-1] in _GOES_ON for line in lines)
     return others <= _FEW * len(lines)
-
-
-def _whole_json(file: Path) -> str:
-    at = file.name.lower().rindex(".json")
-    name, compressed = file.name[:at], file.name[at + len(".json") :]
-    return (
-        f"{file} is JSON, and not lines of JSON; write it as {name}.jsonl{compressed}, with an object on each line, "
-        f'such as {{"text": "…"}}, or rename it to {name}.txt{compressed} to take it as it is'
-    )
 
 
 def _field_of(beginning: str) -> str:

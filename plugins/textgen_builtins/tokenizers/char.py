@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
@@ -20,6 +19,7 @@ _UNKNOWN_CHARACTER: Final = "\N{REPLACEMENT CHARACTER}"
 _UNKNOWN_NAME, _END_NAME = "<unk>", "<end>"
 _CODE_POINTS: Final = 0x110000
 _BLOCK: Final = 1 << 20  # characters processed at once: the temporary arrays take a few times 4 MB
+_WORD: Final = 1 << 16  # characters without a space at most
 _COUNTED: Final = 1 << 16  # characters of short documents that are counted together
 Codes: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -131,10 +131,16 @@ class CharTokenizer:
 
     def _normalized(self, pieces: Iterable[str]) -> Iterator[Codes]:
         """Blocks of code points, normalised as if the pieces were one text."""
-        if self.config.unicode_form != "none":
-            pieces = _unicode_normalized(pieces, self.config.unicode_form)
-        if self.config.lower_case and not self.config.letters_only:
-            pieces = _lowered(pieces)
+        form, lower = (
+            self.config.unicode_form,
+            self.config.lower_case and not self.config.letters_only,
+        )
+        if form != "none" or lower:
+            pieces = _cut_at_spaces(pieces)
+        if form != "none":
+            pieces = (unicodedata.normalize(form, piece) for piece in pieces)
+        if lower:
+            pieces = (piece.lower() for piece in pieces)
         after_space = False
         for piece in pieces:
             for start in range(0, len(piece), _BLOCK):
@@ -188,75 +194,17 @@ def _letters_only(codes: Codes, after_space: bool) -> tuple[Codes, bool]:
     return np.where(letters, codes, codes.dtype.type(ord(" ")))[keep], after_space
 
 
-def _unicode_normalized(pieces: Iterable[str], form: Any) -> Iterator[str]:
-    """Normalised pieces, cut only where a character cannot combine with what follows."""
+def _cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
+    """The text in pieces that begin with a space or a line break, before which nothing combines or tells a final sigma.
+
+    A text of many thousand characters without either is cut where it happens to be.
+    """
     held = ""
     for piece in pieces:
-        text = held + piece
-        cut = _safe_cut(text, form)
-        yield unicodedata.normalize(form, text[:cut])
-        held = text[cut:]
-    yield unicodedata.normalize(form, held)
-
-
-def _safe_cut(text: str, form: Any) -> int:
-    """The last position where the text can be cut so that both sides normalise as they would together."""
-    decomposed: Any = "NFKD" if "K" in form else "NFD"
-    for cut in range(len(text) - 1, 0, -1):
-        if text[
-            cut
-        ].isascii():  # the common case: an ASCII character combines with nothing before it
-            return cut
-        first = unicodedata.normalize(decomposed, text[cut])[0]
-        if unicodedata.combining(first) == 0 and first not in _second_halves():
-            return cut
-    return 0
-
-
-@functools.cache
-def _second_halves() -> frozenset[str]:
-    """Characters that may merge with the one before, including vowel signs and Hangul jamo (Unicode Annex 15, D114)."""
-    parts = (unicodedata.decomposition(chr(code)).split() for code in range(_CODE_POINTS))
-    seconds = {chr(int(p[1], 16)) for p in parts if len(p) == 2 and not p[0].startswith("<")}
-    return frozenset(
-        seconds.union(map(chr, range(0x1161, 0x1176)), map(chr, range(0x11A8, 0x11C3)))
-    )
-
-
-def _lowered(pieces: Iterable[str]) -> Iterator[str]:
-    """Pieces in lower case, together what `lower` gives for the joined text.
-
-    Only a capital sigma depends on its neighbours: at the end of a word it becomes U+03C2 (Unicode Standard, 3.13,
-    Final_Sigma). So the text before is remembered, and a last sigma is held back until the next character.
-    """
-    after_letter, held = False, ""
-    for piece in pieces:
-        text = held + piece
-        cut = _last_open_sigma(text)
-        yield _lower(text[:cut], after_letter)
-        after_letter = _ends_in_letter(text[:cut], after_letter)
-        held = text[cut:]
-    yield _lower(held, after_letter)
-
-
-def _lower(text: str, after_letter: bool) -> str:
-    return ("a" + text).lower()[1:] if after_letter else text.lower()
-
-
-def _last_open_sigma(text: str) -> int:
-    """The position of the last capital sigma if the following text may decide its form; else the end of the text."""
-    place = text.rfind("Σ")
-    if place < 0:
-        return len(text)
-    rest = "a" + text[place:]
-    return len(text) if rest.lower()[1] == (rest + "a").lower()[1] else place
-
-
-def _ends_in_letter(text: str, before: bool) -> bool:
-    """Whether a capital sigma after the text would follow a cased letter. Apostrophes and the like are ignored."""
-    for character in reversed(text):
-        if (character + "Σ").lower()[-1] == "ς":
-            return True
-        if ("a" + character + "Σ").lower()[-1] != "ς":
-            return False
-    return before
+        held += piece
+        cut = max(held.rfind(" "), held.rfind("\n"))
+        if cut > 0 or len(held) > _WORD:
+            cut = cut if cut > 0 else len(held)
+            yield held[:cut]
+            held = held[cut:]
+    yield held

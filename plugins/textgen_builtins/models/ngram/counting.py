@@ -20,7 +20,7 @@ from textgen_builtins.models.loss import mean_loss
 from textgen_builtins.models.ngram.model import NgramModel
 from textgen_builtins.models.ngram.smoothing import Floats, Ints, interpolation
 from textgen_builtins.models.ngram.trie import Trie
-from textgen_builtins.models.ngram.words import CONTEXTS, WordCounts, context_keys
+from textgen_builtins.models.ngram.words import WordCounts, context_keys
 
 _MOST_TOKENS: Final = (
     10_000_000  # that are counted unless told otherwise: in about a gigabyte of memory
@@ -125,7 +125,7 @@ def _count_words(model: NgramModel, tokens: Ids) -> tuple[WordCounts, ...]:
         return ()
     ids = np.asarray(stretches(tokens, _MOST_WORDS, _PARTS), np.int64)
     words = model.reader.read(np.zeros((1, 3), np.uint64), ids[None, :-1])[0]  # (N - 1, 3)
-    keys = context_keys(words, ids[:-1], CONTEXTS)
+    keys = context_keys(words, ids[:-1])
     return tuple(WordCounts.count(model.trie.vocab_size, each, ids[1:]) for each in keys)
 
 

@@ -232,7 +232,7 @@ class NgramDecoder:
         self._trie.probabilities(nodes, out[:, 0])
         out[:, 1:] = out[:, :1]
         if self._model.words:
-            keys = context_keys(words, last, CONTEXTS)
+            keys = context_keys(words, last)
             for kind, counts in enumerate(self._model.words):
                 counts.interpolate(keys[kind], out[:, min(kind, 1) + 1])
         return out

@@ -81,8 +81,8 @@ class WordReader:
         return np.stack([whole, known[last], known[last - 1]], axis=-1)
 
 
-def context_keys(words: Hashes, tokens: Ints, number: int) -> list[Ints]:
-    """For 0 to `number` words before the word so far: a key (...) of the context after `tokens` (...).
+def context_keys(words: Hashes, tokens: Ints) -> list[Ints]:
+    """For 0 to CONTEXTS words before the word so far: a key (...) of the context after `tokens` (...).
 
     words   (..., 3) the hashes of the words there
 
@@ -90,7 +90,7 @@ def context_keys(words: Hashes, tokens: Ints, number: int) -> list[Ints]:
     """
     key = tokens.astype(np.uint64)
     keys = []
-    for place in range(number + 1):
+    for place in range(CONTEXTS + 1):
         key = (key ^ (key >> _SHIFT64)) * _FACTOR64 + words[..., place]
         keys.append((key & _POSITIVE64).view(np.int64))
     return keys
@@ -182,7 +182,12 @@ def _hash(letters: str) -> int:
 def _scan(factors: Hashes, adds: Hashes, first: Hashes) -> Hashes:
     """(B, T) h_t = h_(t-1) · factors_t + adds_t for `factors` and `adds` (B, T), h_(-1) being `first` (B,).
 
-    In as many rounds as the longest word has binary digits, each of which doubles the reach of every map.
+    A parallel prefix scan. Each token is a map h -> f · h + a, and two maps in a row are one: f2 · (f1 · h + a1) + a2 =
+    (f1 · f2) · h + (f2 · a1 + a2). In round k each map takes in the one 2^k places before it, so it stands for the last
+    2^(k+1) tokens. A token that ends a word has factor 0: the map over it no longer depends on h, and the rounds end
+    when all factors are 0, after as many as the longest word has binary digits. For "ab c" with f = 10 and letters
+    a = 1, b = 2, c = 3, the maps are 10h+1, 10h+2, 0, 10h+3; after round 0 they are 1, 12, 0, 3, since the first has
+    taken in `first` = 0.
     """
     factors, adds = factors.copy(), adds.copy()
     adds[:, :1] += first[:, None] * factors[:, :1]
