@@ -10,7 +10,7 @@ from pathlib import Path
 
 from commands import run_with_torch
 
-AT_PLACE = Path(__file__).parent / "faults/at_place.py"
+AT_PLACE = Path(__file__).parent / "../campaigns/at_place.py"
 
 
 def run_together(

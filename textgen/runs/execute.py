@@ -42,13 +42,13 @@ from textgen.runs import together
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
+from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import Observers
 from textgen.runs.reading import ReadingProgress
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
-from textgen.runs.training_text import TrainingText
 
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
 """What `run` did: the run was trained, was resumed, or was there already."""
@@ -142,9 +142,11 @@ class Execution:
         tokenizer = self._components.build(pipeline.tokenizer, context)
         if pipeline.start is not None:
             tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.path)
+        vocabulary = None if pipeline.start is None else tokenizer.to_dict()
         progress = ReadingProgress(self.console, self.cancelled)
-        text = TrainingText(corpus, tokenizer, pipeline, self._components, directory.path, progress)
-        text.prepare(recorded=known)
+        choices = pipeline.corpus, pipeline.tokenizer
+        text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, directory.path)
+        text.prepare(pipeline, self._components, recorded=known)
         run_record.compare(directory, record, pipeline, text.digest)
         context = attrs.evolve(context, tokenizer=text.tokenizer)
         self._check_generation(context, text.tokenizer)
@@ -162,13 +164,13 @@ class Execution:
 
     def _train_on(
         self,
-        text: TrainingText,
+        text: EncodedText,
         record: dict[str, Any] | None,
         onward: Checkpoint | None,
         context: BuildContext,
     ) -> Literal["trained", "resumed"]:
         """Train, from a checkpoint if there is one."""
-        data = text.encoded()
+        data = text.dataset(self.pipeline.data)
         checkpoint = self._begin(record, onward, context)
         if record is not None and checkpoint is not None:
             for remark in run_record.edited_plugins(record, self.pipeline.choices()):

@@ -49,8 +49,8 @@ class TextKey:
     def of(
         cls,
         corpus: Corpus,
-        corpus_choice: Choice,
         tokenizer: Tokenizer,
+        corpus_choice: Choice,
         tokenizer_choice: Choice,
         vocabulary: Mapping[str, Any] | None,
     ) -> TextKey:

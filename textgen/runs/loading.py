@@ -29,12 +29,11 @@ from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
+from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import CorpusDigest
-from textgen.runs.identity import TextKey
 from textgen.runs.objects import with_choices
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import SHOWN, StoredRun, misdescribing, read_stored
-from textgen.runs.training_text import EncodedText, encode_text
 from textgen.windows import quoted
 
 logger = logging.getLogger("textgen")
@@ -258,17 +257,12 @@ def _training_tokens(
         corpus = components.build(corpus_choice, context)
         vocabulary = tokenizer.to_dict()
         starts = without_start(tables["model"])[1] is not None
-        key = TextKey.of(
-            corpus, corpus_choice, tokenizer, tokenizer_choice, vocabulary if starts else None
-        )
-        found = EncodedText.find(key, tokenizer)
-        if found and found.digest == then and found.tokenizer.to_dict() == vocabulary:
-            tokens = found.tokens
-        else:
-            changed = "the corpus is no longer the one that the model was trained on"
-            tokens = encode_text(
-                corpus, corpus_choice, tokenizer, tokenizer_choice, then, key, changed
-            )
+        choices = corpus_choice, tokenizer_choice
+        text = EncodedText(corpus, tokenizer, *choices, vocabulary if starts else None)
+        if text.find() and (text.digest, text.tokenizer.to_dict()) != (then, vocabulary):
+            text = EncodedText(corpus, tokenizer, *choices, vocabulary)  # without the cache
+        text.digest = then
+        tokens = text.tokens("the corpus is no longer the one that the model was trained on")
     return split_tokens(tokens, data, tokenizer).training
 
 

@@ -23,8 +23,8 @@ class ReadingProgress:
     passes   how often it will be read
     """
 
-    console: TextIO | None
-    cancelled: Callable[[], bool]
+    console: TextIO | None = None
+    cancelled: Callable[[], bool] = lambda: False
     total: int = 0
     passes: int = 2
     _done: float = 0.0

@@ -1,0 +1,146 @@
+"""The text of a run: the tokenizer is fitted to it, and it is encoded, once for all runs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen.contracts.checks import changed_text
+from textgen.contracts.components import Components
+from textgen.data import Dataset
+from textgen.errors import CorpusError, TextgenError
+from textgen.files.cache import encoded_texts
+from textgen.files.opening import UNFORESEEN
+from textgen.files.reading import VOCABULARY, read_tokenizer
+from textgen.pipeline.options import DataOptions
+from textgen.pipeline.pipeline import Pipeline
+from textgen.plugin.structure import Choice
+from textgen.protocols import Corpus, Ids, Tokenizer
+from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
+from textgen.runs.formats import CorpusDigest
+from textgen.runs.identity import TextKey
+from textgen.runs.reading import ReadingProgress
+from textgen.runs.splitting import split_tokens, unknown_share
+
+logger = logging.getLogger("textgen")
+_MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
+
+
+@attrs.define
+class EncodedText:
+    """A text, the tokenizer for it, and its tokens.
+
+    vocabulary   that of the tokenizer, unless it is fitted to this text
+    folder       where tokens are written that the cache cannot take; None for temporary files
+    """
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    corpus_choice: Choice
+    tokenizer_choice: Choice
+    vocabulary: Mapping[str, Any] | None
+    progress: ReadingProgress = attrs.field(factory=ReadingProgress)
+    folder: Path | None = None
+    digest: CorpusDigest = attrs.field(init=False)
+    _key: str = attrs.field(init=False, default="")
+    _tokens: Ids | None = attrs.field(init=False, default=None)
+
+    def find(self) -> bool:
+        """Take digest, fitted tokenizer and tokens from the cache, if they are there.
+
+        Any fault of an entry means that they are not.
+        """
+        choices = self.corpus_choice, self.tokenizer_choice
+        key = TextKey.of(self.corpus, self.tokenizer, *choices, self.vocabulary)
+        self._key, self.progress.total = key.value, key.size
+        cache = encoded_texts()
+        entry = cache.find(self._key) if self._key and cache.limit else None
+        if entry is None:
+            return False
+        try:
+            tokenizer = self.tokenizer.from_dict(entry.facts["vocabulary"])
+            self._tokens = np.memmap(entry.path, token_dtype(tokenizer), "r")
+            self.digest, self.tokenizer = CorpusDigest(**entry.facts["corpus"]), tokenizer
+        except (TextgenError, OSError, *UNFORESEEN):
+            self._tokens = None
+        return self._tokens is not None
+
+    def prepare(
+        self, pipeline: Pipeline, components: Components, recorded: Mapping[str, Any] | None
+    ) -> None:
+        """Fit the tokenizer to the text, unless both are in the cache.
+
+        recorded   the record of the run in `folder`, if that is enough where the text cannot be read
+        """
+        try:
+            if not self.find():
+                self.digest = fit_tokenizer(
+                    self.tokenizer, self.corpus, pipeline, components, self.progress.read
+                )
+        except CorpusError as error:
+            if recorded is None or self.folder is None:
+                raise
+            logger.info("the corpus is not compared with that of the finished run: %s", error)
+            self.digest = CorpusDigest(**recorded["fingerprint"]["corpus"])
+            sha256 = recorded["files"][VOCABULARY]
+            self.tokenizer = read_tokenizer(self.tokenizer, self.folder, sha256)
+        components.add(self.tokenizer, self.tokenizer_choice.offer)
+
+    def dataset(self, options: DataOptions) -> Dataset:
+        """The tokens, split as the `[data]` table says."""
+        tokens = self.tokens(changed_text(self.corpus_choice.offer))
+        data = split_tokens(tokens, options, self.tokenizer)
+        if (share := unknown_share(data, self.tokenizer)) > _MANY_UNKNOWN:
+            warnings.warn(
+                f"{share:.0%} of the tokens stand for text outside the vocabulary, whose spelling "
+                "costs no bits; losses and bits per character are too low to compare with others",
+                stacklevel=2,
+            )
+        return data
+
+    def tokens(self, changed: str) -> Ids:
+        """The tokens (N,), mapped, and kept in the cache if that can be written to.
+
+        Raises CorpusError with the message `changed` if the text has another digest.
+        """
+        if self._tokens is None:
+            self._tokens = self._encode(changed)
+            self.progress.close()
+        return self._tokens
+
+    def _encode(self, changed: str) -> Ids:
+        cache, dtype = encoded_texts(), token_dtype(self.tokenizer)
+        if self._key and cache.limit:
+            facts = {
+                "text": self.corpus_choice.table(),
+                "tokenizer": self.tokenizer_choice.table(),
+                "vocabulary": self.tokenizer.to_dict(),
+                "corpus": attrs.asdict(self.digest),
+            }
+            try:
+                entry = cache.add(self._key, "tokens.bin", self._bytes(changed), facts)
+                return np.memmap(entry.path, dtype, "r")
+            except OSError as error:
+                logger.warning(
+                    "the cache %s takes no text: %s; TEXTGEN_CACHE_DIR names another folder, and "
+                    "TEXTGEN_CACHE_SIZE=0 does without",
+                    cache.folder,
+                    error.strerror or error,
+                )
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            file.writelines(self._bytes(changed))
+            file.flush()
+            return np.memmap(file, dtype, "r")  # which keeps the file
+
+    def _bytes(self, changed: str) -> Iterator[bytes]:
+        pieces = HashedPieces(self.corpus, self.corpus_choice.offer, self.progress.read)
+        yield from token_bytes(pieces, self.tokenizer)
+        if pieces.digest() != self.digest:
+            raise CorpusError(changed)
