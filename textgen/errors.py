@@ -16,9 +16,8 @@
     ├── ProcessesError           .step: of several processes of a run, one is lost
     └── Interrupted              .step, .signal_number, exit code 128 + signal
 
-The text of each says what is wrong, where, and what to do, in terms of the Python API; the attributes hold the same
-facts. `error.worded(name)` is the text in other terms: `name` gives what an argument of the API is called elsewhere,
-as the command line calls `output` --output. `.remedy` is the argument that would help, or "".
+The text of each says what is wrong, where, and what to do; the attributes hold the same facts. Options have their name
+in Python: `overwrite` is --overwrite of the command line. `.remedy` is the option that would help, or "".
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import os
 import re
 import reprlib
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,10 +36,10 @@ import attrs
 from textgen.visible import visible
 
 _REMEDIES: Final = {
-    "output": "choose another {}",
-    "overwrite": "give {} to start again",
-    "device": "set {} to cpu or auto",
-    "copy": "restore it from a copy, or train anew: `textgen run` with --overwrite",
+    "output": "choose another output",
+    "overwrite": "overwrite starts again",
+    "device": "set device to cpu or auto",
+    "copy": "restore it from a copy, or train anew with overwrite",
 }
 
 
@@ -49,22 +48,18 @@ class TextgenError(Exception):
 
     exit_code = 1
     remedy = ""
+    source = ""
 
     def __str__(self) -> str:
-        return visible(self.worded(str))  # names, paths and values in it may be a stranger's
+        text = (f"{self.source}: " if self.source else "") + self._text()
+        text += f"; {_REMEDIES[self.remedy]}" if self.remedy else ""
+        return visible(text)  # names, paths and values in it may be a stranger's
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Text and facts as they are: Exception would make it anew from its text, and break a pool of processes."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # see pickle
 
-    def worded(self, name: Callable[[str], str]) -> str:
-        """The text, with each argument of the Python API called what `name` gives for it."""
-        text = self._text(name)
-        return (
-            f"{text}; {_REMEDIES[self.remedy].format(name(self.remedy))}" if self.remedy else text
-        )
-
-    def _text(self, name: Callable[[str], str]) -> str:
+    def _text(self) -> str:
         return super().__str__()
 
 
@@ -113,10 +108,6 @@ class UsageError(TextgenError):
         self.value, self.source = value, source
         super().__init__(message)
 
-    def worded(self, name: Callable[[str], str]) -> str:
-        """The same with the source before it."""
-        return f"{self.source}: {super().worded(name)}" if self.source else super().worded(name)
-
     def nested(self, kind: str, place: str) -> UsageError:
         """The same of a component in another: for "trainer" and "first", trainer.kernel is trainer.first.kernel."""
         paths = (re.sub(rf"^{kind}\.", f"{kind}.{place}.", fault.path) for fault in self.faults)
@@ -125,10 +116,8 @@ class UsageError(TextgenError):
         ]
         return UsageError(faults=faults, value=self.value, source=self.source)
 
-    def _text(self, name: Callable[[str], str]) -> str:
-        return "; ".join(
-            str(attrs.evolve(fault, path=fault.path and name(fault.path))) for fault in self.faults
-        )
+    def _text(self) -> str:
+        return "; ".join(map(str, self.faults))
 
 
 class PipelineError(UsageError):
@@ -140,11 +129,9 @@ class PipelineError(UsageError):
     def __init__(self, faults: Sequence[Fault], source: str = "pipeline") -> None:
         super().__init__(faults=faults, source=source)
 
-    def worded(self, name: Callable[[str], str]) -> str:
-        """One line for one fault, else a line for each. Their paths are the pipeline's, and stay as they are."""
+    def _text(self) -> str:
         count = [f"{len(self.faults)} faults"] if len(self.faults) > 1 else []
-        source = name(self.source) if self.source == "overrides" else self.source
-        return f"{source}: " + "\n  ".join([*count, *map(str, self.faults)])
+        return "\n  ".join([*count, *map(str, self.faults)])
 
 
 class PromptError(UsageError):
@@ -157,10 +144,10 @@ class PromptError(UsageError):
         super().__init__(argument="unknown_characters")
         self.characters, self.nearest = tuple(characters), dict(nearest or {})
 
-    def _text(self, name: Callable[[str], str]) -> str:
+    def _text(self) -> str:
         return (
             f"the prompt has characters outside the vocabulary: {', '.join(map(self._shown, self.characters))}; "
-            f"leave them out, or set {name(self.argument)} to 'skip' (drop them) or 'unknown' (feed them as <unk>)"
+            f"leave them out, or set {self.argument} to 'skip' (drop them) or 'unknown' (feed them as <unk>)"
         )
 
     def _shown(self, character: str) -> str:
@@ -224,14 +211,10 @@ class RunMismatchError(UsageError):
         self, path: Path, differences: Sequence[Difference], reason: str = "", advice: str = ""
     ) -> None:
         super().__init__()
-        self.path, self.differences, self.reason, self.advice = (
-            path,
-            tuple(differences),
-            reason,
-            advice,
-        )
+        self.path, self.differences = path, tuple(differences)
+        self.reason, self.advice = reason, advice
 
-    def _text(self, name: Callable[[str], str]) -> str:
+    def _text(self) -> str:
         of_text = all(difference.key.startswith("corpus.") for difference in self.differences)
         made = "was trained on another text" if of_text else "holds a run of another pipeline"
         types = [
@@ -243,7 +226,7 @@ class RunMismatchError(UsageError):
             if not any(_is_below(each.key, table) for table in types)
         )
         rows = "".join(f"\n  {difference}" for difference in told)
-        advice = f"keep it and choose another folder with {name('output')}, or replace it with {name('overwrite')}"
+        advice = "keep it and choose another output, or replace it with overwrite"
         if why := self.reason or self.advice:
             made = (
                 "holds a finished run that cannot go on"
@@ -273,18 +256,14 @@ class CorpusError(TextgenError):
         damaged: bool = False,
     ) -> None:
         self.argument, self.damaged = argument, damaged
-        self.path, self.encoding, self.offset, self.suggested_encoding = (
-            path,
-            encoding,
-            offset,
-            suggested_encoding,
-        )
+        self.path, self.encoding, self.offset = path, encoding, offset
+        self.suggested_encoding = suggested_encoding
         super().__init__(message)
 
-    def _text(self, name: Callable[[str], str]) -> str:
-        text = super()._text(name) if self.path is None else f"{self.path}: {super()._text(name)}"
+    def _text(self) -> str:
+        text = super()._text() if self.path is None else f"{self.path}: {super()._text()}"
         if self.argument:
-            return f"{text}; see the option {name(self.argument)}"
+            return f"{text}; see the option {self.argument}"
         if self.damaged:
             return f"{text}; what is around it is {self.encoding}, so the file is damaged there: mend it"
         if self.offset is None:
@@ -294,7 +273,7 @@ class CorpusError(TextgenError):
             if self.suggested_encoding
             else "to its own, such as cp1252 or latin-1"
         )
-        return f"{text}; set the option {name('encoding')} {right}"
+        return f"{text}; set the option encoding {right}"
 
 
 class PluginError(TextgenError):
@@ -306,13 +285,8 @@ class PluginError(TextgenError):
     def __init__(
         self, cause: str, *, plugin: str, distribution: str, version: str, path: str = ""
     ) -> None:
-        self.plugin, self.distribution, self.version, self.cause = (
-            plugin,
-            distribution,
-            version,
-            cause,
-        )
-        self.path = path
+        self.plugin, self.distribution, self.version = plugin, distribution, version
+        self.path, self.cause = path, cause
         super().__init__(
             f"plugin {plugin!r} ({path or f'{distribution} {version}'.rstrip()}): {cause}"
         )
@@ -407,11 +381,11 @@ class Interrupted(TextgenError):
         self.exit_code = 128 + (signal_number or signal.SIGINT)
         super().__init__(message)
 
-    def _text(self, name: Callable[[str], str]) -> str:
+    def _text(self) -> str:
         if self.step is None:
-            return super()._text(name)
-        without = f" without {name('overwrite')}" if self.overwrite else ""
-        return f"{super()._text(name)}; run it again{without} to resume"
+            return super()._text()
+        without = " without overwrite" if self.overwrite else ""
+        return f"{super()._text()}; run it again{without} to resume"
 
 
 class PluginWarning(UserWarning):

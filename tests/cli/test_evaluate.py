@@ -127,7 +127,7 @@ def test_evaluate_reads_another_encoding(
     assert (found.stdout, found.stderr) == (done.stdout, "")
     failed = textgen("evaluate", finished_run, "text.txt", "--encoding", "cp9999", cwd=tmp_path)
     assert (failed.code, failed.stdout) == (2, "")
-    assert '--encoding: must be "auto", or an encoding that Python knows' in failed.stderr
+    assert 'encoding: must be "auto", or an encoding that Python knows' in failed.stderr
 
 
 class Page(HTMLParser):

@@ -80,11 +80,11 @@ def test_init_says_what_it_found_and_a_folder_holds(
         (
             bytes(range(256)) * 20,
             (),
-            "it is binary data, not plain text; see the option --encoding",
+            "it is binary data, not plain text; see the option encoding",
         ),
-        (STORY.encode() + b"\xff", ("--encoding", "utf-8"), "set the option --encoding to its own"),
+        (STORY.encode() + b"\xff", ("--encoding", "utf-8"), "set the option encoding to its own"),
         (b"few words", (), "my.txt has 9 characters, which is too little"),
-        (STORY.encode(), ("--encoding", "cp9999"), "--encoding: must be"),
+        (STORY.encode(), ("--encoding", "cp9999"), "encoding: must be"),
     ],
 )
 def test_init_writes_nothing_where_a_run_would_fail(

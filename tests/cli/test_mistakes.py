@@ -20,12 +20,12 @@ from textgen import Generator, PromptError
         (("--stream", "--output", "jsonl"), "--output"),
         (("--logprobs", "1", "--n", "2"), "--output jsonl"),
         (("--prompts-file", "nowhere.txt"), "nowhere.txt"),
-        (("--max-new-tokens", "-1"), "max-new-tokens"),
-        (("--max-new-tokens", "some"), '--max-new-tokens: expected an integer, given "some"'),
-        (("--max-new-tokens", "10000000000"), "--max-new-tokens"),
-        (("--n", "0"), "--n: expected an integer from 1"),
-        (("--batch-size", "0"), "--batch-size: expected an integer from 1"),
-        (("--stop", "e", "--stop", ""), "--stop: must hold texts of 1 to"),
+        (("--max-new-tokens", "-1"), "max_new_tokens"),
+        (("--max-new-tokens", "some"), 'max_new_tokens: expected an integer, given "some"'),
+        (("--max-new-tokens", "10000000000"), "max_new_tokens"),
+        (("--n", "0"), "n: expected an integer from 1"),
+        (("--batch-size", "0"), "batch_size: expected an integer from 1"),
+        (("--stop", "e", "--stop", ""), "stop: must hold texts of 1 to"),
         (("-p", "the \udcff"), "not valid UTF-8: byte 0xff after 'the '"),
         (
             ("--temp", "0.5"),
@@ -44,14 +44,14 @@ from textgen import Generator, PromptError
             ("--logit-bias", "e=1", "--logit-bias", "e=2"),
             "--logit-bias gives the token 'e' more than once",
         ),
-        (("--logit-bias", "zz=1"), "error: --logit-bias: expected the text of one token"),
+        (("--logit-bias", "zz=1"), "error: logit_bias: expected the text of one token"),
         (
             ("--logit-bias", "zz=1", "--logit-bias", "yy=1"),
-            "; --logit-bias: expected the text of one token",
+            "; logit_bias: expected the text of one token",
         ),
-        (("--seed", "-1"), "--seed"),
-        (("--time-limit", "nan"), "--time-limit"),
-        (("--top-p", "50", "--temperature", "-1"), "given 50.0; --temperature: must be"),
+        (("--seed", "-1"), "seed"),
+        (("--time-limit", "nan"), "time_limit"),
+        (("--top-p", "50", "--temperature", "-1"), "given 50.0; temperature: must be"),
         (("--output", "xml"), "jsonl"),
         (("--output", "text.txt"), "> FILE"),
         (("--device", "gpu"), "device"),
@@ -101,7 +101,7 @@ def test_what_is_wrong_is_said_with_exit_code_2(
         ("generate runs/my the door", "--prompt TEXT"),
         ("init my.txt my.txt", "give the folder"),
         ("run my.toml --epochs 3", "--set KEY=VALUE"),
-        ("generate runs/my --top-k many", '--top-k: expected an integer, given "many"'),
+        ("generate runs/my --top-k many", 'top_k: expected an integer, given "many"'),
         ("generate runs/my --logit-bias a", "--logit-bias expects TOKEN=VALUE"),
         ("plugins --knd", "see textgen plugins --help"),
         ("--nothing", "see textgen --help"),
@@ -124,13 +124,13 @@ def test_help_tells_what_every_command_does(textgen: Callable[..., Any], tmp_pat
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
-def test_the_python_api_names_its_arguments_and_the_command_its_options(
+def test_an_error_has_one_text_for_programs_and_the_command(
     generate: Callable[..., Any], generator: Generator
 ) -> None:
     with pytest.raises(PromptError, match="set unknown_characters to 'skip'") as raised:
         generator.generate("é")
     assert "--" not in str(raised.value)
-    assert "--unknown-characters to 'skip'" in generate("-p", "é").stderr
+    assert "unknown_characters to 'skip'" in generate("-p", "é").stderr
 
 
 @pytest.mark.parametrize("command", ["generate", "evaluate"])

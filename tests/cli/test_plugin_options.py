@@ -97,7 +97,7 @@ def test_an_option_of_a_plugin_changes_the_chain(generate: Callable[..., Any]) -
     assert len(set(generate(*options, "--no-only-strictly").stdout)) > 2
     failed = generate(*options, "--only-tokens", "e")
     assert (failed.code, failed.stdout) == (2, "")
-    assert "--only-tokens.1: expected an integer" in failed.stderr
+    assert "only_tokens.1: expected an integer" in failed.stderr
     failed = generate(*options, "--only-text", "5")
     assert (failed.code, failed.stdout) == (2, "")
     said = """sampler 'only': they are not for the same text, given only_tokens = [3], only_text = "5"\n"""

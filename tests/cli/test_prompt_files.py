@@ -39,7 +39,7 @@ def test_a_prompt_outside_the_vocabulary_is_named_with_its_line_before_any_text(
     assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
     assert f"{source}:701: " in failed.stderr
     assert "U+00E9" in failed.stderr
-    assert "--unknown-characters" in failed.stderr
+    assert "unknown_characters" in failed.stderr
 
 
 def test_the_tokens_of_a_prompt_are_counted_as_it_is_fed(

@@ -167,7 +167,7 @@ def test_options_of_the_command_line_are_checked_before_a_session_opens(
         assert terminal.process.wait(300) == 2
     finally:
         terminal.close()
-    assert said.startswith("textgen: error: --temperature: expected a finite number")
+    assert said.startswith("textgen: error: temperature: expected a finite number")
 
 
 def test_a_seed_begins_at_its_first_text(

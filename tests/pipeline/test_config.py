@@ -543,7 +543,7 @@ def test_broken_overrides_through_the_command(
     pipeline = write_pipeline(tiny_pipeline())
     failed = textgen("run", pipeline, "--set", "seed", "--set", "name=[", cwd=tmp_path)
     assert failed.code == 2
-    assert "--set: 2 faults" in failed.stderr
+    assert "overrides: 2 faults" in failed.stderr
     failed = textgen("show", pipeline, "--set", "trainer.epochs=0", cwd=tmp_path)
     assert failed.code == 2
     assert "trainer.epochs: must be >= 1, given 0" in failed.stderr

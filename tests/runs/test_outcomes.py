@@ -142,8 +142,8 @@ def test_refuse(trained: tuple[Path, Any], folder: Path) -> None:
     for phrase in (
         "trainer.epochs: 2 before, 3 now",
         "model.layers: 1 before, 2 now",
-        "--overwrite",
-        "--output",
+        "replace it with overwrite",
+        "choose another output",
     ):
         assert phrase in done.stderr
     assert tree(run) == before

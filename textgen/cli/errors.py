@@ -1,11 +1,10 @@
-"""What becomes of errors: one line on stderr in the words of the shell, and the promised exit code."""
+"""What becomes of errors: one line on stderr, and the promised exit code."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import re
 import signal
 import sys
 import traceback
@@ -74,7 +73,7 @@ def report(error: Exception, context: CommandContext, *, debug: bool) -> int:
         return 1
     if isinstance(error, TextgenError):
         kind = "" if isinstance(error, Interrupted) else "error: "  # it did what it was asked to
-        click.echo(f"textgen: {kind}{worded(error, context)}", err=True)
+        click.echo(f"textgen: {kind}{error}", err=True)
         return error.exit_code
     if not debug:
         traceback.print_exception(error)
@@ -88,20 +87,6 @@ def _leave_stdout() -> None:
     """Write nothing more there, at exit either."""
     with contextlib.suppress(OSError):  # too many open files
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def worded(error: TextgenError, context: CommandContext) -> str:
-    """An error's text with the subcommand's options in place of the arguments of the Python API that they stand for."""
-    if context.command is None:
-        return str(error)
-    try:
-        parameters = context.command.get_params(click.Context(context.command, obj=context))
-    except TextgenError:  # the plugins are what is wrong, and some commands take options of theirs
-        parameters = context.command.params
-    options = {p.name: p.opts[0] for p in parameters if isinstance(p, click.Option)}
-    return error.worded(
-        lambda argument: re.sub(r"^\w+", lambda name: options.get(name[0], name[0]), argument)
-    )
 
 
 def _usage(error: click.ClickException, context: CommandContext) -> str:

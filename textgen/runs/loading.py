@@ -76,9 +76,9 @@ def _load(
     components: Components,
 ) -> Generator:
     directory, record, document = stored.directory, stored.record, stored.document
-    given = with_choices(given, plugins)
-    tables = {**document.tables, **given}
     reader = Reader(document.folder, plugins, run_record.origins(record))
+    given = _given_choices(given, reader)
+    tables = {**document.tables, **given}
 
     context = BuildContext(
         folder=document.folder,
@@ -101,10 +101,6 @@ def _load(
     context = attrs.evolve(context, tokenizer=tokenizer)
     model = components.build(model_choice, context)
     load_weights(model, model_choice, stored.tensors, directory.path)
-    if (
-        "corpus" in given
-    ):  # paths in a table that a program gives are relative to the current folder
-        reader = attrs.evolve(reader, folder=Path.cwd())
     return attrs.evolve(
         make_generator(chain, model_choice, model, context, components),
         path=directory.path,
@@ -116,6 +112,24 @@ def _load(
         record=record,
         training_tokens=partial(_training_tokens, directory, tables, record, tokenizer, reader),
     )
+
+
+def _given_choices(given: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+    """The components that a program gives in place of the run's own; paths are relative to the current folder.
+
+    Raises PipelineError, which names the argument.
+    """
+    made: dict[str, Any] = {}
+    reader = attrs.evolve(reader, folder=Path.cwd())
+    assert reader.plugins is not None
+    for kind, value in with_choices(given, reader.plugins).items():
+        if kind != "sampler":
+            made[kind] = make_choice(kind, value, reader, source="")
+        elif isinstance(value, list | tuple):
+            made[kind] = [make_choice(kind, each, reader, source="") for each in value]
+        else:
+            raise PipelineError([no_chain(kind, value)], "")
+    return made
 
 
 def _choices(
