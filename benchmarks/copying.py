@@ -92,8 +92,10 @@ def rows(generator: textgen.Generator, text: str, given: argparse.Namespace) -> 
         ]
 
     def written(model: Any, temperature: float = 0.8) -> list[str]:
-        made = attrs.evolve(generator, model=model).generate_many(
-            ["\n"], n=given.texts, max_new_tokens=given.characters, temperature=temperature
+        made = list(
+            attrs.evolve(generator, model=model).generate_many(
+                ["\n"], n=given.texts, max_new_tokens=given.characters, temperature=temperature
+            )
         )
         return [each.text for each in made]
 

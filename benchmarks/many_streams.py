@@ -39,7 +39,7 @@ async def read_all(
 
     async def read(index: int) -> str:
         pieces = []
-        async for piece in generator.astream(
+        async for piece in await generator.astream(
             "it has", index=index, max_new_tokens=tokens, temperature=0.8
         ):
             if not pieces:
@@ -58,7 +58,9 @@ def compare(generator: textgen.Generator, name: str, count: int, tokens: int, re
     shares, firsts, lags = [], [], []
     for number in range(repeats + 1):  # the first is a warm-up
         begun = time.perf_counter()
-        whole = generator.generate_many(["it has"], n=count, max_new_tokens=tokens, temperature=0.8)
+        whole = list(
+            generator.generate_many(["it has"], n=count, max_new_tokens=tokens, temperature=0.8)
+        )
         alone = time.perf_counter() - begun
         begun = time.perf_counter()
         texts, first, lag = asyncio.run(read_all(generator, count, tokens))

@@ -168,7 +168,7 @@ if __name__ == "__main__":
     )
     done = python("-W", "error", "many.py", finished_run, cwd=tmp_path)
     assert (done.code, done.stderr) == (0, "")
-    many = generator.generate_many(["the "], n=6, max_new_tokens=20, seed=3)
+    many = list(generator.generate_many(["the "], n=6, max_new_tokens=20, seed=3))
     assert done.stdout.splitlines() == [repr(made.text) for made in many]
 
 

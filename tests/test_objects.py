@@ -166,7 +166,7 @@ def test_texts_are_documents() -> None:
         trainer={**SGD, "epochs": 30, "learning_rate": 2.0},
         model={**RNN, "hidden_size": 24},
     )
-    made = run.generator.generate_many([""], n=20, max_new_tokens=300)
+    made = list(run.generator.generate_many([""], n=20, max_new_tokens=300))
     assert sum(generation.finish_reason == "end" for generation in made) > 10
 
 

@@ -32,11 +32,11 @@ if _TYPE_CHECKING:
         TrainingError,
         UsageError,
     )
-    from textgen.generation.arguments import Request
     from textgen.generation.async_streams import AsyncTextStream
     from textgen.generation.generator import Generator
     from textgen.generation.novelty import CopyFinder, CopyReport
-    from textgen.generation.results import Generation, GenerationState, Piece, TokenLogprobs
+    from textgen.generation.request import RequestOptions
+    from textgen.generation.results import Generation, GenerationState, TokenLogprobs
     from textgen.generation.scoring import TextScore, TokenScores
     from textgen.generation.streams import TextStream
     from textgen.pipeline.pipeline import Pipeline
@@ -69,14 +69,13 @@ __all__ = [
     "Generator",
     "Interrupted",
     "NoOptions",
-    "Piece",
     "Pipeline",
     "PipelineError",
     "PluginError",
     "PluginSet",
     "PluginWarning",
     "PromptError",
-    "Request",
+    "RequestOptions",
     "Run",
     "RunError",
     "RunLockedError",
@@ -125,11 +124,11 @@ _WHERE = {
         ),
         *("TextgenError", "TrainingError", "UsageError"),
     ),
-    "generation.arguments": ("Request",),
     "generation.async_streams": ("AsyncTextStream",),
     "generation.generator": ("Generator",),
     "generation.novelty": ("CopyFinder", "CopyReport"),
-    "generation.results": ("Generation", "GenerationState", "Piece", "TokenLogprobs"),
+    "generation.request": ("RequestOptions",),
+    "generation.results": ("Generation", "GenerationState", "TokenLogprobs"),
     "generation.scoring": ("TextScore", "TokenScores"),
     "generation.streams": ("TextStream",),
     "pipeline.pipeline": ("Pipeline",),

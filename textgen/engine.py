@@ -19,8 +19,8 @@ from textgen.contracts.checks import read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import CorpusPiece
 from textgen.errors import Interrupted, PipelineError, UsageError
-from textgen.generation.arguments import Event, is_cancelled
 from textgen.generation.generator import Generator
+from textgen.generation.request import Event, is_cancelled
 from textgen.generation.results import Generation
 from textgen.pipeline.document import Overrides, read_document
 from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline

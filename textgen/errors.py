@@ -135,19 +135,19 @@ class PipelineError(UsageError):
 
 
 class PromptError(UsageError):
-    """The prompt has characters that the vocabulary lacks; `argument` is what lets such a prompt pass.
+    """The prompt has characters that the vocabulary lacks.
 
     `nearest` has what may stand for them, where there is such a thing: `"` for a curly quote.
     """
 
     def __init__(self, characters: Sequence[str], nearest: Mapping[str, str] | None = None) -> None:
-        super().__init__(argument="unknown_characters")
+        super().__init__(argument="prompt")
         self.characters, self.nearest = tuple(characters), dict(nearest or {})
 
     def _text(self) -> str:
         return (
             f"the prompt has characters outside the vocabulary: {', '.join(map(self._shown, self.characters))}; "
-            f"leave them out, or set {self.argument} to 'skip' (drop them) or 'unknown' (feed them as <unk>)"
+            f"leave them out, or set unknown_characters to 'skip' (drop them) or 'unknown' (feed them as <unk>)"
         )
 
     def _shown(self, character: str) -> str:

@@ -180,8 +180,8 @@ class RowDecoder(Decoder, Protocol):
     such a decoder may differ in length. Others gain speed where reading a state is slow, as on a GPU. `read_state` and
     `write_state` need to support only rows of equal length.
 
-    exact_rows  False if a row may differ in the last bit from the same row alone. Requests with `exact` then run
-                alone. True if not set
+    exact_rows  False if a row may differ in the last bit from the same row alone, which its checks then allow.
+                True if not set
     """
 
     def take(self, rows: Sequence[int]) -> Self:

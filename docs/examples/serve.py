@@ -65,9 +65,7 @@ async def generate(request: Request) -> Response:
             {"error": f"prompt must be a string of at most {MOST_CHARACTERS}"}, status_code=400
         )
     try:
-        pieces = generator.astream(
-            prompt, time_limit=SECONDS, **options
-        )  # checks prompt and options at once
+        pieces = await generator.astream(prompt, time_limit=SECONDS, **options)
     except textgen.UsageError as error:
         return JSONResponse({"error": str(error)}, status_code=400)
     # Starlette cancels the task that reads the pieces when the client disconnects, and that ends the text.

@@ -61,7 +61,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Generator:
     ],
 )
 def test_a_text_matches_and_ends(writer: Generator, expression: str) -> None:
-    texts = writer.generate_many(["a", "The ", ""] * 4, max_new_tokens=50, regex=expression)
+    texts = list(writer.generate_many(["a", "The ", ""] * 4, max_new_tokens=50, regex=expression))
     assert {text.finish_reason for text in texts} == {"end"}
     for index, text in enumerate(texts):
         assert re.fullmatch(expression, text.text), text.text
@@ -81,8 +81,8 @@ def test_other_samplers_choose_among_what_matches(writer: Generator) -> None:
 
 
 def test_the_end_of_a_document_comes_only_where_a_text_may_end(writer: Generator) -> None:
-    texts = writer.generate_many(
-        [""] * 30, regex="[a-e]{5,}", max_new_tokens=400, logit_bias={1: 2.0}
+    texts = list(
+        writer.generate_many([""] * 30, regex="[a-e]{5,}", max_new_tokens=400, logit_bias={1: 2.0})
     )
     end_id = getattr(writer.tokenizer, "end_id", None)
     assert end_id is not None
@@ -98,7 +98,7 @@ def test_without_an_end_of_documents_an_open_text_goes_on(generator: Generator) 
 
 
 def test_a_dead_end_of_the_vocabulary_is_never_entered(writer: Generator) -> None:
-    texts = writer.generate_many([""] * 12, regex="a(b*ß|c|d+e)", max_new_tokens=300)
+    texts = list(writer.generate_many([""] * 12, regex="a(b*ß|c|d+e)", max_new_tokens=300))
     assert all(re.fullmatch("ac|ad+e", text.text) and text.finish_reason == "end" for text in texts)
 
 
@@ -257,7 +257,7 @@ def test_every_keyword_is_followed(
 ) -> None:
     if "properties" in schema:
         schema["type"] = "object"
-    made = writer.generate_many([""] * 20, json_schema=schema, max_new_tokens=200)
+    made = list(writer.generate_many([""] * 20, json_schema=schema, max_new_tokens=200))
     whole = [text for text in made if text.finish_reason == "end"]
     assert whole
     assert all(fits(json.loads(text.text)) for text in whole)

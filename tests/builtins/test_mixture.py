@@ -156,7 +156,7 @@ def test_texts_are_the_same_alone_in_batches_in_streams_and_from_a_saved_state(
     half = generator.generate("The ", max_new_tokens=20, keep_state=True)
     assert half.text + generator.generate(state=half.state, max_new_tokens=20).text == alone[0]
     greedy = generator.generate("The ", max_new_tokens=40, temperature=0).text
-    first, _ = generator.generate_many(["The ", "A"], max_new_tokens=40, temperature=0)
+    first, _ = list(generator.generate_many(["The ", "A"], max_new_tokens=40, temperature=0))
     assert first.text == greedy
 
 

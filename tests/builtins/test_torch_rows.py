@@ -79,8 +79,10 @@ def test_a_batch_that_loses_rows_reads_no_state(
     monkeypatch.setattr(type(decoder(module, 1)), "write_state", refuse)
     prompts = ["the time", "a", "the clock of the hall", "he"]
     for options in ({"temperature": 0}, {"temperature": 0.8, "top_k": 5}):
-        given = watched.generate_many(prompts, batch_size=3, stop="e", max_new_tokens=30, **options)
-        expected = generator.generate_many(prompts, stop="e", max_new_tokens=30, **options)
+        given = list(
+            watched.generate_many(prompts, batch_size=3, stop="e", max_new_tokens=30, **options)
+        )
+        expected = list(generator.generate_many(prompts, stop="e", max_new_tokens=30, **options))
         assert [text.tokens for text in given] == [text.tokens for text in expected]
 
 

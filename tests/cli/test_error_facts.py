@@ -90,7 +90,7 @@ def test_the_pipelines_own_prompt_names_the_pipelines_key(
     textgen: Callable[..., Any], write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
 ) -> None:
     path = write_pipeline(tiny_pipeline(generate={"prompt": "é"}))
-    assert "set generate.unknown_characters to 'skip'" in textgen("run", path, cwd=tmp_path).stderr
+    assert "set unknown_characters to 'skip'" in textgen("run", path, cwd=tmp_path).stderr
 
 
 @pytest.mark.fault(6)

@@ -127,7 +127,7 @@ def test_several_texts_are_told_apart(
     generate: Callable[..., Any], generator: Generator, option: str
 ) -> None:
     done = generate("-p", "the ", option, 3, "--max-new-tokens", 20)
-    made = generator.generate_many(["the "], n=3, max_new_tokens=20)
+    made = list(generator.generate_many(["the "], n=3, max_new_tokens=20))
     assert done.stdout == "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1))
 
 
@@ -135,7 +135,7 @@ def test_several_prompts_are_all_continued(
     generate: Callable[..., Any], generator: Generator
 ) -> None:
     done = generate("-p", "the ", "-p", "clock", "--max-new-tokens", 20)
-    made = generator.generate_many(["the ", "clock"], max_new_tokens=20)
+    made = list(generator.generate_many(["the ", "clock"], max_new_tokens=20))
     assert done.stdout == "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1))
     failed = generate("-p", "the ", "-p", "clock", "--stream")
     assert (failed.code, failed.stdout, "--stream" in failed.stderr) == (2, "", True)
@@ -147,7 +147,7 @@ def test_an_endless_text_is_one_text(generate: Callable[..., Any], generator: Ge
         assert (failed.code, failed.stdout) == (2, "")
         assert "--max-new-tokens none never ends" in failed.stderr
     stopped = generate("-p", "the ", "--max-new-tokens", "none", "--stop", "e", "-n", 2)
-    made = generator.generate_many(["the "], n=2, max_new_tokens=None, stop="e")
+    made = list(generator.generate_many(["the "], n=2, max_new_tokens=None, stop="e"))
     assert stopped.stdout == "\n".join(
         f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1)
     )

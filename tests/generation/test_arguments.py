@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,6 @@ from textgen import (
     PromptError,
     UsageError,
 )
-from textgen.generation.arguments import ManyRequest, Request
 
 
 @pytest.mark.fault(32)
@@ -33,10 +34,6 @@ def test_arguments_out_of_range_are_refused_before_anything_is_drawn(
         generator.generate("the", **{name: value})
     with pytest.raises(UsageError, match=name):
         generator.stream("the", **{name: value})
-
-
-def test_every_argument_has_a_type() -> None:
-    assert Any not in {*get_type_hints(Request).values(), *get_type_hints(ManyRequest).values()}
 
 
 @pytest.mark.fault(32)
@@ -80,7 +77,7 @@ def test_limits_are_checked_before_anything_is_read_or_made(
         ({"prompt": ["the"]}, "prompt: expected a string or a list of token ids"),
         ({"max_tokens": 5}, "did you mean 'max_new_tokens'"),
         ({"temprature": 1.0}, "did you mean 'temperature'"),
-        ({"n": 2}, "n: unknown argument; generate_many and its like take it"),
+        ({"n": 2}, "n: unknown option; generate_many takes it"),
         ({"logit_bias": {500: 1.0}}, "logit_bias: expected a token id from 0"),
         ({"logit_bias": {"the": 1.0}}, "logit_bias: expected the text of one token"),
     ],
@@ -92,8 +89,8 @@ def test_what_cannot_be_meant_is_a_usage_error(
         generator.generate(**{"prompt": "the ", **arguments})
     with pytest.raises(UsageError, match=said):
         generator.stream(**{"prompt": "the ", **arguments})
-    with pytest.raises(UsageError, match="state: unknown argument"):
-        generator.stream_many(["the "], state=None)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="state: give it beside a prompt"):
+        generator.generate_many(["the "], state=5)  # type: ignore[typeddict-item]
 
 
 def test_what_was_right_once_does_not_make_right_what_equals_it(generator: Generator) -> None:
@@ -114,22 +111,51 @@ def test_no_stop_may_be_none(generator: Generator) -> None:
 def test_what_would_never_end_is_refused_where_it_must_end(generator: Generator) -> None:
     for call in (
         generator.generate,
-        lambda prompt, **options: generator.generate_many([prompt], **options),
+        lambda prompt, **options: list(generator.generate_many([prompt], **options)),
     ):
         with pytest.raises(UsageError, match="never ends"):
             call("the ", max_new_tokens=None)
     assert generator.generate("the ", max_new_tokens=None, stop="e").finish_reason == "stop"
 
 
-@pytest.mark.parametrize(
-    "name", ["stream", "astream", "stream_many", "astream_many", "generate_many"]
-)
-def test_what_is_wrong_is_refused_before_the_first_piece_is_asked_for(
-    generator: Generator, name: str
-) -> None:
+def test_what_is_wrong_is_refused_before_the_first_piece_is_asked_for(generator: Generator) -> None:
     """So that a server knows it while there is still a status code to send."""
-    begin, many = getattr(generator, name), name.endswith("many")
+    for begin in (generator.stream, lambda *a, **o: asyncio.run(generator.astream(*a, **o))):
+        with pytest.raises(UsageError, match="temperature"):
+            begin("the ", temperature=-1)
+        with pytest.raises(PromptError, match="é"):
+            begin("é")
     with pytest.raises(UsageError, match="temperature"):
-        begin(["the "] if many else "the ", temperature=-1)
-    with pytest.raises(PromptError, match=r"prompts\[1\].*é" if many else "é"):
-        begin(["the ", "é"] if many else "é")
+        generator.generate_many(["the "], temperature=-1)
+    with pytest.raises(PromptError, match=r"prompts\[1\].*é") as caught:
+        generator.generate_many(["the ", "é"])
+    assert caught.value.argument == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [
+        ({"keep_state": "x"}, "keep_state"),
+        ({"sampling": 5}, "sampling"),
+        ({"stop": [5]}, "stop"),
+        ({"stop": itertools.repeat("a")}, "stop"),
+        ({"stop_tokens": range(10**12)}, "stop_tokens"),
+    ],
+)
+def test_an_error_names_the_argument_and_takes_no_time(
+    generator: Generator, options: dict[str, Any], argument: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        generator.generate("the ", **options)
+    assert caught.value.argument == argument
+
+
+def test_unknown_characters_of_a_long_prompt_are_found(generator: Generator) -> None:
+    for prompt in (
+        "é" * 10**6,
+        "the " * 10**5 + "é",
+        "".join(map(chr, range(0x4E00, 0x9000))) * 20,
+    ):
+        with pytest.raises(PromptError) as caught:
+            generator.generate(prompt)
+        assert caught.value.characters[0] in ("é", "\u4e00")

@@ -38,7 +38,7 @@ def test_many_are_each_as_if_alone_and_in_order(
     generator: Generator, options: dict[str, Any], batch_size: int
 ) -> None:
     arguments: dict[str, Any] = {"max_new_tokens": 70, "seed": 11, **options}
-    many = generator.generate_many(PROMPTS, n=2, batch_size=batch_size, **arguments)
+    many = list(generator.generate_many(PROMPTS, n=2, batch_size=batch_size, **arguments))
     alone = [
         generator.generate(prompt, index=2 * i + j, **arguments)
         for i, prompt in enumerate(PROMPTS)
@@ -55,8 +55,10 @@ def test_many_have_the_log_probabilities_of_each_alone(
     generator: Generator, options: dict[str, Any], batch_size: int
 ) -> None:
     prompts = ["", "the ", "the time traveller", "t"]
-    many = generator.generate_many(
-        prompts, n=2, batch_size=batch_size, max_new_tokens=20, logprobs=2, **options
+    many = list(
+        generator.generate_many(
+            prompts, n=2, batch_size=batch_size, max_new_tokens=20, logprobs=2, **options
+        )
     )
     alone = [
         generator.generate(prompt, index=2 * place + j, max_new_tokens=20, logprobs=2, **options)
@@ -75,7 +77,7 @@ def test_many_prompts_are_read_as_their_turn_comes(generator: Generator) -> None
             next(taken)
             yield "the "
 
-    many = generator.generate_each(prompts(), batch_size=4, max_new_tokens=3)
+    many = generator.generate_many(prompts(), batch_size=4, max_new_tokens=3)
     assert [next(many).index for _ in range(10)] == list(range(10))
     assert next(taken) < 40
 
@@ -99,7 +101,7 @@ def test_a_hundred_threads_get_what_each_would_have_got_alone(generator: Generat
         if i % 3 == 0:
             return "".join(generator.stream(PROMPTS[i % 7], **arguments[i]))
         if i % 3 == 1:
-            return generator.generate_many([PROMPTS[i % 7]], **arguments[i])[0].text
+            return next(iter(generator.generate_many([PROMPTS[i % 7]], **arguments[i]))).text
         return generator.generate(PROMPTS[i % 7], **arguments[i]).text
 
     with ThreadPoolExecutor(100) as pool:
@@ -136,7 +138,7 @@ def test_greedy_in_chunks_is_greedy_step_by_step(
     assert [
         lively.generate(prompt, index=i, **arguments) for i, prompt in enumerate(PROMPTS)
     ] == steps
-    assert lively.generate_many(PROMPTS, batch_size=batch_size, **arguments) == steps
+    assert list(lively.generate_many(PROMPTS, batch_size=batch_size, **arguments)) == steps
     assert ["".join(lively.stream(prompt, **arguments)) for prompt in PROMPTS] == [
         made.text for made in steps
     ]
@@ -144,10 +146,18 @@ def test_greedy_in_chunks_is_greedy_step_by_step(
 
 def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_run: Path) -> None:
     watcher, generator = watched(finished_run)
-    many = generator.generate_each(itertools.repeat("the "), batch_size=3, max_new_tokens=5)
+    many = generator.generate_many(itertools.repeat("the "), batch_size=3, max_new_tokens=5)
     next(many)
     calls = watcher.calls
     del many
     gc.collect()
     assert watcher.calls == calls <= 10
     assert all(history() is None for history in watcher.histories)
+
+
+def test_what_is_left_of_many_prompts_when_time_is_over_is_not_read(finished_run: Path) -> None:
+    """Else a time limit of seconds would take minutes."""
+    watcher, generator = watched(finished_run)
+    made = list(generator.generate_many(["the "] * 2000, time_limit=0, max_new_tokens=5))
+    assert {(each.text, each.finish_reason) for each in made} == {("", "time")}
+    assert watcher.calls == 0

@@ -136,10 +136,7 @@ def generator(
 WAYS: dict[str, Callable[[Generator, str, dict[str, Any]], str]] = {
     "generate": lambda g, prompt, options: g.generate(prompt, **options).text,
     "stream": lambda g, prompt, options: "".join(g.stream(prompt, **options)),
-    "many": lambda g, prompt, options: g.generate_many([prompt], **options)[0].text,
-    "stream_many": lambda g, prompt, options: "".join(
-        piece.text for piece in g.stream_many([prompt], **options)
-    ),
+    "many": lambda g, prompt, options: next(iter(g.generate_many([prompt], **options))).text,
 }
 
 

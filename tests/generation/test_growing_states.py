@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 import pytest
 
-from textgen import GenerationState, Generator, Request, UsageError, load
+from textgen import GenerationState, Generator, UsageError, load
 
 PROMPTS = ["the time", "a", "", "the clock of the hall struck", "he smiled, and", "hour"]
 
@@ -102,19 +102,12 @@ def test_texts_of_different_lengths_are_those_of_single_calls(
     options = [
         {"max_new_tokens": 4 + 11 * (i % 3), "stop": "q", **sampling} for i in range(len(PROMPTS))
     ]
-    requests = [Request(prompt, **each) for prompt, each in zip(PROMPTS, options, strict=True)]
-    given = generator.generate_many(requests * 2, batch_size=4)
+    requests = [dict(prompt=prompt, **each) for prompt, each in zip(PROMPTS, options, strict=True)]
+    given = list(generator.generate_many(requests * 2, batch_size=4))
     assert max(sizes) == (1 if kind is Growing else 4)
     for i, text in enumerate(given):
         place = i % len(PROMPTS)
         assert text == generator.generate(PROMPTS[place], index=i, **options[place])
-
-
-def test_exact_requests_run_alone_unless_rows_are_exact(finished_run: Path) -> None:
-    for kind, most in ((GrowingRows, 1), (GreedyRows, len(PROMPTS))):
-        generator, sizes = growing(finished_run, kind)
-        generator.generate_many(PROMPTS, max_new_tokens=40, exact=True)
-        assert max(sizes) == most
 
 
 @pytest.mark.parametrize("kind", [GrowingRows, GreedyRows])
@@ -124,12 +117,15 @@ def test_states_kept_in_a_batch_continue_alone_and_in_a_batch(
     generator, _ = growing(finished_run, kind)
     options = {"temperature": 0, "stop": ["e", "q"]}
     requests = [
-        Request(p, max_new_tokens=9 + i, keep_state=True, **options) for i, p in enumerate(PROMPTS)
+        dict(prompt=p, max_new_tokens=9 + i, keep_state=True, **options)
+        for i, p in enumerate(PROMPTS)
     ]
-    halves = generator.generate_many(requests)
+    halves = list(generator.generate_many(requests))
     assert {half.finish_reason for half in halves} == {"stop", "length"}
-    rest = generator.generate_many(
-        [Request(state=half.state, max_new_tokens=30, stop=None) for half in halves]
+    rest = list(
+        generator.generate_many(
+            [{"state": half.state, "max_new_tokens": 30, "stop": None} for half in halves]
+        )
     )
     for half, many, prompt in zip(halves, rest, PROMPTS, strict=True):
         assert half.state is not None
@@ -143,9 +139,25 @@ def test_states_kept_in_a_batch_continue_alone_and_in_a_batch(
         assert half.tokens + alone.tokens == half.tokens + many.tokens == whole.tokens
 
 
+def test_where_rows_cannot_be_joined_every_text_says_so(finished_run: Path) -> None:
+    class Refusing(GrowingRows):
+        def join(self, other: Any) -> None:
+            super().join(other)
+            raise KeyError("no room")
+
+    async def texts() -> list[Any]:
+        made = (generator.agenerate(prompt) for prompt in ("the ", "a clock of the hall"))
+        return await asyncio.gather(*made, return_exceptions=True)
+
+    generator, _ = growing(finished_run, Refusing)
+    assert ["no room" in repr(error) for error in asyncio.run(texts())] == [True, True]
+
+
 def test_asynchronous_streams_share_batches(finished_run: Path) -> None:
     async def text(prompt: str, count: int) -> str:
-        return "".join([piece async for piece in generator.astream(prompt, max_new_tokens=count)])
+        return "".join(
+            [piece async for piece in await generator.astream(prompt, max_new_tokens=count)]
+        )
 
     async def texts() -> list[str]:
         tasks = [asyncio.create_task(text(prompt, 50 + i)) for i, prompt in enumerate(PROMPTS)]

@@ -9,7 +9,6 @@ import pytest
 
 from textgen import (
     Generator,
-    Request,
     UsageError,
 )
 
@@ -46,6 +45,7 @@ def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Gener
     ]
     assert echoed.logprobs[len(prompt) :] == plain.logprobs
     scores = np.concatenate([block.logprobs for block in generator.score_tokens(prompt)])
+    assert echoed.logprobs[0].logprob is None  # as in scores: nothing predicts it
     assert [entry.logprob for entry in echoed.logprobs[1 : len(prompt)]] == pytest.approx(
         list(scores[1:]), abs=1e-6
     )
@@ -55,9 +55,15 @@ def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Gener
 def test_those_of_a_prompt_follow_its_state_for_one_and_for_many(generator: Generator) -> None:
     first = generator.generate("the ", max_new_tokens=5, keep_state=True)
     whole = generator.generate(f"{first}clock", max_new_tokens=1, logprobs=1, echo=True)
-    request = Request("clock", state=first.state, max_new_tokens=1, logprobs=1, echo=True)
+    request = {
+        "prompt": "clock",
+        "state": first.state,
+        "max_new_tokens": 1,
+        "logprobs": 1,
+        "echo": True,
+    }
     alone = generator.generate("clock", state=first.state, max_new_tokens=1, logprobs=1, echo=True)
-    for made in (alone, generator.generate_many([request, "the "])[0]):
+    for made in (alone, next(iter(generator.generate_many([request, "the "])))):
         expected = [entry.logprob for entry in whole.logprobs[-6:-1]]
         assert [entry.logprob for entry in made.logprobs[:5]] == pytest.approx(expected, abs=1e-6)
 

@@ -96,7 +96,7 @@ def test_a_long_prompt_can_be_cancelled_while_it_is_fed(generator: Generator, wa
             generator.generate(prompt, keep_state=True, **arguments) if ways == "generate" else None
         )
         if made is None:
-            (made,) = generator.generate_many([prompt], **arguments)
+            (made,) = list(generator.generate_many([prompt], **arguments))
         assert (made.tokens, made.finish_reason) == ((), "cancelled")
         if made.state is not None:  # left in the middle of the prompt
             rest = generator.generate(state=made.state, max_new_tokens=20)

@@ -11,6 +11,7 @@ import pytest
 
 from textgen import (
     Generator,
+    PromptError,
     UsageError,
 )
 
@@ -33,13 +34,30 @@ def test_a_score_is_the_mean_loss_of_each_token_given_those_before(generator: Ge
 def test_a_score_does_not_depend_on_the_pieces(generator: Generator) -> None:
     text = "the hour of the clock " * 500
     pieces = [text[i : i + 37] for i in range(0, len(text), 37)]
-    whole, cut = generator.score(text), generator.score(pieces)
+    whole, cut = generator.score(text), generator.score(iter(pieces))
     assert whole.tokens == cut.tokens == len(text) - 1
     assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
 
 
 def test_a_score_counts_what_the_vocabulary_lacks(generator: Generator) -> None:
-    assert generator.score("the é clock é").unknown_tokens == 2
+    assert generator.score(iter(["the é clock é"])).unknown_tokens == 2
+    with pytest.raises(PromptError, match="é"):
+        generator.score("the é clock é")
+
+
+def test_a_text_is_scored_after_a_prompt(generator: Generator) -> None:
+    whole = np.concatenate([each.logprobs for each in generator.score_tokens("the clock struck")])
+    after = list(generator.score_tokens("struck", prompt="the clock "))
+    assert np.concatenate([each.logprobs for each in after]) == pytest.approx(whole[10:], abs=1e-6)
+    score = generator.score("struck", prompt="the clock ")
+    assert (score.tokens, score.characters) == (6, 6)
+    assert score.loss == pytest.approx(-whole[10:].mean(), abs=1e-6)
+
+
+def test_a_list_of_texts_is_not_taken_for_one(generator: Generator) -> None:
+    with pytest.raises(UsageError, match="text: expected a string, or an iterator") as caught:
+        generator.score(["the clock", "the hour"])  # type: ignore[arg-type]
+    assert caught.value.argument == "text"
 
 
 @pytest.mark.parametrize("text", ["", "t"])

@@ -20,7 +20,6 @@ from textgen import (
     Generator,
     NoOptions,
     PluginSet,
-    Request,
     hookimpl,
 )
 
@@ -44,7 +43,7 @@ def request(number: int) -> tuple[str, dict[str, Any]]:
 async def text_of(generator: Generator, number: int) -> str:
     prompt, options = request(number)
     await asyncio.sleep(0.0001 * (number % 7))
-    return "".join([piece async for piece in generator.astream(prompt, **options)])
+    return "".join([piece async for piece in await generator.astream(prompt, **options)])
 
 
 def test_a_thousand_concurrent_streams_each_give_the_text_of_one_alone(
@@ -67,8 +66,8 @@ def test_a_thousand_concurrent_streams_each_give_the_text_of_one_alone(
 
 def test_a_request_joins_and_leaves_a_running_batch(generator: Generator) -> None:
     """Whole texts, by a batch that never holds more than three of them."""
-    requests = [Request(prompt, **options) for prompt, options in map(request, range(80))]
-    made = generator.generate_many(requests, batch_size=3)
+    requests = [dict(prompt=prompt, **options) for prompt, options in map(request, range(80))]
+    made = list(generator.generate_many(requests, batch_size=3))
     assert [generation.text for generation in made] == [
         generator.generate(prompt, **options).text for prompt, options in map(request, range(80))
     ]
@@ -81,7 +80,7 @@ def test_streams_that_are_dropped_leave_at_once_and_change_no_other_text(
     rows: list[int] = []
 
     async def read(number: int) -> str:
-        stream = generator.astream(
+        stream = await generator.astream(
             "the ", index=number, max_new_tokens=None if number < 60 else 3000
         )
         text = ""
@@ -114,7 +113,8 @@ def test_rows_of_dropped_streams_are_gone_within_a_step(finished_run: Path) -> N
 
     async def read() -> None:
         streams = [
-            generator.astream("the ", index=number, max_new_tokens=None) for number in range(100)
+            await generator.astream("the ", index=number, max_new_tokens=None)
+            for number in range(100)
         ]
         await asyncio.gather(*(anext(stream) for stream in streams))
         for stream in streams[:60]:
@@ -134,7 +134,7 @@ def test_a_stream_that_is_forgotten_ends_too(finished_run: Path) -> None:
     watcher, generator = watched(finished_run)
 
     async def forget() -> None:
-        stream = generator.astream("the ", max_new_tokens=None)
+        stream = await generator.astream("the ", max_new_tokens=None)
         await anext(stream)
         del stream
         gc.collect()
@@ -153,7 +153,7 @@ def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(
     """Its text pauses after some thousand tokens, and goes on when it reads again."""
 
     async def read() -> str:
-        stream = generator.astream("the ", max_new_tokens=60_000)
+        stream = await generator.astream("the ", max_new_tokens=60_000)
         text = await anext(stream)
         await asyncio.to_thread(
             lambda: [t.join(60) for t in threading.enumerate() if t.name == "textgen-generation"]
@@ -187,7 +187,12 @@ def test_one_request_that_fails_harms_no_other(finished_run: Path) -> None:
     async def read(index: int) -> str | None:
         try:
             return "".join(
-                [piece async for piece in generator.astream("the ", index=index, max_new_tokens=40)]
+                [
+                    piece
+                    async for piece in await generator.astream(
+                        "the ", index=index, max_new_tokens=40
+                    )
+                ]
             )
         except ContractError:
             return None
@@ -206,7 +211,7 @@ def test_streams_of_several_event_loops_share_a_batch(
 
     def run(number: int) -> None:
         async def read() -> str:
-            stream = generator.astream("the ", index=number, max_new_tokens=200, stop=stop)
+            stream = await generator.astream("the ", index=number, max_new_tokens=200, stop=stop)
             return "".join([piece async for piece in stream])
 
         texts[number] = asyncio.run(read())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
@@ -165,10 +166,19 @@ def test_a_prompt_is_added_to_a_state(generator: Generator) -> None:
     )
 
 
-def test_a_state_says_what_the_samplers_lack(generator: Generator) -> None:
+def test_a_sampler_that_reads_the_history_sees_it_from_where_it_joins(generator: Generator) -> None:
     plain = generator.generate("the ", max_new_tokens=10, keep_state=True)
-    with pytest.raises(UsageError, match="sampling options that the text was begun with"):
-        generator.generate(state=plain.state, repetition_penalty=1.2)
+    rest = generator.generate(state=plain.state, max_new_tokens=5, no_repeat_ngram=1)
+    assert len(set(rest.tokens)) == 5
+
+
+@pytest.mark.parametrize("value", [{}, {"pairs": 5}, {"pairs": [[1]]}, {"pairs": [[[], 1]]}])
+def test_sampling_options_that_no_state_has_are_refused(generator: Generator, value: Any) -> None:
+    state = generator.generate("the ", max_new_tokens=1, keep_state=True).state
+    assert state is not None
+    spoilt = attrs.evolve(state, values={**state.values, "sampling": {"logit_bias": value}})
+    with pytest.raises(UsageError, match="sampling options that cannot be read"):
+        generator.generate(state=spoilt)
 
 
 def test_a_state_keeps_its_seed_and_index_and_takes_another_seed(generator: Generator) -> None:

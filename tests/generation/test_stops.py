@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import Generator, Request
+from textgen import Generator
 
 
 def cut(text: str, stops: tuple[str, ...], after: int = 0) -> tuple[str, bool]:
@@ -53,7 +53,7 @@ def test_a_stop_text_ends_it_wherever_token_borders_lie(
         shown += piece
         assert expected.startswith(shown), "a stop text was shown in part"
     assert shown == expected
-    assert generator.generate_many(["the "], **arguments) == [made]
+    assert list(generator.generate_many(["the "], **arguments)) == [made]
 
 
 def test_a_stop_may_be_one_string(generator: Generator) -> None:
@@ -78,9 +78,9 @@ def test_a_stop_token_ends_it_and_is_kept(generator: Generator) -> None:
     first = whole.tokens.index(token)
     assert made.tokens == whole.tokens[: first + 1]
     assert made.finish_reason == "stop"
-    assert generator.generate_many(["the "], max_new_tokens=200, seed=2, stop_tokens=[token]) == [
-        made
-    ]
+    assert list(
+        generator.generate_many(["the "], max_new_tokens=200, seed=2, stop_tokens=[token])
+    ) == [made]
     assert (
         "".join(generator.stream("the ", max_new_tokens=200, seed=2, stop_tokens=[token]))
         == made.text
@@ -101,14 +101,14 @@ def test_a_stop_token_is_not_drawn_before_its_time(generator: Generator) -> None
         assert made.finish_reason == "stop"
         assert made.tokens[-1] in stops
         assert not set(made.tokens[:-1]) & set(stops)
-        assert generator.generate_many(["the "], **arguments) == [made]
+        assert list(generator.generate_many(["the "], **arguments)) == [made]
 
 
 def test_no_time_is_no_text(generator: Generator) -> None:
     made = generator.generate("the ", time_limit=0)
     assert (made.text, made.tokens, made.finish_reason) == ("", (), "time")
     assert list(generator.stream("the ", time_limit=0)) == []
-    many = generator.generate_many(["the ", "", "a"], n=2, time_limit=0, batch_size=2)
+    many = list(generator.generate_many(["the ", "", "a"], n=2, time_limit=0, batch_size=2))
     assert [(m.prompt, m.text, m.finish_reason) for m in many] == [
         (prompt, "", "time") for prompt in ("the ", "the ", "", "", "a", "a")
     ]
@@ -136,7 +136,9 @@ def test_another_thread_can_cancel(generator: Generator, many: bool) -> None:
     with ThreadPoolExecutor(1) as pool:
         if many:
             arguments: dict[str, Any] = {"max_new_tokens": None, "cancelled": cancelled}
-            future = pool.submit(lambda: generator.generate_many(["the ", ""], **arguments)[0])
+            future = pool.submit(
+                lambda: next(iter(generator.generate_many(["the ", ""], **arguments)))
+            )
         else:
             future = pool.submit(
                 lambda: generator.generate("the ", max_new_tokens=None, cancelled=cancelled)
@@ -168,15 +170,15 @@ def test_what_cancelled_raises_is_blamed_on_no_component(
     def cancelled() -> bool:
         return 1 / next(left) > 1
 
-    request = Request("a", keep_state=True, cancelled=cancelled)
+    request = {"prompt": "a", "keep_state": True, "cancelled": cancelled}
     with pytest.raises(ZeroDivisionError) as caught:
-        generator.generate_many(["the ", request] if many else [request], max_new_tokens=20)
+        list(generator.generate_many(["the ", request] if many else [request], max_new_tokens=20))
     assert not hasattr(caught.value, "__notes__")
 
 
 def test_the_rows_beside_one_whose_cancelled_raises_go_on(generator: Generator) -> None:
-    requests = ["the ", Request("a", cancelled=lambda: bool(1 / 0))]
-    texts = generator.generate_each(requests, max_new_tokens=20)
+    requests = ["the ", {"prompt": "a", "cancelled": lambda: bool(1 / 0)}]
+    texts = generator.generate_many(requests, max_new_tokens=20)
     assert next(texts).text == generator.generate("the ", max_new_tokens=20).text
     with pytest.raises(ZeroDivisionError):
         next(texts)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import threading
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prompts import PROMPTS
 from watching import counting, watched
 
 from textgen import (
     Generator,
-    Piece,
-    UsageError,
 )
 
 
@@ -41,65 +37,6 @@ def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(
     gc.collect()
     assert watcher.calls == calls
     assert all(history() is None for history in watcher.histories)
-
-
-def joined(pieces: Iterable[Piece]) -> dict[int, tuple[str, str | None]]:
-    """By index the text and the reason it ended; what comes after an end is an error."""
-    texts: dict[int, tuple[str, str | None]] = {}
-    for piece in pieces:
-        text, reason = texts.get(piece.index, ("", None))
-        assert reason is None
-        assert piece.text or piece.finish_reason
-        texts[piece.index] = (text + piece.text, piece.finish_reason)
-    return texts
-
-
-@pytest.mark.parametrize("temperature", [0, 1])
-@pytest.mark.parametrize(
-    "options", [{}, {"stop": ["e", " th"], "echo": True}, {"stop_tokens": [3, 4]}]
-)
-def test_texts_stream_side_by_side(
-    lively: Generator, options: dict[str, Any], temperature: float
-) -> None:
-    arguments: dict[str, Any] = {
-        "n": 2,
-        "max_new_tokens": 50,
-        "seed": 3,
-        "temperature": temperature,
-        **options,
-    }
-    pieces = list(lively.stream_many(PROMPTS, batch_size=5, **arguments))
-    expected = {
-        made.index: (made.text, made.finish_reason)
-        for made in lively.generate_many(PROMPTS, **arguments)
-    }
-    assert joined(pieces) == expected
-    first_end = next(i for i, piece in enumerate(pieces) if piece.finish_reason)
-    assert len({piece.index for piece in pieces[:first_end]}) > 1, "one text after the other"
-
-    async def collect() -> list[Piece]:
-        return [piece async for piece in lively.astream_many(PROMPTS, batch_size=5, **arguments)]
-
-    assert joined(asyncio.run(collect())) == expected
-
-
-def test_prompts_of_a_stream_are_read_as_their_turn_comes(generator: Generator) -> None:
-    read = []
-
-    def prompts() -> Iterator[str]:
-        for prompt in ["the ", "clock", "hour"]:
-            read.append(prompt)
-            yield prompt
-
-    pieces = generator.stream_many(prompts(), batch_size=2, max_new_tokens=5)
-    assert read == []
-    assert next(pieces).index in (0, 1)
-    assert read == ["the ", "clock"]
-    assert {piece.index for piece in pieces} == {0, 1, 2}
-    with pytest.raises(UsageError, match="expected a list"):
-        generator.stream_many("the ")
-    with pytest.raises(UsageError, match="batch_size"):
-        generator.stream_many(["the "], batch_size=0)
 
 
 def test_a_stream_is_closed_by_another_thread(finished_run: Path) -> None:
@@ -146,16 +83,10 @@ def test_another_thread_can_cancel_a_stream(finished_run: Path) -> None:
     [({}, (20_000, 60_000)), ({"stop": "\0never\0", "repetition_penalty": 1.1}, (5_000, 15_000))],
     ids=["plain", "penalty"],
 )
-@pytest.mark.parametrize("many", [False, True], ids=["one", "two"])
 def test_an_endless_stream_takes_no_more_memory(
-    generator: Generator, options: dict[str, Any], sizes: tuple[int, int], many: bool
+    generator: Generator, options: dict[str, Any], sizes: tuple[int, int]
 ) -> None:
     texts: Iterator[str] = generator.stream("the ", max_new_tokens=None, **options)
-    if many:
-        texts = (
-            piece.text
-            for piece in generator.stream_many(["the ", "clock"], max_new_tokens=None, **options)
-        )
     read(texts, 1000)
     tracemalloc.start()
     found = []

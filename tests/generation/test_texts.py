@@ -130,7 +130,7 @@ def test_the_unknown_token_is_never_generated(generator: Generator) -> None:
     )  # all tokens are about equally likely
     assert len(set(made.tokens)) == generator.tokenizer.vocab_size - 1
     assert generator.tokenizer.unknown_id not in made.tokens
-    many = generator.generate_many([""] * 100, max_new_tokens=50, temperature=100.0)
+    many = list(generator.generate_many([""] * 100, max_new_tokens=50, temperature=100.0))
     assert all(generator.tokenizer.unknown_id not in m.tokens for m in many)
 
 

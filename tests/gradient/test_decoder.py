@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> textgen.Run:
 
 def test_rows_of_different_lengths_generate_together(run: textgen.Run) -> None:
     prompts = ["The", "The ferry left", "", "On the", "T"]
-    together = run.generator.generate_many(prompts, max_new_tokens=30, exact=False)
+    together = list(run.generator.generate_many(prompts, max_new_tokens=30))
     for index, text in enumerate(together):
         assert (
             text.text == run.generator.generate(prompts[index], max_new_tokens=30, index=index).text

@@ -49,7 +49,7 @@ def tokens(
 ) -> set[int]:
     """Which tokens a run with this chain writes with the options given."""
     run = engine.run(tiny_pipeline(sampler=[{"type": name} for name in chain]))
-    return set(run.generator.generate("the ", max_new_tokens=8, sampling=sampling).tokens)
+    return set(run.generator.generate("the ", max_new_tokens=8, **sampling).tokens)
 
 
 def test_the_chains_own_sampler_gets_an_option_that_a_built_in_has_too(tiny_pipeline: Make) -> None:

@@ -146,7 +146,7 @@ def test_a_program_registers_a_file(
     engine = textgen.Engine(plugins)
     run = engine.run(tiny_pipeline(sampler=[{"type": "only", "token": 4}]))
     assert set(run.generations[0].tokens) == {4}
-    assert set(engine.load(run.path).generate("the", sampling={"only_token": 5}).tokens) == {5}
+    assert set(engine.load(run.path).generate("the", only_token=5).tokens) == {5}
     with pytest.raises(textgen.UsageError, match="registered already"):
         plugins.register_file(file)
     file.write_text(PLUGIN.replace("option(3,", "option(7,"))
@@ -332,7 +332,7 @@ def test_all_files_that_are_missing_are_named_at_once(
         textgen.UsageError,
         match=r"other_tokn: no sampler takes this option; did you mean 'other_token'",
     ):
-        run.generator.generate("the", sampling={"other_tokn": 5})
+        run.generator.generate("the", other_tokn=5)
     with pytest.raises(textgen.PipelineError) as caught:
         textgen.load(run.path)
     assert len(caught.value.faults) == 2

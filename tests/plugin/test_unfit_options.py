@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from commands import run_textgen
 
 import textgen
 from textgen import Component, hookimpl, option
-from textgen.generation.arguments import SAMPLING, ManyRequest, Request
+from textgen.pipeline.options import DecodingOptions
 from textgen.plugin.component import REQUEST_OPTIONS
 
 
@@ -58,9 +59,7 @@ def test_an_argument_is_a_keyword_and_an_option(name: Any) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["seed", "max_new_tokens", "stop", "prompt", "n", "state", "sampling"]
-)
+@pytest.mark.parametrize("name", ["seed", "max_new_tokens", "stop", "prompt", "n", "state"])
 def test_an_argument_is_not_one_that_requests_take(name: str) -> None:
     said = f"{START}{name!r} of its option 'penalty' is a name that a request takes itself; choose another"
     assert refusal(sampler(penalty=option(1.0, help="what", argument=name))) == said
@@ -76,9 +75,15 @@ def test_two_options_do_not_share_an_argument() -> None:
 
 
 def test_the_names_that_requests_take_are_all_known() -> None:
-    fields = attrs.fields_dict(Request).keys() | attrs.fields_dict(ManyRequest).keys()
-    assert set(REQUEST_OPTIONS) == fields - set(SAMPLING)
+    many = inspect.signature(textgen.Generator.generate_many).parameters.keys()
+    taken = {"prompt", *many, *textgen.RequestOptions.__annotations__} - {"self", "options"}
+    of_samplers = textgen.PluginSet.discover().sampling_options().keys()
+    assert set(REQUEST_OPTIONS) == taken - of_samplers
+    assert of_samplers <= taken
     assert len(REQUEST_OPTIONS) == len(set(REQUEST_OPTIONS))
+    assert (
+        attrs.fields_dict(DecodingOptions).keys() <= textgen.RequestOptions.__annotations__.keys()
+    )
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,11 @@ def distance(lengths: Sequence[int]) -> float:
 
 
 def test_texts_end_by_themselves_and_are_as_long_as_those_of_the_corpus(writer: Generator) -> None:
-    made = writer.generate_many([""], n=300)
+    made = list(writer.generate_many([""], n=300))
     assert {text.finish_reason for text in made} == {"end"}
     # Two samples of 300 and 500 of one distribution are farther apart than this once in two hundred times.
     assert distance([len(text.text) for text in made]) < 0.127
-    endless = writer.generate_many([""], n=30, ignore_end=True)
+    endless = list(writer.generate_many([""], n=30, ignore_end=True))
     assert {text.finish_reason for text in endless} == {"length"}
     assert distance([len(text.text) for text in endless]) > 0.9
 
@@ -105,7 +105,7 @@ def test_the_end_is_no_text(writer: Generator) -> None:
     stream = writer.stream("abc", seed=3)
     assert "abc" + "".join(stream) == text.text
     assert stream.finish_reason == "end"
-    (again,) = writer.generate_many(["abc"], seed=3, echo=True)
+    (again,) = list(writer.generate_many(["abc"], seed=3, echo=True))
     assert again.text == text.text
     greedy = writer.generate("", temperature=0, ignore_end=True, max_new_tokens=40)
     assert set(greedy.text) <= set("abc")
@@ -115,7 +115,9 @@ def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer: Genera
     end = writer.tokenizer.end_id  # type: ignore[attr-defined]
     ids = writer.tokenizer.encode("abc").tolist()
     given: list[Any] = ["", [], [end]]
-    empty, none, only_end = writer.generate_many(given, temperature=0, max_new_tokens=1, logprobs=3)
+    empty, none, only_end = list(
+        writer.generate_many(given, temperature=0, max_new_tokens=1, logprobs=3)
+    )
     assert empty.logprobs == none.logprobs
     np.testing.assert_allclose(empty.logprobs[0].logprob, only_end.logprobs[0].logprob, rtol=1e-6)
     np.testing.assert_array_equal(writer.logits("abc"), writer.logits([end, *ids])[1:])
@@ -130,7 +132,7 @@ def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer: Genera
 
 
 def test_the_end_waits_for_the_least_number_of_tokens(writer: Generator) -> None:
-    made = writer.generate_many([""], n=20, min_new_tokens=30)
+    made = list(writer.generate_many([""], n=20, min_new_tokens=30))
     assert all(len(text.tokens) > 30 and text.finish_reason in ("end", "length") for text in made)
     greedy = writer.generate("", min_new_tokens=30, temperature=0)
     assert len(greedy.text) >= 30

@@ -15,7 +15,6 @@ import numpy as np
 
 from textgen.cli.options import check_state_output
 from textgen.cli.prompts import check_utf8, read_prompts
-from textgen.cli.request_options import as_arguments
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.terminal import print_stream, print_text, report_seed
 from textgen.errors import Interrupted, RunError, TextgenError, UsageError
@@ -107,7 +106,7 @@ def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) 
     """Generate with the options of a request, and write to stdout."""
     arguments = {
         "echo": generator.tables.get("generate", {}).get("echo", True),
-        **as_arguments(options),
+        **options,
     }
     is_new = output.load_state is None  # else the text has its beginning
     prompts = read_prompts(
@@ -173,7 +172,7 @@ def _generations(
             raise
     if not prompts:
         click.echo(f"textgen: warning: {output.prompts_file} has no prompt to continue", err=True)
-    generations = generator.generate_each(
+    generations = generator.generate_many(
         (prompt for prompt, _ in prompts),
         n=output.n,
         index=output.index,
@@ -265,7 +264,7 @@ def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[_Save]
 
 
 def _as_row(generation: Generation, prompt_tokens: int, tokenizer: Tokenizer) -> dict[str, Any]:
-    def named(token: int, logprob: float) -> dict[str, Any]:
+    def named(token: int, logprob: float | None) -> dict[str, Any]:
         return {"token": token, "text": tokenizer.decode(np.array([token])), "logprob": logprob}
 
     row: dict[str, Any] = {

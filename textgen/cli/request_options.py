@@ -43,15 +43,6 @@ def request_options(plugins: PluginSet, *, of_plugins: bool) -> dict[str, attrs.
     return fields
 
 
-def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as a Generator's methods take them: those of samplers, of plugins too, in `sampling`."""
-    decoding = {name: value for name, value in options.items() if name in _DECODING}
-    return {
-        **decoding,
-        "sampling": {name: value for name, value in options.items() if name not in decoding},
-    }
-
-
 def parse_value(name: str, wanted: Any, text: str) -> Any:
     """An option's value as it was typed. What is not of the type `wanted` is for the engine to refuse."""
     kinds = get_args(wanted) or (wanted,)

@@ -13,7 +13,7 @@ import click
 from textgen.cli.line_editing import line_editing
 from textgen.cli.options import check_state_output
 from textgen.cli.prompts import as_path, as_text, check_utf8
-from textgen.cli.request_options import as_arguments, parse_value
+from textgen.cli.request_options import parse_value
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.terminal import print_stream, report_seed
 from textgen.errors import TextgenError, UsageError
@@ -142,7 +142,7 @@ class Session:
         with StopSwitch(
             (signal.SIGINT,)
         ) as switch:  # Ctrl-C ends the text in good order, so that /more continues it
-            arguments = {"echo": self._own["echo"], **as_arguments(self._options), **changes}
+            arguments = {"echo": self._own["echo"], **self._options, **changes}
             stream = self._generator.stream(
                 prompt, keep_state=True, cancelled=switch.is_on, **arguments
             )
@@ -181,7 +181,7 @@ class Session:
 
     def _check(self, options: dict[str, Any]) -> TextStream:
         """A stream that is never started: what is wrong is refused."""
-        return self._generator.stream("", index=self._first, **as_arguments(options))
+        return self._generator.stream("", index=self._first, **options)
 
     def _use(self, name: str, options: dict[str, Any]) -> None:
         """Write with other options, of which `name` has changed."""

@@ -7,14 +7,13 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final, Self
 
-from textgen.generation.continuation import Continuation
-from textgen.generation.results import Piece
+from textgen.errors import UsageError
 from textgen.generation.row import Row
 from textgen.generation.scheduler import Scheduler
-from textgen.generation.streams import StreamedText, StreamedTexts
+from textgen.generation.streams import StreamedText
 
 _ROUND: Final = 0.005  # seconds of work after which readers are woken
 _AT_ONCE: Final = 12  # readers woken in a round: each takes some 20 microseconds of its event loop
@@ -26,26 +25,22 @@ _UNREAD: Final = 1 << 14  # tokens that a reader may be behind before its text p
 
 
 class Reader:
-    """What waits in an event loop for the tokens of rows."""
+    """Waits in an event loop for what comes of a row."""
 
-    def __init__(self) -> None:
+    def __init__(self, row: Row) -> None:
         self.loop = asyncio.get_running_loop()
-        self.rows: list[Row] = []
+        self.row = row
         self.has_begun = False
         self._woken: asyncio.Future[None] | None = None
 
-    def has_news(self) -> bool:
-        """Whether there is something to take."""
-        return any(row.has_news for row in self.rows)
-
-    async def wait(self, rows: Iterable[Row], waiting: deque[Reader]) -> None:
-        """Until there is something to take of `rows`."""
-        self.rows = list(rows)
-        while not self.has_news():
-            self._woken = self.loop.create_future()
-            waiting.append(self)
-            if not self.has_news():  # what came since then may have woken nobody
-                await self._woken
+    async def wait(self, waiting: deque[Reader]) -> None:
+        """Until there is something to take, or it is woken for another reason."""
+        if self.row.has_news:
+            return
+        self._woken = self.loop.create_future()
+        waiting.append(self)
+        if not self.row.has_news:  # what came since then may have woken nobody
+            await self._woken
 
     def wake(self) -> None:
         """Called in the event loop."""
@@ -111,7 +106,7 @@ class BackgroundLoop:
         woken: dict[asyncio.AbstractEventLoop, list[Reader]] = {}
         for _ in range(len(self.waiting)):
             reader = self.waiting.popleft()
-            if (count > 0 or not reader.has_begun) and reader.has_news():
+            if (count > 0 or not reader.has_begun) and reader.row.has_news:
                 count -= 1
                 woken.setdefault(reader.loop, []).append(reader)
             else:
@@ -120,8 +115,8 @@ class BackgroundLoop:
             try:
                 loop.call_soon_threadsafe(_wake_all, readers)
             except RuntimeError:  # the loop is closed, and nobody waits any more
-                for row in (row for reader in readers for row in reader.rows):
-                    self._scheduler.cancel(row)
+                for reader in readers:
+                    self._scheduler.cancel(reader.row)
 
 
 def _wake_all(readers: Iterable[Reader]) -> None:
@@ -129,25 +124,39 @@ def _wake_all(readers: Iterable[Reader]) -> None:
         reader.wake()
 
 
-class _AsyncReading:
-    """An asynchronous context manager, which closes what it is, and what it waits with."""
+class AsyncTextStream(StreamedText, AsyncIterator[str]):
+    """`TextStream` for asyncio, with the same attributes; an asynchronous context manager.
 
-    def __init__(self, background: BackgroundLoop, texts: list[Continuation]) -> None:
-        self._background, self._unfinished = background, texts
-        self._reader: Reader | None = None
-        weakref.finalize(self, _cancel, background, texts).atexit = False
+    The text ends by `aclose`, where a task is cancelled that waits for a piece, and where the stream is dropped.
+    """
+
+    def __init__(self, background: BackgroundLoop, row: Row, model_id: str) -> None:
+        super().__init__(background, row, model_id)
+        self._background, self._reader = background, Reader(row)
+        self._is_read = False
+        weakref.finalize(self, background.cancel, row).atexit = False
+
+    async def __anext__(self) -> str:
+        if self._is_read:
+            raise UsageError("another task waits for the next piece of this stream already")
+        self._is_read = True
+        try:
+            while (piece := self._next()) is None:
+                await self._reader.wait(self._background.waiting)
+        except BaseException as error:  # it failed, or nobody waits for the text any more
+            self._failed = isinstance(error, Exception)
+            await self.aclose()
+            raise
+        finally:
+            self._is_read = False
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
-        """Leave it: nothing more comes."""
+        """End it: nothing more comes."""
         self._leave()
-
-    def _leave(self) -> None:
-        raise NotImplementedError
-
-    async def _wait(self) -> None:
-        if self._reader is None:
-            self._reader = Reader()
-        await self._reader.wait([text.row for text in self._unfinished], self._background.waiting)
+        self._reader.wake()
 
     async def __aenter__(self) -> Self:
         return self
@@ -156,53 +165,14 @@ class _AsyncReading:
         await self.aclose()
 
 
-class AsyncTextStream(StreamedText, _AsyncReading, AsyncIterator[str]):
-    """`TextStream` for asyncio, with the same attributes; an asynchronous context manager.
-
-    The text ends by `aclose`, where a task is cancelled that waits for a piece, and where the stream is dropped.
-    """
-
-    def __init__(self, background: BackgroundLoop, text: Continuation, model_id: str) -> None:
-        _AsyncReading.__init__(self, background, [text])
-        StreamedText.__init__(self, background, text, model_id)
-
-    async def __anext__(self) -> str:
-        try:
-            while (piece := self._next()) is None:
-                await self._wait()
-        except BaseException as error:  # it failed, or nobody waits for the text any more
-            self._failed = isinstance(error, Exception)
-            await self.aclose()
-            raise
-        if not piece:
-            raise StopAsyncIteration
-        return piece
-
-
-class AsyncPieces(_AsyncReading, AsyncIterator[Piece]):
-    """The pieces of `Generator.astream_many`; closed as AsyncTextStream is."""
-
-    def __init__(
-        self, background: BackgroundLoop, texts: Iterator[Continuation], size: int
-    ) -> None:
-        self._texts = StreamedTexts(background, texts, size)
-        super().__init__(background, self._texts.running)
-
-    async def __anext__(self) -> Piece:
-        try:
-            while (piece := self._texts.next_piece()) is None and self._texts.running:
-                await self._wait()
-        except BaseException:
-            await self.aclose()
-            raise
-        if piece is None:
-            raise StopAsyncIteration
-        return piece
-
-    def _leave(self) -> None:
-        self._texts.leave()
-
-
-def _cancel(background: BackgroundLoop, texts: Iterable[Continuation]) -> None:
-    for text in texts:
-        background.cancel(text.row)
+async def finished(background: BackgroundLoop, row: Row) -> None:
+    """Make a whole text. It ends where the task is cancelled."""
+    row.whole = True
+    row.start_clock()
+    background.submit(row)
+    try:
+        reader = Reader(row)
+        while not row.ended:
+            await reader.wait(background.waiting)
+    finally:
+        background.cancel(row)

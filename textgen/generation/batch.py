@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterable, Sequence, Sized
+from collections.abc import Container, Iterable, Sized
 from typing import Final
 
 import numpy as np
@@ -25,7 +25,7 @@ BLOCK: Final = 64  # steps whose random numbers and tokens are kept side by side
 class Batch:
     """Rows whose prompts are fed. Tokens of a step stand in a column of a block; `flush` hands blocks to the rows."""
 
-    def __init__(self, decoder: DecoderRows, rows: Sequence[Row]) -> None:
+    def __init__(self, decoder: DecoderRows, rows: list[Row]) -> None:
         self.decoder, self.rows = decoder, list(rows)
         self._groups = Group.of(rows)
         self._feed = np.zeros((len(rows), 1), np.int64)
@@ -120,13 +120,13 @@ class Batch:
         self._watched = [
             (i, row)
             for i, row in enumerate(rows)
-            if row.deadline is not None or row.asked.cancelled
+            if row.deadline is not None or row.request.cancelled
         ]
         self._stopping = [(i, row) for i, row in enumerate(rows) if row.may_stop]
         self._early = [
             (i, row)
             for i, row in self._stopping
-            if row.ending and row.made < row.decoding.min_new_tokens
+            if row.ending and row.made < row.options.min_new_tokens
         ]
         self._noting = [(i, row) for i, row in enumerate(rows) if row.settings.top is not None]
         self._may_end = any(link.ends for group in self._groups for link in group.chain.links)
@@ -148,7 +148,7 @@ class Batch:
         column = self._column
         kept = to_numpy(logits).copy() if self._noting else None  # what follows writes into it
         for i, row in self._early:
-            if row.made + self._unknown < row.decoding.min_new_tokens:
+            if row.made + self._unknown < row.options.min_new_tokens:
                 for token in row.ending:
                     logits[i, token] = -np.inf
         tokens = self._pick(logits, self._numbers[:, column])
@@ -207,7 +207,7 @@ class Batch:
         )
         extend, pick, draws = self.decoder.extend, chain.pick_one, chain.draws
         number, column, expected = self._numbers[0].item, self._column, (1, chain.vocab_size)
-        stop, made, least = row.ending, row.made, row.decoding.min_new_tokens
+        stop, made, least = row.ending, row.made, row.options.min_new_tokens
         watched, stopping, tokens = bool(self._watched), bool(self._stopping), []
         checked = False
         ended: dict[int, FinishReason | None] = {}
@@ -241,9 +241,9 @@ class Batch:
         """As many steps as the decoder takes by itself, and the rows that end; None where it takes none."""
         if self._stopping:
             self.flush()
-        if any(row.made < row.decoding.min_new_tokens for _, row in self._early):
+        if any(row.made < row.options.min_new_tokens for _, row in self._early):
             return None
-        keeping = [i for i, row in self._stopping if row.asked.keep_state]
+        keeping = [i for i, row in self._stopping if row.request.keep_state]
         before = self.decoder.take(keeping) if keeping else None
         fed = self._feed[:, 0].copy()
         ids = chunks.next(self.decoder, fed, self._left, TO_STOP if self._stopping else LONGEST)
@@ -266,7 +266,7 @@ class Batch:
                     break
         for i, (number, row) in enumerate(zip(used, self.rows, strict=True)):
             row.add(ids[i, :number])
-            if row.asked.keep_state and number < count:
+            if row.request.keep_state and number < count:
                 assert before is not None
                 decoder = before.take([keeping.index(i)])
                 decoder.extend(np.append(fed[i], ids[i, : number - 1])[None])
@@ -280,7 +280,7 @@ class Batch:
         self.flush()
         for i, reason in ended.items():
             row = self.rows[i]
-            if (row.asked.keep_state or leave_state) and row.end is None and row.error is None:
+            if (row.request.keep_state or leave_state) and row.end is None and row.error is None:
                 row.end = self._state(
                     i, self.decoder.take([i]), self._feed[i][self._feed[i] != END]
                 )
@@ -325,5 +325,5 @@ class Batch:
             row = self.rows[i]
             if row.settings.chain.draws:
                 self._numbers[i, column:] = self._random.take(
-                    row.asked.seed, row.index, row.base + column, BLOCK - column
+                    row.request.seed, row.index, row.base + column, BLOCK - column
                 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Unpack
 
 import attrs
 import numpy as np
@@ -17,31 +21,39 @@ from textgen.contracts.checks import begin_decoding
 from textgen.contracts.components import Components, blaming
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
-from textgen.generation.arguments import BATCH_SIZE, ManyRequest, Prompt, Request, takes
 from textgen.generation.chain import Chain
-from textgen.generation.continuation import Continuation
-from textgen.generation.prompts import check_prompt, document_start, text_pieces
-from textgen.generation.requests import Requests
-from textgen.generation.results import Generation, Piece
+from textgen.generation.prompts import check_prompt, document_start
+from textgen.generation.request import (
+    Prompt,
+    Request,
+    RequestOptions,
+    Requests,
+    check_number,
+)
+from textgen.generation.results import Generation
+from textgen.generation.row import Row
 from textgen.generation.rows import keeps_shape
 from textgen.generation.sampling import to_numpy
 from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import (
     TextScore,
     TokenScores,
+    check_text,
     prompt_logprobs,
-    score_pieces,
     score_tokens,
+    summed,
 )
-from textgen.generation.streams import TextStream, in_pieces
+from textgen.generation.streams import TextStream
 from textgen.gradient.model import GradientModel
 from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Ids, Model, Tensors, Tokenizer
 
 if TYPE_CHECKING:
-    from textgen.generation.async_streams import AsyncPieces, AsyncTextStream, BackgroundLoop
+    from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop
     from textgen.generation.novelty import CopyFinder
 
+BATCH_SIZE: Final = 256
+_SHORT: Final = 4096  # characters of a prompt that take no time to encode
 _ALONE: Final = 16  # texts that share no batch and stream asynchronously side by side
 
 
@@ -115,92 +127,94 @@ class Generator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @takes(Request)
     @blaming
-    def generate(self, request: Request) -> Generation:
-        """Continue a prompt. The arguments are the fields of textgen.Request.
+    def generate(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> Generation:
+        """Continue a prompt, given as text or as token ids (T,).
 
-        Raises PromptError for characters outside the vocabulary, UsageError for arguments out of range, ContractError
-        where a plugin is to blame.
+        Raises PromptError for characters outside the vocabulary, UsageError for options out of range, ContractError
+        if a plugin is to blame.
         """
-        text = self._requests.one(request, whole=True)
-        text.row.begin()
-        return next(self._each(iter([text]), 1))
+        row = self._row(prompt, options, must_end=True)
+        row.start_clock()
+        return next(self._each(iter([row]), 1))
 
-    @takes(Request)
     @blaming
-    def stream(self, request: Request) -> TextStream:
-        """The text of `generate` in pieces as they come, never split inside a character or a stop text.
+    def generate_many(
+        self,
+        prompts: Iterable[Prompt | Mapping[str, Any]],
+        *,
+        n: int = 1,
+        batch_size: int = BATCH_SIZE,
+        **options: Unpack[RequestOptions],
+    ) -> Iterator[Generation]:
+        """`n` continuations of each prompt, up to `batch_size` at once: each, in order, as soon as it is done.
 
-        The arguments are the fields of textgen.Request, and are checked at once. With max_new_tokens=None it goes on
-        for ever, in constant memory as long as no sampler asks for the whole history; `cancel()` ends it.
-        """
-        return TextStream(self._scheduler(1), self._requests.one(request), self.model_id)
-
-    @takes(Request)
-    @blaming
-    def astream(self, request: Request) -> AsyncTextStream:
-        """`stream` for asyncio. All asynchronous streams of a generator share batches, in one background thread.
-
-        The arguments are the fields of textgen.Request, and are checked at once.
-        """
-        from textgen.generation.async_streams import AsyncTextStream
-
-        return AsyncTextStream(self._background_loop(), self._requests.one(request), self.model_id)
-
-    @takes(ManyRequest)
-    @blaming
-    def generate_many(self, request: ManyRequest) -> list[Generation]:
-        """`n` continuations of each prompt, up to `batch_size` at once, in the order of the prompts.
-
-        Continuation j of prompt i is that of `generate` with `index + i * n + j`. A time limit holds for all of them
-        together. The arguments are the fields of textgen.generation.arguments.ManyRequest.
-        """
-        return list(self._each(self._requests.many(request, whole=True), request.batch_size))
-
-    @takes(ManyRequest)
-    @blaming
-    def generate_each(self, request: ManyRequest) -> Iterator[Generation]:
-        """The texts of `generate_many` one by one, in order, as soon as they are done.
+        Continuation j of prompt i is that of `generate` with `index + i * n + j`. A prompt with options of its own is
+        a mapping: `{"prompt": "The door", "temperature": 0.5}`. A time limit holds for all of them together.
 
         Prompts in a list or a tuple are checked at once; others are read and checked as their turn comes.
         """
-        return self._each(self._requests.many(request, whole=True), request.batch_size)
+        check_number("n", n)
+        check_number("batch_size", batch_size)
+        requests, first = self._requests.check_many(prompts, options)
+        return self._each(self._rows(requests, first, n), batch_size)
 
-    @takes(ManyRequest)
     @blaming
-    def stream_many(self, request: ManyRequest) -> Iterator[Piece]:
-        """The texts of `generate_many` side by side, in pieces as they come.
+    def stream(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> TextStream:
+        """The text of `generate` in pieces as they come, never split inside a character or a stop text.
 
-        The pieces of one index, joined, are its text; the last of them has the finish reason.
+        Options are checked at once. With max_new_tokens=None it goes on until it is stopped, in constant memory
+        unless a sampler reads the whole history; `cancel()` ends it.
         """
-        return in_pieces(
-            self._scheduler(request.batch_size), self._requests.many(request), request.batch_size
-        )
+        row = self._row(prompt, options, must_end=False)
+        return TextStream(self._scheduler(1), row, self.model_id)
 
-    @takes(ManyRequest)
-    @blaming
-    def astream_many(self, request: ManyRequest) -> AsyncPieces:
-        """`stream_many` for asyncio, sharing batches with all other asynchronous streams of the generator."""
-        from textgen.generation.async_streams import AsyncPieces
+    async def agenerate(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> Generation:
+        """`generate` for asyncio. The text ends where its task is cancelled."""
+        from textgen.generation.async_streams import finished
 
-        return AsyncPieces(
-            self._background_loop(), self._requests.many(request), request.batch_size
-        )
+        row = await self._prepared(prompt, options, must_end=True)
+        with self.components.blaming():
+            await finished(self._background_loop(), row)
+            if row.options.echo and row.settings.top is not None:  # the prompt is read again
+                return await asyncio.to_thread(self._generation, row)
+            return self._generation(row)
 
-    @blaming
-    def score(self, text: str | Iterable[CorpusPiece]) -> TextScore:
-        """How well the model predicts a text, given whole or in pieces, as one stream and in bounded memory.
+    async def astream(
+        self, prompt: Prompt = "", **options: Unpack[RequestOptions]
+    ) -> AsyncTextStream:
+        """`stream` for asyncio: `stream = await generator.astream(…)`, then `async for piece in stream`.
 
-        After training on documents, these are scored from their start to their end: DOCUMENT_END among the pieces ends
-        one, and the end of the text ends the last.
+        Whatever is asynchronous shares batches, in one background thread of the generator. What would hold up the
+        event loop, as encoding a long prompt does, is done in a thread too.
         """
-        return score_pieces(self.model, self.tokenizer, self.chain.model, text_pieces(text))
+        from textgen.generation.async_streams import AsyncTextStream
+
+        row = await self._prepared(prompt, options, must_end=False)
+        return AsyncTextStream(self._background_loop(), row, self.model_id)
 
     @blaming
-    def score_tokens(self, text: str | Iterable[CorpusPiece]) -> Iterator[TokenScores]:
-        """The log-probability of each token of a text, in blocks, as one stream and in bounded memory."""
-        return score_tokens(self.model, self.tokenizer, self.chain.model, text_pieces(text))
+    def score(self, text: str | Iterator[CorpusPiece], *, prompt: str = "") -> TextScore:
+        """How well the model predicts a text that follows a prompt, in bounded memory (see `score_tokens`)."""
+        return summed(self.score_tokens(text, prompt=prompt), self.tokenizer)
+
+    @blaming
+    def score_tokens(
+        self, text: str | Iterator[CorpusPiece], *, prompt: str = ""
+    ) -> Iterator[TokenScores]:
+        """The log-probability of each token of a text that follows a prompt, in blocks, in bounded memory.
+
+        A text is a string, whose characters have to be in the vocabulary, or an iterator of the pieces of a corpus,
+        whose unknown characters are counted. After training on documents, these are scored from their start to their
+        end: DOCUMENT_END among the pieces ends one, and the end of the text ends the last.
+
+        Raises PromptError, and UsageError for a list: score each of several texts by itself.
+        """
+        check_text(text)
+        for each in (prompt, text):
+            if isinstance(each, str):
+                self.encode_prompt(each, "error")
+        return score_tokens(self.model, self.tokenizer, self.chain.model, text, prompt)
 
     @blaming
     def logits(self, text: Prompt) -> npt.NDArray[np.floating[Any]]:
@@ -288,39 +302,70 @@ class Generator:
                 self._background.append(BackgroundLoop(self._scheduler(BATCH_SIZE, _ALONE)))
         return self._background[0]
 
-    def _each(self, texts: Iterator[Continuation], batch_size: int) -> Iterator[Generation]:
+    def _row(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
+        request = self._requests.check(prompt, options, must_end=must_end)
+        return Row.begin(self.tokenizer, request, request.index or 0)
+
+    async def _prepared(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
+        """A row, prepared in a thread if that may take longer than an event loop should wait."""
+        make = partial(self._row, prompt, options, must_end=must_end)
+        is_short = isinstance(prompt, str) and len(prompt) <= _SHORT
+        with self.components.blaming():
+            if is_short and self._requests.knows(options):
+                return make()
+            return await asyncio.to_thread(make)
+
+    def _rows(self, requests: Iterable[Request], first: int, n: int) -> Iterator[Row]:
+        """The rows of requests, `n` each, with one clock for all."""
+        ends: dict[float, float] = {}
+        indices = itertools.count(first)
+        for request in requests:
+            limit = request.settings.options.time_limit
+            deadline = None if limit is None else ends.setdefault(limit, time.monotonic() + limit)
+            for index in itertools.islice(indices, n):
+                own = index if request.index is None else request.index
+                row = Row.begin(self.tokenizer, request, own)
+                row.deadline = deadline
+                if not request.keep_state:
+                    row.reason = row.out_of_time()  # what comes too late is not even begun
+                yield row
+
+    def _each(self, rows: Iterator[Row], batch_size: int) -> Iterator[Generation]:
         """Whole texts, in the order of their prompts."""
         scheduler = self._scheduler(batch_size)
-        begun: deque[Continuation] = deque()
+        begun: deque[Row] = deque()
         while True:
-            while scheduler.free > 0 and (text := next(texts, None)) is not None:
-                begun.append(text)
-                scheduler.submit(text.row)
-            while begun and begun[0].row.ended:
+            while begun and begun[0].ended:
                 yield self._generation(begun.popleft())
-            if begun:
-                scheduler.run(math.inf)
-            elif scheduler.free > 0:
+            while scheduler.free > 0 and (row := next(rows, None)) is not None:
+                begun.append(row)
+                if row.ended:
+                    break
+                scheduler.submit(row)
+            if not begun and scheduler.free > 0:
                 return
+            if begun and not begun[0].ended:
+                scheduler.run(math.inf)
 
-    def _generation(self, text: Continuation) -> Generation:
-        """The result of a text that has ended. Raises what it ended by."""
-        row, echo = text.row, text.row.decoding.echo
+    def _generation(self, row: Row) -> Generation:
+        """The result of a row that has ended. Raises its error."""
         if row.error is not None:
             raise row.error
-        shown, ids = text.take()
+        request, echo = row.request, row.options.echo
+        text, ids = row.take()
         logprobs = row.logprobs
         if echo and row.settings.top is not None:
             logprobs = [*prompt_logprobs(self.model, self.chain.model, row), *logprobs]
-        assert text.finish_reason is not None
+        prompt = request.prompt
+        assert row.finish_reason is not None
         return Generation(
-            prompt=row.asked.prompt,
-            text=shown,
+            prompt=self.tokenizer.decode(request.ids) if prompt is None else prompt,
+            text=text,
             tokens=tuple(ids.tolist()),
-            finish_reason=text.finish_reason,
-            seed=row.asked.seed,
+            finish_reason=row.finish_reason,
+            seed=request.seed,
             index=row.index,
             echo=echo,
             logprobs=tuple(logprobs),
-            state=text.state(self.model_id),
+            state=row.state(self.model_id),
         )

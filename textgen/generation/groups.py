@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts.checks import FAILURES
 from textgen.generation.chain import Chain
-from textgen.generation.row import Row, taken_in
+from textgen.generation.row import Row, reading_state
 from textgen.generation.sampling import SequenceHistory
 from textgen.protocols import Array, Ids
 
@@ -25,7 +23,7 @@ class Group:
     failed: bool = False
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> list[Group]:
+    def of(cls, rows: list[Row]) -> list[Group]:
         """The groups of newcomers."""
         places: dict[Chain, list[int]] = {}
         for place, row in enumerate(rows):
@@ -35,7 +33,7 @@ class Group:
             for chain, mine in places.items()
         ]
 
-    def pick(self, logits: Array, uniforms: npt.NDArray[np.float64], rows: Sequence[Row]) -> Ids:
+    def pick(self, logits: Array, uniforms: npt.NDArray[np.float64], rows: list[Row]) -> Ids:
         """A token (B,) for each row of logits (B, V). What goes wrong with one row is its `error`, and no other's."""
         try:
             if len(self.rows) == 1:
@@ -63,14 +61,14 @@ class Group:
         return bool(kept)
 
 
-def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
+def begun(chain: Chain, rows: list[Row]) -> SequenceHistory:
     """The history of rows that have drawn nothing yet."""
     history = chain.begin(
-        [row.prompt for row in rows], [(row.asked.seed, row.index) for row in rows]
+        [row.ids for row in rows], [(row.request.seed, row.index) for row in rows]
     )
     for place, row in enumerate(rows):
         if row.start is not None:
-            with taken_in():
+            with reading_state():
                 history.load_row(place, row.start.history, row.start.lengths)
-            history.extend_prompt(place, row.prompt)
+            history.extend_prompt(place, row.ids)
     return history

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, get_args
 
@@ -16,6 +17,7 @@ from textgen.protocols import Ids, Tokenizer
 from textgen.suggest import nearest_text
 
 NO_IDS: Final = np.empty(0, np.int64)
+_EXAMINED: Final = 1000  # characters in which unknown ones are looked for first
 _GATHERED: Final = 1 << 16  # ids of short documents that are handed on together
 
 
@@ -34,7 +36,7 @@ def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownC
     if unknown is None or unknown_characters == "unknown" or unknown not in ids:
         return ids
     if unknown_characters == "error":
-        lacking = _lacking(tokenizer, prompt, ids, unknown)
+        lacking = _lacking(tokenizer, prompt)
         near = {
             c: nearest_text(c, lambda text: unknown not in tokenizer.encode(text)) for c in lacking
         }
@@ -106,11 +108,17 @@ def _check_ids(prompt: Any, vocab_size: int) -> Ids:
     return ids.astype(np.int64)
 
 
-def _lacking(tokenizer: Tokenizer, prompt: str, ids: Ids, unknown: int) -> list[str]:
-    """The parts of a prompt that became unknown tokens: characters, else words, else all of it."""
-    count = int((ids == unknown).sum())
-    for parts in (list(prompt), prompt.split()):
+def _lacking(tokenizer: Tokenizer, prompt: str) -> list[str]:
+    """The parts of a prompt that become unknown tokens: characters, else words, else all of it.
+
+    Of a long prompt, those of its beginning if there are any, so that a message does not take long.
+    """
+    unknown, beginning = tokenizer.unknown_id, prompt[:_EXAMINED]
+    if unknown in tokenizer.encode(beginning):
+        prompt = beginning
+    count = int((tokenizer.encode(prompt) == unknown).sum())
+    for parts in (Counter(prompt), Counter(prompt.split())):
         lacking = [part for part in parts if unknown in tokenizer.encode(part)]
-        if len(lacking) == count:
-            return list(dict.fromkeys(lacking))
+        if sum(parts[part] for part in lacking) == count:
+            return lacking
     return [prompt]

@@ -1,4 +1,4 @@
-"""What generation gives: whole texts, pieces of them, and the state from which a text continues."""
+"""Results of generation: texts, and the states from which they continue."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class TokenLogprobs:
     """Log-probabilities at one token, by the model before any sampler: its own, and those of the likeliest tokens.
 
     token    the id
-    logprob  in nats
+    logprob  in nats; None for the first token of an echoed prompt, which nothing predicts
     top      (id, log-probability) of the likeliest tokens, in descending order
     """
 
     token: int
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[int, float], ...]
 
     @classmethod
@@ -142,17 +142,3 @@ class Generation:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Notebooks show the text."""
         printer.text(str(self))
-
-
-@attrs.frozen
-class Piece:
-    """Of several texts that are streamed at once: what came next of one of them.
-
-    index          which one: the `index` with which `generate` gives the same text
-    text           may be empty in the last piece, and only there
-    finish_reason  None while more is to come
-    """
-
-    index: int
-    text: str
-    finish_reason: FinishReason | None = None

@@ -54,12 +54,9 @@ def offers_rows(decoder: Any) -> bool:
     return callable(getattr(decoder, "take", None)) and callable(getattr(decoder, "join", None))
 
 
-def can_share(model: Model, offer: Offer) -> tuple[bool, bool]:
-    """Whether rows of this model can share a batch, and whether they are then the same bit for bit as alone."""
-    decoder = begin_decoding(model, 1, offer)
-    if offers_rows(decoder):
-        return True, bool(getattr(decoder, "exact_rows", True))
-    return keeps_shape(model, offer), True
+def can_share(model: Model, offer: Offer) -> bool:
+    """Whether rows of this model can share a batch."""
+    return offers_rows(begin_decoding(model, 1, offer)) or keeps_shape(model, offer)
 
 
 def keeps_shape(model: Model, offer: Offer) -> bool:

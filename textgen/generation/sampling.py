@@ -149,15 +149,15 @@ class SequenceHistory:
     def load_row(self, row: int, kept: Mapping[str, Any], lengths: tuple[int, int]) -> None:
         """Give a row what `dump_row` gave, and the lengths of prompt and text.
 
-        A sampler that was not there then keeps the state it has. Raises LookupError when the samplers need more than
-        was kept, UsageError for a state of another shape.
+        A sampler that was not there then keeps the state it has, and sees the tokens from here on if none were kept.
+        Raises UsageError for a state of another shape.
         """
         if self.level != "none":
             self.prompt_lengths[row], self.lengths[row] = lengths
         for name in saved_arrays(self.level):
-            getattr(self, name)[row] = kept[name][0]
+            getattr(self, name)[row] = kept[name][0] if name in kept else 0
         if self.level == "tokens":
-            self._tokens[row] = kept["tokens"].tolist()
+            self._tokens[row] = kept["tokens"].tolist() if "tokens" in kept else []
         for key, state in self.states.items():
             if not any(name.startswith(f"{key}.") for name in kept):
                 continue

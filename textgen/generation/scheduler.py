@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -27,7 +27,7 @@ PREFILL: Final = 1024  # prompt tokens fed at once, after which the running rows
 class Prefill:
     """Feeds the prompts of newcomers side by side, a chunk at a time. Equal prompts are fed once."""
 
-    def __init__(self, model: Model, offer: Offer, rows: Sequence[Row]) -> None:
+    def __init__(self, model: Model, offer: Offer, rows: list[Row]) -> None:
         self._offer = offer
         members: dict[bytes | int, list[Row]] = {}
         for row in rows:
@@ -67,7 +67,7 @@ class Prefill:
         """End rows before their prompts are fed."""
         for row, reason in rows:
             place = next(i for i, rows_of_one in enumerate(self._members) if row in rows_of_one)
-            if row.asked.keep_state and row.error is None:
+            if row.request.keep_state and row.error is None:
                 row.end = _unfed(row, self._decoder, place, self._prompts[place][self._fed :])
             row.reason = reason
             self._members[place].remove(row)
@@ -112,7 +112,7 @@ class Scheduler:
         self._batches: list[
             Batch
         ] = []  # the first is shared, if rows can share one; the others are rows alone
-        self._shares: tuple[bool, bool] | None = None
+        self._shares: bool | None = None
 
     def submit(self, row: Row) -> None:
         """Let a row wait for its turn."""
@@ -166,9 +166,9 @@ class Scheduler:
     def pause_unread(self, most: int) -> None:
         """Take rows out of which more than `most` tokens are not read; submitted again, they go on from there."""
         for batch in self._batches:
-            for row in [row for row in batch.rows if row.made - row.taken > most]:
+            for row in [r for r in batch.rows if r.made - r.taken > most and not r.whole]:
                 batch.end(row, None)
-                row.start, row.prompt, row.end, row.paused = row.end, row.prompt[:0], None, True
+                row.start, row.ids, row.end, row.paused = row.end, row.ids[:0], None, True
         self._batches = [batch for batch in self._batches if batch.rows]
 
     def abort(self, error: BaseException) -> None:
@@ -193,8 +193,9 @@ class Scheduler:
         begun: list[list[Row]] = []
         while self._waiting and room > 0:
             row = self._waiting[0]
-            if not row.ended and row.left <= 0:
-                self._guarded([row], partial(self._end_unfed, row, "length"))
+            reason = "length" if row.left <= 0 else row.out_of_time()
+            if not row.ended and reason is not None:
+                self._guarded([row], partial(self._end_unfed, row, reason))
             elif not row.ended:
                 is_alone = self._is_alone(row)
                 if is_alone and alone >= self._alone:
@@ -209,7 +210,7 @@ class Scheduler:
         for rows in [shared, *begun] if shared else begun:
             self._guarded(rows, partial(self._begin, rows))
 
-    def _begin(self, rows: Sequence[Row]) -> None:
+    def _begin(self, rows: list[Row]) -> None:
         self._prefills.append(Prefill(self._model, self._offer, rows))
 
     def _feed(self, prefill: Prefill) -> None:
@@ -218,7 +219,7 @@ class Scheduler:
             if ready is not None:
                 batch, logits = ready
                 self._guarded(batch.rows, partial(batch.draw, logits))
-                self._guarded(batch.rows, partial(self._take_in, batch))
+                self._take_in(batch)
 
         self._guarded(prefill.rows, feed)
         if not any(not row.ended for row in prefill.rows):
@@ -231,8 +232,8 @@ class Scheduler:
         shared = next((other for other in self._batches if not self._is_alone(other.rows[0])), None)
         if shared is None or self._is_alone(batch.rows[0]):
             self._batches.append(batch)
-        else:
-            shared.join(batch)
+        else:  # where joining fails, no row of either has a decoder that is known to be whole
+            self._guarded([*shared.rows, *batch.rows], partial(shared.join, batch))
 
     def _is_alone(self, row: Row) -> bool:
         """Whether a row may not share a batch."""
@@ -240,8 +241,7 @@ class Scheduler:
             return True
         if self._shares is None:
             self._shares = can_share(self._model, self._offer)
-        together, exact = self._shares
-        return not together or (row.decoding.exact and not exact)
+        return not self._shares
 
     def _end(self, row: Row) -> None:
         """End a row because it was cancelled."""
@@ -259,14 +259,14 @@ class Scheduler:
         self._prefills = deque(prefill for prefill in self._prefills if prefill.rows)
 
     def _end_unfed(self, row: Row, reason: FinishReason) -> None:
-        if row.asked.keep_state:
+        if row.request.keep_state:
             decoder = DecoderRows.begin(self._model, self._offer, 1)
             if row.start is not None:
                 row.start.resume(decoder)
             row.end = _unfed(row, decoder, 0, row.to_feed())
         row.reason = reason
 
-    def _guarded(self, rows: Sequence[Row], work: Callable[[], object]) -> None:
+    def _guarded(self, rows: list[Row], work: Callable[[], object]) -> None:
         """Do work for rows; what goes wrong in it is the error of each of them."""
         affected = list(rows)
         try:

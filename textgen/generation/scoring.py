@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -14,7 +15,7 @@ from textgen.contracts import checks
 from textgen.contracts.checks import begin_decoding
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
-from textgen.generation.prompts import encode_documents
+from textgen.generation.prompts import encode_documents, end_id, text_pieces
 from textgen.generation.results import TokenLogprobs
 from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy
@@ -56,20 +57,22 @@ class TokenScores:
     logprobs: npt.NDArray[np.float64]
 
 
-def score_pieces(
-    model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[CorpusPiece]
-) -> TextScore:
-    """Sum up `score_tokens`. Raises UsageError when the text has fewer than two tokens."""
+def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
+    """The score of a text from those of its tokens. Raises UsageError if none was predicted."""
     total, count, characters, unknown = 0.0, 0, 0, 0
-    for block in score_tokens(model, tokenizer, offer, pieces):
+    decode = tokenizer.incremental_decoder().decode
+    for block in blocks:
         predicted = ~np.isnan(block.logprobs)
         total -= float(block.logprobs[predicted].sum())
         count += int(predicted.sum())
-        characters += len(tokenizer.decode(block.tokens[predicted]))
+        given = int(not predicted[0]) if len(predicted) else 0
+        text = decode(block.tokens)
+        characters += len(text) - len(tokenizer.decode(block.tokens[:given]))
         if tokenizer.unknown_id is not None:
             unknown += int((block.tokens[predicted] == tokenizer.unknown_id).sum())
     if not count:
         raise UsageError("there is nothing to score: the text has fewer than two tokens")
+    characters += len(decode(np.empty(0, np.int64), True))
     loss = total / count
     return TextScore(
         tokens=count,
@@ -81,12 +84,27 @@ def score_pieces(
     )
 
 
+def check_text(text: object) -> None:
+    """Raise UsageError for what is not a text to score, as a list: its texts may be one, or several."""
+    if isinstance(text, (str, Iterator)):
+        return
+    hint = "score each text by itself, or give the pieces of one as iter(pieces)"
+    expected = "expected a string, or an iterator of the pieces of a text"
+    raise UsageError(expected, argument="text", value=text, suggestion=hint)
+
+
 def score_tokens(
-    model: Model, tokenizer: Tokenizer, offer: Offer, pieces: Iterable[CorpusPiece]
+    model: Model,
+    tokenizer: Tokenizer,
+    offer: Offer,
+    text: str | Iterator[CorpusPiece],
+    prompt: str = "",
 ) -> Iterator[TokenScores]:
-    """Score a text given in pieces as one stream, a block of it at a time."""
+    """Score a text as one stream, a block of it at a time. A prompt before it is read, and not scored."""
     decoder = begin_decoding(model, 1, offer, scoring=True)
     last: Ids | None = None
+    skipped = len(tokenizer.encode(prompt)) + (end_id(tokenizer) is not None) if prompt else 0
+    pieces = itertools.chain([prompt] if prompt else [], text_pieces(text))
     for ids in encode_documents(tokenizer, pieces):
         for start in range(0, len(ids), _BLOCK):
             block = ids[start : start + _BLOCK].astype(np.int64)
@@ -99,7 +117,9 @@ def score_tokens(
                 targets = block[len(block) - len(fed) :]
                 logprobs[len(block) - len(fed) :] = rows[np.arange(len(fed)), targets]
             last = block[-1:]
-            yield TokenScores(block, logprobs)
+            rest, skipped = min(skipped, len(block)), max(0, skipped - len(block))
+            if rest < len(block):
+                yield TokenScores(block[rest:], logprobs[rest:])
 
 
 def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogprobs]:
@@ -107,11 +127,15 @@ def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogpr
     top = row.settings.top
     assert top is not None
     decoder = begin_decoding(model, 1, offer)
-    feed = row.asked.before[None]
+    feed = row.request.before[None]
     if row.start is not None:
         row.start.resume(decoder)
         feed = row.start.pending[None]
-    for token in row.prompt.tolist():
+    for place, token in enumerate(row.ids.tolist()):
+        if not place and row.start is None and not feed.size:
+            yield TokenLogprobs(token, None, ())
+            feed = np.array([[token]], np.int64)
+            continue
         logits = decoder.extend(feed)
         yield TokenLogprobs.of(to_numpy(logits)[0], token, top)
         feed = np.array([[token]], np.int64)

@@ -110,10 +110,6 @@ class DecodingOptions:
         "error",
         help="what to do about prompt characters outside the vocabulary: refuse, drop, or feed as <unk>",
     )
-    exact: bool = option(
-        False,
-        help="generate alone where a batch could change the last bit of a logit; few models make a difference",
-    )
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -35,7 +35,6 @@ REQUEST_OPTIONS: Final = (
         "state",
         "keep_state",
         "seed",
-        "sampling",
         "logprobs",
         "echo",
     ),
@@ -47,7 +46,6 @@ REQUEST_OPTIONS: Final = (
         "ignore_end",
         "time_limit",
         "cancelled",
-        "exact",
     ),
     "unknown_characters",
 )

@@ -18,6 +18,7 @@ from textgen.plugin.component import (
     KINDS,
     OBJECT,
     OWN_DISTRIBUTION,
+    REQUEST_OPTIONS,
     UNPACKAGED,
     Offer,
     Plugin,
@@ -229,7 +230,7 @@ class PluginSet:
             name,
             "no sampler takes this option",
             "",
-            nearest(name, known) or f"there are {', '.join(known)}",
+            nearest(name, [*known, *REQUEST_OPTIONS]) or f"there are {', '.join(known)}",
         )
 
     def _loaded(self, kind: str | None) -> list[Offer]:

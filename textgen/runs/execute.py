@@ -23,14 +23,13 @@ from textgen.errors import (
     Fault,
     Interrupted,
     PipelineError,
-    PromptError,
     RunError,
     UsageError,
 )
 from textgen.events import RunFinished, RunSkipped, Settled
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
-from textgen.generation.requests import check_decoding
+from textgen.generation.request import check_decoding
 from textgen.generation.results import Generation
 from textgen.pipeline.options import DecodingOptions
 from textgen.pipeline.pipeline import Pipeline
@@ -354,17 +353,13 @@ class Execution:
             faults += [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
         if faults:
             raise PipelineError(faults, self.pipeline.name)
-        try:
-            check_prompt(tokenizer, options.prompt, options.unknown_characters)
-        except PromptError as error:
-            error.argument = "generate.unknown_characters"
-            raise
+        check_prompt(tokenizer, options.prompt, options.unknown_characters)
 
 
 def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
     """What the pipeline's `[generate]` table asks for."""
     table = pipeline.generate
     options = {field.name: getattr(table, field.name) for field in attrs.fields(DecodingOptions)}
-    return generator.generate_each(
+    return generator.generate_many(
         [table.prompt], n=table.n, **{k: v for k, v in options.items() if v is not None}
     )
