@@ -70,7 +70,7 @@ def test_an_async_stream_that_is_left_stops(finished_run: Path) -> None:
         assert [piece async for piece in stream] == []
         return calls
 
-    assert asyncio.run(read()) == watcher.calls
+    left = asyncio.run(read())
     end = time.monotonic() + 60
     while any(
         history() is not None for history in watcher.histories
@@ -78,6 +78,7 @@ def test_an_async_stream_that_is_left_stops(finished_run: Path) -> None:
         assert time.monotonic() < end
         time.sleep(0.01)
         gc.collect()
+    assert watcher.calls - left <= 1  # its step
 
 
 @pytest.mark.parametrize("whole", [False, True])
