@@ -288,7 +288,7 @@ def test_a_sampler_that_is_gone_is_asked_for_whatever_options_are_given(
 
 def test_many_prompts_are_not_one_string(finished_run: Path) -> None:
     with pytest.raises(
-        textgen.UsageError, match=r"prompts: expected a list; for one, write \[prompt\]"
+        textgen.UsageError, match=r"prompts: expected a list; for one prompt, write \[prompt\]"
     ):
         textgen.load(finished_run).generate_many("The")
 
