@@ -181,13 +181,17 @@ def test_an_async_stream_goes_on_from_a_state(generator: Generator) -> None:
     assert first.text + asyncio.run(rest()) == whole.text
 
 
-def test_a_second_reader_of_a_stream_is_refused(generator: Generator) -> None:
+def test_a_second_reader_of_a_stream_is_refused(finished_run: Path) -> None:
+    watcher, generator = watched(finished_run, gate=threading.Event())
+
     async def read() -> None:
         stream = await generator.astream("the ", max_new_tokens=300)
         first = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
         with pytest.raises(UsageError, match="another task waits for the next piece"):
             await anext(stream)
+        assert watcher.gate is not None
+        watcher.gate.set()
         text = await first + "".join([piece async for piece in stream])
         assert text == generator.generate("the ", max_new_tokens=300).text
 

@@ -355,7 +355,7 @@ def test_a_state_of_another_form_is_blamed(
             return accepted(history.state)  # type: ignore[no-any-return]
 
     with pytest.raises(ContractError, match=said):
-        with_sampler(finished_run, Stateful()).generate_many(["the ", "t"], max_new_tokens=3)
+        list(with_sampler(finished_run, Stateful()).generate_many(["the ", "t"], max_new_tokens=3))
 
 
 def test_a_state_needs_both_methods(finished_run: Path) -> None:
