@@ -381,6 +381,40 @@ def test_clearing_removes_nothing_that_textgen_did_not_write(shelf: Shelf) -> No
     assert (mine / "diary.txt").read_text() == "secret"
 
 
+def test_what_the_system_does_not_remove_is_kept(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows does not remove what a process maps."""
+    shelf.run(shelf.write())
+    [entry] = cache().entries()
+
+    def refuse(path: Path, **_: Any) -> None:
+        raise PermissionError(13, "a process uses it", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    kept = f"kept watched {shelf.folder / 'text.txt'} char: {entry.path} cannot be removed\n"
+    assert textgen_cache("--clear") == f"{kept}removed 0 encoded texts, 0 B\n"
+    assert cache().entries() == [entry]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small file system"
+)
+def test_a_full_disk_under_cache_and_run_is_said(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEXTGEN_CACHE_SIZE", "0")
+    (shelf.folder / "small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(shelf.folder / "small")]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(textgen.RunError, match="small/run cannot be written: No space left"):
+            shelf.run(shelf.write(TEXT * 20), "small/run")
+    finally:
+        subprocess.run(["umount", str(shelf.folder / "small")], check=True)
+
+
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small file system"
 )

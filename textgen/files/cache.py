@@ -28,7 +28,7 @@ import attrs
 from textgen.errors import CorruptFileError, UsageError
 from textgen.files.durable import new_file, write_atomic
 from textgen.files.opening import UNFORESEEN
-from textgen.files.reading import LARGEST, cache_directory, read_json
+from textgen.files.reading import LARGEST, read_json
 
 _SIZE: Final = "TEXTGEN_CACHE_SIZE"
 _DEFAULT: Final = "10 GB"
@@ -157,6 +157,15 @@ class Cache:
         if os.name == "posix" and (status.st_uid != os.geteuid() or is_open):
             cause = "another user owns it or may write to it"
             raise PermissionError(errno.EACCES, cause, str(self.folder))
+
+
+def cache_directory() -> Path:
+    """TEXTGEN_CACHE_DIR, or the platform's place for caches."""
+    if directory := os.environ.get("TEXTGEN_CACHE_DIR"):
+        return Path(directory)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("textgen", appauthor=False))
 
 
 def encoded_texts() -> Cache:

@@ -1,4 +1,4 @@
-"""Files that are read back against their checksums, what they hold, and where the cache is."""
+"""Files that are read back against their checksums, and their contents."""
 
 from __future__ import annotations
 
@@ -291,15 +291,6 @@ def path_of(
 def encoding_of_mark(beginning: bytes) -> str:
     """ "utf-16" or "utf-32" where a file begins with the mark of one, else ""."""
     return next((name for mark, name in _MARKS if beginning.startswith(mark)), "")
-
-
-def cache_directory() -> Path:
-    """TEXTGEN_CACHE_DIR, or the platform's place for caches."""
-    if directory := os.environ.get("TEXTGEN_CACHE_DIR"):
-        return Path(directory)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("textgen", appauthor=False))
 
 
 @contextlib.contextmanager

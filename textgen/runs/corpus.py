@@ -1,4 +1,4 @@
-"""A corpus is read: announced, hashed, fitted to, and encoded."""
+"""Reads a corpus: announces its files, hashes it, fits a tokenizer to it and encodes it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _END_BYTE: Final = b"\xff"  # stands for DOCUMENT_END in the digest, and in no U
 
 
 def check_sources(corpus: Choice, folder: Path, console: TextIO | None = None) -> None:
-    """Say on the console what is going to be read that is not in the pipeline's `folder`: files, and addresses.
+    """Announce the addresses that a corpus reads, and its files outside the pipeline's `folder`.
 
-    Raises CorpusError for a pipe or a device. A pipeline may be a stranger's.
+    A pipeline may be a stranger's. Raises CorpusError for a pipe or a device.
     """
     for source in _sources(corpus):
         if isinstance(source, Path):
@@ -54,7 +54,7 @@ def _sources(corpus: Choice) -> Iterator[Path | Address]:
 
 
 class HashedPieces(Iterable[CorpusPiece]):
-    """The text of a corpus in pieces, of which a digest is made as they pass.
+    """The pieces of a corpus, which are hashed as they pass.
 
     progress   called with the bytes of each piece in UTF-8
     """
@@ -66,7 +66,7 @@ class HashedPieces(Iterable[CorpusPiece]):
         self._progress = progress
         self._hash = hashlib.sha256()
         self._characters = 0
-        self.has_documents = False  # in what has passed
+        self.has_documents = False  # among the pieces that have passed
 
     def __iter__(self) -> Iterator[CorpusPiece]:
         for piece in self._pieces:
@@ -83,7 +83,7 @@ class HashedPieces(Iterable[CorpusPiece]):
             yield piece
 
     def digest(self) -> CorpusDigest:
-        """The digest of all that has passed."""
+        """The digest of the pieces that have passed."""
         return CorpusDigest(self._hash.hexdigest(), self._characters)
 
 
@@ -94,17 +94,17 @@ def fit_tokenizer(
     components: Components,
     progress: Callable[[int], None],
 ) -> CorpusDigest:
-    """Fit the tokenizer, check it on the beginning of the corpus, and give the digest of all of it.
+    """Fit the tokenizer, check it on the beginning of the corpus, and return the digest of the corpus.
 
-    If the pipeline starts from another run, it is fitted already. Raises PipelineError for a corpus of documents and a
-    tokenizer without an id for their end.
+    If the pipeline starts from another run, the tokenizer is fitted already. Raises PipelineError for
+    a corpus of documents and a tokenizer without an id for their end.
     """
     hashed = HashedPieces(corpus, pipeline.corpus.offer, progress)
     beginning = _beginning(corpus, pipeline)
     pieces = _checked(hashed, beginning, tokenizer, pipeline)
     if pipeline.start is None:
         tokenizer.fit(pieces)
-    for _ in pieces:  # what a tokenizer that needs no fitting has left unread counts too
+    for _ in pieces:  # a tokenizer may need no fitting, and the digest is of all pieces
         pass
     digest = hashed.digest()
     if beginning and not digest.characters:
@@ -123,7 +123,7 @@ def fit_tokenizer(
 
 
 def _beginning(corpus: Corpus, pipeline: Pipeline) -> str:
-    """The first piece of text. Reading it twice finds at once what cannot be read again."""
+    """The first piece of text. It is read twice to find out at once whether the corpus can be."""
     pieces = read_pieces(corpus, pipeline.corpus.offer)
     return next((piece for piece in pieces if piece and piece is not DOCUMENT_END), "")
 
@@ -131,7 +131,8 @@ def _beginning(corpus: Corpus, pipeline: Pipeline) -> str:
 def _checked(
     pieces: Iterable[CorpusPiece], beginning: str, tokenizer: Tokenizer, pipeline: Pipeline
 ) -> Iterator[Any]:
-    """The pieces, refused where they begin otherwise than before, or hold documents for who does not know the mark."""
+    """The pieces. Raises CorpusError if they do not begin as before, and PipelineError for documents
+    if the tokenizer has no id for their end."""
     can_end = hasattr(tokenizer, "end_id")
     for piece in pieces:
         if piece is DOCUMENT_END:

@@ -26,7 +26,7 @@ from textgen.protocols import Corpus, Ids, Tokenizer
 from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.identity import TextKey
-from textgen.runs.reading import ReadingProgress
+from textgen.runs.progress import ReadingProgress
 from textgen.runs.splitting import split_tokens, unknown_share
 
 logger = logging.getLogger("textgen")
@@ -134,10 +134,15 @@ class EncodedText:
                     cache.folder,
                     error.strerror or error,
                 )
-        with tempfile.TemporaryFile(dir=self.folder) as file:
-            file.writelines(self._bytes(changed))
-            file.flush()
-            return np.memmap(file, dtype, "r")  # which keeps the file
+        folder = self.folder or tempfile.gettempdir()
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.writelines(self._bytes(changed))
+                file.flush()
+                return np.memmap(file, dtype, "r")  # which keeps the file
+        except OSError as error:  # the file has no name
+            error.filename = error.filename or str(folder)
+            raise
 
     def _bytes(self, changed: str) -> Iterator[bytes]:
         pieces = HashedPieces(self.corpus, self.corpus_choice.offer, self.progress.read)

@@ -45,7 +45,7 @@ from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import Observers
-from textgen.runs.reading import ReadingProgress
+from textgen.runs.progress import ReadingProgress
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from textgen.errors import PluginWarning
-from textgen.files.reading import cache_directory
+from textgen.files.cache import cache_directory
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.registry import PluginSet

@@ -1,4 +1,4 @@
-"""What a console shows while a corpus is read: a bar on a terminal, a line now and then elsewhere."""
+"""Progress while a corpus is read: a bar on a terminal, a line now and then on another console."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BETWEEN_LINES: Final = 30.0
 
 @attrs.define
 class ReadingProgress:
-    """How far a corpus is read, on `console` if there is one; and the end of it, once `cancelled()` is true.
+    """Shows on `console` how far a corpus is read, and raises Interrupted once `cancelled()` is true.
 
     total    bytes of the corpus, roughly; 0 if that is not known
     passes   how often it will be read
