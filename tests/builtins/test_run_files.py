@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import textgen
-from textgen_builtins.observers.loss_plot import draw
+from textgen_builtins.curves import Curve, draw
 
 
 def test_a_run_has_some_ten_samples_at_equal_distances(
@@ -32,10 +32,18 @@ def test_every_counts_evaluations(tiny_pipeline: Callable[..., Any], tmp_path: P
     assert re.findall(r"^=== step (\d+) ===$", text, re.MULTILINE) == ["2", "8", "16"]
 
 
-def test_the_plot_marks_the_best_loss_where_it_is_not_the_last() -> None:
-    rows = [
-        {"step": n, "training_loss": 3.0 / n, "validation_loss": loss}
-        for n, loss in enumerate((2.0, 1.5, 1.75), 1)
-    ]
-    assert "best 1.500" in draw(rows)
-    assert "best" not in draw(rows[:2])
+def test_the_plot_says_whose_the_training_loss_is_and_which_loss_was_the_best(
+    tiny_pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    points = [(1, 2.0), (2, 1.5), (3, 1.75)]
+    assert "1.750 validation, best 1.500</text>" in draw([Curve("validation", points)], "loss")
+    tables = tiny_pipeline(observers=True)
+    textgen.run(tables, output=tmp_path / "network")
+    plot = (tmp_path / "network/loss.svg").read_text(encoding="utf-8")
+    assert re.search(r">[\d.]+ training(, best [\d.]+)?</text>", plot)
+    parts = {"type": "mixture", "first": tables["model"]}
+    trainer = {"type": "mixture", "first": {"type": "sgd", "epochs": 1}}
+    textgen.run({**tables, "model": parts, "trainer": trainer}, output=tmp_path / "mixture")
+    plot = (tmp_path / "mixture/loss.svg").read_text(encoding="utf-8")
+    assert "training of the first model alone" in plot
+    assert re.search(r">[\d.]+ validation", plot)

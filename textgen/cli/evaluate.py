@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from textgen.cli.options import check_output, check_run, device_option, json_option
+from textgen.cli.options import check_output, check_run, device_option, json_option, write_output
 from textgen.cli.terminal import print_text
 from textgen.errors import CorpusError, PipelineError, UsageError
 from textgen.plugin.component import Address
@@ -87,7 +87,11 @@ def command(
             from textgen.tools.surprise import surprise_page
 
             blocks = generator.score_tokens(pieces())
-            _write_page(page, surprise_page(blocks, generator.tokenizer, Path(name).name, pieces()))
+            html = surprise_page(blocks, generator.tokenizer, Path(name).name, pieces())
+            if page == "-":
+                print_text(html)
+            else:
+                write_output("--html", page, html)
     bound = (
         " at least: the spelling of what is outside the vocabulary is not counted"
         if score.unknown_tokens
@@ -102,19 +106,6 @@ def command(
     click.echo(json.dumps(attrs.asdict(score)) if as_json else "\n".join(lines), err=page == "-")
 
 
-def _write_page(page: str, html: str) -> None:
-    from textgen.files.durable import write_atomic
-
-    if page == "-":
-        print_text(html)
-        return
-    try:
-        write_atomic(Path(page), html.encode())
-    except OSError as error:
-        raise UsageError(f"--html {page} cannot be written: {error.strerror or error}") from error
-    click.echo(f"textgen: wrote {page}", err=True)
-
-
 def _check(file: str, page: str | None) -> None:
     """Raise UsageError for a text that cannot be read, and for a page that would take the place of something else."""
     if file == "-" and sys.stdin is None:  # it was closed before the process began
@@ -123,7 +114,7 @@ def _check(file: str, page: str | None) -> None:
         return
     from textgen.tools.surprise import is_page
 
-    check_output("--html", page, "page of textgen evaluate", is_page, in_run=False)
+    check_output("--html", page, "page of textgen evaluate", is_page)
     if Path(file).exists() and Path(page).exists() and Path(page).samefile(file):
         raise UsageError(f"--html {page} is the text itself; give another name")
 

@@ -47,7 +47,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def check_output(
-    option: str, given: str, what: str, is_one: Callable[[bytes], bool], *, in_run: bool
+    option: str, given: str, what: str, is_one: Callable[[bytes], bool], *, in_run: bool = False
 ) -> None:
     """Raise UsageError, before any work, where a file cannot be written or would destroy something.
 
@@ -76,6 +76,19 @@ def check_output(
             raise UsageError(
                 f"{given} would be among the files of the run {run}; give {option} another place"
             )
+
+
+def write_output(option: str, given: str, content: str) -> None:
+    """Write a file that `check_output` has let pass, and say so. Raises UsageError."""
+    from textgen.files.durable import write_atomic
+
+    try:
+        write_atomic(Path(given), content.encode("utf-8", "replace"))
+    except OSError as error:
+        raise UsageError(
+            f"{option} {given} cannot be written: {error.strerror or error}"
+        ) from error
+    click.echo(f"textgen: wrote {given}", err=True)
 
 
 def check_state_output(option: str, given: str) -> None:

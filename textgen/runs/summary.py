@@ -58,7 +58,7 @@ class RunSummary:
     def characters_per_second(self) -> float | None:
         """The speed of training before the last evaluation."""
         rows = _rows(self.path, limit=_TAIL)
-        return _number(rows[-1].get("characters_per_second")) if rows else None
+        return finite(rows[-1].get("characters_per_second")) if rows else None
 
     @property
     def parameters(self) -> int | None:
@@ -104,8 +104,8 @@ def summarize(path: str | Path) -> RunSummary:
         step=step,
         steps=None if steps is None or steps < step else steps,  # what was only a guess
         best_step=figures.get("best_step"),
-        best_loss=_number(figures.get("best_loss")),
-        seconds=_number(figures.get("seconds")),
+        best_loss=finite(figures.get("best_loss")),
+        seconds=finite(figures.get("seconds")),
         record=record,
     )
 
@@ -129,7 +129,7 @@ def _so_far(record: Mapping[str, Any], directory: RunDirectory) -> dict[str, Any
     return {
         "step": step,
         "best_step": best.get("step"),
-        "best_loss": _loss(best),
+        "best_loss": chosen_loss(best),
         "seconds": last.get("seconds"),
     }
 
@@ -155,15 +155,15 @@ def _rows(path: Path, limit: int | None) -> list[dict[str, Any]]:
 def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The row that a run chooses: with nothing held out, the latest."""
     held_out = [
-        (loss, row) for row in rows if (loss := _number(row.get("validation_loss"))) is not None
+        (loss, row) for row in rows if (loss := finite(row.get("validation_loss"))) is not None
     ]
     return min(held_out, key=lambda pair: pair[0])[1] if held_out else rows[-1] if rows else {}
 
 
-def _loss(row: Mapping[str, Any]) -> float | None:
+def chosen_loss(row: Mapping[str, Any]) -> float | None:
     """The loss that a run chooses by."""
-    held_out = _number(row.get("validation_loss"))
-    return _number(row.get("training_loss")) if held_out is None else held_out
+    held_out = finite(row.get("validation_loss"))
+    return finite(row.get("training_loss")) if held_out is None else held_out
 
 
 def _checkpoint_steps(directory: RunDirectory) -> list[int]:
@@ -195,5 +195,6 @@ def _is_step(value: Any) -> bool:
     return type(value) is int and 0 <= value < 10**18  # a bool is no step
 
 
-def _number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
+    """The number as a float; None for anything else, infinity and NaN."""
     return float(value) if type(value) in (int, float) and math.isfinite(value) else None

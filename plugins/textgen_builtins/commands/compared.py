@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from textgen import PipelineError, RunError, RunSummary, UsageError
 from textgen.files.reading import inside, read_bytes
 from textgen.pipeline.document import document_of
 from textgen.plugin.structure import flat
+from textgen.runs.summary import chosen_loss, finite
 from textgen_builtins.commands.folders import summaries
 
 _NO_SETTINGS: Final = ("name", "output", "default_observers")
@@ -31,6 +31,7 @@ class ComparedRun:
     settings   every key of its pipeline that somebody chose, dotted, with the checksum of its text and what it was
                trained with
     curve      step and loss of each evaluation, in nats per token; of the held-out text where there is one
+    bits       the same in bits per character
     bits_per_character, characters_per_second   at the best evaluation; the median over all of them
     text, why_no_text   what it writes, and why it writes nothing
     """
@@ -39,6 +40,7 @@ class ComparedRun:
     summary: RunSummary
     settings: Mapping[str, Any]
     curve: tuple[tuple[int, float], ...]
+    bits: tuple[tuple[int, float], ...]
     bits_per_character: float | None
     characters_per_second: float | None
     text: str = ""
@@ -54,7 +56,7 @@ class ComparedRun:
     def unknown_share(self) -> float:
         """The share of its tokens that stand for text outside the vocabulary."""
         data = self.summary.record.get("data")
-        return (isinstance(data, Mapping) and _number(data.get("unknown_share"))) or 0.0
+        return (isinstance(data, Mapping) and finite(data.get("unknown_share"))) or 0.0
 
 
 @attrs.frozen
@@ -147,19 +149,24 @@ def _kinds(runs: Sequence[ComparedRun], prefix: str) -> bool:
 def read_run(summary: RunSummary, label: str) -> ComparedRun:
     """A run by its summary."""
     rows = summary.metrics()
-    losses = [(row["step"], _loss(row)) for row in rows]
     best = next((row for row in rows if row["step"] == summary.best_step), {})
-    speeds = [
-        speed for row in rows if (speed := _number(row.get("characters_per_second"))) is not None
-    ]
+    speeds = [speed for row in rows if (speed := finite(row.get("characters_per_second")))]
     return ComparedRun(
         label=label,
         summary=summary,
         settings=_settings(summary),
-        curve=tuple((step, loss) for step, loss in losses if loss is not None),
-        bits_per_character=_number(best.get("bits_per_character")),
+        curve=_points(rows, chosen_loss),
+        bits=_points(rows, lambda row: finite(row.get("bits_per_character"))),
+        bits_per_character=finite(best.get("bits_per_character")),
         characters_per_second=statistics.median(speeds) if speeds else None,
     )
+
+
+def _points(
+    rows: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float | None]
+) -> tuple[tuple[int, float], ...]:
+    found = ((row["step"], value(row)) for row in rows)
+    return tuple((step, each) for step, each in found if each is not None)
 
 
 def _settings(summary: RunSummary) -> dict[str, Any]:
@@ -205,19 +212,4 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    return (
-        value
-        if isinstance(value, str)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else f"{value}"
-    )
-
-
-def _loss(row: Mapping[str, Any]) -> float | None:
-    held_out = _number(row.get("validation_loss"))
-    return _number(row.get("training_loss")) if held_out is None else held_out
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -10,8 +10,13 @@ from string import Template
 from typing import Final
 
 from textgen_builtins.commands import text
-from textgen_builtins.commands.compared import ComparedRun, differences, warning
-from textgen_builtins.commands.curves import draw
+from textgen_builtins.commands.compared import (
+    ComparedRun,
+    differences,
+    have_other_tokens,
+    warning,
+)
+from textgen_builtins.curves import Curve, draw
 
 HEADER: Final = (
     "run",
@@ -30,27 +35,31 @@ _MARK: Final = b'<meta name="generator" content="textgen compare">'
 def page(runs: Sequence[ComparedRun], prompt: str | None) -> str:
     """The page. Whatever comes from a run is escaped."""
     cause = warning(runs)
-    template = Template(
-        Path(__file__).with_name("comparison.html.template").read_text(encoding="utf-8")
-    )
-    drawn = [run.label for run in runs if run.curve]
+    file = Path(__file__).with_name("comparison.html.template")
+    points = _points(runs)
+    numbers = {label: number for number, label in enumerate(k for k, v in points.items() if v)}
     figures = [
-        [
-            _swatch(drawn.index(run.label) if run.curve else None) + _name(run),
-            *map(escape, cells(run)[1:]),
-        ]
+        [_swatch(numbers.get(run.label)) + _breakable(run.label), *map(escape, cells(run)[1:])]
         for run in runs
     ]
-    return template.substitute(
+    return Template(file.read_text(encoding="utf-8")).substitute(
         title=text.counted(len(runs), "run"),
         note=f'<p class="note">{escape(cause)}</p>' if cause else "",
-        figures=_table(map(escape, HEADER), figures, "figures"),
+        figures=_table(HEADER, figures, "figures"),
         settings=_settings(runs),
-        curves=f'<div class="plot">{draw(runs)}</div>'
-        if drawn
-        else "<p>No run has an evaluation yet.</p>",
+        curves=draw([Curve(*curve) for curve in points.items()], _unit(runs)),
         samples=_samples(runs, prompt),
     )
+
+
+def _points(runs: Sequence[ComparedRun]) -> dict[str, tuple[tuple[int, float], ...]]:
+    in_bits = have_other_tokens(runs)
+    return {run.label: run.bits if in_bits else run.curve for run in runs}
+
+
+def _unit(runs: Sequence[ComparedRun]) -> str:
+    kind = "loss of the held-out text" if all(run.is_held_out for run in runs) else "loss"
+    return f"{kind} ({'bits per character' if have_other_tokens(runs) else 'nats per token'})"
 
 
 def cells(run: ComparedRun) -> tuple[str, ...]:
@@ -78,7 +87,7 @@ def is_page(beginning: bytes) -> bool:
 
 def _table(header: Iterable[str], rows: Iterable[Sequence[str]], kind: str) -> str:
     """A table of cells that are HTML; the first of each row names it."""
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = "\n".join(
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
         for first, *rest in rows
@@ -86,9 +95,9 @@ def _table(header: Iterable[str], rows: Iterable[Sequence[str]], kind: str) -> s
     return f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
-def _name(run: ComparedRun) -> str:
-    """Its label, which may be long, and is broken after a setting or a folder."""
-    return re.sub("[,/]", r"\g<0><wbr>", escape(run.label))
+def _breakable(label: str) -> str:
+    """A label, which may be long, and is broken after a setting or a folder."""
+    return re.sub("[,/]", r"\g<0><wbr>", escape(label))
 
 
 def _swatch(number: int | None) -> str:
@@ -98,27 +107,16 @@ def _swatch(number: int | None) -> str:
 
 
 def _settings(runs: Sequence[ComparedRun]) -> str:
-    """The settings that differ; of runs and settings, the more numerous go down the page."""
+    """The settings that differ: a row for each value, with the runs that have it."""
     found = differences(runs)
     if not found:
         return "<p>All settings are the same.</p>" if len(runs) > 1 else ""
-    runs = [run for run in runs if run.settings]
-    names = [_name(run) for run in runs]
-    by_run = [{label: value for value, labels in each.values for label in labels} for each in found]
-    rows = [[escape(values[run.label]) for run in runs] for values in by_run]
-    keys = [escape(each.key) for each in found]
-    if len(keys) > len(runs):
-        return _table(
-            ["setting", *names],
-            [[key, *row] for key, row in zip(keys, rows, strict=True)],
-            "settings",
-        )
-    columns = zip(*rows, strict=True)
-    return _table(
-        ["run", *keys],
-        [[name, *column] for name, column in zip(names, columns, strict=True)],
-        "settings",
-    )
+    rows = [
+        ["" if number else escape(each.key), escape(value), _breakable(", ".join(labels))]
+        for each in found
+        for number, (value, labels) in enumerate(each.values)
+    ]
+    return _table(("setting", "value", "runs"), rows, "settings")
 
 
 def _samples(runs: Sequence[ComparedRun], prompt: str | None) -> str:
@@ -133,5 +131,5 @@ def _samples(runs: Sequence[ComparedRun], prompt: str | None) -> str:
             if run.text
             else f'<p class="note">{escape(run.why_no_text)}</p>'
         )
-        cards.append(f"<article><h3>{_name(run)}</h3>{body}</article>")
+        cards.append(f"<article><h3>{_breakable(run.label)}</h3>{body}</article>")
     return f'<h2>What they write{begun}</h2>\n<div class="samples">{"".join(cards)}</div>'

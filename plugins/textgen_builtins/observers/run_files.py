@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,8 +18,8 @@ from textgen.events import Checkpointed, Evaluation, Event, RunFinished, RunStar
 from textgen.files.durable import append, write_atomic
 from textgen.files.reading import parse_json, read_bytes
 from textgen.pipeline.records import COUNT, is_number, structure
+from textgen_builtins.curves import Curve, draw
 from textgen_builtins.observers.config import SamplesConfig
-from textgen_builtins.observers.loss_plot import draw
 
 _SAMPLES = 10
 _FIELDS = (
@@ -58,6 +59,7 @@ class LossPlot:
     path: Path
     _rows: list[dict[str, Any]] = attrs.field(factory=list)
     _drawn: int = 0
+    _trained: str = ""  # whose training loss it is, if not the whole model's
 
     def observe(self, event: Event) -> None:
         """Collect evaluations; draw what is new."""
@@ -65,6 +67,7 @@ class LossPlot:
             self._rows = read_metrics(self.path.with_name("metrics.jsonl"))[: event.evaluations]
         elif isinstance(event, Evaluation):
             self._rows.append({name: getattr(event, name) for name in _FIELDS})
+            self._trained = getattr(event.model, "trained_part", "")
         elif isinstance(event, Checkpointed | RunFinished):
             has_failed = isinstance(event, RunFinished) and event.status == "failed"
             with contextlib.suppress(*([RunError] if has_failed else [])):  # the disk may be why
@@ -73,8 +76,16 @@ class LossPlot:
     def _draw(self) -> None:
         if len(self._rows) > self._drawn:
             with _needed(self.path):
-                write_atomic(self.path, draw(self._rows).encode())
+                write_atomic(self.path, self._picture().encode())
             self._drawn = len(self._rows)
+
+    def _picture(self) -> str:
+        part = f"training of {self._trained} alone" if self._trained else "training"
+        curves = []
+        for name, key in ((part, "training_loss"), ("validation", "validation_loss")):
+            found = [(row["step"], row[key]) for row in self._rows if row[key] is not None]
+            curves.append(Curve(name, [point for point in found if math.isfinite(point[1])]))
+        return draw(curves, "loss (nats per token)")
 
 
 @attrs.define

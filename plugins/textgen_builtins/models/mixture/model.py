@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 import numpy as np
@@ -32,6 +32,8 @@ class Mixture:
     make_second   makes another second model as it was before training
     """
 
+    trained_part: ClassVar = "the first model"
+    """Whose training loss its trainer reports; see textgen_builtins.observers.run_files.LossPlot."""
     first: Model
     second: Model
     make_second: Callable[[], Model]
