@@ -87,7 +87,7 @@ def foreign(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        *((name, ".") for name in ("checkpoints", "checkpoints/step-000009", ".previous")),
+        *((name, ".") for name in ("checkpoints", "checkpoints/step-000009", ".next-run")),
         *(
             (name, "mine/model.safetensors")
             for name in ("metrics.jsonl", ".lock", ".lock-owner.json")
@@ -155,7 +155,7 @@ def test_links_that_lead_nowhere_else_are_in_nobodys_way(
             ".letter.tmp",
             ".lock",
         ),
-        *(".previous/run.json", ".bashrc"),
+        *(".next-run/run.json", ".bashrc"),
     ],
 )
 def test_a_folder_that_was_never_a_run_is_left_alone(

@@ -86,7 +86,7 @@ def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(
     assert (extended.outcome, began.step, began.extended) == ("resumed", start, True)
     assert_same(extended.path, whole.path)
     assert textgen.run(make(folder, steps=20), output=folder / "parts").outcome == "skipped"
-    assert not (folder / "parts/.previous").exists()
+    assert not (folder / "parts/.next-run").exists()
 
 
 @pytest.mark.slow
@@ -268,7 +268,7 @@ def test_a_cosine_says_what_to_write_instead(folder: Path) -> None:
         "holds a finished run that cannot go on:\n  trainer.steps: 10 before, 20 now" in done.stderr
     )
     assert 'with schedule = "decay", which has to be trained anew, a run can go on' in done.stderr
-    assert "--overwrite" in done.stderr
+    assert "overwrite" in done.stderr
     assert tree(run) == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from commands import run_python, run_textgen, running, wait_for
 from small_run import PIPELINE, copied, tables, text_of, tree
 
 import textgen
-from textgen.runs.directory import RunDirectory
 
 
 def test_the_old_run_stays_loadable_until_the_new_one_is_finished(
@@ -40,7 +40,7 @@ def test_the_old_run_stays_loadable_until_the_new_one_is_finished(
     assert "is not finished" in warning
     assert code == 130
     assert "run it again without overwrite to resume" in stderr
-    assert tree(run / ".previous").items() <= before.items()
+    assert before.items() <= tree(run).items()
     with pytest.warns(UserWarning, match="is not finished"):
         assert text_of(run) == old
     with running(
@@ -65,7 +65,7 @@ def test_an_interrupted_overwriting_run_ends_as_if_never_interrupted(
     assert textgen.run(pipeline, output=run).outcome == "resumed"
     whole = textgen.run(pipeline, output=folder / "whole")
     assert text_of(run) == text_of(whole.path)
-    assert not (run / ".previous").exists()
+    assert not (run / ".next-run").exists()
     assert (run / "mine.txt").exists()
 
 
@@ -75,30 +75,33 @@ def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
     run = copied(trained, folder)
     before = tree(run)
     spoilt = PIPELINE.replace('"gru"', '"rnn"\nnonlinearity = "relu"')
-    spoilt = spoilt.replace('"adamw"', '"sgd"\nlearning_rate = 1e30\ngradient_clipping = "off"')
+    spoilt = spoilt.replace(
+        '"adamw"\nschedule = "decay"', '"sgd"\nlearning_rate = 1e30\ngradient_clipping = "off"'
+    )
     (folder / "spoilt.toml").write_text(spoilt)
     done = run_textgen("run", "spoilt.toml", "--output", "runs/p", "--overwrite", folder=folder)
     assert (done.returncode, "the loss is nan" in done.stderr) == (1, True), done.stderr
     assert tree(run) == before
 
 
-def test_before_the_new_run_has_begun_every_command_uses_the_old_one(
+def test_a_new_run_that_is_not_in_place_yet_is_the_one_that_is_used(
     trained: tuple[Path, Any], folder: Path
 ) -> None:
-    """The old run is aside, and nothing else is there yet."""
+    """A process was killed once the new run was finished, and while its files were given their names."""
     run = copied(trained, folder)
-    old = text_of(run)
-    RunDirectory(run).clear()
-    assert not (run / "run.json").exists()
-    done = run_textgen(
-        "generate", "runs/p", "-p", "Once", "--no-echo", "--max-new-tokens", "30", folder=folder
-    )
-    assert (done.returncode, done.stdout) == (0, f"{old}\n"), done.stderr
-    assert run_textgen("evaluate", "runs/p", "text.txt", folder=folder).stdout.startswith("loss ")
-    assert run_textgen("doctor", "runs/p", folder=folder).stdout.endswith(
-        "no file is damaged; the run can be used\n"
-    )
-    assert textgen.verify(run).path == run / ".previous"
+    textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "new")
+    new = text_of(folder / "new")
+    shutil.copytree(folder / "new", run / ".next-run")
+    for name in ("none", "run.json", "model.safetensors"):
+        (run / name).unlink(missing_ok=True)
+        assert text_of(run) == new
+        assert textgen.verify(run).whole
+        assert textgen.summarize(run).status == "finished"
+        done = run_textgen("evaluate", "runs/p", "text.txt", folder=folder)
+        assert done.stdout.startswith("loss "), done.stderr
+    left = tree(folder / "new")
+    assert textgen.run(tables(folder, "sgd", "shuffled"), output=run).outcome == "skipped"
+    assert tree(run) == left
 
 
 @pytest.mark.slow

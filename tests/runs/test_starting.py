@@ -165,11 +165,14 @@ def test_a_run_that_is_not_finished_and_the_run_itself_are_no_start(
         textgen.run(
             tables(folder, "sgd", "shuffled"), output=base, overwrite=True, cancelled=lambda: True
         )
+    assert textgen.run(tuned(folder), output=folder / "tuned").outcome == "trained"  # from the old
+    (base / ".next-run").rename(folder / "unfinished")
+    shutil.rmtree(base)
+    (folder / "unfinished").rename(base)
     with pytest.raises(
-        textgen.PipelineError,
-        match="is not finished; `textgen run --finish` takes its best checkpoint",
+        textgen.PipelineError, match="is not finished; `textgen run --finish` takes"
     ):
-        textgen.run(tuned(folder), output=folder / "tuned")
+        textgen.run(tuned(folder), output=folder / "other")
 
 
 def test_the_same_tokenizer_may_be_given(folder: Path, base: Path) -> None:

@@ -135,8 +135,7 @@ def check_run(given: str, command: str) -> None:
     """Raise UsageError, saying what was meant, for anything but a folder where a run directory is wanted."""
     path = Path(given)
     if path.is_dir():
-        # .previous holds a run that is being overwritten
-        is_run = any((path / place / "run.json").exists() for place in ("", ".previous"))
+        is_run = any((path / place / "run.json").exists() for place in ("", ".next-run"))
         if not is_run and (inside := _runs_in(path)):
             raise UsageError(f"{given} is not a run directory; those in it are {', '.join(inside)}")
         return

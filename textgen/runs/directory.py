@@ -1,10 +1,15 @@
-"""The run directory: layout, lock, and the run that was there before.
+"""The run directory: layout, lock, and the run that is to replace the one here.
 
     pipeline.toml  run.json  tokenizer.json  model.safetensors  metrics.jsonl  loss.svg  samples.txt
     checkpoints/   see textgen.runs.checkpoints
-    .previous/     the finished run that was here before, all of it, until the run that replaces it is finished
+    .next-run/     a run that trains to replace the finished one here, laid out in the same way
 
 Only safetensors, JSON and TOML: nothing that is loaded can carry code.
+
+The finished run stays as it is until the one in `.next-run` is finished. One step puts that in its place: the rename of
+`.next-run/run.json`, which then says "finished". From then on readers take the run in `.next-run` (`current`). Its files
+get second names in the run directory, and `.next-run` is removed (`publish`). If a process is killed meanwhile, the next
+one does that again.
 """
 
 from __future__ import annotations
@@ -25,8 +30,8 @@ import attrs
 from textgen.errors import CorruptFileError, RunError, RunLockedError
 from textgen.files.durable import (
     LEFTOVERS,
+    link,
     make_folder,
-    new_folder,
     pieces_of,
     remove,
     remove_folder,
@@ -54,7 +59,7 @@ _OWN: Final = (
     "checkpoints",
 )
 _GROWING: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
-_PREVIOUS: Final = ".previous"
+_NEXT: Final = ".next-run"
 _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
 _EMPTY: Final = ("checkpoints", _LOCK)
@@ -83,15 +88,36 @@ class RunDirectory:
         """The checkpoints of the run."""
         return Checkpoints(self.path / "checkpoints")
 
+    @property
+    def next(self) -> RunDirectory:
+        """The place of the run that is to replace the one here."""
+        return RunDirectory(self.path / _NEXT)
+
+    def current(self) -> RunDirectory:
+        """The run that is read: the one in `.next-run` once it is finished, else the one here."""
+        return self.next if self.next.status() == "finished" else self
+
+    def latest(self) -> RunDirectory:
+        """The run that was begun last: the one in `.next-run` if there is one, else the one here."""
+        is_run = self.exists() or self.next.status() == "finished"
+        return self.next if is_run and self.next.exists() else self
+
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return (self.path / "run.json").is_file()
 
+    def status(self) -> str | None:
+        """The status in run.json; None where there is none, or it is damaged. Raises RunError."""
+        try:
+            return self.read_run()["status"] if self.exists() else None
+        except CorruptFileError:
+            return None
+
     def is_settled(self) -> bool:
-        """Whether the directory holds a finished run and no partial files of a killed process."""
-        if self._status() != "finished" or self.leftovers():
+        """Whether the directory holds a finished run alone, and nothing that a killed process has left."""
+        if self.status() != "finished" or self.leftovers():
             return False
-        in_use = any(os.path.lexists(self.path / name) for name in (_PREVIOUS, _OWNER))
+        in_use = any(os.path.lexists(self.path / name) for name in (_NEXT, _OWNER))
         return not in_use and not self.checkpoints.surplus(self.read_run().get("stable_steps"))
 
     def leftovers(self) -> list[Path]:
@@ -105,12 +131,14 @@ class RunDirectory:
 
         Returns the topmost folder that was created, for `abandon`.
         """
-        checkpoints = (f"checkpoints/{path.name}" for path in self.checkpoints.path.glob("step-*"))
-        for name in (*_OWN, _PREVIOUS, _LOCK, _OWNER, *checkpoints):
-            self.inside(name)
-        self.checkpoints.check()
+        for place in (self, self.next):
+            steps = (f"checkpoints/{path.name}" for path in place.checkpoints.path.glob("step-*"))
+            for name in (*_OWN, _NEXT, _LOCK, _OWNER, *steps):
+                place.inside(name)
+            place.checkpoints.check()
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
-        if self.path.is_dir() and not self.exists() and not (self.path / _OWNER).is_file():
+        is_run = self.current().exists() or (self.path / _OWNER).is_file()
+        if self.path.is_dir() and not is_run:
             strangers = {path.name for path in self._strangers()} - (
                 {"pipeline.toml"} if described else set()
             )
@@ -168,7 +196,7 @@ class RunDirectory:
             write_json(owner, {"pid": os.getpid()})
             yield
         finally:
-            with contextlib.suppress(OSError):  # the next run tries again
+            with contextlib.suppress(OSError, RunError):  # the next run tries again
                 self._settle()
             with contextlib.suppress(OSError):
                 if self.exists() or all(path == owner for path in self._strangers()):
@@ -223,25 +251,19 @@ class RunDirectory:
             except OSError as error:
                 failed.append(f"{path.name} ({error.strerror or error})")
 
-        with attempt(self.checkpoints.path):
-            done += [
-                f"put the checkpoint of step {step} in place" for step in self.checkpoints.recover()
-            ]
         removed = 0
-        with attempt(self.path):
-            for leftover in self.leftovers():
+        for place in (self, self.next):
+            with attempt(place.checkpoints.path):
+                for step in place.checkpoints.recover():
+                    done.append(f"put the checkpoint of step {step} in place")
+            for leftover in place.leftovers():
                 with attempt(leftover):
                     remove(leftover)
                     removed += 1
         if removed:
             done.append(f"removed {removed} partial file{'s' if removed > 1 else ''}")
-        with attempt(self.path / _PREVIOUS):
+        with attempt(self.path):
             self._settle()
-        with attempt(self.checkpoints.path):
-            if not self.exists():  # killed while it removed a run
-                self.checkpoints.keep(set())
-            elif self._status() == "finished":
-                self.remove_surplus()
         if done:
             logger.warning(
                 "%s was in use when a process or the machine stopped: %s",
@@ -256,44 +278,51 @@ class RunDirectory:
                 "%s has no manifest.json, so it is not a checkpoint, and is left alone", names
             )
 
+    def place_of_new(self) -> RunDirectory:
+        """Where a new run trains: in `.next-run` if there is a finished run here, which stays, else here."""
+        return self.next if self.status() == "finished" else self
+
+    def begin(self) -> RunDirectory:
+        """An empty place for a new run."""
+        place = self.place_of_new()
+        if os.path.lexists(self.next.path):
+            remove_folder(self.next.path)
+        if place.exists():
+            place._clear()
+        make_folder(place.checkpoints.path)
+        return place
+
+    def begin_from(self, steps: Iterable[int | None]) -> RunDirectory:
+        """A place for a run that goes on from checkpoints of the finished one here."""
+        place = self.begin()
+        for name in _GROWING:
+            if (kept := self.path / name).is_file():  # no link: what is appended is not of this run
+                write_atomic(place.path / name, pieces_of(kept))
+        for step in steps:
+            if step is not None and (folder := self.checkpoints.folder(step)).is_dir():
+                _link(folder, place.checkpoints.folder(step))
+        sync_tree(place.checkpoints.path)
+        return place
+
+    def publish(self) -> None:
+        """Put the run in `.next-run`, if it is finished, in the place of the one here."""
+        if self.next.status() != "finished":
+            return
+        self._clear()
+        for path in self.next.path.iterdir():
+            _link(path, self.path / path.name)
+        sync_tree(self.checkpoints.path)
+        sync_folder(self.path)
+        remove_folder(self.next.path)
+
     def remove_surplus(self) -> None:
         """Remove the checkpoints from which a finished run cannot be trained on."""
         surplus = self.checkpoints.surplus(self.read_run().get("stable_steps"))
         self.checkpoints.keep(set(self.checkpoints.steps()) - set(surplus))
 
-    def clear(self) -> None:
-        """Remove the files of the run, and nothing that a run did not write.
-
-        A finished run is kept aside, and `loadable` returns it until the run that replaces it is finished.
-        """
-        files = self._own()
-        if self._status() == "finished":
-            with new_folder(self.path / _PREVIOUS) as kept:
-                for path in files:
-                    _link(path, kept / path.name)
-        self._remove(files)
-        make_folder(self.checkpoints.path)
-
-    def extend(self, steps: Iterable[int]) -> None:
-        """Begin a run that goes on from checkpoints of the finished one, which is kept aside as by `clear`."""
-        self.clear()
-        previous = RunDirectory(self.path / _PREVIOUS)
-        for name in _GROWING:
-            if (kept := previous.path / name).is_file():
-                write_atomic(
-                    self.path / name, pieces_of(kept)
-                )  # no link: what is appended must not reach the old run
-        for folder in map(previous.checkpoints.folder, steps):
-            if folder.is_dir():
-                _link(folder, self.checkpoints.path / folder.name)
-        sync_tree(self.checkpoints.path)
-
-    def loadable(self) -> RunDirectory:
-        """This run; while it is not finished, the finished run that it replaces, if there is one."""
-        previous = RunDirectory(self.inside(_PREVIOUS))
-        return (
-            previous if self._status() != "finished" and previous._status() == "finished" else self
-        )
+    def has_checkpoint(self) -> bool:
+        """Whether a run can resume from what is here."""
+        return self.exists() and bool(self.checkpoints.steps() or any(self.checkpoints.nameless()))
 
     def kept(self) -> str:
         """What is left of a run that fails, as the end of a sentence."""
@@ -320,35 +349,21 @@ class RunDirectory:
         return inside(self.path, name)
 
     def _settle(self) -> None:
-        """Remove the run kept aside once its successor is finished; restore it if the successor left no checkpoint."""
-        previous = self.path / _PREVIOUS
-        if previous.is_symlink():
-            previous.unlink()  # no run made it
-        if not previous.is_dir():
-            return
-        if self._status() != "finished":
-            if self.exists() and (self.checkpoints.steps() or any(self.checkpoints.nameless())):
-                return  # the successor resumes from there
-            self._remove(self._own())
-            for path in RunDirectory(previous)._own():
-                if path.name != "run.json":
-                    _link(path, self.path / path.name)
-            sync_tree(self.checkpoints.path)
-            sync_folder(self.path)
-            _link(previous / "run.json", self.path / "run.json")  # last: it makes the run exist
-            sync_folder(self.path)
-        remove_folder(previous)
+        """Publish what is finished; remove what no run resumes from and no finished run needs."""
+        next_run = self.next
+        if next_run.status() == "finished":
+            next_run.remove_surplus()
+            self.publish()
+        elif os.path.lexists(next_run.path) and not next_run.has_checkpoint():
+            remove_folder(next_run.path)
+        if self.status() == "finished":
+            self.remove_surplus()
+        elif not self.exists():  # killed while it removed a run
+            self.checkpoints.keep(set())
 
-    def _status(self) -> Any:
-        """The status in run.json; None where there is none, or it is damaged. Raises RunError."""
-        try:
-            return self.read_run()["status"] if self.exists() else None
-        except CorruptFileError:
-            return None
-
-    def _remove(self, paths: Iterable[Path]) -> None:
-        """Remove files of a run, run.json first: without it the rest is not a run. Links are not followed."""
-        for path in sorted(paths, key=lambda path: path.name != "run.json"):
+    def _clear(self) -> None:
+        """Remove the files of a run, run.json first: without it the rest is not a run. Links are not followed."""
+        for path in sorted(self._own(), key=lambda path: path.name != "run.json"):
             if path == self.checkpoints.path and not path.is_symlink():
                 self.checkpoints.keep(set())  # not what is foreign
             else:
@@ -410,15 +425,12 @@ def run_directory(path: Any, argument: str = "path") -> RunDirectory:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Hard-link a file or the files of a folder, or copy where that is not supported. Symbolic links are left out."""
-    if source.is_symlink() or target.is_file():
+    """Give a file, or the files of a folder, a second name. Symbolic links are left out."""
+    if source.is_symlink():
         return
     if source.is_dir():
         target.mkdir(exist_ok=True)
         for path in source.iterdir():
             _link(path, target / path.name)
-        return
-    try:
-        os.link(source, target)
-    except OSError:
-        write_atomic(target, pieces_of(source))
+    else:
+        link(source, target)

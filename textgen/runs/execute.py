@@ -73,14 +73,14 @@ class Execution:
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
         if (
             not self.overwrite
-            and (pipeline := run_record.as_decided(self.pipeline, self.directory))
+            and (pipeline := run_record.as_decided(self.pipeline, self.directory.latest()))
             is not self.pipeline
         ):
             return attrs.evolve(self, pipeline=pipeline).ensure_trained()
         described = run_record.is_written(self.pipeline, self.directory)
         if described and not self.overwrite and self.directory.is_settled():
             with self._components:
-                return self._train_if_needed()  # it is only read
+                return self._execute()  # it is only read
         made = self.directory.prepare(described=described)
         try:
             with (
@@ -89,7 +89,7 @@ class Execution:
                 self._components,
             ):
                 self.directory.sweep()
-                return self._train_if_needed()
+                return self._execute()
         except BaseException as error:
             explained = self._explain(error)
             self.directory.abandon(made)
@@ -115,32 +115,34 @@ class Execution:
                 and not is_damage
             )
             cause = str(error)
-        return RunError(f"{cause}; {directory.kept()}", directory.path) if is_own else None
+        return RunError(f"{cause}; {directory.latest().kept()}", directory.path) if is_own else None
 
-    def _train_if_needed(self) -> Outcome:
+    def _execute(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory
-        record = self._record_to_resume()
-        onward = None
-        if run_record.compare(directory, record, pipeline):
-            assert record is not None
-            onward = run_record.extension_start(directory, record, pipeline)
+        decision = run_record.Fresh() if self.overwrite else run_record.decide(directory, pipeline)
+        record = decision.record
+        begins = isinstance(decision, run_record.Fresh | run_record.Extend)
         context = BuildContext(
             folder=pipeline.folder,
             requested_device=pipeline.device,
             seed=pipeline.seed,
-            directory=directory.path,
+            directory=(directory.place_of_new() if begins else directory.latest()).path,
             console=self.console,
             plugins=pipeline.plugins,
         )
         check_sources(pipeline.corpus, pipeline.folder, self.console)
         # A finished run needs its text only to compare it: nothing is fetched, and the text may be gone.
-        known = record if onward is None and run_record.has_text_of(record, pipeline) else None
+        known = None
+        if isinstance(decision, run_record.Skip) and run_record.has_text_of(
+            decision.record, pipeline
+        ):
+            known = decision.record
         corpus = self._components.build(
             pipeline.corpus, attrs.evolve(context, training=known is None)
         )
         tokenizer = self._components.build(pipeline.tokenizer, context)
         if pipeline.start is not None:
-            tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.path)
+            tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.latest().path)
         vocabulary = None if pipeline.start is None else tokenizer.to_dict()
         progress = ReadingProgress(self.console, self.cancelled)
         choices = pipeline.corpus, pipeline.tokenizer
@@ -153,31 +155,31 @@ class Execution:
             together.check_trainer(
                 self._components.build(pipeline.trainer, context), pipeline.trainer.name
             )
-        if record is None or record["status"] != "finished" or onward is not None:
-            return self._train_on(text, record, onward, context)
+        if not isinstance(decision, run_record.Skip):
+            return self._train_on(text, decision, context)
         if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
             run_record.write_pipeline(pipeline, directory)
-            directory.write_run(run_record.described(pipeline.to_dict(), record))
-        self._observers(context).tell(RunSkipped(path=directory.path, step=record["step"]))
+            directory.write_run(run_record.described(pipeline.to_dict(), decision.record))
+        self._observers(context).tell(RunSkipped(path=directory.path, step=decision.record["step"]))
         return "skipped"
 
     def _train_on(
         self,
         text: EncodedText,
-        record: dict[str, Any] | None,
-        onward: Checkpoint | None,
+        decision: run_record.Fresh | run_record.Resume | run_record.Extend,
         context: BuildContext,
     ) -> Literal["trained", "resumed"]:
         """Train, from a checkpoint if there is one."""
-        data = text.dataset(self.pipeline.data)
-        checkpoint = self._begin(record, onward, context)
-        if record is not None and checkpoint is not None:
-            for remark in run_record.edited_plugins(record, self.pipeline.choices()):
+        data, checkpoint = text.dataset(self.pipeline.data), decision.checkpoint
+        place = self._place(decision, context)
+        if decision.record is not None:
+            for remark in run_record.edited_plugins(decision.record, self.pipeline.choices()):
                 warnings.warn(remark, stacklevel=2)
-        loop = self._training_loop(context, data, checkpoint, extended=onward is not None)
+        extended = isinstance(decision, run_record.Extend)
+        loop = self._training_loop(place, context, data, checkpoint, extended=extended)
         device, tokenizer = loop.context.device, text.tokenizer
         record = run_record.begin(
-            self.pipeline, self.directory, text.digest, tokenizer, data, device, record or {}
+            self.pipeline, place, text.digest, tokenizer, data, device, decision.record or {}
         )
         if self.processes is not None:
             kind = device.partition(":")[0]
@@ -185,38 +187,39 @@ class Execution:
         self._train(loop, record)
         return "trained" if checkpoint is None else "resumed"
 
-    def _begin(
-        self, record: dict[str, Any] | None, onward: Checkpoint | None, context: BuildContext
-    ) -> Checkpoint | None:
-        """Make the directory ready, after every check that could refuse the run; the checkpoint to train on from."""
-        directory = self.directory
-        if record is None and self.pipeline.start is not None:
-            if self.pipeline.start.run == directory.path:
-                raise PipelineError(
-                    [Fault("model.start", "a run cannot start from itself")], self.pipeline.name
-                )
-            trial = self._components.build(
-                self.pipeline.model, attrs.evolve(context, training=False)
-            )
-            load_start(trial, self.pipeline)
-        if self.overwrite:
-            directory.clear()
-        elif onward is not None:
-            best = onward.progress.best_step
-            directory.extend({onward.step} if best is None else {onward.step, best})
-        checkpoint = (
-            onward if record is None or onward is not None else directory.checkpoints.to_resume()
-        )
-        run_record.write_pipeline(self.pipeline, directory)  # first: components may read it
-        return checkpoint
+    def _place(
+        self,
+        decision: run_record.Fresh | run_record.Resume | run_record.Extend,
+        context: BuildContext,
+    ) -> RunDirectory:
+        """Make the place for a run ready, after every check that could refuse it."""
+        directory, start = self.directory, self.pipeline.start
+        match decision:
+            case run_record.Resume():
+                place = directory.latest()
+            case run_record.Extend(checkpoint=checkpoint):
+                place = directory.begin_from((checkpoint.step, checkpoint.progress.best_step))
+            case run_record.Fresh():
+                if start is not None:
+                    if start.run == directory.path:
+                        fault = Fault("model.start", "a run cannot start from itself")
+                        raise PipelineError([fault], self.pipeline.name)
+                    trial = attrs.evolve(context, training=False)
+                    load_start(self._components.build(self.pipeline.model, trial), self.pipeline)
+                place = directory.begin()
+        run_record.write_pipeline(self.pipeline, place)  # first: components may read it
+        return place
 
     def _train(self, loop: TrainingLoop, record: dict[str, Any]) -> None:
         """Train, put the model in place, and tell the observers how it ended."""
         status: Literal["finished", "interrupted", "failed"] = "failed"
         cause = "interrupted"
         try:
-            loop.run(partial(self._settle, record), partial(self._plan, record))
-            run_record.finish(self.directory, record, loop.progress, loop.observers.stopped)
+            loop.run(
+                partial(self._settle, loop.directory, record),
+                partial(self._plan, loop.directory, record),
+            )
+            run_record.finish(loop.directory, record, loop.progress, loop.observers.stopped)
             status = "finished"
         except Interrupted:
             status = "interrupted"
@@ -237,7 +240,7 @@ class Execution:
                         **known,
                     }
                     with contextlib.suppress(OSError):  # the disk may be why
-                        self.directory.write_run({**record, **ended})
+                        loop.directory.write_run({**record, **ended})
             finally:
                 stopped = loop.observers.stopped
                 by = stopped.by if stopped is not None and status == "finished" else ""
@@ -245,7 +248,7 @@ class Execution:
                     RunFinished(step=loop.progress.step, status=status, stopped_by=by)
                 )
 
-    def _settle(self, record: dict[str, Any], event: Settled) -> None:
+    def _settle(self, place: RunDirectory, record: dict[str, Any], event: Settled) -> None:
         """Record what the trainer decided."""
         try:
             pipeline = run_record.settle(self.pipeline, event.options)
@@ -253,37 +256,34 @@ class Execution:
             raise blame(
                 self.pipeline.trainer.offer, f"settled what its options cannot be: {error}"
             ) from error
-        run_record.write_pipeline(pipeline, self.directory)
+        run_record.write_pipeline(pipeline, place)
         record |= run_record.described(
             pipeline.to_dict(), {**record, "settled": dict(event.options)}
         )
-        self.directory.write_run(record)
+        place.write_run(record)
 
-    def _plan(self, record: dict[str, Any], steps: int) -> None:
+    def _plan(self, place: RunDirectory, record: dict[str, Any], steps: int) -> None:
         """Record how many steps there are to be, so that a list of runs can say how far this one is."""
         if record.get("steps") != steps:
             record["steps"] = steps
-            self.directory.write_run(record)
-
-    def _record_to_resume(self) -> dict[str, Any] | None:
-        """The record of the existing run; None if it is to be replaced, or failed before its first checkpoint."""
-        if self.overwrite or not self.directory.exists():
-            return None
-        record = self.directory.read_run()
-        return (
-            record if record["status"] == "finished" or self.directory.checkpoints.steps() else None
-        )
+            place.write_run(record)
 
     def _training_loop(
-        self, context: BuildContext, data: Dataset, checkpoint: Checkpoint | None, *, extended: bool
+        self,
+        place: RunDirectory,
+        context: BuildContext,
+        data: Dataset,
+        checkpoint: Checkpoint | None,
+        *,
+        extended: bool,
     ) -> TrainingLoop:
         """Build model, trainer and observers, restored from the checkpoint if there is one."""
         pipeline, components = self.pipeline, self._components
         trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
         model = components.build(pipeline.model, context)
         if checkpoint is not None:
-            load_weights(model, pipeline.model, checkpoint.tensors, self.directory.path)
-            self._load_state(trainer, checkpoint)
+            load_weights(model, pipeline.model, checkpoint.tensors, place.path)
+            self._load_state(place, trainer, checkpoint)
         else:
             load_start(model, pipeline)
         context = attrs.evolve(context, training=False)
@@ -300,7 +300,7 @@ class Execution:
         progress = Progress() if checkpoint is None else checkpoint.progress
         elapsed = time.perf_counter() - self.begun + progress.seconds
         return TrainingLoop(
-            directory=self.directory,
+            directory=place,
             model=model,
             trainer=trainer,
             blame=(pipeline.trainer.offer, pipeline.model.offer),
@@ -316,13 +316,11 @@ class Execution:
             extended=extended,
         )
 
-    def _load_state(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+    def _load_state(self, place: RunDirectory, trainer: Trainer, checkpoint: Checkpoint) -> None:
         try:
             trainer.load_state(checkpoint.trainer)
         except ValueError as error:
-            raise self.directory.checkpoints.refused(
-                checkpoint.step, error, loading=True
-            ) from error
+            raise place.checkpoints.refused(checkpoint.step, error, loading=True) from error
 
     def _is_cancelled(self) -> bool:
         return self.cancelled() or (self.processes is not None and self.processes.stop_asked)

@@ -45,16 +45,17 @@ def finish_run(directory: RunDirectory) -> bool:
     Raises RunError where there is no run, no checkpoint or none after a step, RunLockedError while another process
     trains there.
     """
-    if directory.read_run()["status"] == "finished":
+    if directory.latest().read_run()["status"] == "finished":
         return False
     with directory.locked():
         directory.sweep()
-        record = directory.read_run()
+        place = directory.latest()
+        record = place.read_run()
         if (
             record["status"] == "finished"
-        ):  # so another process has finished it, or a run was restored
+        ):  # by another process, or since what was begun came to nothing
             return False
-        newest = directory.checkpoints.last()
+        newest = place.checkpoints.last()
         if newest is None:
             cause = f"the run in {directory.path} has no checkpoint yet; run its pipeline again to train it"
             raise RunError(cause, directory.path)
@@ -64,5 +65,5 @@ def finish_run(directory: RunDirectory) -> bool:
         progress = newest.progress
         if progress.model_step != progress.best_step:  # not evaluated
             progress = attrs.evolve(progress, best_step=progress.model_step, best_loss=None)
-        run_record.finish(directory, record, progress, _STOPPED)
+        run_record.finish(place, record, progress, _STOPPED)
         return True

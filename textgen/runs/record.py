@@ -59,6 +59,58 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
 
 
+@attrs.frozen
+class Fresh:
+    """Train from the start."""
+
+    record: None = None
+    checkpoint: None = None
+
+
+@attrs.frozen
+class Skip:
+    """Train nothing, since the run is finished."""
+
+    record: dict[str, Any]
+
+
+@attrs.frozen
+class Resume:
+    """Resume an unfinished run from its last checkpoint."""
+
+    record: dict[str, Any]
+    checkpoint: Checkpoint
+
+
+@attrs.frozen
+class Extend:
+    """Train a finished run on, from one of its checkpoints."""
+
+    record: dict[str, Any]
+    checkpoint: Checkpoint
+
+
+def decide(directory: RunDirectory, pipeline: Pipeline) -> Fresh | Skip | Resume | Extend:
+    """What a pipeline does in a run directory, as it stands.
+
+    Raises RunMismatchError if the run there was made by another pipeline, CorruptFileError if no checkpoint is intact.
+    """
+    place = directory.latest()
+    if not place.exists():
+        return Fresh()
+    record = place.read_run()
+    finished = record["status"] == "finished"
+    if not finished and not place.checkpoints.steps():  # it failed before its first checkpoint
+        return Fresh()
+    if compare(directory, record, pipeline):
+        return Extend(record, extension_start(directory, record, pipeline))
+    if finished:
+        return Skip(record)
+    checkpoint = place.checkpoints.to_resume()
+    assert checkpoint is not None
+    return Resume(record, checkpoint)
+
+
 def compare(
     directory: RunDirectory,
     record: Mapping[str, Any] | None,
@@ -82,10 +134,8 @@ def compare(
     return True
 
 
-def has_text_of(record: Mapping[str, Any] | None, pipeline: Pipeline) -> bool:
-    """Whether a run is finished and has the same table [corpus] as the pipeline."""
-    if record is None or record["status"] != "finished":
-        return False
+def has_text_of(record: Mapping[str, Any], pipeline: Pipeline) -> bool:
+    """Whether a run has the same table [corpus] as the pipeline."""
     return bool(record["pipeline"].get("corpus") == pipeline.to_dict()["corpus"])
 
 

@@ -19,8 +19,7 @@ from textgen.protocols import Tensors
 from textgen.runs.directory import RunDirectory
 from textgen.runs.record import differences
 
-_PATIENCE: Final = 10.0  # seconds for which reading begins again while others change the run
-_PAUSE: Final = 0.02
+_PATIENCE: Final = 10.0  # seconds for which a run is read again while others replace it
 SHOWN: Final = 5  # edits that a message lists
 _T = TypeVar("_T")
 
@@ -29,7 +28,7 @@ _T = TypeVar("_T")
 class StoredRun:
     """A run as it is on the disk.
 
-    directory   that of the run itself; inside the one that was asked for while another run is to replace it
+    directory   where it was read; inside the one that was asked for while it is being put in place
     record      its run.json
     document    its pipeline.toml
     vocabulary  its tokenizer.json
@@ -54,32 +53,30 @@ def read_stored(directory: RunDirectory) -> StoredRun:
     Raises RunError, CorruptFileError.
     """
     # Checksums tie the files of a finished run to its record. What has none may be of the run that comes after.
-    return undisturbed(
+    return read_consistently(
         directory,
-        lambda: _read(directory),
+        lambda current: _read(directory, current),
         lambda stored: stored.record["status"] == "finished" and not stored.edits,
     )
 
 
-def undisturbed(
-    directory: RunDirectory, read: Callable[[], _T], is_whole: Callable[[_T], bool]
+def read_consistently(
+    directory: RunDirectory, read: Callable[[RunDirectory], _T], is_whole: Callable[[_T], bool]
 ) -> _T:
-    """What `read` gives of a run that nobody puts in place or moves aside meanwhile, or of which it is whole anyhow.
+    """What `read` gives of the current run. It reads again if another run took its place meanwhile.
 
-    A file may be gone, or of another run, because a process has just put that in place; then all is read again.
+    is_whole  whether checksums show that all of the result is of one run anyway
     """
-    deadline, tries = time.monotonic() + _PATIENCE, 1
+    deadline = time.monotonic() + _PATIENCE
     while True:
-        before = _stamp(directory)
+        before = _signature(directory)
         try:
-            found = read()
+            found = read(directory.current())
         except RunError:
-            tries -= 1
-            if time.monotonic() > deadline or (tries < 0 and _stamp(directory) == before):
+            if time.monotonic() > deadline or _signature(directory) == before:
                 raise
-            time.sleep(_PAUSE)
             continue
-        if is_whole(found) or _stamp(directory) == before or time.monotonic() > deadline:
+        if is_whole(found) or _signature(directory) == before or time.monotonic() > deadline:
             return found
 
 
@@ -130,26 +127,26 @@ def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> lis
     return [edit for edit in edits if edit.key.partition(".")[0] in shapes and is_wrong(edit)]
 
 
-def _read(directory: RunDirectory) -> StoredRun:
-    loadable, remarks = directory.loadable(), []
-    if loadable is not directory:
+def _read(directory: RunDirectory, current: RunDirectory) -> StoredRun:
+    remarks = []
+    if current.next.exists():
         remarks.append(
             f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
         )
-    record = loadable.read_run()
-    if record["status"] != "finished" and not loadable.checkpoints.steps():
+    record = current.read_run()
+    if record["status"] != "finished" and not current.checkpoints.steps():
         cause = f"the run in {directory.path} is not finished ({record['status']}) and has no checkpoint yet"
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
-    document, edits = read_pipeline(loadable, record)
+    document, edits = read_pipeline(current, record)
     if edits:
         remarks.append(
             f"{document.source} was changed since the run was made: {listed(edits, SHOWN)}"
         )
     with remedied("copy"):
-        vocabulary = read_json(loadable.inside("tokenizer.json"), record["files"]["tokenizer.json"])
-    model_id, tensors, remark = _weights(loadable, record)
+        vocabulary = read_json(current.inside("tokenizer.json"), record["files"]["tokenizer.json"])
+    model_id, tensors, remark = _weights(current, record)
     return StoredRun(
-        loadable, record, document, vocabulary, edits, model_id, tensors, (*remarks, *remark)
+        current, record, document, vocabulary, edits, model_id, tensors, (*remarks, *remark)
     )
 
 
@@ -192,6 +189,6 @@ def _numbered(value: Any) -> Any:
     )
 
 
-def _stamp(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
-    """What changes whenever a run is put in place, moved aside or removed."""
-    return tuple(stamp(directory.path / place / "run.json") for place in ("", ".previous"))
+def _signature(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
+    """What changes whenever a run takes the place of another."""
+    return tuple(stamp(place.path / "run.json") for place in (directory, directory.next))

@@ -52,18 +52,18 @@ class RunSummary:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of its metrics.jsonl, one an evaluation; lines that cannot be read are left out."""
-        return _rows(self.path, limit=None)
+        return _rows(RunDirectory(self.path).latest().path, limit=None)
 
     @property
     def characters_per_second(self) -> float | None:
         """The speed of training before the last evaluation."""
-        rows = _rows(self.path, limit=_TAIL)
+        rows = _rows(RunDirectory(self.path).latest().path, limit=_TAIL)
         return finite(rows[-1].get("characters_per_second")) if rows else None
 
     @property
     def parameters(self) -> int | None:
         """The number of learnt parameters."""
-        return _parameters(RunDirectory(self.path))
+        return _parameters(RunDirectory(self.path).latest())
 
 
 def summarize(path: str | Path) -> RunSummary:
@@ -73,7 +73,8 @@ def summarize(path: str | Path) -> RunSummary:
     """
     path = Path(path).absolute()
     directory = RunDirectory(path)
-    has_record = os.path.lexists(path / "run.json")
+    place = directory.latest()
+    has_record = os.path.lexists(place.path / "run.json")
     if not has_record and not directory.is_begun():
         raise no_run(path)
     files = list(files_under(path))
@@ -90,14 +91,14 @@ def summarize(path: str | Path) -> RunSummary:
     record: dict[str, Any]
     try:
         locked = directory.is_locked()
-        record = directory.read_run() if has_record else {"status": "training"}
+        record = place.read_run() if has_record else {"status": "training"}
     except (RunError, OSError, RecursionError) as error:
         return attrs.evolve(summary, cause=str(error) or type(error).__name__)
     status, cause = _status(record, locked=locked)
     summary = attrs.evolve(summary, status=status, cause=cause)
     if not has_record:
         return summary
-    figures = record if status == "finished" else _so_far(record, directory)
+    figures = record if status == "finished" else _so_far(record, place)
     step, steps = figures["step"], record.get("steps")
     return attrs.evolve(
         summary,

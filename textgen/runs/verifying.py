@@ -14,7 +14,7 @@ from textgen.errors import CorruptFileError, PipelineError, RunError
 from textgen.files.reading import file_checksum, parse_json, read_bytes, read_json
 from textgen.plugin.structure import listed
 from textgen.runs.directory import RunDirectory, run_directory
-from textgen.runs.stored import SHOWN, misdescribing, read_pipeline, undisturbed
+from textgen.runs.stored import SHOWN, misdescribing, read_consistently, read_pipeline
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "unreadable"]
 """The state of a file of a run; a file is unreadable if the system refuses to read it, which need not last."""
@@ -67,9 +67,7 @@ def verify(path: str | Path) -> RunReport:
     While another run is to replace a finished one, the finished one is checked. Raises RunError where there is no run.
     """
     directory = run_directory(path)
-    return undisturbed(
-        directory, lambda: _report(directory.loadable()), lambda report: report.whole
-    )
+    return read_consistently(directory, _report, lambda report: report.whole)
 
 
 def _report(directory: RunDirectory) -> RunReport:
