@@ -76,7 +76,6 @@ class Bytes:
     """A tokenizer: the low six bits of ASCII."""
 
     vocab_size = 64
-    unknown_id = None
 
     def fit(self, pieces: Any) -> None:
         for _ in pieces:
@@ -85,14 +84,8 @@ class Bytes:
     def encode(self, text: str) -> Any:
         return np.frombuffer(text.upper().encode("ascii"), np.uint8) % 64
 
-    def encode_pieces(self, pieces: Any) -> Any:
-        return map(self.encode, pieces)
-
-    def decode(self, ids: Any, final: bool = False) -> str:
+    def decode(self, ids: Any) -> str:
         return "".join(chr(i + 64 if i < 32 and i != 10 else i) for i in np.asarray(ids).tolist())
-
-    def incremental_decoder(self) -> Any:
-        return self
 
     def to_dict(self) -> dict[str, Any]:
         return {}
@@ -394,6 +387,36 @@ def test_a_generator_is_trained_on_and_loads_by_itself(tmp_path: Path) -> None:
     assert textgen.load(tmp_path / "saved").model_id == third.generator.model_id
     with pytest.raises(textgen.UsageError, match=r"tokenizer: .*has a tokenizer of its own"):
         train(**{**parts, "tokenizer": {"type": "char", "lower_case": True}})
+
+
+def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters() -> None:
+    class Utf8(Bytes):
+        vocab_size = 256
+
+        def encode(self, text: str) -> Any:
+            return np.frombuffer(text.encode(), np.uint8)
+
+        def decode(self, ids: Any) -> str:
+            return np.asarray(ids, np.uint8).tobytes().decode(errors="replace")
+
+        def from_dict(self, state: Any) -> Utf8:
+            return Utf8()
+
+    text = "é € 漢字 " * 9
+    data = text.encode()
+
+    def spell(logits: Any, history: Any) -> Any:
+        changed = np.full_like(logits, -np.inf)
+        for row, step in enumerate(history.lengths):
+            changed[row, data[step]] = 0
+        return changed
+
+    generator = train(tokenizer=Utf8(), sampler=spell).generator
+    pieces = list(generator.stream("Once", max_new_tokens=len(data)))
+    assert len(pieces) > 1
+    assert "".join(pieces) == text
+    unfinished = generator.generate(max_new_tokens=len(data) - 3)
+    assert unfinished.text == data[:-3].decode(errors="replace")
 
 
 def test_a_tokenizer_that_is_fitted_keeps_its_vocabulary() -> None:

@@ -75,17 +75,15 @@ class IncrementalDecoder(Protocol):
         """The text that `ids` (T,) complete. With `final`, also the text that is still held back."""
 
 
-@runtime_checkable
-class Tokenizer(Protocol):
-    """Text to token ids and back. `decode(encode(text))` is the text, up to the tokenizer's own normalisation."""
+class BasicTokenizer(Protocol):
+    """Text to token ids and back. `decode(encode(text))` is the text, up to the tokenizer's own normalisation.
+
+    A plugin's tokenizer needs no more than this; the engine adds the rest of Tokenizer.
+    """
 
     @property
     def vocab_size(self) -> int:
         """V. Raises ValueError before `fit`."""
-
-    @property
-    def unknown_id(self) -> int | None:
-        """The id for text outside the vocabulary; None if every text can be encoded."""
 
     def fit(self, pieces: Iterable[str]) -> None:
         """Learn the vocabulary from a corpus. Deterministic; reads `pieces` once, in bounded memory."""
@@ -93,20 +91,35 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> Ids:
         """(T,) ids of `text`. Text outside the vocabulary becomes `unknown_id`."""
 
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """Encode a corpus in bounded memory: together the ids that `encode` gives for the joined text."""
-
     def decode(self, ids: Ids) -> str:
         """The text of `ids` (T,)."""
-
-    def incremental_decoder(self) -> IncrementalDecoder:
-        """A decoder for one stream. Its pieces, joined, are the text that `decode` gives."""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that `from_dict` needs, as JSON values."""
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:
         """A fitted tokenizer, configured as this one, with the vocabulary in `state`. Raises ValueError for others."""
+
+
+@runtime_checkable
+class Tokenizer(BasicTokenizer, Protocol):
+    """A tokenizer as the engine and other components use it."""
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id for text outside the vocabulary. None, the default, if every text can be encoded."""
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        """Encode a corpus in bounded memory: together the ids that `encode` gives for the joined text.
+
+        By default `encode` is called for stretches of the text that end in white space.
+        """
+
+    def incremental_decoder(self) -> IncrementalDecoder:
+        """A decoder for one stream. Its pieces, joined, are the text that `decode` gives.
+
+        By default each token is decoded with the 16 before it, and U+FFFD at the end of a text is held back.
+        """
 
 
 class DocumentTokenizer(Tokenizer, Protocol):

@@ -50,12 +50,6 @@ class Speechless(CharTokenizer):
     to_dict = None  # type: ignore[assignment]
 
 
-class Whole(CharTokenizer):
-    """Lacks what decodes a text as it comes."""
-
-    incremental_decoder = None  # type: ignore[assignment]
-
-
 class Narrow(CharTokenizer):
     """Knows one character less than it gives ids to, which the beginning of the corpus does not show."""
 
@@ -93,10 +87,6 @@ def engine(tokenizer: Any = CharTokenizer, sampler: Any = None) -> textgen.Engin
         (
             Speechless,
             "cannot be used: what `build` made is of type Speechless, which has no method 'to_dict'",
-        ),
-        (
-            Whole,
-            "cannot be used: what `build` made is of type Whole, which has no method 'incremental_decoder'",
         ),
     ],
 )

@@ -37,9 +37,7 @@ _METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "tokenizer": (
             "fit",
             "encode",
-            "encode_pieces",
             "decode",
-            "incremental_decoder",
             "to_dict",
             "from_dict",
         ),

@@ -21,6 +21,7 @@ from textgen.contracts.checks import (
     misdeclared,
     unfit,
 )
+from textgen.contracts.tokenizers import complete
 from textgen.errors import DeviceError, PluginWarning, TextgenError
 from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, Offer
 from textgen.plugin.structure import Choice
@@ -51,6 +52,7 @@ class Components(contextlib.ExitStack[None]):
             )
         if fault := unfit(made, offer.kind) or misdeclared(made, offer.kind):
             raise blame(offer, f"cannot be used: what `build` made {fault}")
+        made = complete(made) if offer.kind == "tokenizer" else made
         self.add(made, offer)
         return made
 

@@ -87,6 +87,6 @@ def _code(made: Any, choice: Choice) -> list[Any] | None:
     if any(offer.distribution == OBJECT for offer in offers):
         return None
     # A version stays while someone works on a plugin, so size and time of the file count too.
-    file = getattr(sys.modules.get(type(made).__module__), "__file__", None)
+    file = getattr(sys.modules.get(type(getattr(made, "inner", made)).__module__), "__file__", None)
     code = None if file is None else stamp(file)
     return None if code is None else [*(offer.plugin.facts() for offer in offers), *code[:2]]

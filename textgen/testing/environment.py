@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from textgen.contracts.components import Components
+from textgen.contracts.tokenizers import complete
 from textgen.errors import PipelineError
 from textgen.pipeline.pipeline import make_choice
 from textgen.plugin import discovery
@@ -110,7 +111,8 @@ class Subject:
 
     def build(self, context: BuildContext | None = None) -> Any:
         """Build the component."""
-        return self.component.build(self.config(), self.context() if context is None else context)
+        made = self.component.build(self.config(), self.context() if context is None else context)
+        return complete(made) if self.kind == "tokenizer" else made
 
     def fresh_folder(self) -> Path:
         """A new folder below its own."""

@@ -1,0 +1,96 @@
+"""What the engine adds to a tokenizer that has only the methods of textgen.protocols.BasicTokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+
+from textgen.protocols import Ids, IncrementalDecoder
+
+_STRETCH: Final = 1 << 20  # characters after which a text without white space is cut
+_CONTEXT: Final = 16  # tokens that are decoded again with those that come
+_REPLACEMENT: Final = "\ufffd"  # stands for bytes that are no character, or none yet
+_LONGEST: Final = 4  # replacements that the beginning of a character may be decoded to
+
+
+def complete(tokenizer: Any) -> Any:
+    """The tokenizer, with every method of textgen.protocols.Tokenizer."""
+    methods = ("encode_pieces", "incremental_decoder")
+    is_whole = _has_unknown_id(tokenizer) and all(_has(tokenizer, name) for name in methods)
+    return Completed(tokenizer) if _has(tokenizer, "encode") and not is_whole else tokenizer
+
+
+def _has(tokenizer: Any, method: str) -> bool:
+    return callable(getattr(tokenizer, method, None))
+
+
+def _has_unknown_id(tokenizer: Any) -> bool:
+    try:
+        return hasattr(tokenizer, "unknown_id")
+    except Exception:  # as before `fit`
+        return True
+
+
+@attrs.frozen(eq=False)
+class Completed:
+    """textgen.protocols.Tokenizer: what a tokenizer has, and the rest made of its `encode` and `decode`."""
+
+    inner: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "unknown_id":
+            return getattr(self.inner, name, None)
+        return getattr(self.inner, name)
+
+    def from_dict(self, state: Mapping[str, Any]) -> Any:
+        """A fitted tokenizer, completed too."""
+        return complete(self.inner.from_dict(state))
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        """The ids of stretches of the text that end in white space."""
+        if _has(self.inner, "encode_pieces"):
+            yield from self.inner.encode_pieces(pieces)
+            return
+        rest = ""
+        for piece in pieces:
+            rest += piece
+            end = max(rest.rfind(" "), rest.rfind("\n")) + 1
+            end = end or (len(rest) if len(rest) > _STRETCH else 0)
+            if end:
+                yield self.inner.encode(rest[:end])
+                rest = rest[end:]
+        if rest:
+            yield self.inner.encode(rest)
+
+    def incremental_decoder(self) -> IncrementalDecoder:
+        """A decoder for one stream."""
+        if _has(self.inner, "incremental_decoder"):
+            made: IncrementalDecoder = self.inner.incremental_decoder()
+            return made
+        return _Decoder(self.inner)
+
+
+class _Decoder:
+    """Decodes each token with those before it, and holds back characters that are not complete."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._decode = tokenizer.decode
+        self._ids: list[int] = []  # the context, and the tokens that come
+        self._shown = 0  # characters of their text
+
+    def decode(self, ids: Ids, final: bool = False) -> str:
+        """The text that `ids` (T,) complete. With `final`, also the text that is still held back."""
+        import numpy as np
+
+        self._ids += ids.tolist()
+        text = self._decode(np.array(self._ids, np.int64))
+        ready = text.rstrip(_REPLACEMENT)
+        is_whole = final or ready == text or len(text) - len(ready) > _LONGEST
+        ready = text if is_whole else ready
+        new, self._shown = ready[self._shown :], max(len(ready), self._shown)
+        if is_whole:
+            self._ids = self._ids[-_CONTEXT:]
+            self._shown = len(self._decode(np.array(self._ids, np.int64)))
+        return str(new)
