@@ -7,15 +7,12 @@ import os
 import shutil
 import stat
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.numpy
-import tomli_w
-from commands import run_with_torch
 
 import textgen
 from campaigns.mutations import SECRET, seal
@@ -74,12 +71,10 @@ def test_what_is_no_file_is_refused(stranger: Path, how: str) -> None:
         path = stranger / name
         path.rename(stranger / "aside")
         make(path, stranger.parent / "secret")
-        begun = time.process_time()
         with pytest.raises(textgen.RunError, match=said) as caught:
             load_all(stranger)
         assert name in str(caught.value) or "run is not a run directory" in str(caught.value)
         assert SECRET not in str(caught.value)
-        assert time.process_time() - begun < 5
         path.rmdir() if how == "folder" else path.unlink()
         (stranger / "aside").rename(path)
     load_all(stranger)
@@ -306,28 +301,6 @@ def test_a_run_whose_checkpoints_are_something_else_is_listed_as_damaged(
         place.symlink_to(place if how == "a link to itself" else tmp_path / "elsewhere")
     summary = textgen.summarize(tmp_path / "run")
     assert (summary.status, "checkpoints" in summary.cause) == ("damaged", True)
-
-
-@pytest.mark.slow
-def test_a_large_file_of_samples_is_not_taken_to_memory_several_times(
-    unfinished: tuple[dict[str, Any], Path], tmp_path: Path
-) -> None:
-    code = """
-import resource, sys, textgen
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-textgen.run("p.toml", output="run")
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
-"""
-    tables = {**unfinished[0], "observer": [{"type": "samples", "max_new_tokens": 3}]}
-    more = []
-    for name, size in (("small", 0), ("large", 60_000_000)):
-        shutil.copytree(unfinished[1], tmp_path / name / "run")
-        (tmp_path / name / "run/samples.txt").write_bytes(bytes(size))
-        (tmp_path / name / "p.toml").write_text(tomli_w.dumps(tables))
-        done = run_with_torch("-c", code, folder=tmp_path / name)
-        assert done.returncode == 0, done.stderr
-        more.append(int(done.stdout.split()[-1]))
-    assert more[1] - more[0] < 150
 
 
 VOCABULARIES = {
