@@ -34,9 +34,9 @@ _SIZE: Final = "TEXTGEN_CACHE_SIZE"
 _DEFAULT: Final = "10 GB"
 _UNITS: Final = ("", "k", "m", "g", "t")
 _ABANDONED: Final = 3600.0  # seconds after which nobody still writes to a file
-_KEY: Final = re.compile("[0-9a-f]{64}")
-_FILE: Final = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9._-]{1,100}")
-_TEMPORARY: Final = re.compile(r"\.[0-9a-f]{40}\.[0-9a-f]{32}\.tmp")  # of textgen.files.durable
+_OWN: Final = re.compile(
+    r"[0-9a-f]{64}(\.json|-[A-Za-z0-9._-]+)|\.[0-9a-f]{40}\.[0-9a-f]{32}\.tmp"
+)  # names of entries, and of what textgen.files.durable writes before it is one
 
 
 @attrs.frozen
@@ -91,7 +91,9 @@ class Cache:
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700, exist_ok=True)  # a text may be nobody else's to read
-        self._check_folder()
+        if not self._is_private():
+            cause = "another user owns it or may write to it"
+            raise PermissionError(errno.EACCES, cause, str(self.folder))
         path, record = self.folder / f"{key}-{name}", self._record(key)
         size = 0
         with new_file(path) as file:
@@ -120,28 +122,25 @@ class Cache:
         """Remove what killed processes left."""
         entries = self.entries()
         known = {path for entry in entries for path in (entry.path, entry.record)}
-        for path in self.folder.glob("*"):
-            is_record = path.suffix == ".json" and _KEY.fullmatch(path.stem)
-            if path in known or not (
-                is_record or _FILE.fullmatch(path.name) or _TEMPORARY.fullmatch(path.name)
-            ):
-                continue
-            with contextlib.suppress(OSError):
-                status = path.lstat()
-                is_old = status.st_mtime < time.time() - _ABANDONED
-                if stat.S_ISREG(status.st_mode) and is_old:
-                    path.unlink()
+        is_used = self.folder.is_dir() and self._is_private()
+        for path in self.folder.glob("*") if is_used else ():
+            if path not in known and _OWN.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    status = path.lstat()
+                    is_old = status.st_mtime < time.time() - _ABANDONED
+                    if stat.S_ISREG(status.st_mode) and is_old:
+                        path.unlink()
 
     def _read(self, key: str) -> CacheEntry | None:
         record = self._record(key)
         try:
-            self._check_folder()
             used, facts = record.lstat().st_mtime, read_json(record, largest=LARGEST)
             path = self.folder / facts["name"]
             status = path.lstat()
-            is_named = path.name == facts["name"] and path.name.startswith(f"{key}-")
+            is_named = facts["name"].startswith(f"{key}-") and _OWN.fullmatch(facts["name"])
             is_same = (status.st_size, status.st_mtime_ns) == (facts["size"], facts["time"])
-            if _KEY.fullmatch(key) and is_named and is_same and stat.S_ISREG(status.st_mode):
+            is_file = stat.S_ISREG(status.st_mode)
+            if is_named and is_same and is_file and self._is_private():
                 return CacheEntry(path, record, facts, status.st_size, used)
         except (OSError, CorruptFileError, *UNFORESEEN):
             pass
@@ -150,13 +149,13 @@ class Cache:
     def _record(self, key: str) -> Path:
         return self.folder / f"{key}.json"
 
-    def _check_folder(self) -> None:
-        """Raise OSError for a folder to which another user may write."""
+    def _is_private(self) -> bool:
+        """Whether no other user may write to the folder. Windows does not tell."""
+        if os.name != "posix":
+            return True
         status = self.folder.stat()
         is_open = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if os.name == "posix" and (status.st_uid != os.geteuid() or is_open):
-            cause = "another user owns it or may write to it"
-            raise PermissionError(errno.EACCES, cause, str(self.folder))
+        return status.st_uid == os.geteuid() and not is_open
 
 
 def cache_directory() -> Path:
