@@ -40,7 +40,6 @@ def test_bytes_are_said_in_decimal_units(count: int | None, shown: str) -> None:
     [
         ["runs", "runs"],
         ["compare", "runs/my", "runs/my", "--html", "{made}"],
-        ["doctor"],
         ["cache"],
         ["init", "my.txt", "--pipeline", "{made}", "--speed", "9000"],
     ],

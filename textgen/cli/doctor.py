@@ -4,50 +4,88 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import platform
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
 import click
 
 from textgen.cli.options import check_run, json_option
-from textgen.visible import byte_count
+from textgen.errors import PluginWarning
+from textgen.plugin import discovery
+from textgen.plugin.component import OWN_DISTRIBUTION
 
 
 @click.command("doctor")
 @click.argument("run", required=False, type=click.Path())
-@click.option(
-    "--torch",
-    "import_torch",
-    is_flag=True,
-    help="Import torch to ask it, even where no GPU driver is found.",
-)
 @json_option
-@click.pass_context
-def command(ctx: click.Context, run: str | None, import_torch: bool, as_json: bool) -> None:
-    """Examine this installation and machine, or the files of a run; say what is wrong.
+@click.pass_obj
+def command(context: Any, run: str | None, as_json: bool) -> None:
+    """Say which versions, devices and cache textgen uses, and which plugins are left out; or examine a run.
 
-    Versions, cores, memory, devices, threads, the cache, the current folder, and every plugin with the time its import
-    takes. Exits with 1 if something is so wrong that work will fail.
-
-    With RUN, a run directory such as runs/my, every file of it is compared with its checksum. Nothing is changed. Exits
-    with 1 if one is damaged.
+    With RUN, a run directory such as runs/my, every file of it is compared with its checksum. Nothing is changed.
+    Exits with 1 if something is missing or left out, or a file is damaged.
     """
     if run is not None:
         _examine_run(run, as_json=as_json)
         return
-    from textgen.tools.doctor import examine
-
-    report = examine(disable=ctx.obj.disable, import_torch=import_torch)
+    report = _report(context)
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        for line in _lines(report):
-            click.echo(line)
-    if any(problem["serious"] for problem in report["problems"]):
-        raise SystemExit(
-            1
-        )  # click's own exit keeps its code to itself where errors are ours to report
+        click.echo("\n".join(_lines(report)))
+    if report["left_out"] or report["missing"]:
+        raise SystemExit(1)  # click's own exit keeps its code to itself
+
+
+def _report(context: Any) -> dict[str, Any]:
+    from textgen.files.cache import cache_directory
+    from textgen.tools.describe import describe
+
+    required = [OWN_DISTRIBUTION, *discovery.requirements(OWN_DISTRIBUTION)]
+    optional = discovery.extras(OWN_DISTRIBUTION)
+    extras = {name for extra in ("fast", "format", "zst") for name in optional.get(extra, [])}
+    versions = {name: discovery.version(name) for name in [*required, *sorted(extras)]}
+    devices, missing = _devices()
+    missing += [f"{name} is not installed" for name in required if versions[name] is None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # the report says it
+        left_out = describe(context.plugins())["quarantined"]
+    cache = cache_directory()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "versions": versions,
+        "devices": devices,
+        "cache": str(cache),
+        "missing": missing,
+        "left_out": left_out,
+    }
+
+
+def _devices() -> tuple[list[str], list[str]]:
+    """The devices that torch can use, and why it cannot be imported."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library that it needs is not there
+        return ["cpu"], [f"torch cannot be imported: {error}"]
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        names = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
+        found += [f"cuda:{number} ({name})" for number, name in enumerate(names)]
+    return [*found, *(["mps"] if torch.backends.mps.is_available() else [])], []
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    yield f"Python {report['python']} on {report['platform']}"
+    yield from (f"{name} {version or '-'}" for name, version in report["versions"].items())
+    yield f"devices: {', '.join(report['devices'])}"
+    yield f"cache: {report['cache']}"
+    yield from report["missing"]
+    for each in report["left_out"]:
+        yield f"left out: {each['plugin']} [{each['distribution']} {each['version']}]: {each['cause']}"
 
 
 def _examine_run(run: str, *, as_json: bool) -> None:
@@ -68,47 +106,3 @@ def _examine_run(run: str, *, as_json: bool) -> None:
         click.echo(f"{damage}; the run can{'' if report.loads else 'not'} be used")
     if not report.whole:
         raise SystemExit(1)
-
-
-def _lines(report: Mapping[str, Any]) -> Iterator[str]:
-    versions, threads = dict(report["versions"]), dict(report["threads"])
-    yield f"textgen   {versions.pop('textgen-engine')} for Python {versions.pop('python')} at {report['python']}"
-    yield f"platform  {versions.pop('platform')}"
-    yield f"packages  {_named(versions)}"
-    extras = [f"{extra} ({_named(of)})" for extra, of in report["extras"].items()]
-    yield from [f"extras    {', '.join(extras)}"] if extras else []
-    yield from (f"setting   {name}={value}" for name, value in report["settings"].items())
-    cores, memory = report["cores"], report["memory"]
-    load = "" if cores["load"] is None else f", load {cores['load']:.1f}"
-    yield f"cores     {cores['usable']} usable of {cores['present']}{load}"
-    yield f"memory    {byte_count(memory['available'])} available of {byte_count(memory['total'])}"
-    for device in report["devices"]:
-        free, memory = byte_count(device["free"]), byte_count(device["memory"])
-        room = "" if device["memory"] is None else f", {free} free of {memory}"
-        yield f"device    {device['name']}: {device['model']}{room}"
-    if not report["devices"]:
-        yield f"device    cpu ({'no GPU that torch can use' if report['driver'] else 'no driver for a GPU was found'})"
-    of_torch = threads.pop("torch")
-    named = [
-        f"{name}{' not set' if value is None else f'={value}'}" for name, value in threads.items()
-    ]
-    yield "threads   " + ", ".join([*named, *([] if of_torch is None else [f"torch {of_torch}"])])
-    for name, more in (("cache", "size"), ("folder", "free")):
-        folder = report[name]
-        writable = "writable" if folder["writable"] else "not writable"
-        yield f"{name:10}{folder['path']}: {writable}, {byte_count(folder[more])}{' free' * (more == 'free')}"
-    for plugin in report["plugins"]:
-        health = (
-            f"left out: {plugin['left_out']}"
-            if plugin["left_out"]
-            else ", ".join(plugin["components"])
-        )
-        who = f"{plugin['name']} [{plugin['distribution']} {plugin['version']}]"
-        yield f"plugin    {who} {plugin['milliseconds']:.0f} ms: {health}"
-    yield "" if report["problems"] else "\nnothing is wrong"
-    for problem in report["problems"]:
-        yield f"{'SERIOUS' if problem['serious'] else 'note'}: {problem['what']}\n    {problem['advice']}"
-
-
-def _named(versions: Mapping[str, str | None]) -> str:
-    return ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())

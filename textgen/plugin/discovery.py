@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import threading
 from collections.abc import Collection, Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -134,20 +132,6 @@ def is_among(plugin: Plugin, names: Collection[str]) -> bool:
         elif name == plugin.name or normalized(name) == plugin.distribution:
             return True
     return False
-
-
-def editable(distribution: str) -> str:
-    """The source folder of an editable installation; "" for any other."""
-    try:
-        text = metadata.distribution(distribution).read_text("direct_url.json") or "{}"
-        source = json.loads(text)
-    except (metadata.PackageNotFoundError, ValueError):
-        return ""
-    if not source.get("dir_info", {}).get("editable"):
-        return ""
-    from urllib.request import url2pathname  # which loads ssl
-
-    return url2pathname(urlsplit(source["url"]).path)
 
 
 def normalized(distribution: str) -> str:
